@@ -1,0 +1,1 @@
+"""Pure core: events in, effects out (floor F2)."""

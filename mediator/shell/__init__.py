@@ -1,0 +1,1 @@
+"""TLS, UDP and storage around the core (floor F3)."""

@@ -1,0 +1,1 @@
+"""The long-running half of netctl on a member (floor F4)."""

@@ -1,0 +1,1 @@
+"""Text to document to desired state, purely (floor F1)."""

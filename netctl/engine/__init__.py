@@ -1,0 +1,1 @@
+"""Reads and changes what the host really has (floor F3)."""

@@ -1,0 +1,1 @@
+"""Rolling a document out to many hosts (floor F4)."""

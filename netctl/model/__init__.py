@@ -1,0 +1,1 @@
+"""Frozen values: keys, addresses, the document, host state, errors (floor F0)."""

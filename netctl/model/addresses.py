@@ -1,0 +1,76 @@
+"""Addresses, prefixes and endpoints."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+Address = IPv4Address | IPv6Address
+Prefix = IPv4Network | IPv6Network
+
+
+def host_prefix(address: Address) -> Prefix:
+    """The /32 or /128 of one address."""
+    return ipaddress.ip_network(address)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SocketAddress:
+    """An IP address and a port: where a packet really goes. Printed ``1.2.3.4:5`` or ``[::1]:5``."""
+
+    host: str
+    """The canonical text of an IP address, never a name."""
+    port: int
+
+    @classmethod
+    def of(cls, address: Address | str, port: int) -> SocketAddress:
+        """Canonicalise: IPv4-mapped IPv6 becomes IPv4. Raises ValueError for anything but an IP address."""
+        parsed = ipaddress.ip_address(address)
+        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
+        if not 0 < port < 65536:
+            raise ValueError(f"port {port} is not in 1-65535")
+        return cls(str(parsed), port)
+
+    @classmethod
+    def parse(cls, text: str) -> SocketAddress:
+        """From ``1.2.3.4:5`` or ``[::1]:5``. Raises ValueError."""
+        endpoint = Endpoint.parse(text)
+        return cls.of(endpoint.host, endpoint.port)
+
+    @property
+    def address(self) -> Address:
+        """The IP address, parsed."""
+        return ipaddress.ip_address(self.host)
+
+    @property
+    def is_ipv6(self) -> bool:
+        """True for IPv6."""
+        return ":" in self.host
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if self.is_ipv6 else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """A host name or IP address and a port, as a person writes it in the document."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """From ``name:port``, ``1.2.3.4:port`` or ``[v6]:port``. Raises ValueError."""
+        host, separator, port = text.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise ValueError("an IPv6 address in an endpoint is written in brackets: [2001:db8::1]:51820")
+        if not separator or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError("an endpoint is host:port with a port in 1-65535")
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

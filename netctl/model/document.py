@@ -1,0 +1,173 @@
+"""The document, validated: what networks.yaml says, as frozen values.
+
+`netctl.config` makes these from text; everything else only reads them. Mappings are keyed by name and kept
+in the document's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+
+from netctl.model.addresses import Address, Endpoint, Prefix
+from netctl.model.keys import IdentityKey, WireGuardKey
+
+
+class Mode(StrEnum):
+    """How a network behaves."""
+
+    LAN = "lan"  # one Ethernet segment: broadcast, multicast, any ethertype
+    ROUTED = "routed"  # IP only
+
+
+class MemberState(StrEnum):
+    """Whether a member is wanted."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+
+
+class Drift(StrEnum):
+    """What the agent does with a host that departs from the document."""
+
+    CORRECT = "correct"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class Mediator:
+    """A server to log in to. Only a server with one of the `identity` keys is accepted."""
+
+    host: str
+    port: int
+    identity: tuple[IdentityKey, ...]
+    stun: tuple[int, ...] = (3478, 3479)
+    """UDP ports that answer STUN binding requests."""
+    relay_ports: tuple[int, int] = (40000, 40999)
+    """First and last UDP port of the relay, inclusive."""
+    tls: tuple[int, ...] = ()
+    """More TCP ports with the same TLS server (empty: only `port`)."""
+    relay_only: bool = False
+    """`role: relay`: it relays, and holds no membership."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A host with a WireGuard key."""
+
+    name: str
+    wireguard: WireGuardKey | None
+    """None only for a member whose state is absent."""
+    identity: IdentityKey | None = None
+    """None: never logs in (a phone with the stock app)."""
+    groups: frozenset[str] = frozenset()
+    endpoints: tuple[Endpoint, ...] = ()
+    routes: tuple[Prefix, ...] = ()
+    """Real LANs behind this member, offered to routed networks."""
+    state: MemberState = MemberState.PRESENT
+    host: str | None = None
+    """Where a fleet roll-out finds it (an SSH name)."""
+    listen_port: int | None = None
+    mtu: int | None = None
+    previous_keys: tuple[WireGuardKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    """Ports first to last, inclusive."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One ACL line: who (`src`) may reach whom (`dst`) over what.
+
+    A selector is ``*`` (the members of this network), ``group:NAME``, a member's name, or a prefix.
+    """
+
+    name: str
+    src: tuple[str, ...]
+    dst: tuple[str, ...]
+    proto: str | None = None
+    """``tcp``, ``udp``, ``icmp`` (both families), ``ethernet``, or None: any IP protocol."""
+    ports: tuple[PortRange, ...] = ()
+    """Empty: all ports. Only with tcp and udp."""
+    ethertypes: tuple[int, ...] = ()
+    """Only with ``ethernet``."""
+
+
+@dataclass(frozen=True, slots=True)
+class AclTest:
+    """An expectation checked offline: `accept` and `deny` are ``member:proto/port`` or ``member:icmp``."""
+
+    src: str
+    accept: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Whether the mediator may add members by invite (DESIGN §4)."""
+
+    invites: bool = False
+    approve: str = "auto"  # or "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A named LAN."""
+
+    name: str
+    id: str
+    """16 hex digits, derived (`netctl.model.derive.network_id`)."""
+    mode: Mode
+    ipv4: IPv4Network | None
+    ipv6: IPv6Network | None
+    """`ipv6: auto` is resolved to its ULA /64 here."""
+    members: tuple[str, ...]
+    """Selectors: ``*``, ``group:NAME``, names."""
+    member_names: tuple[str, ...] = ()
+    """The selectors resolved: present members of this network, in the document's order."""
+    addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
+    """Fixed addresses by member name."""
+    hub: str | None = None
+    """`topology: {hub: NAME}`; None is a mesh."""
+    join: Join = Join()
+    acls: tuple[Rule, ...] | None = None
+    """None: all reach all. A tuple, even an empty one: default deny."""
+    tests: tuple[AclTest, ...] = ()
+    mtu: int | None = None
+    masquerade: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """networks.yaml, loaded and valid."""
+
+    members: Mapping[str, Member]
+    networks: Mapping[str, Network]
+    mediators: tuple[Mediator, ...] = ()
+    id: str = ""
+    confirm_s: float = 90.0
+    """`apply.confirm`: seconds an armed apply waits for `netctl confirm`."""
+    drift: Drift = Drift.CORRECT
+    digest: str = ""
+    """SHA-256 of the text, hex: which document this is."""
+
+    def member_by_key(self, key: WireGuardKey) -> Member | None:
+        """The present member with this WireGuard key, or None."""
+        for member in self.members.values():
+            if member.wireguard == key and member.state is MemberState.PRESENT:
+                return member
+        return None
+
+    def networks_of(self, name: str) -> tuple[Network, ...]:
+        """The networks that this member belongs to, in the document's order."""
+        return tuple(network for network in self.networks.values() if name in network.member_names)

@@ -1,0 +1,146 @@
+"""What one host has, or should have: one type for desired and actual.
+
+It holds no live endpoint and no secret. `netctl.config.resolve` makes the desired one, `Engine.read()` the
+actual one, `netctl.plan.diff` compares them. The law for every engine: after `apply`,
+``diff(desired, read())`` is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from netctl.model.addresses import Address, Prefix, SocketAddress
+from netctl.model.document import PortRange
+from netctl.model.keys import WireGuardKey
+
+WIREGUARD_LINK = "nctl0"
+LINK_ALIAS = "netctl"
+"""The ownership mark on every link of ours (``ip link set … alias netctl``)."""
+ROUTE_PROTOCOL = 201
+"""The ownership mark on every route and rule of ours."""
+FILTER_TABLE = "netctl"
+"""The name of our nftables table (family inet)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One WireGuard peer."""
+
+    key: WireGuardKey
+    allowed_ips: frozenset[Prefix]
+    endpoint: SocketAddress | None = None
+    """Only a fixed one, of a document without mediators; None: the path manager's business, not compared."""
+    keepalive_s: int = 0
+    """Persistent keepalive interval in seconds, 0 is off."""
+    path: str = ""
+    """The YAML path this comes from (``members.nas``); not compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireGuardLink:
+    """The one WireGuard link of the host."""
+
+    key: WireGuardKey
+    """The public half of the private key in use."""
+    listen_port: int
+    """UDP port; 0: any, and not compared."""
+    mtu: int
+    addresses: frozenset[Address]
+    """Set as /32 and /128. Empty when every network is a segment."""
+    peers: Mapping[WireGuardKey, Peer]
+    name: str = WIREGUARD_LINK
+    underlay: frozenset[Address] = frozenset()
+    """Underlay ULAs of segments, set as /128 on this link too."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentLink:
+    """One lan network: a VXLAN device over the tunnels (learning off, head-end replication)."""
+
+    name: str
+    """``nseg`` and 8 hex digits of the network id."""
+    network: str
+    vni: int
+    mtu: int
+    mac: str
+    """Lower case, colons."""
+    local: Address
+    """Underlay address of this host."""
+    addresses: frozenset[tuple[Address, int]]
+    """This host's leases with the on-link prefix length."""
+    flood: frozenset[Address]
+    """Underlay addresses of the peers that broadcast is replicated to (FDB entries of the zero MAC)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A host or network route, marked with `ROUTE_PROTOCOL`."""
+
+    destination: Prefix
+    link: str
+    source: Address | None = None
+    path: str = ""
+    """The YAML path this comes from; not compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterRule:
+    """Accept new flows from `sources` to `destinations`; everything else from our links is dropped.
+
+    Both families may be mixed in one rule. `proto` None: any; ``icmp`` covers ICMPv6.
+    """
+
+    name: str
+    sources: frozenset[Prefix]
+    destinations: frozenset[Prefix]
+    proto: str | None = None
+    ports: tuple[PortRange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceBinding:
+    """Inside a segment, the frames that one underlay address may send: one MAC and these IP sources."""
+
+    segment: str
+    underlay: Address
+    mac: str
+    addresses: frozenset[Address]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterTable:
+    """Our nftables table, by meaning: how it is written is the engine's business."""
+
+    links: frozenset[str]
+    """Input from these links is default deny."""
+    rules: tuple[FilterRule, ...]
+    bindings: frozenset[SourceBinding] = frozenset()
+    masquerade: frozenset[tuple[Prefix, Prefix]] = frozenset()
+    """(source pool, LAN prefix behind this gateway) to be masqueraded."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """Everything of ours on one host."""
+
+    wireguard: WireGuardLink | None = None
+    segments: Mapping[str, SegmentLink] = field(default_factory=dict)
+    """By link name."""
+    routes: frozenset[Route] = frozenset()
+    filter: FilterTable | None = None
+    names: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
+    """The managed block of the hosts file: ``laptop.lan-party.netctl`` to addresses, sorted."""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """Key with slashes or dots as in /proc/sys (``net.ipv4.conf.nseg….rp_filter``) to value."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """What a tunnel is doing now: observed, never desired."""
+
+    endpoint: SocketAddress | None
+    last_handshake_s: float
+    """Unix time of the last handshake, 0: never."""
+    rx_bytes: int
+    tx_bytes: int

@@ -1,0 +1,66 @@
+"""Public keys as values. Private keys are never values of the model: only shells read them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+
+KEY_LEN = 32
+IDENTITY_PREFIX = "ed25519:"
+
+
+def _decode(text: str) -> bytes:
+    """Strict base64 of exactly 32 bytes. Raises ValueError."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("not base64") from error
+    if len(raw) != KEY_LEN or base64.b64encode(raw).decode() != text:
+        raise ValueError("not the base64 of 32 bytes")
+    return raw
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WireGuardKey:
+    """A WireGuard (X25519) public key. The key *is* the member. Printed as `wg pubkey` prints it."""
+
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != KEY_LEN:
+            raise ValueError("a WireGuard key is 32 bytes")
+
+    @classmethod
+    def parse(cls, text: str) -> WireGuardKey:
+        """From 44 characters of base64. Raises ValueError."""
+        return cls(_decode(text))
+
+    def __str__(self) -> str:
+        return base64.b64encode(self.raw).decode()
+
+    @property
+    def short(self) -> str:
+        """The first 8 characters, for people."""
+        return str(self)[:8]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class IdentityKey:
+    """An Ed25519 public key, used for login only. Printed as ``ed25519:<base64>``."""
+
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != KEY_LEN:
+            raise ValueError("an identity key is 32 bytes")
+
+    @classmethod
+    def parse(cls, text: str) -> IdentityKey:
+        """From ``ed25519:`` and 44 characters of base64. Raises ValueError."""
+        if not text.startswith(IDENTITY_PREFIX):
+            raise ValueError("an identity key starts with 'ed25519:'")
+        return cls(_decode(text[len(IDENTITY_PREFIX) :]))
+
+    def __str__(self) -> str:
+        return IDENTITY_PREFIX + base64.b64encode(self.raw).decode()

@@ -1,0 +1,38 @@
+"""What the mediator told one member: its view of the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from netctl.model.addresses import Address
+from netctl.model.keys import WireGuardKey
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An address in a network, bound to a member's key for as long as the key is kept."""
+
+    network: str
+    key: WireGuardKey
+    addresses: tuple[Address, ...]
+    """IPv4 from the pool, IPv6 derived; either may be missing when the network has no such pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewMember:
+    """Another member, as far as this one may see it."""
+
+    name: str
+    key: WireGuardKey
+    online: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Membership and leases visible to one member, at one generation. Includes the member itself."""
+
+    generation: int = 0
+    members: Mapping[WireGuardKey, ViewMember] = field(default_factory=dict)
+    leases: Mapping[tuple[str, WireGuardKey], Lease] = field(default_factory=dict)
+    """By network name and key."""

@@ -1,0 +1,1 @@
+"""The control connection's state machines, sans-IO (floor F2)."""

@@ -1,0 +1,1 @@
+"""netctl-wg: TUN, UDP and UAPI around netctl.tunnel (floor F3)."""
