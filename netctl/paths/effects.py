@@ -1,0 +1,61 @@
+"""What the path manager asks its shell to do, and what it tells about a pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.keys import WireGuardKey
+from netctl.wire.control import Candidates, RelayRequest
+
+PathKind = Literal["lan", "direct", "relay-udp", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class PathStatus:
+    """How one peer's packets travel just now."""
+
+    kind: PathKind = "none"
+    endpoint: SocketAddress | None = None
+    rtt_ms: float | None = None
+    """Round trip between the two members; None on a relay, where only the engine sees both halves."""
+    since_s: float = 0.0
+    """`now` (monotonic seconds) when this path was chosen."""
+    tried: tuple[str, ...] = ()
+    """One line per candidate that does not carry the path: address, kind, and why not."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendDatagram:
+    """Send from the WireGuard port; `ttl` None is the system's default. Failures to send are no errors."""
+
+    destination: SocketAddress
+    data: bytes
+    ttl: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendControl:
+    """Send over the control connection; dropped when it is down."""
+
+    message: Candidates | RelayRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SetEndpoint:
+    """`engine.steer(key, endpoint)`."""
+
+    key: WireGuardKey
+    endpoint: SocketAddress
+
+
+@dataclass(frozen=True, slots=True)
+class PathChanged:
+    """For status, metrics and logs."""
+
+    key: WireGuardKey
+    status: PathStatus
+
+
+Effect = SendDatagram | SendControl | SetEndpoint | PathChanged

@@ -1,0 +1,122 @@
+"""Probes: how two members find out which path between them works (DESIGN §7.3).
+
+    0       4      5            13          25                                     54         70
+    | MAGIC | kind | sender tag | nonce     | sealed: type flags transaction observed | AEAD tag |
+
+The keys come from X25519(static, static) through HKDF-SHA256, one per direction; the seal is
+ChaCha20-Poly1305 with a random 96-bit nonce (at 10 probes a second one key pair is safe for over ten
+years: 2^32 messages). The sender tag is eight bytes of the same HKDF: only the pair knows which two hosts
+it stands for, and the receiver finds the key by one look-up, so a stranger's datagram costs no cryptography
+and gets no answer. Ping and pong have one length: an answer is never larger than the question.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import RemoteError
+from netctl.model.keys import WireGuardKey
+from netctl.wire.datagram import ADDRESS_LEN, KIND_PROBE, MAGIC, pack_address, unpack_address
+
+LABEL = b"netctl probe v1"
+TAG_LEN = 8
+NONCE_LEN = 12
+TRANSACTION_LEN = 8
+SEAL_LEN = 16
+HEADER_LEN = len(MAGIC) + 1 + TAG_LEN
+PLAIN_LEN = 2 + TRANSACTION_LEN + ADDRESS_LEN
+PROBE_LEN = HEADER_LEN + NONCE_LEN + PLAIN_LEN + SEAL_LEN
+
+_PLAIN = struct.Struct(f">BB{TRANSACTION_LEN}s{ADDRESS_LEN}s")
+
+
+class ProbeType(IntEnum):
+    """A question and its answer."""
+
+    PING = 1
+    PONG = 2
+
+
+class ProbeFlag(IntFlag):
+    """What the sender knows about the path that this probe travels on."""
+
+    NONE = 0
+    HAVE_PONG = 1
+    """A ping of mine on this path was answered."""
+    USING = 2
+    """I have chosen this path: from the member with the lower key it asks the other to follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One probe in the clear."""
+
+    kind: ProbeType
+    transaction: bytes
+    """8 random bytes of a ping; its pong repeats them."""
+    flags: ProbeFlag = ProbeFlag.NONE
+    observed: SocketAddress | None = None
+    """Pong only: where the ping came from, as its receiver saw it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeKeys:
+    """What one member needs to talk to one other: both directions, each with its tag."""
+
+    seal: ChaCha20Poly1305
+    seal_tag: bytes
+    open: ChaCha20Poly1305
+    open_tag: bytes
+    """The tag that probes *from* this peer carry."""
+
+
+def derive_keys(private: bytes, own: WireGuardKey, peer: WireGuardKey) -> ProbeKeys:
+    """The pair's keys. Raises ValueError for a peer key of small order."""
+    shared = X25519PrivateKey.from_private_bytes(private).exchange(
+        X25519PublicKey.from_public_bytes(peer.raw)
+    )
+    send, send_tag = _direction(shared, own, peer)
+    receive, receive_tag = _direction(shared, peer, own)
+    return ProbeKeys(send, send_tag, receive, receive_tag)
+
+
+def _direction(shared: bytes, sender: WireGuardKey, receiver: WireGuardKey) -> tuple[ChaCha20Poly1305, bytes]:
+    info = LABEL + sender.raw + receiver.raw
+    okm = HKDF(algorithm=SHA256(), length=32 + TAG_LEN, salt=None, info=info).derive(shared)
+    return ChaCha20Poly1305(okm[:32]), okm[32:]
+
+
+def sender_tag(data: bytes) -> bytes:
+    """The tag to look the sender's keys up by; of a datagram that `classify` called a probe."""
+    return data[HEADER_LEN - TAG_LEN : HEADER_LEN]
+
+
+def seal(keys: ProbeKeys, probe: Probe, nonce: bytes) -> bytes:
+    """Bytes of a probe. `nonce` is 12 fresh random bytes."""
+    header = MAGIC + bytes([KIND_PROBE]) + keys.seal_tag
+    plain = _PLAIN.pack(probe.kind, probe.flags, probe.transaction, pack_address(probe.observed))
+    return header + nonce + keys.seal.encrypt(nonce, plain, header)
+
+
+def open_probe(keys: ProbeKeys, data: bytes) -> Probe:
+    """Authenticate, then decode. Raises RemoteError for everything that the peer did not seal like this."""
+    if len(data) != PROBE_LEN or data[:5] != MAGIC + bytes([KIND_PROBE]) or sender_tag(data) != keys.open_tag:
+        raise RemoteError("not a probe of this peer", "probe.header")
+    nonce = data[HEADER_LEN : HEADER_LEN + NONCE_LEN]
+    try:
+        plain = keys.open.decrypt(nonce, data[HEADER_LEN + NONCE_LEN :], data[:HEADER_LEN])
+    except InvalidTag:
+        raise RemoteError("a probe that the peer did not seal", "probe.seal") from None
+    kind, flags, transaction, observed = _PLAIN.unpack(plain)
+    if kind not in (ProbeType.PING, ProbeType.PONG):
+        raise RemoteError(f"a probe of unknown type {kind}", "probe.type")
+    return Probe(ProbeType(kind), transaction, ProbeFlag(flags & 3), unpack_address(observed))

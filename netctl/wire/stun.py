@@ -1,0 +1,168 @@
+"""STUN binding (RFC 8489), as much as address discovery needs: no authentication, no TCP.
+
+A request of ours carries SOFTWARE padding, so that no answer is larger than the question (the responder
+stays silent otherwise and is no amplifier). Our answers and requests carry FINGERPRINT; what arrives with a
+wrong one is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import RemoteError
+from netctl.wire.datagram import STUN_COOKIE
+
+BINDING_REQUEST = 0x0001
+BINDING_SUCCESS = 0x0101
+BINDING_ERROR = 0x0111
+MAPPED_ADDRESS = 0x0001
+UNKNOWN_ATTRIBUTES = 0x000A
+XOR_MAPPED_ADDRESS = 0x0020
+SOFTWARE = 0x8022
+FINGERPRINT = 0x8028
+FINGERPRINT_XOR = 0x5354554E
+"""RFC 8489 §14.7."""
+HEADER_LEN = 20
+TRANSACTION_LEN = 12
+MAX_MESSAGE = 1280
+"""A STUN message must fit any path's MTU (RFC 8489 §6.1); longer ones are not for us."""
+MAX_ATTRIBUTES = 32
+"""No honest binding message has more; bounds the work one datagram can cause."""
+SOFTWARE_PADDING = b"netctl".ljust(28)
+"""Makes a request 60 bytes: more than the longest answer (IPv6: 20 + 24 + 8 = 52)."""
+
+_HEADER = struct.Struct(">HH4s12s")
+_ATTRIBUTE = struct.Struct(">HH")
+
+
+@dataclass(frozen=True, slots=True)
+class StunMessage:
+    """One decoded message; `attributes` in order, without FINGERPRINT (checked already)."""
+
+    kind: int
+    transaction: bytes
+    attributes: tuple[tuple[int, bytes], ...] = ()
+    fingerprint: bool = False
+    """True when a FINGERPRINT was there, and right."""
+
+    def attribute(self, kind: int) -> bytes | None:
+        """The first value of this attribute type, or None."""
+        return next((value for number, value in self.attributes if number == kind), None)
+
+    @property
+    def mapped(self) -> SocketAddress | None:
+        """Where the server saw us: XOR-MAPPED-ADDRESS, else MAPPED-ADDRESS. Raises RemoteError if broken."""
+        xored = self.attribute(XOR_MAPPED_ADDRESS)
+        if xored is not None:
+            return _unpack_mapped(xored, STUN_COOKIE + self.transaction)
+        plain = self.attribute(MAPPED_ADDRESS)
+        return None if plain is None else _unpack_mapped(plain, bytes(16))
+
+
+def encode(message: StunMessage) -> bytes:
+    """Bytes of a message, FINGERPRINT appended if `message.fingerprint`."""
+    body = b"".join(
+        _ATTRIBUTE.pack(kind, len(value)) + value + bytes(-len(value) % 4)
+        for kind, value in message.attributes
+    )
+    length = len(body) + (8 if message.fingerprint else 0)
+    data = _HEADER.pack(message.kind, length, STUN_COOKIE, message.transaction) + body
+    if message.fingerprint:
+        data += _ATTRIBUTE.pack(FINGERPRINT, 4) + struct.pack(">I", zlib.crc32(data) ^ FINGERPRINT_XOR)
+    return data
+
+
+def decode(data: bytes) -> StunMessage:
+    """Decode and check a whole message (RFC 8489 §6.3). Raises RemoteError."""
+    if not HEADER_LEN <= len(data) <= MAX_MESSAGE:
+        raise RemoteError("not the length of a STUN message", "stun.length")
+    kind, length, cookie, transaction = _HEADER.unpack_from(data)
+    if kind & 0xC000 or cookie != STUN_COOKIE or length % 4 or HEADER_LEN + length != len(data):
+        raise RemoteError("not a STUN header", "stun.header")
+    attributes: list[tuple[int, bytes]] = []
+    fingerprint = False
+    offset = HEADER_LEN
+    while offset < len(data):
+        if fingerprint or len(attributes) >= MAX_ATTRIBUTES:
+            raise RemoteError("STUN attributes after FINGERPRINT, or too many", "stun.attributes")
+        if offset + 4 > len(data):
+            raise RemoteError("a truncated STUN attribute", "stun.attribute")
+        number, size = _ATTRIBUTE.unpack_from(data, offset)
+        value = data[offset + 4 : offset + 4 + size]
+        if len(value) != size:
+            raise RemoteError("a truncated STUN attribute", "stun.attribute")
+        if number == FINGERPRINT:
+            expected = struct.pack(">I", zlib.crc32(data[:offset]) ^ FINGERPRINT_XOR)
+            if value != expected:
+                raise RemoteError("a wrong STUN fingerprint", "stun.fingerprint")
+            fingerprint = True
+        else:
+            attributes.append((number, value))
+        offset += 4 + size + -size % 4
+    return StunMessage(kind, transaction, tuple(attributes), fingerprint)
+
+
+def binding_request(transaction: bytes) -> bytes:
+    """A request with 12 random bytes as its transaction."""
+    if len(transaction) != TRANSACTION_LEN:
+        raise ValueError("a STUN transaction is 12 bytes")
+    return encode(StunMessage(BINDING_REQUEST, transaction, ((SOFTWARE, SOFTWARE_PADDING),), True))
+
+
+def binding_success(transaction: bytes, mapped: SocketAddress) -> bytes:
+    """The answer that tells a client its own address."""
+    value = _pack_mapped(mapped, STUN_COOKIE + transaction)
+    return encode(StunMessage(BINDING_SUCCESS, transaction, ((XOR_MAPPED_ADDRESS, value),), True))
+
+
+def respond(data: bytes, source: SocketAddress) -> bytes | None:
+    """What a STUN server sends back to `source`, or None: silence.
+
+    Silent on anything but a well-formed binding request, and when the answer would be larger than the
+    request: a bare 20-byte request from a spoofed source must not be amplified.
+    """
+    try:
+        request = decode(data)
+    except RemoteError:
+        return None
+    if request.kind != BINDING_REQUEST:
+        return None
+    unknown = [number for number, _ in request.attributes if number < 0x8000 and number not in _IGNORED]
+    if unknown:
+        value = b"".join(struct.pack(">H", number) for number in unknown)
+        error = (0x0009, b"\0\0\x04\x14")  # ERROR-CODE 420, RFC 8489 §14.8
+        answer = encode(
+            StunMessage(BINDING_ERROR, request.transaction, (error, (UNKNOWN_ATTRIBUTES, value)), True)
+        )
+    else:
+        answer = binding_success(request.transaction, source)
+    return answer if len(answer) <= len(data) else None
+
+
+_IGNORED = frozenset({0x0006, 0x0008, 0x001C, 0x0014, 0x0015, 0x0024, 0x0025, 0x0026})
+"""Comprehension-required attributes that change nothing for an open binding server: USERNAME,
+MESSAGE-INTEGRITY(-SHA256), REALM, NONCE, PRIORITY, USE-CANDIDATE, PADDING (RFC 5780)."""
+
+
+def _pack_mapped(address: SocketAddress, mask: bytes) -> bytes:
+    packed = address.address.packed
+    port = address.port ^ int.from_bytes(mask[:2], "big")
+    return struct.pack(">BBH", 0, 1 if len(packed) == 4 else 2, port) + _xor(packed, mask)
+
+
+def _unpack_mapped(value: bytes, mask: bytes) -> SocketAddress:
+    if len(value) not in (8, 20) or value[1] != (1 if len(value) == 8 else 2):
+        raise RemoteError("a broken STUN mapped address", "stun.mapped")
+    port = int.from_bytes(value[2:4], "big") ^ int.from_bytes(mask[:2], "big")
+    packed = _xor(value[4:], mask)
+    if port == 0:
+        raise RemoteError("a STUN mapped address with port 0", "stun.mapped")
+    return SocketAddress.of(IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed), port)
+
+
+def _xor(data: bytes, mask: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(data, mask, strict=False))
