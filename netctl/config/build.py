@@ -1,0 +1,216 @@
+"""Tree to Document: only for trees that the schema has passed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from netctl.config.loader import Path, Source
+from netctl.config.report import Report
+from netctl.model.addresses import Address, Endpoint, Prefix
+from netctl.model.derive import network_id, ula_prefix
+from netctl.model.document import (
+    AclTest,
+    Document,
+    Drift,
+    Join,
+    Mediator,
+    Member,
+    MemberState,
+    Mode,
+    Network,
+    PortRange,
+    Rule,
+)
+from netctl.model.keys import IdentityKey, WireGuardKey
+
+UNITS_S = {"s": 1, "m": 60, "h": 3600}
+ALL = "*"
+GROUP = "group:"
+
+
+def digest(text: str) -> str:
+    """The name of a document's exact text: SHA-256, hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def build(source: Source, report: Report) -> Document:
+    """Values from the tree. What cannot be a value is reported and left out."""
+    tree: Any = source.tree
+    members = {name: _member(name, body, report) for name, body in tree["members"].items()}
+    document_id = tree.get("id", "")
+    networks = {
+        name: _network(name, body, document_id, members, report) for name, body in tree["networks"].items()
+    }
+    mediators = tuple(_mediator(index, body, report) for index, body in enumerate(tree.get("mediators", [])))
+    confirm = tree.get("apply", {}).get("confirm", "90s")
+    return Document(
+        members=members,
+        networks=networks,
+        mediators=tuple(mediator for mediator in mediators if mediator is not None),
+        id=document_id,
+        confirm_s=float(int(confirm[:-1]) * UNITS_S[confirm[-1]]),
+        drift=Drift(tree.get("drift", "correct")),
+        digest=digest(source.text),
+    )
+
+
+def _prefix(text: str, path: Path, report: Report) -> Prefix | None:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        hint = ""
+        with contextlib.suppress(ValueError):
+            hint = f"did you mean {ipaddress.ip_network(text, strict=False)}?"
+        report.error("NC101", path, f"not a prefix: {error}", hint)
+        return None
+
+
+def _ports(text: str, path: Path, report: Report) -> tuple[int, int] | None:
+    first, _, last = text.partition("-")
+    low, high = int(first), int(last)
+    if not 0 < low <= high < 65536:
+        report.error("NC102", path, "a port range is FIRST-LAST with 1 <= FIRST <= LAST <= 65535")
+        return None
+    return low, high
+
+
+def _mediator(index: int, body: Mapping[str, Any], report: Report) -> Mediator | None:
+    path: Path = ("mediators", index)
+    url = urlsplit(body["url"])
+    try:
+        port = url.port
+    except ValueError:
+        port = None
+    if not url.hostname or not port:
+        report.error("NC103", (*path, "url"), "a mediator's url is netctl://HOST:PORT with a port in 1-65535")
+        return None
+    relay_ports = _ports(body.get("relayPorts", "40000-40999"), (*path, "relayPorts"), report)
+    return Mediator(
+        host=url.hostname,
+        port=port,
+        identity=tuple(IdentityKey.parse(text) for text in body["identity"]),
+        stun=tuple(body.get("stun", (3478, 3479))),
+        relay_ports=relay_ports or (40000, 40999),
+        tls=tuple(body.get("tls", ())),
+        relay_only=body.get("role") == "relay",
+    )
+
+
+def _member(name: str, body: Mapping[str, Any], report: Report) -> Member:
+    path: Path = ("members", name)
+    endpoints = []
+    for index, text in enumerate(body.get("endpoints", ())):
+        try:
+            endpoints.append(Endpoint.parse(text))
+        except ValueError as error:
+            report.error("NC104", (*path, "endpoints", index), str(error))
+    routes = [_prefix(text, (*path, "routes", i), report) for i, text in enumerate(body.get("routes", ()))]
+    state = MemberState(body.get("state", "present"))
+    key = body.get("wireguard")
+    if key is None and state is MemberState.PRESENT:
+        hint = "run `netctl keys` on the host, or say `state: absent`"
+        report.error("NC105", path, "'wireguard' is missing", hint)
+    return Member(
+        name=name,
+        wireguard=WireGuardKey.parse(key) if key is not None else None,
+        identity=IdentityKey.parse(body["identity"]) if "identity" in body else None,
+        groups=frozenset(body.get("groups", ())),
+        endpoints=tuple(endpoints),
+        routes=tuple(route for route in routes if route is not None),
+        state=state,
+        host=body.get("host"),
+        listen_port=body.get("listenPort"),
+        mtu=body.get("mtu"),
+        previous_keys=tuple(WireGuardKey.parse(text) for text in body.get("previousKeys", ())),
+    )
+
+
+def select(selectors: tuple[str, ...], members: Mapping[str, Member]) -> tuple[str, ...]:
+    """The present members that the selectors name, in the document's order."""
+    groups = {text[len(GROUP) :] for text in selectors if text.startswith(GROUP)}
+    names = set(selectors)
+    return tuple(
+        name
+        for name, member in members.items()
+        if member.state is MemberState.PRESENT
+        and member.wireguard is not None
+        and (ALL in names or name in names or not groups.isdisjoint(member.groups))
+    )
+
+
+def _addresses(value: Any, path: Path, report: Report) -> tuple[Address, ...]:
+    found = []
+    for text in value if isinstance(value, list) else [value]:
+        try:
+            found.append(ipaddress.ip_address(text))
+        except ValueError:
+            report.error("NC106", path, f"'{text}' is not an IP address")
+    return tuple(found)
+
+
+def _port(value: int | str, path: Path, report: Report) -> PortRange | None:
+    if isinstance(value, int):
+        return PortRange(value, value)
+    ends = _ports(value, path, report)
+    return PortRange(*ends) if ends else None
+
+
+def _rule(index: int, body: Mapping[str, Any], path: Path, report: Report) -> Rule:
+    ports = [_port(value, (*path, "ports", i), report) for i, value in enumerate(body.get("ports", ()))]
+    types = [value if isinstance(value, int) else int(value, 16) for value in body.get("ethertypes", ())]
+    return Rule(
+        name=body.get("name", f"#{index + 1}"),
+        src=tuple(body["src"]),
+        dst=tuple(body["dst"]),
+        proto=body.get("proto"),
+        ports=tuple(port for port in ports if port is not None),
+        ethertypes=tuple(types),
+    )
+
+
+def _network(
+    name: str, body: Mapping[str, Any], document_id: str, members: Mapping[str, Member], report: Report
+) -> Network:
+    path: Path = ("networks", name)
+    identifier = network_id(document_id, body.get("id", name))
+    pool = _prefix(body["ipv4"], (*path, "ipv4"), report) if "ipv4" in body else None
+    ipv6 = body.get("ipv6", "auto")
+    if ipv6 == "auto":
+        pool6: Prefix | None = ula_prefix(identifier)
+    else:
+        pool6 = None if ipv6 == "none" else _prefix(ipv6, (*path, "ipv6"), report)
+    if pool6 is not None and pool6.version != 6:
+        report.error("NC107", (*path, "ipv6"), f"{pool6} is not IPv6")
+        pool6 = None
+    acls = body.get("acls")
+    selectors = tuple(body["members"])
+    join = body.get("join", {})
+    return Network(
+        name=name,
+        id=identifier,
+        mode=Mode(body.get("mode", "lan")),
+        ipv4=pool if isinstance(pool, ipaddress.IPv4Network) else None,
+        ipv6=pool6 if isinstance(pool6, ipaddress.IPv6Network) else None,
+        members=selectors,
+        member_names=select(selectors, members),
+        addresses={
+            member: _addresses(value, (*path, "addresses", member), report)
+            for member, value in body.get("addresses", {}).items()
+        },
+        hub=body.get("topology", {}).get("hub"),
+        join=Join(invites=join.get("invites", False), approve=join.get("approve", "auto")),
+        acls=None
+        if acls is None
+        else tuple(_rule(i, rule, (*path, "acls", i), report) for i, rule in enumerate(acls)),
+        tests=tuple(
+            AclTest(test["src"], tuple(test.get("accept", ())), tuple(test.get("deny", ())))
+            for test in body.get("tests", ())
+        ),
+        mtu=body.get("mtu"),
+        masquerade=body.get("masquerade", False),
+    )

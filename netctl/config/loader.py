@@ -1,0 +1,214 @@
+"""Text to tree: strict YAML 1.2 core, with a mark for every key and item.
+
+Works on the event stream of libyaml and never on its composer: depth, size, aliases, tags and duplicate
+keys are judged before anything is built, so a hostile document costs no more than its own length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from netctl.model.errors import ConfigError, Finding, Mark
+
+MAX_BYTES = 16 * 1024 * 1024
+"""A document of 20,000 members is about 4 MB; past this it is no document of ours."""
+MAX_DEPTH = 64
+"""The schema nests eight deep; deeper input only attacks the parser."""
+MAX_FINDINGS = 200
+"""Nobody reads more; a file with more is wrong as a whole."""
+
+Scalar = str | int | float | bool | None
+Tree = dict[str, "Tree"] | list["Tree"] | Scalar
+Path = tuple[str | int, ...]
+
+# YAML 1.2 core schema, less octal and other surprises: `0777`, `22:33`, `NO`, `on`, dates stay strings.
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
+_FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
+_WORDS: dict[str, Scalar] = {
+    "": None,
+    "~": None,
+    "null": None,
+    "Null": None,
+    "NULL": None,
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+}
+MAX_INT_DIGITS = 18  # everything that a document counts fits in 64 bits
+
+
+@dataclass(slots=True)
+class MarkTree:
+    """Where a node starts (1-based), and the same for its children."""
+
+    line: int
+    column: int
+    children: dict[str | int, MarkTree] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A parsed text: the plain tree, and where each part of it stands."""
+
+    file: str
+    text: str
+    tree: Tree
+    marks: MarkTree
+
+    def mark(self, path: Path) -> Mark:
+        """The place of `path`, or of its nearest parent that is in the text."""
+        node = self.marks
+        for part in path:
+            child = node.children.get(part)
+            if child is None:
+                break
+            node = child
+        return Mark(self.file, node.line, node.column)
+
+
+def format_path(path: Path) -> str:
+    """``members.nas.endpoints[0]``; the root is ``(document)``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+    return text or "(document)"
+
+
+class _Stop(Exception):
+    """The text cannot be read any further."""
+
+
+class _Builder:
+    """Builds tree and marks from events, iteratively: depth is a number here, not the stack."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.findings: list[Finding] = []
+
+    def fail(self, code: str, path: Path, message: str, mark: Any, hint: str = "") -> None:
+        place = Mark(self.file, mark.line + 1, mark.column + 1)
+        self.findings.append(Finding(code, format_path(path), message, place, hint))
+        if len(self.findings) >= MAX_FINDINGS:
+            raise _Stop
+
+    def build(self, events: Iterator[yaml.Event]) -> tuple[Tree, MarkTree]:
+        root: list[Tree] = []
+        root_marks = MarkTree(1, 1)
+        stack: list[tuple[dict[str, Tree] | list[Tree], MarkTree, Path]] = [(root, root_marks, ())]
+        key: str | None = None
+        keys: list[str | None] = []
+        documents = 0
+        for event in events:
+            container, marks, path = stack[-1]
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    self.fail(
+                        "NC003", (), "only one document a file; remove the '---' line", event.start_mark
+                    )
+                    raise _Stop
+                continue
+            if isinstance(event, yaml.AliasEvent):
+                self.fail("NC004", path, "aliases (*name) are not allowed; write it out", event.start_mark)
+                raise _Stop
+            if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+                stack.pop()
+                key = keys.pop()
+                if isinstance(stack[-1][0], dict):
+                    key = None
+                continue
+            if not isinstance(event, (yaml.ScalarEvent, yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+                continue
+            start: Any = event.start_mark
+            if event.anchor:
+                self.fail("NC004", path, "anchors (&name) are not allowed; write it out", start)
+            if event.tag not in (None, "!"):
+                self.fail("NC005", path, f"tags ({event.tag}) are not allowed; write the plain value", start)
+            if isinstance(container, dict) and key is None:
+                key = self._key(event, container, path)
+                if key not in marks.children:
+                    marks.children[key] = MarkTree(start.line + 1, start.column + 1)
+                continue
+            value: Tree
+            if isinstance(event, yaml.ScalarEvent):
+                value = self._scalar(event, path)
+            else:
+                value = {} if isinstance(event, yaml.MappingStartEvent) else []
+            if isinstance(container, dict):
+                assert key is not None
+                container[key] = value
+                here, part = marks.children[key], key
+            else:
+                part = len(container)  # type: ignore[assignment]
+                container.append(value)
+                here = MarkTree(start.line + 1, start.column + 1)
+                marks.children[part] = here
+            if isinstance(value, (dict, list)):
+                if len(stack) > MAX_DEPTH:
+                    self.fail("NC006", path, f"nested deeper than {MAX_DEPTH} levels", start)
+                    raise _Stop
+                stack.append((value, here, (*path, part) if len(stack) > 1 else ()))
+                keys.append(None)
+            key = None
+        tree: Tree = root[0] if root else None
+        return tree, root_marks.children.get(0, root_marks)
+
+    def _key(self, event: yaml.Event, container: dict[str, Tree], path: Path) -> str:
+        if not isinstance(event, yaml.ScalarEvent):
+            self.fail("NC007", path, "a key must be a plain word, not a list or a map", event.start_mark)
+            raise _Stop
+        text: str = event.value
+        if text == "<<":
+            self.fail("NC004", path, "merge keys (<<) are not allowed; write it out", event.start_mark)
+        elif text in container:
+            self.fail("NC008", (*path, text), "this key stands here twice; keep one", event.start_mark)
+        return text
+
+    def _scalar(self, event: yaml.ScalarEvent, path: Path) -> Scalar:
+        text: str = event.value
+        if event.style:  # quoted or block: always a string
+            return text
+        if text in _WORDS:
+            return _WORDS[text]
+        if _INT.match(text):
+            if len(text) > MAX_INT_DIGITS:
+                self.fail("NC009", path, f"a number of more than {MAX_INT_DIGITS} digits", event.start_mark)
+                return 0
+            return int(text)
+        if _FLOAT.match(text):
+            return float(text)
+        return text
+
+
+def parse(text: str, file: str) -> Source:
+    """Parse strictly. Raises ConfigError with every finding up to the first that ends the reading."""
+    if len(text) > MAX_BYTES:
+        message = f"larger than {MAX_BYTES // 2**20} MiB; a document of 20,000 members has about 4"
+        raise ConfigError((Finding("NC002", "(document)", message, Mark(file, 1, 1)),))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    builder = _Builder(file)
+    tree: Tree = None
+    marks = MarkTree(1, 1)
+    try:
+        tree, marks = builder.build(yaml.parse(text, Loader=loader))
+    except _Stop:
+        pass
+    except yaml.MarkedYAMLError as error:
+        place = error.problem_mark or error.context_mark
+        mark = Mark(file, place.line + 1, place.column + 1) if place else Mark(file, 1, 1)
+        hint = "indent with spaces" if "\t" in text else ""
+        builder.findings.append(Finding("NC001", "(document)", f"not YAML: {error.problem}", mark, hint))
+    except (yaml.YAMLError, UnicodeError) as error:
+        reason = str(error).splitlines()[0]
+        builder.findings.append(Finding("NC001", "(document)", f"not YAML: {reason}", Mark(file, 1, 1)))
+    if builder.findings:
+        raise ConfigError(tuple(builder.findings))
+    return Source(file, text, tree, marks)

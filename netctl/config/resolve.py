@@ -1,0 +1,331 @@
+"""Document and view to the desired state of one host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_network
+
+from netctl.config.acl import selector_prefixes
+from netctl.model import derive
+from netctl.model.addresses import Address, Prefix, SocketAddress, host_prefix
+from netctl.model.document import Document, Member, MemberState, Mode, Network
+from netctl.model.errors import LocalError
+from netctl.model.hoststate import (
+    WIREGUARD_LINK,
+    FilterRule,
+    FilterTable,
+    HostState,
+    Peer,
+    Route,
+    SegmentLink,
+    SourceBinding,
+    WireGuardLink,
+)
+from netctl.model.keys import WireGuardKey
+from netctl.model.view import View
+
+DEFAULT_LISTEN_PORT = 51820
+DEFAULT_MTU = 1420
+SEGMENT_OVERHEAD = 70
+"""Outer IPv6 40 + UDP 8 + VXLAN 8 + inner Ethernet 14 (RFC 7348 §5)."""
+KEEPALIVE_S = 25
+"""Below the 30 s after which the shortest common NAT forgets a UDP flow."""
+GROUP_DESTINATIONS = tuple(ip_network(text) for text in ("255.255.255.255/32", "224.0.0.0/4", "ff00::/8"))
+LINK_LOCAL = ip_network("fe80::/10")
+DOMAIN = "netctl"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One peer that is not as it should be, and why. Never an error: the others go on."""
+
+    peer: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What one host should have."""
+
+    state: HostState
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(slots=True)
+class _Resolver:
+    document: Document
+    me: Member
+    key: WireGuardKey
+    view: View | None
+    live: frozenset[WireGuardKey]
+    resolved: Mapping[str, SocketAddress]
+    conditions: list[Condition] = field(default_factory=list)
+    allowed: dict[WireGuardKey, set[Prefix]] = field(default_factory=dict)
+    link_addresses: set[Address] = field(default_factory=set)
+    underlays: set[Address] = field(default_factory=set)
+    segments: dict[str, SegmentLink] = field(default_factory=dict)
+    routes: set[Route] = field(default_factory=set)
+    rules: list[FilterRule] = field(default_factory=list)
+    bindings: set[SourceBinding] = field(default_factory=set)
+    masquerade: set[tuple[Prefix, Prefix]] = field(default_factory=set)
+    names: dict[str, tuple[Address, ...]] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+
+    def addresses_of(self, network: Network, name: str) -> tuple[Address, ...]:
+        """A member's addresses in a network: fixed, else leased (IPv4) or derived (IPv6)."""
+        key = self.document.members[name].wireguard
+        assert key is not None
+        found = {address.version: address for address in network.addresses.get(name, ())}
+        if network.ipv4 is not None and 4 not in found and self.view is not None:
+            lease = self.view.leases.get((network.name, key))
+            for address in lease.addresses if lease else ():
+                if address.version == 4:
+                    found[4] = address
+        if network.ipv6 is not None and 6 not in found:
+            found[6] = derive.member_ipv6(network.ipv6, key)
+        return tuple(found[version] for version in sorted(found))
+
+    def peers_of(self, network: Network) -> Iterator[tuple[str, Member, WireGuardKey]]:
+        """The other members of a network that may have a tunnel now."""
+        for name in network.member_names:
+            member = self.document.members[name]
+            if name == self.me.name or member.wireguard is None:
+                continue
+            if self.document.mediators and (self.view is None or member.wireguard not in self.view.members):
+                continue
+            yield name, member, member.wireguard
+
+    def own_by_family(self, network: Network) -> dict[int, Address]:
+        return {address.version: address for address in self.addresses_of(network, self.me.name)}
+
+    def network(self, network: Network) -> None:
+        own = self.own_by_family(network)
+        lan = network.mode is Mode.LAN
+        if lan:
+            self.segment(network, own)
+        else:
+            self.link_addresses.update(own.values())
+        for name, member, key in self.peers_of(network):
+            theirs = self.addresses_of(network, name)
+            self.names[f"{name}.{network.name}.{DOMAIN}"] = theirs
+            if network.hub not in (None, self.me.name, name):
+                continue  # a spoke talks to the hub alone
+            prefixes = self.allowed.setdefault(key, set())
+            prefixes.update(host_prefix(address) for address in theirs)
+            where = f"members.{name}"
+            if lan:
+                outer = derive.underlay(key)
+                prefixes.add(host_prefix(outer))
+                self.route(host_prefix(outer), derive.underlay(self.key), where)
+                for address in theirs:
+                    if address.version in own:
+                        self.route(host_prefix(address), own[address.version], where)
+                continue
+            behind = self.routes_through(network, name, member)
+            prefixes.update(behind)
+            for prefix in behind:
+                if prefix.version in own:
+                    self.route(prefix, own[prefix.version], f"{where}.routes")
+        if not lan:
+            for pool in (network.ipv4, network.ipv6):
+                if pool is not None and pool.version in own:
+                    self.route(pool, own[pool.version], f"networks.{network.name}.ipv{pool.version}")
+        self.names[f"{self.me.name}.{network.name}.{DOMAIN}"] = tuple(own.values())
+        self.filter(network, own)
+
+    def routes_through(self, network: Network, name: str, member: Member) -> set[Prefix]:
+        """What is behind a peer in a routed network: its LANs, and for a spoke's hub the whole network."""
+        if network.hub != name:
+            return set(member.routes)
+        pools = {pool for pool in (network.ipv4, network.ipv6) if pool is not None}
+        others = (n for n in network.member_names if n != self.me.name)
+        return pools | {route for other in others for route in self.document.members[other].routes}
+
+    def route(self, destination: Prefix, source: Address, path: str) -> None:
+        self.routes.add(Route(destination, WIREGUARD_LINK, source, path))
+
+    def link_mtu(self) -> int:
+        wanted = [self.me.mtu or DEFAULT_MTU]
+        for network in self.document.networks_of(self.me.name):
+            if network.mtu is not None and network.mode is Mode.ROUTED:
+                wanted.append(network.mtu)
+        return min(wanted)
+
+    def segment(self, network: Network, own: Mapping[int, Address]) -> None:
+        link = derive.segment_name(network.id)
+        local = derive.underlay(self.key)
+        self.underlays.add(local)
+        flood: set[Address] = set()
+        for name, member, key in self.peers_of(network):
+            if member.identity is None and self.document.mediators:
+                continue  # a stock app has no segment to flood to
+            if key in self.live:
+                flood.add(derive.underlay(key))
+            mac = derive.mac(network.id, key)
+            inner = frozenset((*self.addresses_of(network, name), link_local(mac)))
+            self.bindings.add(SourceBinding(link, derive.underlay(key), mac, inner))
+        pools = {4: network.ipv4, 6: network.ipv6}
+        on_link = set()
+        for address in own.values():
+            pool = pools[address.version]
+            on_link.add((address, pool.prefixlen if pool is not None else address.max_prefixlen))
+        self.segments[link] = SegmentLink(
+            name=link,
+            network=network.name,
+            vni=derive.vni(network.id),
+            mtu=min(network.mtu or DEFAULT_MTU, self.link_mtu() - SEGMENT_OVERHEAD),
+            mac=derive.mac(network.id, self.key),
+            local=local,
+            addresses=frozenset(on_link),
+            flood=frozenset(flood),
+        )
+        # Unicast leaves by the tunnel link and broadcast comes in by the segment: strict reverse-path
+        # filtering (RFC 3704) would drop the latter.
+        self.sysctls[f"net/ipv4/conf/{link}/rp_filter"] = "2"
+        self.sysctls[f"net/ipv6/conf/{link}/addr_gen_mode"] = "0"
+
+    def filter(self, network: Network, own: Mapping[int, Address]) -> None:
+        is_hub = network.hub == self.me.name
+        routed = network.mode is Mode.ROUTED
+        pools = {pool for pool in (network.ipv4, network.ipv6) if pool is not None}
+        mine: set[Prefix] = {host_prefix(address) for address in own.values()}
+        if not routed:
+            mine.update(pool for pool in GROUP_DESTINATIONS if pool.version in own)
+            if network.ipv4 is not None:
+                mine.add(host_prefix(network.ipv4.broadcast_address))
+            mine.add(LINK_LOCAL)
+        elif self.me.routes:
+            mine.update(self.me.routes)
+        if is_hub:
+            mine.update(pools)
+            for name in network.member_names:
+                mine.update(self.document.members[name].routes)
+        if routed and (is_hub or self.me.routes):
+            self.sysctls["net/ipv4/ip_forward"] = "1"
+            self.sysctls["net/ipv6/conf/all/forwarding"] = "1"
+            if network.masquerade:
+                self.masquerade.update(
+                    (pool, route)
+                    for pool in pools
+                    for route in self.me.routes
+                    if pool.version == route.version
+                )
+        if network.acls is None:
+            sources: set[Prefix] = set(pools)
+            if routed:
+                for name in network.member_names:
+                    sources.update(self.document.members[name].routes)
+            else:
+                sources.add(LINK_LOCAL)
+            rule = FilterRule(f"network {network.name}: all", frozenset(sources), frozenset(mine))
+            self.rules.append(rule)
+            return
+        for acl in network.acls:
+            if acl.proto == "ethernet":
+                continue
+            src = selector_prefixes(acl.src, network, self.document, lambda n: self.addresses_of(network, n))
+            dst = self.own_destinations(network, acl.dst, mine, is_hub)
+            if src and dst:
+                name = f"{network.name}: {acl.name}"
+                self.rules.append(FilterRule(name, src, dst, acl.proto, acl.ports))
+
+    def own_destinations(
+        self, network: Network, selectors: tuple[str, ...], mine: set[Prefix], is_hub: bool
+    ) -> frozenset[Prefix]:
+        """The part of a rule's destinations that this host enforces."""
+        wanted = selector_prefixes(selectors, network, self.document, lambda n: self.addresses_of(network, n))
+        mine_selected: set[Prefix] = set()
+        own = {host_prefix(address) for address in self.addresses_of(network, self.me.name)}
+        if wanted & own:
+            mine_selected.update(wanted & own)
+            if network.mode is Mode.LAN:
+                mine_selected.update(mine)  # broadcast has the receiving member as its destination
+        for prefix in wanted - own:
+            if is_hub or any(
+                prefix.version == route.version and prefix.overlaps(route) for route in self.me.routes
+            ):
+                mine_selected.add(prefix)
+        return frozenset(mine_selected)
+
+    def fixed_endpoint(self, member: Member) -> SocketAddress | None:
+        if self.document.mediators or not member.endpoints:
+            return None
+        for endpoint in member.endpoints:
+            known = self.resolved.get(str(endpoint))
+            if known is not None:
+                return known
+            try:
+                return SocketAddress.of(endpoint.host, endpoint.port)
+            except ValueError:
+                continue
+        names = ", ".join(str(endpoint) for endpoint in member.endpoints)
+        self.conditions.append(Condition(member.name, f"its endpoint does not resolve: {names}"))
+        return None
+
+    def peers(self) -> dict[WireGuardKey, Peer]:
+        peers = {}
+        for name, member in self.document.members.items():
+            key = member.wireguard
+            if key is None or key not in self.allowed or member.state is MemberState.ABSENT:
+                continue
+            endpoint = self.fixed_endpoint(member)
+            prefixes = frozenset(self.allowed[key])
+            peers[key] = Peer(key, prefixes, endpoint, KEEPALIVE_S, f"members.{name}")
+        return peers
+
+
+def link_local(mac: str) -> IPv6Address:
+    """The EUI-64 link-local address of a MAC (RFC 4291 appendix A)."""
+    raw = bytearray.fromhex(mac.replace(":", ""))
+    raw[0] ^= 0x02
+    return IPv6Address(b"\xfe\x80" + bytes(6) + bytes(raw[:3]) + b"\xff\xfe" + bytes(raw[3:]))
+
+
+def resolve(
+    document: Document,
+    name: str,
+    view: View | None,
+    *,
+    live: frozenset[WireGuardKey] = frozenset(),
+    resolved: Mapping[str, SocketAddress] | None = None,
+) -> Resolution:
+    """What the host of member `name` should have.
+
+    `view`: what the mediator said, None without one. With mediators a peer needs both: the document names
+    its key and the view has it. `live`: peers with a live session, the only ones that broadcast is copied
+    to. `resolved`: fixed endpoints by ``str(Endpoint)``, looked up by the caller. Raises LocalError when the
+    document has no such member.
+    """
+    me = document.members.get(name)
+    if me is None or me.wireguard is None or me.state is MemberState.ABSENT:
+        raise LocalError(f"the document has no present member '{name}'")
+    resolver = _Resolver(document, me, me.wireguard, view, live, resolved or {})
+    networks = document.networks_of(name)
+    for network in networks:
+        resolver.network(network)
+    if not networks:
+        return Resolution(HostState(), (Condition(name, "belongs to no network"),))
+    link = WireGuardLink(
+        key=me.wireguard,
+        listen_port=me.listen_port or DEFAULT_LISTEN_PORT,
+        mtu=resolver.link_mtu(),
+        addresses=frozenset(resolver.link_addresses),
+        peers=resolver.peers(),
+        underlay=frozenset(resolver.underlays),
+    )
+    table = FilterTable(
+        links=frozenset({WIREGUARD_LINK, *resolver.segments}),
+        rules=tuple(resolver.rules),
+        bindings=frozenset(resolver.bindings),
+        masquerade=frozenset(resolver.masquerade),
+    )
+    state = HostState(
+        wireguard=link,
+        segments=resolver.segments,
+        routes=frozenset(resolver.routes),
+        filter=table,
+        names={host: addresses for host, addresses in sorted(resolver.names.items()) if addresses},
+        sysctls=resolver.sysctls,
+    )
+    return Resolution(state, tuple(resolver.conditions))

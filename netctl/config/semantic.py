@@ -1,0 +1,238 @@
+"""What a schema cannot say: references, overlaps, keys used twice, pools in other people's space.
+
+Codes are stable: NC1xx values, NC2xx references, NC3xx keys and secrets, NC4xx address space, NC5xx networks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import itertools
+from collections.abc import Collection
+
+from netctl.config.build import ALL, GROUP
+from netctl.config.loader import Path
+from netctl.config.report import Report
+from netctl.model.addresses import Prefix
+from netctl.model.document import Document, MemberState, Mode, Network, Rule
+from netctl.model.keys import IdentityKey, WireGuardKey
+
+PRIVATE_SPACE = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "fc00::/7",
+        "198.18.0.0/15",
+    )
+)
+"""RFC 1918, RFC 6598, RFC 4193, and the benchmarking range of RFC 2544."""
+SHARED_SPACE = ipaddress.ip_network("100.64.0.0/10")
+SEGMENT_WARN_MEMBERS = 128
+"""Past this a member's agent no longer opens all tunnels at join, so broadcast may miss some."""
+SEGMENT_MAX_MEMBERS = 512
+"""Head-end replication sends one copy a member: past this one broadcast floods every uplink."""
+INVITED_GROUP = "invited"
+
+
+def check_semantics(document: Document, report: Report) -> None:
+    """Report everything that is wrong or odd about a document of the right shape."""
+    _check_keys(document, report)
+    _check_routes(document, report)
+    groups = {group for member in document.members.values() for group in member.groups}
+    for network in document.networks.values():
+        _check_selectors(document, network, groups, report)
+        _check_pools(network, report)
+        _check_fixed(document, network, report)
+        _check_shape(document, network, report)
+    _check_overlaps(document, report)
+
+
+def _inside(pool: Prefix, space: Prefix) -> bool:
+    return pool.version == space.version and pool.subnet_of(space)  # type: ignore[arg-type]
+
+
+def _near(word: str, names: Collection[str]) -> str:
+    close = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+def _check_keys(document: Document, report: Report) -> None:
+    owners: dict[WireGuardKey, str] = {}
+    identities: dict[IdentityKey, str] = {}
+    for name, member in document.members.items():
+        if member.wireguard is not None:
+            other = owners.setdefault(member.wireguard, name)
+            if other != name:
+                message = f"this key is also that of '{other}'; a key belongs to one member"
+                report.error("NC301", ("members", name, "wireguard"), message)
+        if member.identity is not None:
+            other = identities.setdefault(member.identity, name)
+            if other != name:
+                message = f"this identity is also that of '{other}'; an identity belongs to one member"
+                report.error("NC302", ("members", name, "identity"), message)
+
+
+def _check_routes(document: Document, report: Report) -> None:
+    claimed: dict[Prefix, str] = {}
+    pools = [(n.name, p) for n in document.networks.values() for p in (n.ipv4, n.ipv6) if p is not None]
+    for name, member in document.members.items():
+        for index, route in enumerate(member.routes):
+            path: Path = ("members", name, "routes", index)
+            if route in claimed:
+                message = f"{route} is also claimed by '{claimed[route]}'; WireGuard would silently move it"
+                report.error("NC401", path, message)
+            claimed.setdefault(route, name)
+            for network, pool in pools:
+                if route.version == pool.version and route.overlaps(pool):
+                    report.error("NC402", path, f"{route} overlaps the pool {pool} of network '{network}'")
+
+
+def _check_selectors(document: Document, network: Network, groups: set[str], report: Report) -> None:
+    base: Path = ("networks", network.name)
+    known = set(groups) | ({INVITED_GROUP} if network.join.invites else set())
+    for index, selector in enumerate(network.members):
+        _check_selector(selector, (*base, "members", index), document, known, report)
+    for index, rule in enumerate(network.acls or ()):
+        for side, selectors in (("src", rule.src), ("dst", rule.dst)):
+            for i, selector in enumerate(selectors):
+                path = (*base, "acls", index, side, i)
+                if "/" in selector:
+                    _check_prefix(selector, path, report)
+                else:
+                    _check_selector(selector, path, document, known, report)
+        _check_rule(rule, (*base, "acls", index), network, report)
+
+
+def _check_prefix(text: str, path: Path, report: Report) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        report.error("NC101", path, f"not a prefix: {error}")
+
+
+def _check_selector(selector: str, path: Path, document: Document, groups: set[str], report: Report) -> None:
+    if selector == ALL:
+        return
+    if selector.startswith(GROUP):
+        group = selector[len(GROUP) :]
+        if group not in groups:
+            report.error("NC202", path, f"no member is in the group '{group}'", _near(group, groups))
+    elif selector not in document.members:
+        hint = _near(selector, document.members)
+        if not hint and selector in groups:
+            hint = f"did you mean 'group:{selector}'?"
+        report.error("NC201", path, f"there is no member '{selector}'", hint)
+    elif document.members[selector].state is MemberState.ABSENT:
+        report.warning("NC203", path, f"'{selector}' is absent, so this names nobody")
+
+
+def _check_rule(rule: Rule, path: Path, network: Network, report: Report) -> None:
+    if rule.ports and rule.proto not in ("tcp", "udp"):
+        report.error("NC501", (*path, "ports"), "ports need `proto: tcp` or `proto: udp`")
+    if rule.ethertypes and rule.proto != "ethernet":
+        report.error("NC502", (*path, "ethertypes"), "ethertypes need `proto: ethernet`")
+    if rule.proto == "ethernet" and not rule.ethertypes:
+        report.error("NC503", path, "`proto: ethernet` needs `ethertypes`, for example ['0x8137'] (IPX)")
+    if rule.proto == "ethernet" and network.mode is not Mode.LAN:
+        report.error("NC504", path, "`proto: ethernet` is for `mode: lan`; a routed network carries only IP")
+
+
+def _check_pools(network: Network, report: Report) -> None:
+    base: Path = ("networks", network.name)
+    allow_public = bool(_raw(report, base).get("allowPublicRange", False))
+    if network.ipv4 is None and network.ipv6 is None:
+        report.error("NC403", base, "a network needs `ipv4` or `ipv6`")
+    for key, pool in (("ipv4", network.ipv4), ("ipv6", network.ipv6)):
+        if pool is None:
+            continue
+        path = (*base, key)
+        inside = any(_inside(pool, space) for space in PRIVATE_SPACE)
+        if not inside and not allow_public:
+            hint = "use 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16, or say `allowPublicRange: true`"
+            message = (
+                f"{pool} is publicly routed space: its owners would become unreachable from every member"
+            )
+            report.error("NC404", path, message, hint)
+        if _inside(pool, SHARED_SPACE):
+            report.warning("NC405", path, f"{pool} is in 100.64.0.0/10, which carriers and other meshes use")
+        if pool.version == 4 and pool.prefixlen > 30:
+            report.error("NC406", path, f"{pool} has no room for two members; use /30 or larger")
+        if pool.version == 6 and pool.prefixlen > 64:
+            report.error("NC407", path, f"{pool} is too small: addresses come from the key and need a /64")
+
+
+def _raw(report: Report, path: Path) -> dict[str, object]:
+    node: object = report.source.tree
+    for part in path:
+        node = node[part]  # type: ignore[index]
+    return node if isinstance(node, dict) else {}
+
+
+def _check_fixed(document: Document, network: Network, report: Report) -> None:
+    taken: dict[object, str] = {}
+    for name, addresses in network.addresses.items():
+        path: Path = ("networks", network.name, "addresses", name)
+        if name not in document.members:
+            report.error("NC201", path, f"there is no member '{name}'", _near(name, document.members))
+        elif name not in network.member_names:
+            report.error("NC204", path, f"'{name}' is not a member of this network; see its `members`")
+        versions = [address.version for address in addresses]
+        if len(set(versions)) != len(versions):
+            report.error("NC408", path, "at most one address of each family")
+        for address in addresses:
+            pool = network.ipv4 if address.version == 4 else network.ipv6
+            if pool is None or address not in pool:
+                shown = str(pool) if pool else f"no IPv{address.version} pool"
+                report.error("NC409", path, f"{address} is outside the pool ({shown})")
+            elif address.version == 4 and address in (pool.network_address, pool.broadcast_address):
+                report.error("NC410", path, f"{address} is the network's own or broadcast address")
+            other = taken.setdefault(address, name)
+            if other != name:
+                report.error("NC411", path, f"{address} is also the address of '{other}'")
+
+
+def _check_shape(document: Document, network: Network, report: Report) -> None:
+    base: Path = ("networks", network.name)
+    count = len(network.member_names)
+    if network.hub is not None:
+        path = (*base, "topology", "hub")
+        if network.hub not in network.member_names:
+            hint = _near(network.hub, network.member_names)
+            report.error("NC505", path, f"the hub '{network.hub}' is not a member of this network", hint)
+        if network.mode is Mode.LAN:
+            report.error("NC506", path, "`mode: lan` has no hub: use `mode: routed`")
+    if network.ipv4 is not None and count > network.ipv4.num_addresses - 2:
+        room = network.ipv4.num_addresses - 2
+        message = f"{network.ipv4} has room for {room} members, and {count} belong to it; use a larger pool"
+        report.error("NC412", (*base, "ipv4"), message)
+    if network.mode is Mode.LAN:
+        if count > SEGMENT_MAX_MEMBERS:
+            message = (
+                f"{count} members; `mode: lan` carries at most {SEGMENT_MAX_MEMBERS}. Use `mode: routed`"
+            )
+            report.error("NC507", (*base, "members"), message)
+        elif count > SEGMENT_WARN_MEMBERS:
+            message = f"{count} members: above {SEGMENT_WARN_MEMBERS} broadcast may miss idle ones"
+            report.warning("NC508", (*base, "members"), message)
+        for name in network.member_names:
+            if document.members[name].identity is None and document.mediators:
+                message = f"'{name}' has no identity (a stock WireGuard app): it hears no broadcast"
+                report.warning("NC509", (*base, "members"), message)
+    if not document.mediators:
+        for name in network.member_names:
+            fixed = network.addresses.get(name, ())
+            if network.ipv4 is not None and not any(address.version == 4 for address in fixed):
+                message = f"'{name}' has no fixed IPv4 address, and without mediators nobody leases one"
+                report.error("NC413", base, message, f"add it under networks.{network.name}.addresses")
+
+
+def _check_overlaps(document: Document, report: Report) -> None:
+    networks = document.networks.values()
+    for one, other in itertools.combinations(networks, 2):
+        for key, first, second in (("ipv4", one.ipv4, other.ipv4), ("ipv6", one.ipv6, other.ipv6)):
+            if first is not None and second is not None and first.overlaps(second):
+                message = f"{second} overlaps {first} of network '{one.name}'"
+                report.error("NC414", ("networks", other.name, key), message)
