@@ -164,7 +164,7 @@ class _Resolver:
                 flood.add(derive.underlay(key))
             mac = derive.mac(network.id, key)
             inner = frozenset((*self.addresses_of(network, name), link_local(mac)))
-            self.bindings.add(SourceBinding(link, derive.underlay(key), mac, inner))
+            self.bindings.add(SourceBinding(link, derive.underlay(key), mac, inner, derive.vni(network.id)))
         pools = {4: network.ipv4, 6: network.ipv6}
         on_link = set()
         for address in own.values():

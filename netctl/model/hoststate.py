@@ -106,6 +106,7 @@ class SourceBinding:
     underlay: Address
     mac: str
     addresses: frozenset[Address]
+    vni: int = 0
 
 
 @dataclass(frozen=True, slots=True)

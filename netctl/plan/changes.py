@@ -1,0 +1,184 @@
+"""The changes a plan is made of. Each is one step that an engine can do, and safe to do again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from netctl.model.addresses import Address
+from netctl.model.hoststate import FilterTable, Peer, Route, SegmentLink, WireGuardLink
+from netctl.model.keys import WireGuardKey
+
+
+@dataclass(frozen=True, slots=True)
+class CreateWireGuard:
+    """Make the WireGuard link (and start the userspace engine where one is needed), without its peers."""
+
+    link: WireGuardLink
+
+
+@dataclass(frozen=True, slots=True)
+class SetWireGuard:
+    """Set key, port and MTU of the existing link."""
+
+    link: WireGuardLink
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteWireGuard:
+    """Remove the link with all its peers."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetPeer:
+    """Add a peer, or set what `changed` names on an existing one; its session goes on."""
+
+    link: str
+    peer: Peer
+    added: bool
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePeer:
+    """Remove a peer; its tunnel drops."""
+
+    link: str
+    key: WireGuardKey
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSegment:
+    """Make a segment device, without flood entries and addresses."""
+
+    segment: SegmentLink
+
+
+@dataclass(frozen=True, slots=True)
+class SetSegmentMtu:
+    """Set the MTU of a segment device, in bytes."""
+
+    name: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSegment:
+    """Remove a segment device."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress:
+    """Put an address on a link of ours."""
+
+    link: str
+    address: Address
+    prefix_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAddress:
+    """Take an address off a link of ours."""
+
+    link: str
+    address: Address
+    prefix_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddFlood:
+    """Replicate broadcast of a segment to one underlay address."""
+
+    segment: str
+    destination: Address
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFlood:
+    """Stop replicating broadcast to one underlay address."""
+
+    segment: str
+    destination: Address
+
+
+@dataclass(frozen=True, slots=True)
+class SetRoute:
+    """Add a route, or move an existing one to another source."""
+
+    route: Route
+    added: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRoute:
+    """Remove a route of ours."""
+
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class SetFilter:
+    """Load our nftables table in one transaction."""
+
+    table: FilterTable
+    added: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFilter:
+    """Remove our nftables table."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetNames:
+    """Write the managed block of the hosts file; an empty mapping removes it."""
+
+    names: Mapping[str, tuple[Address, ...]]
+    added: int = 0
+    removed: int = 0
+    moved: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl:
+    """Set a kernel parameter, keeping what it was."""
+
+    key: str
+    value: str
+    before: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSysctl:
+    """Give a kernel parameter the value it had before us."""
+
+    key: str
+
+
+Change = (
+    CreateWireGuard
+    | SetWireGuard
+    | DeleteWireGuard
+    | SetPeer
+    | RemovePeer
+    | CreateSegment
+    | SetSegmentMtu
+    | DeleteSegment
+    | AddAddress
+    | RemoveAddress
+    | AddFlood
+    | RemoveFlood
+    | SetRoute
+    | RemoveRoute
+    | SetFilter
+    | RemoveFilter
+    | SetNames
+    | SetSysctl
+    | RestoreSysctl
+)

@@ -1,0 +1,113 @@
+"""A plan in words: one line a change, what and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from netctl.plan import changes as c
+from netctl.plan.diff import Plan
+
+SHOWN_ADDRESSES = 4  # more allowed IPs than this make a line nobody reads
+
+
+def describe(plan: Plan) -> list[str]:
+    """One line a change: a sign (``+ ~ -``), what, and the YAML path it comes from."""
+    return [_line(change) for change in plan.changes]
+
+
+def summary(plan: Plan) -> str:
+    """``3 to add, 1 to change, 2 to remove`` or ``no changes``."""
+    if not plan:
+        return "no changes"
+    signs = [line[0] for line in describe(plan)]
+    words = (("+", "add"), ("~", "change"), ("-", "remove"))
+    return ", ".join(f"{signs.count(sign)} to {word}" for sign, word in words if sign in signs)
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """``{"changes": [{"kind": …, "line": …, …fields}]}``, all values plain."""
+    rows = [
+        {"kind": type(change).__name__, "line": _line(change), **_plain(change)} for change in plan.changes
+    ]
+    return {"changes": rows, "summary": summary(plan)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if hasattr(value, "raw"):
+            return str(value)
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (frozenset, set)):
+        return sorted((_plain(item) for item in value), key=str)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _why(path: str) -> str:
+    return f"  ({path})" if path else ""
+
+
+def _prefixes(prefixes: frozenset[Any]) -> str:
+    shown = sorted(prefixes, key=lambda prefix: (prefix.version, prefix))
+    text = ", ".join(str(prefix) for prefix in shown[:SHOWN_ADDRESSES])
+    more = len(shown) - SHOWN_ADDRESSES
+    return text + (f" and {more} more" if more > 0 else "")
+
+
+def _line(change: c.Change) -> str:
+    match change:
+        case c.CreateWireGuard(link):
+            return f"+ link {link.name}: WireGuard, port {link.listen_port or 'any'}, mtu {link.mtu}"
+        case c.SetWireGuard(link, changed):
+            return f"~ link {link.name}: {', '.join(changed)} (port {link.listen_port}, mtu {link.mtu})"
+        case c.DeleteWireGuard(name):
+            return f"- link {name}: all its tunnels drop"
+        case c.SetPeer(link, peer, added, changed):
+            what = "" if added else f"{', '.join(changed)}: "
+            at = f" at {peer.endpoint}" if peer.endpoint else ""
+            sign = "+" if added else "~"
+            ips = _prefixes(peer.allowed_ips)
+            return f"{sign} peer {peer.key.short} on {link}: {what}{ips}{at}{_why(peer.path)}"
+        case c.RemovePeer(link, key, path):
+            return f"- peer {key.short} on {link}: its tunnel drops{_why(path)}"
+        case c.CreateSegment(segment):
+            why = _why(f"networks.{segment.network}")
+            return f"+ segment {segment.name}: VXLAN {segment.vni}, mtu {segment.mtu}{why}"
+        case c.SetSegmentMtu(name, mtu):
+            return f"~ segment {name}: mtu {mtu}"
+        case c.DeleteSegment(name):
+            return f"- segment {name}"
+        case c.AddAddress(link, address, prefix_len):
+            return f"+ address {address}/{prefix_len} on {link}"
+        case c.RemoveAddress(link, address, prefix_len):
+            return f"- address {address}/{prefix_len} on {link}"
+        case c.AddFlood(segment_name, destination):
+            return f"+ broadcast on {segment_name} to {destination}"
+        case c.RemoveFlood(segment_name, destination):
+            return f"- broadcast on {segment_name} to {destination}"
+        case c.SetRoute(route, added):
+            source = f" from {route.source}" if route.source else ""
+            sign = "+" if added else "~"
+            return f"{sign} route {route.destination} over {route.link}{source}{_why(route.path)}"
+        case c.RemoveRoute(route):
+            return f"- route {route.destination} over {route.link}{_why(route.path)}"
+        case c.SetFilter(table, added):
+            sign = "+" if added else "~"
+            return (
+                f"{sign} filter: {len(table.rules)} rules, default deny on {', '.join(sorted(table.links))}"
+            )
+        case c.RemoveFilter():
+            return "- filter"
+        case c.SetNames(_, added_count, removed, moved):
+            parts = [f"{added_count} added" if added_count else "", f"{removed} removed" if removed else ""]
+            parts.append(f"moved: {', '.join(moved)}" if moved else "")
+            return f"~ names: {', '.join(part for part in parts if part)}"
+        case c.SetSysctl(key, value, before):
+            was = f" (was {before})" if before is not None else ""
+            return f"~ sysctl {key} = {value}{was}"
+        case c.RestoreSysctl(key):
+            return f"~ sysctl {key}: back to what it was"

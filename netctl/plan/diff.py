@@ -1,0 +1,210 @@
+"""Desired and actual state to an ordered list of changes: everything that adds comes before what removes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from netctl.model.addresses import Address
+from netctl.model.hoststate import FilterTable, HostState, Peer, Route, SegmentLink, WireGuardLink
+from netctl.plan.changes import (
+    AddAddress,
+    AddFlood,
+    Change,
+    CreateSegment,
+    CreateWireGuard,
+    DeleteSegment,
+    DeleteWireGuard,
+    RemoveAddress,
+    RemoveFilter,
+    RemoveFlood,
+    RemovePeer,
+    RemoveRoute,
+    RestoreSysctl,
+    SetFilter,
+    SetNames,
+    SetPeer,
+    SetRoute,
+    SetSegmentMtu,
+    SetSysctl,
+    SetWireGuard,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An ordered list of changes. False when there is nothing to do."""
+
+    changes: tuple[Change, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+
+LinkAddresses = frozenset[tuple[Address, int]]
+
+
+def diff(desired: HostState, actual: HostState) -> Plan:
+    """The changes that lead from `actual` to `desired`, in the order in which they are safe to do.
+
+    A crash after any prefix leaves a state from which the next diff leads to the same end. Filters come before
+    peers, so that no peer is ever reachable unfiltered.
+    """
+    return Plan(tuple(_adding(desired, actual)) + tuple(_removing(desired, actual)))
+
+
+def _adding(desired: HostState, actual: HostState) -> Iterator[Change]:
+    recreated = _recreated(desired, actual)
+    wanted, present = desired.wireguard, actual.wireguard
+    if wanted is not None and present is None:
+        yield CreateWireGuard(replace(wanted, peers={}))
+    elif wanted is not None and present is not None and (changed := _link_changes(wanted, present)):
+        yield SetWireGuard(replace(wanted, peers={}), changed)
+    if desired.filter is not None and not same_filter(desired.filter, actual.filter):
+        yield SetFilter(desired.filter, added=actual.filter is None)
+    for name in sorted(recreated):
+        yield DeleteSegment(name)  # a VXLAN device cannot change what it is: it goes just before it comes
+    for name, segment in sorted(desired.segments.items()):
+        existing = None if name in recreated else actual.segments.get(name)
+        if existing is None:
+            yield CreateSegment(replace(segment, flood=frozenset(), addresses=frozenset()))
+        elif existing.mtu != segment.mtu:
+            yield SetSegmentMtu(name, segment.mtu)
+    for key, value in sorted(desired.sysctls.items()):
+        fresh = any(f"/{name}/" in key for name in recreated)
+        before = actual.sysctls.get(key)
+        if before != value or fresh:
+            yield SetSysctl(key, value, before)
+    for link, addresses in sorted(_addresses(desired).items()):
+        have = frozenset() if link in recreated else _addresses(actual).get(link, frozenset())
+        for address, prefix_len in sorted(addresses - have, key=str):
+            yield AddAddress(link, address, prefix_len)
+    if wanted is not None:
+        yield from _peer_changes(wanted, present)
+    routes = {(route.destination, route.link): route for route in actual.routes}
+    for route in sorted(desired.routes, key=_route_order):
+        existing_route = routes.get((route.destination, route.link))
+        lost = present is None  # a route goes with its link
+        if existing_route is None or lost or existing_route.source != route.source:
+            yield SetRoute(route, added=existing_route is None)
+    for name, segment in sorted(desired.segments.items()):
+        flooded = frozenset() if name in recreated else _flood(actual, name)
+        for destination in sorted(segment.flood - flooded, key=str):
+            yield AddFlood(name, destination)
+    if dict(desired.names) != dict(actual.names):
+        yield _names(desired, actual)
+
+
+def _removing(desired: HostState, actual: HostState) -> Iterator[Change]:
+    recreated = _recreated(desired, actual)
+    for name, segment in sorted(actual.segments.items()):
+        if name in desired.segments and name not in recreated:
+            for destination in sorted(segment.flood - desired.segments[name].flood, key=str):
+                yield RemoveFlood(name, destination)
+    wanted = {(route.destination, route.link) for route in desired.routes}
+    for route in sorted(actual.routes, key=_route_order):
+        if (route.destination, route.link) not in wanted:
+            yield RemoveRoute(route)
+    if actual.wireguard is not None and desired.wireguard is not None:
+        for key, peer in sorted(actual.wireguard.peers.items()):
+            if key not in desired.wireguard.peers:
+                yield RemovePeer(actual.wireguard.name, key, peer.path)
+    desired_addresses = _addresses(desired)
+    for link, addresses in sorted(_addresses(actual).items()):
+        if link in desired_addresses and link not in recreated:
+            for address, prefix_len in sorted(addresses - desired_addresses[link], key=str):
+                yield RemoveAddress(link, address, prefix_len)
+    for name in sorted(actual.segments):
+        if name not in desired.segments:
+            yield DeleteSegment(name)
+    if actual.wireguard is not None and desired.wireguard is None:
+        yield DeleteWireGuard(actual.wireguard.name)
+    if actual.filter is not None and desired.filter is None:
+        yield RemoveFilter()
+    for key in sorted(actual.sysctls):
+        bound_to_link = any(f"/{name}/" in key for name in actual.segments)
+        if key not in desired.sysctls and not bound_to_link:
+            yield RestoreSysctl(key)
+
+
+def _link_changes(wanted: WireGuardLink, present: WireGuardLink) -> tuple[str, ...]:
+    changed = []
+    if wanted.key != present.key:
+        changed.append("key")
+    if wanted.listen_port and wanted.listen_port != present.listen_port:
+        changed.append("listen port")
+    if wanted.mtu != present.mtu:
+        changed.append("mtu")
+    return tuple(changed)
+
+
+def _peer_changes(wanted: WireGuardLink, present: WireGuardLink | None) -> Iterator[Change]:
+    existing = present.peers if present is not None else {}
+    for key, peer in sorted(wanted.peers.items()):
+        have = existing.get(key)
+        if have is None:
+            yield SetPeer(wanted.name, peer, added=True)
+        elif changed := _changed(peer, have):
+            yield SetPeer(wanted.name, peer, added=False, changed=changed)
+
+
+def _changed(peer: Peer, have: Peer) -> tuple[str, ...]:
+    changed = []
+    if peer.allowed_ips != have.allowed_ips:
+        changed.append("allowed IPs")
+    if peer.keepalive_s != have.keepalive_s:
+        changed.append("keepalive")
+    if peer.endpoint is not None and peer.endpoint != have.endpoint:
+        changed.append("endpoint")
+    return tuple(changed)
+
+
+def _recreated(desired: HostState, actual: HostState) -> frozenset[str]:
+    """Segments whose device must be made anew: what it is cannot be changed in place."""
+
+    def nature(segment: SegmentLink) -> tuple[object, ...]:
+        return segment.vni, segment.mac, segment.local
+
+    both = desired.segments.keys() & actual.segments.keys()
+    return frozenset(name for name in both if nature(desired.segments[name]) != nature(actual.segments[name]))
+
+
+def _addresses(state: HostState) -> dict[str, LinkAddresses]:
+    found: dict[str, LinkAddresses] = {}
+    if state.wireguard is not None:
+        addresses = state.wireguard.addresses | state.wireguard.underlay
+        found[state.wireguard.name] = frozenset((address, address.max_prefixlen) for address in addresses)
+    for name, segment in state.segments.items():
+        found[name] = segment.addresses
+    return found
+
+
+def _flood(state: HostState, name: str) -> frozenset[Address]:
+    segment = state.segments.get(name)
+    return segment.flood if segment is not None else frozenset()
+
+
+def _route_order(route: Route) -> tuple[int, str, str]:
+    return route.destination.version, str(route.destination), route.link
+
+
+def same_filter(one: FilterTable, other: FilterTable | None) -> bool:
+    """Whether two tables mean the same. The order of rules means nothing: all of them accept."""
+    if other is None:
+        return False
+    return (
+        one.links == other.links
+        and one.bindings == other.bindings
+        and one.masquerade == other.masquerade
+        and frozenset(one.rules) == frozenset(other.rules)
+    )
+
+
+def _names(desired: HostState, actual: HostState) -> SetNames:
+    both = desired.names.keys() & actual.names.keys()
+    return SetNames(
+        desired.names,
+        added=len(desired.names.keys() - actual.names.keys()),
+        removed=len(actual.names.keys() - desired.names.keys()),
+        moved=tuple(sorted(name for name in both if desired.names[name] != actual.names[name])),
+    )
