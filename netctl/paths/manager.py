@@ -1,66 +1,280 @@
-"""The path manager: for every peer the best path that works, sans-IO. Signatures first, the body follows."""
+"""The path manager: for every peer the best path that works, sans-IO (DESIGN §7).
+
+One `Pair` machine per peer, one `Discovery` for the host. The shell feeds it datagrams from the shared
+port, messages from the mediator, what the engine observes, and time; it gets effects back, to be performed
+in order. Call `set_local` and `set_stun` before `control_up`: then the first offer has every candidate.
+A pair's deadline sits in one heap, so a thousand idle peers cost nothing between their timers.
+
+Rounds: `Candidates.round` grows whenever a side starts anew. Who hears of a higher round adopts it and offers
+its own candidates in it; who hears of a lower one offers again in its own. So both meet in the highest.
+"""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Mapping
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.errors import RemoteError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
-from netctl.paths.effects import Effect, PathStatus
-from netctl.wire.control import Candidate, Introduction, Punch, RelayGrant
+from netctl.paths import constants as c
+from netctl.paths.candidates import parse_candidates
+from netctl.paths.discovery import Discovery
+from netctl.paths.effects import Effect, PathStatus, SendControl
+from netctl.paths.pair import Pair, PairState, Self
+from netctl.wire import probe
+from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant
+from netctl.wire.datagram import DatagramKind, classify
+
+MAX_PUNCH_DELAY_MS = 10_000
+"""A mediator that asks for a later start is mistaken."""
 
 
 class PathManager:
     """Keeps one pair machine per peer. `now` is monotonic seconds; every method returns effects, in order."""
 
     def __init__(self, own_key: WireGuardKey, private_key: bytes, rng: Callable[[int], bytes]) -> None:
-        raise NotImplementedError
+        """`private_key` is the X25519 key of `own_key`; `rng(n)` gives n random bytes."""
+        self._private = private_key
+        self._rng = rng
+        self._me = Self(own_key)
+        self._local: list[Candidate] = []
+        self._pairs: dict[WireGuardKey, Pair] = {}
+        self._by_tag: dict[bytes, Pair] = {}
+        self._discovery = Discovery(rng)
+        self._control = False
+        self._timers: list[tuple[float, WireGuardKey]] = []
+        self._scheduled: dict[WireGuardKey, float] = {}
+        self._offers_wait = False
+        """Some pair's offer waits for the gathering to end."""
 
     def set_peers(self, keys: Iterable[WireGuardKey], now: float) -> list[Effect]:
         """The peers to have paths to: new ones start (relay first), missing ones are forgotten."""
-        raise NotImplementedError
+        wanted = set(keys) - {self._me.key}
+        for key in [key for key in self._pairs if key not in wanted]:
+            gone = self._pairs.pop(key)
+            del self._by_tag[gone.keys.open_tag]
+            self._scheduled.pop(key, None)
+        effects: list[Effect] = []
+        for key in sorted(wanted - self._pairs.keys()):
+            try:
+                keys_ = probe.derive_keys(self._private, self._me.key, key)
+            except ValueError:
+                continue  # no X25519 key at all: WireGuard will not talk to it either
+            pair = Pair(key, keys_, self._me, self._rng)
+            self._pairs[key] = pair
+            self._by_tag[keys_.open_tag] = pair
+            if self._control:
+                pair.begin_round(now, self._offer_time(now))
+            effects += self._settle(pair, now)
+        return effects
 
     def set_local(self, candidates: list[Candidate], now: float) -> list[Effect]:
         """This host's own addresses (kinds host, mapped, explicit); a change starts new rounds."""
-        raise NotImplementedError
+        if candidates == self._local:
+            return []
+        self._local = list(candidates)
+        self._discovery.gather(now)
+        self._renew_self()
+        return self._moved(now) + self._discover(now)
 
     def set_stun(self, servers: list[SocketAddress], now: float) -> list[Effect]:
         """The mediator's STUN addresses (`Welcome.stun`)."""
-        raise NotImplementedError
+        self._discovery.set_servers(servers, now)
+        return self._discover(now)
 
     def control_up(self, now: float) -> list[Effect]:
-        """Logged in."""
-        raise NotImplementedError
+        """Logged in: pairs without a direct path begin a round, the others keep theirs."""
+        self._control = True
+        self._discovery.gather(now)
+        effects = self._discover(now)
+        for pair in self._pairs.values():
+            pair.relay.control_up(now)
+            if pair.state is PairState.DIRECT:
+                pair.check(now)
+            else:
+                pair.begin_round(now, self._offer_time(now))
+            effects += self._settle(pair, now)
+        return effects
 
     def control_down(self, now: float) -> list[Effect]:
-        """The mediator is gone: everything goes on."""
-        raise NotImplementedError
+        """The mediator is gone: everything goes on, and every path is looked at now."""
+        self._control = False
+        effects: list[Effect] = []
+        for pair in self._pairs.values():
+            pair.offer_due = None
+            pair.check(now)
+            effects += self._settle(pair, now)
+        return effects
 
     def handle_datagram(self, data: bytes, source: SocketAddress, now: float) -> list[Effect]:
-        """A datagram that is no WireGuard message arrived on the shared port."""
-        raise NotImplementedError
+        """A datagram that is no WireGuard message arrived on the shared port. Strangers get silence."""
+        kind = classify(data)
+        if kind is DatagramKind.STUN:
+            if not self._discovery.handle_answer(data, source, now):
+                return self._flush_offers(now)
+            self._renew_self()
+            return self._reoffer(now)
+        if kind is DatagramKind.RELAY:
+            for pair in self._pairs.values():
+                if pair.relay.address == source:
+                    return pair.handle_relay(data, source, now) + self._settle(pair, now)
+        if kind is DatagramKind.PROBE:
+            sender = self._by_tag.get(probe.sender_tag(data))
+            if sender is None:
+                return []
+            try:
+                message = probe.open_probe(sender.keys, data)
+            except RemoteError:
+                return []
+            return sender.handle_probe(message, source, now) + self._settle(sender, now)
+        return []
 
     def handle_message(self, message: Introduction | Punch | RelayGrant, now: float) -> list[Effect]:
-        """A message about paths came over the control connection."""
-        raise NotImplementedError
+        """A message about paths came over the control connection; about an unknown peer: ignored."""
+        try:
+            pair = self._pairs.get(WireGuardKey.parse(message.peer))
+        except ValueError:
+            return []
+        if pair is None:
+            return []
+        if isinstance(message, Introduction):
+            pair.online = True
+            remote = parse_candidates(message.candidates)
+            pair.introduced(message.round, remote, now, self._offer_time(now))
+        elif isinstance(message, Punch):
+            pair.punch(now + min(max(message.after_ms, 0), MAX_PUNCH_DELAY_MS) / 1000)
+        else:
+            pair.relay.handle_grant(message, now)
+        return self._settle(pair, now)
 
     def peer_online(self, key: WireGuardKey, online: bool, now: float) -> list[Effect]:
         """The mediator says that a peer came or went; going is a reason to check, not to tear down."""
-        raise NotImplementedError
+        pair = self._pairs.get(key)
+        if pair is None:
+            return []
+        came = online and not pair.online
+        pair.online = online
+        pair.check(now)
+        if came and pair.state is not PairState.DIRECT and self._control:
+            pair.begin_round(now, self._offer_time(now))
+        return self._settle(pair, now)
 
     def observe(self, key: WireGuardKey, status: PeerStatus, now: float) -> list[Effect]:
         """What the engine sees of a peer; to be called for every peer about once a second."""
-        raise NotImplementedError
+        pair = self._pairs.get(key)
+        return [] if pair is None else pair.observe(status, now) + self._settle(pair, now)
 
     def handle_timer(self, now: float) -> list[Effect]:
         """Call when `next_timer()` is due; too early or late does no harm."""
-        raise NotImplementedError
+        effects = self._discover(now)
+        while self._timers and self._timers[0][0] <= now:
+            due, key = heapq.heappop(self._timers)
+            pair = self._pairs.get(key)
+            if pair is None or self._scheduled.get(key) != due:
+                continue
+            del self._scheduled[key]
+            effects += self._settle(pair, now)
+        return effects
 
     def next_timer(self) -> float | None:
         """When `handle_timer` wants to be called, None: never."""
-        raise NotImplementedError
+        while self._timers and self._scheduled.get(self._timers[0][1]) != self._timers[0][0]:
+            heapq.heappop(self._timers)
+        own = self._discovery.next_timer()
+        if not self._timers:
+            return own
+        return self._timers[0][0] if own is None else min(own, self._timers[0][0])
 
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
         """Every peer's path just now."""
-        raise NotImplementedError
+        return {key: pair.status for key, pair in self._pairs.items()}
+
+    def nat_note(self) -> str | None:
+        """What is known about our own NAT that explains a relayed pair, for people."""
+        if self._discovery.symmetric():
+            return "this host's NAT gives every destination another port (symmetric)"
+        return None
+
+    # -------------------------------------------------------------------------------------------------
+
+    def _candidates(self) -> list[Candidate]:
+        local = {candidate.address for candidate in self._local}
+        reflexive = [str(mapped) for mapped in self._discovery.mapped()]
+        found = [Candidate(kind="srflx", address=mapped) for mapped in reflexive if mapped not in local]
+        # An address that a server saw unchanged is still worth its host kind; the room goes to both kinds.
+        return self._local[: c.MAX_CANDIDATES - len(found)] + found
+
+    def _renew_self(self) -> None:
+        addresses = parse_candidates(self._candidates())
+        hosts = tuple(address for address, kind in addresses.items() if kind == "host")
+        self._me = Self(self._me.key, tuple(addresses), hosts)
+        for pair in self._pairs.values():
+            pair.me = self._me
+
+    def _offer_time(self, now: float) -> float:
+        """Now, or when the first answers of the STUN servers must be in."""
+        if self._discovery.ready(now):
+            return now
+        self._offers_wait = True
+        return now + c.STUN_GATHER
+
+    def _discover(self, now: float) -> list[Effect]:
+        effects: list[Effect] = [*self._discovery.handle_timer(now)]
+        return effects + self._flush_offers(now)
+
+    def _flush_offers(self, now: float) -> list[Effect]:
+        """Gathering has ended: offers that waited for it go out."""
+        effects: list[Effect] = []
+        if self._offers_wait and self._discovery.ready(now):
+            self._offers_wait = False
+            for pair in self._pairs.values():
+                if pair.offer_due is not None and pair.offer_due > now and not pair.offered:
+                    pair.offer_due = now
+                    effects += self._settle(pair, now)
+        return effects
+
+    def _reoffer(self, now: float) -> list[Effect]:
+        """Our reflexive addresses changed: peers that know the old ones hear the new ones."""
+        effects = self._flush_offers(now)
+        for pair in self._pairs.values():
+            if pair.offered and pair.state is not PairState.DIRECT:
+                pair.offer_due = self._offer_time(now)
+                effects += self._settle(pair, now)
+        return effects
+
+    def _moved(self, now: float) -> list[Effect]:
+        """Our own addresses changed: paths may be dead or better ones there."""
+        effects: list[Effect] = []
+        for pair in self._pairs.values():
+            pair.check(now)
+            if self._control:
+                pair.begin_round(now, self._offer_time(now))
+            else:
+                pair.retry_now(now)
+            effects += self._settle(pair, now)
+        return effects
+
+    def _settle(self, pair: Pair, now: float) -> list[Effect]:
+        """Perform what is due in a pair, then put its next deadline into the heap."""
+        effects = pair.handle_timer(now, self._control)
+        if pair.round_due(now):
+            if self._control:
+                self._discovery.gather(now, rest_s=c.STUN_REST)
+                effects += self._discovery.handle_timer(now)
+                pair.begin_round(now, self._offer_time(now))
+            else:
+                pair.punch_alone(now)
+        if pair.offer_due is not None and now >= pair.offer_due:
+            pair.offer_sent(now)
+            if self._control:
+                offer = Candidates(peer=str(pair.key), round=pair.round, candidates=self._candidates())
+                effects.append(SendControl(offer))
+        due = pair.next_timer()
+        if due is None:
+            self._scheduled.pop(pair.key, None)
+        elif self._scheduled.get(pair.key) != due:
+            self._scheduled[pair.key] = due
+            heapq.heappush(self._timers, (due, pair.key))
+        return effects

@@ -1,0 +1,208 @@
+"""The relay's decisions, sans-IO: who is bound where, and where a datagram goes (DESIGN §7.7).
+
+Stateless until CONFIRM brings back a cookie from the real source address; then one `Binding` per
+(member, peer). Every refusal is silence. Nothing here reads a packet's payload beyond its message type.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import Counter
+from dataclasses import dataclass
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import RemoteError
+from netctl.wire import relay
+from netctl.wire.datagram import pack_address
+
+BINDING_TTL_S = 65.0
+"""Three refreshes of 20 s may be lost."""
+COOKIE_SLOT_S = 60.0
+"""A cookie is good in its slot and the next one."""
+MAX_BINDINGS = 65536
+"""In all: about 40 MB."""
+MAX_BINDINGS_PER_MEMBER = 1024
+"""Twice the largest segment; one member cannot take the table from the others."""
+PAIR_RATE = 125_000_000
+"""Bytes a second from one member to one peer, unless set otherwise: 1 Gbit/s."""
+PAIR_BURST_S = 0.1
+"""The bucket holds this many seconds of its rate, and never less than `MIN_BURST`."""
+MIN_BURST = 262_144
+"""Four batches of 64 KB: smaller buckets would refuse what one system call brought."""
+
+
+class TokenBucket:
+    """Bytes that may pass, refilled at a steady rate."""
+
+    __slots__ = ("_at", "_burst", "_level", "_rate", "refused")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._level = burst
+        self._at = now
+        self.refused = 0
+        """Bytes refused so far."""
+
+    def take(self, size: int, now: float) -> bool:
+        """Whether `size` bytes may pass at `now`."""
+        self._level = min(self._burst, self._level + (now - self._at) * self._rate)
+        self._at = now
+        if size > self._level:
+            self.refused += size
+            return False
+        self._level -= size
+        return True
+
+
+@dataclass(slots=True)
+class Binding:
+    """A member's address for one peer: packets of `peer_port`'s member go there."""
+
+    own_port: int
+    peer_port: int
+    source: SocketAddress
+    key: bytes
+    transaction: bytes
+    refreshed_at: float
+    bucket: TokenBucket
+    """For what this member sends."""
+    peer_told: bool = False
+    """The last BOUND said that the peer is bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Send `data` out of relay port `port`."""
+
+    port: int
+    destination: SocketAddress
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Where the datagrams of one bound source go."""
+
+    port: int
+    """The relay port to send out of: the sender's own."""
+    destination: SocketAddress
+    bucket: TokenBucket
+
+
+class RelayTable:
+    """All bindings of one relay. `now` is monotonic, `unix_now` only judges the expiry of allocations."""
+
+    def __init__(self, secret: bytes, cookie_secret: bytes, ports: range, *, rate: float = PAIR_RATE) -> None:
+        self._secret = secret
+        self._cookie_secret = cookie_secret
+        self._ports = ports
+        self._rate = rate
+        self._bindings: dict[tuple[int, int], Binding] = {}
+        self._by_source: dict[tuple[int, SocketAddress], Binding] = {}
+        self._per_member: Counter[int] = Counter()
+        self.generation = 0
+        """Changes whenever a `flow` may have a new answer: shells may cache until then."""
+
+    def __len__(self) -> int:
+        return len(self._bindings)
+
+    def handle_control(
+        self, data: bytes, source: SocketAddress, at_port: int, now: float, unix_now: float
+    ) -> list[Answer]:
+        """A relay message arrived at `at_port`. Silence for everything without a good allocation."""
+        try:
+            allocation = relay.peek_allocation(data)
+            if allocation.peer_port != at_port or allocation.own_port not in self._ports:
+                return []
+            if allocation.expires_s <= unix_now:
+                return []
+            key = allocation.key(self._secret)
+            message = relay.open_message(data, key)
+        except RemoteError:
+            return []
+        if isinstance(message, relay.Confirm) and self._cookie_is_good(message.cookie, source, at_port, now):
+            return self._bind(message, key, source, now)
+        if isinstance(message, relay.Bind | relay.Confirm):
+            cookie = self._cookie(source, at_port, int(now // COOKIE_SLOT_S))
+            return [Answer(at_port, source, relay.seal(relay.Cookie(message.transaction, cookie), key))]
+        return []
+
+    def flow(self, at_port: int, source: SocketAddress, now: float) -> Flow | None:
+        """Where a WireGuard message from `source` at `at_port` goes; None: nowhere, in silence."""
+        sender = self._by_source.get((at_port, source))
+        if sender is None or not self._alive(sender, now):
+            return None
+        receiver = self._bindings.get((sender.peer_port, sender.own_port))
+        if receiver is None or not self._alive(receiver, now):
+            return None
+        return Flow(sender.own_port, receiver.source, sender.bucket)
+
+    def expire(self, now: float) -> None:
+        """Forget what was not refreshed; to be called every few seconds."""
+        for binding in [b for b in self._bindings.values() if not self._alive(b, now)]:
+            self._forget(binding)
+
+    def _bind(self, message: relay.Confirm, key: bytes, source: SocketAddress, now: float) -> list[Answer]:
+        own, peer = message.allocation.own_port, message.allocation.peer_port
+        binding = self._bindings.get((own, peer))
+        if binding is None:
+            if len(self._bindings) >= MAX_BINDINGS or self._per_member[own] >= MAX_BINDINGS_PER_MEMBER:
+                return []
+            burst = max(self._rate * PAIR_BURST_S, MIN_BURST)
+            bucket = TokenBucket(self._rate, burst, now)
+            binding = Binding(own, peer, source, key, message.transaction, now, bucket)
+            self._bindings[own, peer] = binding
+            self._per_member[own] += 1
+            self._attach(binding, source)
+        elif binding.source != source:
+            self._by_source.pop((peer, binding.source), None)
+            self._attach(binding, source)
+        binding.key, binding.transaction, binding.refreshed_at = key, message.transaction, now
+        other = self._bindings.get((peer, own))
+        if other is not None and not self._alive(other, now):
+            other = None
+        binding.peer_told = other is not None
+        answers = [self._bound(binding)]
+        if other is not None and not other.peer_told:
+            other.peer_told = True
+            answers.append(self._bound(other))
+        return answers
+
+    def _attach(self, binding: Binding, source: SocketAddress) -> None:
+        previous = self._by_source.get((binding.peer_port, source))
+        if previous is not None and previous is not binding:
+            self._forget(previous)  # a NAT gave its port to another member: the old one is gone
+        binding.source = source
+        self._by_source[binding.peer_port, source] = binding
+        self.generation += 1
+
+    def _forget(self, binding: Binding) -> None:
+        del self._bindings[binding.own_port, binding.peer_port]
+        self._by_source.pop((binding.peer_port, binding.source), None)
+        self._per_member[binding.own_port] -= 1
+        other = self._bindings.get((binding.peer_port, binding.own_port))
+        if other is not None:
+            other.peer_told = False
+        self.generation += 1
+
+    def _bound(self, binding: Binding) -> Answer:
+        flags = relay.BoundFlag.PEER_BOUND if binding.peer_told else relay.BoundFlag.NONE
+        message = relay.Bound(binding.transaction, flags, binding.source)
+        return Answer(binding.peer_port, binding.source, relay.seal(message, binding.key))
+
+    def _alive(self, binding: Binding, now: float) -> bool:
+        return now - binding.refreshed_at <= BINDING_TTL_S
+
+    def _cookie(self, source: SocketAddress, at_port: int, slot: int) -> bytes:
+        data = pack_address(source) + at_port.to_bytes(2, "big") + slot.to_bytes(8, "big")
+        return hashlib.blake2s(data, key=self._cookie_secret, digest_size=relay.COOKIE_LEN).digest()
+
+    def _cookie_is_good(self, cookie: bytes, source: SocketAddress, at_port: int, now: float) -> bool:
+        slot = int(now // COOKIE_SLOT_S)
+        return any(
+            hmac.compare_digest(cookie, self._cookie(source, at_port, candidate))
+            for candidate in (slot, slot - 1)
+            if candidate >= 0
+        )

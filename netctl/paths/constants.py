@@ -1,0 +1,86 @@
+"""The path manager's numbers, in seconds unless the name says otherwise."""
+
+from __future__ import annotations
+
+PUNCH_OFFSETS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""DESIGN §7.5: five packets while both NATs are surely listening, then back-off for late candidates."""
+PUNCH_SETTLE = 1.5
+"""After the last packet of a punch: longer than any sane round trip."""
+PUNCH_WITHOUT_WORD = 1.0
+"""An Introduction that no Punch follows (the mediator went away in between) starts by itself."""
+RETRY_FIRST = 15.0
+RETRY_MAX = 600.0
+"""Back-off between rounds of a pair that found no direct path: doubles; ten minutes cost nothing."""
+OFFER_REPEAT = 3.0
+"""An offer without an answer is repeated: the other side may have logged in a moment later."""
+STABLE_AFTER = 60.0
+"""A direct path this old proves the pair good: its back-off starts from the beginning again."""
+
+PING_ACTIVE = 1.0
+"""Between pings of the path in use while packets flow."""
+PING_IDLE = 10.0
+"""Between pings of an idle path: under the 30 s after which the strictest NATs forget UDP."""
+PING_NOMINATE = 0.2
+"""Between pings until the other side has followed a switch."""
+PING_SUSPECT = 0.4
+"""Between pings of a path that has stopped to answer."""
+ACTIVE_FOR = 5.0
+"""Packets count as flowing this long after the engine's counters moved."""
+ANSWER_WITHIN = 0.6
+"""A ping older than this (or than three round trips) is unanswered: the path is suspect."""
+RESCUE_AFTER = 1.0
+"""A path suspect this long: ready the relay, ping every other candidate."""
+DEAD_AFTER = 2.8
+"""A path that answered nothing this long is dead. With PING_ACTIVE: back on the relay within 5 s."""
+TRIGGERED_REST = 0.02
+"""Between pings of one address that pings of the peer cause."""
+TRUST_FRESH = 2.5
+"""A path not in use may be chosen if it answered this recently."""
+SWITCH_GAIN = 0.7
+SWITCH_GAIN_MS = 5.0
+"""A path of the same kind replaces the one in use only below 0.7 of its round trip and 5 ms less."""
+SWITCH_REST = 10.0
+"""And only when the one in use is this old: no flapping."""
+REASSERT_AFTER = (1.5, 4.0)
+"""Round trips after a switch at which the endpoint is set again: WireGuard roams back on a late packet."""
+REASSERT_MIN = 0.03
+
+RELAY_REFRESH = 20.0
+"""Keeps NAT and binding open (DESIGN §7.7)."""
+RELAY_KEEP = 60.0
+"""A relay binding is kept this long after the switch to a direct path."""
+RELAY_WAIT_PEER = (0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+"""Between questions whether the peer is bound yet; the relay also says so by itself."""
+RELAY_RETRY = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Between unanswered BINDs or CONFIRMs; the last one for ever."""
+RELAY_LOST_AFTER = 3
+"""Unanswered refreshes after which the binding is gone."""
+RELAY_DOUBT = 3.0
+"""Packets go out over the relay and none comes back this long: ask whether it still knows us."""
+RELAY_REGRANT = 10
+"""Unanswered BINDs after which a new grant is asked for."""
+GRANT_RETRY = (1.0, 2.0, 5.0, 15.0, 60.0)
+"""Between RelayRequests without a grant; the last one for ever."""
+GRANT_RENEW = 3600.0
+"""A grant lives six hours: renewed hourly, so that it outlives a mediator that is gone for long."""
+
+STUN_RETRY = (0.1, 0.2, 0.4)
+"""Between binding requests to a server that has not answered in this gathering."""
+STUN_GATHER = 0.6
+"""Candidates are offered at latest this long after gathering began, with what is known then."""
+STUN_REST = 5.0
+"""Gatherings caused by single peers share one within this time."""
+STUN_REFRESH = 25.0
+"""Keeps the mapping alive under 30 s NAT timeouts and notices a new address."""
+
+MAX_CANDIDATES = 16
+"""Of one peer: more are cut off, so a hostile one cannot make us spray packets."""
+MAX_ROUTES = 24
+"""Candidates and peer-reflexive addresses of one peer."""
+MAX_OUTSTANDING = 16
+"""Pings of one route that may still be answered."""
+MAX_STUN_SERVERS = 8
+MAX_SRFLX = 4
+"""Server-reflexive addresses offered: a symmetric NAT shows another one to every server."""
+PONGS_PER_SECOND = 100
+"""To one peer: a replayed ping must not make a flood."""

@@ -1,0 +1,113 @@
+"""Server-reflexive addresses: what the mediator's STUN ports see of us (RFC 8489, RFC 5780 in spirit)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import RemoteError
+from netctl.paths.constants import MAX_SRFLX, MAX_STUN_SERVERS, STUN_GATHER, STUN_REFRESH, STUN_RETRY
+from netctl.paths.effects import SendDatagram
+from netctl.wire import stun
+
+
+@dataclass(slots=True)
+class _Server:
+    mapped: SocketAddress | None = None
+    transactions: list[bytes] = field(default_factory=list)
+    attempts: int = 0
+    due: float | None = None
+    """When to ask (again)."""
+
+
+class Discovery:
+    """Asks every STUN server, in rounds of a few retries, and again every `STUN_REFRESH` seconds."""
+
+    def __init__(self, rng: Callable[[int], bytes]) -> None:
+        self._rng = rng
+        self._servers: dict[SocketAddress, _Server] = {}
+        self._deadline: float | None = None
+        self._gathered_at = float("-inf")
+
+    def set_servers(self, servers: list[SocketAddress], now: float) -> None:
+        """Replace the servers; known answers of those that stay are kept."""
+        kept = {server: self._servers.get(server, _Server()) for server in servers[:MAX_STUN_SERVERS]}
+        if kept.keys() != self._servers.keys():
+            self._servers = kept
+            self.gather(now)
+
+    def gather(self, now: float, *, rest_s: float = 0.0) -> None:
+        """Ask all servers now, unless that was done less than `rest_s` seconds ago."""
+        if now - self._gathered_at < rest_s:
+            return
+        self._gathered_at = now
+        for server in self._servers.values():
+            server.transactions.clear()
+            server.attempts = 0
+            server.due = now
+        self._deadline = now + STUN_GATHER if self._servers else None
+
+    def ready(self, now: float) -> bool:
+        """Every server has answered this gathering, or none is worth waiting for any longer."""
+        return self._deadline is None or now >= self._deadline
+
+    def mapped(self) -> list[SocketAddress]:
+        """Distinct server-reflexive addresses."""
+        seen = dict.fromkeys(server.mapped for server in self._servers.values() if server.mapped is not None)
+        return list(seen)[:MAX_SRFLX]
+
+    def symmetric(self) -> bool:
+        """Two servers of one family saw different addresses: the mapping depends on the destination."""
+        seen = self.mapped()
+        return any(sum(other.is_ipv6 == one.is_ipv6 for other in seen) > 1 for one in seen)
+
+    def handle_answer(self, data: bytes, source: SocketAddress, now: float) -> bool:
+        """A STUN datagram arrived; True if the set of mapped addresses changed. Foreign ones are ignored."""
+        server = self._servers.get(source)
+        if server is None or data[8:20] not in server.transactions:
+            return False
+        try:
+            message = stun.decode(data)
+            mapped = message.mapped
+        except RemoteError:
+            return False
+        if message.kind != stun.BINDING_SUCCESS or not message.fingerprint or mapped is None:
+            return False
+        before = self.mapped()
+        server.mapped = mapped
+        server.transactions.clear()
+        server.due = now + STUN_REFRESH
+        server.attempts = 0
+        if all(other.due is None or not other.transactions for other in self._servers.values()):
+            self._deadline = None
+        return self.mapped() != before
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` is due."""
+        times = [server.due for server in self._servers.values() if server.due is not None]
+        if self._deadline is not None:
+            times.append(self._deadline)
+        return min(times, default=None)
+
+    def handle_timer(self, now: float) -> list[SendDatagram]:
+        """Questions that are due. A server that stays silent loses its answer after one whole gathering."""
+        effects: list[SendDatagram] = []
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+        for address, server in self._servers.items():
+            if server.due is None or now < server.due:
+                continue
+            if server.attempts > len(STUN_RETRY):
+                server.mapped = None
+                server.transactions.clear()
+                server.attempts = 0
+                server.due = now + STUN_REFRESH
+                continue
+            transaction = self._rng(stun.TRANSACTION_LEN)
+            server.transactions.append(transaction)
+            effects.append(SendDatagram(address, stun.binding_request(transaction)))
+            wait = STUN_RETRY[server.attempts] if server.attempts < len(STUN_RETRY) else STUN_REFRESH / 5
+            server.due = now + wait
+            server.attempts += 1
+        return effects

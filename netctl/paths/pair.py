@@ -1,0 +1,515 @@
+"""One peer's machine: which path carries its packets, and how a better one is found.
+
+    state      event      next       meaning
+    IDLE       OFFER      OFFERED    a round began: own candidates go to the peer, a relay is asked for
+    IDLE       PUNCH      PUNCHING   the other side began
+    IDLE       CHOOSE     DIRECT     the peer's probes alone showed a path
+    OFFERED    OFFER      OFFERED    repeated, or a newer round of the peer
+    OFFERED    PUNCH      PUNCHING   both sides send at one moment
+    OFFERED    CHOOSE     DIRECT
+    OFFERED    GIVE_UP    WAITING    the peer never came
+    PUNCHING   OFFER      PUNCHING   candidates changed on the way
+    PUNCHING   PUNCH      PUNCHING   start again
+    PUNCHING   CHOOSE     DIRECT     a path that both sides trust
+    PUNCHING   GIVE_UP    WAITING    no path: the relay carries on
+    WAITING    OFFER      OFFERED    back-off is over, or something changed
+    WAITING    PUNCH      PUNCHING
+    WAITING    CHOOSE     DIRECT
+    DIRECT     OFFER      DIRECT     the peer looks for something better
+    DIRECT     PUNCH      DIRECT
+    DIRECT     CHOOSE     DIRECT     a better one
+    DIRECT     LOSE       WAITING    the path died: back to the relay
+
+The relay is apart from these states (`RelayLink`): it is wanted in all of them but a settled DIRECT.
+The member with the lower key chooses, among the paths on which both sides had a pong; its probe with USING
+tells the other, which follows once its own ping there was answered. Nobody sets an endpoint before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import LocalError
+from netctl.model.hoststate import PeerStatus
+from netctl.model.keys import WireGuardKey
+from netctl.paths import constants as c
+from netctl.paths.candidates import path_kind, usable
+from netctl.paths.effects import Effect, PathChanged, PathKind, PathStatus, SendDatagram, SetEndpoint
+from netctl.paths.relaylink import RelayLink
+from netctl.paths.route import Route
+from netctl.wire import probe
+from netctl.wire.probe import Probe, ProbeFlag, ProbeKeys, ProbeType
+
+
+class PairState(Enum):
+    """See the table above."""
+
+    IDLE = "idle"
+    OFFERED = "offered"
+    PUNCHING = "punching"
+    WAITING = "waiting"
+    DIRECT = "direct"
+
+
+class PairEvent(Enum):
+    """See the table above."""
+
+    OFFER = "offer"
+    PUNCH = "punch"
+    CHOOSE = "choose"
+    GIVE_UP = "give-up"
+    LOSE = "lose"
+
+
+_S, _E = PairState, PairEvent
+TRANSITIONS: dict[tuple[PairState, PairEvent], PairState] = {
+    (_S.IDLE, _E.OFFER): _S.OFFERED,
+    (_S.IDLE, _E.PUNCH): _S.PUNCHING,
+    (_S.IDLE, _E.CHOOSE): _S.DIRECT,
+    (_S.OFFERED, _E.OFFER): _S.OFFERED,
+    (_S.OFFERED, _E.PUNCH): _S.PUNCHING,
+    (_S.OFFERED, _E.CHOOSE): _S.DIRECT,
+    (_S.OFFERED, _E.GIVE_UP): _S.WAITING,
+    (_S.PUNCHING, _E.OFFER): _S.PUNCHING,
+    (_S.PUNCHING, _E.PUNCH): _S.PUNCHING,
+    (_S.PUNCHING, _E.CHOOSE): _S.DIRECT,
+    (_S.PUNCHING, _E.GIVE_UP): _S.WAITING,
+    (_S.WAITING, _E.OFFER): _S.OFFERED,
+    (_S.WAITING, _E.PUNCH): _S.PUNCHING,
+    (_S.WAITING, _E.CHOOSE): _S.DIRECT,
+    (_S.DIRECT, _E.OFFER): _S.DIRECT,
+    (_S.DIRECT, _E.PUNCH): _S.DIRECT,
+    (_S.DIRECT, _E.CHOOSE): _S.DIRECT,
+    (_S.DIRECT, _E.LOSE): _S.WAITING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Self:
+    """What a pair knows about its own host; replaced as a whole when it changes."""
+
+    key: WireGuardKey
+    addresses: tuple[SocketAddress, ...] = ()
+    """Own candidates of every kind: never probed."""
+    hosts: tuple[SocketAddress, ...] = ()
+    """Own host candidates: what is near is a LAN."""
+
+
+class Pair:
+    """The machine of one peer. Times are monotonic seconds; methods return effects in order."""
+
+    def __init__(self, key: WireGuardKey, keys: ProbeKeys, me: Self, rng: Callable[[int], bytes]) -> None:
+        self.key = key
+        self.keys = keys
+        self.me = me
+        self._rng = rng
+        self.state = PairState.IDLE
+        self.online = True
+        self.round = 0
+        self.offer_due: float | None = None
+        """When (again) to offer our candidates; the manager does, since it knows them."""
+        self.offered = False
+        """They were offered in this round."""
+        self.relay = RelayLink(str(key), rng)
+        self.remote: dict[SocketAddress, str] = {}
+        self.routes: dict[SocketAddress, Route] = {}
+        self.selected: Route | None = None
+        self._wanted: SocketAddress | None = None
+        """The path that the choosing peer asked us to follow."""
+        self._endpoint: SocketAddress | None = None
+        self._status = PathStatus()
+        self._punches: list[float] = []
+        self._give_up_at: float | None = None
+        self._retry_s = c.RETRY_FIRST
+        self._retry_at: float | None = None
+        self._ping_due: float | None = None
+        self._reassert: list[float] = []
+        self._selected_at = 0.0
+        self._relay_until: float | None = None
+        self._active_until = 0.0
+        self._counters: tuple[int, int] | None = None
+        self._pong_window = (0.0, 0)
+        self._rescued = False
+        self._losses = 0
+        """Paths lost before they were stable, in a row."""
+        self._heard_at = 0.0
+        """When the engine's receive counter last moved, or we last asked the relay about it."""
+
+    @property
+    def chooser(self) -> bool:
+        """This side chooses: its key is the lower one."""
+        return self.me.key < self.key
+
+    @property
+    def status(self) -> PathStatus:
+        """The path just now, with the reasons why no better one."""
+        tried = [route.describe() for route in self.routes.values() if route is not self.selected]
+        reason = None if self.selected else self.relay.describe()
+        lines = (*tried, reason) if reason else tuple(tried)
+        now = self._status
+        rtt = self.selected.rtt_s if self.selected else None
+        return PathStatus(now.kind, now.endpoint, None if rtt is None else rtt * 1000, now.since_s, lines)
+
+    # --- what the manager drives ---------------------------------------------------------------------
+
+    def begin_round(self, now: float, offer_at: float) -> None:
+        """A round of our own: candidates anew, a relay until it succeeds."""
+        self.round += 1
+        self._offer(now, offer_at)
+
+    def _offer(self, now: float, offer_at: float) -> None:
+        self._enter(PairEvent.OFFER)
+        self.offered = False
+        self.offer_due = offer_at
+        self._retry_at = None
+        if self.state is PairState.OFFERED:
+            self.relay.want(now)
+            self._give_up_at = now + 2 * c.OFFER_REPEAT + c.PUNCH_SETTLE
+
+    def offer_sent(self, now: float) -> None:
+        """The candidates went out; again in a while if nothing comes of it."""
+        self.offered = True
+        self.offer_due = now + c.OFFER_REPEAT if self.state is PairState.OFFERED else None
+
+    def introduced(self, round_: int, remote: dict[SocketAddress, str], now: float, offer_at: float) -> None:
+        """The peer's candidates of one round arrived; ours are due at `offer_at` if it is another round."""
+        if round_ != self.round:
+            # The higher round wins on both sides; a lower one is a peer that restarted: it adopts ours.
+            self.round = max(self.round, round_)
+            self._offer(now, offer_at)
+            if self.state is PairState.DIRECT:
+                self._ping_due = now  # it may have left this path: check, and have the relay ready
+                self.relay.want(now)
+                self._relay_until = now + c.RELAY_KEEP
+        self.remote = remote
+        self._adopt_candidates()
+        if self.state is PairState.DIRECT:
+            self._punches = [now]
+        elif not self._punches:
+            self._punches = [now + c.PUNCH_WITHOUT_WORD + offset for offset in c.PUNCH_OFFSETS]
+            self._give_up_at = self._punches[-1] + c.PUNCH_SETTLE
+
+    def punch(self, at: float) -> None:
+        """Both sides send at this moment."""
+        self._enter(PairEvent.PUNCH)
+        self.offer_due = None
+        offsets = c.PUNCH_OFFSETS[:3] if self.state is PairState.DIRECT else c.PUNCH_OFFSETS
+        self._punches = [at + offset for offset in offsets]
+        self._give_up_at = self._punches[-1] + c.PUNCH_SETTLE
+
+    def check(self, now: float) -> None:
+        """Something happened that may have broken the path: ask it now."""
+        if self.selected is not None:
+            self._ping_due = now
+        self.relay.refresh(now)
+
+    def retry_now(self, now: float) -> None:
+        """Conditions changed: the back-off starts anew."""
+        self._retry_s = c.RETRY_FIRST
+        if self.routes and self.state in (PairState.IDLE, PairState.WAITING):
+            self._retry_at = now
+
+    def _adopt_candidates(self) -> None:
+        for address in [
+            a for a, route in self.routes.items() if a not in self.remote and route is not self.selected
+        ]:
+            if self.routes[address].kind != "prflx":
+                del self.routes[address]
+        for address, kind in self.remote.items():
+            if address not in self.me.addresses and len(self.routes) < c.MAX_ROUTES:
+                route = self.routes.setdefault(address, Route(address, kind))
+                route.kind = kind
+                route.path = path_kind(address, kind, self.remote, self.me.hosts)
+
+    # --- probes --------------------------------------------------------------------------------------
+
+    def handle_probe(self, message: Probe, source: SocketAddress, now: float) -> list[Effect]:
+        """An authenticated probe of this peer."""
+        effects: list[Effect] = []
+        route = self.routes.get(source)
+        if message.kind is ProbeType.PONG:
+            fresh = route is not None and route.fresh(now)
+            if route is None or not route.answered(message.transaction, now):
+                return effects
+            check = not fresh  # our next ping tells the peer that this one was answered
+        else:
+            if self._may_answer(now):
+                known = route.flags if route is not None else ProbeFlag.NONE
+                pong = Probe(ProbeType.PONG, message.transaction, known | self._using(route), source)
+                effects.append(self._send(pong, source))
+            if route is None:
+                route = self._peer_reflexive(source)
+                if route is None:
+                    return effects
+            check = not route.fresh(now) and now - route.last_ping_at >= c.TRIGGERED_REST
+            if message.flags & ProbeFlag.USING:
+                self._wanted = source
+        route.peer_confirmed = bool(message.flags & ProbeFlag.HAVE_PONG)
+        route.peer_using = bool(message.flags & ProbeFlag.USING)
+        if check and route is not self.selected:
+            effects.append(self._ping(route, now))  # RFC 8445 §7.3.1.4, a triggered check
+        effects += self._choose(now)
+        if route is self.selected:
+            self._plan_ping(now)
+        return effects
+
+    def _peer_reflexive(self, source: SocketAddress) -> Route | None:
+        if len(self.routes) >= c.MAX_ROUTES or not usable(source) or source in self.me.addresses:
+            return None
+        route = Route(source, "prflx", path_kind(source, "prflx", self.remote, self.me.hosts))
+        self.routes[source] = route
+        return route
+
+    def _may_answer(self, now: float) -> bool:
+        start, count = self._pong_window
+        if now - start >= 1.0:
+            start, count = now, 0
+        self._pong_window = (start, count + 1)
+        return count < c.PONGS_PER_SECOND
+
+    def _using(self, route: Route | None) -> ProbeFlag:
+        return ProbeFlag.USING if route is not None and route is self.selected else ProbeFlag.NONE
+
+    def _ping(self, route: Route, now: float) -> SendDatagram:
+        transaction = self._rng(probe.TRANSACTION_LEN)
+        route.sent(transaction, now)
+        return self._send(Probe(ProbeType.PING, transaction, route.flags | self._using(route)), route.address)
+
+    def _send(self, message: Probe, destination: SocketAddress) -> SendDatagram:
+        return SendDatagram(destination, probe.seal(self.keys, message, self._rng(probe.NONCE_LEN)))
+
+    # --- choosing ------------------------------------------------------------------------------------
+
+    def _choose(self, now: float) -> list[Effect]:
+        if not self.chooser:
+            wanted = self.routes.get(self._wanted) if self._wanted is not None else None
+            if wanted is None or wanted is self.selected or not wanted.fresh(now):
+                return []
+            return self._select(wanted, now)
+        ready = [route for route in self.routes.values() if route.fresh(now) and route.peer_confirmed]
+        if not ready:
+            return []
+        best = min(ready, key=lambda route: (-route.rank, route.rtt_s or 0.0))
+        if self.selected is None or self._better(best, self.selected, now):
+            return self._select(best, now)
+        return []
+
+    def _better(self, new: Route, old: Route, now: float) -> bool:
+        if new is old:
+            return False
+        if old.suspect(now):
+            return old.silent_for(now) >= c.RESCUE_AFTER
+        if new.rank != old.rank:
+            return new.rank > old.rank
+        old_ms, new_ms = (old.rtt_s or 0.0) * 1000, (new.rtt_s or 0.0) * 1000
+        gain = new_ms < c.SWITCH_GAIN * old_ms and new_ms < old_ms - c.SWITCH_GAIN_MS
+        return gain and now - self._selected_at >= c.SWITCH_REST
+
+    def _select(self, route: Route, now: float) -> list[Effect]:
+        self._enter(PairEvent.CHOOSE)
+        self.selected = route
+        self._selected_at = now
+        self._rescued = False
+        self._give_up_at = None
+        self.offer_due = None
+        self._retry_at = None
+        self._relay_until = now + c.RELAY_KEEP
+        rtt = max(route.rtt_s or 0.0, c.REASSERT_MIN)
+        self._reassert = [now + rtt * times for times in c.REASSERT_AFTER]
+        # The first ping after the choice carries USING: it is what the other side waits for.
+        effects: list[Effect] = [self._steer(route.address), self._ping(route, now)]
+        self._plan_ping(now)
+        return effects + self._report(now)
+
+    def _lose(self, now: float) -> list[Effect]:
+        self._enter(PairEvent.LOSE)
+        if now - self._selected_at >= c.STABLE_AFTER:
+            self._retry_s = c.RETRY_FIRST
+            self._losses = 0
+        self._losses += 1
+        assert self.selected is not None
+        self.selected.forget_trust()
+        self.selected = None
+        self._wanted = None
+        self._ping_due = None
+        self._reassert = []
+        self._relay_until = None
+        self._retry_at = now if self._losses == 1 else now + self._retry_s
+        self._retry_s = min(2 * self._retry_s, c.RETRY_MAX) if self._losses > 1 else self._retry_s
+        self.relay.want(now)
+        return self._follow_relay(now)
+
+    def _follow_relay(self, now: float) -> list[Effect]:
+        """The relay became usable or not, or is needed: it carries when nothing direct does."""
+        effects: list[Effect] = []
+        address = self.relay.address
+        if self.selected is None and self.relay.usable and address is not None and self._endpoint != address:
+            effects.append(self._steer(address))
+            self._reassert = [now + c.REASSERT_MIN * 10]
+        return effects + self._report(now)
+
+    def _steer(self, endpoint: SocketAddress) -> SetEndpoint:
+        self._endpoint = endpoint
+        return SetEndpoint(self.key, endpoint)
+
+    def _report(self, now: float) -> list[Effect]:
+        kind: PathKind
+        endpoint: SocketAddress | None
+        if self.selected is not None:
+            kind, endpoint = self.selected.path, self.selected.address
+        elif self.relay.usable:
+            kind, endpoint = "relay-udp", self.relay.address
+        else:
+            kind, endpoint = "none", None
+        if (kind, endpoint) == (self._status.kind, self._status.endpoint):
+            return []
+        self._status = PathStatus(kind, endpoint, None, now)
+        return [PathChanged(self.key, self.status)]
+
+    # --- relay, engine, timers -----------------------------------------------------------------------
+
+    def handle_relay(self, data: bytes, source: SocketAddress, now: float) -> list[Effect]:
+        """A relay message from this pair's relay address."""
+        return self._follow_relay(now) if self.relay.handle_datagram(data, source, now) else []
+
+    def observe(self, status: PeerStatus, now: float) -> list[Effect]:
+        """The engine's counters and endpoint: activity, and WireGuard's own roaming undone."""
+        counters = (status.rx_bytes, status.tx_bytes)
+        if self._counters is None or status.rx_bytes != self._counters[0]:
+            self._heard_at = now
+        moved = self._counters is not None and counters != self._counters
+        self._counters = counters
+        if moved:
+            if now >= self._active_until:
+                self.check(now)  # the first packets after a rest find out at once whether the path lives
+            self._active_until = now + c.ACTIVE_FOR
+            if self.selected is None and now - self._heard_at >= c.RELAY_DOUBT:
+                self._heard_at = now
+                self.relay.refresh(now)  # our NAT may have given us another address
+        if self._endpoint is None and self.selected is None and status.endpoint is not None:
+            self._inherit(status.endpoint, now)
+        if status.endpoint is None or self._endpoint is None or status.endpoint == self._endpoint:
+            return []
+        if self.selected is not None:
+            # A suspect path is not defended: where WireGuard hears the peer may be the better truth.
+            return [] if self.selected.suspect(now) else [self._steer(self.selected.address)]
+        return self._engine_roamed(status.endpoint, now)
+
+    def _engine_roamed(self, endpoint: SocketAddress, now: float) -> list[Effect]:
+        """WireGuard hears the peer where we steered it not, and no direct path is chosen."""
+        known = self.routes.get(endpoint)
+        if self.relay.usable and self.relay.address is not None and not (known and known.fresh(now)):
+            return [self._steer(self.relay.address)]
+        return []
+
+    def _inherit(self, endpoint: SocketAddress, now: float) -> None:
+        """An engine that outlived the last agent still has an endpoint: it is worth a probe."""
+        if endpoint not in self.routes and endpoint != self.relay.address and self._peer_reflexive(endpoint):
+            self._punches = sorted([*self._punches, now])
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` is due."""
+        times = [
+            self.offer_due,
+            self._give_up_at,
+            self._retry_at if self.online else None,
+            self._ping_due,
+            self._relay_until,
+            self._punches[0] if self._punches else None,
+            self._reassert[0] if self._reassert else None,
+            self.relay.next_timer(),
+        ]
+        return min((time for time in times if time is not None), default=None)
+
+    def handle_timer(self, now: float, control: bool) -> list[Effect]:
+        """Everything due but offers and rounds, which the manager makes; `control`: the mediator is there."""
+        effects: list[Effect] = []
+        before = self.relay.usable
+        effects += self.relay.handle_timer(now, control)
+        if self.relay.usable != before:
+            effects += self._follow_relay(now)
+        if self._reassert and now >= self._reassert[0]:
+            self._reassert = [at for at in self._reassert if at > now]
+            if self._endpoint is not None:
+                effects.append(self._steer(self._endpoint))
+        if self._punches and now >= self._punches[0]:
+            self._punches = [at for at in self._punches if at > now]
+            if self.state in (PairState.OFFERED, PairState.WAITING, PairState.IDLE):
+                self._enter(PairEvent.PUNCH)
+            effects += self._ping_others(now)
+        if self._relay_until is not None and now >= self._relay_until:
+            self._relay_until = None
+            self.relay.release()
+        if self._ping_due is not None and now >= self._ping_due:
+            effects += self._watch(now)
+        if self._give_up_at is not None and now >= self._give_up_at:
+            self._give_up_at = None
+            if self.state in (PairState.OFFERED, PairState.PUNCHING):
+                self._enter(PairEvent.GIVE_UP)
+                self.offer_due = None
+                self._retry_at = now + self._retry_s
+                self._retry_s = min(2 * self._retry_s, c.RETRY_MAX)
+        if not self.online and self.state is not PairState.DIRECT and not self.relay.usable:
+            self.relay.release()  # nobody will come there
+        return effects
+
+    def round_due(self, now: float) -> bool:
+        """The back-off is over; the manager begins a round, or punches alone without a mediator."""
+        return self._retry_at is not None and self.online and now >= self._retry_at
+
+    def punch_alone(self, now: float) -> None:
+        """No mediator to start both: what is known of the peer is tried."""
+        self._retry_at = None
+        if self.routes:
+            self.punch(now)
+        else:
+            self._retry_at = now + self._retry_s
+            self._retry_s = min(2 * self._retry_s, c.RETRY_MAX)
+
+    def _ping_others(self, now: float) -> list[Effect]:
+        return [self._ping(route, now) for route in self.routes.values() if route is not self.selected]
+
+    def _plan_ping(self, now: float) -> None:
+        route = self.selected
+        if route is None:
+            self._ping_due = None
+        elif route.suspect(now):
+            self._ping_due = now + c.PING_SUSPECT
+        elif not route.peer_using:
+            self._ping_due = now + c.PING_NOMINATE
+        else:
+            self._ping_due = now + (c.PING_ACTIVE if now < self._active_until else c.PING_IDLE)
+        if route is not None and route.unanswered_since is not None and not route.suspect(now):
+            verdict = route.unanswered_since + max(c.ANSWER_WITHIN, 3 * (route.rtt_s or 0.0))
+            self._ping_due = min(self._ping_due or verdict, verdict)
+
+    def _watch(self, now: float) -> list[Effect]:
+        """Ping the path in use; notice that it is suspect, or dead."""
+        route = self.selected
+        if route is None:
+            self._ping_due = None
+            return []
+        effects: list[Effect] = []
+        silent = route.silent_for(now)
+        if silent >= c.DEAD_AFTER:
+            return self._lose(now)
+        if silent >= c.RESCUE_AFTER and not self._rescued:
+            self._rescued = True
+            self.relay.want(now)
+            self._relay_until = None
+            effects += self._ping_others(now)
+        elif silent == 0.0 and self._rescued:
+            self._rescued = False
+            self._relay_until = now + c.RELAY_KEEP
+        effects.append(self._ping(route, now))
+        self._plan_ping(now)
+        return effects
+
+    def _enter(self, event: PairEvent) -> None:
+        following = TRANSITIONS.get((self.state, event))
+        if following is None:
+            raise LocalError(f"paths: {event.value} while {self.state.value}")
+        self.state = following

@@ -1,0 +1,94 @@
+"""One way to one peer: a remote address, the pings sent there, and what came back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from netctl.model.addresses import SocketAddress
+from netctl.paths.constants import ANSWER_WITHIN, MAX_OUTSTANDING, TRUST_FRESH
+from netctl.wire.probe import ProbeFlag
+
+RTT_WEIGHT = 0.2
+"""Of a new sample in the smoothed round trip."""
+
+
+@dataclass(slots=True)
+class Route:
+    """Mutable record of one remote address. Times are monotonic seconds, None is never."""
+
+    address: SocketAddress
+    kind: str
+    """Candidate kind: host, srflx, prflx, mapped, explicit."""
+    path: Literal["lan", "direct"] = "direct"
+    outstanding: dict[bytes, float] = field(default_factory=dict)
+    """Transaction to when it was sent, oldest first."""
+    pings_sent: int = 0
+    last_ping_at: float = float("-inf")
+    last_pong_at: float | None = None
+    unanswered_since: float | None = None
+    """When the first ping after the last pong was sent."""
+    rtt_s: float | None = None
+    peer_confirmed: bool = False
+    """The peer has had its own pong on this route."""
+    peer_using: bool = False
+
+    @property
+    def rank(self) -> int:
+        """lan over direct."""
+        return 2 if self.path == "lan" else 1
+
+    @property
+    def flags(self) -> ProbeFlag:
+        """What we tell the peer about this route, USING apart."""
+        return ProbeFlag.NONE if self.last_pong_at is None else ProbeFlag.HAVE_PONG
+
+    def sent(self, transaction: bytes, now: float) -> None:
+        """A ping went out."""
+        self.outstanding[transaction] = now
+        while len(self.outstanding) > MAX_OUTSTANDING:
+            del self.outstanding[next(iter(self.outstanding))]
+        self.pings_sent += 1
+        self.last_ping_at = now
+        if self.unanswered_since is None:
+            self.unanswered_since = now
+
+    def answered(self, transaction: bytes, now: float) -> bool:
+        """A pong came in; False if it answers no ping of ours here."""
+        sent_at = self.outstanding.pop(transaction, None)
+        if sent_at is None:
+            return False
+        sample = now - sent_at
+        self.rtt_s = sample if self.rtt_s is None else self.rtt_s + RTT_WEIGHT * (sample - self.rtt_s)
+        self.last_pong_at = now
+        later = [at for at in self.outstanding.values() if at > sent_at]
+        self.unanswered_since = min(later, default=None)
+        return True
+
+    def fresh(self, now: float) -> bool:
+        """Answered recently enough to be chosen."""
+        return self.last_pong_at is not None and now - self.last_pong_at <= TRUST_FRESH
+
+    def silent_for(self, now: float) -> float:
+        """Seconds since the first ping that is still unanswered; 0 while all is well."""
+        return 0.0 if self.unanswered_since is None else now - self.unanswered_since
+
+    def suspect(self, now: float) -> bool:
+        """It should have answered by now."""
+        return self.silent_for(now) >= max(ANSWER_WITHIN, 3 * (self.rtt_s or 0.0))
+
+    def forget_trust(self) -> None:
+        """The path died: what it answered before counts no more."""
+        self.last_pong_at = None
+        self.unanswered_since = None
+        self.outstanding.clear()
+        self.peer_confirmed = self.peer_using = False
+
+    def describe(self) -> str:
+        """One line on why this route does not carry the path."""
+        what = f"{self.address} ({self.kind})"
+        if self.last_pong_at is not None:
+            return f"{what}: answers in {(self.rtt_s or 0) * 1000:.1f} ms, not chosen"
+        return (
+            f"{what}: no answer to {self.pings_sent} probes" if self.pings_sent else f"{what}: not tried yet"
+        )
