@@ -1,23 +1,29 @@
-"""The WireGuard UDP port, shared with whichever engine runs (DESIGN §7.4). Signatures first."""
+"""The WireGuard UDP port, shared with whichever engine runs (DESIGN §7.4).
+
+`open_shared_port` is what the agent uses; the two ways are `netctl.engine.rawport` (any engine) and
+`netctl.engine.handover` (netctl-wg).
+"""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from netctl.engine.handover import HandoverPort, handover_path
+from netctl.engine.rawport import RawPort
 from netctl.model.addresses import SocketAddress
+
+MAX_DRAIN = 256
+"""Datagrams taken in one `receive`: a flood must not keep the agent's loop from everything else."""
 
 
 class SharedPort(Protocol):
     """Sends from the WireGuard port, and receives what arrives there and is no WireGuard message."""
 
-    def filenos(self) -> tuple[int, ...]:
-        """File descriptors to wait on for reading (one per family with raw sockets)."""
-
     def fileno(self) -> int:
-        """One descriptor that is readable when anything arrived (an epoll of `filenos`)."""
+        """One descriptor that is readable while anything waits to be received."""
 
     def receive(self) -> list[tuple[bytes, SocketAddress]]:
-        """Everything that has arrived, without blocking."""
+        """What has arrived, without blocking; at most `MAX_DRAIN`, the descriptor stays readable then."""
 
     def send(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> bool:
         """Send one datagram; False when the system refused (no route, no buffer): never raises for that."""
@@ -27,5 +33,10 @@ class SharedPort(Protocol):
 
 
 def open_shared_port(kind: str, interface: str, listen_port: int) -> SharedPort:
-    """`kind` is the engine's: ``netctl-wg`` hands over, all others get raw sockets. Raises EngineError."""
-    raise NotImplementedError
+    """`kind` is the engine's: ``netctl-wg`` hands over, all others get raw sockets.
+
+    Raises EngineError when the system refuses the sockets, or netctl-wg is not there.
+    """
+    if kind == "netctl-wg":
+        return HandoverPort(handover_path(interface), MAX_DRAIN)
+    return RawPort(listen_port, MAX_DRAIN)

@@ -1,0 +1,200 @@
+"""Raw sockets beside an engine's own UDP socket: a classic BPF filter picks out what is ours.
+
+The kernel gives every matching datagram to both: the engine's socket ignores what is no WireGuard message,
+the filter drops what is. Raw sockets sit behind the INPUT hook just as the engine's socket does, so what a
+probe passes, the tunnel passes. Sent datagrams carry the engine's port as their source and so belong to the
+same flow for connection tracking and NAT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import select
+import socket
+import struct
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import EngineError
+from netctl.wire.datagram import MAGIC, STUN_COOKIE
+
+MAX_DATAGRAM = 2048
+"""Probes, STUN and relay messages are far below any MTU."""
+RECEIVE_BUFFER = 1 << 20
+"""A few thousand probes may queue while the agent is busy."""
+SEND_BUFFER = 1 << 19
+_SO_ATTACH_FILTER = 26
+_IP_PKTINFO = 8
+_IPV6_CHECKSUM = 7
+_UDP_CHECKSUM_OFFSET = 6
+_UDP_HEADER = struct.Struct(">HHHH")
+_INSTRUCTION = struct.Struct("HBBI")
+_NO_ROUTE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+
+
+def _program(*instructions: tuple[int, int, int, int]) -> bytes:
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in instructions)
+
+
+_LD_WORD_ABS, _LD_HALF_ABS, _LD_WORD_IND, _LD_HALF_IND, _LDX_IHL = 0x20, 0x28, 0x40, 0x48, 0xB1
+_JEQ, _JSET, _RET = 0x15, 0x45, 0x06
+_ACCEPT = (_RET, 0, 0, 0xFFFF)
+_DROP = (_RET, 0, 0, 0)
+_DROP_ALL = _program(_DROP)
+
+
+def ipv4_filter(port: int) -> bytes:
+    """Classic BPF over an IPv4 packet from its IP header: no fragment, to `port`, magic or STUN cookie."""
+    return _program(
+        (_LD_HALF_ABS, 0, 0, 6),  # flags and fragment offset
+        (_JSET, 8, 0, 0x3FFF),
+        (_LDX_IHL, 0, 0, 0),  # X = header length: options move everything
+        (_LD_HALF_IND, 0, 0, 2),
+        (_JEQ, 0, 5, port),
+        (_LD_WORD_IND, 0, 0, 8),
+        (_JEQ, 2, 0, int.from_bytes(MAGIC, "big")),
+        (_LD_WORD_IND, 0, 0, 12),
+        (_JEQ, 0, 1, int.from_bytes(STUN_COOKIE, "big")),
+        _ACCEPT,
+        _DROP,
+    )
+
+
+def ipv6_filter(port: int) -> bytes:
+    """The same over what an IPv6 raw socket shows: the packet from its UDP header."""
+    return _program(
+        (_LD_HALF_ABS, 0, 0, 2),
+        (_JEQ, 0, 5, port),
+        (_LD_WORD_ABS, 0, 0, 8),
+        (_JEQ, 2, 0, int.from_bytes(MAGIC, "big")),
+        (_LD_WORD_ABS, 0, 0, 12),
+        (_JEQ, 0, 1, int.from_bytes(STUN_COOKIE, "big")),
+        _ACCEPT,
+        _DROP,
+    )
+
+
+def udp_checksum(source: bytes, destination: bytes, segment: bytes) -> int:
+    """RFC 768 over the pseudo-header of two packed IPv4 addresses; `segment` has a zero checksum field."""
+    pseudo = source + destination + struct.pack(">BBH", 0, socket.IPPROTO_UDP, len(segment))
+    data = pseudo + segment + bytes(len(segment) % 2)
+    total = sum(struct.unpack(f">{len(data) // 2}H", data)) % 0xFFFF
+    return (~total & 0xFFFF) or 0xFFFF
+
+
+def _attach(sock: socket.socket, program: bytes) -> None:
+    buffer = ctypes.create_string_buffer(program, len(program))
+    fprog = struct.pack("HxxxxxxP", len(program) // _INSTRUCTION.size, ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+
+def _open(family: int, program: bytes) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_UDP)
+    try:
+        # Between socket() and the filter everything is queued: close the door, sweep, then let ours in.
+        _attach(sock, _DROP_ALL)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock.recv(1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_CHECKSUM, _UDP_CHECKSUM_OFFSET)
+        _attach(sock, program)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class RawPort:
+    """A `SharedPort` on raw sockets, one per family (IPv6 only where the host has it)."""
+
+    def __init__(self, listen_port: int, max_drain: int) -> None:
+        """Raises EngineError without the right to open raw sockets."""
+        self._port = listen_port
+        self._max_drain = max_drain
+        self._sockets: dict[int, socket.socket] = {}
+        try:
+            self._sockets[socket.AF_INET] = _open(socket.AF_INET, ipv4_filter(listen_port))
+            with contextlib.suppress(OSError):  # no IPv6 on this host
+                self._sockets[socket.AF_INET6] = _open(socket.AF_INET6, ipv6_filter(listen_port))
+        except PermissionError:
+            raise EngineError("raw sockets need root or CAP_NET_RAW: run as root") from None
+        except OSError as error:
+            raise EngineError(
+                f"cannot open a raw socket on UDP port {listen_port}: {error.strerror}"
+            ) from error
+        self._router = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._poll = select.epoll()
+        for sock in self._sockets.values():
+            self._poll.register(sock, select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """An epoll descriptor over both sockets; readable while either is."""
+        return self._poll.fileno()
+
+    def receive(self) -> list[tuple[bytes, SocketAddress]]:
+        """What has arrived, at most `max_drain`; never blocks, broken packets are left out."""
+        found: list[tuple[bytes, SocketAddress]] = []
+        for family, sock in self._sockets.items():
+            while len(found) < self._max_drain:
+                try:
+                    packet, address = sock.recvfrom(MAX_DATAGRAM)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    break  # an ICMP error that belongs to nobody
+                start = (packet[0] & 15) * 4 if family == socket.AF_INET else 0
+                if len(packet) < start + _UDP_HEADER.size:
+                    continue
+                source_port, _, length, _ = _UDP_HEADER.unpack_from(packet, start)
+                payload = packet[start + _UDP_HEADER.size : start + length]
+                if source_port and len(payload) == length - _UDP_HEADER.size:
+                    host = address[0].partition("%")[0]
+                    found.append((payload, SocketAddress.of(host, source_port)))
+        return found
+
+    def send(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> bool:
+        """Send from the WireGuard port. False when the system refused."""
+        family = socket.AF_INET6 if destination.is_ipv6 else socket.AF_INET
+        sock = self._sockets.get(family)
+        if sock is None:
+            return False
+        header = _UDP_HEADER.pack(self._port, destination.port, _UDP_HEADER.size + len(data), 0)
+        try:
+            if family == socket.AF_INET6:
+                extra = (
+                    []
+                    if ttl is None
+                    else [(socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, struct.pack("i", ttl))]
+                )
+                sock.sendmsg([header, data], extra, 0, (destination.host, 0))
+                return True
+            return self._send_ipv4(sock, destination, header, data, ttl)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise EngineError("the shared port is closed") from None
+            return False
+
+    def _send_ipv4(
+        self, sock: socket.socket, destination: SocketAddress, header: bytes, data: bytes, ttl: int | None
+    ) -> bool:
+        # The checksum covers the source address, which the kernel picks: ask it, then insist on the same.
+        self._router.connect((destination.host, destination.port))
+        source = socket.inet_aton(self._router.getsockname()[0])
+        checksum = udp_checksum(source, socket.inet_aton(destination.host), header + data)
+        header = header[:_UDP_CHECKSUM_OFFSET] + checksum.to_bytes(2, "big")
+        extra = [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("i4s4s", 0, source, bytes(4)))]
+        if ttl is not None:
+            extra.append((socket.IPPROTO_IP, socket.IP_TTL, struct.pack("i", ttl)))
+        sock.sendmsg([header, data], extra, 0, (destination.host, 0))
+        return True
+
+    def close(self) -> None:
+        """Close everything; idempotent."""
+        self._poll.close()
+        self._router.close()
+        for sock in self._sockets.values():
+            sock.close()
