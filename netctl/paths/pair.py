@@ -482,9 +482,8 @@ class Pair:
             self._ping_due = now + c.PING_NOMINATE
         else:
             self._ping_due = now + (c.PING_ACTIVE if now < self._active_until else c.PING_IDLE)
-        if route is not None and route.unanswered_since is not None and not route.suspect(now):
-            verdict = route.unanswered_since + max(c.ANSWER_WITHIN, 3 * (route.rtt_s or 0.0))
-            self._ping_due = min(self._ping_due or verdict, verdict)
+        if route is not None and self._ping_due is not None and not route.suspect(now):
+            self._ping_due = min(self._ping_due, route.suspect_at)
 
     def _watch(self, now: float) -> list[Effect]:
         """Ping the path in use; notice that it is suspect, or dead."""

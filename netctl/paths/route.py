@@ -75,7 +75,14 @@ class Route:
 
     def suspect(self, now: float) -> bool:
         """It should have answered by now."""
-        return self.silent_for(now) >= max(ANSWER_WITHIN, 3 * (self.rtt_s or 0.0))
+        return now >= self.suspect_at
+
+    @property
+    def suspect_at(self) -> float:
+        """When it becomes suspect if nothing comes; infinity while all is well."""
+        if self.unanswered_since is None:
+            return float("inf")
+        return self.unanswered_since + max(ANSWER_WITHIN, 3 * (self.rtt_s or 0.0))
 
     def forget_trust(self) -> None:
         """The path died: what it answered before counts no more."""

@@ -1,0 +1,309 @@
+"""A tiny deterministic internet for path managers: a jumping clock, NATs after RFC 4787, a mediator, a relay.
+
+Everything that decides is real (PathManager, RelayTable, the codecs); only wires, NATs and WireGuard itself
+are models. WireGuard is modelled by what matters here: it sends to its endpoint and roams to the source of
+what it hears.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
+
+from mediator.core.relay_grants import grant
+from mediator.core.relay_table import RelayTable
+from netctl.model.addresses import SocketAddress
+from netctl.model.hoststate import PeerStatus
+from netctl.model.keys import WireGuardKey
+from netctl.paths.effects import Effect, PathChanged, SendControl, SendDatagram, SetEndpoint
+from netctl.paths.manager import PathManager
+from netctl.wire import stun
+from netctl.wire.datagram import DatagramKind, classify
+
+WAN_DELAY = 0.010
+LAN_DELAY = 0.001
+MEDIATOR = "198.51.100.1"
+STUN = [SocketAddress(MEDIATOR, 3478), SocketAddress(MEDIATOR, 3479)]
+RELAY_PORTS = range(40000, 40100)
+SECRET = bytes(range(32))
+UNIX_EPOCH = 1_800_000_000.0
+
+
+class Nat:
+    """Port-restricted filter; `symmetric` gives every destination another port; no hairpin."""
+
+    def __init__(
+        self, public: str, *, symmetric: bool = False, blocked: Callable[[SocketAddress], bool]
+    ) -> None:
+        self.public = public
+        self.symmetric = symmetric
+        self.blocked = blocked
+        self._out: dict[tuple[SocketAddress, SocketAddress | None], int] = {}
+        self._back: dict[int, SocketAddress] = {}
+        self._allowed: set[tuple[int, SocketAddress]] = set()
+        self._next = 61000
+
+    def outbound(self, source: SocketAddress, destination: SocketAddress) -> SocketAddress | None:
+        if self.blocked(destination):
+            return None
+        flow = (source, destination if self.symmetric else None)
+        if flow not in self._out:
+            port = source.port if not self.symmetric and source.port not in self._back else self._next
+            self._next += 7
+            self._out[flow] = port
+            self._back[port] = source
+        port = self._out[flow]
+        self._allowed.add((port, destination))
+        return SocketAddress(self.public, port)
+
+    def inbound(self, source: SocketAddress, port: int) -> SocketAddress | None:
+        return self._back.get(port) if (port, source) in self._allowed and not self.blocked(source) else None
+
+    def rebind(self) -> None:
+        """The box rebooted: all mappings are gone."""
+        self._out.clear()
+        self._back.clear()
+        self._allowed.clear()
+        self._next += 500
+
+
+@dataclass
+class Host:
+    name: str
+    key: WireGuardKey
+    manager: PathManager
+    address: SocketAddress
+    nat: Nat | None
+    control: bool = False
+    endpoints: dict[WireGuardKey, SocketAddress] = field(default_factory=dict)
+    rx: dict[WireGuardKey, int] = field(default_factory=dict)
+    tx: dict[WireGuardKey, int] = field(default_factory=dict)
+    heard: list[tuple[float, WireGuardKey, int]] = field(default_factory=list)
+    """(time, from whom, sequence number) of data that arrived."""
+    changes: list[tuple[float, str]] = field(default_factory=list)
+    steered: list[tuple[float, SocketAddress]] = field(default_factory=list)
+
+
+class World:
+    """The clock, the wires and the mediator."""
+
+    def __init__(self, seed: int = 1, *, loss: float = 0.0) -> None:
+        self.random = random.Random(seed)
+        self.loss = loss
+        self.now = 100.0
+        self.hosts: list[Host] = []
+        self.mediator_up = True
+        self.relay = RelayTable(SECRET, b"c" * 32, RELAY_PORTS)
+        self.cut: set[frozenset[str]] = set()
+        """Pairs of public addresses between which the internet carries nothing."""
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._offers: dict[tuple[WireGuardKey, WireGuardKey], Candidates] = {}
+        self.sent = 0
+
+    # --- building ---
+
+    def nat(self, public: str, *, symmetric: bool = False) -> Nat:
+        return Nat(
+            public, symmetric=symmetric, blocked=lambda other: frozenset((public, other.host)) in self.cut
+        )
+
+    def host(self, name: str, address: str, nat: Nat | None = None) -> Host:
+        private = bytes([len(self.hosts) + 1]) * 32
+        key = WireGuardKey(X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw())
+        host = Host(
+            name, key, PathManager(key, private, self.random.randbytes), SocketAddress(address, 51820), nat
+        )
+        self.hosts.append(host)
+        return host
+
+    def start(self) -> None:
+        """Everyone logs in, and observes its engine every second from then on."""
+        for host in self.hosts:
+            self.perform(host, host.manager.set_local([Candidate("host", str(host.address))], self.now))
+            self.perform(host, host.manager.set_stun(STUN, self.now))
+            others = [other.key for other in self.hosts if other is not host]
+            self.perform(host, host.manager.set_peers(others, self.now))
+            host.control = True
+            self.perform(host, host.manager.control_up(self.now))
+            self.at(self.now + 1, lambda host=host: self._observe(host))
+
+    def _observe(self, host: Host) -> None:
+        for other in self.hosts:
+            if other is not host:
+                status = PeerStatus(
+                    host.endpoints.get(other.key), 0, host.rx.get(other.key, 0), host.tx.get(other.key, 0)
+                )
+                self.perform(host, host.manager.observe(other.key, status, self.now))
+        self.at(self.now + 1, lambda: self._observe(host))
+
+    # --- time ---
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._queue, (when, self._order, action))
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while True:
+            timers = [(due, host) for host in self.hosts if (due := host.manager.next_timer()) is not None]
+            due, host = min(timers, key=lambda timer: timer[0], default=(end, None))
+            event = self._queue[0][0] if self._queue else end
+            if min(due, event) >= end:
+                self.now = end
+                return
+            if event <= due:
+                self.now = max(self.now, event)
+                heapq.heappop(self._queue)[2]()
+            else:
+                assert host is not None
+                self.now = max(self.now, due)
+                self.perform(host, host.manager.handle_timer(self.now))
+
+    # --- what hosts do ---
+
+    def perform(self, host: Host, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendDatagram(destination, data, _):
+                    self.transmit(host, destination, data)
+                case SendControl(message):
+                    if host.control and self.mediator_up:
+                        self.at(self.now + WAN_DELAY, lambda message=message: self._mediate(host, message))
+                case SetEndpoint(key, endpoint):
+                    if host.endpoints.get(key) != endpoint:
+                        host.steered.append((self.now, endpoint))
+                    host.endpoints[key] = endpoint
+                case PathChanged(_, status):
+                    host.changes.append((self.now, status.kind))
+
+    def data(self, host: Host, peer: Host, sequence: int) -> None:
+        """One WireGuard transport message, sent to wherever the engine's endpoint is."""
+        endpoint = host.endpoints.get(peer.key)
+        host.tx[peer.key] = host.tx.get(peer.key, 0) + 100
+        if endpoint is not None:
+            who = self.hosts.index(host)
+            self.transmit(host, endpoint, b"\4\0\0\0" + bytes([who]) + sequence.to_bytes(4, "big"))
+
+    def stream(self, host: Host, peer: Host, *, every: float, until: float) -> None:
+        """Data at a steady rate; the sequence number counts."""
+        count = 0
+
+        def tick() -> None:
+            nonlocal count
+            self.data(host, peer, count)
+            count += 1
+            if self.now + every < until:
+                self.at(self.now + every, tick)
+
+        self.at(self.now, tick)
+
+    # --- wires ---
+
+    def transmit(self, host: Host, destination: SocketAddress, data: bytes) -> None:
+        self.sent += 1
+        if self.random.random() < self.loss:
+            return
+        for other in self.hosts:
+            if other.address == destination and other.nat is host.nat and host.nat is not None:
+                self.at(self.now + LAN_DELAY, lambda other=other: self._arrive(other, host.address, data))
+                return
+        source: SocketAddress | None = host.address
+        if host.nat is not None:
+            source = host.nat.outbound(host.address, destination)
+        if source is not None:
+            self.at(self.now + WAN_DELAY, lambda: self._internet(source, destination, data))
+
+    def _internet(self, source: SocketAddress, destination: SocketAddress, data: bytes) -> None:
+        if frozenset((source.host, destination.host)) in self.cut:
+            return
+        if destination.host == MEDIATOR:
+            self._server(source, destination.port, data)
+            return
+        for host in self.hosts:
+            if host.nat is None and host.address == destination:
+                self._arrive(host, source, data)
+                return
+            if host.nat is not None and host.nat.public == destination.host:
+                inner = host.nat.inbound(source, destination.port)
+                if inner == host.address:
+                    self._arrive(host, source, data)
+                    return
+
+    def _arrive(self, host: Host, source: SocketAddress, data: bytes) -> None:
+        if classify(data) is DatagramKind.WIREGUARD:
+            peer = self.hosts[data[4]].key
+            host.endpoints[peer] = source  # WireGuard roams
+            host.rx[peer] = host.rx.get(peer, 0) + 100
+            host.heard.append((self.now, peer, int.from_bytes(data[5:9], "big")))
+        else:
+            self.perform(host, host.manager.handle_datagram(data, source, self.now))
+
+    # --- the mediator's machine ---
+
+    def _server(self, source: SocketAddress, port: int, data: bytes) -> None:
+        if not self.mediator_up:
+            return
+        if port in (3478, 3479):
+            answer = stun.respond(data, source)
+            if answer is not None:
+                self._reply(port, source, answer)
+            return
+        kind = classify(data)
+        if kind is DatagramKind.RELAY:
+            for out in self.relay.handle_control(data, source, port, self.now, UNIX_EPOCH):
+                self._reply(out.port, out.destination, out.data)
+        elif kind is DatagramKind.WIREGUARD:
+            flow = self.relay.flow(port, source, self.now)
+            if flow is not None and flow.bucket.take(len(data), self.now):
+                self._reply(flow.port, flow.destination, data)
+
+    def _reply(self, port: int, destination: SocketAddress, data: bytes) -> None:
+        if self.random.random() >= self.loss:
+            source = SocketAddress(MEDIATOR, port)
+            self.at(self.now + WAN_DELAY, lambda: self._internet(source, destination, data))
+
+    def _tell(self, host: Host, message: Introduction | Punch | RelayGrant) -> None:
+        def deliver() -> None:
+            if host.control:
+                self.perform(host, host.manager.handle_message(message, self.now))
+
+        self.at(self.now + WAN_DELAY, deliver)
+
+    def _mediate(self, host: Host, message: Candidates | RelayRequest) -> None:
+        other = next(other for other in self.hosts if str(other.key) == message.peer)
+        if not other.control:
+            return
+        if isinstance(message, RelayRequest):
+            mine, theirs = (RELAY_PORTS[self.hosts.index(one)] for one in (host, other))
+            given = grant(SECRET, mine, theirs, int(UNIX_EPOCH) + 3600)
+            address = str(SocketAddress(MEDIATOR, theirs))
+            self._tell(
+                host, RelayGrant(str(other.key), address, given.allocation, given.key, given.expires_s)
+            )
+            return
+        self._offers[host.key, other.key] = message
+        self._tell(other, Introduction(str(host.key), message.round, message.candidates))
+        back = self._offers.get((other.key, host.key))
+        if back is not None and back.round == message.round:
+            for one, peer in ((host, other), (other, host)):
+                self._tell(one, Punch(str(peer.key), 20))
+
+    def lose_mediator(self) -> None:
+        self.mediator_up = False
+        self.relay = RelayTable(SECRET, b"d" * 32, RELAY_PORTS)
+        for host in self.hosts:
+            host.control = False
+            self.perform(host, host.manager.control_down(self.now))
+
+    def restore_mediator(self) -> None:
+        self.mediator_up = True
+        self._offers.clear()
+        for host in self.hosts:
+            host.control = True
+            self.perform(host, host.manager.control_up(self.now))

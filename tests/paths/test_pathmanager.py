@@ -1,0 +1,278 @@
+"""Pairs of path managers over the deterministic internet of `pathsim`."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from pathsim import MEDIATOR, Host, World
+
+HOME, OFFICE = "203.0.113.1", "192.0.2.1"
+
+
+def two_behind_nats(
+    seed: int = 1, *, loss: float = 0.0, symmetric: tuple[bool, bool] = (False, False)
+) -> World:
+    world = World(seed, loss=loss)
+    world.host("a", "192.168.1.10", world.nat(HOME, symmetric=symmetric[0]))
+    world.host("b", "10.0.0.10", world.nat(OFFICE, symmetric=symmetric[1]))
+    return world
+
+
+def kinds(world: World) -> list[str]:
+    a, b = world.hosts
+    return [a.manager.status()[b.key].kind, b.manager.status()[a.key].kind]
+
+
+def agree(world: World) -> bool:
+    """Each side's endpoint is where the other side's packets come from: one path, not two."""
+    a, b = world.hosts
+    world.data(a, b, 0)
+    world.data(b, a, 0)
+    before = (a.endpoints[b.key], b.endpoints[a.key])
+    world.run(0.2)
+    return before == (a.endpoints[b.key], b.endpoints[a.key])
+
+
+def gaps(host: Host) -> tuple[int, float]:
+    """(messages lost, longest silence in seconds) of what a host heard."""
+    numbers = [sequence for _, _, sequence in host.heard]
+    times = [at for at, _, _ in host.heard]
+    longest = max((later - sooner for sooner, later in itertools.pairwise(times)), default=0.0)
+    return max(numbers) + 1 - len(set(numbers)), longest
+
+
+def test_relay_first_then_direct_through_two_port_restricted_nats() -> None:
+    world = two_behind_nats()
+    world.start()
+    world.run(3)
+    assert kinds(world) == ["direct", "direct"]
+    for host in world.hosts:
+        order = [kind for _, kind in host.changes]
+        assert order[-1] == "direct"
+        assert order in (["relay-udp", "direct"], ["direct"])
+        assert host.changes[-1][0] - 100.0 < 1.0
+    assert agree(world)
+    status = world.hosts[0].manager.status()[world.hosts[1].key]
+    assert status.rtt_ms == pytest.approx(20.0)
+    assert any("no answer" in line for line in status.tried)
+
+
+def test_two_behind_one_nat_meet_on_their_lan() -> None:
+    world = World()
+    nat = world.nat(HOME)
+    world.host("a", "192.168.1.10", nat)
+    world.host("b", "192.168.1.11", nat)
+    world.start()
+    world.run(3)
+    assert kinds(world) == ["lan", "lan"]
+    a, b = world.hosts
+    assert a.endpoints[b.key] == b.address
+    assert agree(world)
+
+
+def test_two_open_hosts_are_direct_without_punching() -> None:
+    world = World()
+    world.host("a", "203.0.113.7")
+    world.host("b", "192.0.2.7")
+    world.start()
+    world.run(3)
+    assert kinds(world) == ["direct", "direct"]
+
+
+def test_symmetric_against_port_restricted_stays_on_the_relay_and_says_why() -> None:
+    world = two_behind_nats(symmetric=(True, False))
+    world.start()
+    world.stream(world.hosts[0], world.hosts[1], every=0.1, until=160.0)
+    world.run(61)
+    assert kinds(world) == ["relay-udp", "relay-udp"]
+    assert len(world.hosts[1].heard) > 580
+    a, b = world.hosts
+    assert a.manager.nat_note() is not None
+    assert b.manager.nat_note() is None
+    assert any(line.startswith(OFFICE) and "no answer" in line for line in a.manager.status()[b.key].tried)
+
+
+def test_symmetric_against_an_open_host_is_direct() -> None:
+    world = World()
+    world.host("a", "192.168.1.10", world.nat(HOME, symmetric=True))
+    world.host("b", "192.0.2.7")
+    world.start()
+    world.run(3)
+    assert kinds(world) == ["direct", "direct"]
+    assert agree(world)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_loss_delays_but_does_not_prevent(seed: int) -> None:
+    world = two_behind_nats(seed, loss=0.2)
+    world.start()
+    world.run(20)
+    assert kinds(world) == ["direct", "direct"]
+
+
+def test_the_switch_to_direct_loses_nothing() -> None:
+    world = two_behind_nats()
+    a, b = world.hosts
+    world.cut.add(frozenset((HOME, OFFICE)))
+    world.start()
+    world.run(2)
+    assert kinds(world) == ["relay-udp", "relay-udp"]
+    world.stream(a, b, every=0.004, until=world.now + 60)
+    world.stream(b, a, every=0.004, until=world.now + 60)
+    world.run(1)
+    world.cut.clear()
+    world.run(40)
+    assert kinds(world) == ["direct", "direct"]
+    for host in (a, b):
+        lost, longest = gaps(host)
+        assert lost <= 5 + 1  # only what is on the wire when the test ends
+        assert longest < 0.025
+
+
+def test_without_the_mediator_a_direct_path_lives_on_for_hours() -> None:
+    world = two_behind_nats()
+    world.start()
+    world.run(3)
+    world.lose_mediator()
+    before = [len(host.steered) for host in world.hosts]
+    world.run(2 * 3600)
+    assert kinds(world) == ["direct", "direct"]
+    assert [len(host.steered) for host in world.hosts] == before
+    world.restore_mediator()
+    world.run(5)
+    assert kinds(world) == ["direct", "direct"]
+    assert [len(host.steered) for host in world.hosts] == before
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_dead_direct_path_falls_back_to_the_relay_within_five_seconds(busy: bool) -> None:
+    world = two_behind_nats()
+    a, b = world.hosts
+    world.start()
+    world.run(90)  # the relay binding has been let go by now
+    assert kinds(world) == ["direct", "direct"]
+    if busy:
+        world.stream(a, b, every=0.05, until=world.now + 60)
+        world.stream(b, a, every=0.05, until=world.now + 60)
+        world.run(3)
+    cut_at = world.now
+    world.cut.add(frozenset((HOME, OFFICE)))
+    if not busy:
+        world.stream(a, b, every=0.05, until=world.now + 60)
+    world.run(20)
+    assert kinds(world) == ["relay-udp", "relay-udp"]
+    heard_again = min(at for at, _, _ in b.heard if at > cut_at + 0.1)
+    assert heard_again - cut_at < 5.0
+    world.cut.clear()
+    world.run(120)
+    assert kinds(world) == ["direct", "direct"]
+
+
+def test_a_rebooted_nat_is_survived() -> None:
+    world = two_behind_nats()
+    a, b = world.hosts
+    world.start()
+    world.stream(a, b, every=0.05, until=world.now + 60)
+    world.stream(b, a, every=0.05, until=world.now + 60)
+    world.run(10)
+    assert a.nat is not None
+    a.nat.rebind()
+    at = world.now
+    world.run(20)
+    assert kinds(world) == ["direct", "direct"]
+    assert min(when for when, _, _ in a.heard if when > at + 0.1) - at < 5.0
+
+
+def test_the_relay_alone_carries_when_the_direct_way_is_closed_and_the_mediator_restarts() -> None:
+    world = two_behind_nats()
+    a, b = world.hosts
+    world.cut.add(frozenset((HOME, OFFICE)))
+    world.start()
+    world.stream(a, b, every=0.1, until=world.now + 200)
+    world.run(10)
+    assert kinds(world) == ["relay-udp", "relay-udp"]
+    world.lose_mediator()
+    world.run(100)
+    assert kinds(world) == ["none", "none"]
+    world.restore_mediator()
+    world.run(20)
+    assert kinds(world) == ["relay-udp", "relay-udp"]
+    assert b.heard[-1][0] > world.now - 1
+
+
+def test_when_the_mediator_is_gone_a_dead_path_is_punched_again_without_it() -> None:
+    world = two_behind_nats()
+    world.start()
+    world.run(10)
+    world.lose_mediator()
+    world.cut.add(frozenset((HOME, OFFICE)))
+    world.run(30)
+    assert kinds(world) == ["none", "none"]
+    world.cut.clear()
+    world.run(900)
+    assert kinds(world) == ["direct", "direct"]
+
+
+def test_wireguard_roaming_away_is_undone() -> None:
+    world = two_behind_nats()
+    a, b = world.hosts
+    world.start()
+    world.run(5)
+    chosen = a.endpoints[b.key]
+    a.endpoints[b.key] = world.hosts[1].address  # a late relayed packet came in
+    world.run(1.5)
+    assert a.endpoints[b.key] == chosen
+
+
+def test_an_idle_pair_costs_nearly_nothing() -> None:
+    world = two_behind_nats()
+    world.start()
+    world.run(200)
+    before = world.sent
+    world.run(600)
+    assert world.sent - before < 600 * 0.8
+
+
+def test_a_stranger_gets_silence() -> None:
+    world = two_behind_nats()
+    a, b = world.hosts
+    stranger = World(seed=9)
+    stranger.host("x", "203.0.113.9")
+    stranger.host("y", "203.0.113.10")
+    eve = stranger.hosts[1]  # another key than a's and b's would expect
+    eve.manager.set_peers([a.key], 0.0)
+    world.start()
+    world.run(5)
+    for data in (
+        b"",
+        b"\xf5nc1",
+        b"\xf5nc1\x01" + bytes(80),
+        b"\x01\x01\0\0!\x12\xa4B" + bytes(12),
+        bytes(60),
+    ):
+        assert a.manager.handle_datagram(data, b.address, world.now) == []
+
+
+def test_a_restarted_agent_finds_its_path_again_without_a_mediator() -> None:
+    world = two_behind_nats()
+    a, b = world.hosts
+    world.start()
+    world.run(5)
+    world.lose_mediator()
+    fresh = type(a.manager)(a.key, bytes([1]) * 32, world.random.randbytes)
+    a.manager = fresh
+    world.perform(a, fresh.set_peers([b.key], world.now))
+    world.run(15)
+    assert kinds(world) == ["direct", "direct"]
+
+
+def test_many_hosts_pair_up_and_idle() -> None:
+    world = World()
+    for number in range(8):
+        world.host(f"h{number}", f"192.168.{number}.10", world.nat(f"203.0.113.{number + 1}"))
+    world.start()
+    world.run(5)
+    found = {status.kind for host in world.hosts for status in host.manager.status().values()}
+    assert found == {"direct"}
+    assert MEDIATOR not in {end.host for host in world.hosts for end in host.endpoints.values()}
