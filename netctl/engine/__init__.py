@@ -1,1 +1,8 @@
 """Reads and changes what the host really has (floor F3)."""
+
+from netctl.engine.api import ApplyOutcome, Engine
+from netctl.engine.fake import FakeEngine
+from netctl.engine.linux import open_engine
+from netctl.engine.transaction import apply_plan
+
+__all__ = ["ApplyOutcome", "Engine", "FakeEngine", "apply_plan", "open_engine"]

@@ -121,10 +121,10 @@ def _removing(desired: HostState, actual: HostState) -> Iterator[Change]:
         yield DeleteWireGuard(actual.wireguard.name)
     if actual.filter is not None and desired.filter is None:
         yield RemoveFilter()
-    for key in sorted(actual.sysctls):
-        bound_to_link = any(f"/{name}/" in key for name in actual.segments)
-        if key not in desired.sysctls and not bound_to_link:
-            yield RestoreSysctl(key)
+    for sysctl in sorted(actual.sysctls):
+        bound_to_link = any(f"/{name}/" in sysctl for name in actual.segments)
+        if sysctl not in desired.sysctls and not bound_to_link:
+            yield RestoreSysctl(sysctl)
 
 
 def _link_changes(wanted: WireGuardLink, present: WireGuardLink) -> tuple[str, ...]:

@@ -1,0 +1,132 @@
+"""An honest engine without a host: it holds a HostState and does what changes say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import EngineError
+from netctl.model.hoststate import FilterTable, HostState, PeerStatus, WireGuardLink
+from netctl.model.keys import WireGuardKey
+from netctl.plan import Change
+from netctl.plan import changes as c
+
+
+class FakeEngine:
+    """In memory. `fail_at`: the number of the apply call (from 1) that raises, for tests of roll-back."""
+
+    kind = "fake"
+
+    def __init__(self, state: HostState | None = None, fail_at: int | None = None) -> None:
+        self.state = state or HostState()
+        self.status: dict[WireGuardKey, PeerStatus] = {}
+        self.endpoints: dict[WireGuardKey, SocketAddress] = {}
+        self.applied: list[Change] = []
+        self.fail_at = fail_at
+
+    def read(self) -> HostState:
+        """The state held."""
+        return self.state
+
+    def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
+        """What a test has put into `status`."""
+        return self.status
+
+    def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
+        """Remember it."""
+        self.endpoints[key] = endpoint
+
+    def listen_port(self) -> int:
+        """The port of the link."""
+        return self.state.wireguard.listen_port if self.state.wireguard else 0
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _link(self) -> WireGuardLink:
+        if self.state.wireguard is None:
+            raise EngineError("there is no WireGuard link")
+        return self.state.wireguard
+
+    def apply(self, change: Change) -> None:
+        """Do one step."""
+        self.applied.append(change)
+        if self.fail_at is not None and len(self.applied) == self.fail_at:
+            raise EngineError(f"failing at step {self.fail_at}, as asked")
+        self.state = self._after(change)
+
+    def _after(self, change: Change) -> HostState:
+        state = self.state
+        match change:
+            case c.CreateWireGuard(link):
+                bare = replace(link, peers={}, addresses=frozenset(), underlay=frozenset())
+                return replace(state, wireguard=bare)
+            case c.SetWireGuard(link, _):
+                mine = self._link()
+                port = link.listen_port or mine.listen_port
+                return replace(state, wireguard=replace(mine, key=link.key, listen_port=port, mtu=link.mtu))
+            case c.DeleteWireGuard(name):
+                routes = frozenset(route for route in state.routes if route.link != name)
+                return replace(state, wireguard=None, routes=routes)
+            case c.SetPeer(_, peer):
+                link = self._link()
+                taken = peer.allowed_ips
+                others = {
+                    key: replace(other, allowed_ips=other.allowed_ips - taken)
+                    for key, other in link.peers.items()
+                    if key != peer.key
+                }
+                return replace(state, wireguard=replace(link, peers={**others, peer.key: peer}))
+            case c.RemovePeer(_, key):
+                link = self._link()
+                peers = {k: peer for k, peer in link.peers.items() if k != key}
+                return replace(state, wireguard=replace(link, peers=peers))
+            case c.CreateSegment(segment):
+                return replace(state, segments={**state.segments, segment.name: segment})
+            case c.SetSegmentMtu(name, mtu):
+                segment = replace(state.segments[name], mtu=mtu)
+                return replace(state, segments={**state.segments, name: segment})
+            case c.DeleteSegment(name):
+                segments = {n: s for n, s in state.segments.items() if n != name}
+                sysctls = {k: v for k, v in state.sysctls.items() if f"/{name}/" not in k}
+                return replace(state, segments=segments, sysctls=sysctls)
+            case c.AddFlood(name, destination) | c.RemoveFlood(name, destination):
+                segment = state.segments[name]
+                adds = isinstance(change, c.AddFlood)
+                flood = segment.flood | {destination} if adds else segment.flood - {destination}
+                return replace(state, segments={**state.segments, name: replace(segment, flood=flood)})
+            case c.AddAddress() | c.RemoveAddress():
+                return self._address(change)
+            case c.SetRoute(route) | c.RemoveRoute(route):
+                same = (route.destination, route.link)
+                others_ = frozenset(r for r in state.routes if (r.destination, r.link) != same)
+                return replace(state, routes=others_ | {route} if isinstance(change, c.SetRoute) else others_)
+            case c.SetFilter(table):
+                return replace(state, filter=table)
+            case c.RemoveFilter():
+                return replace(state, filter=None)
+            case c.SetNames(names):
+                return replace(state, names=dict(names))
+            case c.SetSysctl(key, value):
+                return replace(state, sysctls={**state.sysctls, key: value})
+            case c.RestoreSysctl(key):
+                return replace(state, sysctls={k: v for k, v in state.sysctls.items() if k != key})
+
+    def _address(self, change: c.AddAddress | c.RemoveAddress) -> HostState:
+        adds = isinstance(change, c.AddAddress)
+        if change.link in self.state.segments:
+            segment = self.state.segments[change.link]
+            item = (change.address, change.prefix_len)
+            addresses = segment.addresses | {item} if adds else segment.addresses - {item}
+            segments = {**self.state.segments, change.link: replace(segment, addresses=addresses)}
+            return replace(self.state, segments=segments)
+        link = self._link()
+        have = link.addresses | link.underlay
+        have = have | {change.address} if adds else have - {change.address}
+        return replace(self.state, wireguard=replace(link, addresses=have, underlay=frozenset()))
+
+
+def empty_filter() -> FilterTable:
+    """A table that says nothing: what a table changed by hand reads as."""
+    return FilterTable(frozenset(), ())

@@ -1,0 +1,82 @@
+"""The managed block of the hosts file. Everything outside the two marker lines is left as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from netctl.model.addresses import Address
+from netctl.model.errors import EngineError
+
+BEGIN = "# netctl begin: managed, edits here are overwritten"
+END = "# netctl end"
+
+
+def _split(text: str) -> tuple[list[str], list[str], list[str]]:
+    """Lines before, inside and after the block. Without an end marker the block is empty."""
+    lines = text.splitlines()
+    if BEGIN not in lines or END not in lines[lines.index(BEGIN) :]:
+        return [line for line in lines if line != BEGIN], [], []
+    start = lines.index(BEGIN)
+    end = lines.index(END, start)
+    return lines[:start], lines[start + 1 : end], lines[end + 1 :]
+
+
+def parse_block(text: str) -> dict[str, tuple[Address, ...]]:
+    """Names and addresses inside the block; lines that make no sense are passed over."""
+    names: dict[str, list[Address]] = {}
+    for line in _split(text)[1]:
+        address, *hosts = line.split()
+        with contextlib.suppress(ValueError):
+            for host in hosts:
+                names.setdefault(host, []).append(ipaddress.ip_address(address))
+    return {host: tuple(addresses) for host, addresses in names.items()}
+
+
+def replace_block(text: str, names: Mapping[str, tuple[Address, ...]]) -> str:
+    """The file's text with the block set to `names`; an empty mapping removes it."""
+    before, _, after = _split(text)
+    block = [f"{address}\t{host}" for host, addresses in sorted(names.items()) for address in addresses]
+    middle = [BEGIN, *block, END] if block else []
+    lines = [*before, *middle, *after]
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+class HostsFile:
+    """The system's hosts file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, tuple[Address, ...]]:
+        """Our names."""
+        try:
+            return parse_block(self.path.read_text())
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise EngineError(f"cannot read {self.path}: {error.strerror}") from error
+
+    def write(self, names: Mapping[str, tuple[Address, ...]]) -> None:
+        """Replace our block. Atomic where the file can be renamed over; in place where it is a mount."""
+        try:
+            old = self.path.read_text() if self.path.exists() else ""
+            text = replace_block(old, names)
+            if text == old:
+                return
+            beside = self.path.with_name(self.path.name + ".netctl")
+            try:
+                beside.write_text(text)
+                beside.chmod(self.path.stat().st_mode & 0o777 if self.path.exists() else 0o644)
+                beside.replace(self.path)
+            except OSError:
+                beside.unlink(missing_ok=True)
+                with open(self.path, "w") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise EngineError(f"cannot write {self.path}: {error.strerror}") from error

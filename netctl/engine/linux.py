@@ -1,0 +1,250 @@
+"""The engine for a Linux host: WireGuard by one of two drivers, and everything beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from netctl.engine import userspace
+from netctl.engine.hosts import HostsFile
+from netctl.engine.kernel import KernelDriver
+from netctl.engine.netlink import Netlink
+from netctl.engine.nftables import Nftables
+from netctl.engine.sysctls import Sysctls
+from netctl.engine.uapi import DeviceState, UapiDriver, read_private_key
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import EngineError
+from netctl.model.hoststate import (
+    LINK_ALIAS,
+    WIREGUARD_LINK,
+    HostState,
+    Peer,
+    PeerStatus,
+    WireGuardLink,
+)
+from netctl.model.keys import WireGuardKey
+from netctl.plan import Change
+from netctl.plan import changes as c
+
+SEGMENT_PREFIX = "nseg"
+GONE_TIMEOUT_S = 5.0
+"""A userspace engine takes its interface away within a second of its socket going."""
+
+
+def kernel_has_wireguard() -> bool:
+    """Ask the kernel by name, without making anything. A module not loaded yet loads when it is used."""
+    if Path("/sys/module/wireguard").exists():
+        return True
+    try:
+        KernelDriver(WIREGUARD_LINK).close()
+    except (EngineError, OSError):
+        return False
+    return True
+
+
+class LinuxEngine:
+    """One host. Blocking: an agent calls it from one worker thread."""
+
+    def __init__(
+        self,
+        private_key: Path,
+        *,
+        kind: str,
+        state_dir: Path,
+        hosts_file: Path,
+        interface: str = WIREGUARD_LINK,
+    ) -> None:
+        self._key_file = private_key
+        self._interface = interface
+        self._netlink = Netlink()
+        self._nftables = Nftables(state_dir / "filter.json")
+        self._sysctls = Sysctls(state_dir / "sysctls.json")
+        self._hosts = HostsFile(hosts_file)
+        self._making = state_dir / "making"
+        self._uapi = UapiDriver(interface)
+        self._kernel: KernelDriver | None = None
+        self.kind = self._choose(kind)
+
+    def _choose(self, kind: str) -> str:
+        if self._uapi.answers():
+            return userspace.running_kind(self._interface)
+        if kind == "kernel" or (kind == "auto" and kernel_has_wireguard()):
+            return "kernel"
+        if kind != "auto":
+            userspace.find(kind)
+            return kind
+        found = userspace.available()
+        if found is None:
+            names = " or ".join(userspace.PREFERENCE)
+            raise EngineError(f"the kernel has no WireGuard and there is no userspace one; install {names}")
+        return found
+
+    @property
+    def _driver(self) -> UapiDriver | KernelDriver:
+        if self.kind != "kernel":
+            return self._uapi
+        if self._kernel is None:
+            self._kernel = KernelDriver(self._interface)
+        return self._kernel
+
+    def close(self) -> None:
+        """Let go of handles."""
+        self._netlink.close()
+        if self._kernel is not None:
+            self._kernel.close()
+
+    def _owned(self) -> bool:
+        """Whether the WireGuard link is there and ours; a foreign one of our name is an error that names it."""
+        if self._netlink.index(self._interface) is None:
+            return False
+        if self._netlink.alias(self._interface) == LINK_ALIAS or self._making.exists():
+            return True
+        raise EngineError(
+            f"there is a link {self._interface} that netctl did not make; remove it (ip link del "
+            f"{self._interface}) if nothing needs it"
+        )
+
+    def _device(self) -> DeviceState | None:
+        if not self._owned():
+            return None
+        if self.kind != "kernel" and not self._uapi.answers():
+            return None  # its engine died: the link is made anew
+        return self._driver.read()
+
+    def read(self) -> HostState:
+        """Everything of ours on the host."""
+        segments = {segment.name: segment for segment in self._netlink.segments(SEGMENT_PREFIX)}
+        return HostState(
+            wireguard=self._read_link(),
+            segments=segments,
+            routes=frozenset(self._netlink.routes()),
+            filter=self._nftables.read(),
+            names=self._hosts.read(),
+            sysctls=self._sysctls.read(frozenset(segments)),
+        )
+
+    def _read_link(self) -> WireGuardLink | None:
+        device = self._device()
+        if device is None:
+            return None
+        public = X25519PrivateKey.from_private_bytes(device.private_key).public_key().public_bytes_raw()
+        addresses = self._netlink.addresses(self._interface)
+        peers = {
+            key: Peer(key, frozenset(peer.allowed_ips), peer.endpoint, peer.keepalive_s)
+            for key, peer in device.peers.items()
+        }
+        return WireGuardLink(
+            key=WireGuardKey(public),
+            listen_port=device.listen_port,
+            mtu=self._netlink.mtu(self._interface),
+            addresses=frozenset(address for address, _ in addresses),
+            peers=peers,
+            name=self._interface,
+        )
+
+    def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
+        """What each tunnel is doing now; empty while there is no link."""
+        device = self._device()
+        if device is None:
+            return {}
+        return {
+            key: PeerStatus(peer.endpoint, peer.last_handshake_s, peer.rx_bytes, peer.tx_bytes)
+            for key, peer in device.peers.items()
+        }
+
+    def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
+        """Send a peer's packets to this endpoint from now on."""
+        self._driver.steer(key, endpoint)
+
+    def listen_port(self) -> int:
+        """The UDP port in use; 0 while there is no link."""
+        device = self._device()
+        return device.listen_port if device is not None else 0
+
+    def apply(self, change: Change) -> None:
+        """Do one step. Raises EngineError."""
+        match change:
+            case c.CreateWireGuard(link):
+                self._create(link)
+            case c.SetWireGuard(link):
+                self._netlink.set_mtu(link.name, link.mtu)
+                port = link.listen_port or self._driver.read().listen_port
+                self._driver.configure(read_private_key(self._key_file), port)
+            case c.DeleteWireGuard(name):
+                self._delete(name)
+            case c.SetPeer(_, peer):
+                self._driver.set_peer(peer)
+            case c.RemovePeer(_, key):
+                self._driver.remove_peer(key)
+            case c.CreateSegment(segment):
+                if self._netlink.index(segment.name) is not None:
+                    self._netlink.delete(segment.name)
+                self._netlink.create_segment(segment, self._interface)
+            case c.SetSegmentMtu(name, mtu):
+                self._netlink.set_mtu(name, mtu)
+            case c.DeleteSegment(name):
+                self._netlink.delete(name)
+            case c.AddAddress(link_name, address, prefix_len):
+                self._netlink.add_address(link_name, address, prefix_len)
+            case c.RemoveAddress(link_name, address, prefix_len):
+                self._netlink.remove_address(link_name, address, prefix_len)
+            case c.AddFlood(name, destination):
+                self._netlink.add_flood(name, destination)
+            case c.RemoveFlood(name, destination):
+                self._netlink.remove_flood(name, destination)
+            case c.SetRoute(route):
+                self._netlink.set_route(route)
+            case c.RemoveRoute(route):
+                self._netlink.remove_route(route)
+            case c.SetFilter(table):
+                self._nftables.set(table)
+            case c.RemoveFilter():
+                self._nftables.remove()
+            case c.SetNames(names):
+                self._hosts.write(names)
+            case c.SetSysctl(key, value):
+                self._sysctls.set(key, value, link_bound=f"/{SEGMENT_PREFIX}" in key)
+            case c.RestoreSysctl(key):
+                self._sysctls.restore(key)
+
+    def _create(self, link: WireGuardLink) -> None:
+        private_key = read_private_key(self._key_file)
+        public = X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+        if public != link.key.raw:
+            raise EngineError(f"the key at {self._key_file} is not this member's key in the document")
+        self._making.parent.mkdir(parents=True, exist_ok=True)
+        self._making.touch()  # a crash before the link has its mark leaves a link that is known as ours
+        if self.kind == "kernel":
+            self._netlink.create_wireguard(link.name)
+        elif not self._uapi.answers():
+            self._netlink.delete(link.name)
+            userspace.start(self.kind, link.name)
+        try:
+            self._netlink.up(link.name, link.mtu)
+            self._driver.configure(private_key, link.listen_port)
+        except EngineError:
+            self._delete(link.name)
+            raise
+        self._making.unlink(missing_ok=True)
+
+    def _delete(self, name: str) -> None:
+        self._netlink.delete(name)
+        if self.kind != "kernel":
+            deadline = time.monotonic() + GONE_TIMEOUT_S
+            while self._uapi.answers() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        self._making.unlink(missing_ok=True)
+
+
+def open_engine(
+    private_key: Path, *, kind: str = "auto", state_dir: Path, hosts_file: Path = Path("/etc/hosts")
+) -> LinuxEngine:
+    """The engine of this host. `kind`: auto, kernel, netctl-wg, wireguard-go. Raises EngineError.
+
+    auto is the kernel's WireGuard where there is one, else the best userspace one. An engine that runs
+    already is taken over, whatever `kind` says: its tunnels live in it.
+    """
+    return LinuxEngine(private_key, kind=kind, state_dir=state_dir, hosts_file=hosts_file)

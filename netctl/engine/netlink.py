@@ -1,0 +1,227 @@
+"""Links, addresses, routes and flood entries through rtnetlink. Ours are marked; nothing else is touched."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from netctl.engine.ruleset import VXLAN_PORT
+from netctl.model.addresses import Address
+from netctl.model.errors import EngineError
+from netctl.model.hoststate import LINK_ALIAS, ROUTE_PROTOCOL, Route, SegmentLink
+
+ALL_ZERO_MAC = "00:00:00:00:00:00"
+IFA_F_NODAD = 0x02
+"""Duplicate detection (RFC 4862) would hold an address back for a second; ours are unique by their key."""
+GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
+
+
+def _attrs(message: Any) -> dict[str, Any]:
+    return dict(message["attrs"])
+
+
+class Netlink:
+    """One rtnetlink socket. Not for use inside a running event loop: call it from a worker thread."""
+
+    def __init__(self) -> None:
+        self._ip = IPRoute()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._ip.close()
+
+    def _do(self, what: str, call: Callable[[], Any], *ignore: int) -> Any:
+        try:
+            return call()
+        except NetlinkError as error:
+            if error.code in ignore:
+                return None
+            if error.code == errno.EPERM:
+                raise EngineError(f"{what}: no permission; run as root (CAP_NET_ADMIN)") from error
+            raise EngineError(f"{what}: {error.args[1] if len(error.args) > 1 else error}") from error
+
+    def index(self, name: str) -> int | None:
+        """The index of a link, or None."""
+        found = self._ip.link_lookup(ifname=name)
+        return found[0] if found else None
+
+    def _need(self, name: str) -> int:
+        index = self.index(name)
+        if index is None:
+            raise EngineError(f"there is no link {name}")
+        return index
+
+    def alias(self, name: str) -> str | None:
+        """The alias of a link: our ownership mark; None when the link has none or is not there."""
+        index = self.index(name)
+        if index is None:
+            return None
+        return next((_attrs(link).get("IFLA_IFALIAS") for link in self._ip.get_links(index)), None)
+
+    def mtu(self, name: str) -> int:
+        """Bytes."""
+        return int(_attrs(next(iter(self._ip.get_links(self._need(name)))))["IFLA_MTU"])
+
+    def up(self, name: str, mtu: int) -> None:
+        """Mark a link as ours, set its MTU and bring it up."""
+        index = self._need(name)
+        self._do(f"setting up {name}", lambda: self._ip.link("set", index=index, ifalias=LINK_ALIAS, mtu=mtu))
+        self._do(f"bringing up {name}", lambda: self._ip.link("set", index=index, state="up"))
+
+    def set_mtu(self, name: str, mtu: int) -> None:
+        """Bytes."""
+        index = self._need(name)
+        self._do(f"setting the mtu of {name}", lambda: self._ip.link("set", index=index, mtu=mtu))
+
+    def create_wireguard(self, name: str) -> None:
+        """A kernel WireGuard link. Raises EngineError where the kernel has none."""
+        self._do(f"making {name}", lambda: self._ip.link("add", ifname=name, kind="wireguard"), errno.EEXIST)
+
+    def delete(self, name: str) -> None:
+        """Remove a link of ours; no error when it is gone."""
+        index = self.index(name)
+        if index is not None:
+            self._do(f"removing {name}", lambda: self._ip.link("del", index=index), *GONE)
+
+    def addresses(self, name: str) -> frozenset[tuple[Address, int]]:
+        """Addresses of a link, less link-local ones, which come by themselves."""
+        index = self.index(name)
+        if index is None:
+            return frozenset()
+        found = set()
+        for message in self._ip.get_addr(index=index):
+            attrs = _attrs(message)
+            address = ipaddress.ip_address(attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"])
+            if not address.is_link_local:
+                found.add((address, message["prefixlen"]))
+        return frozenset(found)
+
+    def add_address(self, name: str, address: Address, prefix_len: int) -> None:
+        """No error when it is there."""
+        index = self._need(name)
+        arguments: dict[str, Any] = {"index": index, "address": str(address), "prefixlen": prefix_len}
+        if address.version == 6:
+            arguments["flags"] = IFA_F_NODAD
+        elif prefix_len < 31:
+            pool = ipaddress.ip_network((int(address), prefix_len), strict=False)
+            arguments["broadcast"] = str(pool.broadcast_address)
+        what = f"putting {address} on {name}"
+        self._do(what, lambda: self._ip.addr("add", **arguments), errno.EEXIST)
+
+    def remove_address(self, name: str, address: Address, prefix_len: int) -> None:
+        """No error when it is gone."""
+        index = self.index(name)
+        if index is not None:
+            what = f"taking {address} off {name}"
+            call = lambda: self._ip.addr("del", index=index, address=str(address), prefixlen=prefix_len)  # noqa: E731
+            self._do(what, call, *GONE)
+
+    def routes(self) -> Iterator[Route]:
+        """Our routes: those that carry our protocol number."""
+        names: dict[int, str] = {}
+        for message in self._ip.route("dump", proto=ROUTE_PROTOCOL):
+            attrs = _attrs(message)
+            index = attrs.get("RTA_OIF")
+            if message["proto"] != ROUTE_PROTOCOL or index is None:
+                continue
+            if index not in names:
+                link = next(iter(self._ip.get_links(index)), None)
+                names[index] = _attrs(link)["IFLA_IFNAME"] if link is not None else f"#{index}"
+            default = "0.0.0.0" if message["family"] == 2 else "::"  # noqa: S104
+            destination = ipaddress.ip_network(f"{attrs.get('RTA_DST', default)}/{message['dst_len']}")
+            source = attrs.get("RTA_PREFSRC")
+            yield Route(destination, names[index], ipaddress.ip_address(source) if source else None)
+
+    def set_route(self, route: Route) -> None:
+        """Add or replace."""
+        arguments: dict[str, Any] = {
+            "dst": str(route.destination),
+            "oif": self._need(route.link),
+            "proto": ROUTE_PROTOCOL,
+            "family": 2 if route.destination.version == 4 else 10,
+        }
+        if route.source is not None:
+            arguments["prefsrc"] = str(route.source)
+        what = f"routing {route.destination} over {route.link}"
+        self._do(what, lambda: self._ip.route("replace", **arguments))
+
+    def remove_route(self, route: Route) -> None:
+        """No error when it is gone."""
+        index = self.index(route.link)
+        if index is None:
+            return
+        arguments: dict[str, Any] = {
+            "dst": str(route.destination),
+            "oif": index,
+            "proto": ROUTE_PROTOCOL,
+            "family": 2 if route.destination.version == 4 else 10,
+        }
+        self._do(
+            f"removing the route to {route.destination}", lambda: self._ip.route("del", **arguments), *GONE
+        )
+
+    def create_segment(self, segment: SegmentLink, under: str) -> None:
+        """A VXLAN device over the tunnels: no learning, no multicast; it floods to FDB entries alone."""
+        arguments: dict[str, Any] = {
+            "ifname": segment.name,
+            "kind": "vxlan",
+            "vxlan_id": segment.vni,
+            "vxlan_port": VXLAN_PORT,
+            "vxlan_learning": 0,
+            "vxlan_link": self._need(under),
+            "address": segment.mac,
+            "mtu": segment.mtu,
+            "vxlan_local6" if segment.local.version == 6 else "vxlan_local": str(segment.local),
+        }
+        self._do(f"making {segment.name}", lambda: self._ip.link("add", **arguments))
+        self.up(segment.name, segment.mtu)
+
+    def segments(self, prefix: str) -> Iterator[SegmentLink]:
+        """Our segment devices. The network's name is not on the host: it stays empty."""
+        for link in self._ip.get_links():
+            attrs = _attrs(link)
+            name = attrs["IFLA_IFNAME"]
+            if not name.startswith(prefix) or attrs.get("IFLA_IFALIAS") != LINK_ALIAS:
+                continue
+            info = dict(attrs["IFLA_LINKINFO"]["attrs"])
+            data = dict(info["IFLA_INFO_DATA"]["attrs"]) if info.get("IFLA_INFO_KIND") == "vxlan" else {}
+            local = data.get("IFLA_VXLAN_LOCAL6") or data.get("IFLA_VXLAN_LOCAL")
+            if local is None:
+                continue
+            yield SegmentLink(
+                name=name,
+                network="",
+                vni=data["IFLA_VXLAN_ID"],
+                mtu=attrs["IFLA_MTU"],
+                mac=attrs["IFLA_ADDRESS"].lower(),
+                local=ipaddress.ip_address(local),
+                addresses=self.addresses(name),
+                flood=frozenset(self._flood(link["index"])),
+            )
+
+    def _flood(self, index: int) -> Iterator[Address]:
+        for entry in self._ip.fdb("dump", ifindex=index):
+            attrs = _attrs(entry)
+            if attrs.get("NDA_LLADDR") == ALL_ZERO_MAC and attrs.get("NDA_DST"):
+                yield ipaddress.ip_address(attrs["NDA_DST"])
+
+    def add_flood(self, name: str, destination: Address) -> None:
+        """No error when it is there."""
+        index = self._need(name)
+        arguments = {"ifindex": index, "lladdr": ALL_ZERO_MAC, "dst": str(destination)}
+        what = f"broadcast on {name} to {destination}"
+        if destination not in set(self._flood(index)):
+            self._do(what, lambda: self._ip.fdb("append", **arguments), errno.EEXIST)
+
+    def remove_flood(self, name: str, destination: Address) -> None:
+        """No error when it is gone."""
+        index = self.index(name)
+        if index is not None:
+            arguments = {"ifindex": index, "lladdr": ALL_ZERO_MAC, "dst": str(destination)}
+            what = f"no broadcast on {name} to {destination}"
+            self._do(what, lambda: self._ip.fdb("del", **arguments), *GONE)

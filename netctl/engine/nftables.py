@@ -1,0 +1,147 @@
+"""Loads our nftables table through `nft -j`, and tells whether anybody changed it since.
+
+The kernel gives a table back in other words than it was given, so meaning is not read back: what was loaded
+is kept beside a digest of how the kernel listed it right afterwards. The same listing means the same table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from netctl.engine.ruleset import FAMILY, remove, render
+from netctl.model.document import PortRange
+from netctl.model.errors import EngineError
+from netctl.model.hoststate import FILTER_TABLE, FilterRule, FilterTable, SourceBinding
+
+TIMEOUT_S = 30.0
+"""10,000 rules load in about a second; this is for a machine that is drowning."""
+VOLATILE = frozenset({"handle", "counter", "metainfo", "index"})
+"""Keys of a listing that change without anybody changing the table."""
+
+
+def _plain(table: FilterTable) -> dict[str, Any]:
+    return {
+        "links": sorted(table.links),
+        "rules": [
+            {
+                "name": rule.name,
+                "sources": sorted(map(str, rule.sources)),
+                "destinations": sorted(map(str, rule.destinations)),
+                "proto": rule.proto,
+                "ports": [[port.first, port.last] for port in rule.ports],
+            }
+            for rule in table.rules
+        ],
+        "bindings": [
+            [b.segment, str(b.underlay), b.mac, sorted(map(str, b.addresses)), b.vni] for b in table.bindings
+        ],
+        "masquerade": [[str(pool), str(lan)] for pool, lan in table.masquerade],
+    }
+
+
+def _table(plain: dict[str, Any]) -> FilterTable:
+    network = ipaddress.ip_network
+    return FilterTable(
+        links=frozenset(plain["links"]),
+        rules=tuple(
+            FilterRule(
+                name=rule["name"],
+                sources=frozenset(map(network, rule["sources"])),
+                destinations=frozenset(map(network, rule["destinations"])),
+                proto=rule["proto"],
+                ports=tuple(PortRange(first, last) for first, last in rule["ports"]),
+            )
+            for rule in plain["rules"]
+        ),
+        bindings=frozenset(
+            SourceBinding(
+                segment,
+                ipaddress.ip_address(underlay),
+                mac,
+                frozenset(map(ipaddress.ip_address, addresses)),
+                vni,
+            )
+            for segment, underlay, mac, addresses, vni in plain["bindings"]
+        ),
+        masquerade=frozenset((network(pool), network(lan)) for pool, lan in plain["masquerade"]),
+    )
+
+
+def _steady(listing: Any) -> Any:
+    """A listing without what changes by itself."""
+    if isinstance(listing, dict):
+        return {key: _steady(value) for key, value in listing.items() if key not in VOLATILE}
+    if isinstance(listing, list):
+        return [_steady(item) for item in listing]
+    return listing
+
+
+class Nftables:
+    """Our table on this host. `record` is a file of ours that says what was loaded."""
+
+    def __init__(self, record: Path) -> None:
+        self._record = record
+
+    def _nft(self, arguments: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                ["nft", *arguments],
+                input=text,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise EngineError("`nft` is missing; install the package nftables") from None
+        except subprocess.TimeoutExpired:
+            raise EngineError(f"nft did not finish within {TIMEOUT_S:.0f} s") from None
+
+    def _load(self, transaction: dict[str, Any]) -> None:
+        result = self._nft(["-j", "-f", "-"], json.dumps(transaction))
+        if result.returncode != 0:
+            line = (result.stderr.strip().splitlines() or ["no reason given"])[0]
+            raise EngineError(f"nftables refused the table: {line}")
+
+    def _listing_digest(self) -> str | None:
+        """A digest of the table as the kernel lists it; None when there is none."""
+        result = self._nft(["-j", "list", "table", FAMILY, FILTER_TABLE])
+        if result.returncode != 0:
+            return None
+        try:
+            listing = json.loads(result.stdout)
+        except ValueError as error:
+            raise EngineError("nft gave no JSON") from error
+        return hashlib.sha256(json.dumps(_steady(listing), sort_keys=True).encode()).hexdigest()
+
+    def read(self) -> FilterTable | None:
+        """The table in place; one that somebody changed reads as an empty one, which no desired state is."""
+        listed = self._listing_digest()
+        if listed is None:
+            return None
+        try:
+            record = json.loads(self._record.read_text())
+            if record["listing"] == listed:
+                return _table(record["table"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return FilterTable(frozenset(), ())
+
+    def set(self, table: FilterTable) -> None:
+        """Replace the table in one transaction."""
+        self._load(render(table))
+        record = {"listing": self._listing_digest(), "table": _plain(table)}
+        self._record.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._record.with_suffix(".new")
+        beside.write_text(json.dumps(record))
+        beside.replace(self._record)
+
+    def remove(self) -> None:
+        """Remove the table; no error when there is none."""
+        self._load(remove())
+        self._record.unlink(missing_ok=True)

@@ -1,0 +1,60 @@
+"""Apply as a transaction: checkpoint, change, read again, verify, roll back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from netctl.engine.api import ApplyOutcome, Engine
+from netctl.model.errors import EngineError, NetctlError
+from netctl.model.hoststate import HostState
+from netctl.plan import Plan, describe, diff
+
+Progress = Callable[[str], None]
+
+
+def _quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def apply_plan(engine: Engine, desired: HostState, *, progress: Progress = _quiet) -> ApplyOutcome:
+    """Bring the host to `desired`, or back to what it was.
+
+    Never raises EngineError: the outcome carries it. `progress` gets one line a change, before it is made.
+    """
+    checkpoint = engine.read()
+    plan = diff(desired, checkpoint)
+    if not plan:
+        return ApplyOutcome(0)
+    done = 0
+    try:
+        done = _run(engine, plan, progress)
+        left = diff(desired, engine.read())
+        if left:
+            raise EngineError("after the apply this still differs: " + "; ".join(describe(left)))
+    except NetctlError as error:
+        return _roll_back(engine, checkpoint, done, str(error), progress)
+    return ApplyOutcome(done)
+
+
+def _run(engine: Engine, plan: Plan, progress: Progress) -> int:
+    lines = describe(plan)
+    for number, (change, line) in enumerate(zip(plan.changes, lines, strict=True)):
+        progress(line)
+        try:
+            engine.apply(change)
+        except EngineError as error:
+            raise EngineError(f"step {number + 1} of {len(lines)} ({line}) failed: {error}") from error
+    return len(lines)
+
+
+def _roll_back(
+    engine: Engine, checkpoint: HostState, done: int, why: str, progress: Progress
+) -> ApplyOutcome:
+    progress("rolling back")
+    try:
+        _run(engine, diff(checkpoint, engine.read()), progress)
+        if diff(checkpoint, engine.read()):
+            return ApplyOutcome(done, False, f"{why}; and the roll-back did not bring everything back")
+    except NetctlError as error:
+        return ApplyOutcome(done, False, f"{why}; and the roll-back failed too: {error}")
+    return ApplyOutcome(0, True, why)

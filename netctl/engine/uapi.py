@@ -1,0 +1,203 @@
+"""Userspace WireGuard over the cross-platform UAPI socket (https://www.wireguard.com/xplatform/)."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from netctl.model.addresses import Prefix, SocketAddress
+from netctl.model.errors import EngineError
+from netctl.model.hoststate import Peer
+from netctl.model.keys import WireGuardKey
+
+SOCKET_DIR = Path("/var/run/wireguard")
+TIMEOUT_S = 5.0
+"""A local engine answers in milliseconds; one that does not answer in this time is hung."""
+MAX_REPLY = 64 * 1024 * 1024
+"""Some 300 bytes a peer: far more peers than a host can have."""
+
+
+@dataclass(slots=True)
+class PeerState:
+    """A peer as the device has it."""
+
+    allowed_ips: set[Prefix] = field(default_factory=set)
+    endpoint: SocketAddress | None = None
+    keepalive_s: int = 0
+    last_handshake_s: float = 0.0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+
+
+@dataclass(slots=True)
+class DeviceState:
+    """A WireGuard device: its public side."""
+
+    private_key: bytes = bytes(32)
+    listen_port: int = 0
+    peers: dict[WireGuardKey, PeerState] = field(default_factory=dict)
+
+
+def _endpoint(text: str) -> SocketAddress | None:
+    try:
+        scope = text.find("%")
+        return SocketAddress.parse(text if scope < 0 else text[:scope] + text[text.rindex("]") :])
+    except ValueError:
+        return None
+
+
+def parse_get(text: str) -> DeviceState:
+    """The answer to ``get=1``. Unknown keys are passed over. Raises EngineError for a bad line or errno."""
+    device = DeviceState()
+    peer: PeerState | None = None
+    for line in text.splitlines():
+        if not line:
+            continue
+        key, separator, value = line.partition("=")
+        if not separator:
+            raise EngineError(f"the engine sent a line that is no key=value: {line[:80]!r}")
+        try:
+            if key == "errno" and int(value) != 0:
+                raise EngineError(f"the engine answered: {os.strerror(abs(int(value)))}")
+            if key == "private_key":
+                device.private_key = bytes.fromhex(value)
+            elif key == "listen_port":
+                device.listen_port = int(value)
+            elif key == "public_key":
+                peer = device.peers.setdefault(WireGuardKey(bytes.fromhex(value)), PeerState())
+            elif peer is not None:
+                _peer_line(peer, key, value)
+        except ValueError as error:
+            raise EngineError(f"the engine sent {key}= with a bad value") from error
+    return device
+
+
+def _peer_line(peer: PeerState, key: str, value: str) -> None:
+    if key == "allowed_ip":
+        peer.allowed_ips.add(ipaddress.ip_network(value))
+    elif key == "endpoint":
+        peer.endpoint = _endpoint(value)
+    elif key == "persistent_keepalive_interval":
+        peer.keepalive_s = int(value)
+    elif key == "last_handshake_time_sec":
+        peer.last_handshake_s += int(value)
+    elif key == "last_handshake_time_nsec":
+        peer.last_handshake_s += int(value) / 1e9
+    elif key == "rx_bytes":
+        peer.rx_bytes = int(value)
+    elif key == "tx_bytes":
+        peer.tx_bytes = int(value)
+
+
+def format_peer(peer: Peer) -> str:
+    """The lines that add a peer or set it as it is here; its session goes on."""
+    lines = [f"public_key={peer.key.raw.hex()}"]
+    if peer.endpoint is not None:
+        lines.append(f"endpoint={peer.endpoint}")
+    lines.append(f"persistent_keepalive_interval={peer.keepalive_s}")
+    lines.append("replace_allowed_ips=true")
+    lines.extend(f"allowed_ip={prefix}" for prefix in sorted(peer.allowed_ips, key=str))
+    return "\n".join(lines) + "\n"
+
+
+class UapiDriver:
+    """Speaks to one interface's socket; a connection a request, as the protocol has it."""
+
+    def __init__(self, interface: str, directory: Path = SOCKET_DIR) -> None:
+        self.interface = interface
+        self.path = directory / f"{interface}.sock"
+
+    def answers(self) -> bool:
+        """Whether a live engine serves this interface."""
+        try:
+            self._request("get=1\n\n")
+        except (EngineError, OSError):
+            return False
+        return True
+
+    def _request(self, text: str) -> str:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(TIMEOUT_S)
+            connection.connect(str(self.path))
+            connection.sendall(text.encode())
+            reply = bytearray()
+            while not reply.endswith(b"\n\n"):
+                chunk = connection.recv(65536)
+                if not chunk:
+                    break
+                reply += chunk
+                if len(reply) > MAX_REPLY:
+                    raise EngineError("the engine's answer has no end")
+            return reply.decode()
+
+    def _ask(self, text: str) -> str:
+        try:
+            return self._request(text)
+        except OSError as error:
+            raise EngineError(
+                f"the userspace WireGuard of {self.interface} does not answer: {error}"
+            ) from error
+
+    def _set(self, lines: str) -> None:
+        reply = self._ask(f"set=1\n{lines}\n")
+        for line in reply.splitlines():
+            key, _, value = line.partition("=")
+            if key == "errno" and value.lstrip("-").isdigit() and int(value) != 0:
+                code = abs(int(value))
+                raise EngineError(f"{os.strerror(code)} (errno {code})") from OSError(code, os.strerror(code))
+
+    def read(self) -> DeviceState:
+        """The device as it is now."""
+        return parse_get(self._ask("get=1\n\n"))
+
+    def configure(self, private_key: bytes, listen_port: int) -> None:
+        """Set the private key (32 bytes) and the UDP port (0: any)."""
+        current = self.read()
+        lines = ""
+        if current.private_key != private_key:
+            lines += f"private_key={private_key.hex()}\n"
+        if current.listen_port != listen_port:
+            lines += f"listen_port={listen_port}\n"
+        if not lines:
+            return
+        try:
+            self._set(lines)
+        except EngineError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
+                message = (
+                    f"UDP port {listen_port} is in use by another program on this host; "
+                    "stop it, or set another `listenPort` for this member"
+                )
+                raise EngineError(message) from error
+            raise
+
+    def set_peer(self, peer: Peer) -> None:
+        """Add a peer or set it."""
+        self._set(format_peer(peer))
+
+    def remove_peer(self, key: WireGuardKey) -> None:
+        """Remove a peer."""
+        self._set(f"public_key={key.raw.hex()}\nremove=true\n")
+
+    def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
+        """Set the endpoint of an existing peer."""
+        self._set(f"public_key={key.raw.hex()}\nupdate_only=true\nendpoint={endpoint}\n")
+
+
+def read_private_key(path: Path) -> bytes:
+    """32 bytes from a file as `wg genkey` writes it. Raises EngineError."""
+    try:
+        raw = base64.b64decode(path.read_text().strip(), validate=True)
+    except FileNotFoundError:
+        raise EngineError(f"there is no key at {path}; make one with `netctl keys init`") from None
+    except (OSError, ValueError) as error:
+        raise EngineError(f"the key at {path} cannot be read: {error}") from error
+    if len(raw) != 32:
+        raise EngineError(f"{path} is no WireGuard private key; `netctl keys init` makes one")
+    return raw

@@ -1,0 +1,72 @@
+"""Starts a userspace WireGuard, or takes over the one that runs. Never restarts one: tunnels live in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from netctl.engine.uapi import SOCKET_DIR
+from netctl.model.errors import EngineError
+
+PREFERENCE = ("netctl-wg", "wireguard-go")
+"""What `auto` takes where the kernel has no WireGuard, best first."""
+START_TIMEOUT_S = 20.0
+"""Both answer within a second or two; a loaded small machine gets ten times that."""
+
+
+def find(kind: str) -> str:
+    """The path of a userspace WireGuard by its name. Raises EngineError."""
+    beside = Path(sys.executable).with_name(kind)
+    found = str(beside) if beside.exists() else shutil.which(kind)
+    if found is None:
+        raise EngineError(f"the engine {kind} is not installed on this host")
+    return found
+
+
+def available() -> str | None:
+    """The best userspace engine on this host, or None."""
+    for kind in PREFERENCE:
+        try:
+            find(kind)
+        except EngineError:
+            continue
+        return kind
+    return None
+
+
+def running_kind(interface: str) -> str:
+    """Which engine serves an interface: only ours offers to hand datagrams over."""
+    handover = SOCKET_DIR / f"{interface}.handover.sock"
+    return "netctl-wg" if handover.exists() else "wireguard-go"
+
+
+def start(kind: str, interface: str) -> None:
+    """Start it detached; it has its own session and outlives us. Returns once the interface is there."""
+    program = find(kind)
+    SOCKET_DIR.mkdir(parents=True, exist_ok=True)
+    (SOCKET_DIR / f"{interface}.sock").unlink(missing_ok=True)  # left by one that was killed
+    environment = {**os.environ, "LOG_LEVEL": "error"}
+    environment.pop("WG_PROCESS_FOREGROUND", None)
+    try:
+        result = subprocess.run(
+            [program, interface],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=START_TIMEOUT_S,
+            start_new_session=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(f"{kind} did not start within {START_TIMEOUT_S:.0f} s") from error
+    except OSError as error:
+        raise EngineError(f"{kind} cannot be started: {error.strerror}") from error
+    if result.returncode != 0:
+        lines = [line.strip() for line in result.stdout.splitlines() if "ERROR" in line or "rror" in line]
+        reason = lines[-1] if lines else f"exit code {result.returncode}"
+        raise EngineError(f"{kind} did not start: {reason}")
