@@ -1,0 +1,257 @@
+"""The relay's shell: sockets around `mediator.core.relay_table` (DESIGN §7.7).
+
+One UDP socket per member's port. Datagrams are taken in batches with `UDP_GRO` and go out with
+`UDP_SEGMENT`, so that a sender that batches is relayed 64 KB at a time. Only WireGuard message types are
+forwarded, and only between bound addresses; everything else is silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import select
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+
+from mediator.core.relay_table import PAIR_RATE, Flow, RelayTable
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import LocalError
+from netctl.wire.datagram import DatagramKind, classify
+
+SOL_UDP = 17
+UDP_SEGMENT = 103
+UDP_GRO = 104
+BUFFER = 65536
+"""One GRO batch."""
+SOCKET_BUFFER = 4 << 20
+"""A burst of 64 batches; taken by force as root, else as far as the system allows."""
+BATCHES_PER_TURN = 64
+"""From one socket before the others get their turn."""
+EXPIRE_EVERY_S = 5.0
+MAX_CACHED_FLOWS = 16384
+"""Four look-ups' results per member of a full port range; emptied when exceeded."""
+SPARE_FILES = 64
+"""Descriptors beside the ports' sockets."""
+_SO_RCVBUFFORCE = 33
+_SO_SNDBUFFORCE = 32
+_TYPES = frozenset(struct.pack("<I", kind) for kind in (1, 2, 3, 4))
+
+RawAddress = tuple[str, int] | tuple[str, int, int, int]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the relay did, for the log and the tests."""
+
+    forwarded_bytes: int = 0
+    dropped_stranger: int = 0
+    dropped_type: int = 0
+    dropped_rate: int = 0
+
+
+class RelayServer:
+    """Sockets for a range of ports. `serve` blocks; `stop` may be called from a signal handler or thread."""
+
+    def __init__(self, bind_address: str, ports: range, table: RelayTable) -> None:
+        """Raises LocalError when a port is taken or there are not enough file descriptors."""
+        _allow_files(len(ports) + SPARE_FILES)
+        self.counters = Counters()
+        self._table = table
+        self._sockets: dict[int, socket.socket] = {}
+        self._port_of: dict[int, int] = {}
+        self._flows: dict[tuple[int, RawAddress], tuple[Flow, socket.socket, RawAddress] | None] = {}
+        self._flows_of = -1
+        self._poll = select.epoll()
+        self._dual = ":" in bind_address
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._poll.register(self._wake_in, select.EPOLLIN)
+        self._buffer = bytearray(BUFFER)
+        self._view = memoryview(self._buffer)
+        self._running = True
+        try:
+            for port in ports:
+                self._open(bind_address, port)
+        except OSError as error:
+            self.close()
+            raise LocalError(
+                f"the relay cannot listen on UDP {bind_address} port {port}: {error.strerror}; "
+                "free the port or choose another relayPorts range"
+            ) from None
+
+    def _open(self, bind_address: str, port: int) -> None:
+        family = socket.AF_INET6 if self._dual else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._sockets[port] = sock
+        if self._dual:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if bind_address == "::" else 1)
+        for forced, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BUFFER)
+            except PermissionError:
+                sock.setsockopt(socket.SOL_SOCKET, plain, SOCKET_BUFFER)
+        with contextlib.suppress(OSError):  # a kernel before 5.0: works, only slower
+            sock.setsockopt(SOL_UDP, UDP_GRO, 1)
+        sock.bind((bind_address, port))
+        self._port_of[sock.fileno()] = port
+        self._poll.register(sock, select.EPOLLIN)
+
+    def serve(
+        self, clock: Callable[[], float] = time.monotonic, unix: Callable[[], float] = time.time
+    ) -> None:
+        """Relay until `stop`."""
+        expire_at = clock() + EXPIRE_EVERY_S
+        while self._running:
+            for fileno, _ in self._poll.poll(EXPIRE_EVERY_S):
+                port = self._port_of.get(fileno)
+                if port is not None:
+                    self._drain(port, clock(), unix)
+            now = clock()
+            if now >= expire_at:
+                expire_at = now + EXPIRE_EVERY_S
+                self._table.expire(now)
+
+    def stop(self) -> None:
+        """Make `serve` return soon."""
+        self._running = False
+        with contextlib.suppress(OSError):
+            self._wake_out.send(b"x")
+
+    def close(self) -> None:
+        """Close every socket."""
+        self._poll.close()
+        self._wake_in.close()
+        self._wake_out.close()
+        for sock in self._sockets.values():
+            sock.close()
+
+    def _drain(self, port: int, now: float, unix: Callable[[], float]) -> None:
+        sock = self._sockets[port]
+        for _ in range(BATCHES_PER_TURN):
+            try:
+                size, extra, _, address = sock.recvmsg_into([self._buffer], 64)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an ICMP error of an earlier send: belongs to nobody
+            segment = size
+            for level, kind, value in extra:
+                if level == SOL_UDP and kind == UDP_GRO:
+                    segment = int.from_bytes(value[:4], "little")
+            starts = range(0, size, max(segment, 1))
+            if all(bytes(self._view[start : start + 4]) in _TYPES for start in starts):
+                self._forward(port, address, self._view[:size], segment, now)
+                continue
+            # GRO may have merged a refresh behind data of the same flow.
+            for start in starts:
+                data = self._view[start : min(start + segment, size)]
+                if bytes(data[:4]) in _TYPES:
+                    self._forward(port, address, data, len(data), now)
+                else:
+                    self._control(port, address, bytes(data), now, unix())
+
+    def _forward(self, port: int, address: RawAddress, data: memoryview, segment: int, now: float) -> None:
+        flow = self._flow(port, address, now) if data else None
+        if flow is None:
+            self.counters.dropped_stranger += 1
+            return
+        known, out, destination = flow
+        if not known.bucket.take(len(data), now):
+            self.counters.dropped_rate += 1
+            return
+        options = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", segment))] if segment < len(data) else []
+        try:
+            out.sendmsg([data], options, 0, destination)
+            self.counters.forwarded_bytes += len(data)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EMSGSIZE, errno.EIO) and options:
+                self._send_singly(out, destination, data, segment)
+
+    def _send_singly(
+        self, out: socket.socket, destination: RawAddress, data: memoryview, segment: int
+    ) -> None:
+        """A device without segmentation, or a batch longer than it takes."""
+        with contextlib.suppress(OSError):
+            for start in range(0, len(data), segment):
+                out.sendto(data[start : start + segment], destination)
+            self.counters.forwarded_bytes += len(data)
+
+    def _flow(
+        self, port: int, address: RawAddress, now: float
+    ) -> tuple[Flow, socket.socket, RawAddress] | None:
+        if self._flows_of != self._table.generation or len(self._flows) > MAX_CACHED_FLOWS:
+            self._flows.clear()
+            self._flows_of = self._table.generation
+        key = (port, address)
+        if key in self._flows:
+            return self._flows[key]
+        flow = self._table.flow(port, _canonical(address), now)
+        found = None
+        if flow is not None:
+            found = (flow, self._sockets[flow.port], self._raw(flow.destination))
+        self._flows[key] = found
+        return found
+
+    def _control(self, port: int, address: RawAddress, data: bytes, now: float, unix_now: float) -> None:
+        if classify(data) is not DatagramKind.RELAY:
+            self.counters.dropped_type += 1
+            return
+        for answer in self._table.handle_control(data, _canonical(address), port, now, unix_now):
+            with contextlib.suppress(OSError):
+                self._sockets[answer.port].sendto(answer.data, self._raw(answer.destination))
+
+    def _raw(self, address: SocketAddress) -> RawAddress:
+        if self._dual and not address.is_ipv6:
+            return (f"::ffff:{address.host}", address.port)
+        return (address.host, address.port)
+
+
+def _canonical(address: RawAddress) -> SocketAddress:
+    return SocketAddress.of(address[0].partition("%")[0], address[1])
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the soft limit of open files to `wanted`. Raises LocalError when the hard one forbids it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted or soft == resource.RLIM_INFINITY:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    except (ValueError, OSError):
+        raise LocalError(
+            f"the relay needs {wanted} open files, the limit is {hard}: raise LimitNOFILE or narrow relayPorts"
+        ) from None
+
+
+def run_relay(
+    bind_address: str,
+    port_range: tuple[int, int],
+    secret: bytes,
+    cookie_secret: bytes,
+    *,
+    rate: float = PAIR_RATE,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Relay on ports first to last (inclusive) until SIGTERM or SIGINT; for a process of its own.
+
+    `bind_address` ``::`` serves both families. `secret` is shared with the mediator, `cookie_secret` is 32
+    fresh random bytes, `rate` is bytes a second per pair and direction. Raises LocalError as `RelayServer`.
+    """
+    ports = range(port_range[0], port_range[1] + 1)
+    server = RelayServer(bind_address, ports, RelayTable(secret, cookie_secret, ports, rate=rate))
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        server.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        ready()
+        server.serve()
+    finally:
+        server.close()
