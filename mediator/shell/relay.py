@@ -33,6 +33,8 @@ SOCKET_BUFFER = 4 << 20
 """A burst of 64 batches; taken by force as root, else as far as the system allows."""
 BATCHES_PER_TURN = 64
 """From one socket before the others get their turn."""
+MIN_MESSAGE = 32
+"""The shortest WireGuard message, a keepalive: header and tag."""
 EXPIRE_EVERY_S = 5.0
 MAX_CACHED_FLOWS = 16384
 """Four look-ups' results per member of a full port range; emptied when exceeded."""
@@ -143,20 +145,22 @@ class RelayServer:
             for level, kind, value in extra:
                 if level == SOL_UDP and kind == UDP_GRO:
                     segment = int.from_bytes(value[:4], "little")
+            batch = self._view[:size]
             starts = range(0, size, max(segment, 1))
-            if all(bytes(self._view[start : start + 4]) in _TYPES for start in starts):
-                self._forward(port, address, self._view[:size], segment, now)
+            tail = size - starts[-1] if size else 0
+            if tail >= MIN_MESSAGE and all(bytes(batch[at : at + 4]) in _TYPES for at in starts):
+                self._forward(port, address, batch, segment, now)
                 continue
             # GRO may have merged a refresh behind data of the same flow.
             for start in starts:
-                data = self._view[start : min(start + segment, size)]
-                if bytes(data[:4]) in _TYPES:
+                data = batch[start : start + segment]
+                if len(data) >= MIN_MESSAGE and bytes(data[:4]) in _TYPES:
                     self._forward(port, address, data, len(data), now)
                 else:
                     self._control(port, address, bytes(data), now, unix())
 
     def _forward(self, port: int, address: RawAddress, data: memoryview, segment: int, now: float) -> None:
-        flow = self._flow(port, address, now) if data else None
+        flow = self._flow(port, address, now)
         if flow is None:
             self.counters.dropped_stranger += 1
             return

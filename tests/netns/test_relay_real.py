@@ -1,0 +1,160 @@
+"""The relay on real sockets (loopback): two clients meet, batches stay whole, strangers get silence."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mediator.core.relay_table import RelayTable
+from mediator.shell.relay import UDP_GRO, UDP_SEGMENT, RelayServer
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import LocalError
+from netctl.wire import relay
+
+pytestmark = pytest.mark.netns
+
+SECRET = bytes(range(32))
+PORTS = range(46100, 46104)
+P_A, P_B = PORTS[0], PORTS[1]
+DATA = struct.pack("<I", 4)
+
+
+class Member:
+    """A UDP client that binds at the relay and then sends as WireGuard would."""
+
+    def __init__(
+        self, host: str, own: int, peer: int, *, expires: int | None = None, secret: bytes = SECRET
+    ) -> None:
+        self.allocation = relay.Allocation(own, peer, expires or int(time.time()) + 60)
+        self.key = self.allocation.key(secret)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((host, 0))
+        self.relay = ("127.0.0.1", peer)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendto(data, self.relay)
+
+    def receive(self, timeout: float = 2.0) -> tuple[bytes, tuple[str, int]] | None:
+        self.socket.settimeout(timeout)
+        try:
+            data, source = self.socket.recvfrom(65535)
+        except TimeoutError:
+            return None
+        return data, source
+
+    def ask(self, message: relay.Bind | relay.Confirm) -> relay.RelayMessage | None:
+        question = relay.seal(message, self.key)
+        self.send(question)
+        answer = self.receive(0.3)
+        if answer is None:
+            return None
+        assert len(answer[0]) <= len(question)
+        assert answer[1] == self.relay
+        return relay.open_message(answer[0], self.key)
+
+    def bind(self) -> relay.Bound:
+        cookie = self.ask(relay.Bind(self.allocation, b"t" * 8))
+        assert isinstance(cookie, relay.Cookie)
+        bound = self.ask(relay.Confirm(self.allocation, b"u" * 8, cookie.cookie))
+        assert isinstance(bound, relay.Bound)
+        assert bound.observed == SocketAddress.of(*self.socket.getsockname())
+        return bound
+
+
+@pytest.fixture
+def server() -> Iterator[RelayServer]:
+    relays = RelayServer("127.0.0.1", PORTS, RelayTable(SECRET, b"c" * 32, PORTS))
+    thread = threading.Thread(target=relays.serve)
+    thread.start()
+    yield relays
+    relays.stop()
+    thread.join(10)
+    relays.close()
+
+
+@pytest.fixture
+def pair(server: RelayServer) -> Iterator[tuple[Member, Member]]:
+    a, b = Member("127.0.0.1", P_A, P_B), Member("127.0.0.2", P_B, P_A)
+    assert not a.bind().flags
+    assert b.bind().flags
+    notice = a.receive()
+    assert notice is not None
+    told = relay.open_message(notice[0], a.key)
+    assert isinstance(told, relay.Bound)
+    assert told.flags
+    yield a, b
+    a.socket.close()
+    b.socket.close()
+
+
+def test_bound_members_exchange_wireguard_messages_and_nothing_else(pair: tuple[Member, Member]) -> None:
+    a, b = pair
+    for kind in (1, 2, 3, 4):
+        message = struct.pack("<I", kind) + bytes(100)
+        a.send(message)
+        assert b.receive() == (message, ("127.0.0.1", P_A))
+        b.send(message)
+        assert a.receive() == (message, ("127.0.0.1", P_B))
+    for foreign in (
+        b"GET / HTTP/1.1",
+        struct.pack("<I", 5) + bytes(40),
+        b"\4",
+        DATA + bytes(27),
+        bytes(64),
+        b"",
+    ):
+        a.send(foreign)
+    assert b.receive(0.2) is None
+
+
+def test_a_batch_is_relayed_whole(pair: tuple[Member, Member], server: RelayServer) -> None:
+    a, b = pair
+    b.socket.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
+    batch = b"".join(DATA + bytes([number]) * 1196 for number in range(20)) + DATA + b"tail" * 10
+    a.socket.sendmsg([batch], [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", 1200))], 0, a.relay)
+    got = b""
+    while len(got) < len(batch):
+        part = b.receive()
+        assert part is not None
+        got += part[0]
+    assert got == batch
+    assert server.counters.forwarded_bytes == len(batch)
+
+
+def test_a_refresh_merged_behind_data_is_still_a_refresh(pair: tuple[Member, Member]) -> None:
+    a, b = pair
+    cookie = a.ask(relay.Bind(a.allocation, b"t" * 8))
+    assert isinstance(cookie, relay.Cookie)
+    refresh = relay.seal(relay.Confirm(a.allocation, b"v" * 8, cookie.cookie), a.key)
+    data = DATA + bytes(96)
+    batch = data * 3 + refresh
+    a.socket.sendmsg([batch], [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", 100))], 0, a.relay)
+    assert [b.receive() for _ in range(3)] == [(data, ("127.0.0.1", P_A))] * 3
+    answer = a.receive()
+    assert answer is not None
+    bound = relay.open_message(answer[0], a.key)
+    assert isinstance(bound, relay.Bound)
+    assert bound.transaction == b"v" * 8
+
+
+def test_strangers_and_bad_allocations_get_silence(pair: tuple[Member, Member], server: RelayServer) -> None:
+    _, b = pair
+    eve = Member("127.0.0.3", P_A, P_B, secret=b"f" * 32)
+    late = Member("127.0.0.3", P_A, P_B, expires=int(time.time()) - 1)
+    for member in (eve, late):
+        assert member.ask(relay.Bind(member.allocation, b"t" * 8)) is None
+        member.send(DATA + bytes(100))
+        assert member.receive(0.1) is None
+        member.socket.close()
+    assert b.receive(0.1) is None
+    assert server.counters.dropped_stranger == 2
+
+
+def test_a_taken_port_is_one_clear_line(server: RelayServer) -> None:
+    with pytest.raises(LocalError, match="port 46100"):
+        RelayServer("127.0.0.1", PORTS, RelayTable(SECRET, b"c" * 32, PORTS))
