@@ -1,0 +1,212 @@
+"""Messages of the control connection, typed (schemas/control.schema.json; docs/protocol.md)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from netctl.model.errors import RemoteError
+
+PROTOCOL_VERSION = 1
+MAX_CANDIDATES = 32
+"""A host with more addresses than this picks the likeliest."""
+
+Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+Identity = Annotated[str, Meta(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")]
+Hex = Annotated[str, Meta(pattern=r"^([0-9a-f]{2})+$", max_length=256)]
+Socket = Annotated[str, Meta(min_length=9, max_length=64)]
+Name = Annotated[str, Meta(min_length=1, max_length=63)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Candidate(Struct, frozen=True, forbid_unknown_fields=True):
+    """An address where a member might be reached."""
+
+    kind: Literal["host", "srflx", "prflx", "mapped", "explicit"]
+    address: Socket
+
+
+class Hello(Struct, frozen=True, tag="hello"):
+    """Mediator, first: a fresh nonce (32 bytes) to be signed."""
+
+    version: Count
+    nonce: Hex
+
+
+class Login(Struct, frozen=True, tag="login"):
+    """Member: who it is, and the signature that proves it (`netctl.session.login`)."""
+
+    version: Count
+    identity: Identity
+    wireguard: Key
+    nonce: Hex
+    signature: Hex
+
+
+class Welcome(Struct, frozen=True, tag="welcome"):
+    """Mediator: the login is good."""
+
+    generation: Count
+    epoch: Count
+    observed: Socket
+    """Where the control connection comes from, as the mediator sees it."""
+    stun: Annotated[list[Socket], Meta(max_length=8)] = []
+    keepalive_s: Annotated[float, Meta(gt=0, le=3600)] = 20.0
+    store: str = ""
+    """Names the mediator's store: replicas of one share it."""
+
+
+class MemberRow(Struct, frozen=True):
+    """A member in a view."""
+
+    name: Name
+    key: Key
+    online: bool = False
+
+
+class LeaseRow(Struct, frozen=True):
+    """A lease in a view."""
+
+    network: Name
+    key: Key
+    addresses: Annotated[list[str], Meta(max_length=2)]
+
+
+class ViewChunk(Struct, frozen=True, tag="view"):
+    """Mediator: part `part` of `parts` of all that this member may see, at one generation.
+
+    `body` is the JSON of a `ViewBody`, signed as it stands by the mediator's identity.
+    """
+
+    generation: Count
+    part: Count
+    parts: Annotated[int, Meta(ge=1, le=4096)]
+    body: str
+    identity: Identity
+    signature: Hex
+
+
+class ViewBody(Struct, frozen=True):
+    """The signed inside of a view chunk."""
+
+    generation: Count
+    part: Count
+    parts: Annotated[int, Meta(ge=1, le=4096)]
+    to: Key
+    members: list[MemberRow]
+    leases: list[LeaseRow]
+
+
+class Presence(Struct, frozen=True, tag="presence"):
+    """Mediator: a member came or went. `online` false means: check it, not: tear it down."""
+
+    peer: Key
+    online: bool
+
+
+class Candidates(Struct, frozen=True, tag="candidates"):
+    """Member: where `peer` may try to reach it."""
+
+    peer: Key
+    round: Count
+    candidates: Annotated[list[Candidate], Meta(max_length=MAX_CANDIDATES)]
+
+
+class Introduction(Struct, frozen=True, tag="introduction"):
+    """Mediator: where the member `peer` may be reached."""
+
+    peer: Key
+    round: Count
+    candidates: Annotated[list[Candidate], Meta(max_length=MAX_CANDIDATES)]
+
+
+class Punch(Struct, frozen=True, tag="punch"):
+    """Mediator, to both at one moment: start now plus this."""
+
+    peer: Key
+    after_ms: Annotated[int, Meta(ge=0, le=10_000)]
+
+
+class RelayRequest(Struct, frozen=True, tag="relay-request"):
+    """Member: the right to send to `peer` through the relay."""
+
+    peer: Key
+
+
+class RelayGrant(Struct, frozen=True, tag="relay-grant"):
+    """Mediator: that right."""
+
+    peer: Key
+    address: Socket
+    """The relay's address and the peer's relay port."""
+    allocation: Hex
+    key: Hex
+    expires_s: Count
+
+
+class Ping(Struct, frozen=True, tag="ping"):
+    """Either side: are you there?"""
+
+    id: Count
+
+
+class Pong(Struct, frozen=True, tag="pong"):
+    """The answer to a ping."""
+
+    id: Count
+
+
+class Refresh(Struct, frozen=True, tag="refresh"):
+    """Member: send the whole view again."""
+
+
+class Error(Struct, frozen=True, tag="error"):
+    """Either side, last: why the connection ends. `code` is stable, `message` is for people."""
+
+    code: Annotated[str, Meta(max_length=64)]
+    message: Annotated[str, Meta(max_length=512)]
+
+
+Message = (
+    Hello
+    | Login
+    | Welcome
+    | ViewChunk
+    | Presence
+    | Candidates
+    | Introduction
+    | Punch
+    | RelayRequest
+    | RelayGrant
+    | Ping
+    | Pong
+    | Refresh
+    | Error
+)
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+_BODY_DECODER = msgspec.json.Decoder(ViewBody)
+
+
+def encode(message: Message | ViewBody) -> bytes:
+    """JSON."""
+    return _ENCODER.encode(message)
+
+
+def decode(data: bytes) -> Message:
+    """Decode and check. Raises RemoteError for anything that is no message."""
+    try:
+        return _DECODER.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RemoteError(f"not a message: {error}", "message.bad") from error
+
+
+def decode_view_body(text: str) -> ViewBody:
+    """Decode and check the inside of a view chunk. Raises RemoteError."""
+    try:
+        return _BODY_DECODER.decode(text.encode())
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RemoteError(f"not a view: {error}", "message.bad") from error
