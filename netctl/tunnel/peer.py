@@ -1,0 +1,250 @@
+"""One peer: its three key slots, its timers, what it has staged.
+
+Slots (`previous`, `current`, `next`; §6.2 and the reference implementations):
+
+    event                            previous       current     next      and then
+    we are answered (initiator)      next or else   the new     empty     the handshake is complete
+                                     current
+    we answer (responder)            empty          as it was   the new   nothing is sent with it until
+                                                                          the peer has used it
+    first packet under `next`        current        next        empty     the handshake is complete
+    ZERO_KEYS, or a new private key  empty          empty       empty     an initiation under way is dropped
+
+Both sides may initiate at once. Our own initiation is kept while the peer's is answered, so whichever response
+arrives makes a session, and both may: data is received under all three slots.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from netctl.model.addresses import SocketAddress
+from netctl.tunnel import constants
+from netctl.tunnel.cookie import CookieGenerator
+from netctl.tunnel.indices import IndexTable
+from netctl.tunnel.keypair import Keypair
+from netctl.tunnel.noise import Handshake
+from netctl.tunnel.primitives import KEY_LEN
+from netctl.tunnel.timers import PeerTimers, Timer, TimerQueue
+
+_LONG_AGO = float("-inf")
+
+
+class Peer:
+    """A configured peer, made by `Device.add_peer`. Shells add data bytes to `rx_bytes` and `tx_bytes`."""
+
+    __slots__ = (
+        "_indices",
+        "_is_renewing_on_receipt",
+        "_preshared_key",
+        "_wants_another_keepalive",
+        "cookie",
+        "current",
+        "endpoint",
+        "endpoint_fixed",
+        "handshake",
+        "handshake_attempts",
+        "keepalive_s",
+        "last_handshake",
+        "last_initiation_taken",
+        "last_sent_handshake",
+        "last_sent_timestamp",
+        "latest_timestamp",
+        "next",
+        "previous",
+        "public_key",
+        "rx_bytes",
+        "staged",
+        "static_static",
+        "timers",
+        "tx_bytes",
+    )
+
+    def __init__(self, public_key: bytes, indices: IndexTable, queue: TimerQueue) -> None:
+        self.public_key = public_key
+        self._preshared_key = bytearray(KEY_LEN)
+        self._indices = indices
+        self.timers = PeerTimers(self, queue)
+        self.cookie = CookieGenerator(public_key)
+        self.endpoint: SocketAddress | None = None
+        self.endpoint_fixed = False
+        """Hold the endpoint: authentic packets from elsewhere do not move it."""
+        self.keepalive_s = 0
+        """Persistent keepalive interval in seconds, 0 is off; set it with `Device.set_keepalive`."""
+        self.rx_bytes = 0
+        self.tx_bytes = 0
+        self.last_handshake = 0.0
+        """Unix time of the last completed handshake, 0: never."""
+        self.previous: Keypair | None = None
+        self.current: Keypair | None = None
+        self.next: Keypair | None = None
+        self.staged: deque[bytes] = deque()
+        """IP packets that wait for a session, oldest first, bounded by `stage`."""
+        self.handshake: Handshake | None = None
+        """The initiation of ours that is under way."""
+        self.handshake_attempts = 0
+        self.static_static: bytes | None = None
+        """DH of both static keys, computed at first use."""
+        self.last_sent_handshake = _LONG_AGO
+        self.last_sent_timestamp = b""
+        self.latest_timestamp = b""
+        """The greatest TAI64N taken from this peer: an initiation must exceed it (§5.1)."""
+        self.last_initiation_taken = _LONG_AGO
+        self._wants_another_keepalive = False
+        self._is_renewing_on_receipt = False
+
+    @property
+    def preshared_key(self) -> bytes:
+        """32 bytes; all zero means none (§5.4.3)."""
+        return bytes(self._preshared_key)
+
+    @preshared_key.setter
+    def preshared_key(self, key: bytes) -> None:
+        if len(key) != KEY_LEN:
+            raise ValueError("a preshared key is 32 bytes")
+        self._preshared_key[:] = key
+
+    # The hot path's hooks: once a batch, not once a packet.
+
+    def sendable_keypair(self, now: float) -> Keypair | None:
+        """The keypair to seal with, or None: stage the packets then (`Device.stage`)."""
+        keypair = self.current
+        return keypair if keypair is not None and keypair.is_usable(now) else None
+
+    def data_sent(self, now: float, keypair: Keypair, is_keepalive: bool = False) -> None:
+        """Transport packets were sent under `keypair`; `is_keepalive`: all of them were empty."""
+        if not keypair.is_alive:
+            return
+        self.authenticated_sent(now)
+        if not is_keepalive:
+            self.timers.arm_if_idle(Timer.NEW_HANDSHAKE, now + constants.NEW_HANDSHAKE_AFTER)
+        if keypair.send_counter > constants.REKEY_AFTER_MESSAGES or (
+            keypair.is_initiator and now - keypair.created_at >= constants.REKEY_AFTER_TIME
+        ):
+            self.want_handshake(now)
+
+    def data_received(
+        self, keypair: Keypair, source: SocketAddress, now: float, is_keepalive: bool = False
+    ) -> None:
+        """Transport packets were opened under `keypair` and accepted by its replay window.
+
+        Roams the endpoint to `source` (of the last of them), confirms `next`. `is_keepalive`: all were empty.
+        """
+        if not keypair.is_alive:
+            return
+        if keypair is self.next:
+            self._drop(self.previous)
+            self.previous, self.current, self.next = self.current, keypair, None
+            self.handshake_complete(keypair.created_unix + now - keypair.created_at)
+            if self.staged:
+                self.timers.arm(Timer.FLUSH, now)
+        self.roam(source)
+        self.authenticated_received(now)
+        if not is_keepalive and not self.timers.arm_if_idle(
+            Timer.KEEPALIVE, now + constants.KEEPALIVE_TIMEOUT
+        ):
+            self._wants_another_keepalive = True
+        if (
+            keypair is self.current
+            and keypair.is_initiator
+            and not self._is_renewing_on_receipt
+            and now - keypair.created_at >= constants.REKEY_AFTER_TIME_RECEIVING
+        ):
+            self._is_renewing_on_receipt = True
+            self.want_handshake(now)
+
+    def take_staged(self) -> list[bytes]:
+        """All staged packets, oldest first; none are staged afterwards."""
+        packets = list(self.staged)
+        self.staged.clear()
+        return packets
+
+    # What follows is the device's side.
+
+    def stage(self, packets: Iterable[bytes]) -> None:
+        """Queue packets, dropping the oldest past MAX_STAGED_PACKETS or MAX_STAGED_BYTES."""
+        self.staged.extend(packets)
+        size = sum(map(len, self.staged))
+        while len(self.staged) > constants.MAX_STAGED_PACKETS or size > constants.MAX_STAGED_BYTES:
+            size -= len(self.staged.popleft())
+
+    def want_handshake(self, now: float) -> None:
+        """See to it that an initiation is sent: at once, or REKEY_TIMEOUT after the last message."""
+        self.handshake_attempts = 0
+        if not self.timers.is_armed(Timer.RETRANSMIT):
+            at = max(now, self.last_sent_handshake + constants.REKEY_TIMEOUT)
+            self.timers.arm_if_idle(Timer.INITIATE, at)
+
+    def roam(self, source: SocketAddress) -> None:
+        """Something authentic came from `source`."""
+        if self.endpoint is None or not self.endpoint_fixed:
+            self.endpoint = source
+
+    def authenticated_sent(self, now: float) -> None:
+        """Anything authentic was sent."""
+        self.timers.cancel(Timer.KEEPALIVE)
+        self._wants_another_keepalive = False
+        self._traversed(now)
+
+    def authenticated_received(self, now: float) -> None:
+        """Anything authentic came."""
+        self.timers.cancel(Timer.NEW_HANDSHAKE)
+        self._traversed(now)
+
+    def keepalive_due(self, now: float) -> None:
+        """KEEPALIVE has fired; more data came since it was armed, so it starts anew."""
+        if self._wants_another_keepalive:
+            self._wants_another_keepalive = False
+            self.timers.arm(Timer.KEEPALIVE, now + constants.KEEPALIVE_TIMEOUT)
+
+    def begin_session(self, keypair: Keypair, now: float) -> None:
+        """Put a new keypair into its slot. See the table above."""
+        if keypair.is_initiator:
+            if self.next is not None:
+                self._drop(self.previous)
+                self._drop(self.current)
+                self.previous, self.next = self.next, None
+            else:
+                self._drop(self.previous)
+                self.previous = self.current
+            self.current = keypair
+        else:
+            self._drop(self.next)
+            self._drop(self.previous)
+            self.next, self.previous = keypair, None
+        self._indices.keypairs[keypair.local_index] = keypair
+        self.timers.arm(Timer.ZERO_KEYS, now + constants.ZERO_KEYS_AFTER)
+
+    def handshake_complete(self, unix_now: float) -> None:
+        """Both sides are known to have the keys."""
+        self.timers.cancel(Timer.RETRANSMIT)
+        self.timers.cancel(Timer.INITIATE)
+        self.handshake_attempts = 0
+        self._is_renewing_on_receipt = False
+        self.last_handshake = unix_now
+
+    def set_handshake(self, handshake: Handshake | None) -> None:
+        """Replace the initiation under way; its index leads nowhere any more."""
+        if self.handshake is not None:
+            self._indices.handshakes.pop(self.handshake.local_index, None)
+            self.handshake.wipe()
+        self.handshake = handshake
+        if handshake is not None:
+            self._indices.handshakes[handshake.local_index] = self
+
+    def wipe_sessions(self) -> None:
+        """Drop every key that a handshake made."""
+        self.set_handshake(None)
+        for keypair in (self.previous, self.current, self.next):
+            self._drop(keypair)
+        self.previous = self.current = self.next = None
+
+    def _traversed(self, now: float) -> None:
+        if self.keepalive_s:
+            self.timers.arm(Timer.PERSISTENT, now + self.keepalive_s)
+
+    def _drop(self, keypair: Keypair | None) -> None:
+        if keypair is not None:
+            self._indices.keypairs.pop(keypair.local_index, None)
+            keypair.wipe()
