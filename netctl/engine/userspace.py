@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from netctl.engine.uapi import SOCKET_DIR
@@ -51,22 +52,25 @@ def start(kind: str, interface: str) -> None:
     environment = {**os.environ, "LOG_LEVEL": "error"}
     environment.pop("WG_PROCESS_FOREGROUND", None)
     try:
-        result = subprocess.run(
-            [program, interface],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=START_TIMEOUT_S,
-            start_new_session=True,
-            check=False,
-        )
+        # A file, not a pipe: the daemon keeps its output open, and a pipe would never end.
+        with tempfile.TemporaryFile("w+") as output:
+            result = subprocess.run(
+                [program, interface],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=START_TIMEOUT_S,
+                start_new_session=True,
+                check=False,
+            )
+            output.seek(0)
+            said = output.read()
     except subprocess.TimeoutExpired as error:
         raise EngineError(f"{kind} did not start within {START_TIMEOUT_S:.0f} s") from error
     except OSError as error:
         raise EngineError(f"{kind} cannot be started: {error.strerror}") from error
     if result.returncode != 0:
-        lines = [line.strip() for line in result.stdout.splitlines() if "ERROR" in line or "rror" in line]
+        lines = [line.strip() for line in said.splitlines() if "ERROR" in line or "rror" in line]
         reason = lines[-1] if lines else f"exit code {result.returncode}"
         raise EngineError(f"{kind} did not start: {reason}")

@@ -1,0 +1,101 @@
+"""Hosts for tests: each is a network and mount namespace with its own /run, state and hosts file."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PRIVATE = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib/netctl"
+SET_UP = f"""{PRIVATE} && mount -t tmpfs tmpfs /etc/netctl && cp /etc/hosts /run/hosts
+mount --bind /run/hosts /etc/hosts && ip link set lo up && echo ready; while :; do sleep 1; done"""
+NEEDED = ("ip", "nft", "unshare", "nsenter", "wireguard-go", "ping")
+
+
+def why_not() -> str | None:
+    """Why this machine cannot run real tests; None when it can."""
+    missing = [tool for tool in NEEDED if shutil.which(tool) is None]
+    if missing:
+        return f"missing: {', '.join(missing)}"
+    if not Path("/dev/net/tun").exists():
+        return "no /dev/net/tun"
+    if subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, check=False).returncode:
+        return "namespaces cannot be made: no root"
+    return None
+
+
+needs_namespaces = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+class Host:
+    """One host, alive until `close`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        for directory in ("/var/lib/netctl", "/etc/netctl"):
+            Path(directory).mkdir(parents=True, exist_ok=True)
+        command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        self._process = subprocess.Popen([*command, "sh", "-c", SET_UP], stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        self.pid = int(children[0])
+
+    def command(self, *argv: str) -> list[str]:
+        """argv, to be run inside."""
+        return ["nsenter", "-t", str(self.pid), "--net", "--mount", "--pid", "--", *argv]
+
+    def run(self, *argv: str, check: bool = True, timeout: float = 60, text: str | None = None) -> str:
+        """Run inside; the output."""
+        result = subprocess.run(
+            self.command(*argv), capture_output=True, text=True, timeout=timeout, check=False, input=text
+        )
+        if check and result.returncode:
+            raise AssertionError(f"{self.name}: {' '.join(argv)}: {result.stdout}{result.stderr}")
+        return result.stdout + result.stderr
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        """Start inside, in the background."""
+        return subprocess.Popen(
+            self.command(*argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def python(self, code: str, *argv: str, timeout: float = 60) -> str:
+        """Run Python code inside, with this checkout's packages."""
+        return self.run(sys.executable, "-c", code, *argv, timeout=timeout)
+
+    def close(self) -> None:
+        """End the host and everything in it."""
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def join(one: Host, other: Host, address_one: str, address_other: str, link: str = "eth0") -> None:
+    """A cable between two hosts."""
+    temporary = f"t{one.pid}"
+    subprocess.run(
+        [
+            "ip",
+            "link",
+            "add",
+            temporary,
+            "netns",
+            str(one.pid),
+            "type",
+            "veth",
+            "peer",
+            link,
+            "netns",
+            str(other.pid),
+        ],
+        check=True,
+    )
+    one.run("ip", "link", "set", temporary, "name", link)
+    for host, address in ((one, address_one), (other, address_other)):
+        host.run("ip", "addr", "add", address, "dev", link)
+        host.run("ip", "link", "set", link, "up")
