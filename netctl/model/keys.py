@@ -64,3 +64,22 @@ class IdentityKey:
 
     def __str__(self) -> str:
         return IDENTITY_PREFIX + base64.b64encode(self.raw).decode()
+
+
+# Edwards25519 (RFC 8032 §5.1): the field's prime, and the y coordinates of the points of order 1, 2, 4 and 8.
+_FIELD = 2**255 - 19
+_SMALL_ORDER_Y = frozenset(
+    {
+        0,
+        1,
+        _FIELD - 1,
+        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+    }
+)
+
+
+def is_weak_identity(key: IdentityKey) -> bool:
+    """Whether a forged signature could pass under this key: small order, or not canonical (RFC 8032 §5.1.3)."""
+    y = int.from_bytes(key.raw, "little") & ((1 << 255) - 1)
+    return y >= _FIELD or y in _SMALL_ORDER_Y

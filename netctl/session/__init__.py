@@ -1,1 +1,29 @@
 """The control connection's state machines, sans-IO (floor F2)."""
+
+from netctl.session.backoff import Backoff
+from netctl.session.client import (
+    ClientSession,
+    Closed,
+    Effect,
+    LoggedIn,
+    PathMessage,
+    PresenceChanged,
+    SendFrame,
+    State,
+    ViewChanged,
+)
+from netctl.session.views import open_view
+
+__all__ = [
+    "Backoff",
+    "ClientSession",
+    "Closed",
+    "Effect",
+    "LoggedIn",
+    "PathMessage",
+    "PresenceChanged",
+    "SendFrame",
+    "State",
+    "ViewChanged",
+    "open_view",
+]

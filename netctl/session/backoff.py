@@ -1,0 +1,27 @@
+"""When to try again: full jitter, so that a thousand members do not return in one second."""
+
+from __future__ import annotations
+
+BASE_S = 2.0
+"""The first retry comes within this."""
+CAP_S = 60.0
+"""A mediator that is back after a long time is found within a minute."""
+
+
+class Backoff:
+    """Delays that grow with failures. Randomness is an argument in [0, 1)."""
+
+    def __init__(self, base_s: float = BASE_S, cap_s: float = CAP_S) -> None:
+        self._base_s = base_s
+        self._cap_s = cap_s
+        self._failures = 0
+
+    def next_delay(self, fraction: float) -> float:
+        """Seconds to wait before the next try; counts a failure."""
+        ceiling = min(self._cap_s, self._base_s * 2.0 ** min(self._failures, 16))
+        self._failures += 1
+        return ceiling * fraction
+
+    def reset(self) -> None:
+        """It worked: start again from the beginning."""
+        self._failures = 0

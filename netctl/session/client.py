@@ -1,0 +1,206 @@
+"""The member's side of one control connection, sans-IO.
+
+The shell has checked the mediator's certificate against the pins and tells which one it was. It feeds whole
+frames and time, and performs the effects in order.
+
+| state      | event           | next       |
+|------------|-----------------|------------|
+| NEW        | Hello           | LOGGING_IN |
+| LOGGING_IN | Welcome         | READY      |
+| READY      | everything else | READY      |
+| any        | Error, bad data | CLOSED     |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import RemoteError
+from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.model.view import View
+from netctl.session.login import Signer, make_login
+from netctl.session.views import open_view
+from netctl.wire import control as w
+
+SILENCE_FACTOR = 2.5
+"""A connection silent for this many keepalive intervals is dead: one lost ping is forgiven."""
+UNSPECIFIED = "0.0.0.0"  # noqa: S104
+"""As an address from the mediator it means: where you reached me. A mediator behind NAT knows no better."""
+
+
+class State(Enum):
+    """Where the connection is."""
+
+    NEW = "new"
+    LOGGING_IN = "logging in"
+    READY = "ready"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class SendFrame:
+    """Send this payload as one frame."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """The mediator knows us. `stun`: where to ask for our outer address."""
+
+    welcome: w.Welcome
+    stun: tuple[SocketAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewChanged:
+    """A whole new view; `chunks` is what to keep on disk."""
+
+    view: View
+    chunks: tuple[w.ViewChunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceChanged:
+    """A member came, or should be checked."""
+
+    key: WireGuardKey
+    online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PathMessage:
+    """For the path manager."""
+
+    message: w.Introduction | w.Punch | w.RelayGrant
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The connection is over: close it."""
+
+    error: RemoteError
+
+
+Effect = SendFrame | LoggedIn | ViewChanged | PresenceChanged | PathMessage | Closed
+
+
+class ClientSession:
+    """One connection, from Hello to the end. Every method returns effects."""
+
+    def __init__(
+        self,
+        *,
+        identity: IdentityKey,
+        key: WireGuardKey,
+        sign: Signer,
+        pin: IdentityKey,
+        pins: Sequence[IdentityKey],
+        mediator: SocketAddress,
+        nonce: bytes,
+        now: float,
+    ) -> None:
+        """`nonce`: 32 fresh random bytes. `mediator`: the address that the connection goes to."""
+        self.state = State.NEW
+        self._identity, self._key, self._sign = identity, key, sign
+        self._pin, self._pins, self._mediator, self._nonce = pin, tuple(pins), mediator, nonce
+        self._chunks: list[w.ViewChunk] = []
+        self._keepalive_s = 20.0
+        self._heard = now
+        self._pinged = now
+        self._ping_id = 0
+
+    def receive_frame(self, payload: bytes, now: float) -> list[Effect]:
+        """One whole frame came."""
+        self._heard = now
+        try:
+            return self._handle(w.decode(payload), now)
+        except RemoteError as error:
+            return self._close(error)
+
+    def send(self, message: w.Message) -> list[Effect]:
+        """Send a message; nothing while not logged in: whoever wants it sends it again after the login."""
+        return [SendFrame(w.encode(message))] if self.state is State.READY else []
+
+    def next_timer(self) -> float:
+        """When `handle_timer` wants to be called."""
+        return min(self._pinged + self._keepalive_s, self._heard + SILENCE_FACTOR * self._keepalive_s)
+
+    def handle_timer(self, now: float) -> list[Effect]:
+        """Keep the connection alive, or find it dead."""
+        if self.state is State.CLOSED:
+            return []
+        if now >= self._heard + SILENCE_FACTOR * self._keepalive_s:
+            return self._close(RemoteError("the mediator has gone silent", "silent"))
+        if now >= self._pinged + self._keepalive_s:
+            self._pinged = now
+            self._ping_id += 1
+            return self.send(w.Ping(self._ping_id))
+        return []
+
+    def _close(self, error: RemoteError) -> list[Effect]:
+        self.state = State.CLOSED
+        return [Closed(error)]
+
+    def _handle(self, message: w.Message, now: float) -> list[Effect]:
+        if self.state is State.CLOSED:
+            return []
+        if isinstance(message, w.Error):
+            return self._close(RemoteError(message.message, message.code))
+        if self.state is State.NEW and isinstance(message, w.Hello):
+            nonce = bytes.fromhex(message.nonce)
+            login = make_login(self._pin, nonce, self._nonce, self._identity, self._key, self._sign)
+            self.state = State.LOGGING_IN
+            return [SendFrame(w.encode(login))]
+        if self.state is State.LOGGING_IN and isinstance(message, w.Welcome):
+            self.state = State.READY
+            self._keepalive_s = message.keepalive_s
+            self._pinged = now
+            return [LoggedIn(message, tuple(self._reached(text) for text in message.stun))]
+        if self.state is State.READY:
+            return self._ready(message)
+        raise RemoteError(f"unexpected {type(message).__name__} while {self.state.value}", "protocol.order")
+
+    def _reached(self, text: str) -> SocketAddress:
+        try:
+            address = SocketAddress.parse(text)
+        except ValueError as error:
+            raise RemoteError(f"a bad address from the mediator: {text}", "message.bad") from error
+        return replace(address, host=self._mediator.host) if address.host == UNSPECIFIED else address
+
+    def _ready(self, message: w.Message) -> list[Effect]:
+        match message:
+            case w.ViewChunk():
+                return self._view_chunk(message)
+            case w.Presence(peer, online):
+                return [PresenceChanged(WireGuardKey.parse(peer), online)]
+            case w.RelayGrant():
+                address = str(self._reached(message.address))
+                grant = w.RelayGrant(
+                    message.peer, address, message.allocation, message.key, message.expires_s
+                )
+                return [PathMessage(grant)]
+            case w.Introduction() | w.Punch():
+                return [PathMessage(message)]
+            case w.Ping(id_):
+                return [SendFrame(w.encode(w.Pong(id_)))]
+            case w.Pong():
+                return []
+            case _:
+                name = type(message).__name__
+                raise RemoteError(f"unexpected {name} from the mediator", "protocol.order")
+
+    def _view_chunk(self, chunk: w.ViewChunk) -> list[Effect]:
+        if chunk.part == 0:
+            self._chunks = []
+        self._chunks.append(chunk)
+        if chunk.part != len(self._chunks) - 1:
+            self._chunks = []
+            return [SendFrame(w.encode(w.Refresh()))]  # a gap: the whole again, never a guess
+        if len(self._chunks) < chunk.parts:
+            return []
+        chunks, self._chunks = tuple(self._chunks), []
+        return [ViewChanged(open_view(chunks, self._pins, self._key), chunks)]
