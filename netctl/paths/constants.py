@@ -13,6 +13,8 @@ RETRY_MAX = 600.0
 """Back-off between rounds of a pair that found no direct path: doubles; ten minutes cost nothing."""
 OFFER_REPEAT = 3.0
 """An offer without an answer is repeated: the other side may have logged in a moment later."""
+OFFER_ANSWERED = 0.5
+"""An introduced peer that no path was found to by then may never have seen our offer: once more."""
 STABLE_AFTER = 60.0
 """A direct path this old proves the pair good: its back-off starts from the beginning again."""
 

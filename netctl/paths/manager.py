@@ -154,7 +154,7 @@ class PathManager:
         pair = self._pairs.get(key)
         if pair is None:
             return []
-        came = online and not pair.online
+        came = online and (not pair.online or not pair.remote)
         pair.online = online
         pair.check(now)
         if came and pair.state is not PairState.DIRECT and self._control:

@@ -113,6 +113,9 @@ class Pair:
         """When (again) to offer our candidates; the manager does, since it knows them."""
         self.offered = False
         """They were offered in this round."""
+        self._repeat_at: float | None = None
+        self._repeated_round = 0
+        """The last round in which an Introduction made us offer once more."""
         self.relay = RelayLink(str(key), rng)
         self.remote: dict[SocketAddress, str] = {}
         self.routes: dict[SocketAddress, Route] = {}
@@ -172,6 +175,7 @@ class Pair:
     def offer_sent(self, now: float) -> None:
         """The candidates went out; again in a while if nothing comes of it."""
         self.offered = True
+        self._repeat_at = None
         self.offer_due = now + c.OFFER_REPEAT if self.state is PairState.OFFERED else None
 
     def introduced(self, round_: int, remote: dict[SocketAddress, str], now: float, offer_at: float) -> None:
@@ -184,6 +188,11 @@ class Pair:
                 self._ping_due = now  # it may have left this path: check, and have the relay ready
                 self.relay.want(now)
                 self._relay_until = now + c.RELAY_KEEP
+        elif self.offered and self._repeated_round != self.round and self.state is not PairState.DIRECT:
+            # It may have logged in after our offer, which then reached nobody. Once a round: no echo.
+            self._repeated_round = self.round
+            self._repeat_at = now + c.OFFER_ANSWERED
+            self.offer_due = self._repeat_at
         self.remote = remote
         self._adopt_candidates()
         if self.state is PairState.DIRECT:
@@ -195,7 +204,7 @@ class Pair:
     def punch(self, at: float) -> None:
         """Both sides send at this moment."""
         self._enter(PairEvent.PUNCH)
-        self.offer_due = None
+        self.offer_due = self._repeat_at
         offsets = c.PUNCH_OFFSETS[:3] if self.state is PairState.DIRECT else c.PUNCH_OFFSETS
         self._punches = [at + offset for offset in offsets]
         self._give_up_at = self._punches[-1] + c.PUNCH_SETTLE
@@ -314,7 +323,7 @@ class Pair:
         self._selected_at = now
         self._rescued = False
         self._give_up_at = None
-        self.offer_due = None
+        self.offer_due = self._repeat_at = None
         self._retry_at = None
         self._relay_until = now + c.RELAY_KEEP
         rtt = max(route.rtt_s or 0.0, c.REASSERT_MIN)

@@ -1,0 +1,138 @@
+"""Two members behind port-restricted NATs, real packets: relay, then direct; the path dies: relay again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import Host, join, needs_namespaces
+
+pytestmark = [pytest.mark.netns, needs_namespaces]
+
+DRIVER = str(Path(__file__).with_name("pathdriver.py"))
+MEDIATOR, WAN_ONE, WAN_TWO = "198.51.100.1", "198.51.100.2", "203.0.113.2"
+NAT = """
+table ip nat {
+  chain post { type nat hook postrouting priority srcnat; oifname "wan*" masquerade; }
+}
+table ip filter {
+  chain in { type filter hook input priority filter; iifname "wan*" ct state new drop; }
+  chain forward { type filter hook forward priority filter; iifname "wan*" ct state new drop; }
+}
+"""
+WIREGUARD = """
+set -e
+umask 077
+wg genkey > /run/key
+wireguard-go wg0 >/dev/null 2>&1
+wg set wg0 private-key /run/key listen-port 51820
+ip addr add {inner}/24 dev wg0
+ip link set wg0 up
+wg pubkey < /run/key
+"""
+
+
+class Internet:
+    """pub in the middle, two homes behind NATs."""
+
+    def __init__(self) -> None:
+        self.hosts = {name: Host(name) for name in ("pub", "nat1", "nat2", "m1", "m2")}
+        self.started: list[subprocess.Popen[str]] = []
+        self.keys: dict[str, str] = {}
+
+    def build(self) -> None:
+        pub = self.hosts["pub"]
+        forward = ("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        pub.run(*forward)
+        for number, wan, gateway in ((1, WAN_ONE, MEDIATOR), (2, WAN_TWO, "203.0.113.1")):
+            nat, member = self.hosts[f"nat{number}"], self.hosts[f"m{number}"]
+            join(nat, pub, f"{wan}/24", f"{gateway}/24", f"wan{number}")
+            join(member, nat, f"192.168.{number}.10/24", f"192.168.{number}.1/24", "lan")
+            nat.run(*forward)
+            nat.run("ip", "route", "add", "default", "via", gateway)
+            nat.run("nft", "-f", "-", text=NAT)
+            member.run("ip", "route", "add", "default", "via", f"192.168.{number}.1")
+            setup = WIREGUARD.format(inner=f"10.9.0.{number}")
+            self.keys[f"m{number}"] = member.run("sh", "-c", setup).split()[-1]
+        for one, other, number in (("m1", "m2", 2), ("m2", "m1", 1)):
+            peer = self.keys[other]
+            self.hosts[one].run("wg", "set", "wg0", "peer", peer, "allowed-ips", f"10.9.0.{number}/32")
+
+    def start(self, host: str, *argv: str) -> subprocess.Popen[str]:
+        process = self.hosts[host].start(sys.executable, DRIVER, *argv)
+        self.started.append(process)
+        return process
+
+    def status(self, member: str) -> Any:
+        text = self.hosts[member].run("cat", "/run/status.json", check=False)
+        return json.loads(text) if text.startswith("{") else {"kind": "not yet", "history": []}
+
+    def close(self) -> None:
+        for host in self.hosts.values():
+            host.close()
+        for process in self.started:
+            assert process.stdout is not None
+            process.stdout.close()
+            process.wait()
+
+
+@pytest.fixture
+def internet() -> Iterator[Internet]:
+    made = Internet()
+    try:
+        made.build()
+        yield made
+    finally:
+        made.close()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return condition()
+
+
+def test_relay_then_direct_then_relay_again(internet: Internet) -> None:
+    mediator = internet.start("pub", "mediator", MEDIATOR)
+    assert mediator.stdout is not None
+    assert mediator.stdout.readline() == "ready\n"
+    for one, other in (("m1", "m2"), ("m2", "m1")):
+        internet.start(one, "member", MEDIATOR, internet.keys[other])
+
+    def both(kind: str) -> bool:
+        return all(internet.status(member)["kind"] == kind for member in ("m1", "m2"))
+
+    assert wait_for(lambda: both("direct"), 15), [internet.status(member) for member in ("m1", "m2")]
+    for member in ("m1", "m2"):
+        kinds = [kind for _, kind in internet.status(member)["history"]]
+        assert kinds in (["relay-udp", "direct"], ["direct"])
+    assert internet.status("m1")["endpoint"] == f"{WAN_TWO}:51820"
+    m1, pub = internet.hosts["m1"], internet.hosts["pub"]
+    assert " 0% packet loss" in m1.run("ping", "-i", "0.2", "-c", "5", "-W", "2", "10.9.0.2")
+    assert f"{WAN_TWO}:51820" in m1.run("wg", "show", "wg0", "endpoints")
+
+    stream = m1.start("ping", "-D", "-i", "0.1", "-c", "120", "10.9.0.2")
+    time.sleep(2)
+    cut_at = time.time()
+    drop = f"ip saddr {WAN_ONE} ip daddr {WAN_TWO} drop; ip saddr {WAN_TWO} ip daddr {WAN_ONE} drop;"
+    rules = f"table ip cut {{\n chain f {{ type filter hook forward priority filter; {drop} }}\n}}\n"
+    pub.run("nft", "-f", "-", text=rules)
+    assert wait_for(lambda: both("relay-udp"), 10), internet.status("m1")
+    replies = [
+        float(line[1 : line.index("]")])
+        for line in stream.communicate(timeout=30)[0].splitlines()
+        if "bytes from" in line
+    ]
+    after = [at for at in replies if at > cut_at + 0.3]
+    assert after
+    assert after[0] - cut_at < 5.0
+    assert f"{MEDIATOR}:4000" in m1.run("wg", "show", "wg0", "endpoints")
