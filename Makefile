@@ -1,0 +1,47 @@
+# `make demo` and `make test` set up all that they need; a second run does not set up again.
+
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest
+
+.PHONY: help setup venv demo test test-pure test-world test-netns check format bench clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+setup:  ## Debian packages (as root) and the virtual environment
+	@scripts/setup
+
+venv:  ## the virtual environment alone
+	@scripts/setup venv
+
+demo: setup  ## the main job, on a small internet in this machine's namespaces
+	@$(BIN)/netctl lab demo examples/lan-party.yaml
+
+test: setup  ## every tier of tests
+	@$(PYTEST)
+
+test-pure: venv  ## pure functions and state machines: seconds
+	@$(PYTEST) --ignore=tests/netns --ignore=tests/world
+
+test-world: venv  ## the simulated world
+	@$(PYTEST) tests/world
+
+test-netns: setup  ## real packets in network namespaces
+	@$(PYTEST) tests/netns
+
+check: venv  ## lint, format, types, floors
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: venv  ## let ruff format and fix what it can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup  ## every benchmark; each prints ratios against a peer measured in the same run
+	@set -e; for bench in bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
+
+clean:  ## remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

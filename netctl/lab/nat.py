@@ -1,0 +1,145 @@
+"""Kinds of NAT (RFC 4787's words) as nftables rulesets: pure functions from a WAN address to nft text.
+
+Every box has two interfaces, `wan` and `lan`. All kinds drop new packets on the WAN side of the box itself:
+a packet of the other side that comes before the mapping exists would otherwise leave a conntrack entry
+behind that makes the mapping take another port, and hole punching would break in a way no real router shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from ipaddress import IPv4Address
+
+TABLE = "lab_nat"
+MAPPING_TIMEOUT_S = 120
+"""How long an idle endpoint-independent mapping lives (RFC 4787 REQ-5: no less than two minutes)."""
+
+
+class NatKind(StrEnum):
+    """What a box between a private LAN and the public segment does."""
+
+    OPEN = "open"  # routes, and lets everything through: public addresses behind it
+    FULL_CONE = "full-cone"  # endpoint-independent mapping and filtering
+    ADDRESS_RESTRICTED = "address-restricted"  # endpoint-independent mapping, address-dependent filtering
+    PORT_RESTRICTED = "port-restricted"  # port kept, address- and port-dependent filtering
+    SYMMETRIC_RANDOM = "symmetric-random"  # another random port for each destination
+    UDP_BLOCKED = "udp-blocked"  # TCP and ICMP only
+
+    @property
+    def translates(self) -> bool:
+        """False: the hosts behind it have public addresses."""
+        return self is not NatKind.OPEN
+
+
+_GUARD = """
+  chain input {
+    type filter hook input priority filter; policy accept;
+    iifname "wan" ct state { established, related } accept
+    iifname "wan" icmp type echo-request accept
+    iifname "wan" drop
+  }"""
+
+
+def _forward(*extra: str) -> str:
+    lines = ['iifname "wan" ct state { established, related } accept', *extra, 'iifname "wan" drop']
+    body = "\n".join(f"    {line}" for line in lines)
+    return f"\n  chain forward {{\n    type filter hook forward priority filter; policy accept;\n{body}\n  }}"
+
+
+def _source_nat(statement: str) -> str:
+    return (
+        "\n  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;\n"
+        f'    oifname "wan" {statement}\n  }}'
+    )
+
+
+def _table(*parts: str) -> str:
+    return f"table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{{''.join(parts)}\n}}\n"
+
+
+def open_box(wan: IPv4Address) -> str:
+    """No translation and no filter."""
+    del wan
+    return _table(_GUARD)
+
+
+def port_restricted(wan: IPv4Address) -> str:
+    """What a Linux home router does: the port is kept where it is free, replies only from where we sent to."""
+    return _table(_GUARD, _forward(), _source_nat(f"snat to {wan}"))
+
+
+def symmetric_random(wan: IPv4Address) -> str:
+    """Another random port for each destination: what STUN learns holds for the STUN server alone."""
+    return _table(_GUARD, _forward(), _source_nat(f"snat to {wan} fully-random"))
+
+
+def udp_blocked(wan: IPv4Address) -> str:
+    """A strict company network: no UDP at all."""
+    return _table(_GUARD, _forward("meta l4proto udp drop"), _source_nat(f"snat to {wan}"))
+
+
+def _cone(wan: IPv4Address, accept: str, remembered: str, remember: str) -> str:
+    """Endpoint-independent mappings by a map that outgoing packets write and incoming ones read.
+
+    The map is written after translation (priority above srcnat), so it holds the port the world sees.
+    """
+    return _table(
+        f"""
+  map mappings {{
+    type inet_service : ipv4_addr . inet_service
+    flags dynamic,timeout
+    timeout {MAPPING_TIMEOUT_S}s
+    size 65535
+  }}{remembered}
+  chain note {{
+    type filter hook postrouting priority srcnat + 10; policy accept;
+    oifname "wan" ct direction original meta l4proto udp jump map_it
+  }}
+  chain map_it {{
+    update @mappings {{ udp sport : ct original ip saddr . ct original proto-src }}
+{remember}  }}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname "wan" meta l4proto udp {accept}dnat ip to udp dport map @mappings
+  }}""",
+        _GUARD,
+        _forward("ct status dnat accept"),
+        _source_nat(f"snat to {wan}"),
+    )
+
+
+def full_cone(wan: IPv4Address) -> str:
+    """Once a host has sent anything from a port, anybody may send to its mapping."""
+    return _cone(wan, "", "", "")
+
+
+def address_restricted(wan: IPv4Address) -> str:
+    """As full cone, but only for addresses (with any port) that the host has sent to from that port."""
+    return _cone(
+        wan,
+        "udp dport . ip saddr @talked ",
+        f"""
+  set talked {{
+    type inet_service . ipv4_addr
+    flags dynamic,timeout
+    timeout {MAPPING_TIMEOUT_S}s
+    size 65535
+  }}""",
+        "    update @talked { udp sport . ip daddr }\n",
+    )
+
+
+RULESETS: Mapping[NatKind, Callable[[IPv4Address], str]] = {
+    NatKind.OPEN: open_box,
+    NatKind.FULL_CONE: full_cone,
+    NatKind.ADDRESS_RESTRICTED: address_restricted,
+    NatKind.PORT_RESTRICTED: port_restricted,
+    NatKind.SYMMETRIC_RANDOM: symmetric_random,
+    NatKind.UDP_BLOCKED: udp_blocked,
+}
+
+
+def ruleset(kind: NatKind, wan: IPv4Address) -> str:
+    """The nft text of a box of this kind whose public address is `wan`."""
+    return RULESETS[kind](wan)
