@@ -3,86 +3,164 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
-from netctl.config.build import select
+from netctl.config.build import ALL, GROUP
 from netctl.config.loader import Path
 from netctl.config.report import Report
 from netctl.model.addresses import Address, Prefix, host_prefix
+from netctl.model.derive import member_ipv6
 from netctl.model.document import AclTest, Document, Network, Rule
 
 AddressesOf = Callable[[str], tuple[Address, ...]]
 """The addresses of a member in one network; empty while it has no lease."""
+BOTH_FAMILIES = (4, 6)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a flow passes, and the rule that says so (empty: the default)."""
+    """Whether a flow passes, and the rule that says so (with none: why not)."""
 
     allowed: bool
     rule: str
 
 
-def _names(selectors: tuple[str, ...], network: Network, document: Document) -> set[str]:
-    members = {name: document.members[name] for name in network.member_names}
-    return set(select(selectors, members))
+def contains(outer: Prefix, inner: Prefix) -> bool:
+    """True when `inner` lies in `outer`; never across families."""
+    return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Evaluator:
+    """Decides flows of one network from its document alone.
+
+    An address that only a lease will tell counts as in a prefix when its whole pool is.
+    """
+
+    document: Document
+    network: Network
+    _selectors: dict[tuple[str, int], frozenset[str]] = field(default_factory=dict)
+    _prefixes: Mapping[str, Prefix] | None = None
+
+    def decide(self, src: str, dst: str, proto: str, port: int | None = None) -> Verdict:
+        """May member `src` open `proto`/`port` to member `dst`? True when it may in either family."""
+        known = self.network.member_names
+        if src not in known or dst not in known:
+            return Verdict(False, "not both are members of this network")
+        if self.network.acls is None:
+            return Verdict(True, "no acls: all reach all")
+        for rule in self.network.acls:
+            if _covers(rule, proto, port) and any(
+                not self.selectors(src, version).isdisjoint(rule.src)
+                and not self.selectors(dst, version).isdisjoint(rule.dst)
+                for version in BOTH_FAMILIES
+            ):
+                return Verdict(True, rule.name)
+        return Verdict(False, "default deny")
+
+    def selectors(self, name: str, version: int) -> frozenset[str]:
+        """Every selector of this network's rules that means this member, in this family."""
+        found = self._selectors.get((name, version))
+        if found is None:
+            member = self.document.members[name]
+            groups = (GROUP + group for group in member.groups)
+            where = self._where(name, version)
+            prefixes = (
+                text
+                for text, prefix in self._rule_prefixes().items()
+                if where is not None and contains(prefix, where)
+            )
+            found = frozenset((ALL, name, *groups, *prefixes))
+            self._selectors[name, version] = found
+        return found
+
+    def _where(self, name: str, version: int) -> Prefix | None:
+        """The address of a member, or, while only a lease will tell, the pool it comes from."""
+        for address in self.network.addresses.get(name, ()):
+            if address.version == version:
+                return host_prefix(address)
+        key = self.document.members[name].wireguard
+        if version == 6 and self.network.ipv6 is not None and key is not None:
+            return host_prefix(member_ipv6(self.network.ipv6, key))
+        return self.network.ipv4 if version == 4 else None
+
+    def _rule_prefixes(self) -> Mapping[str, Prefix]:
+        if self._prefixes is None:
+            texts = {
+                text for rule in self.network.acls or () for text in (*rule.src, *rule.dst) if "/" in text
+            }
+            self._prefixes = {text: ipaddress.ip_network(text) for text in texts}
+        return self._prefixes
+
+
+def _covers(rule: Rule, proto: str, port: int | None) -> bool:
+    if rule.proto not in (None, proto):
+        return False
+    return not rule.ports or (port is not None and any(p.first <= port <= p.last for p in rule.ports))
 
 
 def decide(
     document: Document, network: Network, src: str, dst: str, proto: str, port: int | None = None
 ) -> Verdict:
-    """May member `src` open `proto`/`port` to member `dst` in this network?"""
-    if src not in network.member_names or dst not in network.member_names:
-        return Verdict(False, "not both members of this network")
-    if network.acls is None:
-        return Verdict(True, "no acls: all reach all")
-    for rule in network.acls:
-        if rule.proto == "ethernet" or rule.proto not in (None, proto):
-            continue
-        if rule.ports and (port is None or not any(p.first <= port <= p.last for p in rule.ports)):
-            continue
-        if src in _names(rule.src, network, document) and dst in _names(rule.dst, network, document):
-            return Verdict(True, rule.name)
-    return Verdict(False, "default deny")
+    """May member `src` open `proto`/`port` to member `dst` in this network? For many questions: `Evaluator`."""
+    return Evaluator(document, network).decide(src, dst, proto, port)
 
 
 def check_tests(document: Document, report: Report) -> None:
     """Run the `tests:` of every network; each failure is a finding (NC6xx)."""
     for network in document.networks.values():
+        evaluator = Evaluator(document, network)
         for index, test in enumerate(network.tests):
-            path: Path = ("networks", network.name, "tests", index)
-            _check_test(document, network, test, path, report)
+            _check_test(evaluator, test, ("networks", network.name, "tests", index), report)
 
 
-def _check_test(document: Document, network: Network, test: AclTest, path: Path, report: Report) -> None:
-    if test.src not in network.member_names:
+def _check_test(evaluator: Evaluator, test: AclTest, path: Path, report: Report) -> None:
+    members = evaluator.network.member_names
+    if test.src not in members:
         report.error("NC601", (*path, "src"), f"'{test.src}' is not a member of this network")
         return
     for key, wanted, targets in (("accept", True, test.accept), ("deny", False, test.deny)):
         for i, target in enumerate(targets):
             dst, _, what = target.partition(":")
             proto, _, port = what.partition("/")
-            if dst not in network.member_names:
-                report.error("NC601", (*path, key, i), f"'{dst}' is not a member of this network")
+            place: Path = (*path, key, i)
+            if dst not in members:
+                report.error("NC601", place, f"'{dst}' is not a member of this network")
                 continue
-            verdict = decide(document, network, test.src, dst, proto, int(port) if port else None)
+            if port and not 0 < int(port) < 65536:
+                report.error("NC603", place, f"{port} is not a port; ports are 1-65535")
+                continue
+            verdict = evaluator.decide(test.src, dst, proto, int(port) if port else None)
             if verdict.allowed is not wanted:
                 now = f"allowed by '{verdict.rule}'" if verdict.allowed else f"denied ({verdict.rule})"
-                message = f"expected {key}: {test.src} to {target} is {now}"
-                report.error("NC602", (*path, key, i), message)
+                report.error("NC602", place, f"expected {key}: {test.src} to {target} is {now}")
 
 
-def selector_prefixes(
-    selectors: tuple[str, ...], network: Network, document: Document, addresses_of: AddressesOf
-) -> frozenset[Prefix]:
-    """What the selectors of a rule mean in addresses: members' leases, and prefixes as they stand."""
-    prefixes = {ipaddress.ip_network(text) for text in selectors if "/" in text}
-    for name in _names(selectors, network, document):
-        prefixes.update(host_prefix(address) for address in addresses_of(name))
-    return frozenset(prefixes)
+class Selection:
+    """Selectors of one network resolved to names and addresses, each list once."""
 
+    def __init__(self, document: Document, network: Network, addresses_of: AddressesOf) -> None:
+        self._addresses_of = addresses_of
+        self._by_selector: dict[str, list[str]] = {ALL: list(network.member_names)}
+        self._done: dict[tuple[str, ...], frozenset[Prefix]] = {}
+        for name in network.member_names:
+            self._by_selector.setdefault(name, []).append(name)
+            for group in document.members[name].groups:
+                self._by_selector.setdefault(GROUP + group, []).append(name)
 
-def rule_lines(network: Network) -> Mapping[str, Rule]:
-    """The rules of a network by their YAML path."""
-    return {f"networks.{network.name}.acls[{i}]": rule for i, rule in enumerate(network.acls or ())}
+    def prefixes(self, selectors: tuple[str, ...]) -> frozenset[Prefix]:
+        """What the selectors of a rule mean in addresses: members' leases, and prefixes as they stand."""
+        found = self._done.get(selectors)
+        if found is None:
+            found = self._done[selectors] = frozenset(self._resolve(selectors))
+        return found
+
+    def _resolve(self, selectors: Iterable[str]) -> set[Prefix]:
+        prefixes: set[Prefix] = set()
+        for selector in selectors:
+            if "/" in selector:
+                prefixes.add(ipaddress.ip_network(selector))
+            for name in self._by_selector.get(selector, ()):
+                prefixes.update(host_prefix(address) for address in self._addresses_of(name))
+        return prefixes

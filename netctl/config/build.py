@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from netctl.config.loader import Path, Source
+from netctl.config.loader import Path, clean
 from netctl.config.report import Report
 from netctl.model.addresses import Address, Endpoint, Prefix
 from netctl.model.derive import network_id, ula_prefix
@@ -35,13 +35,12 @@ GROUP = "group:"
 
 def digest(text: str) -> str:
     """The name of a document's exact text: SHA-256, hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def build(source: Source, report: Report) -> Document:
+def build(tree: Mapping[str, Any], name_of_text: str, report: Report) -> Document:
     """Values from the tree. What cannot be a value is reported and left out."""
-    tree: Any = source.tree
-    members = {name: _member(name, body, report) for name, body in tree["members"].items()}
+    members = {name: _member(name, body, report) for name, body in tree.get("members", {}).items()}
     document_id = tree.get("id", "")
     networks = {
         name: _network(name, body, document_id, members, report) for name, body in tree["networks"].items()
@@ -55,7 +54,7 @@ def build(source: Source, report: Report) -> Document:
         id=document_id,
         confirm_s=float(int(confirm[:-1]) * UNITS_S[confirm[-1]]),
         drift=Drift(tree.get("drift", "correct")),
-        digest=digest(source.text),
+        digest=name_of_text,
     )
 
 
@@ -149,7 +148,7 @@ def _addresses(value: Any, path: Path, report: Report) -> tuple[Address, ...]:
         try:
             found.append(ipaddress.ip_address(text))
         except ValueError:
-            report.error("NC106", path, f"'{text}' is not an IP address")
+            report.error("NC106", path, f"'{clean(text)}' is not an IP address")
     return tuple(found)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from netctl.config.acl import check_tests
-from netctl.config.build import build
-from netctl.config.loader import Path, Source, Tree, parse
+from netctl.config.build import build, digest
+from netctl.config.loader import Path, Source, Tree, format_path, parse
 from netctl.config.report import Report
 from netctl.config.schema import check_schema
 from netctl.config.semantic import check_semantics
@@ -17,6 +17,7 @@ from netctl.model.document import Document
 from netctl.model.errors import ConfigError, Finding, Mark
 
 PUBLIC_KEY_FIELDS = frozenset({"wireguard", "previousKeys"})
+PEM = "-----BEGIN"
 SECRET_WORDS = ("private", "secret", "preshared", "password")
 
 
@@ -32,27 +33,74 @@ class Loaded:
         """Where a path stands in the text."""
         return self.source.mark(path)
 
+    @property
+    def marks(self) -> Mapping[str, Mark]:
+        """Every path of the text (``members.nas.endpoints[0]``) to its place. Made anew at each call."""
+        return {format_path(path): mark for path, mark in self.source.all_marks()}
+
 
 def load_document(text: str, file: str = "networks.yaml") -> Loaded:
-    """Text to a valid Document. Raises ConfigError with every finding."""
+    """Text to a valid Document. Raises ConfigError with every finding, in the order of the text.
+
+    A part that is wrong does not hide what is wrong elsewhere: it is cut out, and the rest is checked.
+    """
     source = parse(text, file)
-    report = Report(source)
+    report = Report(source, list(source.findings))
     for path in _secrets(source.tree, ()):
         message = "this looks like a private key; no secret belongs into this file"
-        report.error(
-            "NC303", path, message, "keys stay on their host: `netctl keys` prints the public halves"
-        )
-    secret_places = {(finding.mark, finding.path) for finding in report.findings}
-    report.findings.extend(f for f in check_schema(source) if (f.mark, f.path) not in secret_places)
-    if not report.errors:
-        document = build(source, report)
-        if not report.errors:
-            check_semantics(document, report)
+        hint = "keys stay on their host: `netctl keys` prints the public halves"
+        report.error("NC303", path, message, hint)
+    report.close_stage()
+    check_schema(source.tree, report)
+    report.close_stage()
+    tree = cut(source.tree, report.roots) if report.roots else source.tree
+    if isinstance(tree, dict):
+        document = build(tree, digest(text), report)
+        report.close_stage()
+        check_semantics(document, tree, report)
         if not report.errors:
             check_tests(document, report)
-    if report.errors:
-        raise ConfigError(tuple(report.findings))
-    return Loaded(document, report.warnings, source)
+            if not report.errors:
+                return Loaded(document, report.warnings, source)
+    raise ConfigError(report.sorted())
+
+
+def cut(tree: Tree, broken: Collection[Path]) -> Tree:
+    """The tree without its broken parts; None when nothing is left that could be a document.
+
+    A list with a broken item goes as a whole, so that the others keep their places; a map goes with a key
+    that it cannot be without.
+    """
+    if () in broken or not isinstance(tree, dict):
+        return None
+    doomed = {_cut_point(path) for path in broken}
+    if () in doomed:
+        return None
+    return _without(tree, (), doomed)
+
+
+ROOTS = frozenset({("members",), ("networks",)})
+"""Without one of these there is nothing left to check."""
+
+
+def _cut_point(path: Path) -> Path:
+    names = next((depth for depth, part in enumerate(path) if isinstance(part, int)), len(path))
+    point = path[:names]
+    if point in ROOTS:
+        return ()
+    # A network is nothing without its members.
+    return point[:2] if point[2:] == ("members",) and point[0] == "networks" else point
+
+
+def _without(tree: dict[str, Tree], path: Path, doomed: Collection[Path]) -> dict[str, Tree]:
+    kept: dict[str, Tree] = {}
+    for key, value in tree.items():
+        here = (*path, key)
+        if here in doomed:
+            continue
+        deeper = isinstance(value, dict) and any(point[: len(here)] == here for point in doomed)
+        kept[key] = _without(value, here, doomed) if deeper and isinstance(value, dict) else value
+    return kept
 
 
 def _looks_like_key(value: str) -> bool:
@@ -68,12 +116,15 @@ def _secrets(tree: Tree, path: Path) -> Iterator[Path]:
     """Places that hold, or are named for, a secret. A key's shape is fine only where public keys belong."""
     if isinstance(tree, dict):
         for key, value in tree.items():
-            if any(word in key.lower() for word in SECRET_WORDS) and isinstance(value, str):
+            named = isinstance(value, str) and any(word in key.lower() for word in SECRET_WORDS)
+            if named and path[-1:] != ("addresses",):  # there the keys are members' names
                 yield (*path, key)
             else:
                 yield from _secrets(value, (*path, key))
     elif isinstance(tree, list):
         for index, value in enumerate(tree):
             yield from _secrets(value, (*path, index))
-    elif isinstance(tree, str) and _looks_like_key(tree) and PUBLIC_KEY_FIELDS.isdisjoint(path):
-        yield path
+    elif isinstance(tree, str):
+        misplaced = PUBLIC_KEY_FIELDS.isdisjoint(path) and _looks_like_key(tree)
+        if misplaced or PEM in tree:
+            yield path

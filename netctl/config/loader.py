@@ -6,6 +6,7 @@ keys are judged before anything is built, so a hostile document costs no more th
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,11 +23,16 @@ MAX_DEPTH = 64
 MAX_FINDINGS = 200
 """Nobody reads more; a file with more is wrong as a whole."""
 
+SHOWN_LEN = 80
+"""A longer key or value in a message would push what matters out of sight."""
+
 Scalar = str | int | float | bool | None
 Tree = dict[str, "Tree"] | list["Tree"] | Scalar
 Path = tuple[str | int, ...]
 
 # YAML 1.2 core schema, less octal and other surprises: `0777`, `22:33`, `NO`, `on`, dates stay strings.
+_PLAIN = re.compile(r"[^\s.\[\]\"]+\Z")
+_CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # YAML 1.2 §5.1
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
 _WORDS: dict[str, Scalar] = {
@@ -62,6 +68,8 @@ class Source:
     text: str
     tree: Tree
     marks: MarkTree
+    findings: tuple[Finding, ...] = ()
+    """What is wrong with the text as YAML, where the rest could still be read (a key that stands twice)."""
 
     def mark(self, path: Path) -> Mark:
         """The place of `path`, or of its nearest parent that is in the text."""
@@ -73,12 +81,34 @@ class Source:
             node = child
         return Mark(self.file, node.line, node.column)
 
+    def all_marks(self) -> Iterator[tuple[Path, Mark]]:
+        """Every path and its place."""
+        for path, node in _walk((), self.marks):
+            yield path, Mark(self.file, node.line, node.column)
+
+
+def _walk(path: Path, node: MarkTree) -> Iterator[tuple[Path, MarkTree]]:
+    yield path, node
+    for part, child in node.children.items():
+        yield from _walk((*path, part), child)
+
+
+def clean(text: str) -> str:
+    """Text from the document, fit for a terminal: control characters escaped, cut to what a line can hold."""
+    safe = text if text.isprintable() else json.dumps(text)[1:-1]
+    return safe if len(safe) <= SHOWN_LEN else safe[: SHOWN_LEN - 1] + "…"
+
 
 def format_path(path: Path) -> str:
     """``members.nas.endpoints[0]``; the root is ``(document)``."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            word = clean(part)
+            word = word if _PLAIN.match(word) else f'"{word}"'
+            text += f".{word}" if text else word
     return text or "(document)"
 
 
@@ -131,7 +161,9 @@ class _Builder:
             if event.anchor:
                 self.fail("NC004", path, "anchors (&name) are not allowed; write it out", start)
             if event.tag not in (None, "!"):
-                self.fail("NC005", path, f"tags ({event.tag}) are not allowed; write the plain value", start)
+                self.fail(
+                    "NC005", path, f"tags ({clean(event.tag)}) are not allowed; write the plain value", start
+                )
             if isinstance(container, dict) and key is None:
                 key = self._key(event, container, path)
                 if key not in marks.children:
@@ -139,7 +171,7 @@ class _Builder:
                 continue
             value: Tree
             if isinstance(event, yaml.ScalarEvent):
-                value = self._scalar(event, path)
+                value = self._scalar(event, (*path, len(container) if key is None else key))
             else:
                 value = {} if isinstance(event, yaml.MappingStartEvent) else []
             if isinstance(container, dict):
@@ -188,27 +220,38 @@ class _Builder:
         return text
 
 
+def _unreadable(error: yaml.YAMLError | UnicodeError, text: str, file: str) -> Finding:
+    """What libyaml says, in one line, with the place where it gave up."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        place = error.problem_mark or error.context_mark
+        mark = Mark(file, place.line + 1, place.column + 1) if place else Mark(file, 1, 1)
+        lines = text.splitlines()
+        line = lines[mark.line - 1] if mark.line <= len(lines) else ""
+        hint = "indent with spaces, not tabs" if "\t" in line[: mark.column] else ""
+        return Finding("NC001", "(document)", f"not YAML: {error.problem}", mark, hint)
+    bad = _CONTROL.search(text)
+    if bad is None:
+        return Finding("NC001", "(document)", "not YAML: not valid Unicode text", Mark(file, 1, 1))
+    before = text[: bad.start()]
+    mark = Mark(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+    message = f"not YAML: the character U+{ord(bad.group()):04X} is not allowed"
+    return Finding("NC001", "(document)", message, mark, "save the file as plain UTF-8")
+
+
 def parse(text: str, file: str) -> Source:
-    """Parse strictly. Raises ConfigError with every finding up to the first that ends the reading."""
-    if len(text) > MAX_BYTES:
+    """Parse strictly. Raises ConfigError when the text cannot be read to its end.
+
+    What does not end the reading (a key twice, a tag) is in the result's `findings`.
+    """
+    if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         message = f"larger than {MAX_BYTES // 2**20} MiB; a document of 20,000 members has about 4"
         raise ConfigError((Finding("NC002", "(document)", message, Mark(file, 1, 1)),))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     builder = _Builder(file)
-    tree: Tree = None
-    marks = MarkTree(1, 1)
     try:
-        tree, marks = builder.build(yaml.parse(text, Loader=loader))
+        tree, marks = builder.build(yaml.parse(text.removeprefix("\ufeff"), Loader=loader))
     except _Stop:
-        pass
-    except yaml.MarkedYAMLError as error:
-        place = error.problem_mark or error.context_mark
-        mark = Mark(file, place.line + 1, place.column + 1) if place else Mark(file, 1, 1)
-        hint = "indent with spaces" if "\t" in text else ""
-        builder.findings.append(Finding("NC001", "(document)", f"not YAML: {error.problem}", mark, hint))
+        raise ConfigError(tuple(builder.findings)) from None
     except (yaml.YAMLError, UnicodeError) as error:
-        reason = str(error).splitlines()[0]
-        builder.findings.append(Finding("NC001", "(document)", f"not YAML: {reason}", Mark(file, 1, 1)))
-    if builder.findings:
-        raise ConfigError(tuple(builder.findings))
-    return Source(file, text, tree, marks)
+        raise ConfigError((*builder.findings, _unreadable(error, text, file))) from None
+    return Source(file, text, tree, marks, tuple(builder.findings))

@@ -1,4 +1,4 @@
-"""Collects findings, each with its place in the text."""
+"""Collects findings, each with its place in the text, and knows what it can no longer judge."""
 
 from __future__ import annotations
 
@@ -7,26 +7,80 @@ from dataclasses import dataclass, field
 from netctl.config.loader import MAX_FINDINGS, Path, Source, format_path
 from netctl.model.errors import Finding
 
+FOLLOWS_FROM_MEMBERS = frozenset({"NC202", "NC204", "NC412", "NC505"})
+"""Said about groups and memberships: not to be trusted while a part of some member could not be read."""
+FOLLOWS_FROM_MEDIATORS = frozenset({"NC413", "NC509", "NC510", "NC511"})
+FOLLOWS_FROM_POOLS = frozenset({"NC402", "NC409"})
+
 
 @dataclass(slots=True)
 class Report:
-    """Findings about one source, in the order found."""
+    """Findings about one source.
+
+    Every part that is wrong is remembered, and nothing is said twice about it: not about what it stands in,
+    nor about what only follows from it.
+    """
 
     source: Source
     findings: list[Finding] = field(default_factory=list)
+    broken: set[Path] = field(default_factory=set)
+    """Every path with an error, and all its parents."""
+    roots: set[Path] = field(default_factory=set)
+    """The paths with an error."""
+    blind: set[str] = field(default_factory=set)
+    """Codes that only follow from something broken."""
+    _found: list[Path] = field(default_factory=list)
+    _said: dict[str, int] = field(default_factory=dict)
 
     def error(self, code: str, path: Path, message: str, hint: str = "") -> None:
         """Something that makes the document unusable."""
+        if self._silenced(code, path):
+            return
         self._add(code, path, message, hint, "error")
 
     def warning(self, code: str, path: Path, message: str, hint: str = "") -> None:
         """Something that works and that a person should know."""
-        self._add(code, path, message, hint, "warning")
+        if not self._silenced(code, path):
+            self._add(code, path, message, hint, "warning")
+
+    def close_stage(self) -> None:
+        """From now on say nothing that only follows from what was found so far."""
+        for path in self._found:
+            self.roots.add(path)
+            self.broken.update(path[:length] for length in range(len(path) + 1))
+            if path[:1] == ("members",):
+                self.blind |= FOLLOWS_FROM_MEMBERS
+                if len(path) <= 2:
+                    self.blind.add("NC201")
+            if path[:1] == ("mediators",):
+                self.blind |= FOLLOWS_FROM_MEDIATORS
+            if path[:1] == ("networks",) and (len(path) <= 2 or path[2] in ("ipv4", "ipv6")):
+                self.blind |= FOLLOWS_FROM_POOLS
+        self._found.clear()
+
+    def _silenced(self, code: str, path: Path) -> bool:
+        if not self.roots:
+            return False
+        if code in self.blind or (len(path) > 1 and path in self.broken):
+            return True
+        return any(path[:length] in self.roots for length in range(1, len(path) + 1))
 
     def _add(self, code: str, path: Path, message: str, hint: str, severity: str) -> None:
-        if len(self.findings) < MAX_FINDINGS:
+        if severity == "error":
+            self._found.append(path)
+        said = self._said.get(severity, 0)
+        if said < MAX_FINDINGS:  # counted apart: many warnings must not hide an error
+            self._said[severity] = said + 1
             mark = self.source.mark(path)
             self.findings.append(Finding(code, format_path(path), message, mark, hint, severity))
+
+    def sorted(self) -> tuple[Finding, ...]:
+        """All findings in the order of the text."""
+
+        def place(finding: Finding) -> tuple[int, int]:
+            return (finding.mark.line, finding.mark.column) if finding.mark else (0, 0)
+
+        return tuple(sorted(self.findings, key=place))
 
     @property
     def errors(self) -> tuple[Finding, ...]:

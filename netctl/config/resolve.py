@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_network
 
-from netctl.config.acl import selector_prefixes
+from netctl.config.acl import Selection, contains
+from netctl.config.limits import DEFAULT_MTU, SEGMENT_OVERHEAD
 from netctl.model import derive
 from netctl.model.addresses import Address, Prefix, SocketAddress, host_prefix
 from netctl.model.document import Document, Member, MemberState, Mode, Network
@@ -26,9 +27,6 @@ from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
 
 DEFAULT_LISTEN_PORT = 51820
-DEFAULT_MTU = 1420
-SEGMENT_OVERHEAD = 70
-"""Outer IPv6 40 + UDP 8 + VXLAN 8 + inner Ethernet 14 (RFC 7348 §5)."""
 KEEPALIVE_S = 25
 """Below the 30 s after which the shortest common NAT forgets a UDP flow."""
 GROUP_DESTINATIONS = tuple(ip_network(text) for text in ("255.255.255.255/32", "224.0.0.0/4", "ff00::/8"))
@@ -61,6 +59,7 @@ class _Resolver:
     live: frozenset[WireGuardKey]
     resolved: Mapping[str, SocketAddress]
     conditions: list[Condition] = field(default_factory=list)
+    tables: dict[str, dict[str, tuple[Address, ...]]] = field(default_factory=dict)
     allowed: dict[WireGuardKey, set[Prefix]] = field(default_factory=dict)
     link_addresses: set[Address] = field(default_factory=set)
     underlays: set[Address] = field(default_factory=set)
@@ -74,17 +73,45 @@ class _Resolver:
 
     def addresses_of(self, network: Network, name: str) -> tuple[Address, ...]:
         """A member's addresses in a network: fixed, else leased (IPv4) or derived (IPv6)."""
-        key = self.document.members[name].wireguard
-        assert key is not None
-        found = {address.version: address for address in network.addresses.get(name, ())}
-        if network.ipv4 is not None and 4 not in found and self.view is not None:
-            lease = self.view.leases.get((network.name, key))
-            for address in lease.addresses if lease else ():
-                if address.version == 4:
-                    found[4] = address
-        if network.ipv6 is not None and 6 not in found:
-            found[6] = derive.member_ipv6(network.ipv6, key)
-        return tuple(found[version] for version in sorted(found))
+        if network.name not in self.tables:
+            self.tables[network.name] = self.table(network)
+        return self.tables[network.name].get(name, ())
+
+    def table(self, network: Network) -> dict[str, tuple[Address, ...]]:
+        """The addresses of every member of a network.
+
+        A lease that is outside the pool, or that the document or an earlier member holds, is refused: two
+        peers with one address would silently take it from each other.
+        """
+        fixed = {address: name for name, found in network.addresses.items() for address in found}
+        taken: dict[Address, str] = dict(fixed)
+        table: dict[str, tuple[Address, ...]] = {}
+        for name in network.member_names:
+            key = self.document.members[name].wireguard
+            assert key is not None
+            found = {address.version: address for address in network.addresses.get(name, ())}
+            leased = None if 4 in found else self.leased(network, key)
+            if leased is not None and network.ipv4 is not None:
+                owner = taken.setdefault(leased, name)
+                if leased not in network.ipv4:
+                    message = f"the mediator leased {leased} in '{network.name}', outside its pool; refused"
+                    self.conditions.append(Condition(name, message))
+                elif owner != name:
+                    message = (
+                        f"the mediator leased {leased} in '{network.name}', which is '{owner}''s; refused"
+                    )
+                    self.conditions.append(Condition(name, message))
+                else:
+                    found[4] = leased
+            if network.ipv6 is not None and 6 not in found:
+                found[6] = derive.member_ipv6(network.ipv6, key)
+            table[name] = tuple(found[version] for version in sorted(found))
+        return table
+
+    def leased(self, network: Network, key: WireGuardKey) -> Address | None:
+        lease = self.view.leases.get((network.name, key)) if self.view is not None else None
+        addresses = lease.addresses if lease is not None and self.document.mediators else ()
+        return next((address for address in addresses if address.version == 4), None)
 
     def peers_of(self, network: Network) -> Iterator[tuple[str, Member, WireGuardKey]]:
         """The other members of a network that may have a tunnel now."""
@@ -221,32 +248,20 @@ class _Resolver:
             rule = FilterRule(f"network {network.name}: all", frozenset(sources), frozenset(mine))
             self.rules.append(rule)
             return
+        selection = Selection(self.document, network, lambda name: self.addresses_of(network, name))
+        unicast = {host_prefix(address) for address in own.values()}
+        if routed:
+            unicast = mine
         for acl in network.acls:
             if acl.proto == "ethernet":
                 continue
-            src = selector_prefixes(acl.src, network, self.document, lambda n: self.addresses_of(network, n))
-            dst = self.own_destinations(network, acl.dst, mine, is_hub)
+            src = selection.prefixes(acl.src)
+            dst = overlap(selection.prefixes(acl.dst), unicast)
+            if dst and not routed:
+                dst |= mine  # broadcast and multicast have the receiving member as their destination
             if src and dst:
                 name = f"{network.name}: {acl.name}"
-                self.rules.append(FilterRule(name, src, dst, acl.proto, acl.ports))
-
-    def own_destinations(
-        self, network: Network, selectors: tuple[str, ...], mine: set[Prefix], is_hub: bool
-    ) -> frozenset[Prefix]:
-        """The part of a rule's destinations that this host enforces."""
-        wanted = selector_prefixes(selectors, network, self.document, lambda n: self.addresses_of(network, n))
-        mine_selected: set[Prefix] = set()
-        own = {host_prefix(address) for address in self.addresses_of(network, self.me.name)}
-        if wanted & own:
-            mine_selected.update(wanted & own)
-            if network.mode is Mode.LAN:
-                mine_selected.update(mine)  # broadcast has the receiving member as its destination
-        for prefix in wanted - own:
-            if is_hub or any(
-                prefix.version == route.version and prefix.overlaps(route) for route in self.me.routes
-            ):
-                mine_selected.add(prefix)
-        return frozenset(mine_selected)
+                self.rules.append(FilterRule(name, src, frozenset(dst), acl.proto, acl.ports))
 
     def fixed_endpoint(self, member: Member) -> SocketAddress | None:
         if self.document.mediators or not member.endpoints:
@@ -273,6 +288,21 @@ class _Resolver:
             prefixes = frozenset(self.allowed[key])
             peers[key] = Peer(key, prefixes, endpoint, KEEPALIVE_S, f"members.{name}")
         return peers
+
+
+def overlap(wanted: Iterable[Prefix], mine: set[Prefix]) -> set[Prefix]:
+    """The part of `wanted` that lies in `mine`, as prefixes."""
+    found: set[Prefix] = set()
+    for prefix in wanted:
+        if prefix in mine:
+            found.add(prefix)
+            continue
+        for own in mine:
+            if contains(own, prefix):
+                found.add(prefix)
+            elif contains(prefix, own):
+                found.add(own)
+    return found
 
 
 def link_local(mac: str) -> IPv6Address:

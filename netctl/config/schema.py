@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.resources
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path as FilePath
@@ -12,11 +13,14 @@ from typing import Any
 
 import jsonschema
 
-from netctl.config.loader import Path, Source, format_path
-from netctl.model.errors import Finding
+from netctl.config.loader import Path, Tree
+from netctl.config.report import Report
+from netctl.config.shape import Check, compile_schema, ecma
 
 SCHEMA_NAME = "networks.schema.json"
-SHOWN_VALUE_LEN = 40  # a longer value in a message would push what matters out of sight
+SHOWN_VALUE_LEN = 50  # a longer value in a message would push what matters out of sight
+MAX_NEAR_LEN = 64  # comparing words costs by length, and a longer one is no slip of the finger
+MAX_EXPLAINED = 200  # of the children of one map: past this nobody reads the errors, and each costs time
 
 
 @functools.cache
@@ -32,18 +36,57 @@ def load_schema(name: str = SCHEMA_NAME) -> dict[str, Any]:
     return schema
 
 
+def _check_pattern(validator: Any, pattern: str, instance: object, schema: Any) -> Iterator[Any]:
+    if isinstance(instance, str) and ecma(pattern).search(instance) is None:
+        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+@functools.cache
+def validator_class() -> Any:
+    """Draft 2020-12 as our documents mean it: 22.0 is no whole number, and ``$`` is the end of a text."""
+    kinds = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: type(value) is int
+    )
+    base = jsonschema.Draft202012Validator
+    return jsonschema.validators.extend(base, {"pattern": _check_pattern}, type_checker=kinds)  # type: ignore[no-untyped-call]
+
+
 @functools.cache
 def _validator() -> Any:
-    return jsonschema.Draft202012Validator(load_schema())
+    return validator_class()(load_schema())
+
+
+@functools.cache
+def _fast() -> tuple[Check, dict[str, Check], Check]:
+    """Yes/no for the document, for the children of its big maps, and for names."""
+    schema = load_schema()
+    big = {
+        key: compile_schema({"$ref": body["additionalProperties"]["$ref"], "$defs": schema["$defs"]})
+        for key, body in schema["properties"].items()
+        if isinstance(body.get("additionalProperties"), dict)
+    }
+    return compile_schema(schema), big, compile_schema({"$ref": "#/$defs/name", "$defs": schema["$defs"]})
+
+
+def _suspects(tree: dict[str, Tree]) -> dict[str, Tree]:
+    """The tree without the members and networks that are in order: explaining costs by size."""
+    _, big, name_ok = _fast()
+    reduced = dict(tree)
+    for key, check in big.items():
+        children = tree.get(key)
+        if isinstance(children, dict):
+            bad = ((name, body) for name, body in children.items() if not (name_ok(name) and check(body)))
+            reduced[key] = dict(itertools.islice(bad, MAX_EXPLAINED))
+    return reduced
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = json.dumps(value, ensure_ascii=not str(value).isprintable(), default=str)
     return text if len(text) <= SHOWN_VALUE_LEN else text[: SHOWN_VALUE_LEN - 1] + "…"
 
 
 def _near(word: object, allowed: list[str]) -> str:
-    close = difflib.get_close_matches(str(word), allowed, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(word)[:MAX_NEAR_LEN].lower(), allowed, n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else ""
 
 
@@ -129,16 +172,13 @@ def _name_hint(key: str) -> str:
     return f"for example '{cleaned[:63]}'" if cleaned and cleaned != key else ""
 
 
-def check_schema(source: Source) -> list[Finding]:
-    """Every way in which the tree departs from the schema, in the text's order."""
-    if not isinstance(source.tree, dict):
-        message = "the document is a map that starts with 'apiVersion: netctl/v1'"
-        return [Finding("NC010", "(document)", message, source.mark(()))]
-    findings: list[Finding] = []
-    for error in _validator().iter_errors(source.tree):
+def check_schema(tree: Tree, report: Report) -> None:
+    """Report every way in which the tree departs from the schema."""
+    if not isinstance(tree, dict):
+        report.error("NC010", (), "the document is a map that starts with 'apiVersion: netctl/v1'")
+        return
+    if _fast()[0](tree):
+        return
+    for error in _validator().iter_errors(_suspects(tree)):
         for code, path, message, hint in _explain(error):
-            if not any(isinstance(part, str) and ("\n" in part) for part in path):
-                findings.append(Finding(code, format_path(path), message, source.mark(path), hint))
-    return sorted(
-        findings, key=lambda finding: (finding.mark.line, finding.mark.column) if finding.mark else (0, 0)
-    )
+            report.error(code, path, message, hint)

@@ -8,11 +8,14 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from netctl.config.build import ALL, GROUP
-from netctl.config.loader import Path
+from netctl.config.limits import IPV6_MIN_MTU, SEGMENT_OVERHEAD
+from netctl.config.loader import Path, clean
 from netctl.config.report import Report
+from netctl.model import derive
 from netctl.model.addresses import Prefix
 from netctl.model.document import Document, MemberState, Mode, Network, Rule
 from netctl.model.keys import IdentityKey, WireGuardKey
@@ -34,20 +37,29 @@ SEGMENT_WARN_MEMBERS = 128
 """Past this a member's agent no longer opens all tunnels at join, so broadcast may miss some."""
 SEGMENT_MAX_MEMBERS = 512
 """Head-end replication sends one copy a member: past this one broadcast floods every uplink."""
+NO_KEY = bytes(32)
+SHOWN_NAMES = 5
+MAX_NEAR_LEN = 64  # comparing words costs by length, and a longer one is no slip of the finger
+MAX_NEAR_NAMES = 2000  # and by number
 INVITED_GROUP = "invited"
 
 
-def check_semantics(document: Document, report: Report) -> None:
+def check_semantics(document: Document, tree: Mapping[str, Any], report: Report) -> None:
     """Report everything that is wrong or odd about a document of the right shape."""
+    _check_mediators(document, report)
     _check_keys(document, report)
     _check_routes(document, report)
     groups = {group for member in document.members.values() for group in member.groups}
     for network in document.networks.values():
         _check_selectors(document, network, groups, report)
-        _check_pools(network, report)
+        _check_pools(network, bool(tree["networks"][network.name].get("allowPublicRange")), report)
         _check_fixed(document, network, report)
         _check_shape(document, network, report)
+        _check_mtu(document, network, report)
+        if not document.mediators:
+            _check_unmediated(document, network, report)
     _check_overlaps(document, report)
+    _check_ids(document, tree, report)
 
 
 def _inside(pool: Prefix, space: Prefix) -> bool:
@@ -55,7 +67,8 @@ def _inside(pool: Prefix, space: Prefix) -> bool:
 
 
 def _near(word: str, names: Collection[str]) -> str:
-    close = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
+    some = list(itertools.islice(names, MAX_NEAR_NAMES))
+    close = difflib.get_close_matches(word[:MAX_NEAR_LEN], some, n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else ""
 
 
@@ -68,25 +81,60 @@ def _check_keys(document: Document, report: Report) -> None:
             if other != name:
                 message = f"this key is also that of '{other}'; a key belongs to one member"
                 report.error("NC301", ("members", name, "wireguard"), message)
+            if member.wireguard.raw == NO_KEY:
+                report.error("NC305", ("members", name, "wireguard"), "all zeros is no key")
         if member.identity is not None:
             other = identities.setdefault(member.identity, name)
             if other != name:
                 message = f"this identity is also that of '{other}'; an identity belongs to one member"
                 report.error("NC302", ("members", name, "identity"), message)
 
+    for name, member in document.members.items():
+        for index, key in enumerate(member.previous_keys):
+            if key in owners:
+                message = f"this is the current key of '{owners[key]}'"
+                report.error("NC304", ("members", name, "previousKeys", index), message)
+
+
+def _check_mediators(document: Document, report: Report) -> None:
+    places: dict[tuple[str, int], int] = {}
+    wanted = sum(1 for member in document.members.values() if member.identity is not None)
+    for index, mediator in enumerate(document.mediators):
+        path: Path = ("mediators", index)
+        other = places.setdefault((mediator.host, mediator.port), index)
+        if other != index:
+            report.error("NC512", (*path, "url"), f"mediators[{other}] has the same host and port")
+        first, last = mediator.relay_ports
+        for port in mediator.stun:
+            if first <= port <= last:
+                report.error(
+                    "NC513", (*path, "relayPorts"), f"the STUN port {port} is one of the relay ports"
+                )
+        room = last - first + 1
+        if room < wanted and not mediator.relay_only:
+            message = f"{room} relay ports for {wanted} members: each needs one, so some cannot be relayed"
+            report.warning("NC511", (*path, "relayPorts"), message, "widen the range")
+
 
 def _check_routes(document: Document, report: Report) -> None:
     claimed: dict[Prefix, str] = {}
+    routed = {n for net in document.networks.values() if net.mode is Mode.ROUTED for n in net.member_names}
     pools = [(n.name, p) for n in document.networks.values() for p in (n.ipv4, n.ipv6) if p is not None]
     for name, member in document.members.items():
+        if member.routes and name not in routed and member.state is MemberState.PRESENT:
+            message = f"'{name}' is in no `mode: routed` network, and only those are offered its routes"
+            report.warning("NC416", ("members", name, "routes"), message)
         for index, route in enumerate(member.routes):
             path: Path = ("members", name, "routes", index)
+            if not route.prefixlen:
+                message = f"{route} is the whole Internet, and its tunnels would go through themselves"
+                report.error("NC415", path, message, "name the LAN behind this member")
             if route in claimed:
                 message = f"{route} is also claimed by '{claimed[route]}'; WireGuard would silently move it"
                 report.error("NC401", path, message)
             claimed.setdefault(route, name)
             for network, pool in pools:
-                if route.version == pool.version and route.overlaps(pool):
+                if route.prefixlen and route.version == pool.version and route.overlaps(pool):
                     report.error("NC402", path, f"{route} overlaps the pool {pool} of network '{network}'")
 
 
@@ -119,12 +167,12 @@ def _check_selector(selector: str, path: Path, document: Document, groups: set[s
     if selector.startswith(GROUP):
         group = selector[len(GROUP) :]
         if group not in groups:
-            report.error("NC202", path, f"no member is in the group '{group}'", _near(group, groups))
+            report.error("NC202", path, f"no member is in the group '{clean(group)}'", _near(group, groups))
     elif selector not in document.members:
         hint = _near(selector, document.members)
         if not hint and selector in groups:
             hint = f"did you mean 'group:{selector}'?"
-        report.error("NC201", path, f"there is no member '{selector}'", hint)
+        report.error("NC201", path, f"there is no member '{clean(selector)}'", hint)
     elif document.members[selector].state is MemberState.ABSENT:
         report.warning("NC203", path, f"'{selector}' is absent, so this names nobody")
 
@@ -140,9 +188,8 @@ def _check_rule(rule: Rule, path: Path, network: Network, report: Report) -> Non
         report.error("NC504", path, "`proto: ethernet` is for `mode: lan`; a routed network carries only IP")
 
 
-def _check_pools(network: Network, report: Report) -> None:
+def _check_pools(network: Network, allow_public: bool, report: Report) -> None:
     base: Path = ("networks", network.name)
-    allow_public = bool(_raw(report, base).get("allowPublicRange", False))
     if network.ipv4 is None and network.ipv6 is None:
         report.error("NC403", base, "a network needs `ipv4` or `ipv6`")
     for key, pool in (("ipv4", network.ipv4), ("ipv6", network.ipv6)):
@@ -156,6 +203,8 @@ def _check_pools(network: Network, report: Report) -> None:
                 f"{pool} is publicly routed space: its owners would become unreachable from every member"
             )
             report.error("NC404", path, message, hint)
+        if pool.version == 6 and pool.overlaps(derive.underlay_prefix()):
+            report.error("NC417", path, f"{pool} overlaps {derive.underlay_prefix()}, which segments use")
         if _inside(pool, SHARED_SPACE):
             report.warning("NC405", path, f"{pool} is in 100.64.0.0/10, which carriers and other meshes use")
         if pool.version == 4 and pool.prefixlen > 30:
@@ -164,19 +213,12 @@ def _check_pools(network: Network, report: Report) -> None:
             report.error("NC407", path, f"{pool} is too small: addresses come from the key and need a /64")
 
 
-def _raw(report: Report, path: Path) -> dict[str, object]:
-    node: object = report.source.tree
-    for part in path:
-        node = node[part]  # type: ignore[index]
-    return node if isinstance(node, dict) else {}
-
-
 def _check_fixed(document: Document, network: Network, report: Report) -> None:
     taken: dict[object, str] = {}
     for name, addresses in network.addresses.items():
         path: Path = ("networks", network.name, "addresses", name)
         if name not in document.members:
-            report.error("NC201", path, f"there is no member '{name}'", _near(name, document.members))
+            report.error("NC201", path, f"there is no member '{clean(name)}'", _near(name, document.members))
         elif name not in network.member_names:
             report.error("NC204", path, f"'{name}' is not a member of this network; see its `members`")
         versions = [address.version for address in addresses]
@@ -221,12 +263,67 @@ def _check_shape(document: Document, network: Network, report: Report) -> None:
             if document.members[name].identity is None and document.mediators:
                 message = f"'{name}' has no identity (a stock WireGuard app): it hears no broadcast"
                 report.warning("NC509", (*base, "members"), message)
-    if not document.mediators:
-        for name in network.member_names:
-            fixed = network.addresses.get(name, ())
-            if network.ipv4 is not None and not any(address.version == 4 for address in fixed):
-                message = f"'{name}' has no fixed IPv4 address, and without mediators nobody leases one"
-                report.error("NC413", base, message, f"add it under networks.{network.name}.addresses")
+    elif (
+        network.hub is None
+        and network.masquerade
+        and not any(document.members[name].routes for name in network.member_names)
+    ):
+        report.warning(
+            "NC514", (*base, "masquerade"), "no member of this network has `routes` to masquerade to"
+        )
+
+
+def _check_mtu(document: Document, network: Network, report: Report) -> None:
+    """A segment carries IPv6 (RFC 8200 §5) or, without an IPv6 pool, is itself carried by IPv6."""
+    if network.mode is not Mode.LAN:
+        return
+    least = IPV6_MIN_MTU + (SEGMENT_OVERHEAD if network.ipv6 is not None else 0)
+    why = f"a segment needs {least}: raise it, or use `mode: routed`"
+    for name in network.member_names:
+        mtu = document.members[name].mtu
+        if mtu is not None and mtu < least:
+            report.error("NC515", ("members", name, "mtu"), f"{mtu} is too small for '{network.name}'; {why}")
+    if network.mtu is not None and network.ipv6 is not None and network.mtu < IPV6_MIN_MTU:
+        message = f"{network.mtu} is too small for IPv6, which needs {IPV6_MIN_MTU}"
+        report.error("NC515", ("networks", network.name, "mtu"), message, "raise it, or say `ipv6: none`")
+
+
+def _check_unmediated(document: Document, network: Network, report: Report) -> None:
+    base: Path = ("networks", network.name)
+    for name in network.member_names:
+        fixed = network.addresses.get(name, ())
+        if network.ipv4 is not None and not any(address.version == 4 for address in fixed):
+            message = f"'{name}' has no fixed IPv4 address, and without mediators nobody leases one"
+            report.error("NC413", base, message, f"add it under networks.{network.name}.addresses")
+    hidden = [name for name in network.member_names if not document.members[name].endpoints]
+    if network.hub is not None:
+        hidden = [network.hub] if network.hub in hidden else []
+    elif len(hidden) == 1:
+        hidden = []
+    if hidden:
+        shown = ", ".join(hidden[:SHOWN_NAMES]) + (" …" if len(hidden) > SHOWN_NAMES else "")
+        message = f"no mediators and no `endpoints`: nobody can find {shown}"
+        report.warning("NC510", (*base, "members"), message, "give them `endpoints`, or add a mediator")
+
+
+def _check_ids(document: Document, tree: Mapping[str, Any], report: Report) -> None:
+    """Everything derived comes from the id, and a host has each VNI and each link name once."""
+    for what in ("id", "link name", "VNI"):
+        owners: dict[object, str] = {}
+        for network in document.networks.values():
+            derived = {
+                "id": network.id,
+                "link name": derive.segment_name(network.id),
+                "VNI": derive.vni(network.id),
+            }
+            other = owners.setdefault(derived[what], network.name)
+            if other != network.name:
+                path: Path = ("networks", network.name)
+                if "id" in tree["networks"][network.name]:
+                    path = (*path, "id")
+                message = f"the {what} of this network is that of '{other}' too"
+                report.error("NC516", path, message, "give it another `id`")
+                return
 
 
 def _check_overlaps(document: Document, report: Report) -> None:

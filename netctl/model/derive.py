@@ -46,10 +46,15 @@ def member_ipv6(prefix: IPv6Network, key: WireGuardKey) -> IPv6Address:
     return IPv6Address(int(prefix.network_address) + host)
 
 
+def underlay_prefix() -> IPv6Network:
+    """The /64 of all underlay addresses, the same everywhere: they are seen inside tunnels only."""
+    bits = bytes([ULA_BITS]) + _digest("netctl underlay prefix")[:7]
+    return IPv6Network((int.from_bytes(bits + bytes(8), "big"), 64))
+
+
 def underlay(key: WireGuardKey) -> IPv6Address:
     """The address that segments use under this member's tunnels: a ULA outside every network's /64."""
-    prefix = bytes([ULA_BITS]) + _digest("netctl underlay prefix")[:7]
-    return IPv6Address(prefix + _digest("netctl underlay", key.raw)[:8])
+    return underlay_prefix()[int.from_bytes(_digest("netctl underlay", key.raw)[:8], "big")]
 
 
 def vni(network: str) -> int:
