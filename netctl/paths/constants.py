@@ -47,6 +47,9 @@ REASSERT_AFTER = (1.5, 4.0)
 """Round trips after a switch at which the endpoint is set again: WireGuard roams back on a late packet."""
 REASSERT_MIN = 0.03
 
+FIRST_STEER_REST = 0.3
+"""The side that does not choose sets a peer's first endpoint this much later: a handshake fits in."""
+
 RELAY_REFRESH = 20.0
 """Keeps NAT and binding open (DESIGN §7.7)."""
 RELAY_KEEP = 60.0

@@ -329,7 +329,7 @@ class Pair:
         rtt = max(route.rtt_s or 0.0, c.REASSERT_MIN)
         self._reassert = [now + rtt * times for times in c.REASSERT_AFTER]
         # The first ping after the choice carries USING: it is what the other side waits for.
-        effects: list[Effect] = [self._steer(route.address), self._ping(route, now)]
+        effects: list[Effect] = [*self._steer_gently(route.address, now), self._ping(route, now)]
         self._plan_ping(now)
         return effects + self._report(now)
 
@@ -356,9 +356,21 @@ class Pair:
         effects: list[Effect] = []
         address = self.relay.address
         if self.selected is None and self.relay.usable and address is not None and self._endpoint != address:
-            effects.append(self._steer(address))
             self._reassert = [now + c.REASSERT_MIN * 10]
+            effects += self._steer_gently(address, now)
         return effects + self._report(now)
+
+    def _steer_gently(self, endpoint: SocketAddress, now: float) -> list[Effect]:
+        """The first endpoint of a peer starts WireGuard's handshake: the chooser's goes first.
+
+        Two initiations that cross on the way void each other, and WireGuard waits five seconds to try again.
+        """
+        if self._endpoint is not None or self.chooser:
+            return [self._steer(endpoint)]
+        self._endpoint = endpoint
+        first = now + c.FIRST_STEER_REST
+        self._reassert = [first, *(at for at in self._reassert if at > first)]
+        return []
 
     def _steer(self, endpoint: SocketAddress) -> SetEndpoint:
         self._endpoint = endpoint

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
 
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
@@ -23,6 +22,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.paths.effects import Effect, PathChanged, SendControl, SendDatagram, SetEndpoint
 from netctl.paths.manager import PathManager
 from netctl.wire import stun
+from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
 from netctl.wire.datagram import DatagramKind, classify
 
 WAN_DELAY = 0.010
@@ -125,13 +125,17 @@ class World:
     def start(self) -> None:
         """Everyone logs in, and observes its engine every second from then on."""
         for host in self.hosts:
-            self.perform(host, host.manager.set_local([Candidate("host", str(host.address))], self.now))
-            self.perform(host, host.manager.set_stun(STUN, self.now))
-            others = [other.key for other in self.hosts if other is not host]
-            self.perform(host, host.manager.set_peers(others, self.now))
-            host.control = True
-            self.perform(host, host.manager.control_up(self.now))
-            self.at(self.now + 1, lambda host=host: self._observe(host))
+            self.start_one(host)
+
+    def start_one(self, host: Host) -> None:
+        """One host logs in; nobody is told."""
+        self.perform(host, host.manager.set_local([Candidate("host", str(host.address))], self.now))
+        self.perform(host, host.manager.set_stun(STUN, self.now))
+        others = [other.key for other in self.hosts if other is not host]
+        self.perform(host, host.manager.set_peers(others, self.now))
+        host.control = True
+        self.perform(host, host.manager.control_up(self.now))
+        self.at(self.now + 1, lambda: self._observe(host))
 
     def _observe(self, host: Host) -> None:
         for other in self.hosts:

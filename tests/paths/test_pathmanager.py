@@ -58,6 +58,26 @@ def test_relay_first_then_direct_through_two_port_restricted_nats() -> None:
     assert any("no answer" in line for line in status.tried)
 
 
+def test_the_first_endpoints_are_not_set_at_one_moment() -> None:
+    """Two WireGuard initiations that cross void each other, and it waits five seconds to try again."""
+    world = two_behind_nats()
+    world.start()
+    world.run(3)
+    first = sorted(host.steered[0][0] for host in world.hosts)
+    assert first[1] - first[0] > 0.2
+    assert first[0] - 100.0 < 0.2
+
+
+def test_an_offer_that_nobody_saw_is_made_again() -> None:
+    world = two_behind_nats()
+    a, b = world.hosts
+    world.start_one(a)
+    world.run(2)
+    world.start_one(b)
+    world.run(3)
+    assert kinds(world) == ["direct", "direct"]
+
+
 def test_two_behind_one_nat_meet_on_their_lan() -> None:
     world = World()
     nat = world.nat(HOME)
