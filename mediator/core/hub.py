@@ -1,0 +1,387 @@
+"""The mediator's core: events in, effects out. It knows who belongs, who is here, and who may meet whom.
+
+A connection goes through
+
+| state   | event          | next                                         |
+|---------|----------------|----------------------------------------------|
+| GREETED | Login, good    | MEMBER (an older session of it is dropped)   |
+| GREETED | anything else  | dropped                                      |
+| MEMBER  | other messages | MEMBER                                       |
+
+Leases and relay ports become visible only after the shell has stored them (`stored`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from mediator.core.leases import Exhausted, GrantLease, missing_leases
+from mediator.core.relay_grants import GRANT_TTL_S, grant
+from mediator.core.visibility import visible_members
+from netctl.model.addresses import Address, SocketAddress
+from netctl.model.derive import member_ipv6
+from netctl.model.document import Document, Mediator, Member, MemberState
+from netctl.model.errors import RemoteError
+from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.model.view import Lease, View, ViewMember
+from netctl.session.login import Signer, check_login
+from netctl.session.views import sign_view
+from netctl.wire import control as w
+
+KEEPALIVE_S = 20.0
+"""Below the 60 s after which the hastiest middlebox forgets a TCP flow."""
+SILENCE_S = 2.5 * KEEPALIVE_S
+"""A member silent this long is gone: one lost ping is forgiven."""
+LOGIN_TIMEOUT_S = 10.0
+"""A login is two small messages; only an attacker needs longer."""
+PUNCH_AFTER_MS = 50
+"""Covers the difference between two members' ways to the mediator."""
+MAX_OFFERS_PER_S = 50.0
+MAX_OFFERS_BURST = 2000.0
+"""Introductions a member may ask for: all pairs of the largest segment at join, and a steady trickle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message on a connection."""
+
+    connection: int
+    message: w.Message
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Send the error and close the connection."""
+
+    connection: int
+    error: w.Error
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """The connection is a member's now: raise its frame limit."""
+
+    connection: int
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Commit these, then call `stored` with what was committed."""
+
+    leases: tuple[GrantLease, ...]
+    ports: tuple[tuple[WireGuardKey, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """A line for the operator's log."""
+
+    text: str
+
+
+Effect = Send | Drop | LoggedIn | Store | Say
+
+
+@dataclass(slots=True)
+class _Connection:
+    source: SocketAddress
+    nonce: bytes
+    since: float
+    heard: float
+    member: WireGuardKey | None = None
+    offers: float = MAX_OFFERS_BURST
+    refilled: float = 0.0
+
+
+@dataclass(slots=True)
+class _Membership:
+    """What a document means for the hub, computed once for each."""
+
+    document: Document = field(default_factory=lambda: Document({}, {}))
+    by_key: dict[WireGuardKey, Member] = field(default_factory=dict)
+    visible: dict[str, frozenset[str]] = field(default_factory=dict)
+
+
+class Hub:
+    """All of a mediator's state that is not on disk."""
+
+    def __init__(
+        self, identity: IdentityKey, sign: Signer, relay_secret: bytes, *, generation: int = 0
+    ) -> None:
+        """`generation` must be above that of any earlier run (the shell uses the clock)."""
+        self.identity = identity
+        self._sign = sign
+        self._secret = relay_secret
+        self._generation = generation
+        self._epoch = generation
+        self._membership = _Membership()
+        self._mediator: Mediator | None = None
+        self._connections: dict[int, _Connection] = {}
+        self._online: dict[WireGuardKey, int] = {}
+        self._leases: dict[tuple[str, WireGuardKey], IPv4Address] = {}
+        self._ports: dict[WireGuardKey, int] = {}
+        self._rounds: dict[tuple[WireGuardKey, WireGuardKey], int] = {}
+        self.unix_now = 0
+        """Seconds since 1970, set by the shell before each event: grants are checked by another process."""
+        self.exhausted: tuple[Exhausted, ...] = ()
+
+    @property
+    def online(self) -> int:
+        """Logged-in members."""
+        return len(self._online)
+
+    # -- membership -----------------------------------------------------------------------------------------
+
+    def restore(
+        self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address], ports: Mapping[WireGuardKey, int]
+    ) -> None:
+        """What the store holds, before the first `load`."""
+        self._leases = dict(leases)
+        self._ports = dict(ports)
+
+    def load(self, document: Document, mediator: Mediator) -> list[Effect]:
+        """A new document, valid; `mediator` is the entry of it that is this server."""
+        by_key = _by_key(document)
+        self._membership = _Membership(document, by_key, visible_members(document))
+        self._mediator = mediator
+        effects: list[Effect] = []
+        for number, connection in list(self._connections.items()):
+            if connection.member is not None and connection.member not in by_key:
+                effects += self._drop(number, "login.removed", "the document no longer has this member")
+        found = list(missing_leases(document, self._leases))
+        self.exhausted = tuple(item for item in found if isinstance(item, Exhausted))
+        effects += [Say(item.message) for item in self.exhausted]
+        leases = tuple(item for item in found if isinstance(item, GrantLease))
+        ports = tuple(self._missing_ports(by_key))
+        self._generation += 1
+        if leases or ports:
+            return [*effects, Store(leases, ports)]
+        return effects + self._send_views()
+
+    def stored(self, leases: Iterable[GrantLease], ports: Iterable[tuple[WireGuardKey, int]]) -> list[Effect]:
+        """These are committed: show them."""
+        for lease in leases:
+            self._leases[lease.network, lease.key] = lease.address
+        self._ports.update(ports)
+        self._generation += 1
+        return self._send_views()
+
+    def _missing_ports(self, keys: Iterable[WireGuardKey]) -> Iterable[tuple[WireGuardKey, int]]:
+        assert self._mediator is not None
+        first, last = self._mediator.relay_ports
+        taken = set(self._ports.values())
+        free = (port for port in range(first, last + 1) if port not in taken)
+        for key in keys:
+            held = self._ports.get(key)
+            if held is None or not first <= held <= last:
+                port = next(free, None)
+                if port is None:
+                    return
+                yield key, port
+
+    # -- connections ----------------------------------------------------------------------------------------
+
+    def connected(self, connection: int, source: SocketAddress, nonce: bytes, now: float) -> list[Effect]:
+        """A TLS connection is up. `nonce`: 32 fresh random bytes."""
+        self._connections[connection] = _Connection(source, nonce, now, now, refilled=now)
+        return [Send(connection, w.Hello(w.PROTOCOL_VERSION, nonce.hex()))]
+
+    def disconnected(self, connection: int) -> list[Effect]:
+        """A connection is gone: whoever sees the member should check it."""
+        gone = self._connections.pop(connection, None)
+        if gone is None or gone.member is None or self._online.get(gone.member) != connection:
+            return []
+        del self._online[gone.member]
+        return self._presence(gone.member, online=False)
+
+    def received(self, connection: int, payload: bytes, now: float) -> list[Effect]:
+        """A whole frame came."""
+        state = self._connections.get(connection)
+        if state is None:
+            return []
+        state.heard = now
+        try:
+            message = w.decode(payload)
+            if state.member is not None:
+                return self._from_member(connection, state, state.member, message, now)
+            if isinstance(message, w.Login):
+                return self._login(connection, state, message)
+            raise RemoteError("log in first", "login.first")
+        except RemoteError as error:
+            return self._drop(connection, error.code, str(error))
+
+    def next_timer(self) -> float | None:
+        """When somebody's time is up."""
+        return min((self._deadline(state) for state in self._connections.values()), default=None)
+
+    def handle_timer(self, now: float) -> list[Effect]:
+        """Drop who never logged in and who has gone silent."""
+        effects: list[Effect] = []
+        for number, state in list(self._connections.items()):
+            if now >= self._deadline(state):
+                code = "login.timeout" if state.member is None else "silent"
+                effects += self._drop(number, code, "nothing was heard in time")
+        return effects
+
+    @staticmethod
+    def _deadline(state: _Connection) -> float:
+        return state.since + LOGIN_TIMEOUT_S if state.member is None else state.heard + SILENCE_S
+
+    def _drop(self, connection: int, code: str, message: str) -> list[Effect]:
+        error = w.Error(code[:64], message[:512])
+        return [Drop(connection, error), *self.disconnected(connection)]
+
+    def _login(self, connection: int, state: _Connection, login: w.Login) -> list[Effect]:
+        key = WireGuardKey.parse(login.wireguard)
+        member = self._membership.by_key.get(key)
+        if member is None:
+            raise RemoteError(
+                "no member of the mediator's document has this WireGuard key", "login.unknown-key"
+            )
+        if member.identity is None:
+            raise RemoteError(
+                f"the document gives '{member.name}' no identity to log in with", "login.no-identity"
+            )
+        assert self._mediator is not None
+        check_login(login, state.nonce, self._mediator.identity, member.identity)
+        effects: list[Effect] = []
+        older = self._online.pop(key, None)
+        if older is not None:
+            effects += self._drop(older, "session.replaced", "this member has logged in again elsewhere")
+        state.member = key
+        self._online[key] = connection
+        self._epoch += 1
+        stun = [f"0.0.0.0:{port}" for port in self._mediator.stun]
+        welcome = w.Welcome(self._generation, self._epoch, str(state.source), stun, KEEPALIVE_S)
+        effects += [LoggedIn(connection, member.name), Send(connection, welcome)]
+        effects += self._view_for(connection, key)
+        return effects + self._presence(key, online=True)
+
+    def _from_member(
+        self, connection: int, state: _Connection, key: WireGuardKey, message: w.Message, now: float
+    ) -> list[Effect]:
+        match message:
+            case w.Ping(id_):
+                return [Send(connection, w.Pong(id_))]
+            case w.Pong():
+                return []
+            case w.Refresh():
+                return self._view_for(connection, key)
+            case w.Candidates():
+                return self._introduce(state, key, message, now)
+            case w.RelayRequest(peer):
+                return self._relay(connection, key, peer)
+            case _:
+                raise RemoteError(f"unexpected {type(message).__name__} from a member", "protocol.order")
+
+    # -- what members get -----------------------------------------------------------------------------------
+
+    def _peer(self, key: WireGuardKey, text: str) -> WireGuardKey | None:
+        """The peer that a member names, if it may see it. Else None, silently: no answer tells who exists."""
+        try:
+            peer = WireGuardKey.parse(text)
+        except ValueError as error:
+            raise RemoteError("not a key", "message.bad") from error
+        me, other = self._membership.by_key.get(key), self._membership.by_key.get(peer)
+        if me is None or other is None or me is other:
+            return None
+        return peer if other.name in self._membership.visible.get(me.name, frozenset()) else None
+
+    def _introduce(
+        self, state: _Connection, key: WireGuardKey, message: w.Candidates, now: float
+    ) -> list[Effect]:
+        peer = self._peer(key, message.peer)
+        state.offers = min(MAX_OFFERS_BURST, state.offers + (now - state.refilled) * MAX_OFFERS_PER_S)
+        state.refilled = now
+        if peer is None or state.offers < 1:
+            return []
+        state.offers -= 1
+        other = self._online.get(peer)
+        if other is None:
+            return []
+        self._rounds[key, peer] = message.round
+        introduction = w.Introduction(str(key), message.round, message.candidates)
+        effects: list[Effect] = [Send(other, introduction)]
+        if self._rounds.get((peer, key)) == message.round:
+            mine = self._online[key]
+            effects += [
+                Send(other, w.Punch(str(key), PUNCH_AFTER_MS)),
+                Send(mine, w.Punch(str(peer), PUNCH_AFTER_MS)),
+            ]
+            self._rounds.pop((peer, key), None)
+            self._rounds.pop((key, peer), None)
+        return effects
+
+    def _relay(self, connection: int, key: WireGuardKey, text: str) -> list[Effect]:
+        peer = self._peer(key, text)
+        if peer is None or key not in self._ports or peer not in self._ports:
+            return []
+        granted = grant(self._secret, self._ports[key], self._ports[peer], self.unix_now + GRANT_TTL_S)
+        address = f"0.0.0.0:{self._ports[peer]}"
+        message = w.RelayGrant(str(peer), address, granted.allocation, granted.key, granted.expires_s)
+        return [Send(connection, message)]
+
+    def _presence(self, key: WireGuardKey, *, online: bool) -> list[Effect]:
+        member = self._membership.by_key.get(key)
+        names = self._membership.visible.get(member.name, frozenset()) if member is not None else frozenset()
+        message = w.Presence(str(key), online)
+        effects: list[Effect] = []
+        for name in sorted(names):
+            peer = self._membership.document.members[name].wireguard
+            connection = self._online.get(peer) if peer is not None and peer != key else None
+            if connection is not None:
+                effects.append(Send(connection, message))
+        if not online:
+            for pair in [pair for pair in self._rounds if key in pair]:
+                del self._rounds[pair]
+        return effects
+
+    def view(self, key: WireGuardKey) -> View:
+        """All that the member with this key may see."""
+        me = self._membership.by_key[key]
+        document = self._membership.document
+        members: dict[WireGuardKey, ViewMember] = {}
+        leases: dict[tuple[str, WireGuardKey], Lease] = {}
+        seen = self._membership.visible.get(me.name, frozenset({me.name}))
+        for name in document.members:
+            peer = document.members[name].wireguard
+            if name in seen and peer is not None:
+                members[peer] = ViewMember(name, peer, peer in self._online)
+        for network in document.networks_of(me.name):
+            for name in network.member_names:
+                peer = document.members[name].wireguard
+                if peer in members and peer is not None:
+                    addresses = self._addresses(network.name, name, peer)
+                    leases[network.name, peer] = Lease(network.name, peer, addresses)
+        return View(self._generation, members, leases)
+
+    def _addresses(self, network_name: str, name: str, key: WireGuardKey) -> tuple[Address, ...]:
+        network = self._membership.document.networks[network_name]
+        found: dict[int, Address] = {address.version: address for address in network.addresses.get(name, ())}
+        leased = self._leases.get((network.id, key))
+        if leased is not None and network.ipv4 is not None and leased in network.ipv4:
+            found.setdefault(4, leased)
+        if network.ipv6 is not None:
+            found.setdefault(6, member_ipv6(network.ipv6, key))
+        return tuple(found[version] for version in sorted(found))
+
+    def _view_for(self, connection: int, key: WireGuardKey) -> list[Effect]:
+        chunks = sign_view(self.view(key), key, self.identity, self._sign)
+        return [Send(connection, chunk) for chunk in chunks]
+
+    def _send_views(self) -> list[Effect]:
+        effects: list[Effect] = []
+        for key, connection in self._online.items():
+            effects += self._view_for(connection, key)
+        return effects
+
+
+def _by_key(document: Document) -> dict[WireGuardKey, Member]:
+    return {
+        member.wireguard: member
+        for member in document.members.values()
+        if member.wireguard is not None and member.state is MemberState.PRESENT
+    }

@@ -1,0 +1,118 @@
+"""The mediator's secrets on disk, and its certificate."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import secrets
+import ssl
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
+
+from netctl.model.errors import LocalError
+from netctl.model.keys import IdentityKey
+
+ALPN = "netctl/1"
+IDENTITY_FILE = "identity.key"
+RELAY_SECRET_FILE = "relay.secret"  # noqa: S105
+SECRET_LEN = 32
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a file that only its owner can read, from its first byte on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The mediator's Ed25519 key."""
+
+    private: Ed25519PrivateKey
+
+    @property
+    def public(self) -> IdentityKey:
+        """What the document pins."""
+        return IdentityKey(self.private.public_key().public_bytes_raw())
+
+    @classmethod
+    def load(cls, state: Path) -> Identity:
+        """From the state directory. Raises LocalError."""
+        path = state / IDENTITY_FILE
+        try:
+            key = serialization.load_pem_private_key(path.read_bytes(), None)
+        except FileNotFoundError:
+            raise LocalError(
+                f"there is no identity in {state}; make one with `netctl-mediator init`"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise LocalError(f"{path} cannot be read: {error}") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise LocalError(f"{path} is no Ed25519 key")
+        return cls(key)
+
+    @classmethod
+    def create(cls, state: Path) -> Identity:
+        """Make one in the state directory. Raises LocalError when there is one."""
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        try:
+            write_secret(state / IDENTITY_FILE, pem)
+        except FileExistsError:
+            raise LocalError(f"{state} has an identity already; its members pin it, so it is kept") from None
+        except OSError as error:
+            raise LocalError(f"cannot write to {state}: {error.strerror}") from error
+        return cls(key)
+
+    def server_context(self) -> ssl.SSLContext:
+        """TLS 1.3 with a self-signed certificate of this identity. Its dates mean nothing and are ignored."""
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "netctl mediator")])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(self.private.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(datetime.datetime(2000, 1, 1))
+            .not_valid_after(datetime.datetime(9999, 12, 31))
+            .sign(self.private, None)
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.num_tickets = 0  # no resumption: nothing to replay
+        context.set_alpn_protocols([ALPN])
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "certificate.pem"
+            pem = self.private.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            write_secret(path, pem + certificate.public_bytes(serialization.Encoding.PEM))
+            context.load_cert_chain(path)
+        return context
+
+
+def relay_secret(state: Path) -> bytes:
+    """The secret that mediator and relay share; made when it is not there. Raises LocalError."""
+    path = state / RELAY_SECRET_FILE
+    try:
+        write_secret(path, secrets.token_bytes(SECRET_LEN))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise LocalError(f"cannot write to {state}: {error.strerror}") from error
+    secret = path.read_bytes()
+    if len(secret) != SECRET_LEN:
+        raise LocalError(f"{path} is damaged; remove it and start mediator and relay again")
+    return secret

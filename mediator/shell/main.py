@@ -1,0 +1,202 @@
+"""`netctl-mediator`: init, serve, relay, check."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from netctl import __version__
+from netctl.model.errors import LocalError, NetctlError
+
+if TYPE_CHECKING:
+    from mediator.shell.server import Server
+    from netctl.model.document import Document, Mediator
+
+DEFAULT_STATE = "/var/lib/netctl-mediator"
+DEFAULT_DOCUMENT = "/etc/netctl/networks.yaml"
+ANY = "::"
+"""Both families, where the host has IPv6."""
+RESTART_S = 1.0
+"""A relay that dies is started again after this, and not faster."""
+
+
+def _common(parser: argparse.ArgumentParser, *, document: bool = True, listen: bool = False) -> None:
+    state = Path(os.environ.get("NETCTL_MEDIATOR_STATE", DEFAULT_STATE))
+    parser.add_argument("--state", metavar="DIR", type=Path, default=state, help=f"default {DEFAULT_STATE}")
+    if document:
+        path = Path(os.environ.get("NETCTL_CONFIG", DEFAULT_DOCUMENT))
+        text = f"networks.yaml (default {DEFAULT_DOCUMENT})"
+        parser.add_argument("--document", metavar="FILE", type=Path, default=path, help=text)
+    if listen:
+        parser.add_argument("--listen", metavar="ADDRESS", default=ANY, help="default: all, IPv4 and IPv6")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="netctl-mediator",
+        description="Introduces members to each other. Can read none of their traffic.",
+    )
+    parser.add_argument("--version", action="version", version=f"netctl-mediator {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    init = commands.add_parser("init", help="make this server's identity and print what networks.yaml needs")
+    _common(init, document=False)
+    init.add_argument(
+        "--host", default="mediator.example.net", help="the name or address members reach it at"
+    )
+    init.add_argument("--port", type=int, default=8443, help="the TCP port (default 8443)")
+    serve = commands.add_parser("serve", help="run the server and its relay")
+    _common(serve, listen=True)
+    serve.add_argument("--no-relay", action="store_true", help="the relay is run elsewhere")
+    relay = commands.add_parser("relay", help="run the relay alone (serve starts one by itself)")
+    _common(relay, listen=True)
+    check = commands.add_parser(
+        "check", help="look whether the store, the identity and the document are sound"
+    )
+    _common(check)
+    return parser
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from mediator.shell.keys import Identity, relay_secret
+
+    identity = Identity.create(arguments.state)
+    relay_secret(arguments.state)
+    print("mediators:")
+    print(f"  - url: netctl://{arguments.host}:{arguments.port}")
+    print(f'    identity: ["{identity.public}"]')
+    print("Put these lines into networks.yaml. Open in this server's firewall:", file=sys.stderr)
+    print(f"  TCP {arguments.port}, UDP 3478-3479 (STUN), UDP 40000-40999 (relay)", file=sys.stderr)
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from mediator.shell.keys import relay_secret
+    from mediator.shell.server import Server
+
+    secret = relay_secret(arguments.state)
+    server = Server(
+        document=arguments.document, state=arguments.state, listen=arguments.listen, secret=secret
+    )
+    mediator = server.load()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(server, mediator, arguments))
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed: four times less memory a connection."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _run(server: Server, mediator: Mediator, arguments: argparse.Namespace) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    await server.start(mediator)
+    relay = None if arguments.no_relay else asyncio.create_task(_keep_relay(arguments))
+    try:
+        await server.run()
+    except asyncio.CancelledError:
+        pass
+    finally:
+        if relay is not None:
+            relay.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await relay
+
+
+async def _keep_relay(arguments: argparse.Namespace) -> None:
+    """Run the relay as a process of its own; start it again when it dies."""
+    command = [sys.executable, "-m", "mediator.shell.main", "relay"]
+    command += ["--document", str(arguments.document), "--state", str(arguments.state)]
+    command += ["--listen", arguments.listen]
+    while True:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        try:
+            while process.poll() is None:
+                await asyncio.sleep(RESTART_S)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        print("the relay ended; starting it again", file=sys.stderr, flush=True)
+        await asyncio.sleep(RESTART_S)
+
+
+def _load_mediator(arguments: argparse.Namespace) -> tuple[Document, Mediator]:
+    from mediator.shell.keys import Identity
+    from mediator.shell.server import find_mediator
+    from netctl.config import load_document
+
+    try:
+        text = arguments.document.read_text()
+    except OSError as error:
+        raise LocalError(f"cannot read {arguments.document}: {error.strerror}") from error
+    document = load_document(text, str(arguments.document)).document
+    return document, find_mediator(document, Identity.load(arguments.state).public)
+
+
+def _relay(arguments: argparse.Namespace) -> int:
+    from mediator.shell.keys import relay_secret
+    from mediator.shell.relay import run_relay
+
+    _, mediator = _load_mediator(arguments)
+    run_relay(arguments.listen, mediator.relay_ports, relay_secret(arguments.state), secrets.token_bytes(32))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from mediator.shell.store import Store
+
+    document, mediator = _load_mediator(arguments)
+    store = Store(arguments.state / "mediator.db")
+    problems = store.check()
+    leases = store.leases()
+    store.close()
+    for problem in problems:
+        print(f"store: {problem}", file=sys.stderr)
+    if problems:
+        return 1
+    print(f"sound: {len(document.members)} members, {len(leases)} leases, at {mediator.host}:{mediator.port}")
+    return 0
+
+
+COMMANDS = {"init": _init, "serve": _serve, "relay": _relay, "check": _check}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. Errors are one clear line and exit code 1."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return COMMANDS[arguments.command](arguments)
+    except NetctlError as error:
+        print(f"netctl-mediator: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if os.environ.get("NETCTL_DEBUG"):
+            traceback.print_exc()
+        print(f"netctl-mediator: internal error: {error} (NETCTL_DEBUG=1 shows where)", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

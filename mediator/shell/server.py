@@ -1,0 +1,307 @@
+"""The mediator on real sockets: TLS control connections, STUN, the watched document, the store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import secrets
+import socket
+import ssl
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from mediator.core import hub as h
+from mediator.shell.keys import Identity
+from mediator.shell.store import Store
+from netctl.config import load_document
+from netctl.model.addresses import SocketAddress
+from netctl.model.document import Document, Mediator
+from netctl.model.errors import ConfigError, LocalError, NetctlError, RemoteError
+from netctl.model.keys import IdentityKey
+from netctl.wire import stun
+from netctl.wire.control import Error, encode
+from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
+
+TLS_TIMEOUT_S = 5.0
+"""A TLS handshake takes two round trips; the worst real link needs a second."""
+MAX_CONNECTIONS = 60_000
+"""Under the files that a service may have open by default with systemd's LimitNOFILE."""
+MAX_STRANGERS = 1000
+MAX_STRANGERS_PER_PREFIX = 64
+"""Connections before login, in all and from one /24 or /56: a house full of members behind one NAT, at once."""
+MAX_SEND_BUFFER = 4 * 1024 * 1024
+"""A member that reads this slowly is dropped; it comes back and gets the whole view."""
+ANY = "::"
+"""Listen on everything. asyncio wants None for that: it makes `::` IPv6 alone."""
+WATCH_S = 0.5
+"""How often the document's file is looked at: a change reaches members within a second."""
+TICK_S = 1.0
+
+
+def say(text: str) -> None:
+    """One line for the operator."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def prefix_of(address: SocketAddress) -> str:
+    """The network that counts as one stranger: /24 or /56."""
+    length = 56 if address.is_ipv6 else 24
+    return str(ipaddress.ip_network((address.host, length), strict=False))
+
+
+def find_mediator(document: Document, identity: IdentityKey) -> Mediator:
+    """The entry of the document that is this server. Raises LocalError."""
+    for mediator in document.mediators:
+        if identity in mediator.identity:
+            return mediator
+    raise LocalError(f'no mediator of the document has this server\'s identity; add identity: ["{identity}"]')
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._decoder = FrameDecoder()
+        self._transport: asyncio.Transport | None = None
+        self.number = 0
+        self.prefix = ""
+        self.stranger = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._server.accept(self, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for payload in self._decoder.feed(data):
+                self._server.frame(self, payload)
+        except RemoteError as error:
+            self.end(Error(error.code, str(error)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.lost(self)
+
+    def send(self, payload: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(encode_frame(payload))
+        if transport.get_write_buffer_size() > MAX_SEND_BUFFER:
+            transport.abort()
+
+    def end(self, error: Error) -> None:
+        self.send(encode(error))
+        if self._transport is not None:
+            self._transport.close()
+
+    def known(self) -> None:
+        self._decoder.limit = LIMIT_AFTER_LOGIN
+
+
+class _Stun(asyncio.DatagramProtocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        with contextlib.suppress(ValueError):
+            source = SocketAddress.of(addr[0].partition("%")[0], addr[1])
+            answer = stun.respond(data, source)
+            if answer is not None:
+                self._transport.sendto(answer, addr)
+
+
+class Server:
+    """Everything of `netctl-mediator serve` but the relay, which is a process of its own."""
+
+    def __init__(self, *, document: Path, state: Path, listen: str, secret: bytes) -> None:
+        self._path = document
+        self._listen = listen
+        self._identity = Identity.load(state)
+        self._store = Store(state / "mediator.db")
+        sign = self._identity.private.sign
+        self._hub = h.Hub(self._identity.public, sign, secret, generation=int(time.time()))
+        self._connections: dict[int, _Connection] = {}
+        self._strangers: Counter[str] = Counter()
+        self._next = 0
+        self._servers: list[asyncio.Server] = []
+        self._datagrams: list[asyncio.DatagramTransport] = []
+        self._stamp: tuple[int, int, int] | None = None
+        self._text = ""
+
+    def load(self) -> Mediator:
+        """Read the document for the first time. Raises NetctlError."""
+        try:
+            self._stamp = self._file_stamp()
+            self._text = self._path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise LocalError(f"cannot read {self._path}: {error}") from error
+        document = load_document(self._text, str(self._path)).document
+        mediator = find_mediator(document, self._identity.public)
+        self._hub.restore(self._store.leases(), self._store.relay_ports())
+        self._now()
+        self.perform(self._hub.load(document, mediator))
+        return mediator
+
+    async def start(self, mediator: Mediator) -> None:
+        """Listen. Raises LocalError for a port that is in use."""
+        loop = asyncio.get_running_loop()
+        context = self._identity.server_context()
+        for port in sorted({mediator.port, *mediator.tls}):
+            try:
+                server = await loop.create_server(
+                    lambda: _Connection(self),
+                    None if self._listen == ANY else self._listen,
+                    port,
+                    ssl=context,
+                    ssl_handshake_timeout=TLS_TIMEOUT_S,
+                    backlog=1024,
+                )
+            except OSError as error:
+                raise _cannot_listen("TCP", port, error) from error
+            self._servers.append(server)
+        for port in mediator.stun:
+            try:
+                transport, _ = await loop.create_datagram_endpoint(
+                    _Stun, sock=_udp_socket(self._listen, port)
+                )
+            except OSError as error:
+                raise _cannot_listen("UDP", port, error) from error
+            self._datagrams.append(transport)
+        say(f"listening on TCP {mediator.port}, STUN {', '.join(map(str, mediator.stun))}")
+
+    async def run(self) -> None:
+        """Tick and watch until cancelled, then close everything."""
+        try:
+            watched = time.monotonic()
+            while True:
+                await asyncio.sleep(min(TICK_S, WATCH_S))
+                self.perform(self._hub.handle_timer(self._now()))
+                if time.monotonic() - watched >= WATCH_S:
+                    watched = time.monotonic()
+                    self._reload()
+        finally:
+            for server in self._servers:
+                server.close()
+            for transport in self._datagrams:
+                transport.close()
+            for connection in list(self._connections.values()):
+                connection.end(Error("mediator.stopping", "the mediator is being stopped"))
+            self._store.close()
+
+    def _now(self) -> float:
+        self._hub.unix_now = int(time.time())
+        return time.monotonic()
+
+    def _file_stamp(self) -> tuple[int, int, int]:
+        status = self._path.stat()
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def _reload(self) -> None:
+        try:
+            stamp = self._file_stamp()
+            if stamp == self._stamp:
+                return
+            self._stamp = stamp
+            text = self._path.read_text()
+            if text == self._text:
+                return
+            self._text = text
+            document = load_document(text, str(self._path)).document
+            mediator = find_mediator(document, self._identity.public)
+            self.perform(self._hub.load(document, mediator))
+            say(f"{self._path}: {len(document.members)} members, {len(document.networks)} networks")
+        except ConfigError as error:
+            say(f"{self._path} is refused and the last good one stays:\n{error}")
+        except (OSError, UnicodeDecodeError, NetctlError) as error:
+            say(f"{self._path} is refused and the last good one stays: {error}")
+
+    # -- connections ----------------------------------------------------------------------------------------
+
+    def accept(self, connection: _Connection, transport: asyncio.Transport) -> None:
+        """A TLS handshake is done."""
+        peer = transport.get_extra_info("peername")
+        tls = transport.get_extra_info("ssl_object")
+        source = SocketAddress.of(peer[0].partition("%")[0], peer[1])
+        prefix = prefix_of(source)
+        wrong = isinstance(tls, ssl.SSLObject) and tls.selected_alpn_protocol() is None
+        strangers = sum(self._strangers.values())
+        full = len(self._connections) >= MAX_CONNECTIONS or strangers >= MAX_STRANGERS
+        if wrong or full or self._strangers[prefix] >= MAX_STRANGERS_PER_PREFIX:
+            transport.abort()
+            return
+        self._next += 1
+        connection.number, connection.prefix, connection.stranger = self._next, prefix, True
+        self._strangers[prefix] += 1
+        self._connections[connection.number] = connection
+        self.perform(self._hub.connected(connection.number, source, secrets.token_bytes(32), self._now()))
+
+    def _no_stranger(self, connection: _Connection) -> None:
+        if connection.stranger:
+            connection.stranger = False
+            self._strangers[connection.prefix] -= 1
+            if not self._strangers[connection.prefix]:
+                del self._strangers[connection.prefix]
+
+    def frame(self, connection: _Connection, payload: bytes) -> None:
+        """A whole frame came."""
+        self.perform(self._hub.received(connection.number, payload, self._now()))
+
+    def lost(self, connection: _Connection) -> None:
+        """A connection is gone."""
+        self._no_stranger(connection)
+        if self._connections.pop(connection.number, None) is not None:
+            self.perform(self._hub.disconnected(connection.number))
+
+    def perform(self, effects: list[h.Effect]) -> None:
+        """Do what the core wants, in order."""
+        pending = list(reversed(effects))
+        while pending:
+            effect = pending.pop()
+            match effect:
+                case h.Send(number, message):
+                    target = self._connections.get(number)
+                    if target is not None:
+                        target.send(encode(message))
+                case h.Drop(number, error):
+                    target = self._connections.pop(number, None)
+                    if target is not None:
+                        self._no_stranger(target)
+                        target.end(error)
+                case h.LoggedIn(number, _):
+                    target = self._connections.get(number)
+                    if target is not None:
+                        self._no_stranger(target)
+                        target.known()
+                case h.Store(leases, ports):
+                    try:
+                        self._store.add(leases, ports)
+                    except LocalError as error:
+                        say(f"no new leases: {error}")
+                        continue
+                    pending.extend(reversed(self._hub.stored(leases, ports)))
+                case h.Say(text):
+                    say(text)
+
+
+def _udp_socket(address: str, port: int) -> socket.socket:
+    """A datagram socket; on `::` it serves IPv4 too."""
+    family = socket.AF_INET6 if ":" in address and socket.has_ipv6 else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6 and address == ANY:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        opened.setblocking(False)
+        opened.bind((address, port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _cannot_listen(kind: str, port: int, error: OSError) -> LocalError:
+    advice = "stop what uses it, or set another port for this mediator in the document"
+    return LocalError(f"cannot listen on {kind} port {port}: {error.strerror or error}; {advice}")
