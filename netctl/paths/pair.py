@@ -130,6 +130,8 @@ class Pair:
         self._retry_at: float | None = None
         self._ping_due: float | None = None
         self._reassert: list[float] = []
+        self._gentle_until = 0.0
+        """When the first endpoint may be set."""
         self._selected_at = 0.0
         self._relay_until: float | None = None
         self._active_until = 0.0
@@ -365,11 +367,12 @@ class Pair:
 
         Two initiations that cross on the way void each other, and WireGuard waits five seconds to try again.
         """
-        if self._endpoint is not None or self.chooser:
+        if self._endpoint is None:
+            self._gentle_until = now if self.chooser else now + c.FIRST_STEER_REST
+        if now >= self._gentle_until:
             return [self._steer(endpoint)]
         self._endpoint = endpoint
-        first = now + c.FIRST_STEER_REST
-        self._reassert = [first, *(at for at in self._reassert if at > first)]
+        self._reassert = [self._gentle_until, *(at for at in self._reassert if at > self._gentle_until)]
         return []
 
     def _steer(self, endpoint: SocketAddress) -> SetEndpoint:
