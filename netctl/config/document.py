@@ -45,7 +45,7 @@ def load_document(text: str, file: str = "networks.yaml") -> Loaded:
     A part that is wrong does not hide what is wrong elsewhere: it is cut out, and the rest is checked.
     """
     source = parse(text, file)
-    report = Report(source, list(source.findings))
+    report = Report(source)
     for path in _secrets(source.tree, ()):
         message = "this looks like a private key; no secret belongs into this file"
         hint = "keys stay on their host: `netctl keys` prints the public halves"
@@ -104,6 +104,7 @@ def _without(tree: dict[str, Tree], path: Path, doomed: Collection[Path]) -> dic
 
 
 def _looks_like_key(value: str) -> bool:
+    value = value.strip()
     if len(value) != 44 or not value.endswith("="):
         return False
     try:

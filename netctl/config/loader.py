@@ -48,7 +48,7 @@ _WORDS: dict[str, Scalar] = {
     "False": False,
     "FALSE": False,
 }
-MAX_INT_DIGITS = 18  # everything that a document counts fits in 64 bits
+MAX_NUMBER_LEN = 18  # everything that a document counts fits in 64 bits; a longer one stays text
 
 
 @dataclass(slots=True)
@@ -70,6 +70,8 @@ class Source:
     marks: MarkTree
     findings: tuple[Finding, ...] = ()
     """What is wrong with the text as YAML, where the rest could still be read (a key that stands twice)."""
+    broken: tuple[Path, ...] = ()
+    """Places whose values are not to be trusted after that."""
 
     def mark(self, path: Path) -> Mark:
         """The place of `path`, or of its nearest parent that is in the text."""
@@ -109,7 +111,7 @@ def format_path(path: Path) -> str:
             word = clean(part)
             word = word if _PLAIN.match(word) else f'"{word}"'
             text += f".{word}" if text else word
-    return text or "(document)"
+    return (text if len(text) <= 2 * SHOWN_LEN else text[: 2 * SHOWN_LEN - 1] + "…") or "(document)"
 
 
 class _Stop(Exception):
@@ -122,6 +124,7 @@ class _Builder:
     def __init__(self, file: str) -> None:
         self.file = file
         self.findings: list[Finding] = []
+        self.broken: list[Path] = []
 
     def fail(self, code: str, path: Path, message: str, mark: Any, hint: str = "") -> None:
         place = Mark(self.file, mark.line + 1, mark.column + 1)
@@ -171,7 +174,7 @@ class _Builder:
                 continue
             value: Tree
             if isinstance(event, yaml.ScalarEvent):
-                value = self._scalar(event, (*path, len(container) if key is None else key))
+                value = self._scalar(event)
             else:
                 value = {} if isinstance(event, yaml.MappingStartEvent) else []
             if isinstance(container, dict):
@@ -199,21 +202,21 @@ class _Builder:
             raise _Stop
         text: str = event.value
         if text == "<<":
+            self.broken.append((*path, text))
             self.fail("NC004", path, "merge keys (<<) are not allowed; write it out", event.start_mark)
         elif text in container:
             self.fail("NC008", (*path, text), "this key stands here twice; keep one", event.start_mark)
         return text
 
-    def _scalar(self, event: yaml.ScalarEvent, path: Path) -> Scalar:
+    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         text: str = event.value
         if event.style:  # quoted or block: always a string
             return text
         if text in _WORDS:
             return _WORDS[text]
+        if len(text) > MAX_NUMBER_LEN:
+            return text
         if _INT.match(text):
-            if len(text) > MAX_INT_DIGITS:
-                self.fail("NC009", path, f"a number of more than {MAX_INT_DIGITS} digits", event.start_mark)
-                return 0
             return int(text)
         if _FLOAT.match(text):
             return float(text)
@@ -254,4 +257,4 @@ def parse(text: str, file: str) -> Source:
         raise ConfigError(tuple(builder.findings)) from None
     except (yaml.YAMLError, UnicodeError) as error:
         raise ConfigError((*builder.findings, _unreadable(error, text, file))) from None
-    return Source(file, text, tree, marks, tuple(builder.findings))
+    return Source(file, text, tree, marks, tuple(builder.findings), tuple(builder.broken))

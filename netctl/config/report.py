@@ -22,15 +22,20 @@ class Report:
     """
 
     source: Source
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Finding] = field(init=False)
     broken: set[Path] = field(default_factory=set)
     """Every path with an error, and all its parents."""
     roots: set[Path] = field(default_factory=set)
     """The paths with an error."""
     blind: set[str] = field(default_factory=set)
     """Codes that only follow from something broken."""
-    _found: list[Path] = field(default_factory=list)
+    _found: list[Path] = field(init=False)
     _said: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.findings = list(self.source.findings)
+        self._found = list(self.source.broken)
+        self.close_stage()
 
     def error(self, code: str, path: Path, message: str, hint: str = "") -> None:
         """Something that makes the document unusable."""

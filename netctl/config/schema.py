@@ -97,7 +97,7 @@ def _kind(value: object) -> str:
         str: "text",
         bool: "true/false",
         int: "a number",
-        float: "a number",
+        float: "a number with a point or exponent",
     }
     return "nothing" if value is None else names.get(type(value), "something else")
 
@@ -112,7 +112,8 @@ _WANTED = {
 
 
 def _title(schema: Any) -> str:
-    return str(schema.get("title", "value")) if isinstance(schema, dict) else "value"
+    title = str(schema.get("title", "value")) if isinstance(schema, dict) else "value"
+    return title[0].lower() + title[1:] if title.split(" ")[0][1:].islower() else title
 
 
 def _example(schema: Any) -> str:
@@ -137,7 +138,8 @@ def _explain(error: Any) -> Iterator[tuple[str, Path, str, str]]:
     elif rule == "type":
         wanted = _WANTED.get(str(error.validator_value), str(error.validator_value))
         hint = "quote it" if error.validator_value == "string" and instance is not None else ""
-        yield "NC013", path, f"must be {wanted}, not {_kind(instance)}{_example(schema)}", hint
+        said = f" ({_shown(instance)})" if isinstance(instance, (str, int, float)) else ""
+        yield "NC013", path, f"must be {wanted}, not {_kind(instance)}{said}{_example(schema)}", hint
     elif rule in ("enum", "const"):
         values = error.validator_value if rule == "enum" else [error.validator_value]
         allowed = [str(value) for value in values]
@@ -147,12 +149,18 @@ def _explain(error: Any) -> Iterator[tuple[str, Path, str, str]]:
             f"{_shown(instance)} is not one of: {', '.join(allowed)}",
             _near(instance, allowed),
         )
-    elif rule == "pattern" and error.parent is not None and "propertyNames" in error.absolute_schema_path:
-        key = str(instance)
-        yield "NC015", (*path, key), f"not a name: {schema.get('description', '')}", _name_hint(key)
+    elif "propertyNames" in error.absolute_schema_path:
+        yield (
+            "NC015",
+            (*path, str(instance)),
+            f"not a name: {schema['description']}",
+            _name_hint(str(instance)),
+        )
     elif rule == "pattern":
-        text = f"{_shown(instance)} is not a {_title(schema)}{_example(schema)}"
+        text = f"{_shown(instance)} is not a valid {_title(schema)}{_example(schema)}"
         yield "NC015", path, text, str(schema.get("description", ""))
+    elif rule in ("minimum", "maximum") and type(instance) is float:
+        return  # said already: not a whole number
     elif rule in ("minimum", "maximum"):
         low, high = schema.get("minimum", "any"), schema.get("maximum", "any")
         yield "NC016", path, f"{_shown(instance)} is not in {low} to {high}", ""
@@ -179,6 +187,6 @@ def check_schema(tree: Tree, report: Report) -> None:
         return
     if _fast()[0](tree):
         return
-    for error in _validator().iter_errors(_suspects(tree)):
-        for code, path, message, hint in _explain(error):
-            report.error(code, path, message, hint)
+    explained = (line for error in _validator().iter_errors(_suspects(tree)) for line in _explain(error))
+    for code, path, message, hint in dict.fromkeys(explained):
+        report.error(code, path, message, hint)

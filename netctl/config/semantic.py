@@ -246,7 +246,7 @@ def _check_shape(document: Document, network: Network, report: Report) -> None:
             report.error("NC505", path, f"the hub '{network.hub}' is not a member of this network", hint)
         if network.mode is Mode.LAN:
             report.error("NC506", path, "`mode: lan` has no hub: use `mode: routed`")
-    if network.ipv4 is not None and count > network.ipv4.num_addresses - 2:
+    if network.ipv4 is not None and network.ipv4.prefixlen <= 30 and count > network.ipv4.num_addresses - 2:
         room = network.ipv4.num_addresses - 2
         message = f"{network.ipv4} has room for {room} members, and {count} belong to it; use a larger pool"
         report.error("NC412", (*base, "ipv4"), message)
@@ -330,6 +330,8 @@ def _check_overlaps(document: Document, report: Report) -> None:
     networks = document.networks.values()
     for one, other in itertools.combinations(networks, 2):
         for key, first, second in (("ipv4", one.ipv4, other.ipv4), ("ipv6", one.ipv6, other.ipv6)):
+            if one.id == other.id and key == "ipv6":
+                continue  # said by the check of the ids
             if first is not None and second is not None and first.overlaps(second):
                 message = f"{second} overlaps {first} of network '{one.name}'"
                 report.error("NC414", ("networks", other.name, key), message)
