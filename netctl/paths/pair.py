@@ -478,6 +478,8 @@ class Pair:
                 self._retry_s = min(2 * self._retry_s, c.RETRY_MAX)
         if not self.online and self.state is not PairState.DIRECT and not self.relay.usable:
             self.relay.release()  # nobody will come there
+        elif self.online and self.state not in (PairState.DIRECT, PairState.IDLE):
+            self.relay.want(now)
         return effects
 
     def round_due(self, now: float) -> bool:
