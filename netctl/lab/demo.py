@@ -1,0 +1,191 @@
+"""The demonstration: the main job on real packets, told step by step.
+
+Everything shown is asked of the running system or tried with real packets; nothing is known beforehand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from netctl.lab.events import Check, Event, Progress, Table, Verdict
+from netctl.lab.internet import Lab, in_parallel
+from netctl.lab.probes import acl_checks, broadcast, ping_all
+from netctl.model.document import Mode
+from netctl.model.errors import EngineError
+
+MEET_TIMEOUT_S = 40.0
+"""Login, introduction and a handshake take two or three seconds; a small busy machine needs more."""
+SETTLE_TIMEOUT_S = 15.0
+"""Pairs start over the relay and move up; how long better paths are waited for."""
+POLL_S = 0.5
+
+Statuses = dict[str, dict[str, Any]]
+"""`netctl status -o json` by member."""
+
+
+def demonstrate(lab: Lab, started: float) -> Iterator[Event]:
+    """Show that the members of a lab are one LAN. Ends with a Verdict; `started` is on the monotonic clock."""
+    failed: list[str] = []
+    statuses: Statuses = {}
+    for event in _meet(lab):
+        if isinstance(event, Event):
+            yield event
+        else:
+            statuses = event
+    lonely = unconnected(statuses)
+    if lonely:
+        failed.append(f"not connected: {', '.join(lonely)}")
+    yield _online(lab, statuses)
+
+    yield Progress("ping by name between every pair")
+    rtts = ping_all(lab)
+    yield _paths(lab, statuses, rtts)
+    yield _pings(lab, rtts)
+    lost = [f"{one} → {other}" for (one, other), rtt in rtts.items() if rtt is None]
+    text = f"{len(rtts) - len(lost)} of {len(rtts)} pings by name answered"
+    yield Check(not lost, text + (f"; not: {', '.join(lost)}" if lost else ""))
+    failed.extend(f"ping {pair}" for pair in lost)
+
+    for network in lab.document.networks.values():
+        if network.mode is not Mode.LAN:
+            continue
+        yield Progress(f"a UDP broadcast in {network.name}")
+        result = broadcast(lab, network)
+        if result is None:
+            continue
+        deaf = [name for name, source in result.heard.items() if source is None]
+        heard = [f"{name} (from {source})" for name, source in result.heard.items() if source is not None]
+        text = f"broadcast of {result.sender} to {result.address} heard by {', '.join(heard) or 'nobody'}"
+        yield Check(not deaf, text + (f"; not by {', '.join(deaf)}" if deaf else ""))
+        failed.extend(f"broadcast to {name}" for name in deaf)
+
+    if any(network.tests for network in lab.document.networks.values()):
+        yield Progress("the ACLs, tried with real connections")
+        checks = acl_checks(lab)
+        words = {True: "passes", False: "blocked"}
+        yield Table(
+            "ACLs",
+            ("network", "from", "to", "what", "document says", "seen"),
+            tuple(
+                (entry.network, entry.src, entry.dst, entry.what, words[entry.wanted], words[entry.seen])
+                for entry in checks
+            ),
+        )
+        wrong = [entry for entry in checks if entry.seen is not entry.wanted]
+        passed = sum(entry.wanted for entry in checks)
+        yield Check(
+            not wrong,
+            f"{passed} flows to let through and {len(checks) - passed} to block: {len(wrong)} wrong",
+        )
+        failed.extend(f"{entry.src} to {entry.dst}:{entry.what}" for entry in wrong)
+
+    seconds = time.monotonic() - started
+    if failed:
+        yield Verdict(False, f"FAILED after {seconds:.0f} s: {'; '.join(failed)}")
+        return
+    names = lab.topology.members
+    yield Verdict(
+        True, f"OK: {len(names)} hosts behind {len(lab.topology.boxes)} NATs are one LAN ({seconds:.0f} s)"
+    )
+
+
+def _meet(lab: Lab) -> Iterator[Event | Statuses]:
+    """Wait until everybody is connected with everybody, then for better paths; statuses at last."""
+    started = time.monotonic()
+    last = ""
+    best_since = started
+    ranks: dict[str, str] = {}
+    while True:
+        statuses = everybody(lab)
+        now = time.monotonic()
+        lonely = unconnected(statuses)
+        links = {
+            f"{name}-{peer['name']}": peer["path"]
+            for name, status in statuses.items()
+            for peer in status["peers"]
+        }
+        if links != ranks:
+            ranks, best_since = links, now
+        total = len(links)
+        relayed = sum(path.startswith("relay") for path in links.values())
+        text = f"{total - len(lonely)} of {total} tunnel ends up, {relayed} over the relay"
+        if text != last:
+            yield Progress(text)
+            last = text
+        if not lonely and (not relayed or now - best_since > SETTLE_TIMEOUT_S / 2):
+            break
+        if now - started > MEET_TIMEOUT_S or (not lonely and now - started > MEET_TIMEOUT_S / 2):
+            break
+        time.sleep(POLL_S)
+    yield statuses
+
+
+def everybody(lab: Lab) -> Statuses:
+    """The status of every member that answers."""
+    names = lab.topology.members
+
+    def ask(name: str) -> dict[str, Any]:
+        try:
+            return lab.status(name)
+        except EngineError as error:
+            return {"mediator": {"state": "unreachable", "error": str(error)}, "networks": {}, "peers": []}
+
+    return dict(zip(names, in_parallel(ask, names), strict=True))
+
+
+def unconnected(statuses: Statuses) -> list[str]:
+    """What is missing: members without the mediator, and tunnel ends that are not up."""
+    missing = [
+        f"{name} with the mediator"
+        for name, status in statuses.items()
+        if status["mediator"]["state"] not in ("connected", "none")
+    ]
+    for name, status in statuses.items():
+        peers = {peer["name"]: peer for peer in status["peers"]}
+        for other in statuses:
+            peer = peers.get(other)
+            if other != name and (peer is None or peer["path"] == "none" or peer["last_handshake_s"] is None):
+                missing.append(f"{name} with {other}")
+    return missing
+
+
+def _online(lab: Lab, statuses: Statuses) -> Table:
+    networks = tuple(lab.document.networks)
+    rows = []
+    for name, status in statuses.items():
+        state = status["mediator"]["state"]
+        addresses = tuple(
+            next(iter(status["networks"].get(network, {}).get("addresses", ())), "-") for network in networks
+        )
+        box = lab.topology.box_of(name)
+        behind = f"{box.name} {box.wan}"
+        rows.append((name, "online" if state == "connected" else state, *addresses, behind))
+    return Table("Members", ("member", "state", *networks, "behind"), tuple(rows))
+
+
+def _paths(lab: Lab, statuses: Statuses, rtts: dict[tuple[str, str], float | None]) -> Table:
+    rows = []
+    names = lab.topology.members
+    for index, one in enumerate(names):
+        peers = {peer["name"]: peer for peer in statuses[one]["peers"]}
+        for other in names[index + 1 :]:
+            if (peer := peers.get(other)) is not None:
+                rtt = rtts.get((one, other))
+                shown = "-" if rtt is None else f"{rtt:.1f} ms"
+                rows.append((f"{one} – {other}", str(peer["path"]), str(peer["endpoint"] or "-"), shown))
+    return Table("Paths", ("pair", "path", "endpoint", "round trip"), tuple(rows))
+
+
+def _pings(lab: Lab, rtts: dict[tuple[str, str], float | None]) -> Table:
+    names = lab.topology.members
+
+    def cell(one: str, other: str) -> str:
+        if (one, other) not in rtts:
+            return ""
+        rtt = rtts[one, other]
+        return "lost" if rtt is None else f"{rtt:.1f} ms"
+
+    rows = tuple((one, *(cell(one, other) for other in names)) for one in names)
+    return Table("Ping by name (from row to column)", ("", *names), rows)

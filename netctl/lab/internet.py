@@ -1,0 +1,221 @@
+"""A lab that runs: the wired hosts, the mediators and the real agents on them, with keys of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from netctl.config import load_document
+from netctl.lab.build import Network, build
+from netctl.lab.namespaces import Holder, Node, environment
+from netctl.lab.topology import Topology, make_topology, parse_sidecar
+from netctl.model.document import Document, Mediator
+from netctl.model.errors import EngineError, LocalError
+
+DOCUMENT_PATH = "/run/lab/etc/networks.yaml"
+STATE_PATH = "/run/lab/state"
+RUN_PATH = "/run/netctl"
+LOG_PATH = "/run/lab/log"
+SERVICE_TIMEOUT_S = 20.0
+"""A Python service is up in half a second; ten at once on a small busy machine take a few."""
+POLL_S = 0.1
+PARALLEL = 4
+"""Commands run at once: enough to keep two cores busy, few enough not to starve the agents."""
+
+_WIREGUARD = re.compile(r"(?<![\w+/:])[A-Za-z0-9+/]{43}=")
+_IDENTITY = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def program(name: str) -> str:
+    """The path of one of our console scripts: beside the running interpreter, else on the PATH."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name, path=environment()["PATH"])
+    if found is None:
+        raise LocalError(f"{name} is not installed beside {sys.executable}: run `make setup`")
+    return found
+
+
+def in_parallel(
+    work: Callable[[Item], Result], items: Iterable[Item], at_once: int = PARALLEL
+) -> list[Result]:
+    """`work` on every item, a few at once; results in the items' order. The first error is raised."""
+    with ThreadPoolExecutor(max_workers=at_once) as pool:
+        return list(pool.map(work, items))
+
+
+@dataclass(slots=True)
+class Lab:
+    """A small internet with everything running on it. `services` holds PIDs as seen inside the lab."""
+
+    document: Document
+    text: str
+    """The document as the members have it: with the lab's keys."""
+    topology: Topology
+    network: Network
+    services: dict[str, int] = field(default_factory=dict)
+
+    def node(self, name: str) -> Node:
+        """A host by name. Raises LocalError naming those that there are."""
+        hosts = {**self.network.members, **self.network.mediators, **self.network.boxes}
+        if name not in hosts:
+            raise LocalError(f"no host {name!r} in this lab: there are {', '.join(hosts)}")
+        return hosts[name]
+
+    def start_mediator(self, name: str = "mediator") -> None:
+        """Start a mediator and wait until it listens."""
+        place = next(entry for entry in self.topology.mediators if entry[1].name == name)
+        node = self.node(name)
+        argv = [program("netctl-mediator"), "serve", "--document", DOCUMENT_PATH, "--state", STATE_PATH]
+        self.services[name] = node.spawn(argv, LOG_PATH)
+        self._wait(name, lambda: _listens(node, place[0].port), f"listen on port {place[0].port}")
+
+    def start_agent(self, name: str) -> None:
+        """Start a member's agent and wait until it takes commands."""
+        node = self.node(name)
+        self.services[name] = node.spawn([program("netctl"), "agent"], LOG_PATH)
+        socket = f"{RUN_PATH}/agent.sock"
+        self._wait(
+            name, lambda: node.attempt(["test", "-S", socket]).returncode == 0, "open its control socket"
+        )
+
+    def stop(self, name: str, number: int = 15) -> None:
+        """End the service of a host with a signal and wait until it is gone."""
+        node, pid = self.node(name), self.services.pop(name)
+        node.kill(pid, number)
+        deadline = time.monotonic() + SERVICE_TIMEOUT_S
+        while node.running(pid):
+            if time.monotonic() > deadline:
+                raise EngineError(f"the service on {name} does not end on signal {number}")
+            time.sleep(POLL_S)
+
+    def apply(self, name: str) -> str:
+        """`netctl apply` on a member: what it printed. Raises EngineError with its last words."""
+        done = self.node(name).attempt([program("netctl"), "apply", "--yes"])
+        if done.returncode != 0:
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise EngineError(f"netctl apply on {name}: {said[-1] if said else f'exit {done.returncode}'}")
+        return done.stdout
+
+    def status(self, name: str) -> dict[str, Any]:
+        """`netctl status -o json` on a member. Raises EngineError when the agent does not answer."""
+        done = self.node(name).attempt([program("netctl"), "status", "-o", "json"])
+        try:
+            answer = json.loads(done.stdout)
+        except ValueError as error:
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise EngineError(f"netctl status on {name}: {said[-1] if said else 'no answer'}") from error
+        assert isinstance(answer, dict)
+        return answer
+
+    def log(self, name: str, lines: int = 20) -> str:
+        """The end of a service's log."""
+        return self.node(name).attempt(["tail", "-n", str(lines), LOG_PATH]).stdout
+
+    def _wait(self, name: str, ready: Callable[[], bool], what: str) -> None:
+        node, pid = self.node(name), self.services[name]
+        deadline = time.monotonic() + SERVICE_TIMEOUT_S
+        while not ready():
+            gone = not node.running(pid)
+            if gone or time.monotonic() > deadline:
+                said = self.log(name).strip().splitlines()
+                why = "ended" if gone else f"did not {what} within {SERVICE_TIMEOUT_S:.0f} s"
+                raise EngineError(f"the service on {name} {why}: {said[-1] if said else 'it said nothing'}")
+            time.sleep(POLL_S)
+
+
+def read_plan(path: Path) -> tuple[str, Document, Topology]:
+    """A document and the shape of its lab. Raises NetctlError, before anything is started."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise LocalError(f"cannot read {path}: {reason}") from error
+    document = load_document(text, str(path)).document
+    sidecar = path.with_name(f"{path.stem}.lab.yaml")
+    nats = parse_sidecar(sidecar.read_text(), str(sidecar)) if sidecar.exists() else {}
+    return text, document, make_topology(document, nats)
+
+
+def raise_lab(holder: Holder, path: Path, progress: Callable[[str], None]) -> Lab:
+    """Build the internet of a document inside `holder` and bring everybody on it to run."""
+    text, document, topology = read_plan(path)
+    programs = [program("netctl"), *([program("netctl-mediator")] if topology.mediators else [])]
+    path_variable = f"{Path(programs[0]).parent}:{environment()['PATH']}"
+    variables = {
+        "NETCTL_CONFIG": DOCUMENT_PATH,
+        "NETCTL_STATE": STATE_PATH,
+        "NETCTL_RUN": RUN_PATH,
+        "PATH": path_variable,
+    }
+    for name in topology.left_out:
+        progress(f"{name} has no identity (a stock WireGuard app): left out")
+    network = build(holder, topology, variables, progress)
+    progress("keys for everybody, made where they stay")
+    lab_text = _with_new_keys(text, document, topology, network)
+    lab = Lab(load_document(lab_text, str(path)).document, lab_text, topology, network)
+    for node in [*network.mediators.values(), *network.members.values()]:
+        node.write(DOCUMENT_PATH, lab_text)
+    for name in network.mediators:
+        progress(f"{name}: netctl-mediator serve")
+        lab.start_mediator(name)
+    progress(f"{', '.join(network.members)}: netctl agent")
+    in_parallel(lab.start_agent, network.members)
+    progress(f"{', '.join(network.members)}: netctl apply")
+    in_parallel(lab.apply, network.members)
+    return lab
+
+
+def _with_new_keys(text: str, document: Document, topology: Topology, network: Network) -> str:
+    """The document's text with the keys that its hosts have just made in the place of those written in it."""
+    replace: dict[str, str] = {}
+
+    def member(name: str) -> None:
+        said = network.members[name].run([program("netctl"), "keys", "init"])
+        wireguard, identity = _WIREGUARD.search(said), _IDENTITY.search(said)
+        entry = document.members[name]
+        if wireguard is None or identity is None or entry.wireguard is None:
+            raise EngineError(f"netctl keys init on {name} printed no keys: {said.strip()[:200]}")
+        replace[str(entry.wireguard)] = wireguard.group()
+        if entry.identity is not None:
+            replace[str(entry.identity)] = identity.group()
+
+    def mediator(place: tuple[Mediator, Any]) -> None:
+        said = network.mediators[place[1].name].run(
+            [program("netctl-mediator"), "init", "--state", STATE_PATH]
+        )
+        identity = _IDENTITY.search(said)
+        if identity is None:
+            raise EngineError(f"netctl-mediator init printed no identity: {said.strip()[:200]}")
+        replace.update((str(key), identity.group()) for key in place[0].identity[:1])
+
+    in_parallel(mediator, topology.mediators)
+    in_parallel(member, topology.members)
+    return substitute(text, replace)
+
+
+def substitute(text: str, replace: Mapping[str, str]) -> str:
+    """Replace every occurrence of each key at once, so that no new key is taken for an old one."""
+    if not replace:
+        return text
+    # Longest first: an identity ends in the same alphabet as a WireGuard key.
+    olds = sorted(replace, key=len, reverse=True)
+    return re.sub("|".join(re.escape(old) for old in olds), lambda found: replace[found.group()], text)
+
+
+def _listens(node: Node, port: int) -> bool:
+    """Whether a TCP socket listens on this port: state 0A in /proc/net/tcp and tcp6 (proc(5))."""
+    table = node.attempt(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
+    wanted = f":{port:04X}"
+    rows = (line.split() for line in table.splitlines())
+    return any(len(row) > 3 and row[1].endswith(wanted) and row[3] == "0A" for row in rows)

@@ -1,0 +1,170 @@
+"""Questions put to a running lab with real packets, from inside its hosts."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from netctl.lab.internet import Lab, in_parallel
+from netctl.lab.namespaces import Node
+from netctl.lab.programs import READY
+from netctl.model.document import Network
+from netctl.model.errors import EngineError
+
+PINGS = 3
+PING_INTERVAL_S = 0.2
+"""The shortest that ping allows to everybody."""
+PING_WAIT_S = 2
+HEAR_S = 6.0
+"""Time for a broadcast that is sent three times within a second."""
+DENIED_S = 1.5
+"""How long a blocked knock is waited for: a thousand times the round trip inside one machine."""
+ALLOWED_S = 5.0
+SERVE_S = 30.0
+BROADCAST_PORT = 27015
+
+_RTT = re.compile(r"= [\d.]+/([\d.]+)/")
+
+
+def host_name(member: str, network: str) -> str:
+    """The name that every member's hosts file has."""
+    return f"{member}.{network}.netctl"
+
+
+def ping(node: Node, name: str) -> float | None:
+    """Mean round-trip time in ms, or None when any packet is lost."""
+    done = node.attempt(
+        ["ping", "-n", "-q", "-c", str(PINGS), "-i", str(PING_INTERVAL_S), "-W", str(PING_WAIT_S), name]
+    )
+    rtt = _RTT.search(done.stdout)
+    return float(rtt.group(1)) if done.returncode == 0 and rtt and " 0% packet loss" in done.stdout else None
+
+
+def pairs(lab: Lab) -> list[tuple[str, str, Network]]:
+    """Every ordered pair of members that shares a network, with the first one that lets all through."""
+    found = []
+    for one in lab.topology.members:
+        for other in lab.topology.members:
+            shared = [
+                network
+                for network in lab.document.networks.values()
+                if one != other and one in network.member_names and other in network.member_names
+            ]
+            if shared:
+                found.append((one, other, next((entry for entry in shared if entry.acls is None), shared[0])))
+    return found
+
+
+def ping_all(lab: Lab) -> dict[tuple[str, str], float | None]:
+    """A ping by name between every ordered pair."""
+    wanted = pairs(lab)
+    results = in_parallel(
+        lambda pair: ping(lab.node(pair[0]), host_name(pair[1], pair[2].name)), wanted, at_once=6
+    )
+    return {(one, other): rtt for (one, other, _), rtt in zip(wanted, results, strict=True)}
+
+
+@contextmanager
+def running(node: Node, *arguments: str) -> Iterator[list[str]]:
+    """One of our small programs on a host, from the moment that it is ready; its further lines at the end."""
+    lines: list[str] = []
+    process = node.popen([sys.executable, "-m", "netctl.lab.programs", *arguments])
+    with process:
+        try:
+            assert process.stdout is not None
+            if (first := process.stdout.readline().strip()) != READY:
+                raise EngineError(f"{' '.join(arguments[:3])} on {node.name}: {first or 'it did not start'}")
+            yield lines
+            if arguments[0] == "hear":
+                lines.extend(line.strip() for line in process.stdout)
+        finally:
+            process.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A broadcast and who received it, and from which address."""
+
+    network: str
+    sender: str
+    address: str
+    heard: dict[str, str | None]
+
+
+def broadcast(lab: Lab, network: Network) -> Heard | None:
+    """The first member of a lan network shouts; everybody else listens. None if there is nobody to hear."""
+    members = [name for name in lab.topology.members if name in network.member_names]
+    if len(members) < 2 or network.ipv4 is None:
+        return None
+    sender, *others = members
+    address, text = str(network.ipv4.broadcast_address), f"who plays? ({network.name})"
+    heard: dict[str, list[str]] = {}
+    with ExitStack() as stack:
+        for name in others:
+            listener = running(lab.node(name), "hear", str(BROADCAST_PORT), str(HEAR_S))
+            heard[name] = stack.enter_context(listener)
+        shout = ["-m", "netctl.lab.programs", "shout", address, str(BROADCAST_PORT), text]
+        lab.node(sender).run([sys.executable, *shout])
+    result: dict[str, str | None] = {}
+    for name, lines in heard.items():
+        answer = json.loads(lines[0]) if lines else None
+        result[name] = answer["from"] if answer is not None and answer["text"] == text else None
+    return Heard(network.name, sender, address, result)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """One expectation of a network's `tests`, tried with real packets."""
+
+    network: str
+    src: str
+    dst: str
+    what: str
+    """``tcp/22``, ``udp/53`` or ``icmp``."""
+    wanted: bool
+    seen: bool
+
+
+def acl_checks(lab: Lab) -> list[Reach]:
+    """Every `tests` entry of every network that two members of the lab can try."""
+    wanted: list[tuple[Network, str, str, str, bool]] = []
+    for network in lab.document.networks.values():
+        for test in network.tests:
+            targets = [(target, True) for target in test.accept] + [(target, False) for target in test.deny]
+            for target, expected in targets:
+                dst, _, what = target.partition(":")
+                if test.src in lab.topology.members and dst in lab.topology.members:
+                    wanted.append((network, test.src, dst, what, expected))
+    services = {(dst, what) for _, _, dst, what, _ in wanted if what != "icmp"}
+    with ExitStack() as stack:
+        for dst, what in sorted(services):
+            kind, _, port = what.partition("/")
+            stack.enter_context(running(lab.node(dst), "serve", kind, port.split("-")[0], str(SERVE_S)))
+        return in_parallel(lambda entry: _try(lab, *entry), wanted)
+
+
+def _try(lab: Lab, network: Network, src: str, dst: str, what: str, wanted: bool) -> Reach:
+    name = host_name(dst, network.name)
+    # "Blocked" must not be shown by a name that nobody knows.
+    lab.node(src).run(["getent", "hosts", name])
+    if what == "icmp":
+        seen = ping(lab.node(src), name) is not None
+    else:
+        kind, _, port = what.partition("/")
+        patience = str(ALLOWED_S if wanted else DENIED_S)
+        knock = [
+            sys.executable,
+            "-m",
+            "netctl.lab.programs",
+            "knock",
+            kind,
+            name,
+            port.split("-")[0],
+            patience,
+        ]
+        seen = lab.node(src).attempt(knock).returncode == 0
+    return Reach(network.name, src, dst, what, wanted, seen)

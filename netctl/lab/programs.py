@@ -1,0 +1,114 @@
+"""Small programs that run on lab hosts as any program would: plain sockets, no knowledge of netctl.
+
+`python -m netctl.lab.programs hear PORT SECONDS | shout ADDRESS PORT TEXT | serve tcp|udp PORT SECONDS |
+knock tcp|udp HOST PORT SECONDS`
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Sequence
+
+READY = "ready"
+SHOUTS = 3
+"""Broadcast has no acknowledgement; programs that look for others repeat themselves, and so does this one."""
+SHOUT_PAUSE_S = 0.3
+KNOCK_PAUSE_S = 0.3
+
+
+def say(text: str) -> None:
+    """A line to whoever started this program."""
+    print(text, flush=True)
+
+
+def hear(port: int, seconds: float) -> int:
+    """Wait for one datagram on a port, from anybody: print its sender and text."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("", port))
+        listener.settimeout(seconds)
+        say(READY)
+        try:
+            data, source = listener.recvfrom(2048)
+        except TimeoutError:
+            return 1
+    say(json.dumps({"from": source[0], "text": data.decode(errors="replace")}))
+    return 0
+
+
+def shout(address: str, port: int, text: str) -> int:
+    """Send a datagram to a broadcast address, a few times."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        for _ in range(SHOUTS):
+            sender.sendto(text.encode(), (address, port))
+            time.sleep(SHOUT_PAUSE_S)
+    return 0
+
+
+def serve(kind: str, port: int, seconds: float) -> int:
+    """Answer on a TCP or UDP port until the time is over."""
+    deadline = time.monotonic() + seconds
+    transport = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, transport) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("", port))
+        if kind == "tcp":
+            server.listen()
+        say(READY)
+        while (left := deadline - time.monotonic()) > 0:
+            server.settimeout(left)
+            try:
+                if kind == "tcp":
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.sendall(b"hello")
+                else:
+                    _, source = server.recvfrom(2048)
+                    server.sendto(b"hello", source)
+            except TimeoutError:
+                break
+    return 0
+
+
+def knock(kind: str, host: str, port: int, seconds: float) -> int:
+    """Whether a server's hello comes back: exit 0 if so."""
+    if kind == "tcp":
+        try:
+            with socket.create_connection((host, port), seconds) as connection:
+                return 0 if connection.recv(16) == b"hello" else 1
+        except OSError:
+            return 1
+    deadline = time.monotonic() + seconds
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(KNOCK_PAUSE_S)
+        while time.monotonic() < deadline:
+            try:
+                client.sendto(b"knock", (host, port))
+                if client.recv(16) == b"hello":
+                    return 0
+            except OSError:
+                continue
+    return 1
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one of the programs."""
+    match list(argv):
+        case ["hear", port, seconds]:
+            return hear(int(port), float(seconds))
+        case ["shout", address, port, text]:
+            return shout(address, int(port), text)
+        case ["serve", kind, port, seconds]:
+            return serve(kind, int(port), float(seconds))
+        case ["knock", kind, host, port, seconds]:
+            return knock(kind, host, int(port), float(seconds))
+    say(__doc__ or "")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
