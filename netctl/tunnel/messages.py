@@ -108,3 +108,8 @@ def transport_fields(datagram: bytes) -> tuple[int, int]:
     """Receiver index and counter of a datagram that `message_type` calls TRANSPORT."""
     _, receiver, counter = _TRANSPORT.unpack_from(datagram)
     return receiver, counter
+
+
+def transport_nonce(counter: int) -> bytes:
+    """The AEAD nonce of a transport packet (§5.4.6): 32 zero bits and the counter."""
+    return bytes(4) + counter.to_bytes(8, "little")

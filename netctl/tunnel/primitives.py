@@ -100,7 +100,7 @@ def tai64n(unix_now: float, after: bytes = b"") -> bytes:
     A clock that stepped back must not make our next initiation look like a replay.
     """
     nanoseconds = int(unix_now * 1_000_000_000)
-    nanoseconds -= nanoseconds % TIMESTAMP_GRANULARITY_NS
+    nanoseconds -= nanoseconds % 1_000_000_000 % TIMESTAMP_GRANULARITY_NS
     stamp = _tai64n_bytes(nanoseconds)
     if stamp <= after:
         seconds, fraction = struct.unpack(">QI", after)
