@@ -1,0 +1,360 @@
+"""The agent: keeps one host as its document and its mediator say, and its tunnels on their best paths."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from netctl.agent.control_client import ControlClient, LinkState
+from netctl.agent.host import Host, knock, look_up
+from netctl.agent.keys import Keys
+from netctl.agent.memory import Down, Memory
+from netctl.agent.paths import PathRunner
+from netctl.agent.status import status_of
+from netctl.config import Condition, Loaded, load_document, resolve
+from netctl.engine import ApplyOutcome
+from netctl.model.document import Document, Drift
+from netctl.model.errors import LocalError, NetctlError
+from netctl.model.hoststate import WIREGUARD_LINK, HostState, PeerStatus
+from netctl.model.keys import WireGuardKey
+from netctl.model.view import View
+from netctl.paths.effects import PathStatus
+from netctl.plan import Plan, describe
+from netctl.session import Effect, LoggedIn, PathMessage, PresenceChanged, ViewChanged
+
+SESSION_S = 180.0
+"""WireGuard's Reject-After-Time: an older handshake is no session."""
+OBSERVE_S = 1.0
+DRIFT_S = 30.0
+"""How often the host is compared with what it should have."""
+LOOK_AROUND_S = 10.0
+"""How often own addresses are looked up."""
+KNOCK_S = 5.0
+"""WireGuard's own retry interval (Rekey-Timeout)."""
+VIEW_WAIT_S = 10.0
+"""How long the first apply waits for a mediator that it has never seen."""
+
+Progress = Callable[[str], None]
+
+
+def say(text: str) -> None:
+    """One line for the log."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _quiet(line: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyResult:
+    """What an apply came to. `waiting`: why the network is not whole yet though nothing failed."""
+
+    outcome: ApplyOutcome
+    warnings: tuple[str, ...] = ()
+    waiting: str | None = None
+
+
+class Agent:
+    """Everything here runs in one event loop; the host is touched by one thread, one change at a time."""
+
+    def __init__(self, keys: Keys, memory: Memory, host: Host) -> None:
+        self.keys = keys
+        self.memory = memory
+        self.host = host
+        self.loaded: Loaded | None = memory.document()
+        self.down = memory.down()
+        self.view: View | None = None
+        self.statuses: Mapping[WireGuardKey, PeerStatus] = {}
+        self.conditions: tuple[Condition, ...] = ()
+        self.drift: tuple[str, ...] = ()
+        self.engine_kind = ""
+        self.drift_healed = 0
+        self._live: frozenset[WireGuardKey] = frozenset()
+        self._desired = HostState()
+        self._lock = asyncio.Lock()
+        self._wanted = asyncio.Event()
+        self._view_came = asyncio.Event()
+        self._knocked: dict[WireGuardKey, float] = {}
+        self.client = ControlClient(keys, self._on_control, self._on_link)
+        self.paths = PathRunner(keys, self._steer, self.client.send, self._on_path)
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled. Tunnels are left as they are: only `down` takes them away."""
+        if self.loaded is not None:
+            document = self.loaded.document
+            self.view = self.memory.view(_pins(document), self.keys.wireguard)
+            self.client.set_mediators(document.mediators)
+            self._wanted.set()
+        tasks = [
+            asyncio.create_task(work())
+            for work in (self.client.run, self._reconciler, self._observer, self._patrol)
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.paths.close()
+            await self.host.close()
+
+    async def _reconciler(self) -> None:
+        if self.loaded is not None:  # a new life: sessions that live on keep their broadcast
+            await self._observe()
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                async with self._lock:
+                    outcome = await self._reconcile(_quiet)
+                if outcome.error is not None:
+                    say(f"could not bring the host to its document: {outcome.error}")
+            except NetctlError as error:
+                say(str(error))
+
+    async def _observer(self) -> None:
+        looked = -LOOK_AROUND_S
+        while True:
+            await asyncio.sleep(OBSERVE_S)
+            if self._desired.wireguard is None:
+                continue
+            live = self._live
+            await self._observe()
+            now = time.monotonic()
+            if now - looked >= LOOK_AROUND_S:
+                looked = now
+                await self._look_around()
+            if live != self._live:
+                self._wanted.set()
+            self._open_tunnels(now)
+
+    async def _observe(self) -> None:
+        self.statuses = await self.host.observe()
+        self._live = frozenset(key for key, status in self.statuses.items() if _has_session(status))
+        self.paths.observe(self.statuses)
+
+    def _open_tunnels(self, now: float) -> None:
+        """Knock at peers that have a path and no session."""
+        if self.view is None or self.loaded is None:
+            return
+        for key, path in self.paths.status().items():
+            if path.kind == "none" or key in self._live or now - self._knocked.get(key, 0.0) < KNOCK_S:
+                continue
+            peer = self._desired.wireguard.peers.get(key) if self._desired.wireguard is not None else None
+            hosts = (
+                [p for p in peer.allowed_ips if p.prefixlen == p.max_prefixlen] if peer is not None else []
+            )
+            if hosts:
+                self._knocked[key] = now
+                knock(min(hosts, key=lambda p: p.version).network_address, WIREGUARD_LINK)
+
+    async def _patrol(self) -> None:
+        """Find and heal drift."""
+        while True:
+            await asyncio.sleep(DRIFT_S)
+            if self.loaded is None:
+                continue
+            try:
+                async with self._lock:
+                    plan = await self.host.plan(self._desired)
+                    self.drift = tuple(describe(plan))
+                    if plan and self.loaded.document.drift is Drift.CORRECT:
+                        for line in self.drift:
+                            say(f"drift: {line}")
+                        outcome = await self.host.apply(self._desired, _quiet)
+                        self.drift_healed += outcome.changed
+                        self.drift = () if outcome.error is None else (*self.drift, outcome.error)
+            except NetctlError as error:
+                say(str(error))
+
+    # -- reconciling ------------------------------------------------------------------------------------------
+
+    def member_name(self, document: Document) -> str:
+        """Which member of a document this host is. Raises LocalError."""
+        member = document.member_by_key(self.keys.wireguard)
+        if member is None:
+            raise LocalError(
+                f"no member of the document has this host's key {self.keys.wireguard}: "
+                "add the line that `netctl keys` prints under `members:`"
+            )
+        return member.name
+
+    async def _resolve(self, document: Document) -> HostState:
+        name = self.member_name(document)
+        fixed = {} if document.mediators else await look_up(document)
+        resolution = resolve(self.down.of(document), name, self.view, live=self._live, resolved=fixed)
+        self.conditions = resolution.conditions
+        return resolution.state
+
+    async def _reconcile(self, progress: Progress) -> ApplyOutcome:
+        """Bring the host to the present document and view. Call with the lock held."""
+        if self.loaded is None or (self.loaded.document.mediators and self.view is None):
+            return ApplyOutcome(0)  # nothing is known yet: what the host has stays
+        desired = await self._resolve(self.loaded.document)
+        outcome = await self.host.apply(desired, progress)
+        if outcome.error is None:
+            self._desired = desired
+            await self._after_change()
+        return outcome
+
+    async def _after_change(self) -> None:
+        """Tell the path manager what there is now."""
+        peers = self._desired.wireguard.peers if self._desired.wireguard is not None else {}
+        self.engine_kind, port = await self.host.port()
+        mediated = self.loaded is not None and bool(self.loaded.document.mediators)
+        self.paths.use_port(self.engine_kind, port if mediated else 0)
+        if mediated:
+            await self._look_around()
+            self.paths.peers(frozenset(peers))
+            self.paths.observe(self.statuses)  # an endpoint that already works is where a path begins
+            if self.view is not None:
+                for key, member in self.view.members.items():
+                    self.paths.presence(key, member.online)
+        else:
+            self.paths.peers(frozenset())
+
+    async def _look_around(self) -> None:
+        if self.loaded is None or not self.loaded.document.mediators:
+            return
+        addresses = await self.host.addresses()
+        member = self.loaded.document.member_by_key(self.keys.wireguard)
+        named = replace(self.loaded.document, members={member.name: member} if member is not None else {})
+        explicit = await look_up(named)
+        self.paths.look_around(tuple(explicit.values()), addresses)
+
+    # -- what people ask for ----------------------------------------------------------------------------------
+
+    async def plan(self, text: str, file: str) -> tuple[Plan, Loaded]:
+        """What an apply of this text would change. Raises NetctlError."""
+        loaded = load_document(text, file)
+        async with self._lock:
+            before = self.conditions
+            try:
+                return await self.host.plan(await self._resolve(loaded.document)), loaded
+            finally:
+                self.conditions = before
+
+    async def apply(self, text: str, file: str, progress: Progress) -> ApplyResult:
+        """Make this text the host's document. Raises NetctlError, with nothing changed."""
+        loaded = load_document(text, file)
+        self.member_name(loaded.document)
+        before = self.loaded, self.view
+        async with self._lock:
+            self.loaded = loaded
+            try:
+                waiting = await self._meet(loaded.document, progress)
+                outcome = await self._reconcile(progress)
+            except BaseException:
+                self._go_back(*before)
+                raise
+            if outcome.error is not None:
+                self._go_back(*before)
+            else:
+                self.memory.accept(text)
+                self.drift = ()
+        warnings = tuple(str(finding) for finding in loaded.warnings)
+        return ApplyResult(outcome, warnings, waiting)
+
+    def _go_back(self, loaded: Loaded | None, view: View | None) -> None:
+        self.loaded, self.view = loaded, view
+        self.client.set_mediators(loaded.document.mediators if loaded is not None else ())
+
+    async def _meet(self, document: Document, progress: Progress) -> str | None:
+        """Have a view before anything is changed; without one there is nothing to build a network from."""
+        known = self.memory.view(_pins(document), self.keys.wireguard) if document.mediators else None
+        if not document.mediators:
+            self.view = None
+        elif self.view is None or not set(_pins(document)) & set(_pins_of(self.loaded, document)):
+            self.view = known
+        self.client.set_mediators(document.mediators)
+        if not document.mediators:
+            return None
+        if self.client.state.state != "connected":
+            self.client.poke()
+        if self.view is None:
+            progress("waiting for the mediator")
+        deadline = time.monotonic() + VIEW_WAIT_S
+        while self.view is None and time.monotonic() < deadline and not self.client.state.final:
+            self._view_came.clear()
+            try:
+                await asyncio.wait_for(self._view_came.wait(), 0.1)
+            except TimeoutError:
+                continue
+        if self.view is not None:
+            state = self.client.state
+            return None if state.state == "connected" else state.error
+        reason = self.client.state.error or "it has not answered yet"
+        raise LocalError(f"{reason}; nothing was changed")
+
+    async def set_down(self, down: Down, progress: Progress) -> ApplyOutcome:
+        """Take networks down or bring them up again, and remember it."""
+        async with self._lock:
+            before, self.down = self.down, down
+            outcome = await self._reconcile(progress)
+            if outcome.error is not None:
+                self.down = before
+            else:
+                self.memory.set_down(down)
+            return outcome
+
+    def status(self) -> dict[str, Any]:
+        """For `netctl status -o json`."""
+        return status_of(self)
+
+    # -- what the mediator and the paths say --------------------------------------------------------------------
+
+    def _on_control(self, effect: Effect) -> None:
+        match effect:
+            case LoggedIn(_, stun):
+                self.paths.logged_in(stun)
+            case ViewChanged(view, chunks):
+                self.view = view
+                self.memory.keep_view(chunks)
+                self._view_came.set()
+                self._wanted.set()
+            case PresenceChanged(key, online):
+                self._presence(key, online)
+            case PathMessage(message):
+                self.paths.message(message)
+
+    def _presence(self, key: WireGuardKey, online: bool) -> None:
+        if self.view is not None and key in self.view.members:
+            member = replace(self.view.members[key], online=online)
+            self.view = replace(self.view, members={**self.view.members, key: member})
+        self.paths.presence(key, online)
+
+    def _on_link(self, state: LinkState) -> None:
+        if state.state == "connected":
+            say("logged in to the mediator")
+        elif state.state == "unreachable":
+            say(f"no mediator: {state.error}")
+            self.paths.mediator_gone()
+        self._view_came.set()
+
+    async def _steer(self, key: WireGuardKey, endpoint: Any) -> None:
+        await self.host.steer(key, endpoint)
+
+    def _on_path(self, key: WireGuardKey, status: PathStatus) -> None:
+        name = key.short
+        if self.view is not None and key in self.view.members:
+            name = self.view.members[key].name
+        say(f"{name}: {status.kind}" + (f" at {status.endpoint}" if status.endpoint else ""))
+
+
+def _pins(document: Document) -> tuple[Any, ...]:
+    return tuple(pin for mediator in document.mediators for pin in mediator.identity)
+
+
+def _pins_of(loaded: Loaded | None, default: Document) -> tuple[Any, ...]:
+    return _pins(loaded.document if loaded is not None else default)
+
+
+def _has_session(status: PeerStatus) -> bool:
+    return status.last_handshake_s > 0 and time.time() - status.last_handshake_s < SESSION_S

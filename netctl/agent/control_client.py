@@ -1,0 +1,243 @@
+"""The control connection on a real socket: TLS 1.3 to a pinned identity, for ever, with jitter between tries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from netctl.agent.keys import Keys
+from netctl.model.addresses import SocketAddress
+from netctl.model.document import Mediator
+from netctl.model.errors import RemoteError
+from netctl.model.keys import IdentityKey
+from netctl.session import Backoff, ClientSession, Closed, Effect, LoggedIn, SendFrame, State
+from netctl.wire import control as w
+from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
+
+ALPN = "netctl/1"
+CONNECT_TIMEOUT_S = 10.0
+"""DNS, TCP and TLS together; a slow satellite link needs four seconds."""
+LOGIN_TIMEOUT_S = 10.0
+"""The mediator gives up after the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """What `status` says about the connection. `state`: connected, connecting, unreachable, none."""
+
+    state: str
+    since: float
+    """Monotonic seconds."""
+    error: str | None = None
+    final: bool = False
+    """The mediator answered and refused us: trying again will not help until something is changed."""
+
+
+def _certificate_identity(transport: asyncio.Transport) -> IdentityKey | None:
+    """The Ed25519 key of the server's certificate; its names and dates mean nothing here."""
+    tls = transport.get_extra_info("ssl_object")
+    der = tls.getpeercert(binary_form=True)
+    if der is None:
+        return None
+    try:
+        public = x509.load_der_x509_certificate(der).public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return IdentityKey(public.public_bytes_raw()) if isinstance(public, Ed25519PublicKey) else None
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = (
+        ssl.CERT_NONE
+    )  # no public CA is trusted: the pin is compared instead, before any byte
+    context.set_alpn_protocols([ALPN])
+    return context
+
+
+class _Wire(asyncio.Protocol):
+    """One connection. `ended` is done when it is over."""
+
+    def __init__(self, client: ControlClient, mediator: Mediator) -> None:
+        self._client = client
+        self._mediator = mediator
+        self._decoder = FrameDecoder(LIMIT_AFTER_LOGIN)
+        self._transport: asyncio.Transport | None = None
+        self.session: ClientSession | None = None
+        self.ended: asyncio.Future[RemoteError] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        pin = _certificate_identity(transport)
+        if pin is None or pin not in self._mediator.identity:
+            shown = f" ({pin})" if pin is not None else ""
+            message = (
+                f"{self._mediator.host}:{self._mediator.port} is not the mediator that the document pins: it "
+                f"shows another identity{shown}"
+            )
+            self.finish(RemoteError(message, "login.wrong-pin"))
+            return
+        host, port = transport.get_extra_info("peername")[:2]
+        self.session = ClientSession(
+            identity=self._client.keys.identity,
+            key=self._client.keys.wireguard,
+            sign=self._client.keys.identity_private.sign,
+            pin=pin,
+            pins=self._mediator.identity,
+            mediator=SocketAddress.of(host.partition("%")[0], port),
+            nonce=secrets.token_bytes(32),
+            now=time.monotonic(),
+        )
+
+    def data_received(self, data: bytes) -> None:
+        assert self.session is not None
+        try:
+            for payload in self._decoder.feed(data):
+                self.perform(self.session.receive_frame(payload, time.monotonic()))
+        except RemoteError as error:
+            self.finish(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.finish(RemoteError("the connection to the mediator was lost", "lost"))
+
+    def finish(self, error: RemoteError) -> None:
+        if not self.ended.done():
+            self.ended.set_result(error)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, SendFrame):
+                if self._transport is not None and not self._transport.is_closing():
+                    self._transport.write(encode_frame(effect.payload))
+            elif isinstance(effect, Closed):
+                self.finish(effect.error)
+            else:
+                self._client.deliver(effect)
+
+
+class ControlClient:
+    """Keeps one session with one of the document's mediators. All in the agent's event loop."""
+
+    def __init__(
+        self, keys: Keys, on_effect: Callable[[Effect], None], on_state: Callable[[LinkState], None]
+    ) -> None:
+        self.keys = keys
+        self.state = LinkState("none", time.monotonic())
+        self._on_effect = on_effect
+        self._on_state = on_state
+        self._mediators: tuple[Mediator, ...] = ()
+        self._changed = asyncio.Event()
+        self._wire: _Wire | None = None
+        self._backoff = Backoff()
+
+    def set_mediators(self, mediators: tuple[Mediator, ...]) -> None:
+        """Whom to be connected to; a change ends the present connection."""
+        wanted = tuple(mediator for mediator in mediators if not mediator.relay_only)
+        if wanted == self._mediators:
+            return
+        self._mediators = wanted
+        self._backoff.reset()
+        self._changed.set()
+        if self._wire is not None:
+            self._wire.finish(RemoteError("the document names other mediators now", "changed"))
+
+    def poke(self) -> None:
+        """Try again now: something about the network, or the user's mind, has changed."""
+        self._backoff.reset()
+        self._changed.set()
+
+    def send(self, message: w.Message) -> None:
+        """Send, or drop while not logged in."""
+        wire = self._wire
+        if wire is not None and wire.session is not None:
+            wire.perform(wire.session.send(message))
+
+    def deliver(self, effect: Effect) -> None:
+        """An effect for the agent."""
+        if isinstance(effect, LoggedIn):
+            self._backoff.reset()
+            self._set_state(LinkState("connected", time.monotonic()))
+        self._on_effect(effect)
+
+    def _set_state(self, state: LinkState) -> None:
+        self.state = state
+        self._on_state(state)
+
+    async def run(self) -> None:
+        """Connect and reconnect until cancelled."""
+        turn = 0
+        while True:
+            self._changed.clear()
+            if not self._mediators:
+                self._set_state(LinkState("none", time.monotonic()))
+                await self._changed.wait()
+                continue
+            mediator = self._mediators[turn % len(self._mediators)]
+            ports = (mediator.port, *(port for port in mediator.tls if port != mediator.port))
+            port = ports[turn // len(self._mediators) % len(ports)]
+            turn += 1
+            if self.state.state in ("none", "connected"):
+                self._set_state(LinkState("connecting", time.monotonic(), self.state.error))
+            error = await self._connect(mediator, port)
+            refused = error.code.startswith(("login.", "view."))
+            since = self.state.since if self.state.state == "unreachable" else time.monotonic()
+            self._set_state(LinkState("unreachable", since, str(error), final=refused))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), self._backoff.next_delay(random.random()))
+
+    async def _connect(self, mediator: Mediator, port: int) -> RemoteError:
+        """One connection from beginning to end; why it ended."""
+        loop = asyncio.get_running_loop()
+        where = f"{mediator.host}:{port}"
+        wire = _Wire(self, mediator)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await loop.create_connection(lambda: wire, mediator.host, port, ssl=_context())
+        except TimeoutError:
+            return RemoteError(
+                f"{where} does not answer: is the mediator running, and its port open?", "timeout"
+            )
+        except ssl.SSLError as error:
+            return RemoteError(f"{where} does not speak TLS 1.3 as a mediator does: {error.reason}", "tls")
+        except OSError as error:
+            return RemoteError(
+                f"cannot reach the mediator at {where}: {error.strerror or error}", "unreachable"
+            )
+        self._wire = wire
+        try:
+            return await self._attend(wire)
+        finally:
+            self._wire = None
+
+    async def _attend(self, wire: _Wire) -> RemoteError:
+        """Timers of a live connection, until it ends."""
+        started = time.monotonic()
+        while not wire.ended.done():
+            now = time.monotonic()
+            session = wire.session
+            if session is not None and session.state in (State.NEW, State.LOGGING_IN):
+                wait = started + LOGIN_TIMEOUT_S - now
+                if wait <= 0:
+                    wire.finish(RemoteError("the mediator does not finish the login", "timeout"))
+            else:
+                wait = session.next_timer() - now if session is not None else LOGIN_TIMEOUT_S
+            # A session that logs in meanwhile has a new deadline: look again every second at the latest.
+            await asyncio.wait([wire.ended], timeout=min(max(wait, 0.05), 1.0))
+            if session is not None and not wire.ended.done():
+                wire.perform(session.handle_timer(time.monotonic()))
+        return wire.ended.result()

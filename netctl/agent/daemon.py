@@ -1,0 +1,87 @@
+"""`netctl agent`: the process around an Agent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from netctl.agent.agent import Agent, say
+from netctl.agent.host import Host
+from netctl.agent.keys import Keys, load_keys
+from netctl.agent.memory import Memory
+from netctl.agent.places import Places
+from netctl.agent.server import ControlServer
+from netctl.engine import Engine, open_engine
+from netctl.engine.privilege import check_privileges
+from netctl.model.errors import LocalError
+
+
+@contextlib.contextmanager
+def only_writer(places: Places, *, wait: bool = False) -> Iterator[IO[str]]:
+    """Hold the host's lock. Raises LocalError when somebody else holds it."""
+    try:
+        places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = open(places.lock, "a+")  # noqa: SIM115 - closed below, after the yield
+    except OSError as error:
+        raise LocalError(f"cannot write to {places.state}: {error.strerror}; run this as root") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            message = f"another netctl (process {holder}) is changing this host; wait for it, or stop it"
+            raise LocalError(message) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file
+
+
+def run_agent(places: Places, engine: str) -> None:
+    """Run until SIGTERM or SIGINT. Raises NetctlError when it cannot start."""
+    check_privileges()
+    keys = load_keys(places)
+    with only_writer(places):
+        asyncio.run(_main(places, keys, engine))
+
+
+async def _main(places: Places, keys: Keys, engine: str) -> None:
+    def open_host() -> Engine:
+        return open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
+
+    loop = asyncio.get_running_loop()
+    agent = Agent(keys, Memory(places), Host(open_host))
+    server = ControlServer(agent, places)
+    await server.start()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    say(f"netctl agent, key {keys.wireguard}")
+    try:
+        await agent.run()
+    except asyncio.CancelledError:
+        say("stopping; the tunnels stay")
+    finally:
+        await server.close()
+
+
+def read_document(path: Path) -> str:
+    """The text of a document. Raises LocalError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise LocalError(f"there is no {path}; name another with --config") from None
+    except PermissionError:
+        raise LocalError(f"{path} may not be read by this user") from None
+    except IsADirectoryError:
+        raise LocalError(f"{path} is a directory; name the file") from None
+    except UnicodeDecodeError as error:
+        raise LocalError(f"{path} is not UTF-8 (byte {error.start})") from None

@@ -1,0 +1,105 @@
+"""The host behind one worker thread: the engine blocks, the agent's event loop must not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from netctl.engine import ApplyOutcome, Engine, apply_plan
+from netctl.engine.interfaces import local_addresses
+from netctl.model.addresses import Address, Endpoint, SocketAddress
+from netctl.model.document import Document
+from netctl.model.errors import EngineError
+from netctl.model.hoststate import HostState, PeerStatus
+from netctl.model.keys import WireGuardKey
+from netctl.plan import Plan, diff
+
+T = TypeVar("T")
+DISCARD_PORT = 9  # RFC 863
+
+
+class Host:
+    """An engine, opened on first use in the thread that uses it."""
+
+    def __init__(self, open_engine: Callable[[], Engine]) -> None:
+        self._open = open_engine
+        self._engine: Engine | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+
+    async def _run(self, call: Callable[[Engine], T]) -> T:
+        def work() -> T:
+            if self._engine is None:
+                self._engine = self._open()
+            return call(self._engine)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def close(self) -> None:
+        """Let go; the host keeps what it has."""
+        if self._engine is not None:
+            await self._run(lambda engine: engine.close())
+        self._thread.shutdown(wait=False)
+
+    async def apply(self, desired: HostState, progress: Callable[[str], None]) -> ApplyOutcome:
+        """Bring the host to `desired`; an engine that cannot even be read is an outcome too."""
+        try:
+            return await self._run(lambda engine: apply_plan(engine, desired, progress=progress))
+        except EngineError as error:
+            return ApplyOutcome(0, error=str(error), rolled_back=True)
+
+    async def plan(self, desired: HostState) -> Plan:
+        """What would change. Raises EngineError."""
+        return await self._run(lambda engine: diff(desired, engine.read()))
+
+    async def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
+        """What the tunnels are doing; nothing where the engine does not say."""
+        try:
+            return await self._run(lambda engine: engine.observe())
+        except EngineError:
+            return {}
+
+    async def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
+        """Set an endpoint; a peer or engine that is gone meanwhile is no error."""
+        try:
+            await self._run(lambda engine: engine.steer(key, endpoint))
+        except EngineError:
+            return
+
+    async def port(self) -> tuple[str, int]:
+        """The engine's kind and UDP port."""
+        return await self._run(lambda engine: (engine.kind, engine.listen_port()))
+
+    async def addresses(self) -> list[Address]:
+        """Own addresses that others could use."""
+        return await self._run(lambda _: local_addresses())
+
+
+async def look_up(document: Document) -> dict[str, SocketAddress]:
+    """The fixed endpoints of a document without mediators, by ``str(Endpoint)``; what does not resolve is left out."""
+    loop = asyncio.get_running_loop()
+
+    async def one(endpoint: Endpoint) -> tuple[str, SocketAddress] | None:
+        try:
+            found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_DGRAM)
+        except OSError:
+            return None
+        return str(endpoint), SocketAddress.of(str(found[0][4][0]), endpoint.port)
+
+    endpoints = {endpoint for member in document.members.values() for endpoint in member.endpoints}
+    results = await asyncio.gather(*(one(endpoint) for endpoint in endpoints))
+    return dict(result for result in results if result is not None)
+
+
+def knock(address: Address, link: str) -> None:
+    """Make a packet want to go to a peer, so that its tunnel opens now and not when somebody needs it."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as knocker:
+        knocker.setblocking(False)
+        try:
+            knocker.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
+            knocker.sendto(b"", (str(address), DISCARD_PORT))
+        except OSError:
+            return

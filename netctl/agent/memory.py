@@ -1,0 +1,87 @@
+"""What an agent remembers between its lives: the accepted document, the last view, what was taken down."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from netctl.agent.places import Places, write_atomic
+from netctl.config import Loaded, load_document
+from netctl.model.document import Document
+from netctl.model.errors import ConfigError, LocalError, RemoteError
+from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.model.view import View
+from netctl.session import open_view
+from netctl.wire.control import Message, ViewChunk, decode, encode
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """What the user has taken down."""
+
+    everything: bool = False
+    networks: frozenset[str] = frozenset()
+
+    def of(self, document: Document) -> Document:
+        """The document without what is down."""
+        kept = {
+            name: network
+            for name, network in document.networks.items()
+            if not self.everything and name not in self.networks
+        }
+        return replace(document, networks=kept)
+
+
+class Memory:
+    """Files in the state directory, each written whole or not at all."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+
+    def document(self) -> Loaded | None:
+        """The accepted document; None before the first apply. Raises LocalError when it is damaged."""
+        path = self._places.accepted
+        try:
+            return load_document(path.read_text(), str(path))
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError, ConfigError) as error:
+            message = f"{path} cannot be used ({str(error).splitlines()[0]}); run `netctl apply` again"
+            raise LocalError(message) from error
+
+    def accept(self, text: str) -> None:
+        """This is the document that the host lives by."""
+        write_atomic(self._places.accepted, text)
+
+    def view(self, pins: tuple[IdentityKey, ...], key: WireGuardKey) -> View | None:
+        """The last view, if there is one for this key that a pinned identity has signed."""
+        try:
+            rows = json.loads(self._places.view.read_text())
+            chunks = [decode(json.dumps(row).encode()) for row in rows]
+            return open_view([chunk for chunk in chunks if isinstance(chunk, ViewChunk)], pins, key)
+        except (OSError, ValueError, TypeError, RemoteError):
+            return None
+
+    def keep_view(self, chunks: tuple[ViewChunk, ...]) -> None:
+        """Keep the signed view as it came."""
+        messages: tuple[Message, ...] = chunks
+        write_atomic(self._places.view, json.dumps([json.loads(encode(chunk)) for chunk in messages]))
+
+    def down(self) -> Down:
+        """What is down."""
+        try:
+            plain = json.loads(self._places.down.read_text())
+            return Down(bool(plain["everything"]), frozenset(plain["networks"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return Down()
+
+    def set_down(self, down: Down) -> None:
+        """Remember it."""
+        if down == Down():
+            with contextlib.suppress(FileNotFoundError):
+                Path(self._places.down).unlink()
+        else:
+            plain = {"everything": down.everything, "networks": sorted(down.networks)}
+            write_atomic(self._places.down, json.dumps(plain))

@@ -1,0 +1,146 @@
+"""The path manager on the host's real port: datagrams, timers, and the engine's endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from netctl.agent.keys import Keys
+from netctl.engine.sharedport import SharedPort, open_shared_port
+from netctl.model.addresses import Address, SocketAddress
+from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus
+from netctl.model.keys import WireGuardKey
+from netctl.paths.effects import Effect, PathChanged, PathStatus, SendControl, SendDatagram, SetEndpoint
+from netctl.paths.manager import PathManager
+from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
+
+Steer = Callable[[WireGuardKey, SocketAddress], Awaitable[None]]
+
+
+class PathRunner:
+    """Runs one PathManager. All methods are for the agent's event loop."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        steer: Steer,
+        send_control: Callable[[Candidates | RelayRequest], None],
+        on_change: Callable[[WireGuardKey, PathStatus], None],
+    ) -> None:
+        private = keys.wireguard_private.private_bytes_raw()
+        self._manager = PathManager(keys.wireguard, private, secrets.token_bytes)
+        self._steer = steer
+        self._send_control = send_control
+        self._on_change = on_change
+        self._port: SharedPort | None = None
+        self._opened: tuple[str, int] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._endpoints: asyncio.Queue[tuple[WireGuardKey, SocketAddress]] = asyncio.Queue()
+        self._steering = asyncio.get_running_loop().create_task(self._steer_all())
+
+    def close(self) -> None:
+        """Let go of the port and the timers; endpoints stay as they are."""
+        self._steering.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._close_port()
+
+    def _close_port(self) -> None:
+        if self._port is not None:
+            asyncio.get_running_loop().remove_reader(self._port.fileno())
+            self._port.close()
+        self._port = None
+        self._opened = None
+
+    def use_port(self, kind: str, listen_port: int) -> None:
+        """Share the engine's port; 0 means that there is none now. Raises EngineError."""
+        wanted = (kind, listen_port) if listen_port else None
+        if wanted == self._opened:
+            return
+        self._close_port()
+        if wanted is not None:
+            self._port = open_shared_port(kind, WIREGUARD_LINK, listen_port)
+            self._opened = wanted
+            asyncio.get_running_loop().add_reader(self._port.fileno(), self._readable)
+
+    async def _steer_all(self) -> None:
+        while True:
+            key, endpoint = await self._endpoints.get()
+            await self._steer(key, endpoint)
+
+    def _readable(self) -> None:
+        if self._port is not None:
+            for data, source in self._port.receive():
+                self._perform(self._manager.handle_datagram(data, source, time.monotonic()))
+
+    def _due(self) -> None:
+        self._timer = None
+        self._perform(self._manager.handle_timer(time.monotonic()))
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendDatagram(destination, data, ttl):
+                    if self._port is not None:
+                        self._port.send(destination, data, ttl)
+                case SendControl(message):
+                    self._send_control(message)
+                case SetEndpoint(key, endpoint):
+                    self._endpoints.put_nowait((key, endpoint))
+                case PathChanged(key, status):
+                    self._on_change(key, status)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._manager.next_timer()
+        if due is not None:
+            delay = max(due - time.monotonic(), 0.0)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._due)
+
+    # -- what the agent tells ---------------------------------------------------------------------------------
+
+    def peers(self, keys: frozenset[WireGuardKey]) -> None:
+        """Whom to have paths to."""
+        self._perform(self._manager.set_peers(keys, time.monotonic()))
+
+    def look_around(self, explicit: Sequence[SocketAddress], addresses: Sequence[Address]) -> None:
+        """What the host's own addresses are now; `explicit` are those that the document gives."""
+        if self._opened is None:
+            return
+        port = self._opened[1]
+        candidates = [Candidate("explicit", str(address)) for address in explicit]
+        candidates += [Candidate("host", str(SocketAddress.of(a, port))) for a in addresses]
+        self._perform(self._manager.set_local(candidates, time.monotonic()))
+
+    def logged_in(self, stun: Sequence[SocketAddress]) -> None:
+        """The mediator is there."""
+        now = time.monotonic()
+        self._perform(self._manager.set_stun(list(stun), now))
+        self._perform(self._manager.control_up(now))
+
+    def mediator_gone(self) -> None:
+        """It is not: every path is looked at directly."""
+        self._perform(self._manager.control_down(time.monotonic()))
+
+    def message(self, message: Introduction | Punch | RelayGrant) -> None:
+        """The mediator says something about paths."""
+        self._perform(self._manager.handle_message(message, time.monotonic()))
+
+    def presence(self, key: WireGuardKey, online: bool) -> None:
+        """A member came, or should be checked."""
+        self._perform(self._manager.peer_online(key, online, time.monotonic()))
+
+    def observe(self, statuses: Mapping[WireGuardKey, PeerStatus]) -> None:
+        """What the engine sees."""
+        now = time.monotonic()
+        for key, status in statuses.items():
+            self._perform(self._manager.observe(key, status, now))
+
+    def status(self) -> Mapping[WireGuardKey, PathStatus]:
+        """Every peer's path just now."""
+        return self._manager.status()

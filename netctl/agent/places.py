@@ -1,0 +1,76 @@
+"""Where things are on a host: each place with its default, an environment variable and an option."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Files and directories of one member; several members can live on one machine."""
+
+    config: Path = Path("/etc/netctl/networks.yaml")
+    state: Path = Path("/var/lib/netctl")
+    run: Path = Path("/run/netctl")
+    hosts: Path = Path("/etc/hosts")
+
+    @classmethod
+    def find(cls, config: str | None = None, state: str | None = None, run: str | None = None) -> Places:
+        """Options first, then NETCTL_CONFIG, NETCTL_STATE, NETCTL_RUN, NETCTL_HOSTS, then the defaults."""
+        default = cls()
+        environment = os.environ.get
+        return cls(
+            config=Path(config or environment("NETCTL_CONFIG") or default.config),
+            state=Path(state or environment("NETCTL_STATE") or default.state),
+            run=Path(run or environment("NETCTL_RUN") or default.run),
+            hosts=Path(environment("NETCTL_HOSTS") or default.hosts),
+        )
+
+    @property
+    def private_key(self) -> Path:
+        """The WireGuard private key, as `wg genkey` writes it."""
+        return self.state / "wireguard.key"
+
+    @property
+    def identity_key(self) -> Path:
+        """The Ed25519 private key for the login, base64 of its 32 bytes."""
+        return self.state / "identity.key"
+
+    @property
+    def accepted(self) -> Path:
+        """The document that this host lives by."""
+        return self.state / "accepted.yaml"
+
+    @property
+    def view(self) -> Path:
+        """The last view, as the mediator signed it."""
+        return self.state / "view.json"
+
+    @property
+    def down(self) -> Path:
+        """What the user has taken down."""
+        return self.state / "down.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever changes the host."""
+        return self.state / "lock"
+
+    @property
+    def socket(self) -> Path:
+        """The agent's control socket."""
+        return self.run / "agent.sock"
+
+
+def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write beside, sync, rename: a reader sees the old text or the new one, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

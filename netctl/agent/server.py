@@ -1,0 +1,148 @@
+"""The agent's control socket: JSON lines over a Unix socket, for this user and root alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import struct
+from typing import Any
+
+from netctl.agent.agent import Agent
+from netctl.agent.memory import Down
+from netctl.agent.places import Places
+from netctl.model.errors import ConfigError, LocalError, NetctlError
+from netctl.plan import describe, plan_to_json
+
+MAX_REQUEST = 20 * 1024 * 1024
+"""A document of 20,000 members is about 4 MB; JSON may need twice that."""
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", raw)
+    return int(uid)
+
+
+class ControlServer:
+    """Serves an agent's control socket."""
+
+    def __init__(self, agent: Agent, places: Places) -> None:
+        self._agent = agent
+        self._places = places
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. The socket is 0600 from its first moment. Raises LocalError."""
+        path = self._places.socket
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # the lock says that no other agent lives: it is a dead one's
+            old = os.umask(0o177)
+            try:
+                self._server = await asyncio.start_unix_server(self._serve, path, limit=MAX_REQUEST)
+            finally:
+                os.umask(old)
+        except OSError as error:
+            raise LocalError(f"cannot listen on {path}: {error.strerror}; run this as root") from error
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+        self._places.socket.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            connection: socket.socket = writer.get_extra_info("socket")
+            if _peer_uid(connection) not in (0, os.getuid()):
+                return
+            line = await reader.readline()
+            if line:
+                await self._answer(line, writer)
+        except (OSError, ValueError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        def tell(message: dict[str, Any]) -> None:
+            writer.write(json.dumps(message).encode() + b"\n")
+
+        loop = asyncio.get_running_loop()
+
+        def progress(text: str) -> None:  # called from the engine's thread, too
+            loop.call_soon_threadsafe(tell, {"progress": text})
+
+        try:
+            request = json.loads(line)
+            result = await self._perform(request, progress)
+        except ConfigError as error:
+            findings = [
+                {
+                    "code": f.code,
+                    "path": f.path,
+                    "message": f.message,
+                    "hint": f.hint,
+                    "severity": f.severity,
+                    "file": f.mark.file if f.mark else None,
+                    "line": f.mark.line if f.mark else None,
+                    "column": f.mark.column if f.mark else None,
+                }
+                for f in error.findings
+            ]
+            tell({"error": {"kind": "config", "message": str(error), "findings": findings}})
+        except NetctlError as error:
+            tell({"error": {"kind": "failed", "message": str(error)}})
+        else:
+            await asyncio.sleep(0)  # progress that the thread has queued goes first
+            tell({"result": result})
+        await writer.drain()
+
+    async def _perform(self, request: dict[str, Any], progress: Any) -> Any:
+        agent = self._agent
+        match request.get("op"):
+            case "status":
+                return agent.status()
+            case "plan":
+                plan, loaded = await agent.plan(request["text"], request["file"])
+                warnings = [str(finding) for finding in loaded.warnings]
+                return {"lines": describe(plan), "warnings": warnings, **plan_to_json(plan)}
+            case "apply":
+                result = await agent.apply(request["text"], request["file"], progress)
+                outcome = result.outcome
+                return {
+                    "changed": outcome.changed,
+                    "rolled_back": outcome.rolled_back,
+                    "error": outcome.error,
+                    "warnings": list(result.warnings),
+                    "waiting": result.waiting,
+                }
+            case "down" | "up" as op:
+                return await self._switch(op, request.get("network"), progress)
+            case other:
+                raise LocalError(f"this agent does not know '{other}': is it of the same version?")
+
+    async def _switch(self, op: str, network: str | None, progress: Any) -> dict[str, Any]:
+        agent = self._agent
+        if agent.loaded is None:
+            raise LocalError("this host has no document yet: run `netctl apply`")
+        known = agent.loaded.document.networks
+        if network is not None and network not in known:
+            raise LocalError(f"there is no network '{network}'; there are: {', '.join(known)}")
+        down = agent.down
+        if op == "down":
+            wanted = (
+                Down(down.everything, down.networks | {network}) if network else Down(True, down.networks)
+            )
+        elif network is None:
+            wanted = Down()
+        else:
+            others = frozenset(known) if down.everything else down.networks
+            wanted = Down(False, others - {network})
+        outcome = await agent.set_down(wanted, progress)
+        return {"changed": outcome.changed, "error": outcome.error, "rolled_back": outcome.rolled_back}

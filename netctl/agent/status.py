@@ -1,0 +1,101 @@
+"""The agent's state in plain values: what `netctl status -o json` prints."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from netctl.model.document import Document
+from netctl.model.errors import LocalError
+from netctl.model.keys import WireGuardKey
+
+if TYPE_CHECKING:
+    from netctl.agent.agent import Agent
+
+
+def _addresses(agent: Agent, document: Document, name: str, key: WireGuardKey) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for network in document.networks_of(name):
+        lease = agent.view.leases.get((network.name, key)) if agent.view is not None else None
+        if lease is not None:
+            found[network.name] = [str(address) for address in lease.addresses]
+        else:
+            found[network.name] = [str(address) for address in network.addresses.get(name, ())]
+    return found
+
+
+def _peer(agent: Agent, document: Document, name: str, key: WireGuardKey) -> dict[str, Any]:
+    seen = agent.view.members.get(key) if agent.view is not None else None
+    path = agent.paths.status().get(key)
+    status = agent.statuses.get(key)
+    session = status is not None and status.last_handshake_s > 0
+    conditions = [condition.message for condition in agent.conditions if condition.peer == name]
+    endpoint = path.endpoint if path is not None else status.endpoint if status is not None else None
+    if not document.mediators and status is not None:
+        endpoint = status.endpoint
+    kind = path.kind if path is not None else "none"
+    return {
+        "name": name,
+        "key": str(key),
+        "online": bool(seen.online) if seen is not None else bool(session),
+        "addresses": _addresses(agent, document, name, key),
+        "path": "direct" if not document.mediators and session else kind,
+        "endpoint": str(endpoint) if endpoint is not None else None,
+        "rtt_ms": path.rtt_ms if path is not None else None,
+        "since_s": round(time.monotonic() - path.since_s, 1) if path is not None else None,
+        "tried": list(path.tried) if path is not None else [],
+        "last_handshake_s": round(time.time() - status.last_handshake_s, 1) if status and session else None,
+        "rx_bytes": status.rx_bytes if status is not None else 0,
+        "tx_bytes": status.tx_bytes if status is not None else 0,
+        "condition": conditions[0] if conditions else None,
+    }
+
+
+def status_of(agent: Agent) -> dict[str, Any]:
+    """Everything that a person asks about this host."""
+    link = agent.client.state
+    result: dict[str, Any] = {
+        "member": None,
+        "key": str(agent.keys.wireguard),
+        "generation": agent.view.generation if agent.view is not None else 0,
+        "mediator": {
+            "state": link.state,
+            "since_s": round(time.monotonic() - link.since, 1),
+            "error": link.error if link.state != "connected" else None,
+        },
+        "document": {"digest": None},
+        "down": {"everything": agent.down.everything, "networks": sorted(agent.down.networks)},
+        "networks": {},
+        "peers": [],
+        "conditions": [f"{condition.peer}: {condition.message}" for condition in agent.conditions],
+        "drift": list(agent.drift),
+        "drift_healed": agent.drift_healed,
+        "engine": agent.engine_kind,
+    }
+    if agent.loaded is None:
+        return result
+    document = agent.loaded.document
+    result["document"] = {"digest": document.digest}
+    try:
+        name = agent.member_name(document)
+    except LocalError as error:
+        result["conditions"].append(str(error))
+        return result
+    own = _addresses(agent, document, name, agent.keys.wireguard)
+    result["member"] = name
+    result["networks"] = {
+        network.name: {
+            "mode": network.mode.value,
+            "addresses": own.get(network.name, []),
+            "down": agent.down.everything or network.name in agent.down.networks,
+        }
+        for network in document.networks_of(name)
+    }
+    peers: dict[str, WireGuardKey] = {}
+    for network in document.networks_of(name):
+        for other in network.member_names:
+            key = document.members[other].wireguard
+            if other != name and key is not None:
+                peers[other] = key
+    result["peers"] = [_peer(agent, document, other, key) for other, key in peers.items()]
+    return result
