@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from netctl.lab.events import Check, Event, Progress, Table, Verdict
-from netctl.lab.internet import Lab, in_parallel
+from netctl.lab.internet import Lab, statuses_of
 from netctl.lab.probes import acl_checks, broadcast, ping_all
 from netctl.model.document import Mode
-from netctl.model.errors import EngineError
 
 MEET_TIMEOUT_S = 40.0
 """Login, introduction and a handshake take two or three seconds; a small busy machine needs more."""
@@ -98,7 +97,7 @@ def _meet(lab: Lab) -> Iterator[Event | Statuses]:
     best_since = started
     ranks: dict[str, str] = {}
     while True:
-        statuses = everybody(lab)
+        statuses = statuses_of(lab.network.members)
         now = time.monotonic()
         lonely = unconnected(statuses)
         links = {
@@ -120,19 +119,6 @@ def _meet(lab: Lab) -> Iterator[Event | Statuses]:
             break
         time.sleep(POLL_S)
     yield statuses
-
-
-def everybody(lab: Lab) -> Statuses:
-    """The status of every member that answers."""
-    names = lab.topology.members
-
-    def ask(name: str) -> dict[str, Any]:
-        try:
-            return lab.status(name)
-        except EngineError as error:
-            return {"mediator": {"state": "unreachable", "error": str(error)}, "networks": {}, "peers": []}
-
-    return dict(zip(names, in_parallel(ask, names), strict=True))
 
 
 def unconnected(statuses: Statuses) -> list[str]:

@@ -50,8 +50,12 @@ def in_parallel(
     work: Callable[[Item], Result], items: Iterable[Item], at_once: int = PARALLEL
 ) -> list[Result]:
     """`work` on every item, a few at once; results in the items' order. The first error is raised."""
-    with ThreadPoolExecutor(max_workers=at_once) as pool:
+    pool = ThreadPoolExecutor(max_workers=at_once)
+    try:
         return list(pool.map(work, items))
+    finally:
+        # After an error or Ctrl-C nobody waits here for what still runs: it ends with the lab.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(slots=True)
@@ -106,17 +110,6 @@ class Lab:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise EngineError(f"netctl apply on {name}: {said[-1] if said else f'exit {done.returncode}'}")
         return done.stdout
-
-    def status(self, name: str) -> dict[str, Any]:
-        """`netctl status -o json` on a member. Raises EngineError when the agent does not answer."""
-        done = self.node(name).attempt([program("netctl"), "status", "-o", "json"])
-        try:
-            answer = json.loads(done.stdout)
-        except ValueError as error:
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise EngineError(f"netctl status on {name}: {said[-1] if said else 'no answer'}") from error
-        assert isinstance(answer, dict)
-        return answer
 
     def log(self, name: str, lines: int = 20) -> str:
         """The end of a service's log."""
@@ -219,3 +212,27 @@ def _listens(node: Node, port: int) -> bool:
     wanted = f":{port:04X}"
     rows = (line.split() for line in table.splitlines())
     return any(len(row) > 3 and row[1].endswith(wanted) and row[3] == "0A" for row in rows)
+
+
+def status_of(node: Node) -> dict[str, Any]:
+    """`netctl status -o json` on a member. Raises EngineError when the agent does not answer."""
+    done = node.attempt([program("netctl"), "status", "-o", "json"])
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError as error:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise EngineError(f"netctl status on {node.name}: {said[-1] if said else 'no answer'}") from error
+    assert isinstance(answer, dict)
+    return answer
+
+
+def statuses_of(members: Mapping[str, Node]) -> dict[str, dict[str, Any]]:
+    """The status of every member; of one that does not answer, what `status` would say with nothing there."""
+
+    def ask(node: Node) -> dict[str, Any]:
+        try:
+            return status_of(node)
+        except EngineError as error:
+            return {"mediator": {"state": "no agent", "error": str(error)}, "networks": {}, "peers": []}
+
+    return dict(zip(members, in_parallel(ask, members.values()), strict=True))

@@ -82,7 +82,8 @@ def running(node: Node, *arguments: str) -> Iterator[list[str]]:
             if arguments[0] == "hear":
                 lines.extend(line.strip() for line in process.stdout)
         finally:
-            process.kill()
+            assert process.stdin is not None
+            process.stdin.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
 """Small programs that run on lab hosts as any program would: plain sockets, no knowledge of netctl.
 
 `python -m netctl.lab.programs hear PORT SECONDS | shout ADDRESS PORT TEXT | serve tcp|udp PORT SECONDS |
-knock tcp|udp HOST PORT SECONDS`
+knock tcp|udp HOST PORT SECONDS`; `hear` and `serve` also end with their standard input.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -24,8 +26,20 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def end_with_input() -> None:
+    """Leave when whoever started this program is gone, so that its port is free for the next."""
+
+    def watch() -> None:
+        while os.read(0, 4096):  # not sys.stdin: its lock would be held when the interpreter ends
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def hear(port: int, seconds: float) -> int:
     """Wait for one datagram on a port, from anybody: print its sender and text."""
+    end_with_input()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("", port))
@@ -51,6 +65,7 @@ def shout(address: str, port: int, text: str) -> int:
 
 def serve(kind: str, port: int, seconds: float) -> int:
     """Answer on a TCP or UDP port until the time is over."""
+    end_with_input()
     deadline = time.monotonic() + seconds
     transport = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     with socket.socket(socket.AF_INET, transport) as server:
