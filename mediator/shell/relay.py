@@ -243,7 +243,8 @@ def run_relay(
 ) -> None:
     """Relay on ports first to last (inclusive) until SIGTERM or SIGINT; for a process of its own.
 
-    `bind_address` ``::`` serves both families. `secret` is shared with the mediator, `cookie_secret` is 32
+    `bind_address` ``::`` serves both families; a host with several addresses binds the one that members know,
+    for answers have to come from it. `secret` is shared with the mediator, `cookie_secret` is 32
     fresh random bytes, `rate` is bytes a second per pair and direction. Raises LocalError as `RelayServer`.
     """
     ports = range(port_range[0], port_range[1] + 1)

@@ -101,38 +101,53 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
     return condition()
 
 
-def test_relay_then_direct_then_relay_again(internet: Internet) -> None:
+def cut(internet: Internet) -> None:
+    """The internet carries nothing between the two homes any more."""
+    drop = f"ip saddr {WAN_ONE} ip daddr {WAN_TWO} drop; ip saddr {WAN_TWO} ip daddr {WAN_ONE} drop;"
+    chain = f"chain f {{ type filter hook forward priority filter; {drop} }}"
+    internet.hosts["pub"].run("nft", "-f", "-", text=f"table ip cut {{\n {chain}\n}}\n")
+
+
+def join_all(internet: Internet) -> Callable[[str], bool]:
+    """Start the mediator and both members; the result tells whether both have a path of this kind."""
     mediator = internet.start("pub", "mediator", MEDIATOR)
     assert mediator.stdout is not None
     assert mediator.stdout.readline() == "ready\n"
     for one, other in (("m1", "m2"), ("m2", "m1")):
         internet.start(one, "member", MEDIATOR, internet.keys[other])
+    return lambda kind: all(internet.status(member)["kind"] == kind for member in ("m1", "m2"))
 
-    def both(kind: str) -> bool:
-        return all(internet.status(member)["kind"] == kind for member in ("m1", "m2"))
 
+def test_direct_within_a_second_and_back_on_the_relay_within_five(internet: Internet) -> None:
+    both = join_all(internet)
     assert wait_for(lambda: both("direct"), 15), [internet.status(member) for member in ("m1", "m2")]
     for member in ("m1", "m2"):
         kinds = [kind for _, kind in internet.status(member)["history"]]
         assert kinds in (["relay-udp", "direct"], ["direct"])
     assert internet.status("m1")["endpoint"] == f"{WAN_TWO}:51820"
-    m1, pub = internet.hosts["m1"], internet.hosts["pub"]
+    m1 = internet.hosts["m1"]
     assert " 0% packet loss" in m1.run("ping", "-i", "0.2", "-c", "5", "-W", "2", "10.9.0.2")
     assert f"{WAN_TWO}:51820" in m1.run("wg", "show", "wg0", "endpoints")
-
-    stream = m1.start("ping", "-D", "-i", "0.1", "-c", "120", "10.9.0.2")
+    stream = m1.start("ping", "-D", "-i", "0.1", "-c", "90", "10.9.0.2")
     time.sleep(2)
     cut_at = time.time()
-    drop = f"ip saddr {WAN_ONE} ip daddr {WAN_TWO} drop; ip saddr {WAN_TWO} ip daddr {WAN_ONE} drop;"
-    rules = f"table ip cut {{\n chain f {{ type filter hook forward priority filter; {drop} }}\n}}\n"
-    pub.run("nft", "-f", "-", text=rules)
+    cut(internet)
     assert wait_for(lambda: both("relay-udp"), 10), internet.status("m1")
-    replies = [
-        float(line[1 : line.index("]")])
-        for line in stream.communicate(timeout=30)[0].splitlines()
-        if "bytes from" in line
-    ]
-    after = [at for at in replies if at > cut_at + 0.3]
+    lines = stream.communicate(timeout=30)[0].splitlines()
+    after = [at for line in lines if "bytes from" in line and (at := float(line[1:18])) > cut_at + 0.3]
     assert after
     assert after[0] - cut_at < 5.0
     assert f"{MEDIATOR}:4000" in m1.run("wg", "show", "wg0", "endpoints")
+
+
+def test_the_switch_to_direct_loses_no_packet(internet: Internet) -> None:
+    cut(internet)
+    both = join_all(internet)
+    assert wait_for(lambda: both("relay-udp"), 15), [internet.status(member) for member in ("m1", "m2")]
+    m1 = internet.hosts["m1"]
+    assert " 0% packet loss" in m1.run("ping", "-i", "0.2", "-c", "5", "-W", "2", "10.9.0.2")
+    stream = m1.start("ping", "-i", "0.005", "-q", "-W", "1", "-c", "5000", "10.9.0.2")
+    internet.hosts["pub"].run("nft", "delete", "table", "ip", "cut")
+    assert wait_for(lambda: both("direct"), 24), [internet.status(member) for member in ("m1", "m2")]
+    report = stream.communicate(timeout=40)[0]
+    assert "5000 packets transmitted, 5000 received" in report, report
