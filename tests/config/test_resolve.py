@@ -1,0 +1,233 @@
+"""What one host should have: the document and the view, member by member."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from documents import key
+
+from netctl.config import load_document, resolve
+from netctl.model import derive
+from netctl.model.addresses import SocketAddress
+from netctl.model.document import Document, MemberState
+from netctl.model.errors import LocalError
+from netctl.model.hoststate import HostState
+from netctl.model.keys import WireGuardKey
+from netctl.model.view import Lease, View, ViewMember
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+MEDIATOR = f'mediators: [{{url: "netctl://m.example.net:8443", identity: ["ed25519:{key("m")}"]}}]'
+
+
+def document(networks: str, *, mediators: str = MEDIATOR, **members: str) -> Document:
+    """A document of members (name to further keys) and networks."""
+    lines = [f'  {name}: {{wireguard: "{key(name)}", {more}}}' for name, more in members.items()]
+    return load_document(
+        "\n".join(["apiVersion: netctl/v1", mediators, "members:", *lines, "networks:", networks])
+    ).document
+
+
+def wg(name: str) -> WireGuardKey:
+    return WireGuardKey.parse(key(name))
+
+
+def view(*names: str, leases: dict[str, str] | None = None, network: str = "net") -> View:
+    """What a mediator says: these members, these leases in one network."""
+    return View(
+        members={wg(name): ViewMember(name, wg(name)) for name in names},
+        leases={
+            (network, wg(name)): Lease(network, wg(name), (ip_address(address),))
+            for name, address in (leases or {}).items()
+        },
+    )
+
+
+def identity(name: str) -> str:
+    return f'identity: "ed25519:{key("identity " + name)}"'
+
+
+THREE = {name: identity(name) for name in ("a", "b", "c")}
+ROUTED = "  net: {mode: routed, ipv4: 10.1.0.0/24, ipv6: none, members: ['*']}"
+LAN = "  net: {mode: lan, ipv4: 10.1.0.0/24, members: ['*']}"
+LEASES = {"a": "10.1.0.1", "b": "10.1.0.2", "c": "10.1.0.3"}
+
+
+def allowed(state: HostState, name: str) -> set[str]:
+    assert state.wireguard is not None
+    return {str(prefix) for prefix in state.wireguard.peers[wg(name)].allowed_ips}
+
+
+def test_a_peer_needs_the_document_and_the_mediator() -> None:
+    loaded = document(ROUTED, **THREE)
+    without = resolve(loaded, "a", None).state
+    some = resolve(loaded, "a", view("a", "b", "stranger", leases=LEASES)).state
+    assert without.wireguard is not None
+    assert not without.wireguard.peers
+    assert not without.wireguard.addresses
+    assert some.wireguard is not None
+    assert set(some.wireguard.peers) == {wg("b")}
+    assert some.wireguard.addresses == {ip_address("10.1.0.1")}
+
+
+@pytest.mark.parametrize(
+    ("leases", "words"),
+    [
+        ({**LEASES, "b": "10.9.0.2"}, "outside its pool"),
+        ({**LEASES, "b": "10.1.0.1"}, "which is 'a''s"),
+        ({**LEASES, "b": "10.1.0.77"}, "which is 'c''s"),
+    ],
+)
+def test_a_lease_that_would_take_an_address_from_another_is_refused(
+    leases: dict[str, str], words: str
+) -> None:
+    fixed = ROUTED.replace("members:", "addresses: {c: 10.1.0.77}, members:")
+    resolution = resolve(document(fixed, **THREE), "a", view("a", "b", "c", leases=leases))
+    assert [condition.peer for condition in resolution.conditions] == ["b"]
+    assert words in resolution.conditions[0].message
+    assert allowed(resolution.state, "b") == set()
+    assert allowed(resolution.state, "c") == {"10.1.0.77/32"}
+
+
+def test_a_lan_has_routed_unicast_and_a_segment_for_the_rest() -> None:
+    loaded = document(LAN, **THREE, phone="groups: [phones]")
+    everybody = view("a", "b", "c", "phone", leases={**LEASES, "phone": "10.1.0.9"})
+    state = resolve(loaded, "a", everybody, live=frozenset({wg("b"), wg("phone")})).state
+    network = loaded.networks["net"]
+    assert network.ipv6 is not None
+    six = derive.member_ipv6(network.ipv6, wg("b"))
+    outer = derive.underlay(wg("b"))
+    assert allowed(state, "b") == {"10.1.0.2/32", f"{six}/128", f"{outer}/128"}
+    assert state.wireguard is not None
+    assert state.wireguard.addresses == frozenset()
+    assert state.wireguard.underlay == {derive.underlay(wg("a"))}
+    (segment,) = state.segments.values()
+    assert segment.name == derive.segment_name(network.id)
+    assert segment.mtu == 1350
+    assert (ip_address("10.1.0.1"), 24) in segment.addresses
+    assert segment.flood == {outer}, "only live members that have a segment"
+    routes = {str(route.destination): route for route in state.routes}
+    assert routes["10.1.0.2/32"].source == ip_address("10.1.0.1")
+    assert routes["10.1.0.2/32"].link == "nctl0"
+    assert state.sysctls[f"net/ipv4/conf/{segment.name}/rp_filter"] == "2"
+    assert state.filter is not None
+    binding = next(one for one in state.filter.bindings if one.underlay == outer)
+    assert binding.mac == derive.mac(network.id, wg("b"))
+    assert {ip_address("10.1.0.2"), six} <= binding.addresses
+    assert len(binding.addresses) == 3, "and its link-local address"
+    assert state.names["b.net.netctl"] == (ip_address("10.1.0.2"), six)
+
+
+def test_a_spoke_talks_to_its_hub_alone() -> None:
+    loaded = document(ROUTED.replace("members:", "topology: {hub: b}, members:"), **THREE)
+    everybody = view("a", "b", "c", leases=LEASES)
+    spoke, hub = resolve(loaded, "a", everybody).state, resolve(loaded, "b", everybody).state
+    assert spoke.wireguard is not None
+    assert set(spoke.wireguard.peers) == {wg("b")}
+    assert allowed(spoke, "b") == {"10.1.0.0/24", "10.1.0.2/32"}
+    assert "c.net.netctl" in spoke.names
+    assert allowed(hub, "a") == {"10.1.0.1/32"}
+    assert hub.sysctls["net/ipv4/ip_forward"] == "1"
+    assert "net/ipv4/ip_forward" not in spoke.sysctls
+
+
+def test_a_gateway_is_where_its_lan_is_routed_to() -> None:
+    networks = ROUTED.replace("members:", "masquerade: true, members:")
+    loaded = document(networks, a=identity("a"), b=f"{identity('b')}, routes: [192.168.5.0/24]")
+    everybody = view("a", "b", leases=LEASES)
+    state, gateway = resolve(loaded, "a", everybody).state, resolve(loaded, "b", everybody).state
+    assert allowed(state, "b") == {"10.1.0.2/32", "192.168.5.0/24"}
+    assert any(str(route.destination) == "192.168.5.0/24" for route in state.routes)
+    assert not any(str(route.destination) == "192.168.5.0/24" for route in gateway.routes)
+    assert gateway.filter is not None
+    assert gateway.filter.masquerade == {(ip_network("10.1.0.0/24"), ip_network("192.168.5.0/24"))}
+
+
+@pytest.mark.parametrize(
+    ("dst", "destinations"),
+    [
+        ("b", {"10.1.0.2/32"}),
+        ("10.1.0.0/24", {"10.1.0.2/32"}),
+        ("0.0.0.0/0", {"10.1.0.2/32", "192.168.5.0/24"}),
+        ("192.168.5.7/32", {"192.168.5.7/32"}),
+        ("192.168.0.0/16", {"192.168.5.0/24"}),
+        ("a", None),
+        ("172.16.0.0/12", None),
+    ],
+)
+def test_a_receiver_enforces_its_own_part_of_a_rule(dst: str, destinations: set[str] | None) -> None:
+    rule = f"{{name: r, src: [a], dst: ['{dst}'], proto: tcp, ports: [22, 80-90]}}"
+    networks = ROUTED.replace("members:", f"acls: [{rule}], members:")
+    loaded = document(networks, a=identity("a"), b=f"{identity('b')}, routes: [192.168.5.0/24]")
+    table = resolve(loaded, "b", view("a", "b", leases=LEASES)).state.filter
+    assert table is not None
+    if destinations is None:
+        assert table.rules == ()
+        return
+    (found,) = table.rules
+    assert {str(prefix) for prefix in found.sources} == {"10.1.0.1/32"}
+    assert {str(prefix) for prefix in found.destinations} == destinations
+    assert [str(port) for port in found.ports] == ["22", "80-90"]
+
+
+def test_broadcast_has_the_receiver_as_its_destination() -> None:
+    rule = "{name: games, src: ['*'], dst: [a], proto: udp, ports: [27015]}"
+    loaded = document(LAN.replace("members:", f"acls: [{rule}], members:"), **THREE)
+    everybody = view("a", "b", "c", leases=LEASES)
+    for name, hears in (("a", True), ("b", False)):
+        table = resolve(loaded, name, everybody).state.filter
+        assert table is not None
+        destinations = {str(prefix) for found in table.rules for prefix in found.destinations}
+        assert ("10.1.0.255/32" in destinations) is hears
+        assert ("255.255.255.255/32" in destinations) is hears
+
+
+def test_no_acls_and_empty_acls_are_opposites() -> None:
+    everybody = view("a", "b", "c", leases=LEASES)
+    open_table = resolve(document(ROUTED, **THREE), "a", everybody).state.filter
+    shut = ROUTED.replace("members:", "acls: [], members:")
+    shut_table = resolve(document(shut, **THREE), "a", everybody).state.filter
+    assert open_table is not None
+    assert [rule.name for rule in open_table.rules] == ["network net: all"]
+    assert shut_table is not None
+    assert shut_table.rules == ()
+    assert "nctl0" in shut_table.links
+
+
+def test_without_mediators_the_document_says_everything() -> None:
+    networks = ROUTED.replace("members:", "addresses: {a: 10.1.0.1, b: 10.1.0.2, c: 10.1.0.3}, members:")
+    members = {"a": "endpoints: ['203.0.113.5:51820']", "b": "endpoints: ['b.example.net:51821']", "c": ""}
+    loaded = document(networks, mediators="mediators: []", **members)
+    unresolved = resolve(loaded, "c", None)
+    assert unresolved.state.wireguard is not None
+    peers = unresolved.state.wireguard.peers
+    assert peers[wg("a")].endpoint == SocketAddress("203.0.113.5", 51820)
+    assert peers[wg("b")].endpoint is None
+    assert [condition.peer for condition in unresolved.conditions] == ["b"]
+    found = {"b.example.net:51821": SocketAddress("198.51.100.9", 51821)}
+    resolved = resolve(loaded, "c", None, resolved=found)
+    assert resolved.conditions == ()
+    assert resolved.state.wireguard is not None
+    assert resolved.state.wireguard.peers[wg("b")].endpoint == found["b.example.net:51821"]
+
+
+def test_who_is_not_in_the_document_has_nothing() -> None:
+    loaded = document(ROUTED.replace("'*'", "a"), **THREE, gone="state: absent")
+    assert resolve(loaded, "b", view("a", "b")).state == HostState()
+    for name in ("gone", "stranger"):
+        with pytest.raises(LocalError, match=name):
+            resolve(loaded, name, None)
+
+
+DOCUMENTS = sorted(path.name for path in EXAMPLES.glob("*.yaml") if not path.name.endswith(".lab.yaml"))
+
+
+@pytest.mark.parametrize("example", DOCUMENTS)
+def test_the_examples_are_valid_and_say_nothing_odd(example: str) -> None:
+    loaded = load_document((EXAMPLES / example).read_text(encoding="utf-8"), example)
+    assert loaded.warnings == ()
+    present = [m.name for m in loaded.document.members.values() if m.state is MemberState.PRESENT]
+    assert len(present) >= 4
+    for name in present:
+        assert resolve(loaded.document, name, None).conditions == ()
