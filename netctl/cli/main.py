@@ -1,0 +1,132 @@
+"""`netctl`: the command. Imports nothing heavy until it knows what is wanted."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from netctl import __version__
+
+INTERRUPTED = 130
+"""What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
+ENGINES = ("auto", "kernel", "netctl-wg", "wireguard-go")
+
+
+def _formats(parser: argparse.ArgumentParser, *more: str) -> None:
+    parser.add_argument(
+        "-o", "--output", choices=["text", "json", *more], default="text", help="default: text"
+    )
+
+
+def _engine(parser: argparse.ArgumentParser) -> None:
+    default = os.environ.get("NETCTL_ENGINE", "auto")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default=default, help="what moves packets (default: auto)"
+    )
+
+
+def _file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", metavar="FILE", help="default: the configured networks.yaml")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="netctl", description="Hosts anywhere, one LAN, described in a file.")
+    top.add_argument("--version", action="version", version=f"netctl {__version__}")
+    top.add_argument(
+        "--config", metavar="FILE", help="networks.yaml (NETCTL_CONFIG, /etc/netctl/networks.yaml)"
+    )
+    top.add_argument("--state", metavar="DIR", help="keys and memory (NETCTL_STATE, /var/lib/netctl)")
+    top.add_argument("--run", metavar="DIR", help="the agent's socket (NETCTL_RUN, /run/netctl)")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    validate = commands.add_parser("validate", help="say everything that is wrong with a document")
+    _file(validate)
+    _formats(validate, "github")
+    plan = commands.add_parser("plan", help="say what an apply would change on this host")
+    _file(plan)
+    _formats(plan)
+    _engine(plan)
+    plan.add_argument("--detailed-exitcode", action="store_true", help="exit 2 when there are changes")
+    apply = commands.add_parser("apply", help="make the document true on this host")
+    _file(apply)
+    _formats(apply)
+    _engine(apply)
+    apply.add_argument("--yes", action="store_true", help="ask nothing")
+    _formats(commands.add_parser("status", help="show this host, its networks and its peers"))
+    up = commands.add_parser("up", help="start the agent, and bring networks up")
+    up.add_argument("network", nargs="?", metavar="NETWORK")
+    _engine(up)
+    down = commands.add_parser("down", help="take all networks of this host down, or one")
+    down.add_argument("network", nargs="?", metavar="NETWORK")
+    down.add_argument("--yes", action="store_true", help="ask nothing")
+    keys = commands.add_parser("keys", help="make this host's keys, or show their public halves")
+    keys.add_argument("action", nargs="?", choices=["show", "init"], default="show")
+    keys.add_argument("--name", help="the member's name in the line that is printed (default: the host's)")
+    _formats(keys)
+    _engine(commands.add_parser("agent", help="run the agent in the foreground (for systemd)"))
+    lab = commands.add_parser("lab", help="a small internet on this machine to play with", add_help=False)
+    lab.add_argument("arguments", nargs=argparse.REMAINDER)
+    return top
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "lab":
+        from netctl.cli import lab
+
+        return lab.run(arguments.arguments)
+    from netctl.agent.places import Places
+
+    places = Places.find(arguments.config, arguments.state, arguments.run)
+    if getattr(arguments, "file", None):
+        from pathlib import Path
+
+        arguments.file = Path(arguments.file)
+    if arguments.command in ("validate", "plan", "apply"):
+        from netctl.cli import document
+
+        return {"validate": document.validate, "plan": document.plan, "apply": document.apply}[
+            arguments.command
+        ](arguments, places)
+    from netctl.cli import host
+
+    commands = {
+        "status": host.status,
+        "up": host.up,
+        "down": host.down,
+        "keys": host.keys,
+        "agent": host.agent,
+    }
+    return commands[arguments.command](arguments, places)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. An error is one clear line on stderr and exit status 1, never a traceback."""
+    arguments = parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more; say nothing
+        return 1
+    except Exception as error:
+        from netctl.cli import output
+        from netctl.model.errors import NetctlError
+
+        if os.environ.get("NETCTL_DEBUG"):
+            import traceback
+
+            traceback.print_exc()
+        if isinstance(error, NetctlError):
+            output.error(str(error))
+        else:
+            output.error(
+                f"netctl itself failed ({type(error).__name__}: {error}); NETCTL_DEBUG=1 shows where"
+            )
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""All that people read goes through here. stdout is data, stderr is talk.
+
+Colour only on a terminal, never with NO_COLOR (https://no-color.org). Signs carry the meaning too, so that
+nothing is lost without colour.
+"""
+
+from __future__ import annotations
+
+import json as _json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+_RED, _GREEN, _YELLOW, _BOLD, _DIM, _RESET = (
+    "\033[31m",
+    "\033[32m",
+    "\033[33m",
+    "\033[1m",
+    "\033[2m",
+    "\033[0m",
+)
+
+
+def _coloured(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _paint(text: str, colour: str, stream: TextIO) -> str:
+    return f"{colour}{text}{_RESET}" if _coloured(stream) else text
+
+
+def line(text: str = "") -> None:
+    """A line of data."""
+    print(text, flush=True)
+
+
+def json(value: Any) -> None:
+    """Data for programs."""
+    print(_json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+
+
+def error(text: str) -> None:
+    """What went wrong and what to do, in one line."""
+    print(_paint("error: ", _RED, sys.stderr) + text, file=sys.stderr, flush=True)
+
+
+def warning(text: str) -> None:
+    """What works, and should be known."""
+    print(_paint("warning: ", _YELLOW, sys.stderr) + text, file=sys.stderr, flush=True)
+
+
+def note(text: str) -> None:
+    """Talk."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def progress(text: str) -> None:
+    """What is being done just now."""
+    print(_paint(f"  {text}", _DIM, sys.stderr), file=sys.stderr, flush=True)
+
+
+def check(ok: bool, text: str) -> None:
+    """One thing that was looked at, and how it is."""
+    sign = _paint("ok  ", _GREEN, sys.stdout) if ok else _paint("FAIL", _RED, sys.stdout)
+    line(f"{sign} {text}")
+
+
+def verdict(ok: bool, text: str) -> None:
+    """The last line."""
+    line(_paint(("PASS: " if ok else "FAIL: ") + text, _GREEN if ok else _RED, sys.stdout))
+
+
+def change(text: str) -> None:
+    """A line of a plan: its sign says what it does."""
+    colour = {"+": _GREEN, "-": _RED, "~": _YELLOW}.get(text[:1], "")
+    line(_paint(f"  {text}", colour, sys.stdout) if colour else f"  {text}")
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A heading and rows in columns."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
+
+    def laid_out(row: Sequence[str]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    if title:
+        line(_paint(title, _BOLD, sys.stdout))
+    line(_paint("  " + laid_out(list(columns)), _DIM, sys.stdout))
+    for row in cells:
+        line("  " + laid_out(row))
+    line()
+
+
+def age(seconds: float | None) -> str:
+    """A duration for people: ``12 s``, ``3 min``, ``2 h``, ``5 d``; ``-`` for None."""
+    if seconds is None:
+        return "-"
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def size(count: int) -> str:
+    """Bytes for people: ``512 B``, ``1.2 MB``."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
