@@ -22,7 +22,9 @@ from netctl.paths import constants as c
 from netctl.paths.candidates import parse_candidates
 from netctl.paths.discovery import Discovery
 from netctl.paths.effects import Effect, PathStatus, SendControl
-from netctl.paths.pair import Pair, PairState, Self
+from netctl.paths.pair import Pair
+from netctl.paths.pairstates import PairState
+from netctl.paths.routes import Self
 from netctl.wire import probe
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant
 from netctl.wire.datagram import DatagramKind, classify
@@ -54,7 +56,7 @@ class PathManager:
         wanted = set(keys) - {self._me.key}
         for key in [key for key in self._pairs if key not in wanted]:
             gone = self._pairs.pop(key)
-            del self._by_tag[gone.keys.open_tag]
+            del self._by_tag[gone.routes.keys.open_tag]
             self._scheduled.pop(key, None)
         effects: list[Effect] = []
         for key in sorted(wanted - self._pairs.keys()):
@@ -125,7 +127,7 @@ class PathManager:
             if sender is None:
                 return []
             try:
-                message = probe.open_probe(sender.keys, data)
+                message = probe.open_probe(sender.routes.keys, data)
             except RemoteError:
                 return []
             return sender.handle_probe(message, source, now) + self._settle(sender, now)
@@ -154,7 +156,7 @@ class PathManager:
         pair = self._pairs.get(key)
         if pair is None:
             return []
-        came = online and (not pair.online or not pair.remote)
+        came = online and (not pair.online or not pair.routes.introduced)
         pair.online = online
         pair.check(now)
         if came and pair.state is not PairState.DIRECT and self._control:
@@ -211,7 +213,7 @@ class PathManager:
         hosts = tuple(address for address, kind in addresses.items() if kind == "host")
         self._me = Self(self._me.key, tuple(addresses), hosts)
         for pair in self._pairs.values():
-            pair.me = self._me
+            pair.routes.me = self._me
 
     def _offer_time(self, now: float) -> float:
         """Now, or when the first answers of the STUN servers must be in."""

@@ -1,24 +1,6 @@
 """One peer's machine: which path carries its packets, and how a better one is found.
 
-    state      event      next       meaning
-    IDLE       OFFER      OFFERED    a round began: own candidates go to the peer, a relay is asked for
-    IDLE       PUNCH      PUNCHING   the other side began
-    IDLE       CHOOSE     DIRECT     the peer's probes alone showed a path
-    OFFERED    OFFER      OFFERED    repeated, or a newer round of the peer
-    OFFERED    PUNCH      PUNCHING   both sides send at one moment
-    OFFERED    CHOOSE     DIRECT
-    OFFERED    GIVE_UP    WAITING    the peer never came
-    PUNCHING   OFFER      PUNCHING   candidates changed on the way
-    PUNCHING   PUNCH      PUNCHING   start again
-    PUNCHING   CHOOSE     DIRECT     a path that both sides trust
-    PUNCHING   GIVE_UP    WAITING    no path: the relay carries on
-    WAITING    OFFER      OFFERED    back-off is over, or something changed
-    WAITING    PUNCH      PUNCHING
-    WAITING    CHOOSE     DIRECT
-    DIRECT     OFFER      DIRECT     the peer looks for something better
-    DIRECT     PUNCH      DIRECT
-    DIRECT     CHOOSE     DIRECT     a better one
-    DIRECT     LOSE       WAITING    the path died: back to the relay
+Its states and transitions are the table in `netctl.paths.pairstates`.
 
 The relay is apart from these states (`RelayLink`): it is wanted in all of them but a settled DIRECT.
 The member with the lower key chooses, among the paths on which both sides had a pong; its probe with USING
@@ -28,74 +10,17 @@ tells the other, which follows once its own ping there was answered. Nobody sets
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 
 from netctl.model.addresses import SocketAddress
-from netctl.model.errors import LocalError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
-from netctl.paths.candidates import path_kind, usable
 from netctl.paths.effects import Effect, PathChanged, PathKind, PathStatus, SendDatagram, SetEndpoint
+from netctl.paths.pairstates import PairEvent, PairState, following
 from netctl.paths.relaylink import RelayLink
 from netctl.paths.route import Route
-from netctl.wire import probe
+from netctl.paths.routes import Routes, Self
 from netctl.wire.probe import Probe, ProbeFlag, ProbeKeys, ProbeType
-
-
-class PairState(Enum):
-    """See the table above."""
-
-    IDLE = "idle"
-    OFFERED = "offered"
-    PUNCHING = "punching"
-    WAITING = "waiting"
-    DIRECT = "direct"
-
-
-class PairEvent(Enum):
-    """See the table above."""
-
-    OFFER = "offer"
-    PUNCH = "punch"
-    CHOOSE = "choose"
-    GIVE_UP = "give-up"
-    LOSE = "lose"
-
-
-_S, _E = PairState, PairEvent
-TRANSITIONS: dict[tuple[PairState, PairEvent], PairState] = {
-    (_S.IDLE, _E.OFFER): _S.OFFERED,
-    (_S.IDLE, _E.PUNCH): _S.PUNCHING,
-    (_S.IDLE, _E.CHOOSE): _S.DIRECT,
-    (_S.OFFERED, _E.OFFER): _S.OFFERED,
-    (_S.OFFERED, _E.PUNCH): _S.PUNCHING,
-    (_S.OFFERED, _E.CHOOSE): _S.DIRECT,
-    (_S.OFFERED, _E.GIVE_UP): _S.WAITING,
-    (_S.PUNCHING, _E.OFFER): _S.PUNCHING,
-    (_S.PUNCHING, _E.PUNCH): _S.PUNCHING,
-    (_S.PUNCHING, _E.CHOOSE): _S.DIRECT,
-    (_S.PUNCHING, _E.GIVE_UP): _S.WAITING,
-    (_S.WAITING, _E.OFFER): _S.OFFERED,
-    (_S.WAITING, _E.PUNCH): _S.PUNCHING,
-    (_S.WAITING, _E.CHOOSE): _S.DIRECT,
-    (_S.DIRECT, _E.OFFER): _S.DIRECT,
-    (_S.DIRECT, _E.PUNCH): _S.DIRECT,
-    (_S.DIRECT, _E.CHOOSE): _S.DIRECT,
-    (_S.DIRECT, _E.LOSE): _S.WAITING,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Self:
-    """What a pair knows about its own host; replaced as a whole when it changes."""
-
-    key: WireGuardKey
-    addresses: tuple[SocketAddress, ...] = ()
-    """Own candidates of every kind: never probed."""
-    hosts: tuple[SocketAddress, ...] = ()
-    """Own host candidates: what is near is a LAN."""
 
 
 class Pair:
@@ -103,9 +28,6 @@ class Pair:
 
     def __init__(self, key: WireGuardKey, keys: ProbeKeys, me: Self, rng: Callable[[int], bytes]) -> None:
         self.key = key
-        self.keys = keys
-        self.me = me
-        self._rng = rng
         self.state = PairState.IDLE
         self.online = True
         self.round = 0
@@ -117,8 +39,7 @@ class Pair:
         self._repeated_round = 0
         """The last round in which an Introduction made us offer once more."""
         self.relay = RelayLink(str(key), rng)
-        self.remote: dict[SocketAddress, str] = {}
-        self.routes: dict[SocketAddress, Route] = {}
+        self.routes = Routes(keys, me, rng)
         self.selected: Route | None = None
         self._wanted: SocketAddress | None = None
         """The path that the choosing peer asked us to follow."""
@@ -136,7 +57,6 @@ class Pair:
         self._relay_until: float | None = None
         self._active_until = 0.0
         self._counters: tuple[int, int] | None = None
-        self._pong_window = (0.0, 0)
         self._rescued = False
         self._losses = 0
         """Paths lost before they were stable, in a row."""
@@ -146,12 +66,12 @@ class Pair:
     @property
     def chooser(self) -> bool:
         """This side chooses: its key is the lower one."""
-        return self.me.key < self.key
+        return self.routes.me.key < self.key
 
     @property
     def status(self) -> PathStatus:
         """The path just now, with the reasons why no better one."""
-        tried = [route.describe() for route in self.routes.values() if route is not self.selected]
+        tried = [route.describe() for route in self.routes.all() if route is not self.selected]
         reason = None if self.selected else self.relay.describe()
         lines = (*tried, reason) if reason else tuple(tried)
         now = self._status
@@ -195,8 +115,7 @@ class Pair:
             self._repeated_round = self.round
             self._repeat_at = now + c.OFFER_ANSWERED
             self.offer_due = self._repeat_at
-        self.remote = remote
-        self._adopt_candidates()
+        self.routes.adopt(remote, self.selected)
         if self.state is PairState.DIRECT:
             self._punches = [now]
         elif not self._punches:
@@ -223,18 +142,6 @@ class Pair:
         if self.routes and self.state in (PairState.IDLE, PairState.WAITING):
             self._retry_at = now
 
-    def _adopt_candidates(self) -> None:
-        for address in [
-            a for a, route in self.routes.items() if a not in self.remote and route is not self.selected
-        ]:
-            if self.routes[address].kind != "prflx":
-                del self.routes[address]
-        for address, kind in self.remote.items():
-            if address not in self.me.addresses and len(self.routes) < c.MAX_ROUTES:
-                route = self.routes.setdefault(address, Route(address, kind))
-                route.kind = kind
-                route.path = path_kind(address, kind, self.remote, self.me.hosts)
-
     # --- probes --------------------------------------------------------------------------------------
 
     def handle_probe(self, message: Probe, source: SocketAddress, now: float) -> list[Effect]:
@@ -247,12 +154,10 @@ class Pair:
                 return effects
             check = not fresh  # our next ping tells the peer that this one was answered
         else:
-            if self._may_answer(now):
-                known = route.flags if route is not None else ProbeFlag.NONE
-                pong = Probe(ProbeType.PONG, message.transaction, known | self._using(route), source)
-                effects.append(self._send(pong, source))
+            using = route is not None and route is self.selected
+            effects += self.routes.pong(message, source, now, using=using)
             if route is None:
-                route = self._peer_reflexive(source)
+                route = self.routes.peer_reflexive(source)
                 if route is None:
                     return effects
             check = not route.fresh(now) and now - route.last_ping_at >= c.TRIGGERED_REST
@@ -267,30 +172,8 @@ class Pair:
             self._plan_ping(now)
         return effects
 
-    def _peer_reflexive(self, source: SocketAddress) -> Route | None:
-        if len(self.routes) >= c.MAX_ROUTES or not usable(source) or source in self.me.addresses:
-            return None
-        route = Route(source, "prflx", path_kind(source, "prflx", self.remote, self.me.hosts))
-        self.routes[source] = route
-        return route
-
-    def _may_answer(self, now: float) -> bool:
-        start, count = self._pong_window
-        if now - start >= 1.0:
-            start, count = now, 0
-        self._pong_window = (start, count + 1)
-        return count < c.PONGS_PER_SECOND
-
-    def _using(self, route: Route | None) -> ProbeFlag:
-        return ProbeFlag.USING if route is not None and route is self.selected else ProbeFlag.NONE
-
     def _ping(self, route: Route, now: float) -> SendDatagram:
-        transaction = self._rng(probe.TRANSACTION_LEN)
-        route.sent(transaction, now)
-        return self._send(Probe(ProbeType.PING, transaction, route.flags | self._using(route)), route.address)
-
-    def _send(self, message: Probe, destination: SocketAddress) -> SendDatagram:
-        return SendDatagram(destination, probe.seal(self.keys, message, self._rng(probe.NONCE_LEN)))
+        return self.routes.ping(route, now, using=route is self.selected)
 
     # --- choosing ------------------------------------------------------------------------------------
 
@@ -300,7 +183,7 @@ class Pair:
             if wanted is None or wanted is self.selected or not wanted.fresh(now):
                 return []
             return self._select(wanted, now)
-        ready = [route for route in self.routes.values() if route.fresh(now) and route.peer_confirmed]
+        ready = [route for route in self.routes.all() if route.fresh(now) and route.peer_confirmed]
         if not ready:
             return []
         best = min(ready, key=lambda route: (-route.rank, route.rtt_s or 0.0))
@@ -431,7 +314,11 @@ class Pair:
 
     def _inherit(self, endpoint: SocketAddress, now: float) -> None:
         """An engine that outlived the last agent still has an endpoint: it is worth a probe."""
-        if endpoint not in self.routes and endpoint != self.relay.address and self._peer_reflexive(endpoint):
+        if (
+            not self.routes.get(endpoint)
+            and endpoint != self.relay.address
+            and self.routes.peer_reflexive(endpoint)
+        ):
             self._punches = sorted([*self._punches, now])
 
     def next_timer(self) -> float | None:
@@ -496,7 +383,7 @@ class Pair:
             self._retry_s = min(2 * self._retry_s, c.RETRY_MAX)
 
     def _ping_others(self, now: float) -> list[Effect]:
-        return [self._ping(route, now) for route in self.routes.values() if route is not self.selected]
+        return [self._ping(route, now) for route in self.routes.all() if route is not self.selected]
 
     def _plan_ping(self, now: float) -> None:
         route = self.selected
@@ -534,7 +421,4 @@ class Pair:
         return effects
 
     def _enter(self, event: PairEvent) -> None:
-        following = TRANSITIONS.get((self.state, event))
-        if following is None:
-            raise LocalError(f"paths: {event.value} while {self.state.value}")
-        self.state = following
+        self.state = following(self.state, event)

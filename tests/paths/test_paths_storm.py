@@ -7,7 +7,7 @@ import random
 import pytest
 from pathsim import Host, World
 
-from netctl.paths.pair import TRANSITIONS, PairEvent, PairState
+from netctl.paths.pairstates import TRANSITIONS, PairEvent, PairState
 
 STEPS = 12
 
