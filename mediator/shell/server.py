@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import cast
 
 from mediator.core import hub as h
 from mediator.shell.keys import Identity
@@ -70,9 +71,8 @@ class _Connection(asyncio.Protocol):
         self.stranger = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._server.accept(self, transport)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of asyncio's
+        self._server.accept(self, self._transport)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -103,8 +103,7 @@ class _Connection(asyncio.Protocol):
 
 class _Stun(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         with contextlib.suppress(ValueError):

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -79,9 +80,8 @@ class _Wire(asyncio.Protocol):
         self.ended: asyncio.Future[RemoteError] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        pin = _certificate_identity(transport)
+        self._transport = cast(asyncio.Transport, transport)
+        pin = _certificate_identity(self._transport)
         if pin is None or pin not in self._mediator.identity:
             shown = f" ({pin})" if pin is not None else ""
             message = (
