@@ -31,8 +31,8 @@ COOKIE_SECRET_MAX_AGE = 120.0
 COOKIE_MAX_AGE = COOKIE_SECRET_MAX_AGE - 5.0
 """A cookie received is used this long; its maker may have made it 5 s before it came."""
 
-UNDER_LOAD_RATE = 400.0
-"""Handshake messages with a valid mac1 per second past which cookies are asked for: about a tenth of a core."""
+UNDER_LOAD_RATE = 200.0
+"""Handshake messages with a valid mac1 per second past which cookies are asked for: a tenth of a core."""
 UNDER_LOAD_BURST = 1200.0
 """Taken at once before that: a hub of 1,000 peers comes back without a cookie round."""
 UNDER_LOAD_HOLD = 1.0

@@ -48,6 +48,11 @@ class Device:
         return self._own.public if self._own is not None else None
 
     @property
+    def private_key(self) -> bytes | None:
+        """A copy of ours, for the configuration socket, which shows it; None while there is none."""
+        return self._own.private.private_bytes_raw() if self._own is not None else None
+
+    @property
     def peers(self) -> Mapping[bytes, Peer]:
         """By public key (32 bytes), in the order of addition. Read only."""
         return MappingProxyType(self._peers)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tunnelworld import Host, World, ipv4
 
 from netctl.model.addresses import SocketAddress
-from netctl.tunnel import Device, SendDatagram
+from netctl.tunnel import Device, Peer, SendDatagram
 from netctl.tunnel import constants as c
 from netctl.tunnel.messages import (
     COOKIE_REPLY,
@@ -18,13 +18,14 @@ from netctl.tunnel.messages import (
     INITIATION,
     INITIATION_LEN,
     RESPONSE,
+    TRANSPORT,
     message_type,
 )
 
 ELSEWHERE = SocketAddress("198.51.100.9", 4444)
 
 
-def only_peer(host: Host):  # type: ignore[no-untyped-def]
+def only_peer(host: Host) -> Peer:
     (peer,) = host.device.peers.values()
     return peer
 
@@ -315,6 +316,7 @@ def test_a_new_private_key_ends_sessions_and_removes_ourselves() -> None:
     a, b = world.pair()
     world.talk(a, b)
     old = only_peer(a).current
+    assert a.device.private_key == a.private_key
     a.device.set_private_key(a.private_key)
     assert old.is_alive  # the same key is no change
     a.device.set_private_key(b.private_key)
@@ -348,6 +350,7 @@ def test_without_a_private_key_all_is_silence() -> None:
     world.run(1)
     assert b.sent == []
     assert b.device.public_key is None
+    assert b.device.private_key is None
 
 
 def test_a_thousand_idle_peers_cost_nothing_and_all_can_come_back_at_once() -> None:
@@ -369,3 +372,30 @@ def test_a_thousand_idle_peers_cost_nothing_and_all_can_come_back_at_once() -> N
         assert turns < 100
     assert len(reached) > 900  # some of these numbers are no points with a usable key
     assert device.next_timer() is not None
+
+
+def test_what_is_in_the_slots_after_each_event() -> None:
+    world = World()
+    a, b = world.pair()
+    world.drop = lambda _, __, datagram: message_type(datagram) == TRANSPORT
+    a.send(ipv4(a.inner, b.inner))
+    world.run(0.1)
+    at_a, at_b = only_peer(a), only_peer(b)
+    first = at_a.current
+    assert first is not None
+    assert (at_a.previous, at_a.next, at_b.previous, at_b.current) == (None, None, None, None)
+    assert at_b.next is not None
+    assert at_b.sendable_keypair(world.now) is None  # not before the initiator has used it
+    world.drop = lambda *_: False
+    world.talk(a, b)
+    assert at_b.next is None
+    assert at_b.current is not None
+    assert at_b.current.remote_index == first.local_index
+    world.run(c.REKEY_AFTER_TIME)
+    world.talk(a, b)
+    assert at_a.previous is first
+    assert at_a.current is not first
+    assert first.is_alive  # what is still under way is received
+    world.run(c.REKEY_AFTER_TIME)
+    world.talk(a, b)
+    assert not first.is_alive

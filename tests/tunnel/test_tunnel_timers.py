@@ -5,13 +5,15 @@ import itertools
 import pytest
 from tunnelworld import Host, World, ipv4
 
+from netctl.tunnel import Peer
 from netctl.tunnel import constants as c
 from netctl.tunnel.messages import INITIATION, RESPONSE, TRANSPORT, TRANSPORT_OVERHEAD, message_type
 from netctl.tunnel.timers import Timer
 
 
-def peer_of(host: Host, index: int = 0):  # type: ignore[no-untyped-def]
-    return list(host.device.peers.values())[index]
+def peer_of(host: Host) -> Peer:
+    (peer,) = host.device.peers.values()
+    return peer
 
 
 def initiations(host: Host) -> list[float]:
