@@ -64,7 +64,8 @@ class _Resolver:
     link_addresses: set[Address] = field(default_factory=set)
     underlays: set[Address] = field(default_factory=set)
     segments: dict[str, SegmentLink] = field(default_factory=dict)
-    routes: set[Route] = field(default_factory=set)
+    routes: dict[Prefix, Route] = field(default_factory=dict)
+    carriers: dict[Prefix, WireGuardKey] = field(default_factory=dict)
     rules: list[FilterRule] = field(default_factory=list)
     bindings: set[SourceBinding] = field(default_factory=set)
     masquerade: set[tuple[Prefix, Prefix]] = field(default_factory=set)
@@ -150,8 +151,8 @@ class _Resolver:
                         self.route(host_prefix(address), own[address.version], where)
                 continue
             behind = self.routes_through(network, name, member)
-            prefixes.update(behind)
-            for prefix in behind:
+            for prefix in sorted(behind, key=str):
+                self.carry(prefix, key, own=prefix in member.routes)
                 if prefix.version in own:
                     self.route(prefix, own[prefix.version], f"{where}.routes")
         if not lan:
@@ -160,6 +161,16 @@ class _Resolver:
                     self.route(pool, own[pool.version], f"networks.{network.name}.ipv{pool.version}")
         self.names[f"{self.me.name}.{network.name}.{DOMAIN}"] = tuple(own.values())
         self.filter(network, own)
+
+    def carry(self, prefix: Prefix, key: WireGuardKey, *, own: bool) -> None:
+        """Give a prefix to one peer alone, or WireGuard would: a gateway itself comes before a hub."""
+        other = self.carriers.get(prefix)
+        if other is not None and other != key:
+            if not own:
+                return
+            self.allowed[other].discard(prefix)
+        self.carriers[prefix] = key
+        self.allowed[key].add(prefix)
 
     def routes_through(self, network: Network, name: str, member: Member) -> set[Prefix]:
         """What is behind a peer in a routed network: its LANs, and for a spoke's hub the whole network."""
@@ -170,7 +181,8 @@ class _Resolver:
         return pools | {route for other in others for route in self.document.members[other].routes}
 
     def route(self, destination: Prefix, source: Address, path: str) -> None:
-        self.routes.add(Route(destination, WIREGUARD_LINK, source, path))
+        # One LAN may be offered in several networks; the kernel has room for one route to it.
+        self.routes.setdefault(destination, Route(destination, WIREGUARD_LINK, source, path))
 
     def link_mtu(self) -> int:
         wanted = [self.me.mtu or DEFAULT_MTU]
@@ -353,7 +365,7 @@ def resolve(
     state = HostState(
         wireguard=link,
         segments=resolver.segments,
-        routes=frozenset(resolver.routes),
+        routes=frozenset(resolver.routes.values()),
         filter=table,
         names={host: addresses for host, addresses in sorted(resolver.names.items()) if addresses},
         sysctls=resolver.sysctls,

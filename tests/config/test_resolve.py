@@ -144,6 +144,24 @@ def test_a_gateway_is_where_its_lan_is_routed_to() -> None:
     assert gateway.filter.masquerade == {(ip_network("10.1.0.0/24"), ip_network("192.168.5.0/24"))}
 
 
+@pytest.mark.parametrize("order", ["mesh first", "hub first"])
+def test_a_lan_offered_in_two_networks_has_one_way(order: str) -> None:
+    mesh = ROUTED
+    star = "  star: {mode: routed, ipv4: 10.2.0.0/24, ipv6: none, topology: {hub: c}, members: ['*']}"
+    networks = "\n".join([mesh, star] if order == "mesh first" else [star, mesh])
+    loaded = document(networks, **{**THREE, "b": f"{identity('b')}, routes: [192.168.5.0/24]"})
+    leases = {
+        (net, wg(name)): Lease(net, wg(name), (ip_address(address.replace("10.1", pool)),))
+        for net, pool in (("net", "10.1"), ("star", "10.2"))
+        for name, address in LEASES.items()
+    }
+    both = View(members=view("a", "b", "c").members, leases=leases)
+    state = resolve(loaded, "a", both).state
+    assert "192.168.5.0/24" in allowed(state, "b"), "the gateway itself"
+    assert "192.168.5.0/24" not in allowed(state, "c"), "and not the hub"
+    assert [str(route.destination) for route in state.routes].count("192.168.5.0/24") == 1
+
+
 @pytest.mark.parametrize(
     ("dst", "destinations"),
     [
