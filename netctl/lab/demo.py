@@ -82,11 +82,11 @@ def demonstrate(lab: Lab, started: float) -> Iterator[Event]:
 
     seconds = time.monotonic() - started
     if failed:
-        yield Verdict(False, f"FAILED after {seconds:.0f} s: {'; '.join(failed)}")
+        yield Verdict(False, f"{seconds:.0f} s, {'; '.join(failed)}")
         return
     names = lab.topology.members
     yield Verdict(
-        True, f"OK: {len(names)} hosts behind {len(lab.topology.boxes)} NATs are one LAN ({seconds:.0f} s)"
+        True, f"{len(names)} hosts behind {len(lab.topology.boxes)} NATs are one LAN ({seconds:.0f} s)"
     )
 
 

@@ -34,7 +34,9 @@ class SavedLab:
 
 
 def directory() -> Path:
-    """Where this user's lab is noted: root's under /run, others' under the session's or the temporary one."""
+    """Where this user's lab is noted: NETCTL_LAB, root's /run, or the session's or temporary directory."""
+    if chosen := os.environ.get("NETCTL_LAB"):
+        return Path(chosen)
     if os.geteuid() == 0:
         return Path("/run/netctl-lab")
     base = os.environ.get("XDG_RUNTIME_DIR")
