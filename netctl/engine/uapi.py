@@ -111,6 +111,7 @@ class UapiDriver:
     def __init__(self, interface: str, directory: Path = SOCKET_DIR) -> None:
         self.interface = interface
         self.path = directory / f"{interface}.sock"
+        self._opened: set[WireGuardKey] = set()
 
     def answers(self) -> bool:
         """Whether a live engine serves this interface."""
@@ -183,10 +184,24 @@ class UapiDriver:
 
     def remove_peer(self, key: WireGuardKey) -> None:
         """Remove a peer."""
+        self._opened.discard(key)
         self._set(f"public_key={key.raw.hex()}\nremove=true\n")
 
     def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
-        """Set the endpoint of an existing peer."""
+        """Set the endpoint of an existing peer.
+
+        The first time it is added anew with its endpoint: an engine that wanted to shake hands with a peer that
+        had none yet waits Rekey-Timeout (5 s) before it tries again, and nothing is lost where no session is.
+        """
+        if key not in self._opened:
+            self._opened.add(key)
+            peer = self.read().peers.get(key)
+            if peer is None:
+                return
+            if peer.endpoint is None and not peer.last_handshake_s:
+                fresh = Peer(key, frozenset(peer.allowed_ips), endpoint, peer.keepalive_s)
+                self._set(f"public_key={key.raw.hex()}\nremove=true\n{format_peer(fresh)}")
+                return
         self._set(f"public_key={key.raw.hex()}\nupdate_only=true\nendpoint={endpoint}\n")
 
 

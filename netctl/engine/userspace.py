@@ -12,7 +12,7 @@ from pathlib import Path
 from netctl.engine.uapi import SOCKET_DIR
 from netctl.model.errors import EngineError
 
-PREFERENCE = ("netctl-wg", "wireguard-go")
+PREFERENCE = ("wireguard-go", "netctl-wg")
 """What `auto` takes where the kernel has no WireGuard, best first."""
 START_TIMEOUT_S = 20.0
 """Both answer within a second or two; a loaded small machine gets ten times that."""
