@@ -66,6 +66,11 @@ def _inside(pool: Prefix, space: Prefix) -> bool:
     return pool.version == space.version and pool.subnet_of(space)  # type: ignore[arg-type]
 
 
+def _some(names: list[str]) -> str:
+    rest = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def _near(word: str, names: Collection[str]) -> str:
     some = list(itertools.islice(names, MAX_NEAR_NAMES))
     close = difflib.get_close_matches(word[:MAX_NEAR_LEN], some, n=1, cutoff=0.6)
@@ -259,10 +264,10 @@ def _check_shape(document: Document, network: Network, report: Report) -> None:
         elif count > SEGMENT_WARN_MEMBERS:
             message = f"{count} members: above {SEGMENT_WARN_MEMBERS} broadcast may miss idle ones"
             report.warning("NC508", (*base, "members"), message)
-        for name in network.member_names:
-            if document.members[name].identity is None and document.mediators:
-                message = f"'{name}' has no identity (a stock WireGuard app): it hears no broadcast"
-                report.warning("NC509", (*base, "members"), message)
+        stock = [name for name in network.member_names if document.members[name].identity is None]
+        if stock and document.mediators:
+            message = f"no identity (a stock WireGuard app), so no broadcast for {_some(stock)}"
+            report.warning("NC509", (*base, "members"), message)
     elif (
         network.hub is None
         and network.masquerade
@@ -290,19 +295,18 @@ def _check_mtu(document: Document, network: Network, report: Report) -> None:
 
 def _check_unmediated(document: Document, network: Network, report: Report) -> None:
     base: Path = ("networks", network.name)
-    for name in network.member_names:
-        fixed = network.addresses.get(name, ())
-        if network.ipv4 is not None and not any(address.version == 4 for address in fixed):
-            message = f"'{name}' has no fixed IPv4 address, and without mediators nobody leases one"
-            report.error("NC413", base, message, f"add it under networks.{network.name}.addresses")
+    fixed = {name for name, found in network.addresses.items() if any(one.version == 4 for one in found)}
+    homeless = [name for name in network.member_names if name not in fixed]
+    if network.ipv4 is not None and homeless:
+        message = f"without mediators nobody leases an IPv4 address to {_some(homeless)}"
+        report.error("NC413", base, message, f"fix them under networks.{network.name}.addresses")
     hidden = [name for name in network.member_names if not document.members[name].endpoints]
     if network.hub is not None:
         hidden = [network.hub] if network.hub in hidden else []
     elif len(hidden) == 1:
         hidden = []
     if hidden:
-        shown = ", ".join(hidden[:SHOWN_NAMES]) + (" …" if len(hidden) > SHOWN_NAMES else "")
-        message = f"no mediators and no `endpoints`: nobody can find {shown}"
+        message = f"no mediators and no `endpoints`: nobody can find {_some(hidden)}"
         report.warning("NC510", (*base, "members"), message, "give them `endpoints`, or add a mediator")
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from documents import key
 
 from netctl.config import load_document
+from netctl.config.loader import MAX_BYTES
 from netctl.config.show import excerpt, to_github, to_json
 from netctl.model.errors import ConfigError, Finding, Mark
+
+CODE = re.compile(r"NC[0-9]{3}")
+FALLBACK = "NC" + "019"  # a keyword of the schema without words of its own: none today
 
 TEXT = f"""apiVersion: netctl/v1
 mediators: [{{url: "netctl://m.example.net:8443", identity: ["ed25519:{key("m")}"], relayPorts: 40000-40000}}]
@@ -41,6 +48,36 @@ def test_many_warnings_do_not_hide_an_error() -> None:
     with pytest.raises(ConfigError) as caught:
         load_document(text)
     assert [finding.code for finding in caught.value.findings if finding.severity == "error"] == ["NC201"]
+
+
+def test_warnings_about_size_and_use() -> None:
+    phones = "".join(f'  p{i}: {{wireguard: "{key(f"p{i}")}"}}\n' for i in range(130))
+    text = TEXT.replace("  gone:", phones + "  gone:").replace("[a, b, phone, gone]", "['*']")
+    text += "  quiet: {mode: routed, ipv4: 10.9.0.0/24, masquerade: true, members: [b, phone]}\n"
+    warnings = {finding.code: finding for finding in load_document(text).warnings}
+    assert "133 members" in warnings["NC508"].message
+    assert "and 126 more" in warnings["NC509"].message
+    assert warnings["NC514"].path == "networks.quiet.masquerade"
+
+
+def test_a_text_past_the_limit_is_not_even_parsed() -> None:
+    with pytest.raises(ConfigError, match="NC002"):
+        load_document("[" * (MAX_BYTES + 1))
+
+
+def test_the_reference_lists_every_code() -> None:
+    root = Path(__file__).resolve().parents[2]
+    said = {code for path in (root / "netctl/config").glob("*.py") for code in CODE.findall(path.read_text())}
+    listed = CODE.findall((root / "docs/findings.md").read_text())
+    assert sorted(said) == listed, "in order, each once"
+
+
+def test_every_code_is_shown_by_a_case() -> None:
+    here = Path(__file__).parent
+    files = [*here.glob("*.py"), *here.glob("hostile/*.txt")]
+    shown = {code for path in files for code in CODE.findall(path.read_text(encoding="utf-8"))}
+    said = set(CODE.findall((here.parents[1] / "docs/findings.md").read_text()))
+    assert said - shown == {FALLBACK}
 
 
 def test_every_path_has_a_mark() -> None:
