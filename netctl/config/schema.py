@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 from typing import Any
 
-import jsonschema
-
 from netctl.config.loader import Path, Tree
 from netctl.config.report import Report
 from netctl.config.shape import Check, compile_schema, ecma
@@ -37,6 +35,8 @@ def load_schema(name: str = SCHEMA_NAME) -> dict[str, Any]:
 
 
 def _check_pattern(validator: Any, pattern: str, instance: object, schema: Any) -> Iterator[Any]:
+    import jsonschema
+
     if isinstance(instance, str) and ecma(pattern).search(instance) is None:
         yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
 
@@ -44,6 +44,8 @@ def _check_pattern(validator: Any, pattern: str, instance: object, schema: Any) 
 @functools.cache
 def validator_class() -> Any:
     """Draft 2020-12 as our documents mean it: 22.0 is no whole number, and ``$`` is the end of a text."""
+    import jsonschema  # here: it is 60 ms of start-up, and a valid document never needs it
+
     kinds = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: type(value) is int
     )
