@@ -11,7 +11,7 @@ from netctl.config.acl import check_tests
 from netctl.config.build import build, digest
 from netctl.config.loader import Path, Source, Tree, format_path, parse
 from netctl.config.report import Report
-from netctl.config.schema import check_schema
+from netctl.config.schema import check_schema, fits
 from netctl.config.semantic import check_semantics
 from netctl.model.document import Document
 from netctl.model.errors import ConfigError, Finding, Mark
@@ -54,7 +54,7 @@ def load_document(text: str, file: str = "networks.yaml") -> Loaded:
     check_schema(source.tree, report)
     report.close_stage()
     tree = cut(source.tree, report.roots) if report.roots else source.tree
-    if isinstance(tree, dict):
+    if isinstance(tree, dict) and fits(tree):
         document = build(tree, digest(text), report)
         report.close_stage()
         check_semantics(document, tree, report)

@@ -182,6 +182,11 @@ def _name_hint(key: str) -> str:
     return f"for example '{cleaned[:63]}'" if cleaned and cleaned != key else ""
 
 
+def fits(tree: Tree) -> bool:
+    """Whether what is left of a document can be built from, its version apart."""
+    return isinstance(tree, dict) and _fast()[0]({**tree, "apiVersion": "netctl/v1"})
+
+
 def check_schema(tree: Tree, report: Report) -> None:
     """Report every way in which the tree departs from the schema."""
     if not isinstance(tree, dict):

@@ -9,7 +9,7 @@ import pytest
 from documents import key
 
 from netctl.config import load_document
-from netctl.config.loader import MAX_BYTES
+from netctl.config.loader import MAX_BYTES, MAX_FINDINGS
 from netctl.config.show import excerpt, to_github, to_json
 from netctl.model.errors import ConfigError, Finding, Mark
 
@@ -48,6 +48,13 @@ def test_many_warnings_do_not_hide_an_error() -> None:
     with pytest.raises(ConfigError) as caught:
         load_document(text)
     assert [finding.code for finding in caught.value.findings if finding.severity == "error"] == ["NC201"]
+
+
+def test_more_that_is_wrong_than_anybody_reads() -> None:
+    members = "".join(f"  m{i}: {{wireguard: {i}, colour: blue}}\n" for i in range(900))
+    with pytest.raises(ConfigError) as caught:
+        load_document(TEXT.replace("  gone:", members + "  gone:"))
+    assert len(caught.value.findings) == MAX_FINDINGS
 
 
 def test_warnings_about_size_and_use() -> None:
