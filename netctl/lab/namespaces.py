@@ -38,15 +38,15 @@ PACKAGES: Mapping[str, str] = {
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Ordinary users on Debian have no sbin in their PATH, and that is where ip and nft live."""
 
-# SIGCHLD is ignored across exec, so the kernel reaps orphans for a PID 1 that never waits.
+# SIGCHLD is ignored across exec, so the kernel reaps orphans for a PID 1 that never waits
+# (a trap of sh does not: dash leaves SIGCHLD alone).
 _HOLDER = """
 set -e
-trap '' CHLD
 mount -t tmpfs -o mode=755 lab /run
 ip link set lo up
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo ready
-exec {wait} > /dev/null 2>&1
+exec env --ignore-signal=CHLD {wait} > /dev/null 2>&1
 """
 
 _NODE = """

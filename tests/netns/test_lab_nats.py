@@ -24,7 +24,9 @@ mediators:
   - {url: "netctl://m1.example.net:8443", identity: ["ed25519:EKiLXYu8TJJvIcGdsUa9noi/8w5txrMbyNJninfBBJo="]}
   - {url: "netctl://m2.example.net:8443", identity: ["ed25519:RLUqQjGk080fM88rZF/mai05tuts09GYn/20yDrmuV0="]}
 members:
-  inside: {wireguard: "oN9b+VcZct4Fqc0LWGekk0FboKkwHmJhBGo/bJHOfQo=", identity: "ed25519:HGSfeLvLC6OYHUtA4alcVWGojgYfHxEXhhlpF8Hjiww="}
+  inside:
+    wireguard: "oN9b+VcZct4Fqc0LWGekk0FboKkwHmJhBGo/bJHOfQo="
+    identity: "ed25519:HGSfeLvLC6OYHUtA4alcVWGojgYfHxEXhhlpF8Hjiww="
 networks:
   lan: {mode: lan, ipv4: 10.9.0.0/24, members: ["*"]}
 """
