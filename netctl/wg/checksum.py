@@ -1,0 +1,45 @@
+"""Internet checksums (RFC 1071), one packet or many rows at once.
+
+The one's complement sum does not care about byte order as long as one keeps to one: all of it is little-endian.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.uint8]
+Sums = NDArray[np.uint64]
+
+
+def partial(data: bytes | bytearray | memoryview) -> int:
+    """The sum of the 16-bit little-endian words of `data` (an odd tail is padded with zero), modulo 65,535."""
+    return int.from_bytes(data, "little") % 0xFFFF
+
+
+def finish(total: int) -> bytes:
+    """The checksum field for a sum: its complement, 2 bytes as they stand in the packet."""
+    return ((total % 0xFFFF) ^ 0xFFFF).to_bytes(2, "little")
+
+
+def row_sums(rows: Rows) -> Sums:
+    """The sum of each row's 16-bit little-endian words. The width must be a multiple of 4."""
+    words: NDArray[np.uint32] = rows.view(np.uint32)
+    sums: Sums = words.sum(axis=1, dtype=np.uint64)
+    return sums
+
+
+def finish_rows(sums: Sums) -> NDArray[np.uint16]:
+    """The checksum fields for sums, one a row."""
+    fields: NDArray[np.uint16] = ((sums % np.uint64(0xFFFF)) ^ np.uint64(0xFFFF)).astype(np.uint16)
+    return fields
+
+
+def pseudo(source_and_destination: bytes | memoryview, protocol: int, length: int) -> int:
+    """The sum of the pseudo-header (RFC 9293 §3.1, RFC 8200 §8.1): addresses, protocol, length in bytes."""
+    total = partial(source_and_destination)
+    total += int.from_bytes(bytes((0, protocol)), "little")
+    total += int.from_bytes((length & 0xFFFF).to_bytes(2, "big"), "little") + int.from_bytes(
+        (length >> 16).to_bytes(2, "big"), "little"
+    )
+    return total % 0xFFFF

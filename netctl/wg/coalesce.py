@@ -1,0 +1,149 @@
+"""In-order packets of one flow to one super-packet (what a kernel's GRO does), decided for all rows at once.
+
+Merged is only what a kernel would merge: equal headers but for length, identification, checksum, sequence
+number and, on the last, PSH and FIN; no IP options, no fragments, no odd TCP flags. UDP to the VXLAN port is
+never merged: a filter that looks at a super-packet sees its first frame alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netctl.wg import checksum
+from netctl.wg.segment import TCP, UDP, Slots
+from netctl.wg.tun import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_HEADER
+
+VXLAN_PORT = 4789
+MAX_SUPER = 65_535
+_ACK, _PSH_FIN = 0x10, 0x09
+_DF = 0x40
+
+
+def _header_len(row: NDArray[np.uint8], is_ipv6: bool, uso: bool) -> tuple[int, int, int] | None:
+    """(IP header, both headers, protocol) of a packet that may begin a run; None for any other."""
+    if is_ipv6:
+        ip_len, protocol = 40, int(row[6])
+    else:
+        if row[0] != 0x45 or row[6] & 0xBF or row[7]:  # options, or a fragment
+            return None
+        ip_len, protocol = 20, int(row[9])
+    if protocol == TCP:
+        flags = int(row[ip_len + 13])
+        data = int(row[ip_len + 12] >> 4) * 4
+        # PSH and FIN end a run, so what has them begins none.
+        return (ip_len, ip_len + data, TCP) if flags == _ACK and data >= 20 else None
+    if protocol == UDP and uso:
+        port = int(row[ip_len + 2]) << 8 | int(row[ip_len + 3])
+        summed = row[ip_len + 6] or row[ip_len + 7]
+        return (ip_len, ip_len + 8, UDP) if port != VXLAN_PORT and summed else None
+    return None
+
+
+def _lengths(rows: Slots, is_ipv6: bool) -> NDArray[np.int64]:
+    field = rows[:, 4:6] if is_ipv6 else rows[:, 2:4]
+    lengths: NDArray[np.int64] = (field[:, 0].astype(np.int64) << 8) + field[:, 1] + (40 if is_ipv6 else 0)
+    return lengths
+
+
+def runs(rows: Slots, lengths: NDArray[np.int64], uso: bool) -> Iterator[tuple[int, int]]:
+    """(first, count) of consecutive rows that may be written as one; single rows have count 1.
+
+    `lengths` are the packets' own lengths in bytes, known to be true.
+    """
+    total = len(rows)
+    start = 0
+    while start < total:
+        count = _run(rows[start:], lengths[start:], uso) if total - start > 1 else 1
+        yield start, count
+        start += count
+
+
+def _run(rows: Slots, lengths: NDArray[np.int64], uso: bool) -> int:
+    first = rows[0]
+    is_ipv6 = int(first[0]) >> 4 == 6
+    headers = _header_len(first, is_ipv6, uso) if rows.shape[1] >= 60 else None
+    if headers is None:
+        return 1
+    ip_len, header_len, protocol = headers
+    length = int(lengths[0])
+    size = length - header_len
+    if size <= 0:
+        return 1
+    limit = min(len(rows), (MAX_SUPER - header_len) // size)
+    rows, lengths = rows[:limit], lengths[:limit]
+    same = rows[:, :header_len] == first[:header_len]
+    _may_differ(same, is_ipv6, ip_len, protocol)
+    good = same.all(axis=1)
+    good &= (lengths <= length) & (lengths > header_len)
+    good[1:] &= lengths[:-1] == length  # a shorter one is the last
+    if protocol == TCP:
+        at = ip_len + 4
+        numbers = np.ascontiguousarray(rows[:, at : at + 4]).view(">u4").ravel().astype(np.uint64)
+        wanted = numbers[0] + np.arange(len(rows), dtype=np.uint64) * np.uint64(size)
+        good &= numbers == (wanted & np.uint64(0xFFFFFFFF))
+        flags = rows[:, ip_len + 13]
+        good &= (flags & ~np.uint8(_PSH_FIN)) == _ACK
+        good[1:] &= flags[:-1] == _ACK
+    if not is_ipv6:
+        # A wrong header checksum must stay wrong: such a packet is not merged, so it is not mended.
+        sums = np.ascontiguousarray(rows[:, :20]).view("<u2").sum(axis=1, dtype=np.uint64)
+        good &= sums % np.uint64(0xFFFF) == 0
+    bad = np.flatnonzero(~good)
+    return max(1, int(bad[0])) if len(bad) else len(rows)
+
+
+def _may_differ(same: NDArray[np.bool_], is_ipv6: bool, ip_len: int, protocol: int) -> None:
+    if is_ipv6:
+        same[:, 4:6] = True
+    else:
+        same[:, 2:6] = True  # length, identification
+        same[:, 10:12] = True
+    if protocol == TCP:
+        same[:, ip_len + 4 : ip_len + 8] = True
+        same[:, ip_len + 13] = True
+        same[:, ip_len + 16 : ip_len + 18] = True
+    else:
+        same[:, ip_len + 4 : ip_len + 8] = True
+
+
+def merge(rows: Slots, lengths: NDArray[np.int64], out: bytearray) -> int:
+    """Write a run (two rows or more) into `out` as a vnet header and one super-packet; its length in bytes."""
+    first = rows[0]
+    is_ipv6 = int(first[0]) >> 4 == 6
+    ip_len = 40 if is_ipv6 else 20
+    protocol = int(first[6] if is_ipv6 else first[9])
+    header_len = ip_len + (int(first[ip_len + 12] >> 4) * 4 if protocol == TCP else 8)
+    size = int(lengths[0]) - header_len
+    count = len(rows)
+    last = int(lengths[-1]) - header_len
+    total = header_len + (count - 1) * size + last
+    base = VNET_HEADER.size
+    target = np.frombuffer(out, np.uint8)
+    target[base : base + header_len] = first[:header_len]
+    body = base + header_len
+    whole = target[body : body + (count - 1) * size].reshape(count - 1, size)
+    whole[:] = rows[:-1, header_len : header_len + size]
+    target[base + total - last : base + total] = rows[-1, header_len : header_len + last]
+    header = memoryview(out)[base : base + header_len]
+    field = 16 if protocol == TCP else 6
+    if protocol == TCP:
+        header[ip_len + 13] |= int(rows[-1, ip_len + 13]) & _PSH_FIN
+        kind = GSO_TCPV6 if is_ipv6 else GSO_TCPV4
+    else:
+        header[ip_len + 4 : ip_len + 6] = (total - ip_len).to_bytes(2, "big")
+        kind = GSO_UDP_L4
+    if is_ipv6:
+        header[4:6] = (total - 40).to_bytes(2, "big")
+        addresses = bytes(header[8:40])
+    else:
+        header[2:4] = total.to_bytes(2, "big")
+        header[10:12] = b"\0\0"
+        header[10:12] = checksum.finish(checksum.partial(header[:20]))
+        addresses = bytes(header[12:20])
+    pseudo = checksum.pseudo(addresses, protocol, total - ip_len)
+    header[ip_len + field : ip_len + field + 2] = pseudo.to_bytes(2, "little")
+    VNET_HEADER.pack_into(out, 0, NEEDS_CSUM, kind, header_len, size, ip_len, field)
+    return base + total

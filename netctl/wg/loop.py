@@ -1,0 +1,229 @@
+"""The one thread of netctl-wg: waits, moves batches, keeps time."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from netctl.model.addresses import SocketAddress
+from netctl.tunnel import Device, Effect, FlushStaged, SendDatagram, SendKeepalive
+from netctl.wg.inbox import Inbox
+from netctl.wg.outbox import Outbox
+from netctl.wg.tun import VNET_LEN, Tun
+from netctl.wg.udp import Udp
+
+TUN_BURST = 64
+"""Reads of the TUN in one turn: enough to fill a GSO send, few enough to keep latency even."""
+UDP_BURST = 32
+"""Receives of one socket in one turn."""
+TICK_S = 1.0
+"""How often the interface and the socket file are looked at."""
+MAX_EVENTS = 64
+HANDSHAKE_TYPES = frozenset({1, 2, 3})
+
+
+class Shell:
+    """A TUN, a device of the protocol, and UDP sockets, driven by epoll."""
+
+    def __init__(self, tun: Tun, device: Device) -> None:
+        self.tun = tun
+        self.device = device
+        self.interface = tun.name
+        self.fwmark = 0
+        self.on_foreign: Callable[[bytes, SocketAddress], None] | None = None
+        self.watch_socket: Path | None = None
+        self._udp: Udp | None = None
+        self._outbox = Outbox(device)
+        self._inbox = Inbox(device, tun)
+        self._poll = select.epoll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._sources: dict[tuple[str, int], SocketAddress] = {}
+        self._read = bytearray(VNET_LEN + 65_536)
+        self._read_view = memoryview(self._read)
+        self._running = True
+        self._watched: tuple[int, int] | None = None
+        self.register(tun.fd, self._from_tun)
+
+    # -- what UAPI and hand-over use ----------------------------------------------------------------------------
+
+    @property
+    def listen_port(self) -> int:
+        """The UDP port in use, 0 while there is none."""
+        return self._udp.port if self._udp is not None else 0
+
+    def set_listen_port(self, port: int) -> None:
+        """Bind to a port (0: any). Raises OSError, with the old port still in use."""
+        if self._udp is not None and port == self._udp.port:
+            return
+        fresh = Udp(port, self.fwmark)
+        if self._udp is not None:
+            for fd, _ in self._udp.filenos():
+                self.unregister(fd)
+            self._udp.close()
+        self._udp = self._outbox.udp = fresh
+        for fd, opened in fresh.filenos():
+            self.register(fd, lambda opened=opened: self._from_udp(opened))  # type: ignore[misc]
+
+    def set_fwmark(self, mark: int) -> None:
+        """The mark of what is sent, 0 is none. Raises OSError."""
+        if self._udp is not None:
+            self._udp.set_mark(mark)
+        self.fwmark = mark
+
+    @staticmethod
+    def now() -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    @staticmethod
+    def unix_now() -> float:
+        """Seconds since 1970."""
+        return time.time()
+
+    def perform(self, effects: list[Effect]) -> None:
+        """Do what the protocol asks for."""
+        now = time.monotonic()
+        for effect in effects:
+            match effect:
+                case SendDatagram(_, destination, data):
+                    if self._udp is not None:
+                        self._udp.send(destination, data)
+                case SendKeepalive(peer):
+                    self._outbox.keepalive(peer, now)
+                case FlushStaged(peer):
+                    for packet in peer.take_staged():
+                        self._outbox.packet(memoryview(packet), now)
+                    self._outbox.flush(now)
+
+    def wake(self) -> None:
+        """The device was changed: something may be due."""
+        self._timers()
+
+    def register(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back while `fd` is readable."""
+        self._callbacks[fd] = callback
+        self._poll.register(fd, select.EPOLLIN)
+
+    def unregister(self, fd: int) -> None:
+        """No longer."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def send_raw(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> None:
+        """One datagram from the WireGuard port."""
+        if self._udp is not None:
+            self._udp.send(destination, data, ttl)
+
+    def stop(self) -> None:
+        """Leave `run` after this turn."""
+        self._running = False
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until `stop`, or until the interface or the watched socket file is gone."""
+        tick = time.monotonic()
+        if self.watch_socket is not None:
+            self._watched = _identity(self.watch_socket)
+        while self._running:
+            due = self.device.next_timer()
+            now = time.monotonic()
+            wait = min(tick, due) - now if due is not None else tick - now
+            for fd, _ in self._poll.poll(max(wait, 0.0), MAX_EVENTS):
+                callback = self._callbacks.get(fd)
+                if callback is not None:
+                    callback()
+            self._timers()
+            if time.monotonic() >= tick:
+                tick = time.monotonic() + TICK_S
+                self._look()
+
+    def close(self) -> None:
+        """Close sockets and interface."""
+        if self._udp is not None:
+            self._udp.close()
+        self._poll.close()
+        self.tun.close()
+
+    def _timers(self) -> None:
+        due = self.device.next_timer()
+        now = time.monotonic()
+        while due is not None and due <= now:
+            self.perform(self.device.handle_timer(now, time.time()))
+            due = self.device.next_timer()
+
+    def _look(self) -> None:
+        """Is everything still there, and how large may packets be?"""
+        name = self.tun.current_name()
+        if name is None:
+            self.stop()
+            return
+        self.interface = self.tun.name = name
+        try:
+            mtu = self.tun.mtu
+        except OSError:
+            self.stop()
+            return
+        if mtu != self._outbox.mtu:
+            self._outbox.mtu = mtu
+            self._outbox.forget_layouts()
+            self.tun.limit_gso(mtu)
+        if self.watch_socket is not None and _identity(self.watch_socket) != self._watched:
+            self.stop()
+
+    def _from_tun(self) -> None:
+        now = time.monotonic()
+        outbox, view, fd, buffers = self._outbox, self._read_view, self.tun.fd, [self._read]
+        for _ in range(TUN_BURST):
+            try:
+                count = os.readv(fd, buffers)
+            except BlockingIOError:
+                break
+            except OSError:
+                self._look()  # EIO while the interface is down, EBADFD when it is gone
+                break
+            if count > VNET_LEN:
+                outbox.packet(view[:count], now)
+        outbox.flush(now)
+
+    def _from_udp(self, opened: socket.socket) -> None:
+        udp, inbox = self._udp, self._inbox
+        if udp is None:
+            return
+        now = time.monotonic()
+        for _ in range(UDP_BURST):
+            got = udp.receive(opened, inbox.buffer)
+            if got is None:
+                break
+            total, size, address = got
+            if total == 0:
+                continue
+            inbox.receive(total, size, self._source(address), now, self._other)
+
+    def _source(self, address: tuple[str, int]) -> SocketAddress:
+        known = self._sources.get(address)
+        if known is None:
+            if len(self._sources) > 4096:  # an attacker's sources must not pile up
+                self._sources.clear()
+            known = self._sources[address] = SocketAddress.of(address[0].partition("%")[0], address[1])
+        return known
+
+    def _other(self, datagram: bytes, source: SocketAddress) -> None:
+        if len(datagram) < 4 or not 1 <= int.from_bytes(datagram[:4], "little") <= 4:
+            if self.on_foreign is not None:
+                self.on_foreign(datagram, source)
+            return
+        now = time.monotonic()
+        self.perform(self.device.handle_handshake(datagram, source, now, time.time()))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,183 @@
+"""From the TUN to the wire: packets into slots, sealed where they stand, sent as one GSO datagram."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netctl.tunnel import Device, Keypair, Peer
+from netctl.wg.segment import Super, complete, segment, shape
+from netctl.wg.tun import MAX_GSO_BYTES, MAX_GSO_SEGMENTS, NEEDS_CSUM, VNET_HEADER, VNET_LEN
+from netctl.wg.udp import Udp
+
+HEADER, TAG = 16, 16
+OVERHEAD = HEADER + TAG
+MAX_LAYOUTS = 128
+"""Slot lay-outs kept: a flow uses one or two; the oldest go first."""
+MAX_PACKET = 65_535
+
+
+class Layout:
+    """Slots for sealed packets of one padded size over shared buffers: views made once, used for every batch."""
+
+    def __init__(self, padded: int, plain: bytearray, sealed: bytearray, nonces: bytearray) -> None:
+        self.padded = padded
+        self.stride = padded + OVERHEAD
+        self.capacity = max(1, min(MAX_GSO_SEGMENTS, MAX_GSO_BYTES // self.stride))
+        self.row = -(-padded // 4) * 4  # rows are summed as 32-bit words
+        n, size = self.capacity, self.stride
+        whole = memoryview(plain)
+        out = memoryview(sealed)
+        self.plain = [whole[i * self.row : i * self.row + padded] for i in range(n)]
+        self.sealed = [out[i * size + HEADER : (i + 1) * size] for i in range(n)]
+        self.nonces = [memoryview(nonces)[i * 12 : i * 12 + 12] for i in range(n)]
+        self.rows: NDArray[np.uint8] = np.frombuffer(plain, np.uint8, n * self.row).reshape(n, self.row)
+        self.heads: NDArray[np.uint32] = np.ndarray((n, 2), "<u4", sealed, 0, (size, 4))
+        self.counters: NDArray[np.uint64] = np.ndarray((n,), "<u8", sealed, 8, (size,))
+        self.nonce_counters: NDArray[np.uint64] = np.ndarray((n,), "<u8", nonces, 4, (12,))
+
+
+_STEPS: NDArray[np.uint64] = np.arange(MAX_GSO_SEGMENTS, dtype=np.uint64)
+
+
+class Outbox:
+    """Seals and sends. Packets gather in a batch while they have one peer and one size; `flush` sends it."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.udp: Udp | None = None
+        self.mtu = 1420
+        size = MAX_GSO_SEGMENTS * (MAX_PACKET + OVERHEAD + 4)
+        room = min(size, 2 * MAX_PACKET + MAX_GSO_SEGMENTS * 64)
+        self._plain, self._sealed = bytearray(room), bytearray(room)
+        self._nonces = bytearray(12 * MAX_GSO_SEGMENTS)
+        self._layouts: dict[int, Layout] = {}
+        self._peer: Peer | None = None
+        self._layout: Layout | None = None
+        self._count = 0
+        self._last = 0
+        self._bytes = 0
+
+    def _lay_out(self, length: int) -> Layout:
+        padded = max(length, min(-(-length // 16) * 16, self.mtu))
+        layout = self._layouts.get(padded)
+        if layout is None:
+            if len(self._layouts) >= MAX_LAYOUTS:
+                del self._layouts[next(iter(self._layouts))]
+            layout = self._layouts[padded] = Layout(padded, self._plain, self._sealed, self._nonces)
+        return layout
+
+    def forget_layouts(self) -> None:
+        """The MTU has changed: so has padding."""
+        self._layouts.clear()
+
+    def packet(self, raw: memoryview, now: float) -> None:
+        """One read of the TUN: a vnet header and a packet or super-packet. Bad ones are dropped."""
+        flags, gso_type, _, gso_size, csum_start, csum_offset = VNET_HEADER.unpack_from(raw)
+        packet = raw[VNET_LEN:]
+        length = len(packet)
+        if length < 20:
+            return
+        version = packet[0] >> 4
+        if version == 4:
+            destination = bytes(packet[16:20])
+        elif version == 6 and length >= 40:
+            destination = bytes(packet[24:40])
+        else:
+            return
+        peer = self._device.lookup(destination)
+        if peer is None:
+            return
+        if peer.sendable_keypair(now) is None:
+            self._device.stage(peer, [bytes(raw)], now)
+            return
+        if gso_type:
+            what = shape(packet, gso_type, gso_size, csum_start)
+            if what is not None:
+                self._super(peer, packet, what, now)
+        elif flags & NEEDS_CSUM:
+            whole = bytearray(packet)
+            if complete(whole, csum_start, csum_offset):
+                self._single(peer, whole, now)
+        else:
+            self._single(peer, packet, now)
+
+    def _single(self, peer: Peer, packet: memoryview | bytearray, now: float) -> None:
+        length = len(packet)
+        layout = self._lay_out(length)
+        if peer is not self._peer or layout is not self._layout or self._count == layout.capacity:
+            self.flush(now)
+            self._peer, self._layout = peer, layout
+        slot = layout.plain[self._count]
+        slot[:length] = packet
+        if length < layout.padded:
+            slot[length:] = bytes(layout.padded - length)
+        self._count += 1
+        self._last = layout.padded
+        self._bytes += length
+
+    def _super(self, peer: Peer, packet: memoryview, what: Super, now: float) -> None:
+        self.flush(now)
+        layout = self._lay_out(what.packet_len)
+        source = np.frombuffer(packet, np.uint8)
+        done = 0
+        while done < what.count:
+            count = min(what.count - done, layout.capacity)
+            segment(source, what, done, count, layout.rows)
+            done += count
+            self._peer, self._layout, self._count = peer, layout, count
+            self._last = layout.padded
+            if done == what.count:
+                length = what.last_len
+                self._last = max(length, min(-(-length // 16) * 16, self.mtu))
+            self._bytes += what.total
+            self.flush(now)
+
+    def flush(self, now: float) -> None:
+        """Seal and send what has gathered."""
+        peer, layout, count = self._peer, self._layout, self._count
+        if not count or peer is None or layout is None:
+            return
+        self._peer, self._layout, self._count = None, None, 0
+        size, self._bytes = self._bytes, 0
+        keypair = peer.sendable_keypair(now)
+        first = keypair.reserve(count, now) if keypair is not None else None
+        if keypair is None or first is None:
+            return
+        total = self._seal(layout, count, keypair, first)
+        if peer.endpoint is not None and self.udp is not None:
+            self.udp.send_segments(peer.endpoint, memoryview(self._sealed)[:total], layout.stride)
+        peer.tx_bytes += size + OVERHEAD * count
+        peer.data_sent(now, keypair)
+
+    def _seal(self, layout: Layout, count: int, keypair: Keypair, first: int) -> int:
+        """Fill `count` sealed slots; the bytes to send."""
+        numbers = _STEPS[:count] + np.uint64(first)
+        layout.heads[:count, 0] = 4
+        layout.heads[:count, 1] = keypair.remote_index
+        layout.counters[:count] = numbers
+        layout.nonce_counters[:count] = numbers
+        seal = keypair.send.encrypt_into
+        full = count if self._last == layout.padded else count - 1
+        arguments = (layout.nonces[:full], layout.plain, repeat(None), layout.sealed)
+        deque(map(seal, *arguments), 0)  # the loop runs in C
+        if full < count:
+            plain, out = layout.plain[full][: self._last], layout.sealed[full][: self._last + TAG]
+            seal(layout.nonces[full], plain, None, out)
+        return full * layout.stride + (self._last + OVERHEAD if full < count else 0)
+
+    def keepalive(self, peer: Peer, now: float) -> None:
+        """Seal and send an empty packet."""
+        keypair = peer.sendable_keypair(now)
+        first = keypair.reserve(1, now) if keypair is not None else None
+        if keypair is None or first is None:
+            return
+        nonce = bytes(4) + first.to_bytes(8, "little")
+        head = (4).to_bytes(4, "little") + keypair.remote_index.to_bytes(4, "little") + nonce[4:]
+        if peer.endpoint is not None and self.udp is not None:
+            self.udp.send(peer.endpoint, head + keypair.send.encrypt(nonce, b"", None))
+        peer.tx_bytes += OVERHEAD
+        peer.data_sent(now, keypair, is_keepalive=True)

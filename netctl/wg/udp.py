@@ -1,0 +1,160 @@
+"""UDP sockets, IPv4 and IPv6 on one port, with GSO out and GRO in where the kernel has them (udp(7))."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+
+from netctl.model.addresses import SocketAddress
+from netctl.wg.tun import MAX_GSO_BYTES, MAX_GSO_SEGMENTS
+
+_SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_MARK = 32, 33, 36
+_IPV6_V6ONLY = 26
+BUFFER_BYTES = 7 * 1024 * 1024
+"""What wireguard-go asks for: some 60 ms at 1 Gbit/s, enough for a scheduling pause."""
+NO_GSO = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.EOPNOTSUPP})
+"""Errors that mean: not as one, try singly. Of a route with a smaller MTU, a card without checksums."""
+FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
+MAX_SINGLY = 4096
+"""Destinations remembered as taking no GSO; past it they are all tried again."""
+SEGMENT_SIZE = struct.Struct("H")
+
+
+class Udp:
+    """Both sockets. Sending never blocks and never raises: a datagram that cannot go is lost, as in UDP."""
+
+    def __init__(self, port: int, mark: int = 0) -> None:
+        """Bind to `port`, or any for 0. Raises OSError."""
+        self._sockets: dict[int, socket.socket] = {}
+        self.port = port
+        self._singly: set[SocketAddress] = set()
+        self.gro = True
+        try:
+            for family in (socket.AF_INET, socket.AF_INET6):
+                opened = self._open(family)
+                if opened is not None:
+                    self._sockets[family] = opened
+        except OSError:
+            self.close()
+            raise
+        if not self._sockets:
+            raise OSError(errno.EAFNOSUPPORT, "neither IPv4 nor IPv6")
+        if mark:
+            self.set_mark(mark)
+
+    def _open(self, family: int) -> socket.socket | None:
+        try:
+            opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError:
+            return None  # a kernel without this family
+        try:
+            if family == socket.AF_INET6:
+                opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_V6ONLY, 1)
+            for force, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+                try:
+                    opened.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
+                except OSError:  # needs root of the first user namespace
+                    opened.setsockopt(socket.SOL_SOCKET, plain, BUFFER_BYTES)
+            opened.bind(("", self.port) if family == socket.AF_INET else ("::", self.port))
+            self.port = opened.getsockname()[1]
+            try:
+                opened.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+            except OSError:
+                self.gro = False
+        except OSError as error:
+            opened.close()
+            if family == socket.AF_INET6 and error.errno == errno.EADDRNOTAVAIL:
+                return None  # IPv6 is switched off on this host
+            raise
+        return opened
+
+    def close(self) -> None:
+        """Close both."""
+        for opened in self._sockets.values():
+            opened.close()
+        self._sockets.clear()
+
+    def filenos(self) -> Iterator[tuple[int, socket.socket]]:
+        """Descriptors to wait for."""
+        for opened in self._sockets.values():
+            yield opened.fileno(), opened
+
+    def set_mark(self, mark: int) -> None:
+        """The firewall mark of what is sent (SO_MARK). Raises OSError without CAP_NET_ADMIN."""
+        for opened in self._sockets.values():
+            opened.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+
+    def _socket(self, destination: SocketAddress) -> socket.socket | None:
+        return self._sockets.get(socket.AF_INET6 if destination.is_ipv6 else socket.AF_INET)
+
+    def send(self, destination: SocketAddress, data: bytes | memoryview, ttl: int | None = None) -> None:
+        """One datagram; `ttl` for this one alone."""
+        opened = self._socket(destination)
+        if opened is None:
+            return
+        ancillary = []
+        if ttl is not None:
+            level = (
+                (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)
+                if destination.is_ipv6
+                else (socket.IPPROTO_IP, socket.IP_TTL)
+            )
+            ancillary = [(*level, struct.pack("i", ttl))]
+        with contextlib.suppress(OSError):
+            opened.sendmsg([data], ancillary, 0, (destination.host, destination.port))
+
+    def send_segments(self, destination: SocketAddress, data: memoryview, segment: int) -> None:
+        """Datagrams of `segment` bytes each (the last may be shorter), as one send where that works.
+
+        The caller keeps within MAX_GSO_BYTES and MAX_GSO_SEGMENTS.
+        """
+        opened = self._socket(destination)
+        if opened is None:
+            return
+        address = (destination.host, destination.port)
+        total = len(data)
+        if total <= segment:
+            with contextlib.suppress(OSError):
+                opened.sendto(data, address)
+            return
+        assert total <= MAX_GSO_BYTES
+        if destination not in self._singly:
+            try:
+                opened.sendmsg([data], [(_SOL_UDP, _UDP_SEGMENT, SEGMENT_SIZE.pack(segment))], 0, address)
+                return
+            except OSError as error:
+                if error.errno in FULL or error.errno not in NO_GSO:
+                    return
+                if len(self._singly) >= MAX_SINGLY:
+                    self._singly.clear()
+                self._singly.add(destination)
+        for start in range(0, total, segment):
+            try:
+                opened.sendto(data[start : start + segment], address)
+            except OSError as error:
+                if error.errno in FULL:
+                    return
+
+    def receive(self, opened: socket.socket, buffer: bytearray) -> tuple[int, int, tuple[str, int]] | None:
+        """(bytes, segment size, source) of one receive into `buffer`; None when nothing waits.
+
+        The segment size is the byte count itself where nothing was merged.
+        """
+        try:
+            count, ancillary, _, source = opened.recvmsg_into([buffer], 64)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return None  # an ICMP error of an earlier send; the next receive has data again
+        segment = count
+        for level, kind, value in ancillary:
+            if level == _SOL_UDP and kind == _UDP_GRO:
+                segment = int.from_bytes(value[:4], "little")
+        return count, segment, (source[0], source[1])
+
+
+__all__ = ["MAX_GSO_BYTES", "MAX_GSO_SEGMENTS", "Udp"]
