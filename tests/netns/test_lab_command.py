@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,39 +34,37 @@ def _machine() -> None:
 
 
 @pytest.fixture
-def own_runtime(tmp_path: Path) -> dict[str, str]:
+def own_runtime(tmp_path: Path, leaves_nothing: dict[str, str]) -> dict[str, str]:
     """So that a lab of the person who runs the tests is left alone."""
-    return {**os.environ, "NETCTL_LAB": str(tmp_path / "lab")}
+    return {**leaves_nothing, "NETCTL_LAB": str(tmp_path / "lab")}
 
 
-def inside_a_lab() -> set[int]:
-    """Processes in PID namespaces other than ours."""
-    own = os.readlink("/proc/self/ns/pid")
-    found = set()
+def marked(mark: str) -> dict[int, str]:
+    """The processes that were started, however indirectly, with this mark in their environment."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if os.readlink(entry / "ns" / "pid") != own:
-                    found.add(int(entry.name))
+                if mark.encode() in (entry / "environ").read_bytes():
+                    found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
             except OSError:
                 continue
     return found
 
 
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
-    """Processes (and with them namespaces) and network devices are afterwards as they were before."""
-    before, devices = inside_a_lab(), os.listdir("/sys/class/net")
-    yield
+def leaves_nothing() -> Iterator[dict[str, str]]:
+    """An environment for commands; afterwards no process, and so no namespace, of theirs is left."""
+    mark = f"netctl-test-{uuid.uuid4()}"
+    yield {**os.environ, "NETCTL_TEST_MARK": mark}
     deadline = time.monotonic() + 5
-    while (left := inside_a_lab() - before) and time.monotonic() < deadline:
+    while (left := marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in left} == {}
-    assert sorted(os.listdir("/sys/class/net")) == sorted(devices)
+    assert left == {}
+    assert "/run/lab" not in Path("/proc/self/mountinfo").read_text()
 
 
-@pytest.mark.usefixtures("nothing_left")
-def test_the_demonstration_shows_the_main_job() -> None:
+def test_the_demonstration_shows_the_main_job(leaves_nothing: dict[str, str]) -> None:
     started = time.monotonic()
     done = subprocess.run(
         [*NETCTL, "lab", "demo", str(EXAMPLE)],
@@ -84,18 +83,21 @@ def test_the_demonstration_shows_the_main_job() -> None:
     assert "0 wrong" in done.stdout
 
 
-@pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("after_s", [0.2, 1.5, 4.0, 8.0])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_ctrl_c_and_kill_leave_nothing(after_s: float, number: signal.Signals) -> None:
+def test_ctrl_c_and_kill_leave_nothing(
+    after_s: float, number: signal.Signals, leaves_nothing: dict[str, str]
+) -> None:
     with subprocess.Popen(
         [*NETCTL, "lab", "demo", str(EXAMPLE)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env=leaves_nothing,
         text=True,
         start_new_session=True,
     ) as demo:
         time.sleep(after_s)
+        assert demo.poll() is not None or marked(leaves_nothing["NETCTL_TEST_MARK"])
         # A terminal sends Ctrl-C to the whole process group; SIGKILL meets the command alone.
         if number is signal.SIGINT:
             os.killpg(demo.pid, number)
@@ -106,7 +108,6 @@ def test_ctrl_c_and_kill_leave_nothing(after_s: float, number: signal.Signals) -
     assert "Traceback" not in err
 
 
-@pytest.mark.usefixtures("nothing_left")
 def test_up_exec_status_down(own_runtime: dict[str, str]) -> None:
     def lab(*argv: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
