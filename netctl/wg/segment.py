@@ -146,7 +146,7 @@ def _checksums(rows: Slots, what: Super, lengths: NDArray[np.int64]) -> None:
 def complete(packet: bytearray, csum_start: int, csum_offset: int) -> bool:
     """Finish a single packet's checksum: the field holds the pseudo-header's sum. False: no sense."""
     field = csum_start + csum_offset
-    if field + 2 > len(packet):
+    if csum_start < 20 or field + 2 > len(packet):
         return False
     value = checksum.finish(checksum.partial(memoryview(packet)[csum_start:]))
     is_udp = (packet[6] if packet[0] >> 4 == 6 else packet[9]) == UDP
