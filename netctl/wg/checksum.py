@@ -35,7 +35,7 @@ def finish_rows(sums: Sums) -> NDArray[np.uint16]:
     return fields
 
 
-def pseudo(source_and_destination: bytes | memoryview, protocol: int, length: int) -> int:
+def pseudo(source_and_destination: bytes | bytearray | memoryview, protocol: int, length: int) -> int:
     """The sum of the pseudo-header (RFC 9293 §3.1, RFC 8200 §8.1): addresses, protocol, length in bytes."""
     total = partial(source_and_destination)
     total += int.from_bytes(bytes((0, protocol)), "little")

@@ -7,6 +7,7 @@ never merged: a filter that looks at a super-packet sees its first frame alone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -74,39 +75,51 @@ def _run(rows: Slots, lengths: NDArray[np.int64], uso: bool) -> int:
         return 1
     limit = min(len(rows), (MAX_SUPER - header_len) // size)
     rows, lengths = rows[:limit], lengths[:limit]
-    same = rows[:, :header_len] == first[:header_len]
-    _may_differ(same, is_ipv6, ip_len, protocol)
-    good = same.all(axis=1)
+    words = rows[:, :header_len].view(np.uint32)
+    differ = words ^ words[0]
+    if not is_ipv6 and differ[:, :3].any():
+        # A wrong header checksum must stay wrong: such a packet is not merged, so it is not mended.
+        sums = rows[:, :20].view(np.uint16).sum(axis=1, dtype=np.uint64)
+        good = sums % np.uint64(0xFFFF) == 0
+    else:
+        good = np.full(len(rows), is_ipv6 or checksum.partial(first[:20].tobytes()) == 0)
+    differ &= _mask(is_ipv6, ip_len, header_len, protocol)
+    good &= ~differ.any(axis=1)
     good &= (lengths <= length) & (lengths > header_len)
     good[1:] &= lengths[:-1] == length  # a shorter one is the last
     if protocol == TCP:
         at = ip_len + 4
-        numbers = np.ascontiguousarray(rows[:, at : at + 4]).view(">u4").ravel().astype(np.uint64)
-        wanted = numbers[0] + np.arange(len(rows), dtype=np.uint64) * np.uint64(size)
+        numbers = rows[:, at : at + 4].view(">u4")[:, 0].astype(np.uint64)
+        wanted = numbers[0] + _STEPS[: len(rows)] * np.uint64(size)
         good &= numbers == (wanted & np.uint64(0xFFFFFFFF))
         flags = rows[:, ip_len + 13]
-        good &= (flags & ~np.uint8(_PSH_FIN)) == _ACK
-        good[1:] &= flags[:-1] == _ACK
-    if not is_ipv6:
-        # A wrong header checksum must stay wrong: such a packet is not merged, so it is not mended.
-        sums = np.ascontiguousarray(rows[:, :20]).view("<u2").sum(axis=1, dtype=np.uint64)
-        good &= sums % np.uint64(0xFFFF) == 0
-    bad = np.flatnonzero(~good)
-    return max(1, int(bad[0])) if len(bad) else len(rows)
+        if (flags != _ACK).any():
+            good &= (flags & ~np.uint8(_PSH_FIN)) == _ACK
+            good[1:] &= flags[:-1] == _ACK
+    if good.all():
+        return len(rows)
+    return max(1, int(good.argmin()))
 
 
-def _may_differ(same: NDArray[np.bool_], is_ipv6: bool, ip_len: int, protocol: int) -> None:
+_STEPS: NDArray[np.uint64] = np.arange(256, dtype=np.uint64)
+
+
+@functools.cache
+def _mask(is_ipv6: bool, ip_len: int, header_len: int, protocol: int) -> NDArray[np.uint32]:
+    """Ones where the headers of a run must be equal. A dozen header lengths exist at most."""
+    mask = np.full(header_len, 0xFF, np.uint8)
     if is_ipv6:
-        same[:, 4:6] = True
+        mask[4:6] = 0
     else:
-        same[:, 2:6] = True  # length, identification
-        same[:, 10:12] = True
+        mask[2:6] = 0  # length, identification
+        mask[10:12] = 0
     if protocol == TCP:
-        same[:, ip_len + 4 : ip_len + 8] = True
-        same[:, ip_len + 13] = True
-        same[:, ip_len + 16 : ip_len + 18] = True
+        mask[ip_len + 4 : ip_len + 8] = 0
+        mask[ip_len + 13] = 0
+        mask[ip_len + 16 : ip_len + 18] = 0
     else:
-        same[:, ip_len + 4 : ip_len + 8] = True
+        mask[ip_len + 4 : ip_len + 8] = 0
+    return mask.view(np.uint32)
 
 
 def merge(rows: Slots, lengths: NDArray[np.int64], out: bytearray) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from itertools import repeat
 
@@ -18,6 +19,8 @@ OVERHEAD = HEADER + TAG
 MAX_LAYOUTS = 128
 """Slot lay-outs kept: a flow uses one or two; the oldest go first."""
 MAX_PACKET = 65_535
+_TRANSPORT = struct.Struct("<IIQ")
+_NONCE = struct.Struct("<4xQ")
 
 
 class Layout:
@@ -147,7 +150,11 @@ class Outbox:
         first = keypair.reserve(count, now) if keypair is not None else None
         if keypair is None or first is None:
             return
-        total = self._seal(layout, count, keypair, first)
+        total = (
+            self._seal_one(layout, keypair, first)
+            if count == 1
+            else self._seal(layout, count, keypair, first)
+        )
         if peer.endpoint is not None and self.udp is not None:
             self.udp.send_segments(peer.endpoint, memoryview(self._sealed)[:total], layout.stride)
         peer.tx_bytes += size + OVERHEAD * count
@@ -168,6 +175,14 @@ class Outbox:
             plain, out = layout.plain[full][: self._last], layout.sealed[full][: self._last + TAG]
             seal(layout.nonces[full], plain, None, out)
         return full * layout.stride + (self._last + OVERHEAD if full < count else 0)
+
+    def _seal_one(self, layout: Layout, keypair: Keypair, first: int) -> int:
+        """The same for one packet, without arrays: a third of the time, and it is the ping's."""
+        _TRANSPORT.pack_into(self._sealed, 0, 4, keypair.remote_index, first)
+        length = self._last
+        nonce = _NONCE.pack(first)
+        keypair.send.encrypt_into(nonce, layout.plain[0][:length], None, layout.sealed[0][: length + TAG])
+        return length + OVERHEAD
 
     def keepalive(self, peer: Peer, now: float) -> None:
         """Seal and send an empty packet."""

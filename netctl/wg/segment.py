@@ -66,81 +66,69 @@ def shape(packet: memoryview, gso_type: int, gso_size: int, csum_start: int) -> 
 def segment(packet: NDArray[np.uint8], what: Super, first: int, count: int, slots: Slots) -> None:
     """Write packets `first` … `first + count - 1` into the rows of `slots`, headers and checksums made right.
 
-    A row is at least `packet_len` bytes, a multiple of 4 wide, and padded with zeros here.
+    A row is at least `packet_len` bytes, a multiple of 4 wide, and padded with zeros here. All packets but the
+    last of a super-packet are equal in their headers, so these are made once; the last is mended by itself.
     """
-    header_len, size, ip_len = what.header_len, what.gso_size, what.ip_len
-    whole = count if first + count < what.count else count - 1
+    header_len, size, at = what.header_len, what.gso_size, what.ip_len
+    ends = first + count == what.count
+    whole = count - 1 if ends else count
+    header = bytearray(packet[:header_len].tobytes())
+    flags = header[at + 13] if what.protocol == TCP else 0
+    constant = _set_header(header, what, what.packet_len)
     rows = slots[:count]
-    rows[:, :header_len] = packet[:header_len]
+    rows[:, :header_len] = np.frombuffer(header, np.uint8)
     start = header_len + first * size
-    body = packet[start : start + whole * size]
-    rows[:whole, header_len : header_len + size] = body.reshape(whole, size)
+    rows[:whole, header_len : header_len + size] = packet[start : start + whole * size].reshape(whole, size)
     rows[:, header_len + size :] = 0
-    length = what.packet_len
-    if whole < count:
+    if ends:
         tail = packet[start + whole * size :]
         rows[whole, header_len : header_len + len(tail)] = tail
         rows[whole, header_len + len(tail) :] = 0
-    lengths = np.full(count, length, np.int64)
-    if whole < count:
-        lengths[-1] = what.last_len
-    _ip_headers(rows, what, lengths)
     if what.protocol == TCP:
-        _tcp_headers(packet, rows, what, first, first + count == what.count)
-    else:
-        udp_lengths = (lengths - ip_len).astype(">u2")
-        rows[:, ip_len + 4 : ip_len + 6] = udp_lengths.view(np.uint8).reshape(count, 2)
-    _checksums(rows, what, lengths)
-
-
-def _ip_headers(rows: Slots, what: Super, lengths: NDArray[np.int64]) -> None:
-    count = len(rows)
-    if what.is_ipv6:
-        rows[:, 4:6] = (lengths - 40).astype(">u2").view(np.uint8).reshape(count, 2)
-        return
-    rows[:, 2:4] = lengths.astype(">u2").view(np.uint8).reshape(count, 2)
-    rows[:, 10:12] = 0
-    sums = np.ascontiguousarray(rows[:, : what.ip_len]).view("<u2").sum(axis=1, dtype=np.uint64)
-    rows[:, 10:12] = checksum.finish_rows(sums).view(np.uint8).reshape(count, 2)
-
-
-def _tcp_headers(packet: NDArray[np.uint8], rows: Slots, what: Super, first: int, ends: bool) -> None:
-    count = len(rows)
-    at = what.ip_len
-    sequence = int.from_bytes(packet[at + 4 : at + 8].tobytes(), "big")
-    numbers = np.uint64(sequence) + np.arange(first, first + count, dtype=np.uint64) * np.uint64(
-        what.gso_size
-    )
-    rows[:, at + 4 : at + 8] = numbers.astype(np.uint32).astype(">u4").view(np.uint8).reshape(count, 4)
-    flags = int(packet[at + 13])
-    middle = flags & ~(_FIN | _PSH)
-    rows[:, at + 13] = middle & ~_CWR  # the congestion window was reduced once: RFC 3168 §6.1.2
-    if first == 0:
-        rows[0, at + 13] = middle
+        sequence = int.from_bytes(packet[at + 4 : at + 8].tobytes(), "big") + first * size
+        numbers = np.uint64(sequence) + _STEPS[:count] * np.uint64(size)
+        rows[:, at + 4 : at + 8].view(">u4")[:, 0] = numbers.astype(np.uint32)
+        if first == 0:  # the congestion window was reduced once: RFC 3168 §6.1.2
+            rows[0, at + 13] = flags & ~(_FIN | _PSH)
+        if ends:
+            rows[-1, at + 13] |= flags & (_FIN | _PSH)
+    sums = rows[:, at : at + -(-(what.packet_len - at) // 4) * 4].view("<u4").sum(axis=1, dtype=np.uint64)
+    sums += np.uint64(constant)
     if ends:
-        rows[-1, at + 13] |= flags & (_FIN | _PSH)
-
-
-def _checksums(rows: Slots, what: Super, lengths: NDArray[np.int64]) -> None:
-    count = len(rows)
-    at = what.ip_len
-    field = at + (16 if what.protocol == TCP else 6)
-    rows[:, field : field + 2] = 0
-    addresses = rows[0, 8:40] if what.is_ipv6 else rows[0, 12:20]
-    constant = checksum.pseudo(addresses.tobytes(), what.protocol, 0)
-    end = -(-(what.packet_len - at) // 4) * 4 + at
-    if end <= rows.shape[1] and at % 4 == 0 and rows.strides[0] % 4 == 0:
-        sums = rows[:, at:end].view("<u4").sum(axis=1, dtype=np.uint64)
-    else:
-        sums = np.array(
-            [checksum.partial(row[at : int(n)].tobytes()) for row, n in zip(rows, lengths, strict=True)],
-            np.uint64,
-        )
-    swapped = ((lengths - at).astype(">u2")).view("<u2").astype(np.uint64)
-    fields = checksum.finish_rows(sums + swapped + np.uint64(constant))
+        last = bytearray(header)
+        mended = _set_header(last, what, what.last_len)
+        rows[-1, :at] = np.frombuffer(last, np.uint8)[:at]
+        if what.protocol == UDP:
+            rows[-1, at + 4 : at + 6] = np.frombuffer(last, np.uint8)[at + 4 : at + 6]
+            mended += checksum.partial(last[at + 4 : at + 6]) - checksum.partial(header[at + 4 : at + 6])
+        sums[-1] += np.uint64((mended - constant) % 0xFFFF)
+    fields = checksum.finish_rows(sums)
     if what.protocol == UDP:
         fields[fields == 0] = 0xFFFF  # zero means: no checksum (RFC 768)
-    rows[:, field : field + 2] = fields.view(np.uint8).reshape(count, 2)
+    place = at + (16 if what.protocol == TCP else 6)
+    rows[:, place : place + 2].view("<u2")[:, 0] = fields
+
+
+_STEPS: NDArray[np.uint64] = np.arange(64, dtype=np.uint64)
+
+
+def _set_header(header: bytearray, what: Super, length: int) -> int:
+    """Make headers right for a packet of `length` bytes, its checksum zero; the pseudo-header's sum."""
+    at = what.ip_len
+    if what.is_ipv6:
+        header[4:6] = (length - 40).to_bytes(2, "big")
+    else:
+        header[2:4] = length.to_bytes(2, "big")
+        header[10:12] = b"\0\0"
+        header[10:12] = checksum.finish(checksum.partial(header[:at]))
+    if what.protocol == TCP:
+        header[at + 13] &= ~(_FIN | _PSH | _CWR) & 0xFF
+        header[at + 16 : at + 18] = b"\0\0"
+    else:
+        header[at + 4 : at + 6] = (length - at).to_bytes(2, "big")
+        header[at + 6 : at + 8] = b"\0\0"
+    addresses = header[8:40] if what.is_ipv6 else header[12:20]
+    return checksum.pseudo(addresses, what.protocol, length - at)
 
 
 def complete(packet: bytearray, csum_start: int, csum_offset: int) -> bool:
