@@ -66,7 +66,7 @@ class Agent:
         self.keys = keys
         self.memory = memory
         self.host = host
-        self.loaded: Loaded | None = memory.document()
+        self.loaded: Loaded | None = _remembered(memory)
         self.down = memory.down()
         self.view: View | None = None
         self.statuses: Mapping[WireGuardKey, PeerStatus] = {}
@@ -76,6 +76,8 @@ class Agent:
         self.drift_healed = 0
         self._live: frozenset[WireGuardKey] = frozenset()
         self._desired = HostState()
+        self._settled = False
+        """Whether `_desired` is what this life has worked out: before that nothing may be taken for drift."""
         self._lock = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._view_came = asyncio.Event()
@@ -116,8 +118,8 @@ class Agent:
                     outcome = await self._reconcile(_quiet)
                 if outcome.error is not None:
                     say(f"could not bring the host to its document: {outcome.error}")
-            except NetctlError as error:
-                say(str(error))
+            except Exception as error:  # one failure is one line: the agent lives on
+                say(_reason(error))
 
     async def _observer(self) -> None:
         looked = -LOOK_AROUND_S
@@ -126,14 +128,17 @@ class Agent:
             if self._desired.wireguard is None:
                 continue
             live = self._live
-            await self._observe()
-            now = time.monotonic()
-            if now - looked >= LOOK_AROUND_S:
-                looked = now
-                await self._look_around()
+            try:
+                await self._observe()
+                now = time.monotonic()
+                if now - looked >= LOOK_AROUND_S:
+                    looked = now
+                    await self._look_around()
+                self._open_tunnels(now)
+            except Exception as error:
+                say(_reason(error))
             if live != self._live:
                 self._wanted.set()
-            self._open_tunnels(now)
 
     async def _observe(self) -> None:
         self.statuses = await self.host.observe()
@@ -156,23 +161,29 @@ class Agent:
                 knock(min(hosts, key=lambda p: p.version).network_address, WIREGUARD_LINK)
 
     async def _patrol(self) -> None:
-        """Find and heal drift."""
         while True:
             await asyncio.sleep(DRIFT_S)
-            if self.loaded is None:
-                continue
             try:
-                async with self._lock:
-                    plan = await self.host.plan(self._desired)
-                    self.drift = tuple(describe(plan))
-                    if plan and self.loaded.document.drift is Drift.CORRECT:
-                        for line in self.drift:
-                            say(f"drift: {line}")
-                        outcome = await self.host.apply(self._desired, _quiet)
-                        self.drift_healed += outcome.changed
-                        self.drift = () if outcome.error is None else (*self.drift, outcome.error)
-            except NetctlError as error:
-                say(str(error))
+                await self.check_drift()
+            except Exception as error:
+                say(_reason(error))
+
+    async def check_drift(self) -> None:
+        """Compare the host with what it should have, and heal it if the document says so. Raises EngineError."""
+        if self.loaded is None:
+            return
+        if not self._settled:  # no view yet, or the first try failed: try again, and remove nothing
+            self._wanted.set()
+            return
+        async with self._lock:
+            plan = await self.host.plan(self._desired)
+            self.drift = tuple(describe(plan))
+            if plan and self.loaded.document.drift is Drift.CORRECT:
+                for line in self.drift:
+                    say(f"drift: {line}")
+                outcome = await self.host.apply(self._desired, _quiet)
+                self.drift_healed += outcome.changed
+                self.drift = () if outcome.error is None else (*self.drift, outcome.error)
 
     # -- reconciling ------------------------------------------------------------------------------------------
 
@@ -200,7 +211,7 @@ class Agent:
         desired = await self._resolve(self.loaded.document)
         outcome = await self.host.apply(desired, progress)
         if outcome.error is None:
-            self._desired = desired
+            self._desired, self._settled = desired, True
             await self._after_change()
         return outcome
 
@@ -316,7 +327,10 @@ class Agent:
                 self.paths.logged_in(stun)
             case ViewChanged(view, chunks):
                 self.view = view
-                self.memory.keep_view(chunks)
+                try:
+                    self.memory.keep_view(chunks)
+                except OSError as error:  # a full disk stops no network
+                    say(f"cannot keep the view for the next start: {error.strerror}")
                 self._view_came.set()
                 self._wanted.set()
             case PresenceChanged(key, online):
@@ -346,6 +360,21 @@ class Agent:
         if self.view is not None and key in self.view.members:
             name = self.view.members[key].name
         say(f"{name}: {status.kind}" + (f" at {status.endpoint}" if status.endpoint else ""))
+
+
+def _remembered(memory: Memory) -> Loaded | None:
+    """The accepted document. A damaged one is said and not used: only an agent that runs can be given another."""
+    try:
+        return memory.document()
+    except LocalError as error:
+        say(str(error))
+        return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, NetctlError):
+        return str(error)
+    return f"netctl itself failed ({type(error).__name__}: {error}); it goes on"
 
 
 def _pins(document: Document) -> tuple[Any, ...]:

@@ -98,6 +98,9 @@ class ControlServer:
             tell({"error": {"kind": "config", "message": str(error), "findings": findings}})
         except NetctlError as error:
             tell({"error": {"kind": "failed", "message": str(error)}})
+        except Exception as error:  # whoever asks gets a line, whatever it was
+            message = f"the agent itself failed ({type(error).__name__}: {error})"
+            tell({"error": {"kind": "failed", "message": message}})
         else:
             await asyncio.sleep(0)  # progress that the thread has queued goes first
             tell({"result": result})

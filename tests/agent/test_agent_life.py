@@ -1,0 +1,185 @@
+"""An agent with a fake engine and its real control socket: apply, down and up, restart, bad input."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from netctl.agent.agent import Agent
+from netctl.agent.host import Host
+from netctl.agent.keys import Keys, make_keys
+from netctl.agent.memory import Memory
+from netctl.agent.places import Places
+from netctl.agent.server import ControlServer
+from netctl.engine import FakeEngine
+from netctl.model.hoststate import HostState
+
+OTHER = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
+
+
+def places(root: Path) -> Places:
+    return Places(root / "networks.yaml", root / "state", root / "run", root / "hosts")
+
+
+def document(keys: Keys, other: str = "10.1.2.4") -> str:
+    return f"""apiVersion: netctl/v1
+mediators: []
+members:
+  here: {{wireguard: "{keys.wireguard}"}}
+  there: {{wireguard: "{OTHER}", endpoints: ["127.0.0.1:51820"]}}
+networks:
+  office: {{mode: routed, ipv4: 10.1.2.0/24, members: ["*"], addresses: {{here: 10.1.2.3, there: {other}}}}}
+"""
+
+
+async def ask(where: Places, request: dict[str, Any]) -> dict[str, Any]:
+    """The last answer to one request."""
+    reader, writer = await asyncio.open_unix_connection(where.socket)
+    writer.write(json.dumps(request).encode() + b"\n")
+    answers = [json.loads(line) async for line in reader]
+    writer.close()
+    await writer.wait_closed()
+    last: dict[str, Any] = answers[-1]
+    return last
+
+
+def live(where: Places, keys: Keys, engine: FakeEngine, script: Callable[[], Awaitable[None]]) -> None:
+    """One life of an agent, for as long as the script runs."""
+
+    async def main() -> None:
+        agent = Agent(keys, Memory(where), Host(lambda: engine))
+        server = ControlServer(agent, where)
+        await server.start()
+        running = asyncio.create_task(agent.run())
+        try:
+            await script()
+            assert not running.done()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await server.close()
+
+    asyncio.run(main())
+
+
+def test_apply_down_up_and_another_life(tmp_path: Path) -> None:
+    where, engine = places(tmp_path), FakeEngine()
+    keys, _ = make_keys(where)
+    text = document(keys)
+
+    async def first() -> None:
+        assert where.socket.stat().st_mode & 0o777 == 0o600
+        planned = (await ask(where, {"op": "plan", "text": text, "file": "f"}))["result"]
+        assert planned["lines"]
+        assert engine.state == HostState()
+        done = (await ask(where, {"op": "apply", "text": text, "file": "f"}))["result"]
+        assert done["error"] is None
+        assert done["changed"] > 0
+        assert (await ask(where, {"op": "apply", "text": text, "file": "f"}))["result"]["changed"] == 0
+        status = (await ask(where, {"op": "status"}))["result"]
+        assert status["member"] == "here"
+        assert status["networks"]["office"]["addresses"] == ["10.1.2.3"]
+        assert [peer["name"] for peer in status["peers"]] == ["there"]
+        whole = engine.state
+        assert (await ask(where, {"op": "down"}))["result"]["error"] is None
+        assert engine.state.routes == frozenset()
+        assert (await ask(where, {"op": "up"}))["result"]["error"] is None
+        assert engine.state == whole
+
+    live(where, keys, engine, first)
+    steps = len(engine.applied)
+
+    async def second() -> None:
+        done = (await ask(where, {"op": "apply", "text": text, "file": "f"}))["result"]
+        assert done["changed"] == 0
+
+    live(where, keys, engine, second)
+    assert len(engine.applied) == steps, "a new life touched what was right"
+
+
+def test_a_failed_apply_leaves_the_accepted_document(tmp_path: Path) -> None:
+    where, engine = places(tmp_path), FakeEngine()
+    keys, _ = make_keys(where)
+    good = document(keys)
+
+    async def script() -> None:
+        await ask(where, {"op": "apply", "text": good, "file": "f"})
+        before = engine.state
+        engine.fail_at = len(engine.applied) + 2
+        bad = await ask(where, {"op": "apply", "text": document(keys, "10.1.2.5"), "file": "f"})
+        assert bad["result"]["rolled_back"]
+        assert engine.state == before
+        assert where.accepted.read_text() == good
+
+    live(where, keys, engine, script)
+
+
+def test_bad_requests_get_one_line_and_change_nothing(tmp_path: Path) -> None:
+    where, engine = places(tmp_path), FakeEngine()
+    keys, _ = make_keys(where)
+    stranger = document(keys).replace(str(keys.wireguard), "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=")
+
+    async def script() -> None:
+        broken = (await ask(where, {"op": "apply", "text": "networks: {}\nnetworks: {}\n", "file": "f"}))[
+            "error"
+        ]
+        assert broken["kind"] == "config"
+        assert {f["file"] for f in broken["findings"]} == {"f"}
+        assert 2 in {f["line"] for f in broken["findings"]}
+        unknown = (await ask(where, {"op": "apply", "text": stranger, "file": "f"}))["error"]
+        assert "netctl keys" in unknown["message"]
+        early = (await ask(where, {"op": "down"}))["error"]
+        assert "netctl apply" in early["message"]
+        assert "same version" in (await ask(where, {"op": "dance"}))["error"]["message"]
+        assert "KeyError" in (await ask(where, {"op": "apply"}))["error"]["message"]
+        assert engine.applied == []
+        assert not where.accepted.exists()
+
+    live(where, keys, engine, script)
+
+
+def test_a_damaged_accepted_document_is_replaced_by_an_apply(tmp_path: Path) -> None:
+    where, engine = places(tmp_path), FakeEngine()
+    keys, _ = make_keys(where)
+    where.accepted.write_text("networks: [")
+
+    async def script() -> None:
+        assert (await ask(where, {"op": "status"}))["result"]["document"]["digest"] is None
+        assert engine.applied == []
+        done = (await ask(where, {"op": "apply", "text": document(keys), "file": "f"}))["result"]
+        assert done["error"] is None
+        assert where.accepted.read_text() == document(keys)
+
+    live(where, keys, engine, script)
+
+
+def test_drift_is_healed_but_nothing_is_removed_before_a_view_is_known(tmp_path: Path) -> None:
+    where, engine = places(tmp_path), FakeEngine()
+    keys, _ = make_keys(where)
+
+    async def main() -> None:
+        host = Host(lambda: engine)
+        agent = Agent(keys, Memory(where), host)
+        await agent.apply(document(keys), "f", lambda text: None)
+        whole = engine.state
+        engine.state = replace(whole, routes=frozenset())
+        await agent.check_drift()
+        assert engine.state == whole
+        assert agent.drift_healed > 0
+        agent.paths.close()
+        mediated = document(keys).replace(
+            "mediators: []", f'mediators: [{{url: "netctl://127.0.0.1:1", identity: ["{keys.identity}"]}}]'
+        )
+        where.accepted.write_text(mediated)
+        reborn = Agent(keys, Memory(where), host)  # its view is lost and its mediator is gone
+        assert reborn.loaded is not None
+        await reborn.check_drift()
+        assert engine.state == whole
+        reborn.paths.close()
+        await host.close()
+
+    asyncio.run(main())
