@@ -5,90 +5,33 @@ One lab for the whole file: the tests run in order and each leaves everybody con
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
+from lablife import (
+    EXAMPLE,
+    addresses,
+    connected_lab,
+    direct_pairs,
+    everybody_connected,
+    mediator_states,
+    steady_pings,
+    wait_for,
+)
 
-from netctl.lab.demo import unconnected
-from netctl.lab.internet import Lab, program, raise_lab, statuses_of
-from netctl.lab.namespaces import Holder, check_machine
-from netctl.lab.probes import host_name, ping_all
-from netctl.model.errors import LocalError
+from netctl.lab.internet import Lab, program
+from netctl.lab.probes import ping_all
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "lan-party.yaml"
-CONNECTED_S = 60.0
-PING_EVERY_S = 0.05
-"""Short beside any gap that a person would notice; twenty losses would be one second."""
-Addresses = dict[str, dict[str, list[str]]]
-
-
-def wait_for(what: str, true: Callable[[], bool], seconds: float = CONNECTED_S) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.5)
-
-
-def everybody_connected(lab: Lab) -> bool:
-    return not unconnected(statuses_of(lab.network.members))
-
-
-def addresses(lab: Lab) -> Addresses:
-    return {
-        name: {network: sorted(entry["addresses"]) for network, entry in status["networks"].items()}
-        for name, status in statuses_of(lab.network.members).items()
-    }
-
-
-@contextmanager
-def steady_pings(lab: Lab, pairs: list[tuple[str, str]], lost_allowed: int = 0) -> Iterator[None]:
-    """Pings by name between pairs, all the time; at the end at most `lost_allowed` of each are lost."""
-    running = {}
-    for one, other in pairs:
-        argv = ["ping", "-n", "-q", "-i", str(PING_EVERY_S), host_name(other, "lan-party")]
-        running[one, other] = lab.node(one).popen(["sh", "-c", 'echo $$; exec "$@"', "ping", *argv])
-    pids = {}
-    for pair, process in running.items():
-        assert process.stdout is not None
-        pids[pair] = int(process.stdout.readline())
-    try:
-        yield
-        time.sleep(1)
-    finally:
-        for (one, _), pid in pids.items():
-            lab.node(one).kill(pid, signal.SIGINT)
-        said = {pair: process.communicate(timeout=10)[0] for pair, process in running.items()}
-    for pair, text in said.items():
-        counts = re.search(r"(\d+) packets transmitted, (\d+) received", text)
-        assert counts is not None, text
-        sent, received = int(counts.group(1)), int(counts.group(2))
-        assert sent > 20, f"{pair}: only {sent} pings were sent"
-        # The last one may be on its way when ping is told to end.
-        assert sent - received <= lost_allowed + 1, f"{pair}: {sent - received} of {sent} pings lost"
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    try:
-        check_machine()
-    except LocalError as error:
-        pytest.skip(str(error))
-    holder = Holder.start()
-    try:
-        lab = raise_lab(holder, EXAMPLE, lambda text: None)
-        wait_for("everybody is connected", lambda: everybody_connected(lab))
+    with connected_lab(EXAMPLE) as lab:
         yield lab
-    finally:
-        holder.destroy()
 
 
 def test_every_pair_answers_by_name(lab: Lab) -> None:
@@ -146,20 +89,6 @@ def test_an_agent_boots_without_a_mediator_from_what_it_knows(lab: Lab) -> None:
         lab.start_mediator()
         wait_for("everybody returns", lambda: everybody_connected(lab))
     assert addresses(lab) == before
-
-
-def direct_pairs(lab: Lab) -> list[tuple[str, str]]:
-    """Ordered pairs whose packets do not pass the relay, which lives on the mediator's host."""
-    return [
-        (name, peer["name"])
-        for name, status in statuses_of(lab.network.members).items()
-        for peer in status["peers"]
-        if peer["path"] in ("lan", "direct")
-    ]
-
-
-def mediator_states(lab: Lab) -> dict[str, Any]:
-    return {name: status["mediator"]["state"] for name, status in statuses_of(lab.network.members).items()}
 
 
 def run_in(lab: Lab, name: str, *argv: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,60 @@
+"""Where both sides' NATs give every destination another port, only the relay works, and it survives too."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lablife import (
+    EXAMPLE,
+    addresses,
+    connected_lab,
+    everybody_connected,
+    mediator_states,
+    pairs_by,
+    steady_pings,
+    wait_for,
+)
+
+from netctl.lab.internet import Lab
+from netctl.lab.probes import ping_all
+
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
+
+HARD = """
+nats:
+  home: {kind: symmetric-random, members: [laptop, console]}
+  work: {kind: symmetric-random, members: [desktop]}
+  vps: {kind: open, members: [nas]}
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    document = tmp_path_factory.mktemp("hard") / "party.yaml"
+    document.write_text(EXAMPLE.read_text())
+    document.with_name("party.lab.yaml").write_text(HARD)
+    with connected_lab(Path(document)) as lab:
+        yield lab
+
+
+def test_every_pair_has_the_best_path_that_its_nats_allow(lab: Lab) -> None:
+    hard = {("laptop", "desktop"), ("console", "desktop"), ("desktop", "laptop"), ("desktop", "console")}
+    wait_for("nothing better comes", lambda: set(pairs_by(lab, "relay-udp")) == hard)
+    assert set(pairs_by(lab, "lan")) == {("laptop", "console"), ("console", "laptop")}
+    assert [pair for pair, rtt in ping_all(lab).items() if rtt is None] == []
+
+
+def test_the_relay_outlives_a_killed_mediator(lab: Lab) -> None:
+    before = addresses(lab)
+    with steady_pings(lab, pairs_by(lab, "relay-udp")):
+        lab.stop("mediator", signal.SIGKILL)
+        wait_for(
+            "everybody notices that the mediator is gone",
+            lambda: all(state != "connected" for state in mediator_states(lab).values()),
+        )
+        lab.start_mediator()
+        wait_for("everybody returns by itself", lambda: everybody_connected(lab))
+    assert addresses(lab) == before
