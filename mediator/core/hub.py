@@ -8,21 +8,22 @@ A connection goes through
 | GREETED | anything else  | dropped                                      |
 | MEMBER  | other messages | MEMBER                                       |
 
-Leases and relay ports become visible only after the shell has stored them (`stored`).
+Leases and relay ports become visible only after the shell has stored them (`stored`). A store that refuses
+them (`refused`) keeps nobody from the rest of a new document; it is asked again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from mediator.core.leases import Exhausted, GrantLease, missing_leases
+from mediator.core.membership import Membership, membership_of
 from mediator.core.relay_grants import GRANT_TTL_S, grant
-from mediator.core.visibility import visible_members
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.derive import member_ipv6
-from netctl.model.document import Document, Mediator, Member, MemberState
+from netctl.model.document import Document, Mediator
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
@@ -38,6 +39,8 @@ LOGIN_TIMEOUT_S = 10.0
 """A login is two small messages; only an attacker needs longer."""
 PUNCH_AFTER_MS = 50
 """Covers the difference between two members' ways to the mediator."""
+STORE_RETRY_S = 10.0
+"""A full disk is looked at again this often."""
 MAX_OFFERS_PER_S = 50.0
 MAX_OFFERS_BURST = 2000.0
 """Introductions a member may ask for: all pairs of the largest segment at join, and a steady trickle."""
@@ -69,7 +72,7 @@ class LoggedIn:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Commit these, then call `stored` with what was committed."""
+    """Commit these, then call `stored` with what was committed, or `refused`."""
 
     leases: tuple[GrantLease, ...]
     ports: tuple[tuple[WireGuardKey, int], ...]
@@ -96,15 +99,6 @@ class _Connection:
     refilled: float = 0.0
 
 
-@dataclass(slots=True)
-class _Membership:
-    """What a document means for the hub, computed once for each."""
-
-    document: Document = field(default_factory=lambda: Document({}, {}))
-    by_key: dict[WireGuardKey, Member] = field(default_factory=dict)
-    visible: dict[str, frozenset[str]] = field(default_factory=dict)
-
-
 class Hub:
     """All of a mediator's state that is not on disk."""
 
@@ -117,13 +111,14 @@ class Hub:
         self._secret = relay_secret
         self._generation = generation
         self._epoch = generation
-        self._membership = _Membership()
+        self._membership = Membership()
         self._mediator: Mediator | None = None
         self._connections: dict[int, _Connection] = {}
         self._online: dict[WireGuardKey, int] = {}
         self._leases: dict[tuple[str, WireGuardKey], IPv4Address] = {}
         self._ports: dict[WireGuardKey, int] = {}
         self._rounds: dict[tuple[WireGuardKey, WireGuardKey], int] = {}
+        self._store_due: float | None = None
         self.unix_now = 0
         """Seconds since 1970, set by the shell before each event: grants are checked by another process."""
         self.exhausted: tuple[Exhausted, ...] = ()
@@ -144,28 +139,37 @@ class Hub:
 
     def load(self, document: Document, mediator: Mediator) -> list[Effect]:
         """A new document, valid; `mediator` is the entry of it that is this server."""
-        by_key = _by_key(document)
-        self._membership = _Membership(document, by_key, visible_members(document))
+        self._membership = membership_of(document)
         self._mediator = mediator
         effects: list[Effect] = []
         for number, connection in list(self._connections.items()):
-            if connection.member is not None and connection.member not in by_key:
+            if connection.member is not None and connection.member not in self._membership.by_key:
                 effects += self._drop(number, "login.removed", "the document no longer has this member")
-        found = list(missing_leases(document, self._leases))
-        self.exhausted = tuple(item for item in found if isinstance(item, Exhausted))
-        effects += [Say(item.message) for item in self.exhausted]
-        leases = tuple(item for item in found if isinstance(item, GrantLease))
-        ports = tuple(self._missing_ports(by_key))
         self._generation += 1
-        if leases or ports:
-            return [*effects, Store(leases, ports)]
-        return effects + self._send_views()
+        wanted = self._want()
+        effects += [Say(item.message) for item in self.exhausted]
+        return effects + (wanted or self._send_views())
+
+    def _want(self) -> list[Effect]:
+        """What the document needs of the store."""
+        self._store_due = None
+        found = list(missing_leases(self._membership.document, self._leases))
+        self.exhausted = tuple(item for item in found if isinstance(item, Exhausted))
+        leases = tuple(item for item in found if isinstance(item, GrantLease))
+        ports = tuple(self._missing_ports(self._membership.by_key))
+        return [Store(leases, ports)] if leases or ports else []
 
     def stored(self, leases: Iterable[GrantLease], ports: Iterable[tuple[WireGuardKey, int]]) -> list[Effect]:
         """These are committed: show them."""
         for lease in leases:
             self._leases[lease.network, lease.key] = lease.address
         self._ports.update(ports)
+        self._generation += 1
+        return self._send_views()
+
+    def refused(self, now: float) -> list[Effect]:
+        """The store did not take them: whatever else is new goes out, and it is asked again later."""
+        self._store_due = now + STORE_RETRY_S
         self._generation += 1
         return self._send_views()
 
@@ -215,11 +219,14 @@ class Hub:
 
     def next_timer(self) -> float | None:
         """When somebody's time is up."""
-        return min((self._deadline(state) for state in self._connections.values()), default=None)
+        deadlines = [self._deadline(state) for state in self._connections.values()]
+        return min(deadlines if self._store_due is None else [*deadlines, self._store_due], default=None)
 
     def handle_timer(self, now: float) -> list[Effect]:
-        """Drop who never logged in and who has gone silent."""
+        """Drop who never logged in and who has gone silent; ask a store again that has refused."""
         effects: list[Effect] = []
+        if self._store_due is not None and now >= self._store_due:
+            effects += self._want()
         for number, state in list(self._connections.items()):
             if now >= self._deadline(state):
                 code = "login.timeout" if state.member is None else "silent"
@@ -235,7 +242,7 @@ class Hub:
         return [Drop(connection, error), *self.disconnected(connection)]
 
     def _login(self, connection: int, state: _Connection, login: w.Login) -> list[Effect]:
-        key = WireGuardKey.parse(login.wireguard)
+        key = _key(login.wireguard)
         member = self._membership.by_key.get(key)
         if member is None:
             raise RemoteError(
@@ -281,10 +288,7 @@ class Hub:
 
     def _peer(self, key: WireGuardKey, text: str) -> WireGuardKey | None:
         """The peer that a member names, if it may see it. Else None, silently: no answer tells who exists."""
-        try:
-            peer = WireGuardKey.parse(text)
-        except ValueError as error:
-            raise RemoteError("not a key", "message.bad") from error
+        peer = _key(text)
         me, other = self._membership.by_key.get(key), self._membership.by_key.get(peer)
         if me is None or other is None or me is other:
             return None
@@ -362,6 +366,8 @@ class Hub:
         network = self._membership.document.networks[network_name]
         found: dict[int, Address] = {address.version: address for address in network.addresses.get(name, ())}
         leased = self._leases.get((network.id, key))
+        if leased in self._membership.fixed[network_name]:
+            leased = None  # the document has given it to somebody; a new lease is not stored yet
         if leased is not None and network.ipv4 is not None and leased in network.ipv4:
             found.setdefault(4, leased)
         if network.ipv6 is not None:
@@ -379,9 +385,9 @@ class Hub:
         return effects
 
 
-def _by_key(document: Document) -> dict[WireGuardKey, Member]:
-    return {
-        member.wireguard: member
-        for member in document.members.values()
-        if member.wireguard is not None and member.state is MemberState.PRESENT
-    }
+def _key(text: str) -> WireGuardKey:
+    """A key as a stranger wrote it: not all that looks like base64 is."""
+    try:
+        return WireGuardKey.parse(text)
+    except ValueError as error:
+        raise RemoteError("not a key", "message.bad") from error

@@ -280,6 +280,7 @@ class Server:
                         self._store.add(leases, ports)
                     except LocalError as error:
                         say(f"no new leases: {error}")
+                        pending.extend(reversed(self._hub.refused(self._now())))
                         continue
                     pending.extend(reversed(self._hub.stored(leases, ports)))
                 case h.Say(text):

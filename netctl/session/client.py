@@ -120,6 +120,8 @@ class ClientSession:
             return self._handle(w.decode(payload), now)
         except RemoteError as error:
             return self._close(error)
+        except ValueError as error:  # not all that looks like base64 is a key
+            return self._close(RemoteError(f"a bad value from the mediator: {error}", "message.bad"))
 
     def send(self, message: w.Message) -> list[Effect]:
         """Send a message; nothing while not logged in: whoever wants it sends it again after the login."""
