@@ -1,0 +1,217 @@
+"""The mediator's machine: the real hub and relay table, a store that keeps its word, and ways to die."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from world_clock import Clock, Timer
+from world_net import End, Internet, Site
+
+from mediator.core import hub as h
+from mediator.core.leases import GrantLease
+from mediator.core.relay_table import RelayTable
+from netctl.model.addresses import SocketAddress
+from netctl.model.document import Document
+from netctl.model.errors import LocalError
+from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.wire import stun
+from netctl.wire.control import encode
+from netctl.wire.datagram import DatagramKind, classify
+from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
+
+ADDRESS = "198.51.100.1"
+EXPIRE_S = 5.0
+
+
+class MemoryStore:
+    """Survives the process. All or nothing, and its constraints are those of the real schema."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.by_address: dict[tuple[str, IPv4Address], WireGuardKey] = {}
+        self.ports: dict[WireGuardKey, int] = {}
+
+    def leases(self) -> dict[tuple[str, WireGuardKey], IPv4Address]:
+        """By network id and key."""
+        return {(network, key): address for (network, address), key in self.by_address.items()}
+
+    def add(self, leases: Iterable[GrantLease], ports: Iterable[tuple[WireGuardKey, int]]) -> None:
+        """One transaction. Raises LocalError and changes nothing."""
+        if self.full:
+            raise LocalError("the disk is full")
+        table, numbers = dict(self.by_address), dict(self.ports)
+        for lease in leases:
+            for place in [p for p, key in table.items() if p[0] == lease.network and key == lease.key]:
+                del table[place]
+            if table.setdefault((lease.network, lease.address), lease.key) != lease.key:
+                raise AssertionError(f"{lease.address} is granted twice in {lease.network}")
+        for key, port in ports:
+            numbers.pop(key, None)
+            if port in numbers.values():
+                raise AssertionError(f"relay port {port} is given twice")
+            numbers[key] = port
+        self.by_address, self.ports = table, numbers
+
+
+class _Life:
+    """One process: what is gone after a crash."""
+
+    def __init__(self, hub: h.Hub, relay: RelayTable) -> None:
+        self.hub = hub
+        self.relay = relay
+        self.ends: dict[int, tuple[End, FrameDecoder]] = {}
+        self.next = 0
+
+
+class SimMediator:
+    """A machine with an identity, a document file and a disk."""
+
+    def __init__(self, clock: Clock, net: Internet, identity: bytes, on_change: Callable[[], None]) -> None:
+        self.site = Site(ADDRESS, nat=False, delay_s=0.005)
+        self.address = SocketAddress(ADDRESS, 8443)
+        self.powered = True
+        self.store = MemoryStore()
+        self.document: Document | None = None
+        self.crash_at_store: str | None = None
+        """"before" or "after" the next commit; None: live on."""
+        self._clock, self._net, self._changed = clock, net, on_change
+        self._private = Ed25519PrivateKey.from_private_bytes(identity)
+        self.identity = IdentityKey(self._private.public_key().public_bytes_raw())
+        self._secret = net.chance.randbytes(32)
+        self.life: _Life | None = None
+        self._timer = Timer(clock, self._due)
+        net.stations.append(self)
+
+    # -- life and death -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """A new process, from what the disk has."""
+        if self.life is not None or self.document is None:
+            return
+        hub = h.Hub(self.identity, self._private.sign, self._secret, generation=self._clock.unix)
+        ports = range(*self.document.mediators[0].relay_ports)
+        relay = RelayTable(self._secret, self._net.chance.randbytes(32), ports)
+        self.life = life = _Life(hub, relay)
+        hub.unix_now = self._clock.unix
+        hub.restore(self.store.leases(), self.store.ports)
+        self._clock.say("mediator starts")
+        self._perform(hub.load(self.document, self.document.mediators[0]))
+        self._clock.after(EXPIRE_S, lambda: self._expire(life))
+
+    def crash(self) -> None:
+        """At once, without a word of its own; the kernel closes the sockets."""
+        if self.life is not None:
+            self._clock.say("mediator crashes")
+            life, self.life = self.life, None
+            for end, _ in life.ends.values():
+                end.close()
+
+    def load(self, document: Document) -> None:
+        """The operator has written a new document."""
+        self.document = document
+        if self.life is not None:
+            self.life.hub.unix_now = self._clock.unix
+            self._perform(self.life.hub.load(document, document.mediators[0]))
+
+    # -- streams --------------------------------------------------------------------------------------------
+
+    def accept(self, end: End, source: SocketAddress) -> None:
+        """A TLS connection is up."""
+        life = self.life
+        assert life is not None
+        life.next += 1
+        number = life.next
+        decoder = FrameDecoder()
+        life.ends[number] = end, decoder
+        end.on_bytes = lambda data: self._bytes(life, number, data)
+        end.on_lost = lambda: self._lost(life, number)
+        self._perform(life.hub.connected(number, source, self._net.chance.randbytes(32), self._clock.now))
+
+    def forget_all(self) -> None:
+        """The mediator's end of every connection dies in silence."""
+        if self.life is not None:
+            for number, (end, _) in list(self.life.ends.items()):
+                end.vanish()
+                self._lost(self.life, number)
+
+    def _bytes(self, life: _Life, number: int, data: bytes) -> None:
+        if self.life is not life or number not in life.ends:
+            return
+        for payload in life.ends[number][1].feed(data):
+            life.hub.unix_now = self._clock.unix
+            self._perform(life.hub.received(number, payload, self._clock.now))
+
+    def _lost(self, life: _Life, number: int) -> None:
+        if self.life is life and life.ends.pop(number, None) is not None:
+            self._perform(life.hub.disconnected(number))
+
+    def _due(self) -> None:
+        if self.life is not None:
+            self._perform(self.life.hub.handle_timer(self._clock.now))
+
+    def _expire(self, life: _Life) -> None:
+        if self.life is life:
+            life.relay.expire(self._clock.now)
+            self._clock.after(EXPIRE_S, lambda: self._expire(life))
+
+    def _perform(self, effects: list[h.Effect]) -> None:
+        pending = list(reversed(effects))
+        life = self.life
+        while pending and life is not None and self.life is life:
+            match pending.pop():
+                case h.Send(number, message):
+                    if number in life.ends:
+                        life.ends[number][0].write(encode_frame(encode(message)))
+                case h.Drop(number, error):
+                    if number in life.ends:
+                        end, _ = life.ends.pop(number)
+                        self._clock.say(f"mediator drops {number}: {error.code}")
+                        end.write(encode_frame(encode(error)))
+                        end.close()
+                case h.LoggedIn(number, member):
+                    self._clock.say(f"mediator: {member} logs in")
+                    life.ends[number][1].limit = LIMIT_AFTER_LOGIN
+                case h.Store(leases, ports):
+                    pending.extend(reversed(self._commit(life, leases, ports)))
+                case h.Say(text):
+                    self._clock.say(f"mediator says: {text}")
+        if self.life is not None:
+            self._timer.set(self.life.hub.next_timer())
+
+    def _commit(
+        self, life: _Life, leases: tuple[GrantLease, ...], ports: tuple[tuple[WireGuardKey, int], ...]
+    ) -> list[h.Effect]:
+        moment, self.crash_at_store = self.crash_at_store, None
+        if moment != "before":
+            try:
+                self.store.add(leases, ports)
+            except LocalError as error:
+                self._clock.say(f"no new leases: {error}")
+                return life.hub.refused(self._clock.now)
+            self._changed()
+        if moment is not None:
+            self.crash()
+            return []
+        return life.hub.stored(leases, ports)
+
+    # -- datagrams ------------------------------------------------------------------------------------------
+
+    def datagram(self, data: bytes, source: SocketAddress, port: int) -> None:
+        """STUN and the relay."""
+        if self.life is None:
+            return
+        if port in (3478, 3479):
+            answer = stun.respond(data, source)
+            if answer is not None:
+                self._net.send(self, port, source, answer)
+            return
+        kind, relay = classify(data), self.life.relay
+        if kind is DatagramKind.RELAY:
+            for out in relay.handle_control(data, source, port, self._clock.now, self._clock.unix):
+                self._net.send(self, out.port, out.destination, out.data)
+        elif kind is DatagramKind.WIREGUARD:
+            flow = relay.flow(port, source, self._clock.now)
+            if flow is not None and flow.bucket.take(len(data), self._clock.now):
+                self._net.send(self, flow.port, flow.destination, data)

@@ -1,0 +1,302 @@
+"""A world from a seed: its hosts and documents, what befalls them, and what must hold whatever happens."""
+
+from __future__ import annotations
+
+import json
+import random
+from ipaddress import IPv4Address, ip_address
+
+from world_clock import Clock
+from world_mediator import ADDRESS, SimMediator
+from world_member import SimMember
+from world_net import Internet, Site
+
+from netctl.config import load_document
+from netctl.model.document import Document
+from netctl.model.hoststate import HostState
+from netctl.plan import describe, diff
+
+POOLS = ("10.1.0.0/28", "10.2.0.0/28", "10.3.0.0/24")
+STEP_S = 5.0
+SETTLE_S = 150.0
+"""A reconnect may wait its minute of back-off; sessions and paths follow within seconds."""
+HEARD_S = 40.0
+"""Data that came this recently: four keepalives."""
+
+
+class World:
+    """Everything there is."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.clock = Clock()
+        self.net = Internet(self.clock, self.chance)
+        self.mediator = SimMediator(self.clock, self.net, self.chance.randbytes(32), self._changed)
+        self.sites: list[Site] = []
+        self.members: list[SimMember] = []
+        self._dirty = True
+        for number in range(self.chance.randint(3, 5)):
+            self._add_member(number)
+        names = [member.name for member in self.members]
+        self.absent = set(names[3:]) if len(names) > 3 and self.chance.random() < 0.6 else set()
+        self.pools = [POOLS[0], POOLS[1]]
+        self.fixed: dict[str, str] = {}
+        self.second = self.chance.sample(names, self.chance.randint(2, len(names)))
+        self.first: list[str] = ["*"] if self.chance.random() < 0.6 else names[:-1]
+        self.documents = [self._document()]
+        self.document = self.documents[0]
+
+    def _changed(self) -> None:
+        self._dirty = True
+
+    def _add_member(self, number: int) -> None:
+        near = self.sites and self.sites[-1].nat and self.chance.random() < 0.3
+        if not near:
+            nat = self.chance.random() < 0.7
+            self.sites.append(Site(f"203.0.113.{number + 1}", nat, self.chance.uniform(0.001, 0.06)))
+        site = self.sites[-1]
+        inner = f"192.168.{len(self.sites)}.{number + 10}" if site.nat else site.public
+        member = SimMember(f"host{number}", self.clock, self.net, site, inner, self.mediator, self._changed)
+        self.members.append(member)
+
+    # -- documents --------------------------------------------------------------------------------------------
+
+    def _document(self) -> Document:
+        members = {
+            member.name: {"wireguard": str(member.key), "identity": str(member.identity)}
+            | ({"state": "absent"} if member.name in self.absent else {})
+            for member in self.members
+        }
+        present = [name for name in members if name not in self.absent]
+        fixed = {name: address for name, address in self.fixed.items() if name in present}
+        first = [name for name in self.first if name == "*" or name in present]
+        networks = {
+            "party": {"mode": "lan", "ipv4": self.pools[0], "members": first, "addresses": fixed},
+            "office": {
+                "mode": "routed",
+                "ipv4": self.pools[1],
+                "members": [name for name in self.second if name in present] or present[:1],
+            },
+        }
+        if first != ["*"]:
+            networks["party"]["addresses"] = {n: a for n, a in fixed.items() if n in first}
+        text = {
+            "apiVersion": "netctl/v1",
+            "id": "wrld-0001",
+            "mediators": [{"url": f"netctl://{ADDRESS}:8443", "identity": [str(self.mediator.identity)]}],
+            "members": members,
+            "networks": networks,
+        }
+        return load_document(json.dumps(text)).document
+
+    def edit(self) -> None:
+        """The document changes: a member comes or goes, a network is renumbered, an address is fixed."""
+        names = [member.name for member in self.members]
+        match self.chance.randrange(4):
+            case 0 if len(self.absent) < len(names) - 2:
+                self.absent.add(self.chance.choice([name for name in names if name not in self.absent]))
+            case 1 if self.absent:
+                self.absent.remove(self.chance.choice(sorted(self.absent)))
+            case 2:
+                self.pools[0] = POOLS[2] if self.pools[0] == POOLS[0] else POOLS[0]
+                self.fixed.clear()
+            case _:
+                taken = sorted(a for (_, a) in self.mediator.store.by_address if self._in_party(a))
+                wanted = taken or [IPv4Address(int(ip_address(self.pools[0].split("/")[0])) + 5)]
+                self.fixed = {self.chance.choice(names): str(self.chance.choice(wanted))}
+        self.document = document = self._document()
+        self.documents.append(document)
+        self.clock.say(f"document {len(self.documents)}: absent {sorted(self.absent)}, fixed {self.fixed}")
+        self.clock.after(self.chance.uniform(0, 5), lambda: self._publish(document))
+
+    def _in_party(self, address: IPv4Address) -> bool:
+        pool = self.document.networks["party"].ipv4
+        return pool is not None and address in pool
+
+    def _publish(self, document: Document) -> None:
+        if document is self.document:
+            self.mediator.load(document)
+        for member in self.members:
+            self.clock.after(
+                self.chance.uniform(0, 10), lambda member=member: self._applied(member, document)
+            )
+
+    def _applied(self, member: SimMember, document: Document) -> None:
+        if document is self.document and member.powered:
+            member.apply(document)
+
+    # -- what happens -----------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Everybody starts within a few seconds, the mediator among them."""
+        self.net.loss = self.chance.choice([0.0, 0.05, 0.2])
+        self.mediator.document = self.document
+        self.clock.after(self.chance.uniform(0, 3), self.mediator.start)
+        for member in self.members:
+            member.document = self.document if member.name not in self.absent else None
+            self.clock.after(self.chance.uniform(0, 3), member.start)
+        self.run(self.chance.uniform(2, 12))
+
+    def story(self) -> None:
+        """A short script of bad luck."""
+        for _ in range(self.chance.randint(3, 7)):
+            self._mishap()
+            self.run(self.chance.choice([0.05, 1.0, 4.0, 12.0]) * self.chance.uniform(0.5, 1.5))
+
+    def _mishap(self) -> None:
+        chance, member = self.chance, self.chance.choice(self.members)
+        soon = chance.uniform(0.5, 15)
+        match chance.randrange(10):
+            case 0:
+                one, other = chance.sample([*self.sites, self.mediator.site], 2)
+                cut = frozenset((one.public, other.public))
+                self.clock.say(f"cut {sorted(cut)}")
+                self.net.cuts.add(cut)
+                self.clock.after(soon, lambda: self.net.cuts.discard(cut))
+            case 1:
+                self.mediator.crash()
+                self.clock.after(soon, self.mediator.start)
+            case 2:
+                self.mediator.crash_at_store = chance.choice(["before", "after"])
+                self.edit()
+                self.clock.after(soon + 5, self.mediator.start)
+            case 3:
+                member.stop()
+                self.clock.after(soon, member.start)
+            case 4:
+                self.clock.say(f"{member.name} loses power")
+                member.power_off()
+                self.clock.after(soon, member.power_on)
+            case 5:
+                self.clock.say(f"connection of {member.name} dies")
+                member.forget_connection()
+            case 6:
+                self.clock.say("all connections die at the mediator")
+                self.mediator.forget_all()
+            case 7:
+                self.clock.say(f"NAT of {member.site.public} reboots")
+                member.site.rebind()
+            case 8:
+                self.clock.say("the mediator's disk is full")
+                self.mediator.store.full = True
+                self.edit()
+                self.clock.after(soon + 5, self._room)
+            case _:
+                self.edit()
+
+    def _room(self) -> None:
+        self.mediator.store.full = False
+
+    def heal(self) -> None:
+        """All faults end, and the newest document reaches everybody."""
+        self.clock.say("everything heals")
+        self.net.loss = 0.0
+        self.net.cuts.clear()
+        self._room()
+        self.mediator.crash_at_store = None
+        if self.mediator.document is not self.document:
+            self.mediator.load(self.document)
+        self.mediator.start()
+        for member in self.members:
+            member.power_on()
+            member.start()
+            member.apply(self.document)
+
+    def settle(self) -> None:
+        """Time passes until all is well, and a while longer. Raises AssertionError when it does not become so."""
+        end = self.clock.now + SETTLE_S
+        while self.unsettled() and self.clock.now < end:
+            self.run(STEP_S)
+        self.run(STEP_S)
+        wrong = self.unsettled()
+        assert not wrong, "; ".join(wrong)
+
+    def run(self, seconds: float) -> None:
+        """Let time pass, and look after every step."""
+        self.clock.run(seconds, self._check)
+
+    # -- what must hold ---------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._dirty:
+            self._dirty = False
+            for member in self.members:
+                self._check_peers(member)
+            self._check_addresses()
+
+    def _check_peers(self, member: SimMember) -> None:
+        """Nobody is a peer who is no present member in a shared network of the document that the host has."""
+        link = member.engine.state.wireguard
+        if link is None or not link.peers:
+            return
+        assert member.document is not None
+        allowed = sharing(member.document, member.name)
+        for key in link.peers:
+            other = member.document.member_by_key(key)
+            assert other is not None, f"{member.name} has the peer {key.short}, who is nobody"
+            assert other.name in allowed, (
+                f"{member.name} has the peer {other.name}, and shares nothing with it"
+            )
+
+    def _check_addresses(self) -> None:
+        """In no view and on no host do two members have one address (the store refuses by itself)."""
+        for member in self.members:
+            view = member.agent.view if member.agent is not None else None
+            owners: dict[tuple[str, str], str] = {}
+            for (network, key), lease in (view.leases if view is not None else {}).items():
+                for address in lease.addresses:
+                    owner = owners.setdefault((network, str(address)), key.short)
+                    assert owner == key.short, f"{member.name} sees {address} of {owner} and of {key.short}"
+            link = member.engine.state.wireguard
+            if link is not None:
+                prefixes = [prefix for peer in link.peers.values() for prefix in peer.allowed_ips]
+                assert len(prefixes) == len(set(prefixes)), f"{member.name} routes one prefix to two peers"
+
+    def unsettled(self) -> list[str]:
+        """What is not yet as it should be in the end."""
+        wrong: list[str] = []
+        present = [member for member in self.members if member.name not in self.absent]
+        own: dict[tuple[str, str], str] = {}
+        for member in present:
+            wanted = member.resolution()
+            if member.agent is None or member.agent.session is None or wanted is None:
+                wrong.append(f"{member.name} has no mediator or no view")
+                continue
+            left = diff(wanted.state, member.engine.read())
+            wrong += [f"{member.name} would still change: {line}" for line in describe(left)]
+            if self.document.networks_of(member.name):
+                wrong += [f"{member.name}: {c.peer}: {c.message}" for c in wanted.conditions]
+            for network in self.document.networks_of(member.name):
+                leases = member.agent.view.leases if member.agent.view is not None else {}
+                lease = leases.get((network.name, member.key))
+                addresses = lease.addresses if lease is not None else ()
+                if {address.version for address in addresses} != {4, 6}:
+                    wrong.append(f"{member.name} has no address in {network.name}")
+                for address in addresses:
+                    if own.setdefault((network.name, str(address)), member.name) != member.name:
+                        wrong.append(f"{member.name} and another have {address}")
+            wrong += self._unsettled_paths(member, wanted.state)
+        return wrong
+
+    def _unsettled_paths(self, member: SimMember, state: HostState) -> list[str]:
+        peers = state.wireguard.peers if state.wireguard is not None else {}
+        expected = sharing(self.document, member.name)
+        wrong = []
+        others = {other.key: other for other in self.members}
+        if {others[key].name for key in peers} != expected:
+            found = sorted(others[key].name for key in peers)
+            wrong.append(f"{member.name} has the peers {found} and should have {sorted(expected)}")
+        assert member.agent is not None
+        status = member.agent.manager.status()
+        for key in peers:
+            path = status[key].kind if key in status else "unknown"
+            if path in ("none", "unknown"):
+                wrong.append(f"{member.name} has no path to {others[key].name}")
+            elif self.clock.now - member.wireguard.heard(key) > HEARD_S:
+                wrong.append(f"{member.name} hears nothing from {others[key].name} (path {path})")
+        return wrong
+
+
+def sharing(document: Document, name: str) -> set[str]:
+    """The others that share a network with a member."""
+    return {other for net in document.networks_of(name) for other in net.member_names} - {name}

@@ -1,0 +1,120 @@
+"""WireGuard as far as paths and plans can see it: handshakes, roaming, counters. No cryptography.
+
+Like the real one it lives in the kernel: it outlives the agent and dies with the machine.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from netctl.engine import FakeEngine
+from netctl.model.addresses import SocketAddress
+from netctl.model.hoststate import PeerStatus
+from netctl.model.keys import KEY_LEN, WireGuardKey
+
+INITIATION, RESPONSE, DATA = 1, 2, 4
+REKEY_AFTER_S = 120.0
+RETRY_S = 5.0
+KEEPALIVE_S = 10.0
+SESSIONS = 3
+"""Previous, current and next: what WireGuard keeps of a peer."""
+HEADER = 4
+
+
+@dataclass
+class _Peer:
+    ids: deque[int] = field(default_factory=lambda: deque(maxlen=SESSIONS))
+    current: int = 0
+    since: float = -1e9
+    asked: float = -1e9
+    mine: int = 0
+    sent: float = -1e9
+    heard: float = -1e9
+    rx: int = 0
+    tx: int = 0
+
+
+class SimWireGuard:
+    """The tunnels of one host."""
+
+    def __init__(
+        self, key: WireGuardKey, engine: FakeEngine, send: Callable[[SocketAddress, bytes], None]
+    ) -> None:
+        self._key, self._engine, self._send = key, engine, send
+        self._peers: dict[WireGuardKey, _Peer] = {}
+        self._count = int.from_bytes(key.raw[:4], "big") << 16  # no two hosts use one number
+        self._now = 0.0
+
+    def _configured(self) -> set[WireGuardKey]:
+        link = self._engine.state.wireguard
+        return set(link.peers) if link is not None else set()
+
+    def heard(self, key: WireGuardKey) -> float:
+        """When data last came through the tunnel of this peer."""
+        return self._peers[key].heard if key in self._peers else -1e9
+
+    def tick(self, now: float, unix: float) -> None:
+        """Once a second: what goes with the time, and the engine's counters."""
+        self._now = now
+        present = self._configured()
+        for key in [key for key in self._peers if key not in present]:
+            del self._peers[key]
+            self._engine.endpoints.pop(key, None)
+        for key in sorted(present):
+            peer = self._peers.setdefault(key, _Peer())
+            if now - peer.since >= REKEY_AFTER_S:
+                if now - peer.asked >= RETRY_S:
+                    self._count += 1
+                    peer.asked, peer.mine = now, self._count
+                    self._emit(key, INITIATION, self._count)
+            elif now - peer.sent >= KEEPALIVE_S:
+                self._emit(key, DATA, peer.current)
+        self._engine.status = {
+            key: PeerStatus(
+                self._engine.endpoints.get(key),
+                unix - (now - peer.since) if peer.since > 0 else 0,
+                peer.rx,
+                peer.tx,
+            )
+            for key, peer in self._peers.items()
+        }
+
+    def receive(self, data: bytes, source: SocketAddress, now: float) -> None:
+        """A WireGuard message came."""
+        self._now = now
+        key = WireGuardKey(data[HEADER : HEADER + KEY_LEN])
+        number = int.from_bytes(data[HEADER + KEY_LEN :], "big")
+        if key not in self._configured():
+            return
+        peer = self._peers.setdefault(key, _Peer())
+        if data[0] == INITIATION:
+            self._from(key, peer, source, len(data))
+            peer.ids.append(number)
+            self._emit(key, RESPONSE, number)
+        elif data[0] == RESPONSE and number == peer.mine:
+            self._from(key, peer, source, len(data))
+            peer.ids.append(number)
+            peer.current, peer.since = number, now
+            self._emit(key, DATA, number)
+        elif data[0] == DATA and number in peer.ids:
+            self._from(key, peer, source, len(data))
+            peer.heard = now
+            if number != peer.current:
+                peer.current, peer.since = number, now
+
+    def _from(self, key: WireGuardKey, peer: _Peer, source: SocketAddress, size: int) -> None:
+        peer.rx += size
+        self._engine.endpoints[key] = source  # authenticated: WireGuard roams
+
+    def _emit(self, key: WireGuardKey, kind: int, number: int) -> None:
+        endpoint = self._engine.endpoints.get(key)
+        if endpoint is None:
+            return
+        peer = self._peers[key]
+        data = bytes([kind, 0, 0, 0]) + self._key.raw + number.to_bytes(8, "big")
+        peer.tx += len(data)
+        if kind == DATA:
+            peer.sent = self._now
+        self._send(endpoint, data)
