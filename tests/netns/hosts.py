@@ -59,9 +59,9 @@ class Host:
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
         """Start inside, in the background."""
-        return subprocess.Popen(
-            self.command(*argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        # Without --pid nsenter becomes the program, so that killing it kills the program.
+        inside = ["nsenter", "-t", str(self.pid), "--net", "--mount", "--", *argv]
+        return subprocess.Popen(inside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def python(self, code: str, *argv: str, timeout: float = 60) -> str:
         """Run Python code inside, with this checkout's packages."""
