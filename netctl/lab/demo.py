@@ -12,12 +12,12 @@ from typing import Any
 from netctl.lab.events import Check, Event, Progress, Table, Verdict
 from netctl.lab.internet import Lab, statuses_of
 from netctl.lab.probes import acl_checks, broadcast, ping_all
-from netctl.model.document import Mode
+from netctl.model.document import Document, Mode
 
 MEET_TIMEOUT_S = 40.0
 """Login, introduction and a handshake take two or three seconds; a small busy machine needs more."""
-SETTLE_TIMEOUT_S = 15.0
-"""Pairs start over the relay and move up; how long better paths are waited for."""
+SETTLE_S = 7.0
+"""Pairs start over the relay and move up; when nothing has changed for so long, nothing better comes."""
 POLL_S = 0.5
 
 Statuses = dict[str, dict[str, Any]]
@@ -33,7 +33,7 @@ def demonstrate(lab: Lab, started: float) -> Iterator[Event]:
             yield event
         else:
             statuses = event
-    lonely = unconnected(statuses)
+    lonely = unconnected(lab.document, statuses)
     if lonely:
         failed.append(f"not connected: {', '.join(lonely)}")
     yield _online(lab, statuses)
@@ -92,36 +92,48 @@ def demonstrate(lab: Lab, started: float) -> Iterator[Event]:
 
 def _meet(lab: Lab) -> Iterator[Event | Statuses]:
     """Wait until everybody is connected with everybody, then for better paths; statuses at last."""
-    started = time.monotonic()
-    last = ""
-    best_since = started
-    ranks: dict[str, str] = {}
+    deadline = time.monotonic() + MEET_TIMEOUT_S
+    settled_at = time.monotonic() + SETTLE_S
+    before: dict[tuple[str, str], str] = {}
+    said = ""
     while True:
         statuses = statuses_of(lab.network.members)
         now = time.monotonic()
-        lonely = unconnected(statuses)
-        links = {
-            f"{name}-{peer['name']}": peer["path"]
+        lonely = unconnected(lab.document, statuses)
+        ends = {
+            (name, peer["name"]): peer["path"] if peer["last_handshake_s"] is not None else "none"
             for name, status in statuses.items()
             for peer in status["peers"]
+            if peer["name"] in statuses and route_between(lab.document, name, peer["name"]) == ""
         }
-        if links != ranks:
-            ranks, best_since = links, now
-        total = len(links)
-        relayed = sum(path.startswith("relay") for path in links.values())
-        text = f"{total - len(lonely)} of {total} tunnel ends up, {relayed} over the relay"
-        if text != last:
+        if ends != before:
+            before, settled_at = ends, now + SETTLE_S
+        up = sum(path != "none" for path in ends.values())
+        relayed = sum(path.startswith("relay") for path in ends.values())
+        text = f"{up} of {len(ends)} tunnel ends up" + (f", {relayed} over the relay" if relayed else "")
+        if text != said:
             yield Progress(text)
-            last = text
-        if not lonely and (not relayed or now - best_since > SETTLE_TIMEOUT_S / 2):
-            break
-        if now - started > MEET_TIMEOUT_S or (not lonely and now - started > MEET_TIMEOUT_S / 2):
+            said = text
+        if now > deadline or (not lonely and (not relayed or now > settled_at)):
             break
         time.sleep(POLL_S)
     yield statuses
 
 
-def unconnected(statuses: Statuses) -> list[str]:
+def route_between(document: Document, one: str, other: str) -> str | None:
+    """How two members reach each other: "" by a tunnel of their own, a hub's name, None not at all."""
+    shared = [
+        network
+        for network in document.networks.values()
+        if one in network.member_names and other in network.member_names
+    ]
+    hubs = [network.hub for network in shared]
+    if any(hub is None or hub in (one, other) for hub in hubs):
+        return ""
+    return hubs[0] if hubs else None
+
+
+def unconnected(document: Document, statuses: Statuses) -> list[str]:
     """What is missing: members without the mediator, and tunnel ends that are not up."""
     missing = [
         f"{name} with the mediator"
@@ -131,8 +143,10 @@ def unconnected(statuses: Statuses) -> list[str]:
     for name, status in statuses.items():
         peers = {peer["name"]: peer for peer in status["peers"]}
         for other in statuses:
+            if other == name or route_between(document, name, other) != "":
+                continue
             peer = peers.get(other)
-            if other != name and (peer is None or peer["path"] == "none" or peer["last_handshake_s"] is None):
+            if peer is None or peer["path"] == "none" or peer["last_handshake_s"] is None:
                 missing.append(f"{name} with {other}")
     return missing
 
@@ -157,9 +171,15 @@ def _paths(lab: Lab, statuses: Statuses, rtts: dict[tuple[str, str], float | Non
     for index, one in enumerate(names):
         peers = {peer["name"]: peer for peer in statuses[one]["peers"]}
         for other in names[index + 1 :]:
-            if (peer := peers.get(other)) is not None:
-                rtt = rtts.get((one, other))
-                shown = "-" if rtt is None else f"{rtt:.1f} ms"
+            route, peer, rtt = (
+                route_between(lab.document, one, other),
+                peers.get(other),
+                rtts.get((one, other)),
+            )
+            shown = "-" if rtt is None else f"{rtt:.1f} ms"
+            if route:
+                rows.append((f"{one} – {other}", f"through {route}", "-", shown))
+            elif route is not None and peer is not None:
                 rows.append((f"{one} – {other}", str(peer["path"]), str(peer["endpoint"] or "-"), shown))
     return Table("Paths", ("pair", "path", "endpoint", "round trip"), tuple(rows))
 

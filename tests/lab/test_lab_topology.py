@@ -1,17 +1,20 @@
 """Who sits behind which NAT, and what the rulesets say."""
 
 import re
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 
 from netctl.config import load_document
+from netctl.lab.demo import route_between
+from netctl.lab.internet import substitute
 from netctl.lab.nat import NatKind, ruleset
 from netctl.lab.topology import PUBLIC, make_topology, parse_sidecar
 from netctl.model.errors import LocalError
 
-DOCUMENT = load_document((Path(__file__).parents[2] / "examples" / "lan-party.yaml").read_text()).document
+EXAMPLES = Path(__file__).parents[2] / "examples"
+DOCUMENT = load_document((EXAMPLES / "lan-party.yaml").read_text()).document
 
 
 def test_by_default_two_members_share_a_nat_and_the_others_have_their_own() -> None:
@@ -44,13 +47,7 @@ def test_a_sidecar_says_kinds_and_places() -> None:
 
 def test_an_open_box_has_public_addresses_behind_it() -> None:
     topology = make_topology(DOCUMENT, {"vps": (NatKind.OPEN, ("nas",))})
-    assert not topology.box_of("nas").lan.subnet_of(ipv4("192.168.0.0/16"))
-
-
-def ipv4(text: str):  # type: ignore[no-untyped-def]
-    from ipaddress import IPv4Network
-
-    return IPv4Network(text)
+    assert not topology.box_of("nas").lan.subnet_of(IPv4Network("192.168.0.0/16"))
 
 
 @pytest.mark.parametrize(
@@ -83,3 +80,25 @@ def test_every_kind_drops_new_packets_to_the_box_itself(kind: NatKind) -> None:
     assert 'iifname "wan" drop' in text[text.index("chain input") : text.index("chain input") + 300], guard
     assert text.count("{") == text.count("}")
     assert bool(re.search(r"\bsnat to 203\.0\.113\.9\b", text)) == kind.translates
+
+
+def test_new_keys_take_the_place_of_old_ones_everywhere_and_at_once() -> None:
+    text = 'a: "KEY1" b: "KEY2" c: "ed25519:KEY1" again: "KEY1"'
+    new = substitute(text, {"KEY1": "KEY2", "KEY2": "KEY3", "ed25519:KEY1": "ed25519:NEW"})
+    assert new == 'a: "KEY2" b: "KEY3" c: "ed25519:NEW" again: "KEY2"'
+    assert substitute(text, {}) == text
+
+
+def test_a_stock_app_is_left_out() -> None:
+    document = load_document((EXAMPLES / "office.yaml").read_text()).document
+    topology = make_topology(document, {})
+    assert "anna-phone" in topology.left_out
+    assert "anna-phone" not in topology.members
+    assert "old-laptop" not in topology.members
+
+
+def test_a_pair_of_spokes_goes_through_its_hub() -> None:
+    document = load_document((EXAMPLES / "office.yaml").read_text()).document
+    assert route_between(document, "anna", "files") == "hub"
+    assert route_between(document, "anna", "hub") == ""
+    assert route_between(DOCUMENT, "laptop", "nas") == ""

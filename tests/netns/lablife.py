@@ -33,7 +33,7 @@ def wait_for(what: str, true: Callable[[], bool], seconds: float = CONNECTED_S) 
 
 
 def everybody_connected(lab: Lab) -> bool:
-    return not unconnected(statuses_of(lab.network.members))
+    return not unconnected(lab.document, statuses_of(lab.network.members))
 
 
 def addresses(lab: Lab) -> Addresses:

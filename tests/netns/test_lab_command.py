@@ -83,6 +83,22 @@ def test_the_demonstration_shows_the_main_job(leaves_nothing: dict[str, str]) ->
     assert "0 wrong" in done.stdout
 
 
+def test_a_hub_with_spokes_is_one_network_too(leaves_nothing: dict[str, str]) -> None:
+    done = subprocess.run(
+        [*NETCTL, "lab", "demo", str(EXAMPLE.with_name("office.yaml"))],
+        env=leaves_nothing,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=2 * DEMO_S,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "anna-phone has no identity" in done.stderr
+    assert "through hub" in done.stdout
+    assert "0 wrong" in done.stdout
+
+
 @pytest.mark.parametrize("after_s", [0.2, 1.5, 4.0, 8.0])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_ctrl_c_and_kill_leave_nothing(
