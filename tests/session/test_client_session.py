@@ -1,0 +1,229 @@
+"""The member's side of a control connection: order, silence, and views that are whole and signed or refused."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loginkit import KEY, MEDIATOR, MEDIATOR_NONCE, MEMBER, NONCE, OTHER, PEER, public
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import RemoteError
+from netctl.model.keys import WireGuardKey
+from netctl.model.view import Lease, View, ViewMember
+from netctl.session import (
+    Backoff,
+    ClientSession,
+    Closed,
+    Effect,
+    LoggedIn,
+    PathMessage,
+    PresenceChanged,
+    SendFrame,
+    State,
+    ViewChanged,
+    open_view,
+)
+from netctl.session import views as v
+from netctl.session.login import check_login
+from netctl.wire import control as w
+
+PIN = public(MEDIATOR)
+WELCOME = w.Welcome(7, 8, "203.0.113.9:5555", ["0.0.0.0:3478", "192.0.2.9:3479"], 20.0)
+NOT_A_KEY = "A" * 42 + "B="
+"""Passes for base64 at first sight; its last bits are no bytes."""
+
+
+def session() -> ClientSession:
+    return ClientSession(
+        identity=public(MEMBER),
+        key=KEY,
+        sign=MEMBER.sign,
+        pin=PIN,
+        pins=(PIN,),
+        mediator=SocketAddress("198.51.100.1", 8443),
+        nonce=NONCE,
+        now=0.0,
+    )
+
+
+def give(client: ClientSession, message: w.Message, now: float = 0.0) -> list[Effect]:
+    return client.receive_frame(w.encode(message), now)
+
+
+def ready() -> ClientSession:
+    client = session()
+    give(client, w.Hello(1, MEDIATOR_NONCE.hex()))
+    give(client, WELCOME)
+    assert client.state is State.READY
+    return client
+
+
+def closed(effects: list[Effect]) -> str:
+    (effect,) = effects
+    assert isinstance(effect, Closed)
+    return effect.error.code
+
+
+def view(count: int = 2) -> View:
+    keys = [WireGuardKey(number.to_bytes(32, "big")) for number in range(1, count)] + [KEY]
+    return View(
+        3,
+        {key: ViewMember(f"m{key.raw[-1]}", key, online=True) for key in keys},
+        {("lan", key): Lease("lan", key, (ip_address("10.0.0.1"), ip_address("fd00::1"))) for key in keys},
+    )
+
+
+def chunks(of: View | None = None, to: WireGuardKey = KEY) -> list[w.ViewChunk]:
+    return v.sign_view(of or view(), to, PIN, MEDIATOR.sign)
+
+
+def test_hello_is_answered_with_a_login_that_the_mediator_takes() -> None:
+    client = session()
+    (effect,) = give(client, w.Hello(1, MEDIATOR_NONCE.hex()))
+    assert isinstance(effect, SendFrame)
+    answer = w.decode(effect.payload)
+    assert isinstance(answer, w.Login)
+    check_login(answer, MEDIATOR_NONCE, (PIN,), public(MEMBER))
+    (welcome,) = give(client, WELCOME)
+    assert isinstance(welcome, LoggedIn)
+    assert welcome.stun == (SocketAddress("198.51.100.1", 3478), SocketAddress("192.0.2.9", 3479))
+
+
+def test_nothing_is_believed_out_of_order() -> None:
+    assert closed(give(session(), WELCOME)) == "protocol.order"
+    client = session()
+    give(client, w.Hello(1, MEDIATOR_NONCE.hex()))
+    assert closed(give(client, w.Presence(str(PEER), online=True))) == "protocol.order"
+    assert closed(give(ready(), w.Hello(1, MEDIATOR_NONCE.hex()))) == "protocol.order"
+    assert closed(give(ready(), w.RelayRequest(str(PEER)))) == "protocol.order"
+
+
+def test_a_closed_session_says_and_hears_nothing() -> None:
+    client = ready()
+    assert closed(give(client, w.Error("login.removed", "gone"))) == "login.removed"
+    assert give(client, w.Presence(str(PEER), online=True)) == []
+    assert client.send(w.Refresh()) == []
+    assert client.handle_timer(1e9) == []
+
+
+def test_nothing_is_sent_before_the_login() -> None:
+    assert session().send(w.Refresh()) == []
+
+
+def test_a_silent_mediator_is_pinged_then_given_up() -> None:
+    client = ready()
+    assert client.next_timer() == 20.0
+    (ping,) = client.handle_timer(20.0)
+    assert isinstance(ping, SendFrame)
+    assert isinstance(w.decode(ping.payload), w.Ping)
+    assert client.handle_timer(30.0) == []
+    client.handle_timer(40.0)
+    assert closed(client.handle_timer(50.0)) == "silent"
+
+
+def test_an_answering_mediator_is_kept() -> None:
+    client = ready()
+    now = 0.0
+    for _ in range(20):
+        now = client.next_timer()
+        for effect in client.handle_timer(now):
+            assert isinstance(effect, SendFrame)
+        give(client, w.Pong(1), now)
+    assert client.state is State.READY
+    assert now >= 300
+
+
+def test_what_the_mediator_says_about_paths_is_handed_on() -> None:
+    client = ready()
+    assert give(client, w.Presence(str(PEER), online=False)) == [PresenceChanged(PEER, online=False)]
+    grant = w.RelayGrant(str(PEER), "0.0.0.0:40001", "00", "00" * 32, 5)
+    (effect,) = give(client, grant)
+    assert isinstance(effect, PathMessage)
+    assert isinstance(effect.message, w.RelayGrant)
+    assert effect.message.address == "198.51.100.1:40001"
+    (effect,) = give(client, w.Punch(str(PEER), 50))
+    assert effect == PathMessage(w.Punch(str(PEER), 50))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        w.Presence(NOT_A_KEY, online=True),
+        w.RelayGrant(str(PEER), "no.address", "00", "00", 5),
+        msgspec.structs.replace(chunks()[0], identity=f"ed25519:{NOT_A_KEY}"),
+    ],
+)
+def test_bad_values_end_the_connection_and_not_the_agent(message: w.Message) -> None:
+    assert closed(give(ready(), message)) == "message.bad"
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=50)
+def test_no_bytes_raise(data: bytes) -> None:
+    assert closed(session().receive_frame(data, 0.0)) == "message.bad"
+
+
+def test_a_view_of_many_parts_is_put_together() -> None:
+    big = view(2 * v.ROWS_PER_CHUNK)
+    parts = chunks(big)
+    assert len(parts) == 2
+    client = ready()
+    assert give(client, parts[0]) == []
+    (effect,) = give(client, parts[1])
+    assert effect == ViewChanged(big, tuple(parts))
+
+
+def test_a_gap_in_a_view_asks_for_the_whole() -> None:
+    parts = chunks(view(2 * v.ROWS_PER_CHUNK))
+    (effect,) = give(ready(), parts[1])
+    assert isinstance(effect, SendFrame)
+    assert w.decode(effect.payload) == w.Refresh()
+
+
+def test_parts_of_two_views_never_become_one() -> None:
+    old, new = view(2 * v.ROWS_PER_CHUNK), view(2 * v.ROWS_PER_CHUNK)
+    newer = View(4, new.members, new.leases)
+    client = ready()
+    give(client, chunks(old)[0])
+    assert closed(give(client, chunks(newer)[1])) == "view.incomplete"
+
+
+@pytest.mark.parametrize("change", ["body", "generation", "part", "parts", "signature", "identity"])
+def test_a_view_that_was_touched_is_refused(change: str) -> None:
+    (chunk,) = chunks()
+    touched = {
+        "body": chunk.body.replace("10.0.0.1", "10.0.0.2"),
+        "generation": 4,
+        "part": 1,
+        "parts": 2,
+        "signature": "00" * 64,
+        "identity": str(public(OTHER)),
+    }
+    assert chunk.body != touched["body"]
+    with pytest.raises(RemoteError) as caught:
+        open_view([msgspec.structs.replace(chunk, **{change: touched[change]})], (PIN,), KEY)
+    assert caught.value.code.startswith("view.")
+
+
+def test_another_members_view_and_a_strangers_signature_are_refused() -> None:
+    with pytest.raises(RemoteError) as caught:
+        open_view(chunks(to=PEER), (PIN,), KEY)
+    assert caught.value.code == "view.recipient"
+    with pytest.raises(RemoteError) as caught:
+        open_view(v.sign_view(view(), KEY, public(OTHER), OTHER.sign), (PIN,), KEY)
+    assert caught.value.code == "view.identity"
+    with pytest.raises(RemoteError) as caught:
+        open_view([], (PIN,), KEY)
+    assert caught.value.code == "view.incomplete"
+
+
+def test_back_off_starts_short_grows_and_starts_again() -> None:
+    backoff = Backoff()
+    ceilings = [backoff.next_delay(1.0) for _ in range(8)]
+    assert ceilings == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    backoff.reset()
+    assert backoff.next_delay(0.5) == 1.0
