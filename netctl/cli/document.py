@@ -9,6 +9,7 @@ from netctl.agent.daemon import only_writer, read_document
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
+from netctl.config.show import excerpt, to_github, to_json
 from netctl.model.errors import ConfigError, Finding, LocalError
 
 CONVERGED, FAILED, CHANGES, ROLLED_BACK, ROLL_BACK_FAILED = 0, 1, 2, 3, 4
@@ -16,43 +17,16 @@ CONVERGED, FAILED, CHANGES, ROLLED_BACK, ROLL_BACK_FAILED = 0, 1, 2, 3, 4
 
 def show_findings(findings: tuple[Finding, ...], text: str) -> None:
     """Each finding with the line it is about and a caret under its column."""
-    lines = text.splitlines()
     for finding in findings:
         (output.warning if finding.severity == "warning" else output.error)(_sentence(finding))
-        if finding.mark is not None and finding.mark.line <= len(lines):
-            shown = lines[finding.mark.line - 1].replace("\t", " ")
-            start = max(0, finding.mark.column - 60)  # a flow-style member is one long line
-            part = shown[start : start + 100]
-            output.note(f"    {part}")
-            output.note(f"    {' ' * (finding.mark.column - 1 - start)}^")
+        for shown in excerpt(finding, text):
+            output.note(shown)
 
 
 def _sentence(finding: Finding) -> str:
     where = f"{finding.mark}: " if finding.mark else ""
     hint = f" ({finding.hint})" if finding.hint else ""
     return f"{where}{finding.code} {finding.path}: {finding.message}{hint}"
-
-
-def _plain(finding: Finding) -> dict[str, Any]:
-    mark = finding.mark
-    return {
-        "severity": finding.severity,
-        "code": finding.code,
-        "path": finding.path,
-        "message": finding.message,
-        "hint": finding.hint,
-        "file": mark.file if mark else None,
-        "line": mark.line if mark else None,
-        "column": mark.column if mark else None,
-    }
-
-
-def _annotation(finding: Finding) -> str:
-    """A GitHub workflow command (`::error file=…,line=…::…`)."""
-    mark = finding.mark
-    place = f" file={mark.file},line={mark.line},col={mark.column}" if mark else ""
-    message = f"{finding.code} {finding.path}: {finding.message}".replace("%", "%25").replace("\n", "%0A")
-    return f"::{finding.severity}{place}::{message}"
 
 
 def validate(arguments: argparse.Namespace, places: Places) -> int:
@@ -68,10 +42,10 @@ def validate(arguments: argparse.Namespace, places: Places) -> int:
     except ConfigError as error:
         findings = error.findings
     if arguments.output == "json":
-        output.json({"valid": document is not None, "findings": [_plain(finding) for finding in findings]})
+        output.json({"valid": document is not None, "findings": [to_json(finding) for finding in findings]})
     elif arguments.output == "github":
         for finding in findings:
-            output.line(_annotation(finding))
+            output.line(to_github(finding))
     else:
         show_findings(findings, text)
         if document is not None:

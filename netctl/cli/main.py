@@ -44,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="say everything that is wrong with a document")
     _file(validate)
     _formats(validate, "github")
+    fmt = commands.add_parser("fmt", help="lay a document out; every word and comment stays")
+    _file(fmt)
+    fmt.add_argument("--check", action="store_true", help="change nothing; exit 1 when it is not laid out")
+    explain = commands.add_parser("explain", help="say what a key of the document means")
+    explain.add_argument("key", nargs="?", default="", metavar="KEY", help="for example networks.office.mode")
+    commands.add_parser("schema", help="print the JSON Schema of the document, for editors and checks")
     plan = commands.add_parser("plan", help="say what an apply would change on this host")
     _file(plan)
     _formats(plan)
@@ -89,6 +95,12 @@ def _run(arguments: argparse.Namespace) -> int:
         return {"validate": document.validate, "plan": document.plan, "apply": document.apply}[
             arguments.command
         ](arguments, places)
+    if arguments.command in ("fmt", "explain", "schema"):
+        from netctl.cli import text
+
+        return {"fmt": text.fmt, "explain": text.explain, "schema": text.schema}[arguments.command](
+            arguments, places
+        )
     from netctl.cli import host
 
     commands = {

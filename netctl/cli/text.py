@@ -1,0 +1,59 @@
+"""`netctl fmt`, `explain` and `schema`: the document as a text, and what may be in it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+
+from netctl.agent.daemon import read_document
+from netctl.agent.places import Places, write_atomic
+from netctl.cli import output
+from netctl.model.errors import ConfigError, LocalError
+
+
+def fmt(arguments: argparse.Namespace, places: Places) -> int:
+    """Lay a document out; with --check say only whether it is. Exit 1 when --check finds that it is not."""
+    from netctl.cli.document import show_findings
+    from netctl.config.fmt import format_text
+
+    path = arguments.file or places.config
+    text = read_document(path)
+    try:
+        laid_out = format_text(text, str(path))
+    except ConfigError as error:
+        show_findings(error.findings, text)
+        return 1
+    if laid_out == text:
+        output.note(f"{path} is laid out as it should be")
+        return 0
+    if arguments.check:
+        output.error(f"{path} is not laid out as it should be: run `netctl fmt {path}`")
+        return 1
+    try:
+        write_atomic(path.resolve(), laid_out, path.stat().st_mode & 0o777)
+    except OSError as error:
+        raise LocalError(f"cannot write {path}: {error.strerror}") from error
+    output.note(f"laid out {path}")
+    return 0
+
+
+def explain(arguments: argparse.Namespace, places: Places) -> int:
+    """Say what a key of the document means."""
+    from netctl.config.explain import explain as words
+    from netctl.config.explain import keys
+
+    text = words(arguments.key)
+    if text is None:
+        near = difflib.get_close_matches(arguments.key, keys(), n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "`netctl explain` shows the first of them"
+        raise LocalError(f"there is no key '{arguments.key}' in a document: {hint}")
+    output.line(text)
+    return 0
+
+
+def schema(arguments: argparse.Namespace, places: Places) -> int:
+    """Print the JSON Schema of networks.yaml."""
+    from netctl.config.schema import load_schema
+
+    output.json(load_schema())
+    return 0
