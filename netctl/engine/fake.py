@@ -1,13 +1,17 @@
-"""An honest engine without a host: it holds a HostState and does what changes say."""
+"""An honest engine without a host: it holds a HostState and does what changes say.
+
+What a kernel takes away by itself goes here too: routes with their link or their IPv4 source address, segments
+with the link under them; and a route from an address that the host does not have is refused.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from netctl.model.addresses import SocketAddress
+from netctl.model.addresses import Address, SocketAddress
 from netctl.model.errors import EngineError
-from netctl.model.hoststate import FilterTable, HostState, PeerStatus, WireGuardLink
+from netctl.model.hoststate import FilterTable, HostState, PeerStatus, Route, WireGuardLink
 from netctl.model.keys import WireGuardKey
 from netctl.plan import Change
 from netctl.plan import changes as c
@@ -54,7 +58,7 @@ class FakeEngine:
         self.applied.append(change)
         if self.fail_at is not None and len(self.applied) == self.fail_at:
             raise EngineError(f"failing at step {self.fail_at}, as asked")
-        self.state = self._after(change)
+        self.state = _settled(self._after(change))
 
     def _after(self, change: Change) -> HostState:
         state = self.state
@@ -66,9 +70,8 @@ class FakeEngine:
                 mine = self._link()
                 port = link.listen_port or mine.listen_port
                 return replace(state, wireguard=replace(mine, key=link.key, listen_port=port, mtu=link.mtu))
-            case c.DeleteWireGuard(name):
-                routes = frozenset(route for route in state.routes if route.link != name)
-                return replace(state, wireguard=None, routes=routes)
+            case c.DeleteWireGuard():
+                return replace(state, wireguard=None)
             case c.SetPeer(_, peer):
                 link = self._link()
                 taken = peer.allowed_ips
@@ -83,14 +86,14 @@ class FakeEngine:
                 peers = {k: peer for k, peer in link.peers.items() if k != key}
                 return replace(state, wireguard=replace(link, peers=peers))
             case c.CreateSegment(segment):
-                return replace(state, segments={**state.segments, segment.name: segment})
+                self._link()
+                fresh = _settled(_without(state, segment.name))
+                return replace(fresh, segments={**fresh.segments, segment.name: segment})
             case c.SetSegmentMtu(name, mtu):
                 segment = replace(state.segments[name], mtu=mtu)
                 return replace(state, segments={**state.segments, name: segment})
             case c.DeleteSegment(name):
-                segments = {n: s for n, s in state.segments.items() if n != name}
-                sysctls = {k: v for k, v in state.sysctls.items() if f"/{name}/" not in k}
-                return replace(state, segments=segments, sysctls=sysctls)
+                return _without(state, name)
             case c.AddFlood(name, destination) | c.RemoveFlood(name, destination):
                 segment = state.segments[name]
                 adds = isinstance(change, c.AddFlood)
@@ -99,6 +102,8 @@ class FakeEngine:
             case c.AddAddress() | c.RemoveAddress():
                 return self._address(change)
             case c.SetRoute(route) | c.RemoveRoute(route):
+                if isinstance(change, c.SetRoute) and not _possible(state, route):
+                    raise EngineError(f"the host has no {route.link} or no address {route.source}")
                 same = (route.destination, route.link)
                 others_ = frozenset(r for r in state.routes if (r.destination, r.link) != same)
                 return replace(state, routes=others_ | {route} if isinstance(change, c.SetRoute) else others_)
@@ -125,6 +130,31 @@ class FakeEngine:
         have = link.addresses | link.underlay
         have = have | {change.address} if adds else have - {change.address}
         return replace(self.state, wireguard=replace(link, addresses=have, underlay=frozenset()))
+
+
+def _without(state: HostState, segment: str) -> HostState:
+    segments = {name: device for name, device in state.segments.items() if name != segment}
+    sysctls = {key: value for key, value in state.sysctls.items() if f"/{segment}/" not in key}
+    return replace(state, segments=segments, sysctls=sysctls)
+
+
+def _own_addresses(state: HostState) -> set[Address]:
+    link = state.wireguard
+    own = set(link.addresses | link.underlay) if link is not None else set()
+    return own.union(*({address for address, _ in device.addresses} for device in state.segments.values()))
+
+
+def _possible(state: HostState, route: Route) -> bool:
+    there = route.link in state.segments or (state.wireguard is not None and route.link == state.wireguard.name)
+    return there and (route.source is None or route.source in _own_addresses(state))
+
+
+def _settled(state: HostState) -> HostState:
+    """What is left once the kernel has taken away what hung on something that went."""
+    if state.wireguard is None:
+        for name in state.segments:
+            state = _without(state, name)
+    return replace(state, routes=frozenset(route for route in state.routes if _possible(state, route)))
 
 
 def empty_filter() -> FilterTable:

@@ -28,8 +28,8 @@ RECEIVE_BUFFER = 1 << 20
 
 
 def handover_path(interface: str) -> Path:
-    """Where netctl-wg listens for this interface."""
-    return UAPI_DIR / f"{interface}.handover.sock"
+    """Where netctl-wg listens for this interface. Not `….sock`: `wg` takes each of those for an interface."""
+    return UAPI_DIR / f"{interface}.handover"
 
 
 class HandoverPort:
@@ -38,7 +38,7 @@ class HandoverPort:
     def __init__(self, path: Path, max_drain: int) -> None:
         """Raises EngineError when netctl-wg does not answer there."""
         self._server = str(path)
-        self._own = path.with_name(path.name.removesuffix(".sock") + ".client.sock")
+        self._own = path.with_name(path.name + ".client")
         self._max_drain = max_drain
         self._subscribed_at = float("-inf")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)

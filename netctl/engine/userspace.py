@@ -12,7 +12,7 @@ from pathlib import Path
 from netctl.engine.uapi import SOCKET_DIR
 from netctl.model.errors import EngineError
 
-PREFERENCE = ("wireguard-go", "netctl-wg")
+PREFERENCE = ("netctl-wg", "wireguard-go")
 """What `auto` takes where the kernel has no WireGuard, best first."""
 START_TIMEOUT_S = 20.0
 """Both answer within a second or two; a loaded small machine gets ten times that."""
@@ -40,7 +40,7 @@ def available() -> str | None:
 
 def running_kind(interface: str) -> str:
     """Which engine serves an interface: only ours offers to hand datagrams over."""
-    handover = SOCKET_DIR / f"{interface}.handover.sock"
+    handover = SOCKET_DIR / f"{interface}.handover"
     return "netctl-wg" if handover.exists() else "wireguard-go"
 
 

@@ -27,7 +27,7 @@ def server_at(path: Path) -> socket.socket:
 
 
 def test_subscribe_receive_send_and_leave_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "wg0.handover.sock"
+    path = tmp_path / "wg0.handover"
     with server_at(path) as server:
         port = HandoverPort(path, 8)
         hello, client = server.recvfrom(100)
@@ -51,7 +51,7 @@ def test_subscribe_receive_send_and_leave_nothing(tmp_path: Path) -> None:
 
 
 def test_a_restarted_server_is_found_again(tmp_path: Path) -> None:
-    path = tmp_path / "wg0.handover.sock"
+    path = tmp_path / "wg0.handover"
     with server_at(path):
         port = HandoverPort(path, 8)
     assert not port.send(V4, b"nobody there")

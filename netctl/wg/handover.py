@@ -1,0 +1,139 @@
+"""The Unix datagram socket through which the path manager shares the WireGuard port.
+
+To us: ``0`` subscribes the sender; ``1 address payload`` is sent from the WireGuard port; ``2 address ttl payload``
+likewise with that TTL. From us, to the last subscriber: ``address payload`` of every datagram received that is no
+WireGuard message. An address is 19 bytes: family 4 or 6, 16 address bytes (IPv4: 4, then zeros), port.
+Nothing waits for anything: what the subscriber has no room for is dropped, as UDP would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Protocol
+
+from netctl.model.addresses import SocketAddress
+from netctl.wg.uapi_server import SOCKET_DIR, bind_unix
+
+SUBSCRIBE, SEND, SEND_TTL = 0, 1, 2
+ADDRESS_LEN = 19
+MAX_DATAGRAM = 1 + ADDRESS_LEN + 1 + 65_507
+"""The greatest UDP payload with the longest head."""
+MAX_PER_TURN = 64
+"""Datagrams taken from the path manager at once: packets wait meanwhile."""
+_AWAY = frozenset(
+    {errno.ECONNREFUSED, errno.ENOENT, errno.ENOTCONN, errno.EPERM, errno.EACCES, errno.EPROTOTYPE}
+)
+"""Errors that mean: the subscriber is there no more."""
+
+
+class Port(Protocol):
+    """What hand-over needs of the shell."""
+
+    on_foreign: Callable[[bytes, SocketAddress], None] | None
+
+    def register(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back while `fd` is readable."""
+
+    def unregister(self, fd: int) -> None:
+        """No longer."""
+
+    def send_raw(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> None:
+        """One datagram from the WireGuard port."""
+
+
+def handover_path(interface: str) -> Path:
+    """Of an interface."""
+    return SOCKET_DIR / f"{interface}.handover"
+
+
+def pack_source(source: SocketAddress) -> bytes:
+    """19 bytes."""
+    packed = ip_address(source.host.partition("%")[0]).packed
+    family = 4 if len(packed) == 4 else 6
+    return bytes([family]) + packed.ljust(16, b"\0") + source.port.to_bytes(2, "big")
+
+
+def unpack_destination(data: bytes) -> SocketAddress | None:
+    """The other way; None for anything that is no address one can send to."""
+    port = int.from_bytes(data[17:19], "big")
+    if len(data) != ADDRESS_LEN or port == 0:
+        return None
+    if data[0] == 4 and not any(data[5:17]):
+        return SocketAddress.of(ip_address(data[1:5]), port)
+    if data[0] == 6:
+        return SocketAddress.of(ip_address(data[1:17]), port)
+    return None
+
+
+class HandoverServer:
+    """Our end of it."""
+
+    def __init__(self, shell: Port, path: Path) -> None:
+        self._shell = shell
+        self._path = path
+        self._socket: socket.socket | None = None
+        self._subscriber: str | bytes | None = None
+        self.dropped = 0
+        """Datagrams that the subscriber had no room for."""
+
+    @property
+    def has_subscriber(self) -> bool:
+        """Whether somebody is listening, as far as we know."""
+        return self._subscriber is not None
+
+    def start(self) -> None:
+        """Bind and serve. Raises LocalError when the socket is another's, OSError otherwise."""
+        self._socket = bind_unix(self._path, socket.SOCK_DGRAM)
+        self._shell.register(self._socket.fileno(), self._turn)
+        self._shell.on_foreign = self.deliver
+
+    def close(self) -> None:
+        """Close and remove the socket file; idempotent."""
+        if self._socket is None:
+            return
+        self._shell.on_foreign = None
+        self._shell.unregister(self._socket.fileno())
+        self._socket.close()
+        self._socket = self._subscriber = None
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def deliver(self, datagram: bytes, source: SocketAddress) -> None:
+        """Hand one datagram over, or drop it."""
+        if self._socket is None or self._subscriber is None:
+            return
+        try:
+            self._socket.sendto(pack_source(source) + datagram, self._subscriber)
+        except OSError as error:
+            if error.errno in _AWAY:
+                self._subscriber = None
+            else:
+                self.dropped += 1
+
+    def _turn(self) -> None:
+        assert self._socket is not None
+        for _ in range(MAX_PER_TURN):
+            try:
+                message, sender = self._socket.recvfrom(MAX_DATAGRAM)
+            except OSError:
+                return
+            self._take(message, sender)
+
+    def _take(self, message: bytes, sender: str | bytes | None) -> None:
+        if message == bytes([SUBSCRIBE]):
+            self._subscriber = sender or self._subscriber  # an unbound sender cannot be answered
+            return
+        kind = message[0] if message else SUBSCRIBE
+        start = 1 + ADDRESS_LEN
+        destination = unpack_destination(message[1:start])
+        if destination is None:
+            return
+        if kind == SEND:
+            self._shell.send_raw(destination, message[start:])
+        elif kind == SEND_TTL and len(message) > start and message[start] > 0:
+            self._shell.send_raw(destination, message[start + 1 :], message[start])

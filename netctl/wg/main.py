@@ -1,0 +1,206 @@
+"""`netctl-wg`: a userspace WireGuard for one interface, used as `wireguard-go` is used."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from netctl.model.errors import LocalError, NetctlError
+
+if TYPE_CHECKING:
+    from netctl.wg.loop import Shell
+
+USAGE = """usage: netctl-wg [-f|--foreground] INTERFACE
+       netctl-wg --version
+
+Makes the interface and serves /var/run/wireguard/INTERFACE.sock for wg(8); ends when either is deleted.
+
+environment:
+  LOG_LEVEL                silent, error (default) or verbose
+  WG_PROCESS_FOREGROUND=1  the same as --foreground
+"""
+EXIT_OK, EXIT_FAILED = 0, 1
+MAX_MESSAGE = 4096
+"""Bytes of the one line that a failing child hands to its parent."""
+VERBOSE_LEVELS = frozenset({"verbose", "debug", "info"})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run it. 0: the interface is up and served (or, in the foreground, has ended); 1: a message says why not."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments == ["--version"]:
+        sys.stdout.write(f"netctl-wg {_version()}\n")
+        return EXIT_OK
+    if arguments in (["-h"], ["--help"]):
+        sys.stdout.write(USAGE)
+        return EXIT_OK
+    foreground = arguments[:1] in (["-f"], ["--foreground"])
+    names = arguments[1:] if foreground else arguments
+    if len(names) != 1 or names[0].startswith("-"):
+        sys.stderr.write(USAGE)
+        return EXIT_FAILED
+    if foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1":
+        return _in_foreground(names[0])
+    return _in_background(names[0])
+
+
+def _version() -> str:
+    try:
+        return version("netctl")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        os.write(2, f"netctl-wg: {message}\n".encode(errors="replace"))
+
+
+def _nothing(_: str) -> None:
+    pass
+
+
+def _in_foreground(name: str) -> int:
+    try:
+        serve(name, lambda: None)
+    except NetctlError as error:
+        _say(str(error))
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _in_background(name: str) -> int:
+    """Fork; the parent waits until the child serves the socket, or says why it cannot."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writer)
+        with open(reader, "rb") as pipe:
+            message = pipe.read(MAX_MESSAGE)
+        if message == b"\0":
+            return EXIT_OK
+        os.waitpid(child, 0)
+        _say(message.decode(errors="replace") or "it died before the interface was ready")
+        return EXIT_FAILED
+    os.close(reader)
+    code = EXIT_FAILED
+
+    def ready() -> None:
+        _detach()
+        os.write(writer, b"\0")
+        os.close(writer)
+
+    try:
+        serve(name, ready)
+        code = EXIT_OK
+    except NetctlError as error:
+        with contextlib.suppress(OSError):
+            os.write(writer, str(error).encode()[:MAX_MESSAGE])
+    finally:
+        os._exit(code)  # never back into what the parent was doing
+
+
+def _detach() -> None:
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    is_logging = os.environ.get("LOG_LEVEL", "") not in ("", "silent")
+    for fd in (0, 1) if is_logging else (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def serve(name: str, ready: Callable[[], None]) -> None:
+    """Make the interface, call `ready`, and run until it is deleted, its socket is, or SIGTERM or SIGINT comes.
+
+    Raises LocalError: one line that says what to do.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread is the design, and its pools cost memory
+    from netctl.tunnel import Device
+    from netctl.wg.handover import HandoverServer, handover_path
+    from netctl.wg.loop import Shell
+    from netctl.wg.tun import Tun
+    from netctl.wg.uapi_server import UapiServer, socket_path
+
+    level = os.environ.get("LOG_LEVEL", "error")
+    error_log = _nothing if level == "silent" else _say
+    verbose_log = _say if level in VERBOSE_LEVELS else _nothing
+    try:
+        tun = Tun.create(name)
+    except OSError as error:
+        raise LocalError(explain(name, error)) from error
+    shell = Shell(tun, Device(None, os.urandom))
+    server = UapiServer(shell, socket_path(name), error_log)
+    handover = HandoverServer(shell, handover_path(name))
+    try:
+        try:
+            shell.set_listen_port(0)
+            server.start()
+            handover.start()
+        except OSError as error:
+            raise LocalError(f"{name}: {error.strerror or error}") from error
+        shell.watch_socket = socket_path(name)
+        with _signals(shell):
+            ready()
+            verbose_log(f"{name} is up, configured through {socket_path(name)}")
+            shell.run()
+        verbose_log(f"{name} is going away")
+    finally:
+        handover.close()
+        server.close()
+        shell.close()
+
+
+def explain(name: str, error: OSError) -> str:
+    """Why the interface could not be made, and what to do about it."""
+    match error.errno:
+        case errno.ENOENT | errno.ENODEV | errno.ENXIO:
+            return (
+                "there is no /dev/net/tun: load it with 'modprobe tun', or give the container that device "
+                "(--device /dev/net/tun)"
+            )
+        case errno.EPERM | errno.EACCES:
+            return f"no permission to make {name}: run as root, or with CAP_NET_ADMIN"
+        case errno.EBUSY | errno.EEXIST:
+            return f"the interface {name} exists already: take another name, or 'ip link del {name}' first"
+        case errno.EINVAL:
+            return f"'{name}' is no interface name: take 1 to 15 characters without '/' and spaces"
+        case _:
+            return f"the interface {name} cannot be made: {error.strerror or error}"
+
+
+@contextlib.contextmanager
+def _signals(shell: Shell) -> Iterator[None]:
+    """SIGTERM and SIGINT stop the shell at once: epoll is resumed after a signal, so a descriptor has to wake it."""
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    before_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    caught = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda *_: shell.stop()) for number in caught}
+    shell.register(reader.fileno(), lambda: _drain(reader))
+    try:
+        yield
+    finally:
+        shell.unregister(reader.fileno())
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(before_fd)
+        reader.close()
+        writer.close()
+
+
+def _drain(reader: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        reader.recv(64)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

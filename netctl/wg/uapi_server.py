@@ -1,0 +1,265 @@
+"""The UAPI socket: `/var/run/wireguard/IFACE.sock`, a stream socket that `wg` speaks to.
+
+Everything is non-blocking and in small steps, since packets wait while a client is served. The clients live in an
+epoll of their own that the shell sees as one readable descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from netctl.model.errors import LocalError
+from netctl.wg.configure import Configurable, answer_get, apply
+from netctl.wg.uapi import GET, MAX_LINE_LEN, SET, SetParser, UapiError, format_status
+
+SOCKET_DIR = Path("/var/run/wireguard")
+"""Where `wg` looks."""
+MAX_CLIENTS = 16
+"""Connections at once; past it the one that was silent for longest is closed."""
+CHUNK = 1 << 16
+"""Bytes read from, or made for, one client in one turn: about 2 ms of parsing."""
+BACKLOG = 16
+
+
+class Loop(Configurable, Protocol):
+    """What the server needs of the shell."""
+
+    def register(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back while `fd` is readable."""
+
+    def unregister(self, fd: int) -> None:
+        """No longer."""
+
+
+def socket_path(interface: str) -> Path:
+    """Of an interface."""
+    return SOCKET_DIR / f"{interface}.sock"
+
+
+def bind_unix(path: Path, kind: socket.SocketKind) -> socket.socket:
+    """A non-blocking Unix socket at `path`, for its owner only from the first moment.
+
+    The socket of a process that died is replaced. Raises LocalError when one is alive, OSError otherwise.
+    """
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX, kind) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                if error.errno != errno.ENOENT:  # EAGAIN: alive, with a full backlog
+                    raise LocalError(f"{path} is in use: {error.strerror}") from error
+            else:
+                raise LocalError(f"{path} is served by another process: end that one first")
+    opened = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    umask = os.umask(0o177)
+    try:
+        opened.bind(str(path))
+    except BaseException:
+        opened.close()
+        raise
+    finally:
+        os.umask(umask)
+    return opened
+
+
+class _Client:
+    """One connection: half a line read, the request it belongs to, the answer that is still to be written."""
+
+    def __init__(self, connection: socket.socket, shell: Configurable, log: Callable[[str], None]) -> None:
+        self.connection = connection
+        self.last_active = shell.now()
+        self.is_writing = False
+        self._shell = shell
+        self._log = log
+        self._input = bytearray()
+        self._parser: SetParser | None = None
+        self._is_get = False
+        self._answers: Iterator[str] = iter(())
+        self._output = memoryview(b"")
+        self._is_ending = False
+
+    def step(self) -> bool:
+        """Do a bounded piece of work. False: the connection is over."""
+        self.last_active = self._shell.now()
+        try:
+            if self.is_writing:
+                return self._write()
+            return self._read() and self._write()
+        except OSError as error:
+            return error.errno == errno.EAGAIN
+
+    def _read(self) -> bool:
+        data = self.connection.recv(CHUNK)
+        if not data:
+            if not self._is_idle():
+                self._end(-errno.EPROTO)  # cut off: nothing of it counts
+                return True
+            return False
+        self._input += data
+        self._take_lines()
+        return True
+
+    def _is_idle(self) -> bool:
+        return not self._input and self._parser is None and not self._is_get
+
+    def _take_lines(self) -> None:
+        """Up to the first whole request: the next one is looked at when this one is answered."""
+        start = 0
+        while not self.is_writing and (end := self._input.find(b"\n", start)) >= 0:
+            line = self._input[start:end]
+            start = end + 1
+            self._take_line(line)
+        del self._input[:start]
+        if not self.is_writing and len(self._input) > MAX_LINE_LEN:
+            self._end(-errno.EPROTO)
+
+    def _take_line(self, raw: bytearray) -> None:
+        if len(raw) > MAX_LINE_LEN or not raw.isascii():
+            self._end(-errno.EPROTO)
+            return
+        line = raw.decode("ascii")
+        if self._parser is not None:
+            if line:
+                self._parser.feed(line)
+            else:
+                self._finish_set(self._parser)
+        elif self._is_get:
+            self._is_get = False
+            if line:
+                self._end(-errno.EPROTO)
+            else:
+                self._answer(answer_get(self._shell))
+        elif line == SET:
+            self._parser = SetParser()
+        elif line == GET:
+            self._is_get = True
+        else:
+            self._end(-errno.EPROTO)
+
+    def _finish_set(self, parser: SetParser) -> None:
+        self._parser = None
+        code = 0
+        try:
+            apply(self._shell, parser.finish())
+        except UapiError as error:
+            self._log(f"UAPI: {error}")
+            code = error.code
+        self._answer(iter((format_status(code),)))
+
+    def _answer(self, answers: Iterator[str]) -> None:
+        self._answers, self.is_writing = answers, True
+
+    def _end(self, code: int) -> None:
+        """Answer, and close: where the next request starts is not known."""
+        self._input.clear()
+        self._parser, self._is_get, self._is_ending = None, False, True
+        self._answer(iter((format_status(code),)))
+
+    def _write(self) -> bool:
+        if not self.is_writing:
+            return True
+        if not self._output:
+            self._output = memoryview(self._next_chunk())
+        if self._output:
+            self._output = self._output[self.connection.send(self._output) :]
+            return True
+        self.is_writing = False
+        if self._is_ending:
+            return False
+        self._take_lines()
+        return True
+
+    def _next_chunk(self) -> bytes:
+        pieces, size = [], 0
+        for piece in self._answers:
+            pieces.append(piece)
+            size += len(piece)
+            if size >= CHUNK:
+                break
+        return "".join(pieces).encode("ascii")
+
+
+class UapiServer:
+    """Serves configuration on a Unix stream socket. `log` gets one line for every refused request."""
+
+    def __init__(self, shell: Loop, path: Path, log: Callable[[str], None] = lambda _: None) -> None:
+        self._shell = shell
+        self._path = path
+        self._log = log
+        self._listener: socket.socket | None = None
+        self._poll: select.epoll | None = None
+        self._clients: dict[int, _Client] = {}
+
+    def start(self) -> None:
+        """Bind and serve. Raises LocalError when the socket is another's, OSError otherwise."""
+        self._listener = bind_unix(self._path, socket.SOCK_STREAM)
+        self._listener.listen(BACKLOG)
+        self._poll = select.epoll()
+        self._poll.register(self._listener.fileno(), select.EPOLLIN)
+        self._shell.register(self._poll.fileno(), self._turn)
+
+    def close(self) -> None:
+        """Close everything and remove the socket file, unless it is another's by now; idempotent."""
+        for fd in tuple(self._clients):
+            self._drop(fd)
+        if self._poll is not None:
+            self._shell.unregister(self._poll.fileno())
+            self._poll.close()
+            self._poll = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    @property
+    def clients(self) -> int:
+        """Open connections."""
+        return len(self._clients)
+
+    def _turn(self) -> None:
+        assert self._poll is not None
+        assert self._listener is not None
+        for fd, _ in self._poll.poll(0, MAX_CLIENTS + 1):
+            if fd == self._listener.fileno():
+                self._accept()
+            elif fd in self._clients:
+                self._serve(fd)
+
+    def _accept(self) -> None:
+        assert self._poll is not None
+        assert self._listener is not None
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # gone again, or no descriptors left: it waits in the backlog
+        connection.setblocking(False)
+        if len(self._clients) >= MAX_CLIENTS:
+            self._drop(min(self._clients, key=lambda fd: self._clients[fd].last_active))
+        self._clients[connection.fileno()] = _Client(connection, self._shell, self._log)
+        self._poll.register(connection.fileno(), select.EPOLLIN)
+
+    def _serve(self, fd: int) -> None:
+        assert self._poll is not None
+        client = self._clients[fd]
+        if not client.step():
+            self._drop(fd)
+            return
+        self._poll.modify(fd, select.EPOLLOUT if client.is_writing else select.EPOLLIN)
+
+    def _drop(self, fd: int) -> None:
+        client = self._clients.pop(fd)
+        if self._poll is not None:
+            self._poll.unregister(fd)
+        client.connection.close()
