@@ -160,7 +160,10 @@ def serve(name: str, ready: Callable[[], None]) -> None:
 
 def explain(name: str, error: OSError) -> str:
     """Why the interface could not be made, and what to do about it."""
-    match error.errno:
+    code = error.errno
+    if code == errno.EINVAL and _is_taken(name):
+        code = errno.EBUSY  # what the kernel says of a name that something other than a TUN has
+    match code:
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
             return (
                 "there is no /dev/net/tun: load it with 'modprobe tun', or give the container that device "
@@ -174,6 +177,13 @@ def explain(name: str, error: OSError) -> str:
             return f"'{name}' is no interface name: take 1 to 15 characters without '/' and spaces"
         case _:
             return f"the interface {name} cannot be made: {error.strerror or error}"
+
+
+def _is_taken(name: str) -> bool:
+    try:
+        return socket.if_nametoindex(name) > 0
+    except (OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager
