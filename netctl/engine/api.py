@@ -39,7 +39,11 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ApplyOutcome:
-    """How an apply ended. `error` None: converged."""
+    """How an apply ended. `error` None: converged.
+
+    With an error, `rolled_back` True means that everything is as it was (also when nothing was begun), False that
+    the roll-back failed and the host is between two states.
+    """
 
     changed: int
     rolled_back: bool = False

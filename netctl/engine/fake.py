@@ -145,7 +145,9 @@ def _own_addresses(state: HostState) -> set[Address]:
 
 
 def _possible(state: HostState, route: Route) -> bool:
-    there = route.link in state.segments or (state.wireguard is not None and route.link == state.wireguard.name)
+    there = route.link in state.segments or (
+        state.wireguard is not None and route.link == state.wireguard.name
+    )
     return there and (route.source is None or route.source in _own_addresses(state))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -71,6 +73,9 @@ class Netlink:
         """Mark a link as ours, set its MTU and bring it up."""
         index = self._need(name)
         self._do(f"setting up {name}", lambda: self._ip.link("set", index=index, ifalias=LINK_ALIAS, mtu=mtu))
+        # Without this, taking the first address of a pool away takes the others of that pool with it.
+        with contextlib.suppress(OSError):
+            Path(f"/proc/sys/net/ipv4/conf/{name}/promote_secondaries").write_text("1")
         self._do(f"bringing up {name}", lambda: self._ip.link("set", index=index, state="up"))
 
     def set_mtu(self, name: str, mtu: int) -> None:

@@ -21,18 +21,20 @@ def apply_plan(engine: Engine, desired: HostState, *, progress: Progress = _quie
 
     Never raises EngineError: the outcome carries it. `progress` gets one line a change, before it is made.
     """
-    checkpoint = engine.read()
+    try:
+        checkpoint = engine.read()
+    except NetctlError as error:
+        return ApplyOutcome(0, True, str(error))  # nothing was touched: everything is as it was
     plan = diff(desired, checkpoint)
     if not plan:
         return ApplyOutcome(0)
-    done = 0
     try:
         done = _run(engine, plan, progress)
         left = diff(desired, engine.read())
         if left:
             raise EngineError("after the apply this still differs: " + "; ".join(describe(left)))
     except NetctlError as error:
-        return _roll_back(engine, checkpoint, done, str(error), progress)
+        return _roll_back(engine, checkpoint, plan, str(error), progress)
     return ApplyOutcome(done)
 
 
@@ -48,13 +50,14 @@ def _run(engine: Engine, plan: Plan, progress: Progress) -> int:
 
 
 def _roll_back(
-    engine: Engine, checkpoint: HostState, done: int, why: str, progress: Progress
+    engine: Engine, checkpoint: HostState, plan: Plan, why: str, progress: Progress
 ) -> ApplyOutcome:
     progress("rolling back")
+    between = len(plan.changes)  # not known better than this: up to so many steps may be in place
     try:
         _run(engine, diff(checkpoint, engine.read()), progress)
         if diff(checkpoint, engine.read()):
-            return ApplyOutcome(done, False, f"{why}; and the roll-back did not bring everything back")
+            return ApplyOutcome(between, False, f"{why}; and the roll-back did not bring everything back")
     except NetctlError as error:
-        return ApplyOutcome(done, False, f"{why}; and the roll-back failed too: {error}")
+        return ApplyOutcome(between, False, f"{why}; and the roll-back failed too: {error}")
     return ApplyOutcome(0, True, why)

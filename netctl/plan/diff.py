@@ -84,7 +84,7 @@ def _adding(desired: HostState, actual: HostState) -> Iterator[Change]:
     routes = {(route.destination, route.link): route for route in actual.routes}
     for route in sorted(desired.routes, key=_route_order):
         existing_route = routes.get((route.destination, route.link))
-        lost = present is None  # a route goes with its link
+        lost = existing_route is not None and _goes(existing_route, actual, recreated)
         if existing_route is None or lost or existing_route.source != route.source:
             yield SetRoute(route, added=existing_route is None)
     for name, segment in sorted(desired.segments.items()):
@@ -167,6 +167,16 @@ def _recreated(desired: HostState, actual: HostState) -> frozenset[str]:
 
     both = desired.segments.keys() & actual.segments.keys()
     return frozenset(name for name in both if nature(desired.segments[name]) != nature(actual.segments[name]))
+
+
+def _goes(route: Route, actual: HostState, recreated: frozenset[str]) -> bool:
+    """Whether the system takes this route away during the apply: with its link, or with its source address."""
+    if route.link in recreated or actual.wireguard is None:
+        return True
+    if route.source is None or not recreated:
+        return False
+    kept = (_addresses(actual)[link] for link in _addresses(actual).keys() - recreated)
+    return all(route.source not in {address for address, _ in addresses} for addresses in kept)
 
 
 def _addresses(state: HostState) -> dict[str, LinkAddresses]:
