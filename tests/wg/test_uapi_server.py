@@ -1,0 +1,270 @@
+"""Both Unix sockets of netctl-wg, with real sockets and a loop that turns when it is told to."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import LocalError
+from netctl.tunnel import Device
+from netctl.wg.handover import MAX_PER_TURN, HandoverServer, pack_source, unpack_destination
+from netctl.wg.uapi import MAX_LINE_LEN
+from netctl.wg.uapi_server import MAX_CLIENTS, UapiServer
+
+V4, V6 = SocketAddress("192.0.2.7", 51820), SocketAddress("2001:db8::7", 9)
+KEY = "ab" * 32
+
+
+class Loop:
+    """A shell without packets."""
+
+    def __init__(self) -> None:
+        self.device = Device(None, lambda n: bytes(n))
+        self.listen_port = 0
+        self.fwmark = 0
+        self.on_foreign: Callable[[bytes, SocketAddress], None] | None = None
+        self.sent: list[tuple[SocketAddress, bytes, int | None]] = []
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._time = 0.0
+
+    def set_listen_port(self, port: int) -> None:
+        if port == 1:
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        self.listen_port = port
+
+    def set_fwmark(self, mark: int) -> None:
+        self.fwmark = mark
+
+    def now(self) -> float:
+        self._time += 1
+        return self._time
+
+    def wake(self) -> None:
+        pass
+
+    def register(self, fd: int, callback: Callable[[], None]) -> None:
+        self._callbacks[fd] = callback
+
+    def unregister(self, fd: int) -> None:
+        del self._callbacks[fd]
+
+    def send_raw(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> None:
+        self.sent.append((destination, data, ttl))
+
+    def turn(self, most: int = 1000) -> None:
+        """Until nothing is readable any more."""
+        for _ in range(most):
+            ready, _, _ = select.select(list(self._callbacks), [], [], 0)
+            if not ready:
+                return
+            for fd in ready:
+                self._callbacks[fd]()
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def server(loop: Loop, tmp_path: Path) -> Iterator[UapiServer]:
+    made = UapiServer(loop, tmp_path / "wg0.sock")
+    made.start()
+    yield made
+    made.close()
+
+
+def client(tmp_path: Path) -> socket.socket:
+    opened = socket.socket(socket.AF_UNIX)
+    opened.connect(str(tmp_path / "wg0.sock"))
+    opened.setblocking(False)
+    return opened
+
+
+def read(opened: socket.socket) -> bytes:
+    data = b""
+    while True:
+        try:
+            piece = opened.recv(1 << 20)
+        except BlockingIOError:
+            return data
+        if not piece:
+            return data + b"<end>"
+        data += piece
+
+
+def test_several_requests_on_one_connection(loop: Loop, server: UapiServer, tmp_path: Path) -> None:
+    with client(tmp_path) as one:
+        one.send(f"set=1\nlisten_port=7\npublic_key={KEY}\n\nget=1\n\nset=1\nfwmark=x\n\nset=1\nfwm".encode())
+        loop.turn()
+        one.send(b"ark=5\n\n")
+        loop.turn()
+        answers = read(one).decode().split("\n\n")
+        assert [answer.splitlines()[-1:] for answer in answers] == [
+            ["errno=0"],
+            ["errno=0"],
+            ["errno=-22"],
+            ["errno=0"],
+            [],
+        ]
+        assert f"public_key={KEY}" in answers[1]
+        assert (loop.listen_port, loop.fwmark) == (7, 5)
+        one.send(b"set=1\nlisten_port=1\n\n")
+        loop.turn()
+        assert read(one) == b"errno=-98\n\n"
+
+
+def test_byte_by_byte_from_two_clients_at_once(loop: Loop, server: UapiServer, tmp_path: Path) -> None:
+    with client(tmp_path) as one, client(tmp_path) as other:
+        for byte in b"set=1\nfwmark=9\n\n":
+            for opened in (one, other):
+                opened.send(bytes([byte]))
+                loop.turn()
+        assert read(one) == read(other) == b"errno=0\n\n"
+
+
+def test_a_slow_reader_holds_up_nobody(loop: Loop, server: UapiServer, tmp_path: Path) -> None:
+    request = "set=1\n" + "".join(f"public_key={number:064x}\n" for number in range(1, 5001)) + "\n"
+    with client(tmp_path) as slow, client(tmp_path) as quick:
+        slow.setblocking(True)
+        data = request.encode()
+        while data:
+            data = data[slow.send(data[: 1 << 16]) :]
+            loop.turn()
+        assert slow.recv(100) == b"errno=0\n\n"
+        slow.send(b"get=1\n\n")
+        loop.turn()  # ends, though the answer is larger than the socket's buffer
+        quick.send(b"set=1\nfwmark=4\npublic_key=" + b"0" * 63 + b"1\nremove=true\n\n")
+        loop.turn()
+        assert read(quick) == b"errno=0\n\n"
+        slow.setblocking(False)
+        answer = b""
+        while not answer.endswith(b"errno=0\n\n"):
+            loop.turn()
+            answer += read(slow)
+        assert 4990 < answer.count(b"public_key=") <= 5000
+
+
+def test_a_request_that_is_cut_off_counts_for_nothing(loop: Loop, server: UapiServer, tmp_path: Path) -> None:
+    with client(tmp_path) as one:
+        one.send(b"set=1\nfwmark=5\n")
+        one.shutdown(socket.SHUT_WR)
+        loop.turn()
+        assert read(one) == b"errno=-71\n\n<end>"
+    assert loop.fwmark == 0
+    assert server.clients == 0
+
+
+@pytest.mark.parametrize("data", [b"hello\n", b"x" * (MAX_LINE_LEN + 1), b"get=1\nmore\n", b"set=1\n\xff\n"])
+def test_what_is_no_request_ends_the_connection(
+    loop: Loop, server: UapiServer, tmp_path: Path, data: bytes
+) -> None:
+    with client(tmp_path) as one:
+        one.send(data)
+        loop.turn()
+        assert read(one) == b"errno=-71\n\n<end>"
+    assert server.clients == 0
+
+
+@given(st.lists(st.binary(max_size=80) | st.sampled_from([b"get=1\n\n", b"set=1\n", b"\n"]), max_size=6))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_leave_a_server_that_answers(
+    loop: Loop, server: UapiServer, tmp_path: Path, pieces: list[bytes]
+) -> None:
+    with client(tmp_path) as one:
+        for piece in pieces:
+            try:
+                one.send(piece)
+            except (BrokenPipeError, ConnectionResetError):
+                break
+            loop.turn()
+    loop.turn()
+    assert server.clients == 0
+    with client(tmp_path) as sane:
+        sane.send(b"get=1\n\n")
+        loop.turn()
+        assert read(sane).endswith(b"errno=0\n\n")
+    loop.turn()
+
+
+def test_the_client_silent_for_longest_makes_room(loop: Loop, server: UapiServer, tmp_path: Path) -> None:
+    opened = [client(tmp_path)]
+    for _ in range(MAX_CLIENTS):
+        loop.turn()
+        opened.append(client(tmp_path))
+    loop.turn()
+    assert server.clients == MAX_CLIENTS
+    assert read(opened[0]) == b"<end>"
+    opened[-1].send(b"get=1\n\n")
+    loop.turn()
+    assert read(opened[-1]) == b"errno=0\n\n"
+    for one in opened:
+        one.close()
+
+
+def test_the_socket_file(loop: Loop, server: UapiServer, tmp_path: Path) -> None:
+    path = tmp_path / "wg0.sock"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(LocalError, match="served by another process"):
+        UapiServer(Loop(), path).start()
+    loop.turn()
+    server.close()
+    server.close()
+    assert not path.exists()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    again = UapiServer(loop, path)  # a dead process's socket is replaced
+    again.start()
+    again.close()
+
+
+def test_handover_both_ways(loop: Loop, tmp_path: Path) -> None:
+    path = tmp_path / "wg0.handover.sock"
+    server = HandoverServer(loop, path)
+    server.start()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert loop.on_foreign is not None
+    loop.on_foreign(b"nobody listens", V4)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mine:
+        mine.bind(str(tmp_path / "client.sock"))
+        mine.settimeout(2)
+        mine.sendto(b"\x00", str(path))
+        loop.turn()
+        for source in (V4, V6):
+            loop.on_foreign(b"payload", source)
+            data = mine.recv(100)
+            assert (unpack_destination(data[:19]), data[19:]) == (source, b"payload")
+        mine.sendto(b"\x01" + pack_source(V6) + b"out", str(path))
+        mine.sendto(b"\x02" + pack_source(V4) + b"\x03low", str(path))
+        for bad in (b"", b"\x01", b"\x09" + pack_source(V4), b"\x02" + pack_source(V4), b"\x01" + bytes(30)):
+            mine.sendto(bad, str(path))
+        loop.turn()
+        assert loop.sent == [(V6, b"out", None), (V4, b"low", 3)]
+        for _ in range(5000):  # more than a socket holds: dropped, not waited for
+            loop.on_foreign(bytes(1000), V4)
+        assert server.dropped > 0
+        assert server.has_subscriber
+    loop.on_foreign(b"gone", V4)
+    assert not server.has_subscriber
+    server.close()
+    assert loop.on_foreign is None
+    assert not path.exists()
+
+
+@given(st.lists(st.binary(max_size=60), max_size=MAX_PER_TURN))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_handover_takes_any_datagram(loop: Loop, tmp_path: Path, messages: list[bytes]) -> None:
+    server = HandoverServer(loop, tmp_path / "any.sock")
+    for message in messages:
+        server._take(message, None)
+    assert not server.has_subscriber
+    assert all(0 < destination.port < 65536 for destination, _, _ in loop.sent)
