@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from mediator.core.leases import Exhausted, GrantLease, missing_leases
+from mediator.core.leases import Exhausted, GrantLease, missing_leases, usable
 from mediator.core.membership import Membership, membership_of
 from mediator.core.relay_grants import GRANT_TTL_S, grant
 from netctl.model.addresses import Address, SocketAddress
@@ -162,6 +162,8 @@ class Hub:
     def stored(self, leases: Iterable[GrantLease], ports: Iterable[tuple[WireGuardKey, int]]) -> list[Effect]:
         """These are committed: show them."""
         for lease in leases:
+            if lease.taken_from is not None:
+                self._leases.pop((lease.network, lease.taken_from), None)
             self._leases[lease.network, lease.key] = lease.address
         self._ports.update(ports)
         self._generation += 1
@@ -368,7 +370,7 @@ class Hub:
         leased = self._leases.get((network.id, key))
         if leased in self._membership.fixed[network_name]:
             leased = None  # the document has given it to somebody; a new lease is not stored yet
-        if leased is not None and network.ipv4 is not None and leased in network.ipv4:
+        if leased is not None and network.ipv4 is not None and usable(network.ipv4, leased):
             found.setdefault(4, leased)
         if network.ipv6 is not None:
             found.setdefault(6, member_ipv6(network.ipv6, key))

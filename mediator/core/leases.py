@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from netctl.model import derive
-from netctl.model.document import Document, Network
+from netctl.model.document import Document, MemberState, Network
 from netctl.model.keys import WireGuardKey
 
 LeaseKey = tuple[str, WireGuardKey]
@@ -22,6 +22,8 @@ class GrantLease:
     """The network's id."""
     key: WireGuardKey
     address: IPv4Address
+    taken_from: WireGuardKey | None = None
+    """Who held it, and is no present member of the network: that lease ends in the same transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,32 @@ def _walk(pool: IPv4Network, start: int) -> Iterator[IPv4Address]:
         yield IPv4Address(base + (start + step) % count)
 
 
+def usable(pool: IPv4Network, address: IPv4Address) -> bool:
+    """Whether a host of this pool may have the address: the first and the last mean the network and all."""
+    return address in pool and address not in (pool.network_address, pool.broadcast_address)
+
+
+def _left(
+    document: Document,
+    network: Network,
+    held: Mapping[WireGuardKey, IPv4Address],
+    fixed: Mapping[str, IPv4Address],
+) -> list[WireGuardKey]:
+    """Holders whose address may be given on, the first to lose it last: absent members keep it longest."""
+    leasing = {document.members[name].wireguard for name in network.member_names if name not in fixed}
+    absent = {member.wireguard for member in document.members.values() if member.state is MemberState.ABSENT}
+    reserved = set(fixed.values())
+    gone = [key for key, address in held.items() if key not in leasing and address not in reserved]
+    return sorted(gone, key=lambda key: (key not in absent, key))
+
+
 def missing_leases(
     document: Document, held: Mapping[LeaseKey, IPv4Address]
 ) -> Iterator[GrantLease | Exhausted]:
     """What the document wants and `held` has not: in the document's order, each from its key's own start.
 
     A held address outside the pool (the network was renumbered) is given anew. Fixed addresses need no lease,
-    and nobody else gets them.
+    and nobody else gets them. Who left keeps its address for its return until the pool has no other.
     """
     for network in document.networks.values():
         pool = network.ipv4
@@ -64,9 +85,12 @@ def missing_leases(
             continue
         fixed = _fixed(network)
         inside = {
-            key: address for (where, key), address in held.items() if where == network.id and address in pool
+            key: address
+            for (where, key), address in held.items()
+            if where == network.id and usable(pool, address)
         }
         taken = set(fixed.values()) | set(inside.values())
+        left = _left(document, network, inside, fixed)
         for name in network.member_names:
             key = document.members[name].wireguard
             assert key is not None
@@ -75,6 +99,10 @@ def missing_leases(
                 continue
             start = derive.lease_start(network.id, pool, key)
             address = next((a for a in _walk(pool, start) if a not in taken), None)
+            if address is None and left:
+                owner = left.pop()
+                yield GrantLease(network.id, key, inside[owner], owner)
+                continue
             if address is None:
                 yield Exhausted(network.id, name, f"the pool {pool} of network '{network.name}' is full")
                 continue

@@ -74,6 +74,9 @@ class Store:
                 for lease in leases:
                     key = (lease.network, lease.key.raw)
                     self._db.execute("DELETE FROM lease WHERE network=? AND member=?", key)
+                    if lease.taken_from is not None:
+                        gone = (lease.network, lease.taken_from.raw)
+                        self._db.execute("DELETE FROM lease WHERE network=? AND member=?", gone)
                     row = (lease.network, int(lease.address), lease.key.raw)
                     self._db.execute("INSERT INTO lease (network, address, member) VALUES (?,?,?)", row)
                 for member, port in ports:

@@ -43,7 +43,11 @@ class MemoryStore:
             raise LocalError("the disk is full")
         table, numbers = dict(self.by_address), dict(self.ports)
         for lease in leases:
-            for place in [p for p, key in table.items() if p[0] == lease.network and key == lease.key]:
+            for place in [
+                p
+                for p, key in table.items()
+                if p[0] == lease.network and key in (lease.key, lease.taken_from)
+            ]:
                 del table[place]
             if table.setdefault((lease.network, lease.address), lease.key) != lease.key:
                 raise AssertionError(f"{lease.address} is granted twice in {lease.network}")
