@@ -1,0 +1,129 @@
+"""Control messages and frames: whatever comes, a message or a RemoteError."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netctl.model.errors import RemoteError
+from netctl.wire import control as w
+from netctl.wire.frame import HEADER_LEN, LIMIT_AFTER_LOGIN, LIMIT_BEFORE_LOGIN, FrameDecoder, encode_frame
+
+KEY = "A" * 43 + "="
+IDENTITY = f"ed25519:{KEY}"
+CANDIDATE = w.Candidate("host", "192.0.2.1:51820")
+EXAMPLES: list[w.Message] = [
+    w.Hello(1, "00" * 32),
+    w.Login(1, IDENTITY, KEY, "00" * 32, "00" * 64),
+    w.Welcome(1, 2, "192.0.2.1:5", ["192.0.2.1:3478"], 20.0, "store"),
+    w.ViewChunk(1, 0, 1, "{}", IDENTITY, "00" * 64),
+    w.Presence(KEY, online=True),
+    w.Candidates(KEY, 1, [CANDIDATE]),
+    w.Introduction(KEY, 1, [CANDIDATE]),
+    w.Punch(KEY, 50),
+    w.RelayRequest(KEY),
+    w.RelayGrant(KEY, "192.0.2.1:40000", "00", "00" * 32, 5),
+    w.Ping(1),
+    w.Pong(1),
+    w.Refresh(),
+    w.Error("code", "message"),
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=50),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
+def test_every_message_survives_the_wire(message: w.Message) -> None:
+    assert w.decode(w.encode(message)) == message
+
+
+def test_there_is_an_example_of_every_message() -> None:
+    assert {type(message) for message in EXAMPLES} == set(get_args(w.Message))
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=100)
+def test_no_bytes_are_a_surprise(data: bytes) -> None:
+    with pytest.raises(RemoteError):
+        w.decode(data)
+
+
+@given(st.sampled_from(EXAMPLES), st.data())
+@settings(max_examples=200)
+def test_a_message_with_any_value_in_any_field_is_refused_or_can_be_sent_on(
+    message: w.Message, data: st.DataObject
+) -> None:
+    plain = json.loads(w.encode(message))
+    field = data.draw(st.sampled_from(sorted(plain)))
+    plain[field] = data.draw(JSON)
+    try:
+        decoded = w.decode(json.dumps(plain).encode())
+    except RemoteError:
+        return
+    assert w.decode(w.encode(decoded)) == decoded
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "ping", "id": -1}',
+        '{"type": "ping", "id": 1.5}',
+        '{"type": "ping"}',
+        '{"type": "pint", "id": 1}',
+        '{"type": "punch", "peer": "' + KEY + '", "after_ms": 10001}',
+        '{"type": "presence", "peer": "short", "online": true}',
+        '{"type": "hello", "version": 1, "nonce": "0"}',
+        '{"type": "hello", "version": 1, "nonce": "' + "00" * 129 + '"}',
+        '{"type": "error", "code": "\\ud800", "message": ""}',
+        "[" * 100_000,
+    ],
+)
+def test_bounds(text: str) -> None:
+    with pytest.raises(RemoteError):
+        w.decode(text.encode())
+
+
+def test_more_candidates_than_a_host_has_are_refused() -> None:
+    most = w.Candidates(KEY, 1, [CANDIDATE] * w.MAX_CANDIDATES)
+    assert w.decode(w.encode(most)) == most
+    with pytest.raises(RemoteError):
+        w.decode(w.encode(w.Candidates(KEY, 1, [CANDIDATE] * (w.MAX_CANDIDATES + 1))))
+
+
+@given(st.lists(st.binary(max_size=200), max_size=6), st.lists(st.integers(1, 64), min_size=1, max_size=30))
+@settings(max_examples=60)
+def test_frames_come_out_whole_however_they_were_torn(payloads: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(encode_frame(payload) for payload in payloads)
+    decoder, found, at, turn = FrameDecoder(), [], 0, 0
+    while at < len(stream):
+        step = cuts[turn % len(cuts)]
+        found += decoder.feed(stream[at : at + step])
+        at, turn = at + step, turn + 1
+    assert found == payloads
+
+
+@given(st.lists(st.binary(max_size=64), max_size=20))
+@settings(max_examples=60)
+def test_a_stranger_gets_frames_or_a_refusal(pieces: list[bytes]) -> None:
+    decoder = FrameDecoder()
+    with suppress(RemoteError):
+        for piece in pieces:
+            assert all(len(frame) <= LIMIT_BEFORE_LOGIN for frame in decoder.feed(piece))
+
+
+def test_limits_are_exact() -> None:
+    assert FrameDecoder().feed(encode_frame(bytes(LIMIT_BEFORE_LOGIN))) == [bytes(LIMIT_BEFORE_LOGIN)]
+    with pytest.raises(RemoteError):
+        FrameDecoder().feed((LIMIT_BEFORE_LOGIN + 1).to_bytes(HEADER_LEN, "big"))
+    large = encode_frame(bytes(LIMIT_AFTER_LOGIN))
+    assert FrameDecoder(LIMIT_AFTER_LOGIN).feed(large) == [bytes(LIMIT_AFTER_LOGIN)]
+    with pytest.raises(ValueError, match="at most"):
+        encode_frame(bytes(LIMIT_AFTER_LOGIN + 1))
