@@ -1,0 +1,346 @@
+"""The hub: who gets in, who is thrown out, who hears of whom, and what goes through the store first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mediator.core import hub as h
+from netctl.config import load_document
+from netctl.model.addresses import SocketAddress
+from netctl.model.document import Document
+from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.model.view import View
+from netctl.session.login import make_login
+from netctl.session.views import open_view
+from netctl.wire import control as w
+from netctl.wire.relay import Allocation
+
+SOURCE = SocketAddress("203.0.113.1", 5555)
+MEDIATOR = Ed25519PrivateKey.from_private_bytes(b"\7" * 32)
+PIN = IdentityKey(MEDIATOR.public_key().public_bytes_raw())
+OLD_PIN = IdentityKey(Ed25519PrivateKey.from_private_bytes(b"\6" * 32).public_key().public_bytes_raw())
+SECRET = bytes(range(32))
+NAMES = ("ann", "bob", "cid", "dan")
+NONCE = b"\5" * 32
+NOT_A_KEY = "A" * 42 + "B="
+
+
+def private(name: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(name.encode().ljust(32, b"."))
+
+
+def identity(name: str) -> IdentityKey:
+    return IdentityKey(private(name).public_key().public_bytes_raw())
+
+
+def key(name: str) -> WireGuardKey:
+    return WireGuardKey(name.encode().ljust(32, b"!"))
+
+
+def document(*, absent: tuple[str, ...] = (), fixed: dict[str, str] | None = None) -> Document:
+    """ann, bob, cid share `lan`; dan shares `work` with ann alone; `phone` never logs in."""
+    members: dict[str, dict[str, str]] = {
+        name: {"wireguard": str(key(name)), "identity": str(identity(name))} for name in NAMES
+    }
+    members["phone"] = {"wireguard": str(key("phone"))}
+    for name in absent:
+        members[name]["state"] = "absent"
+    lan = [name for name in ("ann", "bob", "cid") if name not in absent]
+    text = {
+        "apiVersion": "netctl/v1",
+        "id": "hubt-0001",
+        "mediators": [{"url": "netctl://192.0.2.1:8443", "identity": [str(OLD_PIN), str(PIN)]}],
+        "members": members,
+        "networks": {
+            "lan": {"mode": "routed", "ipv4": "10.1.0.0/28", "members": lan, "addresses": fixed or {}},
+            "work": {"mode": "routed", "ipv4": "10.2.0.0/28", "members": ["ann", "dan"]},
+        },
+    }
+    return load_document(json.dumps(text)).document
+
+
+class Shell:
+    """Performs effects in memory."""
+
+    def __init__(self, first: Document | None = None) -> None:
+        self.hub = h.Hub(PIN, MEDIATOR.sign, SECRET, generation=100)
+        self.sent: dict[int, list[w.Message]] = {}
+        self.dropped: dict[int, str] = {}
+        self.stores: list[h.Store] = []
+        self.full = False
+        self.load(first or document())
+
+    def load(self, wanted: Document) -> None:
+        self.perform(self.hub.load(wanted, wanted.mediators[0]))
+
+    def perform(self, effects: list[h.Effect]) -> None:
+        pending = list(effects)
+        while pending:
+            match pending.pop(0):
+                case h.Send(number, message):
+                    self.sent.setdefault(number, []).append(message)
+                case h.Drop(number, error):
+                    self.dropped[number] = error.code
+                case h.Store() as wanted:
+                    self.stores.append(wanted)
+                    if self.full:
+                        pending = self.hub.refused(0.0) + pending
+                    else:
+                        pending = self.hub.stored(wanted.leases, wanted.ports) + pending
+                case _:
+                    pass
+
+    def connect(self, number: int, now: float = 0.0) -> bytes:
+        nonce = bytes([number]) * 32
+        self.perform(self.hub.connected(number, SOURCE, nonce, now))
+        return nonce
+
+    def give(self, number: int, message: w.Message, now: float = 0.0) -> list[w.Message]:
+        """A message from a member; what that member is sent in answer."""
+        before = len(self.sent.get(number, []))
+        self.perform(self.hub.received(number, w.encode(message), now))
+        return self.sent.get(number, [])[before:]
+
+    def login(self, number: int, name: str, now: float = 0.0) -> list[w.Message]:
+        nonce = self.connect(number, now)
+        answer = make_login(PIN, nonce, NONCE, identity(name), key(name), private(name).sign)
+        return self.give(number, answer, now)
+
+    def view(self, number: int, name: str) -> View:
+        chunks = [message for message in self.sent[number] if isinstance(message, w.ViewChunk)]
+        return open_view(chunks[-1:], (PIN,), key(name))
+
+
+def names(view: View) -> set[str]:
+    return {member.name for member in view.members.values()}
+
+
+def test_a_member_is_welcomed_and_sees_what_it_may_see() -> None:
+    shell = Shell()
+    welcome, chunk = shell.login(1, "bob")
+    assert isinstance(welcome, w.Welcome)
+    assert welcome.observed == str(SOURCE)
+    assert isinstance(chunk, w.ViewChunk)
+    view = shell.view(1, "bob")
+    assert names(view) == {"ann", "bob", "cid"}
+    assert {network for network, _ in view.leases} == {"lan"}
+    shell.login(2, "dan")
+    assert names(shell.view(2, "dan")) == {"ann", "dan"}
+    assert shell.hub.online == 2
+
+
+@pytest.mark.parametrize(
+    ("who", "code"),
+    [("stranger", "login.unknown-key"), ("cid", "login.unknown-key"), ("phone", "login.no-identity")],
+)
+def test_whoever_is_no_present_member_with_an_identity_stays_out(who: str, code: str) -> None:
+    shell = Shell(document(absent=("cid",)))
+    shell.login(1, who)
+    assert shell.dropped == {1: code}
+    assert shell.hub.online == 0
+
+
+def test_a_login_is_good_for_one_connection_and_one_mediator() -> None:
+    shell = Shell()
+    nonce = shell.connect(1)
+    recorded = make_login(PIN, nonce, NONCE, identity("ann"), key("ann"), private("ann").sign)
+    shell.give(1, recorded)
+    shell.connect(2)
+    shell.give(2, recorded)
+    other = IdentityKey(b"\x09" * 32)
+    shell.give(
+        3, make_login(other, shell.connect(3), NONCE, identity("bob"), key("bob"), private("bob").sign)
+    )
+    assert shell.dropped == {2: "login.signature", 3: "login.signature"}
+    assert shell.hub.online == 1
+
+
+def test_any_pin_of_the_list_may_have_been_the_one() -> None:
+    shell = Shell()
+    login = make_login(OLD_PIN, shell.connect(1), NONCE, identity("ann"), key("ann"), private("ann").sign)
+    assert isinstance(shell.give(1, login)[0], w.Welcome)
+
+
+def test_one_members_identity_does_not_open_anothers_place() -> None:
+    shell = Shell()
+    nonce = shell.connect(1)
+    shell.give(1, make_login(PIN, nonce, NONCE, identity("bob"), key("ann"), private("bob").sign))
+    assert shell.dropped == {1: "login.identity"}
+
+
+def test_a_weak_identity_is_refused_even_if_a_document_has_it() -> None:
+    neutral = IdentityKey(b"\1" + bytes(31))
+    shell, good = Shell(), document()
+    weak = replace(good.members["ann"], identity=neutral)
+    shell.load(replace(good, members={**good.members, "ann": weak}))
+    forged = b"\1" + bytes(63)
+    shell.give(1, make_login(PIN, shell.connect(1), NONCE, neutral, key("ann"), lambda _: forged))
+    assert shell.dropped == {1: "login.weak-key"}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        w.Ping(1),
+        w.Refresh(),
+        w.RelayRequest(str(key("ann"))),
+        w.Login(1, f"ed25519:{NOT_A_KEY}", NOT_A_KEY, "00" * 32, "00" * 64),
+    ],
+)
+def test_a_stranger_gets_nothing_but_a_refusal(message: w.Message) -> None:
+    shell = Shell()
+    shell.connect(1)
+    assert shell.give(1, message) == []
+    assert shell.dropped[1] in ("login.first", "message.bad")
+
+
+@given(st.binary(max_size=200), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_no_bytes_raise(data: bytes, known: bool) -> None:
+    shell = Shell()
+    if known:
+        shell.login(1, "ann")
+    else:
+        shell.connect(1)
+    shell.perform(shell.hub.received(1, data, 0.0))
+    assert shell.dropped == {1: "message.bad"}
+
+
+def test_the_newer_session_wins() -> None:
+    shell = Shell()
+    shell.login(1, "ann")
+    shell.login(2, "ann")
+    assert shell.dropped == {1: "session.replaced"}
+    assert shell.hub.online == 1
+    shell.perform(shell.hub.disconnected(1))
+    assert shell.hub.online == 1
+
+
+def test_time_is_up_for_those_who_never_log_in_and_those_who_fall_silent() -> None:
+    shell = Shell()
+    shell.connect(1, 0.0)
+    shell.login(2, "ann", 0.0)
+    assert shell.hub.next_timer() == h.LOGIN_TIMEOUT_S
+    shell.perform(shell.hub.handle_timer(h.LOGIN_TIMEOUT_S))
+    assert shell.dropped == {1: "login.timeout"}
+    shell.give(2, w.Ping(1), 30.0)
+    shell.perform(shell.hub.handle_timer(h.SILENCE_S))
+    assert 2 not in shell.dropped
+    shell.perform(shell.hub.handle_timer(30.0 + h.SILENCE_S))
+    assert shell.dropped[2] == "silent"
+    assert shell.hub.next_timer() is None
+
+
+def test_presence_reaches_those_who_may_see_and_nobody_else() -> None:
+    shell = Shell()
+    shell.login(1, "ann")
+    shell.login(2, "bob")
+    shell.login(3, "dan")
+    shell.perform(shell.hub.disconnected(2))
+    news = {n: [m for m in sent if isinstance(m, w.Presence)] for n, sent in shell.sent.items()}
+    bob = str(key("bob"))
+    assert news[1][:1] == [w.Presence(bob, online=True)]
+    assert news[1][-1:] == [w.Presence(bob, online=False)]
+    assert all(message.peer != bob for message in news[3])
+
+
+def test_nothing_is_shown_before_it_is_stored() -> None:
+    shell = Shell()
+    assert len(shell.stores) == 1
+    hub = h.Hub(PIN, MEDIATOR.sign, SECRET)
+    (store,) = hub.load(document(), document().mediators[0])
+    assert isinstance(store, h.Store)
+    assert not [lease for lease in hub.view(key("ann")).leases.values() if len(lease.addresses) > 1]
+    hub.stored(store.leases, store.ports)
+    assert all(len(lease.addresses) == 2 for lease in hub.view(key("ann")).leases.values())
+
+
+def test_a_restart_from_the_store_changes_no_address_and_stores_nothing() -> None:
+    shell = Shell()
+    (store,) = shell.stores
+    hub = h.Hub(PIN, MEDIATOR.sign, SECRET)
+    hub.restore({(lease.network, lease.key): lease.address for lease in store.leases}, dict(store.ports))
+    assert hub.load(document(), document().mediators[0]) == []
+    assert hub.view(key("ann")).leases == shell.hub.view(key("ann")).leases
+
+
+def test_a_removed_member_is_dropped_and_gone_from_every_view_even_with_a_full_disk() -> None:
+    shell = Shell()
+    shell.login(1, "ann")
+    shell.login(2, "bob")
+    taken = shell.view(1, "ann").leases["lan", key("ann")].addresses[0]
+    shell.full = True
+    shell.load(document(absent=("bob",), fixed={"cid": str(taken)}))
+    assert shell.dropped == {2: "login.removed"}
+    view = shell.view(1, "ann")
+    assert names(view) == {"ann", "cid", "dan"}
+    owners = [lease.key for lease in view.leases.values() if taken in lease.addresses]
+    assert owners == [key("cid")]
+    shell.full = False
+    due = shell.hub.next_timer()
+    assert due == h.STORE_RETRY_S
+    shell.perform(shell.hub.handle_timer(due))
+    assert len(shell.view(1, "ann").leases["lan", key("ann")].addresses) == 2
+
+
+def test_two_offers_of_one_round_start_a_punch_on_both_sides() -> None:
+    shell = Shell()
+    shell.login(1, "ann")
+    shell.login(2, "bob")
+    candidates = [w.Candidate("host", "192.0.2.7:51820")]
+    assert shell.give(1, w.Candidates(str(key("bob")), 4, candidates)) == []
+    assert shell.sent[2][-1] == w.Introduction(str(key("ann")), 4, candidates)
+    shell.give(2, w.Candidates(str(key("ann")), 3, candidates))
+    assert not any(isinstance(message, w.Punch) for message in shell.sent[1] + shell.sent[2])
+    shell.give(2, w.Candidates(str(key("ann")), 4, candidates))
+    assert shell.sent[1][-1] == w.Punch(str(key("bob")), h.PUNCH_AFTER_MS)
+    assert shell.sent[2][-1] == w.Punch(str(key("ann")), h.PUNCH_AFTER_MS)
+
+
+@pytest.mark.parametrize("peer", ["dan", "nobody", "bob"])
+def test_whoever_may_not_see_a_peer_gets_silence(peer: str) -> None:
+    shell = Shell()
+    shell.login(2, "bob")
+    shell.login(4, "dan")
+    before = len(shell.sent[4])
+    assert shell.give(2, w.Candidates(str(key(peer)), 1, [])) == []
+    assert shell.give(2, w.RelayRequest(str(key(peer)))) == []
+    assert len(shell.sent[4]) == before
+    assert shell.dropped == {}
+
+
+def test_a_grant_is_for_both_members_own_ports_and_expires() -> None:
+    shell = Shell()
+    shell.login(1, "ann")
+    shell.hub.unix_now = 1_000_000
+    (answer,) = shell.give(1, w.RelayRequest(str(key("bob"))))
+    assert isinstance(answer, w.RelayGrant)
+    ports = dict(shell.stores[0].ports)
+    allocation = Allocation(ports[key("ann")], ports[key("bob")], answer.expires_s)
+    assert answer.allocation == allocation.pack().hex()
+    assert answer.key == allocation.key(SECRET).hex()
+    assert answer.address == f"0.0.0.0:{ports[key('bob')]}"
+    assert answer.expires_s > 1_000_000
+    assert len(set(ports.values())) == len(ports)
+
+
+def test_a_member_that_floods_offers_is_cut_short_and_recovers() -> None:
+    shell = Shell()
+    shell.login(1, "ann")
+    shell.login(2, "bob")
+    offer = w.Candidates(str(key("bob")), 1, [])
+
+    def count(number: int, now: float) -> int:
+        before = len(shell.sent[2])
+        for _ in range(number):
+            shell.give(1, offer, now)
+        return len(shell.sent[2]) - before
+
+    assert count(int(h.MAX_OFFERS_BURST) + 100, 0.0) == h.MAX_OFFERS_BURST
+    assert count(200, 2.0) == 2 * h.MAX_OFFERS_PER_S
