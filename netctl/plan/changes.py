@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from netctl.model.addresses import Address
+from netctl.model.addresses import Address, Prefix
 from netctl.model.hoststate import FilterTable, Peer, Route, SegmentLink, WireGuardLink
 from netctl.model.keys import WireGuardKey
 
@@ -40,6 +40,9 @@ class SetPeer:
     peer: Peer
     added: bool
     changed: tuple[str, ...] = ()
+    gained: frozenset[Prefix] = frozenset()
+    """Allowed IPs that an existing peer gets; `lost`: that it gives up. For people: `peer` says all."""
+    lost: frozenset[Prefix] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,8 @@ class SetFilter:
 
     table: FilterTable
     added: bool
+    changed: tuple[str, ...] = ()
+    """What is different from the table that is there, in words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from netctl.plan import changes as c
 from netctl.plan.diff import Plan
 
 SHOWN_ADDRESSES = 4  # more allowed IPs than this make a line nobody reads
+SHOWN_NAMES = 4
 
 
 def describe(plan: Plan) -> list[str]:
@@ -58,6 +59,24 @@ def _prefixes(prefixes: frozenset[Any]) -> str:
     return text + (f" and {more} more" if more > 0 else "")
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _peer_change(change: c.SetPeer) -> str:
+    words = []
+    for what in change.changed:
+        if what == "allowed IPs":
+            gained = f" +({_prefixes(change.gained)})" if change.gained else ""
+            lost = f" -({_prefixes(change.lost)})" if change.lost else ""
+            words.append(f"allowed IPs{gained}{lost}")
+        elif what == "keepalive":
+            words.append(f"keepalive {change.peer.keepalive_s} s")
+        else:
+            words.append(what)
+    return ", ".join(words)
+
+
 def _line(change: c.Change) -> str:
     match change:
         case c.CreateWireGuard(link):
@@ -66,12 +85,10 @@ def _line(change: c.Change) -> str:
             return f"~ link {link.name}: {', '.join(changed)} (port {link.listen_port}, mtu {link.mtu})"
         case c.DeleteWireGuard(name):
             return f"- link {name}: all its tunnels drop"
-        case c.SetPeer(link, peer, added, changed):
-            what = "" if added else f"{', '.join(changed)}: "
-            at = f" at {peer.endpoint}" if peer.endpoint else ""
-            sign = "+" if added else "~"
-            ips = _prefixes(peer.allowed_ips)
-            return f"{sign} peer {peer.key.short} on {link}: {what}{ips}{at}{_why(peer.path)}"
+        case c.SetPeer(link, peer, added):
+            sign, what = ("+", _prefixes(peer.allowed_ips)) if added else ("~", _peer_change(change))
+            at = f" at {peer.endpoint}" if peer.endpoint and (added or "endpoint" in change.changed) else ""
+            return f"{sign} peer {peer.key.short} on {link}: {what}{at}{_why(peer.path)}"
         case c.RemovePeer(link, key, path):
             return f"- peer {key.short} on {link}: its tunnel drops{_why(path)}"
         case c.CreateSegment(segment):
@@ -95,17 +112,21 @@ def _line(change: c.Change) -> str:
             return f"{sign} route {route.destination} over {route.link}{source}{_why(route.path)}"
         case c.RemoveRoute(route):
             return f"- route {route.destination} over {route.link}{_why(route.path)}"
-        case c.SetFilter(table, added):
-            sign = "+" if added else "~"
-            return (
-                f"{sign} filter: {len(table.rules)} rules, default deny on {', '.join(sorted(table.links))}"
-            )
+        case c.SetFilter(table, added, changed):
+            whole = f"{_count(len(table.rules), 'rule')}, default deny on {', '.join(sorted(table.links))}"
+            if added:
+                return f"+ filter: {whole}"
+            return f"~ filter: {'; '.join(changed)} ({whole})"
         case c.RemoveFilter():
             return "- filter"
         case c.SetNames(_, added_count, removed, moved):
             parts = [f"{added_count} added" if added_count else "", f"{removed} removed" if removed else ""]
-            parts.append(f"moved: {', '.join(moved)}" if moved else "")
-            return f"~ names: {', '.join(part for part in parts if part)}"
+            parts.append(f"{', '.join(moved[:SHOWN_NAMES])} moved" if moved else "")
+            if len(moved) > SHOWN_NAMES:
+                parts[-1] = f"{len(moved)} moved"
+            kinds = [bool(added_count), bool(removed), bool(moved)]
+            sign = "+" if kinds == [True, False, False] else "-" if kinds == [False, True, False] else "~"
+            return f"{sign} names: {', '.join(part for part in parts if part)}"
         case c.SetSysctl(key, value, before):
             was = f" (was {before})" if before is not None else ""
             return f"~ sysctl {key} = {value}{was}"

@@ -41,6 +41,8 @@ class Plan:
         return bool(self.changes)
 
 
+SHOWN_RULES = 4
+"""More names of rules than this make a line nobody reads."""
 LinkAddresses = frozenset[tuple[Address, int]]
 
 
@@ -61,7 +63,8 @@ def _adding(desired: HostState, actual: HostState) -> Iterator[Change]:
     elif wanted is not None and present is not None and (changed := _link_changes(wanted, present)):
         yield SetWireGuard(replace(wanted, peers={}), changed)
     if desired.filter is not None and not same_filter(desired.filter, actual.filter):
-        yield SetFilter(desired.filter, added=actual.filter is None)
+        words = filter_changes(desired.filter, actual.filter) if actual.filter is not None else ()
+        yield SetFilter(desired.filter, actual.filter is None, words)
     for name in sorted(recreated):
         yield DeleteSegment(name)  # a VXLAN device cannot change what it is: it goes just before it comes
     for name, segment in sorted(desired.segments.items()):
@@ -74,7 +77,7 @@ def _adding(desired: HostState, actual: HostState) -> Iterator[Change]:
         fresh = any(f"/{name}/" in key for name in recreated)
         before = actual.sysctls.get(key)
         if before != value or fresh:
-            yield SetSysctl(key, value, before)
+            yield SetSysctl(key, value, None if fresh else before)
     for link, addresses in sorted(_addresses(desired).items()):
         have = frozenset() if link in recreated else _addresses(actual).get(link, frozenset())
         for address, prefix_len in sorted(addresses - have, key=str):
@@ -91,12 +94,16 @@ def _adding(desired: HostState, actual: HostState) -> Iterator[Change]:
         flooded = frozenset() if name in recreated else _flood(actual, name)
         for destination in sorted(segment.flood - flooded, key=str):
             yield AddFlood(name, destination)
-    if dict(desired.names) != dict(actual.names):
-        yield _names(desired, actual)
+    names = _names(desired, actual)
+    if names.added or names.moved:
+        yield names
 
 
 def _removing(desired: HostState, actual: HostState) -> Iterator[Change]:
     recreated = _recreated(desired, actual)
+    names = _names(desired, actual)
+    if names.removed and not names.added and not names.moved:
+        yield names
     for name, segment in sorted(actual.segments.items()):
         if name in desired.segments and name not in recreated:
             for destination in sorted(segment.flood - desired.segments[name].flood, key=str):
@@ -145,7 +152,8 @@ def _peer_changes(wanted: WireGuardLink, present: WireGuardLink | None) -> Itera
         if have is None:
             yield SetPeer(wanted.name, peer, added=True)
         elif changed := _changed(peer, have):
-            yield SetPeer(wanted.name, peer, added=False, changed=changed)
+            gained, lost = peer.allowed_ips - have.allowed_ips, have.allowed_ips - peer.allowed_ips
+            yield SetPeer(wanted.name, peer, False, changed, gained, lost)
 
 
 def _changed(peer: Peer, have: Peer) -> tuple[str, ...]:
@@ -208,6 +216,27 @@ def same_filter(one: FilterTable, other: FilterTable | None) -> bool:
         and one.masquerade == other.masquerade
         and frozenset(one.rules) == frozenset(other.rules)
     )
+
+
+def _few(names: set[str]) -> str:
+    shown = sorted(names)[:SHOWN_RULES]
+    more = f" and {len(names) - SHOWN_RULES} more" if len(names) > SHOWN_RULES else ""
+    return ", ".join(f"'{name}'" for name in shown) + more
+
+
+def filter_changes(wanted: FilterTable, there: FilterTable) -> tuple[str, ...]:
+    """How two tables differ, in words: rules by name, the rest by kind."""
+    new, old = frozenset(wanted.rules), frozenset(there.rules)
+    added, gone = {rule.name for rule in new - old}, {rule.name for rule in old - new}
+    rules = (("adds", added - gone), ("changes", added & gone), ("drops", gone - added))
+    words = [f"{verb} {_few(names)}" for verb, names in rules if names]
+    if wanted.links != there.links:
+        words.append("guards other links")
+    if wanted.bindings != there.bindings:
+        words.append("new source checks")
+    if wanted.masquerade != there.masquerade:
+        words.append("new masquerading")
+    return tuple(words)
 
 
 def _names(desired: HostState, actual: HostState) -> SetNames:
