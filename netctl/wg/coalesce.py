@@ -43,10 +43,49 @@ def _header_len(row: NDArray[np.uint8], is_ipv6: bool, uso: bool) -> tuple[int, 
     return None
 
 
-def _lengths(rows: Slots, is_ipv6: bool) -> NDArray[np.int64]:
-    field = rows[:, 4:6] if is_ipv6 else rows[:, 2:4]
-    lengths: NDArray[np.int64] = (field[:, 0].astype(np.int64) << 8) + field[:, 1] + (40 if is_ipv6 else 0)
-    return lengths
+def is_one_flow(rows: Slots, length: int, uso: bool) -> bool:
+    """Whether all rows are one run of packets of `length` bytes each, asked with as few operations as can be.
+
+    False says nothing: `runs` finds out. True is what bulk transfers give, batch after batch.
+    """
+    first = rows[0]
+    is_ipv6 = int(first[0]) >> 4 == 6
+    headers = _header_len(first, is_ipv6, uso) if rows.shape[1] >= 60 else None
+    if headers is None:
+        return False
+    ip_len, header_len, protocol = headers
+    size = length - header_len
+    said = (
+        int.from_bytes(first[4:6].tobytes(), "big") + 40
+        if is_ipv6
+        else int.from_bytes(first[2:4].tobytes(), "big")
+    )
+    if size <= 0 or said != length or header_len + size * len(rows) > MAX_SUPER:
+        return False
+    words = np.ascontiguousarray(rows[:, :header_len]).view(np.uint32)
+    differ = words ^ words[0]
+    differ &= _uniform_mask(ip_len, header_len, protocol)
+    if np.count_nonzero(differ) or not (is_ipv6 or checksum.partial(first[:20].tobytes()) == 0):
+        return False
+    if protocol == UDP:
+        return True
+    numbers = words[:, ip_len // 4 + 1].byteswap()
+    return not np.count_nonzero((numbers - numbers[0]) != _STEPS32[: len(rows)] * np.uint32(size))
+
+
+_STEPS32: NDArray[np.uint32] = np.arange(256, dtype=np.uint32)
+
+
+@functools.cache
+def _uniform_mask(ip_len: int, header_len: int, protocol: int) -> NDArray[np.uint32]:
+    """Ones everywhere but at what differs between packets of one super-packet: sequence number, checksum."""
+    mask = np.full(header_len, 0xFF, np.uint8)
+    if protocol == TCP:
+        mask[ip_len + 4 : ip_len + 8] = 0
+        mask[ip_len + 16 : ip_len + 18] = 0
+    else:
+        mask[ip_len + 6 : ip_len + 8] = 0
+    return mask.view(np.uint32)
 
 
 def runs(rows: Slots, lengths: NDArray[np.int64], uso: bool) -> Iterator[tuple[int, int]]:

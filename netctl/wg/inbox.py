@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from netctl.model.addresses import SocketAddress
 from netctl.tunnel import Device, Keypair, Peer
-from netctl.wg.coalesce import merge, runs
+from netctl.wg.coalesce import is_one_flow, merge, runs
 from netctl.wg.outbox import HEADER, MAX_LAYOUTS, OVERHEAD
 from netctl.wg.tun import MAX_GSO_SEGMENTS, VNET_LEN, Tun
 
@@ -165,6 +165,11 @@ class Inbox:
         """Write packets of one peer, merged where they are one flow."""
         first = rows[0]
         version = int(first[0]) >> 4
+        if self._tun.offload and len(rows) > 1 and is_one_flow(rows, inner, self._tun.uso):
+            source = first[8:24] if version == 6 else first[12:16]
+            if self._device.lookup(source.tobytes()) is peer:
+                self._write_merged(peer, rows, np.full(len(rows), inner, np.int64), inner)
+            return
         mergeable = self._tun.offload and len(rows) > 1 and inner >= 40 and version in (4, 6)
         if mergeable:
             at = slice(8, 24) if version == 6 else slice(12, 16)
@@ -187,12 +192,17 @@ class Inbox:
             if count == 1:
                 self._write_one(peer, memoryview(rows[start])[:inner])
                 continue
-            size = merge(rows[start : start + count], lengths[start : start + count], self._out)
-            try:
-                os.write(self._tun.fd, memoryview(self._out)[:size])
-            except OSError:
-                for row in rows[start : start + count]:
-                    self._write_one(peer, memoryview(row)[:inner])
+            self._write_merged(peer, rows[start : start + count], lengths[start : start + count], inner)
+
+    def _write_merged(
+        self, peer: Peer, rows: NDArray[np.uint8], lengths: NDArray[np.int64], inner: int
+    ) -> None:
+        size = merge(rows, lengths, self._out)
+        try:
+            os.write(self._tun.fd, memoryview(self._out)[:size])
+        except OSError:
+            for row in rows:
+                self._write_one(peer, memoryview(row)[:inner])
 
 
 def _source(packet: memoryview) -> bytes:

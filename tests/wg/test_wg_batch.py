@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.wg import checksum
-from netctl.wg.coalesce import merge, runs
+from netctl.wg.coalesce import is_one_flow, merge, runs
 from netctl.wg.segment import complete, segment, shape
 from netctl.wg.tun import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_HEADER
 
@@ -139,6 +139,9 @@ def rows_of(packets: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 def through(packets: list[bytes]) -> list[bytes]:
     """Merge as the receiver does, then cut again as the kernel would: what a host's stack sees."""
     rows, lengths = rows_of(packets)
+    quick = is_one_flow(rows, int(lengths[0]), True)
+    if quick:
+        assert list(runs(rows, lengths, True)) == [(0, len(rows))], "the quick answer is the thorough one"
     seen = []
     for start, count in runs(rows, lengths, True):
         if count == 1:
@@ -183,6 +186,8 @@ def test_a_whole_flow_becomes_one() -> None:
     packets = cut(super_tcp(4, bytes(20 * 1000), 5, 0x18, b""), GSO_TCPV4, 1000)
     rows, lengths = rows_of(packets)
     assert list(runs(rows, lengths, True)) == [(0, 20)]
+    assert is_one_flow(rows[:19], int(lengths[0]), True)
+    assert not is_one_flow(rows, int(lengths[0]), True), "PSH on the last: ask thoroughly"
 
 
 def test_datagrams_to_the_vxlan_port_are_never_merged() -> None:
