@@ -6,9 +6,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from world_member import SimMember
 from world_story import World
+
+from netctl.model.keys import WireGuardKey
 
 SEEDS = 200
 ONE = os.environ.get("NETCTL_WORLD_SEED")
@@ -29,3 +35,90 @@ def test_whatever_happens_members_meet_again_and_nothing_is_given_twice(seed: in
         ) from error
     if ONE is not None:
         print("\n".join(world.clock.trace))
+
+
+CALM_SEEDS = 12
+REVOKED_S = 5.0
+FORGET_S = 70.0
+"""Half-open connections and bindings are given up by then."""
+
+
+def calm(seed: int) -> World:
+    """A world without bad luck, settled."""
+    world = World(seed)
+    world.begin()
+    world.heal()
+    world.settle()
+    return world
+
+
+@pytest.mark.parametrize("seed", range(CALM_SEEDS))
+def test_behind_friendly_nats_every_pair_meets_directly(seed: int) -> None:
+    world = calm(seed)
+    kinds = {}
+    for member in world.members:
+        assert member.agent is not None
+        for key, path in member.agent.manager.status().items():
+            other = next(other for other in world.members if other.key == key)
+            kinds[member.name, other.name] = path.kind
+            natted = member.site.nat or other.site.nat
+            wanted = {"lan"} if other.site is member.site else {"direct"} if natted else {"direct", "lan"}
+            assert path.kind in wanted, (seed, kinds)
+    assert kinds
+
+
+@pytest.mark.parametrize("seed", range(CALM_SEEDS))
+def test_a_member_that_the_mediator_alone_removes_is_nobodys_peer_in_seconds(seed: int) -> None:
+    world = calm(seed)
+    present = [member for member in world.members if member.name not in world.absent]
+    gone = present[-1]
+    before = sum(gone.key in peers_of(member) for member in present)
+    world.absent.add(gone.name)
+    world.mediator.load(world.write())
+    world.run(REVOKED_S)
+    assert before > 0 or len(world.document.networks_of(gone.name)) == 0
+    assert not any(gone.key in peers_of(member) for member in present), seed
+
+
+@pytest.mark.parametrize("seed", range(0, SEEDS, 25))
+def test_nothing_is_left_over_when_it_is_over(seed: int) -> None:
+    world = World(seed)
+    world.begin()
+    world.story()
+    world.heal()
+    world.settle()
+    world.run(FORGET_S)
+    assert not world.unsettled(), seed
+    life = world.mediator.life
+    assert life is not None
+    present = len(world.members) - len(world.absent)
+    assert life.hub.online == present
+    assert len(life.ends) <= len(world.members), "connections are left over"
+    assert len(life.relay) <= present * (present - 1)
+
+
+def test_a_seed_is_the_whole_truth_even_for_another_process() -> None:
+    """Sets and hashes must not decide anything: a failure's seed would be worth nothing."""
+    code = (
+        "import hashlib, world_story as s\nw = s.World(5)\nw.begin()\nw.story()\nw.heal()\nw.settle()\n"
+        "print(w.clock.steps, hashlib.sha256('\\n'.join(w.clock.trace).encode()).hexdigest())"
+    )
+    told = set()
+    for salt in ("1", "2", "3"):
+        environment = {**os.environ, "PYTHONHASHSEED": salt}
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        told.add(run.stdout)
+    assert len(told) == 1, told
+
+
+def peers_of(member: SimMember) -> set[WireGuardKey]:
+    """Whom a host has tunnels with."""
+    link = member.engine.state.wireguard
+    return set(link.peers) if link is not None else set()

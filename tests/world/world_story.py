@@ -43,7 +43,7 @@ class World:
         self.fixed: dict[str, str] = {}
         self.second = self.chance.sample(names, self.chance.randint(2, len(names)))
         self.first: list[str] = ["*"] if self.chance.random() < 0.6 else names[:-1]
-        self.documents = [self._document()]
+        self.documents = [self.write()]
         self.document = self.documents[0]
 
     def _changed(self) -> None:
@@ -61,7 +61,8 @@ class World:
 
     # -- documents --------------------------------------------------------------------------------------------
 
-    def _document(self) -> Document:
+    def write(self) -> Document:
+        """The document as things are meant to be now."""
         members = {
             member.name: {"wireguard": str(member.key), "identity": str(member.identity)}
             | ({"state": "absent"} if member.name in self.absent else {})
@@ -104,7 +105,7 @@ class World:
                 taken = sorted(a for (_, a) in self.mediator.store.by_address if self._in_party(a))
                 wanted = taken or [IPv4Address(int(ip_address(self.pools[0].split("/")[0])) + 5)]
                 self.fixed = {self.chance.choice(names): str(self.chance.choice(wanted))}
-        self.document = document = self._document()
+        self.document = document = self.write()
         self.documents.append(document)
         self.clock.say(f"document {len(self.documents)}: absent {sorted(self.absent)}, fixed {self.fixed}")
         self.clock.after(self.chance.uniform(0, 5), lambda: self._publish(document))
@@ -231,9 +232,13 @@ class World:
             return
         assert member.document is not None
         allowed = sharing(member.document, member.name)
+        view = member.agent.view if member.agent is not None else None
         for key in link.peers:
             other = member.document.member_by_key(key)
             assert other is not None, f"{member.name} has the peer {key.short}, who is nobody"
+            assert view is None or key in view.members, (
+                f"{member.name} keeps {other.name}, which its view lacks"
+            )
             assert other.name in allowed, (
                 f"{member.name} has the peer {other.name}, and shares nothing with it"
             )
