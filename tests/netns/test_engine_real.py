@@ -104,7 +104,12 @@ def test_ping_by_name_in_both_networks(pair: tuple[Host, Host]) -> None:
 
 def test_acl_lets_one_port_through_and_blocks_another(pair: tuple[Host, Host]) -> None:
     one, two = pair
-    listen = "import socket,time\na=[socket.create_server(('', p)) for p in (8080, 9090)]\nprint('up',flush=True)\ntime.sleep(60)"
+    listen = (
+        "import socket,time\n"
+        "a=[socket.create_server(('', p)) for p in (8080, 9090)]\n"
+        "print('up',flush=True)\n"
+        "time.sleep(60)"
+    )
     server = two.start("python3", "-c", listen)
     try:
         assert server.stdout is not None
@@ -119,11 +124,23 @@ def test_acl_lets_one_port_through_and_blocks_another(pair: tuple[Host, Host]) -
 
 def test_broadcast_is_heard_in_the_segment(pair: tuple[Host, Host]) -> None:
     one, two = pair
-    listen = "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('',7777))\ns.settimeout(10)\nprint('up',flush=True)\nprint(s.recvfrom(100))"
+    listen = (
+        "import socket\n"
+        "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\n"
+        "s.bind(('',7777))\n"
+        "s.settimeout(10)\n"
+        "print('up',flush=True)\n"
+        "print(s.recvfrom(100))"
+    )
     receiver = two.start("python3", "-c", listen)
     assert receiver.stdout is not None
     assert receiver.stdout.readline() == "up\n"
-    send = "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.setsockopt(socket.SOL_SOCKET,socket.SO_BROADCAST,1)\ns.sendto(b'hello lan',('10.9.0.255',7777))"
+    send = (
+        "import socket\n"
+        "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\n"
+        "s.setsockopt(socket.SOL_SOCKET,socket.SO_BROADCAST,1)\n"
+        "s.sendto(b'hello lan',('10.9.0.255',7777))"
+    )
     one.run("python3", "-c", send)
     output, _ = receiver.communicate(timeout=15)
     assert "hello lan" in output
@@ -161,7 +178,13 @@ def test_a_port_in_use_is_named_and_nothing_is_left(pair: tuple[Host, Host]) -> 
         one, _ = pair
         for path in ("/etc/netctl/networks.yaml", "/var/lib/netctl/wireguard.key"):
             host.run("sh", "-c", f"cat > {path}", text=one.run("cat", path))
-        code = "import socket,time\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('',51820))\nprint('up',flush=True)\ntime.sleep(60)"
+        code = (
+            "import socket,time\n"
+            "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\n"
+            "s.bind(('',51820))\n"
+            "print('up',flush=True)\n"
+            "time.sleep(60)"
+        )
         squatter = host.start("python3", "-c", code)
         assert squatter.stdout is not None
         assert squatter.stdout.readline() == "up\n"
