@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup venv demo test test-pure test-world test-netns check format bench clean
+.PHONY: fuzz help setup venv demo test test-pure test-world test-netns check format bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -41,6 +41,11 @@ format: venv  ## let ruff format and fix what it can
 
 bench: setup  ## every benchmark; each prints ratios against a peer measured in the same run
 	@set -e; for bench in bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
+
+fuzz: venv  ## every decoder under atheris, a minute each (installs atheris)
+	@$(BIN)/pip install -q atheris
+	@$(BIN)/python tests/fuzz/fuzz_tunnel.py -max_total_time=60
+	@$(BIN)/python tests/fuzz/fuzz_decoders.py -max_total_time=60
 
 clean:  ## remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

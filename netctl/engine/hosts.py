@@ -29,7 +29,7 @@ def parse_block(text: str) -> dict[str, tuple[Address, ...]]:
     """Names and addresses inside the block; lines that make no sense are passed over."""
     names: dict[str, list[Address]] = {}
     for line in _split(text)[1]:
-        address, *hosts = line.split()
+        address, *hosts = line.split() or [""]
         with contextlib.suppress(ValueError):
             for host in hosts:
                 names.setdefault(host, []).append(ipaddress.ip_address(address))
