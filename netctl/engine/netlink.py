@@ -7,6 +7,7 @@ import errno
 import ipaddress
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from socket import AF_INET
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -91,7 +92,8 @@ class Netlink:
         """Remove a link of ours; no error when it is gone."""
         index = self.index(name)
         if index is not None:
-            self._do(f"removing {name}", lambda: self._ip.link("del", index=index), *GONE)
+            call = lambda: self._ip.link("del", index=index)  # noqa: E731
+            self._keeping_routes(lambda: self._do(f"removing {name}", call, *GONE))
 
     def addresses(self, name: str) -> frozenset[tuple[Address, int]]:
         """Addresses of a link, less link-local ones, which come by themselves."""
@@ -124,7 +126,26 @@ class Netlink:
         if index is not None:
             what = f"taking {address} off {name}"
             call = lambda: self._ip.addr("del", index=index, address=str(address), prefixlen=prefix_len)  # noqa: E731
-            self._do(what, call, *GONE)
+            self._keeping_routes(lambda: self._do(what, call, *GONE))
+
+    def _keeping_routes(self, removal: Callable[[], Any]) -> None:
+        """Remove something, and put back the IPv4 routes of ours that the kernel took along without need.
+
+        With the last IPv4 address of a link go all IPv4 routes over it, and with an address the routes from it,
+        also where another link has the same address.
+        """
+        before = {route for route in self.routes() if route.destination.version == 4}
+        removal()
+        lost = before - set(self.routes())
+        if not lost:
+            return
+        own = {
+            ipaddress.ip_address(_attrs(message)["IFA_LOCAL"])
+            for message in self._ip.get_addr(family=AF_INET)
+        }
+        for route in lost:
+            if self.index(route.link) is not None and (route.source is None or route.source in own):
+                self.set_route(route)
 
     def routes(self) -> Iterator[Route]:
         """Our routes: those that carry our protocol number."""
