@@ -85,3 +85,5 @@ def read_document(path: Path) -> str:
         raise LocalError(f"{path} is a directory; name the file") from None
     except UnicodeDecodeError as error:
         raise LocalError(f"{path} is not UTF-8 (byte {error.start})") from None
+    except OSError as error:
+        raise LocalError(f"{path} cannot be read: {error.strerror}") from error

@@ -59,14 +59,14 @@ class LinuxEngine:
     ) -> None:
         self._key_file = private_key
         self._interface = interface
+        self._uapi = UapiDriver(interface)
+        self._kernel: KernelDriver | None = None
+        self.kind = self._choose(kind)  # before anything is opened: a host without an engine leaks nothing
         self._netlink = Netlink()
         self._nftables = Nftables(state_dir / "filter.json")
         self._sysctls = Sysctls(state_dir / "sysctls.json")
         self._hosts = HostsFile(hosts_file)
         self._making = state_dir / "making"
-        self._uapi = UapiDriver(interface)
-        self._kernel: KernelDriver | None = None
-        self.kind = self._choose(kind)
 
     def _choose(self, kind: str) -> str:
         if self._uapi.answers():
