@@ -23,6 +23,8 @@ UDP_BURST = 32
 TICK_S = 1.0
 """How often the interface and the socket file are looked at."""
 MAX_EVENTS = 64
+RETRY_GSO_TICKS = 60
+"""A destination that refused a GSO send is tried again after a minute."""
 HANDSHAKE_TYPES = frozenset({1, 2, 3})
 
 
@@ -126,7 +128,7 @@ class Shell:
 
     def run(self) -> None:
         """Until `stop`, or until the interface or the watched socket file is gone."""
-        tick = time.monotonic()
+        tick, ticks = time.monotonic(), 0
         if self.watch_socket is not None:
             self._watched = _identity(self.watch_socket)
         while self._running:
@@ -141,6 +143,9 @@ class Shell:
             if time.monotonic() >= tick:
                 tick = time.monotonic() + TICK_S
                 self._look()
+                ticks += 1
+                if self._udp is not None and ticks % RETRY_GSO_TICKS == 0:
+                    self._udp.forget_refusals()
 
     def close(self) -> None:
         """Close sockets and interface."""

@@ -14,6 +14,7 @@ from netctl.wg.tun import MAX_GSO_BYTES, MAX_GSO_SEGMENTS
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_MARK = 32, 33, 36
 _IPV6_V6ONLY = 26
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT = 10, 23, 0
 BUFFER_BYTES = 7 * 1024 * 1024
 """What wireguard-go asks for: some 60 ms at 1 Gbit/s, enough for a scheduling pause."""
 NO_GSO = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.EOPNOTSUPP})
@@ -59,6 +60,11 @@ class Udp:
                     opened.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
                 except OSError:  # needs root of the first user namespace
                     opened.setsockopt(socket.SOL_SOCKET, plain, BUFFER_BYTES)
+            # As the kernel's WireGuard: a datagram larger than a route's MTU goes in fragments, it is not refused.
+            if family == socket.AF_INET:
+                opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
+            else:
+                opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
             opened.bind(("", self.port) if family == socket.AF_INET else ("::", self.port))
             self.port = opened.getsockname()[1]
             try:
@@ -82,6 +88,10 @@ class Udp:
         """Descriptors to wait for."""
         for opened in self._sockets.values():
             yield opened.fileno(), opened
+
+    def forget_refusals(self) -> None:
+        """Routes change: destinations that took no GSO may be tried again."""
+        self._singly.clear()
 
     def set_mark(self, mark: int) -> None:
         """The firewall mark of what is sent (SO_MARK). Raises OSError without CAP_NET_ADMIN."""
