@@ -61,7 +61,7 @@ class Memory:
             rows = json.loads(self._places.view.read_text())
             chunks = [decode(json.dumps(row).encode()) for row in rows]
             return open_view([chunk for chunk in chunks if isinstance(chunk, ViewChunk)], pins, key)
-        except (OSError, ValueError, TypeError, RemoteError):
+        except (OSError, ValueError, TypeError, RecursionError, RemoteError):
             return None
 
     def keep_view(self, chunks: tuple[ViewChunk, ...]) -> None:
@@ -74,7 +74,7 @@ class Memory:
         try:
             plain = json.loads(self._places.down.read_text())
             return Down(bool(plain["everything"]), frozenset(plain["networks"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return Down()
 
     def set_down(self, down: Down) -> None:
