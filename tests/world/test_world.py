@@ -94,7 +94,8 @@ def test_nothing_is_left_over_when_it_is_over(seed: int) -> None:
     present = len(world.members) - len(world.absent)
     assert life.hub.online == present
     assert len(life.ends) <= len(world.members), "connections are left over"
-    assert len(life.relay) <= present * (present - 1)
+    everybody = len(world.members)  # a grant outlives its member's removal by some hours
+    assert len(life.relay) <= everybody * (everybody - 1)
 
 
 def test_a_seed_is_the_whole_truth_even_for_another_process() -> None:

@@ -123,7 +123,7 @@ class World:
             )
 
     def _applied(self, member: SimMember, document: Document) -> None:
-        if document is self.document and member.powered:
+        if document is self.document and member.agent is not None:
             member.apply(document)
 
     # -- what happens -----------------------------------------------------------------------------------------
