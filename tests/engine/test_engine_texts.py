@@ -1,0 +1,191 @@
+"""The texts that the engine reads and writes: UAPI, the hosts file, kernel parameters, nftables JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netctl.engine.hosts import BEGIN, END, HostsFile, parse_block, replace_block
+from netctl.engine.ruleset import remove, render
+from netctl.engine.sysctls import Sysctls
+from netctl.engine.uapi import format_peer, parse_get, read_private_key
+from netctl.model.addresses import SocketAddress
+from netctl.model.document import PortRange
+from netctl.model.errors import EngineError
+from netctl.model.hoststate import FilterRule, FilterTable, Peer, SourceBinding
+from netctl.model.keys import WireGuardKey
+
+KEY = WireGuardKey(hashlib.blake2s(b"peer").digest())
+POOL = ipaddress.ip_network("10.9.0.0/24")
+
+prefixes = st.frozensets(
+    st.one_of(
+        st.ip_addresses(v=4).map(ipaddress.ip_network),
+        st.ip_addresses(v=6).map(ipaddress.ip_network),
+        st.sampled_from([POOL, ipaddress.ip_network("fd00::/64"), ipaddress.ip_network("0.0.0.0/0")]),
+    ),
+    max_size=4,
+)
+endpoints = st.one_of(
+    st.none(), st.builds(SocketAddress.of, st.ip_addresses(), st.integers(min_value=1, max_value=65535))
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(prefixes, endpoints, st.integers(0, 65535))
+def test_a_peer_reads_back_as_it_was_set(
+    allowed: frozenset[ipaddress.IPv4Network], endpoint: SocketAddress | None, keepalive: int
+) -> None:
+    text = format_peer(Peer(KEY, allowed, endpoint, keepalive)).replace("replace_allowed_ips=true\n", "")
+    peer = parse_get(text + "errno=0\n\n").peers[KEY]
+    assert (peer.allowed_ips, peer.endpoint, peer.keepalive_s) == (set(allowed), endpoint, keepalive)
+
+
+def test_a_peer_is_set_without_touching_its_session() -> None:
+    lines = format_peer(Peer(KEY, frozenset({POOL}), None, 25)).splitlines()
+    assert lines[0] == f"public_key={KEY.raw.hex()}"
+    assert "replace_allowed_ips=true" in lines
+    assert not any(line.startswith(("remove", "endpoint", "replace_peers")) for line in lines)
+
+
+def test_a_device_is_read_whole() -> None:
+    text = (
+        f"private_key={'01' * 32}\nlisten_port=51820\nfwmark=7\npublic_key={KEY.raw.hex()}\n"
+        "endpoint=[fe80::1%eth0]:7\nlast_handshake_time_sec=10\nlast_handshake_time_nsec=500000000\n"
+        "rx_bytes=3\ntx_bytes=4\nallowed_ip=10.9.0.0/24\nerrno=0\n\n"
+    )
+    device = parse_get(text)
+    peer = device.peers[KEY]
+    assert device.listen_port == 51820
+    assert device.private_key == b"\x01" * 32
+    assert peer.endpoint == SocketAddress("fe80::1", 7)
+    assert (peer.last_handshake_s, peer.rx_bytes, peer.tx_bytes) == (10.5, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("errno=1\n\n", "Operation not permitted"),
+        ("nonsense\n\n", "no key=value"),
+        ("listen_port=many\n\n", "listen_port= with a bad value"),
+        ("public_key=00\n\n", "public_key= with a bad value"),
+        (f"public_key={'00' * 32}\nallowed_ip=10.0.0.1/8\n\n", "allowed_ip= with a bad value"),
+    ],
+)
+def test_a_bad_answer_is_an_error_that_names_the_line(text: str, says: str) -> None:
+    with pytest.raises(EngineError, match=says):
+        parse_get(text)
+
+
+names = st.dictionaries(
+    st.from_regex(r"[a-z]{1,8}\.net\.netctl", fullmatch=True),
+    st.lists(st.ip_addresses(), min_size=1, max_size=3, unique=True).map(tuple),
+    max_size=4,
+)
+foreign = st.lists(
+    st.sampled_from(["127.0.0.1 localhost", "# a comment", "", "::1 localhost ip6-localhost", "10.1.1.1  x"]),
+    max_size=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(foreign, names, names)
+def test_our_block_changes_and_nothing_else(
+    lines: list[str],
+    first: dict[str, tuple[ipaddress.IPv4Address]],
+    second: dict[str, tuple[ipaddress.IPv4Address]],
+) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    once = replace_block(text, first)
+    assert parse_block(once) == first
+    twice = replace_block(once, second)
+    assert parse_block(twice) == second
+    assert replace_block(twice, second) == twice
+    assert replace_block(twice, {}) == text
+
+
+def test_a_block_without_its_end_takes_no_foreign_line_away() -> None:
+    text = f"127.0.0.1 localhost\n{BEGIN}\n10.1.1.1 somebody\n"
+    after = replace_block(text, {"a.n.netctl": (ipaddress.ip_address("10.9.0.1"),)})
+    assert "10.1.1.1 somebody" in after
+    assert after.count(BEGIN) == after.count(END) == 1
+
+
+def test_the_hosts_file_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text("127.0.0.1 localhost\n")
+    path.chmod(0o640)
+    HostsFile(path).write({"a.n.netctl": (ipaddress.ip_address("10.9.0.1"),)})
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert HostsFile(path).read() == {"a.n.netctl": (ipaddress.ip_address("10.9.0.1"),)}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_kernel_parameter_gets_its_first_value_back(tmp_path: Path) -> None:
+    key = "net/ipv4/ip_forward"
+    file = tmp_path / "proc" / key
+    file.parent.mkdir(parents=True)
+    file.write_text("0\n")
+    for value in ("1", "2"):  # each by a new process: what was before us is on disk
+        Sysctls(tmp_path / "saved.json", tmp_path / "proc").set(key, value, link_bound=False)
+    sysctls = Sysctls(tmp_path / "saved.json", tmp_path / "proc")
+    assert sysctls.read(frozenset()) == {key: "2"}
+    sysctls.restore(key)
+    assert file.read_text().strip() == "0"
+    assert sysctls.read(frozenset()) == {}
+    with pytest.raises(EngineError, match="no parameter net/ipv4/none"):
+        sysctls.set("net/ipv4/none", "1", link_bound=False)
+
+
+def test_a_key_file_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "wireguard.key"
+    with pytest.raises(EngineError, match="netctl keys init"):
+        read_private_key(path)
+    for text in ("AAAA", "not base64!"):
+        path.write_text(text)
+        with pytest.raises(EngineError, match=r"private key|cannot be read"):
+            read_private_key(path)
+
+
+def table(**more: object) -> FilterTable:
+    rule = FilterRule(
+        "web", frozenset({POOL}), frozenset({POOL}), "tcp", (PortRange(80, 90), PortRange(85, 99))
+    )
+    return FilterTable(frozenset({"nctl0"}), (rule,), **more)  # type: ignore[arg-type]
+
+
+def rules_of(rendered: dict[str, object], chain: str) -> list[dict[str, object]]:
+    commands = rendered["nftables"]
+    assert isinstance(commands, list)
+    found = [command["add"]["rule"] for command in commands if "rule" in command.get("add", {})]
+    return [rule for rule in found if rule["chain"] == chain]
+
+
+def test_a_table_replaces_itself_and_ends_in_default_deny() -> None:
+    rendered = render(table())
+    assert rendered["nftables"][:2] == remove()["nftables"], "one transaction: gone and there again"
+    guard = rules_of(rendered, "guard")
+    assert guard[-1]["expr"][-1] == {"drop": None}  # type: ignore[index]
+    assert guard[-1]["comment"] == "default deny"
+    web = next(rule for rule in guard if rule.get("comment") == "web")
+    assert '{"range": [80, 99]}' in json.dumps(web), "overlapping ranges become one: nft refuses them"
+
+
+def test_segments_are_checked_before_what_is_established_passes() -> None:
+    """A member's first good frame must not open the way for forged ones."""
+    underlay = ipaddress.ip_address("fd00::2")
+    binding = SourceBinding("nseg1", underlay, "02:00:00:00:00:02", frozenset({POOL[2]}), 77)
+    for bindings, verdict in ((frozenset({binding}), "goto"), (frozenset(), "drop")):
+        guard = rules_of(render(table(bindings=bindings)), "guard")
+        texts = [json.dumps(rule) for rule in guard]
+        vxlan = next(number for number, text in enumerate(texts) if "4789" in text)
+        assert verdict in texts[vxlan]
+        assert vxlan < next(number for number, text in enumerate(texts) if "established" in text)
+    segments = rules_of(render(table(bindings=frozenset({binding}))), "segments")
+    assert segments[-1]["expr"] == [{"drop": None}], "an unknown underlay address sends nothing"
