@@ -69,6 +69,9 @@ def is_one_flow(rows: Slots, length: int, uso: bool) -> bool:
         return False
     if protocol == UDP:
         return True
+    flags = rows[:, ip_len + 13]  # PSH and FIN may end the run, as they end a sender's super-packet
+    if np.count_nonzero(flags[:-1] != _ACK) or int(flags[-1]) & ~_PSH_FIN != _ACK:
+        return False
     numbers = words[:, ip_len // 4 + 1].byteswap()
     return not np.count_nonzero((numbers - numbers[0]) != _STEPS32[: len(rows)] * np.uint32(size))
 
@@ -78,10 +81,11 @@ _STEPS32: NDArray[np.uint32] = np.arange(256, dtype=np.uint32)
 
 @functools.cache
 def _uniform_mask(ip_len: int, header_len: int, protocol: int) -> NDArray[np.uint32]:
-    """Ones everywhere but at what differs between packets of one super-packet: sequence number, checksum."""
+    """Ones everywhere but at what differs within one super-packet: sequence number, flags, checksum."""
     mask = np.full(header_len, 0xFF, np.uint8)
     if protocol == TCP:
         mask[ip_len + 4 : ip_len + 8] = 0
+        mask[ip_len + 13] = 0
         mask[ip_len + 16 : ip_len + 18] = 0
     else:
         mask[ip_len + 6 : ip_len + 8] = 0

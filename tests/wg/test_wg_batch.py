@@ -187,7 +187,8 @@ def test_a_whole_flow_becomes_one() -> None:
     rows, lengths = rows_of(packets)
     assert list(runs(rows, lengths, True)) == [(0, 20)]
     assert is_one_flow(rows[:19], int(lengths[0]), True)
-    assert not is_one_flow(rows, int(lengths[0]), True), "PSH on the last: ask thoroughly"
+    assert is_one_flow(rows, int(lengths[0]), True), "PSH on the last"
+    assert not is_one_flow(rows[[0, 19, 1]], int(lengths[0]), True), "PSH in the middle"
 
 
 def test_datagrams_to_the_vxlan_port_are_never_merged() -> None:
