@@ -1,0 +1,333 @@
+"""netctl-wg on real interfaces: driven by the stock `wg`, against wireguard-go, as a drop-in for it."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hosts import Host, join, needs_namespaces
+
+from netctl.tunnel.primitives import public_key
+
+pytestmark = [pytest.mark.netns, needs_namespaces]
+
+OURS = str(Path(sys.executable).with_name("netctl-wg"))
+GO = "wireguard-go"
+LINK = "wgr0"
+PORT = 51930
+
+
+def text(key: bytes) -> str:
+    return base64.b64encode(key).decode()
+
+
+def wait_for(condition: Callable[[], bool], what: str, limit_s: float = 10) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {limit_s} s: {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Host, Host]]:
+    one, other = Host("wg-real-1"), Host("wg-real-2")
+    try:
+        join(one, other, "192.0.2.1/24", "192.0.2.2/24")
+        for host, address in ((one, "2001:db8::1/64"), (other, "2001:db8::2/64")):
+            host.run("ip", "address", "add", address, "dev", "eth0", "nodad")
+        yield one, other
+    finally:
+        one.close()
+        other.close()
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    made = Host("wg-real")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+class Side:
+    """One interface of one program on one host."""
+
+    def __init__(self, host: Host, program: str, number: int) -> None:
+        self.host, self.number, self.private = host, number, os.urandom(32)
+        host.run(program, LINK)
+        host.run("wg", "set", LINK, "private-key", "/dev/stdin", text=text(self.private))
+        host.run("wg", "set", LINK, "listen-port", str(PORT))
+        host.run("ip", "address", "add", f"10.77.0.{number}/24", "dev", LINK)
+        host.run("ip", "address", "add", f"fd77::{number}/64", "dev", LINK, "nodad")
+        host.run("ip", "link", "set", LINK, "up")
+
+    @property
+    def key(self) -> str:
+        return text(public_key(self.private))
+
+    def peer(self, other: Side, outside: str | None, preshared_key: bytes | None = None) -> None:
+        allowed = f"10.77.0.{other.number}/32,fd77::{other.number}/128"
+        command = ["wg", "set", LINK, "peer", other.key, "allowed-ips", allowed]
+        if outside is not None:
+            command += ["endpoint", f"{outside}:{PORT}"]
+        self.host.run(*command)
+        if preshared_key is not None:
+            command = ["wg", "set", LINK, "peer", other.key, "preshared-key", "/dev/stdin"]
+            self.host.run(*command, text=text(preshared_key))
+
+    def ping(self, other: Side, *options: str) -> str:
+        """Over IPv4 and IPv6 inside."""
+        return "".join(
+            self.host.run("ping", "-c", "2", "-i", "0.2", "-W", "5", *options, address)
+            for address in (f"10.77.0.{other.number}", f"fd77::{other.number}")
+        )
+
+    def has_ended(self) -> bool:
+        """No interface, no socket, no process."""
+        sockets = self.host.run("ls", "/run/wireguard")
+        links = self.host.run("ip", "-br", "link")
+        processes = self.host.run("ps", "-A", "-o", "args=")
+        return LINK not in sockets and LINK not in links and OURS not in processes
+
+
+@pytest.mark.parametrize("programs", [(OURS, OURS), (OURS, GO), (GO, OURS)], ids=["both", "to-go", "from-go"])
+@pytest.mark.parametrize("outside", ["192.0.2.2", "[2001:db8::2]"], ids=["v4", "v6"])
+def test_traffic_with_a_preshared_key(
+    pair: tuple[Host, Host], programs: tuple[str, str], outside: str
+) -> None:
+    one, other = (
+        Side(host, program, i + 1) for i, (host, program) in enumerate(zip(pair, programs, strict=True))
+    )
+    psk = os.urandom(32)
+    one.peer(other, outside, psk)
+    other.peer(one, None, psk)
+    assert one.ping(other).count(" 0% packet loss") == 2
+    assert other.ping(one, "-s", "6000").count(" 0% packet loss") == 2  # inner fragments
+    stream(one, other)
+    stream(other, one)
+    for side in (one, other):
+        transfer = side.host.run("wg", "show", LINK, "transfer").split()
+        assert int(transfer[1]) > 1_000_000
+        assert int(transfer[2]) > 1_000_000
+        assert abs(int(side.host.run("wg", "show", LINK, "latest-handshakes").split()[1]) - time.time()) < 30
+
+
+def stream(source: Side, target: Side) -> None:
+    """2 MB of TCP, which arrive as they were sent."""
+    receive = (
+        "import hashlib, socket; s = socket.create_server(('10.77.0.%d', 7000)); print('ready', flush=True)\n"
+        "c, _ = s.accept(); d = b''\nwhile p := c.recv(1 << 16): d += p\nprint(hashlib.sha256(d).hexdigest())"
+    )
+    send = (
+        "import hashlib, os, socket; d = os.urandom(2 << 20)\n"
+        "s = socket.create_connection(('10.77.0.%d', 7000), 20); s.sendall(d); s.close()\n"
+        "print(hashlib.sha256(d).hexdigest())"
+    )
+    with target.host.start(sys.executable, "-c", receive % target.number) as receiver:
+        assert receiver.stdout is not None
+        assert receiver.stdout.readline() == "ready\n"
+        sent = source.host.run(sys.executable, "-c", send % target.number)
+        assert receiver.stdout.read() == sent
+
+
+def test_a_wrong_preshared_key_lets_nothing_through(pair: tuple[Host, Host]) -> None:
+    one, other = Side(pair[0], OURS, 1), Side(pair[1], GO, 2)
+    one.peer(other, "192.0.2.2", os.urandom(32))
+    other.peer(one, None, os.urandom(32))
+    assert "100% packet loss" in one.host.run("ping", "-c", "1", "-W", "2", "10.77.0.2", check=False)
+
+
+def test_a_route_with_a_smaller_mtu(pair: tuple[Host, Host]) -> None:
+    one, other = Side(pair[0], OURS, 1), Side(pair[1], GO, 2)
+    one.peer(other, "192.0.2.2")
+    other.peer(one, None)
+    one.host.run("ip", "route", "add", "192.0.2.2/32", "dev", "eth0", "mtu", "1400")
+    one.ping(other)
+    stream(one, other)
+    stream(other, one)
+
+
+def test_a_new_listen_port_and_mark_at_run_time(pair: tuple[Host, Host]) -> None:
+    one, other = Side(pair[0], OURS, 1), Side(pair[1], OURS, 2)
+    one.peer(other, "192.0.2.2")
+    other.peer(one, None)
+    one.ping(other)
+    one.host.run("wg", "set", LINK, "listen-port", str(PORT + 1), "fwmark", "0x77")
+    one.ping(other)  # the other side has seen the new source, and follows it
+    assert f":{PORT + 1}" in other.host.run("wg", "show", LINK, "endpoints")
+    assert "0x77" in one.host.run("wg", "show", LINK, "fwmark")
+    taken = "import socket, time; s = socket.socket(2, 2); s.bind(('', 9)); print('ready', flush=True); time.sleep(60)"
+    with one.host.start(sys.executable, "-c", taken) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "ready\n"
+        refused = one.host.run("wg", "set", LINK, "listen-port", "9", "fwmark", "1", check=False)
+        holder.kill()
+    assert "Address already in use" in refused
+    assert one.host.run("wg", "show", LINK, "listen-port").strip() == str(PORT + 1)
+    assert "0x77" in one.host.run("wg", "show", LINK, "fwmark")
+    one.ping(other)
+
+
+def test_setconf_syncconf_and_dump(pair: tuple[Host, Host]) -> None:
+    one, other = Side(pair[0], OURS, 1), Side(pair[1], OURS, 2)
+    one.peer(other, "192.0.2.2")
+    other.peer(one, None)
+    one.ping(other)
+    before = one.host.run("wg", "show", LINK, "latest-handshakes")
+    config = one.host.run("wg", "showconf", LINK)
+    extra = f"\n[Peer]\nPublicKey = {text(os.urandom(32))}\nAllowedIPs = 10.99.0.0/16, fd99::/48\n"
+    one.host.run("wg", "syncconf", LINK, "/dev/stdin", text=config + extra)
+    assert before.strip() in one.host.run("wg", "show", LINK, "latest-handshakes")  # its session goes on
+    assert len(one.host.run("wg", "show", LINK, "peers").split()) == 2
+    one.host.run("wg", "syncconf", LINK, "/dev/stdin", text=config)
+    assert one.host.run("wg", "show", LINK, "peers").split() == [other.key]
+    one.host.run("wg", "setconf", LINK, "/dev/stdin", text=config)
+    assert one.host.run("wg", "showconf", LINK) == config
+    assert one.host.run("wg", "show", LINK, "dump").splitlines()[1].split("\t")[0] == other.key
+    one.ping(other)
+    one.host.run("wg", "set", LINK, "peer", other.key, "remove")
+    assert one.host.run("wg", "show", LINK, "peers") == ""
+
+
+def test_wg_quick(pair: tuple[Host, Host]) -> None:
+    one, other = pair
+    side = Side(other, GO, 2)
+    private = os.urandom(32)
+    other.run("wg", "set", LINK, "peer", text(public_key(private)), "allowed-ips", "10.77.0.1/32,fd77::1/128")
+    config = f"""[Interface]
+PrivateKey = {text(private)}
+Address = 10.77.0.1/24, fd77::1/64
+MTU = 1380
+[Peer]
+PublicKey = {side.key}
+Endpoint = 192.0.2.2:{PORT}
+AllowedIPs = 10.77.0.0/24, fd77::/64
+"""
+    one.run("sh", "-c", f"umask 077; cat > /run/{LINK}.conf", text=config)
+    path = f"{Path(OURS).parent}:{os.environ['PATH']}"
+    quick = ["env", f"PATH={path}", "WG_QUICK_USERSPACE_IMPLEMENTATION=netctl-wg", "wg-quick"]
+    one.run(*quick, "up", f"/run/{LINK}.conf")
+    one.run("ping", "-c", "1", "-W", "5", "10.77.0.2")
+    one.run("ping", "-c", "1", "-W", "5", "fd77::2")
+    one.run(*quick, "down", f"/run/{LINK}.conf")
+    wait_for(lambda: LINK not in one.run("ls", "/run/wireguard"), "the socket is gone")
+    assert LINK not in one.run("ip", "-br", "link")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [("ip", "link", "del", LINK), ("rm", f"/var/run/wireguard/{LINK}.sock")],
+    ids=["interface", "socket"],
+)
+def test_the_process_ends_with_its_interface_or_socket(host: Host, end: tuple[str, ...]) -> None:
+    side = Side(host, OURS, 1)
+    assert not side.has_ended()
+    host.run(*end)
+    wait_for(side.has_ended, "it is gone")
+
+
+def test_the_foreground_ends_at_a_signal_and_leaves_nothing(host: Host) -> None:
+    with host.start("env", "LOG_LEVEL=verbose", OURS, "-f", LINK) as process:
+        assert process.stdout is not None
+        assert "is up" in process.stdout.readline()
+        assert host.run("stat", "-c", "%a", f"/run/wireguard/{LINK}.sock").strip() == "600"
+        process.terminate()
+        assert process.wait(5) == 0
+    assert host.run("ls", "/run/wireguard") == ""
+    assert LINK not in host.run("ip", "-br", "link")
+
+
+def failing(host: Host, *argv: str) -> str:
+    result = subprocess.run(host.command(*argv), capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_what_cannot_be_is_said_in_one_line(host: Host) -> None:
+    for foreground in ([], ["-f"]):
+        assert "is no interface name" in failing(host, OURS, *foreground, "much-too-long-a-name")
+        host.run("ip", "link", "add", "name", "taken0", "type", "bridge")
+        assert "taken0 exists already" in failing(host, OURS, *foreground, "taken0")
+        host.run("ip", "link", "del", "taken0")
+        stripped = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]
+        assert "run as root" in failing(host, *stripped, OURS, *foreground, LINK)
+        missing = 'mount -t tmpfs tmpfs /dev/net && exec "$@"'
+        assert "/dev/net/tun" in failing(
+            host, "unshare", "--mount", "sh", "-c", missing, "sh", OURS, *foreground, LINK
+        )
+    host.run(OURS, LINK)
+    assert f"{LINK} exists already" in failing(host, OURS, LINK)
+    assert host.run("wg", "show", LINK, "listen-port").strip() != "0"
+    assert "usage" in host.run(OURS, check=False)
+
+
+def test_handover_of_the_port(pair: tuple[Host, Host]) -> None:
+    one, other = pair
+    Side(one, OURS, 1)
+    ours = (
+        "import sys\nfrom select import select\nfrom netctl.engine.handover import HandoverPort, handover_path\n"
+        f"port = HandoverPort(handover_path('{LINK}'), 8)\nprint('ready', flush=True)\nseen = 0\n"
+        "while seen < 2:\n    assert select([port], [], [], 10)[0]\n    for data, source in port.receive():\n"
+        "        seen += 1\n        assert port.send(source, b'echo ' + data)\nport.close()"
+    )
+    ask = (
+        "import socket, sys\nf, h = (socket.AF_INET6, '2001:db8::1') if sys.argv[1] == '6' else (2, '192.0.2.1')\n"
+        f"s = socket.socket(f, 2); s.settimeout(10); s.sendto(b'\\xf5nc1?', (h, {PORT}))\n"
+        "d, a = s.recvfrom(99); print(d == b'echo \\xf5nc1?', a[1])"
+    )
+    with one.start(sys.executable, "-c", ours) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert other.python(ask, "4").split() == ["True", str(PORT)]
+        assert other.python(ask, "6").split() == ["True", str(PORT)]
+        assert process.wait(10) == 0
+
+
+FORGE = r"""
+import socket, struct, sys
+# Two VXLAN frames of equal size to port 4789; the second has a UDP checksum that is wrong.
+def csum(data):
+    data += b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+def packet(mark, good):
+    source, target = socket.inet_aton("10.77.0.1"), socket.inet_aton("10.77.0.2")
+    payload = b"\x08\0\0\0\0\0\x2a\0" + mark * 600
+    udp = struct.pack(">HHHH", 40000, 4789, 8 + len(payload), 0) + payload
+    check = csum(source + target + struct.pack(">BBH", 0, 17, len(udp)) + udp) or 0xFFFF
+    udp = udp[:6] + struct.pack(">H", check if good else check ^ 0x5555) + udp[8:]
+    return struct.pack(">BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, 17, 0, source, target) + udp
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+for mark, good in ((b"g", True), (b"f", False)) * 20 + ((b"e", True),):
+    raw.sendto(packet(mark, good), ("10.77.0.2", 0))
+"""
+
+
+def test_a_forged_frame_behind_a_good_one_does_not_arrive(pair: tuple[Host, Host]) -> None:
+    one, other = Side(pair[0], OURS, 1), Side(pair[1], OURS, 2)
+    one.peer(other, "192.0.2.2")
+    other.peer(one, None)
+    one.ping(other)
+    listen = (
+        "import socket; s = socket.socket(2, 2); s.bind(('', 4789)); s.settimeout(10)\n"
+        "print('ready', flush=True); seen = ''\nwhile not seen.endswith('e'): seen += chr(s.recv(9999)[8])\n"
+        "print(seen)"
+    )
+    with other.host.start(sys.executable, "-c", listen) as listener:
+        assert listener.stdout is not None
+        assert listener.stdout.readline() == "ready\n"
+        one.host.python(FORGE)
+        seen = listener.stdout.read().strip()
+    assert "f" not in seen
+    assert seen.count("g") == 20
