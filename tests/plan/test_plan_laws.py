@@ -10,8 +10,8 @@ from states import host_states, pairs
 
 from netctl.engine import FakeEngine, apply_plan
 from netctl.model.hoststate import HostState
-from netctl.plan import describe, diff, plan_to_json
 from netctl.plan import changes as c
+from netctl.plan import describe, diff, plan_to_json
 
 REMOVES = (c.RemovePeer, c.RemoveRoute, c.RemoveAddress, c.RemoveFlood, c.DeleteWireGuard, c.RemoveFilter)
 ADDS = (c.CreateWireGuard, c.SetPeer, c.CreateSegment, c.AddAddress, c.AddFlood, c.SetRoute, c.SetFilter)
