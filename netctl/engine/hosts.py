@@ -31,8 +31,9 @@ def parse_block(text: str) -> dict[str, tuple[Address, ...]]:
     for line in _split(text)[1]:
         address, *hosts = line.split() or [""]
         with contextlib.suppress(ValueError):
+            parsed = ipaddress.ip_address(address)
             for host in hosts:
-                names.setdefault(host, []).append(ipaddress.ip_address(address))
+                names.setdefault(host, []).append(parsed)
     return {host: tuple(addresses) for host, addresses in names.items()}
 
 

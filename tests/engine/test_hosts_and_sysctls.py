@@ -1,0 +1,98 @@
+"""The managed block of the hosts file, and kernel parameters with their way back."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from netctl.engine.hosts import BEGIN, END, HostsFile, parse_block, replace_block
+from netctl.engine.sysctls import Sysctls
+from netctl.model.errors import EngineError
+
+NAMES = {
+    "a.office.netctl": (ip_address("10.0.0.1"), ip_address("fd00::1")),
+    "b.office.netctl": (ip_address("10.0.0.2"),),
+}
+THEIRS = "127.0.0.1\tlocalhost\n# mine, by hand\n192.0.2.1 printer\n"
+
+
+def test_a_block_comes_changes_and_goes_and_theirs_stays() -> None:
+    written = replace_block(THEIRS, NAMES)
+    assert written.startswith(THEIRS)
+    assert parse_block(written) == NAMES
+    assert replace_block(written, NAMES) == written
+    fewer = {"b.office.netctl": NAMES["b.office.netctl"]}
+    assert parse_block(replace_block(written, fewer)) == fewer
+    assert replace_block(written, {}) == THEIRS
+
+
+def test_lines_after_the_block_stay_after_it() -> None:
+    written = replace_block(THEIRS, NAMES) + "192.0.2.2 scanner\n"
+    assert replace_block(written, {}) == THEIRS + "192.0.2.2 scanner\n"
+    assert replace_block(written, NAMES) == written
+
+
+def test_a_block_without_an_end_takes_no_line_with_it() -> None:
+    broken = f"{THEIRS}{BEGIN}\n10.0.0.9\told.netctl\n192.0.2.3 precious\n"
+    assert parse_block(broken) == {}
+    assert "192.0.2.3 precious" in replace_block(broken, NAMES)
+
+
+def test_nonsense_inside_the_block_is_passed_over() -> None:
+    text = f"{BEGIN}\nnot-an-address x\n\n   \n10.0.0.1\ta.netctl\n{END}\n"
+    assert parse_block(text) == {"a.netctl": (ip_address("10.0.0.1"),)}
+
+
+def test_the_file_keeps_its_mode_and_is_made_when_missing(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    hosts = HostsFile(path)
+    assert hosts.read() == {}
+    hosts.write(NAMES)
+    assert hosts.read() == NAMES
+    path.chmod(0o640)
+    hosts.write({})
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [item.name for item in tmp_path.iterdir()] == ["hosts"]
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(EngineError, match="cannot read"):
+        hosts.read()
+
+
+@pytest.fixture
+def sysctls(tmp_path: Path) -> Sysctls:
+    """Parameters in a directory of this test instead of /proc/sys."""
+    for key, value in {"net/ipv4/ip_forward": "0", "net/ipv4/conf/nseg1/rp_filter": "1"}.items():
+        file = tmp_path / "proc" / key
+        file.parent.mkdir(parents=True)
+        file.write_text(value + "\n")
+    return Sysctls(tmp_path / "state" / "sysctls.json", tmp_path / "proc")
+
+
+def test_a_parameter_goes_back_to_what_it_was_before_the_first_set(sysctls: Sysctls, tmp_path: Path) -> None:
+    file = tmp_path / "proc/net/ipv4/ip_forward"
+    assert sysctls.read(frozenset()) == {}
+    sysctls.set("net/ipv4/ip_forward", "1", link_bound=False)
+    sysctls.set("net/ipv4/ip_forward", "2", link_bound=False)
+    assert sysctls.read(frozenset()) == {"net/ipv4/ip_forward": "2"}
+    sysctls.restore("net/ipv4/ip_forward")
+    assert file.read_text().strip() == "0"
+    assert sysctls.read(frozenset()) == {}
+    file.write_text("5")
+    sysctls.restore("net/ipv4/ip_forward")
+    assert file.read_text() == "5", "what is not ours is not given back"
+
+
+def test_a_parameter_of_a_link_dies_with_it_and_is_not_kept(sysctls: Sysctls, tmp_path: Path) -> None:
+    sysctls.set("net/ipv4/conf/nseg1/rp_filter", "2", link_bound=True)
+    assert sysctls.read(frozenset({"nseg1"})) == {"net/ipv4/conf/nseg1/rp_filter": "2"}
+    assert not (tmp_path / "state").exists()
+
+
+def test_an_unknown_parameter_is_named_and_a_host_without_ipv6_is_fine(sysctls: Sysctls) -> None:
+    with pytest.raises(EngineError, match="net/ipv4/no_such"):
+        sysctls.set("net/ipv4/no_such", "1", link_bound=False)
+    sysctls.set("net/ipv6/conf/all/forwarding", "1", link_bound=False)
+    assert sysctls.read(frozenset()) == {}
