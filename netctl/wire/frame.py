@@ -40,7 +40,9 @@ class FrameDecoder:
             return None
         length = int.from_bytes(self._buffer[:HEADER_LEN], "big")
         if length > self.limit:
-            raise RemoteError(f"a frame of {length} bytes; at most {self.limit} are allowed", "frame.too-long")
+            raise RemoteError(
+                f"a frame of {length} bytes; at most {self.limit} are allowed", "frame.too-long"
+            )
         if len(self._buffer) < HEADER_LEN + length:
             return None
         payload = bytes(self._buffer[HEADER_LEN : HEADER_LEN + length])
