@@ -58,3 +58,13 @@ def test_unknown_command_is_usage(capsys: pytest.CaptureFixture[str]) -> None:
         main(["dance"])
     assert ended.value.code == 2
     assert "invalid choice: 'dance'" in capsys.readouterr().err
+
+
+def test_the_help_is_as_it_was_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == (Path(__file__).parent / "help.txt").read_text()

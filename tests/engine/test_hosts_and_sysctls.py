@@ -34,12 +34,6 @@ def test_lines_after_the_block_stay_after_it() -> None:
     assert replace_block(written, NAMES) == written
 
 
-def test_a_block_without_an_end_takes_no_line_with_it() -> None:
-    broken = f"{THEIRS}{BEGIN}\n10.0.0.9\told.netctl\n192.0.2.3 precious\n"
-    assert parse_block(broken) == {}
-    assert "192.0.2.3 precious" in replace_block(broken, NAMES)
-
-
 def test_nonsense_inside_the_block_is_passed_over() -> None:
     text = f"{BEGIN}\nnot-an-address x\n\n   \n10.0.0.1\ta.netctl\n{END}\n"
     assert parse_block(text) == {"a.netctl": (ip_address("10.0.0.1"),)}
