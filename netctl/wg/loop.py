@@ -183,7 +183,7 @@ class Shell:
     def _from_tun(self) -> None:
         now = time.monotonic()
         outbox, view, fd, buffers = self._outbox, self._read_view, self.tun.fd, [self._read]
-        for _ in range(TUN_BURST):
+        for turn in range(TUN_BURST):
             try:
                 count = os.readv(fd, buffers)
             except BlockingIOError:
@@ -193,6 +193,8 @@ class Shell:
                 break
             if count > VNET_LEN:
                 outbox.packet(view[:count], now)
+            if turn == 0:  # the first goes before anybody asks whether there are more: it may be a ping
+                outbox.flush(now)
         outbox.flush(now)
 
     def _from_udp(self, opened: socket.socket) -> None:

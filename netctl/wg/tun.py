@@ -7,7 +7,6 @@ import fcntl
 import os
 import socket
 import struct
-from pathlib import Path
 
 TUN_PATH = "/dev/net/tun"
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
@@ -46,7 +45,7 @@ class Tun:
         encoded = name.encode()
         if not 0 < len(encoded) < IFNAMSIZ or "/" in name or name in (".", ".."):
             raise OSError(errno.EINVAL, f"'{name}' is no interface name: 1 to 15 bytes without '/'")
-        if Path(f"/sys/class/net/{name}").exists():
+        if _is_taken(name):
             raise OSError(errno.EBUSY, f"there is an interface {name} already")
         fd = os.open(TUN_PATH, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -103,6 +102,15 @@ class Tun:
             netlink.bind((0, 0))
             netlink.sendall(header + body)
             netlink.recv(4096)  # refused: super-packets are split in two, and nothing is wrong
+
+
+def _is_taken(name: str) -> bool:
+    """In this process's network namespace; /sys shows that of whoever mounted it."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def _set_offload(fd: int) -> tuple[bool, bool]:
