@@ -68,16 +68,32 @@ class HostsFile:
             text = replace_block(old, names)
             if text == old:
                 return
-            beside = self.path.with_name(self.path.name + ".netctl")
-            try:
-                beside.write_text(text)
-                beside.chmod(self.path.stat().st_mode & 0o777 if self.path.exists() else 0o644)
-                beside.replace(self.path)
-            except OSError:
-                beside.unlink(missing_ok=True)
+            if self._is_mounted() or not self._renamed(text):
                 with open(self.path, "w") as file:
                     file.write(text)
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:
             raise EngineError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def _is_mounted(self) -> bool:
+        """Whether the file itself is a mount, as in containers: nothing can be renamed over it."""
+        try:
+            mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        except OSError:
+            return os.path.ismount(self.path)
+        # Field 5, with blanks in octal (proc(5)). A bind mount of the same file system is seen only here.
+        return str(self.path.resolve()).replace(" ", "\\040") in {line.split()[4] for line in mounts}
+
+    def _renamed(self, text: str) -> bool:
+        """Write beside and rename over; False, with nothing left behind, where that cannot be done."""
+        beside = self.path.with_name(self.path.name + ".netctl")
+        try:
+            beside.write_text(text)
+            beside.chmod(self.path.stat().st_mode & 0o777 if self.path.exists() else 0o644)
+            beside.replace(self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            return False
+        return True
