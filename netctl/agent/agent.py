@@ -29,6 +29,8 @@ from netctl.session import Effect, LoggedIn, PathMessage, PresenceChanged, ViewC
 SESSION_S = 180.0
 """WireGuard's Reject-After-Time: an older handshake is no session."""
 OBSERVE_S = 1.0
+FRESH_S = 0.3
+"""Whoever asks for the status sees nothing older than this; asking more often costs the engine nothing."""
 DRIFT_S = 30.0
 """How often the host is compared with what it should have."""
 LOOK_AROUND_S = 10.0
@@ -76,6 +78,9 @@ class Agent:
         self.drift_healed = 0
         self._live: frozenset[WireGuardKey] = frozenset()
         self._desired = HostState()
+        self.trouble: str | None = None
+        """Why paths do not follow the host's present state; tried again by the observer."""
+        self._observed_at = -FRESH_S
         self._settled = False
         """Whether `_desired` is what this life has worked out: before that nothing may be taken for drift."""
         self._lock = asyncio.Lock()
@@ -127,22 +132,25 @@ class Agent:
             await asyncio.sleep(OBSERVE_S)
             if self._desired.wireguard is None:
                 continue
-            live = self._live
             try:
                 await self._observe()
                 now = time.monotonic()
                 if now - looked >= LOOK_AROUND_S:
                     looked = now
+                    if self.trouble is not None:
+                        self._wanted.set()
                     await self._look_around()
                 self._open_tunnels(now)
             except Exception as error:
                 say(_reason(error))
-            if live != self._live:
-                self._wanted.set()
 
     async def _observe(self) -> None:
         self.statuses = await self.host.observe()
-        self._live = frozenset(key for key, status in self.statuses.items() if _has_session(status))
+        self._observed_at = time.monotonic()
+        live = frozenset(key for key, status in self.statuses.items() if _has_session(status))
+        if live != self._live:  # whoever looked first: broadcast follows the sessions
+            self._live = live
+            self._wanted.set()
         self.paths.observe(self.statuses)
 
     def _open_tunnels(self, now: float) -> None:
@@ -212,10 +220,16 @@ class Agent:
         outcome = await self.host.apply(desired, progress)
         if outcome.error is None:
             self._desired, self._settled = desired, True
-            await self._after_change()
+            try:
+                await self._follow()
+                self.trouble = None
+            except Exception as error:  # the host is as the document says: that stands, this is tried again
+                if self.trouble != (reason := f"paths between members wait: {_reason(error)}"):
+                    say(reason)
+                self.trouble = reason
         return outcome
 
-    async def _after_change(self) -> None:
+    async def _follow(self) -> None:
         """Tell the path manager what there is now."""
         peers = self._desired.wireguard.peers if self._desired.wireguard is not None else {}
         self.engine_kind, port = await self.host.port()
@@ -268,10 +282,27 @@ class Agent:
             if outcome.error is not None:
                 self._go_back(*before)
             else:
-                self.memory.accept(text)
+                try:
+                    self.memory.accept(text)
+                except OSError as error:
+                    self._go_back(*before)
+                    outcome = await self._undo(f"cannot keep the document: {error.strerror}")
                 self.drift = ()
         warnings = tuple(str(finding) for finding in loaded.warnings)
+        if outcome.error is None and self.trouble is not None:
+            warnings = (*warnings, self.trouble)
         return ApplyResult(outcome, warnings, waiting)
+
+    async def _undo(self, why: str) -> ApplyOutcome:
+        """Bring the host back to what is remembered, which is all that the next life will know."""
+        if self.loaded is None:
+            undone = await self.host.apply(HostState(), _quiet)
+            self._desired, self._settled = HostState(), False
+        else:
+            undone = await self._reconcile(_quiet)
+        if undone.error is not None:
+            return ApplyOutcome(0, error=f"{why}; going back failed too: {undone.error}")
+        return ApplyOutcome(0, rolled_back=True, error=why)
 
     def _go_back(self, loaded: Loaded | None, view: View | None) -> None:
         self.loaded, self.view = loaded, view
@@ -311,12 +342,19 @@ class Agent:
             outcome = await self._reconcile(progress)
             if outcome.error is not None:
                 self.down = before
-            else:
+                return outcome
+            try:
                 self.memory.set_down(down)
+            except OSError as error:
+                self.down = before
+                return await self._undo(f"cannot keep what is down: {error.strerror}")
             return outcome
 
-    def status(self) -> dict[str, Any]:
-        """For `netctl status -o json`."""
+    async def status(self) -> dict[str, Any]:
+        """For `netctl status -o json`, with counts and handshakes of now."""
+        old = time.monotonic() - self._observed_at > FRESH_S
+        if old and self._desired.wireguard is not None and not self._lock.locked():  # never behind an apply
+            await self._observe()
         return status_of(self)
 
     # -- what the mediator and the paths say --------------------------------------------------------------------

@@ -110,7 +110,7 @@ class ControlServer:
         agent = self._agent
         match request.get("op"):
             case "status":
-                return agent.status()
+                return await agent.status()
             case "plan":
                 plan, loaded = await agent.plan(request["text"], request["file"])
                 warnings = [str(finding) for finding in loaded.warnings]

@@ -74,6 +74,8 @@ def status_of(agent: Agent) -> dict[str, Any]:
     }
     if agent.loaded is None:
         return result
+    if agent.trouble is not None:
+        result["conditions"].append(agent.trouble)
     document = agent.loaded.document
     result["document"] = {"digest": document.digest}
     try:

@@ -16,7 +16,9 @@ from netctl.agent.memory import Memory
 from netctl.agent.places import Places
 from netctl.agent.server import ControlServer
 from netctl.engine import FakeEngine
-from netctl.model.hoststate import HostState
+from netctl.model.errors import EngineError
+from netctl.model.hoststate import HostState, PeerStatus
+from netctl.model.keys import WireGuardKey
 
 OTHER = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
 
@@ -181,5 +183,76 @@ def test_drift_is_healed_but_nothing_is_removed_before_a_view_is_known(tmp_path:
         assert engine.state == whole
         reborn.paths.close()
         await host.close()
+
+    asyncio.run(main())
+
+
+class PortlessEngine(FakeEngine):
+    """Applies all, but its port cannot be asked for until it is healed."""
+
+    healed = False
+
+    def listen_port(self) -> int:
+        if not self.healed:
+            raise EngineError("the port is not to be had")
+        return super().listen_port()
+
+
+def test_what_fails_after_an_apply_is_a_condition_and_the_document_stands(tmp_path: Path) -> None:
+    where, engine = places(tmp_path), PortlessEngine()
+    keys, _ = make_keys(where)
+
+    async def script() -> None:
+        done = (await ask(where, {"op": "apply", "text": document(keys), "file": "f"}))["result"]
+        assert done["error"] is None
+        assert any("the port is not to be had" in warning for warning in done["warnings"])
+        assert where.accepted.read_text() == document(keys)
+        status = (await ask(where, {"op": "status"}))["result"]
+        assert status["member"] == "here"
+        assert any("the port is not to be had" in line for line in status["conditions"])
+        engine.healed = True
+        again = (await ask(where, {"op": "apply", "text": document(keys), "file": "f"}))["result"]
+        assert (again["changed"], again["warnings"]) == (0, [])
+        assert (await ask(where, {"op": "status"}))["result"]["conditions"] == []
+
+    live(where, keys, engine, script)
+
+
+def test_a_document_that_cannot_be_kept_leaves_the_host_as_it_was(tmp_path: Path) -> None:
+    where, engine = places(tmp_path), FakeEngine()
+    keys, _ = make_keys(where)
+    beside = where.accepted.with_name(where.accepted.name + ".new")
+
+    async def script() -> None:
+        beside.mkdir()  # nothing can be written there now
+        first = (await ask(where, {"op": "apply", "text": document(keys), "file": "f"}))["result"]
+        assert first["rolled_back"]
+        assert "cannot keep the document" in first["error"]
+        assert engine.state == HostState()
+        beside.rmdir()
+        await ask(where, {"op": "apply", "text": document(keys), "file": "f"})
+        before = engine.state
+        beside.mkdir()
+        other = document(keys, "10.1.2.5")
+        second = (await ask(where, {"op": "apply", "text": other, "file": "f"}))["result"]
+        assert second["rolled_back"]
+        assert engine.state == before
+        assert where.accepted.read_text() == document(keys)
+
+    live(where, keys, engine, script)
+
+
+def test_the_status_shows_counts_of_now(tmp_path: Path) -> None:
+    where, engine = places(tmp_path), FakeEngine()
+    keys, _ = make_keys(where)
+    other = WireGuardKey.parse(OTHER)
+
+    async def main() -> None:
+        agent = Agent(keys, Memory(where), Host(lambda: engine))  # without its observer
+        await agent.apply(document(keys), "f", lambda text: None)
+        engine.status = {other: PeerStatus(None, 0.0, 7, 0)}
+        assert (await agent.status())["peers"][0]["rx_bytes"] == 7
+        agent.paths.close()
+        await agent.host.close()
 
     asyncio.run(main())
