@@ -30,6 +30,15 @@ def why_not() -> str | None:
 needs_namespaces = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 
+class Program(subprocess.Popen[str]):
+    """A program in a host. A failed test ends it: nothing waits for what will not end by itself."""
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, value, traceback)  # type: ignore[arg-type]
+
+
 class Host:
     """One host, alive until `close`."""
 
@@ -57,11 +66,11 @@ class Host:
             raise AssertionError(f"{self.name}: {' '.join(argv)}: {result.stdout}{result.stderr}")
         return result.stdout + result.stderr
 
-    def start(self, *argv: str) -> subprocess.Popen[str]:
+    def start(self, *argv: str) -> Program:
         """Start inside, in the background."""
         # Without --pid nsenter becomes the program, so that killing it kills the program.
         inside = ["nsenter", "-t", str(self.pid), "--net", "--mount", "--", *argv]
-        return subprocess.Popen(inside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return Program(inside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def python(self, code: str, *argv: str, timeout: float = 60) -> str:
         """Run Python code inside, with this checkout's packages."""
