@@ -76,11 +76,12 @@ class Lab:
             raise LocalError(f"no host {name!r} in this lab: there are {', '.join(hosts)}")
         return hosts[name]
 
-    def start_mediator(self, name: str = "mediator") -> None:
-        """Start a mediator and wait until it listens."""
+    def start_mediator(self, name: str = "mediator", *, relay: bool = True) -> None:
+        """Start a mediator, with a relay of its own or without, and wait until it listens."""
         place = next(entry for entry in self.topology.mediators if entry[1].name == name)
         node = self.node(name)
         argv = [program("netctl-mediator"), "serve", "--document", DOCUMENT_PATH, "--state", STATE_PATH]
+        argv += [] if relay else ["--no-relay"]
         self.services[name] = node.spawn(argv, LOG_PATH)
         self._wait(name, lambda: _listens(node, place[0].port), f"listen on port {place[0].port}")
 

@@ -18,11 +18,13 @@ from lablife import (
     wait_for,
 )
 
-from netctl.lab.internet import Lab
+from netctl.lab.internet import DOCUMENT_PATH, STATE_PATH, Lab, program
 from netctl.lab.probes import ping_all
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
+RELAY = [program("netctl-mediator"), "relay"]
+RELAY_LOG = "/run/relay.log"
 HARD = """
 nats:
   home: {kind: symmetric-random, members: [laptop, console]}
@@ -45,6 +47,26 @@ def test_every_pair_has_the_best_path_that_its_nats_allow(lab: Lab) -> None:
     wait_for("nothing better comes", lambda: set(pairs_by(lab, "relay-udp")) == hard)
     assert set(pairs_by(lab, "lan")) == {("laptop", "console"), ("console", "laptop")}
     assert [pair for pair, rtt in ping_all(lab).items() if rtt is None] == []
+
+
+def test_relayed_pairs_survive_an_orderly_restart_beside_a_relay_of_its_own(lab: Lab) -> None:
+    lab.stop("mediator")
+    relay = lab.node("mediator").spawn(
+        [*RELAY, "--document", DOCUMENT_PATH, "--state", STATE_PATH], RELAY_LOG
+    )
+    lab.start_mediator(relay=False)
+    wait_for("everybody has returned", lambda: everybody_connected(lab))
+    wait_for("every pair is back on the new relay", lambda: None not in ping_all(lab).values())
+    with steady_pings(lab, pairs_by(lab, "relay-udp")):
+        lab.stop("mediator", signal.SIGTERM)
+        wait_for("everybody notices", lambda: "connected" not in mediator_states(lab).values())
+        lab.start_mediator(relay=False)
+        wait_for("everybody returns by itself", lambda: everybody_connected(lab))
+    assert lab.node("mediator").running(relay)
+    lab.stop("mediator")
+    lab.node("mediator").kill(relay, signal.SIGTERM)
+    lab.start_mediator()
+    wait_for("every pair is back on the mediator's own relay", lambda: None not in ping_all(lab).values())
 
 
 def test_the_relay_outlives_a_killed_mediator(lab: Lab) -> None:
