@@ -40,7 +40,7 @@ format: venv  ## let ruff format and fix what it can
 	@$(BIN)/ruff check --fix .
 
 bench: setup  ## every benchmark; each prints ratios against a peer measured in the same run
-	@set -e; for bench in bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
+	@set -e; for bench in bench/*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
 
 fuzz: venv  ## every decoder under atheris, a minute each (installs atheris)
 	@$(BIN)/pip install -q atheris
