@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import secrets
 import socket
 import ssl
@@ -304,4 +305,6 @@ def _udp_socket(address: str, port: int) -> socket.socket:
 
 def _cannot_listen(kind: str, port: int, error: OSError) -> LocalError:
     advice = "stop what uses it, or set another port for this mediator in the document"
-    return LocalError(f"cannot listen on {kind} port {port}: {error.strerror or error}; {advice}")
+    # asyncio puts its own sentence, with tuples in it, where the system's word belongs.
+    reason = os.strerror(error.errno) if error.errno else error
+    return LocalError(f"cannot listen on {kind} port {port}: {reason}; {advice}")

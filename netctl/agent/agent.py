@@ -78,6 +78,7 @@ class Agent:
         self.drift_healed = 0
         self._live: frozenset[WireGuardKey] = frozenset()
         self._desired = HostState()
+        self._said: str | None = None
         self.trouble: str | None = None
         """Why paths do not follow the host's present state; tried again by the observer."""
         self._observed_at = -FRESH_S
@@ -210,6 +211,8 @@ class Agent:
         fixed = {} if document.mediators else await look_up(document)
         resolution = resolve(self.down.of(document), name, self.view, live=self._live, resolved=fixed)
         self.conditions = resolution.conditions
+        if document.networks_of(name) and not self.down.of(document).networks_of(name):
+            self.conditions = ()  # it belongs to networks: they are down, because somebody wanted that
         return resolution.state
 
     async def _reconcile(self, progress: Progress) -> ApplyOutcome:
@@ -220,6 +223,8 @@ class Agent:
         outcome = await self.host.apply(desired, progress)
         if outcome.error is None:
             self._desired, self._settled = desired, True
+            if desired.wireguard is None:  # nobody observes a link that is not there
+                self.statuses, self._live = {}, frozenset()
             try:
                 await self._follow()
                 self.trouble = None
@@ -385,8 +390,11 @@ class Agent:
     def _on_link(self, state: LinkState) -> None:
         if state.state == "connected":
             say("logged in to the mediator")
+            self._said = None
         elif state.state == "unreachable":
-            say(f"no mediator: {state.error}")
+            if state.error != self._said:  # not once a try
+                say(f"no mediator: {state.error}")
+            self._said = state.error
             self.paths.mediator_gone()
         self._view_came.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import secrets
 import ssl
@@ -42,6 +43,13 @@ class LinkState:
     error: str | None = None
     final: bool = False
     """The mediator answered and refused us: trying again will not help until something is changed."""
+
+
+def _system_words(error: OSError) -> str:
+    """What the system calls it; asyncio puts the call and its arguments there."""
+    if error.errno is not None and error.errno > 0:  # the resolver's own numbers are negative
+        return os.strerror(error.errno)
+    return str(error.strerror or error)
 
 
 def _certificate_identity(transport: asyncio.Transport) -> IdentityKey | None:
@@ -215,9 +223,7 @@ class ControlClient:
         except ssl.SSLError as error:
             return RemoteError(f"{where} does not speak TLS 1.3 as a mediator does: {error.reason}", "tls")
         except OSError as error:
-            return RemoteError(
-                f"cannot reach the mediator at {where}: {error.strerror or error}", "unreachable"
-            )
+            return RemoteError(f"cannot reach the mediator at {where}: {_system_words(error)}", "unreachable")
         self._wire = wire
         try:
             return await self._attend(wire)

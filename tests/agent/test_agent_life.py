@@ -89,6 +89,9 @@ def test_apply_down_up_and_another_life(tmp_path: Path) -> None:
         whole = engine.state
         assert (await ask(where, {"op": "down"}))["result"]["error"] is None
         assert engine.state.routes == frozenset()
+        resting = (await ask(where, {"op": "status"}))["result"]
+        assert resting["conditions"] == []
+        assert resting["peers"][0]["last_handshake_s"] is None
         assert (await ask(where, {"op": "up"}))["result"]["error"] is None
         assert engine.state == whole
 
