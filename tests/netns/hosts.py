@@ -44,6 +44,7 @@ class Host:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._programs: list[Program] = []
         for directory in ("/var/lib/netctl", "/etc/netctl"):
             Path(directory).mkdir(parents=True, exist_ok=True)
         command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -70,7 +71,9 @@ class Host:
         """Start inside, in the background."""
         # Without --pid nsenter becomes the program, so that killing it kills the program.
         inside = ["nsenter", "-t", str(self.pid), "--net", "--mount", "--", *argv]
-        return Program(inside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        program = Program(inside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self._programs.append(program)
+        return program
 
     def python(self, code: str, *argv: str, timeout: float = 60) -> str:
         """Run Python code inside, with this checkout's packages."""
@@ -78,6 +81,8 @@ class Host:
 
     def close(self) -> None:
         """End the host and everything in it."""
+        for program in self._programs:  # they are in its namespaces, not among its processes
+            program.kill()
         self._process.kill()
         self._process.wait()
         assert self._process.stdout is not None
