@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PRIVATE = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib/netctl"
-SET_UP = f"""{PRIVATE} && mount -t tmpfs tmpfs /etc/netctl && cp /etc/hosts /run/hosts
+SET_UP = f"""{PRIVATE} && mount -t tmpfs tmpfs /var/lib/netctl-mediator && mount -t tmpfs tmpfs /etc/netctl && cp /etc/hosts /run/hosts
 mount --bind /run/hosts /etc/hosts && ip link set lo up && echo ready; while :; do sleep 1; done"""
 NEEDED = ("ip", "nft", "unshare", "nsenter", "wireguard-go", "ping")
 
@@ -45,7 +45,7 @@ class Host:
     def __init__(self, name: str) -> None:
         self.name = name
         self._programs: list[Program] = []
-        for directory in ("/var/lib/netctl", "/etc/netctl"):
+        for directory in ("/var/lib/netctl", "/var/lib/netctl-mediator", "/etc/netctl"):
             Path(directory).mkdir(parents=True, exist_ok=True)
         command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self._process = subprocess.Popen([*command, "sh", "-c", SET_UP], stdout=subprocess.PIPE, text=True)
