@@ -255,7 +255,8 @@ class Hub:
                 f"the document gives '{member.name}' no identity to log in with", "login.no-identity"
             )
         assert self._mediator is not None
-        check_login(login, state.nonce, self._mediator.identity, member.identity)
+        # Our own pin alone: a replica in the same list must not be able to pass a login on to us.
+        check_login(login, state.nonce, self.identity, member.identity)
         effects: list[Effect] = []
         older = self._online.pop(key, None)
         if older is not None:

@@ -51,12 +51,11 @@ def make_login(
     return Login(PROTOCOL_VERSION, str(identity), str(key), nonce.hex(), sign(signed).hex())
 
 
-def check_login(
-    login: Login, mediator_nonce: bytes, pins: tuple[IdentityKey, ...], expected: IdentityKey
-) -> None:
+def check_login(login: Login, mediator_nonce: bytes, pin: IdentityKey, expected: IdentityKey) -> None:
     """The mediator's half: `expected` is the identity that membership has for the WireGuard key.
 
-    `pins` are the mediator's own identities. Raises RemoteError.
+    `pin` is the identity of the mediator's own certificate, no other of the document's list: whoever holds
+    another one could pass our nonce to a member and its signature to us. Raises RemoteError.
     """
     if login.version != PROTOCOL_VERSION:
         message = f"this mediator speaks version {PROTOCOL_VERSION}, the member {login.version}"
@@ -68,12 +67,10 @@ def check_login(
     nonce, signature = bytes.fromhex(login.nonce), bytes.fromhex(login.signature)
     if len(nonce) != NONCE_LEN or len(signature) != SIGNATURE_LEN:
         raise RemoteError("the login's nonce or signature has a wrong length", "login.malformed")
-    public = Ed25519PublicKey.from_public_bytes(expected.raw)
     key = WireGuardKey.parse(login.wireguard)
-    for pin in pins:
-        try:
-            public.verify(signature, transcript(login.version, pin, mediator_nonce, nonce, expected, key))
-        except InvalidSignature:
-            continue
-        return
-    raise RemoteError("the signature does not prove this identity to this mediator", "login.signature")
+    signed = transcript(login.version, pin, mediator_nonce, nonce, expected, key)
+    try:
+        Ed25519PublicKey.from_public_bytes(expected.raw).verify(signature, signed)
+    except InvalidSignature as error:
+        message = "the signature does not prove this identity to this mediator"
+        raise RemoteError(message, "login.signature") from error

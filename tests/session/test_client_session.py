@@ -87,7 +87,7 @@ def test_hello_is_answered_with_a_login_that_the_mediator_takes() -> None:
     assert isinstance(effect, SendFrame)
     answer = w.decode(effect.payload)
     assert isinstance(answer, w.Login)
-    check_login(answer, MEDIATOR_NONCE, (PIN,), public(MEMBER))
+    check_login(answer, MEDIATOR_NONCE, PIN, public(MEMBER))
     (welcome,) = give(client, WELCOME)
     assert isinstance(welcome, LoggedIn)
     assert welcome.stun == (SocketAddress("198.51.100.1", 3478), SocketAddress("192.0.2.9", 3479))
