@@ -13,8 +13,8 @@ PROTOCOL_VERSION = 1
 MAX_CANDIDATES = 32
 """A host with more addresses than this picks the likeliest."""
 
-Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]
-Identity = Annotated[str, Meta(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")]
+Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
+Identity = Annotated[str, Meta(pattern=r"^ed25519:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
 Hex = Annotated[str, Meta(pattern=r"^([0-9a-f]{2})+$", max_length=256)]
 Socket = Annotated[str, Meta(min_length=9, max_length=64)]
 Name = Annotated[str, Meta(min_length=1, max_length=63)]

@@ -1,0 +1,108 @@
+"""schemas/control.schema.json says what the code does: whatever one takes, the other takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from referencing import Registry, Resource
+from test_control import EXAMPLES, IDENTITY, JSON, KEY
+
+from netctl.config.schema import SCHEMA_NAME, load_schema, validator_class
+from netctl.model.errors import RemoteError
+from netctl.wire import control as w
+
+SCHEMA = load_schema("control.schema.json")
+REGISTRY: Registry[Any] = Registry().with_resources(
+    (schema["$id"], Resource.from_contents(schema)) for schema in (SCHEMA, load_schema(SCHEMA_NAME))
+)
+MESSAGE = validator_class()(SCHEMA, registry=REGISTRY)
+BODY = validator_class()({"$ref": f"{SCHEMA['$id']}#/$defs/viewBody"}, registry=REGISTRY)
+VIEW_BODY = w.ViewBody(3, 0, 1, KEY, [w.MemberRow("ann", KEY)], [w.LeaseRow("lan", KEY, ["10.0.0.1"])])
+NUMBERS: list[Any] = [-1, 0, 1, 4096, 4097, 10_000, 10_001, 3600, 3600.5]
+HEX = ["", "0", "0g", "00", "00" * 128, "00" * 129]
+KEYS = [KEY, "A" * 42 + "B=", IDENTITY, IDENTITY.upper()]
+TEXTS = ["1.2.3.4:", "1.2.3.4:5", *("x" * length for length in (63, 64, 65, 512, 513))]
+SOCKETS = [[], ["192.0.2.1:5"] * 8, ["192.0.2.1:5"] * 9, ["1.1.1.1", "::1", "::2"]]
+CANDIDATES = [[{"kind": "host", "address": "192.0.2.1:5"}] * count for count in (1, 32, 33)]
+STRANGE = [
+    [{"kind": "guess", "address": "192.0.2.1:5"}],
+    [{"kind": "host", "address": "192.0.2.1:5", "x": 1}],
+]
+NAMES = [[{"name": "x" * length, "key": KEY}] for length in (0, 1, 63, 64)]
+ROWS = [[{"name": "ann", "key": KEY, "online": 1}], [{"name": "ann"}]]
+LEASES = [[{"network": "lan", "key": KEY, "addresses": ["::1"] * count}] for count in (2, 3)]
+NEAR = [*NUMBERS, *HEX, *KEYS, *TEXTS, *SOCKETS, *CANDIDATES, *STRANGE, *NAMES, *ROWS, *LEASES]
+"""Values on both sides of every bound."""
+
+
+def takes_message(text: str) -> bool:
+    try:
+        w.decode(text.encode())
+    except RemoteError:
+        return False
+    return True
+
+
+def takes_body(text: str) -> bool:
+    try:
+        w.decode_view_body(text)
+    except RemoteError:
+        return False
+    return True
+
+
+def test_the_schemas_are_schemas() -> None:
+    validator_class().check_schema(SCHEMA)
+
+
+def test_every_message_has_its_entry_and_no_entry_is_left_over() -> None:
+    tags = [
+        SCHEMA["$defs"][entry["$ref"].rpartition("/")[2]]["properties"]["type"] for entry in SCHEMA["oneOf"]
+    ]
+    of_code = {msgspec.inspect.type_info(kind).tag for kind in get_args(w.Message)}  # type: ignore[union-attr]
+    assert {tag["const"] for tag in tags} == of_code
+    assert len(tags) == len(of_code)
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
+def test_every_example_fits(message: w.Message) -> None:
+    assert MESSAGE.is_valid(json.loads(w.encode(message)))
+
+
+def test_a_view_body_fits() -> None:
+    assert BODY.is_valid(json.loads(w.encode(VIEW_BODY)))
+
+
+def variants(plain: dict[str, Any]) -> Iterator[str]:
+    """The message with each field in turn at each bound, left out, and with a field of a later version."""
+    for field in plain:
+        yield json.dumps({name: value for name, value in plain.items() if name != field})
+        for value in NEAR:
+            yield json.dumps({**plain, field: value})
+    yield json.dumps({**plain, "of a later version": 1})
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
+def test_at_every_bound_both_say_the_same(message: w.Message) -> None:
+    for text in variants(json.loads(w.encode(message))):
+        assert takes_message(text) == MESSAGE.is_valid(json.loads(text)), text
+
+
+def test_at_every_bound_of_a_view_body_too() -> None:
+    for text in variants(json.loads(w.encode(VIEW_BODY))):
+        assert takes_body(text) == BODY.is_valid(json.loads(text)), text
+
+
+@given(st.sampled_from(EXAMPLES), st.data())
+@settings(max_examples=100, deadline=None)
+def test_with_anything_in_any_field_both_say_the_same(message: w.Message, data: st.DataObject) -> None:
+    plain = json.loads(w.encode(message))
+    plain[data.draw(st.sampled_from(sorted(plain)))] = data.draw(JSON)
+    text = json.dumps(plain)
+    assert takes_message(text) == MESSAGE.is_valid(json.loads(text)), text
