@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 PRIVATE = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib/netctl"
-SET_UP = f"""{PRIVATE} && mount -t tmpfs tmpfs /var/lib/netctl-mediator && mount -t tmpfs tmpfs /etc/netctl && cp /etc/hosts /run/hosts
+STATE = "mount -t tmpfs tmpfs /var/lib/netctl-mediator && mount -t tmpfs tmpfs /etc/netctl"
+SET_UP = f"""{PRIVATE} && {STATE} && cp /etc/hosts /run/hosts
 mount --bind /run/hosts /etc/hosts && ip link set lo up && echo ready; while :; do sleep 1; done"""
 NEEDED = ("ip", "nft", "unshare", "nsenter", "wireguard-go", "ping")
 
