@@ -223,7 +223,11 @@ class ControlClient:
         except ssl.SSLError as error:
             return RemoteError(f"{where} does not speak TLS 1.3 as a mediator does: {error.reason}", "tls")
         except OSError as error:
-            return RemoteError(f"cannot reach the mediator at {where}: {_system_words(error)}", "unreachable")
+            words = _system_words(error)
+            if not words:  # asyncio's own ConnectionResetError says nothing: the other side left during TLS
+                message = f"{where} hangs up during the TLS handshake: is a mediator listening there?"
+                return RemoteError(message, "tls")
+            return RemoteError(f"cannot reach the mediator at {where}: {words}", "unreachable")
         self._wire = wire
         try:
             return await self._attend(wire)
