@@ -83,3 +83,21 @@ def is_weak_identity(key: IdentityKey) -> bool:
     """Whether a forged signature could pass under this key: small order, or not canonical (RFC 8032 §5.1.3)."""
     y = int.from_bytes(key.raw, "little") & ((1 << 255) - 1)
     return y >= _FIELD or y in _SMALL_ORDER_Y
+
+
+# Curve25519 (RFC 7748 §4.1): the u coordinates of the points of order 1, 2, 4 and 8, on the curve and its twist.
+_SMALL_ORDER_U = frozenset(
+    {
+        0,
+        1,
+        _FIELD - 1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    }
+)
+
+
+def is_weak_wireguard(key: WireGuardKey) -> bool:
+    """Whether a secret shared with this key is no secret (small order), or the key has a second spelling."""
+    u = int.from_bytes(key.raw, "little")
+    return u >= _FIELD or u in _SMALL_ORDER_U

@@ -23,6 +23,11 @@ Signer = Callable[[bytes], bytes]
 """Signs with an Ed25519 private key that stays with the shell."""
 
 
+def packed(*parts: bytes) -> bytes:
+    """Each part with its length (4 bytes, big-endian) before it: no two lists of parts look the same."""
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
 def transcript(
     version: int,
     pin: IdentityKey,
@@ -32,8 +37,7 @@ def transcript(
     key: WireGuardKey,
 ) -> bytes:
     """What is signed: each part with its length (4 bytes, big-endian) before it."""
-    parts = (LABEL, version.to_bytes(4, "big"), pin.raw, mediator_nonce, nonce, identity.raw, key.raw)
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return packed(LABEL, version.to_bytes(4, "big"), pin.raw, mediator_nonce, nonce, identity.raw, key.raw)
 
 
 def make_login(

@@ -18,6 +18,8 @@ Identity = Annotated[str, Meta(pattern=r"^ed25519:[A-Za-z0-9+/]{42}[AEIMQUYcgkos
 Hex = Annotated[str, Meta(pattern=r"^([0-9a-f]{2})+$", max_length=256)]
 Socket = Annotated[str, Meta(min_length=9, max_length=64)]
 Name = Annotated[str, Meta(min_length=1, max_length=63)]
+Label = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Token = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -43,6 +45,61 @@ class Login(Struct, frozen=True, tag="login"):
     wireguard: Key
     nonce: Hex
     signature: Hex
+
+
+class EnrolStart(Struct, frozen=True, tag="enrol-start"):
+    """A host that has no login yet, or wants another key: a challenge, please."""
+
+    version: Count
+
+
+class EnrolChallenge(Struct, frozen=True, tag="enrol-challenge"):
+    """Mediator: a fresh X25519 key for this connection, to prove a WireGuard key against."""
+
+    ephemeral: Key
+
+
+class Enrol(Struct, frozen=True, tag="enrol"):
+    """A host with an invite: its two keys, each proven (`netctl.session.enrol`)."""
+
+    version: Count
+    identity: Identity
+    wireguard: Key
+    name: Label
+    """What it wants to be called."""
+    token: Token
+    nonce: Hex
+    signature: Hex
+    mac: Hex
+    exact: bool = False
+    """No other name will do; else a number is put behind one that is taken."""
+
+
+class Enrolled(Struct, frozen=True, tag="enrolled"):
+    """Mediator: it is a member, or (`admitted` false) will be when the operator approves."""
+
+    name: Label
+    network: Name
+    admitted: bool
+
+
+class Rotate(Struct, frozen=True, tag="rotate"):
+    """A member that joined by invite: two new keys, each proven, and the word of the old identity."""
+
+    version: Count
+    previous: Key
+    identity: Identity
+    wireguard: Key
+    nonce: Hex
+    signature: Hex
+    mac: Hex
+    previous_signature: Hex
+
+
+class Rotated(Struct, frozen=True, tag="rotated"):
+    """Mediator: name and leases belong to the new key now."""
+
+    name: Label
 
 
 class Welcome(Struct, frozen=True, tag="welcome"):
@@ -97,6 +154,8 @@ class ViewBody(Struct, frozen=True):
     to: Key
     members: list[MemberRow]
     leases: list[LeaseRow]
+    document: str = ""
+    """For a member that joined by invite and has no document: this part of its excerpt of the mediator's."""
 
 
 class Presence(Struct, frozen=True, tag="presence"):
@@ -172,6 +231,12 @@ class Error(Struct, frozen=True, tag="error"):
 Message = (
     Hello
     | Login
+    | EnrolStart
+    | EnrolChallenge
+    | Enrol
+    | Enrolled
+    | Rotate
+    | Rotated
     | Welcome
     | ViewChunk
     | Presence

@@ -20,6 +20,12 @@ CANDIDATE = w.Candidate("host", "192.0.2.1:51820")
 EXAMPLES: list[w.Message] = [
     w.Hello(1, "00" * 32),
     w.Login(1, IDENTITY, KEY, "00" * 32, "00" * 64),
+    w.EnrolStart(1),
+    w.EnrolChallenge(KEY),
+    w.Enrol(1, IDENTITY, KEY, "newbie", "00" * 16, "00" * 32, "00" * 64, "00" * 32, True),
+    w.Enrolled("newbie", "lan", admitted=True),
+    w.Rotate(1, KEY, IDENTITY, KEY, "00" * 32, "00" * 64, "00" * 32, "00" * 64),
+    w.Rotated("newbie"),
     w.Welcome(1, 2, "192.0.2.1:5", ["192.0.2.1:3478"], 20.0, "store"),
     w.ViewChunk(1, 0, 1, "{}", IDENTITY, "00" * 64),
     w.Presence(KEY, online=True),
