@@ -1,6 +1,18 @@
 """Text to document to desired state, purely (floor F1)."""
 
 from netctl.config.document import Loaded, load_document
+from netctl.config.reach import ReachChanges, reach_changes
+from netctl.config.reachtext import reach_lines, reach_to_json
 from netctl.config.resolve import Condition, Resolution, resolve
 
-__all__ = ["Condition", "Loaded", "Resolution", "load_document", "resolve"]
+__all__ = [
+    "Condition",
+    "Loaded",
+    "ReachChanges",
+    "Resolution",
+    "load_document",
+    "reach_changes",
+    "reach_lines",
+    "reach_to_json",
+    "resolve",
+]
