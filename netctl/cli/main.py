@@ -8,9 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from netctl import __version__
+from netctl.cli import fleetargs
 
 INTERRUPTED = 130
 """What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
+FLEET = ("import",)
 ENGINES = ("auto", "kernel", "netctl-wg", "wireguard-go")
 
 
@@ -72,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     keys.add_argument("--name", help="the member's name in the line that is printed (default: the host's)")
     _formats(keys)
     _engine(commands.add_parser("agent", help="run the agent in the foreground (for systemd)"))
+    fleetargs.add(commands)
     lab = commands.add_parser("lab", help="a small internet on this machine to play with", add_help=False)
     lab.add_argument("arguments", nargs=argparse.REMAINDER)
     return top
@@ -95,6 +98,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return {"validate": document.validate, "plan": document.plan, "apply": document.apply}[
             arguments.command
         ](arguments, places)
+    if arguments.command in FLEET:
+        return fleetargs.run(arguments, places)
     if arguments.command in ("fmt", "explain", "schema"):
         from netctl.cli import text
 

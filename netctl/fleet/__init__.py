@@ -1,1 +1,1 @@
-"""Rolling a document out to many hosts (floor F4)."""
+"""Fleets: roll-outs over SSH, documents from Git, reviews, and what comes from elsewhere."""
