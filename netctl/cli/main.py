@@ -33,6 +33,11 @@ def _file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help="default: the configured networks.yaml")
 
 
+def _files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="*", metavar="FILE", help="default: the configured networks.yaml")
+    parser.set_defaults(file=None)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(prog="netctl", description="Hosts anywhere, one LAN, described in a file.")
@@ -44,17 +49,27 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--run", metavar="DIR", help="the agent's socket (NETCTL_RUN, /run/netctl)")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     validate = commands.add_parser("validate", help="say everything that is wrong with a document")
-    _file(validate)
+    _files(validate)
     _formats(validate, "github")
     fmt = commands.add_parser("fmt", help="lay a document out; every word and comment stays")
-    _file(fmt)
+    _files(fmt)
     fmt.add_argument("--check", action="store_true", help="change nothing; exit 1 when it is not laid out")
     explain = commands.add_parser("explain", help="say what a key of the document means")
     explain.add_argument("key", nargs="?", default="", metavar="KEY", help="for example networks.office.mode")
-    commands.add_parser("schema", help="print the JSON Schema of the document, for editors and checks")
+    schema = commands.add_parser(
+        "schema", help="print the JSON Schema of the document, for editors and checks"
+    )
+    drafts = ("2020-12", "7")
+    schema.add_argument("--draft", choices=drafts, default=drafts[0], help="7 is for older editors")
+    _files(commands.add_parser("test", help="run the tests that a document has of its own"))
     plan = commands.add_parser("plan", help="say what an apply would change on this host")
     _file(plan)
-    _formats(plan)
+    _formats(plan, "markdown")
+    plan.add_argument(
+        "--against",
+        metavar="REV",
+        help="say what the file changes for people since this Git revision, without asking this host",
+    )
     _engine(plan)
     plan.add_argument("--detailed-exitcode", action="store_true", help="exit 2 when there are changes")
     apply = commands.add_parser("apply", help="make the document true on this host")
@@ -80,6 +95,15 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _each(arguments: argparse.Namespace) -> int:
+    """A command once for each of its files; the worst exit status."""
+    worst = 0
+    for name in arguments.files:
+        one = argparse.Namespace(**{**vars(arguments), "files": [], "file": name})
+        worst = max(worst, _run(one))
+    return worst
+
+
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "lab":
         from netctl.cli import lab
@@ -88,10 +112,20 @@ def _run(arguments: argparse.Namespace) -> int:
     from netctl.agent.places import Places
 
     places = Places.find(arguments.config, arguments.state, arguments.run)
+    if getattr(arguments, "files", None):
+        return _each(arguments)
     if getattr(arguments, "file", None):
         from pathlib import Path
 
         arguments.file = Path(arguments.file)
+    if arguments.command == "test" or getattr(arguments, "against", None):
+        from netctl.cli import review
+
+        return (review.test if arguments.command == "test" else review.against)(arguments, places)
+    if arguments.command == "plan" and arguments.output == "markdown":
+        from netctl.model.errors import LocalError
+
+        raise LocalError("-o markdown says what a branch changes: name what to compare with, --against REV")
     if arguments.command in ("validate", "plan", "apply"):
         from netctl.cli import document
 

@@ -53,7 +53,9 @@ def explain(arguments: argparse.Namespace, places: Places) -> int:
 
 def schema(arguments: argparse.Namespace, places: Places) -> int:
     """Print the JSON Schema of networks.yaml."""
+    from netctl.config.draft7 import to_draft7
     from netctl.config.schema import load_schema
 
-    output.json(load_schema())
+    schema = load_schema()
+    output.json(to_draft7(schema) if arguments.draft == "7" else schema)
     return 0

@@ -1,0 +1,107 @@
+"""Git, as a narrow seam: what a review and a sync need of it, and its failures in one line.
+
+Never asks anybody anything, never runs hooks, never reads an option out of a value that somebody else wrote.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from netctl.model.errors import LocalError
+
+TIMEOUT_S = 120.0
+"""A fetch over a slow line; a repository with one document in it is small."""
+MAX_TOLD = 300
+"""Characters of Git's own words in an error: the first lines say it."""
+QUIET = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "LC_ALL": "C",
+    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=20",
+}
+NO_HOOKS = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0")
+
+
+class GitError(LocalError):
+    """Git said no; the text is its own words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit."""
+
+    id: str
+    """40 or 64 hex digits."""
+    subject: str
+
+    @property
+    def short(self) -> str:
+        """Its first 10 digits."""
+        return self.id[:10]
+
+
+class Git:
+    """One repository: a working tree, or a bare one that `netctl sync` keeps."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def run(self, *arguments: str, timeout: float = TIMEOUT_S) -> str:
+        """A Git command; its output. Raises GitError."""
+        if shutil.which("git") is None:
+            raise LocalError("git is not installed on this host: install the package git")
+        environment = {**QUIET, **os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+        command = ["git", "-C", str(self.directory), *NO_HOOKS, *arguments]
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise GitError(f"git {arguments[0]} has not ended within {timeout:.0f} s") from None
+        except OSError as error:
+            raise GitError(f"git cannot be run in {self.directory}: {error.strerror}") from error
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+            words = "; ".join(line.removeprefix("fatal: ").removeprefix("error: ") for line in said)
+            raise GitError(f"git {arguments[0]}: {words[:MAX_TOLD]}")
+        return done.stdout.decode(errors="surrogateescape")
+
+    def ok(self, *arguments: str) -> bool:
+        """Whether a command that answers by its exit status says yes."""
+        try:
+            self.run(*arguments)
+        except GitError:
+            return False
+        return True
+
+    def root(self) -> Path:
+        """The top of the working tree. Raises GitError."""
+        return Path(self.run("rev-parse", "--show-toplevel").rstrip("\n"))
+
+    def commit(self, revision: str) -> Commit:
+        """The commit that a revision names. Raises GitError."""
+        name = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}")
+        identity = name.strip()
+        return Commit(identity, self.run("log", "-1", "--format=%s", identity).strip())
+
+    def file(self, revision: str, path: str, limit: int) -> bytes:
+        """A file's content at a revision. Raises GitError when there is none, or it is larger than `limit`."""
+        name = f"{revision}:{path}"
+        if self.run("cat-file", "-t", name).strip() != "blob":
+            raise GitError(f"{path} is a directory at {revision[:10]}")
+        if int(self.run("cat-file", "-s", name)) > limit:
+            raise GitError(f"{path} is larger than {limit // 2**20} MiB at {revision[:10]}")
+        return self.run("cat-file", "blob", name).encode(errors="surrogateescape")
+
+    def contains(self, ancestor: str, descendant: str) -> bool:
+        """Whether `descendant` builds on `ancestor`."""
+        return self.ok("merge-base", "--is-ancestor", ancestor, descendant)
