@@ -14,6 +14,7 @@ from netctl.agent.host import Host, knock, look_up
 from netctl.agent.keys import Keys
 from netctl.agent.memory import Down, Memory
 from netctl.agent.paths import PathRunner
+from netctl.agent.planned import Planned, binding, make_plan, refuse_stale
 from netctl.agent.status import status_of
 from netctl.config import Condition, Loaded, load_document, resolve
 from netctl.engine import ApplyOutcome
@@ -23,7 +24,7 @@ from netctl.model.hoststate import WIREGUARD_LINK, HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
 from netctl.paths.effects import PathStatus
-from netctl.plan import Plan, describe
+from netctl.plan import Binding, describe
 from netctl.session import Effect, LoggedIn, PathMessage, PresenceChanged, ViewChanged
 
 SESSION_S = 180.0
@@ -261,18 +262,36 @@ class Agent:
 
     # -- what people ask for ----------------------------------------------------------------------------------
 
-    async def plan(self, text: str, file: str) -> tuple[Plan, Loaded]:
+    async def plan(
+        self, text: str, file: str, *, ssh_connection: str = "", everyone: bool = False
+    ) -> Planned:
         """What an apply of this text would change. Raises NetctlError."""
         loaded = load_document(text, file)
         async with self._lock:
             before = self.conditions
             try:
-                return await self.host.plan(await self._resolve(loaded.document)), loaded
+                desired, actual = await self._resolve(loaded.document), await self.host.read()
             finally:
                 self.conditions = before
+        return make_plan(
+            self.member_name(loaded.document),
+            loaded,
+            self.down.of(self.loaded.document) if self.loaded is not None else None,
+            self.down.of(loaded.document),
+            desired,
+            actual,
+            view=self.view,
+            ssh_connection=ssh_connection,
+            everyone=everyone,
+        )
 
-    async def apply(self, text: str, file: str, progress: Progress) -> ApplyResult:
-        """Make this text the host's document. Raises NetctlError, with nothing changed."""
+    async def apply(
+        self, text: str, file: str, progress: Progress, *, holds: Binding | None = None
+    ) -> ApplyResult:
+        """Make this text the host's document. Raises NetctlError, with nothing changed.
+
+        `holds`: the binding of a plan; where it holds no more the apply is refused.
+        """
         loaded = load_document(text, file)
         self.member_name(loaded.document)
         before = self.loaded, self.view
@@ -280,6 +299,9 @@ class Agent:
             self.loaded = loaded
             try:
                 waiting = await self._meet(loaded.document, progress)
+                if holds is not None:
+                    desired, actual = await self._resolve(loaded.document), await self.host.read()
+                    refuse_stale(holds, binding(loaded, desired, actual))
                 outcome = await self._reconcile(progress)
             except BaseException:
                 self._go_back(*before)

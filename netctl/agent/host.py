@@ -54,6 +54,10 @@ class Host:
         """What would change. Raises EngineError."""
         return await self._run(lambda engine: diff(desired, engine.read()))
 
+    async def read(self) -> HostState:
+        """What the host has now. Raises EngineError."""
+        return await self._run(lambda engine: engine.read())
+
     async def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
         """What the tunnels are doing; nothing where the engine does not say."""
         try:

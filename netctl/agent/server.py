@@ -13,8 +13,8 @@ from typing import Any
 from netctl.agent.agent import Agent
 from netctl.agent.memory import Down
 from netctl.agent.places import Places
+from netctl.agent.planned import expected
 from netctl.model.errors import ConfigError, LocalError, NetctlError
-from netctl.plan import describe, plan_to_json
 
 MAX_REQUEST = 20 * 1024 * 1024
 """A document of 20,000 members is about 4 MB; JSON may need twice that."""
@@ -112,11 +112,13 @@ class ControlServer:
             case "status":
                 return await agent.status()
             case "plan":
-                plan, loaded = await agent.plan(request["text"], request["file"])
-                warnings = [str(finding) for finding in loaded.warnings]
-                return {"lines": describe(plan), "warnings": warnings, **plan_to_json(plan)}
+                asked = {"ssh_connection": request.get("ssh_connection", "")}
+                everyone = bool(request.get("everyone"))
+                planned = await agent.plan(request["text"], request["file"], everyone=everyone, **asked)
+                return planned.to_json()
             case "apply":
-                result = await agent.apply(request["text"], request["file"], progress)
+                holds = expected(request.get("binding"))
+                result = await agent.apply(request["text"], request["file"], progress, holds=holds)
                 outcome = result.outcome
                 return {
                     "changed": outcome.changed,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from netctl.agent.daemon import only_writer, read_document
+from netctl.agent.daemon import read_document
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
@@ -57,68 +58,17 @@ def validate(arguments: argparse.Namespace, places: Places) -> int:
     return CONVERGED if document is not None else FAILED
 
 
-def _alone(places: Places, text: str, path: str, engine: str, *, dry: bool) -> dict[str, Any]:
-    """Plan or apply without an agent: only for a document without mediators."""
-    import asyncio
-
-    from netctl.agent.host import look_up
-    from netctl.agent.keys import load_keys
-    from netctl.agent.memory import Memory
-    from netctl.config import load_document, resolve
-    from netctl.engine import apply_plan, open_engine
-    from netctl.engine.privilege import check_privileges
-    from netctl.plan import describe, diff, plan_to_json
-
-    loaded = load_document(text, path)
-    document = loaded.document
-    check_privileges()
-    keys = load_keys(places)
-    if document.mediators:
-        raise NoAgentError(
-            "no agent runs on this host, and this document has mediators: `netctl up` starts it"
-        )
-    member = document.member_by_key(keys.wireguard)
-    if member is None:
-        raise LocalError(
-            f"no member of the document has this host's key {keys.wireguard}: "
-            "add the line that `netctl keys` prints under `members:`"
-        )
-    resolved = asyncio.run(look_up(document))
-    memory = Memory(places)
-    live = frozenset(other.wireguard for other in document.members.values() if other.wireguard is not None)
-    resolution = resolve(memory.down().of(document), member.name, None, live=live, resolved=resolved)
-    for condition in resolution.conditions:
-        output.warning(f"{condition.peer}: {condition.message}")
-    with only_writer(places):
-        host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
-        try:
-            if dry:
-                plan = diff(resolution.state, host.read())
-                warnings = [str(finding) for finding in loaded.warnings]
-                return {"lines": describe(plan), "warnings": warnings, **plan_to_json(plan)}
-            outcome = apply_plan(host, resolution.state, progress=output.progress)
-        finally:
-            host.close()
-        if outcome.error is None:
-            memory.accept(text)
-    return {
-        "changed": outcome.changed,
-        "rolled_back": outcome.rolled_back,
-        "error": outcome.error,
-        "warnings": [str(finding) for finding in loaded.warnings],
-        "waiting": None,
-    }
-
-
-def _do(arguments: argparse.Namespace, places: Places, op: str) -> dict[str, Any]:
-    path = arguments.file or places.config
-    text = read_document(path)
-    request = {"op": op, "text": text, "file": str(path)}
+def _do(arguments: argparse.Namespace, places: Places, op: str, request: dict[str, Any]) -> dict[str, Any]:
+    text, path = request["text"], request["file"]
     try:
         try:
-            result: dict[str, Any] = ask(places, request, output.progress if op == "apply" else None)
+            result: dict[str, Any] = ask(
+                places, {"op": op, **request}, output.progress if op == "apply" else None
+            )
         except NoAgentError:
-            result = _alone(places, text, str(path), arguments.engine, dry=op == "plan")
+            from netctl.cli.alone import alone
+
+            result = alone(places, request, arguments.engine, dry=op == "plan")
     except ConfigError as error:
         show_findings(error.findings, text)
         raise LocalError(f"{path} is not valid; nothing was changed") from None
@@ -128,20 +78,52 @@ def _do(arguments: argparse.Namespace, places: Places, op: str) -> dict[str, Any
 
 
 def plan(arguments: argparse.Namespace, places: Places) -> int:
-    """Say what an apply would change on this host."""
-    result = _do(arguments, places, "plan")
+    """Say what an apply would change on this host, and for people."""
+    path = arguments.file or places.config
+    request = {
+        "text": read_document(path),
+        "file": str(path),
+        "ssh_connection": arguments.ssh_connection,
+        "everyone": arguments.everyone,
+    }
+    result = _do(arguments, places, "plan", request)
+    if arguments.out is not None:
+        from netctl.cli import planfile
+
+        planfile.save(arguments.out, request["text"], path.resolve(), result)
     if arguments.output == "json":
-        output.json({"changes": result["changes"], "summary": result["summary"]})
+        output.json(result)
     else:
-        for text in result["lines"]:
-            output.change(text)
-        output.line(f"Plan: {result['summary']}.")
-    return CHANGES if result["lines"] and arguments.detailed_exitcode else CONVERGED
+        _show(result, arguments.out)
+    return CHANGES if result["changes"] and arguments.detailed_exitcode else CONVERGED
+
+
+def _show(result: dict[str, Any], out: Path | None) -> None:
+    for row in result["changes"]:
+        output.change(row["line"])
+    people = result["people"]["lines"]
+    if people:
+        output.line("For people:")
+        for line in people:
+            output.change(line)
+    output.line(f"Plan: {result['summary']}.")
+    if result["session"]["drops"] is not None:
+        output.warning(f"this drops the link that you are connected through: {result['session']['drops']}")
+    if out is not None:
+        output.note(f"kept in {out}: `netctl apply {out}` does this and nothing else")
 
 
 def apply(arguments: argparse.Namespace, places: Places) -> int:
-    """Make the document true on this host."""
-    result = _do(arguments, places, "apply")
+    """Make the document true on this host; or do what a plan that was kept says."""
+    from netctl.cli import planfile
+
+    path = arguments.file or places.config
+    text = read_document(path)
+    request: dict[str, Any] = {"text": text, "file": str(path)}
+    kept = planfile.read(text, path)
+    if kept is not None:
+        request = {"text": kept.text, "file": kept.file, "binding": kept.binding}
+    result = _do(arguments, places, "apply", request)
     if arguments.output == "json":
         output.json(result)
     if result["error"] is not None:

@@ -72,8 +72,25 @@ def parser() -> argparse.ArgumentParser:
     )
     _engine(plan)
     plan.add_argument("--detailed-exitcode", action="store_true", help="exit 2 when there are changes")
+    plan.add_argument("--out", metavar="PLAN", help="keep the plan for `netctl apply PLAN`")
+    plan.add_argument(
+        "--everyone",
+        action="store_true",
+        help="say what changes for people on every host, not only for this one",
+    )
+    plan.add_argument(
+        "--ssh-connection",
+        metavar="TEXT",
+        default=os.environ.get("SSH_CONNECTION", ""),
+        help="the session that must not drop (default: SSH_CONNECTION)",
+    )
     apply = commands.add_parser("apply", help="make the document true on this host")
-    _file(apply)
+    apply.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="a document (default: the configured networks.yaml), or a kept plan",
+    )
     _formats(apply)
     _engine(apply)
     apply.add_argument("--yes", action="store_true", help="ask nothing")
@@ -126,6 +143,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from netctl.model.errors import LocalError
 
         raise LocalError("-o markdown says what a branch changes: name what to compare with, --against REV")
+    if getattr(arguments, "out", None):
+        from pathlib import Path
+
+        arguments.out = Path(arguments.out)
     if arguments.command in ("validate", "plan", "apply"):
         from netctl.cli import document
 

@@ -1,7 +1,21 @@
 """Desired and actual state to an ordered list of changes, purely (floor F1)."""
 
+from netctl.plan.binding import Binding, state_digest
 from netctl.plan.changes import Change
 from netctl.plan.describe import describe, plan_to_json, summary
 from netctl.plan.diff import Plan, diff
+from netctl.plan.session import Session, carrier, drops
 
-__all__ = ["Change", "Plan", "describe", "diff", "plan_to_json", "summary"]
+__all__ = [
+    "Binding",
+    "Change",
+    "Plan",
+    "Session",
+    "carrier",
+    "describe",
+    "diff",
+    "drops",
+    "plan_to_json",
+    "state_digest",
+    "summary",
+]

@@ -29,22 +29,23 @@ def summary(plan: Plan) -> str:
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """``{"changes": [{"kind": …, "line": …, …fields}]}``, all values plain."""
     rows = [
-        {"kind": type(change).__name__, "line": _line(change), **_plain(change)} for change in plan.changes
+        {"kind": type(change).__name__, "line": _line(change), **plain(change)} for change in plan.changes
     ]
     return {"changes": rows, "summary": summary(plan)}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of the model in what JSON has: maps, lists, text, numbers; sets in a steady order."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if hasattr(value, "raw"):
             return str(value)
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (frozenset, set)):
-        return sorted((_plain(item) for item in value), key=str)
+        return sorted((plain(item) for item in value), key=str)
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 

@@ -1,0 +1,77 @@
+"""Plan and apply on a host where no agent runs: only for a document without mediators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from netctl.agent.daemon import only_writer
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import NoAgentError
+from netctl.model.errors import LocalError
+
+
+def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) -> dict[str, Any]:
+    """Do what the agent would be asked for; the same answer. Raises NetctlError."""
+    import asyncio
+
+    from netctl.agent.host import look_up
+    from netctl.agent.keys import load_keys
+    from netctl.agent.memory import Memory
+    from netctl.agent.planned import binding, expected, make_plan, refuse_stale
+    from netctl.config import load_document, resolve
+    from netctl.engine import apply_plan, open_engine
+    from netctl.engine.privilege import check_privileges
+
+    loaded = load_document(request["text"], request["file"])
+    document = loaded.document
+    check_privileges()
+    keys = load_keys(places)
+    if document.mediators:
+        raise NoAgentError(
+            "no agent runs on this host, and this document has mediators: `netctl up` starts it"
+        )
+    member = document.member_by_key(keys.wireguard)
+    if member is None:
+        raise LocalError(
+            f"no member of the document has this host's key {keys.wireguard}: "
+            "add the line that `netctl keys` prints under `members:`"
+        )
+    resolved = asyncio.run(look_up(document))
+    memory = Memory(places)
+    down = memory.down()
+    live = frozenset(other.wireguard for other in document.members.values() if other.wireguard is not None)
+    resolution = resolve(down.of(document), member.name, None, live=live, resolved=resolved)
+    for condition in resolution.conditions:
+        output.warning(f"{condition.peer}: {condition.message}")
+    desired = resolution.state
+    with only_writer(places):
+        host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
+        try:
+            if dry:
+                before = memory.document()
+                return make_plan(
+                    member.name,
+                    loaded,
+                    down.of(before.document) if before is not None else None,
+                    down.of(document),
+                    desired,
+                    host.read(),
+                    ssh_connection=request.get("ssh_connection", ""),
+                    everyone=bool(request.get("everyone")),
+                ).to_json()
+            holds = expected(request.get("binding"))
+            if holds is not None:
+                refuse_stale(holds, binding(loaded, desired, host.read()))
+            outcome = apply_plan(host, desired, progress=output.progress)
+        finally:
+            host.close()
+        if outcome.error is None:
+            memory.accept(request["text"])
+    return {
+        "changed": outcome.changed,
+        "rolled_back": outcome.rolled_back,
+        "error": outcome.error,
+        "warnings": [str(finding) for finding in loaded.warnings],
+        "waiting": None,
+    }
