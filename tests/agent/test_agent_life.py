@@ -76,7 +76,7 @@ def test_apply_down_up_and_another_life(tmp_path: Path) -> None:
     async def first() -> None:
         assert where.socket.stat().st_mode & 0o777 == 0o600
         planned = (await ask(where, {"op": "plan", "text": text, "file": "f"}))["result"]
-        assert planned["lines"]
+        assert planned["changes"]
         assert engine.state == HostState()
         done = (await ask(where, {"op": "apply", "text": text, "file": "f"}))["result"]
         assert done["error"] is None
