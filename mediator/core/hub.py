@@ -5,6 +5,7 @@ A connection goes through
 | state   | event          | next                                         |
 |---------|----------------|----------------------------------------------|
 | GREETED | Login, good    | MEMBER (an older session of it is dropped)   |
+| GREETED | EnrolStart, …  | GREETED: `mediator.core.desk` has the rest   |
 | GREETED | anything else  | dropped                                      |
 | MEMBER  | other messages | MEMBER                                       |
 
@@ -18,15 +19,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from mediator.core.desk import Challenge, Desk, DeskEffect, Redeem, Rekey
 from mediator.core.leases import Exhausted, GrantLease, missing_leases, usable
 from mediator.core.membership import Membership, membership_of
 from mediator.core.relay_grants import GRANT_TTL_S, grant
+from netctl.config.excerpt import excerpt
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.derive import member_ipv6
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
+from netctl.session.enrol import Agree
 from netctl.session.login import Signer, check_login
 from netctl.session.views import sign_view
 from netctl.wire import control as w
@@ -85,7 +89,8 @@ class Say:
     text: str
 
 
-Effect = Send | Drop | LoggedIn | Store | Say
+Effect = Send | Drop | LoggedIn | Store | Say | DeskEffect
+__all__ = ["Challenge", "Drop", "Effect", "Hub", "LoggedIn", "Redeem", "Rekey", "Say", "Send", "Store"]
 
 
 @dataclass(slots=True)
@@ -112,6 +117,8 @@ class Hub:
         self._generation = generation
         self._epoch = generation
         self._membership = Membership()
+        self._desk = Desk(identity)
+        self._guests: frozenset[WireGuardKey] = frozenset()
         self._mediator: Mediator | None = None
         self._connections: dict[int, _Connection] = {}
         self._online: dict[WireGuardKey, int] = {}
@@ -128,6 +135,10 @@ class Hub:
         """Logged-in members."""
         return len(self._online)
 
+    def is_online(self, key: WireGuardKey) -> bool:
+        """Whether the member with this key is logged in."""
+        return key in self._online
+
     # -- membership -----------------------------------------------------------------------------------------
 
     def restore(
@@ -137,14 +148,20 @@ class Hub:
         self._leases = dict(leases)
         self._ports = dict(ports)
 
-    def load(self, document: Document, mediator: Mediator) -> list[Effect]:
-        """A new document, valid; `mediator` is the entry of it that is this server."""
+    def load(
+        self, document: Document, mediator: Mediator, *, guests: frozenset[WireGuardKey] = frozenset()
+    ) -> list[Effect]:
+        """A new document, valid; `mediator` is the entry of it that is this server.
+
+        `guests`: members that have no document of their own, and get their part of this one in the view.
+        """
         self._membership = membership_of(document)
+        self._guests = guests
         self._mediator = mediator
         effects: list[Effect] = []
         for number, connection in list(self._connections.items()):
             if connection.member is not None and connection.member not in self._membership.by_key:
-                effects += self._drop(number, "login.removed", "the document no longer has this member")
+                effects += self._drop(number, "login.removed", "this host is no member any more")
         self._generation += 1
         wanted = self._want()
         effects += [Say(item.message) for item in self.exhausted]
@@ -161,13 +178,25 @@ class Hub:
 
     def stored(self, leases: Iterable[GrantLease], ports: Iterable[tuple[WireGuardKey, int]]) -> list[Effect]:
         """These are committed: show them."""
+        self.granted(leases)
+        self._ports.update(ports)
+        self._generation += 1
+        return self._send_views()
+
+    def granted(self, leases: Iterable[GrantLease]) -> None:
+        """These were committed together with a new member, who is about to be loaded."""
         for lease in leases:
             if lease.taken_from is not None:
                 self._leases.pop((lease.network, lease.taken_from), None)
             self._leases[lease.network, lease.key] = lease.address
-        self._ports.update(ports)
-        self._generation += 1
-        return self._send_views()
+
+    def restore_leases(self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address]) -> None:
+        """What the store holds after a member's key was replaced, before the next `load`."""
+        self._leases = dict(leases)
+
+    def forget(self, key: WireGuardKey) -> None:
+        """A member was shut out: its relay port is free for another."""
+        self._ports.pop(key, None)
 
     def refused(self, now: float) -> list[Effect]:
         """The store did not take them: whatever else is new goes out, and it is asked again later."""
@@ -198,6 +227,7 @@ class Hub:
     def disconnected(self, connection: int) -> list[Effect]:
         """A connection is gone: whoever sees the member should check it."""
         gone = self._connections.pop(connection, None)
+        self._desk.forget(connection)
         if gone is None or gone.member is None or self._online.get(gone.member) != connection:
             return []
         del self._online[gone.member]
@@ -215,9 +245,24 @@ class Hub:
                 return self._from_member(connection, state, state.member, message, now)
             if isinstance(message, w.Login):
                 return self._login(connection, state, message)
+            if isinstance(message, w.EnrolStart | w.Enrol | w.Rotate):
+                previous = _key(message.previous) if isinstance(message, w.Rotate) else None
+                known = self._membership.by_key.get(previous) if previous is not None else None
+                identity = known.identity if known is not None else None
+                return [self._desk.receive(connection, message, state.nonce, identity)]
             raise RemoteError("log in first", "login.first")
         except RemoteError as error:
             return self._drop(connection, error.code, str(error))
+
+    def challenged(self, connection: int, ephemeral: WireGuardKey, agree: Agree) -> list[Effect]:
+        """The shell has made a fresh key for a host that wants to enrol."""
+        if connection not in self._connections:
+            return []
+        return [Send(connection, self._desk.challenged(connection, ephemeral, agree))]
+
+    def refuse(self, connection: int, error: RemoteError) -> list[Effect]:
+        """The shell could not do what the connection came for."""
+        return self._drop(connection, error.code, str(error))
 
     def next_timer(self) -> float | None:
         """When somebody's time is up."""
@@ -361,11 +406,13 @@ class Hub:
             for name in network.member_names:
                 peer = document.members[name].wireguard
                 if peer in members and peer is not None:
-                    addresses = self._addresses(network.name, name, peer)
+                    addresses = self.addresses(network.name, name, peer)
                     leases[network.name, peer] = Lease(network.name, peer, addresses)
-        return View(self._generation, members, leases)
+        part = excerpt(document, me.name, seen) if key in self._guests else ""
+        return View(self._generation, members, leases, part)
 
-    def _addresses(self, network_name: str, name: str, key: WireGuardKey) -> tuple[Address, ...]:
+    def addresses(self, network_name: str, name: str, key: WireGuardKey) -> tuple[Address, ...]:
+        """What a member has in a network: fixed by the document, leased, derived."""
         network = self._membership.document.networks[network_name]
         found: dict[int, Address] = {address.version: address for address in network.addresses.get(name, ())}
         leased = self._leases.get((network.id, key))

@@ -71,13 +71,28 @@ def _left(
     return sorted(gone, key=lambda key: (key not in absent, key))
 
 
+def _moves(
+    document: Document, network: Network, held: Mapping[WireGuardKey, IPv4Address]
+) -> dict[WireGuardKey, WireGuardKey]:
+    """Members with a new key that has no address here yet, and the previous key that has one."""
+    found: dict[WireGuardKey, WireGuardKey] = {}
+    for name in network.member_names:
+        member = document.members[name]
+        if member.wireguard is not None and member.wireguard not in held:
+            previous = next((key for key in member.previous_keys if key in held), None)
+            if previous is not None and previous not in found.values():
+                found[member.wireguard] = previous
+    return found
+
+
 def missing_leases(
     document: Document, held: Mapping[LeaseKey, IPv4Address]
 ) -> Iterator[GrantLease | Exhausted]:
     """What the document wants and `held` has not: in the document's order, each from its key's own start.
 
     A held address outside the pool (the network was renumbered) is given anew. Fixed addresses need no lease,
-    and nobody else gets them. Who left keeps its address for its return until the pool has no other.
+    and nobody else gets them. Who left keeps its address for its return until the pool has no other. A member
+    with a new key gets the address of the one in its `previousKeys`.
     """
     for network in document.networks.values():
         pool = network.ipv4
@@ -90,12 +105,16 @@ def missing_leases(
             if where == network.id and usable(pool, address)
         }
         taken = set(fixed.values()) | set(inside.values())
-        left = _left(document, network, inside, fixed)
+        moves = _moves(document, network, inside)
+        left = [key for key in _left(document, network, inside, fixed) if key not in moves.values()]
         for name in network.member_names:
             key = document.members[name].wireguard
             assert key is not None
             have = inside.get(key)
             if name in fixed or (have is not None and have not in fixed.values()):
+                continue
+            if (previous := moves.get(key)) is not None and inside[previous] not in fixed.values():
+                yield GrantLease(network.id, key, inside[previous], previous)
                 continue
             start = derive.lease_start(network.id, pool, key)
             address = next((a for a in _walk(pool, start) if a not in taken), None)

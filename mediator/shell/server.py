@@ -12,17 +12,23 @@ import ssl
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
 from mediator.core import hub as h
+from mediator.shell.admin import AdminServer
 from mediator.shell.keys import Identity
+from mediator.shell.register import Register
+from mediator.shell.roster import Roster
 from mediator.shell.store import Store
 from netctl.config import load_document
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import ConfigError, LocalError, NetctlError, RemoteError
-from netctl.model.keys import IdentityKey
+from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.wire import stun
 from netctl.wire.control import Error, encode
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
@@ -124,6 +130,8 @@ class Server:
         self._store = Store(state / "mediator.db")
         sign = self._identity.private.sign
         self._hub = h.Hub(self._identity.public, sign, secret, generation=int(time.time()))
+        self.roster = Roster(self._hub, Register(self._store), self._later, self.perform)
+        self._admin = AdminServer(self.roster, self._hub, state, document)
         self._connections: dict[int, _Connection] = {}
         self._strangers: Counter[str] = Counter()
         self._next = 0
@@ -143,7 +151,7 @@ class Server:
         mediator = find_mediator(document, self._identity.public)
         self._hub.restore(self._store.leases(), self._store.relay_ports())
         self._now()
-        self.perform(self._hub.load(document, mediator))
+        self.perform(self.roster.set_document(document, mediator))
         return mediator
 
     async def start(self, mediator: Mediator) -> None:
@@ -171,6 +179,7 @@ class Server:
             except OSError as error:
                 raise _cannot_listen("UDP", port, error) from error
             self._datagrams.append(transport)
+        await self._admin.start()
         say(f"listening on TCP {mediator.port}, STUN {', '.join(map(str, mediator.stun))}")
 
     async def run(self) -> None:
@@ -184,6 +193,7 @@ class Server:
                     watched = time.monotonic()
                     self._reload()
         finally:
+            await self._admin.close()
             for server in self._servers:
                 server.close()
             for transport in self._datagrams:
@@ -191,6 +201,17 @@ class Server:
             for connection in list(self._connections.values()):
                 connection.end(Error("mediator.stopping", "the mediator is being stopped"))
             self._store.close()
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> object:
+        return asyncio.get_running_loop().call_later(seconds, call)
+
+    def _challenge(self, connection: int) -> list[h.Effect]:
+        private = X25519PrivateKey.generate()
+
+        def agree(key: WireGuardKey) -> bytes:
+            return private.exchange(X25519PublicKey.from_public_bytes(key.raw))
+
+        return self._hub.challenged(connection, WireGuardKey(private.public_key().public_bytes_raw()), agree)
 
     def _now(self) -> float:
         self._hub.unix_now = int(time.time())
@@ -212,7 +233,7 @@ class Server:
             self._text = text
             document = load_document(text, str(self._path)).document
             mediator = find_mediator(document, self._identity.public)
-            self.perform(self._hub.load(document, mediator))
+            self.perform(self.roster.set_document(document, mediator))
             say(f"{self._path}: {len(document.members)} members, {len(document.networks)} networks")
         except ConfigError as error:
             say(f"{self._path} is refused and the last good one stays:\n{error}")
@@ -286,6 +307,12 @@ class Server:
                     pending.extend(reversed(self._hub.stored(leases, ports)))
                 case h.Say(text):
                     say(text)
+                case h.Challenge(number):
+                    pending.extend(reversed(self._challenge(number)))
+                case h.Redeem() as request:
+                    pending.extend(reversed(self.roster.redeem(request)))
+                case h.Rekey() as request:
+                    pending.extend(reversed(self.roster.rekey(request)))
 
 
 def _udp_socket(address: str, port: int) -> socket.socket:

@@ -1,9 +1,13 @@
-"""What must outlive the process: leases and relay ports, in SQLite. Uniqueness is the database's business."""
+"""What must outlive the process, in SQLite: leases, relay ports, and (`register.py`) who joined by invite.
+
+Uniqueness is the database's own business.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -11,8 +15,7 @@ from mediator.core.leases import GrantLease
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
 
-SCHEMA_VERSION = 1
-SCHEMA = """
+LEASES = """
 CREATE TABLE lease (
   network TEXT NOT NULL,
   address INTEGER NOT NULL,
@@ -25,8 +28,57 @@ CREATE TABLE relay_port (
   port INTEGER NOT NULL UNIQUE
 ) STRICT, WITHOUT ROWID;
 """
+INVITES = """
+CREATE TABLE invite (
+  id TEXT PRIMARY KEY,
+  hash BLOB NOT NULL UNIQUE,
+  network TEXT NOT NULL,
+  uses INTEGER NOT NULL,
+  used INTEGER NOT NULL DEFAULT 0 CHECK (used <= uses),
+  made_s INTEGER NOT NULL,
+  expires_s INTEGER NOT NULL,
+  revoked INTEGER NOT NULL DEFAULT 0,
+  name TEXT NOT NULL DEFAULT ''
+) STRICT, WITHOUT ROWID;
+CREATE TABLE guest (
+  member BLOB PRIMARY KEY,
+  identity BLOB NOT NULL UNIQUE,
+  name TEXT NOT NULL UNIQUE
+) STRICT, WITHOUT ROWID;
+CREATE TABLE admission (
+  network TEXT NOT NULL,
+  member BLOB NOT NULL REFERENCES guest (member) ON UPDATE CASCADE ON DELETE CASCADE,
+  invite TEXT NOT NULL,
+  pending INTEGER NOT NULL,
+  joined_s INTEGER NOT NULL,
+  PRIMARY KEY (network, member)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE revoked (
+  member BLOB PRIMARY KEY,
+  name TEXT NOT NULL,
+  at_s INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+MIGRATIONS = (LEASES, INVITES)
+"""One step a version: a store of an older netctl is brought up to date where it lies."""
 BUSY_S = 5.0
 """Only `netctl-mediator backup` or `check` can hold the database, and only for moments."""
+
+
+def write_leases(db: sqlite3.Connection, leases: Iterable[GrantLease]) -> None:
+    """Grant leases within a transaction; a member's older one in the network is given up."""
+    for lease in leases:
+        for key in (lease.key, lease.taken_from):
+            if key is not None:
+                db.execute("DELETE FROM lease WHERE network=? AND member=?", (lease.network, key.raw))
+        row = (lease.network, int(lease.address), lease.key.raw)
+        db.execute("INSERT INTO lease (network, address, member) VALUES (?,?,?)", row)
+
+
+def read_leases(db: sqlite3.Connection) -> dict[tuple[str, WireGuardKey], IPv4Address]:
+    """Every lease ever granted and not moved since, by network id and key."""
+    rows = db.execute("SELECT network, member, address FROM lease")
+    return {(network, WireGuardKey(member)): IPv4Address(address) for network, member, address in rows}
 
 
 class Store:
@@ -39,11 +91,12 @@ class Store:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA foreign_keys=ON")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-            elif version != SCHEMA_VERSION:
+            if version > len(MIGRATIONS):
                 raise LocalError(f"{path} was written by another version of netctl (schema {version})")
+            for number, step in enumerate(MIGRATIONS[version:], version + 1):
+                self._db.executescript(f"BEGIN;{step}PRAGMA user_version={number};COMMIT;")
         except sqlite3.DatabaseError as error:
             raise LocalError(f"{path} is no usable store ({error}); restore it from a backup") from error
         except OSError as error:
@@ -55,8 +108,7 @@ class Store:
 
     def leases(self) -> dict[tuple[str, WireGuardKey], IPv4Address]:
         """Every lease ever granted and not moved since, by network id and key."""
-        rows = self._db.execute("SELECT network, member, address FROM lease")
-        return {(network, WireGuardKey(member)): IPv4Address(address) for network, member, address in rows}
+        return read_leases(self._db)
 
     def relay_ports(self) -> dict[WireGuardKey, int]:
         """Relay ports by key."""
@@ -68,26 +120,25 @@ class Store:
 
         Raises LocalError, and grants nothing, when one of them is taken or the disk is full.
         """
+        with self.transaction("new leases") as db:
+            write_leases(db, leases)
+            for member, port in ports:
+                db.execute("DELETE FROM relay_port WHERE member=?", (member.raw,))
+                db.execute("INSERT INTO relay_port (member, port) VALUES (?,?)", (member.raw, port))
+
+    @contextlib.contextmanager
+    def transaction(self, what: str) -> Iterator[sqlite3.Connection]:
+        """Reads and writes that are one: all of it is on disk afterwards, or none. Raises LocalError."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                for lease in leases:
-                    key = (lease.network, lease.key.raw)
-                    self._db.execute("DELETE FROM lease WHERE network=? AND member=?", key)
-                    if lease.taken_from is not None:
-                        gone = (lease.network, lease.taken_from.raw)
-                        self._db.execute("DELETE FROM lease WHERE network=? AND member=?", gone)
-                    row = (lease.network, int(lease.address), lease.key.raw)
-                    self._db.execute("INSERT INTO lease (network, address, member) VALUES (?,?,?)", row)
-                for member, port in ports:
-                    self._db.execute("DELETE FROM relay_port WHERE member=?", (member.raw,))
-                    self._db.execute("INSERT INTO relay_port (member, port) VALUES (?,?)", (member.raw, port))
+                yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise LocalError(f"the store refused new leases: {error}") from error
+            raise LocalError(f"the store refused {what}: {error}") from error
 
     def check(self) -> list[str]:
         """What SQLite finds wrong with the file; empty when it is sound."""

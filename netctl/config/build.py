@@ -212,4 +212,5 @@ def _network(
         ),
         mtu=body.get("mtu"),
         masquerade=body.get("masquerade", False),
+        own_id=body.get("id", ""),
     )

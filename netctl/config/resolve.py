@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_network
 
 from netctl.config.acl import Selection, contains
+from netctl.config.guests import guests_in, with_guests
 from netctl.config.limits import DEFAULT_MTU, SEGMENT_OVERHEAD
 from netctl.model import derive
 from netctl.model.addresses import Address, Prefix, SocketAddress, host_prefix
@@ -105,7 +106,9 @@ class _Resolver:
                 else:
                     found[4] = leased
             if network.ipv6 is not None and 6 not in found:
-                found[6] = derive.member_ipv6(network.ipv6, key)
+                derived = derive.member_ipv6(network.ipv6, key)
+                if fixed.get(derived, name) == name:
+                    found[6] = derived
             table[name] = tuple(found[version] for version in sorted(found))
         return table
 
@@ -197,7 +200,7 @@ class _Resolver:
         self.underlays.add(local)
         flood: set[Address] = set()
         for name, member, key in self.peers_of(network):
-            if member.identity is None and self.document.mediators:
+            if member.identity is None and not member.guest and self.document.mediators:
                 continue  # a stock app has no segment to flood to
             if key in self.live:
                 flood.add(derive.underlay(key))
@@ -335,14 +338,17 @@ def resolve(
     """What the host of member `name` should have.
 
     `view`: what the mediator said, None without one. With mediators a peer needs both: the document names
-    its key and the view has it. `live`: peers with a live session, the only ones that broadcast is copied
+    its key and the view has it; a member of the view alone, which joined by invite, only where the document
+    lets such in. `live`: peers with a live session, the only ones that broadcast is copied
     to. `resolved`: fixed endpoints by ``str(Endpoint)``, looked up by the caller. Raises LocalError when the
     document has no such member.
     """
+    document, waiting = with_guests(document, guests_in(document, view))
     me = document.members.get(name)
     if me is None or me.wireguard is None or me.state is MemberState.ABSENT:
         raise LocalError(f"the document has no present member '{name}'")
     resolver = _Resolver(document, me, me.wireguard, view, live, resolved or {})
+    resolver.conditions += [Condition(guest, reason) for guest, reason in waiting.items()]
     networks = document.networks_of(name)
     for network in networks:
         resolver.network(network)

@@ -62,6 +62,11 @@ def check_semantics(document: Document, tree: Mapping[str, Any], report: Report)
     _check_ids(document, tree, report)
 
 
+def in_private_space(pool: Prefix) -> bool:
+    """Whether a pool hides nobody's public addresses."""
+    return any(_inside(pool, space) for space in PRIVATE_SPACE)
+
+
 def _inside(pool: Prefix, space: Prefix) -> bool:
     return pool.version == space.version and pool.subnet_of(space)  # type: ignore[arg-type]
 
@@ -201,8 +206,7 @@ def _check_pools(network: Network, allow_public: bool, report: Report) -> None:
         if pool is None:
             continue
         path = (*base, key)
-        inside = any(_inside(pool, space) for space in PRIVATE_SPACE)
-        if not inside and not allow_public:
+        if not in_private_space(pool) and not allow_public:
             hint = "use 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16, or say `allowPublicRange: true`"
             message = (
                 f"{pool} is publicly routed space: its owners would become unreachable from every member"

@@ -72,6 +72,8 @@ class Member:
     listen_port: int | None = None
     mtu: int | None = None
     previous_keys: tuple[WireGuardKey, ...] = ()
+    guest: bool = False
+    """Joined by invite: from the mediator and not from the text, and with an agent, whatever its identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ class Network:
     tests: tuple[AclTest, ...] = ()
     mtu: int | None = None
     masquerade: bool = False
+    own_id: str = ""
+    """The `id` that the document gives it; empty: its name stands for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,3 +36,5 @@ class View:
     members: Mapping[WireGuardKey, ViewMember] = field(default_factory=dict)
     leases: Mapping[tuple[str, WireGuardKey], Lease] = field(default_factory=dict)
     """By network name and key."""
+    document: str = ""
+    """The excerpt that a member without a document lives by (`netctl.config.excerpt`); empty for all others."""

@@ -17,6 +17,8 @@ from netctl.wire.control import LeaseRow, MemberRow, ViewBody, ViewChunk, decode
 LABEL = b"netctl view"
 ROWS_PER_CHUNK = 500
 """About 60 KB of JSON: well under a frame."""
+TEXT_PER_CHUNK = 40_000
+"""Characters of an excerpt: JSON in JSON in JSON triples at worst, and this still fits beside the rows."""
 
 
 def sign_view(view: View, to: WireGuardKey, identity: IdentityKey, sign: Signer) -> list[ViewChunk]:
@@ -26,11 +28,13 @@ def sign_view(view: View, to: WireGuardKey, identity: IdentityKey, sign: Signer)
         LeaseRow(lease.network, str(lease.key), [str(a) for a in lease.addresses])
         for lease in view.leases.values()
     ]
-    parts = max(1, -(-max(len(members), len(leases)) // ROWS_PER_CHUNK))
+    rows_parts = -(-max(len(members), len(leases)) // ROWS_PER_CHUNK)
+    parts = max(1, rows_parts, -(-len(view.document) // TEXT_PER_CHUNK))
     chunks = []
     for part in range(parts):
         rows = slice(part * ROWS_PER_CHUNK, (part + 1) * ROWS_PER_CHUNK)
-        body = ViewBody(view.generation, part, parts, str(to), members[rows], leases[rows])
+        piece = view.document[part * TEXT_PER_CHUNK : (part + 1) * TEXT_PER_CHUNK]
+        body = ViewBody(view.generation, part, parts, str(to), members[rows], leases[rows], piece)
         text = encode(body).decode()
         signature = sign(LABEL + text.encode()).hex()
         chunks.append(ViewChunk(view.generation, part, parts, text, str(identity), signature))
@@ -76,4 +80,4 @@ def open_view(chunks: Sequence[ViewChunk], pins: Sequence[IdentityKey], to: Wire
                 leases[lease.network, key] = Lease(lease.network, key, addresses)
     except ValueError as error:
         raise RemoteError(f"a view with a bad value: {error}", "view.bad") from error
-    return View(bodies[0].generation, members, leases)
+    return View(bodies[0].generation, members, leases, "".join(body.document for body in bodies))

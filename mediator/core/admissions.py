@@ -1,0 +1,225 @@
+"""Who may come in with an invite, under which name and at which address: decided on values, written by the shell.
+
+An invite goes through
+
+| state   | event                                | next    |
+|---------|--------------------------------------|---------|
+| open    | redeemed, uses left                  | open    |
+| open    | redeemed, the last use               | used up |
+| open    | its time is over                     | expired |
+| any     | `netctl invite revoke`               | revoked |
+
+A host that is a member already gets its membership again, from an invite in any state but revoked, and uses none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from mediator.core.leases import Exhausted, GrantLease, LeaseKey, missing_leases
+from netctl.config.guests import Guest, refused_keys, with_guests, without_keys
+from netctl.model.document import Document, Network
+from netctl.model.errors import RemoteError
+from netctl.model.keys import IdentityKey, WireGuardKey
+
+MAX_USES = 10_000
+MAX_LIFE_S = 366 * 86400
+"""An invite that is good for longer than a year has been forgotten by everybody but a thief."""
+MAX_PENDING = 256
+"""Waiting for approval in one network: more than an operator looks through, less than fills a disk."""
+MAX_SUFFIX = 99
+"""So many machines of one name get a number behind it; the next one has to say a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """As the store has it: without its token."""
+
+    id: str
+    network: str
+    """The network's id."""
+    uses: int
+    used: int
+    made_s: int
+    expires_s: int
+    """Unix time."""
+    revoked: bool = False
+    name: str = ""
+    """The member's name, when the operator has set it."""
+
+    def state(self, now_s: float) -> str:
+        """open, used up, expired or revoked."""
+        if self.revoked:
+            return "revoked"
+        if now_s >= self.expires_s:
+            return "expired"
+        return "open" if self.used < self.uses else "used up"
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """One membership by invite: a key in a network."""
+
+    key: WireGuardKey
+    identity: IdentityKey
+    name: str
+    network: str
+    """The network's id."""
+    invite: str
+    pending: bool
+    joined_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """All that the store knows about who joined, as one transaction reads it."""
+
+    admissions: tuple[Admission, ...] = ()
+    revoked: Mapping[WireGuardKey, str] = field(default_factory=dict)
+    """Keys that the operator has shut out, and the names they had."""
+    leases: Mapping[LeaseKey, IPv4Address] = field(default_factory=dict)
+
+    def identity_of(self, key: WireGuardKey) -> IdentityKey | None:
+        """Of a member that joined by invite."""
+        return next((entry.identity for entry in self.admissions if entry.key == key), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Applicant:
+    """A host that has proven both its keys and shows a token."""
+
+    key: WireGuardKey
+    identity: IdentityKey
+    name: str
+    exact: bool
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to write, and what to answer."""
+
+    admission: Admission
+    network: str
+    """The network's name."""
+    fresh: bool
+    """False: it was there already, and nothing is to be written."""
+    lease: GrantLease | None = None
+
+
+def effective(document: Document, book: Book) -> tuple[Document, dict[str, str]]:
+    """The document with everybody who joined and without everybody who was shut out; and who waits, and why."""
+    return with_guests(without_keys(document, frozenset(book.revoked)), guests_of(document, book))
+
+
+def guests_of(document: Document, book: Book) -> list[Guest]:
+    """Admissions by member. One that waits for approval belongs to no network yet."""
+    names = {network.id: network.name for network in document.networks.values()}
+    found: dict[WireGuardKey, Guest] = {}
+    for entry in book.admissions:
+        if entry.key in book.revoked:
+            continue
+        before = found.get(entry.key)
+        networks = before.networks if before is not None else ()
+        if not entry.pending and entry.network in names:
+            networks = (*networks, names[entry.network])
+        found[entry.key] = Guest(entry.name, entry.key, networks, entry.identity)
+    return list(found.values())
+
+
+def decide(document: Document, book: Book, invite: Invite | None, who: Applicant, now_s: float) -> Verdict:
+    """Whether the host comes in. Raises RemoteError with what its user can do about it."""
+    if invite is None or invite.revoked:
+        raise RemoteError(
+            "the mediator knows no such invite, or it was revoked: ask for another", "invite.unknown"
+        )
+    network = _network(document, invite)
+    _check_key(document, book, who)
+    mine = [entry for entry in book.admissions if entry.key == who.key]
+    for entry in mine:
+        if entry.network == network.id:
+            return Verdict(entry, network.name, fresh=False)
+    state = invite.state(now_s)
+    if state != "open":
+        raise RemoteError(f"this invite is {state}: ask for another", "invite." + state.replace(" ", "-"))
+    pending = network.join.approve == "manual"
+    if (
+        pending
+        and sum(entry.pending and entry.network == network.id for entry in book.admissions) >= MAX_PENDING
+    ):
+        raise RemoteError("too many hosts wait for approval already: try again later", "invite.full")
+    name = (
+        mine[0].name
+        if mine
+        else _name(document, book, invite.name or who.name, bool(invite.name) or who.exact)
+    )
+    admission = Admission(who.key, who.identity, name, network.id, invite.id, pending, int(now_s))
+    return Verdict(admission, network.name, True, None if pending else _lease(document, book, admission))
+
+
+def _network(document: Document, invite: Invite) -> Network:
+    network = next((n for n in document.networks.values() if n.id == invite.network), None)
+    if network is None:
+        raise RemoteError("the network of this invite is gone: ask for another", "invite.network")
+    if not network.join.invites:
+        raise RemoteError(f"'{network.name}' lets nobody in by invite any more", "invite.closed")
+    return network
+
+
+def _check_key(document: Document, book: Book, who: Applicant) -> None:
+    if who.key in book.revoked or who.key in refused_keys(document):
+        message = "this host's key was taken out of use: make new ones with `netctl leave --forget-keys`"
+        raise RemoteError(message, "enrol.revoked")
+    for member in document.members.values():
+        if who.key == member.wireguard or who.identity == member.identity:
+            message = f"the document has this host's keys already, as '{member.name}': give it the document"
+            raise RemoteError(message, "enrol.known")
+    for entry in book.admissions:
+        if (entry.key == who.key) != (entry.identity == who.identity):
+            raise RemoteError("one of this host's two keys belongs to another member", "enrol.mixed")
+
+
+def _name(document: Document, book: Book, wanted: str, exact: bool) -> str:
+    taken = {*document.members, *(entry.name for entry in book.admissions)}
+    if wanted not in taken:
+        return wanted
+    if not exact:
+        for number in range(2, MAX_SUFFIX + 1):
+            end = f"-{number}"
+            if (name := wanted[: 63 - len(end)].rstrip("-") + end) not in taken:
+                return name
+    raise RemoteError(f"the name '{wanted}' is taken: say another with `--name`", "enrol.name")
+
+
+def _lease(document: Document, book: Book, admission: Admission) -> GrantLease | None:
+    """The address that the new member gets, in the same transaction. Raises RemoteError when there is none."""
+    trial, waiting = effective(document, Book((*book.admissions, admission), book.revoked, book.leases))
+    if admission.name in waiting:
+        raise RemoteError(waiting[admission.name], "invite.full")
+    for item in missing_leases(trial, book.leases):
+        if isinstance(item, Exhausted):
+            if (item.network, item.member) == (admission.network, admission.name):
+                raise RemoteError(f"{item.message}: no address is left for this host", "invite.full")
+        elif (item.network, item.key) == (admission.network, admission.key):
+            return item
+    return None
+
+
+def rekeyed(book: Book, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey) -> None:
+    """Whether a member that joined by invite may take these keys. Raises RemoteError."""
+    if not any(entry.key == old for entry in book.admissions):
+        message = (
+            "this member is in the document: write its new key there, with the old one in `previousKeys`"
+        )
+        raise RemoteError(message, "rotate.document")
+    if key in book.revoked or any(
+        key == entry.key or identity == entry.identity for entry in book.admissions
+    ):
+        raise RemoteError("the new key or identity is in use already, or was shut out", "rotate.taken")
+
+
+def names_of(entries: Iterable[Admission]) -> dict[str, WireGuardKey]:
+    """Keys of members that joined, by name."""
+    return {entry.name: entry.key for entry in entries}

@@ -1,0 +1,98 @@
+"""Where a stranger on a fresh connection enrols, or a member brings new keys.
+
+| state      | event       | next                                      |
+|------------|-------------|-------------------------------------------|
+| GREETED    | EnrolStart  | CHALLENGED, with a fresh key of the shell |
+| CHALLENGED | Enrol, good | the shell is asked to let it in           |
+| CHALLENGED | Rotate, good| the shell is asked to move its membership |
+| any        | else        | refused                                   |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mediator.core.admissions import Applicant
+from netctl.model.errors import RemoteError
+from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.session.enrol import Agree, check_enrol, check_rotate
+from netctl.wire import control as w
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """Make a fresh X25519 key for this connection, then call `challenged`."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Redeem:
+    """Both keys are proven: let it in if its token is good, and answer."""
+
+    connection: int
+    applicant: Applicant
+
+
+@dataclass(frozen=True, slots=True)
+class Rekey:
+    """A member has proven its new keys and its old identity: move its membership, and answer."""
+
+    connection: int
+    previous: WireGuardKey
+    key: WireGuardKey
+    identity: IdentityKey
+
+
+DeskEffect = Challenge | Redeem | Rekey
+
+
+class Desk:
+    """The challenges of connections that are no members yet."""
+
+    def __init__(self, pin: IdentityKey) -> None:
+        self._pin = pin
+        self._open: dict[int, tuple[WireGuardKey, Agree]] = {}
+
+    def challenged(self, connection: int, ephemeral: WireGuardKey, agree: Agree) -> w.Message:
+        """The shell has made a key; what to send."""
+        self._open[connection] = ephemeral, agree
+        return w.EnrolChallenge(str(ephemeral))
+
+    def forget(self, connection: int) -> None:
+        """The connection is over, or has done what it came for: no challenge is good twice."""
+        self._open.pop(connection, None)
+
+    def receive(
+        self,
+        connection: int,
+        message: w.EnrolStart | w.Enrol | w.Rotate,
+        nonce: bytes,
+        known: IdentityKey | None,
+    ) -> DeskEffect:
+        """`known`: for a rotation the identity of the member whose key it is to replace. Raises RemoteError."""
+        if isinstance(message, w.EnrolStart):
+            if connection in self._open:
+                raise RemoteError("one challenge a connection", "protocol.order")
+            return Challenge(connection)
+        challenge = self._open.pop(connection, None)
+        if challenge is None:
+            raise RemoteError("ask for a challenge first", "protocol.order")
+        ephemeral, agree = challenge
+        if isinstance(message, w.Enrol):
+            check_enrol(message, pin=self._pin, mediator_nonce=nonce, ephemeral=ephemeral, agree=agree)
+            key, identity = WireGuardKey.parse(message.wireguard), IdentityKey.parse(message.identity)
+            token = bytes.fromhex(message.token)
+            return Redeem(connection, Applicant(key, identity, message.name, message.exact, token))
+        if known is None:
+            raise RemoteError("the key to be replaced is no member's", "login.unknown-key")
+        check_rotate(
+            message,
+            pin=self._pin,
+            mediator_nonce=nonce,
+            ephemeral=ephemeral,
+            agree=agree,
+            previous_identity=known,
+        )
+        key, identity = WireGuardKey.parse(message.wireguard), IdentityKey.parse(message.identity)
+        return Rekey(connection, WireGuardKey.parse(message.previous), key, identity)

@@ -1,0 +1,188 @@
+"""Who belongs, put together: the document, those who joined by invite, those who were shut out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mediator.core import admissions as a
+from mediator.core import hub as h
+from mediator.core.desk import Redeem, Rekey
+from mediator.shell.register import Register
+from netctl.model.document import Document, Mediator, Network
+from netctl.model.errors import LocalError, NetctlError, RemoteError
+from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.wire import control as w
+from netctl.wire.invite import Invite, pack_invite
+
+GATHER_S = 0.02
+"""Forty hosts that enrol at once cost the others one new view, and nobody notices so short a wait."""
+
+
+def unix_now() -> int:
+    """Seconds since 1970: invites expire by the mediator's clock alone."""
+    return int(time.time())
+
+
+@dataclass(slots=True)
+class Roster:
+    """Changes what the hub knows of membership; each method that returns effects wants them performed."""
+
+    hub: h.Hub
+    register: Register
+    later: Callable[[float, Callable[[], None]], object]
+    """Calls back after seconds: the event loop's."""
+    perform: Callable[[list[h.Effect]], None]
+    document: Document = field(default_factory=lambda: Document({}, {}))
+    """What the file says, without anybody who joined."""
+    mediator: Mediator | None = None
+    waiting: dict[str, str] = field(default_factory=dict)
+    """Who joined and cannot take part, and why."""
+    _answers: list[tuple[int, w.Message]] = field(default_factory=list)
+    _due: bool = False
+
+    def set_document(self, document: Document, mediator: Mediator) -> list[h.Effect]:
+        """A new document, valid."""
+        self.document, self.mediator = document, mediator
+        return self.rebuild()
+
+    def rebuild(self) -> list[h.Effect]:
+        """The hub gets what document and store say now."""
+        assert self.mediator is not None
+        book = self.register.book()
+        document, self.waiting = a.effective(self.document, book)
+        guests = frozenset(entry.key for entry in book.admissions)
+        return self.hub.load(document, self.mediator, guests=guests)
+
+    # -- what hosts ask for ---------------------------------------------------------------------------------
+
+    def redeem(self, request: Redeem) -> list[h.Effect]:
+        """Let a host in. It is answered when the others can see it."""
+        try:
+            verdict, leases = self.register.redeem(self.document, request.applicant, unix_now())
+        except NetctlError as error:
+            return self.hub.refuse(request.connection, _remote(error))
+        self.hub.granted(leases)
+        entry = verdict.admission
+        answer = w.Enrolled(entry.name, verdict.network, admitted=not entry.pending)
+        if not verdict.fresh:
+            return [h.Send(request.connection, answer)]
+        waits = ", waits for approval" if entry.pending else ""
+        said = h.Say(f"'{entry.name}' joined '{verdict.network}' with invite {entry.invite}{waits}")
+        return [said, *self._answer(request.connection, answer)]
+
+    def rekey(self, request: Rekey) -> list[h.Effect]:
+        """Give a member that joined its new keys."""
+        try:
+            name = self._rekey(request.previous, request.key, request.identity)
+        except NetctlError as error:
+            return self.hub.refuse(request.connection, _remote(error))
+        said = h.Say(f"'{name}' has new keys")
+        return [said, *self._answer(request.connection, w.Rotated(name))]
+
+    def _rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey) -> str:
+        if any(member.wireguard == key for member in self.document.members.values()):
+            raise RemoteError("the document has the new key for a member", "rotate.taken")
+        self.register.rekey(old, key, identity, unix_now())
+        book = self.register.book()
+        self.hub.restore_leases(book.leases)
+        return next(entry.name for entry in book.admissions if entry.key == key)
+
+    def _answer(self, connection: int, message: w.Message) -> list[h.Effect]:
+        self._answers.append((connection, message))
+        if not self._due:
+            self._due = True
+            self.later(GATHER_S, self._gathered)
+        return []
+
+    def _gathered(self) -> None:
+        self._due = False
+        answers, self._answers = self._answers, []
+        effects: list[h.Effect] = self.rebuild()
+        self.perform([*effects, *(h.Send(number, message) for number, message in answers)])
+
+    # -- what the operator asks for -------------------------------------------------------------------------
+
+    def network(self, name: str) -> Network:
+        """A network of the document that lets invites in. Raises LocalError."""
+        network = self.document.networks.get(name)
+        if network is None:
+            there = ", ".join(self.document.networks) or "none"
+            raise LocalError(f"there is no network '{name}'; there are: {there}")
+        if not network.join.invites:
+            raise LocalError(
+                f"'{name}' lets nobody in by invite: say `join: {{invites: true}}` for it in the document"
+            )
+        return network
+
+    def invite(self, network: Network, uses: int, life_s: int, name: str) -> tuple[a.Invite, str]:
+        """A new invite and its string. Raises LocalError."""
+        if name:
+            taken = {*self.document.members, *(entry.name for entry in self.register.book().admissions)}
+            if name in taken:
+                raise LocalError(f"the name '{name}' is taken")
+        now = unix_now()
+        made, token = self.register.invite(
+            network.id, uses=uses, made_s=now, expires_s=now + life_s, name=name
+        )
+        full = [mediator for mediator in self.document.mediators if not mediator.relay_only]
+        mine = sorted(full, key=lambda mediator: mediator is not self.mediator)
+        return made, pack_invite(Invite(network.name, token, tuple(mine)))
+
+    def find(self, who: str) -> tuple[WireGuardKey, str]:
+        """Key and name of a member, by either. Raises LocalError."""
+        book = self.register.book()
+        entries = {entry.key: entry.name for entry in book.admissions}
+        entries.update(book.revoked)
+        for member in self.document.members.values():
+            if member.wireguard is not None:
+                entries[member.wireguard] = member.name
+        found = [(key, name) for key, name in entries.items() if who in (name, str(key))]
+        present = [entry for entry in found if entry[0] not in book.revoked] or found
+        if not present:
+            raise LocalError(f"there is no member '{who}'; `netctl members` shows all")
+        if len(present) > 1:
+            raise LocalError(f"'{who}' is several members: say the key")
+        return present[0]
+
+    def approve(self, who: str) -> str:
+        """Let in who waits. Raises LocalError."""
+        key, name = self.find(who)
+        self.register.approve(key)
+        self.perform(self.rebuild())
+        return name
+
+    def revoke(self, who: str, *, pending: bool = False) -> str:
+        """Shut a member out; `pending`: only one that waits. Raises LocalError."""
+        key, name = self.find(who)
+        if pending and not any(
+            entry.key == key and entry.pending for entry in self.register.book().admissions
+        ):
+            raise LocalError(
+                f"'{name}' does not wait for approval; `netctl members revoke` shuts a member out"
+            )
+        self.register.revoke(key, name, unix_now())
+        self.hub.forget(key)
+        self.perform(self.rebuild())
+        return name
+
+    def restore(self, who: str) -> str:
+        """Take a revocation back. Raises LocalError."""
+        key, name = self.find(who)
+        self.register.restore(key)
+        self.perform(self.rebuild())
+        return name
+
+    def rekey_by_operator(self, who: str, key: WireGuardKey, identity: IdentityKey) -> str:
+        """A reinstalled machine: its name and leases go to a new key. Raises NetctlError."""
+        old, _ = self.find(who)
+        name = self._rekey(old, key, identity)
+        self.perform(self.rebuild())
+        return name
+
+
+def _remote(error: NetctlError) -> RemoteError:
+    if isinstance(error, RemoteError):
+        return error
+    return RemoteError(f"the mediator cannot let anybody in just now ({error})", "invite.store")
