@@ -52,7 +52,7 @@ def _system_words(error: OSError) -> str:
     return str(error.strerror or error)
 
 
-def _certificate_identity(transport: asyncio.Transport) -> IdentityKey | None:
+def certificate_identity(transport: asyncio.Transport) -> IdentityKey | None:
     """The Ed25519 key of the server's certificate; its names and dates mean nothing here."""
     tls = transport.get_extra_info("ssl_object")
     der = tls.getpeercert(binary_form=True)
@@ -76,6 +76,26 @@ def _context() -> ssl.SSLContext:
     return context
 
 
+async def dial(protocol: asyncio.Protocol, host: str, port: int) -> None:
+    """Connect with TLS 1.3; the protocol compares the pin. Raises RemoteError."""
+    where = f"{host}:{port}"
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await asyncio.get_running_loop().create_connection(lambda: protocol, host, port, ssl=_context())
+    except TimeoutError:
+        message = f"{where} does not answer: is the mediator running, and its port open?"
+        raise RemoteError(message, "timeout") from None
+    except ssl.SSLError as error:
+        message = f"{where} does not speak TLS 1.3 as a mediator does: {error.reason}"
+        raise RemoteError(message, "tls") from error
+    except OSError as error:
+        words = _system_words(error)
+        if not words:  # asyncio's own ConnectionResetError says nothing: the other side left during TLS
+            message = f"{where} hangs up during the TLS handshake: is a mediator listening there?"
+            raise RemoteError(message, "tls") from error
+        raise RemoteError(f"cannot reach the mediator at {where}: {words}", "unreachable") from error
+
+
 class _Wire(asyncio.Protocol):
     """One connection. `ended` is done when it is over."""
 
@@ -89,7 +109,7 @@ class _Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        pin = _certificate_identity(self._transport)
+        pin = certificate_identity(self._transport)
         if pin is None or pin not in self._mediator.identity:
             shown = f" ({pin})" if pin is not None else ""
             message = (
@@ -210,24 +230,11 @@ class ControlClient:
 
     async def _connect(self, mediator: Mediator, port: int) -> RemoteError:
         """One connection from beginning to end; why it ended."""
-        loop = asyncio.get_running_loop()
-        where = f"{mediator.host}:{port}"
         wire = _Wire(self, mediator)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await loop.create_connection(lambda: wire, mediator.host, port, ssl=_context())
-        except TimeoutError:
-            return RemoteError(
-                f"{where} does not answer: is the mediator running, and its port open?", "timeout"
-            )
-        except ssl.SSLError as error:
-            return RemoteError(f"{where} does not speak TLS 1.3 as a mediator does: {error.reason}", "tls")
-        except OSError as error:
-            words = _system_words(error)
-            if not words:  # asyncio's own ConnectionResetError says nothing: the other side left during TLS
-                message = f"{where} hangs up during the TLS handshake: is a mediator listening there?"
-                return RemoteError(message, "tls")
-            return RemoteError(f"cannot reach the mediator at {where}: {words}", "unreachable")
+            await dial(wire, mediator.host, port)
+        except RemoteError as error:
+            return error
         self._wire = wire
         try:
             return await self._attend(wire)
