@@ -12,7 +12,7 @@ from netctl.cli import fleetargs
 
 INTERRUPTED = 130
 """What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
-FLEET = ("import",)
+FLEET = ("import", "sync")
 ENGINES = ("auto", "kernel", "netctl-wg", "wireguard-go")
 
 

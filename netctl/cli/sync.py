@@ -1,0 +1,195 @@
+"""`netctl sync`: this host follows a document in Git."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from netctl.agent.places import Places, write_atomic
+from netctl.cli import output
+from netctl.cli.ask import ask
+from netctl.fleet.keeper import is_well, keep, one_round, only_keeper, poke
+from netctl.fleet.sync import Settings, Sync, Taken
+from netctl.fleet.syncstate import Outcome, StateFile, to_json
+from netctl.model.errors import LocalError
+
+CONFIRM_S = 90
+"""Seconds in which an applied document must have proved itself; else the host goes back by itself."""
+PROOF_S = 45.0
+"""Of these, how long the way out is looked for before the host is told to go back at once."""
+PROOF_EVERY_S = 1.0
+APPLY_TIMEOUT_S = 180.0
+ROLLED_BACK = 3
+SHOWN = 10
+"""Verdicts in `netctl sync status`; -o json has all that are kept."""
+MIN_INTERVAL_S, MAX_INTERVAL_S = 1.0, 86400.0
+
+
+def _directory(places: Places) -> Path:
+    return places.state / "sync"
+
+
+class MediatorTarget:
+    """Writes the document where the mediator watches it; the mediator judges it once more."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def holds(self, text: str) -> bool:
+        """Whether the file has this text."""
+        try:
+            return self._file.read_text(encoding="utf-8") == text
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def take(self, text: str, still_reachable: Callable[[], bool]) -> Taken:
+        """Write it, whole or not at all."""
+        try:
+            write_atomic(self._file.resolve(), text, 0o644)
+        except OSError as error:
+            return Taken(Outcome.FAILED, f"cannot write {self._file}: {error.strerror}")
+        return Taken(Outcome.APPLIED)
+
+
+class MemberTarget:
+    """Applies the document on this host, armed: it stays only once the host has shown that it still has its way."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._candidate = _directory(places) / "candidate.yaml"
+
+    def holds(self, text: str) -> bool:
+        """Whether the host lives by this text, and the configured file has it."""
+        try:
+            accepted = self._places.accepted.read_text(encoding="utf-8")
+            return accepted == text == self._places.config.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def take(self, text: str, still_reachable: Callable[[], bool]) -> Taken:
+        """Apply, look whether the way out is still there, confirm or go back."""
+        had_mediator = self._mediator_answers()
+        try:
+            write_atomic(self._candidate, text)
+        except OSError as error:
+            return Taken(Outcome.FAILED, f"cannot write {self._candidate}: {error.strerror}")
+        status, said = self._netctl(
+            "apply", "--yes", "--confirm-within", f"{CONFIRM_S}s", str(self._candidate)
+        )
+        if status:
+            return Taken(Outcome.ROLLED_BACK if status == ROLLED_BACK else Outcome.FAILED, said)
+        lost = self._lost(still_reachable, had_mediator)
+        if lost:
+            _, said = self._netctl("rollback")
+            return Taken(Outcome.ROLLED_BACK, f"with it {lost}" + (f"; {said}" if said else ""))
+        status, said = self._netctl("confirm")
+        if status:
+            return Taken(Outcome.ROLLED_BACK, said or "it could not be confirmed in time")
+        try:
+            write_atomic(self._places.config.resolve(), text, 0o644)
+        except OSError as error:
+            output.warning(f"applied, but cannot write {self._places.config}: {error.strerror}")
+        return Taken(Outcome.APPLIED)
+
+    def _lost(self, still_reachable: Callable[[], bool], had_mediator: bool) -> str:
+        """What the host no longer reaches; empty when it reaches all that it reached before."""
+        deadline = time.monotonic() + PROOF_S
+        while True:
+            lost = "" if still_reachable() else "the repository is out of reach"
+            if not lost and had_mediator and not self._mediator_answers():
+                lost = "the mediator is out of reach"
+            if not lost or time.monotonic() > deadline:
+                return lost
+            time.sleep(PROOF_EVERY_S)
+
+    def _mediator_answers(self) -> bool:
+        try:
+            status: dict[str, Any] = ask(self._places, {"op": "status"})
+        except LocalError:
+            return False
+        return bool(status["mediator"]["state"] == "connected")
+
+    def _netctl(self, *words: str) -> tuple[int, str]:
+        """One of our own commands; its exit status and its last line about what went wrong."""
+        places = self._places
+        command = [sys.executable, "-m", "netctl.cli.main", "--config", str(places.config)]
+        command += ["--state", str(places.state), "--run", str(places.run), *words]
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=APPLY_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return 1, f"netctl {words[0]} has not ended within {APPLY_TIMEOUT_S:.0f} s"
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        return done.returncode, errors[-1].removeprefix("error: ") if errors else ""
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """`netctl sync run`, `status` and `now`."""
+    action = "now" if arguments.now else arguments.action
+    return {"run": _follow, "status": _status, "now": _now}[action](arguments, places)
+
+
+def _states(places: Places) -> StateFile:
+    return StateFile(_directory(places) / "state.json", write_atomic)
+
+
+def _follow(arguments: argparse.Namespace, places: Places) -> int:
+    if arguments.repository is None:
+        raise LocalError("name what to follow: --repository URL")
+    if not MIN_INTERVAL_S <= arguments.interval <= MAX_INTERVAL_S:
+        raise LocalError("--interval is a number of seconds, from 1 to 86400 (a day)")
+    settings = Settings(
+        arguments.repository,
+        arguments.branch,
+        arguments.path,
+        Path(arguments.verify_signatures).absolute() if arguments.verify_signatures else None,
+        arguments.allow_rewind,
+    )
+    target = MediatorTarget(Path(arguments.write)) if arguments.write else MemberTarget(places)
+    with only_keeper(_directory(places) / "lock"):
+        sync = Sync(settings, _directory(places), target, _states(places))
+        if arguments.once:
+            one_round(sync, True, "", output.note)
+            return 0 if is_well(sync.state) else 1
+        keep(sync, arguments.interval, output.note)
+    return 0
+
+
+def _now(arguments: argparse.Namespace, places: Places) -> int:
+    poke(_directory(places) / "lock")
+    output.note("netctl sync looks now; `netctl sync status` says what it finds")
+    return 0
+
+
+def _status(arguments: argparse.Namespace, places: Places) -> int:
+    file = _states(places)
+    if not file.path.exists():
+        raise LocalError(f"no netctl sync has run here: there is no {file.path}")
+    state = file.load()
+    if arguments.output == "json":
+        output.json({"ok": is_well(state), **to_json(state)})
+        return 0 if is_well(state) else 1
+    now = time.time()
+    output.line(f"following {state.branch} of {state.repository}, {state.path}")
+    output.line(f"lives by {state.last_good or 'no commit yet'}")
+    output.line(f"looked {output.age(now - state.looked_at_s)} ago")
+    output.line()
+    rows = [
+        (row.commit[:10], row.outcome, f"{output.age(now - row.at_s)} ago", row.subject, row.why)
+        for row in state.history[:SHOWN]
+    ]
+    output.table("commits", ("commit", "outcome", "when", "subject", "why"), rows)
+    if state.problem:
+        output.warning(f"{state.problem}; this host goes on with what it has")
+    return 0 if is_well(state) else 1

@@ -1,0 +1,106 @@
+"""The process around a Sync: rounds with jitter, one process a host, and a poke by signal."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from netctl.fleet.sync import Sync
+from netctl.fleet.syncstate import Outcome, SyncState, Verdict
+from netctl.model.errors import LocalError
+
+JITTER = 0.1
+"""Of the interval: 200 hosts that boot together do not ask the repository together for ever."""
+POKE = signal.SIGUSR1
+
+
+@contextlib.contextmanager
+def only_keeper(lock: Path) -> Iterator[None]:
+    """Be the one sync that works in this directory. Raises LocalError."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = lock.open("a+")
+    except OSError as error:
+        raise LocalError(f"cannot write to {lock.parent}: {error.strerror}; run this as root") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LocalError("a netctl sync runs here already; `netctl sync now` pokes it") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def poke(lock: Path) -> int:
+    """Make the sync that runs here look now; its process id. Raises LocalError when none runs."""
+    try:
+        with lock.open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                holder = int(file.read())
+                os.kill(holder, POKE)
+                return holder
+    except PermissionError:
+        raise LocalError(f"{lock} may not be read by this user: run this as root") from None
+    except (OSError, ValueError):
+        pass
+    raise LocalError("no netctl sync runs here: `netctl sync run --repository URL`, or its systemd unit")
+
+
+def keep(sync: Sync, interval_s: float, say: Callable[[str], None]) -> None:
+    """Look again and again, until SIGTERM or SIGINT; a round that has begun is ended first."""
+    wake, asked, end = threading.Event(), threading.Event(), threading.Event()
+
+    def on_poke(*_: object) -> None:
+        asked.set()
+        wake.set()
+
+    def on_end(*_: object) -> None:
+        end.set()
+        wake.set()
+
+    signal.signal(POKE, on_poke)
+    signal.signal(signal.SIGTERM, on_end)
+    signal.signal(signal.SIGINT, on_end)
+    said = ""
+    while not end.is_set():
+        wake.clear()
+        wanted = asked.is_set()
+        asked.clear()
+        said = one_round(sync, wanted, said, say)
+        if not end.is_set():
+            wake.wait(interval_s * random.uniform(1 - JITTER, 1 + JITTER))
+
+
+def one_round(sync: Sync, asked: bool, said: str, say: Callable[[str], None]) -> str:
+    """One look; says what is new about it, and returns what it would say next time to be silent about."""
+    try:
+        verdict = sync.look(time.time(), asked=asked)
+    except OSError as error:
+        line = f"cannot keep the state: {error.strerror}"
+    else:
+        line = sentence(verdict) if verdict is not None else sync.state.problem
+    if line != said:
+        say(line)
+    return line
+
+
+def sentence(verdict: Verdict) -> str:
+    """A verdict for a log."""
+    why = f": {verdict.why}" if verdict.why else ""
+    return f"{verdict.commit[:10]} {verdict.outcome}{why}"
+
+
+def is_well(state: SyncState) -> bool:
+    """Whether the host lives by the newest commit, as far as is known."""
+    return not state.problem and bool(state.history) and state.history[0].outcome is Outcome.APPLIED

@@ -1,0 +1,190 @@
+"""GitOps by pull: one look at a repository, and what this host makes of it.
+
+Everything is judged before anything is touched: the history, the signature, the document, its tests. Whatever
+is wrong, the host stays as it is, and the state says why.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from netctl.config import load_document
+from netctl.config.loader import MAX_BYTES
+from netctl.fleet.git import Commit, Git, GitError
+from netctl.fleet.syncstate import Outcome, StateFile, SyncState, Verdict
+from netctl.model.errors import ConfigError, LocalError
+
+TIP = "refs/netctl/tip"
+MAX_TAGS = 16
+"""Tags of one commit whose signatures are looked at."""
+ONLY_SSH = ("gpg.format=ssh", "gpg.program=/bin/false", "gpg.x509.program=/bin/false")
+"""A PGP signature would be judged by whatever keyring the host has: only the allowed signers file counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to follow, and how strictly."""
+
+    repository: str
+    branch: str = "main"
+    path: str = "networks.yaml"
+    allowed_signers: Path | None = None
+    """With it, only a commit counts that one of these has signed, or that a tag of theirs names."""
+    allow_rewind: bool = False
+    """Follow a history that was rewritten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a host made of a document."""
+
+    outcome: Outcome
+    why: str = ""
+
+
+class Target(Protocol):
+    """Whoever lives by the document."""
+
+    def holds(self, text: str) -> bool:
+        """Whether it lives by this text already."""
+
+    def take(self, text: str, still_reachable: Callable[[], bool]) -> Taken:
+        """Live by it. `still_reachable` asks the repository: a host that lost it goes back."""
+
+
+class Sync:
+    """Follows one branch for one target."""
+
+    def __init__(self, settings: Settings, directory: Path, target: Target, states: StateFile) -> None:
+        self.settings = settings
+        self._git = Git(directory / "repository.git")
+        self._target = target
+        self._states = states
+        self.state = self._mine(states.load())
+
+    def _mine(self, state: SyncState) -> SyncState:
+        settings = self.settings
+        where = shown_url(settings.repository)
+        return replace(state, repository=where, branch=settings.branch, path=settings.path)
+
+    def look(self, now_s: float, *, asked: bool = False) -> Verdict | None:
+        """One round; the verdict on the newest commit, None when the repository could not be looked at.
+
+        `asked`: somebody wants it now, so what was rolled back is tried again. Raises OSError when the state
+        cannot be kept.
+        """
+        try:
+            tip = self._fetch()
+        except LocalError as error:
+            self._keep(replace(self.state, problem=str(error), looked_at_s=now_s))
+            return None
+        state = replace(self.state, problem="", looked_at_s=now_s)
+        taken = self._judge(tip, asked)
+        verdict = Verdict(tip.id, tip.subject, taken.outcome, taken.why, now_s)
+        self._keep(state.judged(verdict))
+        return verdict
+
+    def _keep(self, state: SyncState) -> None:
+        self.state = state
+        self._states.save(state)
+
+    # -- the repository ---------------------------------------------------------------------------------------
+
+    def _fetch(self) -> Commit:
+        """The newest commit of the branch. Raises LocalError."""
+        self._prepare()
+        branch = self.settings.branch
+        refs = (f"+refs/heads/{branch}:{TIP}", "+refs/tags/*:refs/tags/*")
+        try:
+            self._git.run("check-ref-format", "--branch", branch)
+            self._git.run("fetch", "--quiet", "--no-tags", "--prune", "--", self.settings.repository, *refs)
+        except GitError as error:
+            where = shown_url(self.settings.repository)
+            said = str(error).replace(self.settings.repository, where)
+            if "couldn't find remote ref" in said:
+                raise LocalError(f"there is no branch '{branch}' in {where} any more, or yet") from None
+            raise LocalError(f"the repository cannot be read: {said}") from None
+        return self._git.commit(TIP)
+
+    def _prepare(self) -> None:
+        directory = self._git.directory
+        if directory.is_dir() and self._git.ok("rev-parse", "--is-bare-repository"):
+            return
+        shutil.rmtree(directory, ignore_errors=True)  # a copy: what was half-made is made again
+        try:
+            directory.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise LocalError(f"cannot make {directory}: {error.strerror}") from error
+        self._git.run("init", "--quiet", "--bare")
+
+    def reachable(self) -> bool:
+        """Whether the repository answers just now."""
+        refs = f"refs/heads/{self.settings.branch}"
+        return self._git.ok("ls-remote", "--exit-code", "--", self.settings.repository, refs)
+
+    # -- the verdict ------------------------------------------------------------------------------------------
+
+    def _judge(self, tip: Commit, asked: bool) -> Taken:
+        last = self.state.history[0] if self.state.history else None
+        if last is not None and last.commit == tip.id and last.outcome is Outcome.ROLLED_BACK and not asked:
+            return Taken(last.outcome, last.why)
+        why = self._rewound(tip) or self._unsigned(tip)
+        if why:
+            return Taken(Outcome.REFUSED, why)
+        try:
+            text = self._git.file(tip.id, self.settings.path, MAX_BYTES).decode()
+            load_document(text, self.settings.path)
+        except GitError as error:
+            return Taken(Outcome.REFUSED, f"no document to read: {error}")
+        except UnicodeDecodeError as error:
+            return Taken(Outcome.REFUSED, f"{self.settings.path} is not UTF-8 (byte {error.start})")
+        except ConfigError as error:
+            more = len(error.findings) - 1
+            return Taken(Outcome.REFUSED, f"{error.findings[0]}" + (f" and {more} more" if more else ""))
+        if tip.id == self.state.last_good and self._target.holds(text):
+            return Taken(Outcome.APPLIED)
+        return self._target.take(text, self.reachable)
+
+    def _rewound(self, tip: Commit) -> str:
+        good = self.state.last_good
+        if good is None or self.settings.allow_rewind or tip.id == good or self._git.contains(good, tip.id):
+            return ""
+        return (
+            f"history was rewritten: {tip.short} does not build on {good[:10]}, which this host lives by "
+            "(--allow-rewind follows it)"
+        )
+
+    def _unsigned(self, tip: Commit) -> str:
+        """Why nobody of the allowed signers stands for this commit; empty when somebody does."""
+        signers = self.settings.allowed_signers
+        if signers is None:
+            return ""
+        if not signers.is_file():
+            return f"there is no allowed signers file {signers}, so no signature can be judged"
+        options = [word for option in ONLY_SSH for word in ("-c", option)]
+        options += ["-c", f"gpg.ssh.allowedSignersFile={signers}"]
+        if self._git.ok(*options, "verify-commit", tip.id):
+            trust = self._git.run(*options, "log", "-1", "--format=%G?", tip.id).strip()
+            if trust == "G":
+                return ""
+        listed = self._git.run("for-each-ref", "--points-at", tip.id, "--format=%(refname)", "refs/tags")
+        for tag in listed.split()[:MAX_TAGS]:
+            verified = self._git.ok(*options, "verify-tag", tag)
+            if verified and self._git.run("rev-parse", f"{tag}^{{commit}}").strip() == tip.id:
+                return ""
+        return f"nobody in {signers} has signed it, nor a tag that names it"
+
+
+def shown_url(url: str) -> str:
+    """The URL without what may be a password."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    host, slash, path = rest.partition("/")
+    user, at, host = host.rpartition("@")
+    kept = user.split(":")[0] + at if at and scheme == "ssh" else ""
+    return f"{scheme}://{kept}{host}{slash}{path}"
