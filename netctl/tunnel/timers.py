@@ -22,7 +22,7 @@ back. So traffic moves timers with one dictionary store a batch.
 from __future__ import annotations
 
 import heapq
-from enum import Enum, auto
+from enum import IntEnum, auto
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 _NEVER = float("inf")
 
 
-class Timer(Enum):
-    """The timers of a peer; see the table above."""
+class Timer(IntEnum):
+    """The timers of a peer; see the table above. Integers, since every packet looks some of them up."""
 
     INITIATE = auto()
     RETRANSMIT = auto()

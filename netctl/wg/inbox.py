@@ -13,54 +13,115 @@ from numpy.typing import NDArray
 
 from netctl.model.addresses import SocketAddress
 from netctl.tunnel import Device, Keypair, Peer
+from netctl.wg import mmsg
 from netctl.wg.coalesce import is_one_flow, merge, runs
-from netctl.wg.outbox import HEADER, MAX_LAYOUTS, OVERHEAD
+from netctl.wg.outbox import HEADER, MAX_LAYOUTS, NONCE, OVERHEAD, TRANSPORT_HEADER
 from netctl.wg.tun import MAX_GSO_SEGMENTS, VNET_LEN, Tun
 
 TRANSPORT = 4
 ROOM = 65_536 + 64 * MAX_GSO_SEGMENTS
-MIN_HANDSHAKE = 64
-"""The shortest WireGuard message that is not transport data: a cookie reply."""
+MAX_BATCHED = 32_768
+"""Bytes of a datagram past which a batch would hold but one."""
 
 
 class OpenLayout:
-    """Views over the receive buffer for one segment size, made once."""
+    """Views over a receive buffer for `count` datagrams of `size` bytes, `stride` bytes apart, made once.
 
-    def __init__(self, size: int, received: bytearray, plain: bytearray, nonces: bytearray) -> None:
+    A batch is at most `capacity` of them: one super-packet.
+    """
+
+    def __init__(
+        self, size: int, stride: int, count: int, received: bytearray, plain: bytearray, nonces: bytearray
+    ) -> None:
         self.size = size
         self.inner = size - OVERHEAD
         self.row = -(-self.inner // 4) * 4
-        n = self.capacity = max(1, min(MAX_GSO_SEGMENTS * 2, 65_536 // size))
+        n = self.capacity = max(1, min(count, 65_536 // size))
         data, out = memoryview(received), memoryview(plain)
-        self.sealed = [data[i * size + HEADER : (i + 1) * size] for i in range(n)]
+        self.sealed = [data[i * stride + HEADER : i * stride + size] for i in range(count)]
         self.plain = [out[i * self.row : i * self.row + self.inner] for i in range(n)]
         self.nonces = [memoryview(nonces)[i * 12 : i * 12 + 12] for i in range(n)]
         self.rows: NDArray[np.uint8] = np.frombuffer(plain, np.uint8, n * self.row).reshape(n, self.row)
-        self.heads: NDArray[np.uint64] = np.ndarray((n,), "<u8", received, 0, (size,))
-        self.counters: NDArray[np.uint64] = np.ndarray((n,), "<u8", received, 8, (size,))
+        self.heads: NDArray[np.uint64] = np.ndarray((count,), "<u8", received, 0, (stride,))
+        self.counters: NDArray[np.uint64] = np.ndarray((count,), "<u8", received, 8, (stride,))
         self.nonce_counters: NDArray[np.uint64] = np.ndarray((n,), "<u8", nonces, 4, (12,))
 
 
 class Inbox:
-    """Opens what arrives. `buffer` is what `Udp.receive` fills."""
+    """Opens what arrives. `buffer` is what `Udp.receive` fills, `ring` what one recvmmsg(2) fills."""
 
     def __init__(self, device: Device, tun: Tun) -> None:
         self._device = device
         self._tun = tun
         self.buffer = bytearray(65_536)
+        self._buffer_view = memoryview(self.buffer)
         self._plain = bytearray(ROOM)
+        self._plain_view = memoryview(self._plain)
         self._nonces = bytearray(12 * MAX_GSO_SEGMENTS * 2)
-        self._layouts: dict[int, OpenLayout] = {}
+        self.ring = mmsg.Receiver() if mmsg.AVAILABLE else None
+        self._layouts: dict[tuple[int, bool], OpenLayout] = {}
         self._out = bytearray(VNET_LEN + 65_536)
         self._zero = bytes(VNET_LEN)
 
-    def _lay_out(self, size: int) -> OpenLayout:
-        layout = self._layouts.get(size)
+    def _lay_out(self, size: int, in_ring: bool) -> OpenLayout:
+        layout = self._layouts.get((size, in_ring))
         if layout is None:
             if len(self._layouts) >= MAX_LAYOUTS:
                 del self._layouts[next(iter(self._layouts))]
-            layout = self._layouts[size] = OpenLayout(size, self.buffer, self._plain, self._nonces)
+            if in_ring and self.ring is not None:
+                stride, count, memory = mmsg.SLOT, mmsg.COUNT, self.ring.buffer
+            else:
+                stride, count, memory = size, min(MAX_GSO_SEGMENTS * 2, 65_536 // size), self.buffer
+            layout = OpenLayout(size, stride, count, memory, self._plain, self._nonces)
+            self._layouts[size, in_ring] = layout
         return layout
+
+    def receive_run(
+        self,
+        first: int,
+        count: int,
+        size: int,
+        source: SocketAddress,
+        now: float,
+        other: Callable[[bytes, SocketAddress], None],
+    ) -> None:
+        """`count` datagrams of `size` bytes from slot `first` of the ring on, all from one source."""
+        assert self.ring is not None
+        start = first
+        if count > 1 and OVERHEAD <= size <= MAX_BATCHED:
+            layout = self._lay_out(size, True)
+            end = first + count
+            while start < end:
+                heads = layout.heads[start : min(end, start + layout.capacity)]
+                head = int(heads[0])
+                same = len(heads) if bool((heads == heads[0]).all()) else 1
+                keypair = (
+                    self._device.keypair(head >> 32, now)
+                    if same > 1 and head & 0xFFFFFFFF == TRANSPORT
+                    else None
+                )
+                if keypair is None:
+                    break
+                self._batch(layout, start, same, keypair, source, now)
+                start += same
+        memory = memoryview(self.ring.buffer)
+        for slot in range(start, first + count):
+            self._one(memory[slot * mmsg.SLOT : slot * mmsg.SLOT + size], source, now, other)
+
+    def receive_merged(
+        self,
+        slot: int,
+        total: int,
+        size: int,
+        source: SocketAddress,
+        now: float,
+        other: Callable[[bytes, SocketAddress], None],
+    ) -> None:
+        """A slot of the ring that holds a merged datagram."""
+        assert self.ring is not None
+        at = slot * mmsg.SLOT
+        self.buffer[:total] = self.ring.buffer[at : at + total]
+        self.receive(total, size, source, now, other)
 
     def receive(
         self,
@@ -72,62 +133,66 @@ class Inbox:
     ) -> None:
         """`total` bytes in the buffer, in datagrams of `size`; what is no transport data goes to `other`."""
         start = 0
-        if size >= OVERHEAD and total > size and size <= 32_768:
-            layout = self._lay_out(size)
+        if total > size and OVERHEAD <= size <= MAX_BATCHED:
+            layout = self._lay_out(size, False)
             count = min(total // size, layout.capacity)
             heads = layout.heads[:count]
             head = int(heads[0])
             if head & 0xFFFFFFFF == TRANSPORT and bool((heads == heads[0]).all()):
                 keypair = self._device.keypair(head >> 32, now)
                 if keypair is not None:
-                    self._batch(layout, count, keypair, source, now)
+                    self._batch(layout, 0, count, keypair, source, now)
                 start = count * size
+        memory = self._buffer_view
         while start < total:
             end = min(start + size, total)
-            self._one(start, end, source, now, other)
+            self._one(memory[start:end], source, now, other)
             start = end
 
     def _one(
         self,
-        start: int,
-        end: int,
+        view: memoryview,
         source: SocketAddress,
         now: float,
         other: Callable[[bytes, SocketAddress], None],
     ) -> None:
-        view = memoryview(self.buffer)[start:end]
-        if end - start < OVERHEAD or view[0] != TRANSPORT or view[1] or view[2] or view[3]:
+        size = len(view)
+        if size < OVERHEAD:
             other(bytes(view), source)
             return
-        keypair = self._device.keypair(int.from_bytes(view[4:8], "little"), now)
+        kind, index, counter = TRANSPORT_HEADER.unpack_from(view)
+        if kind != TRANSPORT:
+            other(bytes(view), source)
+            return
+        keypair = self._device.keypair(index, now)
         if keypair is None:
             return
-        inner = end - start - OVERHEAD
-        out = memoryview(self._plain)[:inner]
-        nonce = bytes(4) + bytes(view[8:16])
+        out = self._plain_view[: size - OVERHEAD]
         try:
-            keypair.receive.decrypt_into(nonce, view[HEADER:], None, out)
+            keypair.receive.decrypt_into(NONCE.pack(counter), view[HEADER:], None, out)
         except InvalidTag:
             return
-        if not keypair.replay.accept_one(int.from_bytes(view[8:16], "little")):
+        if not keypair.replay.accept_one(counter):
             return
         peer = keypair.peer
-        peer.rx_bytes += end - start
-        peer.data_received(keypair, source, now, is_keepalive=inner == 0)
-        if inner:
+        peer.rx_bytes += size
+        peer.data_received(keypair, source, now, is_keepalive=size == OVERHEAD)
+        if size > OVERHEAD:
             self._write_one(peer, out)
 
     def _batch(
-        self, layout: OpenLayout, count: int, keypair: Keypair, source: SocketAddress, now: float
+        self, layout: OpenLayout, at: int, count: int, keypair: Keypair, source: SocketAddress, now: float
     ) -> None:
-        counters = layout.counters[:count]
+        """Open `count` datagrams from slot `at` on; the plain ones stand in the first rows."""
+        counters = layout.counters[at : at + count]
         layout.nonce_counters[:count] = counters
         opener = keypair.receive.decrypt_into
+        sealed = layout.sealed[at : at + count] if at else layout.sealed
         try:
-            deque(map(opener, layout.nonces[:count], layout.sealed, repeat(None), layout.plain), 0)
+            deque(map(opener, layout.nonces[:count], sealed, repeat(None), layout.plain), 0)
             good = list(range(count))
         except InvalidTag:
-            good = self._singly(layout, count, keypair)
+            good = self._singly(layout, at, count, keypair)
         first = int(counters[0])
         consecutive = len(good) == count and bool((np.diff(counters) == 1).all())
         if not (consecutive and keypair.replay.accept_run(first, count)):
@@ -142,11 +207,11 @@ class Inbox:
             self._write(peer, rows, layout.inner)
 
     @staticmethod
-    def _singly(layout: OpenLayout, count: int, keypair: Keypair) -> list[int]:
+    def _singly(layout: OpenLayout, at: int, count: int, keypair: Keypair) -> list[int]:
         good = []
         for i in range(count):
             try:
-                keypair.receive.decrypt_into(layout.nonces[i], layout.sealed[i], None, layout.plain[i])
+                keypair.receive.decrypt_into(layout.nonces[i], layout.sealed[at + i], None, layout.plain[i])
             except InvalidTag:
                 continue
             good.append(i)

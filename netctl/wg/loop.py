@@ -12,14 +12,16 @@ from pathlib import Path
 from netctl.model.addresses import SocketAddress
 from netctl.tunnel import Device, Effect, FlushStaged, SendDatagram, SendKeepalive
 from netctl.wg.inbox import Inbox
-from netctl.wg.outbox import Outbox
-from netctl.wg.tun import VNET_LEN, Tun
+from netctl.wg.outbox import Burst, Outbox
+from netctl.wg.tun import Tun
 from netctl.wg.udp import Udp
 
-TUN_BURST = 64
-"""Reads of the TUN in one turn: enough to fill a GSO send, few enough to keep latency even."""
 UDP_BURST = 32
 """Receives of one socket in one turn."""
+BUSY_S = 0.001
+"""A turn that comes sooner after the one before belongs to a stream, and takes all that waits."""
+UNMERGED = 2
+"""Datagrams in a row that nobody merged, after which the others are fetched many at a time."""
 TICK_S = 1.0
 """How often the interface and the socket file are looked at."""
 MAX_EVENTS = 64
@@ -43,9 +45,9 @@ class Shell:
         self._inbox = Inbox(device, tun)
         self._poll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
-        self._sources: dict[tuple[str, int], SocketAddress] = {}
-        self._read = bytearray(VNET_LEN + 65_536)
-        self._read_view = memoryview(self._read)
+        self._sources: dict[tuple[str, int, int], SocketAddress] = {}
+        self._burst = Burst()
+        self._last_read = self._last_received = -BUSY_S
         self._running = True
         self._watched: tuple[int, int] | None = None
         self.register(tun.fd, self._from_tun)
@@ -182,41 +184,82 @@ class Shell:
 
     def _from_tun(self) -> None:
         now = time.monotonic()
-        outbox, view, fd, buffers = self._outbox, self._read_view, self.tun.fd, [self._read]
-        for turn in range(TUN_BURST):
+        outbox, burst, fd = self._outbox, self._burst, self.tun.fd
+        is_busy = now - self._last_read < BUSY_S
+        self._last_read = now
+        if (
+            not is_busy
+        ):  # after a rest: one packet, which may be a ping, and no question whether there are more
             try:
-                count = os.readv(fd, buffers)
+                count = os.readv(fd, burst.buffers[0])
+            except BlockingIOError:
+                return
+            except OSError:
+                self._look()  # EIO while the interface is down, EBADFD when it is gone
+                return
+            outbox.lone(burst.views[0], count, now)
+            return
+        lengths = burst.lengths
+        lengths.clear()
+        for _ in range(burst.COUNT):
+            slot = len(lengths)
+            try:
+                count = os.readv(fd, burst.buffers[slot])
             except BlockingIOError:
                 break
             except OSError:
-                self._look()  # EIO while the interface is down, EBADFD when it is gone
+                self._look()
                 break
-            if count > VNET_LEN:
-                outbox.packet(view[:count], now)
-            if turn == 0:  # the first goes before anybody asks whether there are more: it may be a ping
+            if count > burst.SLOT:  # a super-packet, which lies over the slots to come
+                if slot:
+                    outbox.burst(burst, now)
+                outbox.packet(burst.views[slot][:count], now)
                 outbox.flush(now)
-        outbox.flush(now)
+            else:
+                lengths.append(count)
+        if lengths:
+            outbox.burst(burst, now)
+            outbox.flush(now)
 
     def _from_udp(self, opened: socket.socket) -> None:
         udp, inbox = self._udp, self._inbox
         if udp is None:
             return
         now = time.monotonic()
+        is_busy = now - self._last_received < BUSY_S
+        self._last_received = now
+        unmerged = 0
         for _ in range(UDP_BURST):
             got = udp.receive(opened, inbox.buffer)
             if got is None:
-                break
+                return
             total, size, address = got
-            if total == 0:
-                continue
-            inbox.receive(total, size, self._source(address), now, self._other)
+            if total:
+                inbox.receive(total, size, self._source(address), now, self._other)
+            if not is_busy:
+                return
+            unmerged = unmerged + 1 if size == total else 0
+            if unmerged == UNMERGED and inbox.ring is not None:
+                break
+        ring = inbox.ring
+        if ring is None or unmerged < UNMERGED:
+            return
+        taken = ring.receive(opened.fileno())
+        for first, count, total, size in ring.runs(taken):
+            source = self._source(ring.source(first))
+            if size < total:
+                inbox.receive_merged(first, total, size, source, now, self._other)
+            else:
+                inbox.receive_run(first, count, size, source, now, self._other)
 
-    def _source(self, address: tuple[str, int]) -> SocketAddress:
+    def _source(self, address: tuple[str, int, int]) -> SocketAddress:
         known = self._sources.get(address)
         if known is None:
             if len(self._sources) > 4096:  # an attacker's sources must not pile up
                 self._sources.clear()
-            known = self._sources[address] = SocketAddress.of(address[0].partition("%")[0], address[1])
+            host, port, scope = address
+            known = SocketAddress.of(f"{host}%{scope}" if scope else host, port)
+            self._sources[address] = known
         return known
 
     def _other(self, datagram: bytes, source: SocketAddress) -> None:

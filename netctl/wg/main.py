@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -147,6 +148,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         except OSError as error:
             raise LocalError(f"{name}: {error.strerror or error}") from error
         shell.watch_socket = socket_path(name)
+        gc.freeze()  # what has been loaded stays: no collection goes through it while packets wait
         with _signals(shell):
             ready()
             verbose_log(f"{name} is up, configured through {socket_path(name)}")

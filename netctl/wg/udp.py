@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 
 from netctl.model.addresses import SocketAddress
+from netctl.wg import mmsg
 from netctl.wg.tun import MAX_GSO_BYTES, MAX_GSO_SEGMENTS
 
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
@@ -23,6 +24,8 @@ FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
 MAX_SINGLY = 4096
 """Destinations remembered as taking no GSO; past it they are all tried again."""
 SEGMENT_SIZE = struct.Struct("H")
+MAX_ADDRESSES = 4096
+"""Destinations whose form for the socket is remembered; past it all are made anew."""
 
 
 class Udp:
@@ -33,6 +36,9 @@ class Udp:
         self._sockets: dict[int, socket.socket] = {}
         self.port = port
         self._singly: set[SocketAddress] = set()
+        self._recent: SocketAddress | None = None
+        self._addresses: dict[SocketAddress, tuple[str, int] | tuple[str, int, int, int]] = {}
+        self._sender = mmsg.Sender() if mmsg.AVAILABLE else None
         self.gro = True
         try:
             for family in (socket.AF_INET, socket.AF_INET6):
@@ -90,8 +96,10 @@ class Udp:
             yield opened.fileno(), opened
 
     def forget_refusals(self) -> None:
-        """Routes change: destinations that took no GSO may be tried again."""
+        """Routes and interfaces change: destinations that took no GSO may be tried again."""
         self._singly.clear()
+        self._addresses.clear()
+        self._recent = None
 
     def set_mark(self, mark: int) -> None:
         """The firewall mark of what is sent (SO_MARK). Raises OSError without CAP_NET_ADMIN."""
@@ -100,6 +108,19 @@ class Udp:
 
     def _socket(self, destination: SocketAddress) -> socket.socket | None:
         return self._sockets.get(socket.AF_INET6 if destination.is_ipv6 else socket.AF_INET)
+
+    def _address(self, destination: SocketAddress) -> tuple[str, int] | tuple[str, int, int, int]:
+        """As the socket takes it, a link-local address with its interface (RFC 4007 §11)."""
+        known = self._addresses.get(destination)
+        if known is None:
+            if len(self._addresses) >= MAX_ADDRESSES:
+                self._addresses.clear()
+            host, _, zone = destination.host.partition("%")
+            known = (host, destination.port)
+            if zone:
+                known = (host, destination.port, 0, _scope_id(zone))
+            self._addresses[destination] = known
+        return known
 
     def send(self, destination: SocketAddress, data: bytes | memoryview, ttl: int | None = None) -> None:
         """One datagram; `ttl` for this one alone."""
@@ -115,22 +136,34 @@ class Udp:
             )
             ancillary = [(*level, struct.pack("i", ttl))]
         with contextlib.suppress(OSError):
-            opened.sendmsg([data], ancillary, 0, (destination.host, destination.port))
+            opened.sendmsg([data], ancillary, 0, self._address(destination))
+
+    def send_one(self, destination: SocketAddress, data: memoryview) -> None:
+        """One datagram; again to where the last one went, it is spared all look-ups."""
+        if destination is not self._recent:
+            opened = self._socket(destination)
+            if opened is None:
+                return
+            self._recent, self._recent_socket = destination, opened
+            self._recent_address = self._address(destination)
+        try:
+            self._recent_socket.sendto(data, self._recent_address)
+        except OSError:
+            return  # lost, as on any link
 
     def send_segments(self, destination: SocketAddress, data: memoryview, segment: int) -> None:
         """Datagrams of `segment` bytes each (the last may be shorter), as one send where that works.
 
         The caller keeps within MAX_GSO_BYTES and MAX_GSO_SEGMENTS.
         """
+        total = len(data)
+        if total <= segment:
+            self.send_one(destination, data)
+            return
         opened = self._socket(destination)
         if opened is None:
             return
-        address = (destination.host, destination.port)
-        total = len(data)
-        if total <= segment:
-            with contextlib.suppress(OSError):
-                opened.sendto(data, address)
-            return
+        address = self._address(destination)
         assert total <= MAX_GSO_BYTES
         if destination not in self._singly:
             try:
@@ -142,6 +175,11 @@ class Udp:
                 if len(self._singly) >= MAX_SINGLY:
                     self._singly.clear()
                 self._singly.add(destination)
+        if self._sender is not None and total <= mmsg.COUNT * segment:
+            scoped = (address[0], address[1], address[3] if len(address) == 4 else 0)
+            with contextlib.suppress(OSError):
+                data = data[self._sender.send(opened.fileno(), scoped, data, segment) :]
+            total = len(data)  # what is left had no room, or is in the way: once more, one by one
         for start in range(0, total, segment):
             try:
                 opened.sendto(data[start : start + segment], address)
@@ -149,8 +187,10 @@ class Udp:
                 if error.errno in FULL:
                     return
 
-    def receive(self, opened: socket.socket, buffer: bytearray) -> tuple[int, int, tuple[str, int]] | None:
-        """(bytes, segment size, source) of one receive into `buffer`; None when nothing waits.
+    def receive(
+        self, opened: socket.socket, buffer: bytearray
+    ) -> tuple[int, int, tuple[str, int, int]] | None:
+        """(bytes, segment size, source with scope id) of one receive into `buffer`; None when nothing waits.
 
         The segment size is the byte count itself where nothing was merged.
         """
@@ -164,7 +204,17 @@ class Udp:
         for level, kind, value in ancillary:
             if level == _SOL_UDP and kind == _UDP_GRO:
                 segment = int.from_bytes(value[:4], "little")
-        return count, segment, (source[0], source[1])
+        return count, segment, (source[0], source[1], source[3] if len(source) == 4 else 0)
+
+
+def _scope_id(zone: str) -> int:
+    """An interface index from its number or name; 0, which goes nowhere, for one that is not there."""
+    if zone.isdigit():
+        return int(zone)
+    try:
+        return socket.if_nametoindex(zone)
+    except OSError:
+        return 0
 
 
 __all__ = ["MAX_GSO_BYTES", "MAX_GSO_SEGMENTS", "Udp"]

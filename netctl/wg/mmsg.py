@@ -1,0 +1,159 @@
+"""Many datagrams a system call, recvmmsg(2) and sendmmsg(2): for cards and peers without GRO and GSO.
+
+Python has neither, so this is ctypes over memory laid out once: a turn sets lengths and reads them back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+COUNT = 64
+"""Datagrams of one call: what one GSO send has at most, too."""
+SLOT = 65_536 + 23 * 64
+"""Bytes from one slot to the next: a merged datagram fits, and no two slots start in the same cache set."""
+_CONTROL = 64
+_NAME = 28  # sockaddr_in6, the larger of both
+_MSG_DONTWAIT = 0x40
+_UDP, _UDP_GRO = 17, 104
+_V4, _V6 = struct.Struct("=HH4s"), struct.Struct("=HHI16sI")
+
+_IOVEC = np.dtype([("base", "u8"), ("length", "u8")])
+_MSGHDR = np.dtype(
+    [
+        ("name", "u8"),
+        ("name_length", "u4"),
+        ("pad0", "u4"),
+        ("iov", "u8"),
+        ("iov_count", "u8"),
+        ("control", "u8"),
+        ("control_length", "u8"),
+        ("flags", "i4"),
+        ("pad1", "u4"),
+        ("length", "u4"),
+        ("pad2", "u4"),
+    ]
+)
+"""struct mmsghdr on 64-bit Linux."""
+_LIBC = ctypes.CDLL(None, use_errno=True)
+AVAILABLE = ctypes.sizeof(ctypes.c_void_p) == 8 and hasattr(_LIBC, "recvmmsg") and hasattr(_LIBC, "sendmmsg")
+"""Whether this can be used at all; else datagrams go one by one."""
+
+
+def _address(buffer: bytearray) -> int:
+    """Where a buffer lies. It must stay alive and keep its size as long as the address is used."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+class Receiver:
+    """Slots that one call fills. `buffer`: COUNT slots, SLOT bytes apart; valid until the next `receive`."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(COUNT * SLOT)
+        self._names = bytearray(COUNT * _NAME)
+        self._controls = bytearray(COUNT * _CONTROL)
+        self._iovs: NDArray[np.void] = np.zeros(COUNT, _IOVEC)
+        self._heads: NDArray[np.void] = np.zeros(COUNT, _MSGHDR)
+        steps = np.arange(COUNT, dtype=np.uint64)
+        self._iovs["base"] = _address(self.buffer) + steps * np.uint64(SLOT)
+        self._iovs["length"] = 65_536
+        heads = self._heads
+        heads["name"] = _address(self._names) + steps * np.uint64(_NAME)
+        heads["iov"] = self._iovs.ctypes.data + steps * np.uint64(_IOVEC.itemsize)
+        heads["iov_count"] = 1
+        heads["control"] = _address(self._controls) + steps * np.uint64(_CONTROL)
+        self._fresh = heads.copy()
+        self._fresh["name_length"], self._fresh["control_length"] = _NAME, _CONTROL
+        self._lengths = heads["length"]
+        self._control_lengths = heads["control_length"]
+
+    def receive(self, fd: int) -> int:
+        """Datagrams taken, 0 when none waits. Never blocks."""
+        self._heads[:] = self._fresh
+        got: int = _LIBC.recvmmsg(fd, ctypes.c_void_p(self._heads.ctypes.data), COUNT, _MSG_DONTWAIT, None)
+        return max(got, 0)
+
+    def runs(self, got: int) -> Iterator[tuple[int, int, int, int]]:
+        """(first slot, slots, bytes, segment size): neighbours of one length and one source, none of them merged.
+
+        A merged datagram is a run by itself, and its segment size is smaller than its bytes.
+        """
+        lengths = self._lengths[:got].tolist()
+        controls = self._control_lengths[:got]
+        segments = [self._segment(i, lengths[i]) for i in range(got)] if controls.any() else lengths
+        name, names = _NAME, self._names
+        start = 0
+        while start < got:
+            end = start + 1
+            if segments[start] == lengths[start]:
+                source = names[start * name : start * name + name]
+                while (
+                    end < got
+                    and lengths[end] == segments[end] == lengths[start]
+                    and names[end * name : end * name + name] == source
+                ):
+                    end += 1
+            yield start, end - start, lengths[start], segments[start]
+            start = end
+
+    def _segment(self, slot: int, length: int) -> int:
+        at = slot * _CONTROL
+        if int(self._control_lengths[slot]) >= 20:
+            level, kind, value = struct.unpack_from("=8xiii", self._controls, at)
+            if (level, kind) == (_UDP, _UDP_GRO) and 0 < value < length:
+                return int(value)
+        return length
+
+    def source(self, slot: int) -> tuple[str, int, int]:
+        """(address, port, scope id) that a datagram came from."""
+        at = slot * _NAME
+        family = int.from_bytes(self._names[at : at + 2], "little")
+        port = int.from_bytes(self._names[at + 2 : at + 4], "big")
+        if family == socket.AF_INET6:
+            host = socket.inet_ntop(family, self._names[at + 8 : at + 24])
+            return host, port, int.from_bytes(self._names[at + 24 : at + 28], "little")
+        return socket.inet_ntop(socket.AF_INET, self._names[at + 4 : at + 8]), port, 0
+
+
+class Sender:
+    """Sends the segments of one buffer to one address, each as a datagram of its own."""
+
+    def __init__(self) -> None:
+        self._name = bytearray(_NAME)
+        self._iovs: NDArray[np.void] = np.zeros(COUNT, _IOVEC)
+        self._heads: NDArray[np.void] = np.zeros(COUNT, _MSGHDR)
+        self._heads["name"] = _address(self._name)
+        self._heads["iov"] = self._iovs.ctypes.data + np.arange(COUNT, dtype=np.uint64) * np.uint64(16)
+        self._heads["iov_count"] = 1
+
+    def send(self, fd: int, address: tuple[str, int, int], data: memoryview, segment: int) -> int:
+        """Bytes sent in whole datagrams; fewer than given: the rest found the buffer full, or was refused.
+
+        `address`: host, port, scope id. `data` is writable memory of at most COUNT segments.
+        """
+        host, port, scope = address
+        if ":" in host:
+            packed = socket.inet_pton(socket.AF_INET6, host)
+            _V6.pack_into(self._name, 0, socket.AF_INET6, socket.htons(port), 0, packed, scope)
+            self._heads["name_length"] = _V6.size
+        else:
+            packed = socket.inet_pton(socket.AF_INET, host)
+            _V4.pack_into(self._name, 0, socket.AF_INET, socket.htons(port), packed)
+            self._heads["name_length"] = 16
+        total = len(data)
+        count = -(-total // segment)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(data))
+        self._iovs["base"][:count] = base + np.arange(count, dtype=np.uint64) * np.uint64(segment)
+        self._iovs["length"][:count] = segment
+        self._iovs["length"][count - 1] = total - (count - 1) * segment
+        sent: int = _LIBC.sendmmsg(fd, ctypes.c_void_p(self._heads.ctypes.data), count, _MSG_DONTWAIT)
+        if sent < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return min(sent * segment, total)
