@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: fuzz help setup venv demo test test-pure test-world test-netns check format bench clean
+.PHONY: fuzz help setup venv demo test test-pure test-world test-netns soak check format bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -28,6 +28,9 @@ test-world: venv  ## the simulated world
 
 test-netns: setup  ## real packets in network namespaces
 	@$(PYTEST) tests/netns
+
+soak: setup  ## long runs: keys renewed under load, and what must not grow (minutes)
+	@$(PYTEST) -o addopts=-ra tests/soak
 
 check: venv  ## lint, format, types, floors
 	@$(BIN)/ruff check .

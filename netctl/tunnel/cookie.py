@@ -6,7 +6,8 @@ whether a message with a good mac1 is answered at once or must first prove its s
     state       enters when                                        a message with a good mac1 is
     calm        UNDER_LOAD_HOLD passed since the rate was over      taken
     under load  messages came faster than UNDER_LOAD_RATE           taken with a good mac2 within the source's
-                (beyond a burst), or the shell said so              rate; else answered by a cookie reply
+                (beyond a burst), or the shell said so              rate; else answered by a cookie reply,
+                                                                    within that rate, too
 """
 
 from __future__ import annotations
@@ -135,20 +136,24 @@ class LoadState:
 
 
 class SourceLimiter:
-    """A rate per source address that has proved itself by cookie. Bounded; forgets who has been quiet."""
+    """A rate per source address (IPv6: per /64). Bounded; forgets who has been quiet.
 
-    def __init__(self) -> None:
-        self._buckets: dict[bytes, _Bucket] = {}
+    `when_full`: the answer for a new source while there is no room to remember it. Sources that have proved
+    themselves by cookie are refused then; those that have not, and so may be made up, all get their reply.
+    """
+
+    def __init__(self, *, when_full: bool = False) -> None:
+        self._when_full = when_full
+        self._buckets: dict[bytes | str, _Bucket] = {}
         self._swept_at = float("-inf")
 
     def allow(self, source: SocketAddress, now: float) -> bool:
         """Whether one more message of this source may be worked on."""
-        packed = source.address.packed
-        key = packed if len(packed) == 4 else packed[:8]
+        key = source.address.packed[:8] if source.is_ipv6 else source.host
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= constants.MAX_LIMITED_SOURCES and not self._sweep(now):
-                return False
+                return self._when_full
             bucket = self._buckets[key] = _Bucket(constants.SOURCE_BURST, now)
         return bucket.take(now, constants.SOURCE_RATE, constants.SOURCE_BURST)
 

@@ -35,6 +35,7 @@ class Device:
         self._timers = TimerQueue()
         self._load = LoadState()
         self._limiter = SourceLimiter()
+        self._replies = SourceLimiter(when_full=True)
         self._own: noise.StaticKeys | None = None
         self._checker: CookieChecker | None = None
         self.allowed_ips = AllowedIPs()
@@ -201,6 +202,8 @@ class Device:
             return []
         if self._checker.has_valid_mac2(datagram, source, now):
             return [] if self._limiter.allow(source, now) else None
+        if not self._replies.allow(source, now):
+            return None  # it has had its cookies, and each costs us more than its question costs the sender
         return [SendDatagram(None, source, self._checker.reply(datagram, source, now))]
 
     def _take_initiation(

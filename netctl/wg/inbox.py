@@ -20,6 +20,7 @@ from netctl.wg.tun import MAX_GSO_SEGMENTS, VNET_LEN, Tun
 
 TRANSPORT = 4
 ROOM = 65_536 + 64 * MAX_GSO_SEGMENTS
+_STEPS: NDArray[np.uint64] = np.arange(MAX_GSO_SEGMENTS * 2, dtype=np.uint64)
 MAX_BATCHED = 32_768
 """Bytes of a datagram past which a batch would hold but one."""
 
@@ -194,7 +195,7 @@ class Inbox:
         except InvalidTag:
             good = self._singly(layout, at, count, keypair)
         first = int(counters[0])
-        consecutive = len(good) == count and bool((np.diff(counters) == 1).all())
+        consecutive = len(good) == count and not np.count_nonzero(counters - counters[0] != _STEPS[:count])
         if not (consecutive and keypair.replay.accept_run(first, count)):
             good = [i for i in good if keypair.replay.accept_one(int(counters[i]))]
         if not good:

@@ -106,11 +106,11 @@ class Outbox:
 
     def packet(self, raw: memoryview, now: float) -> None:
         """One read of the TUN: a vnet header and a packet or super-packet. Bad ones are dropped."""
-        flags, gso_type, _, gso_size, csum_start, csum_offset = VNET_HEADER.unpack_from(raw)
         packet = raw[VNET_LEN:]
         length = len(packet)
         if length < 20:
             return
+        flags, gso_type, _, gso_size, csum_start, csum_offset = VNET_HEADER.unpack_from(raw)
         version = packet[0] >> 4
         if version == 4:
             destination = bytes(packet[16:20])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import subprocess
 import sys
 import time
@@ -331,3 +332,119 @@ def test_a_forged_frame_behind_a_good_one_does_not_arrive(pair: tuple[Host, Host
         seen = listener.stdout.read().strip()
     assert "f" not in seen
     assert seen.count("g") == 20
+
+
+@pytest.mark.parametrize("programs", [(OURS, GO), (GO, OURS)], ids=["to-go", "from-go"])
+def test_a_link_local_endpoint_keeps_its_interface(
+    pair: tuple[Host, Host], programs: tuple[str, str]
+) -> None:
+    """Both ends have to send to an address that means nothing without its interface (RFC 4007)."""
+    one, other = (
+        Side(host, program, i + 1) for i, (host, program) in enumerate(zip(pair, programs, strict=True))
+    )
+    pair[1].run("ip", "address", "add", "fe80::77/64", "dev", "eth0", "nodad")
+    for host in pair:  # a second interface with the same prefix: which one it is has to be said
+        host.run("ip", "link", "add", "more0", "type", "veth", "peer", "more1")
+        host.run("ip", "link", "set", "more0", "up")
+        host.run("ip", "link", "set", "more1", "up")
+    one.peer(other, "[fe80::77%eth0]")
+    other.peer(one, None)
+    assert one.ping(other).count(" 0% packet loss") == 2
+    assert other.ping(one).count(" 0% packet loss") == 2
+    stream(one, other)
+    stream(other, one)
+
+
+@pytest.mark.parametrize("programs", [(OURS, OURS), (OURS, GO), (GO, OURS)], ids=["both", "to-go", "from-go"])
+def test_a_cable_that_merges_nothing(pair: tuple[Host, Host], programs: tuple[str, str]) -> None:
+    one, other = (
+        Side(host, program, i + 1) for i, (host, program) in enumerate(zip(pair, programs, strict=True))
+    )
+    for host in pair:
+        host.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off", "gro", "off")
+        host.run("ethtool", "-K", "eth0", "tx-udp-segmentation", "off", check=False)
+        host.run(
+            "ethtool", "-K", "eth0", "tx-checksumming", "off", check=False
+        )  # then no GSO send goes at all
+    one.peer(other, "192.0.2.2")
+    other.peer(one, None)
+    one.ping(other)
+    stream(one, other)
+    stream(other, one)
+
+
+FLOOD = r"""
+import hashlib, os, socket, struct, sys, time
+# Initiations that any stranger can make: a right mac1 over nothing that can be opened (paper, section 5.4.4).
+key = hashlib.blake2s(b"mac1----" + bytes.fromhex(sys.argv[1])).digest()
+out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+out.bind(("192.0.2.99", 0))
+print("ready", flush=True)
+end = time.monotonic() + float(sys.argv[3])
+while time.monotonic() < end:
+    time.sleep(0.05)  # room for others: it is the asking for cookies that is tested
+    for _ in range(400):
+        body = struct.pack("<II", 1, 9) + os.urandom(108)
+        out.sendto(body + hashlib.blake2s(body, key=key, digest_size=16).digest() + bytes(16), (sys.argv[2], 51930))
+"""
+COOKIES = """
+table ip cookies {
+  chain input {
+    type filter hook input priority 0
+    udp sport 51930 udp length 72 @th,64,32 0x03000000 counter
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("programs", [(OURS, GO), (GO, OURS)], ids=["go-is-flooded", "ours-is-flooded"])
+def test_a_handshake_under_load_takes_a_cookie(pair: tuple[Host, Host], programs: tuple[str, str]) -> None:
+    one, other = (
+        Side(host, program, i + 1) for i, (host, program) in enumerate(zip(pair, programs, strict=True))
+    )
+    one.peer(other, "192.0.2.2")
+    other.peer(one, None)
+    one.host.run("nft", "-f", "-", text=COOKIES)
+    pair[0].run("ip", "address", "add", "192.0.2.99/24", "dev", "eth0")
+    flood = [sys.executable, "-c", FLOOD, public_key(other.private).hex(), "192.0.2.2", "20"]
+    with one.host.start(*flood) as flooder:
+        assert flooder.stdout is not None
+        assert flooder.stdout.readline() == "ready\n"
+        time.sleep(1)  # the load has to be noticed
+        one.host.run("ping", "-c", "1", "-W", "18", "10.77.0.2", timeout=30)
+        flooder.kill()
+        flooder.wait(10)
+    counted = one.host.run("nft", "list", "table", "ip", "cookies")
+    assert int(counted.split("counter packets ")[1].split()[0]) > 0
+
+
+def test_time_renews_the_keys_and_nothing_is_lost() -> None:
+    """REKEY_AFTER_TIME is two minutes, so this takes as long: with us as the initiator, and as the responder."""
+    hosts = [Host(f"wg-rekey-{number}") for number in range(4)]
+    try:
+        pings = []
+        for first, programs in ((0, (OURS, GO)), (2, (GO, OURS))):
+            pair = hosts[first : first + 2]
+            join(*pair, "192.0.2.1/24", "192.0.2.2/24")
+            one, other = (
+                Side(host, program, i + 1)
+                for i, (host, program) in enumerate(zip(pair, programs, strict=True))
+            )
+            one.peer(other, "192.0.2.2")
+            other.peer(one, None)
+            one.ping(other)
+            before = one.host.run("wg", "show", LINK, "latest-handshakes").split()[1]
+            command = ("ping", "-q", "-i", "0.05", "-w", "126", "10.77.0.2")
+            pings.append((one, before, one.host.start(*command)))
+        for one, before, process in pings:
+            output = process.communicate(timeout=150)[0]
+            sent, received = (
+                int(word) for word in re.findall(r"(\d+) (?:packets transmitted|received)", output)
+            )
+            assert sent > 1000
+            assert received >= sent - 1, output  # the last may still be on its way
+            after = one.host.run("wg", "show", LINK, "latest-handshakes").split()[1]
+            assert int(after) - int(before) >= 115
+    finally:
+        for host in hosts:
+            host.close()

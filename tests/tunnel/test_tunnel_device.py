@@ -399,3 +399,14 @@ def test_what_is_in_the_slots_after_each_event() -> None:
     world.run(c.REKEY_AFTER_TIME)
     world.talk(a, b)
     assert not first.is_alive
+
+
+def test_cookie_replies_are_as_limited_as_what_they_lead_to() -> None:
+    """One address that floods gets few; another is answered at once, however many are made up beside it."""
+    replies = Device(None, bytes)._replies
+    flooder = SocketAddress("203.0.113.7", 9)
+    assert sum(replies.allow(flooder, 0.0) for _ in range(1000)) == int(c.SOURCE_BURST)
+    for number in range(2 * c.MAX_LIMITED_SOURCES):
+        assert replies.allow(SocketAddress(str(ipaddress.ip_address(number)), 1), 0.0)
+    assert replies.allow(SocketAddress("203.0.113.8", 9), 0.0)
+    assert len(replies) <= c.MAX_LIMITED_SOURCES

@@ -1,0 +1,52 @@
+"""Five minutes of TCP through netctl-wg across two renewals of the keys (`make soak`)."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "netns"))
+
+from hosts import Host, join, needs_namespaces
+from test_wg_real import GO, LINK, OURS, Side
+
+pytestmark = needs_namespaces
+SECONDS = 300
+MAX_RESIDENT_MB = 80
+
+
+def resident_mb(side: Side) -> float:
+    """Peak memory of the program on this side."""
+    (pid,) = re.findall(
+        rf"^ *(\d+) .*{re.escape(OURS)} ", side.host.run("ps", "-A", "-o", "pid=,args="), re.MULTILINE
+    )
+    found = re.search(r"VmHWM:\s+(\d+) kB", side.host.run("cat", f"/proc/{pid}/status"))
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def test_five_minutes_of_tcp_across_two_rekeys() -> None:
+    hosts = Host("wg-soak-1"), Host("wg-soak-2")
+    try:
+        join(*hosts, "192.0.2.1/24", "192.0.2.2/24")
+        one, other = Side(hosts[0], OURS, 1), Side(hosts[1], GO, 2)
+        one.peer(other, "192.0.2.2")
+        other.peer(one, None)
+        one.ping(other)
+        started = int(one.host.run("wg", "show", LINK, "latest-handshakes").split()[1])
+        with hosts[1].start("iperf3", "-s", "-1") as server:
+            result = json.loads(
+                one.host.run("iperf3", "-c", "10.77.0.2", "-J", "-t", str(SECONDS), timeout=SECONDS + 60)
+            )
+            server.wait(30)
+        intervals = [interval["sum"]["bits_per_second"] for interval in result["intervals"]]
+        assert len(intervals) >= SECONDS - 2
+        assert min(intervals) > 0.05 * max(intervals), "a second almost without traffic"
+        renewed = int(one.host.run("wg", "show", LINK, "latest-handshakes").split()[1])
+        assert renewed - started >= 2 * 119
+        assert resident_mb(one) < MAX_RESIDENT_MB
+    finally:
+        for host in hosts:
+            host.close()
