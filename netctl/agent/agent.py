@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from netctl.agent.control_client import ControlClient, LinkState
+from netctl.agent.drift import Counters, Departure, departures
 from netctl.agent.host import Host, knock, look_up
 from netctl.agent.keys import Keys
 from netctl.agent.memory import Down, Memory
 from netctl.agent.paths import PathRunner
 from netctl.agent.planned import Planned, binding, make_plan, refuse_stale
 from netctl.agent.status import status_of
-from netctl.config import Condition, Loaded, load_document, resolve
+from netctl.config import Condition, Loaded, clear_of, load_document, resolve
+from netctl.config.origins import Origins
 from netctl.engine import ApplyOutcome
 from netctl.model.document import Document, Drift
 from netctl.model.errors import LocalError, NetctlError
@@ -24,7 +26,7 @@ from netctl.model.hoststate import WIREGUARD_LINK, HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
 from netctl.paths.effects import PathStatus
-from netctl.plan import Binding, describe
+from netctl.plan import Binding, Plan, diff, prune
 from netctl.session import Effect, LoggedIn, PathMessage, PresenceChanged, ViewChanged
 
 SESSION_S = 180.0
@@ -65,7 +67,7 @@ class ApplyResult:
 class Agent:
     """Everything here runs in one event loop; the host is touched by one thread, one change at a time."""
 
-    def __init__(self, keys: Keys, memory: Memory, host: Host) -> None:
+    def __init__(self, keys: Keys, memory: Memory, host: Host, *, drift_s: float = DRIFT_S) -> None:
         self.keys = keys
         self.memory = memory
         self.host = host
@@ -74,9 +76,11 @@ class Agent:
         self.view: View | None = None
         self.statuses: Mapping[WireGuardKey, PeerStatus] = {}
         self.conditions: tuple[Condition, ...] = ()
-        self.drift: tuple[str, ...] = ()
+        self.drift: tuple[Departure, ...] = ()
+        """Where the host departs from the document, as it was seen last."""
         self.engine_kind = ""
-        self.drift_healed = 0
+        self.counters = Counters()
+        self._drift_s = drift_s
         self._live: frozenset[WireGuardKey] = frozenset()
         self._desired = HostState()
         self._said: str | None = None
@@ -172,7 +176,7 @@ class Agent:
 
     async def _patrol(self) -> None:
         while True:
-            await asyncio.sleep(DRIFT_S)
+            await asyncio.sleep(self._drift_s)
             try:
                 await self.check_drift()
             except Exception as error:
@@ -186,14 +190,22 @@ class Agent:
             self._wanted.set()
             return
         async with self._lock:
-            plan = await self.host.plan(self._desired)
-            self.drift = tuple(describe(plan))
-            if plan and self.loaded.document.drift is Drift.CORRECT:
-                for line in self.drift:
-                    say(f"drift: {line}")
+            actual = await self.host.read()
+            plan = diff(self._desired, actual)
+            document = self.loaded.document
+            found = departures(plan, Origins(document, self.member_name(document)), actual)
+            self.counters.found += len(set(found) - set(self.drift))
+            self.drift = found
+            if plan and document.drift is Drift.CORRECT:
+                for departure in found:
+                    say(f"drift: {departure}")
                 outcome = await self.host.apply(self._desired, _quiet)
-                self.drift_healed += outcome.changed
-                self.drift = () if outcome.error is None else (*self.drift, outcome.error)
+                self.counters.healed += outcome.changed
+                if outcome.error is None:
+                    self.drift = ()
+                else:
+                    self.counters.failed += 1
+                    say(f"drift could not be put right: {outcome.error}")
 
     # -- reconciling ------------------------------------------------------------------------------------------
 
@@ -207,11 +219,17 @@ class Agent:
             )
         return member.name
 
+    def refusals(self) -> tuple[str, ...]:
+        """What of the document is not brought up on this host, and why."""
+        said = (condition for condition in self.conditions if "." in condition.peer)
+        return tuple(f"{condition.peer}: {condition.message}" for condition in said)
+
     async def _resolve(self, document: Document) -> HostState:
         name = self.member_name(document)
         fixed = {} if document.mediators else await look_up(document)
-        resolution = resolve(self.down.of(document), name, self.view, live=self._live, resolved=fixed)
-        self.conditions = resolution.conditions
+        fitting, refused = clear_of(self.down.of(document), name, await self.host.foreign())
+        resolution = resolve(fitting, name, self.view, live=self._live, resolved=fixed)
+        self.conditions = (*refused, *resolution.conditions)
         if document.networks_of(name) and not self.down.of(document).networks_of(name):
             self.conditions = ()  # it belongs to networks: they are down, because somebody wanted that
         return resolution.state
@@ -271,6 +289,7 @@ class Agent:
             before = self.conditions
             try:
                 desired, actual = await self._resolve(loaded.document), await self.host.read()
+                refusals = self.refusals()
             finally:
                 self.conditions = before
         return make_plan(
@@ -283,6 +302,7 @@ class Agent:
             view=self.view,
             ssh_connection=ssh_connection,
             everyone=everyone,
+            refusals=refusals,
         )
 
     async def apply(
@@ -315,7 +335,7 @@ class Agent:
                     self._go_back(*before)
                     outcome = await self._undo(f"cannot keep the document: {error.strerror}")
                 self.drift = ()
-        warnings = tuple(str(finding) for finding in loaded.warnings)
+        warnings = (*(str(finding) for finding in loaded.warnings), *self.refusals())
         if outcome.error is None and self.trouble is not None:
             warnings = (*warnings, self.trouble)
         return ApplyResult(outcome, warnings, waiting)
@@ -361,6 +381,19 @@ class Agent:
             return None if state.state == "connected" else state.error
         reason = self.client.state.error or "it has not answered yet"
         raise LocalError(f"{reason}; nothing was changed")
+
+    async def prune(self, at_most: int | None, progress: Progress) -> tuple[Plan, ApplyOutcome]:
+        """Remove what is ours on the host and in no document; with `at_most` None only say what that is.
+
+        Raises LocalError while it is not known what the host should have.
+        """
+        if self.loaded is not None and not self._settled:
+            raise LocalError("it is not known yet what this host should have: the agent has not converged")
+        async with self._lock:
+            plan = prune(self._desired, await self.host.read())
+            if at_most is None:
+                return plan, ApplyOutcome(0)
+            return plan, await self.host.prune(self._desired, at_most, progress)
 
     async def set_down(self, down: Down, progress: Progress) -> ApplyOutcome:
         """Take networks down or bring them up again, and remember it."""

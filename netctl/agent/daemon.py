@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from netctl.agent.agent import Agent, say
+from netctl.agent.agent import DRIFT_S, Agent, say
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, load_keys
 from netctl.agent.memory import Memory
@@ -44,20 +44,23 @@ def only_writer(places: Places, *, wait: bool = False) -> Iterator[IO[str]]:
         yield file
 
 
-def run_agent(places: Places, engine: str) -> None:
-    """Run until SIGTERM or SIGINT. Raises NetctlError when it cannot start."""
+def run_agent(places: Places, engine: str, drift_s: float = DRIFT_S) -> None:
+    """Run until SIGTERM or SIGINT. Raises NetctlError when it cannot start.
+
+    `drift_s`: seconds between two looks at whether the host departs from its document.
+    """
     check_privileges()
     keys = load_keys(places)
     with only_writer(places):
-        asyncio.run(_main(places, keys, engine))
+        asyncio.run(_main(places, keys, engine, drift_s))
 
 
-async def _main(places: Places, keys: Keys, engine: str) -> None:
+async def _main(places: Places, keys: Keys, engine: str, drift_s: float) -> None:
     def open_host() -> Engine:
         return open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
 
     loop = asyncio.get_running_loop()
-    agent = Agent(keys, Memory(places), Host(open_host))
+    agent = Agent(keys, Memory(places), Host(open_host), drift_s=drift_s)
     server = ControlServer(agent, places)
     await server.start()
     task = asyncio.current_task()

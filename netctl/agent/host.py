@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from netctl.engine import ApplyOutcome, Engine, apply_plan
+from netctl.engine import ApplyOutcome, Engine, apply_plan, apply_prune
 from netctl.engine.interfaces import local_addresses
 from netctl.model.addresses import Address, Endpoint, SocketAddress
 from netctl.model.document import Document
 from netctl.model.errors import EngineError
+from netctl.model.foreign import Foreign
 from netctl.model.hoststate import HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.plan import Plan, diff
@@ -53,6 +54,14 @@ class Host:
     async def plan(self, desired: HostState) -> Plan:
         """What would change. Raises EngineError."""
         return await self._run(lambda engine: diff(desired, engine.read()))
+
+    async def prune(self, desired: HostState, at_most: int, progress: Callable[[str], None]) -> ApplyOutcome:
+        """Remove what is ours and not in `desired`. Raises EngineError."""
+        return await self._run(lambda engine: apply_prune(engine, desired, at_most, progress=progress))
+
+    async def foreign(self) -> Foreign:
+        """What is in the way on this host. Raises EngineError."""
+        return await self._run(lambda engine: engine.foreign())
 
     async def read(self) -> HostState:
         """What the host has now. Raises EngineError."""

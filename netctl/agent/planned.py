@@ -61,11 +61,12 @@ def make_plan(
     view: View | None = None,
     ssh_connection: str = "",
     everyone: bool = False,
+    refusals: tuple[str, ...] = (),
 ) -> Planned:
     """The plan of one host. `before` and `after`: the documents without what is down.
 
     `ssh_connection`: what sshd says of the session that asks (SSH_CONNECTION), or empty. `everyone`: what changes
-    for people on every host, not only for this member.
+    for people on every host, not only for this member. `refusals`: what of the document this host cannot have.
     """
     session = Session.parse(ssh_connection)
     return Planned(
@@ -73,7 +74,7 @@ def make_plan(
         plan=diff(desired, actual),
         people=reach_changes(before, after, view=view, about=None if everyone else member),
         binding=binding(loaded, desired, actual),
-        warnings=tuple(str(finding) for finding in loaded.warnings),
+        warnings=(*(str(finding) for finding in loaded.warnings), *refusals),
         rides=session is not None and carrier(session, actual) is not None,
         drops=drops(session, desired, actual) if session is not None else None,
     )

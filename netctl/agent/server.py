@@ -15,6 +15,7 @@ from netctl.agent.memory import Down
 from netctl.agent.places import Places
 from netctl.agent.planned import expected
 from netctl.model.errors import ConfigError, LocalError, NetctlError
+from netctl.plan import plan_to_json
 
 MAX_REQUEST = 20 * 1024 * 1024
 """A document of 20,000 members is about 4 MB; JSON may need twice that."""
@@ -127,6 +128,9 @@ class ControlServer:
                     "warnings": list(result.warnings),
                     "waiting": result.waiting,
                 }
+            case "prune":
+                plan, pruned = await agent.prune(request.get("at_most"), progress)
+                return {**plan_to_json(plan), "changed": pruned.changed, "error": pruned.error}
             case "down" | "up" as op:
                 return await self._switch(op, request.get("network"), progress)
             case other:

@@ -51,6 +51,12 @@ def _peer(agent: Agent, document: Document, name: str, key: WireGuardKey) -> dic
     }
 
 
+def _refused(agent: Agent, network: str) -> str | None:
+    """Why a network is not up though it should be."""
+    said = (one.message for one in agent.conditions if one.peer == f"networks.{network}")
+    return next((message for message in said if message.startswith("not brought up")), None)
+
+
 def status_of(agent: Agent) -> dict[str, Any]:
     """Everything that a person asks about this host."""
     link = agent.client.state
@@ -68,8 +74,10 @@ def status_of(agent: Agent) -> dict[str, Any]:
         "networks": {},
         "peers": [],
         "conditions": [f"{condition.peer}: {condition.message}" for condition in agent.conditions],
-        "drift": list(agent.drift),
-        "drift_healed": agent.drift_healed,
+        "drift": [departure.to_json() for departure in agent.drift],
+        "drift_found": agent.counters.found,
+        "drift_healed": agent.counters.healed,
+        "drift_failed": agent.counters.failed,
         "engine": agent.engine_kind,
     }
     if agent.loaded is None:
@@ -90,6 +98,7 @@ def status_of(agent: Agent) -> dict[str, Any]:
             "mode": network.mode.value,
             "addresses": own.get(network.name, []),
             "down": agent.down.everything or network.name in agent.down.networks,
+            "refused": _refused(agent, network.name),
         }
         for network in document.networks_of(name)
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netctl.agent.daemon import only_writer
 from netctl.agent.places import Places
@@ -10,51 +10,72 @@ from netctl.cli import output
 from netctl.cli.ask import NoAgentError
 from netctl.model.errors import LocalError
 
+if TYPE_CHECKING:
+    from netctl.engine import Engine
+    from netctl.model.document import Document
+    from netctl.model.hoststate import HostState
 
-def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) -> dict[str, Any]:
-    """Do what the agent would be asked for; the same answer. Raises NetctlError."""
-    import asyncio
 
-    from netctl.agent.host import look_up
+def name_of(places: Places, document: Document) -> str:
+    """Which member of a document this host is. Raises LocalError, before anything is touched."""
     from netctl.agent.keys import load_keys
-    from netctl.agent.memory import Memory
-    from netctl.agent.planned import binding, expected, make_plan, refuse_stale
-    from netctl.config import load_document, resolve
-    from netctl.engine import apply_plan, open_engine
-    from netctl.engine.privilege import check_privileges
 
-    loaded = load_document(request["text"], request["file"])
-    document = loaded.document
-    check_privileges()
-    keys = load_keys(places)
     if document.mediators:
         raise NoAgentError(
             "no agent runs on this host, and this document has mediators: `netctl up` starts it"
         )
+    keys = load_keys(places)
     member = document.member_by_key(keys.wireguard)
     if member is None:
         raise LocalError(
             f"no member of the document has this host's key {keys.wireguard}: "
             "add the line that `netctl keys` prints under `members:`"
         )
+    return member.name
+
+
+def desired_of(places: Places, document: Document, name: str, host: Engine) -> HostState:
+    """What this host should have by a document; what it cannot have is said."""
+    import asyncio
+
+    from netctl.agent.host import look_up
+    from netctl.agent.memory import Memory
+    from netctl.config import clear_of, resolve
+
     resolved = asyncio.run(look_up(document))
+    live = frozenset(other.wireguard for other in document.members.values() if other.wireguard is not None)
+    up = Memory(places).down().of(document)
+    fitting, refused = clear_of(up, name, host.foreign())
+    resolution = resolve(fitting, name, None, live=live, resolved=resolved)
+    for condition in (*refused, *resolution.conditions):
+        output.warning(f"{condition.peer}: {condition.message}")
+    return resolution.state
+
+
+def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) -> dict[str, Any]:
+    """Do what the agent would be asked for; the same answer. Raises NetctlError."""
+    from netctl.agent.memory import Memory
+    from netctl.agent.planned import binding, expected, make_plan, refuse_stale
+    from netctl.config import load_document
+    from netctl.engine import apply_plan, open_engine
+    from netctl.engine.privilege import check_privileges
+
+    loaded = load_document(request["text"], request["file"])
+    check_privileges()
+    member = name_of(places, loaded.document)
     memory = Memory(places)
     down = memory.down()
-    live = frozenset(other.wireguard for other in document.members.values() if other.wireguard is not None)
-    resolution = resolve(down.of(document), member.name, None, live=live, resolved=resolved)
-    for condition in resolution.conditions:
-        output.warning(f"{condition.peer}: {condition.message}")
-    desired = resolution.state
     with only_writer(places):
         host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
         try:
+            desired = desired_of(places, loaded.document, member, host)
             if dry:
                 before = memory.document()
                 return make_plan(
-                    member.name,
+                    member,
                     loaded,
                     down.of(before.document) if before is not None else None,
-                    down.of(document),
+                    down.of(loaded.document),
                     desired,
                     host.read(),
                     ssh_connection=request.get("ssh_connection", ""),

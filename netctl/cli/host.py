@@ -23,7 +23,9 @@ def agent(arguments: argparse.Namespace, places: Places) -> int:
     """Run the agent in the foreground."""
     from netctl.agent.daemon import run_agent
 
-    run_agent(places, arguments.engine)
+    if not 0 < arguments.drift_every < float("inf"):
+        raise LocalError("--drift-every is a number of seconds above 0")
+    run_agent(places, arguments.engine, arguments.drift_every)
     return 0
 
 
@@ -65,7 +67,11 @@ def status(arguments: argparse.Namespace, places: Places) -> int:
         (
             name,
             network["mode"],
-            "down" if network["down"] else ", ".join(network["addresses"]) or "no address yet",
+            "down"
+            if network["down"]
+            else "refused"
+            if network["refused"]
+            else ", ".join(network["addresses"]) or "no address yet",
         )
         for name, network in state["networks"].items()
     ]
@@ -92,7 +98,8 @@ def status(arguments: argparse.Namespace, places: Places) -> int:
     for condition in state["conditions"]:
         output.warning(condition)
     for drift in state["drift"]:
-        output.warning(f"the host departs from the document: {drift}")
+        paths = ", ".join(drift["paths"])
+        output.warning(f"the host departs from the document at {paths}: {drift['line']}")
     return 0
 
 

@@ -101,11 +101,24 @@ def parser() -> argparse.ArgumentParser:
     down = commands.add_parser("down", help="take all networks of this host down, or one")
     down.add_argument("network", nargs="?", metavar="NETWORK")
     down.add_argument("--yes", action="store_true", help="ask nothing")
+    prune = commands.add_parser("prune", help="remove what is netctl's on this host and in no document")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+    prune.add_argument("--yes", action="store_true", help="ask nothing")
+    _formats(prune)
+    _engine(prune)
     keys = commands.add_parser("keys", help="make this host's keys, or show their public halves")
     keys.add_argument("action", nargs="?", choices=["show", "init"], default="show")
     keys.add_argument("--name", help="the member's name in the line that is printed (default: the host's)")
     _formats(keys)
-    _engine(commands.add_parser("agent", help="run the agent in the foreground (for systemd)"))
+    agent = commands.add_parser("agent", help="run the agent in the foreground (for systemd)")
+    _engine(agent)
+    agent.add_argument(
+        "--drift-every",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="how often the host is held against its document (default: 30)",
+    )
     fleetargs.add(commands)
     lab = commands.add_parser("lab", help="a small internet on this machine to play with", add_help=False)
     lab.add_argument("arguments", nargs=argparse.REMAINDER)
@@ -161,6 +174,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return {"fmt": text.fmt, "explain": text.explain, "schema": text.schema}[arguments.command](
             arguments, places
         )
+    if arguments.command == "prune":
+        from netctl.cli import prune
+
+        return prune.prune(arguments, places)
     from netctl.cli import host
 
     commands = {

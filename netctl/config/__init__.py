@@ -1,6 +1,7 @@
 """Text to document to desired state, purely (floor F1)."""
 
 from netctl.config.document import Loaded, load_document
+from netctl.config.foreign import clear_of
 from netctl.config.reach import ReachChanges, reach_changes
 from netctl.config.reachtext import reach_lines, reach_to_json
 from netctl.config.resolve import Condition, Resolution, resolve
@@ -10,6 +11,7 @@ __all__ = [
     "Loaded",
     "ReachChanges",
     "Resolution",
+    "clear_of",
     "load_document",
     "reach_changes",
     "reach_lines",

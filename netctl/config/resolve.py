@@ -14,6 +14,7 @@ from netctl.model.addresses import Address, Prefix, SocketAddress, host_prefix
 from netctl.model.document import Document, Member, MemberState, Mode, Network
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import (
+    DOMAIN,
     WIREGUARD_LINK,
     FilterRule,
     FilterTable,
@@ -32,7 +33,6 @@ KEEPALIVE_S = 25
 """Below the 30 s after which the shortest common NAT forgets a UDP flow."""
 GROUP_DESTINATIONS = tuple(ip_network(text) for text in ("255.255.255.255/32", "224.0.0.0/4", "ff00::/8"))
 LINK_LOCAL = ip_network("fe80::/10")
-DOMAIN = "netctl"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,6 @@
 from netctl.engine.api import ApplyOutcome, Engine
 from netctl.engine.fake import FakeEngine
 from netctl.engine.linux import open_engine
-from netctl.engine.transaction import apply_plan
+from netctl.engine.transaction import apply_plan, apply_prune
 
-__all__ = ["ApplyOutcome", "Engine", "FakeEngine", "apply_plan", "open_engine"]
+__all__ = ["ApplyOutcome", "Engine", "FakeEngine", "apply_plan", "apply_prune", "open_engine"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.foreign import Foreign
 from netctl.model.hoststate import HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.plan import Change
@@ -20,6 +21,9 @@ class Engine(Protocol):
 
     def read(self) -> HostState:
         """Everything of ours on the host, and nothing else."""
+
+    def foreign(self) -> Foreign:
+        """What is on the host and not ours, as far as it could be in the way."""
 
     def apply(self, change: Change) -> None:
         """Do one step. Doing it again does no harm."""

@@ -11,10 +11,12 @@ from dataclasses import replace
 
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.errors import EngineError
+from netctl.model.foreign import Foreign
 from netctl.model.hoststate import FilterTable, HostState, PeerStatus, Route, WireGuardLink
 from netctl.model.keys import WireGuardKey
 from netctl.plan import Change
 from netctl.plan import changes as c
+from netctl.plan.renames import renamed
 
 
 class FakeEngine:
@@ -28,10 +30,15 @@ class FakeEngine:
         self.endpoints: dict[WireGuardKey, SocketAddress] = {}
         self.applied: list[Change] = []
         self.fail_at = fail_at
+        self.strangers = Foreign()
 
     def read(self) -> HostState:
         """The state held."""
         return self.state
+
+    def foreign(self) -> Foreign:
+        """What a test has put into `strangers`."""
+        return self.strangers
 
     def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
         """What a test has put into `status`."""
@@ -72,6 +79,8 @@ class FakeEngine:
                 return replace(state, wireguard=replace(mine, key=link.key, listen_port=port, mtu=link.mtu))
             case c.DeleteWireGuard():
                 return replace(state, wireguard=None)
+            case c.RenameLink(before, after):
+                return renamed(state, {before: after})
             case c.SetPeer(_, peer):
                 link = self._link()
                 taken = peer.allowed_ips

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from netctl.model.addresses import Address
 from netctl.model.errors import EngineError
+from netctl.model.foreign import ForeignName
 
 BEGIN = "# netctl begin: managed, edits here are overwritten"
 END = "# netctl end"
@@ -46,6 +47,20 @@ def replace_block(text: str, names: Mapping[str, tuple[Address, ...]]) -> str:
     return "\n".join(lines) + "\n" if lines else ""
 
 
+def foreign_names(text: str, domain: str) -> tuple[ForeignName, ...]:
+    """Names below our domain on lines that are not ours."""
+    before, block, after = _split(text)
+    skipped = len(block) + 2 if len(before) + len(after) < len(text.splitlines()) else 0
+    numbered = [*enumerate(before, 1), *enumerate(after, len(before) + skipped + 1)]
+    found = []
+    for number, line in numbered:
+        address, *hosts = line.partition("#")[0].split() or [""]
+        with contextlib.suppress(ValueError):
+            parsed = ipaddress.ip_address(address)
+            found += [ForeignName(host, parsed, number) for host in hosts if host.endswith(f".{domain}")]
+    return tuple(found)
+
+
 class HostsFile:
     """The system's hosts file."""
 
@@ -60,6 +75,13 @@ class HostsFile:
             return {}
         except OSError as error:
             raise EngineError(f"cannot read {self.path}: {error.strerror}") from error
+
+    def foreign(self, domain: str) -> tuple[ForeignName, ...]:
+        """Names below our domain that somebody else gives an address; none where the file cannot be read."""
+        try:
+            return foreign_names(self.path.read_text(), domain)
+        except (OSError, UnicodeDecodeError):
+            return ()
 
     def write(self, names: Mapping[str, tuple[Address, ...]]) -> None:
         """Replace our block. Atomic where the file can be renamed over; in place where it is a mount."""

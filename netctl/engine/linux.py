@@ -17,7 +17,9 @@ from netctl.engine.sysctls import Sysctls
 from netctl.engine.uapi import DeviceState, UapiDriver, read_private_key
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import EngineError
+from netctl.model.foreign import Foreign
 from netctl.model.hoststate import (
+    DOMAIN,
     LINK_ALIAS,
     WIREGUARD_LINK,
     HostState,
@@ -114,9 +116,19 @@ class LinuxEngine:
             return None  # its engine died: the link is made anew
         return self._driver.read()
 
+    def _device_called(self, name: str) -> DeviceState | None:
+        """The device while it has another name: a userspace engine keeps its socket, the kernel asks by name."""
+        if self.kind != "kernel":
+            return self._uapi.read() if self._uapi.answers() else None
+        driver = KernelDriver(name)
+        try:
+            return driver.read()
+        finally:
+            driver.close()
+
     def read(self) -> HostState:
         """Everything of ours on the host."""
-        segments = {segment.name: segment for segment in self._netlink.segments(SEGMENT_PREFIX)}
+        segments = {segment.name: segment for segment in self._netlink.segments()}
         return HostState(
             wireguard=self._read_link(),
             segments=segments,
@@ -126,12 +138,23 @@ class LinuxEngine:
             sysctls=self._sysctls.read(frozenset(segments)),
         )
 
+    def foreign(self) -> Foreign:
+        """What is on the host and not ours, as far as it could be in the way."""
+        kinds, routes, own = self._netlink.foreign()
+        # A VXLAN may be one of ours that a crash left unmarked: that is looked into when it is made.
+        ours = {
+            name: kind for name, kind in kinds.items() if name.startswith(SEGMENT_PREFIX) and kind != "vxlan"
+        }
+        return Foreign(routes, own, ours, self._hosts.foreign(DOMAIN))
+
     def _read_link(self) -> WireGuardLink | None:
-        device = self._device()
+        name, device = self._interface, self._device()
+        if device is None and (other := self._netlink.renamed_from(name)) is not None:
+            name, device = other, self._device_called(other)
         if device is None:
             return None
         public = X25519PrivateKey.from_private_bytes(device.private_key).public_key().public_bytes_raw()
-        addresses = self._netlink.addresses(self._interface)
+        addresses = self._netlink.addresses(name)
         peers = {
             key: Peer(key, frozenset(peer.allowed_ips), peer.endpoint, peer.keepalive_s)
             for key, peer in device.peers.items()
@@ -139,10 +162,10 @@ class LinuxEngine:
         return WireGuardLink(
             key=WireGuardKey(public),
             listen_port=device.listen_port,
-            mtu=self._netlink.mtu(self._interface),
+            mtu=self._netlink.mtu(name),
             addresses=frozenset(address for address, _ in addresses),
             peers=peers,
-            name=self._interface,
+            name=name,
         )
 
     def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
@@ -173,6 +196,8 @@ class LinuxEngine:
                 self._netlink.set_mtu(link.name, link.mtu)
                 port = link.listen_port or self._driver.read().listen_port
                 self._driver.configure(read_private_key(self._key_file), port)
+            case c.RenameLink(before, after):
+                self._netlink.rename(before, after)
             case c.DeleteWireGuard(name):
                 self._delete(name)
             case c.SetPeer(_, peer):
@@ -181,6 +206,7 @@ class LinuxEngine:
                 self._driver.remove_peer(key)
             case c.CreateSegment(segment):
                 if self._netlink.index(segment.name) is not None:
+                    self._netlink.check_segment(segment)
                     self._netlink.delete(segment.name)
                 self._netlink.create_segment(segment, self._interface)
             case c.SetSegmentMtu(name, mtu):

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import ipaddress
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from socket import AF_INET
 from typing import Any
@@ -13,14 +14,17 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from netctl.engine import foreign
 from netctl.engine.ruleset import VXLAN_PORT
-from netctl.model.addresses import Address
+from netctl.model.addresses import Address, Prefix
 from netctl.model.errors import EngineError
+from netctl.model.foreign import ForeignRoute
 from netctl.model.hoststate import LINK_ALIAS, ROUTE_PROTOCOL, Route, SegmentLink
 
 ALL_ZERO_MAC = "00:00:00:00:00:00"
 IFA_F_NODAD = 0x02
 """Duplicate detection (RFC 4862) would hold an address back for a second; ours are unique by their key."""
+WIREGUARD_KINDS = frozenset({"wireguard", "tun"})
 GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
 
 
@@ -78,6 +82,41 @@ class Netlink:
         with contextlib.suppress(OSError):
             Path(f"/proc/sys/net/ipv4/conf/{name}/promote_secondaries").write_text("1")
         self._do(f"bringing up {name}", lambda: self._ip.link("set", index=index, state="up"))
+
+    def renamed_from(self, name: str) -> str | None:
+        """How our WireGuard link is called now, where somebody has renamed it; None where it is not there."""
+        for link in self._ip.get_links():
+            attrs = _attrs(link)
+            if attrs.get("IFLA_IFALIAS") == LINK_ALIAS and "IFLA_LINKINFO" in attrs:
+                kind = dict(attrs["IFLA_LINKINFO"]["attrs"]).get("IFLA_INFO_KIND")
+                if kind in WIREGUARD_KINDS and attrs["IFLA_IFNAME"] != name:
+                    return str(attrs["IFLA_IFNAME"])
+        return None
+
+    def rename(self, before: str, after: str) -> None:
+        """Give a link another name; addresses and routes stay, or come back where it had to go down for it."""
+        index = self._need(before)
+        try:
+            self._ip.link("set", index=index, ifname=after)
+            return
+        except NetlinkError as error:
+            if error.code != errno.EBUSY:  # kernels before 6.2 rename only what is down
+                reason = error.args[1] if len(error.args) > 1 else error
+                raise EngineError(f"renaming {before} to {after}: {reason}") from error
+        addresses, mtu = self.addresses(before), self.mtu(before)
+        routes = [route for route in self.routes() if route.link == before]
+        self._do(f"taking {before} down", lambda: self._ip.link("set", index=index, state="down"))
+        self._do(f"renaming {before}", lambda: self._ip.link("set", index=index, ifname=after))
+        self.up(after, mtu)
+        for address, prefix_len in addresses:
+            self.add_address(after, address, prefix_len)
+        for route in routes:
+            self.set_route(replace(route, link=after))
+
+    def foreign(self) -> tuple[dict[str, str], tuple[ForeignRoute, ...], frozenset[Prefix]]:
+        """Links that are not ours (name to kind), foreign routes and addresses, and where our routes lead."""
+        kinds, names = foreign.links(self._ip)
+        return (kinds, *foreign.look(self._ip, kinds, names))
 
     def set_mtu(self, name: str, mtu: int) -> None:
         """Bytes."""
@@ -164,7 +203,7 @@ class Netlink:
             yield Route(destination, names[index], ipaddress.ip_address(source) if source else None)
 
     def set_route(self, route: Route) -> None:
-        """Add or replace."""
+        """Add, or replace one of ours. Raises EngineError that names a route in the way which is not."""
         arguments: dict[str, Any] = {
             "dst": str(route.destination),
             "oif": self._need(route.link),
@@ -174,7 +213,23 @@ class Netlink:
         if route.source is not None:
             arguments["prefsrc"] = str(route.source)
         what = f"routing {route.destination} over {route.link}"
-        self._do(what, lambda: self._ip.route("replace", **arguments))
+        try:
+            self._ip.route("add", **arguments)
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                reason = error.args[1] if len(error.args) > 1 else error
+                raise EngineError(f"{what}: {reason}") from error
+            self._leave_alone(route)
+            self._do(what, lambda: self._ip.route("replace", **arguments))
+
+    def _leave_alone(self, route: Route) -> None:
+        """`replace` would take the place of any route to this destination: only ours may go."""
+        kinds, names = foreign.links(self._ip)
+        for other in foreign.look(self._ip, kinds, names)[0]:
+            if other.destination == route.destination and "route" in other.what:
+                raise EngineError(
+                    f"{other.what} is in the way and not netctl's; remove it, or change the document"
+                )
 
     def remove_route(self, route: Route) -> None:
         """No error when it is gone."""
@@ -207,12 +262,28 @@ class Netlink:
         self._do(f"making {segment.name}", lambda: self._ip.link("add", **arguments))
         self.up(segment.name, segment.mtu)
 
-    def segments(self, prefix: str) -> Iterator[SegmentLink]:
-        """Our segment devices. The network's name is not on the host: it stays empty."""
+    def check_segment(self, segment: SegmentLink) -> None:
+        """Raises EngineError, naming it, where a link of a segment's name is not ours.
+
+        One without a mark that has the segment's VNI and underlay address is ours: a crash came before the mark.
+        """
+        link = next(iter(self._ip.get_links(self._need(segment.name))))
+        attrs = _attrs(link)
+        info = dict(attrs["IFLA_LINKINFO"]["attrs"]) if "IFLA_LINKINFO" in attrs else {}
+        data = dict(info["IFLA_INFO_DATA"]["attrs"]) if info.get("IFLA_INFO_KIND") == "vxlan" else {}
+        local = data.get("IFLA_VXLAN_LOCAL6") or data.get("IFLA_VXLAN_LOCAL")
+        same = data.get("IFLA_VXLAN_ID") == segment.vni and local == str(segment.local)
+        if attrs.get("IFLA_IFALIAS") != LINK_ALIAS and not same:
+            raise EngineError(
+                f"there is a link {segment.name} that netctl did not make; remove it if nothing needs it"
+            )
+
+    def segments(self) -> Iterator[SegmentLink]:
+        """Our segment devices, whatever they are called. The network's name is not on the host: it stays empty."""
         for link in self._ip.get_links():
             attrs = _attrs(link)
             name = attrs["IFLA_IFNAME"]
-            if not name.startswith(prefix) or attrs.get("IFLA_IFALIAS") != LINK_ALIAS:
+            if attrs.get("IFLA_IFALIAS") != LINK_ALIAS or "IFLA_LINKINFO" not in attrs:
                 continue
             info = dict(attrs["IFLA_LINKINFO"]["attrs"])
             data = dict(info["IFLA_INFO_DATA"]["attrs"]) if info.get("IFLA_INFO_KIND") == "vxlan" else {}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from netctl.engine.api import ApplyOutcome, Engine
 from netctl.model.errors import EngineError, NetctlError
 from netctl.model.hoststate import HostState
-from netctl.plan import Plan, describe, diff
+from netctl.plan import Plan, describe, diff, prune
 
 Progress = Callable[[str], None]
 
@@ -33,6 +33,30 @@ def apply_plan(engine: Engine, desired: HostState, *, progress: Progress = _quie
         left = diff(desired, engine.read())
         if left:
             raise EngineError("after the apply this still differs: " + "; ".join(describe(left)))
+    except NetctlError as error:
+        return _roll_back(engine, checkpoint, plan, str(error), progress)
+    return ApplyOutcome(done)
+
+
+def apply_prune(
+    engine: Engine, desired: HostState, at_most: int, *, progress: Progress = _quiet
+) -> ApplyOutcome:
+    """Remove what is ours and not in `desired`, or bring the host back to what it was.
+
+    `at_most`: how many removals somebody has agreed to; where there are more by now, nothing is done.
+    """
+    try:
+        checkpoint = engine.read()
+    except NetctlError as error:
+        return ApplyOutcome(0, True, str(error))
+    plan = prune(desired, checkpoint)
+    if len(plan.changes) > at_most:
+        return ApplyOutcome(0, True, f"there are {len(plan.changes)} removals by now; look at them again")
+    try:
+        done = _run(engine, plan, progress)
+        left = prune(desired, engine.read())
+        if left:
+            raise EngineError("after the prune this is still there: " + "; ".join(describe(left)))
     except NetctlError as error:
         return _roll_back(engine, checkpoint, plan, str(error), progress)
     return ApplyOutcome(done)

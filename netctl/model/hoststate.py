@@ -19,6 +19,8 @@ LINK_ALIAS = "netctl"
 """The ownership mark on every link of ours (``ip link set … alias netctl``)."""
 ROUTE_PROTOCOL = 201
 """The ownership mark on every route and rule of ours."""
+DOMAIN = "netctl"
+"""What our names in the hosts file end in."""
 FILTER_TABLE = "netctl"
 """The name of our nftables table (family inet)."""
 

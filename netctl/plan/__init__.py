@@ -3,7 +3,7 @@
 from netctl.plan.binding import Binding, state_digest
 from netctl.plan.changes import Change
 from netctl.plan.describe import describe, plan_to_json, summary
-from netctl.plan.diff import Plan, diff
+from netctl.plan.diff import Plan, diff, prune
 from netctl.plan.session import Session, carrier, drops
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "diff",
     "drops",
     "plan_to_json",
+    "prune",
     "state_digest",
     "summary",
 ]

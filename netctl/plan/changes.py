@@ -26,6 +26,14 @@ class SetWireGuard:
 
 
 @dataclass(frozen=True, slots=True)
+class RenameLink:
+    """Give a link of ours its name back."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteWireGuard:
     """Remove the link with all its peers."""
 
@@ -169,6 +177,7 @@ class RestoreSysctl:
 Change = (
     CreateWireGuard
     | SetWireGuard
+    | RenameLink
     | DeleteWireGuard
     | SetPeer
     | RemovePeer

@@ -84,6 +84,8 @@ def _line(change: c.Change) -> str:
             return f"+ link {link.name}: WireGuard, port {link.listen_port or 'any'}, mtu {link.mtu}"
         case c.SetWireGuard(link, changed):
             return f"~ link {link.name}: {', '.join(changed)} (port {link.listen_port}, mtu {link.mtu})"
+        case c.RenameLink(before, after):
+            return f"~ link {before}: back to its name {after}"
         case c.DeleteWireGuard(name):
             return f"- link {name}: all its tunnels drop"
         case c.SetPeer(link, peer, added):

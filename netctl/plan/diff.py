@@ -20,6 +20,7 @@ from netctl.plan.changes import (
     RemoveFlood,
     RemovePeer,
     RemoveRoute,
+    RenameLink,
     RestoreSysctl,
     SetFilter,
     SetNames,
@@ -29,6 +30,7 @@ from netctl.plan.changes import (
     SetSysctl,
     SetWireGuard,
 )
+from netctl.plan.renames import renamed, renames
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,15 @@ def diff(desired: HostState, actual: HostState) -> Plan:
     A crash after any prefix leaves a state from which the next diff leads to the same end. Filters come before
     peers, so that no peer is ever reachable unfiltered.
     """
-    return Plan(tuple(_adding(desired, actual)) + tuple(_removing(desired, actual)))
+    names = renames(desired, actual)
+    actual = renamed(actual, names)
+    back = tuple(RenameLink(before, after) for before, after in sorted(names.items()))
+    return Plan(back + tuple(_adding(desired, actual)) + tuple(_removing(desired, actual)))
+
+
+def prune(desired: HostState, actual: HostState) -> Plan:
+    """Only what is ours on the host and wanted by nobody: nothing is added or changed."""
+    return Plan(tuple(_removing(desired, renamed(actual, renames(desired, actual)))))
 
 
 def _adding(desired: HostState, actual: HostState) -> Iterator[Change]:

@@ -174,7 +174,7 @@ def test_drift_is_healed_but_nothing_is_removed_before_a_view_is_known(tmp_path:
         engine.state = replace(whole, routes=frozenset())
         await agent.check_drift()
         assert engine.state == whole
-        assert agent.drift_healed > 0
+        assert agent.counters.healed > 0
         agent.paths.close()
         mediated = document(keys).replace(
             "mediators: []", f'mediators: [{{url: "netctl://127.0.0.1:1", identity: ["{keys.identity}"]}}]'

@@ -1,0 +1,98 @@
+"""Where a host departs from its document, with the places of the document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from netctl.config.origins import Origins
+from netctl.model.hoststate import FilterTable, HostState
+from netctl.plan import Change, Plan, describe
+from netctl.plan import changes as c
+
+MAX_PATHS = 8
+"""Places of one departure: a flushed table departs from every network."""
+MAX_KEPT = 500
+"""Departures that are kept for `status`; an emptied host of 10,000 peers has 20,000."""
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """One thing that is not as the document says: what would put it right, and where the document says it."""
+
+    line: str
+    kind: str
+    paths: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.line}  [{', '.join(self.paths)}]"
+
+    def to_json(self) -> dict[str, Any]:
+        """All values plain."""
+        return {"line": self.line, "kind": self.kind, "paths": list(self.paths)}
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since this agent began."""
+
+    found: int = 0
+    """Departures seen: each once, however long it stays."""
+    healed: int = 0
+    failed: int = 0
+    """Tries to put the host right that did not."""
+
+
+def departures(plan: Plan, origins: Origins, actual: HostState) -> tuple[Departure, ...]:
+    """The changes that would put a host right, each with its places; at most MAX_KEPT."""
+    found = []
+    for change, line in zip(plan.changes[:MAX_KEPT], describe(plan), strict=False):
+        paths = tuple(dict.fromkeys(_paths(change, origins, actual)))[:MAX_PATHS]
+        found.append(Departure(line, type(change).__name__, paths))
+    return tuple(found)
+
+
+def _paths(change: Change, at: Origins, actual: HostState) -> Iterator[str]:
+    match change:
+        case c.CreateWireGuard() | c.DeleteWireGuard():
+            yield at.own()
+        case c.RenameLink(_, after):
+            yield at.segment(after) if after.startswith("nseg") else at.own()
+        case c.SetWireGuard(_, changed):
+            keys = {"key": "wireguard", "listen port": "listenPort"}
+            yield from (at.own(keys.get(one, one)) for one in changed)
+        case c.SetPeer(_, peer, added):
+            prefixes = () if added else sorted(change.gained | change.lost, key=str)
+            yield from (at.prefix(prefix, peer.key) for prefix in prefixes)
+            if not prefixes:
+                yield at.member(peer.key)
+        case c.RemovePeer(_, key):
+            yield at.member(key)
+        case c.CreateSegment(segment):
+            yield at.segment(segment.name)
+        case c.SetSegmentMtu(name) | c.DeleteSegment(name) | c.AddFlood(name) | c.RemoveFlood(name):
+            yield at.segment(name)
+        case c.AddAddress(_, address) | c.RemoveAddress(_, address):
+            yield at.address(address)
+        case c.SetRoute(route) | c.RemoveRoute(route):
+            yield at.prefix(route.destination)
+        case c.SetFilter(table):
+            yield from _rules(table, actual.filter, at)
+        case c.RemoveFilter():
+            yield from at.filters()
+        case c.SetNames(names):
+            both = names.keys() | actual.names.keys()
+            changed_names = sorted(name for name in both if names.get(name) != actual.names.get(name))
+            yield from (at.name(name) for name in changed_names)
+        case c.SetSysctl(key) | c.RestoreSysctl(key):
+            yield at.sysctl(key)
+
+
+def _rules(wanted: FilterTable, there: FilterTable | None, at: Origins) -> Iterator[str]:
+    present = frozenset(there.rules) if there is not None else frozenset()
+    if not present:  # gone, or changed by hand: what it says now is not known
+        yield from at.filters()
+        return
+    yield from (at.rule(rule.name) for rule in wanted.rules if rule not in present)
+    yield from (at.rule(rule.name) for rule in present - frozenset(wanted.rules))

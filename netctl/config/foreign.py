@@ -1,0 +1,82 @@
+"""A document as far as it fits beside what this host already has: the rest is refused by network, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from netctl.config.resolve import Condition
+from netctl.model.addresses import Prefix
+from netctl.model.derive import segment_name
+from netctl.model.document import Document, Member, Mode, Network
+from netctl.model.foreign import Foreign
+from netctl.model.hoststate import DOMAIN
+
+DEFAULT_BITS = 1
+"""Prefixes this short are default routes, whole or in two halves as VPN clients set them: all pools lie in one."""
+SHOWN = 3
+ELSEWHERE = "choose another pool, or remove it from this host"
+
+
+def clear_of(document: Document, me: str, foreign: Foreign) -> tuple[Document, tuple[Condition, ...]]:
+    """The document without the networks and routes that something foreign is in the way of, and why.
+
+    What is up already stays up, and the condition only says it: a laptop that comes into a place with a route
+    like one of its networks keeps its tunnels.
+    """
+    conditions: list[Condition] = []
+    networks = {}
+    for name, network in document.networks.items():
+        reasons = list(_in_the_way(network, foreign)) if me in network.member_names else []
+        kept = [reason for reason, up in reasons if up]
+        refused = [reason for reason, up in reasons if not up]
+        for reason in kept[:SHOWN]:
+            conditions.append(Condition(f"networks.{name}", f"{reason}, which came later; it stays as it is"))
+        if refused:
+            more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+            conditions.append(
+                Condition(f"networks.{name}", f"not brought up: {refused[0]}{more}; {ELSEWHERE}")
+            )
+        else:
+            networks[name] = network
+    members = {
+        name: _without_taken_routes(name, member, foreign, conditions) if name != me else member
+        for name, member in document.members.items()
+    }
+    for line in foreign.names:
+        member, _, network_name = line.name.removesuffix(f".{DOMAIN}").rpartition(".")
+        if network_name in networks and member in networks[network_name].member_names:
+            where = f"networks.{network_name}.members"
+            said = f"line {line.line} of the hosts file, which is not ours, gives {line.name} {line.address}"
+            conditions.append(Condition(where, f"{said}: programs may take that; remove it"))
+    return replace(document, networks=networks, members=members), tuple(conditions)
+
+
+def _in_the_way(network: Network, foreign: Foreign) -> Iterator[tuple[str, bool]]:
+    """Reasons, each with whether the network is up all the same."""
+    for pool in (network.ipv4, network.ipv6):
+        if pool is None:
+            continue
+        for route in foreign.routes:
+            if overlaps(pool, route.destination):
+                yield f"its pool {pool} overlaps {route.what}, which is not netctl's", pool in foreign.own
+    link = segment_name(network.id)
+    if network.mode is Mode.LAN and link in foreign.links:
+        yield f"there is a {foreign.links[link]} link {link} that netctl did not make", False
+
+
+def overlaps(pool: Prefix, other: Prefix) -> bool:
+    """Whether a pool and a route share addresses; default routes do not count."""
+    return pool.version == other.version and other.prefixlen > DEFAULT_BITS and pool.overlaps(other)
+
+
+def _without_taken_routes(name: str, member: Member, foreign: Foreign, conditions: list[Condition]) -> Member:
+    if not member.routes:
+        return member
+    taken = {route.destination: route.what for route in foreign.routes}
+    for index, prefix in enumerate(member.routes):
+        if prefix in taken and prefix not in foreign.own:
+            message = f"not routed: this host has {taken[prefix]}, which is not netctl's"
+            conditions.append(Condition(f"members.{name}.routes[{index}]", message))
+    kept = tuple(prefix for prefix in member.routes if prefix not in taken or prefix in foreign.own)
+    return replace(member, routes=kept)

@@ -1,0 +1,98 @@
+"""Looks for what is on this host and not ours: routes and addresses on other links, links that have our names.
+
+Routes come from /proc/net (proc(5)): a dump through netlink of the thousands that are ours costs far more than
+reading the text of all.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from socket import AF_INET
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from netctl.model.addresses import Address, Prefix, host_prefix
+from netctl.model.foreign import ForeignRoute
+from netctl.model.hoststate import LINK_ALIAS
+
+PROC_NET = Path("/proc/net")
+RTF_LOCAL = 0x80000000
+"""IPv6: an address of this host."""
+RTF_ANYCAST = 0x00100000
+IGNORED = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "fe80::/10", "ff00::/8", "::1/128"))
+
+
+def links(netlink: IPRoute) -> tuple[dict[str, str], dict[int, str]]:
+    """Links that are not ours: name to kind, and index to name."""
+    kinds, names = {}, {}
+    for link in netlink.get_links():
+        attrs: dict[str, Any] = dict(link["attrs"])
+        if attrs.get("IFLA_IFALIAS") == LINK_ALIAS:
+            continue
+        info = dict(attrs["IFLA_LINKINFO"]["attrs"]) if "IFLA_LINKINFO" in attrs else {}
+        kinds[attrs["IFLA_IFNAME"]] = str(info.get("IFLA_INFO_KIND", "network"))
+        names[link["index"]] = attrs["IFLA_IFNAME"]
+    return kinds, names
+
+
+def routes4(text: str) -> Iterator[tuple[Prefix, str]]:
+    """(destination, link) of each line of /proc/net/route, whose numbers are in the byte order of the machine."""
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        destination, mask = (int.from_bytes(bytes.fromhex(fields[i])[::-1], "big") for i in (1, 7))
+        yield ipaddress.IPv4Network((destination, mask.bit_count())), fields[0]
+
+
+def routes6(text: str) -> Iterator[tuple[Prefix, str, bool]]:
+    """(destination, link, whether it is an address) of each line of /proc/net/ipv6_route."""
+    for line in text.splitlines():
+        fields = line.split()
+        flags = int(fields[8], 16)
+        if flags & RTF_ANYCAST or (flags & RTF_LOCAL and fields[9] == "lo"):
+            continue  # kernels before 4.18 say `lo` of every address, ours among them
+        prefix = ipaddress.IPv6Network((int(fields[0], 16), int(fields[1], 16)))
+        yield prefix, fields[9], bool(flags & RTF_LOCAL)
+
+
+def _read(name: str) -> str:
+    try:
+        return (PROC_NET / name).read_text()
+    except OSError:
+        return ""  # a kernel without IPv6
+
+
+def look(
+    netlink: IPRoute, foreign_links: Mapping[str, str], names: Mapping[int, str]
+) -> tuple[tuple[ForeignRoute, ...], frozenset[Prefix]]:
+    """Foreign routes and addresses, and where our own routes lead."""
+    found: dict[tuple[Prefix, str], ForeignRoute] = {}
+    own: set[Prefix] = set()
+
+    def add(prefix: Prefix, link: str, is_address: bool) -> None:
+        if any(prefix.version == ignored.version and prefix.subnet_of(ignored) for ignored in IGNORED):  # type: ignore[arg-type]
+            return
+        if link not in foreign_links and link != "*":  # a route that goes nowhere has no link
+            own.add(prefix)
+            return
+        address = f"the address {prefix.network_address} on {link}"
+        what = address if is_address else f"the route {prefix} over {link}"
+        found.setdefault((prefix, link), ForeignRoute(prefix, what))
+
+    for prefix, link in routes4(_read("route")):
+        add(prefix, link, False)
+    for prefix6, link, is_address in routes6(_read("ipv6_route")):
+        add(prefix6, link, is_address)
+    for address, link in _addresses4(netlink, names):
+        add(host_prefix(address), link, True)
+    return tuple(found.values()), frozenset(own)
+
+
+def _addresses4(netlink: IPRoute, names: Mapping[int, str]) -> Iterable[tuple[Address, str]]:
+    for message in netlink.get_addr(family=AF_INET):
+        attrs = dict(message["attrs"])
+        if message["index"] in names:
+            text = attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"]
+            yield ipaddress.ip_address(text), names[message["index"]]

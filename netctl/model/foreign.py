@@ -1,0 +1,40 @@
+"""What is on a host and not ours, as far as it could be in the way. Netctl names it and leaves it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from netctl.model.addresses import Address, Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignRoute:
+    """A route or an address on a link that is not ours. An address is its /32 or /128."""
+
+    destination: Prefix
+    what: str
+    """For people: ``the route 10.77.0.0/16 over eth0``, ``the address 10.77.0.9 on lo``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignName:
+    """A line of the hosts file outside our block that gives a name an address."""
+
+    name: str
+    address: Address
+    line: int
+    """From 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Everything that is in nobody's document."""
+
+    routes: tuple[ForeignRoute, ...] = ()
+    own: frozenset[Prefix] = frozenset()
+    """Where routes of ours lead at present: what is already ours stays."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Links without our mark under names that we would use (``nseg…``), to their kinds."""
+    names: tuple[ForeignName, ...] = ()
+    """Only names below our domain."""
