@@ -1,7 +1,8 @@
 """netctl-wg against wireguard-go: two namespaces over veth, iperf3 (TCP cubic), medians, ratios of the same run.
 
 Run as root: python bench/bench_dataplane.py [--quick] [--no-offload] [--runs N] [--seconds N] [--peer PROGRAM]...
-Each --peer is a path that is started as wireguard-go is, so any version of it can stand beside. The programs take
+Each --peer is a program: nebula, fastd, openvpn, tincd, edge (n2n), or anything that is started as wireguard-go is, so
+any version of it can stand beside; NAME=PATH gives it a name in the table. The programs take
 turns run by run, so a machine that slows down slows all of them. Prints a markdown table, absolute and as ratios.
 """
 
@@ -17,10 +18,13 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import vpns
 
 from netctl.tunnel.primitives import public_key
 
@@ -88,6 +92,12 @@ def tunnel(program: Program) -> Iterator[tuple[str, list[int]]]:
     if program.path is None:
         yield OUTSIDE[1], []
         return
+    if (start := vpns.kind(program.path)) is not None:
+        world = vpns.World(inside, OUTSIDE, INSIDE)
+        with tempfile.TemporaryDirectory() as name, start(program.path, world, Path(name)) as pids:
+            wait_for_answer()
+            yield INSIDE[1], pids
+        return
     links = [
         f"{LINK}{os.getpid() % 10000}{'ab'[side]}" for side in (0, 1)
     ]  # the sockets' directory is shared
@@ -112,6 +122,15 @@ def tunnel(program: Program) -> Iterator[tuple[str, list[int]]]:
             process.terminate()
         for process in started:
             process.wait(10)
+
+
+def wait_for_answer() -> None:
+    """Until the other end answers inside. Raises CalledProcessError: not in 20 s."""
+    for _ in range(20):
+        with contextlib.suppress(subprocess.CalledProcessError):
+            run(*inside(0, "ping", "-c", "1", "-W", "1", INSIDE[1]))
+            return
+    run(*inside(0, "ping", "-c", "1", "-W", "1", INSIDE[1]))
 
 
 def wait_for_socket(link: str) -> None:
@@ -193,10 +212,12 @@ def main() -> None:
     arguments = parser.parse_args()
     runs, seconds = (1, 1) if arguments.quick else (arguments.runs, arguments.seconds)
     programs = [Program("netctl-wg", OURS)]
-    for path in arguments.peer or ["wireguard-go"]:
-        if shutil.which(path) is None:
+    for text in arguments.peer or ["wireguard-go"]:
+        name, _, path = text.rpartition("=")
+        found = shutil.which(path)
+        if found is None:
             parser.error(f"there is no {path}")
-        programs.append(Program(Path(path).name if not arguments.peer else path, path))
+        programs.append(Program(name or Path(path).name, found))
     programs.append(Program("plain veth", None))
     if arguments.no_offload and shutil.which("ethtool") is None:
         parser.error("--no-offload needs ethtool")
