@@ -44,7 +44,15 @@ class Rekey:
     identity: IdentityKey
 
 
-DeskEffect = Challenge | Redeem | Rekey
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A member that joined by invite leaves: forget its membership."""
+
+    connection: int
+    key: WireGuardKey
+
+
+DeskEffect = Challenge | Redeem | Rekey | Left
 
 
 class Desk:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from mediator.core.desk import Challenge, Desk, DeskEffect, Redeem, Rekey
+from mediator.core.desk import Challenge, Desk, DeskEffect, Left, Redeem, Rekey
 from mediator.core.leases import Exhausted, GrantLease, missing_leases, usable
 from mediator.core.membership import Membership, membership_of
 from mediator.core.relay_grants import GRANT_TTL_S, grant
@@ -90,7 +90,19 @@ class Say:
 
 
 Effect = Send | Drop | LoggedIn | Store | Say | DeskEffect
-__all__ = ["Challenge", "Drop", "Effect", "Hub", "LoggedIn", "Redeem", "Rekey", "Say", "Send", "Store"]
+__all__ = [
+    "Challenge",
+    "Drop",
+    "Effect",
+    "Hub",
+    "Left",
+    "LoggedIn",
+    "Redeem",
+    "Rekey",
+    "Say",
+    "Send",
+    "Store",
+]
 
 
 @dataclass(slots=True)
@@ -325,6 +337,8 @@ class Hub:
                 return []
             case w.Refresh():
                 return self._view_for(connection, key)
+            case w.Leave():
+                return [Left(connection, key)] if key in self._guests else []
             case w.Candidates():
                 return self._introduce(state, key, message, now)
             case w.RelayRequest(peer):

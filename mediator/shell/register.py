@@ -132,6 +132,12 @@ class Register:
                 "INSERT OR REPLACE INTO revoked (member, name, at_s) VALUES (?,?,?)", (key.raw, name, now_s)
             )
 
+    def leave(self, key: WireGuardKey) -> None:
+        """Forget a member that joined; its addresses stay bound to its key."""
+        with self._store.transaction("to let a member go") as db:
+            db.execute("DELETE FROM guest WHERE member=?", (key.raw,))
+            db.execute("DELETE FROM relay_port WHERE member=?", (key.raw,))
+
     def restore(self, key: WireGuardKey) -> None:
         """Take a revocation back: a member of the document is one again, others need a new invite."""
         with self._store.transaction("to restore a member") as db:

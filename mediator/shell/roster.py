@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mediator.core import admissions as a
 from mediator.core import hub as h
-from mediator.core.desk import Redeem, Rekey
+from mediator.core.desk import Left, Redeem, Rekey
 from mediator.shell.register import Register
 from netctl.model.document import Document, Mediator, Network
 from netctl.model.errors import LocalError, NetctlError, RemoteError
@@ -80,6 +80,15 @@ class Roster:
             return self.hub.refuse(request.connection, _remote(error))
         said = h.Say(f"'{name}' has new keys")
         return [said, *self._answer(request.connection, w.Rotated(name))]
+
+    def leave(self, request: Left) -> list[h.Effect]:
+        """A member that joined is one no longer; it may come again with another invite."""
+        try:
+            self.register.leave(request.key)
+        except LocalError as error:
+            return [h.Say(str(error))]
+        self.hub.forget(request.key)
+        return self.rebuild()
 
     def _rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey) -> str:
         if any(member.wireguard == key for member in self.document.members.values()):

@@ -311,6 +311,8 @@ class Server:
                     pending.extend(reversed(self._challenge(number)))
                 case h.Redeem() as request:
                     pending.extend(reversed(self.roster.redeem(request)))
+                case h.Left() as request:
+                    pending.extend(reversed(self.roster.leave(request)))
                 case h.Rekey() as request:
                     pending.extend(reversed(self.roster.rekey(request)))
 

@@ -28,6 +28,7 @@ from netctl.model.view import View
 from netctl.paths.effects import PathStatus
 from netctl.plan import Binding, Plan, diff, prune
 from netctl.session import Effect, LoggedIn, PathMessage, PresenceChanged, ViewChanged
+from netctl.wire.control import Leave
 
 SESSION_S = 180.0
 """WireGuard's Reject-After-Time: an older handshake is no session."""
@@ -40,6 +41,8 @@ LOOK_AROUND_S = 10.0
 """How often own addresses are looked up."""
 KNOCK_S = 5.0
 """WireGuard's own retry interval (Rekey-Timeout)."""
+LEAVE_WAIT_S = 2.0
+"""How long a host that leaves waits for its mediator to take note."""
 VIEW_WAIT_S = 10.0
 """How long the first apply waits for a mediator that it has never seen."""
 
@@ -72,6 +75,8 @@ class Agent:
         self.memory = memory
         self.host = host
         self.loaded: Loaded | None = _remembered(memory)
+        self.joined = memory.joined()
+        """The network that this host joined by invite: then its document comes with the mediator's views."""
         self.down = memory.down()
         self.view: View | None = None
         self.statuses: Mapping[WireGuardKey, PeerStatus] = {}
@@ -278,6 +283,53 @@ class Agent:
         explicit = await look_up(named)
         self.paths.look_around(tuple(explicit.values()), addresses)
 
+    # -- joined by invite: the mediator's excerpt is the document ---------------------------------------------
+
+    async def adopt(self) -> None:
+        """This host has joined just now: live by what was written down for it. Raises LocalError."""
+        async with self._lock:
+            loaded = self.memory.document()
+            if loaded is None or self.memory.joined() is None:
+                raise LocalError("this host has not joined any network: `netctl join INVITE`")
+            self.loaded, self.joined = loaded, self.memory.joined()
+            self.client.set_mediators(loaded.document.mediators)
+        self.client.poke()
+
+    async def leave(self, progress: Progress) -> ApplyOutcome:
+        """Leave all networks that this host joined by invite. Raises LocalError."""
+        if self.joined is None:
+            raise LocalError(
+                "this host has a document: take it out of `members:` there, or use `netctl down`"
+            )
+        async with self._lock:
+            outcome = await self.host.apply(HostState(), progress)
+            if outcome.error is not None:
+                return outcome
+            self.client.send(Leave())
+            deadline = time.monotonic() + LEAVE_WAIT_S
+            while self.client.state.state == "connected" and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)  # the mediator hangs up when it has forgotten this host
+            self.memory.forget()
+            self.down, self.conditions, self.statuses = Down(), (), {}
+            self._desired, self._settled = HostState(), False
+            self._go_back(None, None, None)
+            self.paths.peers(frozenset())
+            return outcome
+
+    def _adopt_excerpt(self, view: View) -> None:
+        """The mediator's word about this host's networks has changed."""
+        if self.loaded is not None and view.document == self.loaded.source.text:
+            return
+        try:
+            loaded = load_document(view.document, "the mediator's excerpt")
+            self.member_name(loaded.document)
+            self.memory.accept(view.document)
+        except (NetctlError, OSError) as error:
+            say(f"what the mediator says about this host's networks is refused: {str(error).splitlines()[0]}")
+            return
+        self.loaded = loaded
+        self.client.set_mediators(loaded.document.mediators)
+
     # -- what people ask for ----------------------------------------------------------------------------------
 
     async def plan(
@@ -314,9 +366,9 @@ class Agent:
         """
         loaded = load_document(text, file)
         self.member_name(loaded.document)
-        before = self.loaded, self.view
+        before = self.loaded, self.view, self.joined
         async with self._lock:
-            self.loaded = loaded
+            self.loaded, self.joined = loaded, None  # a document of its own comes before a mediator's excerpt
             try:
                 waiting = await self._meet(loaded.document, progress)
                 if holds is not None:
@@ -331,6 +383,7 @@ class Agent:
             else:
                 try:
                     self.memory.accept(text)
+                    self.memory.set_joined(None)
                 except OSError as error:
                     self._go_back(*before)
                     outcome = await self._undo(f"cannot keep the document: {error.strerror}")
@@ -351,8 +404,8 @@ class Agent:
             return ApplyOutcome(0, error=f"{why}; going back failed too: {undone.error}")
         return ApplyOutcome(0, rolled_back=True, error=why)
 
-    def _go_back(self, loaded: Loaded | None, view: View | None) -> None:
-        self.loaded, self.view = loaded, view
+    def _go_back(self, loaded: Loaded | None, view: View | None, joined: str | None) -> None:
+        self.loaded, self.view, self.joined = loaded, view, joined
         self.client.set_mediators(loaded.document.mediators if loaded is not None else ())
 
     async def _meet(self, document: Document, progress: Progress) -> str | None:
@@ -425,6 +478,8 @@ class Agent:
                 self.paths.logged_in(stun)
             case ViewChanged(view, chunks):
                 self.view = view
+                if self.joined is not None and view.document:
+                    self._adopt_excerpt(view)
                 try:
                     self.memory.keep_view(chunks)
                 except OSError as error:  # a full disk stops no network

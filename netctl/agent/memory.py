@@ -55,6 +55,27 @@ class Memory:
         """This is the document that the host lives by."""
         write_atomic(self._places.accepted, text)
 
+    def joined(self) -> str | None:
+        """The network that this host joined by invite; None: it has a document of its own, or nothing yet."""
+        try:
+            return str(json.loads(self._places.joined.read_text())["network"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def set_joined(self, network: str | None) -> None:
+        """Remember it. None: a document of its own comes first from now on."""
+        if network is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._places.joined.unlink()
+        else:
+            write_atomic(self._places.joined, json.dumps({"network": network}))
+
+    def forget(self) -> None:
+        """As before the first apply; the keys stay."""
+        for path in (self._places.joined, self._places.accepted, self._places.view, self._places.down):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
     def view(self, pins: tuple[IdentityKey, ...], key: WireGuardKey) -> View | None:
         """The last view, if there is one for this key that a pinned identity has signed."""
         try:

@@ -49,6 +49,11 @@ class Places:
         return self.state / "view.json"
 
     @property
+    def joined(self) -> Path:
+        """There when this host joined by invite and lives by what its mediator says."""
+        return self.state / "joined.json"
+
+    @property
     def down(self) -> Path:
         """What the user has taken down."""
         return self.state / "down.json"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import struct
 from typing import Any
@@ -128,9 +129,25 @@ class ControlServer:
                     "warnings": list(result.warnings),
                     "waiting": result.waiting,
                 }
+<<<<<<< HEAD
             case "prune":
                 plan, pruned = await agent.prune(request.get("at_most"), progress)
                 return {**plan_to_json(plan), "changed": pruned.changed, "error": pruned.error}
+=======
+            case "stop":  # for `netctl` on this host, which starts it again with what has changed
+                asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+                return {}
+            case "adopt":
+                await agent.adopt()
+                return {}
+            case "leave":
+                outcome = await agent.leave(progress)
+                return {
+                    "changed": outcome.changed,
+                    "error": outcome.error,
+                    "rolled_back": outcome.rolled_back,
+                }
+>>>>>>> f2bc904 (netctl invite, members, join, leave: one string, and a machine is on the LAN)
             case "down" | "up" as op:
                 return await self._switch(op, request.get("network"), progress)
             case other:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from netctl.config.guests import guests_in, with_guests
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
@@ -62,6 +63,7 @@ def status_of(agent: Agent) -> dict[str, Any]:
     link = agent.client.state
     result: dict[str, Any] = {
         "member": None,
+        "joined": agent.joined,
         "key": str(agent.keys.wireguard),
         "generation": agent.view.generation if agent.view is not None else 0,
         "mediator": {
@@ -86,6 +88,10 @@ def status_of(agent: Agent) -> dict[str, Any]:
         result["conditions"].append(agent.trouble)
     document = agent.loaded.document
     result["document"] = {"digest": document.digest}
+    if agent.joined is not None and not document.networks:
+        text = f"waits until the mediator's operator lets it into '{agent.joined}': `netctl members approve`"
+        result["conditions"] = [text]
+    document, _ = with_guests(document, guests_in(document, agent.view))
     try:
         name = agent.member_name(document)
     except LocalError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from netctl.agent.places import Places
@@ -16,6 +17,10 @@ TIMEOUT_S = 120.0
 
 class NoAgentError(LocalError):
     """No agent runs on this host."""
+
+
+class NobodyListensError(LocalError):
+    """Nothing listens on a socket."""
 
 
 def _findings(rows: list[dict[str, Any]]) -> tuple[Finding, ...]:
@@ -33,17 +38,32 @@ def _findings(rows: list[dict[str, Any]]) -> tuple[Finding, ...]:
 
 
 def ask(places: Places, request: dict[str, Any], progress: Callable[[str], None] | None = None) -> Any:
-    """Send one request; the result. Raises NoAgentError, ConfigError or LocalError."""
+    """Send the agent one request; the result. Raises NoAgentError, ConfigError or LocalError."""
+    try:
+        missing = "no agent runs on this host: start it with `netctl up`"
+        return ask_socket(places.socket, request, "agent", missing, progress)
+    except NobodyListensError as error:
+        raise NoAgentError(str(error)) from None
+
+
+def ask_socket(
+    path: Path,
+    request: dict[str, Any],
+    who: str,
+    missing: str,
+    progress: Callable[[str], None] | None = None,
+) -> Any:
+    """Send one request to a socket of JSON lines; the result. Raises NobodyListensError (`missing`) and as `ask`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(TIMEOUT_S)
         try:
-            connection.connect(str(places.socket))
+            connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
-            raise NoAgentError("no agent runs on this host: start it with `netctl up`") from None
+            raise NobodyListensError(missing) from None
         except PermissionError:
-            raise LocalError(f"{places.socket} is for its owner alone: run this with sudo") from None
+            raise LocalError(f"{path} is for its owner alone: run this with sudo") from None
         except OSError as error:
-            raise LocalError(f"cannot reach the agent at {places.socket}: {error.strerror}") from error
+            raise LocalError(f"cannot reach the {who} at {path}: {error.strerror or error}") from error
         try:
             connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as answers:
@@ -59,7 +79,7 @@ def ask(places: Places, request: dict[str, Any], progress: Callable[[str], None]
                     elif "result" in answer:
                         return answer["result"]
         except TimeoutError:
-            raise LocalError(f"the agent has not answered for {TIMEOUT_S:.0f} s; look at its log") from None
+            raise LocalError(f"the {who} has not answered for {TIMEOUT_S:.0f} s; look at its log") from None
         except (OSError, ValueError) as error:
-            raise LocalError(f"the agent broke off: {error}; look at its log") from error
-    raise LocalError("the agent broke off without an answer; look at its log")
+            raise LocalError(f"the {who} broke off: {error}; look at its log") from error
+    raise LocalError(f"the {who} broke off without an answer; look at its log")

@@ -55,10 +55,12 @@ def status(arguments: argparse.Namespace, places: Places) -> int:
         output.json(state)
         return 0
     if state["document"]["digest"] is None:
-        output.line(f"No document yet: edit {places.config}, then `netctl apply`.")
+        output.line(f"No document yet: edit {places.config}, then `netctl apply`; or `netctl join INVITE`.")
         return 0
     mediator = state["mediator"]
     said = {"none": "none in the document", "connected": f"connected for {output.age(mediator['since_s'])}"}
+    if state["joined"] is not None:
+        output.line(f"joined {state['joined']} by invite: networks and members are as the mediator says")
     text = said.get(mediator["state"], f"{mediator['state']} for {output.age(mediator['since_s'])}")
     output.line(f"{state['member'] or 'not a member'}  (engine {state['engine'] or 'not running'})")
     output.line(f"mediator: {text}" + (f": {mediator['error']}" if mediator["error"] else ""))
@@ -110,8 +112,11 @@ def _has_systemd_unit() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _start_agent(places: Places, engine: str) -> None:
-    """By systemd where it knows the agent; else as a process of its own. Returns once it answers."""
+def start_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
+    """By systemd where it knows the agent; else as a process of its own. Returns once it answers.
+
+    `at_boot`: systemd is to start it after the next boot too.
+    """
     from netctl.agent.keys import load_keys
     from netctl.engine.privilege import check_privileges
 
@@ -120,7 +125,8 @@ def _start_agent(places: Places, engine: str) -> None:
     process = None
     log = places.state / "agent.log"
     if _has_systemd_unit():
-        subprocess.run(["systemctl", "start", "netctl.service"], check=False)
+        command = ["systemctl", "enable", "--now"] if at_boot else ["systemctl", "start"]
+        subprocess.run([*command, "netctl.service"], check=False)
     else:
         places.state.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "netctl.cli.main", "--config", str(places.config)]
@@ -144,6 +150,19 @@ def _start_agent(places: Places, engine: str) -> None:
     raise LocalError(f"the agent did not start within {START_TIMEOUT_S:.0f} s; see {where}")
 
 
+def restart_agent(places: Places, engine: str) -> None:
+    """End the agent that runs, if one does, and start it: it reads its keys at the start. Tunnels stay."""
+    try:
+        ask(places, {"op": "stop"})
+    except NoAgentError:
+        pass
+    else:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while places.socket.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    start_agent(places, engine)
+
+
 def _switch(places: Places, op: str, network: str | None) -> int:
     result = ask(places, {"op": op, "network": network}, output.progress)
     if result["error"] is not None:
@@ -160,7 +179,7 @@ def up(arguments: argparse.Namespace, places: Places) -> int:
     try:
         state = ask(places, {"op": "status"})
     except NoAgentError:
-        _start_agent(places, arguments.engine)
+        start_agent(places, arguments.engine)
         state = ask(places, {"op": "status"})
     if state["document"]["digest"] is None:
         from netctl.cli.document import apply

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from netctl import __version__
-from netctl.cli import fleetargs
+from netctl.cli import fleetargs, inviteargs
 
 INTERRUPTED = 130
 """What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
@@ -120,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
         help="how often the host is held against its document (default: 30)",
     )
     fleetargs.add(commands)
+    inviteargs.add(commands, ENGINES)
     lab = commands.add_parser("lab", help="a small internet on this machine to play with", add_help=False)
     lab.add_argument("arguments", nargs=argparse.REMAINDER)
     return top
@@ -178,6 +179,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from netctl.cli import prune
 
         return prune.prune(arguments, places)
+    if arguments.command in inviteargs.COMMANDS:
+        return inviteargs.run(arguments, places)
     from netctl.cli import host
 
     commands = {

@@ -130,6 +130,13 @@ class _Resolver:
     def own_by_family(self, network: Network) -> dict[int, Address]:
         return {address.version: address for address in self.addresses_of(network, self.me.name)}
 
+    def own_lease(self, network: Network) -> None:
+        """Say it when the mediator has no address for this host."""
+        lacks = network.ipv4 is not None and 4 not in self.own_by_family(network)
+        if lacks and self.view is not None and self.document.mediators:
+            message = f"the mediator has no free address for it in {network.ipv4} of '{network.name}'"
+            self.conditions.append(Condition(self.me.name, message))
+
     def network(self, network: Network) -> None:
         own = self.own_by_family(network)
         lan = network.mode is Mode.LAN
@@ -352,6 +359,7 @@ def resolve(
     networks = document.networks_of(name)
     for network in networks:
         resolver.network(network)
+        resolver.own_lease(network)
     if not networks:
         return Resolution(HostState(), (Condition(name, "belongs to no network"),))
     link = WireGuardLink(

@@ -221,6 +221,10 @@ class Refresh(Struct, frozen=True, tag="refresh"):
     """Member: send the whole view again."""
 
 
+class Leave(Struct, frozen=True, tag="leave"):
+    """Member that joined by invite: it is one no longer."""
+
+
 class Error(Struct, frozen=True, tag="error"):
     """Either side, last: why the connection ends. `code` is stable, `message` is for people."""
 
@@ -248,6 +252,7 @@ Message = (
     | Ping
     | Pong
     | Refresh
+    | Leave
     | Error
 )
 

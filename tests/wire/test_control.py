@@ -37,6 +37,7 @@ EXAMPLES: list[w.Message] = [
     w.Ping(1),
     w.Pong(1),
     w.Refresh(),
+    w.Leave(),
     w.Error("code", "message"),
 ]
 JSON = st.recursive(

@@ -1,0 +1,67 @@
+"""The command line of `invite`, `members`, `join` and `leave`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from netctl.agent.places import Places
+
+MEDIATOR_STATE = "/var/lib/netctl-mediator"
+COMMANDS = ("invite", "members", "join", "leave")
+
+
+def add(commands: Any, engines: tuple[str, ...]) -> None:
+    """The parsers of these commands."""
+    invite = commands.add_parser("invite", help="let hosts in with one string (on the mediator's machine)")
+    invite.add_argument("what", metavar="NETWORK|list|revoke", help="the network, or what to do with invites")
+    invite.add_argument("id", nargs="?", metavar="ID", help="of the invite to revoke")
+    invite.add_argument(
+        "--uses", type=int, default=1, metavar="N", help="how many hosts may use it (default 1)"
+    )
+    invite.add_argument("--expires", default="24h", metavar="TIME", help="30m, 24h, 7d (default 24h)")
+    invite.add_argument("--name", help="what the host is to be called (for one use)")
+    _admin(invite)
+    members = commands.add_parser("members", help="who belongs, and who waits (on the mediator's machine)")
+    actions = ("list", "pending", "approve", "reject", "revoke", "restore", "rekey")
+    members.add_argument("action", nargs="?", choices=actions, default="list")
+    members.add_argument("who", nargs="?", metavar="NAME|KEY")
+    members.add_argument("wireguard", nargs="?", metavar="NEW-KEY", help="for rekey: the new WireGuard key")
+    members.add_argument("identity", nargs="?", metavar="NEW-IDENTITY", help="for rekey: the new identity")
+    _admin(members)
+    join = commands.add_parser("join", help="join a network with an invite")
+    join.add_argument("invite", metavar="INVITE", help="the string that `netctl invite` printed")
+    join.add_argument("--name", help="what this host is to be called (default: its host name)")
+    _engine(join, engines)
+    leave = commands.add_parser("leave", help="leave the networks that this host joined by invite")
+    leave.add_argument("--forget-keys", action="store_true", help="remove this host's keys too")
+    leave.add_argument("--yes", action="store_true", help="ask nothing")
+
+
+def _engine(parser: argparse.ArgumentParser, engines: tuple[str, ...]) -> None:
+    default = os.environ.get("NETCTL_ENGINE", "auto")
+    parser.add_argument(
+        "--engine", choices=engines, default=default, help="what moves packets (default: auto)"
+    )
+
+
+def _admin(parser: argparse.ArgumentParser) -> None:
+    state = os.environ.get("NETCTL_MEDIATOR_STATE", MEDIATOR_STATE)
+    text = f"the mediator's state directory (NETCTL_MEDIATOR_STATE, {MEDIATOR_STATE})"
+    parser.add_argument("--mediator-state", metavar="DIR", type=Path, default=Path(state), help=text)
+    parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="default: text")
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """One of these commands."""
+    from netctl.cli import join, operator
+
+    commands = {
+        "invite": operator.invite,
+        "members": operator.members,
+        "join": join.join,
+        "leave": join.leave,
+    }
+    return commands[arguments.command](arguments, places)

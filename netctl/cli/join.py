@@ -1,0 +1,114 @@
+"""`netctl join` and `leave`: a host comes in with an invite, and goes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from typing import Any
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import NoAgentError, ask
+from netctl.model.errors import LocalError
+
+ONLINE_TIMEOUT_S = 20.0
+"""Login, view and apply take a second or two; a small machine that compiles its rules takes more."""
+POLL_S = 0.2
+
+
+def join(arguments: argparse.Namespace, places: Places) -> int:
+    """Make keys, enrol, start the agent, and wait until this host is on the network."""
+    import asyncio
+
+    from netctl.agent.enrol import enrol
+    from netctl.agent.keys import make_keys
+    from netctl.agent.memory import Memory
+    from netctl.cli.host import start_agent
+    from netctl.config.excerpt import bootstrap
+    from netctl.engine.privilege import check_privileges
+    from netctl.wire.invite import parse_invite
+
+    invite = parse_invite(arguments.invite)
+    name = _name(arguments.name)
+    check_privileges()
+    memory = Memory(places)
+    if memory.joined() is None and places.accepted.exists():
+        raise LocalError(
+            "this host has a document already: write it into the network's `members` there, then `netctl apply`"
+        )
+    keys, fresh = make_keys(places)
+    output.progress(f"enrolling at {invite.mediators[0].host}")
+    answer = asyncio.run(enrol(keys, invite, name, exact=arguments.name is not None))
+    first = memory.joined() is None or not places.accepted.exists()
+    if first:
+        text = bootstrap(answer.name, str(keys.wireguard), str(keys.identity), invite.mediators)
+        memory.set_joined(answer.network)
+        memory.accept(text)
+    try:
+        if fresh:  # an agent that runs has other keys, or none
+            ask(places, {"op": "stop"})
+        ask(places, {"op": "adopt"})
+    except NoAgentError:
+        start_agent(places, arguments.engine, at_boot=True)
+    if not answer.admitted:
+        output.line(
+            f"{answer.name} waits until the operator lets it into {answer.network}; this host keeps asking"
+        )
+        return 0
+    return _wait_for(places, answer.name, answer.network)
+
+
+def _name(wanted: str | None) -> str:
+    from netctl.config.guests import NAME
+
+    name = wanted or os.uname().nodename.split(".")[0].lower()
+    if not wanted:
+        name = (
+            "".join(c if c.isascii() and c.isalnum() else "-" for c in name).strip("-")[:63].strip("-")
+            or "host"
+        )
+    if not NAME.match(name):
+        raise LocalError(f"'{name}' is no host name: small letters, digits and inner hyphens, at most 63")
+    return name
+
+
+def _wait_for(places: Places, name: str, network: str) -> int:
+    deadline = time.monotonic() + ONLINE_TIMEOUT_S
+    state: dict[str, Any] = {}
+    while time.monotonic() < deadline:
+        state = ask(places, {"op": "status"})
+        there = state["networks"].get(network)
+        if there is not None and there["addresses"] and state["engine"]:
+            output.line(f"{name} is on {network}: {', '.join(there['addresses'])}")
+            return 0
+        time.sleep(POLL_S)
+    why = state["mediator"]["error"] or "; ".join(state["conditions"]) or "the agent is still at it"
+    output.error(f"{name} has joined {network} and is not on it yet: {why}; see `netctl status`")
+    return 1
+
+
+def leave(arguments: argparse.Namespace, places: Places) -> int:
+    """Leave what this host joined by invite; with --forget-keys it comes back as another."""
+    from netctl.agent.memory import Memory
+
+    if Memory(places).joined() is None:
+        raise LocalError(
+            "this host joined nothing by invite; it has a document: take it out there, or `netctl down`"
+            if places.accepted.exists()
+            else "this host has joined no network"
+        )
+    try:
+        result = ask(places, {"op": "leave"}, output.progress)
+    except NoAgentError:
+        raise LocalError(
+            "no agent runs on this host, and only it can tell the mediator: `netctl up` first"
+        ) from None
+    if result["error"] is not None:
+        output.error(result["error"])
+        return 1
+    if arguments.forget_keys:
+        places.private_key.unlink(missing_ok=True)
+        places.identity_key.unlink(missing_ok=True)
+    output.line("this host has left")
+    return 0

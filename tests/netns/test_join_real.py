@@ -1,0 +1,200 @@
+"""Joining by invite with real programs: a mediator, a host with the document, hosts with nothing but a string."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import Host, join, needs_namespaces
+
+pytestmark = [pytest.mark.netns, needs_namespaces]
+
+BIN = Path(sys.executable).parent
+NETCTL, MEDIATOR = str(BIN / "netctl"), str(BIN / "netctl-mediator")
+MEDIATOR_ADDRESS = "192.0.2.1"
+DOCUMENT = """# who and where
+apiVersion: netctl/v1
+mediators:
+  - url: netctl://192.0.2.1:8443
+    identity: ["{pin}"]
+members:
+{home}  # the one with the document
+networks:
+  lan:
+    mode: lan
+    ipv4: 10.50.0.0/24
+    members: [home]
+    join: {{invites: true}}
+  strict:
+    mode: routed
+    ipv4: 10.51.0.0/29
+    members: [home]
+    join: {{invites: true, approve: manual}}
+"""
+
+
+def wait_for(what: str, true: Callable[[], bool], seconds: float = 30.0) -> float:
+    started = time.monotonic()
+    while not true():
+        assert time.monotonic() < started + seconds, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.1)
+    return time.monotonic() - started
+
+
+class World:
+    """One mediator in the middle, and hosts around it that reach each other through it."""
+
+    def __init__(self) -> None:
+        self.mediator = Host("mediator")
+        self.hosts: dict[str, Host] = {}
+        self.mediator.run("ip", "addr", "add", f"{MEDIATOR_ADDRESS}/32", "dev", "lo")
+        self.mediator.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        said = self.mediator.run(MEDIATOR, "init", "--host", MEDIATOR_ADDRESS)
+        self.pin = said.split('["')[1].split('"]')[0]
+        home = self.add("home")
+        line = home.run(NETCTL, "keys", "init", "--name", "home").splitlines()
+        self.text = DOCUMENT.format(pin=self.pin, home=next(text for text in line if "wireguard" in text))
+        for host in (self.mediator, home):
+            host.run("sh", "-c", "cat > /etc/netctl/networks.yaml", text=self.text)
+        self.serve()
+
+    def serve(self) -> None:
+        self.process = self.mediator.start(MEDIATOR, "serve")
+        wait_for("it serves", lambda: "error" not in self.mediator.run(NETCTL, "members", check=False))
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()  # its relay lives on and has the other end
+
+    def add(self, name: str) -> Host:
+        host = Host(name)
+        number = len(self.hosts) + 1
+        join(self.mediator, host, f"198.51.{number}.1/24", f"198.51.{number}.2/24", link=f"w{number}")
+        host.run("ip", "route", "add", "default", "via", f"198.51.{number}.1")
+        self.hosts[name] = host
+        return host
+
+    def invite(self, *argv: str) -> str:
+        done = json.loads(self.mediator.run(NETCTL, "invite", *argv, "-o", "json"))
+        return str(done["invite"])
+
+    def members(self) -> dict[str, dict[str, Any]]:
+        return {row["name"]: row for row in json.loads(self.mediator.run(NETCTL, "members", "-o", "json"))}
+
+    def status(self, name: str) -> dict[str, Any]:
+        answer = json.loads(self.hosts[name].run(NETCTL, "status", "-o", "json"))
+        assert isinstance(answer, dict)
+        return answer
+
+    def peer(self, name: str, other: str) -> dict[str, Any] | None:
+        return next((peer for peer in self.status(name)["peers"] if peer["name"] == other), None)
+
+    def pings(self, name: str, target: str) -> bool:
+        said = self.hosts[name].run("ping", "-n", "-c", "1", "-W", "1", target, check=False)
+        return "1 received" in said
+
+    def configured(self, name: str) -> str:
+        return self.hosts[name].run("wg", "show", "nctl0", "peers", check=False)
+
+    def close(self) -> None:
+        self.kill()
+        for host in [*self.hosts.values(), self.mediator]:
+            host.close()
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    world = World()
+    try:
+        world.hosts["home"].run(NETCTL, "up")
+        yield world
+    finally:
+        world.close()
+
+
+def test_with_one_string_a_machine_is_on_the_lan(world: World) -> None:
+    string = world.invite("lan")
+    newbie = world.add("newbie")
+    said = newbie.run(NETCTL, "join", string, "--name", "newbie")
+    assert "newbie is on lan: 10.50.0." in said
+    wait_for("home answers by name", lambda: world.pings("newbie", "home.lan.netctl"))
+    wait_for("and the other way round", lambda: world.pings("home", "newbie.lan.netctl"))
+    row = world.members()["newbie"]
+    assert (row["from"], row["state"]) == ("invite", "online")
+    assert world.status("home")["conditions"] == []
+    again = newbie.run(NETCTL, "join", string, "--name", "newbie")
+    assert "newbie is on lan" in again
+    (invite,) = json.loads(world.mediator.run(NETCTL, "invite", "list", "-o", "json"))
+    assert (invite["used"], invite["state"]) == (1, "used up")
+
+
+def test_another_machine_cannot_use_it_again(world: World) -> None:
+    late = world.add("late")
+    string = world.invite("lan", "--expires", "1h")
+    world.mediator.run(
+        NETCTL,
+        "invite",
+        "revoke",
+        json.loads(world.mediator.run(NETCTL, "invite", "list", "-o", "json"))[-1]["id"],
+    )
+    said = late.run(NETCTL, "join", string, check=False)
+    assert "revoked" in said
+    assert "ask for another" in said
+    assert "Traceback" not in said
+
+
+def test_who_needs_approval_waits_for_it(world: World) -> None:
+    late = world.hosts["late"]
+    string = world.invite("strict")
+    said = late.run(NETCTL, "join", string, "--name", "late")
+    assert "waits until the operator lets it into strict" in said
+    wait_for("it is seen waiting", lambda: world.members()["late"]["state"] == "pending")
+    assert any("members approve" in text for text in world.status("late")["conditions"])
+    assert "late" in world.mediator.run(NETCTL, "members", "pending")
+    world.mediator.run(NETCTL, "members", "approve", "late")
+    wait_for("it is in", lambda: bool(world.status("late")["networks"].get("strict", {}).get("addresses")))
+    wait_for("home answers", lambda: world.pings("late", "home.strict.netctl"))
+    assert world.peer("newbie", "late") is None, "each sees its own network alone"
+
+
+def test_a_killed_mediator_knows_everybody_again(world: World) -> None:
+    before = {name: row["networks"] for name, row in world.members().items()}
+    world.kill()
+    world.serve()
+    wait_for(
+        "everybody is back",
+        lambda: all(row["state"] == "online" for row in world.members().values()),
+    )
+    assert {name: row["networks"] for name, row in world.members().items()} == before
+
+
+def test_a_revoked_members_tunnels_are_gone_within_five_seconds(world: World) -> None:
+    key = world.members()["newbie"]["wireguard"]
+    assert world.pings("home", "newbie.lan.netctl")
+    assert key in world.configured("home")
+    world.mediator.run(NETCTL, "members", "revoke", "newbie")
+    took = wait_for("home has no tunnel to it", lambda: key not in world.configured("home"), 5.0)
+    assert took < 5.0
+    assert not world.pings("newbie", "10.50.0.1")
+    assert world.members()["newbie"]["state"] == "revoked"
+    string = world.invite("lan")
+    said = world.hosts["newbie"].run(NETCTL, "join", string, check=False)
+    assert "taken out of use" in said
+
+
+def test_who_leaves_is_gone_on_both_sides(world: World) -> None:
+    late = world.hosts["late"]
+    key = world.members()["late"]["wireguard"]
+    said = late.run(NETCTL, "leave")
+    assert "has left" in said
+    wait_for("the mediator has forgotten it", lambda: "late" not in world.members())
+    wait_for("home has no tunnel to it", lambda: key not in world.configured("home"))
+    assert "nctl0" not in late.run("ip", "link")
