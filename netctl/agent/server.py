@@ -129,11 +129,9 @@ class ControlServer:
                     "warnings": list(result.warnings),
                     "waiting": result.waiting,
                 }
-<<<<<<< HEAD
             case "prune":
                 plan, pruned = await agent.prune(request.get("at_most"), progress)
                 return {**plan_to_json(plan), "changed": pruned.changed, "error": pruned.error}
-=======
             case "stop":  # for `netctl` on this host, which starts it again with what has changed
                 asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
                 return {}
@@ -147,7 +145,6 @@ class ControlServer:
                     "error": outcome.error,
                     "rolled_back": outcome.rolled_back,
                 }
->>>>>>> f2bc904 (netctl invite, members, join, leave: one string, and a machine is on the LAN)
             case "down" | "up" as op:
                 return await self._switch(op, request.get("network"), progress)
             case other:
