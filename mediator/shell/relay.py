@@ -1,7 +1,8 @@
 """The relay's shell: sockets around `mediator.core.relay_table` (DESIGN §7.7).
 
 One UDP socket per member's port. Datagrams are taken in batches with `UDP_GRO` and go out with
-`UDP_SEGMENT`, so that a sender that batches is relayed 64 KB at a time. Only WireGuard message types are
+`UDP_SEGMENT`, so that a sender that batches is relayed 64 KB at a time; what comes datagram by datagram is
+fetched with recvmmsg(2) and batched here. Only WireGuard message types are
 forwarded, and only between bound addresses; everything else is silence.
 """
 
@@ -22,6 +23,7 @@ from types import FrameType
 from mediator.core.relay_table import PAIR_RATE, Flow, RelayTable
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
+from netctl.system import mmsg
 from netctl.wire.datagram import DatagramKind, classify
 
 SOL_UDP = 17
@@ -31,6 +33,12 @@ BUFFER = 65536
 """One GRO batch."""
 SOCKET_BUFFER = 4 << 20
 """A burst of 64 batches; taken by force as root, else as far as the system allows."""
+MAX_GSO_BYTES = 65_507
+"""The most that one UDP GSO send takes."""
+UNMERGED = 2
+"""Datagrams in a row that nobody merged, after which the others are fetched many at a time."""
+RINGS_PER_TURN = 4
+"""Of 64 datagrams each, before other sockets get their turn."""
 BATCHES_PER_TURN = 64
 """From one socket before the others get their turn."""
 MIN_MESSAGE = 32
@@ -75,6 +83,7 @@ class RelayServer:
         self._poll.register(self._wake_in, select.EPOLLIN)
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
+        self._ring = mmsg.Receiver() if mmsg.AVAILABLE else None
         self._running = True
         try:
             for port in ports:
@@ -134,7 +143,11 @@ class RelayServer:
 
     def _drain(self, port: int, now: float, unix: Callable[[], float]) -> None:
         sock = self._sockets[port]
+        unmerged = 0
         for _ in range(BATCHES_PER_TURN):
+            if unmerged >= UNMERGED and self._ring is not None:
+                self._drain_ring(self._ring, port, sock, now, unix)
+                return
             try:
                 size, extra, _, address = sock.recvmsg_into([self._buffer], 64)
             except BlockingIOError:
@@ -145,45 +158,85 @@ class RelayServer:
             for level, kind, value in extra:
                 if level == SOL_UDP and kind == UDP_GRO:
                     segment = int.from_bytes(value[:4], "little")
-            batch = self._view[:size]
-            starts = range(0, size, max(segment, 1))
-            tail = size - starts[-1] if size else 0
-            if tail >= MIN_MESSAGE and all(bytes(batch[at : at + 4]) in _TYPES for at in starts):
-                self._forward(port, address, batch, segment, now)
-                continue
-            # GRO may have merged a refresh behind data of the same flow.
-            for start in starts:
-                data = batch[start : start + segment]
-                if len(data) >= MIN_MESSAGE and bytes(data[:4]) in _TYPES:
-                    self._forward(port, address, data, len(data), now)
-                else:
-                    self._control(port, address, bytes(data), now, unix())
+            unmerged = unmerged + 1 if segment == size else 0
+            self._batch(port, address, self._view[:size], segment, now, unix)
 
-    def _forward(self, port: int, address: RawAddress, data: memoryview, segment: int, now: float) -> None:
+    def _drain_ring(
+        self, ring: mmsg.Receiver, port: int, sock: socket.socket, now: float, unix: Callable[[], float]
+    ) -> None:
+        """Nobody merges what comes here: take many datagrams a call, and send neighbours of a flow as one batch."""
+        for _ in range(RINGS_PER_TURN):
+            got = ring.receive(sock.fileno())
+            for first, count, size, segment in ring.runs(got):
+                address = self._address(ring.source(first))
+                slots = ring.views[first : first + count]
+                if segment < size or count == 1 or size < MIN_MESSAGE:
+                    for slot in slots:
+                        self._batch(port, address, slot[:size], segment, now, unix)
+                    continue
+                if all(bytes(slot[:4]) in _TYPES for slot in slots):
+                    for start in range(0, count, most := max(1, MAX_GSO_BYTES // size)):
+                        parts = [slot[:size] for slot in slots[start : start + most]]
+                        self._forward(port, address, parts, size * len(parts), size, now)
+                    continue
+                for slot in slots:
+                    self._batch(port, address, slot[:size], size, now, unix)
+            if got < mmsg.COUNT:
+                return
+
+    def _batch(
+        self,
+        port: int,
+        address: RawAddress,
+        batch: memoryview,
+        segment: int,
+        now: float,
+        unix: Callable[[], float],
+    ) -> None:
+        """One received datagram, merged or not."""
+        size = len(batch)
+        starts = range(0, size, max(segment, 1))
+        tail = size - starts[-1] if size else 0
+        if tail >= MIN_MESSAGE and all(bytes(batch[at : at + 4]) in _TYPES for at in starts):
+            self._forward(port, address, [batch], size, segment, now)
+            return
+        # GRO may have merged a refresh behind data of the same flow.
+        for start in starts:
+            data = batch[start : start + segment]
+            if len(data) >= MIN_MESSAGE and bytes(data[:4]) in _TYPES:
+                self._forward(port, address, [data], len(data), len(data), now)
+            else:
+                self._control(port, address, bytes(data), now, unix())
+
+    def _forward(
+        self, port: int, address: RawAddress, parts: list[memoryview], size: int, segment: int, now: float
+    ) -> None:
+        """Send `size` bytes on as datagrams of `segment` bytes, gathered from `parts` by the kernel."""
         flow = self._flow(port, address, now)
         if flow is None:
             self.counters.dropped_stranger += 1
             return
         known, out, destination = flow
-        if not known.bucket.take(len(data), now):
+        if not known.bucket.take(size, now):
             self.counters.dropped_rate += 1
             return
-        options = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", segment))] if segment < len(data) else []
+        options = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", segment))] if segment < size else []
         try:
-            out.sendmsg([data], options, 0, destination)
-            self.counters.forwarded_bytes += len(data)
+            out.sendmsg(parts, options, 0, destination)
+            self.counters.forwarded_bytes += size
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.EMSGSIZE, errno.EIO) and options:
-                self._send_singly(out, destination, data, segment)
+                self._send_singly(out, destination, parts, segment)
 
     def _send_singly(
-        self, out: socket.socket, destination: RawAddress, data: memoryview, segment: int
+        self, out: socket.socket, destination: RawAddress, parts: list[memoryview], segment: int
     ) -> None:
         """A device without segmentation, or a batch longer than it takes."""
         with contextlib.suppress(OSError):
-            for start in range(0, len(data), segment):
-                out.sendto(data[start : start + segment], destination)
-            self.counters.forwarded_bytes += len(data)
+            for part in parts:
+                for start in range(0, len(part), segment):
+                    out.sendto(part[start : start + segment], destination)
+                self.counters.forwarded_bytes += len(part)
 
     def _flow(
         self, port: int, address: RawAddress, now: float
@@ -208,6 +261,10 @@ class RelayServer:
         for answer in self._table.handle_control(data, _canonical(address), port, now, unix_now):
             with contextlib.suppress(OSError):
                 self._sockets[answer.port].sendto(answer.data, self._raw(answer.destination))
+
+    def _address(self, source: tuple[str, int, int]) -> RawAddress:
+        host, port, scope = source
+        return (host, port, 0, scope) if self._dual else (host, port)
 
     def _raw(self, address: SocketAddress) -> RawAddress:
         if self._dual and not address.is_ipv6:

@@ -12,8 +12,8 @@ from cryptography.exceptions import InvalidTag
 from numpy.typing import NDArray
 
 from netctl.model.addresses import SocketAddress
+from netctl.system import mmsg
 from netctl.tunnel import Device, Keypair, Peer
-from netctl.wg import mmsg
 from netctl.wg.coalesce import is_one_flow, merge, runs
 from netctl.wg.outbox import HEADER, MAX_LAYOUTS, NONCE, OVERHEAD, TRANSPORT_HEADER
 from netctl.wg.tun import MAX_GSO_SEGMENTS, VNET_LEN, Tun

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 
 from netctl.model.addresses import SocketAddress
-from netctl.wg import mmsg
+from netctl.system import mmsg
 from netctl.wg.tun import MAX_GSO_BYTES, MAX_GSO_SEGMENTS
 
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104

@@ -22,6 +22,7 @@ SECRET = bytes(range(32))
 PORTS = range(46100, 46104)
 P_A, P_B = PORTS[0], PORTS[1]
 DATA = struct.pack("<I", 4)
+SO_RCVBUFFORCE = 33
 
 
 class Member:
@@ -158,3 +159,39 @@ def test_strangers_and_bad_allocations_get_silence(pair: tuple[Member, Member], 
 def test_a_taken_port_is_one_clear_line(server: RelayServer) -> None:
     with pytest.raises(LocalError, match="port 46100"):
         RelayServer("127.0.0.1", PORTS, RelayTable(SECRET, b"c" * 32, PORTS))
+
+
+def test_what_comes_datagram_by_datagram_goes_on_whole_and_in_order() -> None:
+    """A queue of single datagrams: sizes change, a refresh and rubbish lie between, and none is lost or merged."""
+    relays = RelayServer("127.0.0.1", PORTS, RelayTable(SECRET, b"c" * 32, PORTS))
+    thread = threading.Thread(target=relays.serve)
+    thread.start()
+    a, b = Member("127.0.0.1", P_A, P_B), Member("127.0.0.2", P_B, P_A)
+    try:
+        a.bind()
+        b.bind()
+        while a.receive(0.2):  # the relay says that the peer is there
+            pass
+        relays.stop()
+        thread.join(10)
+        sizes = [100] * 50 + [1400] * 60 + [64, 100, 64] + [1432] * 30
+        sent = [DATA + struct.pack("<I", number) + bytes(size - 8) for number, size in enumerate(sizes)]
+        for number, data in enumerate(sent):
+            a.send(data)
+            if number == 20:
+                a.send(b"\x80 no WireGuard at all, and as long as a message")
+            if number == 70:
+                a.send(relay.seal(relay.Bind(a.allocation, b"v" * 8), a.key))
+        b.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20)
+        for _ in range(3):
+            relays._drain(P_B, time.monotonic(), time.time)
+        got = [b.receive() for _ in sent]
+        assert [answer[0] for answer in got if answer] == sent
+        answer = a.receive()
+        assert answer is not None
+        assert isinstance(relay.open_message(answer[0], a.key), relay.Cookie)
+        assert relays.counters.dropped_type == 1
+    finally:
+        relays.stop()
+        thread.join(10)
+        relays.close()

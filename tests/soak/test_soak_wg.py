@@ -43,7 +43,10 @@ def test_five_minutes_of_tcp_across_two_rekeys() -> None:
             server.wait(30)
         intervals = [interval["sum"]["bits_per_second"] for interval in result["intervals"]]
         assert len(intervals) >= SECONDS - 2
-        assert min(intervals) > 0.05 * max(intervals), "a second almost without traffic"
+        weak = {
+            second: round(bits / 1e6) for second, bits in enumerate(intervals) if bits < 0.05 * max(intervals)
+        }
+        assert weak == {}, "seconds almost without traffic, in Mbit/s"
         renewed = int(one.host.run("wg", "show", LINK, "latest-handshakes").split()[1])
         assert renewed - started >= 2 * 119
         assert resident_mb(one) < MAX_RESIDENT_MB

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from test_wg_batch import ip_header, is_valid
 
 from netctl.model.addresses import SocketAddress
+from netctl.system import mmsg
 from netctl.tunnel import Device, Keypair, Peer
-from netctl.wg import mmsg
 from netctl.wg.inbox import Inbox
 from netctl.wg.outbox import Burst, Outbox
 from netctl.wg.tun import NEEDS_CSUM, VNET_HEADER, VNET_LEN, Tun

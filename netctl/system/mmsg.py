@@ -56,6 +56,9 @@ class Receiver:
 
     def __init__(self) -> None:
         self.buffer = bytearray(COUNT * SLOT)
+        whole = memoryview(self.buffer)
+        self.views = [whole[at : at + 65_536] for at in range(0, COUNT * SLOT, SLOT)]
+        """Of each slot."""
         self._names = bytearray(COUNT * _NAME)
         self._controls = bytearray(COUNT * _CONTROL)
         self._iovs: NDArray[np.void] = np.zeros(COUNT, _IOVEC)
