@@ -192,6 +192,8 @@ def test_what_comes_datagram_by_datagram_goes_on_whole_and_in_order() -> None:
         assert isinstance(relay.open_message(answer[0], a.key), relay.Cookie)
         assert relays.counters.dropped_type == 1
     finally:
+        a.socket.close()
+        b.socket.close()
         relays.stop()
         thread.join(10)
         relays.close()
