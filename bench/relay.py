@@ -1,120 +1,252 @@
-"""Relay throughput over loopback, one pair, 1,400-byte packets, against the same sender with no relay between.
+"""The relay against coturn and plain nft forwarding: three namespaces in a row, one pair, 1,400-byte packets.
 
-Run: python bench/relay.py [seconds]. Prints Gbit/s and the ratio to the direct run of the same kind, for a
-sender that batches (UDP_SEGMENT, as kernel WireGuard and netctl-wg do) and one that sends packet by packet.
+Run as root: python bench/relay.py [--runs N] [--seconds N]. Prints Gbit/s that arrived (medians; the relays take
+turns), for a sender that goes packet by packet and one that batches (UDP_SEGMENT, as kernel WireGuard and netctl-wg
+do). coturn gets the same packets as ChannelData (RFC 8656 §12.4), on one channel, without authentication.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import argparse
+import contextlib
 import os
+import shutil
 import socket
+import statistics
 import struct
+import subprocess
 import sys
 import time
-from multiprocessing.synchronize import Event
+from collections.abc import Iterator
 
 from mediator.core.relay_table import RelayTable
 from mediator.shell.relay import UDP_GRO, UDP_SEGMENT, RelayServer
 from netctl.wire import relay
 
+PREFIX = f"rb{os.getpid()}"
 SECRET = bytes(range(32))
 PORTS = range(46200, 46202)
+TURN_PORT, NFT_PORT, RECEIVER_PORT = 3478, 7000, 5000
+SENDER, LEFT, RIGHT, RECEIVER = "10.1.0.2", "10.1.0.1", "10.2.0.1", "10.2.0.2"
 PACKET = struct.pack("<I", 4) + bytes(1396)
 BATCH = 40
 BUFFER = 8 << 20
 UNLIMITED = 1e12
+KINDS = ("netctl", "coturn", "nft")
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
 
-def serve(ready: Event) -> None:
-    """The relay, in a process of its own."""
-    server = RelayServer("127.0.0.1", PORTS, RelayTable(SECRET, os.urandom(32), PORTS, rate=UNLIMITED))
-    ready.set()
-    server.serve()
-
-
-def member(host: str) -> socket.socket:
+def member(port: int) -> socket.socket:
     """A client's socket."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind((host, 0))
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+    sock.bind(("0.0.0.0", port))
+    for option in (_SO_RCVBUFFORCE, _SO_SNDBUFFORCE):
         sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-    sock.settimeout(1)
+    sock.settimeout(5)
     return sock
 
 
-def bind(sock: socket.socket, own: int, peer: int) -> None:
-    """The four messages."""
+def bind(sock: socket.socket, host: str, own: int, peer: int) -> None:
+    """netctl's relay: the four messages of a binding."""
     right = relay.Allocation(own, peer, int(time.time()) + 600)
     key = right.key(SECRET)
-    sock.sendto(relay.seal(relay.Bind(right, b"t" * 8), key), ("127.0.0.1", peer))
+    sock.sendto(relay.seal(relay.Bind(right, b"t" * 8), key), (host, peer))
     cookie = relay.open_message(sock.recv(2000), key)
     assert isinstance(cookie, relay.Cookie)
-    sock.sendto(relay.seal(relay.Confirm(right, b"u" * 8, cookie.cookie), key), ("127.0.0.1", peer))
+    sock.sendto(relay.seal(relay.Confirm(right, b"u" * 8, cookie.cookie), key), (host, peer))
     assert isinstance(relay.open_message(sock.recv(2000), key), relay.Bound)
 
 
-def send(sock: socket.socket, destination: tuple[str, int], batches: bool, seconds: float) -> None:
+def ask_turn(sock: socket.socket, kind: int, attributes: bytes) -> None:
+    """One TURN request (RFC 8656) and its success."""
+    header = struct.pack(">HHI12s", kind, len(attributes), 0x2112A442, os.urandom(12))
+    sock.sendto(header + attributes, (LEFT, TURN_PORT))
+    answer = sock.recv(2000)
+    assert int.from_bytes(answer[:2], "big") == kind | 0x0100, answer
+
+
+def open_channel(sock: socket.socket) -> None:
+    """coturn: an allocation, and a channel to the receiver."""
+    ask_turn(sock, 0x0003, struct.pack(">HHBxxx", 0x0019, 4, 17))
+    cookie = 0x2112A442
+    where = int.from_bytes(socket.inet_aton(RECEIVER), "big") ^ cookie
+    peer = struct.pack(">HHxBHI", 0x0012, 8, 1, RECEIVER_PORT ^ cookie >> 16, where)
+    ask_turn(sock, 0x0009, struct.pack(">HHHxx", 0x000C, 4, 0x4000) + peer)
+
+
+def serve() -> None:
+    """netctl's relay."""
+    server = RelayServer("0.0.0.0", PORTS, RelayTable(SECRET, os.urandom(32), PORTS, rate=UNLIMITED))
+    print("ready", flush=True)
+    server.serve()
+
+
+def send(kind: str, batches: bool, seconds: float) -> None:
     """Until the time is over."""
+    sock = member(4000)
+    packet, to = PACKET, (LEFT, NFT_PORT)
+    if kind == "netctl":
+        bind(sock, LEFT, PORTS[0], PORTS[1])
+        to = (LEFT, PORTS[1])
+    elif kind == "coturn":
+        open_channel(sock)
+        packet, to = struct.pack(">HH", 0x4000, len(PACKET)) + PACKET, (LEFT, TURN_PORT)
+    option = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", len(packet)))]
+    data = packet * BATCH
+    time.sleep(0.3)
     end = time.monotonic() + seconds
-    option = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", len(PACKET)))]
-    data = PACKET * BATCH
     while time.monotonic() < end:
         for _ in range(16):
             if batches:
-                sock.sendmsg([data], option, 0, destination)
+                sock.sendmsg([data], option, 0, to)
             else:
-                sock.sendto(PACKET, destination)
+                sock.sendto(packet, to)
 
 
-def measure(
-    sender: socket.socket, receiver: socket.socket, to: tuple[str, int], batches: bool, seconds: float
-) -> float:
-    """Gbit/s that arrived."""
-    receiver.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
-    process = multiprocessing.Process(target=send, args=(sender, to, batches, seconds))
+def receive(kind: str, seconds: float) -> None:
+    """Print the Gbit/s that arrive, from the first packet on."""
+    sock = member(RECEIVER_PORT)
+    if kind == "netctl":
+        bind(sock, RIGHT, PORTS[1], PORTS[0])
+    sock.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
+    print("ready", flush=True)
     buffer = bytearray(65536)
-    process.start()
-    total = receiver.recv_into(buffer)
-    start = last = time.monotonic()
-    try:
-        while last - start < seconds:
-            total += receiver.recv_into(buffer)
+    while sock.recv_into(buffer) < len(PACKET):
+        pass  # the relay's word that the sender is there
+    total, start = 0, time.monotonic()
+    last = start
+    sock.settimeout(1)
+    with contextlib.suppress(TimeoutError):
+        while last - start < seconds * 0.8:
+            total += sock.recv_into(buffer)
             last = time.monotonic()
-    except TimeoutError:
-        pass
-    process.join()
-    receiver.settimeout(0.2)
+    print(total * 8 / max(last - start, 1e-9) / 1e9)
+
+
+def inside(name: str, *argv: str) -> list[str]:
+    """argv, in one of the namespaces."""
+    return ["ip", "netns", "exec", f"{PREFIX}-{name}", *argv]
+
+
+def run(*argv: str, text: str | None = None) -> str:
+    """Its output. Raises CalledProcessError."""
+    return subprocess.run(argv, check=True, capture_output=True, text=True, input=text, timeout=60).stdout
+
+
+@contextlib.contextmanager
+def world() -> Iterator[None]:
+    """Sender, relay and receiver, with a cable between neighbours."""
     try:
-        while True:
-            receiver.recv_into(buffer)
-    except TimeoutError:
-        receiver.settimeout(1)
-    return total * 8 / (last - start) / 1e9
+        for name in ("a", "r", "b"):
+            run("ip", "netns", "add", f"{PREFIX}-{name}")
+            run(*inside(name, "ip", "link", "set", "lo", "up"))
+        for end, outer, inner in (("a", SENDER, LEFT), ("b", RECEIVER, RIGHT)):
+            run(
+                *inside(
+                    end,
+                    "ip",
+                    "link",
+                    "add",
+                    "eth0",
+                    "type",
+                    "veth",
+                    "peer",
+                    f"to{end}",
+                    "netns",
+                    f"{PREFIX}-r",
+                )
+            )
+            run(*inside(end, "ip", "address", "add", f"{outer}/24", "dev", "eth0"))
+            run(*inside("r", "ip", "address", "add", f"{inner}/24", "dev", f"to{end}"))
+            run(*inside(end, "ip", "link", "set", "eth0", "up"))
+            run(*inside("r", "ip", "link", "set", f"to{end}", "up"))
+            run(*inside(end, "ip", "route", "add", "default", "via", inner))
+        run(*inside("r", "sysctl", "-qw", "net.ipv4.ip_forward=1"))
+        yield
+    finally:
+        for name in ("a", "r", "b"):
+            subprocess.run(["ip", "netns", "del", f"{PREFIX}-{name}"], check=False, capture_output=True)
+
+
+@contextlib.contextmanager
+def relayed_by(kind: str) -> Iterator[None]:
+    """The relay of this kind, between the cables."""
+    if kind == "nft":
+        rule = f"udp dport {NFT_PORT} dnat to {RECEIVER}:{RECEIVER_PORT}"
+        chain = f"chain c {{ type nat hook prerouting priority -100\n {rule}\n }}"
+        run(*inside("r", "nft", "-f", "-"), text=f"table ip bench {{\n {chain}\n }}")
+        yield
+        run(*inside("r", "nft", "delete", "table", "ip", "bench"))
+        return
+    if kind == "netctl":
+        command = [sys.executable, __file__, "--role", "serve"]
+    else:
+        command = ["turnserver", "-n", "--no-auth", "-L", LEFT, "-E", RIGHT, "-p", str(TURN_PORT), "--no-cli"]
+        command += [
+            "--no-tls",
+            "--no-dtls",
+            "--log-file",
+            "stdout",
+            "--no-stdout-log",
+            "--pidfile",
+            "/dev/null",
+        ]
+    process = subprocess.Popen(inside("r", *command), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        if kind == "netctl":
+            assert process.stdout is not None
+            process.stdout.readline()
+        else:
+            time.sleep(1)
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def measure(kind: str, batches: bool, seconds: float) -> float:
+    """Gbit/s that arrived."""
+    mine = [sys.executable, __file__, "--seconds", str(seconds), "--kind", kind]
+    with relayed_by(kind):
+        receiver = subprocess.Popen(
+            inside("b", *mine, "--role", "receive"), stdout=subprocess.PIPE, text=True, stderr=sys.stderr
+        )
+        assert receiver.stdout is not None
+        receiver.stdout.readline()
+        run(*inside("a", *mine, "--role", "send", *(["--batches"] if batches else [])))
+        return float(receiver.communicate(timeout=30)[0])
 
 
 def main() -> None:
     """Measure and print."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
-    ready = multiprocessing.Event()
-    server = multiprocessing.Process(target=serve, args=(ready,))
-    server.start()
-    try:
-        ready.wait(5)
-        a, b = member("127.0.0.1"), member("127.0.0.2")
-        bind(a, PORTS[0], PORTS[1])
-        bind(b, PORTS[1], PORTS[0])
-        a.recv(2000)  # the relay says that the peer is there
-        for batches in (True, False):
-            relayed = measure(a, b, ("127.0.0.1", PORTS[1]), batches, seconds)
-            direct = measure(a, b, b.getsockname(), batches, seconds)
-            kind = "batches of 40" if batches else "one by one"
-            print(
-                f"{kind:>14}: relayed {relayed:5.2f} Gbit/s, direct {direct:5.2f}, ratio {relayed / direct:.2f}"
-            )
-    finally:
-        server.terminate()
-        server.join()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--role", choices=["serve", "send", "receive"], help=argparse.SUPPRESS)
+    parser.add_argument("--kind", choices=KINDS, default="netctl", help=argparse.SUPPRESS)
+    parser.add_argument("--batches", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    match arguments.role:
+        case "serve":
+            return serve()
+        case "send":
+            return send(arguments.kind, arguments.batches, arguments.seconds)
+        case "receive":
+            return receive(arguments.kind, arguments.seconds)
+    kinds = [kind for kind in KINDS if kind != "coturn" or shutil.which("turnserver")]
+    with world():
+        print("| sender | " + " | ".join(kinds) + " | netctl ÷ coturn |")
+        print("|---" * (len(kinds) + 2) + "|")
+        for batches, name in ((False, "packet by packet"), (True, f"batches of {BATCH}")):
+            rows: dict[str, list[float]] = {kind: [] for kind in kinds}
+            for _ in range(arguments.runs):
+                for kind in kinds:
+                    rows[kind].append(measure(kind, batches, arguments.seconds))
+            medians = {kind: statistics.median(found) for kind, found in rows.items()}
+            cells = " | ".join(f"{medians[kind]:.2f}" for kind in kinds)
+            ratio = f"{medians['netctl'] / medians['coturn']:.1f}" if "coturn" in medians else ""
+            print(f"| {name}, Gbit/s | {cells} | {ratio} |", flush=True)
+    return None
 
 
 if __name__ == "__main__":
