@@ -20,19 +20,18 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from mediator.core.desk import Challenge, Desk, DeskEffect, Left, Redeem, Rekey
+from mediator.core.gallery import Gallery, Picture
 from mediator.core.leases import Exhausted, GrantLease, missing_leases, usable
 from mediator.core.membership import Membership, membership_of
 from mediator.core.relay_grants import GRANT_TTL_S, grant
-from netctl.config.excerpt import excerpt
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.derive import member_ipv6
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
-from netctl.model.view import Lease, View, ViewMember
+from netctl.model.view import View
 from netctl.session.enrol import Agree
 from netctl.session.login import Signer, check_login
-from netctl.session.views import sign_view
 from netctl.wire import control as w
 
 KEEPALIVE_S = 20.0
@@ -56,6 +55,14 @@ class Send:
 
     connection: int
     message: w.Message
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Send the same messages, already encoded and in this order, on each of these connections."""
+
+    connections: tuple[int, ...]
+    payloads: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +96,10 @@ class Say:
     text: str
 
 
-Effect = Send | Drop | LoggedIn | Store | Say | DeskEffect
+Effect = Send | Deliver | Drop | LoggedIn | Store | Say | DeskEffect
 __all__ = [
     "Challenge",
+    "Deliver",
     "Drop",
     "Effect",
     "Hub",
@@ -112,6 +120,7 @@ class _Connection:
     since: float
     heard: float
     member: WireGuardKey | None = None
+    shown: Picture | None = None
     offers: float = MAX_OFFERS_BURST
     refilled: float = 0.0
 
@@ -124,11 +133,11 @@ class Hub:
     ) -> None:
         """`generation` must be above that of any earlier run (the shell uses the clock)."""
         self.identity = identity
-        self._sign = sign
         self._secret = relay_secret
         self._generation = generation
         self._epoch = generation
         self._membership = Membership()
+        self._gallery = Gallery(identity, sign)
         self._desk = Desk(identity)
         self._guests: frozenset[WireGuardKey] = frozenset()
         self._mediator: Mediator | None = None
@@ -141,6 +150,11 @@ class Hub:
         self.unix_now = 0
         """Seconds since 1970, set by the shell before each event: grants are checked by another process."""
         self.exhausted: tuple[Exhausted, ...] = ()
+
+    @property
+    def generation(self) -> int:
+        """Of the present membership and leases: never lower than any before."""
+        return self._generation
 
     @property
     def online(self) -> int:
@@ -175,9 +189,10 @@ class Hub:
             if connection.member is not None and connection.member not in self._membership.by_key:
                 effects += self._drop(number, "login.removed", "this host is no member any more")
         self._generation += 1
+        self._hang()
         wanted = self._want()
         effects += [Say(item.message) for item in self.exhausted]
-        return effects + (wanted or self._send_views())
+        return effects + (wanted or self._show())
 
     def _want(self) -> list[Effect]:
         """What the document needs of the store."""
@@ -193,7 +208,8 @@ class Hub:
         self.granted(leases)
         self._ports.update(ports)
         self._generation += 1
-        return self._send_views()
+        self._hang()
+        return self._show()
 
     def granted(self, leases: Iterable[GrantLease]) -> None:
         """These were committed together with a new member, who is about to be loaded."""
@@ -214,7 +230,8 @@ class Hub:
         """The store did not take them: whatever else is new goes out, and it is asked again later."""
         self._store_due = now + STORE_RETRY_S
         self._generation += 1
-        return self._send_views()
+        self._hang()
+        return self._show()
 
     def _missing_ports(self, keys: Iterable[WireGuardKey]) -> Iterable[tuple[WireGuardKey, int]]:
         assert self._mediator is not None
@@ -324,7 +341,11 @@ class Hub:
         stun = [f"0.0.0.0:{port}" for port in self._mediator.stun]
         welcome = w.Welcome(self._generation, self._epoch, str(state.source), stun, KEEPALIVE_S)
         effects += [LoggedIn(connection, member.name), Send(connection, welcome)]
-        effects += self._view_for(connection, key)
+        state.shown = picture = self._gallery.of(key)
+        if login.view == picture.digest:  # it has come back to what it knows
+            effects.append(Deliver((connection,), (self._gallery.sealed(picture, self._online),)))
+        else:
+            effects.append(self._whole(connection, picture))
         return effects + self._presence(key, online=True)
 
     def _from_member(
@@ -336,7 +357,8 @@ class Hub:
             case w.Pong():
                 return []
             case w.Refresh():
-                return self._view_for(connection, key)
+                state.shown = self._gallery.of(key)
+                return [self._whole(connection, state.shown)]
             case w.Leave():
                 return [Left(connection, key)] if key in self._guests else []
             case w.Candidates():
@@ -392,14 +414,12 @@ class Hub:
 
     def _presence(self, key: WireGuardKey, *, online: bool) -> list[Effect]:
         member = self._membership.by_key.get(key)
-        names = self._membership.visible.get(member.name, frozenset()) if member is not None else frozenset()
-        message = w.Presence(str(key), online)
         effects: list[Effect] = []
-        for name in sorted(names):
-            peer = self._membership.document.members[name].wireguard
-            connection = self._online.get(peer) if peer is not None and peer != key else None
-            if connection is not None:
-                effects.append(Send(connection, message))
+        if member is not None:
+            audience = (self._online.get(peer) for peer in self._gallery.of(key).keys if peer != key)
+            connections = tuple(connection for connection in audience if connection is not None)
+            if connections:
+                effects.append(Deliver(connections, (w.encode(w.Presence(str(key), online)),)))
         if not online:
             for pair in [pair for pair in self._rounds if key in pair]:
                 del self._rounds[pair]
@@ -407,23 +427,7 @@ class Hub:
 
     def view(self, key: WireGuardKey) -> View:
         """All that the member with this key may see."""
-        me = self._membership.by_key[key]
-        document = self._membership.document
-        members: dict[WireGuardKey, ViewMember] = {}
-        leases: dict[tuple[str, WireGuardKey], Lease] = {}
-        seen = self._membership.visible.get(me.name, frozenset({me.name}))
-        for name in document.members:
-            peer = document.members[name].wireguard
-            if name in seen and peer is not None:
-                members[peer] = ViewMember(name, peer, peer in self._online)
-        for network in document.networks_of(me.name):
-            for name in network.member_names:
-                peer = document.members[name].wireguard
-                if peer in members and peer is not None:
-                    addresses = self.addresses(network.name, name, peer)
-                    leases[network.name, peer] = Lease(network.name, peer, addresses)
-        part = excerpt(document, me.name, seen) if key in self._guests else ""
-        return View(self._generation, members, leases, part)
+        return self._gallery.view(key, self._online)
 
     def addresses(self, network_name: str, name: str, key: WireGuardKey) -> tuple[Address, ...]:
         """What a member has in a network: fixed by the document, leased, derived."""
@@ -438,14 +442,26 @@ class Hub:
             found.setdefault(6, member_ipv6(network.ipv6, key))
         return tuple(found[version] for version in sorted(found))
 
-    def _view_for(self, connection: int, key: WireGuardKey) -> list[Effect]:
-        chunks = sign_view(self.view(key), key, self.identity, self._sign)
-        return [Send(connection, chunk) for chunk in chunks]
+    def _whole(self, connection: int, picture: Picture) -> Deliver:
+        frames = (*self._gallery.whole(picture), self._gallery.sealed(picture, self._online))
+        return Deliver((connection,), frames)
 
-    def _send_views(self) -> list[Effect]:
-        effects: list[Effect] = []
+    def _hang(self) -> None:
+        self._gallery.hang(self._membership, self._guests, self.addresses, self._generation)
+
+    def _show(self) -> list[Effect]:
+        """Membership or leases have changed: everybody whose view is another now gets the difference."""
+        changes: dict[tuple[Picture | None, Picture], list[int]] = {}
         for key, connection in self._online.items():
-            effects += self._view_for(connection, key)
+            state = self._connections[connection]
+            old, state.shown = state.shown, self._gallery.of(key)
+            if old is None or old.digest != state.shown.digest:
+                changes.setdefault((old, state.shown), []).append(connection)
+        effects: list[Effect] = []
+        for (old, new), connections in changes.items():
+            frames = self._gallery.change(old, new) if old is not None else self._gallery.whole(new)
+            sealed = self._gallery.sealed(new, self._online)
+            effects.append(Deliver(tuple(connections), (*frames, sealed)))
         return effects
 
 

@@ -1,4 +1,8 @@
-"""Who may see whom, from the document alone."""
+"""Who may see whom, from the document alone.
+
+Members for whom the same groups count share one set object: ten thousand members of one network cost one set, and
+the views made from it are made once.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +12,36 @@ from netctl.model.document import Document, Network
 
 def visible_members(document: Document) -> dict[str, frozenset[str]]:
     """For each present member the others that some network and ACL let it see, itself included."""
-    seen: dict[str, set[str]] = {
-        name: {name} for network in document.networks.values() for name in network.member_names
-    }
+    groups: dict[str, list[frozenset[str]]] = {}
     for network in document.networks.values():
-        for group in _cliques(document, network):
-            for name in group:
-                seen[name] |= group
-        for sources, destinations in _directions(document, network):
-            for name in sources:
-                seen[name] |= destinations
-            for name in destinations:
-                seen[name] |= sources
-    return {name: frozenset(others) for name, others in seen.items()}
+        for name in network.member_names:
+            groups.setdefault(name, [])
+        for viewers, seen in _groups(document, network):
+            for name in viewers:
+                groups[name].append(seen)
+    made: dict[frozenset[frozenset[str]], frozenset[str]] = {}
+    found: dict[str, frozenset[str]] = {}
+    for name, sets in groups.items():
+        which = frozenset(sets)
+        union = made.get(which)
+        if union is None:
+            union = made[which] = next(iter(which)) if len(which) == 1 else frozenset().union(*which)
+        found[name] = union if name in union else union | {name}
+    return found
 
 
-def _cliques(document: Document, network: Network) -> list[set[str]]:
-    """Groups whose members all see each other: the whole network where no ACL parts it."""
-    return [set(network.member_names)] if network.acls is None else []
+def _groups(document: Document, network: Network) -> list[tuple[frozenset[str], frozenset[str]]]:
+    """Pairs of a group and whom all of it may see: the whole network where no ACL parts it."""
+    if network.acls is None:
+        everybody = frozenset(network.member_names)
+        return [(everybody, everybody)]
+    pairs = []
+    for sources, destinations in _directions(document, network):
+        pairs += [(sources, destinations), (destinations, sources)]
+    return pairs
 
 
-def _directions(document: Document, network: Network) -> list[tuple[set[str], set[str]]]:
+def _directions(document: Document, network: Network) -> list[tuple[frozenset[str], frozenset[str]]]:
     """Sources and destinations of each rule; a gateway stands for the prefixes behind it."""
     members = {name: document.members[name] for name in network.member_names}
     gateways = {name for name, member in members.items() if member.routes}
@@ -41,6 +54,6 @@ def _directions(document: Document, network: Network) -> list[tuple[set[str], se
             names = set(select(selectors, members))
             if any("/" in selector for selector in selectors) or network.hub is not None:
                 names |= gateways
-            sides.append(names)
+            sides.append(frozenset(names))
         pairs.append((sides[0], sides[1]))
     return pairs

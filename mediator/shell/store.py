@@ -59,7 +59,13 @@ CREATE TABLE revoked (
   at_s INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
-MIGRATIONS = (LEASES, INVITES)
+GENERATION = """
+CREATE TABLE generation (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  reserved INTEGER NOT NULL
+) STRICT;
+"""
+MIGRATIONS = (LEASES, INVITES, GENERATION)
 """One step a version: a store of an older netctl is brought up to date where it lies."""
 BUSY_S = 5.0
 """Only `netctl-mediator backup` or `check` can hold the database, and only for moments."""
@@ -125,6 +131,16 @@ class Store:
             for member, port in ports:
                 db.execute("DELETE FROM relay_port WHERE member=?", (member.raw,))
                 db.execute("INSERT INTO relay_port (member, port) VALUES (?,?)", (member.raw, port))
+
+    def generation(self) -> int:
+        """What the next run's generations must not be below."""
+        row = self._db.execute("SELECT reserved FROM generation").fetchone()
+        return int(row[0]) if row is not None else 0
+
+    def reserve_generation(self, reserved: int) -> None:
+        """From here on generations up to this one may be in use. Raises LocalError."""
+        with self.transaction("the next generations") as db:
+            db.execute("INSERT OR REPLACE INTO generation (one, reserved) VALUES (1,?)", (reserved,))
 
     @contextlib.contextmanager
     def transaction(self, what: str) -> Iterator[sqlite3.Connection]:

@@ -27,7 +27,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
 from netctl.paths.effects import PathStatus
 from netctl.plan import Binding, Plan, diff, prune
-from netctl.session import Effect, LoggedIn, PathMessage, PresenceChanged, ViewChanged
+from netctl.session import Effect, Kept, LoggedIn, PathMessage, PresenceChanged, ViewChanged
 from netctl.wire.control import Leave
 
 SESSION_S = 180.0
@@ -107,7 +107,7 @@ class Agent:
         """Until cancelled. Tunnels are left as they are: only `down` takes them away."""
         if self.loaded is not None:
             document = self.loaded.document
-            self.view = self.memory.view(_pins(document), self.keys.wireguard)
+            self._use(self.memory.view(_pins(document), self.keys.wireguard))
             self.client.set_mediators(document.mediators)
             self._wanted.set()
         tasks = [
@@ -122,6 +122,11 @@ class Agent:
             await asyncio.gather(*tasks, return_exceptions=True)
             self.paths.close()
             await self.host.close()
+
+    def _use(self, kept: Kept | None) -> None:
+        """Live by a view that was kept; the mediator is asked for what has changed since."""
+        self.view = kept.view if kept is not None else None
+        self.client.kept = kept
 
     async def _reconciler(self) -> None:
         if self.loaded is not None:  # a new life: sessions that live on keep their broadcast
@@ -406,6 +411,8 @@ class Agent:
 
     def _go_back(self, loaded: Loaded | None, view: View | None, joined: str | None) -> None:
         self.loaded, self.view, self.joined = loaded, view, joined
+        if view is None:
+            self.client.kept = None
         self.client.set_mediators(loaded.document.mediators if loaded is not None else ())
 
     async def _meet(self, document: Document, progress: Progress) -> str | None:
@@ -414,7 +421,7 @@ class Agent:
         if not document.mediators:
             self.view = None
         elif self.view is None or not set(_pins(document)) & set(_pins_of(self.loaded, document)):
-            self.view = known
+            self._use(known)
         self.client.set_mediators(document.mediators)
         if not document.mediators:
             return None
@@ -476,12 +483,12 @@ class Agent:
         match effect:
             case LoggedIn(_, stun):
                 self.paths.logged_in(stun)
-            case ViewChanged(view, chunks):
-                self.view = view
+            case ViewChanged(view, kept):
+                self.view, self.client.kept = view, kept
                 if self.joined is not None and view.document:
                     self._adopt_excerpt(view)
                 try:
-                    self.memory.keep_view(chunks)
+                    self.memory.keep_view(kept)
                 except OSError as error:  # a full disk stops no network
                     say(f"cannot keep the view for the next start: {error.strerror}")
                 self._view_came.set()

@@ -22,7 +22,7 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey
-from netctl.session import Backoff, ClientSession, Closed, Effect, LoggedIn, SendFrame, State
+from netctl.session import Backoff, ClientSession, Closed, Effect, Kept, LoggedIn, SendFrame, State
 from netctl.wire import control as w
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 
@@ -128,6 +128,7 @@ class _Wire(asyncio.Protocol):
             mediator=SocketAddress.of(host.partition("%")[0], port),
             nonce=secrets.token_bytes(32),
             now=time.monotonic(),
+            kept=self._client.kept,
         )
 
     def data_received(self, data: bytes) -> None:
@@ -166,6 +167,8 @@ class ControlClient:
     ) -> None:
         self.keys = keys
         self.state = LinkState("none", time.monotonic())
+        self.kept: Kept | None = None
+        """The view that this host has: what the mediator need not send again."""
         self._on_effect = on_effect
         self._on_state = on_state
         self._mediators: tuple[Mediator, ...] = ()

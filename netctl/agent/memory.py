@@ -7,14 +7,16 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec.structs import replace as replace_struct
+
 from netctl.agent.places import Places, write_atomic
 from netctl.config import Loaded, load_document
 from netctl.model.document import Document
 from netctl.model.errors import ConfigError, LocalError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
-from netctl.model.view import View
-from netctl.session import open_view
-from netctl.wire.control import Message, ViewChunk, decode, encode
+from netctl.session import Kept, open_view
+from netctl.session.views import pack_view
+from netctl.wire.control import Message, Sealed, ViewChunk, decode, encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +78,26 @@ class Memory:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
-    def view(self, pins: tuple[IdentityKey, ...], key: WireGuardKey) -> View | None:
-        """The last view, if there is one for this key that a pinned identity has signed."""
+    def view(self, pins: tuple[IdentityKey, ...], key: WireGuardKey) -> Kept | None:
+        """The last view, if there is one for this key that a pinned identity has sealed."""
         try:
-            rows = json.loads(self._places.view.read_text())
-            chunks = [decode(json.dumps(row).encode()) for row in rows]
-            return open_view([chunk for chunk in chunks if isinstance(chunk, ViewChunk)], pins, key)
-        except (OSError, ValueError, TypeError, RecursionError, RemoteError):
+            plain = json.loads(self._places.view.read_text())
+            messages = [decode(json.dumps(row).encode()) for row in plain["view"]]
+            chunks = [message for message in messages if isinstance(message, ViewChunk)]
+            (sealed,) = (message for message in messages if isinstance(message, Sealed))
+            newest = {IdentityKey.parse(text): int(number) for text, number in plain["newest"].items()}
+            return Kept(open_view(chunks, sealed, pins, key), sealed, newest)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RemoteError):
             return None
 
-    def keep_view(self, chunks: tuple[ViewChunk, ...]) -> None:
-        """Keep the signed view as it came."""
-        messages: tuple[Message, ...] = chunks
-        write_atomic(self._places.view, json.dumps([json.loads(encode(chunk)) for chunk in messages]))
+    def keep_view(self, kept: Kept) -> None:
+        """Keep a view with its seal, so that the next life can check it again. Presence does not last."""
+        messages: list[Message] = [*pack_view(kept.view), replace_struct(kept.seal, online="")]
+        plain = {
+            "view": [json.loads(encode(message)) for message in messages],
+            "newest": {str(identity): generation for identity, generation in kept.newest.items()},
+        }
+        write_atomic(self._places.view, json.dumps(plain))
 
     def down(self) -> Down:
         """What is down."""

@@ -12,6 +12,7 @@ from netctl.session.client import (
     State,
     ViewChanged,
 )
+from netctl.session.replica import Kept
 from netctl.session.views import open_view
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ClientSession",
     "Closed",
     "Effect",
+    "Kept",
     "LoggedIn",
     "PathMessage",
     "PresenceChanged",

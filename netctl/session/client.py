@@ -17,12 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+import msgspec
+
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import View
 from netctl.session.login import Signer, make_login
-from netctl.session.views import open_view
+from netctl.session.replica import Kept, Replica
 from netctl.wire import control as w
 
 SILENCE_FACTOR = 2.5
@@ -57,10 +59,10 @@ class LoggedIn:
 
 @dataclass(frozen=True, slots=True)
 class ViewChanged:
-    """A whole new view; `chunks` is what to keep on disk."""
+    """The view is this one now, with all presence; `kept` is what to keep on disk."""
 
     view: View
-    chunks: tuple[w.ViewChunk, ...]
+    kept: Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +104,16 @@ class ClientSession:
         mediator: SocketAddress,
         nonce: bytes,
         now: float,
+        kept: Kept | None = None,
     ) -> None:
-        """`nonce`: 32 fresh random bytes. `mediator`: the address that the connection goes to."""
+        """`nonce`: 32 fresh random bytes. `mediator`: the address that the connection goes to.
+
+        `kept`: the view that the member has; the mediator sends only what differs from it.
+        """
         self.state = State.NEW
         self._identity, self._key, self._sign = identity, key, sign
         self._pin, self._pins, self._mediator, self._nonce = pin, tuple(pins), mediator, nonce
-        self._chunks: list[w.ViewChunk] = []
+        self._replica = Replica(self._pins, key, kept)
         self._keepalive_s = 20.0
         self._heard = now
         self._pinged = now
@@ -156,7 +162,7 @@ class ClientSession:
             nonce = bytes.fromhex(message.nonce)
             login = make_login(self._pin, nonce, self._nonce, self._identity, self._key, self._sign)
             self.state = State.LOGGING_IN
-            return [SendFrame(w.encode(login))]
+            return [SendFrame(w.encode(msgspec.structs.replace(login, view=self._replica.digest)))]
         if self.state is State.LOGGING_IN and isinstance(message, w.Welcome):
             self.state = State.READY
             self._keepalive_s = message.keepalive_s
@@ -176,7 +182,12 @@ class ClientSession:
     def _ready(self, message: w.Message) -> list[Effect]:
         match message:
             case w.ViewChunk():
-                return self._view_chunk(message)
+                return self._refresh(self._replica.chunk(message))
+            case w.ViewDelta():
+                return self._refresh(self._replica.delta(message))
+            case w.Sealed():
+                kept = self._replica.sealed(message)
+                return [ViewChanged(kept.view, kept)] if kept else self._refresh(self._replica.doubted())
             case w.Presence(peer, online):
                 return [PresenceChanged(WireGuardKey.parse(peer), online)]
             case w.RelayGrant():
@@ -195,14 +206,6 @@ class ClientSession:
                 name = type(message).__name__
                 raise RemoteError(f"unexpected {name} from the mediator", "protocol.order")
 
-    def _view_chunk(self, chunk: w.ViewChunk) -> list[Effect]:
-        if chunk.part == 0:
-            self._chunks = []
-        self._chunks.append(chunk)
-        if chunk.part != len(self._chunks) - 1:
-            self._chunks = []
-            return [SendFrame(w.encode(w.Refresh()))]  # a gap: the whole again, never a guess
-        if len(self._chunks) < chunk.parts:
-            return []
-        chunks, self._chunks = tuple(self._chunks), []
-        return [ViewChanged(open_view(chunks, self._pins, self._key), chunks)]
+    @staticmethod
+    def _refresh(ask: bool) -> list[Effect]:
+        return [SendFrame(w.encode(w.Refresh()))] if ask else []

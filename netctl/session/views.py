@@ -1,83 +1,192 @@
-"""Signed views: made by the mediator, checked and put together by the member, kept on disk as they came."""
+"""Views: what they are made of, their digest, and the seal that makes one the mediator's word (docs/protocol.md).
+
+The mediator signs the digest of a whole view, not the messages that carry it. So a view is sent in parts or as
+a difference, and whatever way it came the member checks the same thing; what it keeps on disk is one view and one
+seal, which stay verifiable however many differences lie between.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from netctl.model.addresses import Address
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
 from netctl.session.login import Signer
-from netctl.wire.control import LeaseRow, MemberRow, ViewBody, ViewChunk, decode_view_body, encode
+from netctl.wire.control import LeaseRow, MemberRow, Sealed, ViewChunk
 
 LABEL = b"netctl view"
 ROWS_PER_CHUNK = 500
-"""About 60 KB of JSON: well under a frame."""
-TEXT_PER_CHUNK = 40_000
-"""Characters of an excerpt: JSON in JSON in JSON triples at worst, and this still fits beside the rows."""
+"""At most 170 KB of JSON, with the longest names and addresses: a frame has 256 KiB."""
+TEXT_PER_CHUNK = 20_000
+"""Characters of an excerpt: four bytes each at worst, and this still fits beside the rows."""
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 
 
-def sign_view(view: View, to: WireGuardKey, identity: IdentityKey, sign: Signer) -> list[ViewChunk]:
-    """A view as signed chunks for one member."""
-    members = [MemberRow(m.name, str(m.key), m.online) for m in view.members.values()]
-    leases = [
-        LeaseRow(lease.network, str(lease.key), [str(a) for a in lease.addresses])
-        for lease in view.leases.values()
-    ]
+def member_line(name: str, key: str) -> bytes:
+    """A member as the digest sees it."""
+    return f"member {name} {key}\n".encode()
+
+
+def lease_line(network: str, key: str, addresses: Iterable[Address]) -> bytes:
+    """A lease as the digest sees it."""
+    return " ".join(("lease", network, key, *map(str, addresses))).encode() + b"\n"
+
+
+def digest_of(members: Iterable[bytes], leases: Iterable[bytes], document: str) -> str:
+    """Hex of BLAKE2s-256 over the lines: members by raw key, leases by network and raw key, then the excerpt."""
+    text = b"".join((*members, *leases, b"document\n", document.encode()))
+    return hashlib.blake2s(text).hexdigest()
+
+
+def view_digest(view: View) -> str:
+    """The digest of a view's content: presence and generation are no part of it."""
+    members = (member_line(view.members[key].name, str(key)) for key in sorted(view.members))
+    leases = (
+        lease_line(network, str(key), view.leases[network, key].addresses)
+        for network, key in sorted(view.leases)
+    )
+    return digest_of(members, leases, view.document)
+
+
+def transcript(generation: int, digest: str) -> bytes:
+    """What is signed: each part with its length (4 bytes, big-endian) before it."""
+    parts = (LABEL, generation.to_bytes(8, "big"), bytes.fromhex(digest))
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def seal(generation: int, digest: str, online: str, identity: IdentityKey, sign: Signer) -> Sealed:
+    """The mediator's word for a view."""
+    return Sealed(
+        generation, digest, str(identity), sign(transcript(generation, digest)).hex(), online=online
+    )
+
+
+def check_seal(sealed: Sealed, pins: Sequence[IdentityKey]) -> IdentityKey:
+    """Whose word it is. Raises RemoteError."""
+    try:
+        identity = IdentityKey.parse(sealed.identity)
+        if identity not in pins:
+            raise RemoteError("a view signed by an identity that is not pinned", "view.identity")
+        signed = transcript(sealed.generation, sealed.digest)
+        Ed25519PublicKey.from_public_bytes(identity.raw).verify(bytes.fromhex(sealed.signature), signed)
+    except (InvalidSignature, ValueError, OverflowError) as error:
+        raise RemoteError("a view whose signature is wrong", "view.signature") from error
+    return identity
+
+
+def online_bits(flags: Iterable[bool]) -> str:
+    """Presence as hex, one bit a member, the first one the highest."""
+    text = "".join("1" if flag else "0" for flag in flags)
+    padded = text + "0" * (-len(text) % 8)
+    return int(padded, 2).to_bytes(len(padded) // 8, "big").hex() if padded else ""
+
+
+def read_online(sealed: Sealed, members: Iterable[WireGuardKey]) -> frozenset[WireGuardKey]:
+    """Who of these is logged in. Raises RemoteError for bits that are not theirs."""
+    keys = sorted(members)
+    bits = bytes.fromhex(sealed.online)
+    if len(bits) != -(-len(keys) // 8):
+        raise RemoteError("presence for another number of members", "view.online")
+    return frozenset(key for index, key in enumerate(keys) if bits[index >> 3] & (0x80 >> (index & 7)))
+
+
+def make_chunks(members: Sequence[MemberRow], leases: Sequence[LeaseRow], document: str) -> list[ViewChunk]:
+    """All of a view in parts that fit a frame."""
     rows_parts = -(-max(len(members), len(leases)) // ROWS_PER_CHUNK)
-    parts = max(1, rows_parts, -(-len(view.document) // TEXT_PER_CHUNK))
+    parts = max(1, rows_parts, -(-len(document) // TEXT_PER_CHUNK))
     chunks = []
     for part in range(parts):
         rows = slice(part * ROWS_PER_CHUNK, (part + 1) * ROWS_PER_CHUNK)
-        piece = view.document[part * TEXT_PER_CHUNK : (part + 1) * TEXT_PER_CHUNK]
-        body = ViewBody(view.generation, part, parts, str(to), members[rows], leases[rows], piece)
-        text = encode(body).decode()
-        signature = sign(LABEL + text.encode()).hex()
-        chunks.append(ViewChunk(view.generation, part, parts, text, str(identity), signature))
+        piece = document[part * TEXT_PER_CHUNK : (part + 1) * TEXT_PER_CHUNK]
+        chunks.append(ViewChunk(part, parts, list(members[rows]), list(leases[rows]), piece))
     return chunks
 
 
-def _open(chunk: ViewChunk, pins: Sequence[IdentityKey], to: WireGuardKey) -> ViewBody:
-    identity = IdentityKey.parse(chunk.identity)
-    if identity not in pins:
-        raise RemoteError("a view signed by an identity that is not pinned", "view.identity")
-    try:
-        signed = LABEL + chunk.body.encode()
-        Ed25519PublicKey.from_public_bytes(identity.raw).verify(bytes.fromhex(chunk.signature), signed)
-    except (InvalidSignature, ValueError) as error:
-        raise RemoteError("a view whose signature is wrong", "view.signature") from error
-    body = decode_view_body(chunk.body)
-    if body.to != str(to):
-        raise RemoteError("a view made for another member", "view.recipient")
-    if (body.generation, body.part, body.parts) != (chunk.generation, chunk.part, chunk.parts):
-        raise RemoteError("a view whose inside is not what its outside says", "view.mismatch")
-    return body
+def pack_view(view: View) -> list[ViewChunk]:
+    """A view as the messages that bring it, but for its seal."""
+    members = [MemberRow(view.members[key].name, str(key)) for key in sorted(view.members)]
+    leases = [
+        LeaseRow(network, str(key), [str(address) for address in view.leases[network, key].addresses])
+        for network, key in sorted(view.leases)
+    ]
+    return make_chunks(members, leases, view.document)
 
 
-def open_view(chunks: Sequence[ViewChunk], pins: Sequence[IdentityKey], to: WireGuardKey) -> View:
-    """All chunks of one view, in order, to the view. Raises RemoteError for anything not whole and signed."""
-    bodies = [_open(chunk, pins, to) for chunk in chunks]
-    whole = bool(bodies) and all(
-        (body.generation, body.part, body.parts) == (bodies[0].generation, index, len(bodies))
-        for index, body in enumerate(bodies)
-    )
-    if not whole:
+def sign_view(view: View, identity: IdentityKey, sign: Signer) -> Sealed:
+    """The seal for a view with its presence."""
+    online = online_bits(view.members[key].online for key in sorted(view.members))
+    return seal(view.generation, view_digest(view), online, identity, sign)
+
+
+def read_members(rows: Iterable[MemberRow]) -> dict[WireGuardKey, ViewMember]:
+    """Rows to members. Raises RemoteError."""
+    found: dict[WireGuardKey, ViewMember] = {}
+    for row in rows:
+        key = _key(row.key)
+        found[key] = ViewMember(_name(row.name), key)
+    return found
+
+
+def read_leases(rows: Iterable[LeaseRow]) -> dict[tuple[str, WireGuardKey], Lease]:
+    """Rows to leases. Raises RemoteError."""
+    found: dict[tuple[str, WireGuardKey], Lease] = {}
+    for row in rows:
+        key, network = _key(row.key), _name(row.network)
+        try:
+            addresses = tuple(ipaddress.ip_address(text) for text in row.addresses)
+        except ValueError as error:
+            raise RemoteError(f"a view with a bad address: {error}", "view.bad") from error
+        found[network, key] = Lease(network, key, addresses)
+    return found
+
+
+def open_view(
+    chunks: Sequence[ViewChunk], sealed: Sealed, pins: Sequence[IdentityKey], to: WireGuardKey
+) -> View:
+    """All chunks of one view, in order, and its seal, to the view. Raises RemoteError."""
+    if [(chunk.part, chunk.parts) for chunk in chunks] != [(n, len(chunks)) for n in range(len(chunks))]:
         raise RemoteError("a view with parts missing", "view.incomplete")
-    members: dict[WireGuardKey, ViewMember] = {}
-    leases: dict[tuple[str, WireGuardKey], Lease] = {}
+    members = read_members(row for chunk in chunks for row in chunk.members)
+    leases = read_leases(row for chunk in chunks for row in chunk.leases)
+    view = View(sealed.generation, members, leases, "".join(chunk.document for chunk in chunks))
+    return judge(view, sealed, pins, to)
+
+
+def judge(view: View, sealed: Sealed, pins: Sequence[IdentityKey], to: WireGuardKey) -> View:
+    """The view, at the seal's generation and with its presence, if the seal is for it. Raises RemoteError."""
+    check_seal(sealed, pins)
+    if view_digest(view) != sealed.digest:
+        raise RemoteError("a view that is not the sealed one", "view.mismatch")
+    if to not in view.members:
+        raise RemoteError("a view made for another member", "view.recipient")
+    return with_presence(view, sealed)
+
+
+def with_presence(view: View, sealed: Sealed) -> View:
+    """The view with the presence that came with its seal, or with nobody online where none came."""
+    online = read_online(sealed, view.members) if sealed.online else frozenset()
+    members: Mapping[WireGuardKey, ViewMember] = {
+        key: ViewMember(member.name, key, key in online) for key, member in view.members.items()
+    }
+    return View(sealed.generation, members, view.leases, view.document)
+
+
+def _key(text: str) -> WireGuardKey:
     try:
-        for body in bodies:
-            for row in body.members:
-                key = WireGuardKey.parse(row.key)
-                members[key] = ViewMember(row.name, key, row.online)
-            for lease in body.leases:
-                key = WireGuardKey.parse(lease.key)
-                addresses = tuple(ipaddress.ip_address(text) for text in lease.addresses)
-                leases[lease.network, key] = Lease(lease.network, key, addresses)
+        return WireGuardKey.parse(text)
     except ValueError as error:
-        raise RemoteError(f"a view with a bad value: {error}", "view.bad") from error
-    return View(bodies[0].generation, members, leases, "".join(body.document for body in bodies))
+        raise RemoteError(f"a view with a bad key: {error}", "view.bad") from error
+
+
+def _name(text: str) -> str:
+    if not _NAME.match(text):
+        raise RemoteError("a view with a name that is no host name", "view.bad")
+    return text

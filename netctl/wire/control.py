@@ -21,6 +21,10 @@ Name = Annotated[str, Meta(min_length=1, max_length=63)]
 Label = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Token = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
 Count = Annotated[int, Meta(ge=0)]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+MAX_VIEW_PARTS = 256
+"""Of 500 rows each: more than any document may have; it bounds what a member keeps of an unfinished view."""
+MAX_VIEW_MEMBERS = 131_072
 
 
 class Candidate(Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +49,8 @@ class Login(Struct, frozen=True, tag="login"):
     wireguard: Key
     nonce: Hex
     signature: Hex
+    view: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """The digest of the view that the member still has: the same one is not sent again. A hint, not signed."""
 
 
 class EnrolStart(Struct, frozen=True, tag="enrol-start"):
@@ -118,44 +124,59 @@ class Welcome(Struct, frozen=True, tag="welcome"):
 class MemberRow(Struct, frozen=True):
     """A member in a view."""
 
-    name: Name
+    name: Label
     key: Key
-    online: bool = False
 
 
 class LeaseRow(Struct, frozen=True):
     """A lease in a view."""
 
-    network: Name
+    network: Label
     key: Key
     addresses: Annotated[list[str], Meta(max_length=2)]
 
 
+class LeaseName(Struct, frozen=True):
+    """Which lease is meant."""
+
+    network: Label
+    key: Key
+
+
 class ViewChunk(Struct, frozen=True, tag="view"):
-    """Mediator: part `part` of `parts` of all that this member may see, at one generation.
+    """Mediator: part `part` of `parts` of all that this member may see. A `Sealed` follows the last one."""
 
-    `body` is the JSON of a `ViewBody`, signed as it stands by the mediator's identity.
-    """
-
-    generation: Count
     part: Count
-    parts: Annotated[int, Meta(ge=1, le=4096)]
-    body: str
-    identity: Identity
-    signature: Hex
-
-
-class ViewBody(Struct, frozen=True):
-    """The signed inside of a view chunk."""
-
-    generation: Count
-    part: Count
-    parts: Annotated[int, Meta(ge=1, le=4096)]
-    to: Key
+    parts: Annotated[int, Meta(ge=1, le=MAX_VIEW_PARTS)]
     members: list[MemberRow]
     leases: list[LeaseRow]
     document: str = ""
     """For a member that joined by invite and has no document: this part of its excerpt of the mediator's."""
+
+
+class ViewDelta(Struct, frozen=True, tag="delta"):
+    """Mediator: what has changed since the view with the digest `base`. A `Sealed` follows at once."""
+
+    base: Digest
+    members: list[MemberRow] = []
+    """New ones, and old ones as they are now."""
+    gone: list[Key] = []
+    leases: list[LeaseRow] = []
+    released: list[LeaseName] = []
+    document: str | None = None
+    """The whole new excerpt; None: it is the same."""
+
+
+class Sealed(Struct, frozen=True, tag="sealed"):
+    """Mediator: the view is this one now. Signed by its identity, so it can be kept and shown to be its word."""
+
+    generation: Count
+    digest: Digest
+    """Of all rows that the member has by now (`netctl.session.views.view_digest`)."""
+    identity: Identity
+    signature: Hex
+    online: Annotated[str, Meta(pattern=r"^([0-9a-f]{2})*$", max_length=MAX_VIEW_MEMBERS // 4)] = ""
+    """Who is logged in, not signed: one bit a member, in the order of the raw keys, the first one the highest."""
 
 
 class Presence(Struct, frozen=True, tag="presence"):
@@ -243,6 +264,8 @@ Message = (
     | Rotated
     | Welcome
     | ViewChunk
+    | ViewDelta
+    | Sealed
     | Presence
     | Candidates
     | Introduction
@@ -258,10 +281,9 @@ Message = (
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
-_BODY_DECODER = msgspec.json.Decoder(ViewBody)
 
 
-def encode(message: Message | ViewBody) -> bytes:
+def encode(message: Message) -> bytes:
     """JSON."""
     return _ENCODER.encode(message)
 
@@ -272,11 +294,3 @@ def decode(data: bytes) -> Message:
         return _DECODER.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise RemoteError(f"not a message: {error}", "message.bad") from error
-
-
-def decode_view_body(text: str) -> ViewBody:
-    """Decode and check the inside of a view chunk. Raises RemoteError."""
-    try:
-        return _BODY_DECODER.decode(text.encode())
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise RemoteError(f"not a view: {error}", "message.bad") from error

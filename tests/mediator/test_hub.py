@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from netctl.model.document import Document
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import View
 from netctl.session.login import make_login
-from netctl.session.views import open_view
+from netctl.session.replica import Kept, Replica
 from netctl.wire import control as w
 from netctl.wire.relay import Allocation
 
@@ -85,6 +86,9 @@ class Shell:
             match pending.pop(0):
                 case h.Send(number, message):
                     self.sent.setdefault(number, []).append(message)
+                case h.Deliver(numbers, payloads):
+                    for number in numbers:
+                        self.sent.setdefault(number, []).extend(w.decode(payload) for payload in payloads)
                 case h.Drop(number, error):
                     self.dropped[number] = error.code
                 case h.Store() as wanted:
@@ -113,8 +117,24 @@ class Shell:
         return self.give(number, answer, now)
 
     def view(self, number: int, name: str) -> View:
-        chunks = [message for message in self.sent[number] if isinstance(message, w.ViewChunk)]
-        return open_view(chunks[-1:], (PIN,), key(name))
+        """As the member has it by now, from all that it was sent."""
+        return replayed(self.sent[number], key(name)).view
+
+
+def replayed(messages: list[w.Message], to: WireGuardKey, kept: Kept | None = None) -> Kept:
+    """What a member makes of what it was sent. It never has to ask again."""
+    replica = Replica((PIN,), to, kept)
+    for message in messages:
+        match message:
+            case w.ViewChunk():
+                assert not replica.chunk(message)
+            case w.ViewDelta():
+                assert not replica.delta(message)
+            case w.Sealed():
+                kept = replica.sealed(message)
+                assert kept is not None
+    assert kept is not None
+    return kept
 
 
 def names(view: View) -> set[str]:
@@ -123,10 +143,11 @@ def names(view: View) -> set[str]:
 
 def test_a_member_is_welcomed_and_sees_what_it_may_see() -> None:
     shell = Shell()
-    welcome, chunk = shell.login(1, "bob")
+    welcome, chunk, sealed = shell.login(1, "bob")
     assert isinstance(welcome, w.Welcome)
     assert welcome.observed == str(SOURCE)
     assert isinstance(chunk, w.ViewChunk)
+    assert isinstance(sealed, w.Sealed)
     view = shell.view(1, "bob")
     assert names(view) == {"ann", "bob", "cid"}
     assert {network for network, _ in view.leases} == {"lan"}
@@ -290,6 +311,77 @@ def test_a_removed_member_is_dropped_and_gone_from_every_view_even_with_a_full_d
     assert due == h.STORE_RETRY_S
     shell.perform(shell.hub.handle_timer(due))
     assert len(shell.view(1, "ann").leases["lan", key("ann")].addresses) == 2
+
+
+def kinds(messages: list[w.Message]) -> list[str]:
+    return [type(message).__name__ for message in messages]
+
+
+def test_a_change_reaches_those_whom_it_concerns_as_a_difference_and_nobody_else() -> None:
+    shell = Shell()
+    for number, name in enumerate(NAMES, 1):
+        shell.login(number, name)
+    before = {number: len(sent) for number, sent in shell.sent.items()}
+    shell.load(document(absent=("cid",)))
+    news = {number: shell.sent[number][count:] for number, count in before.items()}
+    assert kinds(news[1]) == kinds(news[2]) == ["ViewDelta", "Sealed"]
+    assert news[4] == []
+    delta = news[1][0]
+    assert isinstance(delta, w.ViewDelta)
+    assert delta.gone == [str(key("cid"))]
+    assert delta.released == [w.LeaseName("lan", str(key("cid")))]
+    assert delta.members == delta.leases == []
+    assert replace(shell.view(1, "ann"), generation=0) == replace(shell.hub.view(key("ann")), generation=0)
+    shell.load(document())
+    assert names(shell.view(2, "bob")) == {"ann", "bob", "cid"}
+    online = {member.name for member in shell.view(2, "bob").members.values() if member.online}
+    assert online == {"ann", "bob"}
+
+
+def test_whoever_comes_back_with_the_same_view_gets_its_seal_alone() -> None:
+    shell = Shell()
+    kept = replayed(shell.login(1, "bob"), key("bob"))
+    shell.load(document())  # nothing that anybody sees is different
+    login = make_login(PIN, shell.connect(2), NONCE, identity("bob"), key("bob"), private("bob").sign)
+    came = shell.give(2, msgspec.structs.replace(login, view=kept.seal.digest))
+    assert kinds(came) == ["Welcome", "Sealed"]
+    again = replayed(came, key("bob"), kept)
+    assert again.seal.generation > kept.seal.generation
+    assert replace(again.view, generation=0) == replace(kept.view, generation=0)
+    assert kinds(shell.give(2, w.Refresh())) == ["ViewChunk", "Sealed"]
+
+
+def test_all_who_see_the_same_cost_one_encoding_and_one_signature() -> None:
+    signatures = 0
+
+    def sign(data: bytes) -> bytes:
+        nonlocal signatures
+        signatures += 1
+        return MEDIATOR.sign(data)
+
+    shell = Shell()
+    shell.hub = h.Hub(PIN, sign, SECRET, generation=200)
+    shell.load(document())
+    chunks = []
+    for number, name in enumerate(("bob", "cid", "bob", "cid"), 1):
+        nonce = shell.connect(number)
+        login = make_login(PIN, nonce, NONCE, identity(name), key(name), private(name).sign)
+        for effect in shell.hub.received(number, w.encode(login), 0.0):
+            if isinstance(effect, h.Deliver) and len(effect.payloads) == 2:
+                chunks.append(effect.payloads[0])
+    assert signatures == 1
+    assert len(chunks) == 4
+    assert chunks[2] is chunks[3]
+
+
+def test_a_member_alone_in_no_network_sees_itself() -> None:
+    shell = Shell()
+    shell.login(4, "dan")
+    assert names(shell.view(4, "dan")) == {"ann", "dan"}
+    alone = document(absent=("ann",))
+    networks = {**alone.networks, "work": replace(alone.networks["work"], member_names=())}
+    shell.load(replace(alone, networks=networks))
+    assert names(shell.view(4, "dan")) == {"dan"}
 
 
 def test_two_offers_of_one_round_start_a_punch_on_both_sides() -> None:

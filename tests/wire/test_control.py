@@ -19,7 +19,7 @@ IDENTITY = f"ed25519:{KEY}"
 CANDIDATE = w.Candidate("host", "192.0.2.1:51820")
 EXAMPLES: list[w.Message] = [
     w.Hello(1, "00" * 32),
-    w.Login(1, IDENTITY, KEY, "00" * 32, "00" * 64),
+    w.Login(1, IDENTITY, KEY, "00" * 32, "00" * 64, "00" * 32),
     w.EnrolStart(1),
     w.EnrolChallenge(KEY),
     w.Enrol(1, IDENTITY, KEY, "newbie", "00" * 16, "00" * 32, "00" * 64, "00" * 32, True),
@@ -27,7 +27,9 @@ EXAMPLES: list[w.Message] = [
     w.Rotate(1, KEY, IDENTITY, KEY, "00" * 32, "00" * 64, "00" * 32, "00" * 64),
     w.Rotated("newbie"),
     w.Welcome(1, 2, "192.0.2.1:5", ["192.0.2.1:3478"], 20.0, "store"),
-    w.ViewChunk(1, 0, 1, "{}", IDENTITY, "00" * 64),
+    w.ViewChunk(0, 1, [w.MemberRow("ann", KEY)], [w.LeaseRow("lan", KEY, ["10.0.0.1"])], "text"),
+    w.ViewDelta("00" * 32, [w.MemberRow("ann", KEY)], [KEY], [], [w.LeaseName("lan", KEY)], "text"),
+    w.Sealed(7, "00" * 32, IDENTITY, "00" * 64, "80"),
     w.Presence(KEY, online=True),
     w.Candidates(KEY, 1, [CANDIDATE]),
     w.Introduction(KEY, 1, [CANDIDATE]),
@@ -96,6 +98,13 @@ def test_a_message_with_any_value_in_any_field_is_refused_or_can_be_sent_on(
 def test_bounds(text: str) -> None:
     with pytest.raises(RemoteError):
         w.decode(text.encode())
+
+
+def test_presence_of_more_members_than_a_view_may_have_is_refused() -> None:
+    most = w.Sealed(1, "00" * 32, IDENTITY, "00" * 64, "00" * (w.MAX_VIEW_MEMBERS // 8))
+    assert w.decode(w.encode(most)) == most
+    with pytest.raises(RemoteError):
+        w.decode(w.encode(w.Sealed(1, "00" * 32, IDENTITY, "00" * 64, most.online + "00")))
 
 
 def test_more_candidates_than_a_host_has_are_refused() -> None:

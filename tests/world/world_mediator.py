@@ -23,6 +23,7 @@ from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 
 ADDRESS = "198.51.100.1"
 EXPIRE_S = 5.0
+RESERVE_GENERATIONS = 1000
 
 
 class MemoryStore:
@@ -32,6 +33,7 @@ class MemoryStore:
         self.full = False
         self.by_address: dict[tuple[str, IPv4Address], WireGuardKey] = {}
         self.ports: dict[WireGuardKey, int] = {}
+        self.generation = 0
 
     def leases(self) -> dict[tuple[str, WireGuardKey], IPv4Address]:
         """By network id and key."""
@@ -94,7 +96,9 @@ class SimMediator:
         """A new process, from what the disk has."""
         if self.life is not None or self.document is None:
             return
-        hub = h.Hub(self.identity, self._private.sign, self._secret, generation=self._clock.unix)
+        generation = max(self._clock.unix, self.store.generation)
+        self.store.generation = generation + RESERVE_GENERATIONS
+        hub = h.Hub(self.identity, self._private.sign, self._secret, generation=generation)
         ports = range(*self.document.mediators[0].relay_ports)
         relay = RelayTable(self._secret, self._net.chance.randbytes(32), ports)
         self.life = life = _Life(hub, relay)
@@ -168,6 +172,10 @@ class SimMediator:
                 case h.Send(number, message):
                     if number in life.ends:
                         life.ends[number][0].write(encode_frame(encode(message)))
+                case h.Deliver(numbers, payloads):
+                    for number in numbers:
+                        if number in life.ends:
+                            life.ends[number][0].write(b"".join(map(encode_frame, payloads)))
                 case h.Drop(number, error):
                     if number in life.ends:
                         end, _ = life.ends.pop(number)

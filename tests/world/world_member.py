@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from msgspec.structs import replace as replace_struct
 from world_clock import Clock, Timer
 from world_mediator import SimMediator
 from world_net import CONNECT_TIMEOUT_S, End, Internet, Site, stream
@@ -28,6 +29,7 @@ from netctl.session import (
     ClientSession,
     Closed,
     Effect,
+    Kept,
     LoggedIn,
     PathMessage,
     PresenceChanged,
@@ -36,7 +38,8 @@ from netctl.session import (
     ViewChanged,
     open_view,
 )
-from netctl.wire.control import Candidate, Message, ViewChunk
+from netctl.session.views import pack_view
+from netctl.wire.control import Candidate, Message
 from netctl.wire.datagram import DatagramKind, classify
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 
@@ -80,7 +83,7 @@ class SimMember:
         self._login = Ed25519PrivateKey.from_private_bytes(net.chance.randbytes(32))
         self.identity = IdentityKey(self._login.public_key().public_bytes_raw())
         self.document: Document | None = None
-        self._chunks: tuple[ViewChunk, ...] = ()
+        self._disk: Kept | None = None
         self._new_kernel()
         self.agent: _Agent | None = None
         self._path_timer = Timer(clock, self._paths_due)
@@ -99,8 +102,11 @@ class SimMember:
             return
         self._clock.say(f"{self.name} starts")
         self.agent = agent = _Agent(PathManager(self.key, self._private, self._net.chance.randbytes))
-        if self._chunks and self.document is not None:
-            agent.view = open_view(self._chunks, self.document.mediators[0].identity, self.key)
+        if self._disk is not None and self.document is not None:
+            pins, view = self.document.mediators[0].identity, self._disk.view
+            agent.view = open_view(
+                pack_view(view), replace_struct(self._disk.seal, online=""), pins, self.key
+            )
         self._observe()
         self._reconcile()
         self._tick(agent)
@@ -207,6 +213,7 @@ class SimMember:
             mediator=self._mediator.address,
             nonce=self._net.chance.randbytes(32),
             now=self._clock.now,
+            kept=self._disk,
         )
 
         def came(data: bytes) -> None:
@@ -266,8 +273,8 @@ class SimMember:
                     agent.backoff.reset()
                     self._paths(agent.manager.set_stun(list(servers), now))
                     self._paths(agent.manager.control_up(now))
-                case ViewChanged(view, chunks):
-                    agent.view, self._chunks = view, chunks
+                case ViewChanged(view, kept):
+                    agent.view, self._disk = view, kept
                     self._reconcile()
                 case PresenceChanged(key, online):
                     if agent.view is not None and key in agent.view.members:

@@ -1,0 +1,121 @@
+"""The member's copy of its view, kept true by whole views and differences, and by nothing that is in doubt.
+
+| has        | message            | then                                                                 |
+|------------|--------------------|----------------------------------------------------------------------|
+| anything   | ViewChunk, next    | gathered; the last one makes a whole candidate                       |
+| anything   | ViewChunk, other   | doubt                                                                |
+| a view     | ViewDelta on it    | a candidate                                                          |
+| anything   | ViewDelta on other | doubt                                                                |
+| candidate  | Sealed for it      | it is the view, unless it is older than what was seen: then refused  |
+| a view     | Sealed for it      | confirmed: a new generation, and who is online                       |
+| anything   | Sealed for other   | doubt                                                                |
+
+Doubt asks for the whole view, once until it begins to come. Bad signatures, strangers' seals and rollbacks are
+refused: they end the connection, and the last good view stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from netctl.model.errors import RemoteError
+from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.model.view import View
+from netctl.session.views import (
+    check_seal,
+    read_leases,
+    read_members,
+    view_digest,
+    with_presence,
+)
+from netctl.wire.control import Sealed, ViewChunk, ViewDelta
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a member keeps on its disk: its last view, the seal for it, and the newest generation by identity."""
+
+    view: View
+    seal: Sealed
+    newest: Mapping[IdentityKey, int] = field(default_factory=dict)
+    """A mediator's generations never go back: an older view is a replayed one."""
+
+
+class Replica:
+    """One member's view over one connection."""
+
+    def __init__(self, pins: Sequence[IdentityKey], key: WireGuardKey, kept: Kept | None) -> None:
+        self._pins, self._key = tuple(pins), key
+        self._view: View | None = kept.view if kept is not None else None
+        self._newest = {pin: kept.newest[pin] for pin in pins if pin in kept.newest} if kept else {}
+        self.digest = view_digest(kept.view) if kept is not None else ""
+        self._chunks: list[ViewChunk] = []
+        self._candidate: View | None = None
+        self._asked = False
+
+    def _doubt(self) -> bool:
+        """Whether to ask for the whole view: once until it begins to come."""
+        self._chunks, self._candidate = [], None
+        ask, self._asked = not self._asked, True
+        return ask
+
+    def chunk(self, chunk: ViewChunk) -> bool:
+        """A part came; True: ask for the whole view. Raises RemoteError."""
+        if chunk.part == 0:
+            self._chunks, self._candidate, self._asked = [], None, False
+        elif chunk.part != len(self._chunks) or chunk.parts != self._chunks[0].parts:
+            return self._doubt()
+        self._chunks.append(chunk)
+        if len(self._chunks) == chunk.parts:
+            chunks, self._chunks = self._chunks, []
+            members = read_members(row for part in chunks for row in part.members)
+            leases = read_leases(row for part in chunks for row in part.leases)
+            self._candidate = View(0, members, leases, "".join(part.document for part in chunks))
+        return False
+
+    def delta(self, delta: ViewDelta) -> bool:
+        """A difference came; True: ask for the whole view. Raises RemoteError."""
+        if self._chunks or self._view is None or delta.base != self.digest:
+            return self._doubt()
+        gone = {WireGuardKey.parse(text) for text in delta.gone}
+        released = {(lease.network, WireGuardKey.parse(lease.key)) for lease in delta.released}
+        members = {key: member for key, member in self._view.members.items() if key not in gone}
+        leases = {name: lease for name, lease in self._view.leases.items() if name not in released}
+        members.update(read_members(delta.members))
+        leases.update(read_leases(delta.leases))
+        document = self._view.document if delta.document is None else delta.document
+        self._candidate = View(0, members, leases, document)
+        return False
+
+    def sealed(self, sealed: Sealed) -> Kept | None:
+        """A seal came: what is true now, to be kept. None: ask for the whole view, if `doubted`."""
+        fresh, self._candidate = self._candidate, None
+        if fresh is not None:
+            digest = view_digest(fresh)
+            view = fresh
+        elif self._view is not None and not self._chunks:
+            digest, view = self.digest, self._view
+        else:
+            return None
+        if digest != sealed.digest:
+            return None
+        identity = check_seal(sealed, self._pins)
+        if self._key not in view.members:
+            raise RemoteError("a view made for another member", "view.recipient")
+        newest = self._newest.get(identity, 0)
+        if sealed.generation < newest:
+            raise RemoteError(
+                f"the mediator shows an older view (generation {sealed.generation}) than the one this host has "
+                f"({newest}): it was set back or is not to be trusted; what this host has stays. If you have "
+                "reinstalled the mediator, say so with `netctl leases forget --all`",
+                "view.rollback",
+            )
+        view = with_presence(view, sealed)
+        self._view, self.digest = view, digest
+        self._newest[identity] = sealed.generation
+        return Kept(view, sealed, dict(self._newest))
+
+    def doubted(self) -> bool:
+        """Whether a seal that was for another view makes it necessary to ask for the whole one."""
+        return self._doubt()

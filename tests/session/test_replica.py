@@ -1,0 +1,212 @@
+"""A member's copy of its view: whatever comes, it has one that was sealed, never a guess, never an older one."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loginkit import KEY, MEDIATOR, OTHER, PEER, public
+
+from netctl.model.errors import RemoteError
+from netctl.model.keys import WireGuardKey
+from netctl.model.view import Lease, View, ViewMember
+from netctl.session import views as v
+from netctl.session.replica import Kept, Replica
+from netctl.wire import control as w
+
+PIN = public(MEDIATOR)
+THIRD = WireGuardKey(b"\x33" * 32)
+
+
+def view(*others: WireGuardKey, generation: int = 3, online: bool = False, address: str = "10.0.0.1") -> View:
+    keys = sorted((KEY, *others))
+    return View(
+        generation,
+        {key: ViewMember(f"m{key.raw[-1]}", key, online) for key in keys},
+        {("lan", key): Lease("lan", key, (ip_address(address), ip_address("fd00::1"))) for key in keys},
+    )
+
+
+def sealed(of: View) -> w.Sealed:
+    return v.sign_view(of, PIN, MEDIATOR.sign)
+
+
+def whole(of: View) -> list[w.Message]:
+    return [*v.pack_view(of), sealed(of)]
+
+
+def holding(of: View) -> Replica:
+    replica = Replica((PIN,), KEY, None)
+    assert give(replica, *whole(of)) is not None
+    return replica
+
+
+def give(replica: Replica, *messages: w.Message) -> Kept | None:
+    """What the last seal made true; AssertionError when the whole view is asked for."""
+    kept = None
+    for message in messages:
+        match message:
+            case w.ViewChunk():
+                assert not replica.chunk(message)
+            case w.ViewDelta():
+                assert not replica.delta(message)
+            case w.Sealed():
+                kept = replica.sealed(message)
+    return kept
+
+
+def delta(old: View, new: View) -> w.ViewDelta:
+    """By hand, as the protocol's text says."""
+    rows = v.pack_view(new)[0]
+    return w.ViewDelta(
+        v.view_digest(old),
+        [row for row in rows.members if WireGuardKey.parse(row.key) not in old.members],
+        [str(key) for key in old.members if key not in new.members],
+        [r for r in rows.leases if old.leases.get((r.network, WireGuardKey.parse(r.key))) != r],
+        [w.LeaseName(network, str(key)) for network, key in old.leases if (network, key) not in new.leases],
+    )
+
+
+def test_a_difference_leads_to_the_very_view_that_was_sealed() -> None:
+    old, new = view(PEER), view(THIRD, generation=4, online=True, address="10.0.0.9")
+    kept = give(holding(old), delta(old, new), sealed(new))
+    assert kept is not None
+    assert kept.view == new
+    assert v.open_view(v.pack_view(kept.view), kept.seal, (PIN,), KEY) == new
+
+
+def test_a_difference_from_another_view_is_no_guess() -> None:
+    replica = holding(view(PEER))
+    assert replica.delta(delta(view(THIRD), view(PEER, THIRD, generation=4)))
+    assert replica.sealed(sealed(view(PEER, THIRD, generation=4))) is None
+    assert not replica.doubted(), "it has asked already"
+    after = give(replica, *whole(view(PEER, THIRD, generation=4)))
+    assert after is not None
+    assert after.view == view(PEER, THIRD, generation=4)
+
+
+def test_a_repeated_difference_and_a_repeated_seal_change_nothing() -> None:
+    old, new = view(PEER), view(THIRD, generation=4)
+    replica = holding(old)
+    first = give(replica, delta(old, new), sealed(new))
+    assert give(replica, sealed(new)) == first
+    assert replica.delta(delta(old, new))
+    assert give(replica, *whole(new)) == first
+
+
+def test_an_older_view_is_refused_even_after_another_life() -> None:
+    replica = holding(view(PEER, generation=7))
+    with pytest.raises(RemoteError) as caught:
+        give(replica, *whole(view(THIRD, generation=6)))
+    assert caught.value.code == "view.rollback"
+    kept = give(replica, *whole(view(PEER, generation=8)))
+    assert kept is not None
+    again = Replica((PIN,), KEY, kept)
+    with pytest.raises(RemoteError) as caught:
+        give(again, *whole(view(generation=7)))
+    assert caught.value.code == "view.rollback"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"signature": "00" * 64}, "view.signature"),
+        ({"signature": "00"}, "view.signature"),
+        ({"generation": 5}, "view.signature"),
+        ({"generation": 2**70}, "view.signature"),
+        ({"identity": str(public(OTHER))}, "view.identity"),
+        ({"online": "0000"}, "view.online"),
+    ],
+)
+def test_a_seal_that_was_touched_is_refused_and_the_view_stays(change: dict[str, object], code: str) -> None:
+    replica = holding(view(PEER))
+    digest = replica.digest
+    new = view(THIRD, generation=4)
+    with pytest.raises(RemoteError) as caught:
+        give(replica, *v.pack_view(new), msgspec.structs.replace(sealed(new), **change))
+    assert caught.value.code == code
+    assert replica.digest == digest
+
+
+def test_rows_that_were_touched_do_not_fit_their_seal() -> None:
+    replica = Replica((PIN,), KEY, None)
+    (chunk,) = v.pack_view(view(PEER))
+    assert not replica.chunk(msgspec.structs.replace(chunk, document="more"))
+    assert replica.sealed(sealed(view(PEER))) is None
+    assert replica.doubted()
+
+
+def test_a_view_of_others_and_a_strangers_seal_are_refused() -> None:
+    theirs = View(3, {PEER: ViewMember("peer", PEER)})
+    for of, signed, code in (
+        (theirs, sealed(theirs), "view.recipient"),
+        (view(), v.sign_view(view(), public(OTHER), OTHER.sign), "view.identity"),
+    ):
+        with pytest.raises(RemoteError) as caught:
+            give(Replica((PIN,), KEY, None), *v.pack_view(of), signed)
+        assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        w.ViewChunk(0, 1, [w.MemberRow("two words", str(KEY))], []),
+        w.ViewChunk(0, 1, [w.MemberRow("name\n", str(KEY))], []),
+        w.ViewChunk(0, 1, [w.MemberRow("name", "A" * 42 + "B=")], []),
+        w.ViewChunk(0, 1, [], [w.LeaseRow("lan", str(KEY), ["10.0.0.256"])]),
+        w.ViewDelta("00" * 32),
+    ],
+)
+def test_bad_rows_are_refused_or_doubted(row: w.ViewChunk | w.ViewDelta) -> None:
+    replica = Replica((PIN,), KEY, None)
+    if isinstance(row, w.ViewDelta):
+        assert replica.delta(row)
+        return
+    with pytest.raises(RemoteError) as caught:
+        replica.chunk(row)
+    assert caught.value.code == "view.bad"
+
+
+POOL = [PEER, THIRD, *(WireGuardKey(bytes([n]) * 32) for n in range(0x40, 0x44))]
+STEP = st.tuples(st.sets(st.sampled_from(POOL)), st.sampled_from(["10.0.0.1", "10.0.0.2"]))
+
+
+@given(st.lists(STEP, min_size=2, max_size=6), st.data())
+@settings(max_examples=25, deadline=None)
+def test_whatever_is_lost_or_repeated_it_has_the_newest_view_or_knows_that_it_has_not(
+    steps: list[tuple[set[WireGuardKey], str]], data: st.DataObject
+) -> None:
+    views = [view(*keys, generation=10 + n, address=where) for n, (keys, where) in enumerate(steps)]
+    messages: list[w.Message] = whole(views[0])
+    for old, new in pairwise(views):
+        if v.view_digest(old) != v.view_digest(new):
+            messages += [delta(old, new), sealed(new)]
+    fate = data.draw(
+        st.lists(st.sampled_from([0, 1, 1, 1, 2]), min_size=len(messages), max_size=len(messages))
+    )
+    replica, have, asked = Replica((PIN,), KEY, None), None, False
+    for message, times in zip(messages, fate, strict=True):
+        for _ in range(times):
+            match message:
+                case w.ViewChunk():
+                    asked |= replica.chunk(message)
+                case w.ViewDelta():
+                    asked |= replica.delta(message)
+                case w.Sealed():
+                    kept = replica.sealed(message)
+                    if kept is None:
+                        asked |= replica.doubted()
+                    else:
+                        have = kept
+    known = {v.view_digest(each) for each in views}
+    assert have is None or v.view_digest(have.view) in known
+    newest = have is not None and v.view_digest(have.view) == v.view_digest(views[-1])
+    lost_end = fate[-1] == 0
+    assert newest or asked or lost_end
+    last = give(replica, *whole(views[-1]))
+    assert last is not None
+    assert last.view == views[-1]
