@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -169,6 +170,23 @@ def test_bad_rows_are_refused_or_doubted(row: w.ViewChunk | w.ViewDelta) -> None
     with pytest.raises(RemoteError) as caught:
         replica.chunk(row)
     assert caught.value.code == "view.bad"
+
+
+def test_the_published_vector() -> None:
+    """The one of docs/protocol.md."""
+    laptop, nas = WireGuardKey(bytes(range(32))), PEER
+    leases = {
+        ("lan-party", laptop): Lease("lan-party", laptop, (ip_address("10.147.10.149"),)),
+        ("lan-party", nas): Lease("lan-party", nas, (ip_address("10.147.10.10"), ip_address("fd2b::1"))),
+    }
+    members = {nas: ViewMember("nas", nas, online=True), laptop: ViewMember("laptop", laptop)}
+    digest = "9d67a033e90472047d40afded0df3aac747e6ec0e7ed1c0d0f64f4175b79066a"
+    assert v.view_digest(View(7, members, leases)) == digest
+    assert sealed(View(7, members, leases)).online == "40"
+    assert v.transcript(7, digest).hex() == (
+        "0000000b" + b"netctl view".hex() + "00000008" + "0000000000000007" + "00000020" + digest
+    )
+    assert digest in (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 
 
 POOL = [PEER, THIRD, *(WireGuardKey(bytes([n]) * 32) for n in range(0x40, 0x44))]
