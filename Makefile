@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: fuzz help setup venv demo test test-pure test-world test-netns soak check format bench clean
+.PHONY: fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -18,10 +18,11 @@ demo: setup  ## the main job, on a small internet in this machine's namespaces
 	@$(BIN)/netctl lab demo examples/lan-party.yaml
 
 test: setup  ## every tier of tests
+	@scripts/setup kernel || echo 'make: without QEMU and its kernel, the tests of the kernel engine are skipped' >&2
 	@$(PYTEST)
 
 test-pure: venv  ## pure functions and state machines: seconds
-	@$(PYTEST) --ignore=tests/netns --ignore=tests/world
+	@$(PYTEST) --ignore=tests/netns --ignore=tests/kernel --ignore=tests/world
 
 test-world: venv  ## the simulated world
 	@$(PYTEST) tests/world
@@ -31,6 +32,10 @@ test-netns: setup  ## real packets in network namespaces
 
 soak: setup  ## long runs: keys renewed under load, and what must not grow (minutes)
 	@$(PYTEST) -o addopts=-ra tests/soak
+
+test-kernel: setup  ## the kernel's own WireGuard: Debian's cloud kernel under QEMU
+	@scripts/setup kernel
+	@NETCTL_KERNEL_LONG=1 $(PYTEST) tests/kernel/test_kernel_guest.py
 
 check: venv  ## lint, format, types, floors
 	@$(BIN)/ruff check .

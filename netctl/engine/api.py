@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,9 @@ class Engine(Protocol):
 
     def apply(self, change: Change) -> None:
         """Do one step. Doing it again does no harm."""
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        """Do several steps in order. With an error some of them may be done; which is for `read` to tell."""
 
     def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
         """What each tunnel is doing now."""

@@ -6,7 +6,7 @@ with the link under them; and a route from an address that the host does not hav
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from netctl.model.addresses import Address, SocketAddress
@@ -59,6 +59,13 @@ class FakeEngine:
         if self.state.wireguard is None:
             raise EngineError("there is no WireGuard link")
         return self.state.wireguard
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        """Do several steps in order; none of them where one would fail, as it is with one request for all."""
+        if self.fail_at is not None and 0 < self.fail_at - len(self.applied) <= len(changes):
+            raise EngineError(f"failing at step {self.fail_at}, as asked")
+        for change in changes:
+            self.apply(change)
 
     def apply(self, change: Change) -> None:
         """Do one step."""

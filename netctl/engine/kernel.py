@@ -1,112 +1,182 @@
-"""The kernel's WireGuard through generic netlink."""
+"""The kernel's WireGuard through generic netlink (kernel: include/uapi/linux/wireguard.h)."""
 
 from __future__ import annotations
 
-import base64
+import errno
 import ipaddress
-from typing import Any
+import socket
+import struct
+from collections.abc import Iterable, Iterator
 
-from pyroute2 import WireGuard
-from pyroute2.netlink.exceptions import NetlinkError
-
+from netctl.engine.nlsocket import (
+    MAX_NESTED,
+    NetlinkError,
+    NetlinkSocket,
+    attribute,
+    attributes,
+    nest,
+    number,
+    prefix,
+    text,
+    u32,
+    walk,
+)
 from netctl.engine.uapi import DeviceState, PeerState
-from netctl.model.addresses import SocketAddress
+from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import Peer
 from netctl.model.keys import WireGuardKey
 
+_NETLINK_GENERIC, _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY = 16, 16, 3
+_CTRL_FAMILY_ID, _CTRL_FAMILY_NAME = 1, 2
+_GET_DEVICE, _SET_DEVICE = 0, 1
+_DEVICE_NAME, _DEVICE_PRIVATE_KEY, _DEVICE_LISTEN_PORT, _DEVICE_PEERS = 2, 3, 6, 8
+_PEER_KEY, _PEER_FLAGS, _PEER_ENDPOINT, _PEER_KEEPALIVE, _PEER_HANDSHAKE = 1, 3, 4, 5, 6
+_PEER_RX, _PEER_TX, _PEER_ALLOWED = 7, 8, 9
+_ALLOWED_FAMILY, _ALLOWED_ADDRESS, _ALLOWED_PREFIX_LEN = 1, 2, 3
+_REMOVE_ME, _REPLACE_ALLOWED, _UPDATE_ONLY = 1, 2, 4
+_COMMAND = struct.Struct("=BBH")
+_TIMESPEC = struct.Struct("=qq")
+ALLOWED_A_PART = 1_500
+"""Allowed IPs of a peer in one attribute: 40 bytes each, below `MAX_NESTED`; more go as a second part."""
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+
+def _endpoint(value: bytes) -> SocketAddress | None:
+    """A `sockaddr_in` or `sockaddr_in6`."""
+    family, port = number(value[:2]), int.from_bytes(value[2:4], "big")
+    raw = value[4:8] if family == socket.AF_INET else value[8:24]
+    try:
+        return SocketAddress.of(ipaddress.ip_address(raw), port)
+    except ValueError:
+        return None
+
+
+def _sockaddr(endpoint: SocketAddress) -> bytes:
+    address, port = endpoint.address, endpoint.port.to_bytes(2, "big")
+    if address.version == 4:
+        return struct.pack("=H", socket.AF_INET) + port + address.packed + bytes(8)
+    return struct.pack("=H", socket.AF_INET6) + port + bytes(4) + address.packed + bytes(4)
+
+
+def _allowed(allowed: Prefix) -> bytes:
+    family = socket.AF_INET if allowed.version == 4 else socket.AF_INET6
+    return nest(
+        0,
+        attribute(_ALLOWED_FAMILY, struct.pack("=H", family)),
+        attribute(_ALLOWED_ADDRESS, allowed.network_address.packed),
+        attribute(_ALLOWED_PREFIX_LEN, bytes([allowed.prefixlen])),
+    )
+
+
+def _parts(peer: Peer) -> Iterator[bytes]:
+    """A peer as one nested attribute, or as several when its allowed IPs do not fit into one."""
+    allowed = [_allowed(one) for one in sorted(peer.allowed_ips, key=str)]
+    first = [attribute(_PEER_KEY, peer.key.raw), u32(_PEER_FLAGS, _REPLACE_ALLOWED)]
+    first.append(attribute(_PEER_KEEPALIVE, struct.pack("=H", peer.keepalive_s)))
+    if peer.endpoint is not None:
+        first.append(attribute(_PEER_ENDPOINT, _sockaddr(peer.endpoint)))
+    yield nest(0, *first, nest(_PEER_ALLOWED, *allowed[:ALLOWED_A_PART]))
+    for start in range(ALLOWED_A_PART, len(allowed), ALLOWED_A_PART):
+        more = allowed[start : start + ALLOWED_A_PART]
+        yield nest(0, attribute(_PEER_KEY, peer.key.raw), nest(_PEER_ALLOWED, *more))
 
 
 class KernelDriver:
-    """The same calls as `UapiDriver`. `set()` takes one peer a call and never replaces the others."""
+    """The same calls as `UapiDriver`. Raises EngineError."""
 
     def __init__(self, interface: str) -> None:
         self.interface = interface
+        self._socket = NetlinkSocket(_NETLINK_GENERIC)
         try:
-            self._wg = WireGuard()
-        except NetlinkError as error:
+            self._family = self._find()
+        except OSError as error:
+            self._socket.close()
             raise EngineError("the kernel has no WireGuard") from error
+
+    def _find(self) -> int:
+        """The number of the family; asking for it loads the module."""
+        request = _COMMAND.pack(_CTRL_CMD_GETFAMILY, 1, 0) + text(_CTRL_FAMILY_NAME, "wireguard")
+        for answer in self._socket.ask(_GENL_ID_CTRL, request):
+            return number(attributes(answer[_COMMAND.size :])[_CTRL_FAMILY_ID])
+        raise OSError(errno.ENOENT, "no answer")
 
     def close(self) -> None:
         """Close the socket."""
-        self._wg.close()
+        self._socket.close()
 
-    def _set(self, what: str, **arguments: Any) -> None:
+    def _set(self, what: str, *parts: bytes) -> None:
+        request = _COMMAND.pack(_SET_DEVICE, 1, 0) + text(_DEVICE_NAME, self.interface)
         try:
-            self._wg.set(self.interface, **arguments)
+            self._socket.ask(self._family, request + b"".join(parts))
         except NetlinkError as error:
-            raise EngineError(f"{what}: {error.args[1] if len(error.args) > 1 else error}") from error
+            if error.errno == errno.EPERM:
+                raise EngineError(f"{what}: no permission; run as root (CAP_NET_ADMIN)") from error
+            raise EngineError(f"{what}: {error.strerror}") from error
 
     def read(self) -> DeviceState:
         """The device as it is now; a large one comes in parts, which are merged by key."""
-        device = DeviceState()
+        request = _COMMAND.pack(_GET_DEVICE, 1, 0) + text(_DEVICE_NAME, self.interface)
         try:
-            parts = list(self._wg.info(self.interface))
+            parts = self._socket.dump(self._family, request)
         except NetlinkError as error:
-            raise EngineError(f"reading {self.interface}: {error}") from error
+            raise EngineError(f"reading {self.interface}: {error.strerror}") from error
+        device = DeviceState()
         for part in parts:
-            attrs = dict(part["attrs"])
-            device.listen_port = attrs.get("WGDEVICE_A_LISTEN_PORT", device.listen_port)
-            private = attrs.get("WGDEVICE_A_PRIVATE_KEY")
-            if private:
-                device.private_key = base64.b64decode(_text(private))
-            for raw in attrs.get("WGDEVICE_A_PEERS") or ():
-                self._peer(device, dict(raw["attrs"]))
+            attrs = attributes(part[_COMMAND.size :])
+            device.listen_port = number(attrs.get(_DEVICE_LISTEN_PORT), device.listen_port)
+            device.private_key = attrs.get(_DEVICE_PRIVATE_KEY, device.private_key)
+            for _, raw in walk(attrs.get(_DEVICE_PEERS, b"")):
+                self._peer(device, attributes(raw))
         return device
 
-    def _peer(self, device: DeviceState, attrs: dict[str, Any]) -> None:
-        key = WireGuardKey.parse(_text(attrs["WGPEER_A_PUBLIC_KEY"]))
-        peer = device.peers.setdefault(key, PeerState())
-        endpoint = attrs.get("WGPEER_A_ENDPOINT")
-        if endpoint:
-            peer.endpoint = SocketAddress.of(endpoint["addr"], endpoint["port"])
-        peer.keepalive_s = attrs.get("WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL", 0)
-        peer.rx_bytes = attrs.get("WGPEER_A_RX_BYTES", 0)
-        peer.tx_bytes = attrs.get("WGPEER_A_TX_BYTES", 0)
-        handshake = attrs.get("WGPEER_A_LAST_HANDSHAKE_TIME") or {}
-        peer.last_handshake_s = handshake.get("tv_sec", 0) + handshake.get("tv_nsec", 0) / 1e9
-        for allowed in attrs.get("WGPEER_A_ALLOWEDIPS") or ():
-            peer.allowed_ips.add(ipaddress.ip_network(_text(allowed["addr"])))
+    def _peer(self, device: DeviceState, attrs: dict[int, bytes]) -> None:
+        key = WireGuardKey(attrs[_PEER_KEY])
+        peer = device.peers.get(key)
+        if peer is None:  # else it goes on here: a later part has its allowed IPs alone
+            peer = device.peers[key] = PeerState()
+            if _PEER_ENDPOINT in attrs:
+                peer.endpoint = _endpoint(attrs[_PEER_ENDPOINT])
+            peer.keepalive_s = number(attrs.get(_PEER_KEEPALIVE))
+            peer.rx_bytes, peer.tx_bytes = number(attrs.get(_PEER_RX)), number(attrs.get(_PEER_TX))
+            seconds, nanoseconds = _TIMESPEC.unpack(attrs.get(_PEER_HANDSHAKE, bytes(_TIMESPEC.size)))
+            peer.last_handshake_s = seconds + nanoseconds / 1e9
+        for _, raw in walk(attrs.get(_PEER_ALLOWED, b"")):
+            allowed = attributes(raw)
+            prefix_len = allowed[_ALLOWED_PREFIX_LEN][0]
+            peer.allowed_ips.add(prefix(allowed[_ALLOWED_ADDRESS], prefix_len))
 
     def configure(self, private_key: bytes, listen_port: int) -> None:
         """Set the private key (32 bytes) and the UDP port (0: any)."""
-        arguments: dict[str, Any] = {}
         current = self.read()
         if current.private_key != private_key:
-            arguments["private_key"] = base64.b64encode(private_key).decode()
+            self._set("setting the private key", attribute(_DEVICE_PRIVATE_KEY, private_key))
         if current.listen_port != listen_port:
-            arguments["listen_port"] = listen_port
-        if arguments:
             self._set(
                 f"UDP port {listen_port} may be in use; stop what uses it, or set another `listenPort`",
-                **arguments,
+                attribute(_DEVICE_LISTEN_PORT, struct.pack("=H", listen_port)),
             )
 
-    def set_peer(self, peer: Peer) -> None:
-        """Add a peer or set it; its session goes on."""
-        arguments: dict[str, Any] = {
-            "public_key": str(peer.key),
-            "persistent_keepalive": peer.keepalive_s,
-            "allowed_ips": sorted(map(str, peer.allowed_ips)),
-            "replace_allowed_ips": True,
-        }
-        if peer.endpoint is not None:
-            arguments |= {"endpoint_addr": peer.endpoint.host, "endpoint_port": peer.endpoint.port}
-        self._set(f"setting peer {peer.key.short}", peer=arguments)
+    def set_peers(self, peers: Iterable[Peer]) -> None:
+        """Add peers or set them; their sessions go on, and other peers are not touched."""
+        waiting: list[bytes] = []
+        size = 0
+        for peer in peers:
+            for part in _parts(peer):
+                if size + len(part) > MAX_NESTED:
+                    self._set("setting peers", nest(_DEVICE_PEERS, *waiting))
+                    waiting, size = [], 0
+                waiting.append(part)
+                size += len(part)
+        if waiting:
+            self._set("setting peers", nest(_DEVICE_PEERS, *waiting))
 
     def remove_peer(self, key: WireGuardKey) -> None:
         """Remove a peer."""
-        self._set(f"removing peer {key.short}", peer={"public_key": str(key), "remove": True})
+        gone = nest(0, attribute(_PEER_KEY, key.raw), u32(_PEER_FLAGS, _REMOVE_ME | _UPDATE_ONLY))
+        self._set(f"removing peer {key.short}", nest(_DEVICE_PEERS, gone))
 
     def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
-        """Set the endpoint of an existing peer."""
-        arguments = {
-            "public_key": str(key),
-            "endpoint_addr": endpoint.host,
-            "endpoint_port": endpoint.port,
-            "update_only": True,
-        }
-        self._set(f"steering peer {key.short}", peer=arguments)
+        """Set the endpoint of an existing peer; nothing when it is gone."""
+        parts = [attribute(_PEER_KEY, key.raw), u32(_PEER_FLAGS, _UPDATE_ONLY)]
+        parts.append(attribute(_PEER_ENDPOINT, _sockaddr(endpoint)))
+        self._set(f"steering peer {key.short}", nest(_DEVICE_PEERS, nest(0, *parts)))

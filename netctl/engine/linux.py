@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -112,9 +113,12 @@ class LinuxEngine:
     def _device(self) -> DeviceState | None:
         if not self._owned():
             return None
-        if self.kind != "kernel" and not self._uapi.answers():
-            return None  # its engine died: the link is made anew
-        return self._driver.read()
+        try:
+            return self._driver.read()
+        except EngineError:
+            if self.kind != "kernel" and not self._uapi.answers():
+                return None  # its engine died: the link is made anew
+            raise
 
     def _device_called(self, name: str) -> DeviceState | None:
         """The device while it has another name: a userspace engine keeps its socket, the kernel asks by name."""
@@ -201,7 +205,7 @@ class LinuxEngine:
             case c.DeleteWireGuard(name):
                 self._delete(name)
             case c.SetPeer(_, peer):
-                self._driver.set_peer(peer)
+                self._driver.set_peers([peer])
             case c.RemovePeer(_, key):
                 self._driver.remove_peer(key)
             case c.CreateSegment(segment):
@@ -235,6 +239,15 @@ class LinuxEngine:
                 self._sysctls.set(key, value, link_bound=f"/{SEGMENT_PREFIX}" in key)
             case c.RestoreSysctl(key):
                 self._sysctls.restore(key)
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        """Do several steps in order; peers that follow each other go to the system together."""
+        for kind, group in groupby(changes, type):
+            if kind is c.SetPeer:
+                self._driver.set_peers(change.peer for change in group if isinstance(change, c.SetPeer))
+            else:
+                for change in group:
+                    self.apply(change)
 
     def _create(self, link: WireGuardLink) -> None:
         private_key = read_private_key(self._key_file)

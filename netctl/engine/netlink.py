@@ -8,7 +8,6 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from socket import AF_INET
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -168,20 +167,19 @@ class Netlink:
             self._keeping_routes(lambda: self._do(what, call, *GONE))
 
     def _keeping_routes(self, removal: Callable[[], Any]) -> None:
-        """Remove something, and put back the IPv4 routes of ours that the kernel took along without need.
+        """Remove something, and put back what the kernel took away of our routes without need.
 
-        With the last IPv4 address of a link go all IPv4 routes over it, and with an address the routes from it,
-        also where another link has the same address.
+        With the last IPv4 address of a link go all IPv4 routes over it, and with an address the IPv4 routes from
+        it, also where another link has the same address. Of IPv6 routes an older kernel takes the source away
+        when an address goes, also where another link has it.
         """
-        before = {route for route in self.routes() if route.destination.version == 4}
+        before = set(self.routes())
         removal()
         lost = before - set(self.routes())
         if not lost:
             return
-        own = {
-            ipaddress.ip_address(_attrs(message)["IFA_LOCAL"])
-            for message in self._ip.get_addr(family=AF_INET)
-        }
+        found = (_attrs(message) for message in self._ip.get_addr())
+        own = {ipaddress.ip_address(attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"]) for attrs in found}
         for route in lost:
             if self.index(route.link) is not None and (route.source is None or route.source in own):
                 self.set_route(route)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from netctl.engine.api import ApplyOutcome, Engine
 from netctl.model.errors import EngineError, NetctlError
 from netctl.model.hoststate import HostState
-from netctl.plan import Plan, describe, diff, prune
+from netctl.plan import Change, Plan, describe, diff, prune
+from netctl.plan.changes import SetPeer
 
 Progress = Callable[[str], None]
+
+MAX_TOGETHER = 500
+"""Steps that go to the engine at once: enough that the request costs nothing, few enough to name where it failed."""
 
 
 def _quiet(line: str) -> None:
@@ -64,13 +69,39 @@ def apply_prune(
 
 def _run(engine: Engine, plan: Plan, progress: Progress) -> int:
     lines = describe(plan)
-    for number, (change, line) in enumerate(zip(plan.changes, lines, strict=True)):
-        progress(line)
-        try:
-            engine.apply(change)
-        except EngineError as error:
-            raise EngineError(f"step {number + 1} of {len(lines)} ({line}) failed: {error}") from error
+    start = 0
+    while start < len(lines):
+        end = start + _together(plan.changes, start)
+        for line in lines[start:end]:
+            progress(line)
+        _apply(engine, plan.changes, start, end, lines)
+        start = end
     return len(lines)
+
+
+def _apply(engine: Engine, changes: Sequence[Change], start: int, end: int, lines: Sequence[str]) -> None:
+    """Some steps at once; one by one where that fails, to know which of them it is."""
+    if end > start + 1:
+        try:
+            engine.apply_all(changes[start:end])
+        except EngineError:
+            pass  # doing a step again does no harm
+        else:
+            return
+    for number in range(start, end):
+        try:
+            engine.apply(changes[number])
+        except EngineError as error:
+            which = f"step {number + 1} of {len(lines)} ({lines[number]})"
+            raise EngineError(f"{which} failed: {error}") from error
+
+
+def _together(changes: Sequence[Change], start: int) -> int:
+    """How many steps from this one on go to the engine at once: peers in a row."""
+    if not isinstance(changes[start], SetPeer):
+        return 1
+    row = takewhile(lambda change: isinstance(change, SetPeer), changes[start : start + MAX_TOGETHER])
+    return sum(1 for _ in row)
 
 
 def _roll_back(

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hosts import Host, join, needs_namespaces
+from wgside import GO, LINK, OURS, PORT, Side, stream, text, wait_for
 
 from netctl.tunnel.primitives import public_key
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
-
-OURS = str(Path(sys.executable).with_name("netctl-wg"))
-GO = "wireguard-go"
-LINK = "wgr0"
-PORT = 51930
-
-
-def text(key: bytes) -> str:
-    return base64.b64encode(key).decode()
-
-
-def wait_for(condition: Callable[[], bool], what: str, limit_s: float = 10) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {limit_s} s: {what}"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -57,47 +41,6 @@ def host() -> Iterator[Host]:
         made.close()
 
 
-class Side:
-    """One interface of one program on one host."""
-
-    def __init__(self, host: Host, program: str, number: int) -> None:
-        self.host, self.number, self.private = host, number, os.urandom(32)
-        host.run(program, LINK)
-        host.run("wg", "set", LINK, "private-key", "/dev/stdin", text=text(self.private))
-        host.run("wg", "set", LINK, "listen-port", str(PORT))
-        host.run("ip", "address", "add", f"10.77.0.{number}/24", "dev", LINK)
-        host.run("ip", "address", "add", f"fd77::{number}/64", "dev", LINK, "nodad")
-        host.run("ip", "link", "set", LINK, "up")
-
-    @property
-    def key(self) -> str:
-        return text(public_key(self.private))
-
-    def peer(self, other: Side, outside: str | None, preshared_key: bytes | None = None) -> None:
-        allowed = f"10.77.0.{other.number}/32,fd77::{other.number}/128"
-        command = ["wg", "set", LINK, "peer", other.key, "allowed-ips", allowed]
-        if outside is not None:
-            command += ["endpoint", f"{outside}:{PORT}"]
-        self.host.run(*command)
-        if preshared_key is not None:
-            command = ["wg", "set", LINK, "peer", other.key, "preshared-key", "/dev/stdin"]
-            self.host.run(*command, text=text(preshared_key))
-
-    def ping(self, other: Side, *options: str) -> str:
-        """Over IPv4 and IPv6 inside."""
-        return "".join(
-            self.host.run("ping", "-c", "2", "-i", "0.2", "-W", "5", *options, address)
-            for address in (f"10.77.0.{other.number}", f"fd77::{other.number}")
-        )
-
-    def has_ended(self) -> bool:
-        """No interface, no socket, no process."""
-        sockets = self.host.run("ls", "/run/wireguard")
-        links = self.host.run("ip", "-br", "link")
-        processes = self.host.run("ps", "-A", "-o", "args=")
-        return LINK not in sockets and LINK not in links and OURS not in processes
-
-
 @pytest.mark.parametrize("programs", [(OURS, OURS), (OURS, GO), (GO, OURS)], ids=["both", "to-go", "from-go"])
 @pytest.mark.parametrize("outside", ["192.0.2.2", "[2001:db8::2]"], ids=["v4", "v6"])
 def test_traffic_with_a_preshared_key(
@@ -118,24 +61,6 @@ def test_traffic_with_a_preshared_key(
         assert int(transfer[1]) > 1_000_000
         assert int(transfer[2]) > 1_000_000
         assert abs(int(side.host.run("wg", "show", LINK, "latest-handshakes").split()[1]) - time.time()) < 30
-
-
-def stream(source: Side, target: Side) -> None:
-    """2 MB of TCP, which arrive as they were sent."""
-    receive = (
-        "import hashlib, socket; s = socket.create_server(('10.77.0.%d', 7000)); print('ready', flush=True)\n"
-        "c, _ = s.accept(); d = b''\nwhile p := c.recv(1 << 16): d += p\nprint(hashlib.sha256(d).hexdigest())"
-    )
-    send = (
-        "import hashlib, os, socket; d = os.urandom(2 << 20)\n"
-        "s = socket.create_connection(('10.77.0.%d', 7000), 20); s.sendall(d); s.close()\n"
-        "print(hashlib.sha256(d).hexdigest())"
-    )
-    with target.host.start(sys.executable, "-c", receive % target.number) as receiver:
-        assert receiver.stdout is not None
-        assert receiver.stdout.readline() == "ready\n"
-        sent = source.host.run(sys.executable, "-c", send % target.number)
-        assert receiver.stdout.read() == sent
 
 
 def test_a_wrong_preshared_key_lets_nothing_through(pair: tuple[Host, Host]) -> None:

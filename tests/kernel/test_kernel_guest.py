@@ -1,0 +1,45 @@
+"""The tests that need the kernel's own WireGuard, run in a guest with Debian's cloud kernel.
+
+`NETCTL_KERNEL_LONG=1` (as `make test-kernel` has it) adds those that wait for WireGuard's own two-minute timers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+import guest
+import pytest
+
+pytestmark = pytest.mark.kernel
+
+TIMEOUT_S = 420.0
+"""Software emulation is some twenty times slower than this machine; a busy machine gets as much again."""
+TESTS = ("tests/netns/test_engine_contract.py", "tests/kernel")
+
+
+@pytest.mark.skipif(guest.why_not() is not None, reason=str(guest.why_not()))
+def test_the_tests_of_the_guest_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them, none skipped: the guest has what a test may miss elsewhere."""
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        with capsys.disabled():
+            print(f"guest: {line}", flush=True)
+
+    chosen = ["-k", "kernel and not guest", "-o", "console_output_style=classic", "-p", "no:cacheprovider"]
+    long = "NETCTL_KERNEL_LONG" in os.environ
+    if not long:
+        chosen += ["--deselect", "tests/kernel/test_wg_kernel.py::test_rekey_by_time_loses_nothing"]
+    environment = ["env", "NETCTL_KERNEL_LONG=1"] if long else []
+    code = guest.run(
+        [*environment, sys.executable, "-m", "pytest", "-v", "--no-header", *chosen, *TESTS], TIMEOUT_S, say
+    )
+    assert code == 0, f"pytest in the guest ended with {code}:\n" + "\n".join(lines[-60:])
+    summary = lines[-1]
+    passed = re.search(r"(\d+) passed", summary)
+    assert passed is not None, summary
+    assert int(passed[1]) >= len(TESTS), summary
+    assert "skipped" not in summary, "\n".join(lines[-10:])
