@@ -132,9 +132,7 @@ class UapiDriver:
     def answers(self) -> bool:
         """Whether a live engine serves this interface."""
         try:
-            self._request(
-                "set=1\n\n"
-            )  # changes nothing, and the answer is short however many peers there are
+            self._request("set=1\n\n")  # changes nothing; `get` would send every peer
         except (EngineError, OSError):
             return False
         return True
