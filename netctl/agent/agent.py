@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from netctl.agent.armed import Armory, Terms, Watchman, start_watchman
+from netctl.agent.commit import Commit
 from netctl.agent.control_client import ControlClient, LinkState
 from netctl.agent.drift import Counters, Departure, departures
 from netctl.agent.host import Host, knock, look_up
@@ -17,6 +19,7 @@ from netctl.agent.memory import Down, Memory
 from netctl.agent.paths import PathRunner
 from netctl.agent.planned import Planned, binding, make_plan, refuse_stale
 from netctl.agent.status import status_of
+from netctl.agent.talk import say
 from netctl.config import Condition, Loaded, clear_of, load_document, resolve
 from netctl.config.origins import Origins
 from netctl.engine import ApplyOutcome
@@ -46,12 +49,12 @@ LEAVE_WAIT_S = 2.0
 VIEW_WAIT_S = 10.0
 """How long the first apply waits for a mediator that it has never seen."""
 
+TURN_S = 60.0
+"""How long a change waits for another that is under way: an apply of a large document takes seconds."""
+TURN_SAID_S = 0.5
+"""Waiting that is shorter than this is not worth a line."""
+
 Progress = Callable[[str], None]
-
-
-def say(text: str) -> None:
-    """One line for the log."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _quiet(line: str) -> None:
@@ -65,16 +68,26 @@ class ApplyResult:
     outcome: ApplyOutcome
     warnings: tuple[str, ...] = ()
     waiting: str | None = None
+    armed: dict[str, Any] | None = None
+    """What `status` says of an apply that waits for its confirmation."""
 
 
 class Agent:
     """Everything here runs in one event loop; the host is touched by one thread, one change at a time."""
 
-    def __init__(self, keys: Keys, memory: Memory, host: Host, *, drift_s: float = DRIFT_S) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        memory: Memory,
+        host: Host,
+        *,
+        drift_s: float = DRIFT_S,
+        watchman: Watchman = start_watchman,
+    ) -> None:
         self.keys = keys
         self.memory = memory
         self.host = host
-        self.loaded: Loaded | None = _remembered(memory)
+        self.loaded: Loaded | None = remembered(memory)
         self.joined = memory.joined()
         """The network that this host joined by invite: then its document comes with the mediator's views."""
         self.down = memory.down()
@@ -94,7 +107,9 @@ class Agent:
         self._observed_at = -FRESH_S
         self._settled = False
         """Whether `_desired` is what this life has worked out: before that nothing may be taken for drift."""
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
+        """Held by whoever changes the host or what it lives by."""
+        self.commit = Commit(self, Armory(memory.places), watchman)
         self._wanted = asyncio.Event()
         self._view_came = asyncio.Event()
         self._knocked: dict[WireGuardKey, float] = {}
@@ -105,6 +120,8 @@ class Agent:
 
     async def run(self) -> None:
         """Until cancelled. Tunnels are left as they are: only `down` takes them away."""
+        async with self.lock:
+            await self.commit.recover()
         if self.loaded is not None:
             document = self.loaded.document
             self._use(self.memory.view(_pins(document), self.keys.wireguard))
@@ -112,7 +129,13 @@ class Agent:
             self._wanted.set()
         tasks = [
             asyncio.create_task(work())
-            for work in (self.client.run, self._reconciler, self._observer, self._patrol)
+            for work in (
+                self.client.run,
+                self._reconciler,
+                self._observer,
+                self._patrol,
+                self.commit.run,
+            )
         ]
         try:
             await asyncio.gather(*tasks)
@@ -135,8 +158,8 @@ class Agent:
             await self._wanted.wait()
             self._wanted.clear()
             try:
-                async with self._lock:
-                    outcome = await self._reconcile(_quiet)
+                async with self.lock:
+                    outcome = await self.reconcile(_quiet)
                 if outcome.error is not None:
                     say(f"could not bring the host to its document: {outcome.error}")
             except Exception as error:  # one failure is one line: the agent lives on
@@ -199,7 +222,7 @@ class Agent:
         if not self._settled:  # no view yet, or the first try failed: try again, and remove nothing
             self._wanted.set()
             return
-        async with self._lock:
+        async with self.lock:
             actual = await self.host.read()
             plan = diff(self._desired, actual)
             document = self.loaded.document
@@ -210,7 +233,7 @@ class Agent:
                 for departure in found:
                     say(f"drift: {departure}")
                 outcome = await self.host.apply(self._desired, _quiet)
-                self.counters.healed += outcome.changed
+                self.counters.healed += outcome.changed if outcome.error is None else 0
                 if outcome.error is None:
                     self.drift = ()
                 else:
@@ -244,11 +267,14 @@ class Agent:
             self.conditions = ()  # it belongs to networks: they are down, because somebody wanted that
         return resolution.state
 
-    async def _reconcile(self, progress: Progress) -> ApplyOutcome:
+    async def reconcile(self, progress: Progress = _quiet) -> ApplyOutcome:
         """Bring the host to the present document and view. Call with the lock held."""
         if self.loaded is None or (self.loaded.document.mediators and self.view is None):
             return ApplyOutcome(0)  # nothing is known yet: what the host has stays
-        desired = await self._resolve(self.loaded.document)
+        return await self.settle(await self._resolve(self.loaded.document), progress)
+
+    async def settle(self, desired: HostState, progress: Progress = _quiet) -> ApplyOutcome:
+        """Bring the host to this state, and all that follows it. Call with the lock held."""
         outcome = await self.host.apply(desired, progress)
         if outcome.error is None:
             self._desired, self._settled = desired, True
@@ -292,7 +318,7 @@ class Agent:
 
     async def adopt(self) -> None:
         """This host has joined just now: live by what was written down for it. Raises LocalError."""
-        async with self._lock:
+        async with self.lock:
             loaded = self.memory.document()
             if loaded is None or self.memory.joined() is None:
                 raise LocalError("this host has not joined any network: `netctl join INVITE`")
@@ -306,7 +332,8 @@ class Agent:
             raise LocalError(
                 "this host has a document: take it out of `members:` there, or use `netctl down`"
             )
-        async with self._lock:
+        async with self.turn(progress):
+            self.commit.armory.must_be_free()
             outcome = await self.host.apply(HostState(), progress)
             if outcome.error is not None:
                 return outcome
@@ -342,7 +369,7 @@ class Agent:
     ) -> Planned:
         """What an apply of this text would change. Raises NetctlError."""
         loaded = load_document(text, file)
-        async with self._lock:
+        async with self.lock:
             before = self.conditions
             try:
                 desired, actual = await self._resolve(loaded.document), await self.host.read()
@@ -362,24 +389,58 @@ class Agent:
             refusals=refusals,
         )
 
+    @contextlib.asynccontextmanager
+    async def turn(self, progress: Progress) -> AsyncIterator[None]:
+        """The lock, for somebody who waits: said, and bounded. Raises LocalError."""
+        taken = False
+        for seconds, word in (
+            (TURN_SAID_S, "waiting: another change of this host is under way"),
+            (TURN_S, ""),
+        ):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.lock.acquire(), seconds)
+                taken = True
+                break
+            if word:
+                progress(word)
+        if not taken:
+            message = (
+                f"another change of this host has been under way for {TURN_S:.0f} s; nothing was changed"
+            )
+            raise LocalError(f"{message}: try again")
+        try:
+            yield
+        finally:
+            self.lock.release()
+
     async def apply(
-        self, text: str, file: str, progress: Progress, *, holds: Binding | None = None
+        self,
+        text: str,
+        file: str,
+        progress: Progress,
+        *,
+        holds: Binding | None = None,
+        terms: Terms | None = None,
     ) -> ApplyResult:
         """Make this text the host's document. Raises NetctlError, with nothing changed.
 
-        `holds`: the binding of a plan; where it holds no more the apply is refused.
+        `holds`: the binding of a plan; where it holds no more the apply is refused. `terms`: whether it is armed.
         """
-        loaded = load_document(text, file)
+        loaded, terms = load_document(text, file), terms or Terms()
         self.member_name(loaded.document)
-        before = self.loaded, self.view, self.joined
-        async with self._lock:
+        armed = None
+        async with self.turn(progress):
+            self.commit.admit(loaded, terms)
+            before = self.loaded, self.view, self.joined
             self.loaded, self.joined = loaded, None  # a document of its own comes before a mediator's excerpt
             try:
                 waiting = await self._meet(loaded.document, progress)
-                if holds is not None:
+                if holds is not None or terms.may_arm:
                     desired, actual = await self._resolve(loaded.document), await self.host.read()
-                    refuse_stale(holds, binding(loaded, desired, actual))
-                outcome = await self._reconcile(progress)
+                    if holds is not None:
+                        refuse_stale(holds, binding(loaded, desired, actual))
+                    armed = await self.commit.arm(terms, text, loaded, before[0], desired, actual)
+                outcome = await self.reconcile(progress)
             except BaseException:
                 self._go_back(*before)
                 raise
@@ -393,10 +454,12 @@ class Agent:
                     self._go_back(*before)
                     outcome = await self._undo(f"cannot keep the document: {error.strerror}")
                 self.drift = ()
+            if armed is not None:
+                self.commit.settle(outcome)
         warnings = (*(str(finding) for finding in loaded.warnings), *self.refusals())
         if outcome.error is None and self.trouble is not None:
             warnings = (*warnings, self.trouble)
-        return ApplyResult(outcome, warnings, waiting)
+        return ApplyResult(outcome, warnings, waiting, armed.plain() if armed is not None else None)
 
     async def _undo(self, why: str) -> ApplyOutcome:
         """Bring the host back to what is remembered, which is all that the next life will know."""
@@ -404,10 +467,15 @@ class Agent:
             undone = await self.host.apply(HostState(), _quiet)
             self._desired, self._settled = HostState(), False
         else:
-            undone = await self._reconcile(_quiet)
+            undone = await self.reconcile(_quiet)
         if undone.error is not None:
             return ApplyOutcome(0, error=f"{why}; going back failed too: {undone.error}")
         return ApplyOutcome(0, rolled_back=True, error=why)
+
+    def go_back_to(self, loaded: Loaded | None) -> None:
+        """Live by this document from now on, with the view that is remembered for it."""
+        known = self.memory.view(_pins(loaded.document), self.keys.wireguard) if loaded is not None else None
+        self._go_back(loaded, known, self.memory.joined())
 
     def _go_back(self, loaded: Loaded | None, view: View | None, joined: str | None) -> None:
         self.loaded, self.view, self.joined = loaded, view, joined
@@ -449,7 +517,7 @@ class Agent:
         """
         if self.loaded is not None and not self._settled:
             raise LocalError("it is not known yet what this host should have: the agent has not converged")
-        async with self._lock:
+        async with self.lock:
             plan = prune(self._desired, await self.host.read())
             if at_most is None:
                 return plan, ApplyOutcome(0)
@@ -457,9 +525,10 @@ class Agent:
 
     async def set_down(self, down: Down, progress: Progress) -> ApplyOutcome:
         """Take networks down or bring them up again, and remember it."""
-        async with self._lock:
+        async with self.turn(progress):
+            self.commit.armory.must_be_free()
             before, self.down = self.down, down
-            outcome = await self._reconcile(progress)
+            outcome = await self.reconcile(progress)
             if outcome.error is not None:
                 self.down = before
                 return outcome
@@ -473,7 +542,7 @@ class Agent:
     async def status(self) -> dict[str, Any]:
         """For `netctl status -o json`, with counts and handshakes of now."""
         old = time.monotonic() - self._observed_at > FRESH_S
-        if old and self._desired.wireguard is not None and not self._lock.locked():  # never behind an apply
+        if old and self._desired.wireguard is not None and not self.lock.locked():  # never behind an apply
             await self._observe()
         return status_of(self)
 
@@ -525,7 +594,7 @@ class Agent:
         say(f"{name}: {status.kind}" + (f" at {status.endpoint}" if status.endpoint else ""))
 
 
-def _remembered(memory: Memory) -> Loaded | None:
+def remembered(memory: Memory) -> Loaded | None:
     """The accepted document. A damaged one is said and not used: only an agent that runs can be given another."""
     try:
         return memory.document()

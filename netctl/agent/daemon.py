@@ -7,41 +7,68 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from netctl.agent.agent import DRIFT_S, Agent, say
+from netctl.agent.agent import DRIFT_S, Agent
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, load_keys
 from netctl.agent.memory import Memory
 from netctl.agent.places import Places
 from netctl.agent.server import ControlServer
+from netctl.agent.talk import say
 from netctl.engine import Engine, open_engine
 from netctl.engine.privilege import check_privileges
 from netctl.model.errors import LocalError
 
+LOCK_WAIT_S = 30.0
+"""How long a command waits for another that is changing this host."""
+START_WAIT_S = 5.0
+"""How long an agent that starts waits: a roll-back without an agent may be under way."""
+LOCK_POLL_S = 0.1
+
+
+def _quiet(line: str) -> None:
+    """Tell nobody."""
+
 
 @contextlib.contextmanager
-def only_writer(places: Places, *, wait: bool = False) -> Iterator[IO[str]]:
-    """Hold the host's lock. Raises LocalError when somebody else holds it."""
+def only_writer(
+    places: Places, *, wait_s: float = 0.0, progress: Callable[[str], None] = _quiet
+) -> Iterator[IO[str]]:
+    """Hold the host's lock, waiting for it at most `wait_s`. Raises LocalError when somebody else holds it."""
     try:
         places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = open(places.lock, "a+")  # noqa: SIM115 - closed below, after the yield
     except OSError as error:
         raise LocalError(f"cannot write to {places.state}: {error.strerror}; run this as root") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
+        deadline, said = time.monotonic() + wait_s, False
+        while not _locked(file):
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            message = f"another netctl (process {holder}) is changing this host; wait for it, or stop it"
-            raise LocalError(message) from None
+            if time.monotonic() >= deadline:
+                waited = f"; waited {wait_s:.0f} s" if wait_s else ""
+                message = f"another netctl (process {holder}) is changing this host{waited}"
+                raise LocalError(f"{message}; wait for it, or stop it")
+            if not said:
+                progress(f"waiting for another netctl (process {holder}) that is changing this host")
+                said = True
+            time.sleep(LOCK_POLL_S)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield file
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def run_agent(places: Places, engine: str, drift_s: float = DRIFT_S) -> None:
@@ -51,7 +78,7 @@ def run_agent(places: Places, engine: str, drift_s: float = DRIFT_S) -> None:
     """
     check_privileges()
     keys = load_keys(places)
-    with only_writer(places):
+    with only_writer(places, wait_s=START_WAIT_S):
         asyncio.run(_main(places, keys, engine, drift_s))
 
 

@@ -42,6 +42,11 @@ class Memory:
     def __init__(self, places: Places) -> None:
         self._places = places
 
+    @property
+    def places(self) -> Places:
+        """Where it is kept."""
+        return self._places
+
     def document(self) -> Loaded | None:
         """The accepted document; None before the first apply. Raises LocalError when it is damaged."""
         path = self._places.accepted

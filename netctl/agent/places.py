@@ -59,6 +59,21 @@ class Places:
         return self.state / "down.json"
 
     @property
+    def armed(self) -> Path:
+        """The way back from an apply that waits for `netctl confirm`."""
+        return self.state / "armed.json"
+
+    @property
+    def refused(self) -> Path:
+        """Digests of documents that were rolled back."""
+        return self.state / "refused.json"
+
+    @property
+    def confirmd_log(self) -> Path:
+        """What the process that waits for `netctl confirm` has to say."""
+        return self.state / "confirmd.log"
+
+    @property
     def lock(self) -> Path:
         """Held by whoever changes the host."""
         return self.state / "lock"
@@ -79,3 +94,8 @@ def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)  # the new name, too, outlives a power cut
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

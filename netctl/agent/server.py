@@ -12,9 +12,11 @@ import struct
 from typing import Any
 
 from netctl.agent.agent import Agent
+from netctl.agent.armed import terms_of
 from netctl.agent.memory import Down
 from netctl.agent.places import Places
 from netctl.agent.planned import expected
+from netctl.engine import ApplyOutcome
 from netctl.model.errors import ConfigError, LocalError, NetctlError
 from netctl.plan import plan_to_json
 
@@ -120,7 +122,10 @@ class ControlServer:
                 return planned.to_json()
             case "apply":
                 holds = expected(request.get("binding"))
-                result = await agent.apply(request["text"], request["file"], progress, holds=holds)
+                terms = terms_of(request)
+                result = await agent.apply(
+                    request["text"], request["file"], progress, holds=holds, terms=terms
+                )
                 outcome = result.outcome
                 return {
                     "changed": outcome.changed,
@@ -128,6 +133,7 @@ class ControlServer:
                     "error": outcome.error,
                     "warnings": list(result.warnings),
                     "waiting": result.waiting,
+                    "armed": result.armed,
                 }
             case "prune":
                 plan, pruned = await agent.prune(request.get("at_most"), progress)
@@ -139,12 +145,13 @@ class ControlServer:
                 await agent.adopt()
                 return {}
             case "leave":
-                outcome = await agent.leave(progress)
-                return {
-                    "changed": outcome.changed,
-                    "error": outcome.error,
-                    "rolled_back": outcome.rolled_back,
-                }
+                return outcome_to_json(await agent.leave(progress))
+            case "confirm":
+                async with agent.turn(progress):
+                    return {"digest": agent.commit.confirm().digest}
+            case "rollback":
+                async with agent.turn(progress):
+                    return outcome_to_json(await agent.commit.roll_back(request.get("nonce")))
             case "down" | "up" as op:
                 return await self._switch(op, request.get("network"), progress)
             case other:
@@ -167,5 +174,9 @@ class ControlServer:
         else:
             others = frozenset(known) if down.everything else down.networks
             wanted = Down(False, others - {network})
-        outcome = await agent.set_down(wanted, progress)
-        return {"changed": outcome.changed, "error": outcome.error, "rolled_back": outcome.rolled_back}
+        return outcome_to_json(await agent.set_down(wanted, progress))
+
+
+def outcome_to_json(outcome: ApplyOutcome) -> dict[str, Any]:
+    """How a change ended, plain."""
+    return {"changed": outcome.changed, "error": outcome.error, "rolled_back": outcome.rolled_back}

@@ -81,7 +81,14 @@ def status_of(agent: Agent) -> dict[str, Any]:
         "drift_healed": agent.counters.healed,
         "drift_failed": agent.counters.failed,
         "engine": agent.engine_kind,
+        "armed": None,
+        "refused": list(agent.commit.armory.refused()),
     }
+    try:
+        record = agent.commit.armory.record()
+        result["armed"] = record.plain() if record is not None else None
+    except LocalError as error:
+        result["conditions"].append(str(error))
     if agent.loaded is None:
         return result
     if agent.trouble is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from netctl.agent.daemon import only_writer
+from netctl.agent.daemon import LOCK_WAIT_S, only_writer
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError
@@ -54,6 +54,8 @@ def desired_of(places: Places, document: Document, name: str, host: Engine) -> H
 
 def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) -> dict[str, Any]:
     """Do what the agent would be asked for; the same answer. Raises NetctlError."""
+    from netctl.agent import alone as commit
+    from netctl.agent.armed import Armory, terms_of
     from netctl.agent.memory import Memory
     from netctl.agent.planned import binding, expected, make_plan, refuse_stale
     from netctl.config import load_document
@@ -65,7 +67,11 @@ def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) ->
     member = name_of(places, loaded.document)
     memory = Memory(places)
     down = memory.down()
-    with only_writer(places):
+    armory, terms, armed = Armory(places), terms_of(request), None
+    with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
+        if not dry:
+            armory.must_be_free()
+            armory.admit(loaded.document.digest, force=terms.force)
         host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
         try:
             desired = desired_of(places, loaded.document, member, host)
@@ -84,15 +90,20 @@ def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) ->
             holds = expected(request.get("binding"))
             if holds is not None:
                 refuse_stale(holds, binding(loaded, desired, host.read()))
+            if terms.may_arm:
+                armed = commit.arm(armory, terms, loaded, request["text"], desired, host)
             outcome = apply_plan(host, desired, progress=output.progress)
         finally:
             host.close()
         if outcome.error is None:
             memory.accept(request["text"])
+        elif armed is not None and outcome.rolled_back:
+            armory.disarm()
     return {
         "changed": outcome.changed,
         "rolled_back": outcome.rolled_back,
         "error": outcome.error,
         "warnings": [str(finding) for finding in loaded.warnings],
         "waiting": None,
+        "armed": armed.plain() if armed is not None else None,
     }

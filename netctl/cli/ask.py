@@ -37,11 +37,17 @@ def _findings(rows: list[dict[str, Any]]) -> tuple[Finding, ...]:
     )
 
 
-def ask(places: Places, request: dict[str, Any], progress: Callable[[str], None] | None = None) -> Any:
+def ask(
+    places: Places,
+    request: dict[str, Any],
+    progress: Callable[[str], None] | None = None,
+    *,
+    timeout_s: float = TIMEOUT_S,
+) -> Any:
     """Send the agent one request; the result. Raises NoAgentError, ConfigError or LocalError."""
     try:
         missing = "no agent runs on this host: start it with `netctl up`"
-        return ask_socket(places.socket, request, "agent", missing, progress)
+        return ask_socket(places.socket, request, "agent", missing, progress, timeout_s=timeout_s)
     except NobodyListensError as error:
         raise NoAgentError(str(error)) from None
 
@@ -52,10 +58,12 @@ def ask_socket(
     who: str,
     missing: str,
     progress: Callable[[str], None] | None = None,
+    *,
+    timeout_s: float = TIMEOUT_S,
 ) -> Any:
     """Send one request to a socket of JSON lines; the result. Raises NobodyListensError (`missing`) and as `ask`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(TIMEOUT_S)
+        connection.settimeout(timeout_s)
         try:
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
@@ -79,7 +87,7 @@ def ask_socket(
                     elif "result" in answer:
                         return answer["result"]
         except TimeoutError:
-            raise LocalError(f"the {who} has not answered for {TIMEOUT_S:.0f} s; look at its log") from None
+            raise LocalError(f"the {who} has not answered for {timeout_s:.0f} s; look at its log") from None
         except (OSError, ValueError) as error:
             raise LocalError(f"the {who} broke off: {error}; look at its log") from error
     raise LocalError(f"the {who} broke off without an answer; look at its log")

@@ -123,6 +123,9 @@ def apply(arguments: argparse.Namespace, places: Places) -> int:
     kept = planfile.read(text, path)
     if kept is not None:
         request = {"text": kept.text, "file": kept.file, "binding": kept.binding}
+    request["confirm_s"] = arguments.confirm_within
+    request["ssh_connection"] = "" if arguments.no_confirm else arguments.ssh_connection
+    request["force"] = arguments.force
     result = _do(arguments, places, "apply", request)
     if arguments.output == "json":
         output.json(result)
@@ -138,5 +141,9 @@ def apply(arguments: argparse.Namespace, places: Places) -> int:
         count = result["changed"]
         output.line(
             "nothing to change" if not count else f"applied: {count} change{'s' if count != 1 else ''}"
+        )
+    if result["armed"] is not None:
+        output.note(
+            f"armed: this host goes back in {result['armed']['rolls_back_in_s']:.0f} s unless you run `netctl confirm`"
         )
     return CONVERGED

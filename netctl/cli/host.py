@@ -55,6 +55,7 @@ def status(arguments: argparse.Namespace, places: Places) -> int:
         output.json(state)
         return 0
     if state["document"]["digest"] is None:
+        _armed(state)
         output.line(f"No document yet: edit {places.config}, then `netctl apply`; or `netctl join INVITE`.")
         return 0
     mediator = state["mediator"]
@@ -97,12 +98,19 @@ def status(arguments: argparse.Namespace, places: Places) -> int:
             for peer in state["peers"]
         ],
     )
+    _armed(state)
     for condition in state["conditions"]:
         output.warning(condition)
     for drift in state["drift"]:
         paths = ", ".join(drift["paths"])
         output.warning(f"the host departs from the document at {paths}: {drift['line']}")
     return 0
+
+
+def _armed(state: dict[str, Any]) -> None:
+    if state["armed"] is not None:
+        seconds = state["armed"]["rolls_back_in_s"]
+        output.warning(f"armed: rolls back in {seconds:.0f} s unless you run `netctl confirm`")
 
 
 def _has_systemd_unit() -> bool:
@@ -186,6 +194,7 @@ def up(arguments: argparse.Namespace, places: Places) -> int:
 
         arguments.file = None
         arguments.output = "text"
+        arguments.confirm_within, arguments.no_confirm, arguments.force = None, True, False
         return apply(arguments, places)
     return _switch(places, "up", arguments.network)
 
@@ -197,13 +206,15 @@ def down(arguments: argparse.Namespace, places: Places) -> int:
     except NoAgentError:
         if arguments.network is not None:
             raise
-    from netctl.agent.daemon import only_writer
+    from netctl.agent.armed import Armory
+    from netctl.agent.daemon import LOCK_WAIT_S, only_writer
     from netctl.engine import apply_plan, open_engine
     from netctl.engine.privilege import check_privileges
     from netctl.model.hoststate import HostState
 
     check_privileges()
-    with only_writer(places):
+    with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
+        Armory(places).must_be_free()
         host = open_engine(places.private_key, state_dir=places.state, hosts_file=places.hosts)
         try:
             outcome = apply_plan(host, HostState(), progress=output.progress)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from netctl import __version__
-from netctl.cli import fleetargs, inviteargs
+from netctl.cli import commitargs, fleetargs, inviteargs
 
 INTERRUPTED = 130
 """What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
@@ -93,7 +93,8 @@ def parser() -> argparse.ArgumentParser:
     )
     _formats(apply)
     _engine(apply)
-    apply.add_argument("--yes", action="store_true", help="ask nothing")
+    commitargs.add_to_apply(apply)
+    commitargs.add(commands)
     _formats(commands.add_parser("status", help="show this host, its networks and its peers"))
     up = commands.add_parser("up", help="start the agent, and bring networks up")
     up.add_argument("network", nargs="?", metavar="NETWORK")
@@ -167,6 +168,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return {"validate": document.validate, "plan": document.plan, "apply": document.apply}[
             arguments.command
         ](arguments, places)
+    if arguments.command in commitargs.COMMANDS:
+        return commitargs.run(arguments, places)
     if arguments.command in FLEET:
         return fleetargs.run(arguments, places)
     if arguments.command in ("fmt", "explain", "schema"):

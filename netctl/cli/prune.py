@@ -59,7 +59,7 @@ def _do(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
 
 
 def _alone(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
-    from netctl.agent.daemon import only_writer
+    from netctl.agent.daemon import LOCK_WAIT_S, only_writer
     from netctl.agent.memory import Memory
     from netctl.cli.alone import desired_of, name_of
     from netctl.engine import ApplyOutcome, apply_prune, open_engine
@@ -71,7 +71,7 @@ def _alone(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
     check_privileges()
     loaded = Memory(places).document()
     me = name_of(places, loaded.document) if loaded is not None else ""
-    with only_writer(places):
+    with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
         host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
         try:
             # Without a document nothing of ours is wanted.

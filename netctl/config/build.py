@@ -26,9 +26,9 @@ from netctl.model.document import (
     PortRange,
     Rule,
 )
+from netctl.model.durations import seconds
 from netctl.model.keys import IdentityKey, WireGuardKey
 
-UNITS_S = {"s": 1, "m": 60, "h": 3600}
 ALL = "*"
 GROUP = "group:"
 
@@ -52,7 +52,7 @@ def build(tree: Mapping[str, Any], name_of_text: str, report: Report) -> Documen
         networks=networks,
         mediators=tuple(mediator for mediator in mediators if mediator is not None),
         id=document_id,
-        confirm_s=float(int(confirm[:-1]) * UNITS_S[confirm[-1]]),
+        confirm_s=seconds(confirm),
         drift=Drift(tree.get("drift", "correct")),
         digest=name_of_text,
     )

@@ -24,7 +24,8 @@ VOLATILE = frozenset({"handle", "counter", "metainfo", "index"})
 """Keys of a listing that change without anybody changing the table."""
 
 
-def _plain(table: FilterTable) -> dict[str, Any]:
+def plain_table(table: FilterTable) -> dict[str, Any]:
+    """A table as plain JSON values."""
     return {
         "links": sorted(table.links),
         "rules": [
@@ -44,7 +45,8 @@ def _plain(table: FilterTable) -> dict[str, Any]:
     }
 
 
-def _table(plain: dict[str, Any]) -> FilterTable:
+def table_of(plain: dict[str, Any]) -> FilterTable:
+    """From what `plain_table` made. Raises KeyError, TypeError or ValueError for anything else."""
     network = ipaddress.ip_network
     return FilterTable(
         links=frozenset(plain["links"]),
@@ -127,7 +129,7 @@ class Nftables:
         try:
             record = json.loads(self._record.read_text())
             if record["listing"] == listed:
-                return _table(record["table"])
+                return table_of(record["table"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
         return FilterTable(frozenset(), ())
@@ -135,7 +137,7 @@ class Nftables:
     def set(self, table: FilterTable) -> None:
         """Replace the table in one transaction."""
         self._load(render(table))
-        record = {"listing": self._listing_digest(), "table": _plain(table)}
+        record = {"listing": self._listing_digest(), "table": plain_table(table)}
         self._record.parent.mkdir(parents=True, exist_ok=True)
         beside = self._record.with_suffix(".new")
         beside.write_text(json.dumps(record))

@@ -110,9 +110,10 @@ def _roll_back(
     progress("rolling back")
     between = len(plan.changes)  # not known better than this: up to so many steps may be in place
     try:
-        _run(engine, diff(checkpoint, engine.read()), progress)
+        back = diff(checkpoint, engine.read())
+        _run(engine, back, progress)
         if diff(checkpoint, engine.read()):
             return ApplyOutcome(between, False, f"{why}; and the roll-back did not bring everything back")
     except NetctlError as error:
         return ApplyOutcome(between, False, f"{why}; and the roll-back failed too: {error}")
-    return ApplyOutcome(0, True, why)
+    return ApplyOutcome(len(back.changes), True, why)

@@ -1,0 +1,290 @@
+"""Commit-confirm: the way back from an apply, on disk before the first change, until somebody confirms it.
+
+Two files in the state directory: the record of the armed apply, and the digests of documents that were rolled
+back. Whoever holds the host's lock writes them: the agent, or a command where no agent runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from netctl.agent.places import Places, write_atomic
+from netctl.config.build import digest
+from netctl.engine.checkpoint import from_plain, to_plain
+from netctl.model.errors import LocalError
+from netctl.model.hoststate import HostState
+
+MIN_CONFIRM_S = 1.0
+"""Less cannot be typed, and the process that waits takes about as long to start."""
+MAX_CONFIRM_S = 86_400.0
+"""A day: who has not looked by then has forgotten it."""
+MAX_REFUSED = 32
+"""So many rolled-back documents are remembered; each is one line of status."""
+START_TIMEOUT_S = 30.0
+"""The waiting process imports all that it will need before it says that it is ready: seconds on a slow board."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+Watchman = Callable[[Places, "Armed"], None]
+"""Starts the process that takes the host back at the deadline. Raises LocalError when it does not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How an apply is asked for. `confirm_s`: arm it for so long; None: only when the session rides on it."""
+
+    confirm_s: float | None = None
+    ssh_connection: str = ""
+    """What sshd says of the session that asks; empty: none, or confirmation was declined."""
+    force: bool = False
+    """Apply a document that was rolled back before."""
+    unattended: bool = False
+    """Nobody is there to confirm: the agent confirms by itself once what worked before works again."""
+
+    @property
+    def may_arm(self) -> bool:
+        """Whether the checkpoint is needed at all."""
+        return self.confirm_s is not None or bool(self.ssh_connection) or self.unattended
+
+
+def terms_of(request: Mapping[str, Any]) -> Terms:
+    """From a request to apply. Raises LocalError."""
+    confirm_s = request.get("confirm_s")
+    if confirm_s is not None and not isinstance(confirm_s, int | float):
+        raise LocalError("confirm_s is a number of seconds, or null")
+    return Terms(
+        confirm_s=within(float(confirm_s)) if confirm_s is not None else None,
+        ssh_connection=str(request.get("ssh_connection", "")),
+        force=bool(request.get("force")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """An apply that waits for `netctl confirm`."""
+
+    nonce: str
+    boot_id: str
+    deadline_s: float
+    """CLOCK_BOOTTIME: it goes on while the host sleeps, and no clock step moves it."""
+    digest: str
+    """Of the document that is being tried."""
+    before: str | None
+    """The text of the document that comes back; None: there was none."""
+    checkpoint: HostState
+    engine: str = "auto"
+    unattended: bool = False
+    joined: str | None = None
+    """What `joined.json` said: the network that this host had joined by invite."""
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the roll-back; 0 or less: now. A record of another boot is over."""
+        return self.deadline_s - boottime_s() if self.boot_id == boot_id() else 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """For `netctl status -o json`."""
+        return {"digest": self.digest, "rolls_back_in_s": round(max(self.left_s, 0.0), 1)}
+
+
+def boottime_s() -> float:
+    """Seconds since boot, with those asleep."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Which boot this is."""
+    return BOOT_ID.read_text().strip()
+
+
+def within(confirm_s: float) -> float:
+    """Held against the bounds. Raises LocalError."""
+    if not MIN_CONFIRM_S <= confirm_s <= MAX_CONFIRM_S:
+        raise LocalError(
+            f"an apply can wait between {MIN_CONFIRM_S:.0f} s and {MAX_CONFIRM_S / 3600:.0f} h for its confirmation"
+        )
+    return confirm_s
+
+
+class Armory:
+    """The two files."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+
+    def arm(
+        self,
+        confirm_s: float,
+        text: str,
+        before: str | None,
+        checkpoint: HostState,
+        engine: str,
+        terms: Terms,
+    ) -> Armed:
+        """Write the record; it is on the disk when this returns. Raises LocalError."""
+        record = Armed(
+            nonce=secrets.token_hex(8),
+            boot_id=boot_id(),
+            deadline_s=boottime_s() + within(confirm_s),
+            digest=digest(text),
+            before=before,
+            checkpoint=checkpoint,
+            engine=engine,
+            unattended=terms.unattended,
+            joined=self._joined(),
+        )
+        plain = {
+            "nonce": record.nonce,
+            "boot_id": record.boot_id,
+            "deadline_s": record.deadline_s,
+            "digest": record.digest,
+            "before": record.before,
+            "checkpoint": to_plain(record.checkpoint),
+            "engine": record.engine,
+            "unattended": record.unattended,
+            "joined": record.joined,
+        }
+        try:
+            write_atomic(self.places.armed, json.dumps(plain))
+        except OSError as error:
+            raise LocalError(
+                f"cannot keep the way back in {self.places.armed}: {error.strerror}; nothing was changed"
+            ) from error
+        return record
+
+    def record(self) -> Armed | None:
+        """The armed apply, or None. Raises LocalError when the record is damaged."""
+        try:
+            plain = json.loads(self.places.armed.read_text())
+            return Armed(
+                nonce=str(plain["nonce"]),
+                boot_id=str(plain["boot_id"]),
+                deadline_s=float(plain["deadline_s"]),
+                digest=str(plain["digest"]),
+                before=None if plain["before"] is None else str(plain["before"]),
+                checkpoint=from_plain(plain["checkpoint"]),
+                engine=str(plain["engine"]),
+                unattended=bool(plain["unattended"]),
+                joined=None if plain["joined"] is None else str(plain["joined"]),
+            )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise LocalError(
+                f"{self.places.armed} cannot be used ({type(error).__name__}): there is no way back by itself; "
+                "look at the host, then remove that file"
+            ) from error
+
+    def disarm(self) -> None:
+        """Nothing is armed any more; also after a power cut."""
+        with contextlib.suppress(FileNotFoundError):
+            self.places.armed.unlink()
+            directory = os.open(self.places.armed.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+
+    def must_be_free(self) -> None:
+        """Raises LocalError while an apply waits for its confirmation."""
+        record = self.record()
+        if record is not None:
+            raise LocalError(
+                f"an apply waits for its confirmation ({max(record.left_s, 0):.0f} s left): "
+                "`netctl confirm` keeps it, `netctl rollback` takes it back; nothing was changed"
+            )
+
+    def confirmable(self) -> Armed:
+        """The record, if it may be confirmed now. Raises LocalError that says why not."""
+        record = self.record()
+        if record is None:
+            raise LocalError("nothing is armed: there is nothing to confirm")
+        if record.left_s <= 0:
+            raise LocalError("too late: the time to confirm is over and this host goes back")
+        try:
+            accepted = digest(self.places.accepted.read_text())
+        except (OSError, UnicodeDecodeError):
+            accepted = ""
+        if accepted != record.digest:
+            raise LocalError("the armed apply was never finished: it cannot be confirmed; `netctl rollback`")
+        return record
+
+    def put_back(self, record: Armed) -> None:
+        """The document of before is the accepted one again. Raises OSError."""
+        if record.before is not None:
+            write_atomic(self.places.accepted, record.before)
+        else:
+            self.places.accepted.unlink(missing_ok=True)
+        if record.joined is not None:
+            write_atomic(self.places.joined, record.joined)
+
+    def _joined(self) -> str | None:
+        try:
+            return self.places.joined.read_text()
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def over(self, record: Armed) -> None:
+        """The roll-back is done: refuse the document that was tried, and forget the record. Raises OSError."""
+        if record.before is None or digest(record.before) != record.digest:
+            self.refuse(record.digest)
+        self.disarm()
+
+    # -- documents that were rolled back -------------------------------------------------------------------------
+
+    def refused(self) -> tuple[str, ...]:
+        """Digests, the oldest first."""
+        try:
+            plain = json.loads(self.places.refused.read_text())
+            return tuple(str(entry) for entry in plain)[-MAX_REFUSED:]
+        except (OSError, ValueError, TypeError, RecursionError):
+            return ()
+
+    def refuse(self, name: str) -> None:
+        """A document is not applied again unless forced. Raises OSError."""
+        kept = [entry for entry in self.refused() if entry != name]
+        write_atomic(self.places.refused, json.dumps([*kept, name][-MAX_REFUSED:]))
+
+    def admit(self, name: str, *, force: bool) -> None:
+        """Raises LocalError for a document that was rolled back, unless forced: then it is so no more."""
+        known = self.refused()
+        if name not in known:
+            return
+        if not force:
+            raise LocalError(
+                "this document was rolled back on this host, because nobody confirmed it: change it, or "
+                "`netctl apply --force`; nothing was changed"
+            )
+        write_atomic(self.places.refused, json.dumps([entry for entry in known if entry != name]))
+
+
+def start_watchman(places: Places, record: Armed) -> None:
+    """Start `netctl _confirmd`; returns when it waits, in a session of its own. Raises LocalError."""
+    command = [sys.executable, "-P", "-m", "netctl.cli.main", "--config", str(places.config)]
+    command += ["--state", str(places.state), "--run", str(places.run), "_confirmd", record.nonce]
+    environment = {**os.environ, "NETCTL_HOSTS": str(places.hosts)}
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_TIMEOUT_S,
+            env=environment,
+            check=False,
+        )
+        said = done.stderr.strip().splitlines()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LocalError(f"cannot start the process that takes this host back: {error}") from error
+    if done.returncode:
+        reason = said[-1].removeprefix("error: ") if said else f"exit status {done.returncode}"
+        raise LocalError(f"cannot start the process that takes this host back: {reason}")

@@ -1,0 +1,137 @@
+"""`netctl confirm` and `rollback`, and the process that takes a host back when nobody confirms."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from typing import Any
+
+from netctl.agent.daemon import LOCK_WAIT_S, only_writer
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import NoAgentError, ask
+from netctl.model.errors import LocalError, NetctlError
+
+TICK_S = 0.5
+"""CLOCK_BOOTTIME goes on while the host sleeps: it is looked at this often."""
+RETRY_S = 2.0
+"""A roll-back that could not be done is tried again so often, for as long as the record is there."""
+ANSWER_S = 20.0
+"""An agent that has not answered a roll-back by then is asked again."""
+CONVERGED, ROLL_BACK_FAILED = 0, 4
+
+
+def confirm(arguments: argparse.Namespace, places: Places) -> int:
+    """Keep what the last apply made."""
+    try:
+        result = ask(places, {"op": "confirm"})
+    except NoAgentError:
+        from netctl.agent.armed import Armory
+
+        armory = Armory(places)
+        armory.confirmable()  # without root's lock where there is nothing to do
+        with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
+            result = {"digest": armory.confirmable().digest}
+            armory.disarm()
+    if arguments.output == "json":
+        output.json(result)
+    else:
+        output.line("confirmed: the apply stays")
+    return CONVERGED
+
+
+def rollback(arguments: argparse.Namespace, places: Places) -> int:
+    """Take back what the last apply made, now."""
+    try:
+        result: dict[str, Any] = ask(places, {"op": "rollback"})
+    except NoAgentError:
+        from netctl.agent.alone import roll_back
+        from netctl.agent.armed import Armory
+        from netctl.engine.privilege import check_privileges
+
+        if Armory(places).record() is None:
+            raise LocalError("nothing is armed: there is nothing to roll back") from None
+        check_privileges()
+        with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
+            outcome = roll_back(places, output.progress)
+        result = {"changed": outcome.changed, "error": outcome.error, "rolled_back": outcome.rolled_back}
+    if arguments.output == "json":
+        output.json(result)
+    if result["error"] is not None:
+        output.error(f"{result['error']}; it is tried again until it holds: see `netctl status`")
+        return ROLL_BACK_FAILED
+    if arguments.output != "json":
+        count = result["changed"]
+        output.line(f"rolled back: {count} change{'s' if count != 1 else ''}; the document of before is back")
+    return CONVERGED
+
+
+def confirmd(arguments: argparse.Namespace, places: Places) -> int:
+    """Wait in the background for the deadline of one armed apply, then take the host back.
+
+    Returns when the waiting process is ready. It has a session of its own and outlives whoever started it.
+    """
+    from netctl.agent import alone  # noqa: F401 - all that a roll-back needs is in memory before the change
+    from netctl.agent.armed import Armory
+
+    record = Armory(places).record()
+    if record is None or record.nonce != arguments.nonce:
+        raise LocalError("that apply is not armed any more")
+    log = os.open(places.confirmd_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    if os.fork():
+        return 0
+    os.setsid()
+    os.chdir("/")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for target, source in ((0, nothing), (1, log), (2, log)):
+        os.dup2(source, target)
+    status = 1
+    try:
+        _wait(places, arguments.nonce)
+        status = 0
+    except BaseException as error:
+        print(f"confirmd: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(status)
+
+
+def _wait(places: Places, nonce: str) -> None:
+    from netctl.agent.armed import Armory
+
+    armory = Armory(places)
+    said = ""
+    while True:
+        try:
+            record = armory.record()
+        except LocalError as error:
+            output.note(str(error))
+            return
+        if record is None or record.nonce != nonce:
+            return
+        if record.left_s > 0:
+            time.sleep(min(record.left_s, TICK_S))
+            continue
+        said = _take_back(places, nonce, said)
+        if armory.places.armed.exists():
+            time.sleep(RETRY_S)
+
+
+def _take_back(places: Places, nonce: str, said: str) -> str:
+    """Have the agent roll back, or do it where there is none. What was said last, so that it is said once."""
+    from netctl.agent.alone import roll_back
+
+    try:
+        try:
+            result = ask(places, {"op": "rollback", "nonce": nonce}, timeout_s=ANSWER_S)
+            text = result["error"] or "the agent went back"
+        except NoAgentError:
+            with only_writer(places):
+                outcome = roll_back(places)
+            text = outcome.error or f"went back without an agent: {outcome.changed} changes"
+    except (NetctlError, OSError) as error:
+        text = str(error)
+    if text != said:
+        output.note(text)
+    return text

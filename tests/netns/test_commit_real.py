@@ -1,0 +1,190 @@
+"""Commit-confirm on a real host with real processes: without an agent, with one, and with one that was killed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hosts import Host, Program, needs_namespaces
+
+pytestmark = [pytest.mark.netns, needs_namespaces]
+
+NETCTL = str(Path(sys.executable).with_name("netctl"))
+FILE = "/etc/netctl/networks.yaml"
+STATE = "/var/lib/netctl"
+DOCUMENT = """apiVersion: netctl/v1
+mediators: []
+members:
+  here: {wireguard: "%s"}
+  there: {wireguard: "%s", endpoints: ["192.0.2.2:51820"]}
+networks:
+  office: {mode: routed, ipv4: 10.8.0.0/24, members: ["*"], addresses: {here: 10.8.0.1, there: 10.8.0.2}}
+"""
+PATIENCE_S = 40.0
+
+
+def wait_for(what: str, holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, f"not in {PATIENCE_S:.0f} s: {what}"
+        time.sleep(0.2)
+
+
+class One:
+    """A host with a document, and `netctl` on it."""
+
+    def __init__(self, host: Host, text: str) -> None:
+        self.host, self.good = host, text
+        self.bad = text.replace("here: 10.8.0.1", "here: 10.8.0.99")
+        self.agent: Program | None = None
+        self.programs: list[Program] = []
+
+    def write(self, text: str) -> None:
+        self.host.run("sh", "-c", f"cat > {FILE}", text=text)
+
+    def netctl(self, *arguments: str) -> tuple[int, str]:
+        output = self.host.run("sh", "-c", '"$@" 2>&1; echo "exit $?"', "sh", NETCTL, *arguments)
+        assert "Traceback" not in output, output
+        said, _, code = output.rpartition("exit ")
+        return int(code), said
+
+    def apply(self, text: str, *arguments: str) -> tuple[int, str]:
+        self.write(text)
+        return self.netctl("apply", "--yes", *arguments)
+
+    def has(self, address: str) -> bool:
+        return f"{address}/" in self.host.run("ip", "-o", "addr")
+
+    def accepted(self) -> str:
+        return self.host.run("cat", f"{STATE}/accepted.yaml", check=False)
+
+    def waiting(self) -> list[str]:
+        """The processes that wait for a confirmation."""
+        return self.host.run("pgrep", "-f", "netctl.cli.main.*_confirmd", check=False).split()
+
+    def start(self, *argv: str) -> Program:
+        program = self.host.start(*argv)
+        self.programs.append(program)
+        return program
+
+    def start_agent(self) -> None:
+        self.agent = self.start(NETCTL, "agent", "--engine", "wireguard-go")
+        wait_for("the agent answers", lambda: self.netctl("status")[0] == 0)
+
+    def status(self) -> dict[str, Any]:
+        code, said = self.netctl("status", "-o", "json")
+        assert code == 0, said
+        state: dict[str, Any] = json.loads(said)
+        return state
+
+
+@pytest.fixture
+def one() -> Iterator[One]:
+    host = Host("one")
+    try:
+        keys = [X25519PrivateKey.generate() for _ in range(2)]
+        public = [base64.b64encode(key.public_key().public_bytes_raw()).decode() for key in keys]
+        private = base64.b64encode(keys[0].private_bytes_raw()).decode()
+        host.run("sh", "-c", f"umask 077; cat > {STATE}/wireguard.key", text=private)
+        host.run(NETCTL, "keys", "init")
+        one = One(host, DOCUMENT % tuple(public))
+        yield one
+        for program in one.programs:
+            program.kill()
+            program.communicate()
+    finally:
+        host.close()
+
+
+def test_without_an_agent_the_deadline_takes_the_host_back(one: One) -> None:
+    assert one.apply(one.good, "--engine", "wireguard-go")[0] == 0
+    assert one.netctl("confirm")[0] == 1
+    code, said = one.apply(one.bad, "--confirm-within", "3s")
+    assert (code, "netctl confirm" in said) == (0, True), said
+    assert one.has("10.8.0.99")
+    assert one.accepted() == one.bad
+    assert len(one.waiting()) == 1
+    wait_for("the host is back", lambda: not one.waiting())
+    assert one.has("10.8.0.1")
+    assert not one.has("10.8.0.99")
+    assert one.accepted() == one.good
+    code, said = one.apply(one.bad)
+    assert (code, "--force" in said) == (1, True), said
+    code, said = one.apply(one.bad, "--force")
+    assert code == 0, said
+    assert one.has("10.8.0.99")
+
+
+def test_without_an_agent_confirm_keeps_and_rollback_does_not_wait(one: One) -> None:
+    assert one.apply(one.good, "--engine", "wireguard-go", "--confirm-within", "600s")[0] == 0
+    code, said = one.netctl("confirm")
+    assert (code, said) == (0, "confirmed: the apply stays\n")
+    wait_for("nobody waits any more", lambda: not one.waiting())
+    assert one.netctl("confirm") == (1, "error: nothing is armed: there is nothing to confirm\n")
+    assert one.apply(one.bad, "--confirm-within", "600s")[0] == 0
+    code, said = one.apply(one.good)
+    assert (code, "waits for its confirmation" in said) == (1, True), said
+    one.write(one.bad)
+    code, said = one.netctl("rollback")
+    assert code == 0, said
+    assert one.has("10.8.0.1")
+    assert one.accepted() == one.good
+    assert one.netctl("rollback")[0] == 1
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["alive", "killed"])
+def test_with_an_agent_the_deadline_takes_the_host_back_whether_it_lives_or_not(one: One, dies: bool) -> None:
+    one.start_agent()
+    assert one.apply(one.good)[0] == 0
+    code, said = one.apply(one.bad, "--confirm-within", "4s")
+    assert code == 0, said
+    assert one.has("10.8.0.99")
+    armed = one.status()["armed"]
+    assert 0 < armed["rolls_back_in_s"] <= 4
+    assert one.agent is not None
+    if dies:
+        one.agent.send_signal(signal.SIGKILL)
+        one.agent.wait()
+    wait_for("the host is back", lambda: not one.waiting() and one.has("10.8.0.1"))
+    assert not one.has("10.8.0.99")
+    assert one.accepted() == one.good
+    if dies:
+        one.start_agent()
+    status = one.status()
+    assert (status["armed"], status["refused"]) == (None, [armed["digest"]])
+    assert one.apply(one.bad)[0] == 1
+
+
+def test_who_comes_through_a_tunnel_is_armed_without_asking(one: One) -> None:
+    assert one.apply(one.good, "--engine", "wireguard-go")[0] == 0
+    ridden = "10.8.0.2 50000 10.8.0.1 22"
+    code, said = one.apply(one.bad, "--ssh-connection", ridden)
+    assert (code, "armed" in said) == (0, True), said
+    assert one.netctl("rollback")[0] == 0
+    code, said = one.apply(one.bad, "--force", "--ssh-connection", ridden, "--no-confirm")
+    assert (code, "armed" in said) == (0, False), said
+
+
+def test_two_applies_at_once_come_one_after_the_other(one: One) -> None:
+    one.write(one.good)
+    command = one.host.command(NETCTL, "apply", "--yes", "--engine", "wireguard-go")
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    ends = [(*process.communicate(timeout=90), process.returncode) for process in both]
+    assert [code for _, _, code in ends] == [0, 0], ends
+    assert sorted(out.startswith("applied") for out, _, _ in ends) == [False, True], ends
+    held = one.start("flock", f"{STATE}/lock", "sleep", "4")
+    time.sleep(0.5)
+    code, said = one.netctl("apply", "--yes")
+    held.wait()
+    assert (code, "waiting for another netctl" in said) == (0, True), said
