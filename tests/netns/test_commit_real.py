@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -39,12 +38,19 @@ def wait_for(what: str, holds: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
+def texts(good: str) -> tuple[str, str]:
+    """Two documents: this host's address is another one in the second."""
+    return good, good.replace("here: 10.8.0.1", "here: 10.8.0.99")
+
+
 class One:
     """A host with a document, and `netctl` on it."""
 
-    def __init__(self, host: Host, text: str) -> None:
-        self.host, self.good = host, text
-        self.bad = text.replace("here: 10.8.0.1", "here: 10.8.0.99")
+    good = ""
+    bad = ""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
         self.agent: Program | None = None
         self.programs: list[Program] = []
 
@@ -72,7 +78,8 @@ class One:
         return self.host.run("pgrep", "-f", "netctl.cli.main.*_confirmd", check=False).split()
 
     def start(self, *argv: str) -> Program:
-        program = self.host.start(*argv)
+        command = self.host.command(*argv)
+        program = Program(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.programs.append(program)
         return program
 
@@ -90,19 +97,20 @@ class One:
 @pytest.fixture
 def one() -> Iterator[One]:
     host = Host("one")
+    one = One(host)
     try:
         keys = [X25519PrivateKey.generate() for _ in range(2)]
         public = [base64.b64encode(key.public_key().public_bytes_raw()).decode() for key in keys]
         private = base64.b64encode(keys[0].private_bytes_raw()).decode()
         host.run("sh", "-c", f"umask 077; cat > {STATE}/wireguard.key", text=private)
         host.run(NETCTL, "keys", "init")
-        one = One(host, DOCUMENT % tuple(public))
+        one.good, one.bad = texts(DOCUMENT % tuple(public))
         yield one
+    finally:
+        host.close()  # and with it all that runs in it
         for program in one.programs:
             program.kill()
             program.communicate()
-    finally:
-        host.close()
 
 
 def test_without_an_agent_the_deadline_takes_the_host_back(one: One) -> None:
@@ -152,7 +160,7 @@ def test_with_an_agent_the_deadline_takes_the_host_back_whether_it_lives_or_not(
     assert 0 < armed["rolls_back_in_s"] <= 4
     assert one.agent is not None
     if dies:
-        one.agent.send_signal(signal.SIGKILL)
+        one.host.run("sh", "-c", f"kill -9 $(cat {STATE}/lock)")
         one.agent.wait()
     wait_for("the host is back", lambda: not one.waiting() and one.has("10.8.0.1"))
     assert not one.has("10.8.0.99")
