@@ -473,9 +473,12 @@ class Agent:
         return ApplyOutcome(0, rolled_back=True, error=why)
 
     def go_back_to(self, loaded: Loaded | None) -> None:
-        """Live by this document from now on, with the view that is remembered for it."""
-        known = self.memory.view(_pins(loaded.document), self.keys.wireguard) if loaded is not None else None
-        self._go_back(loaded, known, self.memory.joined())
+        """Live by this document from now on, with the present view, or the one that is remembered for it."""
+        pins = _pins(loaded.document) if loaded is not None else ()
+        if self.loaded is None or not set(pins) & set(_pins(self.loaded.document)):
+            self.view = None
+            self._use(self.memory.view(pins, self.keys.wireguard) if pins else None)
+        self._go_back(loaded, self.view, self.memory.joined())
 
     def _go_back(self, loaded: Loaded | None, view: View | None, joined: str | None) -> None:
         self.loaded, self.view, self.joined = loaded, view, joined
