@@ -23,6 +23,8 @@ from netctl.model.hoststate import LINK_ALIAS, ROUTE_PROTOCOL, Route, SegmentLin
 ALL_ZERO_MAC = "00:00:00:00:00:00"
 IFA_F_NODAD = 0x02
 """Duplicate detection (RFC 4862) would hold an address back for a second; ours are unique by their key."""
+RT_SCOPE_NOWHERE = 255
+"""In a removal: whatever the scope (rtnetlink(7)); others may have marked a route with theirs."""
 WIREGUARD_KINDS = frozenset({"wireguard", "tun"})
 GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
 
@@ -239,6 +241,7 @@ class Netlink:
             "oif": index,
             "proto": ROUTE_PROTOCOL,
             "family": 2 if route.destination.version == 4 else 10,
+            "scope": RT_SCOPE_NOWHERE,
         }
         self._do(
             f"removing the route to {route.destination}", lambda: self._ip.route("del", **arguments), *GONE

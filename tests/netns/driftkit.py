@@ -62,6 +62,11 @@ class Member:
         assert f"exit {code}\n" in output, output
         return output.replace(f"exit {code}\n", "")
 
+    @staticmethod
+    def host_command(*arguments: str) -> tuple[str, ...]:
+        """argv of netctl."""
+        return (NETCTL, *arguments)
+
     def status(self) -> dict[str, Any]:
         plain: dict[str, Any] = json.loads(self.netctl("status", "-o", "json"))
         return plain

@@ -1,0 +1,130 @@
+"""What is on a host and not netctl's is named and left alone; `prune` removes only what is netctl's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from driftkit import SEGMENT, Member
+from hosts import needs_namespaces
+
+pytestmark = [pytest.mark.netns, needs_namespaces]
+
+
+@pytest.fixture
+def one() -> Iterator[Member]:
+    member = Member()
+    member.host.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far")
+    member.host.run("ip", "link", "set", "far", "up")
+    member.host.run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
+    member.host.run("ip", "link", "set", "eth0", "up")
+    try:
+        yield member
+    finally:
+        member.close()
+
+
+def routes(one: Member) -> str:
+    return one.host.run("ip", "route")
+
+
+@pytest.mark.parametrize(
+    ("foreign", "named", "refused", "goes_on"),
+    [
+        ("ip route add 10.8.0.128/25 dev eth0", "the route 10.8.0.128/25 over eth0", "10.8.0.1", "10.9.0.1"),
+        ("ip route add 10.0.0.0/8 dev eth0 metric 50", "the route 10.0.0.0/8 over eth0", "10.8.0.1", None),
+        ("ip addr add 10.9.0.77/32 dev lo", "the address 10.9.0.77 on lo", "10.9.0.1", "10.8.0.1"),
+        ("ip route add blackhole 10.9.0.0/26", "the route 10.9.0.0/26 over *", "10.9.0.1", "10.8.0.1"),
+        (f"ip link add {SEGMENT} type veth", f"there is a veth link {SEGMENT}", "10.9.0.1", "10.8.0.1"),
+        (f"ip link add {SEGMENT} type bridge", f"there is a bridge link {SEGMENT}", "10.9.0.1", "10.8.0.1"),
+    ],
+)
+def test_a_network_is_refused_and_others_go_on(
+    one: Member, foreign: str, named: str, refused: str, goes_on: str | None
+) -> None:
+    one.host.run("sh", "-c", foreign)
+    before = one.host.run("sh", "-c", "ip -br link; ip route; ip -br addr")
+    output = one.netctl("apply")
+    assert "not brought up: " in output
+    assert named in output
+    after = one.host.run("sh", "-c", "ip -br link; ip route; ip -br addr")
+    assert all(line in after.splitlines() for line in before.splitlines()), "it is left alone"
+    assert refused not in after.replace("10.8.0.128", "")
+    assert goes_on is None or goes_on in after
+
+
+def test_a_default_route_is_in_nobodys_way(one: Member) -> None:
+    for half in ("default", "0.0.0.0/1", "128.0.0.0/1"):
+        one.host.run("ip", "route", "add", half, "via", "192.0.2.9")
+    assert "not brought up" not in one.netctl("apply")
+
+
+def test_what_is_up_stays_up_when_something_comes_later(one: Member) -> None:
+    one.netctl("apply")
+    one.host.run("ip", "route", "add", "10.8.0.128/25", "dev", "eth0")
+    output = one.netctl("apply")
+    assert "which came later; it stays as it is" in output
+    assert "nothing to change" in output
+
+
+def test_a_lan_that_the_host_has_itself_is_not_routed_into_a_tunnel(one: Member) -> None:
+    one.host.run("ip", "addr", "add", "192.168.77.5/24", "dev", "eth0")
+    output = one.netctl("apply")
+    assert "members.two.routes[0]: not routed: this host has the route 192.168.77.0/24 over eth0" in output
+    assert "192.168.77.0/24 dev eth0" in routes(one)
+    assert "192.168.77.0/24 dev nctl0" not in routes(one)
+
+
+def test_a_foreign_tunnel_link_is_an_error_that_names_it(one: Member) -> None:
+    one.host.run("ip", "link", "add", "nctl0", "type", "veth")
+    assert "there is a link nctl0 that netctl did not make" in one.netctl("apply", code=1)
+    assert "nctl0" in one.host.run("ip", "-br", "link", "show", "type", "veth")
+
+
+def test_foreign_lines_of_the_hosts_file_are_named_and_kept(one: Member) -> None:
+    one.host.run("sh", "-c", "echo '198.51.100.7 two.office.netctl' >> /etc/hosts")
+    number = len(one.host.run("cat", "/etc/hosts").splitlines())
+    output = one.netctl("apply")
+    assert f"line {number} of the hosts file, which is not ours, gives two.office.netctl" in output
+    assert "198.51.100.7 two.office.netctl" in one.host.run("cat", "/etc/hosts")
+
+
+def test_prune_takes_only_what_is_ours(one: Member) -> None:
+    one.netctl("apply")
+    assert "nothing to prune" in one.netctl("prune")
+    one.host.run("ip", "route", "add", "198.51.100.0/24", "dev", "eth0")
+    one.host.run("ip", "route", "add", "203.0.113.0/24", "dev", "eth0", "proto", "201")
+    one.host.run("sh", "-c", "wg set nctl0 peer $(wg genkey | wg pubkey) allowed-ips 198.51.100.9/32")
+    one.host.run("ip", "route", "del", "10.8.0.0/24")
+    output = one.netctl("prune", "--dry-run")
+    assert "- route 203.0.113.0/24 over eth0" in output
+    assert "203.0.113.0/24" in routes(one), "a dry run changes nothing"
+    assert "pruned: 2 removals" in one.netctl("prune")
+    left = routes(one)
+    assert "203.0.113.0/24" not in left
+    assert "198.51.100.0/24 dev eth0" in left
+    assert "10.8.0.0/24" not in left, "prune adds nothing"
+    assert one.host.run("wg", "show", "nctl0", "peers").split() == [one.public[1]]
+
+
+def test_prune_of_many_asks(one: Member) -> None:
+    one.netctl("apply")
+    for number in range(12):
+        one.host.run("ip", "route", "add", f"203.0.113.{number}/32", "dev", "eth0", "proto", "201")
+    output = one.netctl("prune", code=1)
+    assert "12 removals are more than 10; nothing was removed. Say --yes" in output
+    assert routes(one).count("203.0.113.") == 12
+    done = one.host.run(
+        "sh", "-c", '"$@" 2>/dev/null', "sh", *one.host_command("prune", "--yes", "-o", "json")
+    )
+    assert json.loads(done)["changed"] == 12
+    assert "203.0.113." not in routes(one)
+
+
+def test_prune_by_the_agent(one: Member) -> None:
+    one.start_agent()
+    one.netctl("apply")
+    one.host.run("ip", "route", "add", "203.0.113.0/24", "dev", "eth0", "proto", "201")
+    assert "pruned: 1 removal\n" in one.netctl("prune") or "203.0.113.0/24" not in routes(one)
+    assert "203.0.113.0/24" not in routes(one)
