@@ -15,7 +15,7 @@ from netctl.model.hoststate import DOMAIN
 DEFAULT_BITS = 1
 """Prefixes this short are default routes, whole or in two halves as VPN clients set them: all pools lie in one."""
 SHOWN = 3
-ELSEWHERE = "choose another pool, or remove it from this host"
+ELSEWHERE = "remove that if nothing needs it, or change the network"
 
 
 def clear_of(document: Document, me: str, foreign: Foreign) -> tuple[Document, tuple[Condition, ...]]:
@@ -31,12 +31,12 @@ def clear_of(document: Document, me: str, foreign: Foreign) -> tuple[Document, t
         kept = [reason for reason, up in reasons if up]
         refused = [reason for reason, up in reasons if not up]
         for reason in kept[:SHOWN]:
-            conditions.append(Condition(f"networks.{name}", f"{reason}, which came later; it stays as it is"))
+            said = f"{reason}, which came later; the network stays up"
+            conditions.append(Condition(f"networks.{name}", said))
         if refused:
-            more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
-            conditions.append(
-                Condition(f"networks.{name}", f"not brought up: {refused[0]}{more}; {ELSEWHERE}")
-            )
+            more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+            said = f"not brought up: {refused[0]}, which is not netctl's{more}; {ELSEWHERE}"
+            conditions.append(Condition(f"networks.{name}", said))
         else:
             networks[name] = network
     members = {
@@ -59,10 +59,10 @@ def _in_the_way(network: Network, foreign: Foreign) -> Iterator[tuple[str, bool]
             continue
         for route in foreign.routes:
             if overlaps(pool, route.destination):
-                yield f"its pool {pool} overlaps {route.what}, which is not netctl's", pool in foreign.own
+                yield f"its pool {pool} overlaps {route.what}", pool in foreign.own
     link = segment_name(network.id)
     if network.mode is Mode.LAN and link in foreign.links:
-        yield f"there is a {foreign.links[link]} link {link} that netctl did not make", False
+        yield f"its segment {link} would take the name of a {foreign.links[link]} link", False
 
 
 def overlaps(pool: Prefix, other: Prefix) -> bool:

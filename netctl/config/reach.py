@@ -8,7 +8,7 @@ roll-out. Bounded: members that are treated alike are one row (`netctl.config.re
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from netctl.config.reachmatrix import MAX_CLASS_PAIRS, Bits, Class, Side, classes
 from netctl.model.addresses import Address
@@ -101,6 +101,8 @@ class ReachChanges:
     members: tuple[ComingAndGoing, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
     """(old name, new name) of one key."""
+    networks_renamed: tuple[tuple[str, str], ...] = ()
+    """The same, for networks that kept their `id`."""
     keys: tuple[KeyChange, ...] = ()
     tunnels: tuple[TunnelDrop, ...] = ()
     networks_come: tuple[str, ...] = ()
@@ -122,14 +124,16 @@ def reach_changes(
     `view` tells leases; without it an IPv4 address that only a lease tells counts as moved when its pool or its
     key does. `about`: only what concerns this member (by its name afterwards, or before if it goes).
     """
-    before = before or NOBODY
+    before, networks_renamed = _networks_renamed(before or NOBODY, after)
     old_names = _renamed(before, after)
     keys = tuple(_keys(before, after, old_names))
     rekeyed = frozenset(change.member for change in keys)
     bits = Bits()
     found = classes(Side(before, bits), Side(after, bits), old_names, rekeyed, about)
     reach, cut_off, tunnels, complete = _compare(found, bits, about)
-    addresses = [move for move in _addresses(before, after, old_names, view) if about in (None, move.member)]
+    # Where a host belongs, it concerns it that others move.
+    mine = frozenset(after.networks) if about is None else frozenset(n.name for n in after.networks_of(about))
+    addresses = [move for move in _addresses(before, after, old_names, view) if move.network in mine]
     if about is not None:
         keys = tuple(change for change in keys if change.member == about)
     then = {about, old_names.get(about or "")} if about is not None else None
@@ -145,7 +149,8 @@ def reach_changes(
         cut_off=tuple(cut_off[:MAX_ROWS]),
         addresses=tuple(addresses[:MAX_ROWS]),
         members=tuple(_comings(before, after, old_names, about)),
-        renamed=tuple((old, new) for new, old in old_names.items() if about in (None, new))[:MAX_ROWS],
+        renamed=tuple((old, new) for new, old in old_names.items())[:MAX_ROWS],
+        networks_renamed=networks_renamed,
         keys=keys[:MAX_ROWS],
         tunnels=tuple(tunnels[:MAX_ROWS]),
         networks_come=tuple(_only_in(after, before, then)),
@@ -180,6 +185,23 @@ def _renamed(before: Document, after: Document) -> dict[str, str]:
     then, now = _present(before), _present(after)
     was = {key: name for name, key in then.items() if name not in now}
     return {name: was[key] for name, key in now.items() if name not in then and key in was}
+
+
+def _networks_renamed(before: Document, after: Document) -> tuple[Document, tuple[tuple[str, str], ...]]:
+    """The document before, with networks that kept their id under the names that they have afterwards."""
+    new = {network.id: name for name, network in after.networks.items() if name not in before.networks}
+    names = {
+        name: new[network.id]
+        for name, network in before.networks.items()
+        if name not in after.networks and network.id in new
+    }
+    if not names:
+        return before, ()
+    networks = {
+        names.get(name, name): replace(network, name=names.get(name, name))
+        for name, network in before.networks.items()
+    }
+    return replace(before, networks=networks), tuple(names.items())
 
 
 def _keys(before: Document, after: Document, old_names: Mapping[str, str]) -> Iterator[KeyChange]:
@@ -361,8 +383,13 @@ def _rows(found: list[Class], table: Table) -> Iterator[tuple[Names, Names]]:
         names = tuple(name for a in sorted(mine) for name in found[a].names)
         theirs = tuple(name for b in beside for name in found[b].names)
         if len(names) == 1:
-            theirs = tuple(name for name in theirs if name != names[0])
+            theirs = tuple(name for name in theirs if not _is_its_own(name, names[0]))
         elif len(theirs) == 1:
-            names = tuple(name for name in names if name != theirs[0])
+            names = tuple(name for name in names if not _is_its_own(name, theirs[0]))
         if names and theirs:
             yield names, theirs
+
+
+def _is_its_own(one: str, other: str) -> bool:
+    """Whether two ends are one member, or a member and a LAN behind it."""
+    return one == other or one.endswith(f" behind {other}") or other.endswith(f" behind {one}")

@@ -31,6 +31,7 @@ def reach_lines(changes: ReachChanges) -> list[str]:
         ("", _signed("+", "network", changes.networks_come, "comes")),
         ("", (line for row in changes.members for line in _coming(row))),
         ("", (f"~ {old} is called {new} now" for old, new in changes.renamed)),
+        ("", (f"~ network {old} is called {new} now" for old, new in changes.networks_renamed)),
         ("keys", (f"~ {one.member} has another key" for one in changes.keys)),
         ("addresses", (_address(move) for move in changes.addresses)),
         ("tunnels", (_tunnel(drop) for drop in changes.tunnels)),
@@ -52,7 +53,9 @@ def reach_lines(changes: ReachChanges) -> list[str]:
 def reach_to_json(changes: ReachChanges) -> dict[str, Any]:
     """``{"reach": [{"network", "src": {"names", "count"}, …}], "addresses": […], …}``, all values plain."""
     plain: dict[str, Any] = _plain(changes)
-    return {**plain, "renamed": [{"before": old, "after": new} for old, new in changes.renamed]}
+    for kind in ("renamed", "networks_renamed"):
+        plain[kind] = [{"before": old, "after": new} for old, new in getattr(changes, kind)]
+    return plain
 
 
 def _plain(value: Any) -> Any:
@@ -99,13 +102,10 @@ def _address(move: AddressMove) -> str:
 
 
 def _tunnel(drop: TunnelDrop) -> str:
-    many = drop.members.count > 1 or drop.peers.count > 1
-    between = f"{who(drop.members)} and {who(drop.peers)}"
-    if drop.members == drop.peers:
-        between = f"{who(drop.members)} with each other"
-    return (
-        f"- {'tunnels' if many else 'the tunnel'} between {between} {'drop' if many else 'drops'}: {drop.why}"
-    )
+    if drop.members.count == drop.peers.count == 1:
+        return f"- the tunnel between {who(drop.members)} and {who(drop.peers)} drops: {drop.why}"
+    peers = "each other" if drop.members == drop.peers else who(drop.peers)
+    return f"- tunnels of {who(drop.members)} with {peers} drop: {drop.why}"
 
 
 def _flows(flows: tuple[str, ...], prefix: str = "") -> str:

@@ -72,7 +72,7 @@ class FakeEngine:
         self.applied.append(change)
         if self.fail_at is not None and len(self.applied) == self.fail_at:
             raise EngineError(f"failing at step {self.fail_at}, as asked")
-        self.state = _settled(self._after(change))
+        self.state = settled(self._after(change))
 
     def _after(self, change: Change) -> HostState:
         state = self.state
@@ -103,7 +103,7 @@ class FakeEngine:
                 return replace(state, wireguard=replace(link, peers=peers))
             case c.CreateSegment(segment):
                 self._link()
-                fresh = _settled(_without(state, segment.name))
+                fresh = settled(_without(state, segment.name))
                 return replace(fresh, segments={**fresh.segments, segment.name: segment})
             case c.SetSegmentMtu(name, mtu):
                 segment = replace(state.segments[name], mtu=mtu)
@@ -167,7 +167,7 @@ def _possible(state: HostState, route: Route) -> bool:
     return there and (route.source is None or route.source in _own_addresses(state))
 
 
-def _settled(state: HostState) -> HostState:
+def settled(state: HostState) -> HostState:
     """What is left once the kernel has taken away what hung on something that went."""
     if state.wireguard is None:
         for name in state.segments:

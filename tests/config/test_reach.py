@@ -84,7 +84,7 @@ def test_ports_that_narrow_and_widen() -> None:
 def test_default_deny_comes() -> None:
     start = OFFICE.index("    acls:")
     assert said(document(), document(OFFICE[:start])) == [
-        "- laptop, desktop, nas and branch can no longer reach 192.168.50.0/24 behind branch at all, "
+        "- laptop, desktop and nas can no longer reach 192.168.50.0/24 behind branch at all, "
         "nor 192.168.50.0/24 behind branch them",
         "- desktop loses everything but icmp, tcp/5432 to nas in office",
         "- laptop loses everything but icmp, tcp/22 to nas in office",
@@ -98,7 +98,7 @@ def test_a_member_that_goes_and_a_network_that_goes() -> None:
     lines = said(gone)
     assert lines == [
         "- nas leaves the document for good",
-        "- tunnels between nas and laptop, desktop and branch drop: no network joins them any more",
+        "- tunnels of nas with laptop, desktop and branch drop: no network joins them any more",
         "- laptop, desktop and branch can no longer reach nas at all, nor nas them",
         "+ desktop gains branch:tcp/5432 in office",
     ]
@@ -113,7 +113,7 @@ def test_another_key_drops_tunnels_and_moves_addresses_and_no_reach() -> None:
     lines = said(after)
     assert lines[0] == "~ nas has another key"
     assert "~ nas in office gets a new lease" in lines
-    assert lines[-1] == "- tunnels between nas and laptop, desktop and branch drop: another key"
+    assert lines[-1] == "- tunnels of nas with laptop, desktop and branch drop: another key"
 
 
 def test_a_renamed_member_is_the_same_member() -> None:
@@ -137,7 +137,7 @@ def test_a_fixed_address_that_moves() -> None:
 def test_a_hub_takes_tunnels_and_no_reach() -> None:
     lines = said(edited(("mode: routed", "mode: routed\n    topology: {hub: nas}")))
     assert lines == [
-        "- tunnels between laptop, desktop and branch with each other drop: no network joins them any more"
+        "- tunnels of laptop, desktop and branch with each other drop: no network joins them any more"
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from test_golden_plans import CASES, found, wanted
+from golden import CASES, read_case
 
 from netctl.agent.planned import FORMAT, make_plan
 from netctl.config import load_document
@@ -46,15 +46,15 @@ def test_people_are_in_it_whole() -> None:
 
 @pytest.mark.parametrize("folder", CASES, ids=lambda folder: folder.name)
 def test_every_golden_plan_fits(folder: Path) -> None:
-    host = (folder / "host").read_text().strip()
+    case = read_case(folder)
     loaded = load_document((folder / "networks.yaml").read_text())
     planned = make_plan(
-        host,
+        case.host,
         loaded,
         None,
         loaded.document,
-        wanted(folder, host, "networks.yaml", "view.yaml"),
-        found(folder, host),
+        case.desired,
+        case.actual,
         ssh_connection="10.0.0.1 1 10.0.0.2 22",
     )
     published = json.loads(json.dumps(planned.to_json()))
