@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from netctl.config.origins import Origins
+from netctl.config.origins import ANYWHERE, Origins
 from netctl.model.hoststate import FilterTable, HostState
 from netctl.plan import Change, Plan, describe
 from netctl.plan import changes as c
@@ -49,7 +49,7 @@ def departures(plan: Plan, origins: Origins, actual: HostState) -> tuple[Departu
     found = []
     for change, line in zip(plan.changes[:MAX_KEPT], describe(plan), strict=False):
         paths = tuple(dict.fromkeys(_paths(change, origins, actual)))[:MAX_PATHS]
-        found.append(Departure(line, type(change).__name__, paths))
+        found.append(Departure(line, type(change).__name__, paths or (ANYWHERE,)))
     return tuple(found)
 
 
@@ -91,8 +91,8 @@ def _paths(change: Change, at: Origins, actual: HostState) -> Iterator[str]:
 
 def _rules(wanted: FilterTable, there: FilterTable | None, at: Origins) -> Iterator[str]:
     present = frozenset(there.rules) if there is not None else frozenset()
-    if not present:  # gone, or changed by hand: what it says now is not known
+    differ = present ^ frozenset(wanted.rules)
+    if not present or not differ:  # gone, changed by hand, or other links and source checks: all of it
         yield from at.filters()
         return
-    yield from (at.rule(rule.name) for rule in wanted.rules if rule not in present)
-    yield from (at.rule(rule.name) for rule in present - frozenset(wanted.rules))
+    yield from (at.rule(rule.name) for rule in sorted(differ, key=lambda rule: rule.name))

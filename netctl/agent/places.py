@@ -84,18 +84,23 @@ class Places:
         return self.run / "agent.sock"
 
 
-def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write beside, sync, rename: a reader sees the old text or the new one, also after a crash."""
+def write_atomic(path: Path, text: str, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Write beside, sync, rename: a reader sees the old text or the new one, also after a crash.
+
+    `owner` (user, group): whose the file is to be, with exactly this mode. Raises OSError, and leaves nothing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)  # the new name, too, outlives a power cut
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        with os.fdopen(descriptor, "w") as file:
+            if owner is not None:
+                os.fchown(descriptor, *owner)
+                os.fchmod(descriptor, mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    beside.replace(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+from pathlib import Path
 
 from netctl.agent.daemon import read_document
 from netctl.agent.places import Places, write_atomic
@@ -29,12 +30,22 @@ def fmt(arguments: argparse.Namespace, places: Places) -> int:
     if arguments.check:
         output.error(f"{path} is not laid out as it should be: run `netctl fmt {path}`")
         return 1
-    try:
-        write_atomic(path.resolve(), laid_out, path.stat().st_mode & 0o777)
-    except OSError as error:
-        raise LocalError(f"cannot write {path}: {error.strerror}") from error
+    _write_back(path.resolve(), laid_out)
     output.note(f"laid out {path}")
     return 0
+
+
+def _write_back(path: Path, text: str) -> None:
+    """Replace a file's text; owner and mode stay. Raises LocalError."""
+    try:
+        before = path.stat()
+        try:
+            owner = (before.st_uid, before.st_gid)
+            write_atomic(path, text, before.st_mode & 0o7777, owner)
+        except PermissionError:  # not ours to give away, or a directory that is not ours: then in place
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LocalError(f"cannot write {path}: {error.strerror}") from error
 
 
 def explain(arguments: argparse.Namespace, places: Places) -> int:

@@ -229,6 +229,8 @@ def _unreadable(error: yaml.YAMLError | UnicodeError, text: str, file: str) -> F
         place = error.problem_mark or error.context_mark
         mark = Mark(file, place.line + 1, place.column + 1) if place else Mark(file, 1, 1)
         lines = text.splitlines()
+        if mark.line > max(len(text.rstrip().splitlines()), 1):
+            return _cut_off(error, text.rstrip(), file)
         line = lines[mark.line - 1] if mark.line <= len(lines) else ""
         hint = "indent with spaces, not tabs" if "\t" in line[: mark.column] else ""
         return Finding("NC001", "(document)", f"not YAML: {error.problem}", mark, hint)
@@ -239,6 +241,20 @@ def _unreadable(error: yaml.YAMLError | UnicodeError, text: str, file: str) -> F
     mark = Mark(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
     message = f"not YAML: the character U+{ord(bad.group()):04X} is not allowed"
     return Finding("NC001", "(document)", message, mark, "save the file as plain UTF-8")
+
+
+def _cut_off(error: yaml.MarkedYAMLError, text: str, file: str) -> Finding:
+    """The text ends too early: that is said of its last character, and of where what is open began."""
+    lines = text.splitlines() or [""]
+    mark = Mark(file, len(lines), len(lines[-1]) + 1)
+    began = error.context_mark
+    hint = (
+        f"look at line {began.line + 1}, column {began.column + 1}"
+        if began and began.line < len(lines)
+        else ""
+    )
+    message = "not YAML: the text ends while a bracket, brace or quote is still open"
+    return Finding("NC001", "(document)", message, mark, hint)
 
 
 def parse(text: str, file: str) -> Source:

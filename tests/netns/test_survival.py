@@ -102,7 +102,7 @@ def allowed_ips(lab: Lab, name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("networks: [\n", "/run/broken.yaml:2:1"),
+        ("networks: [\n", "/run/broken.yaml:1:12"),
         ("apiVersion: netctl/v1\nmembers: {}\nnetworks: {}\n", "no member"),
     ],
     ids=["no-yaml", "not-a-member"],
