@@ -7,35 +7,17 @@ reading the text of all.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from socket import AF_INET
-from typing import Any
-
-from pyroute2 import IPRoute
 
 from netctl.model.addresses import Address, Prefix, host_prefix
 from netctl.model.foreign import ForeignRoute
-from netctl.model.hoststate import LINK_ALIAS
 
 PROC_NET = Path("/proc/net")
 RTF_LOCAL = 0x80000000
 """IPv6: an address of this host."""
 RTF_ANYCAST = 0x00100000
 IGNORED = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "fe80::/10", "ff00::/8", "::1/128"))
-
-
-def links(netlink: IPRoute) -> tuple[dict[str, str], dict[int, str]]:
-    """Links that are not ours: name to kind, and index to name."""
-    kinds, names = {}, {}
-    for link in netlink.get_links():
-        attrs: dict[str, Any] = dict(link["attrs"])
-        if attrs.get("IFLA_IFALIAS") == LINK_ALIAS:
-            continue
-        info = dict(attrs["IFLA_LINKINFO"]["attrs"]) if "IFLA_LINKINFO" in attrs else {}
-        kinds[attrs["IFLA_IFNAME"]] = str(info.get("IFLA_INFO_KIND", "network"))
-        names[link["index"]] = attrs["IFLA_IFNAME"]
-    return kinds, names
 
 
 def routes4(text: str) -> Iterator[tuple[Prefix, str]]:
@@ -65,9 +47,12 @@ def _read(name: str) -> str:
 
 
 def look(
-    netlink: IPRoute, foreign_links: Mapping[str, str], names: Mapping[int, str]
+    foreign_links: Collection[str], addresses: Iterable[tuple[Address, str]]
 ) -> tuple[tuple[ForeignRoute, ...], frozenset[Prefix]]:
-    """Foreign routes and addresses, and where our own routes lead."""
+    """Foreign routes and addresses, and where our own routes lead.
+
+    `addresses`: IPv4 addresses of foreign links, with their link; /proc/net has those of IPv6.
+    """
     found: dict[tuple[Prefix, str], ForeignRoute] = {}
     own: set[Prefix] = set()
 
@@ -85,14 +70,6 @@ def look(
         add(prefix, link, False)
     for prefix6, link, is_address in routes6(_read("ipv6_route")):
         add(prefix6, link, is_address)
-    for address, link in _addresses4(netlink, names):
+    for address, link in addresses:
         add(host_prefix(address), link, True)
     return tuple(found.values()), frozenset(own)
-
-
-def _addresses4(netlink: IPRoute, names: Mapping[int, str]) -> Iterable[tuple[Address, str]]:
-    for message in netlink.get_addr(family=AF_INET):
-        attrs = dict(message["attrs"])
-        if message["index"] in names:
-            text = attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"]
-            yield ipaddress.ip_address(text), names[message["index"]]

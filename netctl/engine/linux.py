@@ -226,7 +226,7 @@ class LinuxEngine:
             case c.RemoveFlood(name, destination):
                 self._netlink.remove_flood(name, destination)
             case c.SetRoute(route):
-                self._netlink.set_route(route)
+                self._netlink.set_routes([route])
             case c.RemoveRoute(route):
                 self._netlink.remove_route(route)
             case c.SetFilter(table):
@@ -241,10 +241,12 @@ class LinuxEngine:
                 self._sysctls.restore(key)
 
     def apply_all(self, changes: Sequence[Change]) -> None:
-        """Do several steps in order; peers that follow each other go to the system together."""
+        """Do several steps in order; peers and routes that follow each other go to the system together."""
         for kind, group in groupby(changes, type):
             if kind is c.SetPeer:
                 self._driver.set_peers(change.peer for change in group if isinstance(change, c.SetPeer))
+            elif kind is c.SetRoute:
+                self._netlink.set_routes(change.route for change in group if isinstance(change, c.SetRoute))
             else:
                 for change in group:
                     self.apply(change)

@@ -5,170 +5,217 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from socket import AF_INET, AF_INET6, AF_UNSPEC
+from typing import TypeVar
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
-from netctl.engine import foreign
+from netctl.engine import foreign, rtnl
+from netctl.engine.nlsocket import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NetlinkError,
+    NetlinkSocket,
+    attribute,
+    attributes,
+    nest,
+    number,
+    prefix,
+    text,
+    u32,
+)
 from netctl.engine.ruleset import VXLAN_PORT
 from netctl.model.addresses import Address, Prefix
 from netctl.model.errors import EngineError
 from netctl.model.foreign import ForeignRoute
 from netctl.model.hoststate import LINK_ALIAS, ROUTE_PROTOCOL, Route, SegmentLink
 
-ALL_ZERO_MAC = "00:00:00:00:00:00"
-IFA_F_NODAD = 0x02
-"""Duplicate detection (RFC 4862) would hold an address back for a second; ours are unique by their key."""
-RT_SCOPE_NOWHERE = 255
-"""In a removal: whatever the scope (rtnetlink(7)); others may have marked a route with theirs."""
-WIREGUARD_KINDS = frozenset({"wireguard", "tun"})
+ALL_ZERO_MAC = bytes(6)
 GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
 
+_IFF_UP = 1
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
+"""The last one, in a removal: whatever the scope (rtnetlink(7)); others may have marked a route with theirs."""
+_NUD_PERMANENT, _NTF_SELF = 0x80, 0x02
+_IFA_F_NODAD = 0x02
+"""Duplicate detection (RFC 4862) would hold an address back for a second; ours are unique by their key."""
 
-def _attrs(message: Any) -> dict[str, Any]:
-    return dict(message["attrs"])
+WIREGUARD_KINDS = frozenset({"wireguard", "tun"})
+
+T = TypeVar("T")
+
+
+def _family(address: Address) -> int:
+    return AF_INET if address.version == 4 else AF_INET6
 
 
 class Netlink:
-    """One rtnetlink socket. Not for use inside a running event loop: call it from a worker thread."""
+    """One rtnetlink socket, blocking: an agent calls it from one worker thread."""
 
     def __init__(self) -> None:
-        self._ip = IPRoute()
+        self._socket = NetlinkSocket(rtnl.NETLINK_ROUTE)
 
     def close(self) -> None:
         """Close the socket."""
-        self._ip.close()
+        self._socket.close()
 
-    def _do(self, what: str, call: Callable[[], Any], *ignore: int) -> Any:
+    def _do(self, what: str, call: Callable[[], T], *ignore: int) -> T | None:
         try:
             return call()
         except NetlinkError as error:
-            if error.code in ignore:
+            if error.errno in ignore:
                 return None
-            if error.code == errno.EPERM:
+            if error.errno == errno.EPERM:
                 raise EngineError(f"{what}: no permission; run as root (CAP_NET_ADMIN)") from error
-            raise EngineError(f"{what}: {error.args[1] if len(error.args) > 1 else error}") from error
+            raise EngineError(f"{what}: {error.strerror}") from error
+        except OSError as error:
+            raise EngineError(f"{what}: {error}") from error
+
+    def _find(self, name: str) -> rtnl.Link | None:
+        request = rtnl.LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + text(rtnl.LINK_NAME, name)
+        # ERANGE: longer than a name can be.
+        what = f"looking for {name}"
+        found = self._do(what, lambda: self._socket.ask(rtnl.GETLINK, request), *GONE, errno.ERANGE)
+        link = rtnl.link(found[0]) if found else None
+        return link if link is not None and link.name == name else None  # an alternative name is not its name
 
     def index(self, name: str) -> int | None:
         """The index of a link, or None."""
-        found = self._ip.link_lookup(ifname=name)
-        return found[0] if found else None
+        link = self._find(name)
+        return link.index if link is not None else None
 
-    def _need(self, name: str) -> int:
-        index = self.index(name)
-        if index is None:
+    def _need(self, name: str) -> rtnl.Link:
+        link = self._find(name)
+        if link is None:
             raise EngineError(f"there is no link {name}")
-        return index
+        return link
 
     def alias(self, name: str) -> str | None:
         """The alias of a link: our ownership mark; None when the link has none or is not there."""
-        index = self.index(name)
-        if index is None:
-            return None
-        return next((_attrs(link).get("IFLA_IFALIAS") for link in self._ip.get_links(index)), None)
+        link = self._find(name)
+        return link.alias if link is not None else None
 
     def mtu(self, name: str) -> int:
         """Bytes."""
-        return int(_attrs(next(iter(self._ip.get_links(self._need(name)))))["IFLA_MTU"])
+        return self._need(name).mtu
+
+    def _change(self, what: str, index: int, *parts: bytes, up: bool | None = None) -> None:
+        flags, mask = _IFF_UP if up else 0, 0 if up is None else _IFF_UP
+        request = rtnl.LINK.pack(AF_UNSPEC, 0, index, flags, mask) + b"".join(parts)
+        self._do(what, lambda: self._socket.ask(rtnl.NEWLINK, request))
 
     def up(self, name: str, mtu: int) -> None:
         """Mark a link as ours, set its MTU and bring it up."""
-        index = self._need(name)
-        self._do(f"setting up {name}", lambda: self._ip.link("set", index=index, ifalias=LINK_ALIAS, mtu=mtu))
+        index = self._need(name).index
+        alias = attribute(rtnl.LINK_ALIAS_TEXT, LINK_ALIAS.encode())
+        self._change(f"setting up {name}", index, alias, u32(rtnl.LINK_MTU, mtu))
         # Without this, taking the first address of a pool away takes the others of that pool with it.
         with contextlib.suppress(OSError):
             Path(f"/proc/sys/net/ipv4/conf/{name}/promote_secondaries").write_text("1")
-        self._do(f"bringing up {name}", lambda: self._ip.link("set", index=index, state="up"))
+        self._change(f"bringing up {name}", index, up=True)
+
+    def _links(self) -> list[rtnl.Link]:
+        return self._do("reading links", lambda: rtnl.links(self._socket)) or []
 
     def renamed_from(self, name: str) -> str | None:
         """How our WireGuard link is called now, where somebody has renamed it; None where it is not there."""
-        for link in self._ip.get_links():
-            attrs = _attrs(link)
-            if attrs.get("IFLA_IFALIAS") == LINK_ALIAS and "IFLA_LINKINFO" in attrs:
-                kind = dict(attrs["IFLA_LINKINFO"]["attrs"]).get("IFLA_INFO_KIND")
-                if kind in WIREGUARD_KINDS and attrs["IFLA_IFNAME"] != name:
-                    return str(attrs["IFLA_IFNAME"])
+        for link in self._links():
+            if link.alias == LINK_ALIAS and link.kind in WIREGUARD_KINDS and link.name != name:
+                return link.name
         return None
 
     def rename(self, before: str, after: str) -> None:
         """Give a link another name; addresses and routes stay, or come back where it had to go down for it."""
-        index = self._need(before)
+        link = self._need(before)
+        what, name = f"renaming {before} to {after}", text(rtnl.LINK_NAME, after)
         try:
-            self._ip.link("set", index=index, ifname=after)
-            return
+            self._socket.ask(rtnl.NEWLINK, rtnl.LINK.pack(AF_UNSPEC, 0, link.index, 0, 0) + name)
         except NetlinkError as error:
-            if error.code != errno.EBUSY:  # kernels before 6.2 rename only what is down
-                reason = error.args[1] if len(error.args) > 1 else error
-                raise EngineError(f"renaming {before} to {after}: {reason}") from error
-        addresses, mtu = self.addresses(before), self.mtu(before)
+            if error.errno != errno.EBUSY:  # kernels before 6.2 rename only what is down
+                raise EngineError(f"{what}: {error.strerror}") from error
+        else:
+            return
+        addresses = self.addresses(before)
         routes = [route for route in self.routes() if route.link == before]
-        self._do(f"taking {before} down", lambda: self._ip.link("set", index=index, state="down"))
-        self._do(f"renaming {before}", lambda: self._ip.link("set", index=index, ifname=after))
-        self.up(after, mtu)
+        self._change(f"taking {before} down", link.index, up=False)
+        self._change(what, link.index, name)
+        self.up(after, link.mtu)
         for address, prefix_len in addresses:
             self.add_address(after, address, prefix_len)
-        for route in routes:
-            self.set_route(replace(route, link=after))
+        self.set_routes(replace(route, link=after) for route in routes)
 
     def foreign(self) -> tuple[dict[str, str], tuple[ForeignRoute, ...], frozenset[Prefix]]:
         """Links that are not ours (name to kind), foreign routes and addresses, and where our routes lead."""
-        kinds, names = foreign.links(self._ip)
-        return (kinds, *foreign.look(self._ip, kinds, names))
+        kinds = {link.name: link.kind or "network" for link in self._links() if link.alias != LINK_ALIAS}
+        addresses = [
+            (address, link)
+            for link in kinds
+            for address, _ in self._all_addresses(self.index(link) or -1)
+            if address.version == 4
+        ]
+        return (kinds, *foreign.look(kinds, addresses))
 
     def set_mtu(self, name: str, mtu: int) -> None:
         """Bytes."""
-        index = self._need(name)
-        self._do(f"setting the mtu of {name}", lambda: self._ip.link("set", index=index, mtu=mtu))
+        self._change(f"setting the mtu of {name}", self._need(name).index, u32(rtnl.LINK_MTU, mtu))
+
+    def _create(
+        self, name: str, kind: str, *parts: bytes, data: tuple[bytes, ...] = (), ignore: int = 0
+    ) -> None:
+        info = nest(rtnl.LINK_INFO, text(rtnl.INFO_KIND, kind), nest(rtnl.INFO_DATA, *data))
+        request = rtnl.LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + text(rtnl.LINK_NAME, name) + b"".join(parts) + info
+        create = NLM_F_CREATE | NLM_F_EXCL
+        self._do(f"making {name}", lambda: self._socket.ask(rtnl.NEWLINK, request, create), ignore)
 
     def create_wireguard(self, name: str) -> None:
         """A kernel WireGuard link. Raises EngineError where the kernel has none."""
-        self._do(f"making {name}", lambda: self._ip.link("add", ifname=name, kind="wireguard"), errno.EEXIST)
+        self._create(name, "wireguard", ignore=errno.EEXIST)
 
     def delete(self, name: str) -> None:
         """Remove a link of ours; no error when it is gone."""
-        index = self.index(name)
-        if index is not None:
-            call = lambda: self._ip.link("del", index=index)  # noqa: E731
+        link = self._find(name)
+        if link is not None:
+            request = rtnl.LINK.pack(AF_UNSPEC, 0, link.index, 0, 0)
+            call = lambda: self._socket.ask(rtnl.DELLINK, request)  # noqa: E731
             self._keeping_routes(lambda: self._do(f"removing {name}", call, *GONE))
+
+    def _all_addresses(self, index: int = 0) -> Iterator[tuple[Address, int]]:
+        """Addresses and the lengths of their prefixes: of one link, or of all."""
+        for found in self._do("reading addresses", lambda: rtnl.addresses(self._socket, index), *GONE) or ():
+            yield found.address, found.prefix_len
 
     def addresses(self, name: str) -> frozenset[tuple[Address, int]]:
         """Addresses of a link, less link-local ones, which come by themselves."""
         index = self.index(name)
         if index is None:
             return frozenset()
-        found = set()
-        for message in self._ip.get_addr(index=index):
-            attrs = _attrs(message)
-            address = ipaddress.ip_address(attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"])
-            if not address.is_link_local:
-                found.add((address, message["prefixlen"]))
-        return frozenset(found)
+        return frozenset(found for found in self._all_addresses(index) if not found[0].is_link_local)
 
     def add_address(self, name: str, address: Address, prefix_len: int) -> None:
         """No error when it is there."""
-        index = self._need(name)
-        arguments: dict[str, Any] = {"index": index, "address": str(address), "prefixlen": prefix_len}
+        parts = [attribute(rtnl.ADDR_LOCAL, address.packed), attribute(rtnl.ADDR_ADDRESS, address.packed)]
         if address.version == 6:
-            arguments["flags"] = IFA_F_NODAD
+            parts.append(u32(rtnl.ADDR_FLAGS, _IFA_F_NODAD))
         elif prefix_len < 31:
             pool = ipaddress.ip_network((int(address), prefix_len), strict=False)
-            arguments["broadcast"] = str(pool.broadcast_address)
-        what = f"putting {address} on {name}"
-        self._do(what, lambda: self._ip.addr("add", **arguments), errno.EEXIST)
+            parts.append(attribute(rtnl.ADDR_BROADCAST, pool.broadcast_address.packed))
+        request = rtnl.ADDR.pack(_family(address), prefix_len, 0, 0, self._need(name).index) + b"".join(parts)
+        what, create = f"putting {address} on {name}", NLM_F_CREATE | NLM_F_EXCL
+        self._do(what, lambda: self._socket.ask(rtnl.NEWADDR, request, create), errno.EEXIST)
 
     def remove_address(self, name: str, address: Address, prefix_len: int) -> None:
         """No error when it is gone."""
         index = self.index(name)
         if index is not None:
-            what = f"taking {address} off {name}"
-            call = lambda: self._ip.addr("del", index=index, address=str(address), prefixlen=prefix_len)  # noqa: E731
-            self._keeping_routes(lambda: self._do(what, call, *GONE))
+            parts = attribute(rtnl.ADDR_LOCAL, address.packed) + attribute(rtnl.ADDR_ADDRESS, address.packed)
+            request = rtnl.ADDR.pack(_family(address), prefix_len, 0, 0, index) + parts
+            call = lambda: self._socket.ask(rtnl.DELADDR, request)  # noqa: E731
+            self._keeping_routes(lambda: self._do(f"taking {address} off {name}", call, *GONE))
 
-    def _keeping_routes(self, removal: Callable[[], Any]) -> None:
+    def _keeping_routes(self, removal: Callable[[], object]) -> None:
         """Remove something, and put back what the kernel took away of our routes without need.
 
         With the last IPv4 address of a link go all IPv4 routes over it, and with an address the IPv4 routes from
@@ -180,52 +227,82 @@ class Netlink:
         lost = before - set(self.routes())
         if not lost:
             return
-        found = (_attrs(message) for message in self._ip.get_addr())
-        own = {ipaddress.ip_address(attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"]) for attrs in found}
-        for route in lost:
-            if self.index(route.link) is not None and (route.source is None or route.source in own):
-                self.set_route(route)
+        own = {address for address, _ in self._all_addresses()}
+        kept = [route for route in lost if route.source is None or route.source in own]
+        self.set_routes([route for route in kept if self.index(route.link) is not None])
 
     def routes(self) -> Iterator[Route]:
         """Our routes: those that carry our protocol number."""
-        names: dict[int, str] = {}
-        for message in self._ip.route("dump", proto=ROUTE_PROTOCOL):
-            attrs = _attrs(message)
-            index = attrs.get("RTA_OIF")
-            if message["proto"] != ROUTE_PROTOCOL or index is None:
+        answers = [answer for family in (AF_INET, AF_INET6) for answer in self._dump_routes(family)]
+        names = {link.index: link.name for link in self._links()} if answers else {}
+        for answer in answers:
+            family, prefix_len, _, _, _, protocol, _, _, _ = rtnl.ROUTE.unpack_from(answer)
+            attrs = attributes(answer[rtnl.ROUTE.size :])
+            index = number(attrs.get(rtnl.ROUTE_OIF))
+            if protocol != ROUTE_PROTOCOL or not index:
                 continue
-            if index not in names:
-                link = next(iter(self._ip.get_links(index)), None)
-                names[index] = _attrs(link)["IFLA_IFNAME"] if link is not None else f"#{index}"
-            default = "0.0.0.0" if message["family"] == 2 else "::"  # noqa: S104
-            destination = ipaddress.ip_network(f"{attrs.get('RTA_DST', default)}/{message['dst_len']}")
-            source = attrs.get("RTA_PREFSRC")
-            yield Route(destination, names[index], ipaddress.ip_address(source) if source else None)
+            destination = prefix(attrs.get(rtnl.ROUTE_DST, bytes(4 if family == AF_INET else 16)), prefix_len)
+            source = attrs.get(rtnl.ROUTE_PREFSRC)
+            link = names.get(index, f"#{index}")
+            yield Route(destination, link, ipaddress.ip_address(source) if source else None)
 
-    def set_route(self, route: Route) -> None:
-        """Add, or replace one of ours. Raises EngineError that names a route in the way which is not."""
-        arguments: dict[str, Any] = {
-            "dst": str(route.destination),
-            "oif": self._need(route.link),
-            "proto": ROUTE_PROTOCOL,
-            "family": 2 if route.destination.version == 4 else 10,
-        }
-        if route.source is not None:
-            arguments["prefsrc"] = str(route.source)
+    def _dump_routes(self, family: int) -> list[bytes]:
+        request = rtnl.ROUTE.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)
+        absent = (*GONE, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
+        return self._do("reading routes", lambda: self._socket.dump(rtnl.GETROUTE, request), *absent) or []
+
+    def _route(self, route: Route, index: int, *, scope: int) -> bytes:
+        destination = route.destination
+        family = AF_INET if destination.version == 4 else AF_INET6
+        header = (
+            family,
+            destination.prefixlen,
+            0,
+            0,
+            rtnl.TABLE_MAIN,
+            ROUTE_PROTOCOL,
+            scope,
+            rtnl.UNICAST,
+            0,
+        )
+        parts = attribute(rtnl.ROUTE_DST, destination.network_address.packed) + u32(rtnl.ROUTE_OIF, index)
+        return rtnl.ROUTE.pack(*header) + parts
+
+    def set_routes(self, routes: Iterable[Route]) -> None:
+        """Add, or replace those of ours. Raises EngineError that names a route in the way which is not."""
+        indexes: dict[str, int] = {}
+        requests = []
+        for route in routes:
+            if route.link not in indexes:
+                indexes[route.link] = self._need(route.link).index
+            scope = _SCOPE_LINK if route.destination.version == 4 else _SCOPE_UNIVERSE
+            request = self._route(route, indexes[route.link], scope=scope)
+            if route.source is not None:
+                request += attribute(rtnl.ROUTE_PREFSRC, route.source.packed)
+            requests.append((route, request))
+        try:
+            self._socket.ask_all(
+                rtnl.NEWROUTE, [request for _, request in requests], NLM_F_CREATE | NLM_F_EXCL
+            )
+        except NetlinkError:
+            for route, request in requests:  # one by one: which of them it is
+                self._set_route(route, request)
+
+    def _set_route(self, route: Route, request: bytes) -> None:
         what = f"routing {route.destination} over {route.link}"
         try:
-            self._ip.route("add", **arguments)
+            self._socket.ask(rtnl.NEWROUTE, request, NLM_F_CREATE | NLM_F_EXCL)
         except NetlinkError as error:
-            if error.code != errno.EEXIST:
-                reason = error.args[1] if len(error.args) > 1 else error
-                raise EngineError(f"{what}: {reason}") from error
-            self._leave_alone(route)
-            self._do(what, lambda: self._ip.route("replace", **arguments))
+            if error.errno != errno.EEXIST:
+                raise EngineError(f"{what}: {error.strerror}") from error
+        else:
+            return
+        self._leave_alone(route)
+        self._do(what, lambda: self._socket.ask(rtnl.NEWROUTE, request, NLM_F_CREATE | NLM_F_REPLACE))
 
     def _leave_alone(self, route: Route) -> None:
         """`replace` would take the place of any route to this destination: only ours may go."""
-        kinds, names = foreign.links(self._ip)
-        for other in foreign.look(self._ip, kinds, names)[0]:
+        for other in self.foreign()[1]:
             if other.destination == route.destination and "route" in other.what:
                 raise EngineError(
                     f"{other.what} is in the way and not netctl's; remove it, or change the document"
@@ -234,33 +311,23 @@ class Netlink:
     def remove_route(self, route: Route) -> None:
         """No error when it is gone."""
         index = self.index(route.link)
-        if index is None:
-            return
-        arguments: dict[str, Any] = {
-            "dst": str(route.destination),
-            "oif": index,
-            "proto": ROUTE_PROTOCOL,
-            "family": 2 if route.destination.version == 4 else 10,
-            "scope": RT_SCOPE_NOWHERE,
-        }
-        self._do(
-            f"removing the route to {route.destination}", lambda: self._ip.route("del", **arguments), *GONE
-        )
+        if index is not None:
+            request = self._route(route, index, scope=_SCOPE_ANY)
+            what = f"removing the route to {route.destination}"
+            self._do(what, lambda: self._socket.ask(rtnl.DELROUTE, request), *GONE)
 
     def create_segment(self, segment: SegmentLink, under: str) -> None:
         """A VXLAN device over the tunnels: no learning, no multicast; it floods to FDB entries alone."""
-        arguments: dict[str, Any] = {
-            "ifname": segment.name,
-            "kind": "vxlan",
-            "vxlan_id": segment.vni,
-            "vxlan_port": VXLAN_PORT,
-            "vxlan_learning": 0,
-            "vxlan_link": self._need(under),
-            "address": segment.mac,
-            "mtu": segment.mtu,
-            "vxlan_local6" if segment.local.version == 6 else "vxlan_local": str(segment.local),
-        }
-        self._do(f"making {segment.name}", lambda: self._ip.link("add", **arguments))
+        local = rtnl.VXLAN_LOCAL6 if segment.local.version == 6 else rtnl.VXLAN_LOCAL
+        data = (
+            u32(rtnl.VXLAN_ID, segment.vni),
+            u32(rtnl.VXLAN_LINK, self._need(under).index),
+            attribute(local, segment.local.packed),
+            attribute(rtnl.VXLAN_LEARNING, b"\0"),
+            attribute(rtnl.VXLAN_PORT, VXLAN_PORT.to_bytes(2, "big")),
+        )
+        mac = attribute(rtnl.LINK_ADDRESS, bytes.fromhex(segment.mac.replace(":", "")))
+        self._create(segment.name, "vxlan", mac, u32(rtnl.LINK_MTU, segment.mtu), data=data)
         self.up(segment.name, segment.mtu)
 
     def check_segment(self, segment: SegmentLink) -> None:
@@ -268,58 +335,65 @@ class Netlink:
 
         One without a mark that has the segment's VNI and underlay address is ours: a crash came before the mark.
         """
-        link = next(iter(self._ip.get_links(self._need(segment.name))))
-        attrs = _attrs(link)
-        info = dict(attrs["IFLA_LINKINFO"]["attrs"]) if "IFLA_LINKINFO" in attrs else {}
-        data = dict(info["IFLA_INFO_DATA"]["attrs"]) if info.get("IFLA_INFO_KIND") == "vxlan" else {}
-        local = data.get("IFLA_VXLAN_LOCAL6") or data.get("IFLA_VXLAN_LOCAL")
-        same = data.get("IFLA_VXLAN_ID") == segment.vni and local == str(segment.local)
-        if attrs.get("IFLA_IFALIAS") != LINK_ALIAS and not same:
+        link = self._need(segment.name)
+        data = link.data if link.kind == "vxlan" else {}
+        local = data.get(rtnl.VXLAN_LOCAL6) or data.get(rtnl.VXLAN_LOCAL)
+        same = number(data.get(rtnl.VXLAN_ID)) == segment.vni and local == segment.local.packed
+        if link.alias != LINK_ALIAS and not same:
             raise EngineError(
                 f"there is a link {segment.name} that netctl did not make; remove it if nothing needs it"
             )
 
     def segments(self) -> Iterator[SegmentLink]:
         """Our segment devices, whatever they are called. The network's name is not on the host: it stays empty."""
-        for link in self._ip.get_links():
-            attrs = _attrs(link)
-            name = attrs["IFLA_IFNAME"]
-            if attrs.get("IFLA_IFALIAS") != LINK_ALIAS or "IFLA_LINKINFO" not in attrs:
+        for link in self._links():
+            if link.alias != LINK_ALIAS or link.kind != "vxlan":
                 continue
-            info = dict(attrs["IFLA_LINKINFO"]["attrs"])
-            data = dict(info["IFLA_INFO_DATA"]["attrs"]) if info.get("IFLA_INFO_KIND") == "vxlan" else {}
-            local = data.get("IFLA_VXLAN_LOCAL6") or data.get("IFLA_VXLAN_LOCAL")
+            local = link.data.get(rtnl.VXLAN_LOCAL6) or link.data.get(rtnl.VXLAN_LOCAL)
             if local is None:
                 continue
             yield SegmentLink(
-                name=name,
+                name=link.name,
                 network="",
-                vni=data["IFLA_VXLAN_ID"],
-                mtu=attrs["IFLA_MTU"],
-                mac=attrs["IFLA_ADDRESS"].lower(),
+                vni=number(link.data.get(rtnl.VXLAN_ID)),
+                mtu=link.mtu,
+                mac=link.address.hex(":"),
                 local=ipaddress.ip_address(local),
-                addresses=self.addresses(name),
-                flood=frozenset(self._flood(link["index"])),
+                addresses=self.addresses(link.name),
+                flood=frozenset(self._flood(link.index)),
             )
 
     def _flood(self, index: int) -> Iterator[Address]:
-        for entry in self._ip.fdb("dump", ifindex=index):
-            attrs = _attrs(entry)
-            if attrs.get("NDA_LLADDR") == ALL_ZERO_MAC and attrs.get("NDA_DST"):
-                yield ipaddress.ip_address(attrs["NDA_DST"])
+        request = rtnl.NEIGH.pack(rtnl.AF_BRIDGE, index, 0, 0, 0)
+        found = self._do(
+            "reading broadcast entries", lambda: self._socket.dump(rtnl.GETNEIGH, request), *GONE
+        )
+        for answer in found or ():
+            attrs = attributes(answer[rtnl.NEIGH.size :])
+            owner = rtnl.NEIGH.unpack_from(answer)[1]
+            if owner == index and attrs.get(rtnl.NEIGH_LLADDR) == ALL_ZERO_MAC and rtnl.NEIGH_DST in attrs:
+                yield ipaddress.ip_address(attrs[rtnl.NEIGH_DST])
+
+    def _entry(self, index: int, destination: Address) -> bytes:
+        header = rtnl.NEIGH.pack(rtnl.AF_BRIDGE, index, _NUD_PERMANENT, _NTF_SELF, 0)
+        return (
+            header
+            + attribute(rtnl.NEIGH_LLADDR, ALL_ZERO_MAC)
+            + attribute(rtnl.NEIGH_DST, destination.packed)
+        )
 
     def add_flood(self, name: str, destination: Address) -> None:
         """No error when it is there."""
-        index = self._need(name)
-        arguments = {"ifindex": index, "lladdr": ALL_ZERO_MAC, "dst": str(destination)}
+        index = self._need(name).index
         what = f"broadcast on {name} to {destination}"
         if destination not in set(self._flood(index)):
-            self._do(what, lambda: self._ip.fdb("append", **arguments), errno.EEXIST)
+            request, flags = self._entry(index, destination), NLM_F_CREATE | NLM_F_APPEND
+            self._do(what, lambda: self._socket.ask(rtnl.NEWNEIGH, request, flags), errno.EEXIST)
 
     def remove_flood(self, name: str, destination: Address) -> None:
         """No error when it is gone."""
         index = self.index(name)
         if index is not None:
-            arguments = {"ifindex": index, "lladdr": ALL_ZERO_MAC, "dst": str(destination)}
             what = f"no broadcast on {name} to {destination}"
-            self._do(what, lambda: self._ip.fdb("del", **arguments), *GONE)
+            request = self._entry(index, destination)
+            self._do(what, lambda: self._socket.ask(rtnl.DELNEIGH, request), *GONE)

@@ -9,7 +9,7 @@ from netctl.engine.api import ApplyOutcome, Engine
 from netctl.model.errors import EngineError, NetctlError
 from netctl.model.hoststate import HostState
 from netctl.plan import Change, Plan, describe, diff, prune
-from netctl.plan.changes import SetPeer
+from netctl.plan.changes import SetPeer, SetRoute
 
 Progress = Callable[[str], None]
 
@@ -97,10 +97,11 @@ def _apply(engine: Engine, changes: Sequence[Change], start: int, end: int, line
 
 
 def _together(changes: Sequence[Change], start: int) -> int:
-    """How many steps from this one on go to the engine at once: peers in a row."""
-    if not isinstance(changes[start], SetPeer):
+    """How many steps from this one on go to the engine at once: peers, or routes, in a row."""
+    kind = type(changes[start])
+    if kind not in (SetPeer, SetRoute):
         return 1
-    row = takewhile(lambda change: isinstance(change, SetPeer), changes[start : start + MAX_TOGETHER])
+    row = takewhile(lambda change: type(change) is kind, changes[start : start + MAX_TOGETHER])
     return sum(1 for _ in row)
 
 
