@@ -195,8 +195,9 @@ class AdminServer:
                     "condition": waiting.get(member.name) or (trouble[0] if trouble else None),
                 }
             )
+        names = {row["name"] for row in rows}
         for key, name in book.revoked.items():
-            if key not in shown:
+            if key not in shown and name not in names:  # an old key of somebody who has a new one is not news
                 rows.append(_bare(name, key, "revoked", None))
         for key, entry in invited.items():
             if key not in shown and key not in book.revoked:

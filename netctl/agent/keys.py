@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from netctl.agent.places import Places
+from netctl.agent.places import Places, write_atomic
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
 
@@ -54,6 +54,44 @@ def load_keys(places: Places) -> Keys:
     """Both keys from the state directory. Raises LocalError."""
     wireguard = X25519PrivateKey.from_private_bytes(_read(places.private_key))
     return Keys(wireguard, Ed25519PrivateKey.from_private_bytes(_read(places.identity_key)))
+
+
+def next_keys(places: Places, *, make: bool = False) -> Keys | None:
+    """Keys that lie beside the present ones until name and leases have moved to them. Raises LocalError."""
+    wireguard, identity = places.next_of(places.private_key), places.next_of(places.identity_key)
+    try:
+        if make:
+            _write(wireguard, X25519PrivateKey.generate().private_bytes_raw())
+            _write(identity, Ed25519PrivateKey.generate().private_bytes_raw())
+    except OSError as error:
+        raise LocalError(
+            f"cannot write keys to {places.state}: {error.strerror}; run this as root"
+        ) from error
+    if not (wireguard.exists() and identity.exists()):
+        return None
+    private = X25519PrivateKey.from_private_bytes(_read(wireguard))
+    return Keys(private, Ed25519PrivateKey.from_private_bytes(_read(identity)))
+
+
+def swap_keys(places: Places) -> None:
+    """The next keys become the present ones, and those lie beside them: doing it twice undoes it.
+
+    No key is without a file at any moment, so a crash in the middle loses none.
+    """
+    paths = (places.identity_key, places.private_key)
+    olds = {path: path.with_name(path.name + ".old") for path in paths}
+    for path in paths:
+        write_atomic(olds[path], base64.b64encode(_read(path)).decode() + "\n")
+    for path in paths:
+        places.next_of(path).replace(path)
+    for path in paths:
+        olds[path].replace(places.next_of(path))
+
+
+def forget_next_keys(places: Places) -> None:
+    """The keys that were replaced are good for nothing any more."""
+    for path in (places.private_key, places.identity_key):
+        places.next_of(path).unlink(missing_ok=True)
 
 
 def _write(path: Path, raw: bytes) -> bool:

@@ -38,6 +38,11 @@ class Places:
         """The Ed25519 private key for the login, base64 of its 32 bytes."""
         return self.state / "identity.key"
 
+    @staticmethod
+    def next_of(path: Path) -> Path:
+        """Where a key lies that is to take the place of the one at `path`."""
+        return path.with_name(path.name + ".next")
+
     @property
     def accepted(self) -> Path:
         """The document that this host lives by."""

@@ -30,9 +30,13 @@ def agent(arguments: argparse.Namespace, places: Places) -> int:
 
 
 def keys(arguments: argparse.Namespace, places: Places) -> int:
-    """Make this host's keys, or show their public halves."""
+    """Make this host's keys, show their public halves, or take new ones."""
     from netctl.agent.keys import load_keys, make_keys
 
+    if arguments.action == "rotate":
+        from netctl.cli.rotate import rotate
+
+        return rotate(arguments, places)
     if arguments.action == "init":
         pair, made = make_keys(places)
         output.note(

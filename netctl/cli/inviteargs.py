@@ -1,4 +1,4 @@
-"""The command line of `invite`, `members`, `join` and `leave`."""
+"""The command line of `invite`, `members`, `export`, `join` and `leave`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from netctl.agent.places import Places
 
 MEDIATOR_STATE = "/var/lib/netctl-mediator"
-COMMANDS = ("invite", "members", "join", "leave")
+COMMANDS = ("invite", "members", "join", "leave", "export")
 
 
 def add(commands: Any, engines: tuple[str, ...]) -> None:
@@ -35,6 +35,15 @@ def add(commands: Any, engines: tuple[str, ...]) -> None:
     join.add_argument("invite", metavar="INVITE", help="the string that `netctl invite` printed")
     join.add_argument("--name", help="what this host is to be called (default: its host name)")
     _engine(join, engines)
+    export = commands.add_parser(
+        "export", help="write who joined by invite into the document (on the mediator's machine)"
+    )
+    export.add_argument("file", nargs="?", metavar="FILE", help="default: the document that the mediator has")
+    export.add_argument(
+        "--document", action="store_true", help="the document (the default, and all there is)"
+    )
+    export.add_argument("--write", action="store_true", help="change the file in place (default: print it)")
+    _admin(export)
     leave = commands.add_parser("leave", help="leave the networks that this host joined by invite")
     leave.add_argument("--forget-keys", action="store_true", help="remove this host's keys too")
     leave.add_argument("--yes", action="store_true", help="ask nothing")
@@ -63,5 +72,6 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         "members": operator.members,
         "join": join.join,
         "leave": join.leave,
+        "export": operator.export,
     }
     return commands[arguments.command](arguments, places)

@@ -108,8 +108,9 @@ def parser() -> argparse.ArgumentParser:
     _formats(prune)
     _engine(prune)
     keys = commands.add_parser("keys", help="make this host's keys, or show their public halves")
-    keys.add_argument("action", nargs="?", choices=["show", "init"], default="show")
+    keys.add_argument("action", nargs="?", choices=["show", "init", "rotate"], default="show")
     keys.add_argument("--name", help="the member's name in the line that is printed (default: the host's)")
+    _engine(keys)
     _formats(keys)
     agent = commands.add_parser("agent", help="run the agent in the foreground (for systemd)")
     _engine(agent)
@@ -163,8 +164,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
         arguments.out = Path(arguments.out)
     if arguments.command in ("validate", "plan", "apply"):
-        from netctl.cli import document
+        from netctl.cli import document, rotate
 
+        if arguments.command == "apply" and rotate.pending(places):
+            return rotate.applying(arguments, places, document.apply)
         return {"validate": document.validate, "plan": document.plan, "apply": document.apply}[
             arguments.command
         ](arguments, places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 from netctl.agent.places import Places
@@ -126,3 +127,48 @@ def _members(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["condition"]:
             output.warning(f"{row['name']}: {row['condition']}")
+
+
+def export(arguments: argparse.Namespace, places: Places) -> int:
+    """Write the members that joined by invite into the document: every other word and comment stays."""
+    from netctl.agent.daemon import read_document
+    from netctl.agent.places import write_atomic
+    from netctl.config import load_document
+    from netctl.config.edit import add_guests
+    from netctl.config.guests import Guest
+    from netctl.model.keys import IdentityKey, WireGuardKey
+
+    answer = admin(arguments, {"op": "export"})
+    path = Path(arguments.file or answer["document"])
+    text = read_document(path)
+    before = load_document(text, str(path)).document
+    known = {member.wireguard for member in before.members.values()}
+    guests = [
+        Guest(
+            row["name"],
+            WireGuardKey.parse(row["wireguard"]),
+            tuple(row["networks"]),
+            IdentityKey.parse(row["identity"]),
+        )
+        for row in answer["guests"]
+    ]
+    new = [guest for guest in guests if guest.key not in known]
+    taken = [guest.name for guest in new if guest.name in before.members]
+    if taken:
+        raise LocalError(f"{path} has other members of these names: {', '.join(taken)}")
+    written = add_guests(text, new, str(path))
+    after = load_document(written, str(path)).document
+    for guest in new:
+        wider = [n.name for n in after.networks_of(guest.name) if n.name not in guest.networks]
+        if wider:
+            output.warning(f"{guest.name} comes into {', '.join(wider)} too, by the `members` there")
+    names = ", ".join(guest.name for guest in new) or "nobody"
+    if arguments.write and new:
+        try:
+            write_atomic(path.resolve(), written, path.stat().st_mode & 0o777)
+        except OSError as error:
+            raise LocalError(f"cannot write {path}: {error.strerror}") from error
+    elif not arguments.write:
+        output.text(written)
+    output.note(f"{'written into' if arguments.write else 'to be written into'} {path}: {names}")
+    return 0

@@ -35,6 +35,11 @@ def line(text: str = "") -> None:
     print(text, flush=True)
 
 
+def text(whole: str) -> None:
+    """A file as it is."""
+    print(whole, end="", flush=True)
+
+
 def json(value: Any) -> None:
     """Data for programs."""
     print(_json.dumps(value, indent=2, ensure_ascii=False), flush=True)

@@ -176,6 +176,69 @@ def test_a_killed_mediator_knows_everybody_again(world: World) -> None:
     assert {name: row["networks"] for name, row in world.members().items()} == before
 
 
+def test_new_keys_keep_name_and_address(world: World) -> None:
+    before = world.members()["newbie"]
+    said = world.hosts["newbie"].run(NETCTL, "keys", "rotate")
+    assert "this host has new keys" in said
+    wait_for("it is back", lambda: world.members()["newbie"]["state"] == "online")
+    after = world.members()["newbie"]
+    assert after["wireguard"] != before["wireguard"]
+    assert after["networks"]["lan"][0] == before["networks"]["lan"][0]
+    wait_for("home answers", lambda: world.pings("newbie", "home.lan.netctl"))
+    assert before["wireguard"] not in world.configured("home")
+
+
+def test_who_leaves_is_gone_on_both_sides(world: World) -> None:
+    late = world.hosts["late"]
+    row = world.members()["late"]
+    key = row["wireguard"]
+    said = late.run(NETCTL, "leave")
+    assert "has left" in said
+    wait_for("the mediator has forgotten it", lambda: "late" not in world.members())
+    wait_for("home has no tunnel to it", lambda: key not in world.configured("home"))
+    assert "nctl0" not in late.run("ip", "link")
+    late.run(NETCTL, "join", world.invite("strict", "--name", "late"))
+    world.mediator.run(NETCTL, "members", "approve", "late")
+    wait_for("its address is kept for it", lambda: world.members()["late"]["networks"] == row["networks"])
+
+
+def test_exported_it_is_what_it_was(world: World) -> None:
+    before = {name: row["networks"] for name, row in world.members().items()}
+    peers = sorted(world.configured("home").split())
+    world.mediator.run(NETCTL, "export", "--document", "--write")
+    text = world.mediator.run("cat", "/etc/netctl/networks.yaml")
+    assert "# the one with the document" in text
+    wait_for(
+        "the mediator has it from the document",
+        lambda: all(row["from"] == "document" for row in world.members().values()),
+    )
+    home = world.hosts["home"]
+    home.run("sh", "-c", "cat > /etc/netctl/networks.yaml", text=text)
+    assert "nothing to change" in home.run(NETCTL, "apply", "--yes")
+    assert {name: row["networks"] for name, row in world.members().items()} == before
+    assert sorted(world.configured("home").split()) == peers
+    assert world.pings("newbie", "home.lan.netctl")
+    assert "nobody" in world.mediator.run(NETCTL, "export", "--document")
+
+
+def test_a_document_member_takes_new_keys_with_the_document(world: World) -> None:
+    home, before = world.hosts["home"], world.members()["home"]
+    line = next(
+        text
+        for text in home.run(NETCTL, "keys", "rotate", "--name", "home").splitlines()
+        if "previousKeys" in text
+    )
+    text = world.mediator.run("cat", "/etc/netctl/networks.yaml").splitlines()
+    new = "\n".join(line if row.startswith("  home:") else row for row in text) + "\n"
+    world.mediator.run("sh", "-c", "cat > /etc/netctl/networks.yaml", text=new)
+    wait_for("the mediator has it", lambda: world.members()["home"]["wireguard"] != before["wireguard"])
+    home.run("sh", "-c", "cat > /etc/netctl/networks.yaml", text=new)
+    home.run(NETCTL, "apply", "--yes")
+    wait_for("it is back", lambda: world.members()["home"]["state"] == "online")
+    assert world.members()["home"]["networks"]["lan"][0] == before["networks"]["lan"][0]
+    wait_for("newbie reaches it", lambda: world.pings("newbie", "home.lan.netctl"))
+
+
 def test_a_revoked_members_tunnels_are_gone_within_five_seconds(world: World) -> None:
     key = world.members()["newbie"]["wireguard"]
     assert world.pings("home", "newbie.lan.netctl")
@@ -188,13 +251,3 @@ def test_a_revoked_members_tunnels_are_gone_within_five_seconds(world: World) ->
     string = world.invite("lan")
     said = world.hosts["newbie"].run(NETCTL, "join", string, check=False)
     assert "taken out of use" in said
-
-
-def test_who_leaves_is_gone_on_both_sides(world: World) -> None:
-    late = world.hosts["late"]
-    key = world.members()["late"]["wireguard"]
-    said = late.run(NETCTL, "leave")
-    assert "has left" in said
-    wait_for("the mediator has forgotten it", lambda: "late" not in world.members())
-    wait_for("home has no tunnel to it", lambda: key not in world.configured("home"))
-    assert "nctl0" not in late.run("ip", "link")

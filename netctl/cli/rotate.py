@@ -1,0 +1,99 @@
+"""`netctl keys rotate`: new keys for a host, and name and addresses move along."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.model.errors import ConfigError, LocalError, RemoteError
+
+Command = Callable[[argparse.Namespace, Places], int]
+
+
+def rotate(arguments: argparse.Namespace, places: Places) -> int:
+    """By the mediator where this host joined by invite; else by a line for the document, and the next apply."""
+    from netctl.agent.keys import load_keys, next_keys
+    from netctl.agent.memory import Memory
+    from netctl.engine.privilege import check_privileges
+
+    check_privileges()
+    old, memory = load_keys(places), Memory(places)
+    tried = next_keys(places) is not None
+    new = next_keys(places, make=True)
+    assert new is not None
+    if memory.joined() is None:
+        name = arguments.name or "NAME"
+        output.note(
+            "made new keys beside the present ones. Give this member this line in the document, let the mediator "
+            "have it, then `netctl apply` here: it takes the new keys, and the addresses stay"
+        )
+        previous = f'previousKeys: ["{old.wireguard}"]'
+        output.line(f'  {name}: {{wireguard: "{new.wireguard}", identity: "{new.identity}", {previous}}}')
+        return 0
+    return _by_mediator(arguments, places, tried=tried)
+
+
+def _by_mediator(arguments: argparse.Namespace, places: Places, *, tried: bool) -> int:
+    from netctl.agent import enrol
+    from netctl.agent.keys import forget_next_keys, load_keys, next_keys, swap_keys
+    from netctl.agent.memory import Memory
+    from netctl.cli.host import restart_agent
+
+    old, new, loaded = load_keys(places), next_keys(places), Memory(places).document()
+    assert new is not None
+    if loaded is None:
+        raise LocalError("this host has joined no network")
+    try:
+        asyncio.run(enrol.rotate(old, new, loaded.document.mediators))
+    except RemoteError as error:
+        if not (tried and error.code == "login.unknown-key"):
+            raise
+        output.note("the mediator knows the old key no longer: an earlier try has moved the membership")
+    swap_keys(places)
+    restart_agent(places, arguments.engine)
+    forget_next_keys(places)
+    output.line(f"this host has new keys: {new.wireguard}")
+    return 0
+
+
+def pending(places: Places) -> bool:
+    """Whether keys wait here for a document that names them."""
+    try:
+        return places.next_of(places.private_key).exists()
+    except OSError:
+        return False
+
+
+def applying(arguments: argparse.Namespace, places: Places, apply: Command) -> int:
+    """An apply that takes the new keys when the document names them, and the old ones back when it fails."""
+    from netctl.agent.daemon import read_document
+    from netctl.agent.keys import forget_next_keys, load_keys, next_keys, swap_keys
+    from netctl.cli.host import restart_agent
+    from netctl.config import load_document
+
+    new = next_keys(places)
+    try:
+        document = load_document(read_document(arguments.file or places.config)).document
+    except ConfigError:
+        return apply(arguments, places)  # it says what is wrong
+    member = document.member_by_key(new.wireguard) if new is not None else None
+    if member is None or load_keys(places).wireguard == member.wireguard:
+        return apply(arguments, places)
+    output.progress("this document has the new keys of this host: taking them")
+    swap_keys(places)
+    restart_agent(places, arguments.engine)
+    done = False
+    try:
+        code = apply(arguments, places)
+        done = code == 0
+        return code
+    finally:
+        if done:
+            forget_next_keys(places)
+        else:
+            swap_keys(places)
+            restart_agent(places, arguments.engine)
+            output.note("this host has its old keys again")
