@@ -136,11 +136,14 @@ def decide(document: Document, book: Book, invite: Invite | None, who: Applicant
             "the mediator knows no such invite, or it was revoked: ask for another", "invite.unknown"
         )
     network = _network(document, invite)
-    _check_key(document, book, who)
-    mine = [entry for entry in book.admissions if entry.key == who.key]
+    if who.key in book.revoked or who.key in refused_keys(document):
+        message = "this host's key was taken out of use: make new ones with `netctl leave --forget-keys`"
+        raise RemoteError(message, "enrol.revoked")
+    mine = [entry for entry in book.admissions if entry.key == who.key and entry.identity == who.identity]
     for entry in mine:
         if entry.network == network.id:
             return Verdict(entry, network.name, fresh=False)
+    _check_key(document, book, who)
     state = invite.state(now_s)
     if state != "open":
         raise RemoteError(f"this invite is {state}: ask for another", "invite." + state.replace(" ", "-"))
@@ -169,9 +172,6 @@ def _network(document: Document, invite: Invite) -> Network:
 
 
 def _check_key(document: Document, book: Book, who: Applicant) -> None:
-    if who.key in book.revoked or who.key in refused_keys(document):
-        message = "this host's key was taken out of use: make new ones with `netctl leave --forget-keys`"
-        raise RemoteError(message, "enrol.revoked")
     for member in document.members.values():
         if who.key == member.wireguard or who.identity == member.identity:
             message = f"the document has this host's keys already, as '{member.name}': give it the document"

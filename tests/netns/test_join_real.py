@@ -151,6 +151,44 @@ def test_another_machine_cannot_use_it_again(world: World) -> None:
     assert "Traceback" not in said
 
 
+FORTY = """
+import asyncio, sys
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from netctl.agent.enrol import enrol
+from netctl.agent.keys import Keys
+from netctl.model.errors import RemoteError
+from netctl.wire.invite import parse_invite
+
+invite = parse_invite(sys.argv[1])
+
+async def one(number):
+    try:
+        keys = Keys(X25519PrivateKey.generate(), Ed25519PrivateKey.generate())
+        answer = await enrol(keys, invite, "many", exact=False)
+    except RemoteError as error:
+        return error.code
+    return answer.name
+
+async def main():
+    print(*await asyncio.gather(*(one(number) for number in range(40))))
+
+asyncio.run(main())
+"""
+"""Forty hosts over forty TLS connections at once."""
+
+
+def test_of_forty_machines_at_once_as_many_come_in_as_there_are_uses(world: World) -> None:
+    said = world.hosts["late"].python(FORTY, world.invite("lan", "--uses", "7")).split()
+    names = [word for word in said if word.startswith("many")]
+    assert len(names) == len(set(names)) == 7, said
+    assert said.count("invite.used-up") == 33
+    rows = [world.members()[name] for name in names]
+    assert len({row["networks"]["lan"][0] for row in rows}) == 7
+    for name in names:
+        world.mediator.run(NETCTL, "members", "revoke", name)
+
+
 def test_who_needs_approval_waits_for_it(world: World) -> None:
     late = world.hosts["late"]
     string = world.invite("strict")
@@ -171,7 +209,7 @@ def test_a_killed_mediator_knows_everybody_again(world: World) -> None:
     world.serve()
     wait_for(
         "everybody is back",
-        lambda: all(row["state"] == "online" for row in world.members().values()),
+        lambda: all(row["state"] in ("online", "revoked") for row in world.members().values()),
     )
     assert {name: row["networks"] for name, row in world.members().items()} == before
 
@@ -210,7 +248,9 @@ def test_exported_it_is_what_it_was(world: World) -> None:
     assert "# the one with the document" in text
     wait_for(
         "the mediator has it from the document",
-        lambda: all(row["from"] == "document" for row in world.members().values()),
+        lambda: all(
+            row["from"] == "document" for row in world.members().values() if row["state"] != "revoked"
+        ),
     )
     home = world.hosts["home"]
     home.run("sh", "-c", "cat > /etc/netctl/networks.yaml", text=text)

@@ -1,0 +1,186 @@
+"""The register on disk: forty at once, a dump without a token, a process that is killed at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from test_admissions import DOCUMENT, LAN, NOW, host, identity, key
+
+from mediator.core.leases import GrantLease
+from mediator.shell.register import Register
+from mediator.shell.store import LEASES, Store
+from netctl.model.errors import LocalError, RemoteError
+
+HOSTS = 40
+USES = 5
+
+
+def invited(register: Register, uses: int = 1) -> bytes:
+    _, token = register.invite(LAN, uses=uses, made_s=NOW, expires_s=NOW + 100, name="")
+    return token
+
+
+def redeem(register: Register, token: bytes, number: int, name: str = "newbie") -> str:
+    """The name it got; or the code of the refusal."""
+    who = host(number, name)
+    try:
+        verdict, _ = register.redeem(
+            DOCUMENT, type(who)(who.key, who.identity, who.name, who.exact, token), NOW
+        )
+    except RemoteError as error:
+        return error.code
+    return verdict.admission.name
+
+
+def test_of_forty_at_once_exactly_as_many_win_as_there_are_uses(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    with closing(Store(path)) as store:
+        token = invited(Register(store), USES)
+    answers: list[str] = []
+    together = threading.Barrier(HOSTS)
+
+    def one(number: int) -> None:
+        with closing(Store(path)) as store:  # each with a connection of its own, as replicas would have
+            together.wait()
+            answers.append(redeem(Register(store), token, number, f"host-{number}"))
+
+    threads = [threading.Thread(target=one, args=(100 + n,)) for n in range(HOSTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers.count("invite.used-up") == HOSTS - USES
+    with closing(Store(path)) as store:
+        book = Register(store).book()
+        (invite,) = Register(store).invites()
+        assert len(book.admissions) == invite.used == USES
+        assert len(set(store.leases().values())) == len(store.leases()) == USES
+
+
+def test_who_comes_twice_takes_one_use(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "m.db")) as store:
+        register = Register(store)
+        token = invited(register, 2)
+        assert [redeem(register, token, 10), redeem(register, token, 10, "again")] == ["newbie", "newbie"]
+        assert register.invites()[0].used == 1
+        assert redeem(register, token, 11) == "newbie-2"
+        assert redeem(register, token, 12) == "invite.used-up"
+        assert redeem(register, b"\0" * 16, 12) == "invite.unknown"
+
+
+def test_nothing_on_disk_holds_a_token(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "m.db")) as store:
+        token = invited(Register(store))
+        redeem(Register(store), token, 10)
+        with closing(sqlite3.connect(tmp_path / "m.db")) as raw:
+            dump = "\n".join(raw.iterdump())
+        files = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert "newbie" in dump
+    assert token not in files
+    assert token.hex() not in dump.lower()
+    assert token.hex().encode() not in files
+
+
+def test_a_revoked_invite_lets_nobody_in_and_throws_nobody_out(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "m.db")) as store:
+        register = Register(store)
+        token = invited(register, 2)
+        redeem(register, token, 10)
+        register.revoke_invite(register.invites()[0].id)
+        assert redeem(register, token, 11) == "invite.unknown"
+        assert len(register.book().admissions) == 1
+        with pytest.raises(LocalError, match="no invite"):
+            register.revoke_invite("zzzzzz")
+
+
+def test_a_new_key_takes_name_address_and_port_along_in_one_step(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "m.db")) as store:
+        register = Register(store)
+        redeem(register, invited(register), 10)
+        store.add([], [(key(10), 40000)])
+        before = store.leases()[LAN, key(10)]
+        register.rekey(key(10), key(30), identity(30), NOW)
+        assert store.leases() == {(LAN, key(30)): before}
+        assert store.relay_ports() == {key(30): 40000}
+        (entry,) = register.book().admissions
+        assert (entry.key, entry.identity, entry.name) == (key(30), identity(30), "newbie")
+        assert register.book().revoked == {key(10): "newbie"}, "the old key is of no use to a thief"
+        with pytest.raises(RemoteError):
+            register.rekey(key(10), key(31), identity(31), NOW)
+
+
+def test_who_is_shut_out_stays_out_until_restored(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "m.db")) as store:
+        register = Register(store)
+        token = invited(register, 3)
+        redeem(register, token, 10)
+        register.revoke(key(10), "newbie", NOW)
+        assert register.book().admissions == ()
+        assert redeem(register, token, 10) == "enrol.revoked"
+        register.restore(key(10))
+        assert redeem(register, token, 10) == "newbie"
+        with pytest.raises(LocalError, match="was not revoked"):
+            register.restore(key(11))
+
+
+def test_a_store_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    with closing(sqlite3.connect(path)) as raw:
+        raw.executescript(f"{LEASES}PRAGMA user_version=1;")
+        raw.execute("INSERT INTO lease VALUES ('n', ?, ?)", (int(IPv4Address("10.0.0.1")), key(1).raw))
+        raw.commit()
+    with closing(Store(path)) as store:
+        assert store.leases() == {("n", key(1)): IPv4Address("10.0.0.1")}
+        assert redeem(Register(store), invited(Register(store)), 10) == "newbie"
+        store.add([GrantLease("n", key(2), IPv4Address("10.0.0.2"))], [])
+
+
+ENROL = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from test_register import Register, Store, redeem
+register = Register(Store(Path(sys.argv[1])))
+for number in range(100, 10_000):
+    print(number, redeem(register, bytes.fromhex(sys.argv[2]), number, f"host-{number}"), flush=True)
+    print(number, redeem(register, bytes.fromhex(sys.argv[2]), number, "again"), flush=True)
+"""
+"""Says who is in, which must be true whenever it is killed."""
+
+
+@pytest.mark.parametrize("lines", [1, 4, 7, 10])
+def test_killed_anywhere_a_membership_is_whole_or_not_there(tmp_path: Path, lines: int) -> None:
+    path = tmp_path / "m.db"
+    with closing(Store(path)) as store:
+        token = invited(Register(store), 10_000)
+    argv = [sys.executable, "-c", ENROL, str(path), token.hex(), str(Path(__file__).parent)]
+    enrolling = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert enrolling.stdout is not None
+    with enrolling.stdout:
+        said = [enrolling.stdout.readline() for _ in range(lines)]
+        os.kill(enrolling.pid, signal.SIGKILL)
+        said += enrolling.stdout.readlines()
+    enrolling.wait()
+    told = {int(line.split()[0]) for line in said if line.endswith("host-" + line.split()[0] + "\n")}
+    with closing(Store(path)) as store:
+        register = Register(store)
+        book = register.book()
+        numbers = {int.from_bytes(entry.key.raw, "big") for entry in book.admissions}
+        leased = {int.from_bytes(member.raw, "big") for _, member in store.leases()}
+        assert told <= numbers
+        assert len(numbers - told) <= 1, "at most the one whose answer was cut off"
+        assert register.invites()[0].used == len(numbers), "no use without a member"
+        assert numbers == leased, "no member without its address, and no address without a member"
+        addresses = store.leases()
+        for number in numbers:  # the next life, and the one after it, say the same
+            assert redeem(register, token, number, "again") == f"host-{number}"
+        assert store.leases() == addresses
