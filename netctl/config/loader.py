@@ -97,7 +97,7 @@ def _walk(path: Path, node: MarkTree) -> Iterator[tuple[Path, MarkTree]]:
 
 def clean(text: str) -> str:
     """Text from the document, fit for a terminal: control characters escaped, cut to what a line can hold."""
-    safe = text if text.isprintable() else json.dumps(text)[1:-1]
+    safe = text if text.isprintable() else json.dumps(text)[1:-1].replace("\x7f", r"\u007f")
     return safe if len(safe) <= SHOWN_LEN else safe[: SHOWN_LEN - 1] + "…"
 
 

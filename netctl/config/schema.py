@@ -83,7 +83,9 @@ def _suspects(tree: dict[str, Tree]) -> dict[str, Tree]:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=not str(value).isprintable(), default=str)
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if not text.isprintable():
+        text = json.dumps(value, default=str).replace("\x7f", r"\u007f")
     return text if len(text) <= SHOWN_VALUE_LEN else text[: SHOWN_VALUE_LEN - 1] + "…"
 
 
