@@ -1,10 +1,11 @@
-"""`netctl-mediator`: init, serve, relay, check."""
+"""`netctl-mediator`: init, serve, relay, check, status."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -13,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netctl import __version__
 from netctl.model.errors import LocalError, NetctlError
@@ -63,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
         "check", help="look whether the store, the identity and the document are sound"
     )
     _common(check)
+    status = commands.add_parser(
+        "status", help="what the server that runs here is doing; 1 when it refuses something"
+    )
+    _common(status, document=False)
+    status.add_argument("-o", "--output", choices=["text", "json"], default="text", help="default: text")
     return parser
 
 
@@ -178,7 +184,28 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"init": _init, "serve": _serve, "relay": _relay, "check": _check}
+def _status(arguments: argparse.Namespace) -> int:
+    from mediator.shell.asking import ask_mediator
+
+    state: dict[str, Any] = ask_mediator(arguments.state, {"op": "status"})
+    document = state["document"]
+    if arguments.output == "json":
+        print(json.dumps(state, indent=2))
+        return 1 if document["refused"] else 0
+    print(f"{state['online']} of {state['members']} members online, {state['networks']} networks")
+    print(f"document {document['path']}, digest {document['digest'][:12]}, for {document['since_s']:.0f} s")
+    for message in state["without_address"]:
+        print(f"warning: {message}", file=sys.stderr)
+    if document["refused"]:
+        print(
+            f"warning: the file as it is now is refused, and the last good one stays:\n{document['refused']}",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+COMMANDS = {"init": _init, "serve": _serve, "relay": _relay, "check": _check, "status": _status}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
@@ -44,8 +44,8 @@ MAX_SEND_BUFFER = 4 * 1024 * 1024
 """A member that reads this slowly is dropped; it comes back and gets the whole view."""
 ANY = "::"
 """Listen on everything. asyncio wants None for that: it makes `::` IPv6 alone."""
-WATCH_S = 0.5
-"""How often the document's file is looked at: a change reaches members within a second."""
+WATCH_S = 0.25
+"""How often the document's file is looked at: a change reaches members well within a second."""
 TICK_S = 1.0
 RESERVE_GENERATIONS = 1 << 20
 """Changes for which the store is asked at once: one write a start, not one a change."""
@@ -142,6 +142,9 @@ class Server:
         self._reserve()
         self.roster = Roster(self._hub, Register(self._store), self._later, self.perform)
         self._admin = AdminServer(self.roster, self._hub, state, document)
+        self._admin.operations["status"] = lambda _: self.status()
+        self._loaded_s = time.time()
+        self._refusal: str | None = None
         self._connections: dict[int, _Connection] = {}
         self._strangers: Counter[str] = Counter()
         self._next = 0
@@ -149,6 +152,23 @@ class Server:
         self._datagrams: list[asyncio.DatagramTransport] = []
         self._stamp: tuple[int, int, int] | None = None
         self._text = ""
+
+    def status(self) -> dict[str, Any]:
+        """What `netctl-mediator status` shows."""
+        document = self.roster.document
+        return {
+            "document": {
+                "path": str(self._path),
+                "digest": document.digest,
+                "since_s": round(time.time() - self._loaded_s, 1),
+                "refused": self._refusal,
+            },
+            "generation": self._hub.generation,
+            "members": len(document.members),
+            "online": self._hub.online,
+            "networks": len(document.networks),
+            "without_address": [item.message for item in self._hub.exhausted],
+        }
 
     def load(self) -> Mediator:
         """Read the document for the first time. Raises NetctlError."""
@@ -195,13 +215,13 @@ class Server:
     async def run(self) -> None:
         """Tick and watch until cancelled, then close everything."""
         try:
-            watched = time.monotonic()
+            ticked = time.monotonic()
             while True:
-                await asyncio.sleep(min(TICK_S, WATCH_S))
-                self.perform(self._hub.handle_timer(self._now()))
-                if time.monotonic() - watched >= WATCH_S:
-                    watched = time.monotonic()
-                    self._reload()
+                await asyncio.sleep(WATCH_S)
+                self._reload()
+                if time.monotonic() - ticked >= TICK_S:
+                    ticked = time.monotonic()
+                    self.perform(self._hub.handle_timer(self._now()))
                     self._reserve()
         finally:
             await self._admin.close()
@@ -256,11 +276,16 @@ class Server:
             document = load_document(text, str(self._path)).document
             mediator = find_mediator(document, self._identity.public)
             self.perform(self.roster.set_document(document, mediator))
+            self._loaded_s, self._refusal = time.time(), None
             say(f"{self._path}: {len(document.members)} members, {len(document.networks)} networks")
         except ConfigError as error:
-            say(f"{self._path} is refused and the last good one stays:\n{error}")
+            self._refuse(f"\n{error}")
         except (OSError, UnicodeDecodeError, NetctlError) as error:
-            say(f"{self._path} is refused and the last good one stays: {error}")
+            self._refuse(f" {error}")
+
+    def _refuse(self, reason: str) -> None:
+        self._refusal = reason.strip()
+        say(f"{self._path} is refused and the last good one stays:{reason}")
 
     # -- connections ----------------------------------------------------------------------------------------
 

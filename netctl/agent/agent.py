@@ -15,6 +15,7 @@ from netctl.agent.control_client import ControlClient, LinkState
 from netctl.agent.drift import Counters, Departure, departures
 from netctl.agent.host import Host, knock, look_up
 from netctl.agent.keys import Keys
+from netctl.agent.leases import LeaseBook
 from netctl.agent.memory import Down, Memory
 from netctl.agent.paths import PathRunner
 from netctl.agent.planned import Planned, binding, make_plan, refuse_stale
@@ -92,6 +93,8 @@ class Agent:
         """The network that this host joined by invite: then its document comes with the mediator's views."""
         self.down = memory.down()
         self.view: View | None = None
+        """As the mediator tells it; `leases.judged` is what of it this host believes."""
+        self.leases = LeaseBook(memory)
         self.statuses: Mapping[WireGuardKey, PeerStatus] = {}
         self.conditions: tuple[Condition, ...] = ()
         self.drift: tuple[Departure, ...] = ()
@@ -261,8 +264,9 @@ class Agent:
         name = self.member_name(document)
         fixed = {} if document.mediators else await look_up(document)
         fitting, refused = clear_of(self.down.of(document), name, await self.host.foreign())
-        resolution = resolve(fitting, name, self.view, live=self._live, resolved=fixed)
-        self.conditions = (*refused, *resolution.conditions)
+        self.leases.judged = judged = self.leases.judge(document, self.view, trusting=self.joined is not None)
+        resolution = resolve(fitting, name, judged.view, live=self._live, resolved=fixed)
+        self.conditions = (*refused, *judged.conditions, *resolution.conditions)
         if document.networks_of(name) and not self.down.of(document).networks_of(name):
             self.conditions = ()  # it belongs to networks: they are down, because somebody wanted that
         return resolution.state
@@ -278,6 +282,7 @@ class Agent:
         outcome = await self.host.apply(desired, progress)
         if outcome.error is None:
             self._desired, self._settled = desired, True
+            self.leases.keep(trusting=self.joined is not None)
             if desired.wireguard is None:  # nobody observes a link that is not there
                 self.statuses, self._live = {}, frozenset()
             try:
@@ -288,6 +293,15 @@ class Agent:
                     say(reason)
                 self.trouble = reason
         return outcome
+
+    async def forget_leases(self, who: str | None, progress: Progress) -> int:
+        """Believe the mediator anew on a member's addresses; None: on all, and on its age. Raises LocalError."""
+        async with self.turn(progress):
+            count = self.leases.forget(who, self.loaded.document if self.loaded is not None else None)
+            if who is None:
+                self.client.forget()
+            await self._reconcile(progress)
+        return count
 
     async def _follow(self) -> None:
         """Tell the path manager what there is now."""
@@ -342,6 +356,7 @@ class Agent:
             while self.client.state.state == "connected" and time.monotonic() < deadline:
                 await asyncio.sleep(0.05)  # the mediator hangs up when it has forgotten this host
             self.memory.forget()
+            self.leases = LeaseBook(self.memory)
             self.down, self.conditions, self.statuses = Down(), (), {}
             self._desired, self._settled = HostState(), False
             self._go_back(None, None, None)
@@ -370,12 +385,12 @@ class Agent:
         """What an apply of this text would change. Raises NetctlError."""
         loaded = load_document(text, file)
         async with self.lock:
-            before = self.conditions
+            before = self.conditions, self.leases.judged
             try:
                 desired, actual = await self._resolve(loaded.document), await self.host.read()
                 refusals = self.refusals()
             finally:
-                self.conditions = before
+                self.conditions, self.leases.judged = before
         return make_plan(
             self.member_name(loaded.document),
             loaded,

@@ -22,13 +22,26 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey
-from netctl.session import Backoff, ClientSession, Closed, Effect, Kept, LoggedIn, SendFrame, State
+from netctl.session import (
+    Backoff,
+    ClientSession,
+    Closed,
+    Effect,
+    Kept,
+    LoggedIn,
+    SendFrame,
+    State,
+    ViewChanged,
+)
 from netctl.wire import control as w
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 
 ALPN = "netctl/1"
 CONNECT_TIMEOUT_S = 10.0
 """DNS, TCP and TLS together; a slow satellite link needs four seconds."""
+DRILL = "a drill: this host acts as if it had no mediator"
+MAX_HOLD_S = 600.0
+"""A drill that its command has forgotten ends by then."""
 LOGIN_TIMEOUT_S = 10.0
 """The mediator gives up after the same time."""
 
@@ -167,6 +180,9 @@ class ControlClient:
     ) -> None:
         self.keys = keys
         self.state = LinkState("none", time.monotonic())
+        self._held_until = 0.0
+        self.refused: str | None = None
+        """Why the mediator's last word is not believed; None: it is."""
         self.kept: Kept | None = None
         """The view that this host has: what the mediator need not send again."""
         self._on_effect = on_effect
@@ -182,10 +198,25 @@ class ControlClient:
         if wanted == self._mediators:
             return
         self._mediators = wanted
+        self.refused = None
         self._backoff.reset()
         self._changed.set()
         if self._wire is not None:
             self._wire.finish(RemoteError("the document names other mediators now", "changed"))
+
+    def forget(self) -> None:
+        """Have no view: the mediator's next one is believed whatever its generation."""
+        self.kept = self.refused = None
+        if self._wire is not None:
+            self._wire.finish(RemoteError("the view was forgotten on demand", "changed"))
+        self.poke()
+
+    def hold(self, seconds: float) -> None:
+        """A drill: have no mediator for so long, at most MAX_HOLD_S; 0 ends it. It ends by itself in any case."""
+        self._held_until = time.monotonic() + min(seconds, MAX_HOLD_S) if seconds > 0 else 0.0
+        if self._held_until and self._wire is not None:
+            self._wire.finish(RemoteError(DRILL, "drill"))
+        self.poke()
 
     def poke(self) -> None:
         """Try again now: something about the network, or the user's mind, has changed."""
@@ -201,8 +232,12 @@ class ControlClient:
     def deliver(self, effect: Effect) -> None:
         """An effect for the agent."""
         if isinstance(effect, LoggedIn):
-            self._backoff.reset()
             self._set_state(LinkState("connected", time.monotonic()))
+        elif isinstance(
+            effect, ViewChanged
+        ):  # not before: who logs in and then lies is not asked all the time
+            self._backoff.reset()
+            self.refused = None
         self._on_effect(effect)
 
     def _set_state(self, state: LinkState) -> None:
@@ -218,6 +253,12 @@ class ControlClient:
                 self._set_state(LinkState("none", time.monotonic()))
                 await self._changed.wait()
                 continue
+            if (held := self._held_until - time.monotonic()) > 0:
+                self._set_state(LinkState("unreachable", time.monotonic(), DRILL))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), held)
+                self._backoff.reset()
+                continue
             mediator = self._mediators[turn % len(self._mediators)]
             ports = (mediator.port, *(port for port in mediator.tls if port != mediator.port))
             port = ports[turn // len(self._mediators) % len(ports)]
@@ -226,6 +267,8 @@ class ControlClient:
                 self._set_state(LinkState("connecting", time.monotonic(), self.state.error))
             error = await self._connect(mediator, port)
             refused = error.code.startswith(("login.", "view."))
+            if error.code.startswith("view."):
+                self.refused = str(error)
             since = self.state.since if self.state.state == "unreachable" else time.monotonic()
             self._set_state(LinkState("unreachable", since, str(error), final=refused))
             with contextlib.suppress(TimeoutError):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from msgspec.structs import replace as replace_struct
 
 from netctl.agent.places import Places, write_atomic
-from netctl.config import Loaded, load_document
+from netctl.config import Loaded, Pins, load_document
 from netctl.model.document import Document
 from netctl.model.errors import ConfigError, LocalError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
@@ -79,7 +80,13 @@ class Memory:
 
     def forget(self) -> None:
         """As before the first apply; the keys stay."""
-        for path in (self._places.joined, self._places.accepted, self._places.view, self._places.down):
+        for path in (
+            self._places.joined,
+            self._places.accepted,
+            self._places.view,
+            self._places.down,
+            self._places.leases,
+        ):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
@@ -103,6 +110,25 @@ class Memory:
             "newest": {str(identity): generation for identity, generation in kept.newest.items()},
         }
         write_atomic(self._places.view, json.dumps(plain))
+
+    def pins(self) -> dict[tuple[str, WireGuardKey], IPv4Address]:
+        """The leases that this host has seen, by network id and key."""
+        try:
+            plain = json.loads(self._places.leases.read_text())
+            return {
+                (network, WireGuardKey.parse(key)): IPv4Address(address)
+                for network, held in plain.items()
+                for key, address in held.items()
+            }
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            return {}
+
+    def keep_pins(self, pins: Pins) -> None:
+        """Remember them."""
+        plain: dict[str, dict[str, str]] = {}
+        for (network, key), address in pins.items():
+            plain.setdefault(network, {})[str(key)] = str(address)
+        write_atomic(self._places.leases, json.dumps(plain))
 
     def down(self) -> Down:
         """What is down."""

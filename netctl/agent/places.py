@@ -59,6 +59,11 @@ class Places:
         return self.state / "joined.json"
 
     @property
+    def leases(self) -> Path:
+        """The addresses that this host has seen members have."""
+        return self.state / "leases.json"
+
+    @property
     def down(self) -> Path:
         """What the user has taken down."""
         return self.state / "down.json"

@@ -152,6 +152,13 @@ class ControlServer:
             case "rollback":
                 async with agent.turn(progress):
                     return outcome_to_json(await agent.commit.roll_back(request.get("nonce")))
+            case "leases":
+                return agent.leases.rows(agent.loaded.document if agent.loaded is not None else None)
+            case "leases.forget":
+                return {"forgotten": await agent.forget_leases(request.get("member"), progress)}
+            case "drill":
+                agent.client.hold(float(request["seconds"]))
+                return {}
             case "down" | "up" as op:
                 return await self._switch(op, request.get("network"), progress)
             case other:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def _addresses(agent: Agent, document: Document, name: str, key: WireGuardKey) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for network in document.networks_of(name):
-        lease = agent.view.leases.get((network.name, key)) if agent.view is not None else None
+        believed = agent.leases.judged.view or agent.view
+        lease = believed.leases.get((network.name, key)) if believed is not None else None
         if lease is not None:
             found[network.name] = [str(address) for address in lease.addresses]
         else:
@@ -70,6 +71,7 @@ def status_of(agent: Agent) -> dict[str, Any]:
             "state": link.state,
             "since_s": round(time.monotonic() - link.since, 1),
             "error": link.error if link.state != "connected" else None,
+            "refused": agent.client.refused,
         },
         "document": {"digest": None},
         "down": {"everything": agent.down.everything, "networks": sorted(agent.down.networks)},
@@ -91,6 +93,9 @@ def status_of(agent: Agent) -> dict[str, Any]:
         result["conditions"].append(str(error))
     if agent.loaded is None:
         return result
+    if agent.client.refused is not None:
+        kept = f"this host keeps its last good view, of generation {result['generation']}"
+        result["conditions"].append(f"the mediator's word is refused: {agent.client.refused}; {kept}")
     if agent.trouble is not None:
         result["conditions"].append(agent.trouble)
     document = agent.loaded.document

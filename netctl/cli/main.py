@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from netctl import __version__
-from netctl.cli import commitargs, fleetargs, inviteargs
+from netctl.cli import commitargs, fleetargs, inviteargs, trustargs
 
 INTERRUPTED = 130
 """What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
@@ -123,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
     )
     fleetargs.add(commands)
     inviteargs.add(commands, ENGINES)
+    trustargs.add(commands)
     lab = commands.add_parser("lab", help="a small internet on this machine to play with", add_help=False)
     lab.add_argument("arguments", nargs=argparse.REMAINDER)
     return top
@@ -187,6 +188,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return prune.prune(arguments, places)
     if arguments.command in inviteargs.COMMANDS:
         return inviteargs.run(arguments, places)
+    if arguments.command in trustargs.COMMANDS:
+        return trustargs.run(arguments, places)
     from netctl.cli import host
 
     commands = {

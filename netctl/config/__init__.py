@@ -2,16 +2,20 @@
 
 from netctl.config.document import Loaded, load_document
 from netctl.config.foreign import clear_of
+from netctl.config.pins import Judged, Pins, judge_leases
 from netctl.config.reach import ReachChanges, reach_changes
 from netctl.config.reachtext import reach_lines, reach_to_json
 from netctl.config.resolve import Condition, Resolution, resolve
 
 __all__ = [
     "Condition",
+    "Judged",
     "Loaded",
+    "Pins",
     "ReachChanges",
     "Resolution",
     "clear_of",
+    "judge_leases",
     "load_document",
     "reach_changes",
     "reach_lines",

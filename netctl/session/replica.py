@@ -8,7 +8,7 @@
 | anything   | ViewDelta on other | doubt                                                                |
 | candidate  | Sealed for it      | it is the view, unless it is older than what was seen: then refused  |
 | a view     | Sealed for it      | confirmed: a new generation, and who is online                       |
-| anything   | Sealed for other   | doubt                                                                |
+| anything   | Sealed for other   | doubt; after a whole view: refused                                   |
 
 Doubt asks for the whole view, once until it begins to come. Bad signatures, strangers' seals and rollbacks are
 refused: they end the connection, and the last good view stays.
@@ -52,6 +52,7 @@ class Replica:
         self.digest = view_digest(kept.view) if kept is not None else ""
         self._chunks: list[ViewChunk] = []
         self._candidate: View | None = None
+        self._whole = False
         self._asked = False
 
     def _doubt(self) -> bool:
@@ -72,6 +73,7 @@ class Replica:
             members = read_members(row for part in chunks for row in part.members)
             leases = read_leases(row for part in chunks for row in part.leases)
             self._candidate = View(0, members, leases, "".join(part.document for part in chunks))
+            self._whole = True
         return False
 
     def delta(self, delta: ViewDelta) -> bool:
@@ -86,6 +88,7 @@ class Replica:
         leases.update(read_leases(delta.leases))
         document = self._view.document if delta.document is None else delta.document
         self._candidate = View(0, members, leases, document)
+        self._whole = False
         return False
 
     def sealed(self, sealed: Sealed) -> Kept | None:
@@ -99,6 +102,8 @@ class Replica:
         else:
             return None
         if digest != sealed.digest:
+            if fresh is not None and self._whole:  # asking again would go on for ever
+                raise RemoteError("a whole view that is not the sealed one", "view.mismatch")
             return None
         identity = check_seal(sealed, self._pins)
         if self._key not in view.members:

@@ -34,6 +34,8 @@ class MemoryStore:
         self.by_address: dict[tuple[str, IPv4Address], WireGuardKey] = {}
         self.ports: dict[WireGuardKey, int] = {}
         self.generation = 0
+        self.history: set[tuple[str, WireGuardKey, IPv4Address]] = set()
+        """Every lease that there ever was: by network id."""
 
     def leases(self) -> dict[tuple[str, WireGuardKey], IPv4Address]:
         """By network id and key."""
@@ -59,6 +61,7 @@ class MemoryStore:
                 raise AssertionError(f"relay port {port} is given twice")
             numbers[key] = port
         self.by_address, self.ports = table, numbers
+        self.history.update((network, key, address) for (network, address), key in table.items())
 
 
 class _Life:

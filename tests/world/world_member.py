@@ -16,7 +16,7 @@ from world_mediator import SimMediator
 from world_net import CONNECT_TIMEOUT_S, End, Internet, Site, stream
 from world_wireguard import SimWireGuard
 
-from netctl.config import Resolution, resolve
+from netctl.config import Judged, Pins, Resolution, judge_leases, resolve
 from netctl.engine import FakeEngine, apply_plan
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
@@ -84,6 +84,7 @@ class SimMember:
         self.identity = IdentityKey(self._login.public_key().public_bytes_raw())
         self.document: Document | None = None
         self._disk: Kept | None = None
+        self.pins: Pins = {}
         self._new_kernel()
         self.agent: _Agent | None = None
         self._path_timer = Timer(clock, self._paths_due)
@@ -108,7 +109,7 @@ class SimMember:
                 pack_view(view), replace_struct(self._disk.seal, online=""), pins, self.key
             )
         self._observe()
-        self._reconcile()
+        self.reconcile()
         self._tick(agent)
         self._connect(agent)
 
@@ -139,20 +140,31 @@ class SimMember:
         """`netctl apply`: a document without this host is refused and the old one stays."""
         if document.member_by_key(self.key) is not None:
             self.document = document
-            self._reconcile()
+            self.reconcile()
 
     # -- agent ----------------------------------------------------------------------------------------------
 
-    def resolution(self) -> Resolution | None:
-        """What this host should have by all that its agent knows; None before it knows enough."""
+    def judged(self) -> Judged | None:
+        """What of the mediator's view this host believes."""
         if self.agent is None or self.document is None or self.agent.view is None:
             return None
-        return resolve(self.document, self.name, self.agent.view, live=self.agent.live)
+        return judge_leases(self.document, self.agent.view, self.pins)
 
-    def _reconcile(self) -> None:
+    def resolution(self) -> Resolution | None:
+        """What this host should have by all that its agent knows; None before it knows enough."""
+        judged = self.judged()
+        if self.agent is None or self.document is None or judged is None:
+            return None
+        found = resolve(self.document, self.name, judged.view, live=self.agent.live)
+        return Resolution(found.state, (*judged.conditions, *found.conditions))
+
+    def reconcile(self) -> None:
+        """Bring the host to the present document and view."""
         wanted, agent = self.resolution(), self.agent
         if wanted is None or agent is None:
             return
+        assert self.document is not None
+        self.pins = judge_leases(self.document, agent.view, self.pins).pins
         outcome = apply_plan(self.engine, wanted.state)
         assert outcome.error is None, f"{self.name}: {outcome.error}"
         agent.desired = wanted
@@ -183,7 +195,7 @@ class SimMember:
         live = frozenset(key for key, seen in status.items() if seen.last_handshake_s > recent)
         if live != self.agent.live:
             self.agent.live = live
-            self._reconcile()
+            self.reconcile()
 
     # -- the control connection -------------------------------------------------------------------------------
 
@@ -275,7 +287,7 @@ class SimMember:
                     self._paths(agent.manager.control_up(now))
                 case ViewChanged(view, kept):
                     agent.view, self._disk = view, kept
-                    self._reconcile()
+                    self.reconcile()
                 case PresenceChanged(key, online):
                     if agent.view is not None and key in agent.view.members:
                         seen = replace(agent.view.members[key], online=online)

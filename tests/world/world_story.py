@@ -20,6 +20,8 @@ POOLS = ("10.1.0.0/28", "10.2.0.0/28", "10.3.0.0/24")
 STEP_S = 5.0
 SETTLE_S = 150.0
 """A reconnect may wait its minute of back-off; sessions and paths follow within seconds."""
+AGREE_S = 100.0
+"""Before the end of the waiting: long enough after the newest document has reached everybody."""
 HEARD_S = 40.0
 """Data that came this recently: four keepalives."""
 
@@ -208,9 +210,32 @@ class World:
         end = self.clock.now + SETTLE_S
         while self.unsettled() and self.clock.now < end:
             self.run(STEP_S)
+            if self.clock.now > end - AGREE_S:
+                self._agree()
         self.run(STEP_S)
         wrong = self.unsettled()
         assert not wrong, "; ".join(wrong)
+
+    def _agree(self) -> None:
+        """Whoever missed a document refuses what moved by it, with reason, until a person agrees."""
+        granted = self.mediator.store.history | {
+            (network.id, document.members[name].wireguard, address)
+            for document in self.documents
+            for network in document.networks.values()
+            for name, addresses in network.addresses.items()
+            for address in addresses
+        }
+        for member in self.members:
+            judged = member.judged()
+            if judged is None or not judged.refused:
+                continue
+            told = [(network, key, address) for (network, key), address in judged.refused.items()]
+            held = [(network, key, address) for (network, key), address in member.pins.items()]
+            assert granted.issuperset(told), f"{member.name} is told of a lease that nobody granted"
+            assert granted.issuperset(held), f"{member.name} has pinned a lease that nobody granted"
+            self.clock.say(f"{member.name}: netctl leases forget --all")
+            member.pins = {}
+            member.reconcile()
 
     def run(self, seconds: float) -> None:
         """Let time pass, and look after every step."""

@@ -1,0 +1,122 @@
+"""Echo requests through the tunnels (RFC 792, RFC 4443): raw sockets, so for root, as everything here is."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from netctl.model.addresses import Address
+from netctl.model.errors import LocalError
+
+REQUEST = {4: 8, 6: 128}
+REPLY = {4: 0, 6: 129}
+_HEADER = struct.Struct("!BBHHH")
+
+
+def _checksum(data: bytes) -> int:
+    total = int(sum(struct.unpack(f"!{len(data) // 2}H", data)))
+    total = (total & 0xFFFF) + (total >> 16)
+    return (~(total + (total >> 16))) & 0xFFFF
+
+
+@dataclass(slots=True)
+class Answers:
+    """What came back from one address in one stretch of time."""
+
+    sent: int = 0
+    received: int = 0
+    longest_gap_s: float = 0.0
+    """Without an answer, from the beginning of the stretch to its end."""
+    rtt_ms: float | None = None
+    """The newest."""
+
+
+class Pinger:
+    """Asks all addresses in turn for as long as it is told to."""
+
+    def __init__(self, addresses: Iterable[Address], every_s: float = 0.5) -> None:
+        """Raises LocalError for whoever may not have a raw socket."""
+        self._addresses = tuple(addresses)
+        self._every_s = every_s
+        self._id = os.getpid() & 0xFFFF
+        self._sequence = 0
+        self._sent_at: dict[tuple[Address, int], float] = {}
+        self._sockets: dict[int, socket.socket] = {}
+        protocols = {4: (socket.AF_INET, socket.IPPROTO_ICMP), 6: (socket.AF_INET6, socket.IPPROTO_ICMPV6)}
+        for version in {address.version for address in self._addresses}:
+            family, protocol = protocols[version]
+            try:
+                opened = socket.socket(family, socket.SOCK_RAW, protocol)
+            except PermissionError:
+                message = "asking peers whether they answer needs a raw socket: run this as root"
+                raise LocalError(message) from None
+            opened.setblocking(False)
+            self._sockets[version] = opened
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+        for opened in self._sockets.values():
+            opened.close()
+
+    def stretch(self, seconds: float) -> dict[Address, Answers]:
+        """Ask for so long; by address what came back. An answer counts where its question was asked."""
+        found = {address: Answers() for address in self._addresses}
+        start = time.monotonic()
+        heard = dict.fromkeys(found, start)
+        end, due = start + seconds, start
+        while (now := time.monotonic()) < end:
+            if now >= due:
+                due += self._every_s
+                self._sequence = (self._sequence + 1) & 0xFFFF
+                for address, answers in found.items():
+                    answers.sent += 1
+                    self._send(address, now)
+            wait = min(due, end) - time.monotonic()
+            ready, _, _ = select.select(list(self._sockets.values()), [], [], max(wait, 0))
+            for opened in ready:
+                self._receive(opened, found, heard)
+        self._sent_at.clear()
+        for address, answers in found.items():
+            answers.longest_gap_s = max(answers.longest_gap_s, time.monotonic() - heard[address])
+        return found
+
+    def _send(self, address: Address, now: float) -> None:
+        kind = REQUEST[address.version]
+        header = _HEADER.pack(kind, 0, 0, self._id, self._sequence)
+        if address.version == 4:  # for IPv6 the kernel does it (RFC 3542 §3.1)
+            header = _HEADER.pack(kind, 0, _checksum(header), self._id, self._sequence)
+        self._sent_at[address, self._sequence] = now
+        try:
+            self._sockets[address.version].sendto(header, (str(address), 0))
+        except OSError:
+            return  # no route to it just now: an answer that does not come
+
+    def _receive(
+        self, opened: socket.socket, found: dict[Address, Answers], heard: dict[Address, float]
+    ) -> None:
+        version = 4 if opened.family == socket.AF_INET else 6
+        try:
+            data, source = opened.recvfrom(2048)
+        except OSError:
+            return
+        if version == 4:
+            data = data[(data[0] & 0xF) * 4 :]
+        if len(data) < _HEADER.size:
+            return
+        kind, _, _, identifier, sequence = _HEADER.unpack_from(data)
+        address = next((a for a in found if str(a) == source[0].partition("%")[0]), None)
+        if kind != REPLY[version] or identifier != self._id or address is None:
+            return
+        asked = self._sent_at.pop((address, sequence), None)
+        if asked is None:
+            return
+        now, answers = time.monotonic(), found[address]
+        answers.received += 1
+        answers.rtt_ms = (now - asked) * 1000
+        answers.longest_gap_s = max(answers.longest_gap_s, now - heard[address])
+        heard[address] = now

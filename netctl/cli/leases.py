@@ -1,0 +1,39 @@
+"""`netctl leases`: the addresses that this host has seen members have, and holds its mediator to."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import ask
+from netctl.model.errors import LocalError
+
+
+def leases(arguments: argparse.Namespace, places: Places) -> int:
+    """Show them, or forget some."""
+    if arguments.action == "forget":
+        return _forget(arguments, places)
+    rows: list[dict[str, Any]] = ask(places, {"op": "leases"})
+    if arguments.output == "json":
+        output.json(rows)
+        return 0
+    output.table(
+        "leases",
+        ("network", "member", "address", "refused", "key"),
+        [
+            (row["network"], row["member"] or "-", row["address"] or "-", row["refused"] or "-", row["key"])
+            for row in rows
+        ],
+    )
+    return 0
+
+
+def _forget(arguments: argparse.Namespace, places: Places) -> int:
+    if (arguments.member is None) == (not arguments.all):
+        raise LocalError("say whose leases to forget, or --all")
+    done = ask(places, {"op": "leases.forget", "member": arguments.member}, output.progress)
+    count = done["forgotten"]
+    output.line(f"forgot {count} lease{'s' if count != 1 else ''}; what the mediator says next is believed")
+    return 0
