@@ -300,7 +300,7 @@ class Agent:
             count = self.leases.forget(who, self.loaded.document if self.loaded is not None else None)
             if who is None:
                 self.client.forget()
-            await self._reconcile(progress)
+            await self.reconcile(progress)
         return count
 
     async def _follow(self) -> None:
