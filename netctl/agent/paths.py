@@ -12,6 +12,7 @@ from netctl.engine.sharedport import SharedPort, open_shared_port
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus
 from netctl.model.keys import WireGuardKey
+from netctl.paths.behaviour import Behaviour
 from netctl.paths.effects import Effect, PathChanged, PathStatus, SendControl, SendDatagram, SetEndpoint
 from netctl.paths.manager import PathManager
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
@@ -144,3 +145,7 @@ class PathRunner:
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
         """Every peer's path just now."""
         return self._manager.status()
+
+    def nat(self) -> tuple[Behaviour, Behaviour, bool | None]:
+        """(IPv4, IPv6, hairpin): what is known about the NAT in front of this host."""
+        return self._manager.nat(time.monotonic())

@@ -13,6 +13,7 @@ from typing import Any
 
 from netctl.agent.agent import Agent
 from netctl.agent.armed import terms_of
+from netctl.agent.doctor import examine
 from netctl.agent.memory import Down
 from netctl.agent.places import Places
 from netctl.agent.planned import expected
@@ -115,6 +116,8 @@ class ControlServer:
         match request.get("op"):
             case "status":
                 return await agent.status()
+            case "doctor":
+                return examine(agent)
             case "plan":
                 asked = {"ssh_connection": request.get("ssh_connection", "")}
                 everyone = bool(request.get("everyone"))

@@ -96,6 +96,11 @@ def parser() -> argparse.ArgumentParser:
     commitargs.add_to_apply(apply)
     commitargs.add(commands)
     _formats(commands.add_parser("status", help="show this host, its networks and its peers"))
+    why = commands.add_parser("why", help="say which path a pair has, and what allows or denies a port")
+    why.add_argument("source", metavar="A", help="a member")
+    why.add_argument("target", metavar="B[:PORT]", help="a member: nas, nas:22, nas:udp/53, nas:icmp")
+    _formats(why)
+    _formats(commands.add_parser("doctor", help="say what this host's NAT is, and what is wrong here"))
     up = commands.add_parser("up", help="start the agent, and bring networks up")
     up.add_argument("network", nargs="?", metavar="NETWORK")
     _engine(up)
@@ -182,6 +187,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return {"fmt": text.fmt, "explain": text.explain, "schema": text.schema}[arguments.command](
             arguments, places
         )
+    if arguments.command in ("why", "doctor"):
+        from netctl.cli import why
+
+        return {"why": why.why, "doctor": why.doctor}[arguments.command](arguments, places)
     if arguments.command == "prune":
         from netctl.cli import prune
 

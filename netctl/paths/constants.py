@@ -89,3 +89,5 @@ MAX_SRFLX = 4
 """Server-reflexive addresses offered: a symmetric NAT shows another one to every server."""
 PONGS_PER_SECOND = 100
 """To one peer: a replayed ping must not make a flood."""
+HAIRPIN_WAIT = 2.0
+"""Seconds for a datagram to our own outside to come back, if it does."""

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
-from netctl.paths.constants import MAX_SRFLX, MAX_STUN_SERVERS, STUN_GATHER, STUN_REFRESH, STUN_RETRY
+from netctl.paths.constants import (
+    HAIRPIN_WAIT,
+    MAX_SRFLX,
+    MAX_STUN_SERVERS,
+    STUN_GATHER,
+    STUN_REFRESH,
+    STUN_RETRY,
+)
 from netctl.paths.effects import SendDatagram
 from netctl.wire import stun
 
@@ -27,6 +34,11 @@ class Discovery:
     def __init__(self, rng: Callable[[int], bytes]) -> None:
         self._rng = rng
         self._servers: dict[SocketAddress, _Server] = {}
+        self.own: frozenset[SocketAddress] = frozenset()
+        """This host's own addresses: what a server sees of them needs no NAT."""
+        self._hairpin: bytes | None = None
+        self._hairpin_at: float | None = None
+        self._hairpinned = False
         self._deadline: float | None = None
         self._gathered_at = float("-inf")
 
@@ -57,6 +69,18 @@ class Discovery:
         seen = dict.fromkeys(server.mapped for server in self._servers.values() if server.mapped is not None)
         return list(seen)[:MAX_SRFLX]
 
+    def answers(self, *, ipv6: bool) -> dict[SocketAddress, SocketAddress | None]:
+        """What each server of one family has seen; None: it is silent."""
+        return {
+            address: server.mapped for address, server in self._servers.items() if address.is_ipv6 == ipv6
+        }
+
+    def hairpin(self, now: float) -> bool | None:
+        """Whether the NAT sends back what goes to its own outside (RFC 4787 §6); None: not known yet, or no NAT."""
+        if self._hairpinned:
+            return True
+        return False if self._hairpin_at is not None and now >= self._hairpin_at + HAIRPIN_WAIT else None
+
     def symmetric(self) -> bool:
         """Two servers of one family saw different addresses: the mapping depends on the destination."""
         seen = self.mapped()
@@ -64,6 +88,9 @@ class Discovery:
 
     def handle_answer(self, data: bytes, source: SocketAddress, now: float) -> bool:
         """A STUN datagram arrived; True if the set of mapped addresses changed. Foreign ones are ignored."""
+        if self._hairpin is not None and data[8:20] == self._hairpin:
+            self._hairpinned = True
+            return False
         server = self._servers.get(source)
         if server is None or data[8:20] not in server.transactions:
             return False
@@ -75,6 +102,9 @@ class Discovery:
         if message.kind != stun.BINDING_SUCCESS or not message.fingerprint or mapped is None:
             return False
         before = self.mapped()
+        if mapped != server.mapped:
+            self._hairpin = self._hairpin_at = None  # another outside may behave otherwise
+            self._hairpinned = False
         server.mapped = mapped
         server.transactions.clear()
         server.due = now + STUN_REFRESH
@@ -95,6 +125,8 @@ class Discovery:
         effects: list[SendDatagram] = []
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
+        if self._deadline is None and self._hairpin is None:
+            effects += self._ask_ourselves(now)
         for address, server in self._servers.items():
             if server.due is None or now < server.due:
                 continue
@@ -111,3 +143,11 @@ class Discovery:
             server.due = now + wait
             server.attempts += 1
         return effects
+
+    def _ask_ourselves(self, now: float) -> list[SendDatagram]:
+        """One datagram to our own outside, once in a lifetime of the address."""
+        outside = next((one for one in self.mapped() if not one.is_ipv6 and one not in self.own), None)
+        if outside is None:
+            return []
+        self._hairpin, self._hairpin_at = self._rng(stun.TRANSACTION_LEN), now
+        return [SendDatagram(outside, stun.binding_request(self._hairpin))]

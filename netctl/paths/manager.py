@@ -19,6 +19,7 @@ from netctl.model.errors import RemoteError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
+from netctl.paths.behaviour import Behaviour, behaviour
 from netctl.paths.candidates import parse_candidates
 from netctl.paths.discovery import Discovery
 from netctl.paths.effects import Effect, PathStatus, SendControl
@@ -114,10 +115,12 @@ class PathManager:
         """A datagram that is no WireGuard message arrived on the shared port. Strangers get silence."""
         kind = classify(data)
         if kind is DatagramKind.STUN:
-            if not self._discovery.handle_answer(data, source, now):
-                return self._flush_offers(now)
+            changed = self._discovery.handle_answer(data, source, now)
+            asked = [*self._discovery.handle_timer(now)] if self._discovery.ready(now) else []
+            if not changed:
+                return asked + self._flush_offers(now)
             self._renew_self()
-            return self._reoffer(now)
+            return asked + self._reoffer(now)
         if kind is DatagramKind.RELAY:
             for pair in self._pairs.values():
                 if pair.relay.address == source:
@@ -193,11 +196,13 @@ class PathManager:
         """Every peer's path just now."""
         return {key: pair.status for key, pair in self._pairs.items()}
 
-    def nat_note(self) -> str | None:
-        """What is known about our own NAT that explains a relayed pair, for people."""
-        if self._discovery.symmetric():
-            return "this host's NAT gives every destination another port (symmetric)"
-        return None
+    def nat(self, now: float) -> tuple[Behaviour, Behaviour, bool | None]:
+        """(IPv4, IPv6, hairpin): what is known about the NAT in front of this host."""
+        port = next((one.port for one in sorted(self._discovery.own)), None)
+        four, six = (
+            behaviour(self._discovery.answers(ipv6=ipv6), self._discovery.own, port) for ipv6 in (False, True)
+        )
+        return four, six, self._discovery.hairpin(now)
 
     # -------------------------------------------------------------------------------------------------
 
@@ -212,6 +217,7 @@ class PathManager:
         addresses = parse_candidates(self._candidates())
         hosts = tuple(address for address, kind in addresses.items() if kind == "host")
         self._me = Self(self._me.key, tuple(addresses), hosts)
+        self._discovery.own = frozenset(hosts)
         for pair in self._pairs.values():
             pair.routes.me = self._me
 

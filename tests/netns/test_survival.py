@@ -5,6 +5,7 @@ One lab for the whole file: the tests run in order and each leaves everybody con
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -116,3 +117,19 @@ def test_a_bad_document_changes_nothing(lab: Lab, text: str, says: str) -> None:
     assert "Traceback" not in done.stderr + done.stdout
     assert says in done.stderr
     assert allowed_ips(lab, "laptop") == before
+
+
+def test_doctor_and_why_say_how_it_is(lab: Lab) -> None:
+    said = json.loads(run_in(lab, "nas", "netctl", "doctor", "-o", "json").stdout)  # alone behind its NAT
+    assert said["nat"]["ipv4"]["udp"] == "works"
+    assert said["nat"]["ipv4"]["mapping"] == "endpoint-independent"
+    assert said["nat"]["ipv4"]["port_kept"] is True
+    wait_for("the hairpin is known", lambda: "(hairpin)" in run_in(lab, "laptop", "netctl", "doctor").stdout)
+    question = ("netctl", "why", "laptop", "nas:22")
+    wait_for("the path is direct", lambda: "ok   path: direct at " in run_in(lab, "laptop", *question).stdout)
+    why = run_in(lab, "laptop", *question)
+    assert why.returncode == 0, why
+    assert "ok   office: allowed by networks.office.acls[1] (ssh)" in why.stdout
+    denied = run_in(lab, "laptop", "netctl", "why", "nas", "desktop:tcp/1", "-o", "json")
+    assert [flow["allowed"] for flow in json.loads(denied.stdout)["flows"]] == [True, False]
+    assert json.loads(denied.stdout)["path"] is None

@@ -1,0 +1,119 @@
+"""`netctl why A B[:port]` and `netctl doctor`: one answer to "why does this not work"."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import NoAgentError, ask
+from netctl.config import load_document
+from netctl.config.whichrule import Flow, flows, parse_target
+from netctl.model.document import Document
+from netctl.model.errors import LocalError
+
+UNREACHABLE = 2
+"""Exit status of `why`: the document denies it, or there is no path just now."""
+
+
+def doctor(arguments: argparse.Namespace, places: Places) -> int:
+    """Say what this host's way to the others is like. Exit 1: something is wrong."""
+    found: dict[str, Any] = ask(places, {"op": "doctor"})
+    problems = [check for check in found["checks"] if check["level"] == "problem"]
+    if arguments.output == "json":
+        output.json(found)
+        return 1 if problems else 0
+    for check in found["checks"]:
+        if check["level"] == "note":
+            output.line(f"note {check['text']}")
+        else:
+            output.check(check["level"] == "ok", check["text"])
+        if check["advice"]:
+            output.line(f"       {check['advice']}")
+    return 1 if problems else 0
+
+
+def why(arguments: argparse.Namespace, places: Places) -> int:
+    """Say which path a pair has, and which line of the document allows or denies a port. Exit 2: neither works."""
+    path = places.config
+    try:
+        loaded = load_document(path.read_text(), str(path))
+    except OSError as error:
+        raise LocalError(f"cannot read {path}: {error.strerror}") from error
+    src = arguments.source
+    dst, proto, port = parse_target(arguments.target)
+    for name in (src, dst):
+        if name not in loaded.document.members:
+            raise LocalError(f"there is no member '{name}'; there are: {_some(loaded.document)}")
+    if src == dst:
+        raise LocalError("a host reaches itself; name two members")
+    answers = flows(loaded, src, dst, proto, port)
+    peer = _peer(places, src, dst)
+    allowed = any(flow.allowed for flow in answers)
+    if arguments.output == "json":
+        output.json(
+            {"from": src, "to": arguments.target, "flows": [_json(one) for one in answers], "path": peer}
+        )
+    else:
+        _say(src, arguments.target, answers, peer)
+    connected = peer is None or "unknown" in peer or peer["path"] != "none"
+    return 0 if allowed and connected else UNREACHABLE
+
+
+def _say(src: str, target: str, answers: tuple[Flow, ...], peer: dict[str, Any] | None) -> None:
+    if not answers:
+        output.check(False, f"{src} and {target.partition(':')[0]} have no network in common")
+    for flow in answers:
+        text = "allowed" if flow.allowed else "denied"
+        output.check(flow.allowed, f"{flow.network}: {text} by {flow.path} ({flow.why}), {flow.mark}")
+    if peer is None:
+        output.note("the path is known on the two hosts themselves: run this on one of them")
+        return
+    if "unknown" in peer:
+        output.note(f"the path is not known: {peer['unknown']}")
+        return
+    rtt = f", round trip {peer['rtt_ms']:.1f} ms" if peer["rtt_ms"] is not None else ""
+    since = f", for {output.age(peer['since_s'])}" if peer["since_s"] is not None else ""
+    where = f" at {peer['endpoint']}" if peer["endpoint"] else ""
+    output.check(peer["path"] != "none", f"path: {peer['path']}{where}{rtt}{since}")
+    if not peer["online"]:
+        output.line("     it is not online, says the mediator")
+    for line in peer["tried"]:
+        output.line(f"     {line}")
+    if peer["nat"]:
+        output.line(f"     this host's NAT: {peer['nat']} mapping")
+    if peer["condition"]:
+        output.warning(peer["condition"])
+
+
+def _peer(places: Places, src: str, dst: str) -> dict[str, Any] | None:
+    """The path between them as this host's agent sees it; None: this host is neither."""
+    try:
+        state = ask(places, {"op": "status"})
+        nat = ask(places, {"op": "doctor"})["nat"]["ipv4"]["mapping"]
+    except NoAgentError:
+        return {"unknown": "no agent runs on this host: `netctl up` starts it"}
+    if state["member"] not in (src, dst):
+        return None
+    other = dst if state["member"] == src else src
+    for peer in state["peers"]:
+        if peer["name"] == other:
+            return {**peer, "nat": nat}
+    return {"unknown": f"this host has no tunnel to {other}: has the document been applied here?"}
+
+
+def _json(flow: Flow) -> dict[str, Any]:
+    return {
+        "network": flow.network,
+        "allowed": flow.allowed,
+        "rule": flow.why,
+        "path": flow.path,
+        "file": flow.mark.file,
+        "line": flow.mark.line,
+    }
+
+
+def _some(document: Document) -> str:
+    names = list(document.members)
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

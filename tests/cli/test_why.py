@@ -1,0 +1,89 @@
+"""`netctl why`: which line of the document decides, on a machine that is neither of the two."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from netctl.cli.main import main
+from netctl.config.whichrule import parse_target
+from netctl.model.errors import LocalError
+
+OFFICE = Path(__file__).parents[2] / "examples" / "office.yaml"
+
+
+def why(tmp_path: Path, *arguments: str) -> int:
+    return main(
+        ["--config", str(OFFICE), "--state", str(tmp_path), "--run", str(tmp_path), "why", *arguments]
+    )
+
+
+def line_of(text: str) -> int:
+    return next(n for n, line in enumerate(OFFICE.read_text().splitlines(), 1) if text in line)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "status", "place", "line"),
+    [
+        ("anna", "hub:22", 0, "networks.office.acls[2] (ssh)", "name: ssh"),
+        ("bert", "files:tcp/8080", 0, "networks.office.acls[1] (files)", "name: files"),
+        ("bert", "anna:icmp", 0, "networks.office.acls[0] (ping)", "name: ping"),
+        ("bert", "hub:22", 2, "networks.office.acls (default deny)", "    acls:"),
+        ("bert", "files:udp/445", 2, "networks.office.acls (default deny)", "    acls:"),
+        ("anna", "files", 0, "networks.office.acls[0] (ping)", "name: ping"),
+    ],
+)
+def test_the_line_that_decides(
+    source: str,
+    target: str,
+    status: int,
+    place: str,
+    line: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert why(tmp_path, source, target) == status
+    said = capsys.readouterr()
+    assert f"office: {'allowed' if status == 0 else 'denied'} by {place}" in said.out
+    assert f"{OFFICE}:{line_of(line)}:" in said.out
+    assert "the path is not known: no agent runs on this host" in said.err
+
+
+def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert why(tmp_path, "anna", "hub:22", "-o", "json") == 0
+    said = json.loads(capsys.readouterr().out)
+    flow, guests = said["flows"]
+    assert not guests["allowed"]
+    assert flow == {
+        "network": "office",
+        "allowed": True,
+        "rule": "ssh",
+        "path": "networks.office.acls[2]",
+        "file": str(OFFICE),
+        "line": line_of("name: ssh"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "says"),
+    [
+        ("anna", "nobody:22", "there is no member 'nobody'; there are: hub, files"),
+        ("anna", "anna", "a host reaches itself; name two members"),
+        ("anna", "hub:http", "'hub:http' is no target: say nas, nas:22, nas:tcp/22, nas:udp/53 or nas:icmp"),
+    ],
+)
+def test_bad_questions(
+    source: str, target: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert why(tmp_path, source, target) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"error: {said.err.removeprefix('error: ')}")
+    assert says in said.err
+
+
+@pytest.mark.parametrize("text", ["a:", "a:0", "a:65536", "a:tcp/x", "a:icmp/3", "a:sctp/1", "a:tcp/-1"])
+def test_targets_that_are_none(text: str) -> None:
+    with pytest.raises(LocalError, match="is no target"):
+        parse_target(text)
