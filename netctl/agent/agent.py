@@ -26,6 +26,7 @@ from netctl.config.origins import Origins
 from netctl.engine import ApplyOutcome
 from netctl.model.document import Document, Drift
 from netctl.model.errors import LocalError, NetctlError
+from netctl.model.foreign import Foreign
 from netctl.model.hoststate import WIREGUARD_LINK, HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
@@ -101,6 +102,7 @@ class Agent:
         """Where the host departs from the document, as it was seen last."""
         self.engine_kind = ""
         self.counters = Counters()
+        self._foreign = Foreign()
         self._drift_s = drift_s
         self._live: frozenset[WireGuardKey] = frozenset()
         self._desired = HostState()
@@ -226,6 +228,8 @@ class Agent:
             self._wanted.set()
             return
         async with self.lock:
+            if self._foreign.differs(await self.host.foreign()):
+                self._wanted.set()  # something came into the way of a network, or out of it
             actual = await self.host.read()
             plan = diff(self._desired, actual)
             document = self.loaded.document
@@ -263,7 +267,8 @@ class Agent:
     async def _resolve(self, document: Document) -> HostState:
         name = self.member_name(document)
         fixed = {} if document.mediators else await look_up(document)
-        fitting, refused = clear_of(self.down.of(document), name, await self.host.foreign())
+        self._foreign = await self.host.foreign()
+        fitting, refused = clear_of(self.down.of(document), name, self._foreign)
         self.leases.judged = judged = self.leases.judge(document, self.view, trusting=self.joined is not None)
         resolution = resolve(fitting, name, judged.view, live=self._live, resolved=fixed)
         self.conditions = (*refused, *judged.conditions, *resolution.conditions)

@@ -38,3 +38,7 @@ class Foreign:
     """Links without our mark under names that we would use (``nseg…``), to their kinds."""
     names: tuple[ForeignName, ...] = ()
     """Only names below our domain."""
+
+    def differs(self, other: Foreign) -> bool:
+        """Whether something foreign came or went; what is ours does not count."""
+        return (self.routes, self.links, self.names) != (other.routes, other.links, other.names)

@@ -122,6 +122,19 @@ def test_prune_of_many_asks(one: Member) -> None:
     assert "203.0.113." not in routes(one)
 
 
+def test_a_network_comes_up_by_itself_once_nothing_is_in_its_way(one: Member) -> None:
+    one.start_agent()
+    one.host.run("ip", "route", "add", "10.8.0.128/25", "dev", "eth0")
+    assert "networks.office: not brought up" in one.netctl("apply")
+    refused = one.status()["networks"]
+    assert "the route 10.8.0.128/25 over eth0" in refused["office"]["refused"]
+    assert refused["party"]["refused"] is None
+    assert "refused" in one.netctl("status")
+    one.host.run("ip", "route", "del", "10.8.0.128/25")
+    one.wait("it is up", lambda: "10.8.0.0/24 dev nctl0" in routes(one))
+    assert one.status()["networks"]["office"]["refused"] is None
+
+
 def test_prune_by_the_agent(one: Member) -> None:
     one.start_agent()
     one.netctl("apply")
