@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from netctl.agent.armed import Armory, Terms, Watchman, start_watchman
@@ -21,6 +22,7 @@ from netctl.agent.paths import PathRunner
 from netctl.agent.planned import Planned, binding, make_plan, refuse_stale
 from netctl.agent.status import status_of
 from netctl.agent.talk import say
+from netctl.agent.watch import DocumentWatch
 from netctl.config import Condition, Loaded, clear_of, load_document, resolve
 from netctl.config.origins import Origins
 from netctl.engine import ApplyOutcome
@@ -85,6 +87,7 @@ class Agent:
         *,
         drift_s: float = DRIFT_S,
         watchman: Watchman = start_watchman,
+        watch: Path | None = None,
     ) -> None:
         self.keys = keys
         self.memory = memory
@@ -104,7 +107,8 @@ class Agent:
         self.counters = Counters()
         self._foreign = Foreign()
         self._drift_s = drift_s
-        self._live: frozenset[WireGuardKey] = frozenset()
+        self.live: frozenset[WireGuardKey] = frozenset()
+        """The peers that a session with is up."""
         self._desired = HostState()
         self._said: str | None = None
         self.trouble: str | None = None
@@ -115,6 +119,7 @@ class Agent:
         self.lock = asyncio.Lock()
         """Held by whoever changes the host or what it lives by."""
         self.commit = Commit(self, Armory(memory.places), watchman)
+        self.watch = DocumentWatch(self, watch) if watch is not None else None
         self._wanted = asyncio.Event()
         self._view_came = asyncio.Event()
         self._knocked: dict[WireGuardKey, float] = {}
@@ -140,6 +145,7 @@ class Agent:
                 self._observer,
                 self._patrol,
                 self.commit.run,
+                *((self.watch.run,) if self.watch is not None else ()),
             )
         ]
         try:
@@ -192,25 +198,31 @@ class Agent:
         self.statuses = await self.host.observe()
         self._observed_at = time.monotonic()
         live = frozenset(key for key, status in self.statuses.items() if _has_session(status))
-        if live != self._live:  # whoever looked first: broadcast follows the sessions
-            self._live = live
+        if live != self.live:  # whoever looked first: broadcast follows the sessions
+            self.live = live
             self._wanted.set()
         self.paths.observe(self.statuses)
+
+    def wanted_peers(self) -> frozenset[WireGuardKey]:
+        """The peers that the host should have."""
+        return frozenset(self._desired.wireguard.peers if self._desired.wireguard is not None else ())
 
     def _open_tunnels(self, now: float) -> None:
         """Knock at peers that have a path and no session."""
         if self.view is None or self.loaded is None:
             return
         for key, path in self.paths.status().items():
-            if path.kind == "none" or key in self._live or now - self._knocked.get(key, 0.0) < KNOCK_S:
+            if path.kind == "none" or key in self.live or now - self._knocked.get(key, 0.0) < KNOCK_S:
                 continue
-            peer = self._desired.wireguard.peers.get(key) if self._desired.wireguard is not None else None
-            hosts = (
-                [p for p in peer.allowed_ips if p.prefixlen == p.max_prefixlen] if peer is not None else []
-            )
-            if hosts:
-                self._knocked[key] = now
-                knock(min(hosts, key=lambda p: p.version).network_address, WIREGUARD_LINK)
+            self._knocked[key] = now
+            self.knock_at(key)
+
+    def knock_at(self, key: WireGuardKey) -> None:
+        """Make a packet want to go to a peer."""
+        peer = self._desired.wireguard.peers.get(key) if self._desired.wireguard is not None else None
+        hosts = [p for p in peer.allowed_ips if p.prefixlen == p.max_prefixlen] if peer is not None else []
+        if hosts:
+            knock(min(hosts, key=lambda p: p.version).network_address, WIREGUARD_LINK)
 
     async def _patrol(self) -> None:
         while True:
@@ -270,7 +282,7 @@ class Agent:
         self._foreign = await self.host.foreign()
         fitting, refused = clear_of(self.down.of(document), name, self._foreign)
         self.leases.judged = judged = self.leases.judge(document, self.view, trusting=self.joined is not None)
-        resolution = resolve(fitting, name, judged.view, live=self._live, resolved=fixed)
+        resolution = resolve(fitting, name, judged.view, live=self.live, resolved=fixed)
         self.conditions = (*refused, *judged.conditions, *resolution.conditions)
         if document.networks_of(name) and not self.down.of(document).networks_of(name):
             self.conditions = ()  # it belongs to networks: they are down, because somebody wanted that
@@ -289,7 +301,7 @@ class Agent:
             self._desired, self._settled = desired, True
             self.leases.keep(trusting=self.joined is not None)
             if desired.wireguard is None:  # nobody observes a link that is not there
-                self.statuses, self._live = {}, frozenset()
+                self.statuses, self.live = {}, frozenset()
             try:
                 await self._follow()
                 self.trouble = None

@@ -65,6 +65,7 @@ def terms_of(request: Mapping[str, Any]) -> Terms:
         confirm_s=within(float(confirm_s)) if confirm_s is not None else None,
         ssh_connection=str(request.get("ssh_connection", "")),
         force=bool(request.get("force")),
+        unattended=bool(request.get("unattended")),
     )
 
 
@@ -195,9 +196,14 @@ class Armory:
                 os.close(directory)
 
     def must_be_free(self) -> None:
-        """Raises LocalError while an apply waits for its confirmation."""
+        """Raises LocalError while an apply waits for its confirmation.
+
+        One that nobody was asked about does not stand in the way of who comes now: being here, they keep it.
+        """
         record = self.record()
-        if record is not None:
+        if record is not None and record.unattended and record.left_s > 0:
+            self.disarm()
+        elif record is not None:
             raise LocalError(
                 f"an apply waits for its confirmation ({max(record.left_s, 0):.0f} s left): "
                 "`netctl confirm` keeps it, `netctl rollback` takes it back; nothing was changed"

@@ -7,20 +7,24 @@
 | armed   | confirm          | record gone: free                                                       |
 | armed   | rollback         | document and host as before, digest refused: free                       |
 | armed   | deadline         | as rollback; where that fails it is tried again                         |
+| armed   | proven           | nobody was asked (`watch`) and what worked before works again: free     |
 | armed   | agent starts     | same boot and time left: armed; else as rollback, before it reconciles  |
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from netctl.agent.armed import Armed, Armory, Terms, Watchman, start_watchman
+from netctl.agent.armed import Armed, Armory, Terms, Watchman, boottime_s, start_watchman
 from netctl.agent.talk import say
 from netctl.config import Loaded
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.hoststate import HostState
+from netctl.model.keys import WireGuardKey
 from netctl.plan import Session, carrier, diff
 
 if TYPE_CHECKING:
@@ -28,6 +32,13 @@ if TYPE_CHECKING:
 
 RETRY_S = 2.0
 """A roll-back that failed is tried again so often."""
+SETTLE_S = 5.0
+"""What works for so long after a save works: a login takes a second, a path to a peer about three."""
+PROVE_S = 0.5
+MAX_KNOCKS = 16
+"""One answer is enough; a host with thousands of peers need not call them all."""
+SAVED_S = 600.0
+"""Who saves the watched file and then applies it with a confirmation means one change. Not hours later."""
 TICK_S = 1.0
 """CLOCK_BOOTTIME goes on in sleep and the event loop's clock does not: it is looked at this often."""
 
@@ -46,6 +57,20 @@ def confirm_time(terms: Terms, confirm_s: float, desired: HostState, actual: Hos
     return confirm_s if rides or terms.unattended else None
 
 
+@dataclass(frozen=True, slots=True)
+class Back:
+    """What an apply started from: its document by digest, the accepted text before it, and the host."""
+
+    digest: str
+    before: str | None
+    checkpoint: HostState
+    since_s: float
+
+    def holds(self, now: Back) -> bool:
+        """Whether an apply of the same document, asked for now, means the change that was made then."""
+        return self.digest == now.digest and now.since_s - self.since_s < SAVED_S
+
+
 class Commit:
     """Belongs to one agent; everything that changes is called with the agent's lock held."""
 
@@ -54,6 +79,12 @@ class Commit:
         self.armory = armory
         self._watchman = watchman
         self._changed = asyncio.Event()
+        self._worked: tuple[bool, frozenset[WireGuardKey]] = False, frozenset()
+        """What worked before an apply that nobody is asked about: the mediator, and tunnels."""
+        self._heard = False
+        self._saved: Back | None = None
+        """What the last save of the watched file started from."""
+        self._proof: asyncio.Task[None] | None = None
 
     def admit(self, loaded: Loaded, terms: Terms) -> None:
         """Raises LocalError for an apply that may not be now."""
@@ -70,17 +101,33 @@ class Commit:
         actual: HostState,
     ) -> Armed | None:
         """Arm an apply that is about to change the host, if its terms say so. Raises LocalError."""
-        seconds = confirm_time(terms, loaded.document.confirm_s, desired, actual)
+        back = Back(
+            loaded.document.digest, self._accepted() if before is not None else None, actual, boottime_s()
+        )
+        if terms.unattended:
+            if diff(desired, actual):
+                self._saved = back
+            if not self.could_be_lost():
+                return None
+        elif self._saved is not None and self._saved.holds(back):
+            back = (
+                self._saved
+            )  # the save itself has brought the host here: what was before it is the way back
+        seconds = confirm_time(terms, loaded.document.confirm_s, desired, back.checkpoint)
         if seconds is None:
             return None
-        was = self._accepted() if before is not None else None
-        record = self.armory.arm(seconds, text, was, actual, self._agent.engine_kind or "auto", terms)
+        engine = self._agent.engine_kind or "auto"
+        record = self.armory.arm(seconds, text, back.before, back.checkpoint, engine, terms)
         try:
             await asyncio.to_thread(self._watchman, self.armory.places, record)
         except BaseException:
             self.armory.disarm()
             raise
         self._changed.set()
+        if terms.unattended:
+            self._worked = self._agent.client.state.state == "connected", self._agent.live
+            self._heard = False
+            self._proof = asyncio.create_task(self._prove(record))
         return record
 
     def _accepted(self) -> str | None:
@@ -91,6 +138,74 @@ class Commit:
         except (OSError, UnicodeDecodeError) as error:
             raise LocalError(f"{self.armory.places.accepted} cannot be read; nothing was changed") from error
 
+    # -- nobody is asked: a save of the watched file -------------------------------------------------------------
+
+    def somebody_confirms(self) -> bool:
+        """Whether an apply waits for a person."""
+        try:
+            record = self.armory.record()
+        except LocalError:
+            return False
+        return record is not None and not record.unattended
+
+    def could_be_lost(self) -> bool:
+        """Whether anything works now whose loss could be noticed: the mediator, or a tunnel."""
+        return self._agent.client.state.state == "connected" or bool(self._agent.live)
+
+    def works(self) -> bool:
+        """Whether what worked before the apply works: the mediator, and one tunnel of those still wanted was heard.
+
+        What the document itself takes away is not missed.
+        """
+        connected, live = self._worked
+        agent = self._agent
+        mediated = agent.loaded is not None and bool(agent.loaded.document.mediators)
+        if connected and mediated and agent.client.state.state != "connected":
+            return False
+        return self._heard or not live & agent.wanted_peers()
+
+    async def _prove(self, record: Armed) -> None:
+        """Confirm what nobody confirms, once what worked before has worked for a while."""
+        agent, since = self._agent, None
+        async with agent.lock:  # the apply itself
+            received = {key: status.rx_bytes for key, status in agent.statuses.items()}
+        while record.left_s > TICK_S:
+            await self._listen(received)
+            now = boottime_s()
+            since = (since if since is not None else now) if self.works() else None
+            if since is not None and now - since >= min(SETTLE_S, record.left_s / 2):
+                async with agent.lock:
+                    with contextlib.suppress(LocalError):
+                        if (armed := self.armory.record()) is not None and armed.nonce == record.nonce:
+                            self.confirm()
+                            say("what worked before works: the save stays")
+                return
+            await asyncio.sleep(PROVE_S)
+
+    async def _listen(self, received: dict[WireGuardKey, int]) -> None:
+        """Whether a peer is heard: each knock makes it answer, at the latest with WireGuard's own keepalive."""
+        agent = self._agent
+        if self._heard:
+            return
+        for key in sorted(self._worked[1] & agent.wanted_peers())[:MAX_KNOCKS]:
+            agent.knock_at(key)
+        with contextlib.suppress(NetctlError):
+            statuses = await agent.host.observe()
+            self._heard = any(
+                statuses[key].rx_bytes > received.get(key, 0) for key in self._worked[1] if key in statuses
+            )
+
+    async def decide_unproven(self) -> None:
+        """Another save comes: what has not proved itself yet is kept if it works just now, or taken back."""
+        async with self._agent.lock:
+            record = self.armory.record()
+            if record is None or not record.unattended:
+                return
+            if self.works():
+                self.armory.disarm()
+            else:
+                self._report(await self.roll_back(record.nonce))
+
     def settle(self, outcome: ApplyOutcome) -> None:
         """After an armed apply: one that failed and is back needs no way back. One that is stuck keeps it."""
         if outcome.error is not None and outcome.rolled_back:
@@ -99,6 +214,7 @@ class Commit:
     def confirm(self) -> Armed:
         """Keep what is armed. Raises LocalError."""
         record = self.armory.confirmable()
+        self._saved = None
         try:
             self.armory.disarm()
         except OSError as error:
@@ -111,6 +227,7 @@ class Commit:
         if record is None or (nonce is not None and record.nonce != nonce):
             raise LocalError("nothing is armed: there is nothing to roll back")
         agent = self._agent
+        self._saved = None
         try:
             self.armory.put_back(record)
         except OSError as error:

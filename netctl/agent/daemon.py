@@ -71,23 +71,24 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
-def run_agent(places: Places, engine: str, drift_s: float = DRIFT_S) -> None:
+def run_agent(places: Places, engine: str, drift_s: float = DRIFT_S, *, watch: bool = True) -> None:
     """Run until SIGTERM or SIGINT. Raises NetctlError when it cannot start.
 
-    `drift_s`: seconds between two looks at whether the host departs from its document.
+    `drift_s`: seconds between two looks at whether the host departs from its document. `watch`: follow saves of it.
     """
     check_privileges()
     keys = load_keys(places)
     with only_writer(places, wait_s=START_WAIT_S):
-        asyncio.run(_main(places, keys, engine, drift_s))
+        asyncio.run(_main(places, keys, engine, drift_s, watch))
 
 
-async def _main(places: Places, keys: Keys, engine: str, drift_s: float) -> None:
+async def _main(places: Places, keys: Keys, engine: str, drift_s: float, watch: bool) -> None:
     def open_host() -> Engine:
         return open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
 
     loop = asyncio.get_running_loop()
-    agent = Agent(keys, Memory(places), Host(open_host), drift_s=drift_s)
+    followed = places.config if watch else None
+    agent = Agent(keys, Memory(places), Host(open_host), drift_s=drift_s, watch=followed)
     server = ControlServer(agent, places)
     await server.start()
     task = asyncio.current_task()

@@ -126,6 +126,8 @@ class ControlServer:
             case "apply":
                 holds = expected(request.get("binding"))
                 terms = terms_of(request)
+                if terms.unattended:
+                    await agent.commit.decide_unproven()
                 result = await agent.apply(
                     request["text"], request["file"], progress, holds=holds, terms=terms
                 )

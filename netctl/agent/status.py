@@ -62,6 +62,7 @@ def _refused(agent: Agent, network: str) -> str | None:
 def status_of(agent: Agent) -> dict[str, Any]:
     """Everything that a person asks about this host."""
     link = agent.client.state
+    watch = agent.watch.status() if agent.watch is not None else None
     result: dict[str, Any] = {
         "member": None,
         "joined": agent.joined,
@@ -84,6 +85,7 @@ def status_of(agent: Agent) -> dict[str, Any]:
         "drift_failed": agent.counters.failed,
         "engine": agent.engine_kind,
         "armed": None,
+        "watch": watch,
         "refused": list(agent.commit.armory.refused()),
     }
     try:
@@ -96,6 +98,8 @@ def status_of(agent: Agent) -> dict[str, Any]:
     if agent.client.refused is not None:
         kept = f"this host keeps its last good view, of generation {result['generation']}"
         result["conditions"].append(f"the mediator's word is refused: {agent.client.refused}; {kept}")
+    if watch is not None and watch["error"] is not None:
+        result["conditions"].append(watch["error"])
     if agent.trouble is not None:
         result["conditions"].append(agent.trouble)
     document = agent.loaded.document

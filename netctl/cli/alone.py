@@ -67,7 +67,7 @@ def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) ->
     member = name_of(places, loaded.document)
     memory = Memory(places)
     down = memory.down()
-    armory, terms, armed = Armory(places), terms_of(request), None
+    armory, terms, armed = Armory(places), terms_of({**request, "unattended": False}), None
     with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
         if not dry:
             armory.must_be_free()

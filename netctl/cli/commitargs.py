@@ -8,7 +8,7 @@ from typing import Any
 
 from netctl.agent.places import Places
 
-COMMANDS = ("confirm", "rollback", "_confirmd")
+COMMANDS = ("confirm", "rollback", "watch", "_confirmd")
 
 
 def _duration(text: str) -> float:
@@ -56,9 +56,29 @@ def add(commands: Any) -> None:
     commands.add_parser("_confirmd").add_argument("nonce")  # started by an armed apply, by nobody else
 
 
+def add_watch(commands: Any, engines: tuple[str, ...]) -> None:
+    """The parser of `watch`."""
+    watch = commands.add_parser(
+        "watch",
+        help="apply the document now and at every save (an agent does so by itself)",
+    )
+    watch.add_argument("file", nargs="?", metavar="FILE", help="default: the configured networks.yaml")
+    default = os.environ.get("NETCTL_ENGINE", "auto")
+    watch.add_argument(
+        "--engine", choices=engines, default=default, help="what moves packets (default: auto)"
+    )
+    watch.set_defaults(
+        output="text", confirm_within=None, no_confirm=True, force=False, ssh_connection="", unattended=True
+    )
+
+
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """One of these commands."""
     from netctl.cli import commit
 
+    if arguments.command == "watch":
+        from netctl.cli.watch import watch
+
+        return watch(arguments, places)
     found = {"confirm": commit.confirm, "rollback": commit.rollback, "_confirmd": commit.confirmd}
     return found[arguments.command](arguments, places)

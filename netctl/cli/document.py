@@ -126,6 +126,7 @@ def apply(arguments: argparse.Namespace, places: Places) -> int:
     request["confirm_s"] = arguments.confirm_within
     request["ssh_connection"] = "" if arguments.no_confirm else arguments.ssh_connection
     request["force"] = arguments.force
+    request["unattended"] = getattr(arguments, "unattended", False)
     result = _do(arguments, places, "apply", request)
     if arguments.output == "json":
         output.json(result)

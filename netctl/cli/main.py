@@ -126,6 +126,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how often the host is held against its document (default: 30)",
     )
+    agent.add_argument(
+        "--no-watch",
+        action="store_true",
+        help="do not follow saves of the document: only `netctl apply` counts",
+    )
+    commitargs.add_watch(commands, ENGINES)
     fleetargs.add(commands)
     inviteargs.add(commands, ENGINES)
     trustargs.add(commands)

@@ -1,0 +1,147 @@
+"""Waits until the content of one file has changed and has been quiet for a moment.
+
+The directories that lead to the file are watched, not the file: editors rename a new file over the old one, and
+Kubernetes and deployment tools swap symbolic links. What no event tells, a slow timer finds. What counts is the
+content: a touch, a change of owner or the same text saved again is no change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+from watchdog.observers.api import ObservedWatch
+
+QUIET_S = 0.3
+"""An editor that writes in place does it in several steps within milliseconds."""
+PATIENCE_S = 3.0
+"""A file that is never quiet is read all the same after this."""
+SLOW_S = 10.0
+"""For what no event tells: a network file system, a link swapped further up, no inotify left on the host."""
+MAX_LINKS = 16
+"""The kernel follows 40; a chain of more than a few is a mistake."""
+READS = frozenset({"opened", "closed_no_write"})
+"""What we do ourselves when we look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the file is now. `error`: why it cannot be read, and then `text` is empty."""
+
+    text: str
+    error: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """What is compared."""
+        return hashlib.sha256(f"{self.error}\0{self.text}".encode(errors="surrogatepass")).hexdigest()
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type not in READS:
+            self._tell()
+
+
+class FileWatch:
+    """One file. `read` gives its text, or raises an error whose text says why not."""
+
+    def __init__(
+        self, path: Path, read: Callable[[Path], str], *, slow_s: float = SLOW_S, quiet_s: float = QUIET_S
+    ) -> None:
+        self.path = path
+        self._read = read
+        self._slow_s = slow_s
+        self._quiet_s = quiet_s
+        self._stirred = asyncio.Event()
+        self._watches: dict[tuple[str, int, int], ObservedWatch] = {}
+        loop = asyncio.get_running_loop()
+        self._handler = _Handler(lambda: _tell(loop, self._stirred))
+        self._observer = Observer()
+        self.blind: str | None = None
+        """Why there are no events, and only the timer looks."""
+        try:
+            self._observer.start()
+        except OSError as error:
+            self.blind = str(error)
+        self._aim()
+
+    def close(self) -> None:
+        """End the watching threads."""
+        if self.blind is None or self._observer.is_alive():
+            self._observer.stop()
+            self._observer.join()
+
+    def look(self) -> Seen:
+        """What the file is now."""
+        try:
+            return Seen(self._read(self.path))
+        except Exception as error:
+            return Seen("", str(error))
+
+    async def change(self, known: Seen) -> Seen:
+        """Wait until the file is another than `known`; what it is then."""
+        while True:
+            try:
+                await asyncio.wait_for(self._stirred.wait(), self._slow_s)
+            except TimeoutError:
+                pass
+            else:
+                await self._quiet()
+            self._aim()
+            seen = await asyncio.to_thread(self.look)
+            if seen.digest != known.digest:
+                return seen
+
+    async def _quiet(self) -> None:
+        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        while self._stirred.is_set() and asyncio.get_running_loop().time() < deadline:
+            self._stirred.clear()
+            await asyncio.sleep(self._quiet_s)
+        self._stirred.clear()
+
+    def _aim(self) -> None:
+        """Watch the directories that lead to the file now; another one under the same name is another one."""
+        wanted = _directories(self.path)
+        for place in [place for place in self._watches if place not in wanted]:
+            watch = self._watches.pop(place)
+            try:
+                self._observer.unschedule(watch)
+            except (OSError, KeyError):
+                continue  # it went with its directory
+        for place in wanted - self._watches.keys():
+            try:
+                self._watches[place] = self._observer.schedule(self._handler, place[0], recursive=False)
+                self.blind = None
+            except OSError as error:
+                self.blind = (
+                    f"{place[0]} cannot be watched ({error}): it is looked at every {self._slow_s:.0f} s"
+                )
+
+
+def _tell(loop: asyncio.AbstractEventLoop, stirred: asyncio.Event) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(stirred.set)
+
+
+def _directories(path: Path) -> set[tuple[str, int, int]]:
+    """Real path, device and inode of the directory of each link on the way to the file, and of the file."""
+    found: set[tuple[str, int, int]] = set()
+    for _ in range(MAX_LINKS):
+        real = os.path.realpath(path.parent)
+        try:
+            status = os.stat(real)
+            found.add((real, status.st_dev, status.st_ino))
+            path = path.parent / os.readlink(path)
+        except OSError:
+            return found  # the file itself, or nothing: then what is there above it is watched
+    return found
