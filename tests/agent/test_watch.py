@@ -73,7 +73,7 @@ def test_a_save_converges_once_and_a_broken_one_changes_nothing_and_is_said(worl
         steps = len(world.engine.applied)
         world.save("networks: [\n")
         broken = await world.until(lambda status: status["watch"]["error"] is not None)
-        assert "networks.yaml:2:1" in broken["watch"]["error"]
+        assert "networks.yaml:1:12" in broken["watch"]["error"]
         assert "nothing was changed" in broken["watch"]["error"]
         assert broken["watch"]["error"] in broken["conditions"]
         assert lives_by(other)(broken)

@@ -41,7 +41,7 @@ def test_each_way_to_save_converges_the_host_once(one: One) -> None:
     one.host.run("sh", "-c", "echo 'networks: [' > /run/there/n.yaml")
     wait_for("the broken save is said", lambda: one.status()["watch"]["error"] is not None)
     broken = one.status()
-    assert f"{FILE}:2:1" in broken["watch"]["error"]
+    assert f"{FILE}:1:12" in broken["watch"]["error"]
     assert broken["document"] == before["document"]
     assert one.has(address)
     assert one.netctl("watch")[0] == 1, "the agent does it already"
