@@ -373,3 +373,41 @@ def test_time_renews_the_keys_and_nothing_is_lost() -> None:
     finally:
         for host in hosts:
             host.close()
+
+
+def test_an_mtu_that_changes_under_traffic(pair: tuple[Host, Host]) -> None:
+    one, other = Side(pair[0], OURS, 1), Side(pair[1], GO, 2)
+    one.peer(other, "192.0.2.2")
+    other.peer(one, None)
+    for mtu in ("1280", "1420", "1300"):
+        for side in (one, other):
+            side.host.run("ip", "link", "set", LINK, "mtu", mtu)
+        time.sleep(1.2)  # it is looked at every second
+        stream(one, other)
+        stream(other, one)
+        largest = ("ping", "-c", "1", "-W", "5", "-M", "do", "-s", str(int(mtu) - 28))
+        one.host.run(*largest, "10.77.0.2")
+
+
+@pytest.mark.parametrize("programs", [(OURS, GO), (GO, OURS)], ids=["go-restarts", "we-restart"])
+def test_a_peer_that_is_killed_and_comes_back(pair: tuple[Host, Host], programs: tuple[str, str]) -> None:
+    one, other = (
+        Side(host, program, i + 1) for i, (host, program) in enumerate(zip(pair, programs, strict=True))
+    )
+    one.peer(other, "192.0.2.2")
+    other.peer(one, "192.0.2.1")
+    one.ping(other)
+    (pid,) = (
+        line.split()[0]
+        for line in other.host.run("ps", "-A", "-o", "pid=,args=").splitlines()
+        if line.endswith(f" {LINK}")
+    )
+    other.host.run("kill", "-9", pid)
+    wait_for(lambda: LINK not in other.host.run("ip", "-br", "link"), "the interface goes with its process")
+    other.host.run("rm", "-f", f"/run/wireguard/{LINK}.sock")
+    again = Side(pair[1], programs[1], 2)
+    again.private = other.private
+    again.host.run("wg", "set", LINK, "private-key", "/dev/stdin", text=text(again.private))
+    again.peer(one, "192.0.2.1")
+    assert again.ping(one).count(" 0% packet loss") == 2, "it has no session: it makes one at once"
+    assert one.ping(again).count(" 0% packet loss") == 2

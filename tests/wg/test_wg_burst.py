@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import os
 import socket
@@ -12,14 +11,14 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_wg_batch import ip_header, is_valid
+from test_wg_batch import cut, ip_header, is_valid, super_tcp
 
 from netctl.model.addresses import SocketAddress
 from netctl.system import mmsg
 from netctl.tunnel import Device, Keypair, Peer
 from netctl.wg.inbox import Inbox
 from netctl.wg.outbox import Burst, Outbox
-from netctl.wg.tun import NEEDS_CSUM, VNET_HEADER, VNET_LEN, Tun
+from netctl.wg.tun import GSO_TCPV4, NEEDS_CSUM, VNET_HEADER, VNET_LEN, Tun
 from netctl.wg.udp import Udp
 
 NOW = 1000.0
@@ -163,11 +162,11 @@ def test_a_lone_fragment_of_a_packet_goes_nowhere(raw: bytes) -> None:
 
 
 class Sink(Tun):
-    """A TUN that is a pipe: what is written can be read again, write by write."""
+    """A TUN that keeps what is written, write by write."""
 
     def __init__(self) -> None:
-        self.reader, self.fd = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
-        fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, 1 << 20)
+        self._ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self.reader, self.fd = (end.fileno() for end in self._ends)
         self.offload = self.uso = False
 
     def written(self) -> list[bytes]:
@@ -179,8 +178,8 @@ class Sink(Tun):
                 return found
 
     def close(self) -> None:
-        os.close(self.reader)
-        os.close(self.fd)
+        for end in self._ends:
+            end.close()
 
 
 @pytest.mark.skipif(not mmsg.AVAILABLE, reason="recvmmsg(2) is not in this C library")
@@ -247,3 +246,89 @@ def test_segments_go_as_datagrams_of_their_own(host: str, family: int, total: in
 def test_a_refused_call_says_why() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out, pytest.raises(OSError, match="denied"):
         mmsg.Sender().send(out.fileno(), ("255.255.255.255", 9, 0), memoryview(bytearray(20)), 10)
+
+
+class Super(Sink):
+    """The same with offloads: super-packets are cut again as the kernel would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offload = self.uso = True
+
+    def packets(self) -> list[bytes]:
+        found = []
+        while True:
+            try:
+                data = os.read(self.reader, 70_000)
+            except BlockingIOError:
+                return found
+            _, kind, _, size, _, _ = VNET_HEADER.unpack_from(data)
+            found += cut(data[VNET_LEN:], kind, size) if kind else [data[VNET_LEN:]]
+
+
+def tcp_packets(sizes: list[int], sequence: int) -> list[bytes]:
+    """A TCP stream of valid packets."""
+    found = []
+    for size in sizes:
+        whole = super_tcp(4, bytes(size), sequence, 0x10, b"")
+        found += cut(whole, GSO_TCPV4, size)
+        sequence = (sequence + size) % 2**32
+    return found
+
+
+Taken = tuple[list[bytes], int, list[bytes]]
+
+
+def taken(datagrams: list[bytes], at_once: bool) -> Taken:
+    """(packets on the TUN, bytes counted, what went to others) of datagrams of one size but for the last."""
+    device = made()[2]
+    (peer,) = device.peers.values()
+    peer.begin_session(Keypair(peer, 8, 7, KEY, KEY, False, NOW, NOW), NOW)
+    sink, strangers = Super(), []
+    inbox = Inbox(device, sink)
+    try:
+        for group in [datagrams] if at_once else [[one] for one in datagrams]:
+            data = b"".join(group)
+            inbox.buffer[: len(data)] = data
+            inbox.receive(len(data), len(group[0]), PEER, NOW, lambda other, _: strangers.append(other))
+        return sink.packets(), peer.rx_bytes, strangers
+    finally:
+        sink.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.just(600), min_size=2, max_size=20),
+    sequence=st.integers(0, 2**32 - 1),
+    harm=st.lists(
+        st.tuples(
+            st.sampled_from(["repeat", "swap", "forge", "foreign", "old", "spoof"]), st.integers(0, 19)
+        ),
+        max_size=4,
+    ),
+)
+def test_a_merged_receipt_is_its_datagrams_one_by_one(
+    sizes: list[int], sequence: int, harm: list[tuple[str, int]]
+) -> None:
+    packets = tcp_packets(sizes, sequence)
+    datagrams = []
+    for counter, packet in enumerate(packets):
+        if ("spoof", counter) in harm:  # an inner source that is not this peer's
+            packet = packet[:12] + bytes((172, 16, 0, 1)) + packet[16:]
+        padded = packet + bytes(-len(packet) % 16)
+        head = struct.pack("<IIQ", 4, 8, counter)
+        datagrams.append(head + ChaCha20Poly1305(KEY).encrypt(bytes(4) + head[8:], padded, None))
+    for kind, where in harm:
+        i = where % len(datagrams)
+        match kind:
+            case "repeat":
+                datagrams.insert(i, datagrams[i])
+            case "swap" if i:
+                datagrams[i - 1], datagrams[i] = datagrams[i], datagrams[i - 1]
+            case "forge":
+                datagrams[i] = datagrams[i][:-1] + bytes((datagrams[i][-1] ^ 1,))
+            case "foreign":
+                datagrams[i] = b"\xf5nc1" + datagrams[i][4:]
+            case "old":
+                datagrams[i] = datagrams[i][:8] + (2**63).to_bytes(8, "little") + datagrams[i][16:]
+    assert taken(datagrams, True) == taken(datagrams, False)
