@@ -7,7 +7,7 @@ reading the text of all.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from pathlib import Path
 
 from netctl.model.addresses import Address, Prefix, host_prefix
@@ -17,26 +17,37 @@ PROC_NET = Path("/proc/net")
 RTF_LOCAL = 0x80000000
 """IPv6: an address of this host."""
 RTF_ANYCAST = 0x00100000
+NOWHERE = "*"
+"""What the kernel calls the link of a route that goes nowhere."""
+HOST_MASK, HOST_LENGTH = "FFFFFFFF", "80"
+"""Of a route to one address, as the two files write it."""
 IGNORED = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "fe80::/10", "ff00::/8", "::1/128"))
 
 
-def routes4(text: str) -> Iterator[tuple[Prefix, str]]:
-    """(destination, link) of each line of /proc/net/route, whose numbers are in the byte order of the machine."""
+def routes4(text: str, links: Container[str]) -> Iterator[tuple[Prefix, str]]:
+    """(destination, link) of each line of /proc/net/route, whose numbers are in the byte order of the machine.
+
+    Of links that are not among `links`, which are ours, no host routes: there is one for each peer.
+    """
     for line in text.splitlines()[1:]:
         fields = line.split()
+        if fields[7] == HOST_MASK and fields[0] not in links:
+            continue
         destination, mask = (int.from_bytes(bytes.fromhex(fields[i])[::-1], "big") for i in (1, 7))
         yield ipaddress.IPv4Network((destination, mask.bit_count())), fields[0]
 
 
-def routes6(text: str) -> Iterator[tuple[Prefix, str, bool]]:
-    """(destination, link, whether it is an address) of each line of /proc/net/ipv6_route."""
+def routes6(text: str, links: Container[str]) -> Iterator[tuple[Prefix, str, bool]]:
+    """(destination, link, whether it is an address) of each line of /proc/net/ipv6_route; `links` as above."""
     for line in text.splitlines():
         fields = line.split()
-        flags = int(fields[8], 16)
-        if flags & RTF_ANYCAST or (flags & RTF_LOCAL and fields[9] == "lo"):
+        flags, link = int(fields[8], 16), fields[9]
+        if flags & RTF_ANYCAST or (flags & RTF_LOCAL and link == "lo"):
             continue  # kernels before 4.18 say `lo` of every address, ours among them
+        if fields[1] == HOST_LENGTH and link not in links:
+            continue
         prefix = ipaddress.IPv6Network((int(fields[0], 16), int(fields[1], 16)))
-        yield prefix, fields[9], bool(flags & RTF_LOCAL)
+        yield prefix, link, bool(flags & RTF_LOCAL)
 
 
 def _read(name: str) -> str:
@@ -55,20 +66,21 @@ def look(
     """
     found: dict[tuple[Prefix, str], ForeignRoute] = {}
     own: set[Prefix] = set()
+    others = {*foreign_links, NOWHERE}
 
     def add(prefix: Prefix, link: str, is_address: bool) -> None:
         if any(prefix.version == ignored.version and prefix.subnet_of(ignored) for ignored in IGNORED):  # type: ignore[arg-type]
             return
-        if link not in foreign_links and link != "*":  # a route that goes nowhere has no link
+        if link not in others:
             own.add(prefix)
             return
         address = f"the address {prefix.network_address} on {link}"
         what = address if is_address else f"the route {prefix} over {link}"
-        found.setdefault((prefix, link), ForeignRoute(prefix, what))
+        found.setdefault((prefix, link), ForeignRoute(prefix, what, is_address))
 
-    for prefix, link in routes4(_read("route")):
+    for prefix, link in routes4(_read("route"), others):
         add(prefix, link, False)
-    for prefix6, link, is_address in routes6(_read("ipv6_route")):
+    for prefix6, link, is_address in routes6(_read("ipv6_route"), others):
         add(prefix6, link, is_address)
     for address, link in addresses:
         add(host_prefix(address), link, True)

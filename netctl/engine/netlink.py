@@ -303,7 +303,7 @@ class Netlink:
     def _leave_alone(self, route: Route) -> None:
         """`replace` would take the place of any route to this destination: only ours may go."""
         for other in self.foreign()[1]:
-            if other.destination == route.destination and "route" in other.what:
+            if other.destination == route.destination and not other.is_address:
                 raise EngineError(
                     f"{other.what} is in the way and not netctl's; remove it, or change the document"
                 )

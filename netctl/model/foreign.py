@@ -15,6 +15,7 @@ class ForeignRoute:
     destination: Prefix
     what: str
     """For people: ``the route 10.77.0.0/16 over eth0``, ``the address 10.77.0.9 on lo``."""
+    is_address: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Foreign:
 
     routes: tuple[ForeignRoute, ...] = ()
     own: frozenset[Prefix] = frozenset()
-    """Where routes of ours lead at present: what is already ours stays."""
+    """Where routes of ours to more than one address lead at present: what is already ours stays."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Links without our mark under names that we would use (``nseg…``), to their kinds."""
     names: tuple[ForeignName, ...] = ()

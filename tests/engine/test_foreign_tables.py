@@ -23,19 +23,26 @@ fd000077000000000000000000000000 80 {ZERO} 00 {ZERO} 00000000 00000003 00000000 
 
 
 def test_ipv4_routes() -> None:
-    assert [(str(prefix), link) for prefix, link in routes4(ROUTE)] == [
+    assert [(str(prefix), link) for prefix, link in routes4(ROUTE, {"eth0", "*"})] == [
         ("0.0.0.0/0", "eth0"),
         ("10.77.0.128/25", "eth0"),
         ("10.9.0.0/26", "*"),
     ]
-    assert list(routes4("")) == []
+    assert list(routes4("", ())) == []
 
 
 def test_ipv6_routes_and_addresses_without_anycast_and_old_kernels_lo() -> None:
-    assert [(str(prefix), link, address) for prefix, link, address in routes6(ROUTE6)] == [
+    assert [(str(prefix), link, address) for prefix, link, address in routes6(ROUTE6, {"eth0"})] == [
         ("fd00:77::/64", "eth0", False),
         ("fd00:77::2/128", "eth0", True),
     ]
+
+
+def test_routes_of_ours_to_single_addresses_are_not_even_looked_at() -> None:
+    host = "nctl0\t0100090A\t00000000\t0001\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n"
+    assert len(list(routes4(ROUTE + host, {"eth0", "*"}))) == 3
+    assert len(list(routes4(ROUTE + host, {"eth0", "*", "nctl0"}))) == 4
+    assert len(list(routes6(ROUTE6, ()))) == 1, "the pool stays: it says that a network is up"
 
 
 def test_names_of_ours_on_lines_that_are_not(tmp_path: Path) -> None:
