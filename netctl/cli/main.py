@@ -12,7 +12,7 @@ from netctl.cli import commitargs, fleetargs, inviteargs, trustargs
 
 INTERRUPTED = 130
 """What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
-FLEET = ("import", "sync")
+FLEET = ("import", "sync", "rollout")
 ENGINES = ("auto", "kernel", "netctl-wg", "wireguard-go")
 
 

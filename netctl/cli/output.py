@@ -65,6 +65,12 @@ def progress(text: str) -> None:
     print(_paint(f"  {text}", _DIM, sys.stderr), file=sys.stderr, flush=True)
 
 
+def redraw(lines: Sequence[str], over: int) -> None:
+    """On a terminal: these lines in the place of the last `over` ones."""
+    up = f"\033[{over}A\033[J" if over else ""
+    print(up + "\n".join(lines), file=sys.stderr, flush=True)
+
+
 def check(ok: bool, text: str) -> None:
     """One thing that was looked at, and how it is."""
     sign = _paint("ok  ", _GREEN, sys.stdout) if ok else _paint("FAIL", _RED, sys.stdout)

@@ -13,15 +13,14 @@ from typing import Any
 from netctl.agent.places import Places, write_atomic
 from netctl.cli import output
 from netctl.cli.ask import ask
+from netctl.cli.fleetargs import seconds
 from netctl.fleet.keeper import is_well, keep, one_round, only_keeper, poke
 from netctl.fleet.sync import Settings, Sync, Taken
 from netctl.fleet.syncstate import Outcome, StateFile, to_json
 from netctl.model.errors import LocalError
 
-CONFIRM_S = 90
-"""Seconds in which an applied document must have proved itself; else the host goes back by itself."""
-PROOF_S = 45.0
-"""Of these, how long the way out is looked for before the host is told to go back at once."""
+PROOF_SHARE = 0.5
+"""Of the time for the confirmation: so long the way out is looked for before the host is told to go back at once."""
 PROOF_EVERY_S = 1.0
 APPLY_TIMEOUT_S = 180.0
 ROLLED_BACK = 3
@@ -47,7 +46,7 @@ class MediatorTarget:
         except (OSError, UnicodeDecodeError):
             return False
 
-    def take(self, text: str, still_reachable: Callable[[], bool]) -> Taken:
+    def take(self, text: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
         """Write it, whole or not at all."""
         try:
             write_atomic(self._file.resolve(), text, 0o644)
@@ -59,8 +58,9 @@ class MediatorTarget:
 class MemberTarget:
     """Applies the document on this host, armed: it stays only once the host has shown that it still has its way."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, confirm_s: int) -> None:
         self._places = places
+        self._confirm_s = confirm_s
         self._candidate = _directory(places) / "candidate.yaml"
 
     def holds(self, text: str) -> bool:
@@ -71,16 +71,15 @@ class MemberTarget:
         except (OSError, UnicodeDecodeError):
             return False
 
-    def take(self, text: str, still_reachable: Callable[[], bool]) -> Taken:
+    def take(self, text: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
         """Apply, look whether the way out is still there, confirm or go back."""
         had_mediator = self._mediator_answers()
         try:
             write_atomic(self._candidate, text)
         except OSError as error:
             return Taken(Outcome.FAILED, f"cannot write {self._candidate}: {error.strerror}")
-        status, said = self._netctl(
-            "apply", "--yes", "--confirm-within", f"{CONFIRM_S}s", str(self._candidate)
-        )
+        words = ["--yes", "--confirm-within", f"{self._confirm_s}s", *(["--force"] if again else [])]
+        status, said = self._netctl("apply", *words, str(self._candidate))
         if status:
             return Taken(Outcome.ROLLED_BACK if status == ROLLED_BACK else Outcome.FAILED, said)
         lost = self._lost(still_reachable, had_mediator)
@@ -98,7 +97,7 @@ class MemberTarget:
 
     def _lost(self, still_reachable: Callable[[], bool], had_mediator: bool) -> str:
         """What the host no longer reaches; empty when it reaches all that it reached before."""
-        deadline = time.monotonic() + PROOF_S
+        deadline = time.monotonic() + self._confirm_s * PROOF_SHARE
         while True:
             lost = "" if still_reachable() else "the repository is out of reach"
             if not lost and had_mediator and not self._mediator_answers():
@@ -156,7 +155,8 @@ def _follow(arguments: argparse.Namespace, places: Places) -> int:
         Path(arguments.verify_signatures).absolute() if arguments.verify_signatures else None,
         arguments.allow_rewind,
     )
-    target = MediatorTarget(Path(arguments.write)) if arguments.write else MemberTarget(places)
+    confirm_s = seconds(arguments.confirm_within)
+    target = MediatorTarget(Path(arguments.write)) if arguments.write else MemberTarget(places, confirm_s)
     with only_keeper(_directory(places) / "lock"):
         sync = Sync(settings, _directory(places), target, _states(places))
         if arguments.once:

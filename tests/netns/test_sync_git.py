@@ -26,12 +26,14 @@ class Host:
         self.text = ""
         self.answer = Taken(Outcome.APPLIED)
         self.taken = 0
+        self.again = False
 
     def holds(self, text: str) -> bool:
         return self.text == text
 
-    def take(self, text: str, still_reachable: Callable[[], bool]) -> Taken:
+    def take(self, text: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
         self.taken += 1
+        self.again = again
         assert still_reachable()
         if self.answer.outcome is Outcome.APPLIED:
             self.text = text
@@ -225,6 +227,7 @@ def test_what_was_rolled_back_is_tried_again_only_when_asked(followed: Followed)
     assert followed.host.taken == 1
     followed.host.answer = Taken(Outcome.APPLIED)
     assert followed.look(asked=True).outcome is Outcome.APPLIED
+    assert followed.host.again
 
 
 def test_what_failed_is_tried_in_every_round(followed: Followed) -> None:

@@ -1,0 +1,98 @@
+"""Where the hosts are: out of networks.yaml, or the user's own Ansible inventory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from netctl.fleet.ansible import environment, program
+from netctl.model.document import Document, MemberState
+from netctl.model.errors import LocalError
+
+INVENTORY_TIMEOUT_S = 60.0
+MEMBER_VARIABLE = "netctl_member"
+"""In the user's own inventory: which member a host is, where its name there is another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Inventory hosts and the members that they are."""
+
+    source: str | Mapping[str, Any]
+    """What Ansible takes: a path, or the inventory itself."""
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """Inventory host to member, in the document's order."""
+    left_out: tuple[str, ...] = ()
+    """Members without a host; in the user's own inventory hosts that are no member, too."""
+
+
+def split_host(text: str) -> dict[str, Any]:
+    """``admin@nas.example.net:2222`` as Ansible's connection variables."""
+    user, at, place = text.rpartition("@")
+    host, colon, port = place.rpartition(":")
+    if not colon or not port.isdigit() or (":" in host and not host.startswith("[")):
+        host, port = place, ""
+    variables: dict[str, Any] = {"ansible_host": host.strip("[]")}
+    if at:
+        variables["ansible_user"] = user
+    if port:
+        variables["ansible_port"] = int(port)
+    return variables
+
+
+def from_document(document: Document) -> Inventory:
+    """`members.*.host`. Raises LocalError when none has one."""
+    present = [member for member in document.members.values() if member.state is MemberState.PRESENT]
+    found = {member.name: split_host(member.host) for member in present if member.host}
+    if not found:
+        raise LocalError(
+            "no member has a `host`: say where it is (members.NAME.host: admin@nas.example.net), "
+            "or name your own inventory with -i"
+        )
+    left = tuple(member.name for member in present if not member.host)
+    return Inventory({"all": {"hosts": found}}, {name: name for name in found}, left)
+
+
+def listed(path: Path) -> dict[str, dict[str, Any]]:
+    """The hosts of an Ansible inventory with their variables. Raises LocalError."""
+    command = [program("ansible-inventory"), "-i", str(path), "--list"]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=INVENTORY_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode:
+            raise LocalError(f"the inventory {path} cannot be read: {done.stderr.strip()[-300:]}")
+        plain = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise LocalError(f"the inventory {path} cannot be read: {error}") from error
+    variables = plain.get("_meta", {}).get("hostvars", {})
+    names: dict[str, None] = dict.fromkeys(variables)
+    for group in plain.values():
+        names.update(dict.fromkeys(group.get("hosts", ()) if isinstance(group, dict) else ()))
+    return {name: variables.get(name, {}) for name in names}
+
+
+def from_file(path: Path, document: Document) -> Inventory:
+    """The user's own. Raises LocalError when no host of it is a member."""
+    if not path.exists():
+        raise LocalError(f"there is no inventory {path}")
+    found = {name: str(more.get(MEMBER_VARIABLE, name)) for name, more in listed(path).items()}
+    members = {member.name for member in document.members.values() if member.state is MemberState.PRESENT}
+    mine = {host: member for host, member in found.items() if member in members}
+    if not mine:
+        raise LocalError(
+            f"no host of {path} is a member of the document: name them alike, or set {MEMBER_VARIABLE}"
+        )
+    order = {name: number for number, name in enumerate(document.members)}
+    hosts = dict(sorted(mine.items(), key=lambda item: order[item[1]]))
+    left = sorted(members - set(mine.values())) + [host for host in found if host not in mine]
+    return Inventory(str(path.resolve()), hosts, tuple(left))
