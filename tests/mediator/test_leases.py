@@ -158,3 +158,58 @@ def test_through_any_documents_no_two_members_have_one_address(story: list[Docum
             assert address not in (pool.network_address, pool.broadcast_address)
             assert owners.setdefault(address, name) == name
         assert [i for i in missing_leases(wanted, held) if isinstance(i, GrantLease)] == []
+
+
+def renewed(*, previous: tuple[int, ...]) -> Document:
+    """`a` with key 26, and the keys that it had before; the pool has room for two."""
+    text = {
+        "apiVersion": "netctl/v1",
+        "mediators": [{"url": "netctl://192.0.2.1:8443", "identity": ["ed25519:" + str(key(50))]}],
+        "members": {
+            "b": {"wireguard": str(key(2))},
+            "a": {"wireguard": str(key(26)), "previousKeys": [str(key(number)) for number in previous]},
+        },
+        "networks": {"n": {"mode": "routed", "ipv4": "10.0.0.0/30", "members": ["a", "b"]}},
+    }
+    return load_document(json.dumps(text)).document
+
+
+def test_a_member_with_a_new_key_takes_the_address_of_its_old_one_over() -> None:
+    document = renewed(previous=(25, 1))
+    network = document.networks["n"].id
+    held = {(network, key(1)): IPv4Address("10.0.0.2"), (network, key(2)): IPv4Address("10.0.0.1")}
+    assert list(missing_leases(document, held)) == [
+        GrantLease(network, key(26), IPv4Address("10.0.0.2"), taken_from=key(1))
+    ]
+
+
+def test_nobody_else_is_given_the_address_that_a_new_key_is_about_to_take() -> None:
+    document = renewed(previous=(1, 25))
+    network = document.networks["n"].id
+    held = {(network, key(1)): IPv4Address("10.0.0.1"), (network, key(25)): IPv4Address("10.0.0.2")}
+    granted = [item for item in missing_leases(document, held) if isinstance(item, GrantLease)]
+    assert [(lease.key, lease.taken_from) for lease in granted] == [(key(2), key(25)), (key(26), key(1))]
+
+
+def test_each_network_has_its_own_pool_and_a_full_one_hurts_no_other() -> None:
+    members = {f"m{n}": {"wireguard": str(key(n + 1))} for n in range(4)}
+    text = {
+        "apiVersion": "netctl/v1",
+        "mediators": [{"url": "netctl://192.0.2.1:8443", "identity": ["ed25519:" + str(key(50))]}],
+        "members": members,
+        "networks": {
+            "wide": {"mode": "routed", "ipv4": "10.1.0.0/24", "members": ["*"]},
+            "tight": {"mode": "routed", "ipv4": "10.2.0.0/30", "members": ["m0", "m1"]},
+        },
+    }
+    document = load_document(json.dumps(text)).document
+    tight = document.networks["tight"]
+    crowded = replace(
+        document, networks={**document.networks, "tight": replace(tight, member_names=tuple(members))}
+    )
+    found = list(missing_leases(crowded, {}))
+    full = [item for item in found if isinstance(item, Exhausted)]
+    assert [(item.network, item.member) for item in full] == [(tight.id, "m2"), (tight.id, "m3")]
+    assert all("10.2.0.0/30 of network 'tight' is full" in item.message for item in full)
+    wide = [item for item in found if isinstance(item, GrantLease) and item.network != tight.id]
+    assert len({lease.address for lease in wide}) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,7 +13,14 @@ from loginkit import MEDIATOR, MEDIATOR_NONCE, MEMBER, NONCE, OTHER, public
 
 from netctl.model.errors import RemoteError
 from netctl.model.keys import WireGuardKey, is_weak_wireguard
-from netctl.session.enrol import Agree, check_enrol, check_rotate, make_enrol, make_rotate
+from netctl.session.enrol import (
+    Agree,
+    check_enrol,
+    check_rotate,
+    enrol_transcript,
+    make_enrol,
+    make_rotate,
+)
 from netctl.wire.control import Enrol, Rotate
 
 PIN = public(MEDIATOR)
@@ -77,6 +86,27 @@ def judge(message: Enrol | Rotate, **change: Any) -> str:
     except RemoteError as error:
         return error.code
     return ""
+
+
+def test_it_is_what_the_protocol_says_byte_for_byte() -> None:
+    parts = (
+        PIN.raw,
+        MEDIATOR_NONCE,
+        NONCE,
+        wireguard(FRESH).raw,
+        public(MEMBER).raw,
+        wireguard(HOST).raw,
+        TOKEN,
+    )
+    by_hand = b"\0\0\0\x0cnetctl enrol" + b"\0\0\0\x04\0\0\0\x01"
+    by_hand += b"".join(len(part).to_bytes(4, "big") + part for part in parts) + b"\0\0\0\x06newbie"
+    keys = (wireguard(FRESH), public(MEMBER), wireguard(HOST))
+    text = enrol_transcript(PIN, MEDIATOR_NONCE, NONCE, *keys, TOKEN, "newbie")
+    assert text == by_hand
+    told = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    assert f"| {len(text)} bytes, SHA-256 `{hashlib.sha256(text).hexdigest()}` |" in told
+    assert f"| signature | `{enrol().signature}` |" in told
+    assert f"| MAC | `{enrol().mac}` |" in told
 
 
 def test_a_good_enrolment_and_a_good_rotation_are_good() -> None:
