@@ -18,6 +18,7 @@ from netctl.agent.host import Host, knock, look_up
 from netctl.agent.keys import Keys
 from netctl.agent.leases import LeaseBook
 from netctl.agent.memory import Down, Memory
+from netctl.agent.metrics import Meters
 from netctl.agent.paths import PathRunner
 from netctl.agent.planned import Planned, binding, make_plan, refuse_stale
 from netctl.agent.status import status_of
@@ -105,6 +106,7 @@ class Agent:
         """Where the host departs from the document, as it was seen last."""
         self.engine_kind = ""
         self.counters = Counters()
+        self.meters = Meters()
         self._foreign = Foreign()
         self._drift_s = drift_s
         self.live: frozenset[WireGuardKey] = frozenset()
@@ -202,6 +204,7 @@ class Agent:
             self.live = live
             self._wanted.set()
         self.paths.observe(self.statuses)
+        self.meters.observe(self.statuses, self.paths.status(), self._observed_at)
 
     def wanted_peers(self) -> frozenset[WireGuardKey]:
         """The peers that the host should have."""
@@ -623,6 +626,7 @@ class Agent:
         await self.host.steer(key, endpoint)
 
     def _on_path(self, key: WireGuardKey, status: PathStatus) -> None:
+        self.meters.path(key, status.kind, time.monotonic())
         name = key.short
         if self.view is not None and key in self.view.members:
             name = self.view.members[key].name

@@ -16,6 +16,7 @@ from netctl.agent.agent import DRIFT_S, Agent
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, load_keys
 from netctl.agent.memory import Memory
+from netctl.agent.metrics import MetricsServer
 from netctl.agent.places import Places
 from netctl.agent.server import ControlServer
 from netctl.agent.talk import say
@@ -71,18 +72,28 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
-def run_agent(places: Places, engine: str, drift_s: float = DRIFT_S, *, watch: bool = True) -> None:
+def run_agent(
+    places: Places,
+    engine: str,
+    drift_s: float = DRIFT_S,
+    *,
+    watch: bool = True,
+    metrics: str | None = None,
+) -> None:
     """Run until SIGTERM or SIGINT. Raises NetctlError when it cannot start.
 
     `drift_s`: seconds between two looks at whether the host departs from its document. `watch`: follow saves of it.
+    `metrics`: HOST:PORT for Prometheus.
     """
     check_privileges()
     keys = load_keys(places)
     with only_writer(places, wait_s=START_WAIT_S):
-        asyncio.run(_main(places, keys, engine, drift_s, watch))
+        asyncio.run(_main(places, keys, engine, drift_s, watch, metrics))
 
 
-async def _main(places: Places, keys: Keys, engine: str, drift_s: float, watch: bool) -> None:
+async def _main(
+    places: Places, keys: Keys, engine: str, drift_s: float, watch: bool, metrics: str | None
+) -> None:
     def open_host() -> Engine:
         return open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
 
@@ -90,6 +101,7 @@ async def _main(places: Places, keys: Keys, engine: str, drift_s: float, watch: 
     followed = places.config if watch else None
     agent = Agent(keys, Memory(places), Host(open_host), drift_s=drift_s, watch=followed)
     server = ControlServer(agent, places)
+    page = MetricsServer(agent, metrics) if metrics is not None else None
     await server.start()
     task = asyncio.current_task()
     assert task is not None
@@ -97,10 +109,14 @@ async def _main(places: Places, keys: Keys, engine: str, drift_s: float, watch: 
         loop.add_signal_handler(number, task.cancel)
     say(f"netctl agent, key {keys.wireguard}")
     try:
+        if page is not None:
+            await page.start()
         await agent.run()
     except asyncio.CancelledError:
         say("stopping; the tunnels stay")
     finally:
+        if page is not None:
+            await page.close()
         await server.close()
 
 

@@ -25,7 +25,8 @@ def agent(arguments: argparse.Namespace, places: Places) -> int:
 
     if not 0 < arguments.drift_every < float("inf"):
         raise LocalError("--drift-every is a number of seconds above 0")
-    run_agent(places, arguments.engine, arguments.drift_every, watch=not arguments.no_watch)
+    watch = not arguments.no_watch
+    run_agent(places, arguments.engine, arguments.drift_every, watch=watch, metrics=arguments.metrics)
     return 0
 
 

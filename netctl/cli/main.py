@@ -131,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="do not follow saves of the document: only `netctl apply` counts",
     )
+    agent.add_argument("--metrics", metavar="HOST:PORT", help="serve /metrics for Prometheus there")
     commitargs.add_watch(commands, ENGINES)
     fleetargs.add(commands)
     inviteargs.add(commands, ENGINES)

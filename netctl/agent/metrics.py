@@ -1,0 +1,171 @@
+"""What the agent counts for Prometheus, and the page that shows it (`netctl agent --metrics 127.0.0.1:9586`).
+
+Peers are labelled by name, which is what an operator knows them by. Nothing listens unless it is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter as Count
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import Counter as Total
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from netctl.model.errors import LocalError
+from netctl.model.hoststate import PeerStatus
+from netctl.model.keys import WireGuardKey
+from netctl.paths.effects import PathStatus
+
+if TYPE_CHECKING:
+    from netctl.agent.agent import Agent
+
+KINDS = ("lan", "direct", "relay-udp", "none")
+DIRECT = frozenset({"lan", "direct"})
+BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+MAX_REQUEST = 8192
+"""Bytes of a request's head; a scraper's has a few hundred."""
+REQUEST_S = 5.0
+"""For a request to arrive whole."""
+
+
+class Meters:
+    """Totals that grow while the agent lives. `now` is monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._time_to_direct = Histogram(
+            "netctl_time_to_direct_seconds",
+            "From a pair without a direct path to one with it",
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self._bytes = Total(
+            "netctl_path_bytes",
+            "Bytes to and from peers by the kind of path they had",
+            ["path", "direction"],
+            registry=self.registry,
+        )
+        self._changes = Total(
+            "netctl_path_changes", "Paths chosen anew, by kind", ["path"], registry=self.registry
+        )
+        self._without: dict[WireGuardKey, float] = {}
+        """Since when a pair has had no direct path."""
+        self._seen: dict[WireGuardKey, tuple[int, int]] = {}
+
+    def path(self, key: WireGuardKey, kind: str, now: float) -> None:
+        """A pair has another path."""
+        self._changes.labels(kind).inc()
+        if kind not in DIRECT:
+            self._without.setdefault(key, now)
+        elif (began := self._without.pop(key, None)) is not None:
+            self._time_to_direct.observe(now - began)
+
+    def observe(
+        self,
+        statuses: Mapping[WireGuardKey, PeerStatus],
+        paths: Mapping[WireGuardKey, PathStatus],
+        now: float,
+    ) -> None:
+        """What the engine has counted, about once a second. Counters that fell belong to a new engine."""
+        for key, status in statuses.items():
+            kind = paths[key].kind if key in paths else "none"
+            if key not in self._seen and kind not in DIRECT:
+                self._without.setdefault(key, now)
+            before = self._seen.get(key, (0, 0))
+            for name, was, count in zip(
+                ("received", "sent"), before, (status.rx_bytes, status.tx_bytes), strict=True
+            ):
+                self._bytes.labels(kind, name).inc(count - was if count >= was else count)
+            self._seen[key] = (status.rx_bytes, status.tx_bytes)
+        for gone in self._seen.keys() - statuses.keys():
+            del self._seen[gone]
+            self._without.pop(gone, None)
+
+
+class _Now(Collector):
+    """What is so just now, read when somebody asks."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def collect(self) -> Iterable[Metric]:
+        """Of the agent."""
+        agent = self._agent
+        paths = agent.paths.status()
+        kinds = Count[str](status.kind for status in paths.values())
+        peers = GaugeMetricFamily("netctl_paths", "Peers by the kind of their path", labels=["path"])
+        for kind in KINDS:
+            peers.add_metric([kind], kinds[kind])
+        yield peers
+        view = agent.view
+        names = {key: member.name for key, member in view.members.items()} if view is not None else {}
+        trip = GaugeMetricFamily("netctl_round_trip_seconds", "Round trip on a direct path", labels=["peer"])
+        for key, status in paths.items():
+            if status.rtt_ms is not None:
+                trip.add_metric([names.get(key, key.short)], status.rtt_ms / 1000)
+        yield trip
+        connected = agent.client.state.state == "connected"
+        yield GaugeMetricFamily("netctl_mediator_connected", "1 while logged in", value=float(connected))
+        generation = float(view.generation) if view is not None else 0.0
+        yield GaugeMetricFamily(
+            "netctl_view_generation", "Generation of the mediator's view", value=generation
+        )
+        yield GaugeMetricFamily(
+            "netctl_drift", "Departures from the document now", value=float(len(agent.drift))
+        )
+        for name, value in (("found", agent.counters.found), ("healed", agent.counters.healed)):
+            yield CounterMetricFamily(f"netctl_drift_{name}", f"Departures {name} so far", value=float(value))
+
+
+class MetricsServer:
+    """Serves GET /metrics (Prometheus text format)."""
+
+    def __init__(self, agent: Agent, address: str) -> None:
+        """`address` is HOST:PORT. Raises LocalError."""
+        host, _, port = address.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise LocalError(f"--metrics wants HOST:PORT, for example 127.0.0.1:9586, not '{address}'")
+        self._host, self._port = host.strip("[]"), int(port)
+        self._registry = agent.meters.registry
+        self._registry.register(_Now(agent))
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises LocalError."""
+        try:
+            self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=MAX_REQUEST)
+        except OSError as error:
+            where = f"{self._host} port {self._port}"
+            raise LocalError(f"cannot serve metrics on {where}: {error.strerror or error}") from error
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(
+            OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError
+        ):
+            async with asyncio.timeout(REQUEST_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                words = head.split(b"\r\n", 1)[0].split(b" ")
+                if words[:2] == [b"GET", b"/metrics"]:
+                    self._answer(writer, b"200 OK", CONTENT_TYPE_LATEST, generate_latest(self._registry))
+                else:
+                    self._answer(writer, b"404 Not Found", "text/plain", b"GET /metrics\n")
+                await writer.drain()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    @staticmethod
+    def _answer(writer: asyncio.StreamWriter, status: bytes, kind: str, body: bytes) -> None:
+        head = f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(b"HTTP/1.1 " + status + b"\r\n" + head.encode() + body)
