@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from driftkit import Member
 from hosts import Host, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
@@ -116,3 +117,23 @@ def test_a_document_that_changed_after_the_plan_is_said(nas: Nas) -> None:
     nas.write(nas.text + "# more\n")
     assert f"{FILE} has changed since" in nas.netctl("apply", "/run/p.plan", code=1)
     nas.write(nas.text)
+
+
+def test_an_agent_keeps_to_a_plan_too() -> None:
+    schema = json.loads((Path(__file__).parents[2] / "schemas" / "plan.schema.json").read_text())
+    one = Member()
+    try:
+        one.start_agent()
+        said = one.host.run(
+            "sh", "-c", '"$@" 2>/dev/null', "sh", NETCTL, "plan", "-o", "json", "--out", "/run/p"
+        )
+        jsonschema.Draft202012Validator(schema).validate(json.loads(said))
+        assert "applied: " in one.netctl("apply", "/run/p")
+        assert "this plan is stale: the host has changed since" in one.netctl("apply", "/run/p", code=1)
+        one.netctl("plan", "--out", "/run/p")
+        one.netctl("down", "party")
+        assert "this plan is stale" in one.netctl("apply", "/run/p", code=1)
+        one.netctl("plan", "--out", "/run/p")
+        assert "nothing to change" in one.netctl("apply", "/run/p")
+    finally:
+        one.close()

@@ -96,6 +96,15 @@ def run_in(lab: Lab, name: str, *argv: str) -> subprocess.CompletedProcess[str]:
     return lab.node(name).attempt(argv)
 
 
+def test_a_kept_plan_holds_while_the_network_lives(lab: Lab) -> None:
+    netctl = program("netctl")
+    for command in (["plan", "--out", "/run/p.plan"], ["apply", "--yes", "/run/p.plan"]):
+        time.sleep(2)  # real time, in which paths and sessions move
+        done = run_in(lab, "laptop", netctl, *command)
+        assert done.returncode == 0, done
+    assert "nothing to change" in done.stdout
+
+
 def allowed_ips(lab: Lab, name: str) -> list[str]:
     return sorted(run_in(lab, name, "wg", "show", "nctl0", "allowed-ips").stdout.splitlines())
 
