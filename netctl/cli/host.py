@@ -15,6 +15,8 @@ from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError
 
+SHOWN_DRIFT = 20
+"""A screen; a host that lost its link departs in thousands of ways."""
 START_TIMEOUT_S = 10.0
 """Importing on a slow board takes three."""
 
@@ -106,9 +108,11 @@ def status(arguments: argparse.Namespace, places: Places) -> int:
     _armed(state)
     for condition in state["conditions"]:
         output.warning(condition)
-    for drift in state["drift"]:
+    for drift in state["drift"][:SHOWN_DRIFT]:
         paths = ", ".join(drift["paths"])
         output.warning(f"the host departs from the document at {paths}: {drift['line']}")
+    if (more := len(state["drift"]) - SHOWN_DRIFT) > 0:
+        output.warning(f"the host departs from the document in {more} more ways: `netctl status -o json`")
     return 0
 
 
