@@ -1,0 +1,21 @@
+"""Where the command starts: what needs no command line is answered before anything is imported for one."""
+
+from __future__ import annotations
+
+import sys
+
+from netctl import __version__
+
+
+def main() -> int:
+    """Run `netctl`; its exit status."""
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"netctl {__version__}\n")
+        return 0
+    from netctl.cli.main import main as run
+
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
