@@ -24,7 +24,7 @@ from netctl.agent.planned import Planned, binding, make_plan, refuse_stale
 from netctl.agent.status import status_of
 from netctl.agent.talk import say
 from netctl.agent.watch import DocumentWatch
-from netctl.config import Condition, Loaded, clear_of, load_document, resolve
+from netctl.config import Condition, Loaded, clear_of, resolve
 from netctl.config.origins import Origins
 from netctl.engine import ApplyOutcome
 from netctl.model.document import Document, Drift
@@ -388,7 +388,7 @@ class Agent:
         if self.loaded is not None and view.document == self.loaded.source.text:
             return
         try:
-            loaded = load_document(view.document, "the mediator's excerpt")
+            loaded = self.memory.load(view.document, "the mediator's excerpt")
             self.member_name(loaded.document)
             self.memory.accept(view.document)
         except (NetctlError, OSError) as error:
@@ -403,7 +403,7 @@ class Agent:
         self, text: str, file: str, *, ssh_connection: str = "", everyone: bool = False
     ) -> Planned:
         """What an apply of this text would change. Raises NetctlError."""
-        loaded = load_document(text, file)
+        loaded = self.memory.load(text, file)
         async with self.lock:
             before = self.conditions, self.leases.judged
             try:
@@ -461,7 +461,7 @@ class Agent:
 
         `holds`: the binding of a plan; where it holds no more the apply is refused. `terms`: whether it is armed.
         """
-        loaded, terms = load_document(text, file), terms or Terms()
+        loaded, terms = self.memory.load(text, file), terms or Terms()
         self.member_name(loaded.document)
         armed = None
         async with self.turn(progress):

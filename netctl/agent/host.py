@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +96,8 @@ async def look_up(document: Document) -> dict[str, SocketAddress]:
     loop = asyncio.get_running_loop()
 
     async def one(endpoint: Endpoint) -> tuple[str, SocketAddress] | None:
+        with contextlib.suppress(ValueError):  # an address needs no looking up, and there may be thousands
+            return str(endpoint), SocketAddress.of(endpoint.host, endpoint.port)
         try:
             found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_DGRAM)
         except OSError:

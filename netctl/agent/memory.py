@@ -10,8 +10,9 @@ from pathlib import Path
 
 from msgspec.structs import replace as replace_struct
 
+from netctl.agent.compiled import CompiledDocuments
 from netctl.agent.places import Places, write_atomic
-from netctl.config import Loaded, Pins, load_document
+from netctl.config import Loaded, Pins
 from netctl.model.document import Document
 from netctl.model.errors import ConfigError, LocalError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
@@ -42,6 +43,7 @@ class Memory:
 
     def __init__(self, places: Places) -> None:
         self._places = places
+        self._compiled = CompiledDocuments(places.compiled)
 
     @property
     def places(self) -> Places:
@@ -52,12 +54,16 @@ class Memory:
         """The accepted document; None before the first apply. Raises LocalError when it is damaged."""
         path = self._places.accepted
         try:
-            return load_document(path.read_text(), str(path))
+            return self.load(path.read_text(), str(path))
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError, ConfigError) as error:
             message = f"{path} cannot be used ({str(error).splitlines()[0]}); run `netctl apply` again"
             raise LocalError(message) from error
+
+    def load(self, text: str, file: str) -> Loaded:
+        """The document of this text, quickly when it was read before. Raises ConfigError."""
+        return self._compiled.load(text, file)
 
     def accept(self, text: str) -> None:
         """This is the document that the host lives by."""

@@ -49,6 +49,11 @@ class Places:
         return self.state / "accepted.yaml"
 
     @property
+    def compiled(self) -> Path:
+        """The document that was read last, in a form that is quick to load."""
+        return self.state / "compiled.json"
+
+    @property
     def view(self) -> Path:
         """The last view, as the mediator signed it."""
         return self.state / "view.json"

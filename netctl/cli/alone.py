@@ -58,14 +58,13 @@ def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) ->
     from netctl.agent.armed import Armory, terms_of
     from netctl.agent.memory import Memory
     from netctl.agent.planned import binding, expected, make_plan, refuse_stale
-    from netctl.config import load_document
     from netctl.engine import apply_plan, open_engine
     from netctl.engine.privilege import check_privileges
 
-    loaded = load_document(request["text"], request["file"])
+    memory = Memory(places)
+    loaded = memory.load(request["text"], request["file"])
     check_privileges()
     member = name_of(places, loaded.document)
-    memory = Memory(places)
     down = memory.down()
     armory, terms, armed = Armory(places), terms_of({**request, "unattended": False}), None
     with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):

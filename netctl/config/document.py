@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from netctl.config.acl import check_tests
 from netctl.config.build import build, digest
-from netctl.config.loader import Path, Source, Tree, format_path, parse
+from netctl.config.loader import Origin, Path, Tree, format_path, parse
 from netctl.config.report import Report
 from netctl.config.schema import check_schema, fits
 from netctl.config.semantic import check_semantics
@@ -27,7 +27,7 @@ class Loaded:
 
     document: Document
     warnings: tuple[Finding, ...]
-    source: Source
+    source: Origin
 
     def mark(self, path: Path) -> Mark:
         """Where a path stands in the text."""

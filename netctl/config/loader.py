@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -58,6 +58,36 @@ class MarkTree:
     line: int
     column: int
     children: dict[str | int, MarkTree] = field(default_factory=dict)
+
+
+class Origin(Protocol):
+    """The text of a document, as a tree, and the places of its parts."""
+
+    @property
+    def file(self) -> str:
+        """Its name, for messages."""
+
+    @property
+    def text(self) -> str:
+        """As it was written."""
+
+    @property
+    def tree(self) -> Tree:
+        """Maps, lists and values."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with the text as YAML, where the rest could still be read."""
+
+    @property
+    def broken(self) -> tuple[Path, ...]:
+        """Places whose values are not to be trusted after that."""
+
+    def mark(self, path: Path) -> Mark:
+        """The place of `path`, or of its nearest parent that is in the text."""
+
+    def all_marks(self) -> Iterator[tuple[Path, Mark]]:
+        """Every path and its place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from netctl.config.loader import MAX_FINDINGS, Path, Source, format_path
+from netctl.config.loader import MAX_FINDINGS, Origin, Path, format_path
 from netctl.model.errors import Finding
 
 FOLLOWS_FROM_MEMBERS = frozenset({"NC202", "NC204", "NC412", "NC505"})
@@ -21,7 +21,7 @@ class Report:
     nor about what only follows from it.
     """
 
-    source: Source
+    source: Origin
     findings: list[Finding] = field(init=False)
     broken: set[Path] = field(default_factory=set)
     """Every path with an error, and all its parents."""

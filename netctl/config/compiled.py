@@ -1,0 +1,92 @@
+"""A checked document in a form that is quick to load: its tree as JSON, bound to the text by a digest.
+
+What is kept is only what the checks let through, and it is built into a Document by the same code as always: a
+compiled document that somebody has written to can hold wrong values, and nothing that runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from netctl.config.build import build, digest
+from netctl.config.document import Loaded
+from netctl.config.loader import Path, Source, Tree, parse
+from netctl.config.report import Report
+from netctl.model.errors import Finding, Mark
+
+FORMAT = 1
+"""Of the compiled form; another number is compiled anew."""
+
+
+@dataclass(slots=True)
+class LateSource:
+    """A `Source` that looks for places in the text only when somebody asks for one."""
+
+    file: str
+    text: str
+    tree: Tree
+    findings: tuple[Finding, ...] = ()
+    broken: tuple[Path, ...] = ()
+    _parsed: Source | None = field(default=None, repr=False)
+
+    def _source(self) -> Source:
+        if self._parsed is None:
+            self._parsed = parse(self.text, self.file)
+        return self._parsed
+
+    def mark(self, path: Path) -> Mark:
+        """The place of `path`, or of its nearest parent that is in the text."""
+        return self._source().mark(path)
+
+    def all_marks(self) -> Iterator[tuple[Path, Mark]]:
+        """Every path and its place."""
+        return self._source().all_marks()
+
+
+class _Compiled(msgspec.Struct):
+    format: int
+    code: str
+    text: str
+    tree: dict[str, Any]
+    warnings: list[tuple[str, str, str, tuple[int, int] | None, str, str]]
+
+
+def fingerprint(text: str) -> str:
+    """What a compiled document is bound to."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def compile_document(loaded: Loaded, code: str) -> bytes:
+    """The compiled form of a valid document. `code`: what identifies the checks that it has passed."""
+    tree = loaded.source.tree
+    assert isinstance(tree, dict)
+    warnings = [
+        (w.code, w.path, w.message, (w.mark.line, w.mark.column) if w.mark else None, w.hint, w.severity)
+        for w in loaded.warnings
+    ]
+    return msgspec.json.encode(_Compiled(FORMAT, code, fingerprint(loaded.source.text), tree, warnings))
+
+
+def load_compiled(data: bytes, code: str, text: str, file: str) -> Loaded | None:
+    """The document again, when `data` is the compiled form of this text by this code; else None."""
+    try:
+        compiled = msgspec.json.decode(data, type=_Compiled)
+        if (compiled.format, compiled.code, compiled.text) != (FORMAT, code, fingerprint(text)):
+            return None
+        source = LateSource(file, text, compiled.tree)
+        report = Report(source)
+        document = build(compiled.tree, digest(text), report)
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
+        return None  # damaged: the text says it all, and is read instead
+    if report.errors:
+        return None
+    warnings = tuple(
+        Finding(code, path, message, Mark(file, *mark) if mark else None, hint, severity)
+        for code, path, message, mark, hint, severity in compiled.warnings
+    )
+    return Loaded(document, warnings, source)

@@ -1,0 +1,54 @@
+"""The compiled document in the state directory: used when it fits and can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from netctl.agent.compiled import CompiledDocuments
+from netctl.config.compiled import LateSource
+
+TEXT = (Path(__file__).parents[2] / "examples/lan-party.yaml").read_text()
+
+
+def compiled(text: str, path: Path) -> bool:
+    """Whether a new process takes the compiled form for this text."""
+    loaded = CompiledDocuments(path).load(text, "networks.yaml")
+    return isinstance(loaded.source, LateSource)
+
+
+def test_the_second_process_takes_it_and_another_text_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "compiled.json"
+    assert not compiled(TEXT, path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert compiled(TEXT, path)
+    assert not compiled(TEXT + "# more\n", path)
+    assert compiled(TEXT + "# more\n", path)
+
+
+def test_one_that_others_can_write_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "compiled.json"
+    compiled(TEXT, path)
+    path.chmod(0o620)
+    assert not compiled(TEXT, path)
+    assert compiled(TEXT, path), "it was written anew, for this user alone"
+
+
+def test_a_damaged_one_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "compiled.json"
+    path.write_bytes(b"\xff{")
+    assert not compiled(TEXT, path)
+    assert compiled(TEXT, path)
+
+
+def test_without_a_place_for_it_the_document_is_read_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "no" / "such" / "compiled.json"
+    assert not compiled(TEXT, path)
+    assert not path.parent.exists()
+    assert not compiled(TEXT, path)
+
+
+def test_one_process_reads_a_text_once(tmp_path: Path) -> None:
+    documents = CompiledDocuments(tmp_path / "compiled.json")
+    first = documents.load(TEXT, "networks.yaml")
+    assert documents.load(TEXT, "networks.yaml") is first
+    assert documents.load(TEXT, "another.yaml").source.file == "another.yaml"
