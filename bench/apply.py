@@ -24,6 +24,9 @@ INSIDE = "NETCTL_BENCH_INSIDE"
 PRIVATE = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && ip link set lo up && exec"
 BIN = Path(sys.executable).parent
 KEY = "host-0"
+ASKING = "netctl.cli.main, netctl.cli.document, netctl.cli.rotate, netctl.cli.planfile, netctl.model.errors"
+ALONE = f"{ASKING}, netctl.cli.alone, netctl.agent.alone, netctl.agent.memory, netctl.agent.host, netctl.agent.keys"
+"""What the commands import before they can begin: with an agent, and where none runs."""
 
 
 def inside() -> None:
@@ -167,6 +170,7 @@ def state_of(text: str):  # type: ignore[no-untyped-def]
 
 def no_op(clock: Clock, peers: int, state: Path) -> None:
     """An apply that changes nothing: as a command, and stage by stage in this process."""
+    from netctl.agent.compiled import CompiledDocuments
     from netctl.agent.host import look_up
     from netctl.config import clear_of, load_document, resolve
     from netctl.engine import apply_plan, open_engine
@@ -180,9 +184,19 @@ def no_op(clock: Clock, peers: int, state: Path) -> None:
     print(f"\nNo-op apply, {peers} peers")
     dump = clock.of(program("wg", "show", "all", "dump"))
     row("wg show all dump", dump)
-    start = clock.of(program(str(BIN / "netctl"), "--version"))
+    imports = program(sys.executable, "-c", f"import {ALONE}")
+    imports()
+    start = clock.of(imports)
+    row("start-up without an agent: interpreter, imports", start)
     alone = clock.of(apply)
     row("netctl apply without an agent, less start-up", alone - start, dump)
+    compiled = state / "compiled.json"
+
+    def cold() -> None:
+        compiled.unlink()
+        apply()
+
+    row("the same, the document not compiled yet", clock.of(cold) - start, dump)
     agent = subprocess.Popen([BIN / "netctl", "agent", "--engine", "netctl-wg"], stdout=-3, stderr=-3)
     try:
         deadline = time.monotonic() + 60
@@ -190,6 +204,8 @@ def no_op(clock: Clock, peers: int, state: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         apply()
+        start = clock.of(program(sys.executable, "-c", f"import {ASKING}"))
+        row("start-up with an agent", start)
         row("netctl apply by the agent, less start-up", clock.of(apply) - start, dump)
     finally:
         agent.terminate()
@@ -205,6 +221,8 @@ def no_op(clock: Clock, peers: int, state: Path) -> None:
     actual = engine.read()
     assert not diff(desired, actual), diff(desired, actual)
     row("  stage: load the document", clock.of(lambda: load_document(text)), dump)
+    documents = [CompiledDocuments(compiled) for _ in range(clock.runs)]
+    row("  stage: load the compiled document", clock.of(lambda: documents.pop().load(text, "x")), dump)
     row("  stage: look up endpoints", clock.of(lambda: asyncio.run(look_up(loaded))), dump)
     row("  stage: look for what is foreign", clock.of(engine.foreign), dump)
     row("  stage: hold the document against it", clock.of(lambda: clear_of(loaded, KEY, foreign)), dump)

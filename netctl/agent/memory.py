@@ -67,6 +67,9 @@ class Memory:
 
     def accept(self, text: str) -> None:
         """This is the document that the host lives by."""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if self._places.accepted.read_text(encoding="utf-8") == text:
+                return  # an apply that changes nothing need not wait for the disk
         write_atomic(self._places.accepted, text)
 
     def joined(self) -> str | None:

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from netctl.model.errors import LocalError
+
 
 @dataclass(frozen=True, slots=True)
 class Places:
@@ -119,3 +121,19 @@ def write_atomic(path: Path, text: str, mode: int = 0o600, owner: tuple[int, int
         beside.unlink(missing_ok=True)
         raise
     beside.replace(path)
+
+
+def read_document(path: Path) -> str:
+    """The text of a document. Raises LocalError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise LocalError(f"there is no {path}; name another with --config") from None
+    except PermissionError:
+        raise LocalError(f"{path} may not be read by this user") from None
+    except IsADirectoryError:
+        raise LocalError(f"{path} is a directory; name the file") from None
+    except UnicodeDecodeError as error:
+        raise LocalError(f"{path} is not UTF-8 (byte {error.start})") from None
+    except OSError as error:
+        raise LocalError(f"{path} cannot be read: {error.strerror}") from error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from netctl.agent.daemon import LOCK_WAIT_S, only_writer
 from netctl.agent.places import Places
+from netctl.agent.writer import LOCK_WAIT_S, only_writer
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError
 from netctl.model.errors import LocalError

@@ -8,8 +8,8 @@ import sys
 import time
 from typing import Any
 
-from netctl.agent.daemon import LOCK_WAIT_S, only_writer
 from netctl.agent.places import Places
+from netctl.agent.writer import LOCK_WAIT_S, only_writer
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError, NetctlError

@@ -6,11 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from netctl.agent.daemon import read_document
-from netctl.agent.places import Places
+from netctl.agent.places import Places, read_document
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
-from netctl.config.show import excerpt, to_github, to_json
 from netctl.model.errors import ConfigError, Finding, LocalError
 
 CONVERGED, FAILED, CHANGES, ROLLED_BACK, ROLL_BACK_FAILED = 0, 1, 2, 3, 4
@@ -18,6 +16,8 @@ CONVERGED, FAILED, CHANGES, ROLLED_BACK, ROLL_BACK_FAILED = 0, 1, 2, 3, 4
 
 def show_findings(findings: tuple[Finding, ...], text: str) -> None:
     """Each finding with the line it is about and a caret under its column."""
+    from netctl.config.show import excerpt
+
     for finding in findings:
         (output.warning if finding.severity == "warning" else output.error)(_sentence(finding))
         for shown in excerpt(finding, text):
@@ -33,6 +33,7 @@ def _sentence(finding: Finding) -> str:
 def validate(arguments: argparse.Namespace, places: Places) -> int:
     """Say everything that is wrong with a document."""
     from netctl.config import load_document
+    from netctl.config.show import to_github, to_json
 
     path = arguments.file or places.config
     text = read_document(path)

@@ -216,7 +216,7 @@ def down(arguments: argparse.Namespace, places: Places) -> int:
         if arguments.network is not None:
             raise
     from netctl.agent.armed import Armory
-    from netctl.agent.daemon import LOCK_WAIT_S, only_writer
+    from netctl.agent.writer import LOCK_WAIT_S, only_writer
     from netctl.engine import apply_plan, open_engine
     from netctl.engine.privilege import check_privileges
     from netctl.model.hoststate import HostState

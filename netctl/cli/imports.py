@@ -42,7 +42,7 @@ def _host_and_link(file: Path, root: Path, alone: bool) -> tuple[str, str]:
 
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """One document out of wg-quick files."""
-    from netctl.agent.daemon import read_document
+    from netctl.agent.places import read_document
     from netctl.fleet.merge import merge
     from netctl.fleet.wgquick import QuickFile, read_wgquick
 

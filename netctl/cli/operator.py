@@ -131,8 +131,7 @@ def _members(rows: list[dict[str, Any]]) -> None:
 
 def export(arguments: argparse.Namespace, places: Places) -> int:
     """Write the members that joined by invite into the document: every other word and comment stays."""
-    from netctl.agent.daemon import read_document
-    from netctl.agent.places import write_atomic
+    from netctl.agent.places import read_document, write_atomic
     from netctl.config import load_document
     from netctl.config.edit import add_guests
     from netctl.config.guests import Guest

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from netctl.agent.places import write_atomic
-from netctl.config.build import digest
 from netctl.model.errors import LocalError
 
 FORMAT = "netctl/plan-file/v1"
@@ -41,6 +40,8 @@ def read(text: str, path: Path) -> KeptPlan | None:
     """
     if not text.lstrip().startswith("{") or FORMAT not in text[:100]:
         return None
+    from netctl.config.build import digest
+
     try:
         kept = json.loads(text)
         found = KeptPlan(kept["text"], kept["file"], kept["plan"]["binding"])

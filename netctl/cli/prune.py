@@ -59,8 +59,8 @@ def _do(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
 
 
 def _alone(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
-    from netctl.agent.daemon import LOCK_WAIT_S, only_writer
     from netctl.agent.memory import Memory
+    from netctl.agent.writer import LOCK_WAIT_S, only_writer
     from netctl.cli.alone import desired_of, name_of
     from netctl.engine import ApplyOutcome, apply_prune, open_engine
     from netctl.engine.privilege import check_privileges

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.daemon import read_document
-from netctl.agent.places import Places
+from netctl.agent.places import Places, read_document
 from netctl.cli import output
 from netctl.cli.document import CHANGES, CONVERGED, show_findings
 from netctl.model.errors import ConfigError, LocalError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Callable
 
 from netctl.agent.places import Places
@@ -37,6 +36,8 @@ def rotate(arguments: argparse.Namespace, places: Places) -> int:
 
 
 def _by_mediator(arguments: argparse.Namespace, places: Places, *, tried: bool) -> int:
+    import asyncio
+
     from netctl.agent import enrol
     from netctl.agent.keys import forget_next_keys, load_keys, next_keys, swap_keys
     from netctl.agent.memory import Memory
@@ -69,8 +70,8 @@ def pending(places: Places) -> bool:
 
 def applying(arguments: argparse.Namespace, places: Places, apply: Command) -> int:
     """An apply that takes the new keys when the document names them, and the old ones back when it fails."""
-    from netctl.agent.daemon import read_document
     from netctl.agent.keys import forget_next_keys, load_keys, next_keys, swap_keys
+    from netctl.agent.places import read_document
     from netctl.cli.host import restart_agent
     from netctl.config import load_document
 

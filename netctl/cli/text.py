@@ -6,8 +6,7 @@ import argparse
 import difflib
 from pathlib import Path
 
-from netctl.agent.daemon import read_document
-from netctl.agent.places import Places, write_atomic
+from netctl.agent.places import Places, read_document, write_atomic
 from netctl.cli import output
 from netctl.model.errors import ConfigError, LocalError
 

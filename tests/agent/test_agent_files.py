@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from netctl.agent.daemon import only_writer, read_document
 from netctl.agent.keys import load_keys, make_keys
 from netctl.agent.memory import Down, Memory
-from netctl.agent.places import Places, write_atomic
+from netctl.agent.places import Places, read_document, write_atomic
+from netctl.agent.writer import only_writer
 from netctl.config import load_document
 from netctl.model.errors import LocalError
 

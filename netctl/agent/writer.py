@@ -1,0 +1,58 @@
+"""One writer a host: the lock that an agent holds while it lives, and a command while it changes something."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import IO
+
+from netctl.agent.places import Places
+from netctl.model.errors import LocalError
+
+LOCK_WAIT_S = 30.0
+"""How long a command waits for another that is changing this host."""
+LOCK_POLL_S = 0.1
+
+
+def _quiet(line: str) -> None:
+    """Tell nobody."""
+
+
+@contextlib.contextmanager
+def only_writer(
+    places: Places, *, wait_s: float = 0.0, progress: Callable[[str], None] = _quiet
+) -> Iterator[IO[str]]:
+    """Hold the host's lock, waiting for it at most `wait_s`. Raises LocalError when somebody else holds it."""
+    try:
+        places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = open(places.lock, "a+")  # noqa: SIM115 - closed below, after the yield
+    except OSError as error:
+        raise LocalError(f"cannot write to {places.state}: {error.strerror}; run this as root") from error
+    with file:
+        deadline, said = time.monotonic() + wait_s, False
+        while not _locked(file):
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            if time.monotonic() >= deadline:
+                waited = f"; waited {wait_s:.0f} s" if wait_s else ""
+                message = f"another netctl (process {holder}) is changing this host{waited}"
+                raise LocalError(f"{message}; wait for it, or stop it")
+            if not said:
+                progress(f"waiting for another netctl (process {holder}) that is changing this host")
+                said = True
+            time.sleep(LOCK_POLL_S)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
