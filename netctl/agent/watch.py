@@ -58,7 +58,7 @@ class DocumentWatch:
 
     async def run(self) -> None:
         """Until cancelled."""
-        from netctl.agent.daemon import read_document
+        from netctl.agent.places import read_document
 
         watch = FileWatch(self._path, read_document, slow_s=self._slow_s, quiet_s=self._quiet_s)
         try:

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from netctl.agent.daemon import read_document
-from netctl.agent.places import Places, write_atomic
+from netctl.agent.places import Places, read_document, write_atomic
 from netctl.cli import output
 from netctl.cli.document import show_findings
 from netctl.cli.fleetargs import seconds

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from netctl.agent.daemon import read_document
-from netctl.agent.places import Places
+from netctl.agent.places import Places, read_document
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError, NetctlError

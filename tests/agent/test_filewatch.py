@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from netctl.agent.daemon import read_document
 from netctl.agent.filewatch import FileWatch
+from netctl.agent.places import read_document
 
 NEVER_S = 3600.0
 QUIET_S = 0.05
