@@ -23,6 +23,7 @@ from netctl.agent.paths import PathRunner
 from netctl.agent.planned import Planned, binding, make_plan, refuse_stale
 from netctl.agent.status import status_of
 from netctl.agent.talk import say
+from netctl.agent.verify import HANDSHAKE_WAIT_S, Verified, verify
 from netctl.agent.watch import DocumentWatch
 from netctl.config import Condition, Loaded, clear_of, resolve
 from netctl.config.origins import Origins
@@ -124,6 +125,7 @@ class Agent:
         self.watch = DocumentWatch(self, watch) if watch is not None else None
         self._wanted = asyncio.Event()
         self._view_came = asyncio.Event()
+        self.handshake_wait_s = HANDSHAKE_WAIT_S
         self._knocked: dict[WireGuardKey, float] = {}
         self.client = ControlClient(keys, self._on_control, self._on_link)
         self.paths = PathRunner(keys, self._steer, self.client.send, self._on_path)
@@ -166,7 +168,7 @@ class Agent:
 
     async def _reconciler(self) -> None:
         if self.loaded is not None:  # a new life: sessions that live on keep their broadcast
-            await self._observe()
+            await self.observe()
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -185,7 +187,7 @@ class Agent:
             if self._desired.wireguard is None:
                 continue
             try:
-                await self._observe()
+                await self.observe()
                 now = time.monotonic()
                 if now - looked >= LOOK_AROUND_S:
                     looked = now
@@ -196,7 +198,8 @@ class Agent:
             except Exception as error:
                 say(_reason(error))
 
-    async def _observe(self) -> None:
+    async def observe(self) -> None:
+        """Look at what the tunnels do."""
         self.statuses = await self.host.observe()
         self._observed_at = time.monotonic()
         live = frozenset(key for key, status in self.statuses.items() if _has_session(status))
@@ -463,7 +466,7 @@ class Agent:
         """
         loaded, terms = self.memory.load(text, file), terms or Terms()
         self.member_name(loaded.document)
-        armed = None
+        armed, verified = None, Verified()
         async with self.turn(progress):
             self.commit.admit(loaded, terms)
             before = self.loaded, self.view, self.joined
@@ -475,12 +478,20 @@ class Agent:
                     if holds is not None:
                         refuse_stale(holds, binding(loaded, desired, actual))
                     armed = await self.commit.arm(terms, text, loaded, before[0], desired, actual)
+                live = self.live
                 outcome = await self.reconcile(progress)
-            except BaseException:
+            except BaseException as error:
                 self._go_back(*before)
+                if armed is not None and isinstance(error, NetctlError):
+                    self.commit.armory.disarm()  # said before anything was changed
                 raise
+            if outcome.error is None and outcome.changed:
+                verified = await verify(self, live)
             if outcome.error is not None:
                 self._go_back(*before)
+            elif verified.cut_off is not None:
+                self._go_back(*before)
+                outcome = await self._undo(verified.cut_off)
             else:
                 try:
                     self.memory.accept(text)
@@ -491,7 +502,7 @@ class Agent:
                 self.drift = ()
             if armed is not None:
                 self.commit.settle(outcome)
-        warnings = (*(str(finding) for finding in loaded.warnings), *self.refusals())
+        warnings = (*(str(finding) for finding in loaded.warnings), *self.refusals(), *verified.warnings)
         if outcome.error is None and self.trouble is not None:
             warnings = (*warnings, self.trouble)
         return ApplyResult(outcome, warnings, waiting, armed.plain() if armed is not None else None)
@@ -505,7 +516,7 @@ class Agent:
             undone = await self.reconcile(_quiet)
         if undone.error is not None:
             return ApplyOutcome(0, error=f"{why}; going back failed too: {undone.error}")
-        return ApplyOutcome(0, rolled_back=True, error=why)
+        return ApplyOutcome(undone.changed, rolled_back=True, error=why)
 
     def go_back_to(self, loaded: Loaded | None) -> None:
         """Live by this document from now on, with the present view, or the one that is remembered for it."""
@@ -581,7 +592,7 @@ class Agent:
         """For `netctl status -o json`, with counts and handshakes of now."""
         old = time.monotonic() - self._observed_at > FRESH_S
         if old and self._desired.wireguard is not None and not self.lock.locked():  # never behind an apply
-            await self._observe()
+            await self.observe()
         return status_of(self)
 
     # -- what the mediator and the paths say --------------------------------------------------------------------

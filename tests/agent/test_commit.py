@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from netctl.agent.server import ControlServer
 from netctl.config.build import digest
 from netctl.engine import FakeEngine
 from netctl.model.errors import LocalError
-from netctl.model.hoststate import HostState
+from netctl.model.hoststate import HostState, PeerStatus
+from netctl.model.keys import WireGuardKey
+from netctl.plan import Change
 
 OTHER = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
 LONG_S = 900.0
@@ -38,7 +41,7 @@ class World:
     def __init__(self, root: Path) -> None:
         self.where = Places(root / "networks.yaml", root / "state", root / "run", root / "hosts")
         self.keys: Keys = make_keys(self.where)[0]
-        self.engine = FakeEngine()
+        self.engine: FakeEngine = FakeEngine()
         self.armory = Armory(self.where)
         self.started: list[Armed] = []
 
@@ -329,3 +332,42 @@ def test_a_record_comes_back_as_it_went(world: World) -> None:
     for seconds in (0.5, 86_401.0, float("nan")):
         with pytest.raises(LocalError, match="confirmation"):
             world.armory.arm(seconds, "text", None, HostState(), "auto", Terms())
+
+
+class Deaf(FakeEngine):
+    """Forgets its sessions when its peers change, as a link that is made anew does; they come back if it is healed."""
+
+    healed = True
+
+    def apply(self, change: Change) -> None:
+        super().apply(change)
+        self.status = {key: PeerStatus(None, 0.0, 0, 0) for key in self.status}
+
+    def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
+        if self.healed:
+            self.status = {key: PeerStatus(None, time.time(), 1, 0) for key in self.status}
+        return super().observe()
+
+
+@pytest.mark.parametrize("healed", [True, False], ids=["answers", "silent"])
+def test_an_apply_after_which_no_tunnel_answers_is_taken_back(healed: bool, world: World) -> None:
+    world.engine = engine = Deaf()
+
+    async def script(agent: Agent) -> None:
+        await world.apply(world.text())
+        before = engine.state
+        engine.status = {WireGuardKey.parse(OTHER): PeerStatus(None, 0.0, 0, 0)}
+        while not agent.live:
+            await agent.observe()
+        engine.healed, agent.handshake_wait_s = healed, 0.3
+        done = (await world.apply(world.text("10.1.2.5")))["result"]
+        if healed:
+            assert (done["error"], done["warnings"]) == (None, [])
+            return
+        assert "no tunnel that was up before answers" in done["error"]
+        assert "there" in done["error"]
+        assert (done["rolled_back"], done["changed"] > 0) == (True, True)
+        assert engine.state == before
+        assert world.where.accepted.read_text() == world.text()
+
+    world.live(script)

@@ -46,6 +46,7 @@ class One:
 
     good = ""
     bad = ""
+    other_private = ""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -103,6 +104,7 @@ def one_host() -> Iterator[One]:
         private = base64.b64encode(keys[0].private_bytes_raw()).decode()
         host.run("sh", "-c", f"umask 077; cat > {STATE}/wireguard.key", text=private)
         host.run(NETCTL, "keys", "init")
+        one.other_private = base64.b64encode(keys[1].private_bytes_raw()).decode()
         one.good, one.bad = texts(DOCUMENT % tuple(public))
         yield one
     finally:

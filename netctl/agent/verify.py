@@ -1,0 +1,72 @@
+"""After an apply: do the tunnels answer that should? Waited for, for a bounded time.
+
+One peer that does not answer is a warning: it may be its own fault. Only where tunnels were up before, are still
+wanted, and not one of them answers any more, has this apply cut the host off: then it is taken back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from netctl.model.keys import WireGuardKey
+
+if TYPE_CHECKING:
+    from netctl.agent.agent import Agent
+
+HANDSHAKE_WAIT_S = 5.0
+"""A handshake takes a round trip, through the relay two; the first knock may be lost, the next comes after 5 s."""
+LOOK_S = 0.2
+MAX_NAMED = 5
+"""So many peers are named in a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """`cut_off`: why the apply must not stand, or None. `silent`: peers that are there and have not answered yet."""
+
+    cut_off: str | None = None
+    silent: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """For people."""
+        if not self.silent:
+            return ()
+        named = ", ".join(self.silent[:MAX_NAMED])
+        more = f" and {len(self.silent) - MAX_NAMED} more" if len(self.silent) > MAX_NAMED else ""
+        return (f"no handshake yet with {named}{more}: online, but not heard",)
+
+
+async def verify(agent: Agent, live_before: frozenset[WireGuardKey]) -> Verified:
+    """Wait for handshakes with the peers that are there: online at the mediator, or with a session before."""
+    expected = agent.wanted_peers() & (live_before | _online(agent))
+    if not expected:
+        return Verified()
+    deadline = time.monotonic() + agent.handshake_wait_s
+    await agent.observe()
+    for key in expected - agent.live:
+        agent.knock_at(key)
+    while expected - agent.live and time.monotonic() < deadline:
+        await asyncio.sleep(LOOK_S)
+        await agent.observe()
+    silent = expected - agent.live
+    lost = live_before & silent
+    names = tuple(sorted(_name(agent, key) for key in silent))
+    if lost and not live_before & agent.live & agent.wanted_peers():
+        gone = ", ".join(sorted(_name(agent, key) for key in lost)[:MAX_NAMED])
+        return Verified(f"no tunnel that was up before answers ({gone})", names)
+    return Verified(None, names)
+
+
+def _online(agent: Agent) -> frozenset[WireGuardKey]:
+    if agent.view is None:
+        return frozenset()
+    return frozenset(key for key, member in agent.view.members.items() if member.online)
+
+
+def _name(agent: Agent, key: WireGuardKey) -> str:
+    member = agent.loaded.document.member_by_key(key) if agent.loaded is not None else None
+    return member.name if member is not None else key.short
