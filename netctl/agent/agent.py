@@ -501,7 +501,7 @@ class Agent:
                     outcome = await self._undo(f"cannot keep the document: {error.strerror}")
                 self.drift = ()
             if armed is not None:
-                self.commit.settle(outcome)
+                self.commit.settle(armed, outcome)
         warnings = (*(str(finding) for finding in loaded.warnings), *self.refusals(), *verified.warnings)
         if outcome.error is None and self.trouble is not None:
             warnings = (*warnings, self.trouble)

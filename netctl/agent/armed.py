@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,8 @@ class Armed:
     checkpoint: HostState
     engine: str = "auto"
     unattended: bool = False
+    finished: bool = False
+    """Whether the apply has come to its end: only then it can be confirmed."""
     joined: str | None = None
     """What `joined.json` said: the network that this host had joined by invite."""
 
@@ -143,6 +145,24 @@ class Armory:
             unattended=terms.unattended,
             joined=self._joined(),
         )
+        try:
+            self._write(record)
+        except OSError as error:
+            raise LocalError(
+                f"cannot keep the way back in {self.places.armed}: {error.strerror}; nothing was changed"
+            ) from error
+        return record
+
+    def finish(self, record: Armed) -> None:
+        """The apply has come to its end and waits for its confirmation. Raises LocalError."""
+        try:
+            self._write(replace(record, finished=True))
+        except OSError as error:
+            raise LocalError(
+                f"applied, but it cannot be confirmed ({self.places.armed}: {error.strerror}): this host goes back"
+            ) from error
+
+    def _write(self, record: Armed) -> None:
         plain = {
             "nonce": record.nonce,
             "boot_id": record.boot_id,
@@ -152,15 +172,10 @@ class Armory:
             "checkpoint": to_plain(record.checkpoint),
             "engine": record.engine,
             "unattended": record.unattended,
+            "finished": record.finished,
             "joined": record.joined,
         }
-        try:
-            write_atomic(self.places.armed, json.dumps(plain))
-        except OSError as error:
-            raise LocalError(
-                f"cannot keep the way back in {self.places.armed}: {error.strerror}; nothing was changed"
-            ) from error
-        return record
+        write_atomic(self.places.armed, json.dumps(plain))
 
     def record(self) -> Armed | None:
         """The armed apply, or None. Raises LocalError when the record is damaged."""
@@ -175,6 +190,7 @@ class Armory:
                 checkpoint=from_plain(plain["checkpoint"]),
                 engine=str(plain["engine"]),
                 unattended=bool(plain["unattended"]),
+                finished=bool(plain["finished"]),
                 joined=None if plain["joined"] is None else str(plain["joined"]),
             )
         except FileNotFoundError:
@@ -216,11 +232,7 @@ class Armory:
             raise LocalError("nothing is armed: there is nothing to confirm")
         if record.left_s <= 0:
             raise LocalError("too late: the time to confirm is over and this host goes back")
-        try:
-            accepted = digest(self.places.accepted.read_text())
-        except (OSError, UnicodeDecodeError):
-            accepted = ""
-        if accepted != record.digest:
+        if not record.finished:
             raise LocalError("the armed apply was never finished: it cannot be confirmed; `netctl rollback`")
         return record
 

@@ -206,9 +206,14 @@ class Commit:
             else:
                 self._report(await self.roll_back(record.nonce))
 
-    def settle(self, outcome: ApplyOutcome) -> None:
-        """After an armed apply: one that failed and is back needs no way back. One that is stuck keeps it."""
-        if outcome.error is not None and outcome.rolled_back:
+    def settle(self, record: Armed, outcome: ApplyOutcome) -> None:
+        """After an armed apply: one that failed and is back needs no way back. One that is stuck keeps it.
+
+        Raises LocalError.
+        """
+        if outcome.error is None:
+            self.armory.finish(record)
+        elif outcome.rolled_back:
             self.armory.disarm()
 
     def confirm(self) -> Armed:

@@ -96,6 +96,8 @@ def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) ->
             host.close()
         if outcome.error is None:
             memory.accept(request["text"])
+            if armed is not None:
+                armory.finish(armed)
         elif armed is not None and outcome.rolled_back:
             armory.disarm()
     return {

@@ -242,7 +242,7 @@ def test_an_apply_that_was_never_finished_cannot_be_confirmed(world: World) -> N
     async def script(agent: Agent) -> None:
         await world.apply(world.text())
         await world.apply(world.text("10.1.2.5"), confirm_s=LONG_S)
-        world.where.accepted.write_text(world.text())  # as a kill before the last step leaves it
+        over(world, finished=False)  # as a kill before the last step leaves it
         assert "never finished" in (await world.ask(op="confirm"))["error"]["message"]
         assert (await world.ask(op="rollback"))["result"]["error"] is None
 
