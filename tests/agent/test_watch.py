@@ -44,6 +44,15 @@ class Watched(World):
             await asyncio.sleep(0.02)
         return status
 
+    def lives_by(self, text: str) -> Callable[[dict[str, Any]], bool]:
+        """The document is accepted, which is the last thing that an apply does."""
+
+        def holds(status: dict[str, Any]) -> bool:
+            same: bool = status["document"]["digest"] == digest(text)
+            return same and self.where.accepted.read_text() == text
+
+        return holds
+
     def started_with(self, text: str, script: Callable[[Agent], Awaitable[None]]) -> None:
         self.save(text)
 
@@ -59,31 +68,27 @@ def world(tmp_path: Path) -> Watched:
     return Watched(tmp_path)
 
 
-def lives_by(text: str) -> Callable[[dict[str, Any]], bool]:
-    return lambda status: status["document"]["digest"] == digest(text)
-
-
 def test_a_save_converges_once_and_a_broken_one_changes_nothing_and_is_said(world: Watched) -> None:
     good, other = world.text(), world.text("10.1.2.5")
 
     async def script(agent: Agent) -> None:
         assert (await world.status())["watch"] == {"file": str(world.where.config), "error": None}
         world.save(other)
-        await world.until(lives_by(other))
+        await world.until(world.lives_by(other))
         steps = len(world.engine.applied)
         world.save("networks: [\n")
         broken = await world.until(lambda status: status["watch"]["error"] is not None)
         assert "networks.yaml:1:12" in broken["watch"]["error"]
         assert "nothing was changed" in broken["watch"]["error"]
         assert broken["watch"]["error"] in broken["conditions"]
-        assert lives_by(other)(broken)
+        assert world.lives_by(other)(broken)
         world.where.config.unlink()
         await world.until(lambda status: "there is no" in (status["watch"]["error"] or ""))
         world.save(other + "# the same\n")
-        await world.until(lives_by(other + "# the same\n"))
+        await world.until(world.lives_by(other + "# the same\n"))
         assert len(world.engine.applied) == steps
         world.save(good)
-        after = await world.until(lives_by(good))
+        after = await world.until(world.lives_by(good))
         assert (after["watch"]["error"], after["armed"], world.started) == (None, None, [])
 
     world.started_with(good, script)
@@ -101,7 +106,7 @@ def test_what_was_edited_while_no_agent_ran_is_said_and_waits(world: Watched) ->
     async def script(agent: Agent) -> None:
         status = await world.until(lambda status: status["watch"]["error"] is not None)
         assert "`netctl apply` makes it so" in status["watch"]["error"]
-        assert lives_by(good)(status)
+        assert world.lives_by(good)(status)
         await world.apply(other)
         assert (await world.status())["watch"]["error"] is None
 
@@ -116,7 +121,7 @@ def test_a_host_without_a_document_waits_for_its_first_apply(world: Watched) -> 
         assert world.engine.applied == []
         await world.apply(world.text())
         world.save(world.text("10.1.2.5"))
-        await world.until(lives_by(world.text("10.1.2.5")))
+        await world.until(world.lives_by(world.text("10.1.2.5")))
 
     world.live(script)
 
@@ -128,9 +133,9 @@ def test_a_save_waits_while_somebody_has_to_confirm(world: Watched) -> None:
         await world.apply(tried, confirm_s=900.0)
         world.save(saved)
         await asyncio.sleep(0.4)
-        assert lives_by(tried)(await world.status())
+        assert world.lives_by(tried)(await world.status())
         await world.ask(op="confirm")
-        await world.until(lives_by(saved))
+        await world.until(world.lives_by(saved))
 
     world.started_with(good, script)
 
@@ -141,11 +146,11 @@ def test_an_apply_that_is_armed_after_the_save_goes_back_to_before_the_save(worl
     async def script(agent: Agent) -> None:
         before = world.engine.state
         world.save(other)
-        await world.until(lives_by(other))
+        await world.until(world.lives_by(other))
         assert (await world.apply(other, confirm_s=900.0))["result"]["changed"] == 0
         assert (await world.ask(op="rollback"))["result"]["changed"] > 0
         assert world.engine.state == before
-        assert lives_by(good)(await world.status())
+        assert world.lives_by(good)(await world.status())
         assert "taken back" in (await world.status())["watch"]["error"]
 
     world.started_with(good, script)
@@ -167,11 +172,11 @@ def test_a_save_that_cuts_the_host_off_is_taken_back_and_any_other_stays(heard: 
         world.save(other)
         armed = await world.until(lambda status: status["armed"] is not None)
         assert armed["armed"]["digest"] == digest(other)
-        await world.until(lives_by(other))
+        await world.until(world.lives_by(other))
         if heard:
             session(200)
         ended = await world.until(lambda status: status["armed"] is None)
-        assert lives_by(other if heard else good)(ended)
+        assert world.lives_by(other if heard else good)(ended)
         assert ended["refused"] == ([] if heard else [digest(other)])
         assert (ended["watch"]["error"] is None) is heard
 
