@@ -118,6 +118,33 @@ print("good")
     assert story(kind, code) == "good"
 
 
+@pytest.mark.parametrize("kind", [kind for kind in ENGINES if kind != "fake"])
+def test_a_renamed_link_gets_its_name_back_and_nothing_is_made_anew(kind: str) -> None:
+    """Renamed while it is up, which is all there is to do; or taken down for it, which loses addresses and routes."""
+    code = """
+from netctl.plan.changes import RenameLink
+run = lambda *argv: subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+reach(desired())
+index = run("ip", "-o", "link", "show", "nctl0").split(":")[0]
+def renamed():
+    engine = opened()
+    plan = diff(desired(), engine.read())
+    engine.close()
+    return [type(change) for change in plan.changes]
+segment = next(iter(desired().segments))
+run("ip", "link", "set", "nctl0", "name", "mine"); run("ip", "link", "set", segment, "name", "yours")
+assert renamed() == [RenameLink, RenameLink], renamed()
+assert reach(desired()) == 2
+run("ip", "link", "set", "nctl0", "down"); run("ip", "link", "set", "nctl0", "name", "mine")
+run("ip", "link", "set", "mine", "up")
+assert renamed()[0] is RenameLink and len(renamed()) > 1
+reach(desired())
+assert run("ip", "-o", "link", "show", "nctl0").split(":")[0] == index, "it is the same device"
+print("good")
+"""
+    assert story(kind, code) == "good"
+
+
 def test_a_second_address_outlives_the_first_of_its_pool() -> None:
     """The kernel would take it away with the first one."""
     code = """
