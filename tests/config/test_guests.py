@@ -184,3 +184,11 @@ def test_a_bootstrap_is_a_document_too() -> None:
 def test_without_mediators_there_are_no_guests() -> None:
     assert guests_in(replace(document(), mediators=()), view(NEWBIE)) == []
     assert guests_in(document(), None) == []
+
+
+def test_a_host_without_an_address_says_that_the_pool_is_full() -> None:
+    known = view()
+    leases = {where: lease for where, lease in known.leases.items() if where != ("lan", key("home"))}
+    (condition,) = resolve(document(), "home", replace(known, leases=leases)).conditions
+    assert condition.peer == "home"
+    assert "no free address for it in 10.1.0.0/24 of 'lan'" in condition.message

@@ -279,6 +279,20 @@ def test_a_document_member_takes_new_keys_with_the_document(world: World) -> Non
     wait_for("newbie reaches it", lambda: world.pings("newbie", "home.lan.netctl"))
 
 
+def test_absent_in_the_mediators_document_is_gone_within_five_seconds(world: World) -> None:
+    key = world.members()["late"]["wireguard"]
+    wait_for("late is there", lambda: world.pings("late", "home.strict.netctl"))
+    rows = world.mediator.run("cat", "/etc/netctl/networks.yaml").splitlines()
+    entry = f'  late: {{state: absent, wireguard: "{key}"}}'
+    text = "\n".join(entry if row.startswith("  late:") else row for row in rows) + "\n"
+    assert "absent" in text
+    world.mediator.run("sh", "-c", "cat > /etc/netctl/networks.yaml", text=text)
+    took = wait_for("home has no tunnel to it", lambda: key not in world.configured("home"), 5.0)
+    assert took < 5.0, "though its own document still names it"
+    said = world.hosts["late"].run(NETCTL, "join", world.invite("strict"), check=False)
+    assert "taken out of use" in said
+
+
 def test_a_revoked_members_tunnels_are_gone_within_five_seconds(world: World) -> None:
     key = world.members()["newbie"]["wireguard"]
     assert world.pings("home", "newbie.lan.netctl")
