@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from netctl.lab import guest
 from netctl.lab.events import Check, Event, Progress, Table, Verdict
 from netctl.lab.internet import Lab, statuses_of
 from netctl.lab.probes import acl_checks, broadcast, ping_all
 from netctl.model.document import Document, Mode
+from netctl.model.errors import EngineError
 
 MEET_TIMEOUT_S = 40.0
 """Login, introduction and a handshake take two or three seconds; a small busy machine needs more."""
@@ -80,6 +82,11 @@ def demonstrate(lab: Lab, started: float) -> Iterator[Event]:
         )
         failed.extend(f"{entry.src} to {entry.dst}:{entry.what}" for entry in wrong)
 
+    for event in _guest(lab):
+        yield event
+        if isinstance(event, Check) and not event.ok:
+            failed.append("a machine that joins by invite")
+
     seconds = time.monotonic() - started
     if failed:
         yield Verdict(False, f"{seconds:.0f} s, {'; '.join(failed)}")
@@ -118,6 +125,23 @@ def _meet(lab: Lab) -> Iterator[Event | Statuses]:
             break
         time.sleep(POLL_S)
     yield statuses
+
+
+def _guest(lab: Lab) -> Iterator[Event]:
+    """A machine comes in with one string, where the document lets it."""
+    network = guest.invited_network(lab)
+    if network is None:
+        return
+    yield Progress(f"one more machine, with nothing but an invite to {network.name}")
+    try:
+        joined = guest.join(lab, network)
+    except EngineError as error:
+        yield Check(False, str(error))
+        return
+    others = [name for name in network.member_names if name not in joined.silent]
+    text = f"{guest.NAME} joined {network.name} with one string in {joined.joined_s:.1f} s"
+    text += f" ({joined.address}) and reaches {', '.join(others) or 'nobody'} by name"
+    yield Check(not joined.silent, text + (f"; not {', '.join(joined.silent)}" if joined.silent else ""))
 
 
 def route_between(document: Document, one: str, other: str) -> str | None:

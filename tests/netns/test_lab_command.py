@@ -81,6 +81,8 @@ def test_the_demonstration_shows_the_main_job(leaves_nothing: dict[str, str]) ->
     for name in ("console", "desktop", "nas"):
         assert f"{name} (from 10.147.10.10)" in done.stdout, "a broadcast that was not heard"
     assert "0 wrong" in done.stdout
+    assert "ok   guest joined lan-party with one string" in done.stdout
+    assert "reaches laptop, console, desktop, nas by name" in done.stdout
 
 
 def test_a_hub_with_spokes_is_one_network_too(leaves_nothing: dict[str, str]) -> None:
