@@ -1,4 +1,4 @@
-"""`netctl-mediator`: init, serve, relay, check, status."""
+"""`netctl-mediator`: init, serve, relay, check, status, bans, unban, backup, restore."""
 
 from __future__ import annotations
 
@@ -69,6 +69,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     _common(status, document=False)
     status.add_argument("-o", "--output", choices=["text", "json"], default="text", help="default: text")
+    bans = commands.add_parser("bans", help="addresses that may not connect now, and for how long")
+    _common(bans, document=False)
+    bans.add_argument("-o", "--output", choices=["text", "json"], default="text", help="default: text")
+    unban = commands.add_parser("unban", help="forget what is held against an address")
+    _common(unban, document=False)
+    unban.add_argument("source", metavar="ADDRESS", help="as `bans` prints it")
+    backup = commands.add_parser("backup", help="copy the state into one file; the server may run meanwhile")
+    restore = commands.add_parser("restore", help="put a backup in the place of the state")
+    for command in (backup, restore):
+        _common(command, document=False)
+        command.add_argument(
+            "file", metavar="FILE", type=Path, help="as secret as the state: it holds the identity"
+        )
+        command.add_argument("--force", action="store_true", help="replace what is there")
     return parser
 
 
@@ -169,10 +183,10 @@ def _relay(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from mediator.shell.store import Store
+    from mediator.shell.store import STORE_FILE, Store
 
     document, mediator = _load_mediator(arguments)
-    store = Store(arguments.state / "mediator.db")
+    store = Store(arguments.state / STORE_FILE)
     problems = store.check()
     leases = store.leases()
     store.close()
@@ -205,7 +219,57 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"init": _init, "serve": _serve, "relay": _relay, "check": _check, "status": _status}
+def _bans(arguments: argparse.Namespace) -> int:
+    from mediator.shell.asking import ask_mediator
+
+    found = ask_mediator(arguments.state, {"op": "bans.list"})
+    if arguments.output == "json":
+        print(json.dumps(found, indent=2))
+        return 0
+    for ban in found["bans"]:
+        print(f"{ban['source']}: {ban['left_s']:.0f} s left, {ban['refused']} connections refused")
+    if not found["bans"]:
+        print(f"nobody is banned; {found['strangers']} connections have not logged in yet")
+    return 0
+
+
+def _unban(arguments: argparse.Namespace) -> int:
+    from mediator.shell.asking import ask_mediator
+
+    ask_mediator(arguments.state, {"op": "bans.lift", "source": arguments.source})
+    print(f"{arguments.source} may connect again")
+    return 0
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    from mediator.shell.archive import backup
+
+    size = backup(arguments.state, arguments.file, force=arguments.force)
+    print(
+        f"{arguments.file}: {size} bytes; it holds this server's identity, so keep it as safe as {arguments.state}"
+    )
+    return 0
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from mediator.shell.archive import restore
+
+    restore(arguments.state, arguments.file, force=arguments.force)
+    print(f"{arguments.state} is as {arguments.file} has it")
+    return 0
+
+
+COMMANDS = {
+    "init": _init,
+    "serve": _serve,
+    "relay": _relay,
+    "check": _check,
+    "status": _status,
+    "bans": _bans,
+    "unban": _unban,
+    "backup": _backup,
+    "restore": _restore,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

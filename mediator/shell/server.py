@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import secrets
 import socket
 import ssl
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -19,27 +17,25 @@ from typing import Any, cast
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from mediator.core import hub as h
+from mediator.core.gate import Ban, Gate, Offence
 from mediator.shell.admin import AdminServer
+from mediator.shell.door import Door
 from mediator.shell.keys import Identity
 from mediator.shell.register import Register
 from mediator.shell.roster import Roster
-from mediator.shell.store import Store
+from mediator.shell.store import STORE_FILE, Store
 from netctl.config import load_document
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import ConfigError, LocalError, NetctlError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.system.sdnotify import notify, watchdog_s
 from netctl.wire import stun
 from netctl.wire.control import Error, encode
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 
-TLS_TIMEOUT_S = 5.0
-"""A TLS handshake takes two round trips; the worst real link needs a second."""
 MAX_CONNECTIONS = 60_000
 """Under the files that a service may have open by default with systemd's LimitNOFILE."""
-MAX_STRANGERS = 1000
-MAX_STRANGERS_PER_PREFIX = 64
-"""Connections before login, in all and from one /24 or /56: a house full of members behind one NAT, at once."""
 MAX_SEND_BUFFER = 4 * 1024 * 1024
 """A member that reads this slowly is dropped; it comes back and gets the whole view."""
 ANY = "::"
@@ -56,12 +52,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def prefix_of(address: SocketAddress) -> str:
-    """The network that counts as one stranger: /24 or /56."""
-    length = 56 if address.is_ipv6 else 24
-    return str(ipaddress.ip_network((address.host, length), strict=False))
-
-
 def find_mediator(document: Document, identity: IdentityKey) -> Mediator:
     """The entry of the document that is this server. Raises LocalError."""
     for mediator in document.mediators:
@@ -71,13 +61,13 @@ def find_mediator(document: Document, identity: IdentityKey) -> Mediator:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, source: SocketAddress) -> None:
         self._server = server
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
         self.number = 0
-        self.prefix = ""
-        self.stranger = False
+        self.source = source
+        self.stranger = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of asyncio's
@@ -88,6 +78,7 @@ class _Connection(asyncio.Protocol):
             for payload in self._decoder.feed(data):
                 self._server.frame(self, payload)
         except RemoteError as error:
+            self._server.garbage(self)
             self.end(Error(error.code, str(error)))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -133,7 +124,7 @@ class Server:
         self._path = document
         self._listen = listen
         self._identity = Identity.load(state)
-        self._store = Store(state / "mediator.db")
+        self._store = Store(state / STORE_FILE)
         sign = self._identity.private.sign
         # Above that of any earlier run, whatever the clock says: hosts refuse a mediator that goes back.
         generation = max(int(time.time()), self._store.generation())
@@ -146,9 +137,11 @@ class Server:
         self._loaded_s = time.time()
         self._refusal: str | None = None
         self._connections: dict[int, _Connection] = {}
-        self._strangers: Counter[str] = Counter()
+        self._gate = Gate()
+        self._door: Door | None = None
+        self._admin.operations["bans.list"] = lambda _: self._bans()
+        self._admin.operations["bans.lift"] = self._lift
         self._next = 0
-        self._servers: list[asyncio.Server] = []
         self._datagrams: list[asyncio.DatagramTransport] = []
         self._stamp: tuple[int, int, int] | None = None
         self._text = ""
@@ -167,6 +160,7 @@ class Server:
             "members": len(document.members),
             "online": self._hub.online,
             "networks": len(document.networks),
+            "bans": len(self._gate.bans(time.monotonic())),
             "without_address": [item.message for item in self._hub.exhausted],
         }
 
@@ -188,19 +182,13 @@ class Server:
         """Listen. Raises LocalError for a port that is in use."""
         loop = asyncio.get_running_loop()
         context = self._identity.server_context()
+        door = Door(context, lambda source: _Connection(self, source), self._gate, time.monotonic, _say_ban)
+        self._door = door
         for port in sorted({mediator.port, *mediator.tls}):
             try:
-                server = await loop.create_server(
-                    lambda: _Connection(self),
-                    None if self._listen == ANY else self._listen,
-                    port,
-                    ssl=context,
-                    ssl_handshake_timeout=TLS_TIMEOUT_S,
-                    backlog=1024,
-                )
+                door.listen(self._listen, port, both=self._listen == ANY)
             except OSError as error:
                 raise _cannot_listen("TCP", port, error) from error
-            self._servers.append(server)
         for port in mediator.stun:
             try:
                 transport, _ = await loop.create_datagram_endpoint(
@@ -214,19 +202,24 @@ class Server:
 
     async def run(self) -> None:
         """Tick and watch until cancelled, then close everything."""
+        limit = watchdog_s()
+        tick = TICK_S if limit is None else min(TICK_S, limit / 3)
+        notify("READY=1")
         try:
             ticked = time.monotonic()
             while True:
                 await asyncio.sleep(WATCH_S)
                 self._reload()
-                if time.monotonic() - ticked >= TICK_S:
+                if time.monotonic() - ticked >= tick:
                     ticked = time.monotonic()
+                    notify("WATCHDOG=1")
                     self.perform(self._hub.handle_timer(self._now()))
                     self._reserve()
         finally:
+            notify("STOPPING=1")
             await self._admin.close()
-            for server in self._servers:
-                server.close()
+            if self._door is not None:
+                self._door.close()
             for transport in self._datagrams:
                 transport.close()
             for connection in list(self._connections.values()):
@@ -291,28 +284,48 @@ class Server:
 
     def accept(self, connection: _Connection, transport: asyncio.Transport) -> None:
         """A TLS handshake is done."""
-        peer = transport.get_extra_info("peername")
         tls = transport.get_extra_info("ssl_object")
-        source = SocketAddress.of(peer[0].partition("%")[0], peer[1])
-        prefix = prefix_of(source)
         wrong = isinstance(tls, ssl.SSLObject) and tls.selected_alpn_protocol() is None
-        strangers = sum(self._strangers.values())
-        full = len(self._connections) >= MAX_CONNECTIONS or strangers >= MAX_STRANGERS
-        if wrong or full or self._strangers[prefix] >= MAX_STRANGERS_PER_PREFIX:
+        if wrong or len(self._connections) >= MAX_CONNECTIONS:
+            if wrong:
+                self._offend(connection, "tls")
+            self._no_stranger(connection)
             transport.abort()
             return
         self._next += 1
-        connection.number, connection.prefix, connection.stranger = self._next, prefix, True
-        self._strangers[prefix] += 1
+        connection.number = self._next
         self._connections[connection.number] = connection
-        self.perform(self._hub.connected(connection.number, source, secrets.token_bytes(32), self._now()))
+        nonce = secrets.token_bytes(32)
+        self.perform(self._hub.connected(connection.number, connection.source, nonce, self._now()))
 
-    def _no_stranger(self, connection: _Connection) -> None:
+    def _no_stranger(self, connection: _Connection, *, logged_in: bool = False) -> None:
         if connection.stranger:
             connection.stranger = False
-            self._strangers[connection.prefix] -= 1
-            if not self._strangers[connection.prefix]:
-                del self._strangers[connection.prefix]
+            if logged_in:
+                self._gate.welcome(connection.source, time.monotonic())
+            else:
+                self._gate.leave(connection.source)
+
+    def _offend(self, connection: _Connection, offence: Offence) -> None:
+        if connection.stranger and self._door is not None:
+            self._door.offend(connection.source, offence)
+
+    def garbage(self, connection: _Connection) -> None:
+        """A connection sent what no client of ours sends."""
+        self._offend(connection, "garbage")
+
+    def _bans(self) -> dict[str, Any]:
+        bans = [
+            {"source": ban.source, "left_s": round(ban.left_s, 1), "refused": ban.refused}
+            for ban in self._gate.bans(time.monotonic())
+        ]
+        return {"bans": bans, "strangers": self._gate.strangers}
+
+    def _lift(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = str(request.get("source", ""))
+        if not self._gate.unban(name):
+            raise LocalError(f"nothing is held against '{name}'; `netctl-mediator bans` lists who is banned")
+        return {"source": name}
 
     def frame(self, connection: _Connection, payload: bytes) -> None:
         """A whole frame came."""
@@ -343,12 +356,13 @@ class Server:
                 case h.Drop(number, error):
                     target = self._connections.pop(number, None)
                     if target is not None:
+                        self._offend(target, _offence(error.code))
                         self._no_stranger(target)
                         target.end(error)
                 case h.LoggedIn(number, _):
                     target = self._connections.get(number)
                     if target is not None:
-                        self._no_stranger(target)
+                        self._no_stranger(target, logged_in=True)
                         target.known()
                 case h.Store(leases, ports):
                     try:
@@ -368,6 +382,16 @@ class Server:
                     pending.extend(reversed(self.roster.leave(request)))
                 case h.Rekey() as request:
                     pending.extend(reversed(self.roster.rekey(request)))
+
+
+def _offence(code: str) -> Offence:
+    if code.endswith("timeout"):
+        return "timeout"
+    return "login" if code.startswith(("login", "enrol", "invite", "rotate")) else "garbage"
+
+
+def _say_ban(ban: Ban) -> None:
+    say(f"{ban.source} is banned for {ban.left_s:.0f} s: too many connections that led to no login")
 
 
 def _udp_socket(address: str, port: int) -> socket.socket:

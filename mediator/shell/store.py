@@ -67,6 +67,7 @@ CREATE TABLE generation (
 """
 MIGRATIONS = (LEASES, INVITES, GENERATION)
 """One step a version: a store of an older netctl is brought up to date where it lies."""
+STORE_FILE = "mediator.db"
 BUSY_S = 5.0
 """Only `netctl-mediator backup` or `check` can hold the database, and only for moments."""
 
@@ -158,4 +159,7 @@ class Store:
 
     def check(self) -> list[str]:
         """What SQLite finds wrong with the file; empty when it is sound."""
-        return [row[0] for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
+        try:
+            return [row[0] for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
+        except sqlite3.DatabaseError as error:  # too damaged to be looked at
+            return [str(error)]

@@ -1,0 +1,184 @@
+"""Who may knock: limits before login, and bans of single addresses (DESIGN §8), without I/O.
+
+    a source (IPv4 address, IPv6 /64) is      when                                      its connections are
+    free                                      it has tokens, and its penalty is low     let in
+    slowed                                    it used up its tokens: each costs one,    closed at once
+                                              a login gives it back
+    banned                                    its penalty reached BAN_AT                closed at once, until the
+                                                                                        ban ends or is lifted
+
+A penalty comes from what strangers do wrong, fades with time, and belongs to one source: never to a range. A source
+that comes back wrong after a ban is banned for twice as long. What is logged in is never touched.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from netctl.model.addresses import SocketAddress
+
+MAX_STRANGERS = 1000
+MAX_STRANGERS_PER_PREFIX = 64
+"""Connections before login, in all and from one /24 or /56: a house full of members behind one NAT, at once."""
+TOKENS = 128.0
+TOKENS_PER_S = 4.0
+"""Connections of one source that lead to no login: a house full of members that reconnect twice, then slowly."""
+BAN_AT = 30.0
+FADES_PER_S = 0.25
+"""A member with a wrong key tries again at most every few seconds, and so never gets there."""
+BAN_S = 60.0
+MAX_BAN_S = 3600.0
+FORGET_S = 4 * 3600.0
+"""After so long in peace a ban starts at its shortest again."""
+MAX_SOURCES = 16_384
+"""Remembered at once, some 6 MB; past it the quiet ones are forgotten, then new ones are let in unremembered."""
+SWEEP_EVERY_S = 5.0
+
+Offence = Literal["tls", "login", "timeout", "garbage"]
+POINTS: Mapping[Offence, float] = {"tls": 1.0, "timeout": 1.0, "login": 2.0, "garbage": 5.0}
+"""Not speaking TLS, staying silent, a login that is refused, and what no client of ours sends."""
+Refusal = Literal["banned", "slowed", "prefix full", "full"]
+
+
+@dataclass(slots=True)
+class _Source:
+    seen_at: float
+    tokens: float = TOKENS
+    penalty: float = 0.0
+    ban_s: float = 0.0
+    """How long the last ban was."""
+    until: float = float("-inf")
+    """End of the last ban."""
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """A source that is banned now."""
+
+    source: str
+    left_s: float
+    refused: int
+    """Connections closed since the ban began."""
+
+
+def source_of(address: SocketAddress) -> str:
+    """What is counted as one: an IPv4 address, an IPv6 /64."""
+    if not address.is_ipv6:
+        return address.host
+    return str(ipaddress.ip_network((address.host.partition("%")[0], 64), strict=False))
+
+
+def prefix_of(address: SocketAddress) -> str:
+    """The neighbourhood whose strangers are limited together: /24 or /56."""
+    if not address.is_ipv6:
+        return address.host.rpartition(".")[0] + ".0/24"
+    return str(ipaddress.ip_network((address.host.partition("%")[0], 56), strict=False))
+
+
+class Gate:
+    """Counts strangers and judges sources. `now` is monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, _Source] = {}
+        self._strangers: Counter[str] = Counter()
+        self._total = 0
+        self._swept_at = float("-inf")
+
+    @property
+    def strangers(self) -> int:
+        """Connections before login."""
+        return self._total
+
+    def knock(self, address: SocketAddress, now: float) -> Refusal | None:
+        """A connection came. None: it is in, as a stranger, until `leave` or `welcome`."""
+        source = self._source(address, now)
+        if source is not None:
+            if now < source.until:
+                source.refused += 1
+                return "banned"
+            if source.tokens < 1.0:
+                source.refused += 1
+                return "slowed"
+        prefix = prefix_of(address)
+        if self._strangers[prefix] >= MAX_STRANGERS_PER_PREFIX:
+            return "prefix full"
+        if self._total >= MAX_STRANGERS:
+            return "full"
+        if source is not None:
+            source.tokens -= 1.0
+        self._strangers[prefix] += 1
+        self._total += 1
+        return None
+
+    def welcome(self, address: SocketAddress, now: float) -> None:
+        """It logged in: no stranger any more, and it may come back as often as it can do that."""
+        self.leave(address)
+        source = self._source(address, now)
+        if source is not None:
+            source.tokens = min(TOKENS, source.tokens + 1.0)
+
+    def leave(self, address: SocketAddress) -> None:
+        """A stranger's connection is gone."""
+        prefix = prefix_of(address)
+        if self._strangers[prefix] > 0:
+            self._strangers[prefix] -= 1
+            self._total -= 1
+        if not self._strangers[prefix]:
+            del self._strangers[prefix]
+
+    def offend(self, address: SocketAddress, offence: Offence, now: float) -> Ban | None:
+        """A stranger did wrong. The ban that this led to, if it did."""
+        source = self._source(address, now)
+        if source is None or now < source.until:
+            return None
+        source.penalty += POINTS[offence]
+        if source.penalty < BAN_AT:
+            return None
+        recent = now - source.until < FORGET_S
+        source.ban_s = min(2 * source.ban_s, MAX_BAN_S) if source.ban_s and recent else BAN_S
+        source.until, source.penalty, source.refused = now + source.ban_s, 0.0, 0
+        return Ban(source_of(address), source.ban_s, 0)
+
+    def bans(self, now: float) -> list[Ban]:
+        """The sources that are banned now, the longest first."""
+        found = [
+            Ban(name, source.until - now, source.refused)
+            for name, source in self._sources.items()
+            if now < source.until
+        ]
+        return sorted(found, key=lambda ban: (-ban.left_s, ban.source))
+
+    def unban(self, name: str) -> bool:
+        """Forget what is held against a source. False: nothing is."""
+        return self._sources.pop(name, None) is not None
+
+    def _source(self, address: SocketAddress, now: float) -> _Source | None:
+        name = source_of(address)
+        source = self._sources.get(name)
+        if source is None:
+            if len(self._sources) >= MAX_SOURCES and not self._sweep(now):
+                return None
+            source = self._sources[name] = _Source(now)
+        passed = max(0.0, now - source.seen_at)
+        source.seen_at = now
+        source.tokens = min(TOKENS, source.tokens + passed * TOKENS_PER_S)
+        source.penalty = max(0.0, source.penalty - passed * FADES_PER_S)
+        return source
+
+    def _sweep(self, now: float) -> bool:
+        """Forget whoever nothing is held against. Once in a while: a flood of sources must not make it work."""
+        if now - self._swept_at < SWEEP_EVERY_S:
+            return False
+        self._swept_at = now
+        quiet = max(TOKENS / TOKENS_PER_S, BAN_AT / FADES_PER_S)
+        self._sources = {
+            name: source
+            for name, source in self._sources.items()
+            if now < source.until or now - source.seen_at < quiet
+        }
+        return len(self._sources) < MAX_SOURCES

@@ -1,0 +1,123 @@
+"""`netctl-mediator backup` and `restore`: the whole state in one file (tar, readable by its owner alone).
+
+The store is copied with SQLite's online backup, so the server may run meanwhile. The identity and the relay's secret
+go along: without them no member would know the restored server again. So the file is as secret as the state itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tarfile
+import tempfile
+from pathlib import Path
+
+from mediator.shell.admin import SOCKET_NAME
+from mediator.shell.asking import ask_mediator
+from mediator.shell.keys import IDENTITY_FILE, RELAY_SECRET_FILE, Identity, write_secret
+from mediator.shell.store import STORE_FILE, Store
+from netctl.model.errors import LocalError
+
+NAMES = (STORE_FILE, IDENTITY_FILE, RELAY_SECRET_FILE)
+MAX_MEMBER = 1 << 30
+"""Bytes of one file in a backup: a store of a million leases has a tenth of it."""
+
+
+def backup(state: Path, target: Path, *, force: bool = False) -> int:
+    """Write the state to `target`, whole or not at all; its size in bytes. Raises LocalError."""
+    if target.exists() and not force:
+        raise LocalError(f"{target} exists already: name another file, or say --force")
+    missing = [name for name in NAMES if not (state / name).exists()]
+    if missing:
+        raise LocalError(f"{state} is no state of a mediator: {', '.join(missing)} missing")
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".netctl-backup-") as name:
+            copy = Path(name, STORE_FILE)
+            _copy_store(state / STORE_FILE, copy)
+            whole = Path(name, "backup.tar")
+            with os.fdopen(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                with tarfile.open(fileobj=file, mode="w") as tar:
+                    tar.add(copy, STORE_FILE)
+                    for part in NAMES[1:]:
+                        tar.add(state / part, part)
+                file.flush()
+                os.fsync(file.fileno())
+            size = whole.stat().st_size
+            os.replace(whole, target)
+    except OSError as error:
+        raise LocalError(f"cannot write {target}: {error.strerror or error}") from error
+    return size
+
+
+def _copy_store(source: Path, target: Path) -> None:
+    try:
+        with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as old, sqlite3.connect(target) as new:
+            old.backup(new)
+        new.close()
+        old.close()
+    except sqlite3.Error as error:
+        raise LocalError(
+            f"{source} cannot be copied ({error}); `netctl-mediator check` looks at it"
+        ) from error
+    problems = _problems(target)
+    if problems:
+        raise LocalError(f"{source} is damaged ({problems[0]}): nothing was written")
+
+
+def _problems(path: Path) -> list[str]:
+    store = Store(path)
+    try:
+        return store.check()
+    finally:
+        store.close()
+
+
+def restore(state: Path, source: Path, *, force: bool = False) -> None:
+    """Put a backup in the place of the state. Raises LocalError, and changes nothing, when it may not or cannot."""
+    if _is_running(state):
+        raise LocalError("a mediator runs on this state: stop it first")
+    if any((state / name).exists() for name in NAMES) and not force:
+        raise LocalError(f"{state} has a state already: --force replaces it")
+    parts = _read(source)
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=state, prefix=".restore-") as name:
+            for part, data in parts.items():
+                write_secret(Path(name, part), data)
+            problems = _problems(Path(name, STORE_FILE))
+            if problems:
+                raise LocalError(f"the store in {source} is damaged: {problems[0]}")
+            Identity.load(Path(name))
+            for leftover in ("-wal", "-shm"):
+                (state / (STORE_FILE + leftover)).unlink(missing_ok=True)
+            for part in NAMES:
+                os.replace(Path(name, part), state / part)
+    except OSError as error:
+        raise LocalError(f"cannot write to {state}: {error.strerror or error}") from error
+
+
+def _read(source: Path) -> dict[str, bytes]:
+    parts = {}
+    try:
+        with tarfile.open(source, "r:") as tar:
+            for name in NAMES:
+                entry = tar.getmember(name)
+                if not entry.isfile() or entry.size > MAX_MEMBER:
+                    raise LocalError(f"{source} is no backup of a mediator: {name} is no plain file")
+                file = tar.extractfile(entry)
+                parts[name] = file.read() if file is not None else b""
+    except OSError as error:
+        raise LocalError(f"cannot read {source}: {error.strerror or error}") from error
+    except (tarfile.TarError, KeyError, EOFError) as error:
+        raise LocalError(f"{source} is no backup of a mediator: {str(error).strip(chr(34))}") from error
+    return parts
+
+
+def _is_running(state: Path) -> bool:
+    if not (state / SOCKET_NAME).exists():
+        return False
+    try:
+        ask_mediator(state, {"op": "status"})
+    except LocalError:
+        return False
+    return True

@@ -1,0 +1,111 @@
+"""Listening: every connection is judged by `Gate` before a byte of TLS costs anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+
+from mediator.core.gate import Ban, Gate, Offence
+from netctl.model.addresses import SocketAddress
+
+BACKLOG = 1024
+ACCEPTS_PER_TURN = 64
+"""Before others get their turn."""
+TLS_TIMEOUT_S = 5.0
+"""A TLS handshake takes two round trips; the worst real link needs a second."""
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing sends a reset, and nothing of a refused connection stays in the kernel."""
+
+
+class Door:
+    """The listening sockets, and the handshakes under way. For one event loop."""
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        factory: Callable[[SocketAddress], asyncio.Protocol],
+        gate: Gate,
+        clock: Callable[[], float],
+        on_ban: Callable[[Ban], None],
+    ) -> None:
+        """`factory` makes the protocol of a connection from an address; its TLS handshake comes first."""
+        self._context = context
+        self._factory = factory
+        self._gate = gate
+        self._clock = clock
+        self._on_ban = on_ban
+        self._sockets: list[socket.socket] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
+
+    def listen(self, address: str, port: int, *, both: bool) -> int:
+        """Listen on a port (0: any); `both`: IPv4 on an IPv6 socket, too. The port. Raises OSError."""
+        family = socket.AF_INET6 if ":" in address and socket.has_ipv6 else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+            opened.setblocking(False)
+            opened.bind((address, port))
+            opened.listen(BACKLOG)
+        except OSError:
+            opened.close()
+            raise
+        self._sockets.append(opened)
+        asyncio.get_running_loop().add_reader(opened.fileno(), self._accept, opened)
+        return int(opened.getsockname()[1])
+
+    def close(self) -> None:
+        """Stop listening, and give up the handshakes under way."""
+        for opened in self._sockets:
+            asyncio.get_running_loop().remove_reader(opened.fileno())
+            opened.close()
+        self._sockets.clear()
+        for task in self._handshakes:
+            task.cancel()
+
+    def offend(self, source: SocketAddress, offence: Offence) -> None:
+        """A stranger did wrong."""
+        ban = self._gate.offend(source, offence, self._clock())
+        if ban is not None:
+            self._on_ban(ban)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                connection, raw = listening.accept()
+            except OSError:
+                return  # nobody waits, or there are no more files: the backlog keeps them
+            source = SocketAddress.of(raw[0].partition("%")[0], raw[1])
+            if self._gate.knock(source, self._clock()) is not None:
+                with contextlib.suppress(OSError):
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                connection.close()
+                continue
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = asyncio.get_running_loop().create_task(self._shake_hands(connection, source))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _shake_hands(self, connection: socket.socket, source: SocketAddress) -> None:
+        """After this the connection belongs to its protocol, which tells the gate when the stranger leaves."""
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self._factory(source),
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=TLS_TIMEOUT_S,
+            )
+        except (OSError, EOFError, asyncio.CancelledError) as error:  # TLS and time-out errors are OSErrors
+            with contextlib.suppress(OSError):  # uvloop has closed it by itself, and says so
+                connection.close()
+            self._gate.leave(source)
+            if isinstance(error, TimeoutError):
+                self.offend(source, "timeout")
+            elif isinstance(error, ssl.SSLError):  # who just hangs up, as a health check does, does no wrong
+                self.offend(source, "tls")
