@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from netctl.agent.places import Places
@@ -18,8 +20,10 @@ TICK_S = 0.5
 """CLOCK_BOOTTIME goes on while the host sleeps: it is looked at this often."""
 RETRY_S = 2.0
 """A roll-back that could not be done is tried again so often, for as long as the record is there."""
-ANSWER_S = 20.0
-"""An agent that has not answered a roll-back by then is asked again."""
+ANSWER_S = 10.0
+"""An agent answers `status` in milliseconds, also while it applies."""
+MAX_SILENT = 2
+"""So often in a row an agent may not answer `status`: then it hangs, between the host and its way back."""
 CONVERGED, ROLL_BACK_FAILED = 0, 4
 
 
@@ -101,7 +105,7 @@ def _wait(places: Places, nonce: str) -> None:
     from netctl.agent.armed import Armory
 
     armory = Armory(places)
-    said = ""
+    said, silent = "", 0
     while True:
         try:
             record = armory.record()
@@ -115,7 +119,33 @@ def _wait(places: Places, nonce: str) -> None:
             continue
         said = _take_back(places, nonce, said)
         if armory.places.armed.exists():
+            silent = silent + 1 if _hangs(places) else 0
+            if silent >= MAX_SILENT:
+                _end_holder(places)
             time.sleep(RETRY_S)
+
+
+def _hangs(places: Places) -> bool:
+    """Whether there is an agent, and it does not even say how it is."""
+    try:
+        ask(places, {"op": "status"}, timeout_s=ANSWER_S)
+    except NoAgentError:
+        return False
+    except LocalError:
+        return True
+    return False
+
+
+def _end_holder(places: Places) -> None:
+    """End the process that holds the host's lock. Its next life finds the record and goes on from there."""
+    try:
+        holder = int(places.lock.read_text())
+        words = Path(f"/proc/{holder}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return
+    if b"netctl" in words:
+        output.note(f"the agent (process {holder}) does not answer: ending it")
+        os.kill(holder, signal.SIGKILL)
 
 
 def _take_back(places: Places, nonce: str, said: str) -> str:

@@ -36,8 +36,7 @@ def add_to_apply(apply: argparse.ArgumentParser) -> None:
     apply.add_argument(
         "--ssh-connection",
         metavar="TEXT",
-        default=os.environ.get("SSH_CONNECTION", ""),
-        help="the session that must not drop (default: SSH_CONNECTION)",
+        help="the session that must not drop (default: SSH_CONNECTION, also through sudo)",
     )
     apply.epilog = (
         "exit status: 0 the host is as the document says, 1 failed and nothing was changed, 3 failed and rolled "

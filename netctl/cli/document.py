@@ -78,13 +78,20 @@ def _do(arguments: argparse.Namespace, places: Places, op: str, request: dict[st
     return result
 
 
+def _session(arguments: argparse.Namespace) -> str:
+    from netctl.cli.sshsession import ssh_connection
+
+    given: str | None = arguments.ssh_connection
+    return ssh_connection() if given is None else given
+
+
 def plan(arguments: argparse.Namespace, places: Places) -> int:
     """Say what an apply would change on this host, and for people."""
     path = arguments.file or places.config
     request = {
         "text": read_document(path),
         "file": str(path),
-        "ssh_connection": arguments.ssh_connection,
+        "ssh_connection": _session(arguments),
         "everyone": arguments.everyone,
     }
     result = _do(arguments, places, "plan", request)
@@ -125,7 +132,7 @@ def apply(arguments: argparse.Namespace, places: Places) -> int:
     if kept is not None:
         request = {"text": kept.text, "file": kept.file, "binding": kept.binding}
     request["confirm_s"] = arguments.confirm_within
-    request["ssh_connection"] = "" if arguments.no_confirm else arguments.ssh_connection
+    request["ssh_connection"] = "" if arguments.no_confirm else _session(arguments)
     request["force"] = arguments.force
     request["unattended"] = getattr(arguments, "unattended", False)
     result = _do(arguments, places, "apply", request)

@@ -81,8 +81,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--ssh-connection",
         metavar="TEXT",
-        default=os.environ.get("SSH_CONNECTION", ""),
-        help="the session that must not drop (default: SSH_CONNECTION)",
+        help="the session that must not drop (default: SSH_CONNECTION, also through sudo)",
     )
     apply = commands.add_parser("apply", help="make the document true on this host")
     apply.add_argument(

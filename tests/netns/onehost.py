@@ -26,7 +26,7 @@ members:
 networks:
   office: {mode: routed, ipv4: 10.8.0.0/24, members: ["*"], addresses: {here: 10.8.0.1, there: 10.8.0.2}}
 """
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 
 
 def wait_for(what: str, holds: Callable[[], bool]) -> None:
