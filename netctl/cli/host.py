@@ -167,7 +167,7 @@ def start_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
     raise LocalError(f"the agent did not start within {START_TIMEOUT_S:.0f} s; see {where}")
 
 
-def restart_agent(places: Places, engine: str) -> None:
+def restart_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
     """End the agent that runs, if one does, and start it: it reads its keys at the start. Tunnels stay."""
     try:
         ask(places, {"op": "stop"})
@@ -177,7 +177,7 @@ def restart_agent(places: Places, engine: str) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while places.socket.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-    start_agent(places, engine)
+    start_agent(places, engine, at_boot=at_boot)
 
 
 def _switch(places: Places, op: str, network: str | None) -> int:

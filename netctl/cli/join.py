@@ -24,7 +24,7 @@ def join(arguments: argparse.Namespace, places: Places) -> int:
     from netctl.agent.enrol import enrol
     from netctl.agent.keys import make_keys
     from netctl.agent.memory import Memory
-    from netctl.cli.host import start_agent
+    from netctl.cli.host import restart_agent, start_agent
     from netctl.config.excerpt import bootstrap
     from netctl.engine.privilege import check_privileges
     from netctl.wire.invite import parse_invite
@@ -45,12 +45,13 @@ def join(arguments: argparse.Namespace, places: Places) -> int:
         text = bootstrap(answer.name, str(keys.wireguard), str(keys.identity), invite.mediators)
         memory.set_joined(answer.network)
         memory.accept(text)
-    try:
-        if fresh:  # an agent that runs has other keys, or none
-            ask(places, {"op": "stop"})
-        ask(places, {"op": "adopt"})
-    except NoAgentError:
-        start_agent(places, arguments.engine, at_boot=True)
+    if fresh:  # an agent that runs has other keys
+        restart_agent(places, arguments.engine, at_boot=True)
+    else:
+        try:
+            ask(places, {"op": "adopt"})
+        except NoAgentError:
+            start_agent(places, arguments.engine, at_boot=True)
     if not answer.admitted:
         output.line(
             f"{answer.name} waits until the operator lets it into {answer.network}; this host keeps asking"

@@ -305,3 +305,19 @@ def test_a_revoked_members_tunnels_are_gone_within_five_seconds(world: World) ->
     string = world.invite("lan")
     said = world.hosts["newbie"].run(NETCTL, "join", string, check=False)
     assert "taken out of use" in said
+
+
+def test_who_was_shut_out_comes_back_with_new_keys_and_a_new_invite_alone(world: World) -> None:
+    newbie, old = world.hosts["newbie"], world.members()["newbie"]["wireguard"]
+    newbie.run(NETCTL, "leave", "--forget-keys")
+    said = newbie.run(NETCTL, "join", world.invite("lan"), "--name", "fresh")
+    assert "fresh is on lan" in said
+    assert world.members()["fresh"]["wireguard"] != old
+    wait_for("home answers", lambda: world.pings("newbie", "home.lan.netctl"))
+
+
+def test_only_the_mediators_own_machine_and_user_may_invite(world: World) -> None:
+    socket = "/var/lib/netctl-mediator/admin.sock"
+    assert world.mediator.run("stat", "-c", "%a %U", socket).strip() == "600 root"
+    said = world.hosts["home"].run(NETCTL, "invite", "lan", check=False)
+    assert "no mediator runs here" in said
