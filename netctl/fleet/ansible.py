@@ -45,6 +45,8 @@ class TaskResult:
         return (wrong[-1].removeprefix("error: ") if wrong else lines[0])[:MAX_WHY]
 
 
+KEEP_ASKING = "-o ServerAliveInterval=4 -o ServerAliveCountMax=3"
+"""A connection that OpenSSH keeps for the next task hangs for ever on a host that is gone, unless it asks."""
 OnResult = Callable[[TaskResult], None]
 EVENTS = {
     "runner_on_start": "start",
@@ -71,6 +73,7 @@ def environment() -> dict[str, str]:
     roles = [str(roles_directory()), *filter(None, [os.environ.get("ANSIBLE_ROLES_PATH")])]
     own["ANSIBLE_ROLES_PATH"] = ":".join(roles)
     own["ANSIBLE_PYTHON_INTERPRETER"] = os.environ.get("ANSIBLE_PYTHON_INTERPRETER", "auto_silent")
+    own["ANSIBLE_SSH_COMMON_ARGS"] = f"{os.environ.get('ANSIBLE_SSH_COMMON_ARGS', '')} {KEEP_ASKING}".strip()
     if "ANSIBLE_CONFIG" not in os.environ and Path("ansible.cfg").is_file():
         own["ANSIBLE_CONFIG"] = str(Path("ansible.cfg").resolve())
     return {**os.environ, **own}
