@@ -109,13 +109,13 @@ def start_up(clock: Clock) -> None:
     row("netctl --version", clock.of(program(str(BIN / "netctl"), "--version")), nothing)
 
 
-def first(clock: Clock, peers: int, state: Path) -> None:
+def first(clock: Clock, peers: int, state: Path, *, keepalive: bool) -> None:
     """The first apply of all peers beside `wg setconf` of them, each on a new netctl-wg."""
     from netctl.engine import apply_plan, open_engine
     from netctl.engine.uapi import read_private_key
     from netctl.model.hoststate import HostState
 
-    desired = state_of(document(peers))
+    desired = state_of(document(peers)) if keepalive else quiet(state_of(document(peers)))
     config = (
         f"[Interface]\nPrivateKey = {base64.b64encode(read_private_key(state / 'wireguard.key')).decode()}\n"
     )
@@ -151,11 +151,18 @@ def first(clock: Clock, peers: int, state: Path) -> None:
         applied.append(only_peers[-1] + (time.perf_counter() - start) * 1000)
         apply_plan(engine, HostState())
         engine.close()
-    print(f"\nFirst apply of {peers} peers on netctl-wg (aim: 3 x)")
+    which = "each shaking hands at once" if keepalive else "without keepalives"
+    print(f"\nFirst apply of {peers} peers on netctl-wg, {which} (aim: 3 x)")
     peer_time = statistics.median(setconf)
     row("wg setconf", peer_time)
     row("apply: peers, read back and verified", statistics.median(only_peers), peer_time)
     row("apply: the same, routes and names", statistics.median(applied), peer_time)
+
+
+def quiet(state):  # type: ignore[no-untyped-def]
+    """The same without keepalives: an engine then shakes hands with nobody by itself."""
+    peers = {key: replace(peer, keepalive_s=0) for key, peer in state.wireguard.peers.items()}
+    return replace(state, wireguard=replace(state.wireguard, peers=peers))
 
 
 def state_of(text: str):  # type: ignore[no-untyped-def]
@@ -238,13 +245,13 @@ def one_of_many(clock: Clock, sizes: list[int], state: Path) -> None:
     """Change one peer of N: what is read grows with N, what is done does not."""
     from netctl.engine import apply_plan, open_engine
 
-    print("\nOne of N peers changes")
+    print("\nOne of N peers changes (without keepalives)")
     print(f"  {'N':>7}{'wg dump':>12}{'read':>12}{'compare':>12}{'change':>12}{'apply in all':>14}   ms")
     for peers in sizes:
         engine = open_engine(
             state / "wireguard.key", kind="netctl-wg", state_dir=state, hosts_file=state / "hosts"
         )
-        base, other = state_of(document(peers)), state_of(document(peers, 4000))
+        base, other = (quiet(state_of(document(peers, port))) for port in (51820, 4000))
         outcome = apply_plan(engine, base)
         assert outcome.error is None, outcome
         from netctl.plan import diff
@@ -288,7 +295,8 @@ def main() -> None:
             (state / f"{key}.key").write_text(base64.b64encode(private(KEY)).decode())
             (state / f"{key}.key").chmod(0o600)
         start_up(clock)
-        first(clock, arguments.peers, state)
+        for keepalive in (True, False):
+            first(clock, arguments.peers, state, keepalive=keepalive)
         no_op(clock, arguments.peers, state)
         one_of_many(clock, [100, 300, 1000] if arguments.quick else [100, 300, 1000, 3000, 10_000], state)
 

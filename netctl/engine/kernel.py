@@ -7,8 +7,10 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from netctl.engine.nlsocket import (
+    MAX_KNOWN,
     MAX_NESTED,
     NetlinkError,
     NetlinkSocket,
@@ -41,6 +43,7 @@ ALLOWED_A_PART = 1_500
 """Allowed IPs of a peer in one attribute: 40 bytes each, below `MAX_NESTED`; more go as a second part."""
 
 
+@lru_cache(maxsize=MAX_KNOWN)
 def _endpoint(value: bytes) -> SocketAddress | None:
     """A `sockaddr_in` or `sockaddr_in6`."""
     family, port = number(value[:2]), int.from_bytes(value[2:4], "big")

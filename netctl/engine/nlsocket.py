@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
@@ -34,6 +35,8 @@ _TIMEOUT_S = 10.0
 """The kernel answers in the same system call; this is against a wait without end, should an answer be lost."""
 DUMP_TRIES = 10
 """A list that changed while it was read is read again; a host that changes all the time is read as it is then."""
+MAX_KNOWN = 1 << 15
+"""Prefixes kept as values between two reads: those of some 10,000 peers."""
 BATCH = 64
 """Requests sent at once: their answers, of less than 1 KiB, fit any socket's receive buffer together."""
 
@@ -93,6 +96,7 @@ def words(value: bytes | None) -> str | None:
     return None if value is None else value.rstrip(b"\0").decode(errors="replace")
 
 
+@lru_cache(maxsize=MAX_KNOWN)
 def prefix(address: bytes, prefix_len: int) -> Prefix:
     """From the bytes of its address."""
     # From the integer: parsing is most of the cost of a large device.

@@ -62,8 +62,7 @@ def anew(side: Side, other: Side, outside: str | None, preshared_key: bytes | No
     side.peer(other, outside, preshared_key)
 
 
-@pytest.mark.parametrize("first", ["ours", "kernel"])
-@pytest.mark.parametrize("outside", ["v4", "v6"])
+@pytest.mark.parametrize(("first", "outside"), [("ours", "v4"), ("kernel", "v6")])
 def test_either_initiates_and_all_gets_through(sides: tuple[Side, Side], first: str, outside: str) -> None:
     """With a pre-shared key, over IPv4 and IPv6 outside; ping over both inside, fragments, TCP both ways."""
     ours, kernels = sides
