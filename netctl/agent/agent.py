@@ -28,8 +28,9 @@ from netctl.agent.watch import DocumentWatch
 from netctl.config import Condition, Loaded, clear_of, resolve
 from netctl.config.origins import Origins
 from netctl.engine import ApplyOutcome
+from netctl.engine.events import moves
 from netctl.model.document import Document, Drift
-from netctl.model.errors import LocalError, NetctlError
+from netctl.model.errors import EngineError, LocalError, NetctlError
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import WIREGUARD_LINK, HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
@@ -147,6 +148,7 @@ class Agent:
                 self.client.run,
                 self._reconciler,
                 self._observer,
+                self._roamer,
                 self._patrol,
                 self.commit.run,
                 *((self.watch.run,) if self.watch is not None else ()),
@@ -350,6 +352,15 @@ class Agent:
         named = replace(self.loaded.document, members={member.name: member} if member is not None else {})
         explicit = await look_up(named)
         self.paths.look_around(tuple(explicit.values()), addresses)
+
+    async def _roamer(self) -> None:
+        """Look around as soon as the kernel says that links or addresses have changed."""
+        try:
+            async for _ in moves():
+                with contextlib.suppress(OSError, NetctlError):  # the observer looks again, and says so
+                    await self._look_around()
+        except EngineError as error:
+            say(f"{error}; addresses are looked at every {LOOK_AROUND_S:.0f} s")
 
     # -- joined by invite: the mediator's excerpt is the document ---------------------------------------------
 

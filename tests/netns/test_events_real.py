@@ -1,0 +1,55 @@
+"""A host hears at once that it has moved."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hosts import Host, needs_namespaces
+
+pytestmark = [pytest.mark.netns, needs_namespaces]
+
+LISTEN = """
+import asyncio, sys
+from netctl.engine.events import moves
+async def main():
+    print("ready", flush=True)
+    async for _ in moves():
+        print("moved", flush=True)
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    made = Host("events")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_each_burst_of_changes_is_heard_once(host: Host) -> None:
+    changes = (
+        ("ip", "link", "add", "one", "type", "veth", "peer", "two"),
+        ("ip", "link", "set", "one", "up"),
+        ("ip", "address", "add", "192.0.2.1/24", "dev", "one"),
+        ("ip", "address", "add", "2001:db8::1/64", "dev", "one", "nodad"),
+        ("ip", "address", "del", "192.0.2.1/24", "dev", "one"),
+        ("ip", "link", "del", "one"),
+    )
+    with host.start(sys.executable, "-c", LISTEN) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        host.run(
+            "sh",
+            "-c",
+            "for i in 1 2 3 4 5 6 7 8 9 10; do ip link set lo down; ip link set lo up; sleep 0.2; done",
+        )
+        assert process.stdout.readline() == "moved\n"  # by now it is bound
+        host.run("sleep", "1")
+        for change in changes:
+            host.run(*change)
+            assert process.stdout.readline() == "moved\n", change
+        process.kill()
