@@ -16,6 +16,7 @@ from netctl.model.document import AclTest, Document, Network, Rule
 AddressesOf = Callable[[str], tuple[Address, ...]]
 """The addresses of a member in one network; empty while it has no lease."""
 BOTH_FAMILIES = (4, 6)
+ETHERNET = "ethernet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +49,41 @@ class Evaluator:
 
     def decide(self, src: str, dst: str, proto: str, port: int | None = None) -> Verdict:
         """May member `src` open `proto`/`port` to member `dst`? True when it may in either family."""
+        return self._decide(src, dst, proto, port, BOTH_FAMILIES)
+
+    def decide_packet(self, src: str, dst: str, proto: str, port: int | None, version: int) -> Verdict:
+        """As `decide`, in one family (4 or 6): what the filter says to a first packet."""
+        return self._decide(src, dst, proto, port, (version,))
+
+    def _decide(self, src: str, dst: str, proto: str, port: int | None, versions: tuple[int, ...]) -> Verdict:
         known = self.network.member_names
         if src not in known or dst not in known:
             return Verdict(False, "not both are members of this network")
         if self.network.acls is None:
             return Verdict(True, "no acls: all reach all")
         for rule in self.network.acls:
-            if _covers(rule, proto, port) and any(
-                not self.selectors(src, version).isdisjoint(rule.src)
-                and not self.selectors(dst, version).isdisjoint(rule.dst)
-                for version in BOTH_FAMILIES
-            ):
+            if _covers(rule, proto, port) and self._names(rule, src, dst, versions):
                 return Verdict(True, rule.name)
         return Verdict(False, "default deny")
+
+    def ethertypes(self, src: str, dst: str) -> tuple[int, ...] | None:
+        """The ethertypes beside IP and ARP that `src` may send to `dst`; None: any (no acls)."""
+        if self.network.acls is None:
+            return None
+        found = {
+            kind
+            for rule in self.network.acls
+            if rule.proto == ETHERNET and self._names(rule, src, dst)
+            for kind in rule.ethertypes
+        }
+        return tuple(sorted(found))
+
+    def _names(self, rule: Rule, src: str, dst: str, versions: tuple[int, ...] = BOTH_FAMILIES) -> bool:
+        return any(
+            not self.selectors(src, version).isdisjoint(rule.src)
+            and not self.selectors(dst, version).isdisjoint(rule.dst)
+            for version in versions
+        )
 
     def selectors(self, name: str, version: int) -> frozenset[str]:
         """Every selector of this network's rules that means this member, in this family."""
@@ -98,6 +121,8 @@ class Evaluator:
 
 
 def _covers(rule: Rule, proto: str, port: int | None) -> bool:
+    if proto == ETHERNET or rule.proto == ETHERNET:  # `proto` left out means any IP protocol
+        return proto == rule.proto and (port is None or port in rule.ethertypes)
     if rule.proto not in (None, proto):
         return False
     return not rule.ports or (port is not None and any(p.first <= port <= p.last for p in rule.ports))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_network
 
-from netctl.config.acl import Selection, contains
+from netctl.config.acl import Evaluator, Selection, contains
 from netctl.config.guests import guests_in, with_guests
 from netctl.config.limits import DEFAULT_MTU, SEGMENT_OVERHEAD
 from netctl.model import derive
@@ -70,6 +70,8 @@ class _Resolver:
     rules: list[FilterRule] = field(default_factory=list)
     bindings: set[SourceBinding] = field(default_factory=set)
     masquerade: set[tuple[Prefix, Prefix]] = field(default_factory=set)
+    stock: set[Prefix] = field(default_factory=set)
+    sending: list[FilterRule] = field(default_factory=list)
     names: dict[str, tuple[Address, ...]] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
 
@@ -206,6 +208,7 @@ class _Resolver:
         local = derive.underlay(self.key)
         self.underlays.add(local)
         flood: set[Address] = set()
+        evaluator = Evaluator(self.document, network)
         for name, member, key in self.peers_of(network):
             if member.identity is None and not member.guest and self.document.mediators:
                 continue  # a stock app has no segment to flood to
@@ -213,7 +216,9 @@ class _Resolver:
                 flood.add(derive.underlay(key))
             mac = derive.mac(network.id, key)
             inner = frozenset((*self.addresses_of(network, name), link_local(mac)))
-            self.bindings.add(SourceBinding(link, derive.underlay(key), mac, inner, derive.vni(network.id)))
+            kinds = evaluator.ethertypes(name, self.me.name)
+            vni = derive.vni(network.id)
+            self.bindings.add(SourceBinding(link, derive.underlay(key), mac, inner, vni, kinds))
         pools = {4: network.ipv4, 6: network.ipv6}
         on_link = set()
         for address in own.values():
@@ -284,6 +289,27 @@ class _Resolver:
             if src and dst:
                 name = f"{network.name}: {acl.name}"
                 self.rules.append(FilterRule(name, src, frozenset(dst), acl.proto, acl.ports))
+        self.towards_stock(network, selection, unicast)
+
+    def towards_stock(self, network: Network, selection: Selection, mine: set[Prefix]) -> None:
+        """Members without an identity run no netctl: their senders hold the ACLs for them."""
+        stock: set[Prefix] = set()
+        for name, member, _ in self.peers_of(network):
+            if member.identity is None and not member.guest:
+                stock.update(host_prefix(address) for address in self.addresses_of(network, name))
+                if network.mode is Mode.ROUTED:
+                    stock.update(member.routes)
+        if not stock:
+            return
+        self.stock.update(stock)
+        for acl in network.acls or ():
+            src = overlap(selection.prefixes(acl.src), mine)
+            dst = overlap(selection.prefixes(acl.dst), stock)
+            if src and dst and acl.proto != "ethernet":
+                rule = FilterRule(
+                    f"{network.name}: {acl.name}", frozenset(src), frozenset(dst), acl.proto, acl.ports
+                )
+                self.sending.append(rule)
 
     def fixed_endpoint(self, member: Member) -> SocketAddress | None:
         if self.document.mediators or not member.endpoints:
@@ -375,6 +401,8 @@ def resolve(
         rules=tuple(resolver.rules),
         bindings=frozenset(resolver.bindings),
         masquerade=frozenset(resolver.masquerade),
+        stock=frozenset(resolver.stock),
+        sending=tuple(resolver.sending),
     )
     state = HostState(
         wireguard=link,

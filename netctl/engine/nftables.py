@@ -13,7 +13,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from netctl.engine.ruleset import FAMILY, remove, render
+from netctl.engine import conntrack
+from netctl.engine.ruleset import RENDERING, remove, render
+from netctl.engine.ruleset_acl import FAMILY
 from netctl.model.document import PortRange
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import FILTER_TABLE, FilterRule, FilterTable, SourceBinding
@@ -22,27 +24,43 @@ TIMEOUT_S = 30.0
 """10,000 rules load in about a second; this is for a machine that is drowning."""
 VOLATILE = frozenset({"handle", "counter", "metainfo", "index"})
 """Keys of a listing that change without anybody changing the table."""
+UNORDERED = frozenset({"elem", "set"})
+"""Keys of a listing whose values are sets: the kernel lists a hash in any order."""
 
 
 def plain_table(table: FilterTable) -> dict[str, Any]:
     """A table as plain JSON values."""
     return {
         "links": sorted(table.links),
-        "rules": [
-            {
-                "name": rule.name,
-                "sources": sorted(map(str, rule.sources)),
-                "destinations": sorted(map(str, rule.destinations)),
-                "proto": rule.proto,
-                "ports": [[port.first, port.last] for port in rule.ports],
-            }
-            for rule in table.rules
-        ],
+        "rules": [_plain_rule(rule) for rule in table.rules],
         "bindings": [
-            [b.segment, str(b.underlay), b.mac, sorted(map(str, b.addresses)), b.vni] for b in table.bindings
+            [b.segment, str(b.underlay), b.mac, sorted(map(str, b.addresses)), b.vni, b.ethertypes]
+            for b in table.bindings
         ],
         "masquerade": [[str(pool), str(lan)] for pool, lan in table.masquerade],
+        "stock": sorted(map(str, table.stock)),
+        "sending": [_plain_rule(rule) for rule in table.sending],
     }
+
+
+def _plain_rule(rule: FilterRule) -> dict[str, Any]:
+    return {
+        "name": rule.name,
+        "sources": sorted(map(str, rule.sources)),
+        "destinations": sorted(map(str, rule.destinations)),
+        "proto": rule.proto,
+        "ports": [[port.first, port.last] for port in rule.ports],
+    }
+
+
+def _rule_of(plain: dict[str, Any]) -> FilterRule:
+    return FilterRule(
+        name=plain["name"],
+        sources=frozenset(map(ipaddress.ip_network, plain["sources"])),
+        destinations=frozenset(map(ipaddress.ip_network, plain["destinations"])),
+        proto=plain["proto"],
+        ports=tuple(PortRange(first, last) for first, last in plain["ports"]),
+    )
 
 
 def table_of(plain: dict[str, Any]) -> FilterTable:
@@ -50,16 +68,7 @@ def table_of(plain: dict[str, Any]) -> FilterTable:
     network = ipaddress.ip_network
     return FilterTable(
         links=frozenset(plain["links"]),
-        rules=tuple(
-            FilterRule(
-                name=rule["name"],
-                sources=frozenset(map(network, rule["sources"])),
-                destinations=frozenset(map(network, rule["destinations"])),
-                proto=rule["proto"],
-                ports=tuple(PortRange(first, last) for first, last in rule["ports"]),
-            )
-            for rule in plain["rules"]
-        ),
+        rules=tuple(map(_rule_of, plain["rules"])),
         bindings=frozenset(
             SourceBinding(
                 segment,
@@ -67,17 +76,24 @@ def table_of(plain: dict[str, Any]) -> FilterTable:
                 mac,
                 frozenset(map(ipaddress.ip_address, addresses)),
                 vni,
+                None if ethertypes is None else tuple(ethertypes),
             )
-            for segment, underlay, mac, addresses, vni in plain["bindings"]
+            for segment, underlay, mac, addresses, vni, ethertypes in plain["bindings"]
         ),
         masquerade=frozenset((network(pool), network(lan)) for pool, lan in plain["masquerade"]),
+        stock=frozenset(map(network, plain["stock"])),
+        sending=tuple(map(_rule_of, plain["sending"])),
     )
 
 
 def _steady(listing: Any) -> Any:
     """A listing without what changes by itself."""
     if isinstance(listing, dict):
-        return {key: _steady(value) for key, value in listing.items() if key not in VOLATILE}
+        steady = {key: _steady(value) for key, value in listing.items() if key not in VOLATILE}
+        for key in UNORDERED & steady.keys():
+            if isinstance(steady[key], list):
+                steady[key] = sorted(json.dumps(item, sort_keys=True) for item in steady[key])
+        return steady
     if isinstance(listing, list):
         return [_steady(item) for item in listing]
     return listing
@@ -128,16 +144,30 @@ class Nftables:
             return None
         try:
             record = json.loads(self._record.read_text())
-            if record["listing"] == listed:
+            if record["listing"] == listed and record["rendering"] == RENDERING:
                 return table_of(record["table"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
         return FilterTable(frozenset(), ())
 
+    def _loaded(self) -> FilterTable | None:
+        """What was loaded last, whatever became of it since."""
+        try:
+            return table_of(json.loads(self._record.read_text())["table"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def set(self, table: FilterTable) -> None:
-        """Replace the table in one transaction."""
+        """Replace the table in one transaction, and end the flows that only the old one let through."""
+        before = self._loaded()
         self._load(render(table))
-        record = {"listing": self._listing_digest(), "table": plain_table(table)}
+        if before is not None:
+            conntrack.end_flows(before, table)
+        record = {
+            "listing": self._listing_digest(),
+            "rendering": RENDERING,
+            "table": plain_table(table),
+        }
         self._record.parent.mkdir(parents=True, exist_ok=True)
         beside = self._record.with_suffix(".new")
         beside.write_text(json.dumps(record))

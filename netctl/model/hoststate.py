@@ -109,6 +109,8 @@ class SourceBinding:
     mac: str
     addresses: frozenset[Address]
     vni: int = 0
+    ethertypes: tuple[int, ...] | None = None
+    """Those it may send beside IPv4, IPv6 and ARP, by the ACLs; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,10 @@ class FilterTable:
     bindings: frozenset[SourceBinding] = frozenset()
     masquerade: frozenset[tuple[Prefix, Prefix]] = frozenset()
     """(source pool, LAN prefix behind this gateway) to be masqueraded."""
+    stock: frozenset[Prefix] = frozenset()
+    """Addresses of members that enforce nothing themselves: what this host sends them needs a rule too."""
+    sending: tuple[FilterRule, ...] = ()
+    """What may be sent to `stock`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,6 +225,8 @@ def same_filter(one: FilterTable, other: FilterTable | None) -> bool:
         and one.bindings == other.bindings
         and one.masquerade == other.masquerade
         and frozenset(one.rules) == frozenset(other.rules)
+        and one.stock == other.stock
+        and frozenset(one.sending) == frozenset(other.sending)
     )
 
 
@@ -246,6 +248,8 @@ def filter_changes(wanted: FilterTable, there: FilterTable) -> tuple[str, ...]:
         words.append("new source checks")
     if wanted.masquerade != there.masquerade:
         words.append("new masquerading")
+    if wanted.stock != there.stock or frozenset(wanted.sending) != frozenset(there.sending):
+        words.append("new checks towards members without an identity")
     return tuple(words)
 
 

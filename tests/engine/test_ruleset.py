@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
-from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netctl.engine.ruleset import VXLAN_PORT, render
+from netctl.engine.conntrack import Flow, narrowing
+from netctl.engine.ruleset import COUNTER, VXLAN_PORT, render
+from netctl.engine.ruleset_acl import boxes
 from netctl.model.document import PortRange
 from netctl.model.hoststate import FilterRule, FilterTable, SourceBinding
 
@@ -31,11 +33,30 @@ def rules(table: FilterTable, chain: str) -> list[dict[str, Any]]:
     return [item["rule"] for item in added if "rule" in item and item["rule"]["chain"] == chain]
 
 
-def accept(*, proto: str | None = None, ports: tuple[PortRange, ...] = ()) -> list[dict[str, Any]]:
-    """The rules that one FilterRule of both families becomes."""
-    both = frozenset({ONE, TWO})
-    table = FilterTable(LINKS, (FilterRule("mine", both, both, proto, ports),))
-    return [rule for rule in rules(table, "guard") if rule.get("comment") == "mine"]
+def sets(table: FilterTable) -> list[dict[str, Any]]:
+    """The sets of a table."""
+    added = [command["add"] for command in render(table)["nftables"] if "add" in command]
+    return [item["set"] for item in added if "set" in item]
+
+
+def lookups(table: FilterTable, *packet: int | str) -> bool:
+    """Does a set of this table have this packet: source, destination, protocol, port?"""
+    for found in sets(table):
+        for element in found["elem"]:
+            parts = element["concat"]
+            if all(covers(part, value) for part, value in zip(parts, packet, strict=False)):
+                return True
+    return False
+
+
+def covers(part: Any, value: int | str) -> bool:
+    """Is the value in this part of an element?"""
+    if isinstance(part, dict):
+        first, last = (x if isinstance(x, int) else int(ip_address(x)) for x in part["range"])
+        return isinstance(value, int) and first <= value <= last
+    if isinstance(value, str):
+        return bool(part == value)
+    return bool((part if isinstance(part, int) else int(ip_address(part))) == value)
 
 
 def place(found: list[dict[str, Any]], word: str) -> int:
@@ -56,18 +77,42 @@ def test_everything_that_no_rule_names_is_dropped_last() -> None:
     guard = rules(FilterTable(LINKS, (FilterRule("any", frozenset({ONE}), frozenset({ONE})),)), "guard")
     assert guard[-1]["expr"][-1] == {"drop": None}
     for hook in ("input", "forward"):
-        (jump,) = rules(FilterTable(LINKS, ()), hook)
+        jump = rules(FilterTable(LINKS, ()), hook)[0]
         assert jump["expr"][0]["match"]["right"] == {"set": sorted(LINKS)}
         assert jump["expr"][-1] == {"jump": {"target": "guard"}}
 
 
-def test_an_unknown_sender_in_a_segment_is_dropped() -> None:
-    segments = rules(FilterTable(LINKS, (), frozenset({BINDING})), "segments")
-    assert segments[0]["expr"][-1] == {"goto": {"target": "member0"}}
-    assert segments[-1]["expr"] == [{"drop": None}]
-    member = rules(FilterTable(LINKS, (), frozenset({BINDING})), "member0")
+def test_an_unknown_sender_in_a_segment_is_dropped_and_counted() -> None:
+    table = FilterTable(LINKS, (), frozenset({BINDING}))
+    find, drop = rules(table, "segments")
+    assert find["expr"][-1] == {"vmap": {"key": find["expr"][-1]["vmap"]["key"], "data": "@members"}}
+    assert drop["expr"] == [COUNTER, {"drop": None}]
+    member = rules(table, "member0s0")
     assert member[-1]["expr"] == [{"accept": None}]
-    assert all(rule["expr"][-1] == {"drop": None} for rule in member[:-1])
+    assert all(rule["expr"][-2:] == [COUNTER, {"drop": None}] for rule in member[:-1])
+    assert {"forged MAC", "forged IPv4", "forged ARP", "forged IPv6", "forged ND"} <= {
+        rule.get("comment") for rule in member
+    }
+
+
+def test_members_are_found_through_one_map_whatever_their_number() -> None:
+    many = frozenset(
+        SourceBinding("nseg00000001", ip_address(f"fd00:1::{i:x}"), "02:00:00:00:00:01", frozenset(), 7)
+        for i in range(1, 200)
+    )
+    table = FilterTable(LINKS, (), many)
+    assert len(rules(table, "segments")) == 2
+    maps = [command["add"]["map"] for command in render(table)["nftables"] if "map" in command.get("add", {})]
+    assert [len(found["elem"]) for found in maps] == [199]
+
+
+def test_ethertypes_that_no_rule_names_are_dropped() -> None:
+    only = FilterTable(LINKS, (), frozenset({replace(BINDING, ethertypes=(0x8137,))}))
+    (found,) = [rule for rule in rules(only, "member0s0") if rule.get("comment") == "ethertype"]
+    allowed = [e["match"]["right"] for e in found["expr"] if "match" in e]
+    assert allowed == ["0x0800", "0x0806", "0x8137", "0x86dd"]
+    every = rules(FilterTable(LINKS, (), frozenset({BINDING})), "member0s0")
+    assert "ethertype" not in {rule.get("comment") for rule in every}
 
 
 def test_the_old_table_goes_in_the_same_transaction() -> None:
@@ -75,13 +120,26 @@ def test_the_old_table_goes_in_the_same_transaction() -> None:
     assert [next(iter(command)) for command in commands[:3]] == ["add", "delete", "add"]
 
 
-def test_one_rule_becomes_one_for_each_family() -> None:
-    assert len(accept()) == 2
-    icmp = [rule["expr"][2]["match"]["right"] for rule in accept(proto="icmp")]
-    assert icmp == ["icmp", "ipv6-icmp"]
+def test_both_families_and_none_mixed() -> None:
+    both = frozenset({ONE, TWO})
+    table = FilterTable(LINKS, (FilterRule("mine", both, both, "icmp"),))
+    assert sorted(part for found in sets(table) for e in found["elem"] for part in e["concat"][2:]) == [
+        "icmp",
+        "ipv6-icmp",
+    ]
     mixed = FilterRule("mixed", frozenset({ONE}), frozenset({TWO}))
-    guard = rules(FilterTable(LINKS, (mixed,)), "guard")
-    assert not [rule for rule in guard if rule.get("comment") == "mixed"], "no packet is of both families"
+    assert not sets(FilterTable(LINKS, (mixed,))), "no packet is of both families"
+
+
+def test_the_number_of_rules_asked_does_not_grow_with_the_rules() -> None:
+    def of(count: int) -> FilterTable:
+        ports = [PortRange(port, port) for port in range(1, count + 1)]
+        return FilterTable(
+            LINKS,
+            tuple(FilterRule(f"{p}", frozenset({ONE}), frozenset({ONE}), "tcp", (p,)) for p in ports[::2]),
+        )
+
+    assert len(rules(of(10), "guard")) == len(rules(of(4000), "guard"))
 
 
 def test_masquerade_is_for_the_way_from_the_pool_to_the_lan() -> None:
@@ -92,21 +150,6 @@ def test_masquerade_is_for_the_way_from_the_pool_to_the_lan() -> None:
     assert nat["expr"][2] == {"masquerade": None}
 
 
-def intervals(items: Any) -> list[tuple[int, int]]:
-    """The members of a set (or the one value it is) as first and last."""
-    found = []
-    for item in items["set"] if isinstance(items, dict) and "set" in items else [items]:
-        if isinstance(item, dict) and "prefix" in item:
-            network = ip_network(f"{item['prefix']['addr']}/{item['prefix']['len']}")
-            found.append((int(network[0]), int(network[-1])))
-        elif isinstance(item, dict):
-            found.append((item["range"][0], item["range"][1]))
-        else:
-            value = item if isinstance(item, int) else int(ip_address(item))
-            found.append((value, value))
-    return found
-
-
 PREFIXES = st.builds(
     lambda address, length: ip_network((address, length), strict=False),
     st.integers(0x0A000000, 0x0A0000FF),
@@ -115,17 +158,60 @@ PREFIXES = st.builds(
 RANGES = st.builds(lambda a, b: PortRange(min(a, b), max(a, b)), st.integers(1, 40), st.integers(1, 40))
 
 
+RULES = st.lists(
+    st.builds(
+        lambda sources, destinations, ports: FilterRule("r", sources, destinations, "tcp", tuple(ports)),
+        st.frozensets(PREFIXES, min_size=1, max_size=5),
+        st.frozensets(PREFIXES, min_size=1, max_size=3),
+        st.lists(RANGES, max_size=3),
+    ),
+    min_size=1,
+    max_size=5,
+)
+PACKETS = st.lists(
+    st.tuples(st.integers(0x0A000000, 0x0A0000FF), st.integers(0x0A000000, 0x0A0000FF), st.integers(1, 42)),
+    min_size=20,
+    max_size=20,
+)
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.frozensets(PREFIXES, min_size=1, max_size=8), st.lists(RANGES, min_size=1, max_size=6))
-def test_sets_have_no_overlaps_and_lose_nothing(prefixes: frozenset[Any], ports: list[PortRange]) -> None:
-    rule = FilterRule("mine", prefixes, frozenset({ONE}), "tcp", tuple(ports))
-    guard = rules(FilterTable(LINKS, (rule,)), "guard")
-    (found,) = [rule for rule in guard if rule.get("comment") == "mine"]
-    sources = sorted(intervals(found["expr"][0]["match"]["right"]))
-    shown_ports = sorted(intervals(found["expr"][2]["match"]["right"]))
-    for ranges in (sources, shown_ports):
-        assert all(before[1] < after[0] for before, after in pairwise(ranges)), "nft refuses overlaps"
-    covered = {port for first, last in shown_ports for port in range(first, last + 1)}
-    assert covered == {port for item in ports for port in range(item.first, item.last + 1)}
-    wanted = {address for prefix in prefixes for address in range(int(prefix[0]), int(prefix[-1]) + 1)}
-    assert {address for first, last in sources for address in range(first, last + 1)} == wanted
+@given(RULES, PACKETS)
+def test_rules_are_what_their_boxes_are(named: list[FilterRule], packets: list[tuple[int, int, int]]) -> None:
+    reach = boxes(named, 4)
+    for source, destination, port in packets:
+        del source
+        wanted = any(
+            any(int(p[0]) <= destination <= int(p[-1]) for p in rule.destinations)
+            and (not rule.ports or any(p.first <= port <= p.last for p in rule.ports))
+            for rule in named
+        )
+        found = [
+            box
+            for box in reach
+            if box[0][0] <= destination <= box[0][1] and (box[2] is None or box[2][0] <= port <= box[2][1])
+        ]
+        assert bool(found) == wanted
+        assert len(found) <= 1, "nft refuses overlaps"
+
+
+def test_a_rule_is_found_in_its_set() -> None:
+    rule = FilterRule("mine", frozenset({ONE}), frozenset({ONE}), "tcp", (PortRange(20, 25),))
+    table = FilterTable(LINKS, (rule,))
+    inside, outside = int(ONE[9]), int(ONE[-1]) + 1
+    assert lookups(table, inside, inside, "tcp", 22)
+    assert not lookups(table, inside, inside, "tcp", 26)
+    assert not lookups(table, outside, inside, "tcp", 22)
+    assert not lookups(table, inside, inside, "udp", 22)
+
+
+def test_a_narrower_table_ends_what_only_the_old_one_let_through() -> None:
+    ssh = FilterRule("ssh", frozenset({ONE}), frozenset({ONE}), "tcp", (PortRange(22, 22),))
+    web = FilterRule("web", frozenset({ONE}), frozenset({ONE}), "tcp", (PortRange(80, 80),))
+    before, after = FilterTable(LINKS, (ssh, web)), FilterTable(LINKS, (web,))
+    ended = narrowing(before, after)
+    assert ended is not None
+    assert ended(Flow(ONE[1], ONE[2], "tcp", 22))
+    assert not ended(Flow(ONE[1], ONE[2], "tcp", 80))
+    assert not ended(Flow(ONE[1], ONE[2], "tcp", 23)), "not of a rule of ours: none of our business"
+    assert narrowing(after, before) is None, "nothing is taken away"

@@ -1,0 +1,143 @@
+"""Ends the flows that a narrower table no longer lets through (ctnetlink: linux/netfilter/nfnetlink_conntrack.h).
+
+The table accepts established flows without asking the rules, so a flow lives on until the kernel forgets it.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from socket import AF_INET, AF_INET6
+
+from netctl.engine.nlsocket import NESTED, NetlinkError, NetlinkSocket, attribute, attributes
+from netctl.model.addresses import Address
+from netctl.model.errors import EngineError
+from netctl.model.hoststate import FilterRule, FilterTable
+
+_NETLINK_NETFILTER = 12
+_GET, _DELETE = 0x0101, 0x0102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*
+_TUPLE_ORIG, _ID, _ZONE = 1, 12, 18
+_TUPLE_IP, _TUPLE_PROTO = 1, 2
+_PLACES: dict[int, tuple[int, int]] = {AF_INET: (1, 2), AF_INET6: (3, 4)}
+_PROTO_NUM, _PROTO_DST_PORT = 1, 3
+_PROTOCOLS = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
+_NO_TABLE = frozenset({errno.ENOENT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL})
+"""A kernel that has not loaded conntrack, or was built without its netlink side, has no flow to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One tracked flow in the direction in which it began."""
+
+    source: Address
+    destination: Address
+    proto: str | None
+    """tcp, udp, icmp (both families), or None: another one."""
+    port: int | None
+    """Destination port of tcp and udp."""
+
+
+def lets(rule: FilterRule, flow: Flow) -> bool:
+    """Does this rule let the flow begin?"""
+    if rule.proto is not None and rule.proto != flow.proto:
+        return False
+    if rule.ports and not any(port.first <= (flow.port or 0) <= port.last for port in rule.ports):
+        return False
+    return any(flow.source in p for p in rule.sources) and any(
+        flow.destination in p for p in rule.destinations
+    )
+
+
+def narrowing(before: FilterTable, after: FilterTable) -> Callable[[Flow], bool] | None:
+    """Says which flows only `before` lets through; None where `after` takes nothing away.
+
+    The cost of a flow is proportional to the rules that went, not to the rules there are.
+    """
+    kept = set(after.rules)
+    gone = [rule for rule in before.rules if rule not in kept]
+    kept_sending = set(after.sending)
+    gone_sending = [rule for rule in before.sending if rule not in kept_sending]
+    stock = after.stock - before.stock
+    if not gone and not gone_sending and not stock:
+        return None
+
+    def ended(flow: Flow) -> bool:
+        if any(lets(rule, flow) for rule in gone) and not any(lets(rule, flow) for rule in after.rules):
+            return True
+        sent = any(lets(rule, flow) for rule in gone_sending) or any(flow.destination in p for p in stock)
+        if not sent or not any(flow.destination in prefix for prefix in after.stock):
+            return False
+        return not any(lets(rule, flow) for rule in after.sending)
+
+    return ended
+
+
+def end_flows(before: FilterTable, after: FilterTable) -> int:
+    """Delete the tracked flows that `before` let through and `after` does not; how many. Raises EngineError."""
+    ended = narrowing(before, after)
+    if ended is None:
+        return 0
+    try:
+        connection = NetlinkSocket(_NETLINK_NETFILTER)
+    except OSError:
+        return 0  # no netfilter over netlink: nothing is tracked
+    try:
+        return _end(connection, ended)
+    except OSError as error:
+        raise EngineError(
+            f"the flows that the new rules deny could not be ended: {error.strerror}"
+        ) from error
+    finally:
+        connection.close()
+
+
+def _end(connection: NetlinkSocket, ended: Callable[[Flow], bool]) -> int:
+    count = 0
+    for family in (AF_INET, AF_INET6):
+        head = struct.pack("!BBH", family, 0, 0)
+        try:
+            entries = connection.dump(_GET, head)
+        except NetlinkError as error:
+            if error.errno in _NO_TABLE:
+                continue
+            raise
+        for which in _matching(entries, family, ended):
+            try:
+                connection.ask(_DELETE, head + which)
+            except NetlinkError as error:
+                if error.errno != errno.ENOENT:  # it ended by itself
+                    raise
+            count += 1
+    return count
+
+
+def _matching(entries: Iterable[bytes], family: int, ended: Callable[[Flow], bool]) -> Iterator[bytes]:
+    """The attributes that name each flow to be ended."""
+    for body in entries:
+        found = attributes(body[4:])
+        flow = flow_of(found.get(_TUPLE_ORIG, b""), family)
+        if flow is not None and ended(flow):
+            parts = [attribute(_TUPLE_ORIG | NESTED, found[_TUPLE_ORIG])]
+            parts += [attribute(kind, found[kind]) for kind in (_ID, _ZONE) if kind in found]
+            yield b"".join(parts)
+
+
+def flow_of(original: bytes, family: int) -> Flow | None:
+    """From a tuple as the kernel writes it; None where it is not one."""
+    parts = attributes(original)
+    where = attributes(parts.get(_TUPLE_IP, b""))
+    what = attributes(parts.get(_TUPLE_PROTO, b""))
+    source, destination = (where.get(place) for place in _PLACES[family])
+    number = what.get(_PROTO_NUM)
+    if not source or not destination or not number:
+        return None
+    port = what.get(_PROTO_DST_PORT)
+    return Flow(
+        ip_address(source),
+        ip_address(destination),
+        _PROTOCOLS.get(number[0]),
+        int.from_bytes(port, "big") if port is not None else None,
+    )

@@ -1,0 +1,293 @@
+"""ACL rules as sets and verdict maps: what a new flow costs does not grow with the number of rules.
+
+All rules accept, so only their union counts. Sources are taken by prefix length: prefixes of one length are
+disjoint, so nothing multiplies. Those that the same rules name are a class. What a class may reach is again a
+list of disjoint boxes (destination, protocol, ports). A small class goes box by box into sets of
+concatenations; a large one gets a chain, found through a verdict map on its sources.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+from netctl.model.addresses import Prefix
+from netctl.model.document import PortRange
+from netctl.model.hoststate import FILTER_TABLE, FilterRule
+
+Json = dict[str, Any]
+FAMILY = "inet"
+Range = tuple[int, int]
+"""Closed; of addresses or ports."""
+Box = tuple[Range, str | None, Range | None]
+"""(destination, layer 4 protocol, ports); None: any."""
+PAIRS_MAX = 2_000_000
+"""(rule, source) pairs sorted into classes, about two seconds; beyond, each rule stays one by itself."""
+FLAT_FACTOR = 4
+"""A class is written out box by box while that is at most so many times its sources and boxes."""
+EVERYTHING: Range = (0, 65535)
+
+
+def match(left: Json, right: Any, op: str = "==") -> Json:
+    """A match expression."""
+    return {"match": {"op": op, "left": left, "right": right}}
+
+
+def payload(protocol: str, name: str) -> Json:
+    """A header field."""
+    return {"payload": {"protocol": protocol, "field": name}}
+
+
+def meta(key: str) -> Json:
+    """What the kernel knows beside the packet."""
+    return {"meta": {"key": key}}
+
+
+def add_rule(chain: str, *expressions: Json, comment: str = "") -> Json:
+    """The command that appends a rule."""
+    rule: Json = {"family": FAMILY, "table": FILTER_TABLE, "chain": chain, "expr": list(expressions)}
+    if comment:
+        rule["comment"] = comment[:128]  # the kernel keeps no longer one
+    return {"add": {"rule": rule}}
+
+
+def add_chain(name: str, **hook: Any) -> Json:
+    """The command that makes a chain."""
+    return {"add": {"chain": {"family": FAMILY, "table": FILTER_TABLE, "name": name, **hook}}}
+
+
+def add_set(name: str, kind: Any, elements: Sequence[Any], *, interval: bool, verdicts: bool = False) -> Json:
+    """The command that makes a set, or a verdict map, with its elements."""
+    body: Json = {"family": FAMILY, "table": FILTER_TABLE, "name": name, "type": kind, "elem": list(elements)}
+    if interval:
+        body["flags"] = ["interval"]
+    if verdicts:
+        body["map"] = "verdict"
+    return {"add": {"map" if verdicts else "set": body}}
+
+
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """Ranges in order that do not touch."""
+    found: list[Range] = []
+    for first, last in sorted(ranges):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return found
+
+
+def pieces(prefixes: Mapping[Prefix, frozenset[int]]) -> Iterator[tuple[Range, frozenset[int]]]:
+    """Disjoint ranges of addresses with everything that the prefixes over them carry."""
+    stack: list[tuple[int, frozenset[int]]] = []  # (last address, what it and all around it carry)
+    place = 0
+    order = sorted((int(p.network_address), -int(p.broadcast_address), p) for p in prefixes)
+    for first, minus_last, prefix in order:
+        while stack and stack[-1][0] < first:
+            last, carried = stack.pop()
+            if place <= last:
+                yield (place, last), carried
+            place = last + 1
+        if stack and place < first:
+            yield (place, first - 1), stack[-1][1]
+        around = stack[-1][1] if stack else frozenset[int]()
+        stack.append((-minus_last, around | prefixes[prefix]))
+        place = first
+    while stack:
+        last, carried = stack.pop()
+        if place <= last:
+            yield (place, last), carried
+        place = last + 1
+
+
+@lru_cache(maxsize=1024)
+def _union(prefixes: frozenset[Prefix], version: int) -> tuple[Range, ...]:
+    """One family of these as ranges that do not touch."""
+    mine = [p for p in prefixes if p.version == version]
+    return tuple(merged((int(p.network_address), int(p.broadcast_address)) for p in mine))
+
+
+def boxes(rules: Iterable[FilterRule], version: int) -> list[Box]:
+    """What these rules let one source reach, as boxes of which no two of a kind share a packet."""
+    whats: dict[tuple[str | None, tuple[PortRange, ...]], int] = {}
+    carried: dict[Prefix, set[int]] = {}
+    common: frozenset[Prefix] | None = None
+    alike = True
+    numbered: list[tuple[frozenset[Prefix], int]] = []
+    for rule in rules:
+        numbered.append((rule.destinations, whats.setdefault((rule.proto, rule.ports), len(whats))))
+        alike = alike and (common is None or common is rule.destinations or common == rule.destinations)
+        common = rule.destinations
+    if alike and common is not None:
+        every = frozenset(range(len(whats)))
+        parts = [(where, every) for where in _union(common, version)]
+    else:
+        for destinations, number in numbered:
+            for prefix in destinations:
+                if prefix.version == version:
+                    carried.setdefault(prefix, set()).add(number)
+        parts = list(pieces({prefix: frozenset(of) for prefix, of in carried.items()}))
+    listed = list(whats)
+    found: list[Box] = []
+    for destination, numbers in parts:
+        here = [listed[number] for number in numbers]
+        if any(proto is None for proto, _ in here):
+            found.append((destination, None, None))
+            continue
+        for proto in sorted({proto for proto, _ in here if proto is not None}):
+            ports = [of for name, of in here if name == proto]
+            layer4 = "ipv6-icmp" if proto == "icmp" and version == 6 else proto
+            if not all(ports):
+                found.append((destination, layer4, None))
+                continue
+            ranges = merged((port.first, port.last) for of in ports for port in of)
+            found.extend((destination, layer4, one) for one in ranges)
+    return found
+
+
+@dataclass(slots=True)
+class Compiler:
+    """Compiles rules into one chain; `prefix` keeps the names of its sets apart from those of others."""
+
+    chain: str
+    prefix: str
+    version: int
+    made: list[Json] = field(default_factory=list)
+    sets: dict[tuple[str, bool], list[Any]] = field(default_factory=dict)
+
+    @property
+    def ip(self) -> str:
+        """The family's name in expressions."""
+        return "ip" if self.version == 4 else "ip6"
+
+    @property
+    def kind(self) -> str:
+        """The family's name in types of sets."""
+        return "ipv4_addr" if self.version == 4 else "ipv6_addr"
+
+    def address(self, where: Range) -> Any:
+        """One address, or a range of them."""
+        make = ipaddress.IPv4Address if self.version == 4 else ipaddress.IPv6Address
+        if where[0] == where[1]:
+            return str(make(where[0]))
+        return {"range": [str(make(where[0])), str(make(where[1]))]}
+
+    def put(self, name: str, source: Range | None, box: Box) -> None:
+        """Add one element to the set of its kind: exact ones are hashed, ranges are a tree."""
+        destination, proto, ports = box
+        parts = [] if source is None else [self.address(source)]
+        parts.append(self.address(destination))
+        kind = "any"
+        if proto is not None:
+            parts.append(proto)
+            kind = "proto"
+        if ports is not None:
+            parts.append(ports[0] if ports[0] == ports[1] else {"range": list(ports)})
+            kind = "port"
+        ranged = any(isinstance(part, dict) for part in parts)
+        self.sets.setdefault((f"{name}{kind}", ranged), []).append(parts)
+
+    def flush(self, chain: str, *, source: bool) -> None:
+        """Write the sets gathered so far, and in `chain` the rule that asks each."""
+        for (name, ranged), elements in sorted(self.sets.items()):
+            full = f"{self.prefix}{self.version}{name}{'r' if ranged else ''}"
+            left = [payload(self.ip, "saddr")] if source else []
+            types = [self.kind] if source else []
+            left.append(payload(self.ip, "daddr"))
+            types.append(self.kind)
+            if not name.endswith("any"):
+                left.append(meta("l4proto"))
+                types.append("inet_proto")
+            if name.endswith("port"):
+                left.append(payload("th", "dport"))
+                types.append("inet_service")
+            single = len(left) == 1
+            plain = [parts[0] if single else {"concat": parts} for parts in elements]
+            self.made.append(add_set(full, types[0] if single else types, plain, interval=ranged))
+            ask = match(left[0] if single else {"concat": left}, f"@{full}")
+            family = match(meta("nfproto"), "ipv4" if self.version == 4 else "ipv6")
+            self.made.append(add_rule(chain, family, ask, {"accept": None}))
+        self.sets.clear()
+
+    def compile(self, rules: Sequence[FilterRule]) -> list[Json]:
+        """The commands for these rules in this family."""
+        by_sources: dict[frozenset[Prefix], list[FilterRule]] = {}
+        for rule in rules:
+            by_sources.setdefault(rule.sources, []).append(rule)
+        groups = list(by_sources.items())
+        if sum(len(sources) for sources, _ in groups) > PAIRS_MAX:
+            for number, (sources, named) in enumerate(groups):
+                alone = {p: frozenset({number}) for p in sources if p.version == self.version}
+                if alone:
+                    self._class(number, [where for where, _ in pieces(alone)], boxes(named, self.version))
+            self.flush(self.chain, source=True)
+            return self.made
+        carried: dict[Prefix, set[int]] = {}
+        for number, (sources, _) in enumerate(groups):
+            for prefix in sources:
+                if prefix.version == self.version:
+                    carried.setdefault(prefix, set()).add(number)
+        classes: dict[frozenset[int], list[Range]] = {}
+        for where, of in pieces({prefix: frozenset(of) for prefix, of in carried.items()}):
+            classes.setdefault(of, []).append(where)
+        directions: list[tuple[Range, str]] = []
+        for number, (of, ranges) in enumerate(classes.items()):
+            reach = boxes((rule for group in sorted(of) for rule in groups[group][1]), self.version)
+            if len(ranges) * len(reach) <= FLAT_FACTOR * (len(ranges) + len(reach)):
+                for source in ranges:
+                    for box in reach:
+                        self.put("", source, box)
+                continue
+            chain = f"{self.prefix}{self.version}c{number}"
+            kept, self.sets = self.sets, {}
+            self.made.append(add_chain(chain))
+            for box in reach:
+                self.put(f"c{number}", None, box)
+            self.flush(chain, source=False)
+            self.sets = kept
+            directions += [(source, chain) for source in ranges]
+        self.flush(self.chain, source=True)
+        if directions:
+            self._direct(f"{self.prefix}{self.version}from", directions)
+        return self.made
+
+    def _class(self, number: int, where: list[Range], reach: list[Box]) -> None:
+        """One class by itself: its own chain and its own map (only past PAIRS_MAX)."""
+        if not reach:
+            return
+        chain = f"{self.prefix}{self.version}c{number}"
+        self.made.append(add_chain(chain))
+        for box in reach:
+            self.put(f"c{number}", None, box)
+        self.flush(chain, source=False)
+        self._direct(f"{self.prefix}{self.version}from{number}", [(source, chain) for source in where])
+
+    def _direct(self, name: str, directions: list[tuple[Range, str]]) -> None:
+        ranged = any(first != last for (first, last), _ in directions)
+        elements = [[self.address(where), {"jump": {"target": chain}}] for where, chain in directions]
+        self.made.append(add_set(name, self.kind, elements, interval=ranged, verdicts=True))
+        family = match(meta("nfproto"), "ipv4" if self.version == 4 else "ipv6")
+        ask = {"vmap": {"key": payload(self.ip, "saddr"), "data": f"@{name}"}}
+        self.made.append(add_rule(self.chain, family, ask))
+
+
+def accept_rules(chain: str, prefix: str, rules: Sequence[FilterRule]) -> list[Json]:
+    """The commands that let `chain` accept what these rules name, in both families."""
+    made: list[Json] = []
+    lengths = {(source.version, source.prefixlen) for rule in rules for source in rule.sources}
+    for version, length in sorted(lengths, reverse=True):
+        compiler = Compiler(chain, f"{prefix}{length}v", version)
+        alike: list[FilterRule] = []
+        cut: dict[frozenset[Prefix], frozenset[Prefix]] = {}
+        for rule in rules:
+            sources = cut.get(rule.sources)
+            if sources is None:
+                mine = (s for s in rule.sources if s.prefixlen == length and s.version == version)
+                sources = cut[rule.sources] = frozenset(mine)
+            if sources:
+                alike.append(replace(rule, sources=sources))
+        made += compiler.compile(alike)
+    return made
