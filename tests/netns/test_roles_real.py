@@ -1,0 +1,132 @@
+"""The roles on hosts without systemd: a mediator, and a member installed from a wheel; upgrade, and removal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import site
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fleetkit import VENV, Fleet, fleet_of
+from hosts import needs_namespaces
+from lablife import wait_for
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.netns, needs_namespaces]
+SITES = [path for path in (*site.getsitepackages(), *sys.path) if path.endswith("site-packages")]
+PREPARE = """
+mount -t tmpfs tmpfs /opt && mount -t tmpfs tmpfs /usr/local/bin && mount -t tmpfs tmpfs /var/cache
+mkdir -p /var/cache/apt/archives/partial /run/periodic && touch /run/periodic/update-success-stamp
+mount --bind /run/periodic /var/lib/apt/periodic
+"$0" -m venv /opt/netctl && for path in "$@"; do echo "$path"; done > /run/sites
+cp /run/sites "$(echo /opt/netctl/lib/python3*/site-packages)/tests.pth"
+"""
+"""No network in here: what the package needs comes from where these tests have it."""
+
+
+def play(fleet: Fleet, host: str, role: str, *variables: str) -> int:
+    """A role on one host; how many tasks changed something."""
+    number = host[1:]
+    book = fleet.directory / "play.yml"
+    book.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "roles": [role]}]))
+    settings = {
+        "ANSIBLE_HOST_KEY_CHECKING": "False",
+        "ANSIBLE_PRIVATE_KEY_FILE": f"{fleet.directory}/key",
+        "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
+        "ANSIBLE_PIPELINING": "1",
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s -o UserKnownHostsFile=/dev/null",
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{fleet.directory}/cp",
+        "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}",
+    }
+    argv = ["env", *(f"{name}={value}" for name, value in settings.items()), "ansible-playbook"]
+    argv += ["-i", f"10.99.0.{number},", "-u", "root", "-e", "ansible_python_interpreter=/usr/bin/python3"]
+    argv += ["-e", "netctl_service=process", *(word for one in variables for word in ("-e", one)), str(book)]
+    said = fleet.controller.run(*argv, timeout=150)
+    (fleet.directory / "said").write_text(said)
+    recap = re.search(r"ok=\d+ +changed=(\d+) +unreachable=0 +failed=0", said)
+    assert recap is not None, said
+    return int(recap.group(1))
+
+
+def wheel(directory: Path, mark: str) -> Path:
+    """This checkout as a wheel, with something in it that tells it from another."""
+    directory.mkdir()
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", str(directory), str(ROOT)], check=True, timeout=120)
+    built = next(directory.glob("*.whl"))
+    text = (ROOT / "netctl/fleet/__init__.py").read_text() + f"\nMARK = {mark!r}\n"
+    unpacked = directory / "unpacked"
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(built), str(unpacked)], check=True, timeout=60)
+    (unpacked / "netctl/fleet/__init__.py").write_text(text)
+    record = next(unpacked.glob("*.dist-info")) / "RECORD"
+    rows = [row for row in record.read_text().splitlines() if not row.startswith("netctl/fleet/__init__.py")]
+    record.write_text("\n".join([*rows, "netctl/fleet/__init__.py,,"]) + "\n")
+    built.unlink()
+    names = sorted(str(path.relative_to(unpacked)) for path in unpacked.iterdir())
+    subprocess.run(
+        [sys.executable, "-m", "zipfile", "-c", str(built), *names], cwd=unpacked, check=True, timeout=60
+    )
+    return built
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with fleet_of(tmp_path_factory.mktemp("roles"), 2) as fleet:
+        yield fleet
+
+
+def test_from_nothing_to_removed(fleet: Fleet) -> None:
+    mediator, member = fleet.hosts["h1"], fleet.hosts["h2"]
+    here = (f"netctl_venv={VENV}", "netctl_install=false")
+    # The mediator, for its identity, and then with the document.
+    assert play(fleet, "h1", "netctl_mediator", *here, "netctl_service=none") > 0
+    said = (fleet.directory / "said").read_text()
+    identity = re.search(r"ed25519:[A-Za-z0-9+/]{43}=", said)
+    assert identity is not None
+    # The member: installed from a wheel, keys made on it.
+    member.run("sh", "-ec", PREPARE, "/usr/bin/python3", *dict.fromkeys(SITES))
+    first = f"netctl_wheel={wheel(fleet.directory / 'first', 'first')}"
+    offline = "{netctl_pip_arguments: --no-index}"
+    assert play(fleet, "h2", "netctl_member", first, offline, "netctl_service=none") > 0
+    keys = json.loads(member.run("/usr/local/bin/netctl", "keys", "show", "-o", "json"))
+    fleet.file.write_text(
+        "apiVersion: netctl/v1\n"
+        f'mediators: [{{url: "netctl://10.99.0.1:8443", identity: ["{identity.group()}"]}}]\n'
+        f'members:\n  h2: {{wireguard: "{keys["wireguard"]}", identity: "{keys["identity"]}"}}\n'
+        'networks: {net: {mode: routed, ipv4: 10.77.0.0/24, members: ["*"]}}\n'
+    )
+    document = f"netctl_document={fleet.file}"
+    assert play(fleet, "h1", "netctl_mediator", *here, document) > 0
+    assert play(fleet, "h1", "netctl_mediator", *here, document) == 0
+    assert play(fleet, "h2", "netctl_member", first, offline, document) > 0
+
+    def connected() -> bool:
+        said = member.run("/usr/local/bin/netctl", "status", "-o", "json", check=False)
+        return said.startswith("{") and json.loads(said)["mediator"]["state"] == "connected"
+
+    wait_for("the member has logged in", connected)
+    assert play(fleet, "h2", "netctl_member", first, offline, document) == 0
+    # Another wheel of the same version: the agent is another process, the link is the same.
+    lock, link = member.run("cat", "/var/lib/netctl/lock"), member.run("ip", "-o", "link", "show", "nctl0")
+    second = f"netctl_wheel={wheel(fleet.directory / 'second', 'second')}"
+    assert play(fleet, "h2", "netctl_member", second, offline, document) > 0
+    code = "import netctl.fleet; print(netctl.fleet.MARK)"
+    assert member.run("/opt/netctl/bin/python", "-c", code) == "second\n"
+    assert member.run("cat", "/var/lib/netctl/lock") != lock
+    assert member.run("ip", "-o", "link", "show", "nctl0").split(":")[0] == link.split(":")[0]
+    wait_for("the new agent has logged in", connected)
+    # Away with both; the keys stay.
+    assert play(fleet, "h2", "netctl_member", "netctl_state=absent") > 0
+    assert play(fleet, "h2", "netctl_member", "netctl_state=absent") == 0
+    assert member.run("ls", "/opt", "/var/lib/netctl").split()[:1] == ["/opt:"]
+    assert "wireguard.key" in member.run("ls", "/var/lib/netctl")
+    assert "nctl0" not in member.run("ip", "link")
+    assert play(fleet, "h1", "netctl_mediator", *here, "netctl_state=absent") > 0
+    assert play(fleet, "h1", "netctl_mediator", *here, "netctl_state=absent") == 0
+    assert "netctl-mediator" not in mediator.run("ps", "-e", "-o", "args")
