@@ -26,7 +26,7 @@ PasswordAuthentication no
 MaxStartups 50
 SetEnv PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 """
-ROLLOUT_S = 240.0
+ROLLOUT_S = 400.0
 
 
 class Fleet:
