@@ -6,6 +6,7 @@ an input. Changing any of it renumbers every network: don't.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
@@ -15,6 +16,8 @@ from netctl.model.keys import WireGuardKey
 NETWORK_ID_BYTES = 8
 VNI_RESERVED = 0  # VNI 0 means "none" to most implementations of RFC 7348
 ULA_BITS = 0xFD  # RFC 4193 §3.1: locally assigned
+REMEMBERED = 16_384
+"""Of what was derived last: every resolution of a document asks for the same again."""
 
 
 def _digest(label: str, *parts: bytes) -> bytes:
@@ -36,6 +39,7 @@ def ula_prefix(network: str) -> IPv6Network:
     return IPv6Network((int.from_bytes(bits + bytes(8), "big"), 64))
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def member_ipv6(prefix: IPv6Network, key: WireGuardKey) -> IPv6Address:
     """A member's address in a prefix: its host part comes from the key, so it needs no lease.
 
@@ -52,17 +56,20 @@ def underlay_prefix() -> IPv6Network:
     return IPv6Network((int.from_bytes(bits + bytes(8), "big"), 64))
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def underlay(key: WireGuardKey) -> IPv6Address:
     """The address that segments use under this member's tunnels: a ULA outside every network's /64."""
     return underlay_prefix()[int.from_bytes(_digest("netctl underlay", key.raw)[:8], "big")]
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def vni(network: str) -> int:
     """The 24-bit VXLAN network identifier (RFC 7348) of a network; never 0."""
     value = int.from_bytes(_digest("netctl vni", bytes.fromhex(network))[:3], "big")
     return value if value != VNI_RESERVED else 1
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def mac(network: str, key: WireGuardKey) -> str:
     """A member's MAC in a segment: locally administered, unicast."""
     raw = bytearray(_digest("netctl mac", bytes.fromhex(network), key.raw)[:6])

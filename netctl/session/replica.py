@@ -49,7 +49,7 @@ class Replica:
         self._pins, self._key = tuple(pins), key
         self._view: View | None = kept.view if kept is not None else None
         self._newest = {pin: kept.newest[pin] for pin in pins if pin in kept.newest} if kept else {}
-        self.digest = view_digest(kept.view) if kept is not None else ""
+        self.digest = kept.seal.digest if kept is not None else ""
         self._chunks: list[ViewChunk] = []
         self._candidate: View | None = None
         self._whole = False

@@ -5,36 +5,48 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 from world_member import SimMember
-from world_story import World
+from world_story import World, failures, tell
 
 from netctl.model.keys import WireGuardKey
 
-SEEDS = 200
+SEEDS = int(os.environ.get("NETCTL_WORLD_SEEDS", "2000"))
+"""About a minute and a half on two cores."""
+BATCH = 50
 ONE = os.environ.get("NETCTL_WORLD_SEED")
 
 
-@pytest.mark.parametrize("seed", range(SEEDS) if ONE is None else [int(ONE)])
-def test_whatever_happens_members_meet_again_and_nothing_is_given_twice(seed: int) -> None:
-    world = World(seed)
-    try:
-        world.begin()
-        world.story()
-        world.heal()
-        world.settle()
-    except Exception as error:
-        story = "\n".join(world.clock.trace)
-        raise AssertionError(
-            f"{error}\n{story}\nseed {seed}; run it again: NETCTL_WORLD_SEED={seed} make test-world"
-        ) from error
-    if ONE is not None:
-        print("\n".join(world.clock.trace))
+@pytest.fixture(scope="module")
+def told() -> Iterator[dict[int, Future[list[str]]]]:
+    """The stories of all seeds, told by as many processes as there are cores; by the first seed of a batch."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+        batches = {first: list(range(first, min(first + BATCH, SEEDS))) for first in range(0, SEEDS, BATCH)}
+        yield {first: pool.submit(failures, seeds) for first, seeds in batches.items()}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.skipif(ONE is not None, reason="one seed is asked for")
+@pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
+def test_whatever_happens_members_meet_again_and_nothing_is_given_twice(
+    first: int, told: dict[int, Future[list[str]]]
+) -> None:
+    wrong = told[first].result()
+    assert not wrong, f"{len(wrong)} of {BATCH} seeds fail; the first:\n{wrong[0]}"
+
+
+@pytest.mark.skipif(ONE is None, reason="no one seed is asked for")
+def test_one_seed() -> None:
+    print("\n".join(tell(int(ONE or 0)).clock.trace))
 
 
 CALM_SEEDS = 12
@@ -80,13 +92,9 @@ def test_a_member_that_the_mediator_alone_removes_is_nobodys_peer_in_seconds(see
     assert not any(gone.key in peers_of(member) for member in present), seed
 
 
-@pytest.mark.parametrize("seed", range(0, SEEDS, 25))
+@pytest.mark.parametrize("seed", range(0, 200, 25))
 def test_nothing_is_left_over_when_it_is_over(seed: int) -> None:
-    world = World(seed)
-    world.begin()
-    world.story()
-    world.heal()
-    world.settle()
+    world = tell(seed)
     world.run(FORGET_S)
     assert not world.unsettled(), seed
     life = world.mediator.life

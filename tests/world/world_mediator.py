@@ -10,6 +10,7 @@ from world_clock import Clock, Timer
 from world_net import End, Internet, Site
 
 from mediator.core import hub as h
+from mediator.core.gallery import Gallery
 from mediator.core.leases import GrantLease
 from mediator.core.relay_table import RelayTable
 from netctl.model.addresses import SocketAddress
@@ -81,6 +82,9 @@ class SimMediator:
         self.site = Site(ADDRESS, nat=False, delay_s=0.005)
         self.address = SocketAddress(ADDRESS, 8443)
         self.powered = True
+        self.skew_s = 0
+        self.lie = ""
+        """What the next process does that an honest one never would: "rollback" or "stranger"."""
         self.store = MemoryStore()
         self.document: Document | None = None
         self.crash_at_store: str | None = None
@@ -93,19 +97,29 @@ class SimMediator:
         self._timer = Timer(clock, self._due)
         net.stations.append(self)
 
+    @property
+    def _unix(self) -> int:
+        """What this machine's wall clock shows."""
+        return self._clock.unix + self.skew_s
+
     # -- life and death -------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """A new process, from what the disk has."""
         if self.life is not None or self.document is None:
             return
-        generation = max(self._clock.unix, self.store.generation)
+        generation = max(self._unix, self.store.generation)
         self.store.generation = generation + RESERVE_GENERATIONS
+        if self.lie == "rollback":
+            generation = 5
         hub = h.Hub(self.identity, self._private.sign, self._secret, generation=generation)
+        if self.lie == "stranger":
+            other = Ed25519PrivateKey.from_private_bytes(b"\x0b" * 32)
+            hub._gallery = Gallery(IdentityKey(other.public_key().public_bytes_raw()), other.sign)
         ports = range(*self.document.mediators[0].relay_ports)
         relay = RelayTable(self._secret, self._net.chance.randbytes(32), ports)
         self.life = life = _Life(hub, relay)
-        hub.unix_now = self._clock.unix
+        hub.unix_now = self._unix
         hub.restore(self.store.leases(), self.store.ports)
         self._clock.say("mediator starts")
         self._perform(hub.load(self.document, self.document.mediators[0]))
@@ -123,7 +137,7 @@ class SimMediator:
         """The operator has written a new document."""
         self.document = document
         if self.life is not None:
-            self.life.hub.unix_now = self._clock.unix
+            self.life.hub.unix_now = self._unix
             self._perform(self.life.hub.load(document, document.mediators[0]))
 
     # -- streams --------------------------------------------------------------------------------------------
@@ -151,7 +165,7 @@ class SimMediator:
         if self.life is not life or number not in life.ends:
             return
         for payload in life.ends[number][1].feed(data):
-            life.hub.unix_now = self._clock.unix
+            life.hub.unix_now = self._unix
             self._perform(life.hub.received(number, payload, self._clock.now))
 
     def _lost(self, life: _Life, number: int) -> None:
@@ -224,7 +238,7 @@ class SimMediator:
             return
         kind, relay = classify(data), self.life.relay
         if kind is DatagramKind.RELAY:
-            for out in relay.handle_control(data, source, port, self._clock.now, self._clock.unix):
+            for out in relay.handle_control(data, source, port, self._clock.now, self._unix):
                 self._net.send(self, out.port, out.destination, out.data)
         elif kind is DatagramKind.WIREGUARD:
             flow = relay.flow(port, source, self._clock.now)

@@ -83,6 +83,7 @@ class SimMember:
         self._login = Ed25519PrivateKey.from_private_bytes(net.chance.randbytes(32))
         self.identity = IdentityKey(self._login.public_key().public_bytes_raw())
         self.document: Document | None = None
+        self.skew_s = 0
         self._disk: Kept | None = None
         self.pins: Pins = {}
         self._new_kernel()
@@ -186,12 +187,12 @@ class SimMember:
 
     def _observe(self) -> None:
         assert self.agent is not None
-        now = self._clock.now
-        self.wireguard.tick(now, self._clock.unix)
+        now, unix = self._clock.now, self._clock.unix + self.skew_s
+        self.wireguard.tick(now, unix)
         status = self.engine.observe()
         for key, seen in status.items():
             self._paths(self.agent.manager.observe(key, seen, now))
-        recent = self._clock.unix - SESSION_S
+        recent = unix - SESSION_S
         live = frozenset(key for key, seen in status.items() if seen.last_handshake_s > recent)
         if live != self.agent.live:
             self.agent.live = live

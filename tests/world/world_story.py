@@ -22,6 +22,8 @@ SETTLE_S = 150.0
 """A reconnect may wait its minute of back-off; sessions and paths follow within seconds."""
 AGREE_S = 100.0
 """Before the end of the waiting: long enough after the newest document has reached everybody."""
+JUMPS_S = (-315_000_000, -3600, 3600, 315_000_000)
+"""Wall clocks jump by an hour and by ten years; monotonic time does not."""
 HEARD_S = 40.0
 """Data that came this recently: four keepalives."""
 
@@ -149,7 +151,7 @@ class World:
     def _mishap(self) -> None:
         chance, member = self.chance, self.chance.choice(self.members)
         soon = chance.uniform(0.5, 15)
-        match chance.randrange(10):
+        match chance.randrange(12):
             case 0:
                 one, other = chance.sample([*self.sites, self.mediator.site], 2)
                 cut = frozenset((one.public, other.public))
@@ -184,6 +186,12 @@ class World:
                 self.mediator.store.full = True
                 self.edit()
                 self.clock.after(soon + 5, self._room)
+            case 9:
+                self.mediator.skew_s = chance.choice(JUMPS_S)
+                self.clock.say(f"the mediator's clock is {self.mediator.skew_s} s off")
+            case 10:
+                member.skew_s = chance.choice(JUMPS_S)
+                self.clock.say(f"the clock of {member.name} is {member.skew_s} s off")
             case _:
                 self.edit()
 
@@ -330,3 +338,30 @@ class World:
 def sharing(document: Document, name: str) -> set[str]:
     """The others that share a network with a member."""
     return {other for net in document.networks_of(name) for other in net.member_names} - {name}
+
+
+def tell(seed: int) -> World:
+    """A whole story from its beginning to its good end. Raises AssertionError with the end of the story."""
+    world = World(seed)
+    try:
+        world.begin()
+        world.story()
+        world.heal()
+        world.settle()
+    except Exception as error:
+        story = "\n".join(world.clock.trace)
+        raise AssertionError(
+            f"{error}\n{story}\nseed {seed}; run it again: NETCTL_WORLD_SEED={seed} make test-world"
+        ) from error
+    return world
+
+
+def failures(seeds: list[int]) -> list[str]:
+    """What went wrong in the stories of these seeds, as text: it comes from another process."""
+    found = []
+    for seed in seeds:
+        try:
+            tell(seed)
+        except AssertionError as error:
+            found.append(str(error))
+    return found

@@ -28,6 +28,8 @@ class _Peer:
     ids: deque[int] = field(default_factory=lambda: deque(maxlen=SESSIONS))
     current: int = 0
     since: float = -1e9
+    stamp: float = 0.0
+    """The wall clock at the last handshake."""
     asked: float = -1e9
     mine: int = 0
     sent: float = -1e9
@@ -45,7 +47,7 @@ class SimWireGuard:
         self._key, self._engine, self._send = key, engine, send
         self._peers: dict[WireGuardKey, _Peer] = {}
         self._count = int.from_bytes(key.raw[:4], "big") << 16  # no two hosts use one number
-        self._now = 0.0
+        self._now = self._unix = 0.0
 
     def _configured(self) -> set[WireGuardKey]:
         link = self._engine.state.wireguard
@@ -57,7 +59,7 @@ class SimWireGuard:
 
     def tick(self, now: float, unix: float) -> None:
         """Once a second: what goes with the time, and the engine's counters."""
-        self._now = now
+        self._now, self._unix = now, unix
         present = self._configured()
         for key in [key for key in self._peers if key not in present]:
             del self._peers[key]
@@ -74,7 +76,7 @@ class SimWireGuard:
         self._engine.status = {
             key: PeerStatus(
                 self._engine.endpoints.get(key),
-                unix - (now - peer.since) if peer.since > 0 else 0,
+                peer.stamp,
                 peer.rx,
                 peer.tx,
             )
@@ -96,13 +98,13 @@ class SimWireGuard:
         elif data[0] == RESPONSE and number == peer.mine:
             self._from(key, peer, source, len(data))
             peer.ids.append(number)
-            peer.current, peer.since = number, now
+            peer.current, peer.since, peer.stamp = number, now, self._unix
             self._emit(key, DATA, number)
         elif data[0] == DATA and number in peer.ids:
             self._from(key, peer, source, len(data))
             peer.heard = now
             if number != peer.current:
-                peer.current, peer.since = number, now
+                peer.current, peer.since, peer.stamp = number, now, self._unix
 
     def _from(self, key: WireGuardKey, peer: _Peer, source: SocketAddress, size: int) -> None:
         peer.rx += size
