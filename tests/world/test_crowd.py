@@ -17,6 +17,7 @@ def test_whatever_happens_hundreds_of_members_see_what_their_mediator_says(seed:
         crowd.story()
         crowd.heal()
         crowd.settle()
+        crowd.leave()
     except Exception as error:
         story = "\n".join(crowd.clock.trace)
         raise AssertionError(f"{error}\n{story}\nseed {seed}") from error

@@ -111,6 +111,12 @@ class CrowdMember:
         self.session = self._end = None
         self._again()
 
+    def leave(self) -> None:
+        """The agent ends, and does not come back."""
+        if self._end is not None:
+            self._end.close()
+        self.session = self._end = None
+
     def restart(self) -> None:
         """Another life, from what the disk has: it must still be the mediator's word."""
         if self.kept is not None:
@@ -356,6 +362,22 @@ class Crowd:
         while (wrong := self.unsettled()) and self.clock.now < end:
             self.run(STEP_S)
         assert not wrong, "; ".join(wrong[:5])
+
+    def leave(self) -> None:
+        """Some go for good: the others learn it, and keep them in their views."""
+        gone = [member for member in self.members if member.name not in self.absent][::7]
+        for member in gone:
+            member.leave()
+        self.run(2.0)
+        life = self.mediator.life
+        assert life is not None
+        present = [member for member in self.members if member.name not in self.absent and member not in gone]
+        assert life.hub.online == len(present)
+        for member in present:
+            told, view = life.hub.view(member.key), member.view
+            assert view is not None
+            assert dict(view.members) == dict(told.members), f"{member.name} does not know who has left"
+            assert not any(view.members[other.key].online for other in gone)
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
