@@ -38,9 +38,10 @@ MAX_SOURCES = 16_384
 """Remembered at once, some 6 MB; past it the quiet ones are forgotten, then new ones are let in unremembered."""
 SWEEP_EVERY_S = 5.0
 
-Offence = Literal["tls", "login", "timeout", "garbage"]
-POINTS: Mapping[Offence, float] = {"tls": 1.0, "timeout": 1.0, "login": 2.0, "garbage": 5.0}
-"""Not speaking TLS, staying silent, a login that is refused, and what no client of ours sends."""
+Offence = Literal["tls", "invite", "login", "timeout", "garbage"]
+POINTS: Mapping[Offence, float] = {"tls": 1.0, "timeout": 1.0, "invite": 0.5, "login": 2.0, "garbage": 5.0}
+"""Not speaking TLS, staying silent, an invite that is used up (a class room tries the same one), a login that is
+refused, and what no client of ours sends."""
 Refusal = Literal["banned", "slowed", "prefix full", "full"]
 
 

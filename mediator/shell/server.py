@@ -387,7 +387,9 @@ class Server:
 def _offence(code: str) -> Offence:
     if code.endswith("timeout"):
         return "timeout"
-    return "login" if code.startswith(("login", "enrol", "invite", "rotate")) else "garbage"
+    if code.startswith(("invite", "enrol", "rotate")):
+        return "invite"
+    return "login" if code.startswith("login") else "garbage"
 
 
 def _say_ban(ban: Ban) -> None:
