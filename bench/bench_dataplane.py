@@ -34,11 +34,13 @@ PORT = 51940
 OURS = str(Path(sys.executable).with_name("netctl-wg"))
 OUTSIDE = ("192.0.2.1", "192.0.2.2")
 INSIDE = ("10.78.0.1", "10.78.0.2")
+SEGMENT = ("10.79.0.1", "10.79.0.2")
 PINGS = 200
 COLUMNS = {
     "TCP Gbit/s": "forward",
     "reverse": "reverse",
     "4 streams": "four",
+    "TCP over VXLAN": "vxlan",
     "64 B kpps": "kpps",
     "ping µs": "ping",
     "ping p99 µs": "ping_p99",
@@ -142,6 +144,22 @@ def wait_for_socket(link: str) -> None:
         time.sleep(0.02)
 
 
+@contextlib.contextmanager
+def segment(address: str) -> Iterator[str]:
+    """A VXLAN device over the tunnel (or the cable), as the segment of a lan network has; the address to measure."""
+    ends = INSIDE if address == INSIDE[1] else OUTSIDE
+    try:
+        for side in (0, 1):
+            link = ["vxlan0", "type", "vxlan", "id", "7", "dstport", "4789", "local", ends[side]]
+            run(*inside(side, "ip", "link", "add", *link, "remote", ends[1 - side]))
+            run(*inside(side, "ip", "address", "add", f"{SEGMENT[side]}/24", "dev", "vxlan0"))
+            run(*inside(side, "ip", "link", "set", "vxlan0", "mtu", "1350", "up"))
+        yield SEGMENT[1]
+    finally:
+        for side in (0, 1):
+            run(*inside(side, "ip", "link", "del", "vxlan0"))
+
+
 def iperf(address: str, seconds: int, *options: str) -> dict[str, dict[str, float]]:
     """The sums at the end of one run."""
     server = subprocess.Popen(
@@ -166,6 +184,8 @@ def measure(program: Program, seconds: int) -> dict[str, float]:
             "reverse": iperf(address, seconds, *tcp, "-R")["sum_received"]["bits_per_second"] / 1e9,
             "four": iperf(address, seconds, *tcp, "-P", "4")["sum_received"]["bits_per_second"] / 1e9,
         }
+        with segment(address) as inner:
+            row["vxlan"] = iperf(inner, seconds, *tcp)["sum_received"]["bits_per_second"] / 1e9
         udp = iperf(address, seconds, "-u", "-l", "64", "-b", "0")["sum"]
         row["kpps"] = (udp["packets"] - udp["lost_packets"]) / udp["seconds"] / 1e3
         pings = run(*inside(0, "ping", "-i", "0.005", "-c", str(PINGS), address))

@@ -108,9 +108,6 @@ def test_a_side_that_lost_its_session_makes_a_new_one(sides: tuple[Side, Side], 
     assert handshake(kernels) > before
 
 
-@pytest.mark.skipif(
-    "NETCTL_KERNEL_LONG" not in os.environ, reason="NETCTL_KERNEL_LONG is not set: two minutes"
-)
 def test_rekey_by_time_loses_nothing(sides: tuple[Side, Side]) -> None:
     """Traffic across Rekey-After-Time (120 s): a new handshake, and every packet arrives."""
     ours, kernels = sides
