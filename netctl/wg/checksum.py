@@ -23,9 +23,8 @@ def finish(total: int) -> bytes:
 
 
 def row_sums(rows: Rows) -> Sums:
-    """The sum of each row's 16-bit little-endian words. The width must be a multiple of 4."""
-    words: NDArray[np.uint32] = rows.view(np.uint32)
-    sums: Sums = words.sum(axis=1, dtype=np.uint64)
+    """The sum of each row's 16-bit little-endian words. The width must be even; a multiple of 4 is twice as fast."""
+    sums: Sums = rows.view(np.uint16 if rows.shape[1] % 4 else np.uint32).sum(axis=1, dtype=np.uint64)
     return sums
 
 

@@ -209,7 +209,7 @@ class Outbox:
             return False
         field = csum_start + csum_offset
         summed = bool(flags & NEEDS_CSUM)
-        if summed and (csum_start % 4 or csum_start < 20 or csum_offset % 2 or field + 2 > length):
+        if summed and (csum_start % 2 or csum_start < 20 or csum_offset % 2 or field + 2 > length):
             return False
         self.flush(now)
         layout = self._lay_out(length)

@@ -126,6 +126,26 @@ def test_a_burst_is_its_packets_one_by_one(raws: list[bytes]) -> None:
             assert is_valid(packet[:length])
 
 
+def test_a_checksum_inside_a_tunnel_begins_anywhere() -> None:
+    """VXLAN over IPv4 carries TCP whose checksum starts at byte 70: two off the words of four."""
+    outbox, wire, _, _ = made()
+    burst = Burst()
+    raws = []
+    for number in range(8):
+        raw = bytearray(read(4, 4789, 400, False))
+        raw[VNET_LEN + 100 + number] = number
+        VNET_HEADER.pack_into(raw, 0, NEEDS_CSUM, 0, 0, 0, 70, 16)
+        raws.append(bytes(raw))
+        burst.views[number][: len(raw)] = raw
+        burst.lengths.append(len(raw))
+    assert outbox._alike(burst.rows[:8, : len(raws[0])], NOW)
+    single, single_wire, _, _ = made()
+    for raw in raws:
+        single.packet(memoryview(raw), NOW)
+        single.flush(NOW)
+    assert wire.datagrams == single_wire.datagrams
+
+
 @settings(max_examples=40, deadline=None)
 @given(raw=reads.map(lambda raws: raws[0]))
 def test_a_lone_packet_takes_the_short_way_to_the_same_datagram(raw: bytes) -> None:
