@@ -52,3 +52,35 @@ def test_five_minutes_of_tcp_across_two_rekeys() -> None:
     finally:
         for host in hosts:
             host.close()
+
+
+def test_time_renews_the_keys_and_nothing_is_lost() -> None:
+    """REKEY_AFTER_TIME is two minutes, so this takes as long: with us as the initiator, and as the responder."""
+    hosts = [Host(f"wg-rekey-{number}") for number in range(4)]
+    try:
+        pings = []
+        for first, programs in ((0, (OURS, GO)), (2, (GO, OURS))):
+            pair = hosts[first : first + 2]
+            join(*pair, "192.0.2.1/24", "192.0.2.2/24")
+            one, other = (
+                Side(host, program, i + 1)
+                for i, (host, program) in enumerate(zip(pair, programs, strict=True))
+            )
+            one.peer(other, "192.0.2.2")
+            other.peer(one, None)
+            one.ping(other)
+            before = one.host.run("wg", "show", LINK, "latest-handshakes").split()[1]
+            command = ("ping", "-q", "-i", "0.05", "-w", "126", "10.77.0.2")
+            pings.append((one, before, one.host.start(*command)))
+        for one, before, process in pings:
+            output = process.communicate(timeout=150)[0]
+            sent, received = (
+                int(word) for word in re.findall(r"(\d+) (?:packets transmitted|received)", output)
+            )
+            assert sent > 1000
+            assert received >= sent - 1, output  # the last may still be on its way
+            after = one.host.run("wg", "show", LINK, "latest-handshakes").split()[1]
+            assert int(after) - int(before) >= 115
+    finally:
+        for host in hosts:
+            host.close()
