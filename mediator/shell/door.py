@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 import struct
@@ -15,6 +16,8 @@ from netctl.model.addresses import SocketAddress
 BACKLOG = 1024
 ACCEPTS_PER_TURN = 64
 """Before others get their turn."""
+REST_S = 0.1
+"""How long nobody is accepted after the process ran out of files."""
 TLS_TIMEOUT_S = 5.0
 """A TLS handshake takes two round trips; the worst real link needs a second."""
 _RESET = struct.pack("ii", 1, 0)
@@ -78,8 +81,10 @@ class Door:
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 connection, raw = listening.accept()
-            except OSError:
-                return  # nobody waits, or there are no more files: the backlog keeps them
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._rest(listening)  # the backlog keeps them until there are files again
+                return
             source = SocketAddress.of(raw[0].partition("%")[0], raw[1])
             if self._gate.knock(source, self._clock()) is not None:
                 with contextlib.suppress(OSError):
@@ -91,6 +96,16 @@ class Door:
             task = asyncio.get_running_loop().create_task(self._shake_hands(connection, source))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
+
+    def _rest(self, listening: socket.socket) -> None:
+        """Without files nothing can be accepted, and the socket would stay readable for ever: look again later."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening.fileno())
+        loop.call_later(REST_S, self._resume, listening)
+
+    def _resume(self, listening: socket.socket) -> None:
+        if listening in self._sockets:
+            asyncio.get_running_loop().add_reader(listening.fileno(), self._accept, listening)
 
     async def _shake_hands(self, connection: socket.socket, source: SocketAddress) -> None:
         """After this the connection belongs to its protocol, which tells the gate when the stranger leaves."""

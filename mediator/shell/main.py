@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import secrets
 import signal
 import subprocess
@@ -104,6 +105,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     from mediator.shell.server import Server
 
     secret = relay_secret(arguments.state)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one a member
     server = Server(
         document=arguments.document, state=arguments.state, listen=arguments.listen, secret=secret
     )

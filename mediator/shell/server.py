@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +38,8 @@ MAX_CONNECTIONS = 60_000
 """Under the files that a service may have open by default with systemd's LimitNOFILE."""
 MAX_SEND_BUFFER = 4 * 1024 * 1024
 """A member that reads this slowly is dropped; it comes back and gets the whole view."""
+GATHER_S = 0.05
+"""How long news for many may wait for more of them: well below what a person notices."""
 ANY = "::"
 """Listen on everything. asyncio wants None for that: it makes `::` IPv6 alone."""
 WATCH_S = 0.25
@@ -68,6 +70,7 @@ class _Connection(asyncio.Protocol):
         self.number = 0
         self.source = source
         self.stranger = True
+        self._gathered: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of asyncio's
@@ -85,7 +88,20 @@ class _Connection(asyncio.Protocol):
         self._server.lost(self)
 
     def send(self, payload: bytes) -> None:
-        self.write(encode_frame(payload))
+        """Now, after what was gathered."""
+        self._gathered.append(encode_frame(payload))
+        self.flush()
+
+    def gather(self, data: bytes) -> bool:
+        """Frames that may wait for others, as `flush` sends them; True for the first of them."""
+        self._gathered.append(data)
+        return len(self._gathered) == 1
+
+    def flush(self) -> None:
+        """Send what was gathered, as one."""
+        if self._gathered:
+            data, self._gathered = b"".join(self._gathered), []
+            self.write(data)
 
     def write(self, data: bytes) -> None:
         """Frames, as they go over the wire."""
@@ -139,6 +155,8 @@ class Server:
         self._connections: dict[int, _Connection] = {}
         self._gate = Gate()
         self._door: Door | None = None
+        self._gathering: list[_Connection] = []
+        self._flush_due: asyncio.TimerHandle | None = None
         self._admin.operations["bans.list"] = lambda _: self._bans()
         self._admin.operations["bans.lift"] = self._lift
         self._next = 0
@@ -337,6 +355,20 @@ class Server:
         if self._connections.pop(connection.number, None) is not None:
             self.perform(self._hub.disconnected(connection.number))
 
+    def _deliver(self, numbers: Iterable[int], data: bytes) -> None:
+        """What many are told waits a moment for more: a thousand returns are not a million writes."""
+        for number in numbers:
+            target = self._connections.get(number)
+            if target is not None and target.gather(data):
+                self._gathering.append(target)
+        if self._gathering and self._flush_due is None:
+            self._flush_due = asyncio.get_running_loop().call_later(GATHER_S, self._flush)
+
+    def _flush(self) -> None:
+        gathering, self._gathering, self._flush_due = self._gathering, [], None
+        for target in gathering:
+            target.flush()
+
     def perform(self, effects: list[h.Effect]) -> None:
         """Do what the core wants, in order."""
         pending = list(reversed(effects))
@@ -348,11 +380,7 @@ class Server:
                     if target is not None:
                         target.send(encode(message))
                 case h.Deliver(numbers, payloads):
-                    data = b"".join(map(encode_frame, payloads))
-                    for number in numbers:
-                        target = self._connections.get(number)
-                        if target is not None:
-                            target.write(data)
+                    self._deliver(numbers, b"".join(map(encode_frame, payloads)))
                 case h.Drop(number, error):
                     target = self._connections.pop(number, None)
                     if target is not None:

@@ -1,0 +1,299 @@
+"""The mediator with members as real TLS connections over loopback: memory, logins a second, presence, a restart.
+
+Run: python bench/control.py [--members N] [--network N] [--quick]. The members (raw clients that speak the real login)
+live in this process, the mediator in one of its own; what is printed is the mediator's processor time and memory, so
+that the clients' share of the machine does not count. Each /24 of 127.0.0.0/8 has a few members: strangers are limited.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvloop
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from mediator.shell.keys import ALPN
+from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.session.login import make_login
+from netctl.wire import control as w
+from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
+
+HOST, PORT = "127.0.0.1", 8443
+AT_ONCE = 48
+"""Logins under way: less than the strangers that one neighbourhood may have."""
+TICKS = os.sysconf("SC_CLK_TCK")
+CHANGES = 60
+
+
+@dataclass
+class Member:
+    """One connection that counts what it hears."""
+
+    number: int
+    identity: Ed25519PrivateKey
+    key: WireGuardKey
+    protocol: Client | None = None
+    heard: dict[str, tuple[bool, float]] = field(default_factory=dict)
+
+
+class Client(asyncio.Protocol):
+    """The least that logs in and stays."""
+
+    def __init__(self, member: Member, pin: IdentityKey) -> None:
+        self._member, self._pin = member, pin
+        self._decoder = FrameDecoder(LIMIT_AFTER_LOGIN)
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.view_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for payload in self._decoder.feed(data):
+            self._take(payload)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(exc or ConnectionResetError("the mediator hung up"))
+
+    def _take(self, payload: bytes) -> None:
+        message = w.decode(payload)
+        member = self._member
+        match message:
+            case w.Hello(nonce=nonce):
+                own = IdentityKey(member.identity.public_key().public_bytes_raw())
+                ours = os.urandom(32)
+                login = make_login(
+                    self._pin, bytes.fromhex(nonce), ours, own, member.key, member.identity.sign
+                )
+                self.transport.write(encode_frame(w.encode(login)))  # type: ignore[attr-defined]
+            case w.ViewChunk():
+                self.view_bytes += len(payload)
+            case w.Sealed():
+                if not self.ready.done():
+                    self.ready.set_result(None)
+            case w.Presence(peer=peer, online=online):
+                member.heard[peer] = (online, time.monotonic())
+            case w.Error(message=text):
+                if not self.ready.done():
+                    self.ready.set_exception(RuntimeError(text))
+
+
+class Mediator:
+    """The process under test."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        made = subprocess.run(
+            [sys.executable, "-m", "mediator.shell.main", "init", "--state", str(directory), "--host", HOST],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        self.pin = made.stdout.split('"')[1]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def write(self, members: list[Member], network: int) -> None:
+        """A document in which each network has `network` of the members."""
+        names = [f"m{member.number}" for member in members]
+        groups = [names[start : start + network] for start in range(0, len(names), network)]
+        document = {
+            "apiVersion": "netctl/v1",
+            "mediators": [{"url": f"netctl://{HOST}:{PORT}", "identity": [self.pin], "stun": [8444]}],
+            "members": {
+                f"m{member.number}": {
+                    "wireguard": str(member.key),
+                    "identity": str(IdentityKey(member.identity.public_key().public_bytes_raw())),
+                }
+                for member in members
+            },
+            "networks": {
+                f"n{number}": {"mode": "routed", "ipv4": f"10.{number}.0.0/16", "members": group}
+                for number, group in enumerate(groups)
+            },
+        }
+        (self.directory / "networks.yaml").write_text(json.dumps(document))
+
+    def start(self) -> None:
+        """Returns once it listens."""
+        command = [sys.executable, "-m", "mediator.shell.main", "serve", "--no-relay", "--listen", HOST]
+        command += ["--document", str(self.directory / "networks.yaml"), "--state", str(self.directory)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        assert self.process.stderr is not None
+        while b"listening" not in (line := self.process.stderr.readline()):
+            if not line:
+                raise RuntimeError("the mediator did not start")
+
+    def stop(self) -> None:
+        """End it."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.communicate(timeout=60)
+
+    def cpu_s(self) -> float:
+        """Processor time so far."""
+        assert self.process is not None
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def resident_kb(self) -> int:
+        """Now."""
+        assert self.process is not None
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+        return 0
+
+
+def context() -> ssl.SSLContext:
+    """A client's; the pin is not looked at, since it is the server that is measured."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+    made.set_alpn_protocols([ALPN])
+    return made
+
+
+async def log_in(members: list[Member], pin: IdentityKey) -> None:
+    """All of them, a few at a time. Tries again what is refused, as a member does."""
+    tls, slots = context(), asyncio.Semaphore(AT_ONCE)
+
+    async def one(member: Member) -> None:
+        source = f"127.{1 + member.number // 5000}.{member.number // 20 % 250}.{1 + member.number % 20}"
+        for _ in range(50):
+            try:
+                async with slots:
+                    _, protocol = await asyncio.get_running_loop().create_connection(
+                        lambda: Client(member, pin), HOST, PORT, ssl=tls, local_addr=(source, 0)
+                    )
+                    await asyncio.wait_for(protocol.ready, 30)
+                member.protocol = protocol
+                return
+            except (OSError, TimeoutError):
+                await asyncio.sleep(0.2)
+        raise RuntimeError(f"member {member.number} does not get in")
+
+    await asyncio.gather(*(one(member) for member in members))
+
+
+def make_members(count: int) -> list[Member]:
+    """With keys of their own."""
+    return [
+        Member(
+            number,
+            Ed25519PrivateKey.generate(),
+            WireGuardKey(X25519PrivateKey.generate().public_key().public_bytes_raw()),
+        )
+        for number in range(count)
+    ]
+
+
+async def crowd(mediator: Mediator, count: int, pin: IdentityKey) -> None:
+    """Many members in networks of 20: logins, memory, idling."""
+    members = make_members(count)
+    mediator.write(members, 20 if count <= 5000 else 50)
+    mediator.start()
+    empty, before, began = mediator.resident_kb(), mediator.cpu_s(), time.monotonic()
+    await log_in(members, pin)
+    spent, took = mediator.cpu_s() - before, time.monotonic() - began
+    print(
+        f"{count} logins: {count / spent:.0f} a second of the mediator's processor time ({took:.1f} s in all)"
+    )
+    print(f"memory: {(mediator.resident_kb() - empty) / count:.1f} KB a member")
+    await asyncio.sleep(3)
+    before = mediator.cpu_s()
+    await asyncio.sleep(10)
+    print(f"idle: {(mediator.cpu_s() - before) * 10:.1f} % of a core over 10 s")
+    close(members)
+    mediator.stop()
+
+
+def close(members: list[Member]) -> None:
+    """Hang up."""
+    for member in members:
+        if member.protocol is not None:
+            member.protocol.transport.abort()  # type: ignore[attr-defined]
+            member.protocol = None
+
+
+async def one_network(mediator: Mediator, count: int, pin: IdentityKey, *, restart: bool) -> None:
+    """All in one network: what a change costs, how fast it is everywhere, and a restart."""
+    members = make_members(count)
+    mediator.write(members, count)
+    mediator.start()
+    await log_in(members, pin)
+    await asyncio.sleep(2)
+    whole = members[0].protocol.view_bytes if members[0].protocol is not None else 0
+    before, delays = mediator.cpu_s(), []
+    leaver = members[-1]
+    for _ in range(CHANGES // 2):
+        assert leaver.protocol is not None
+        for online in (False, True):
+            for member in members:
+                member.heard.pop(str(leaver.key), None)
+            at = time.monotonic()
+            if online:
+                await log_in([leaver], pin)
+            else:
+                close([leaver])
+            while not all(str(leaver.key) in member.heard for member in members[:-1]):
+                await asyncio.sleep(0.005)
+                if time.monotonic() - at > 10:
+                    raise RuntimeError("a change does not reach everybody")
+            delays += [member.heard[str(leaver.key)][1] - at for member in members[:-1]]
+    spent = (mediator.cpu_s() - before) / CHANGES
+    p99 = statistics.quantiles(delays, n=100)[98]
+    print(
+        f"{count} in one network: a change costs {spent * 1e3:.1f} ms and reaches 99 % within {p99 * 1e3:.0f} ms; "
+        f"the whole view is {whole} bytes"
+    )
+    if restart:
+        mediator.stop()
+        close(members)
+        at = time.monotonic()
+        mediator.start()
+        await log_in(members, pin)
+        print(f"{count} members whole again {time.monotonic() - at:.1f} s after a restart")
+    close(members)
+    mediator.stop()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--members", type=int, default=10_000)
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
+    arguments = parser.parse_args()
+    count = arguments.members // 10 if arguments.quick else arguments.members
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < count + 100:
+        parser.error(f"{hard} open files are allowed here: raise the hard limit, or take fewer --members")
+
+    async def all_of_it(mediator: Mediator) -> None:
+        pin = IdentityKey.parse(mediator.pin)
+        try:
+            await crowd(mediator, count, pin)
+            for size in (100, 1000) if arguments.quick else (100, 1000, 5000):
+                await one_network(mediator, size, pin, restart=size == 1000)
+        finally:
+            mediator.stop()
+
+    with tempfile.TemporaryDirectory() as name, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(all_of_it(Mediator(Path(name))))
+
+
+if __name__ == "__main__":
+    main()
