@@ -139,13 +139,15 @@ class Netlink:
         else:
             return
         addresses = self.addresses(before)
-        routes = [route for route in self.routes() if route.link == before]
+        routes = list(self.routes())
         self._change(f"taking {before} down", link.index, up=False)
         self._change(what, link.index, name)
         self.up(after, link.mtu)
         for address, prefix_len in addresses:
             self.add_address(after, address, prefix_len)
-        self.set_routes(replace(route, link=after) for route in routes)
+        # Those over it go with it; those over other links lose their source, an IPv6 address that was on it.
+        wanted = {replace(route, link=after) if route.link == before else route for route in routes}
+        self.set_routes(wanted - set(self.routes()))
 
     def foreign(self) -> tuple[dict[str, str], tuple[ForeignRoute, ...], frozenset[Prefix]]:
         """Links that are not ours (name to kind), foreign routes and addresses, and where our routes lead."""

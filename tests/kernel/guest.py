@@ -239,6 +239,8 @@ def run(command: Sequence[str], timeout_s: float, say: Callable[[str], None]) ->
                 timer.cancel()
                 guest.kill()
                 guest.wait()
+                if guest.stdout is not None:
+                    guest.stdout.close()
     if code is not None:
         return code
     if late.is_set():

@@ -10,6 +10,8 @@ from hosts import needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
+RENAME = "ip link set {0} name mine || (ip link set {0} down; ip link set {0} name mine; ip link set mine up)"
+"""A kernel before 6.2 renames only what is down."""
 HANDS: dict[str, tuple[str, list[str], list[str]]] = {
     "a-wider-peer": (
         "wg set nctl0 peer {two} allowed-ips 10.8.0.2/32,198.51.100.0/24",
@@ -34,8 +36,8 @@ HANDS: dict[str, tuple[str, list[str], list[str]]] = {
         ["networks.office.acls", "networks.party"],
         ["SetFilter"],
     ),
-    "the-tunnel-link-renamed": ("ip link set nctl0 name mine", ["members.one"], ["RenameLink"]),
-    "a-segment-renamed": (f"ip link set {SEGMENT} name mine", ["networks.party.mode"], ["RenameLink"]),
+    "the-tunnel-link-renamed": (RENAME.format("nctl0"), ["members.one"], ["RenameLink"]),
+    "a-segment-renamed": (RENAME.format(SEGMENT), ["networks.party.mode"], ["RenameLink"]),
     "an-address-gone": (
         "ip addr del 10.8.0.1/32 dev nctl0",
         ["networks.office.addresses.one"],
