@@ -125,7 +125,7 @@ class Commit:
             raise
         self._changed.set()
         if terms.unattended:
-            self._worked = self._agent.client.state.state == "connected", self._agent.live
+            self._worked = self._agent.client.state.state == "connected", self._agent.tunnels.live
             self._heard = False
             self._proof = asyncio.create_task(self._prove(record))
         return record
@@ -150,7 +150,7 @@ class Commit:
 
     def could_be_lost(self) -> bool:
         """Whether anything works now whose loss could be noticed: the mediator, or a tunnel."""
-        return self._agent.client.state.state == "connected" or bool(self._agent.live)
+        return self._agent.client.state.state == "connected" or bool(self._agent.tunnels.live)
 
     def works(self) -> bool:
         """Whether what worked before the apply works: the mediator, and one tunnel of those still wanted was heard.
@@ -162,13 +162,13 @@ class Commit:
         mediated = agent.loaded is not None and bool(agent.loaded.document.mediators)
         if connected and mediated and agent.client.state.state != "connected":
             return False
-        return self._heard or not live & agent.wanted_peers()
+        return self._heard or not live & agent.tunnels.wanted_peers()
 
     async def _prove(self, record: Armed) -> None:
         """Confirm what nobody confirms, once what worked before has worked for a while."""
         agent, since = self._agent, None
         async with agent.lock:  # the apply itself
-            received = {key: status.rx_bytes for key, status in agent.statuses.items()}
+            received = {key: status.rx_bytes for key, status in agent.tunnels.statuses.items()}
         while record.left_s > TICK_S:
             await self._listen(received)
             now = boottime_s()
@@ -187,8 +187,8 @@ class Commit:
         agent = self._agent
         if self._heard:
             return
-        for key in sorted(self._worked[1] & agent.wanted_peers())[:MAX_KNOCKS]:
-            agent.knock_at(key)
+        for key in sorted(self._worked[1] & agent.tunnels.wanted_peers())[:MAX_KNOCKS]:
+            agent.tunnels.knock_at(key)
         with contextlib.suppress(NetctlError):
             statuses = await agent.host.observe()
             self._heard = any(
@@ -241,14 +241,14 @@ class Commit:
             loaded = agent.memory.document()
         except LocalError:
             loaded = None  # it was damaged before: what the host had comes back all the same
-        agent.go_back_to(loaded)
+        agent.changes.go_back_to(loaded)
         outcome = ApplyOutcome(0, error="not tried")
         if loaded is not None and loaded.document.mediators and agent.view is not None:
             outcome = await agent.reconcile()  # as before, and without those that were revoked meanwhile
         if outcome.error is not None:
             outcome = await agent.settle(record.checkpoint)
         if outcome.error is None:
-            agent.drift = ()
+            agent.patrol.drift = ()
             try:
                 self.armory.over(record)
             except OSError as error:

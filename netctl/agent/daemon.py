@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from netctl.agent.agent import DRIFT_S, Agent
+from netctl.agent.agent import Agent
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, load_keys
 from netctl.agent.memory import Memory
 from netctl.agent.metrics import MetricsServer
+from netctl.agent.patrol import DRIFT_S
 from netctl.agent.places import Places
 from netctl.agent.server import ControlServer
 from netctl.agent.talk import say

@@ -77,7 +77,7 @@ def examine(agent: Agent) -> dict[str, Any]:
     checks += [_check("problem", "condition", f"{one.peer}: {one.message}") for one in agent.conditions]
     checks += [
         _check("problem", "drift", f"the host departs from the document: {one.to_json()['line']}")
-        for one in agent.drift
+        for one in agent.patrol.drift
     ]
     return {
         "checks": checks,

@@ -155,3 +155,8 @@ class Memory:
         else:
             plain = {"everything": down.everything, "networks": sorted(down.networks)}
             write_atomic(self._places.down, json.dumps(plain))
+
+
+def identities(document: Document) -> tuple[IdentityKey, ...]:
+    """The identities of all mediators that a document pins."""
+    return tuple(pin for mediator in document.mediators for pin in mediator.identity)

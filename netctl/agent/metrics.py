@@ -117,9 +117,9 @@ class _Now(Collector):
             "netctl_view_generation", "Generation of the mediator's view", value=generation
         )
         yield GaugeMetricFamily(
-            "netctl_drift", "Departures from the document now", value=float(len(agent.drift))
+            "netctl_drift", "Departures from the document now", value=float(len(agent.patrol.drift))
         )
-        for name, value in (("found", agent.counters.found), ("healed", agent.counters.healed)):
+        for name, value in (("found", agent.patrol.counters.found), ("healed", agent.patrol.counters.healed)):
             yield CounterMetricFamily(f"netctl_drift_{name}", f"Departures {name} so far", value=float(value))
 
 

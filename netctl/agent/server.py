@@ -121,14 +121,16 @@ class ControlServer:
             case "plan":
                 asked = {"ssh_connection": request.get("ssh_connection", "")}
                 everyone = bool(request.get("everyone"))
-                planned = await agent.plan(request["text"], request["file"], everyone=everyone, **asked)
+                planned = await agent.changes.plan(
+                    request["text"], request["file"], everyone=everyone, **asked
+                )
                 return planned.to_json()
             case "apply":
                 holds = expected(request.get("binding"))
                 terms = terms_of(request)
                 if terms.unattended:
                     await agent.commit.decide_unproven()
-                result = await agent.apply(
+                result = await agent.changes.apply(
                     request["text"], request["file"], progress, holds=holds, terms=terms
                 )
                 outcome = result.outcome
@@ -141,26 +143,26 @@ class ControlServer:
                     "armed": result.armed,
                 }
             case "prune":
-                plan, pruned = await agent.prune(request.get("at_most"), progress)
+                plan, pruned = await agent.changes.prune(request.get("at_most"), progress)
                 return {**plan_to_json(plan), "changed": pruned.changed, "error": pruned.error}
             case "stop":  # for `netctl` on this host, which starts it again with what has changed
                 asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
                 return {}
             case "adopt":
-                await agent.adopt()
+                await agent.joining.adopt()
                 return {}
             case "leave":
-                return outcome_to_json(await agent.leave(progress))
+                return outcome_to_json(await agent.joining.leave(progress))
             case "confirm":
-                async with agent.turn(progress):
+                async with agent.changes.turn(progress):
                     return {"digest": agent.commit.confirm().digest}
             case "rollback":
-                async with agent.turn(progress):
+                async with agent.changes.turn(progress):
                     return outcome_to_json(await agent.commit.roll_back(request.get("nonce")))
             case "leases":
                 return agent.leases.rows(agent.loaded.document if agent.loaded is not None else None)
             case "leases.forget":
-                return {"forgotten": await agent.forget_leases(request.get("member"), progress)}
+                return {"forgotten": await agent.changes.forget_leases(request.get("member"), progress)}
             case "drill":
                 agent.client.hold(float(request["seconds"]))
                 return {}
@@ -186,7 +188,7 @@ class ControlServer:
         else:
             others = frozenset(known) if down.everything else down.networks
             wanted = Down(False, others - {network})
-        return outcome_to_json(await agent.set_down(wanted, progress))
+        return outcome_to_json(await agent.changes.set_down(wanted, progress))
 
 
 def outcome_to_json(outcome: ApplyOutcome) -> dict[str, Any]:

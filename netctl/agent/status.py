@@ -29,7 +29,7 @@ def _addresses(agent: Agent, document: Document, name: str, key: WireGuardKey) -
 def _peer(agent: Agent, document: Document, name: str, key: WireGuardKey) -> dict[str, Any]:
     seen = agent.view.members.get(key) if agent.view is not None else None
     path = agent.paths.status().get(key)
-    status = agent.statuses.get(key)
+    status = agent.tunnels.statuses.get(key)
     session = status is not None and status.last_handshake_s > 0
     conditions = [condition.message for condition in agent.conditions if condition.peer == name]
     endpoint = path.endpoint if path is not None else status.endpoint if status is not None else None
@@ -79,10 +79,10 @@ def status_of(agent: Agent) -> dict[str, Any]:
         "networks": {},
         "peers": [],
         "conditions": [f"{condition.peer}: {condition.message}" for condition in agent.conditions],
-        "drift": [departure.to_json() for departure in agent.drift],
-        "drift_found": agent.counters.found,
-        "drift_healed": agent.counters.healed,
-        "drift_failed": agent.counters.failed,
+        "drift": [departure.to_json() for departure in agent.patrol.drift],
+        "drift_found": agent.patrol.counters.found,
+        "drift_healed": agent.patrol.counters.healed,
+        "drift_failed": agent.patrol.counters.failed,
         "engine": agent.engine_kind,
         "armed": None,
         "watch": watch,

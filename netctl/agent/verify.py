@@ -42,20 +42,20 @@ class Verified:
 
 async def verify(agent: Agent, live_before: frozenset[WireGuardKey]) -> Verified:
     """Wait for handshakes with the peers that are there: online at the mediator, or with a session before."""
-    expected = agent.wanted_peers() & (live_before | _online(agent))
+    expected = agent.tunnels.wanted_peers() & (live_before | _online(agent))
     if not expected:
         return Verified()
     deadline = time.monotonic() + agent.handshake_wait_s
-    await agent.observe()
-    for key in expected - agent.live:
-        agent.knock_at(key)
-    while expected - agent.live and time.monotonic() < deadline:
+    await agent.tunnels.observe()
+    for key in expected - agent.tunnels.live:
+        agent.tunnels.knock_at(key)
+    while expected - agent.tunnels.live and time.monotonic() < deadline:
         await asyncio.sleep(LOOK_S)
-        await agent.observe()
-    silent = expected - agent.live
+        await agent.tunnels.observe()
+    silent = expected - agent.tunnels.live
     lost = live_before & silent
     names = tuple(sorted(_name(agent, key) for key in silent))
-    if lost and not live_before & agent.live & agent.wanted_peers():
+    if lost and not live_before & agent.tunnels.live & agent.tunnels.wanted_peers():
         gone = ", ".join(sorted(_name(agent, key) for key in lost)[:MAX_NAMED])
         return Verified(f"no tunnel that was up before answers ({gone})", names)
     return Verified(None, names)

@@ -91,7 +91,7 @@ class DocumentWatch:
         try:
             await agent.commit.decide_unproven()
             terms = Terms(unattended=True)
-            result = await agent.apply(seen.text, str(self._path), _quiet, terms=terms)
+            result = await agent.changes.apply(seen.text, str(self._path), _quiet, terms=terms)
         except ConfigError as error:
             self._refuse(f"{error.findings[0]}; nothing was changed")
             return True

@@ -169,12 +169,12 @@ def test_drift_is_healed_but_nothing_is_removed_before_a_view_is_known(tmp_path:
     async def main() -> None:
         host = Host(lambda: engine)
         agent = Agent(keys, Memory(where), host)
-        await agent.apply(document(keys), "f", lambda text: None)
+        await agent.changes.apply(document(keys), "f", lambda text: None)
         whole = engine.state
         engine.state = replace(whole, routes=frozenset())
-        await agent.check_drift()
+        await agent.patrol.check()
         assert engine.state == whole
-        assert agent.counters.healed > 0
+        assert agent.patrol.counters.healed > 0
         agent.paths.close()
         mediated = document(keys).replace(
             "mediators: []", f'mediators: [{{url: "netctl://127.0.0.1:1", identity: ["{keys.identity}"]}}]'
@@ -182,7 +182,7 @@ def test_drift_is_healed_but_nothing_is_removed_before_a_view_is_known(tmp_path:
         where.accepted.write_text(mediated)
         reborn = Agent(keys, Memory(where), host)  # its view is lost and its mediator is gone
         assert reborn.loaded is not None
-        await reborn.check_drift()
+        await reborn.patrol.check()
         assert engine.state == whole
         reborn.paths.close()
         await host.close()
@@ -252,7 +252,7 @@ def test_the_status_shows_counts_of_now(tmp_path: Path) -> None:
 
     async def main() -> None:
         agent = Agent(keys, Memory(where), Host(lambda: engine))  # without its observer
-        await agent.apply(document(keys), "f", lambda text: None)
+        await agent.changes.apply(document(keys), "f", lambda text: None)
         engine.status = {other: PeerStatus(None, 0.0, 7, 0)}
         assert (await agent.status())["peers"][0]["rx_bytes"] == 7
         agent.paths.close()

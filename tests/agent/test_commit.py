@@ -266,9 +266,9 @@ def test_armed_by_itself_only_where_the_session_rides_on_a_change(
 ) -> None:
     async def main() -> None:
         agent = world.agent()
-        await agent.apply(world.text(), "f", quiet)
+        await agent.changes.apply(world.text(), "f", quiet)
         more = "apply: {confirm: 7m}\n" if text == "10.1.2.5" else ""
-        result = await agent.apply(world.text(text, more), "f", quiet, terms=terms)
+        result = await agent.changes.apply(world.text(text, more), "f", quiet, terms=terms)
         assert (result.armed is not None) is armed
         if armed and terms.confirm_s is None:
             left = world.started[0].left_s
@@ -286,7 +286,7 @@ def test_a_watchman_that_does_not_start_leaves_everything_as_it_was(world: World
     async def main() -> None:
         agent = Agent(world.keys, Memory(world.where), Host(lambda: world.engine), watchman=broken)
         with pytest.raises(LocalError, match="no process"):
-            await agent.apply(world.text(), "f", quiet, terms=Terms(confirm_s=LONG_S))
+            await agent.changes.apply(world.text(), "f", quiet, terms=Terms(confirm_s=LONG_S))
         assert world.engine.applied == []
         assert agent.loaded is None
         assert world.armory.record() is None
@@ -300,7 +300,7 @@ def test_two_applies_at_once_come_one_after_the_other_and_it_is_said(world: Worl
     async def main() -> None:
         agent, said = world.agent(), []
         async with agent.lock:
-            waiting = asyncio.create_task(agent.apply(world.text(), "f", said.append))
+            waiting = asyncio.create_task(agent.changes.apply(world.text(), "f", said.append))
             while not said:
                 await asyncio.sleep(0)
             assert "another change of this host" in said[0]
@@ -357,8 +357,8 @@ def test_an_apply_after_which_no_tunnel_answers_is_taken_back(healed: bool, worl
         await world.apply(world.text())
         before = engine.state
         engine.status = {WireGuardKey.parse(OTHER): PeerStatus(None, 0.0, 0, 0)}
-        while not agent.live:
-            await agent.observe()
+        while not agent.tunnels.live:
+            await agent.tunnels.observe()
         engine.healed, agent.handshake_wait_s = healed, 0.3
         done = (await world.apply(world.text("10.1.2.5")))["result"]
         if healed:

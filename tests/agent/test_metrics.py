@@ -82,8 +82,9 @@ class Host:
 
     meters: Meters = field(default_factory=Meters)
     view: None = None
-    drift: tuple[()] = ()
-    counters: Any = field(default_factory=lambda: SimpleNamespace(found=3, healed=2))
+    patrol: Any = field(
+        default_factory=lambda: SimpleNamespace(drift=(), counters=SimpleNamespace(found=3, healed=2))
+    )
     client: Any = field(default_factory=lambda: SimpleNamespace(state=SimpleNamespace(state="connected")))
     paths: Any = field(
         default_factory=lambda: SimpleNamespace(status=lambda: {ONE: PathStatus("direct", rtt_ms=12.5)})

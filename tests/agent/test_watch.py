@@ -168,7 +168,7 @@ def test_a_save_that_cuts_the_host_off_is_taken_back_and_any_other_stays(heard: 
 
     async def script(agent: Agent) -> None:
         session(100)
-        await world.until(lambda _: bool(agent.live))
+        await world.until(lambda _: bool(agent.tunnels.live))
         world.save(other)
         armed = await world.until(lambda status: status["armed"] is not None)
         assert armed["armed"]["digest"] == digest(other)

@@ -1,0 +1,43 @@
+"""Where this host is: its own addresses and endpoints, looked up as soon as the kernel says that they have changed."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from netctl.agent.host import look_up
+from netctl.agent.talk import say
+from netctl.agent.tunnels import LOOK_AROUND_S
+from netctl.engine.events import moves
+from netctl.model.errors import EngineError, NetctlError
+
+if TYPE_CHECKING:
+    from netctl.agent.agent import Agent
+
+
+class Surroundings:
+    """Belongs to one agent."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    async def look(self) -> None:
+        """Tell the path manager the addresses of this host. Raises EngineError."""
+        agent = self._agent
+        if agent.loaded is None or not agent.loaded.document.mediators:
+            return
+        addresses = await agent.host.addresses()
+        member = agent.loaded.document.member_by_key(agent.keys.wireguard)
+        named = replace(agent.loaded.document, members={member.name: member} if member is not None else {})
+        explicit = await look_up(named)
+        agent.paths.look_around(tuple(explicit.values()), addresses)
+
+    async def run(self) -> None:
+        """Look around as soon as the kernel says that links or addresses have changed."""
+        try:
+            async for _ in moves():
+                with contextlib.suppress(OSError, NetctlError):  # the observer looks again, and says so
+                    await self.look()
+        except EngineError as error:
+            say(f"{error}; addresses are looked at every {LOOK_AROUND_S:.0f} s")
