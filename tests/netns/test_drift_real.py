@@ -93,10 +93,15 @@ def test_it_is_shown_with_its_place_and_left(reporting: Member, hand: str) -> No
     one.wait("the host is as the document says", lambda: one.status()["drift"] == [])
     before = one.status()
     lay(one, hand)
-    one.wait("it is seen", lambda: one.status()["drift"] != [])
-    drift = one.status()["drift"]
     _, paths, kinds = HANDS[hand]
-    assert set(kinds) <= {departure["kind"] for departure in drift}, drift
+
+    def kinds_seen() -> set[str]:
+        return {departure["kind"] for departure in one.status()["drift"]}
+
+    one.wait(
+        f"{kinds} are seen", lambda: set(kinds) <= kinds_seen()
+    )  # a look may fall into the middle of a hand
+    drift = one.status()["drift"]
     shown = {path for departure in drift for path in departure["paths"]}
     assert set(paths) <= shown, drift
     assert "the host departs from the document at " in one.netctl("status")
