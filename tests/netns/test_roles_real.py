@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from fleetkit import VENV, Fleet, fleet_of
-from hosts import needs_namespaces
+from hosts import Host, needs_namespaces
 from lablife import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +75,12 @@ def wheel(directory: Path, mark: str) -> Path:
     return built
 
 
+def running(host: Host, name: str) -> list[str]:
+    """The command lines of this program, as a program or as a script's interpreter runs it; no shell's."""
+    lines = host.run("ps", "-e", "-ww", "-o", "args").splitlines()
+    return [line for line in lines if any(word.endswith(f"/bin/{name}") for word in line.split()[:2])]
+
+
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with fleet_of(tmp_path_factory.mktemp("roles"), 2) as fleet:
@@ -127,6 +133,7 @@ def test_from_nothing_to_removed(fleet: Fleet) -> None:
     assert member.run("ls", "/opt", "/var/lib/netctl").split()[:1] == ["/opt:"]
     assert "wireguard.key" in member.run("ls", "/var/lib/netctl")
     assert "nctl0" not in member.run("ip", "link")
+    assert len(running(mediator, "netctl-mediator")) == 2, "mediator and relay"
     assert play(fleet, "h1", "netctl_mediator", *here, "netctl_state=absent") > 0
     assert play(fleet, "h1", "netctl_mediator", *here, "netctl_state=absent") == 0
-    assert "netctl-mediator" not in mediator.run("ps", "-e", "-o", "args")
+    assert not running(mediator, "netctl-mediator")
