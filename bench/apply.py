@@ -24,6 +24,7 @@ INSIDE = "NETCTL_BENCH_INSIDE"
 PRIVATE = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && ip link set lo up && exec"
 BIN = Path(sys.executable).parent
 KEY = "host-0"
+SILENT_READS = 10
 ASKING = "netctl.cli.main, netctl.cli.document, netctl.cli.rotate, netctl.cli.planfile, netctl.model.errors"
 ALONE = f"{ASKING}, netctl.cli.alone, netctl.agent.alone, netctl.agent.memory, netctl.agent.host, netctl.agent.keys"
 """What the commands import before they can begin: with an agent, and where none runs."""
@@ -276,11 +277,40 @@ def one_of_many(clock: Clock, sizes: list[int], state: Path) -> None:
         engine.close()
 
 
+def silent(peers: int, state: Path) -> None:
+    """The first apply of many peers with keepalives that never answer, and how netctl-wg answers meanwhile."""
+    from netctl.engine import apply_plan, open_engine
+    from netctl.model.hoststate import HostState
+
+    engine = open_engine(
+        state / "wireguard.key", kind="netctl-wg", state_dir=state, hosts_file=state / "hosts"
+    )
+    apply_plan(engine, HostState())
+    desired = state_of(document(peers))
+    start = time.perf_counter()
+    outcome = apply_plan(engine, desired)
+    took = (time.perf_counter() - start) * 1000
+    assert outcome.error is None, outcome
+    answers = []
+    for _ in range(SILENT_READS):
+        start = time.perf_counter()
+        engine.read()
+        answers.append((time.perf_counter() - start) * 1000)
+        time.sleep(1)
+    print(f"\n{peers} peers with keepalives, none of which answers")
+    row("first apply of all", took)
+    row("reading the host afterwards, median", statistics.median(answers))
+    row("reading the host afterwards, slowest", max(answers))
+    apply_plan(engine, HostState())
+    engine.close()
+
+
 def main() -> None:
     """All tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer runs, and no more than 1,000 peers")
     parser.add_argument("--peers", type=int, default=1000)
+    parser.add_argument("--silent", action="store_true", help="only the table of peers that do not answer")
     arguments = parser.parse_args()
     if os.geteuid() != 0 or shutil.which("wg") is None:
         sys.exit("bench/apply.py needs root and the program wg")
@@ -294,11 +324,15 @@ def main() -> None:
         for key in ("wireguard", "identity"):
             (state / f"{key}.key").write_text(base64.b64encode(private(KEY)).decode())
             (state / f"{key}.key").chmod(0o600)
+        if arguments.silent:
+            silent(1000 if arguments.quick else 10_000, state)
+            return
         start_up(clock)
         for keepalive in (True, False):
             first(clock, arguments.peers, state, keepalive=keepalive)
         no_op(clock, arguments.peers, state)
         one_of_many(clock, [100, 300, 1000] if arguments.quick else [100, 300, 1000, 3000, 10_000], state)
+        silent(1000 if arguments.quick else 10_000, state)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from netctl.model.errors import EngineError
 from netctl.model.hoststate import FILTER_TABLE, FilterRule, FilterTable, SourceBinding
 
 TIMEOUT_S = 30.0
-"""10,000 rules load in about a second; this is for a machine that is drowning."""
+"""10,000 rules are loaded and listed again in some four seconds; this is for a machine that is drowning."""
 VOLATILE = frozenset({"handle", "counter", "metainfo", "index"})
 """Keys of a listing that change without anybody changing the table."""
 UNORDERED = frozenset({"elem", "set"})

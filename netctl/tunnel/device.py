@@ -16,6 +16,7 @@ from netctl.tunnel.effects import Effect, FlushStaged, SendDatagram, SendKeepali
 from netctl.tunnel.indices import IndexTable
 from netctl.tunnel.keypair import Keypair
 from netctl.tunnel.messages import CookieReply, Initiation, Response
+from netctl.tunnel.pace import Pace
 from netctl.tunnel.peer import Peer
 from netctl.tunnel.primitives import KEY_LEN, dh, tai64n
 from netctl.tunnel.timers import Timer, TimerQueue
@@ -33,6 +34,7 @@ class Device:
         self._peers: dict[bytes, Peer] = {}
         self._indices = IndexTable(rng)
         self._timers = TimerQueue()
+        self._pace = Pace()
         self._load = LoadState()
         self._limiter = SourceLimiter()
         self._replies = SourceLimiter(when_full=True)
@@ -328,6 +330,8 @@ class Device:
             peer.handshake_attempts = constants.MAX_HANDSHAKE_RETRIES + 1
             peer.timers.arm(Timer.RETRANSMIT, now + constants.REKEY_ATTEMPT_TIME)
             return []
+        if self._is_in_line(peer, now):
+            return []
         timestamp = tai64n(unix_now, peer.last_sent_timestamp)
         created = noise.create_initiation(
             self._own, peer.public_key, static_static, self._ephemeral(), timestamp, self._indices.fresh()
@@ -341,6 +345,18 @@ class Device:
         peer.timers.cancel(Timer.INITIATE)
         peer.timers.arm(Timer.RETRANSMIT, now + constants.REKEY_TIMEOUT + jitter)
         return self._send(peer, message.encode(), now)
+
+    def _is_in_line(self, peer: Peer, now: float) -> bool:
+        """Whether an initiation must wait: no packet needs it, and many peers want one. INITIATE is armed then."""
+        if peer.staged or peer.has_place:
+            peer.has_place = False
+            return False
+        at = self._pace.place(now)
+        if at <= now:
+            return False
+        peer.has_place = True
+        peer.timers.arm(Timer.INITIATE, at)
+        return True
 
     # Helpers
 

@@ -45,6 +45,7 @@ class Peer:
         "endpoint_fixed",
         "handshake",
         "handshake_attempts",
+        "has_place",
         "keepalive_s",
         "last_handshake",
         "last_initiation_taken",
@@ -84,6 +85,8 @@ class Peer:
         self.handshake: Handshake | None = None
         """The initiation of ours that is under way."""
         self.handshake_attempts = 0
+        self.has_place = False
+        """INITIATE is armed for its place in the device's line of unprompted handshakes."""
         self.static_static: bytes | None = None
         """DH of both static keys, computed at first use."""
         self.last_sent_handshake = _LONG_AGO
@@ -174,7 +177,9 @@ class Peer:
         self.handshake_attempts = 0
         if not self.timers.is_armed(Timer.RETRANSMIT):
             at = max(now, self.last_sent_handshake + constants.REKEY_TIMEOUT)
-            self.timers.arm_if_idle(Timer.INITIATE, at)
+            armed = self.timers.deadline(Timer.INITIATE)
+            if armed is None or (self.staged and at < armed):  # packets do not wait for a place in line
+                self.timers.arm(Timer.INITIATE, at)
 
     def roam(self, source: SocketAddress) -> None:
         """Something authentic came from `source`."""
@@ -218,6 +223,7 @@ class Peer:
 
     def handshake_complete(self, unix_now: float) -> None:
         """Both sides are known to have the keys."""
+        self.has_place = False
         self.timers.cancel(Timer.RETRANSMIT)
         self.timers.cancel(Timer.INITIATE)
         self.handshake_attempts = 0

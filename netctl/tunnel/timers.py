@@ -1,8 +1,9 @@
 """Timers of peers: which there are, and a heap that is cheap when nothing happens.
 
     timer          armed by                                  after                        on expiry
-    INITIATE       a wish for a session                      at once, but REKEY_TIMEOUT   send an initiation
-                                                             after the last message
+    INITIATE       a wish for a session                      at once, but REKEY_TIMEOUT   send an initiation; or, when
+                                                             after the last message       no packet waits for it, at
+                                                                                          the device's pace (`Pace`)
     RETRANSMIT     an initiation sent                        REKEY_TIMEOUT + jitter       send another; give up after
                                                                                           MAX_HANDSHAKE_RETRIES
     KEEPALIVE      data received and none armed              KEEPALIVE_TIMEOUT            send a keepalive

@@ -46,9 +46,6 @@ class Configurable(Protocol):
     def now(self) -> float:
         """Monotonic seconds."""
 
-    def wake(self) -> None:
-        """Look at the device's timers."""
-
 
 def apply(shell: Configurable, request: SetRequest) -> None:
     """Do all of it. Raises UapiError with nothing changed: what the system may refuse is done first."""
@@ -72,7 +69,6 @@ def apply(shell: Configurable, request: SetRequest) -> None:
             device.remove_peer(key)
     for change in request.peers:
         _apply_peer(device, change, shell.now())
-    shell.wake()
 
 
 def _check_room(device: Device, request: SetRequest) -> None:

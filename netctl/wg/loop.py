@@ -103,10 +103,6 @@ class Shell:
                         self._outbox.packet(memoryview(packet), now)
                     self._outbox.flush(now)
 
-    def wake(self) -> None:
-        """The device was changed: something may be due."""
-        self._timers()
-
     def register(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back while `fd` is readable."""
         self._callbacks[fd] = callback
@@ -157,11 +153,11 @@ class Shell:
         self.tun.close()
 
     def _timers(self) -> None:
+        """One bounded share of what is due: before the next, packets and the configuration socket have their turn."""
         due = self.device.next_timer()
         now = time.monotonic()
-        while due is not None and due <= now:
+        if due is not None and due <= now:
             self.perform(self.device.handle_timer(now, time.time()))
-            due = self.device.next_timer()
 
     def _look(self) -> None:
         """Is everything still there, and how large may packets be?"""

@@ -1,5 +1,6 @@
 """Two devices and more, on a wire that loses, moves and lies."""
 
+import collections
 import ipaddress
 import itertools
 import os
@@ -21,6 +22,7 @@ from netctl.tunnel.messages import (
     TRANSPORT,
     message_type,
 )
+from netctl.tunnel.timers import Timer
 
 ELSEWHERE = SocketAddress("198.51.100.9", 4444)
 
@@ -353,25 +355,64 @@ def test_without_a_private_key_all_is_silence() -> None:
     assert b.device.private_key is None
 
 
-def test_a_thousand_idle_peers_cost_nothing_and_all_can_come_back_at_once() -> None:
+def thousand(keepalive_s: int) -> tuple[Device, list[Peer]]:
     counter = itertools.count(1)
     device = Device(bytes(range(1, 33)), lambda n: next(counter).to_bytes(n, "little"))
-    peers = [device.add_peer(number.to_bytes(32, "little")) for number in range(1000, 2000)]
+    peers = []
+    for number in range(1000, 2000):
+        peer = device.add_peer(number.to_bytes(32, "little"))
+        assert peer is not None
+        peers.append(peer)
     assert device.next_timer() is None
     for number, peer in enumerate(peers):
-        assert peer is not None
         device.set_endpoint(peer, SocketAddress("192.0.2.1", number + 1), 0.0)
-        device.set_keepalive(peer, 25, 0.0)
-    reached: set[int] = set()
-    turns = 0
-    while (due := device.next_timer()) is not None and due <= 0.0:
-        effects = device.handle_timer(0.0, 1e9)
+        device.set_keepalive(peer, keepalive_s, 0.0)
+    return device, peers
+
+
+def initiated(device: Device, until: float) -> list[tuple[float, int]]:
+    """When and to which port initiations go, as time passes."""
+    found: list[tuple[float, int]] = []
+    now, turns = 0.0, 0
+    while (due := device.next_timer()) is not None and due <= until:
+        now = max(now, due)
+        effects = device.handle_timer(now, 1e9 + now)
         assert len(effects) <= c.MAX_PEERS_PER_TURN
-        reached |= {effect.destination.port for effect in effects if isinstance(effect, SendDatagram)}
+        found += [(now, effect.destination.port) for effect in effects if isinstance(effect, SendDatagram)]
         turns += 1
-        assert turns < 100
-    assert len(reached) > 900  # some of these numbers are no points with a usable key
+        assert turns < 10_000
+    return found
+
+
+def test_a_thousand_idle_peers_cost_nothing_and_all_come_back_within_seconds() -> None:
+    device, _ = thousand(25)
+    sent = initiated(device, 2.0)
+    assert len({port for _, port in sent}) > 900  # some of these numbers are no points with a usable key
     assert device.next_timer() is not None
+
+
+def test_handshakes_that_nobody_waits_for_are_spread() -> None:
+    """However many peers are silent, so many a second, in every second, and each has its turn before any a third."""
+    device, _ = thousand(25)
+    sent = initiated(device, 20.0)
+    for second in range(20):
+        within = sum(second <= at < second + 1 for at, _ in sent)
+        assert within <= c.UNPROMPTED_RATE + c.UNPROMPTED_BURST + 1
+    first = [at for at, _ in sent[: int(c.UNPROMPTED_BURST)]]
+    assert first == [0.0] * len(first)
+    tries = collections.Counter(port for _, port in sent)
+    assert max(tries.values()) - min(tries.values()) <= 2
+    assert max(tries.values()) > 2
+
+
+def test_a_packet_does_not_wait_behind_silent_peers() -> None:
+    device, peers = thousand(25)
+    assert len(initiated(device, 0.5)) < 500
+    last = peers[-10]
+    assert last.timers.deadline(Timer.INITIATE) is not None
+    assert device.stage(last, [b"packet"], 0.5) == []
+    effects = device.handle_timer(0.5, 1e9)
+    assert last in [effect.peer for effect in effects if isinstance(effect, SendDatagram)]
 
 
 def test_what_is_in_the_slots_after_each_event() -> None:

@@ -48,9 +48,6 @@ class Loop:
         self._time += 1
         return self._time
 
-    def wake(self) -> None:
-        pass
-
     def register(self, fd: int, callback: Callable[[], None]) -> None:
         self._callbacks[fd] = callback
 

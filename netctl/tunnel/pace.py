@@ -1,0 +1,19 @@
+"""Places in line for handshakes that nobody waits for: so many a second, whatever the number of peers."""
+
+from __future__ import annotations
+
+from netctl.tunnel import constants
+
+
+class Pace:
+    """A line with room for a burst (the generic cell rate algorithm, ITU-T I.371)."""
+
+    def __init__(self) -> None:
+        self._next = float("-inf")
+
+    def place(self, now: float) -> float:
+        """Take the next place: when its turn is. Not after `now`: at once."""
+        step = 1.0 / constants.UNPROMPTED_RATE
+        at = max(self._next, now - constants.UNPROMPTED_BURST * step)
+        self._next = at + step
+        return at
