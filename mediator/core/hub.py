@@ -19,13 +19,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from mediator.core.desk import Challenge, Desk, DeskEffect, Left, Redeem, Rekey
+from mediator.core.desk import Desk
+from mediator.core.effects import Deliver, Drop, Effect, Left, LoggedIn, Say, Send
 from mediator.core.gallery import Gallery, Picture
-from mediator.core.leases import Exhausted, GrantLease, missing_leases, usable
+from mediator.core.holdings import Holdings
+from mediator.core.leases import Exhausted, GrantLease
+from mediator.core.meetings import Allowance, Meetings
 from mediator.core.membership import Membership, membership_of
 from mediator.core.relay_grants import GRANT_TTL_S, grant
 from netctl.model.addresses import Address, SocketAddress
-from netctl.model.derive import member_ipv6
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
@@ -40,77 +42,6 @@ SILENCE_S = 2.5 * KEEPALIVE_S
 """A member silent this long is gone: one lost ping is forgiven."""
 LOGIN_TIMEOUT_S = 10.0
 """A login is two small messages; only an attacker needs longer."""
-PUNCH_AFTER_MS = 50
-"""Covers the difference between two members' ways to the mediator."""
-STORE_RETRY_S = 10.0
-"""A full disk is looked at again this often."""
-MAX_OFFERS_PER_S = 50.0
-MAX_OFFERS_BURST = 2000.0
-"""Introductions a member may ask for: all pairs of the largest segment at join, and a steady trickle."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send a message on a connection."""
-
-    connection: int
-    message: w.Message
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """Send the same messages, already encoded and in this order, on each of these connections."""
-
-    connections: tuple[int, ...]
-    payloads: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Send the error and close the connection."""
-
-    connection: int
-    error: w.Error
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedIn:
-    """The connection is a member's now: raise its frame limit."""
-
-    connection: int
-    member: str
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """Commit these, then call `stored` with what was committed, or `refused`."""
-
-    leases: tuple[GrantLease, ...]
-    ports: tuple[tuple[WireGuardKey, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """A line for the operator's log."""
-
-    text: str
-
-
-Effect = Send | Deliver | Drop | LoggedIn | Store | Say | DeskEffect
-__all__ = [
-    "Challenge",
-    "Deliver",
-    "Drop",
-    "Effect",
-    "Hub",
-    "Left",
-    "LoggedIn",
-    "Redeem",
-    "Rekey",
-    "Say",
-    "Send",
-    "Store",
-]
 
 
 @dataclass(slots=True)
@@ -119,10 +50,9 @@ class _Connection:
     nonce: bytes
     since: float
     heard: float
+    offers: Allowance
     member: WireGuardKey | None = None
     shown: Picture | None = None
-    offers: float = MAX_OFFERS_BURST
-    refilled: float = 0.0
 
 
 class Hub:
@@ -143,13 +73,15 @@ class Hub:
         self._mediator: Mediator | None = None
         self._connections: dict[int, _Connection] = {}
         self._online: dict[WireGuardKey, int] = {}
-        self._leases: dict[tuple[str, WireGuardKey], IPv4Address] = {}
-        self._ports: dict[WireGuardKey, int] = {}
-        self._rounds: dict[tuple[WireGuardKey, WireGuardKey], int] = {}
-        self._store_due: float | None = None
+        self._holdings = Holdings()
+        self._meetings = Meetings()
         self.unix_now = 0
         """Seconds since 1970, set by the shell before each event: grants are checked by another process."""
-        self.exhausted: tuple[Exhausted, ...] = ()
+
+    @property
+    def exhausted(self) -> tuple[Exhausted, ...]:
+        """Who gets no address, and why."""
+        return self._holdings.exhausted
 
     @property
     def generation(self) -> int:
@@ -171,8 +103,7 @@ class Hub:
         self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address], ports: Mapping[WireGuardKey, int]
     ) -> None:
         """What the store holds, before the first `load`."""
-        self._leases = dict(leases)
-        self._ports = dict(ports)
+        self._holdings.restore(leases, ports)
 
     def load(
         self, document: Document, mediator: Mediator, *, guests: frozenset[WireGuardKey] = frozenset()
@@ -196,61 +127,41 @@ class Hub:
 
     def _want(self) -> list[Effect]:
         """What the document needs of the store."""
-        self._store_due = None
-        found = list(missing_leases(self._membership.document, self._leases))
-        self.exhausted = tuple(item for item in found if isinstance(item, Exhausted))
-        leases = tuple(item for item in found if isinstance(item, GrantLease))
-        ports = tuple(self._missing_ports(self._membership.by_key))
-        return [Store(leases, ports)] if leases or ports else []
+        assert self._mediator is not None
+        wanted = self._holdings.want(self._membership, self._mediator.relay_ports)
+        return [wanted] if wanted is not None else []
 
     def stored(self, leases: Iterable[GrantLease], ports: Iterable[tuple[WireGuardKey, int]]) -> list[Effect]:
         """These are committed: show them."""
-        self.granted(leases)
-        self._ports.update(ports)
+        self._holdings.stored(leases, ports)
         self._generation += 1
         self._hang()
         return self._show()
 
     def granted(self, leases: Iterable[GrantLease]) -> None:
         """These were committed together with a new member, who is about to be loaded."""
-        for lease in leases:
-            if lease.taken_from is not None:
-                self._leases.pop((lease.network, lease.taken_from), None)
-            self._leases[lease.network, lease.key] = lease.address
+        self._holdings.stored(leases, ())
 
     def restore_leases(self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address]) -> None:
         """What the store holds after a member's key was replaced, before the next `load`."""
-        self._leases = dict(leases)
+        self._holdings.restore_leases(leases)
 
     def forget(self, key: WireGuardKey) -> None:
         """A member was shut out: its relay port is free for another."""
-        self._ports.pop(key, None)
+        self._holdings.forget(key)
 
     def refused(self, now: float) -> list[Effect]:
         """The store did not take them: whatever else is new goes out, and it is asked again later."""
-        self._store_due = now + STORE_RETRY_S
+        self._holdings.refused(now)
         self._generation += 1
         self._hang()
         return self._show()
-
-    def _missing_ports(self, keys: Iterable[WireGuardKey]) -> Iterable[tuple[WireGuardKey, int]]:
-        assert self._mediator is not None
-        first, last = self._mediator.relay_ports
-        taken = set(self._ports.values())
-        free = (port for port in range(first, last + 1) if port not in taken)
-        for key in keys:
-            held = self._ports.get(key)
-            if held is None or not first <= held <= last:
-                port = next(free, None)
-                if port is None:
-                    return
-                yield key, port
 
     # -- connections ----------------------------------------------------------------------------------------
 
     def connected(self, connection: int, source: SocketAddress, nonce: bytes, now: float) -> list[Effect]:
         """A TLS connection is up. `nonce`: 32 fresh random bytes."""
-        self._connections[connection] = _Connection(source, nonce, now, now, refilled=now)
+        self._connections[connection] = _Connection(source, nonce, now, now, Allowance(now))
         return [Send(connection, w.Hello(w.PROTOCOL_VERSION, nonce.hex()))]
 
     def disconnected(self, connection: int) -> list[Effect]:
@@ -296,12 +207,13 @@ class Hub:
     def next_timer(self) -> float | None:
         """When somebody's time is up."""
         deadlines = [self._deadline(state) for state in self._connections.values()]
-        return min(deadlines if self._store_due is None else [*deadlines, self._store_due], default=None)
+        due = self._holdings.store_due
+        return min(deadlines if due is None else [*deadlines, due], default=None)
 
     def handle_timer(self, now: float) -> list[Effect]:
         """Drop who never logged in and who has gone silent; ask a store again that has refused."""
         effects: list[Effect] = []
-        if self._store_due is not None and now >= self._store_due:
+        if self._holdings.store_due is not None and now >= self._holdings.store_due:
             effects += self._want()
         for number, state in list(self._connections.items()):
             if now >= self._deadline(state):
@@ -382,33 +294,19 @@ class Hub:
         self, state: _Connection, key: WireGuardKey, message: w.Candidates, now: float
     ) -> list[Effect]:
         peer = self._peer(key, message.peer)
-        state.offers = min(MAX_OFFERS_BURST, state.offers + (now - state.refilled) * MAX_OFFERS_PER_S)
-        state.refilled = now
-        if peer is None or state.offers < 1:
+        if peer is None or not state.offers.take(now):
             return []
-        state.offers -= 1
         other = self._online.get(peer)
-        if other is None:
-            return []
-        self._rounds[key, peer] = message.round
-        introduction = w.Introduction(str(key), message.round, message.candidates)
-        effects: list[Effect] = [Send(other, introduction)]
-        if self._rounds.get((peer, key)) == message.round:
-            mine = self._online[key]
-            effects += [
-                Send(other, w.Punch(str(key), PUNCH_AFTER_MS)),
-                Send(mine, w.Punch(str(peer), PUNCH_AFTER_MS)),
-            ]
-            self._rounds.pop((peer, key), None)
-            self._rounds.pop((key, peer), None)
-        return effects
+        return [] if other is None else self._meetings.introduce(key, self._online[key], peer, other, message)
 
     def _relay(self, connection: int, key: WireGuardKey, text: str) -> list[Effect]:
         peer = self._peer(key, text)
-        if peer is None or key not in self._ports or peer not in self._ports:
+        own = self._holdings.port(key)
+        port = self._holdings.port(peer) if peer is not None else None
+        if own is None or port is None:
             return []
-        granted = grant(self._secret, self._ports[key], self._ports[peer], self.unix_now + GRANT_TTL_S)
-        address = f"0.0.0.0:{self._ports[peer]}"
+        granted = grant(self._secret, own, port, self.unix_now + GRANT_TTL_S)
+        address = f"0.0.0.0:{port}"
         message = w.RelayGrant(str(peer), address, granted.allocation, granted.key, granted.expires_s)
         return [Send(connection, message)]
 
@@ -421,8 +319,7 @@ class Hub:
             if connections:
                 effects.append(Deliver(connections, (w.encode(w.Presence(str(key), online)),)))
         if not online:
-            for pair in [pair for pair in self._rounds if key in pair]:
-                del self._rounds[pair]
+            self._meetings.forget(key)
         return effects
 
     def view(self, key: WireGuardKey) -> View:
@@ -431,16 +328,7 @@ class Hub:
 
     def addresses(self, network_name: str, name: str, key: WireGuardKey) -> tuple[Address, ...]:
         """What a member has in a network: fixed by the document, leased, derived."""
-        network = self._membership.document.networks[network_name]
-        found: dict[int, Address] = {address.version: address for address in network.addresses.get(name, ())}
-        leased = self._leases.get((network.id, key))
-        if leased in self._membership.fixed[network_name]:
-            leased = None  # the document has given it to somebody; a new lease is not stored yet
-        if leased is not None and network.ipv4 is not None and usable(network.ipv4, leased):
-            found.setdefault(4, leased)
-        if network.ipv6 is not None:
-            found.setdefault(6, member_ipv6(network.ipv6, key))
-        return tuple(found[version] for version in sorted(found))
+        return self._holdings.addresses(self._membership, network_name, name, key)
 
     def _whole(self, connection: int, picture: Picture) -> Deliver:
         frames = (*self._gallery.whole(picture), self._gallery.sealed(picture, self._online))

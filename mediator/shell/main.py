@@ -165,7 +165,7 @@ async def _keep_relay(arguments: argparse.Namespace) -> None:
 
 def _load_mediator(arguments: argparse.Namespace) -> tuple[Document, Mediator]:
     from mediator.shell.keys import Identity
-    from mediator.shell.server import find_mediator
+    from mediator.shell.watched import find_mediator
     from netctl.config import load_document
 
     try:

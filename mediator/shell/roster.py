@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mediator.core import admissions as a
+from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core.desk import Left, Redeem, Rekey
 from mediator.shell.register import Register
@@ -33,7 +34,7 @@ class Roster:
     register: Register
     later: Callable[[float, Callable[[], None]], object]
     """Calls back after seconds: the event loop's."""
-    perform: Callable[[list[h.Effect]], None]
+    perform: Callable[[list[fx.Effect]], None]
     document: Document = field(default_factory=lambda: Document({}, {}))
     """What the file says, without anybody who joined."""
     mediator: Mediator | None = None
@@ -42,12 +43,12 @@ class Roster:
     _answers: list[tuple[int, w.Message]] = field(default_factory=list)
     _due: bool = False
 
-    def set_document(self, document: Document, mediator: Mediator) -> list[h.Effect]:
+    def set_document(self, document: Document, mediator: Mediator) -> list[fx.Effect]:
         """A new document, valid."""
         self.document, self.mediator = document, mediator
         return self.rebuild()
 
-    def rebuild(self) -> list[h.Effect]:
+    def rebuild(self) -> list[fx.Effect]:
         """The hub gets what document and store say now."""
         assert self.mediator is not None
         book = self.register.book()
@@ -57,7 +58,7 @@ class Roster:
 
     # -- what hosts ask for ---------------------------------------------------------------------------------
 
-    def redeem(self, request: Redeem) -> list[h.Effect]:
+    def redeem(self, request: Redeem) -> list[fx.Effect]:
         """Let a host in. It is answered when the others can see it."""
         try:
             verdict, leases = self.register.redeem(self.document, request.applicant, unix_now())
@@ -67,26 +68,26 @@ class Roster:
         entry = verdict.admission
         answer = w.Enrolled(entry.name, verdict.network, admitted=not entry.pending)
         if not verdict.fresh:
-            return [h.Send(request.connection, answer)]
+            return [fx.Send(request.connection, answer)]
         waits = ", waits for approval" if entry.pending else ""
-        said = h.Say(f"'{entry.name}' joined '{verdict.network}' with invite {entry.invite}{waits}")
+        said = fx.Say(f"'{entry.name}' joined '{verdict.network}' with invite {entry.invite}{waits}")
         return [said, *self._answer(request.connection, answer)]
 
-    def rekey(self, request: Rekey) -> list[h.Effect]:
+    def rekey(self, request: Rekey) -> list[fx.Effect]:
         """Give a member that joined its new keys."""
         try:
             name = self._rekey(request.previous, request.key, request.identity)
         except NetctlError as error:
             return self.hub.refuse(request.connection, _remote(error))
-        said = h.Say(f"'{name}' has new keys")
+        said = fx.Say(f"'{name}' has new keys")
         return [said, *self._answer(request.connection, w.Rotated(name))]
 
-    def leave(self, request: Left) -> list[h.Effect]:
+    def leave(self, request: Left) -> list[fx.Effect]:
         """A member that joined is one no longer; it may come again with another invite."""
         try:
             self.register.leave(request.key)
         except LocalError as error:
-            return [h.Say(str(error))]
+            return [fx.Say(str(error))]
         self.hub.forget(request.key)
         return self.rebuild()
 
@@ -98,7 +99,7 @@ class Roster:
         self.hub.restore_leases(book.leases)
         return next(entry.name for entry in book.admissions if entry.key == key)
 
-    def _answer(self, connection: int, message: w.Message) -> list[h.Effect]:
+    def _answer(self, connection: int, message: w.Message) -> list[fx.Effect]:
         self._answers.append((connection, message))
         if not self._due:
             self._due = True
@@ -108,8 +109,8 @@ class Roster:
     def _gathered(self) -> None:
         self._due = False
         answers, self._answers = self._answers, []
-        effects: list[h.Effect] = self.rebuild()
-        self.perform([*effects, *(h.Send(number, message) for number, message in answers)])
+        effects: list[fx.Effect] = self.rebuild()
+        self.perform([*effects, *(fx.Send(number, message) for number, message in answers)])
 
     # -- what the operator asks for -------------------------------------------------------------------------
 

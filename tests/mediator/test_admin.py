@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from test_admissions import document, host, identity, key
 
+from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core.desk import Redeem
 from mediator.shell.admin import AdminServer, life_s
@@ -40,9 +41,9 @@ class Desk:
         loaded = document(pool, **join)
         self.perform(self.roster.set_document(loaded, loaded.mediators[0]))
 
-    def perform(self, effects: list[h.Effect]) -> None:
+    def perform(self, effects: list[fx.Effect]) -> None:
         for effect in effects:
-            if isinstance(effect, h.Store):
+            if isinstance(effect, fx.Store):
                 self.store.add(effect.leases, effect.ports)
                 self.perform(self.hub.stored(effect.leases, effect.ports))
 

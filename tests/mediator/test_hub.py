@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mediator.core import effects as fx
+from mediator.core import holdings, meetings
 from mediator.core import hub as h
 from netctl.config import load_document
 from netctl.model.addresses import SocketAddress
@@ -73,25 +75,25 @@ class Shell:
         self.hub = h.Hub(PIN, MEDIATOR.sign, SECRET, generation=100)
         self.sent: dict[int, list[w.Message]] = {}
         self.dropped: dict[int, str] = {}
-        self.stores: list[h.Store] = []
+        self.stores: list[fx.Store] = []
         self.full = False
         self.load(first or document())
 
     def load(self, wanted: Document) -> None:
         self.perform(self.hub.load(wanted, wanted.mediators[0]))
 
-    def perform(self, effects: list[h.Effect]) -> None:
+    def perform(self, effects: list[fx.Effect]) -> None:
         pending = list(effects)
         while pending:
             match pending.pop(0):
-                case h.Send(number, message):
+                case fx.Send(number, message):
                     self.sent.setdefault(number, []).append(message)
-                case h.Deliver(numbers, payloads):
+                case fx.Deliver(numbers, payloads):
                     for number in numbers:
                         self.sent.setdefault(number, []).extend(w.decode(payload) for payload in payloads)
-                case h.Drop(number, error):
+                case fx.Drop(number, error):
                     self.dropped[number] = error.code
-                case h.Store() as wanted:
+                case fx.Store() as wanted:
                     self.stores.append(wanted)
                     if self.full:
                         pending = self.hub.refused(0.0) + pending
@@ -279,7 +281,7 @@ def test_nothing_is_shown_before_it_is_stored() -> None:
     assert len(shell.stores) == 1
     hub = h.Hub(PIN, MEDIATOR.sign, SECRET)
     (store,) = hub.load(document(), document().mediators[0])
-    assert isinstance(store, h.Store)
+    assert isinstance(store, fx.Store)
     assert not [lease for lease in hub.view(key("ann")).leases.values() if len(lease.addresses) > 1]
     hub.stored(store.leases, store.ports)
     assert all(len(lease.addresses) == 2 for lease in hub.view(key("ann")).leases.values())
@@ -308,7 +310,7 @@ def test_a_removed_member_is_dropped_and_gone_from_every_view_even_with_a_full_d
     assert owners == [key("cid")]
     shell.full = False
     due = shell.hub.next_timer()
-    assert due == h.STORE_RETRY_S
+    assert due == holdings.STORE_RETRY_S
     shell.perform(shell.hub.handle_timer(due))
     assert len(shell.view(1, "ann").leases["lan", key("ann")].addresses) == 2
 
@@ -367,7 +369,7 @@ def test_all_who_see_the_same_cost_one_encoding_and_one_signature() -> None:
         nonce = shell.connect(number)
         login = make_login(PIN, nonce, NONCE, identity(name), key(name), private(name).sign)
         for effect in shell.hub.received(number, w.encode(login), 0.0):
-            if isinstance(effect, h.Deliver) and len(effect.payloads) == 2:
+            if isinstance(effect, fx.Deliver) and len(effect.payloads) == 2:
                 chunks.append(effect.payloads[0])
     assert signatures == 1
     assert len(chunks) == 4
@@ -394,8 +396,8 @@ def test_two_offers_of_one_round_start_a_punch_on_both_sides() -> None:
     shell.give(2, w.Candidates(str(key("ann")), 3, candidates))
     assert not any(isinstance(message, w.Punch) for message in shell.sent[1] + shell.sent[2])
     shell.give(2, w.Candidates(str(key("ann")), 4, candidates))
-    assert shell.sent[1][-1] == w.Punch(str(key("bob")), h.PUNCH_AFTER_MS)
-    assert shell.sent[2][-1] == w.Punch(str(key("ann")), h.PUNCH_AFTER_MS)
+    assert shell.sent[1][-1] == w.Punch(str(key("bob")), meetings.PUNCH_AFTER_MS)
+    assert shell.sent[2][-1] == w.Punch(str(key("ann")), meetings.PUNCH_AFTER_MS)
 
 
 @pytest.mark.parametrize("peer", ["dan", "nobody", "bob"])
@@ -437,5 +439,5 @@ def test_a_member_that_floods_offers_is_cut_short_and_recovers() -> None:
             shell.give(1, offer, now)
         return len(shell.sent[2]) - before
 
-    assert count(int(h.MAX_OFFERS_BURST) + 100, 0.0) == h.MAX_OFFERS_BURST
-    assert count(200, 2.0) == 2 * h.MAX_OFFERS_PER_S
+    assert count(int(meetings.MAX_OFFERS_BURST) + 100, 0.0) == meetings.MAX_OFFERS_BURST
+    assert count(200, 2.0) == 2 * meetings.MAX_OFFERS_PER_S

@@ -20,15 +20,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mediator.core import gate
 from mediator.shell import door
-from mediator.shell import server as shell
 from mediator.shell.asking import ask_mediator
 from mediator.shell.keys import ALPN, Identity, relay_secret
 from mediator.shell.server import Server
+from mediator.shell.watched import find_mediator
 from netctl.agent.control_client import ControlClient, LinkState
 from netctl.agent.keys import Keys
 from netctl.config import load_document
 from netctl.model.document import Mediator
-from netctl.model.errors import LocalError
+from netctl.model.errors import LocalError, RemoteError
 from netctl.session import Effect, LoggedIn, PresenceChanged, ViewChanged
 from netctl.session.login import make_login
 from netctl.wire import control as w
@@ -110,7 +110,7 @@ class Site:
     def entry(self) -> Mediator:
         """What the document says about this mediator."""
         text = self.document.read_text()
-        return shell.find_mediator(load_document(text).document, self.identity.public)
+        return find_mediator(load_document(text).document, self.identity.public)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[tuple[Server, Mediator]]:
@@ -153,7 +153,7 @@ class Member:
         wire = self.client._wire
         await end(self._task)
         if wire is not None:
-            wire.finish(shell.RemoteError("the test is over", "test"))
+            wire.finish(RemoteError("the test is over", "test"))
         await asyncio.sleep(0)
 
     async def until(self, wanted: Callable[[Effect], bool]) -> Effect:

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from world_clock import Clock, Timer
 from world_net import End, Internet, Site
 
+from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core.gallery import Gallery
 from mediator.core.leases import GrantLease
@@ -181,37 +182,37 @@ class SimMediator:
             life.relay.expire(self._clock.now)
             self._clock.after(EXPIRE_S, lambda: self._expire(life))
 
-    def _perform(self, effects: list[h.Effect]) -> None:
+    def _perform(self, effects: list[fx.Effect]) -> None:
         pending = list(reversed(effects))
         life = self.life
         while pending and life is not None and self.life is life:
             match pending.pop():
-                case h.Send(number, message):
+                case fx.Send(number, message):
                     if number in life.ends:
                         life.ends[number][0].write(encode_frame(encode(message)))
-                case h.Deliver(numbers, payloads):
+                case fx.Deliver(numbers, payloads):
                     for number in numbers:
                         if number in life.ends:
                             life.ends[number][0].write(b"".join(map(encode_frame, payloads)))
-                case h.Drop(number, error):
+                case fx.Drop(number, error):
                     if number in life.ends:
                         end, _ = life.ends.pop(number)
                         self._clock.say(f"mediator drops {number}: {error.code}")
                         end.write(encode_frame(encode(error)))
                         end.close()
-                case h.LoggedIn(number, member):
+                case fx.LoggedIn(number, member):
                     self._clock.say(f"mediator: {member} logs in")
                     life.ends[number][1].limit = LIMIT_AFTER_LOGIN
-                case h.Store(leases, ports):
+                case fx.Store(leases, ports):
                     pending.extend(reversed(self._commit(life, leases, ports)))
-                case h.Say(text):
+                case fx.Say(text):
                     self._clock.say(f"mediator says: {text}")
         if self.life is not None:
             self._timer.set(self.life.hub.next_timer())
 
     def _commit(
         self, life: _Life, leases: tuple[GrantLease, ...], ports: tuple[tuple[WireGuardKey, int], ...]
-    ) -> list[h.Effect]:
+    ) -> list[fx.Effect]:
         moment, self.crash_at_store = self.crash_at_store, None
         if moment != "before":
             try:

@@ -1,0 +1,73 @@
+"""What the core wants done: the shell performs it, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mediator.core.desk import Challenge, DeskEffect, Left, Redeem, Rekey
+from mediator.core.leases import GrantLease
+from netctl.model.keys import WireGuardKey
+from netctl.wire import control as w
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message on a connection."""
+
+    connection: int
+    message: w.Message
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Send the same messages, already encoded and in this order, on each of these connections."""
+
+    connections: tuple[int, ...]
+    payloads: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Send the error and close the connection."""
+
+    connection: int
+    error: w.Error
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """The connection is a member's now: raise its frame limit."""
+
+    connection: int
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Commit these, then call `stored` with what was committed, or `refused`."""
+
+    leases: tuple[GrantLease, ...]
+    ports: tuple[tuple[WireGuardKey, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """A line for the operator's log."""
+
+    text: str
+
+
+Effect = Send | Deliver | Drop | LoggedIn | Store | Say | DeskEffect
+__all__ = [
+    "Challenge",
+    "Deliver",
+    "Drop",
+    "Effect",
+    "Left",
+    "LoggedIn",
+    "Redeem",
+    "Rekey",
+    "Say",
+    "Send",
+    "Store",
+]

@@ -1,0 +1,97 @@
+"""What members hold for good: leases and relay ports. Nothing here is shown before the shell has stored it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
+
+from mediator.core.effects import Store
+from mediator.core.leases import Exhausted, GrantLease, missing_leases, usable
+from mediator.core.membership import Membership
+from netctl.model.addresses import Address
+from netctl.model.derive import member_ipv6
+from netctl.model.keys import WireGuardKey
+
+STORE_RETRY_S = 10.0
+"""A full disk is looked at again this often."""
+
+
+class Holdings:
+    """Leases by network id and key, relay ports by key, as the store has them."""
+
+    def __init__(self) -> None:
+        self._leases: dict[tuple[str, WireGuardKey], IPv4Address] = {}
+        self._ports: dict[WireGuardKey, int] = {}
+        self.exhausted: tuple[Exhausted, ...] = ()
+        """Who gets no address, and why."""
+        self.store_due: float | None = None
+        """When a store that has refused is asked again."""
+
+    def restore(
+        self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address], ports: Mapping[WireGuardKey, int]
+    ) -> None:
+        """What the store holds at the start."""
+        self._leases = dict(leases)
+        self._ports = dict(ports)
+
+    def restore_leases(self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address]) -> None:
+        """What the store holds after a member's key was replaced."""
+        self._leases = dict(leases)
+
+    def want(self, membership: Membership, relay_ports: tuple[int, int]) -> Store | None:
+        """What this membership needs of the store, if anything."""
+        self.store_due = None
+        found = list(missing_leases(membership.document, self._leases))
+        self.exhausted = tuple(item for item in found if isinstance(item, Exhausted))
+        leases = tuple(item for item in found if isinstance(item, GrantLease))
+        ports = tuple(self._missing_ports(membership.by_key, relay_ports))
+        return Store(leases, ports) if leases or ports else None
+
+    def stored(self, leases: Iterable[GrantLease], ports: Iterable[tuple[WireGuardKey, int]]) -> None:
+        """These are committed."""
+        for lease in leases:
+            if lease.taken_from is not None:
+                self._leases.pop((lease.network, lease.taken_from), None)
+            self._leases[lease.network, lease.key] = lease.address
+        self._ports.update(ports)
+
+    def refused(self, now: float) -> None:
+        """The store did not take them; it is asked again later."""
+        self.store_due = now + STORE_RETRY_S
+
+    def forget(self, key: WireGuardKey) -> None:
+        """A member was shut out: its relay port is free for another."""
+        self._ports.pop(key, None)
+
+    def port(self, key: WireGuardKey) -> int | None:
+        """A member's relay port."""
+        return self._ports.get(key)
+
+    def addresses(
+        self, membership: Membership, network_name: str, name: str, key: WireGuardKey
+    ) -> tuple[Address, ...]:
+        """What a member has in a network: fixed by the document, leased, derived."""
+        network = membership.document.networks[network_name]
+        found: dict[int, Address] = {address.version: address for address in network.addresses.get(name, ())}
+        leased = self._leases.get((network.id, key))
+        if leased in membership.fixed[network_name]:
+            leased = None  # the document has given it to somebody; a new lease is not stored yet
+        if leased is not None and network.ipv4 is not None and usable(network.ipv4, leased):
+            found.setdefault(4, leased)
+        if network.ipv6 is not None:
+            found.setdefault(6, member_ipv6(network.ipv6, key))
+        return tuple(found[version] for version in sorted(found))
+
+    def _missing_ports(
+        self, keys: Iterable[WireGuardKey], relay_ports: tuple[int, int]
+    ) -> Iterable[tuple[WireGuardKey, int]]:
+        first, last = relay_ports
+        taken = set(self._ports.values())
+        free = (port for port in range(first, last + 1) if port not in taken)
+        for key in keys:
+            held = self._ports.get(key)
+            if held is None or not first <= held <= last:
+                port = next(free, None)
+                if port is None:
+                    return
+                yield key, port

@@ -1,0 +1,58 @@
+"""STUN on real sockets: each answer leaves from the address that was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+from netctl.model.addresses import SocketAddress
+from netctl.system import pktinfo
+from netctl.wire import stun
+
+MAX_DATAGRAM = 1500
+"""A binding request has 20 bytes and a few attributes; what is cut off here is refused whole."""
+DATAGRAMS_PER_TURN = 64
+"""Before others get their turn."""
+
+
+class StunServer:
+    """One UDP port. For one event loop."""
+
+    def __init__(self, address: str, port: int) -> None:
+        """Bind; on `::` it serves IPv4 too. Raises OSError."""
+        family = socket.AF_INET6 if ":" in address and socket.has_ipv6 else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            if family == socket.AF_INET6 and address == "::":
+                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            pktinfo.ask(self._socket)
+            self._socket.setblocking(False)
+            self._socket.bind((address, port))
+        except OSError:
+            self._socket.close()
+            raise
+        self.port = int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Answer from now on."""
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._drain)
+
+    def close(self) -> None:
+        """End it."""
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.close()
+
+    def _drain(self) -> None:
+        for _ in range(DATAGRAMS_PER_TURN):
+            try:
+                data, extra, _, address = self._socket.recvmsg(MAX_DATAGRAM, pktinfo.SPACE)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an ICMP error of an earlier answer: belongs to nobody
+            with contextlib.suppress(ValueError, OSError):  # a full buffer: UDP may lose, and STUN asks again
+                answer = stun.respond(data, SocketAddress.of(address[0].partition("%")[0], address[1]))
+                if answer is not None:
+                    local = pktinfo.leave_from(pktinfo.asked_at(extra), self._socket.family)
+                    self._socket.sendmsg([answer], local, 0, address)

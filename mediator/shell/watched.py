@@ -1,0 +1,80 @@
+"""The document as a file that changes: the last good one stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from netctl.config import load_document
+from netctl.model.document import Document, Mediator
+from netctl.model.errors import ConfigError, LocalError, NetctlError
+from netctl.model.keys import IdentityKey
+
+
+def find_mediator(document: Document, identity: IdentityKey) -> Mediator:
+    """The entry of the document that is this server. Raises LocalError."""
+    for mediator in document.mediators:
+        if identity in mediator.identity:
+            return mediator
+    raise LocalError(f'no mediator of the document has this server\'s identity; add identity: ["{identity}"]')
+
+
+class WatchedDocument:
+    """A path, what it held when it was last looked at, and why that is refused, if it is."""
+
+    def __init__(self, path: Path, identity: IdentityKey) -> None:
+        self.path = path
+        self.refusal: str | None = None
+        self._identity = identity
+        self._stamp: tuple[int, int, int] | None = None
+        self._text = ""
+
+    def load(self) -> tuple[Document, Mediator]:
+        """For the first time. Raises NetctlError."""
+        try:
+            self._stamp = self._file_stamp()
+            self._text = self.path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise LocalError(f"cannot read {self.path}: {error}") from error
+        return self._understood()
+
+    def look(self) -> tuple[Document, Mediator] | str | None:
+        """A new document that is good; a line about one that is refused; None when nothing has changed."""
+        try:
+            stamp = self._file_stamp()
+            if stamp == self._stamp:
+                return None
+            self._stamp = stamp
+            text = self.path.read_text()
+            if text == self._text:
+                return None
+            self._text = text
+            found = self._understood()
+        except ConfigError as error:
+            return self.refuse(f"\n{error}")
+        except (OSError, UnicodeDecodeError, NetctlError) as error:
+            return self.refuse(f" {error}")
+        self.refusal = None
+        return found
+
+    def refuse(self, reason: str) -> str:
+        """Keep the last good one. The line that says so."""
+        self.refusal = reason.strip()
+        return f"{self.path} is refused and the last good one stays:{reason}"
+
+    def status(self, document: Document, since_s: float) -> dict[str, Any]:
+        """What `netctl-mediator status` shows of it; `document`: the last good one, in force for `since_s`."""
+        return {
+            "path": str(self.path),
+            "digest": document.digest,
+            "since_s": round(since_s, 1),
+            "refused": self.refusal,
+        }
+
+    def _understood(self) -> tuple[Document, Mediator]:
+        document = load_document(self._text, str(self.path)).document
+        return document, find_mediator(document, self._identity)
+
+    def _file_stamp(self) -> tuple[int, int, int]:
+        status = self.path.stat()
+        return status.st_ino, status.st_mtime_ns, status.st_size
