@@ -27,11 +27,12 @@ from netctl.agent.tunnels import Tunnels
 from netctl.agent.verify import HANDSHAKE_WAIT_S
 from netctl.agent.watch import DocumentWatch
 from netctl.config import Condition, Loaded, clear_of, resolve
+from netctl.config.called import called_elsewhere
 from netctl.engine import ApplyOutcome
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.model.foreign import Foreign
-from netctl.model.hoststate import HostState
+from netctl.model.hoststate import HostState, insisting
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
 from netctl.paths.effects import PathStatus
@@ -70,6 +71,8 @@ class Agent:
         self._said: str | None = None
         self.trouble: str | None = None
         """Why paths do not follow the host's present state; tried again by the observer."""
+        self._called = self.loaded.document if self.loaded is not None else None
+        """The document whose fixed endpoints the tunnels were told last."""
         self.settled = False
         """Whether `desired` is what this life has worked out: before that nothing may be taken for drift."""
         self.lock = asyncio.Lock()
@@ -167,19 +170,20 @@ class Agent:
         self.conditions = (*refused, *judged.conditions, *resolution.conditions)
         if document.networks_of(name) and not self.down.of(document).networks_of(name):
             self.conditions = ()  # it belongs to networks: they are down, because somebody wanted that
-        return resolution.state
+        return insisting(resolution.state, called_elsewhere(self._called, document))
 
     async def reconcile(self, progress: Progress = quiet) -> ApplyOutcome:
         """Bring the host to the present document and view. Call with the lock held."""
         if self.loaded is None or (self.loaded.document.mediators and self.view is None):
             return ApplyOutcome(0)  # nothing is known yet: what the host has stays
-        return await self.settle(await self.resolve(self.loaded.document), progress)
+        desired, self._called = await self.resolve(self.loaded.document), self.loaded.document
+        return await self.settle(desired, progress)
 
     async def settle(self, desired: HostState, progress: Progress = quiet) -> ApplyOutcome:
         """Bring the host to this state, and all that follows it. Call with the lock held."""
         outcome = await self.host.apply(desired, progress)
         if outcome.error is None:
-            self.desired, self.settled = desired, True
+            self.desired, self.settled = insisting(desired, frozenset()), True
             self.leases.keep(trusting=self.joined is not None)
             if desired.wireguard is None:
                 self.tunnels.gone()

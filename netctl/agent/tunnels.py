@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from netctl.agent.host import knock
 from netctl.agent.talk import reason_of, say
-from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus
+from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus, is_session
 from netctl.model.keys import WireGuardKey
 
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent
 
-SESSION_S = 180.0
-"""WireGuard's Reject-After-Time: an older handshake is no session."""
 OBSERVE_S = 1.0
 FRESH_S = 0.3
 """Whoever asks for the status sees nothing older than this; asking more often costs the engine nothing."""
@@ -62,7 +60,9 @@ class Tunnels:
         agent = self._agent
         self.statuses = await agent.host.observe()
         self._observed_at = time.monotonic()
-        live = frozenset(key for key, status in self.statuses.items() if _has_session(status))
+        live = frozenset(
+            key for key, status in self.statuses.items() if is_session(status.last_handshake_s, time.time())
+        )
         if live != self.live:  # whoever looked first: broadcast follows the sessions
             self.live = live
             agent.wanted.set()
@@ -103,7 +103,3 @@ class Tunnels:
     def gone(self) -> None:
         """There is no link any more, and nobody observes one that is not there."""
         self.statuses, self.live = {}, frozenset()
-
-
-def _has_session(status: PeerStatus) -> bool:
-    return status.last_handshake_s > 0 and time.time() - status.last_handshake_s < SESSION_S

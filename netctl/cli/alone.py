@@ -41,6 +41,8 @@ def desired_of(places: Places, document: Document, name: str, host: Engine) -> H
     from netctl.agent.host import look_up
     from netctl.agent.memory import Memory
     from netctl.config import clear_of, resolve
+    from netctl.config.called import called_elsewhere
+    from netctl.model.hoststate import insisting
 
     resolved = asyncio.run(look_up(document))
     live = frozenset(other.wireguard for other in document.members.values() if other.wireguard is not None)
@@ -49,7 +51,9 @@ def desired_of(places: Places, document: Document, name: str, host: Engine) -> H
     resolution = resolve(fitting, name, None, live=live, resolved=resolved)
     for condition in (*refused, *resolution.conditions):
         output.warning(f"{condition.peer}: {condition.message}")
-    return resolution.state
+    accepted = Memory(places).document()
+    before = accepted.document if accepted is not None else None
+    return insisting(resolution.state, called_elsewhere(before, document))
 
 
 def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) -> dict[str, Any]:

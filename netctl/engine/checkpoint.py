@@ -74,6 +74,7 @@ def _link(plain: dict[str, Any]) -> WireGuardLink:
             SocketAddress.parse(peer["endpoint"]) if peer["endpoint"] is not None else None,
             int(peer["keepalive_s"]),
             str(peer["path"]),
+            insists=True,  # a roll-back brings back what was, wherever a peer answers from by now
         )
         for peer in plain["peers"]
     ]

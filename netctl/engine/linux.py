@@ -27,6 +27,7 @@ from netctl.model.hoststate import (
     Peer,
     PeerStatus,
     WireGuardLink,
+    is_session,
 )
 from netctl.model.keys import WireGuardKey
 from netctl.plan import Change
@@ -158,9 +159,15 @@ class LinuxEngine:
         if device is None:
             return None
         public = X25519PrivateKey.from_private_bytes(device.private_key).public_key().public_bytes_raw()
-        addresses = self._netlink.addresses(name)
+        addresses, now = self._netlink.addresses(name), time.time()
         peers = {
-            key: Peer(key, frozenset(peer.allowed_ips), peer.endpoint, peer.keepalive_s)
+            key: Peer(
+                key,
+                frozenset(peer.allowed_ips),
+                peer.endpoint,
+                peer.keepalive_s,
+                is_live=is_session(peer.last_handshake_s, now),
+            )
             for key, peer in device.peers.items()
         }
         return WireGuardLink(

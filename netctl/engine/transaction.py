@@ -7,7 +7,7 @@ from itertools import takewhile
 
 from netctl.engine.api import ApplyOutcome, Engine
 from netctl.model.errors import EngineError, NetctlError
-from netctl.model.hoststate import HostState
+from netctl.model.hoststate import HostState, insisting
 from netctl.plan import Change, Plan, describe, diff, prune
 from netctl.plan.changes import SetPeer, SetRoute
 
@@ -35,9 +35,9 @@ def apply_plan(engine: Engine, desired: HostState, *, progress: Progress = _quie
         return ApplyOutcome(0)
     try:
         done = _run(engine, plan, progress)
-        left = diff(desired, engine.read())
+        left = _left(desired, engine)
         if left:
-            raise EngineError("after the apply this still differs: " + "; ".join(describe(left)))
+            raise EngineError("after the apply this still differs: " + "; ".join(left))
     except NetctlError as error:
         return _roll_back(engine, checkpoint, plan, str(error), progress)
     return ApplyOutcome(done)
@@ -65,6 +65,16 @@ def apply_prune(
     except NetctlError as error:
         return _roll_back(engine, checkpoint, plan, str(error), progress)
     return ApplyOutcome(done)
+
+
+def _left(desired: HostState, engine: Engine) -> list[str]:
+    """What is not as it should be; less endpoints alone, for a peer may have answered from elsewhere by now."""
+    left = diff(desired, engine.read())
+    return [
+        line
+        for change, line in zip(left.changes, describe(left), strict=True)
+        if not (isinstance(change, SetPeer) and change.changed == ("endpoint",))
+    ]
 
 
 def _run(engine: Engine, plan: Plan, progress: Progress) -> int:
@@ -111,9 +121,9 @@ def _roll_back(
     progress("rolling back")
     between = len(plan.changes)  # not known better than this: up to so many steps may be in place
     try:
-        back = diff(checkpoint, engine.read())
+        back = diff(insisting(checkpoint), engine.read())
         _run(engine, back, progress)
-        if diff(checkpoint, engine.read()):
+        if _left(checkpoint, engine):
             return ApplyOutcome(between, False, f"{why}; and the roll-back did not bring everything back")
     except NetctlError as error:
         return ApplyOutcome(between, False, f"{why}; and the roll-back failed too: {error}")

@@ -7,8 +7,8 @@ actual one, `netctl.plan.diff` compares them. The law for every engine: after `a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, replace
 
 from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.document import PortRange
@@ -23,6 +23,8 @@ DOMAIN = "netctl"
 """What our names in the hosts file end in."""
 FILTER_TABLE = "netctl"
 """The name of our nftables table (family inet)."""
+SESSION_S = 180.0
+"""WireGuard's Reject-After-Time: an older handshake is no session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,18 @@ class Peer:
     key: WireGuardKey
     allowed_ips: frozenset[Prefix]
     endpoint: SocketAddress | None = None
-    """Only a fixed one, of a document without mediators; None: the path manager's business, not compared."""
+    """Only a fixed one, of a document without mediators; None: the path manager's business, not compared.
+
+    It says where a peer is called first: WireGuard follows a peer that answers from elsewhere.
+    """
     keepalive_s: int = 0
     """Persistent keepalive interval in seconds, 0 is off."""
     path: str = ""
     """The YAML path this comes from (``members.nas``); not compared."""
+    insists: bool = field(default=False, compare=False)
+    """Desired: the endpoint is a new one, and is set even where the peer answers at another."""
+    is_live: bool = field(default=False, compare=False)
+    """Actual: there is a session, so the endpoint is where the peer answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +162,21 @@ class PeerStatus:
     """Unix time of the last handshake, 0: never."""
     rx_bytes: int
     tx_bytes: int
+
+
+def is_session(last_handshake_s: float, unix_now: float) -> bool:
+    """Whether a handshake of then is a session now."""
+    return last_handshake_s > 0 and unix_now - last_handshake_s < SESSION_S
+
+
+def insisting(state: HostState, keys: Set[WireGuardKey] | None = None) -> HostState:
+    """The state with the endpoints of just these peers (None: of all) set wherever a peer answers from."""
+    link = state.wireguard
+    if link is None:
+        return state
+    other = {
+        key: replace(peer, insists=not peer.insists)
+        for key, peer in link.peers.items()
+        if peer.insists != (keys is None or key in keys)
+    }
+    return replace(state, wireguard=replace(link, peers={**link.peers, **other})) if other else state

@@ -35,11 +35,15 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value of the model in what JSON has: maps, lists, text, numbers; sets in a steady order."""
+    """A value of the model in what JSON has: maps, lists, text, numbers; sets in a steady order.
+
+    What is no part of a value's identity (``compare=False``) is left out.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if hasattr(value, "raw"):
             return str(value)
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = (field.name for field in dataclasses.fields(value) if field.compare)
+        return {name: plain(getattr(value, name)) for name in fields}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (frozenset, set)):

@@ -172,7 +172,8 @@ def _changed(peer: Peer, have: Peer) -> tuple[str, ...]:
         changed.append("allowed IPs")
     if peer.keepalive_s != have.keepalive_s:
         changed.append("keepalive")
-    if peer.endpoint is not None and peer.endpoint != have.endpoint:
+    elsewhere = peer.endpoint is not None and peer.endpoint != have.endpoint
+    if elsewhere and (peer.insists or not have.is_live):
         changed.append("endpoint")
     return tuple(changed)
 

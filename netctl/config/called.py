@@ -1,0 +1,18 @@
+"""Fixed endpoints: where a document without mediators calls its members."""
+
+from __future__ import annotations
+
+from netctl.model.document import Document
+from netctl.model.keys import WireGuardKey
+
+
+def called_elsewhere(before: Document | None, after: Document) -> frozenset[WireGuardKey]:
+    """The keys whose endpoints are others in `after`: there a live tunnel moves too. Before None: no key's."""
+    if before is None or after.mediators:
+        return frozenset()
+    known = {member.wireguard: member.endpoints for member in before.members.values()}
+    return frozenset(
+        member.wireguard
+        for member in after.members.values()
+        if member.wireguard is not None and member.endpoints != known.get(member.wireguard, member.endpoints)
+    )
