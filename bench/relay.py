@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+from mediator.core.relay_limits import Limits
 from mediator.core.relay_table import RelayTable
 from mediator.shell.relay import UDP_GRO, UDP_SEGMENT, RelayServer
 from netctl.wire import relay
@@ -76,7 +77,9 @@ def open_channel(sock: socket.socket) -> None:
 
 def serve() -> None:
     """netctl's relay."""
-    server = RelayServer("0.0.0.0", PORTS, RelayTable(SECRET, os.urandom(32), PORTS, rate=UNLIMITED))
+    server = RelayServer(
+        "0.0.0.0", PORTS, RelayTable(SECRET, os.urandom(32), PORTS, Limits(pair_rate=UNLIMITED))
+    )
     print("ready", flush=True)
     server.serve()
 

@@ -10,7 +10,9 @@ import hashlib
 import hmac
 from collections import Counter
 from dataclasses import dataclass
+from typing import Protocol
 
+from mediator.core.relay_limits import Ledger, Limits, Toll
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
 from netctl.wire import relay
@@ -24,36 +26,6 @@ MAX_BINDINGS = 65536
 """In all: about 40 MB."""
 MAX_BINDINGS_PER_MEMBER = 1024
 """Twice the largest segment; one member cannot take the table from the others."""
-PAIR_RATE = 125_000_000
-"""Bytes a second from one member to one peer, unless set otherwise: 1 Gbit/s."""
-PAIR_BURST_S = 0.1
-"""The bucket holds this many seconds of its rate, and never less than `MIN_BURST`."""
-MIN_BURST = 262_144
-"""Four batches of 64 KB: smaller buckets would refuse what one system call brought."""
-
-
-class TokenBucket:
-    """Bytes that may pass, refilled at a steady rate."""
-
-    __slots__ = ("_at", "_burst", "_level", "_rate", "refused")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._level = burst
-        self._at = now
-        self.refused = 0
-        """Bytes refused so far."""
-
-    def take(self, size: int, now: float) -> bool:
-        """Whether `size` bytes may pass at `now`."""
-        self._level = min(self._burst, self._level + (now - self._at) * self._rate)
-        self._at = now
-        if size > self._level:
-            self.refused += size
-            return False
-        self._level -= size
-        return True
 
 
 @dataclass(slots=True)
@@ -66,7 +38,7 @@ class Binding:
     key: bytes
     transaction: bytes
     refreshed_at: float
-    bucket: TokenBucket
+    toll: Toll
     """For what this member sends."""
     peer_told: bool = False
     """The last BOUND said that the peer is bound."""
@@ -81,6 +53,13 @@ class Answer:
     data: bytes
 
 
+class Heard(Protocol):
+    """Told of transport messages that went on."""
+
+    def note(self, datagram: memoryview, now: float) -> None:
+        """The last one of a batch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
     """Where the datagrams of one bound source go."""
@@ -88,17 +67,23 @@ class Flow:
     port: int
     """The relay port to send out of: the sender's own."""
     destination: SocketAddress
-    bucket: TokenBucket
+    toll: Toll
+    heard: Heard | None = None
+    """Wants to see what is sent here: the address of a stock app is known by nothing else."""
 
 
 class RelayTable:
     """All bindings of one relay. `now` is monotonic, `unix_now` only judges the expiry of allocations."""
 
-    def __init__(self, secret: bytes, cookie_secret: bytes, ports: range, *, rate: float = PAIR_RATE) -> None:
+    def __init__(
+        self, secret: bytes, cookie_secret: bytes, ports: range, limits: Limits | None = None
+    ) -> None:
         self._secret = secret
         self._cookie_secret = cookie_secret
         self._ports = ports
-        self._rate = rate
+        self.ledger = Ledger(limits or Limits())
+        self._present: set[tuple[int, int]] = set()
+        """(port of a pair, member's port): the stock app on the other side of that pair is heard."""
         self._bindings: dict[tuple[int, int], Binding] = {}
         self._by_source: dict[tuple[int, SocketAddress], Binding] = {}
         self._per_member: Counter[int] = Counter()
@@ -137,7 +122,31 @@ class RelayTable:
         receiver = self._bindings.get((sender.peer_port, sender.own_port))
         if receiver is None or not self._alive(receiver, now):
             return None
-        return Flow(sender.own_port, receiver.source, sender.bucket)
+        return Flow(sender.own_port, receiver.source, sender.toll)
+
+    def source_of(self, own_port: int, peer_port: int, now: float) -> SocketAddress | None:
+        """Where the member with `own_port` is bound for `peer_port`."""
+        binding = self._bindings.get((own_port, peer_port))
+        return binding.source if binding is not None and self._alive(binding, now) else None
+
+    def announce(self, own_port: int, peer_port: int, now: float, *, present: bool) -> list[Answer]:
+        """Whether there is somebody without a binding behind `peer_port`; who is bound there is told when it comes."""
+        binding = self._bindings.get((own_port, peer_port))
+        self.generation += 1
+        if not present:
+            self._present.discard((peer_port, own_port))
+            if binding is not None:
+                binding.peer_told = False
+            return []
+        self._present.add((peer_port, own_port))
+        if binding is None or binding.peer_told or not self._alive(binding, now):
+            return []
+        binding.peer_told = True
+        return [self._bound(binding)]
+
+    def bindings(self) -> list[Binding]:
+        """All of them, for whoever counts."""
+        return list(self._bindings.values())
 
     def expire(self, now: float) -> None:
         """Forget what was not refreshed; to be called every few seconds."""
@@ -150,9 +159,8 @@ class RelayTable:
         if binding is None:
             if len(self._bindings) >= MAX_BINDINGS or self._per_member[own] >= MAX_BINDINGS_PER_MEMBER:
                 return []
-            burst = max(self._rate * PAIR_BURST_S, MIN_BURST)
-            bucket = TokenBucket(self._rate, burst, now)
-            binding = Binding(own, peer, source, key, message.transaction, now, bucket)
+            toll = self.ledger.toll(own, peer, now)
+            binding = Binding(own, peer, source, key, message.transaction, now, toll)
             self._bindings[own, peer] = binding
             self._per_member[own] += 1
             self._attach(binding, source)
@@ -163,7 +171,7 @@ class RelayTable:
         other = self._bindings.get((peer, own))
         if other is not None and not self._alive(other, now):
             other = None
-        binding.peer_told = other is not None
+        binding.peer_told = other is not None or (peer, own) in self._present
         answers = [self._bound(binding)]
         if other is not None and not other.peer_told:
             other.peer_told = True

@@ -20,7 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
-from mediator.core.relay_table import PAIR_RATE, Flow, RelayTable
+from mediator.core.relay_limits import Limits
+from mediator.core.relay_pairs import PairTable
+from mediator.core.relay_table import Flow, RelayTable
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
 from netctl.system import mmsg
@@ -44,6 +46,8 @@ BATCHES_PER_TURN = 64
 MIN_MESSAGE = 32
 """The shortest WireGuard message, a keepalive: header and tag."""
 EXPIRE_EVERY_S = 5.0
+WATCH_EVERY_S = 0.5
+"""How often it is looked whether the mediator has given out or taken back ports of pairs."""
 MAX_CACHED_FLOWS = 16384
 """Four look-ups' results per member of a full port range; emptied when exceeded."""
 SPARE_FILES = 64
@@ -51,6 +55,7 @@ SPARE_FILES = 64
 _SO_RCVBUFFORCE = 33
 _SO_SNDBUFFORCE = 32
 _TYPES = frozenset(struct.pack("<I", kind) for kind in (1, 2, 3, 4))
+_TRANSPORT = frozenset((struct.pack("<I", 4),))
 
 RawAddress = tuple[str, int] | tuple[str, int, int, int]
 
@@ -63,6 +68,7 @@ class Counters:
     dropped_stranger: int = 0
     dropped_type: int = 0
     dropped_rate: int = 0
+    """Datagrams beyond a rate or a quota."""
 
 
 class RelayServer:
@@ -72,7 +78,12 @@ class RelayServer:
         """Raises LocalError when a port is taken or there are not enough file descriptors."""
         _allow_files(len(ports) + SPARE_FILES)
         self.counters = Counters()
-        self._table = table
+        self.table = table
+        self.pairs = PairTable(table)
+        """Of members without an agent."""
+        self._watches: list[Callable[[float], None]] = []
+        self._watch_at = 0.0
+        self._readers: dict[int, Callable[[], None]] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._port_of: dict[int, int] = {}
         self._flows: dict[tuple[int, RawAddress], tuple[Flow, socket.socket, RawAddress] | None] = {}
@@ -118,14 +129,30 @@ class RelayServer:
         """Relay until `stop`."""
         expire_at = clock() + EXPIRE_EVERY_S
         while self._running:
-            for fileno, _ in self._poll.poll(EXPIRE_EVERY_S):
+            for fileno, _ in self._poll.poll(WATCH_EVERY_S if self._watches else EXPIRE_EVERY_S):
                 port = self._port_of.get(fileno)
                 if port is not None:
                     self._drain(port, clock(), unix)
+                elif fileno in self._readers:
+                    self._readers[fileno]()
             now = clock()
             if now >= expire_at:
                 expire_at = now + EXPIRE_EVERY_S
-                self._table.expire(now)
+                self.table.expire(now)
+                self.pairs.expire(now)
+            if now >= self._watch_at:
+                self._watch_at = now + WATCH_EVERY_S
+                for watch in self._watches:
+                    watch(now)
+
+    def watch(self, call: Callable[[float], None]) -> None:
+        """Call this about every `WATCH_EVERY_S` while serving."""
+        self._watches.append(call)
+
+    def listen(self, descriptor: int, call: Callable[[], None]) -> None:
+        """Call this whenever the descriptor can be read."""
+        self._readers[descriptor] = call
+        self._poll.register(descriptor, select.EPOLLIN)
 
     def stop(self) -> None:
         """Make `serve` return soon."""
@@ -165,6 +192,7 @@ class RelayServer:
         self, ring: mmsg.Receiver, port: int, sock: socket.socket, now: float, unix: Callable[[], float]
     ) -> None:
         """Nobody merges what comes here: take many datagrams a call, and send neighbours of a flow as one batch."""
+        types = self._types(port)
         for _ in range(RINGS_PER_TURN):
             got = ring.receive(sock.fileno())
             for first, count, size, segment in ring.runs(got):
@@ -174,7 +202,7 @@ class RelayServer:
                     for slot in slots:
                         self._batch(port, address, slot[:size], segment, now, unix)
                     continue
-                if all(bytes(slot[:4]) in _TYPES for slot in slots):
+                if all(bytes(slot[:4]) in types for slot in slots):
                     for start in range(0, count, most := max(1, MAX_GSO_BYTES // size)):
                         parts = [slot[:size] for slot in slots[start : start + most]]
                         self._forward(port, address, parts, size * len(parts), size, now)
@@ -195,15 +223,16 @@ class RelayServer:
     ) -> None:
         """One received datagram, merged or not."""
         size = len(batch)
+        types = self._types(port)
         starts = range(0, size, max(segment, 1))
         tail = size - starts[-1] if size else 0
-        if tail >= MIN_MESSAGE and all(bytes(batch[at : at + 4]) in _TYPES for at in starts):
+        if tail >= MIN_MESSAGE and all(bytes(batch[at : at + 4]) in types for at in starts):
             self._forward(port, address, [batch], size, segment, now)
             return
         # GRO may have merged a refresh behind data of the same flow.
         for start in starts:
             data = batch[start : start + segment]
-            if len(data) >= MIN_MESSAGE and bytes(data[:4]) in _TYPES:
+            if len(data) >= MIN_MESSAGE and bytes(data[:4]) in types:
                 self._forward(port, address, [data], len(data), len(data), now)
             else:
                 self._control(port, address, bytes(data), now, unix())
@@ -213,13 +242,20 @@ class RelayServer:
     ) -> None:
         """Send `size` bytes on as datagrams of `segment` bytes, gathered from `parts` by the kernel."""
         flow = self._flow(port, address, now)
+        if flow is None and port in self.pairs:
+            first = parts[0][:segment]
+            if self.pairs.transport(port, first, _canonical(address), now) is not None:
+                flow = self._flow(port, address, now)
         if flow is None:
             self.counters.dropped_stranger += 1
             return
         known, out, destination = flow
-        if not known.bucket.take(size, now):
+        if not known.toll.take(size, now):
             self.counters.dropped_rate += 1
             return
+        if known.heard is not None:
+            last = parts[-1]
+            known.heard.note(last[(len(last) - 1) // segment * segment :], now)
         options = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", segment))] if segment < size else []
         try:
             out.sendmsg(parts, options, 0, destination)
@@ -241,24 +277,35 @@ class RelayServer:
     def _flow(
         self, port: int, address: RawAddress, now: float
     ) -> tuple[Flow, socket.socket, RawAddress] | None:
-        if self._flows_of != self._table.generation or len(self._flows) > MAX_CACHED_FLOWS:
+        if self._flows_of != self.table.generation or len(self._flows) > MAX_CACHED_FLOWS:
             self._flows.clear()
-            self._flows_of = self._table.generation
+            self._flows_of = self.table.generation
         key = (port, address)
         if key in self._flows:
             return self._flows[key]
-        flow = self._table.flow(port, _canonical(address), now)
+        source = _canonical(address)
+        flow = (self.pairs if port in self.pairs else self.table).flow(port, source, now)
         found = None
         if flow is not None:
             found = (flow, self._sockets[flow.port], self._raw(flow.destination))
         self._flows[key] = found
         return found
 
+    def _types(self, port: int) -> frozenset[bytes]:
+        """What may go on unread: at the port of a pair handshakes are looked at."""
+        return _TRANSPORT if port in self.pairs else _TYPES
+
     def _control(self, port: int, address: RawAddress, data: bytes, now: float, unix_now: float) -> None:
-        if classify(data) is not DatagramKind.RELAY:
+        if port in self.pairs and data[:4] in _TYPES:
+            answers = self.pairs.handshake(port, data, _canonical(address), now)
+            self.counters.forwarded_bytes += len(data) if answers else 0
+            self.counters.dropped_stranger += not answers
+        elif classify(data) is DatagramKind.RELAY:
+            answers = self.table.handle_control(data, _canonical(address), port, now, unix_now)
+        else:
             self.counters.dropped_type += 1
             return
-        for answer in self._table.handle_control(data, _canonical(address), port, now, unix_now):
+        for answer in answers:
             with contextlib.suppress(OSError):
                 self._sockets[answer.port].sendto(answer.data, self._raw(answer.destination))
 
@@ -295,17 +342,17 @@ def run_relay(
     secret: bytes,
     cookie_secret: bytes,
     *,
-    rate: float = PAIR_RATE,
+    limits: Limits | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Relay on ports first to last (inclusive) until SIGTERM or SIGINT; for a process of its own.
 
     `bind_address` ``::`` serves both families; a host with several addresses binds the one that members know,
     for answers have to come from it. `secret` is shared with the mediator, `cookie_secret` is 32
-    fresh random bytes, `rate` is bytes a second per pair and direction. Raises LocalError as `RelayServer`.
+    fresh random bytes. Raises LocalError as `RelayServer`.
     """
     ports = range(port_range[0], port_range[1] + 1)
-    server = RelayServer(bind_address, ports, RelayTable(secret, cookie_secret, ports, rate=rate))
+    server = RelayServer(bind_address, ports, RelayTable(secret, cookie_secret, ports, limits))
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         server.stop()

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mediator.core import relay_table
-from mediator.core.relay_table import Answer, RelayTable, TokenBucket
+from mediator.core.relay_limits import Limits
+from mediator.core.relay_table import Answer, RelayTable
 from netctl.model.addresses import SocketAddress
 from netctl.wire import relay
 
@@ -19,8 +20,8 @@ B = SocketAddress("203.0.113.1", 51820)
 EVE = SocketAddress("198.51.100.66", 9)
 
 
-def table(**options: float) -> RelayTable:
-    return RelayTable(SECRET, b"c" * 32, PORTS, **options)
+def table(limits: Limits | None = None) -> RelayTable:
+    return RelayTable(SECRET, b"c" * 32, PORTS, limits)
 
 
 def allocation(own: int, peer: int, *, expires: int = int(UNIX) + 60) -> relay.Allocation:
@@ -146,15 +147,6 @@ def test_one_member_cannot_fill_the_table() -> None:
     answered = [bool(bind(relays, many[0], peer, A)) for peer in many[1:]]
     assert sum(answered) == relay_table.MAX_BINDINGS_PER_MEMBER == len(relays)
     assert bind(relays, many[1], many[0], B)
-
-
-def test_the_bucket_holds_a_burst_and_refills() -> None:
-    bucket = TokenBucket(1000.0, 500.0, 0.0)
-    assert bucket.take(500, 0.0)
-    assert not bucket.take(1, 0.0)
-    assert bucket.take(100, 0.1)
-    assert not bucket.take(501, 60.0)
-    assert bucket.refused == 502
 
 
 @given(st.binary(max_size=90), st.sampled_from(list(relay.RelayKind)), st.booleans())

@@ -1,0 +1,153 @@
+"""What a relay lets through: bytes a second for a pair and for a member, bytes a day for a member. Sans-IO.
+
+Every member has one `Account`, whatever it is bound to. A `Toll` stands in the way of one sender to one peer: the
+pair's own bucket, the sender's, and the day's quota of both.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+PAIR_RATE = 125_000_000
+"""Bytes a second from one member to one peer, unless set otherwise: 1 Gbit/s."""
+BURST_S = 0.1
+"""A bucket holds this many seconds of its rate, and never less than `MIN_BURST`."""
+MIN_BURST = 262_144
+"""Four batches of 64 KB: smaller buckets would refuse what one system call brought."""
+DAY_S = 86_400.0
+MAX_ACCOUNTS = 65_536
+"""One a port: a relay cannot have more members."""
+
+
+class TokenBucket:
+    """Bytes that may pass, refilled at a steady rate."""
+
+    __slots__ = ("_at", "_burst", "_level", "_rate", "refused")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._level = burst
+        self._at = now
+        self.refused = 0
+        """Bytes refused so far."""
+
+    def take(self, size: int, now: float) -> bool:
+        """Whether `size` bytes may pass at `now`."""
+        self._level = min(self._burst, self._level + (now - self._at) * self._rate)
+        self._at = now
+        if size > self._level:
+            self.refused += size
+            return False
+        self._level -= size
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an operator sets. Rates in bytes a second and direction; 0 is no limit of that kind."""
+
+    pair_rate: float = PAIR_RATE
+    member_rate: float = 0
+    """What a member may send to all its peers together."""
+    quota: int = 0
+    """Bytes that a member may send and get in a day."""
+
+    def bucket(self, rate: float, now: float) -> TokenBucket | None:
+        """For a rate; None where there is none."""
+        return TokenBucket(rate, max(rate * BURST_S, MIN_BURST), now) if rate else None
+
+
+class Account:
+    """One member's traffic. Days begin with the first byte after the last one ended."""
+
+    __slots__ = (
+        "_bucket",
+        "_quota",
+        "day",
+        "day_until",
+        "member",
+        "over_quota",
+        "received",
+        "refused",
+        "sent",
+    )
+
+    def __init__(self, member: int, limits: Limits, now: float) -> None:
+        self.member = member
+        """Its relay port."""
+        self.sent = self.received = self.refused = self.over_quota = 0
+        self.day = 0
+        """Bytes of this day, both ways."""
+        self.day_until = now + DAY_S
+        self._quota = limits.quota
+        self._bucket = limits.bucket(limits.member_rate, now)
+
+    def room(self, size: int, now: float) -> bool:
+        """Whether the day's quota has room for this many more bytes."""
+        if now >= self.day_until:
+            self.day, self.day_until = 0, now + DAY_S
+        if self._quota and self.day + size > self._quota:
+            self.over_quota += size
+            return False
+        return True
+
+    def pace(self, size: int, now: float) -> bool:
+        """Whether it may send this much just now."""
+        return self._bucket is None or self._bucket.take(size, now)
+
+
+class Toll:
+    """Between one sender and one peer."""
+
+    __slots__ = ("_bucket", "passed", "receiver", "refused", "sender")
+
+    def __init__(self, limits: Limits, sender: Account, receiver: Account, now: float) -> None:
+        self.sender, self.receiver = sender, receiver
+        self._bucket = limits.bucket(limits.pair_rate, now)
+        self.passed = self.refused = 0
+
+    def take(self, size: int, now: float) -> bool:
+        """Whether `size` bytes may pass at `now`; what passes is written down for both sides."""
+        sender, receiver = self.sender, self.receiver
+        if (
+            sender.room(size, now)
+            and receiver.room(size, now)
+            and sender.pace(size, now)
+            and (self._bucket is None or self._bucket.take(size, now))
+        ):
+            self.passed += size
+            sender.sent += size
+            sender.day += size
+            receiver.received += size
+            receiver.day += size
+            return True
+        self.refused += size
+        sender.refused += size
+        return False
+
+
+class Ledger:
+    """All accounts of one relay."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._accounts: OrderedDict[int, Account] = OrderedDict()
+
+    def account(self, member: int, now: float) -> Account:
+        """The account of the member with this relay port."""
+        found = self._accounts.get(member)
+        if found is None:
+            if len(self._accounts) >= MAX_ACCOUNTS:
+                self._accounts.popitem(last=False)
+            found = self._accounts[member] = Account(member, self.limits, now)
+        return found
+
+    def toll(self, sender: int, receiver: int, now: float) -> Toll:
+        """For what one member sends to another."""
+        return Toll(self.limits, self.account(sender, now), self.account(receiver, now), now)
+
+    def accounts(self) -> list[Account]:
+        """Who has sent or got the most first."""
+        return sorted(self._accounts.values(), key=lambda account: -(account.sent + account.received))
