@@ -264,7 +264,7 @@ class World:
                 self._reply(out.port, out.destination, out.data)
         elif kind is DatagramKind.WIREGUARD:
             flow = self.relay.flow(port, source, self.now)
-            if flow is not None and flow.bucket.take(len(data), self.now):
+            if flow is not None and flow.toll.take(len(data), self.now):
                 self._reply(flow.port, flow.destination, data)
 
     def _reply(self, port: int, destination: SocketAddress, data: bytes) -> None:

@@ -243,5 +243,5 @@ class SimMediator:
                 self._net.send(self, out.port, out.destination, out.data)
         elif kind is DatagramKind.WIREGUARD:
             flow = relay.flow(port, source, self._clock.now)
-            if flow is not None and flow.bucket.take(len(data), self._clock.now):
+            if flow is not None and flow.toll.take(len(data), self._clock.now):
                 self._net.send(self, flow.port, flow.destination, data)
