@@ -120,6 +120,7 @@ class Agent:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.paths.release()
             self.paths.close()
             await self.host.close()
 

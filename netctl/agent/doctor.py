@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from netctl.agent.doctorports import port_mapping, port_mapping_json
 from netctl.paths.behaviour import Behaviour
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def examine(agent: Agent) -> dict[str, Any]:
     if hairpin is not None:
         text = f"the NAT {'sends back' if hairpin else 'does not send back'} what goes to its own outside (hairpin)"
         checks.append(_check("ok", "hairpin", text))
+    checks += port_mapping(agent.paths.port_mapping(), four)
     kinds: dict[str, int] = {}
     for status in agent.paths.status().values():
         kinds[status.kind] = kinds.get(status.kind, 0) + 1
@@ -83,6 +85,7 @@ def examine(agent: Agent) -> dict[str, Any]:
         "checks": checks,
         "nat": {name: _behaviour(seen) for name, seen in (("ipv4", four), ("ipv6", six))},
         "hairpin": hairpin,
+        "port_mapping": port_mapping_json(agent.paths.port_mapping()),
     }
 
 

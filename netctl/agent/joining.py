@@ -61,6 +61,7 @@ class Joining:
             agent.desired, agent.settled = HostState(), False
             agent.changes.go_back(None, None, None)
             agent.paths.peers(frozenset())
+            agent.paths.use_port("", 0)  # and with it whatever the router has opened for it
             return outcome
 
     def excerpt(self, view: View) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from netctl.agent.keys import Keys
+from netctl.agent.portmap import PortMapRunner
 from netctl.engine.sharedport import SharedPort, open_shared_port
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus
@@ -15,6 +16,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.paths.behaviour import Behaviour
 from netctl.paths.effects import Effect, PathChanged, PathStatus, SendControl, SendDatagram, SetEndpoint
 from netctl.paths.manager import PathManager
+from netctl.paths.portmap import MapStatus
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
 
 Steer = Callable[[WireGuardKey, SocketAddress], Awaitable[None]]
@@ -39,11 +41,18 @@ class PathRunner:
         self._opened: tuple[str, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._endpoints: asyncio.Queue[tuple[WireGuardKey, SocketAddress]] = asyncio.Queue()
+        self._mapper = PortMapRunner(private, self._mapped)
+        self._addresses: Sequence[Address] = ()
         self._steering = asyncio.get_running_loop().create_task(self._steer_all())
+
+    async def release(self) -> None:
+        """Before `close`, where there is time: a port mapping without an end is given back to the router."""
+        await self._mapper.release()
 
     def close(self) -> None:
         """Let go of the port and the timers; endpoints stay as they are."""
         self._steering.cancel()
+        self._mapper.close()
         if self._timer is not None:
             self._timer.cancel()
         self._close_port()
@@ -61,7 +70,9 @@ class PathRunner:
         if wanted == self._opened:
             return
         self._close_port()
-        if wanted is not None:
+        if wanted is None:
+            self._mapper.look(0, wanted=False)
+        else:
             self._port = open_shared_port(kind, WIREGUARD_LINK, listen_port)
             self._opened = wanted
             asyncio.get_running_loop().add_reader(self._port.fileno(), self._readable)
@@ -92,6 +103,8 @@ class PathRunner:
                     self._endpoints.put_nowait((key, endpoint))
                 case PathChanged(key, status):
                     self._on_change(key, status)
+                    if status.kind in ("relay-udp", "none") and self._mapper.mapping is not None:
+                        self._mapper.check()  # a router that restarted has forgotten it
         self._schedule()
 
     def _schedule(self) -> None:
@@ -109,14 +122,32 @@ class PathRunner:
         """Whom to have paths to."""
         self._perform(self._manager.set_peers(keys, time.monotonic()))
 
-    def look_around(self, explicit: Sequence[SocketAddress], addresses: Sequence[Address]) -> None:
-        """What the host's own addresses are now; `explicit` are those that the document gives."""
+    def look_around(
+        self, explicit: Sequence[SocketAddress], addresses: Sequence[Address], *, port_mapping: bool = True
+    ) -> None:
+        """What the host's own addresses are now; `explicit` are those that the document gives.
+
+        `port_mapping`: whether the router may be asked to open the port.
+        """
         if self._opened is None:
             return
         port = self._opened[1]
+        self._mapper.look(port, wanted=port_mapping)
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._mapper.check()
         candidates = [Candidate("explicit", str(address)) for address in explicit]
         candidates += [Candidate("host", str(SocketAddress.of(a, port))) for a in addresses]
         self._perform(self._manager.set_local(candidates, time.monotonic()))
+
+    def _mapped(self) -> None:
+        mapping = self._mapper.mapping
+        found = None if mapping is None else Candidate("mapped", str(mapping.external))
+        self._perform(self._manager.set_mapped(found, time.monotonic()))
+
+    def port_mapping(self) -> MapStatus:
+        """What the router has opened for us, or why not."""
+        return self._mapper.status()
 
     def logged_in(self, stun: Sequence[SocketAddress]) -> None:
         """The mediator is there."""

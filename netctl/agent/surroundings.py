@@ -31,7 +31,8 @@ class Surroundings:
         member = agent.loaded.document.member_by_key(agent.keys.wireguard)
         named = replace(agent.loaded.document, members={member.name: member} if member is not None else {})
         explicit = await look_up(named)
-        agent.paths.look_around(tuple(explicit.values()), addresses)
+        mapping = member is None or member.port_mapping
+        agent.paths.look_around(tuple(explicit.values()), addresses, port_mapping=mapping)
 
     async def run(self) -> None:
         """Look around as soon as the kernel says that links or addresses have changed."""

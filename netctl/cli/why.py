@@ -83,6 +83,9 @@ def _say(src: str, target: str, answers: tuple[Flow, ...], peer: dict[str, Any] 
         output.line(f"     {line}")
     if peer["nat"]:
         output.line(f"     this host's NAT: {peer['nat']} mapping")
+    if peer["port_mapping"]["external"]:
+        opened = peer["port_mapping"]
+        output.line(f"     this host's router keeps {opened['external']} open for it ({opened['protocol']})")
     if peer["condition"]:
         output.warning(peer["condition"])
 
@@ -91,7 +94,8 @@ def _peer(places: Places, src: str, dst: str) -> dict[str, Any] | None:
     """The path between them as this host's agent sees it; None: this host is neither."""
     try:
         state = ask(places, {"op": "status"})
-        nat = ask(places, {"op": "doctor"})["nat"]["ipv4"]["mapping"]
+        seen = ask(places, {"op": "doctor"})
+        nat, opened = seen["nat"]["ipv4"]["mapping"], seen["port_mapping"]
     except NoAgentError:
         return {"unknown": "no agent runs on this host: `netctl up` starts it"}
     if state["member"] not in (src, dst):
@@ -99,7 +103,7 @@ def _peer(places: Places, src: str, dst: str) -> dict[str, Any] | None:
     other = dst if state["member"] == src else src
     for peer in state["peers"]:
         if peer["name"] == other:
-            return {**peer, "nat": nat}
+            return {**peer, "nat": nat, "port_mapping": opened}
     return {"unknown": f"this host has no tunnel to {other}: has the document been applied here?"}
 
 

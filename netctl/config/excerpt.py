@@ -84,6 +84,8 @@ def _member(member: Member, me: str, used: Collection[str]) -> dict[str, Any]:
         plain["endpoints"] = [str(endpoint) for endpoint in member.endpoints]
     if member.listen_port is not None and member.name == me:
         plain["listenPort"] = member.listen_port
+    if not member.port_mapping and member.name == me:
+        plain["portMapping"] = False
     if member.mtu is not None:
         plain["mtu"] = member.mtu
     return plain

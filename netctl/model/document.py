@@ -70,6 +70,8 @@ class Member:
     host: str | None = None
     """Where a fleet roll-out finds it (an SSH name)."""
     listen_port: int | None = None
+    port_mapping: bool = True
+    """Whether its router may be asked to open the port (PCP, NAT-PMP, UPnP)."""
     mtu: int | None = None
     previous_keys: tuple[WireGuardKey, ...] = ()
     guest: bool = False

@@ -43,6 +43,7 @@ class PathManager:
         self._rng = rng
         self._me = Self(own_key)
         self._local: list[Candidate] = []
+        self._mapped: Candidate | None = None
         self._pairs: dict[WireGuardKey, Pair] = {}
         self._by_tag: dict[bytes, Pair] = {}
         self._discovery = Discovery(rng)
@@ -74,13 +75,28 @@ class PathManager:
         return effects
 
     def set_local(self, candidates: list[Candidate], now: float) -> list[Effect]:
-        """This host's own addresses (kinds host, mapped, explicit); a change starts new rounds."""
+        """This host's own addresses (kinds host and explicit); a change starts new rounds."""
         if candidates == self._local:
             return []
         self._local = list(candidates)
         self._discovery.gather(now)
         self._renew_self()
         return self._moved(now) + self._discover(now)
+
+    def set_mapped(self, candidate: Candidate | None, now: float) -> list[Effect]:
+        """The port that the router has opened for us. Pairs without a direct path try it in a new round."""
+        if candidate == self._mapped:
+            return []
+        self._mapped = candidate
+        self._renew_self()
+        effects: list[Effect] = []
+        if candidate is None or not self._control:
+            return effects
+        for pair in self._pairs.values():
+            if pair.state is not PairState.DIRECT and pair.offered:
+                pair.begin_round(now, self._offer_time(now))
+                effects += self._settle(pair, now)
+        return effects
 
     def set_stun(self, servers: list[SocketAddress], now: float) -> list[Effect]:
         """The mediator's STUN addresses (`Welcome.stun`)."""
@@ -207,11 +223,12 @@ class PathManager:
     # -------------------------------------------------------------------------------------------------
 
     def _candidates(self) -> list[Candidate]:
-        local = {candidate.address for candidate in self._local}
+        own = [self._mapped, *self._local] if self._mapped is not None else self._local
+        local = {candidate.address for candidate in own}
         reflexive = [str(mapped) for mapped in self._discovery.mapped()]
         found = [Candidate(kind="srflx", address=mapped) for mapped in reflexive if mapped not in local]
         # An address that a server saw unchanged is still worth its host kind; the room goes to both kinds.
-        return self._local[: c.MAX_CANDIDATES - len(found)] + found
+        return own[: c.MAX_CANDIDATES - len(found)] + found
 
     def _renew_self(self) -> None:
         addresses = parse_candidates(self._candidates())

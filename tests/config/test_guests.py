@@ -14,6 +14,7 @@ from netctl.config.edit import add_guests
 from netctl.config.excerpt import bootstrap, excerpt
 from netctl.config.guests import Guest, guests_in, with_guests
 from netctl.model.document import Document
+from netctl.model.errors import ConfigError
 from netctl.model.hoststate import HostState
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
@@ -171,6 +172,19 @@ def test_of_members_out_of_sight_an_excerpt_says_nothing() -> None:
     assert given["networks"]["lan"]["acls"] == []
     assert "addresses" not in given["networks"]["lan"]
     load_document(json.dumps(given))
+
+
+def test_whether_a_router_may_be_asked_is_told_to_the_member_it_concerns() -> None:
+    plain = json.loads(text())
+    for name in ("home", "nas"):
+        plain["members"][name]["portMapping"] = False
+    whole = load_document(json.dumps(plain)).document
+    assert [whole.members[name].port_mapping for name in ("home", "nas", "far")] == [False, False, True]
+    told = load_document(excerpt(whole, "home", {"home", "nas"})).document
+    assert [told.members[name].port_mapping for name in ("home", "nas")] == [False, True]
+    plain["members"]["home"]["portMapping"] = "no"
+    with pytest.raises(ConfigError, match=r"members\.home\.portMapping"):
+        load_document(json.dumps(plain))
 
 
 def test_a_bootstrap_is_a_document_too() -> None:

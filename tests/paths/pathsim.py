@@ -47,6 +47,8 @@ class Nat:
         self._back: dict[int, SocketAddress] = {}
         self._allowed: set[tuple[int, SocketAddress]] = set()
         self._next = 61000
+        self.forwarded: dict[int, SocketAddress] = {}
+        """Ports mapped by request (PCP and the like): open for everybody."""
 
     def outbound(self, source: SocketAddress, destination: SocketAddress) -> SocketAddress | None:
         if self.blocked(destination):
@@ -62,6 +64,9 @@ class Nat:
         return SocketAddress(self.public, port)
 
     def inbound(self, source: SocketAddress, port: int) -> SocketAddress | None:
+        if port in self.forwarded and not self.blocked(source):
+            self._out[self.forwarded[port], source if self.symmetric else None] = port  # answers leave by it
+            return self.forwarded[port]
         return self._back.get(port) if (port, source) in self._allowed and not self.blocked(source) else None
 
     def rebind(self) -> None:

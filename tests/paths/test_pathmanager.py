@@ -7,6 +7,8 @@ import itertools
 import pytest
 from pathsim import MEDIATOR, Host, World
 
+from netctl.wire.control import Candidate
+
 HOME, OFFICE = "203.0.113.1", "192.0.2.1"
 
 
@@ -296,3 +298,30 @@ def test_many_hosts_pair_up_and_idle() -> None:
     found = {status.kind for host in world.hosts for status in host.manager.status().values()}
     assert found == {"direct"}
     assert MEDIATOR not in {end.host for host in world.hosts for end in host.endpoints.values()}
+
+
+def test_a_mapped_port_joins_two_symmetric_nats() -> None:
+    world = World()
+    homes = [world.nat(f"203.0.113.{number}", symmetric=True) for number in (1, 2)]
+    a, b = (world.host(f"h{n}", f"192.168.{n}.10", nat) for n, nat in enumerate(homes))
+    world.start()
+    world.run(20)
+    assert kinds(world) == ["relay-udp", "relay-udp"]
+    homes[0].forwarded[51820] = a.address
+    mapped = Candidate("mapped", "203.0.113.1:51820")
+    world.perform(a, a.manager.set_mapped(mapped, world.now))
+    assert a.manager.set_mapped(mapped, world.now) == []
+    world.run(3)
+    assert kinds(world) == ["direct", "direct"]
+    assert str(b.manager.status()[a.key].endpoint) == "203.0.113.1:51820"
+    world.perform(a, a.manager.set_mapped(None, world.now))
+    world.run(30)
+    assert kinds(world) == ["direct", "direct"], "a path that works is kept while it works"
+
+
+def test_a_mapping_disturbs_no_pair_that_is_direct() -> None:
+    world = two_behind_nats()
+    a, _ = world.hosts
+    world.start()
+    world.run(20)
+    assert a.manager.set_mapped(Candidate("mapped", "203.0.113.1:51820"), world.now) == []

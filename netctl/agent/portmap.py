@@ -1,0 +1,152 @@
+"""The port mapper on the host: its sockets, timers and HTTP exchanges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from netctl.agent.talk import say
+from netctl.engine.gateway import RouterSockets, default_gateway, fetch
+from netctl.paths.mapping import Fetch, Gateway, Mapping, MappingChanged, PortEffect, Search, ToRouter
+from netctl.paths.portmap import MapStatus, PortMapper
+
+CLOSE_S = 1.5
+"""How long an agent that ends waits for a router to take note."""
+
+
+class PortMapRunner:
+    """Runs one PortMapper. All methods are for the agent's event loop."""
+
+    def __init__(self, secret: bytes, on_change: Callable[[], None]) -> None:
+        """`on_change` is called when the mapping came, moved or went."""
+        self._mapper = PortMapper(secret, secrets.token_bytes)
+        self._on_change = on_change
+        self._gateway: Gateway | None = None
+        self._sockets: RouterSockets | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._fetches: set[asyncio.Task[None]] = set()
+        self.mapping: Mapping | None = None
+
+    def look(self, port: int, *, wanted: bool) -> None:
+        """What the router is now, and which port it should open: 0 or not `wanted` is none."""
+        gateway = default_gateway() if port and wanted else None
+        now = time.monotonic()
+        if gateway is None:  # what is to be removed is so by the sockets that there are
+            self._perform(self._mapper.aim(None, 0, now))
+            self._use(None)
+        else:
+            self._use(gateway)
+            self._perform(self._mapper.aim(gateway if self._sockets is not None else None, port, now))
+
+    def check(self) -> None:
+        """Something has happened that may have ended the mapping."""
+        self._perform(self._mapper.check(time.monotonic()))
+
+    def status(self) -> MapStatus:
+        """What is there just now."""
+        return self._mapper.status(time.monotonic())
+
+    async def release(self) -> None:
+        """Before `close`: a mapping with a lease stays, as the tunnels do; one without an end is removed."""
+        self._perform(self._mapper.close())
+        if self._fetches:
+            await asyncio.wait(self._fetches, timeout=CLOSE_S)
+
+    def close(self) -> None:
+        """Let go of sockets and timers; idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for task in self._fetches:
+            task.cancel()
+        self._use(None)
+
+    def _use(self, gateway: Gateway | None) -> None:
+        if gateway == self._gateway and (gateway is None) == (self._sockets is None):
+            return
+        loop = asyncio.get_running_loop()
+        if self._sockets is not None:
+            for sock in (self._sockets.control, self._sockets.search, self._sockets.announcements):
+                if sock is not None:
+                    loop.remove_reader(sock)
+            self._sockets.close()
+        self._sockets, self._gateway = None, gateway
+        if gateway is None:
+            return
+        with contextlib.suppress(OSError):  # our address has just gone: the next look finds another
+            self._sockets = RouterSockets(gateway)
+            for sock in (self._sockets.control, self._sockets.announcements):
+                if sock is not None:
+                    loop.add_reader(sock, self._readable, sock)
+
+    def _readable(self, sock: socket.socket) -> None:
+        if self._sockets is None:
+            return
+        found, closed = self._sockets.receive(sock)
+        now = time.monotonic()
+        for data in found:
+            if sock is self._sockets.search:
+                self._perform(self._mapper.handle_search(data, now))
+            else:
+                self._perform(self._mapper.handle_router(data, now))
+        if closed and sock is self._sockets.control:
+            self._perform(self._mapper.handle_unreachable(now))
+
+    def _due(self) -> None:
+        self._timer = None
+        self._perform(self._mapper.handle_timer(time.monotonic()))
+
+    def _perform(self, effects: Sequence[PortEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case ToRouter(data):
+                    if self._sockets is not None and not self._sockets.ask(data):
+                        asyncio.get_running_loop().call_soon(self._closed)
+                case Search(data):
+                    self._search(data)
+                case Fetch() if self._gateway is not None:
+                    self._spawn(self._fetch(self._gateway, effect))
+                case MappingChanged(mapping):
+                    self._changed(mapping)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._mapper.next_timer()
+        if due is not None:
+            delay = max(due - time.monotonic(), 0.0)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._due)
+
+    def _closed(self) -> None:
+        self._perform(self._mapper.handle_unreachable(time.monotonic()))
+
+    def _search(self, data: bytes) -> None:
+        if self._sockets is None:
+            return
+        if self._sockets.search is None:
+            with contextlib.suppress(OSError):
+                sock = self._sockets.open_search()
+                asyncio.get_running_loop().add_reader(sock, self._readable, sock)
+        self._sockets.look_for(data)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._fetches.add(task)
+        task.add_done_callback(self._fetches.discard)
+
+    async def _fetch(self, gateway: Gateway, wanted: Fetch) -> None:
+        answer = await fetch(gateway, wanted.port, wanted.data)
+        status, body = (0, b"") if answer is None else (answer.status, answer.body)
+        self._perform(self._mapper.handle_fetched(wanted.ticket, status, body, time.monotonic()))
+
+    def _changed(self, mapping: Mapping | None) -> None:
+        if mapping is not None:
+            say(f"the router has opened {mapping.external} for us ({mapping.protocol})")
+        elif self.mapping is not None:
+            say(f"the router's {self.mapping.external} is closed")
+        self.mapping = mapping
+        self._on_change()

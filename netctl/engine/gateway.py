@@ -1,0 +1,151 @@
+"""The router in front of this host, and sockets to talk to it about port mappings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from ipaddress import IPv4Address
+from socket import AF_INET
+
+from netctl.engine import rtnl
+from netctl.engine.nlsocket import NetlinkSocket, attribute, attributes
+from netctl.model.errors import RemoteError
+from netctl.paths.mapping import Gateway
+from netctl.wire import http, pcp, upnp
+
+SOMEWHERE = IPv4Address("1.1.1.1")
+"""Any address of the internet: the kernel is asked for its way there, nothing is sent."""
+ANNOUNCE_PORT = 5350
+"""Where routers say that they have started (RFC 6886 §3.2.1, RFC 6887 §14.1): to 224.0.0.1, and we are all hosts."""
+FETCH_S = 4.0
+"""For one whole exchange with a small router."""
+MAX_DATAGRAM = 2048
+MAX_DRAIN = 32
+"""Datagrams taken at a time: a flood from the own network must not keep the agent from everything else."""
+_TTL = 2
+"""UPnP Device Architecture 1.1 §1.3.2."""
+
+
+def default_gateway() -> Gateway | None:
+    """The router of the default route and our address towards it; None where no mapping could be of use.
+
+    That is: no IPv4 default route, one without a router (a tunnel), or an own address that the internet knows.
+    """
+    try:
+        netlink = NetlinkSocket(rtnl.NETLINK_ROUTE)
+    except OSError:
+        return None
+    try:
+        question = rtnl.ROUTE.pack(AF_INET, 32, 0, 0, 0, 0, 0, 0, 0)
+        answers = netlink.ask(rtnl.GETROUTE, question + attribute(rtnl.ROUTE_DST, SOMEWHERE.packed))
+    except OSError:
+        return None
+    finally:
+        netlink.close()
+    for answer in answers:
+        attrs = attributes(answer[rtnl.ROUTE.size :])
+        router, own = attrs.get(rtnl.ROUTE_GATEWAY), attrs.get(rtnl.ROUTE_PREFSRC)
+        if router is not None and own is not None and len(router) == len(own) == 4:
+            found = Gateway(IPv4Address(router), IPv4Address(own))
+            return None if found.own.is_global else found
+    return None
+
+
+def _socket(address: tuple[str, int], *, shared: bool = False) -> socket.socket:
+    made = socket.socket(AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+class RouterSockets:
+    """Datagram sockets towards one router. What anybody else sends to them is dropped here."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        """Raises OSError, for one when our address has just gone."""
+        self._router = str(gateway.router)
+        own = str(gateway.own)
+        self.control = _socket((own, 0))
+        """For PCP and NAT-PMP; connected, so the kernel drops what others send."""
+        self.search: socket.socket | None = None
+        """For SSDP, from the first search on."""
+        self._own = own
+        self.announcements: socket.socket | None = None
+        """None where another program has the port for itself."""
+        try:
+            self.control.connect((self._router, pcp.PORT))
+        except OSError:
+            self.control.close()
+            raise
+        with contextlib.suppress(OSError):
+            self.announcements = _socket(("", ANNOUNCE_PORT), shared=True)
+
+    def ask(self, data: bytes) -> bool:
+        """Send to the router's PCP port. False: it says that nobody is there."""
+        try:
+            self.control.send(data)
+        except OSError as error:
+            return error.errno != errno.ECONNREFUSED
+        return True
+
+    def open_search(self) -> socket.socket:
+        """The socket for SSDP's answers. Raises OSError."""
+        if self.search is None:
+            made = _socket((self._own, 0))
+            made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, _TTL)
+            made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(self._own))
+            self.search = made
+        return self.search
+
+    def look_for(self, data: bytes) -> None:
+        """Send a search to everybody, and to the router alone: a firewall here lets only the latter's answer in."""
+        for address in ((upnp.SSDP_GROUP.host, upnp.SSDP_PORT), (self._router, upnp.SSDP_PORT)):
+            with contextlib.suppress(OSError):
+                self.open_search().sendto(data, address)
+
+    def receive(self, sock: socket.socket) -> tuple[list[bytes], bool]:
+        """Datagrams of the router that wait at one of our sockets, and whether it says that its port is closed."""
+        found: list[bytes] = []
+        for _ in range(MAX_DRAIN):
+            try:
+                data, source = sock.recvfrom(MAX_DATAGRAM)
+            except OSError as error:
+                return found, error.errno == errno.ECONNREFUSED
+            if source[0] == self._router:
+                found.append(data)
+        return found, False
+
+    def close(self) -> None:
+        """Close all; idempotent."""
+        for sock in (self.control, self.search, self.announcements):
+            if sock is not None:
+                sock.close()
+
+
+async def fetch(gateway: Gateway, port: int, request: bytes) -> http.Response | None:
+    """One HTTP exchange with the router, bounded in time and size; None: it failed."""
+    try:
+        async with asyncio.timeout(FETCH_S):
+            reader, writer = await asyncio.open_connection(
+                str(gateway.router), port, local_addr=(str(gateway.own), 0), limit=http.MAX_RESPONSE
+            )
+            try:
+                writer.write(request)
+                data = b""
+                while True:
+                    part = await reader.read(http.MAX_RESPONSE)
+                    data += part
+                    answer = http.response(data, ended=not part)
+                    if answer is not None:
+                        return answer
+            finally:
+                writer.transport.abort()
+    except (OSError, TimeoutError, RemoteError):
+        return None
