@@ -5,6 +5,7 @@ The first byte chooses the decoder. A finding is any exception but the one that 
 
 import contextlib
 import sys
+from ipaddress import IPv4Address
 
 import atheris
 
@@ -21,10 +22,11 @@ with atheris.instrument_imports(
     from netctl.wg import uapi
     from netctl.wg.coalesce import is_one_flow, runs
     from netctl.wg.segment import complete, shape
-    from netctl.wire import control, relay, stun
+    from netctl.wire import control, http, natpmp, pcp, relay, stun, upnp
     from netctl.wire.datagram import classify
     from netctl.wire.frame import FrameDecoder
 
+ROUTER = IPv4Address("192.168.1.1")
 SOURCE = SocketAddress("192.0.2.7", 7)
 
 
@@ -60,6 +62,20 @@ def _relay(data: bytes) -> None:
         relay.open_message(data, bytes(32))
 
 
+def _router(data: bytes) -> None:
+    for decode in (pcp.decode, natpmp.decode, upnp.read_xml):
+        with contextlib.suppress(RemoteError):
+            decode(data)
+    with contextlib.suppress(RemoteError):
+        upnp.location(data, ROUTER)
+    with contextlib.suppress(RemoteError):
+        upnp.control(data, ROUTER, 80, "/")
+    with contextlib.suppress(RemoteError):
+        upnp.soap_answer(500, data)
+    with contextlib.suppress(RemoteError):
+        http.response(data, ended=True)
+
+
 def _loader(data: bytes) -> None:
     with contextlib.suppress(ConfigError):
         parse(_text(data), "fuzz.yaml")
@@ -92,7 +108,7 @@ def _hosts(data: bytes) -> None:
     assert parse_block(replace_block(text, {})) == {}
 
 
-TARGETS = (_stun, _frames, _control, _relay, _loader, _uapi, _packets, _hosts)
+TARGETS = (_stun, _frames, _control, _relay, _router, _loader, _uapi, _packets, _hosts)
 
 
 def one_input(data: bytes) -> None:
