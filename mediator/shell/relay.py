@@ -16,16 +16,18 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import NamedTuple
 
 from mediator.core.relay_limits import Limits
 from mediator.core.relay_pairs import PairTable
-from mediator.core.relay_table import Flow, RelayTable
+from mediator.core.relay_table import MAX_BINDINGS, Flow, RelayTable
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
-from netctl.system import mmsg
+from netctl.system import mmsg, pktinfo
 from netctl.wire.datagram import DatagramKind, classify
 
 SOL_UDP = 17
@@ -33,6 +35,8 @@ UDP_SEGMENT = 103
 UDP_GRO = 104
 BUFFER = 65536
 """One GRO batch."""
+CONTROL_SPACE = socket.CMSG_SPACE(4) + pktinfo.SPACE
+"""Ancillary data: a merged batch's segment size, and the address that was asked."""
 SOCKET_BUFFER = 4 << 20
 """A burst of 64 batches; taken by force as root, else as far as the system allows."""
 MAX_GSO_BYTES = 65_507
@@ -48,6 +52,8 @@ MIN_MESSAGE = 32
 EXPIRE_EVERY_S = 5.0
 WATCH_EVERY_S = 0.5
 """How often it is looked whether the mediator has given out or taken back ports of pairs."""
+MAX_ASKED = MAX_BINDINGS
+"""Who is remembered with the address that it spoke to, some 300 bytes each; without that the system chooses one."""
 MAX_CACHED_FLOWS = 16384
 """Four look-ups' results per member of a full port range; emptied when exceeded."""
 SPARE_FILES = 64
@@ -71,6 +77,15 @@ class Counters:
     """Datagrams beyond a rate or a quota."""
 
 
+class _Way(NamedTuple):
+    """A flow as the sockets take it."""
+
+    flow: Flow
+    out: socket.socket
+    destination: RawAddress
+    local: list[pktinfo.Control]
+
+
 class RelayServer:
     """Sockets for a range of ports. `serve` blocks; `stop` may be called from a signal handler or thread."""
 
@@ -86,8 +101,9 @@ class RelayServer:
         self._readers: dict[int, Callable[[], None]] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._port_of: dict[int, int] = {}
-        self._flows: dict[tuple[int, RawAddress], tuple[Flow, socket.socket, RawAddress] | None] = {}
+        self._flows: dict[tuple[int, RawAddress], _Way | None] = {}
         self._flows_of = -1
+        self._asked: OrderedDict[tuple[int, SocketAddress], str] = OrderedDict()
         self._poll = select.epoll()
         self._dual = ":" in bind_address
         self._wake_out, self._wake_in = socket.socketpair()
@@ -119,6 +135,7 @@ class RelayServer:
                 sock.setsockopt(socket.SOL_SOCKET, plain, SOCKET_BUFFER)
         with contextlib.suppress(OSError):  # a kernel before 5.0: works, only slower
             sock.setsockopt(SOL_UDP, UDP_GRO, 1)
+        pktinfo.ask(sock)
         sock.bind((bind_address, port))
         self._port_of[sock.fileno()] = port
         self._poll.register(sock, select.EPOLLIN)
@@ -176,7 +193,7 @@ class RelayServer:
                 self._drain_ring(self._ring, port, sock, now, unix)
                 return
             try:
-                size, extra, _, address = sock.recvmsg_into([self._buffer], 64)
+                size, extra, _, address = sock.recvmsg_into([self._buffer], CONTROL_SPACE)
             except BlockingIOError:
                 return
             except OSError:
@@ -186,7 +203,7 @@ class RelayServer:
                 if level == SOL_UDP and kind == UDP_GRO:
                     segment = int.from_bytes(value[:4], "little")
             unmerged = unmerged + 1 if segment == size else 0
-            self._batch(port, address, self._view[:size], segment, now, unix)
+            self._batch(port, address, self._view[:size], segment, now, unix, extra)
 
     def _drain_ring(
         self, ring: mmsg.Receiver, port: int, sock: socket.socket, now: float, unix: Callable[[], float]
@@ -199,16 +216,18 @@ class RelayServer:
                 address = self._address(ring.source(first))
                 slots = ring.views[first : first + count]
                 if segment < size or count == 1 or size < MIN_MESSAGE:
+                    extra = ring.extra(first)
                     for slot in slots:
-                        self._batch(port, address, slot[:size], segment, now, unix)
+                        self._batch(port, address, slot[:size], segment, now, unix, extra)
                     continue
                 if all(bytes(slot[:4]) in types for slot in slots):
                     for start in range(0, count, most := max(1, MAX_GSO_BYTES // size)):
                         parts = [slot[:size] for slot in slots[start : start + most]]
                         self._forward(port, address, parts, size * len(parts), size, now)
                     continue
+                extra = ring.extra(first)
                 for slot in slots:
-                    self._batch(port, address, slot[:size], size, now, unix)
+                    self._batch(port, address, slot[:size], size, now, unix, extra)
             if got < mmsg.COUNT:
                 return
 
@@ -220,8 +239,9 @@ class RelayServer:
         segment: int,
         now: float,
         unix: Callable[[], float],
+        extra: Sequence[pktinfo.Control],
     ) -> None:
-        """One received datagram, merged or not."""
+        """One received datagram, merged or not, with what the kernel said about it."""
         size = len(batch)
         types = self._types(port)
         starts = range(0, size, max(segment, 1))
@@ -235,7 +255,7 @@ class RelayServer:
             if len(data) >= MIN_MESSAGE and bytes(data[:4]) in types:
                 self._forward(port, address, [data], len(data), len(data), now)
             else:
-                self._control(port, address, bytes(data), now, unix())
+                self._control(port, address, bytes(data), now, unix(), extra)
 
     def _forward(
         self, port: int, address: RawAddress, parts: list[memoryview], size: int, segment: int, now: float
@@ -249,34 +269,31 @@ class RelayServer:
         if flow is None:
             self.counters.dropped_stranger += 1
             return
-        known, out, destination = flow
+        known, out, destination, local = flow
         if not known.toll.take(size, now):
             self.counters.dropped_rate += 1
             return
         if known.heard is not None:
             last = parts[-1]
             known.heard.note(last[(len(last) - 1) // segment * segment :], now)
-        options = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", segment))] if segment < size else []
+        merged = segment < size
+        options = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", segment)), *local] if merged else local
         try:
             out.sendmsg(parts, options, 0, destination)
             self.counters.forwarded_bytes += size
         except OSError as error:
-            if error.errno in (errno.EINVAL, errno.EMSGSIZE, errno.EIO) and options:
-                self._send_singly(out, destination, parts, segment)
+            if error.errno in (errno.EINVAL, errno.EMSGSIZE, errno.EIO) and merged:
+                self._send_singly(flow, parts, segment)
 
-    def _send_singly(
-        self, out: socket.socket, destination: RawAddress, parts: list[memoryview], segment: int
-    ) -> None:
+    def _send_singly(self, way: _Way, parts: list[memoryview], segment: int) -> None:
         """A device without segmentation, or a batch longer than it takes."""
         with contextlib.suppress(OSError):
             for part in parts:
                 for start in range(0, len(part), segment):
-                    out.sendto(part[start : start + segment], destination)
+                    way.out.sendmsg([part[start : start + segment]], way.local, 0, way.destination)
                 self.counters.forwarded_bytes += len(part)
 
-    def _flow(
-        self, port: int, address: RawAddress, now: float
-    ) -> tuple[Flow, socket.socket, RawAddress] | None:
+    def _flow(self, port: int, address: RawAddress, now: float) -> _Way | None:
         if self._flows_of != self.table.generation or len(self._flows) > MAX_CACHED_FLOWS:
             self._flows.clear()
             self._flows_of = self.table.generation
@@ -287,7 +304,9 @@ class RelayServer:
         flow = (self.pairs if port in self.pairs else self.table).flow(port, source, now)
         found = None
         if flow is not None:
-            found = (flow, self._sockets[flow.port], self._raw(flow.destination))
+            out = self._sockets[flow.port]
+            local = self._leave_from(flow.port, flow.destination)
+            found = _Way(flow, out, self._raw(flow.destination), local)
         self._flows[key] = found
         return found
 
@@ -295,19 +314,46 @@ class RelayServer:
         """What may go on unread: at the port of a pair handshakes are looked at."""
         return _TRANSPORT if port in self.pairs else _TYPES
 
-    def _control(self, port: int, address: RawAddress, data: bytes, now: float, unix_now: float) -> None:
+    def _control(
+        self,
+        port: int,
+        address: RawAddress,
+        data: bytes,
+        now: float,
+        unix_now: float,
+        extra: Sequence[pktinfo.Control],
+    ) -> None:
+        source = _canonical(address)
         if port in self.pairs and data[:4] in _TYPES:
-            answers = self.pairs.handshake(port, data, _canonical(address), now)
+            answers = self.pairs.handshake(port, data, source, now)
             self.counters.forwarded_bytes += len(data) if answers else 0
             self.counters.dropped_stranger += not answers
         elif classify(data) is DatagramKind.RELAY:
-            answers = self.table.handle_control(data, _canonical(address), port, now, unix_now)
+            answers = self.table.handle_control(data, source, port, now, unix_now)
         else:
             self.counters.dropped_type += 1
             return
+        if answers:
+            self._remember(port, source, pktinfo.asked_at(extra))
         for answer in answers:
+            out = self._sockets[answer.port]
+            local = self._leave_from(answer.port, answer.destination)
             with contextlib.suppress(OSError):
-                self._sockets[answer.port].sendto(answer.data, self._raw(answer.destination))
+                out.sendmsg([answer.data], local, 0, self._raw(answer.destination))
+
+    def _remember(self, port: int, source: SocketAddress, asked: str) -> None:
+        """Which of our addresses somebody speaks to, who has shown that it may."""
+        known = self._asked.get((port, source))
+        self._asked[port, source] = asked
+        self._asked.move_to_end((port, source))
+        if known != asked:
+            self._flows.clear()
+        while len(self._asked) > MAX_ASKED:
+            self._asked.popitem(last=False)
+
+    def _leave_from(self, port: int, destination: SocketAddress) -> list[pktinfo.Control]:
+        """That address, for what is sent there."""
+        return pktinfo.leave_from(self._asked.get((port, destination), ""), self._sockets[port].family)
 
     def _address(self, source: tuple[str, int, int]) -> RawAddress:
         host, port, scope = source
@@ -347,9 +393,9 @@ def run_relay(
 ) -> None:
     """Relay on ports first to last (inclusive) until SIGTERM or SIGINT; for a process of its own.
 
-    `bind_address` ``::`` serves both families; a host with several addresses binds the one that members know,
-    for answers have to come from it. `secret` is shared with the mediator, `cookie_secret` is 32
-    fresh random bytes. Raises LocalError as `RelayServer`.
+    `bind_address` ``::`` serves both families; what a member is sent leaves from the address that it speaks to.
+    `secret` is shared with the mediator, `cookie_secret` is 32 fresh random bytes. Raises LocalError as
+    `RelayServer`.
     """
     ports = range(port_range[0], port_range[1] + 1)
     server = RelayServer(bind_address, ports, RelayTable(secret, cookie_secret, ports, limits))

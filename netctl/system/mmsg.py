@@ -19,9 +19,12 @@ COUNT = 64
 SLOT = 65_536 + 23 * 64
 """Bytes from one slot to the next: a merged datagram fits, and no two slots start in the same cache set."""
 _CONTROL = 64
+"""Ancillary bytes of a datagram: its segment size and the address that it came to fill it."""
+_CMSG = struct.Struct("=Qii")
 _NAME = 28  # sockaddr_in6, the larger of both
 _MSG_DONTWAIT = 0x40
 _UDP, _UDP_GRO = 17, 104
+_GRO = np.frombuffer(struct.pack("=ii", _UDP, _UDP_GRO), "u8")[0]
 _V4, _V6 = struct.Struct("=HH4s"), struct.Struct("=HHI16sI")
 
 _IOVEC = np.dtype([("base", "u8"), ("length", "u8")])
@@ -73,6 +76,10 @@ class Receiver:
         heads["control"] = _address(self._controls) + steps * np.uint64(_CONTROL)
         self._fresh = heads.copy()
         self._fresh["name_length"], self._fresh["control_length"] = _NAME, _CONTROL
+        controls = np.frombuffer(self._controls, np.uint8).reshape(COUNT, _CONTROL)
+        self._kinds = controls[:, 8:16].view(np.uint64)[:, 0]
+        """Level and type of the first that each has."""
+        self._sizes = controls[:, 16:20].view(np.uint32)[:, 0]
         self._lengths = heads["length"]
         self._control_lengths = heads["control_length"]
 
@@ -89,7 +96,7 @@ class Receiver:
         """
         lengths = self._lengths[:got].tolist()
         controls = self._control_lengths[:got]
-        segments = [self._segment(i, lengths[i]) for i in range(got)] if controls.any() else lengths
+        segments = self._segments(got).tolist() if controls.any() else lengths
         name, names = _NAME, self._names
         start = 0
         while start < got:
@@ -105,13 +112,24 @@ class Receiver:
             yield start, end - start, lengths[start], segments[start]
             start = end
 
-    def _segment(self, slot: int, length: int) -> int:
+    def _segments(self, got: int) -> NDArray[np.uint32]:
+        """The kernel puts the segment size before all else that it says about a datagram."""
+        heads, values, lengths = self._kinds[:got], self._sizes[:got], self._lengths[:got]
+        merged = (self._control_lengths[:got] >= 20) & (heads == _GRO) & (values > 0) & (values < lengths)
+        return np.where(merged, values, lengths)
+
+    def extra(self, slot: int) -> list[tuple[int, int, bytes]]:
+        """What the kernel said about a datagram, as `socket.recvmsg` gives it."""
         at = slot * _CONTROL
-        if int(self._control_lengths[slot]) >= 20:
-            level, kind, value = struct.unpack_from("=8xiii", self._controls, at)
-            if (level, kind) == (_UDP, _UDP_GRO) and 0 < value < length:
-                return int(value)
-        return length
+        end = at + int(self._control_lengths[slot])
+        found = []
+        while end - at >= _CMSG.size:
+            length, level, kind = _CMSG.unpack_from(self._controls, at)
+            if not _CMSG.size <= length <= end - at:
+                break
+            found.append((level, kind, bytes(self._controls[at + _CMSG.size : at + length])))
+            at += -(-length // 8) * 8
+        return found
 
     def source(self, slot: int) -> tuple[str, int, int]:
         """(address, port, scope id) that a datagram came from."""

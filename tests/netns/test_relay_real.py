@@ -29,13 +29,20 @@ class Member:
     """A UDP client that binds at the relay and then sends as WireGuard would."""
 
     def __init__(
-        self, host: str, own: int, peer: int, *, expires: int | None = None, secret: bytes = SECRET
+        self,
+        host: str,
+        own: int,
+        peer: int,
+        *,
+        expires: int | None = None,
+        secret: bytes = SECRET,
+        at: str = "127.0.0.1",
     ) -> None:
         self.allocation = relay.Allocation(own, peer, expires or int(time.time()) + 60)
         self.key = self.allocation.key(secret)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((host, 0))
-        self.relay = ("127.0.0.1", peer)
+        self.relay = (at, peer)
 
     def send(self, data: bytes) -> None:
         self.socket.sendto(data, self.relay)
@@ -124,6 +131,9 @@ def test_a_batch_is_relayed_whole(pair: tuple[Member, Member], server: RelayServ
         assert part is not None
         got += part[0]
     assert got == batch
+    deadline = time.monotonic() + 5  # it counts after it has sent
+    while server.counters.forwarded_bytes < len(batch) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert server.counters.forwarded_bytes == len(batch)
 
 
@@ -163,10 +173,10 @@ def test_a_taken_port_is_one_clear_line(server: RelayServer) -> None:
 
 def test_what_comes_datagram_by_datagram_goes_on_whole_and_in_order() -> None:
     """A queue of single datagrams: sizes change, a refresh and rubbish lie between, and none is lost or merged."""
-    relays = RelayServer("127.0.0.1", PORTS, RelayTable(SECRET, b"c" * 32, PORTS))
+    relays = RelayServer("0.0.0.0", PORTS, RelayTable(SECRET, b"c" * 32, PORTS))
     thread = threading.Thread(target=relays.serve)
     thread.start()
-    a, b = Member("127.0.0.1", P_A, P_B), Member("127.0.0.2", P_B, P_A)
+    a, b = Member("127.0.0.1", P_A, P_B, at="127.0.0.5"), Member("127.0.0.2", P_B, P_A, at="127.0.0.6")
     try:
         a.bind()
         b.bind()
@@ -187,8 +197,10 @@ def test_what_comes_datagram_by_datagram_goes_on_whole_and_in_order() -> None:
             relays._drain(P_B, time.monotonic(), time.time)
         got = [b.receive() for _ in sent]
         assert [answer[0] for answer in got if answer] == sent
+        assert {answer[1] for answer in got if answer} == {("127.0.0.6", P_A)}
         answer = a.receive()
         assert answer is not None
+        assert answer[1] == a.relay
         assert isinstance(relay.open_message(answer[0], a.key), relay.Cookie)
         assert relays.counters.dropped_type == 1
     finally:
