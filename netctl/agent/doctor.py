@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from netctl.agent.doctorports import port_mapping, port_mapping_json
+from netctl.agent.mtu import narrow
 from netctl.paths.behaviour import Behaviour
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def examine(agent: Agent) -> dict[str, Any]:
     if kinds:
         text = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         checks.append(_check("problem" if kinds.get("none") else "ok", "paths", f"paths to peers: {text}"))
+    if (found := narrow(agent)) is not None:
+        checks.append(_check("note", "mtu", *found))
     checks += [_check("problem", "condition", f"{one.peer}: {one.message}") for one in agent.conditions]
     checks += [
         _check("problem", "drift", f"the host departs from the document: {one.to_json()['line']}")

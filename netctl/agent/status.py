@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from netctl.agent.mtu import narrow
 from netctl.config.guests import guests_in, with_guests
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
@@ -100,6 +101,8 @@ def status_of(agent: Agent) -> dict[str, Any]:
         result["conditions"].append(f"the mediator's word is refused: {agent.client.refused}; {kept}")
     if watch is not None and watch["error"] is not None:
         result["conditions"].append(watch["error"])
+    if (fragments := narrow(agent)) is not None:
+        result["conditions"].append(f"{fragments[0]}; {fragments[1]}")
     if agent.trouble is not None:
         result["conditions"].append(agent.trouble)
     document = agent.loaded.document

@@ -8,7 +8,8 @@ from ipaddress import IPv6Address, ip_network
 
 from netctl.config.acl import Evaluator, Selection, contains
 from netctl.config.guests import guests_in, with_guests
-from netctl.config.limits import DEFAULT_MTU, SEGMENT_OVERHEAD
+from netctl.config.limits import DEFAULT_MTU, IPV6_MIN_MTU, SEGMENT_OVERHEAD
+from netctl.config.mtu import link_mtu
 from netctl.model import derive
 from netctl.model.addresses import Address, Prefix, SocketAddress, host_prefix
 from netctl.model.document import Document, Member, MemberState, Mode, Network
@@ -196,13 +197,6 @@ class _Resolver:
         # One LAN may be offered in several networks; the kernel has room for one route to it.
         self.routes.setdefault(destination, Route(destination, WIREGUARD_LINK, source, path))
 
-    def link_mtu(self) -> int:
-        wanted = [self.me.mtu or DEFAULT_MTU]
-        for network in self.document.networks_of(self.me.name):
-            if network.mtu is not None and network.mode is Mode.ROUTED:
-                wanted.append(network.mtu)
-        return min(wanted)
-
     def segment(self, network: Network, own: Mapping[int, Address]) -> None:
         link = derive.segment_name(network.id)
         local = derive.underlay(self.key)
@@ -228,7 +222,7 @@ class _Resolver:
             name=link,
             network=network.name,
             vni=derive.vni(network.id),
-            mtu=min(network.mtu or DEFAULT_MTU, self.link_mtu() - SEGMENT_OVERHEAD),
+            mtu=min(network.mtu or DEFAULT_MTU, link_mtu(self.document, self.me) - SEGMENT_OVERHEAD),
             mac=derive.mac(network.id, self.key),
             local=local,
             addresses=frozenset(on_link),
@@ -237,7 +231,8 @@ class _Resolver:
         # Unicast leaves by the tunnel link and broadcast comes in by the segment: strict reverse-path
         # filtering (RFC 3704) would drop the latter.
         self.sysctls[f"net/ipv4/conf/{link}/rp_filter"] = "2"
-        self.sysctls[f"net/ipv6/conf/{link}/addr_gen_mode"] = "0"
+        if self.segments[link].mtu >= IPV6_MIN_MTU:  # below, the link has no IPv6 and no such parameter
+            self.sysctls[f"net/ipv6/conf/{link}/addr_gen_mode"] = "0"
 
     def filter(self, network: Network, own: Mapping[int, Address]) -> None:
         is_hub = network.hub == self.me.name
@@ -391,7 +386,7 @@ def resolve(
     link = WireGuardLink(
         key=me.wireguard,
         listen_port=me.listen_port or DEFAULT_LISTEN_PORT,
-        mtu=resolver.link_mtu(),
+        mtu=link_mtu(document, me),
         addresses=frozenset(resolver.link_addresses),
         peers=resolver.peers(),
         underlay=frozenset(resolver.underlays),

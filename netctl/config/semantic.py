@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from netctl.config.build import ALL, GROUP
-from netctl.config.limits import IPV6_MIN_MTU, SEGMENT_OVERHEAD
 from netctl.config.loader import Path, clean
+from netctl.config.mtu import check_mtu
 from netctl.config.report import Report
 from netctl.model import derive
 from netctl.model.addresses import Prefix
@@ -55,7 +55,7 @@ def check_semantics(document: Document, tree: Mapping[str, Any], report: Report)
         _check_pools(network, bool(tree["networks"][network.name].get("allowPublicRange")), report)
         _check_fixed(document, network, report)
         _check_shape(document, network, report)
-        _check_mtu(document, network, report)
+        check_mtu(document, network, report)
         if not document.mediators:
             _check_unmediated(document, network, report)
     _check_overlaps(document, report)
@@ -280,21 +280,6 @@ def _check_shape(document: Document, network: Network, report: Report) -> None:
         report.warning(
             "NC514", (*base, "masquerade"), "no member of this network has `routes` to masquerade to"
         )
-
-
-def _check_mtu(document: Document, network: Network, report: Report) -> None:
-    """A segment carries IPv6 (RFC 8200 §5) or, without an IPv6 pool, is itself carried by IPv6."""
-    if network.mode is not Mode.LAN:
-        return
-    least = IPV6_MIN_MTU + (SEGMENT_OVERHEAD if network.ipv6 is not None else 0)
-    why = f"a segment needs {least}: raise it, or use `mode: routed`"
-    for name in network.member_names:
-        mtu = document.members[name].mtu
-        if mtu is not None and mtu < least:
-            report.error("NC515", ("members", name, "mtu"), f"{mtu} is too small for '{network.name}'; {why}")
-    if network.mtu is not None and network.ipv6 is not None and network.mtu < IPV6_MIN_MTU:
-        message = f"{network.mtu} is too small for IPv6, which needs {IPV6_MIN_MTU}"
-        report.error("NC515", ("networks", network.name, "mtu"), message, "raise it, or say `ipv6: none`")
 
 
 def _check_unmediated(document: Document, network: Network, report: Report) -> None:

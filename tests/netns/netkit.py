@@ -1,0 +1,148 @@
+"""Members with one document on cables of any MTU, without agents: what the engine makes of it, with real packets."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hosts import Host
+
+FILE = "/etc/netctl/networks.yaml"
+APPLY = """
+import sys, pathlib
+from netctl.config import load_document, resolve
+from netctl.engine import open_engine, apply_plan
+from netctl.plan import diff, describe
+document = load_document(open('/etc/netctl/networks.yaml').read()).document
+state = pathlib.Path('/var/lib/netctl')
+live = frozenset(member.wireguard for member in document.members.values())
+engine = open_engine(state / 'wireguard.key', kind='auto', state_dir=state)
+desired = resolve(document, sys.argv[1], None, live=live).state
+outcome = apply_plan(engine, desired)
+left = describe(diff(desired, engine.read()))
+engine.close()
+print('OUTCOME', outcome.error, left)
+"""
+FRAGMENTS = ("FragCreates", "ReasmReqds")
+TRANSFER = r"""
+import socket, sys, threading
+size = int(sys.argv[2])
+host, port = sys.argv[1], 7070
+if sys.argv[3] == 'serve':
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    server = socket.create_server((host, port), family=family)
+    print('up', flush=True)
+    connection, _ = server.accept()
+    def give():
+        connection.sendall(bytes(size)); connection.shutdown(socket.SHUT_WR)
+    giver = threading.Thread(target=give); giver.start()
+    got = 0
+    while data := connection.recv(1 << 16): got += len(data)
+    giver.join()
+    mss = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+else:
+    connection = socket.create_connection((host, port), 15)
+    def give():
+        connection.sendall(bytes(size)); connection.shutdown(socket.SHUT_WR)
+    giver = threading.Thread(target=give); giver.start()
+    got = 0
+    while data := connection.recv(1 << 16): got += len(data)
+    giver.join()
+    mss = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+assert got == size, got
+print(mss)
+"""
+TCP_TIMESTAMPS = 12
+
+
+class Members:
+    """Hosts by name, each with a WireGuard key of its own."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.hosts: dict[str, Host] = {}
+        keys = {name: X25519PrivateKey.generate() for name in names}
+        self.private = {n: base64.b64encode(key.private_bytes_raw()).decode() for n, key in keys.items()}
+        self.public = {
+            name: base64.b64encode(key.public_key().public_bytes_raw()).decode() for name, key in keys.items()
+        }
+
+    def __getitem__(self, name: str) -> Host:
+        return self.hosts[name]
+
+    def add(self, name: str) -> Host:
+        """A host; one with a key when it is a member."""
+        host = self.hosts[name] = Host(name)
+        if name in self.private:
+            host.run("sh", "-c", "umask 077; cat > /var/lib/netctl/wireguard.key", text=self.private[name])
+        return host
+
+    def close(self) -> None:
+        """End all hosts."""
+        for host in self.hosts.values():
+            host.close()
+
+    def document(self, members: Mapping[str, str], networks: str) -> str:
+        """A document: what is said of each member beside its key, and the networks."""
+        lines = ["apiVersion: netctl/v1", "members:"]
+        lines += [f'  {name}: {{wireguard: "{self.public[name]}", {more}}}' for name, more in members.items()]
+        return "\n".join(lines) + f"\nnetworks:\n{networks}"
+
+    def apply(self, text: str, *names: str) -> None:
+        """Bring members to the document; all that are hosts when none is named."""
+        for name in names or [name for name in self.hosts if name in self.public]:
+            said = self.try_apply(text, name)
+            assert said == "OUTCOME None []", f"{name}: {said}"
+
+    def try_apply(self, text: str, name: str) -> str:
+        """The same for one member; how it ended."""
+        self[name].run("sh", "-c", f"cat > {FILE}", text=text)
+        return self[name].python(APPLY, name).strip().splitlines()[-1]
+
+
+@contextmanager
+def members(*names: str) -> Iterator[Members]:
+    """Keys for these names, and an end to all hosts."""
+    made = Members(names)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def fragments(host: Host) -> dict[str, int]:
+    """How many fragments this host has made and taken, of IPv4 and IPv6."""
+    found = {}
+    rows = [line.split() for line in host.run("cat", "/proc/net/snmp").splitlines() if line.startswith("Ip:")]
+    counts = dict(zip(*rows, strict=True))
+    found.update({f"Ip{name}": int(counts[name]) for name in FRAGMENTS})
+    for line in host.run("cat", "/proc/net/snmp6").splitlines():
+        name, value = line.split()
+        if name in {f"Ip6{kind}" for kind in FRAGMENTS}:
+            found[name] = int(value)
+    return found
+
+
+def transfer(one: Host, two: Host, address: str, size: int = 1 << 20) -> tuple[int, int]:
+    """So many bytes over TCP in both directions at once; the MSS that each end has at last, without options."""
+    server = two.start(sys.executable, "-c", TRANSFER, address, str(size), "serve")
+    assert server.stdout is not None
+    assert server.stdout.readline() == "up\n"
+    mine = one.run(sys.executable, "-c", TRANSFER, address, str(size), "ask", timeout=40)
+    theirs, _ = server.communicate(timeout=20)
+    return int(mine) + TCP_TIMESTAMPS, int(theirs) + TCP_TIMESTAMPS
+
+
+def pings(host: Host, address: str, *options: str) -> bool:
+    """Whether one of three pings is answered."""
+    ping = ("ping", "-n", "-c1", "-W2", *options, address)
+    return any("1 received" in host.run(*ping, check=False) for _ in range(3))
+
+
+def link(host: Host, name: str) -> dict[str, object]:
+    """What `ip link` says of it."""
+    found: dict[str, object] = json.loads(host.run("ip", "-j", "-s", "link", "show", name))[0]
+    return found
