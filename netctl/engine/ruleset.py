@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from netctl.engine.ruleset_acl import (
@@ -20,7 +20,7 @@ from netctl.engine.ruleset_acl import (
 from netctl.model.addresses import Address, Prefix
 from netctl.model.hoststate import FILTER_TABLE, WIREGUARD_LINK, FilterTable, SourceBinding
 
-RENDERING = 2
+RENDERING = 3
 """Goes up when the same table is written otherwise: what an earlier version loaded is then loaded anew."""
 VXLAN_PORT = 4789
 FLOOD_PER_S = 200
@@ -35,12 +35,28 @@ _IPV4_SRC = (_ETHERNET + 112 + 96, 32)
 _ARP_SENDER_MAC = (_ETHERNET + 112 + 64, 48)
 _ARP_SENDER_IP = (_ETHERNET + 112 + 112, 32)
 _IPV6_SRC = (_ETHERNET + 112 + 64, 128)
+_IPV6_LEN = (_ETHERNET + 112 + 32, 16)
 _IPV6_NEXT = (_ETHERNET + 112 + 48, 8)
+_EXTENSION_NEXT = (_ETHERNET + 112 + 320, 8)
+_EXTENSION_LEN = (_ETHERNET + 112 + 328, 8)
+_FRAGMENT_OFFSET = (_ETHERNET + 112 + 336, 13)
+_ICMPV6_TYPE_BEHIND = (_ETHERNET + 112 + 320 + 64, 8)
+"""Behind one extension header of eight bytes."""
 _ICMPV6_TYPE = (_ETHERNET + 112 + 320, 8)
 _ND_TARGET = (_ETHERNET + 112 + 320 + 64, 128)
 _ND_OPTION = (_ETHERNET + 112 + 320 + 192, 8)
 _ND_OPTION_MAC = (_ETHERNET + 112 + 320 + 208, 48)
 _ND_SOLICIT, _ND_ADVERT = 135, 136
+_ND_ALONE, _ND_ONE_OPTION = "0x0018", "0x0020"
+"""Lengths of solicits and adverts without options, and with one: senders have no use for more (RFC 4861 §4.3, §4.4)."""
+_ROUTERS_WORD = ("0x86", "0x89")
+"""Router adverts and redirects: a segment has no routers."""
+_ND_TYPES = ("0x85", "0x86", "0x87", "0x88", "0x89")
+_TAGGED = ("0x8100", "0x88a8")
+"""A VLAN tag of number 0 is taken off by the receiver (IEEE 802.1Q), and what is behind it believed."""
+_HOP_BY_HOP, _FRAGMENT = "0x00", "0x2c"
+_HIDING = ("0x2b", "0x3c", "0x87", "0x8b", "0x8c")
+"""Extension headers (RFC 8200 §4) that would hide a neighbour's word, and that no broadcast needs."""
 _IP_AND_ARP = (0x0800, 0x0806, 0x86DD)
 """Ethertypes that every segment carries; IP meets the ACLs as it comes out of the segment device."""
 COUNTER: Json = {"counter": {"packets": 0, "bytes": 0}}
@@ -83,6 +99,26 @@ def _number(mac: str) -> str:
     return "0x" + mac.replace(":", "")
 
 
+def _hidden(drop: Callable[..., Json], ipv6: Json) -> Iterator[Json]:
+    """Drop what would hide a neighbour's word behind extension headers; MLD's and fragments of others pass."""
+
+    def first(kind: str) -> Json:
+        return match(_raw(_IPV6_NEXT), kind)
+
+    for kind in _HIDING:
+        yield drop("forged ND", ipv6, first(kind))
+    options = [ipv6, first(_HOP_BY_HOP)]
+    yield drop("forged ND", *options, match(_raw(_EXTENSION_NEXT), "0x3a", "!="))
+    yield drop("forged ND", *options, match(_raw(_EXTENSION_LEN), "0x00", "!="))
+    part = [ipv6, first(_FRAGMENT)]
+    for kind in (_HOP_BY_HOP, *_HIDING):
+        yield drop("forged ND", *part, match(_raw(_EXTENSION_NEXT), kind))
+    begins = [*part, match(_raw(_EXTENSION_NEXT), "0x3a"), match(_raw(_FRAGMENT_OFFSET), "0x0000")]
+    for message in _ND_TYPES:
+        yield drop("forged ND", *options, match(_raw(_ICMPV6_TYPE_BEHIND), message))
+        yield drop("forged ND", *begins, match(_raw(_ICMPV6_TYPE_BEHIND), message))
+
+
 def _binding_rules(chain: str, binding: SourceBinding) -> Iterable[Json]:
     """Drop what this member has no right to send, counted by kind; accept what is left."""
     mac = _number(binding.mac)
@@ -103,6 +139,8 @@ def _binding_rules(chain: str, binding: SourceBinding) -> Iterable[Json]:
 
     yield drop("flood", over)
     yield drop("forged MAC", match(_raw(_SRC_MAC), mac, "!="))
+    for tag in _TAGGED:
+        yield drop("VLAN tag", of(tag))
     yield drop("forged IPv4", of("0x0800"), *unless(_IPV4_SRC, [*ipv4, no4]))
     yield drop("forged ARP", of("0x0806"), *unless(_ARP_SENDER_MAC, [mac]))
     yield drop("forged ARP", of("0x0806"), *unless(_ARP_SENDER_IP, [*ipv4, no4]))
@@ -110,6 +148,11 @@ def _binding_rules(chain: str, binding: SourceBinding) -> Iterable[Json]:
     icmpv6 = [of("0x86dd"), match(_raw(_IPV6_NEXT), "0x3a")]
     advert = [*icmpv6, match(_raw(_ICMPV6_TYPE), f"0x{_ND_ADVERT:02x}")]
     solicit = [*icmpv6, match(_raw(_ICMPV6_TYPE), f"0x{_ND_SOLICIT:02x}")]
+    for kind in _ROUTERS_WORD:
+        yield drop("forged ND", *icmpv6, match(_raw(_ICMPV6_TYPE), kind))
+    for message in (advert, solicit):
+        yield drop("forged ND", *message, *unless(_IPV6_LEN, [_ND_ALONE, _ND_ONE_OPTION]))
+    yield from _hidden(drop, of("0x86dd"))
     yield drop("forged ND", *advert, *unless(_ND_TARGET, ipv6))
     yield drop("forged ND", *advert, match(_raw(_ND_OPTION), "0x02"), *unless(_ND_OPTION_MAC, [mac]))
     yield drop("forged ND", *solicit, match(_raw(_ND_OPTION), "0x01"), *unless(_ND_OPTION_MAC, [mac]))

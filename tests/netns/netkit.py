@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from hosts import Host
+from hosts import Host, join
 
 FILE = "/etc/netctl/networks.yaml"
 APPLY = """
@@ -64,6 +64,8 @@ class Members:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.hosts: dict[str, Host] = {}
+        self.outside: dict[str, str] = {}
+        """The underlay address of each that `internet` has connected."""
         keys = {name: X25519PrivateKey.generate() for name in names}
         self.private = {n: base64.b64encode(key.private_bytes_raw()).decode() for n, key in keys.items()}
         self.public = {
@@ -79,6 +81,10 @@ class Members:
         if name in self.private:
             host.run("sh", "-c", "umask 077; cat > /var/lib/netctl/wireguard.key", text=self.private[name])
         return host
+
+    def endpoint(self, name: str) -> str:
+        """What a document says of a member that `internet` has connected."""
+        return f'endpoints: ["{self.outside[name]}:51820"]'
 
     def close(self) -> None:
         """End all hosts."""
@@ -113,6 +119,18 @@ def members(*names: str) -> Iterator[Members]:
         made.close()
 
 
+def internet(there: Members, *names: str) -> Host:
+    """Hosts of these names, each with a cable to one router between them."""
+    router = there.add("internet")
+    router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    for number, name in enumerate(names, 1):
+        host = there.add(name)
+        join(host, router, f"198.18.{number}.2/24", f"198.18.{number}.1/24", f"eth{number}")
+        host.run("ip", "route", "add", "198.18.0.0/15", "via", f"198.18.{number}.1")
+        there.outside[name] = f"198.18.{number}.2"
+    return router
+
+
 def fragments(host: Host) -> dict[str, int]:
     """How many fragments this host has made and taken, of IPv4 and IPv6."""
     found = {}
@@ -136,10 +154,10 @@ def transfer(one: Host, two: Host, address: str, size: int = 1 << 20) -> tuple[i
     return int(mine) + TCP_TIMESTAMPS, int(theirs) + TCP_TIMESTAMPS
 
 
-def pings(host: Host, address: str, *options: str) -> bool:
-    """Whether one of three pings is answered."""
+def pings(host: Host, address: str, *options: str, tries: int = 3) -> bool:
+    """Whether one of so many pings is answered: a tunnel that opens may lose the first."""
     ping = ("ping", "-n", "-c1", "-W2", *options, address)
-    return any("1 received" in host.run(*ping, check=False) for _ in range(3))
+    return any("1 received" in host.run(*ping, check=False) for _ in range(tries))
 
 
 def link(host: Host, name: str) -> dict[str, object]:
