@@ -1,0 +1,189 @@
+"""One TLS connection that carries frames of the relay, for any event loop: non-blocking, bounded, drop-oldest.
+
+state       event                                 next
+SHAKING     the handshake is done                 OPEN
+OPEN        bytes to read, room to write          OPEN
+any         end of stream, an error, `close`      CLOSED
+
+The owner waits for readability always and for writability while `wants_write`, and calls `turn` for either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import ssl
+from enum import Enum
+
+from netctl.model.errors import RemoteError
+from netctl.wire.relayframe import MAX_DATAGRAM, DropOldest, FrameReader, frame
+
+RECORDS_PER_TURN = 16
+"""Of up to 16 KB, before others get their turn."""
+WRITES_PER_TURN = 16
+RECORD = 16_384
+NOT_SENT = 64 * 1024
+"""Bytes that the kernel takes beyond what is under way (TCP_NOTSENT_LOWAT): the queue above drops what is late, the
+kernel's would keep it."""
+USER_TIMEOUT_MS = 8_000
+"""Data that nobody acknowledges so long ends the connection (RFC 5482): the network below has changed."""
+KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 3), (socket.TCP_KEEPCNT, 3))
+"""An idle connection whose other end is gone is noticed within 20 s."""
+
+
+class LinkState(Enum):
+    """See the table above."""
+
+    SHAKING = "shaking"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+def tune(sock: socket.socket) -> None:
+    """Options of a TCP connection that carries datagrams, for which late is as bad as lost."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_NOTSENT_LOWAT, NOT_SENT),
+        (socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
+        *KEEPALIVE,
+    ):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class TlsLink:
+    """Owns its socket. `now` is monotonic seconds."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        server: bool,
+        name: str | None = None,
+        limit: int = MAX_DATAGRAM,
+    ) -> None:
+        """Take a connected socket over. `name`: what the client asks for (SNI). Raises OSError."""
+        sock.setblocking(False)
+        tune(sock)
+        self.state = LinkState.SHAKING
+        self.reader = FrameReader(limit)
+        self.queue = DropOldest()
+        self.received = 0
+        """Bytes, with headers."""
+        self._writing = b""
+        self._tls_wants_write = False
+        self._tls = context.wrap_socket(
+            sock,
+            server_side=server,
+            do_handshake_on_connect=False,
+            server_hostname=None if server else name,
+        )
+        self._fileno = self._tls.fileno()
+
+    def fileno(self) -> int:
+        """Of the socket, also after `close`."""
+        return self._fileno
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The other side's, DER; None before the handshake is done."""
+        return self._tls.getpeercert(binary_form=True) if self.state is LinkState.OPEN else None
+
+    @property
+    def wants_write(self) -> bool:
+        """Call `turn` when there is room, too."""
+        if self.state is LinkState.SHAKING:
+            return self._tls_wants_write
+        return self.state is LinkState.OPEN and bool(self._writing or self.queue.size or self._tls_wants_write)
+
+    def put(self, port: int, datagram: bytes, now: float) -> None:
+        """Queue a datagram; older ones may be dropped. Nothing once closed. `turn` or `write` sends it."""
+        if self.state is not LinkState.CLOSED and len(datagram) <= MAX_DATAGRAM:
+            self.queue.put(frame(port, datagram), now)
+
+    def turn(self, now: float) -> list[tuple[int, bytes]]:
+        """Go on with whatever can go on: what came, as (port, datagram). Raises RemoteError; then it is closed."""
+        try:
+            if self.state is LinkState.SHAKING and not self._shake_hands():
+                return []
+            if self.state is LinkState.CLOSED:
+                return []
+            found = self._read()
+            self._write(now)
+            return found
+        except RemoteError:
+            self.close()
+            raise
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            self.close()
+            raise RemoteError(_words(error), "tls" if isinstance(error, ssl.SSLError) else "lost") from error
+
+    def write(self, now: float) -> None:
+        """Send what waits, as far as there is room. Raises RemoteError; then it is closed."""
+        if self.state is not LinkState.OPEN:
+            return
+        try:
+            self._write(now)
+        except OSError as error:
+            self.close()
+            raise RemoteError(_words(error), "lost") from error
+
+    def close(self) -> None:
+        """Idempotent. Says no goodbye: it might have to wait for that."""
+        self.state = LinkState.CLOSED
+        self.queue.clear()
+        self._writing = b""
+        self._tls.close()
+
+    def _shake_hands(self) -> bool:
+        self._tls_wants_write = False
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLWantWriteError:
+            self._tls_wants_write = True
+            return False
+        self.state = LinkState.OPEN
+        return True
+
+    def _read(self) -> list[tuple[int, bytes]]:
+        found: list[tuple[int, bytes]] = []
+        self._tls_wants_write = False
+        for _ in range(RECORDS_PER_TURN):  # a record is taken whole: the rest stays in the kernel, and readable
+            try:
+                data = self._tls.recv(RECORD)
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLWantWriteError:
+                self._tls_wants_write = True
+                break
+            if not data:
+                raise RemoteError("the connection was closed", "lost")
+            self.received += len(data)
+            found += self.reader.feed(data)
+        return found
+
+    def _write(self, now: float) -> None:
+        for _ in range(WRITES_PER_TURN):
+            if not self._writing:
+                self._writing = self.queue.take(now)
+                if not self._writing:
+                    return
+            try:
+                sent = self._tls.send(self._writing)
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                return
+            self._writing = self._writing[sent:]
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or error}".replace("_", " ").lower()
+    number = getattr(error, "errno", None)
+    if number == errno.ETIMEDOUT:
+        return "nothing is acknowledged any more"
+    return str(getattr(error, "strerror", None) or error)
