@@ -64,6 +64,14 @@ RELAY_DOUBT = 3.0
 """Packets go out over the relay and none comes back this long: ask whether it still knows us."""
 RELAY_REGRANT = 10
 """Unanswered BINDs after which a new grant is asked for."""
+UDP_SILENT = 3
+"""Messages to the relay over UDP without an answer, after which TLS is wanted."""
+UDP_SILENT_TUNNEL = 1
+"""The same while the TLS connection is there anyway: other pairs need it."""
+UDP_FIRST_RETRY = 10.0
+"""The first look whether UDP works after all: it may have been the answer of a slow link that was late."""
+UDP_RETRY = 60.0
+"""Between looks whether UDP works again while TLS carries."""
 GRANT_RETRY = (1.0, 2.0, 5.0, 15.0, 60.0)
 """Between RelayRequests without a grant; the last one for ever."""
 GRANT_RENEW = 3600.0

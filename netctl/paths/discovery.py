@@ -36,6 +36,8 @@ class Discovery:
         self._servers: dict[SocketAddress, _Server] = {}
         self.own: frozenset[SocketAddress] = frozenset()
         """This host's own addresses: what a server sees of them needs no NAT."""
+        self.blocked = False
+        """Asked in vain, and nothing has come since."""
         self._hairpin: bytes | None = None
         self._hairpin_at: float | None = None
         self._hairpinned = False
@@ -102,6 +104,7 @@ class Discovery:
         if message.kind != stun.BINDING_SUCCESS or not message.fingerprint or mapped is None:
             return False
         before = self.mapped()
+        self.blocked = False
         if mapped != server.mapped:
             self._hairpin = self._hairpin_at = None  # another outside may behave otherwise
             self._hairpinned = False
@@ -132,6 +135,7 @@ class Discovery:
                 continue
             if server.attempts > len(STUN_RETRY):
                 server.mapped = None
+                self.blocked = not self.mapped()
                 server.transactions.clear()
                 server.attempts = 0
                 server.due = now + STUN_REFRESH

@@ -9,7 +9,7 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.keys import WireGuardKey
 from netctl.wire.control import Candidates, RelayRequest
 
-PathKind = Literal["lan", "direct", "relay-udp", "none"]
+PathKind = Literal["lan", "direct", "relay-udp", "relay-tls", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,29 @@ class SendDatagram:
 
 
 @dataclass(frozen=True, slots=True)
+class SendFrame:
+    """Send over the TLS connection to the relay, for this relay port; dropped when it is down."""
+
+    port: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WantTunnel:
+    """Whether the TLS connection to the relay is wanted now."""
+
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """Open or close the loopback address that stands in for a peer over TLS; its port is the relay's for the peer."""
+
+    address: SocketAddress
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SendControl:
     """Send over the control connection; dropped when it is down."""
 
@@ -58,4 +81,4 @@ class PathChanged:
     status: PathStatus
 
 
-Effect = SendDatagram | SendControl | SetEndpoint | PathChanged
+Effect = SendDatagram | SendFrame | WantTunnel | StandIn | SendControl | SetEndpoint | PathChanged

@@ -22,7 +22,7 @@ from netctl.paths import constants as c
 from netctl.paths.behaviour import Behaviour, behaviour
 from netctl.paths.candidates import parse_candidates
 from netctl.paths.discovery import Discovery
-from netctl.paths.effects import Effect, PathStatus, SendControl
+from netctl.paths.effects import Effect, PathStatus, SendControl, WantTunnel
 from netctl.paths.pair import Pair
 from netctl.paths.pairstates import PairState
 from netctl.paths.routes import Self
@@ -52,15 +52,20 @@ class PathManager:
         self._scheduled: dict[WireGuardKey, float] = {}
         self._offers_wait = False
         """Some pair's offer waits for the gathering to end."""
+        self._tunnel = False
+        """The TLS connection to the relay is there."""
+        self._needing: set[WireGuardKey] = set()
+        """Pairs that want it."""
 
     def set_peers(self, keys: Iterable[WireGuardKey], now: float) -> list[Effect]:
         """The peers to have paths to: new ones start (relay first), missing ones are forgotten."""
+        effects: list[Effect] = []
         wanted = set(keys) - {self._me.key}
         for key in [key for key in self._pairs if key not in wanted]:
             gone = self._pairs.pop(key)
             del self._by_tag[gone.routes.keys.open_tag]
             self._scheduled.pop(key, None)
-        effects: list[Effect] = []
+            effects += self._forget(gone)
         for key in sorted(wanted - self._pairs.keys()):
             try:
                 keys_ = probe.derive_keys(self._private, self._me.key, key)
@@ -69,6 +74,8 @@ class PathManager:
             pair = Pair(key, keys_, self._me, self._rng)
             self._pairs[key] = pair
             self._by_tag[keys_.open_tag] = pair
+            if self._tunnel:
+                pair.tunnel(True, now)
             if self._control:
                 pair.begin_round(now, self._offer_time(now))
             effects += self._settle(pair, now)
@@ -131,15 +138,16 @@ class PathManager:
         """A datagram that is no WireGuard message arrived on the shared port. Strangers get silence."""
         kind = classify(data)
         if kind is DatagramKind.STUN:
+            was_blocked = self._discovery.blocked
             changed = self._discovery.handle_answer(data, source, now)
             asked = [*self._discovery.handle_timer(now)] if self._discovery.ready(now) else []
             if not changed:
                 return asked + self._flush_offers(now)
             self._renew_self()
-            return asked + self._reoffer(now)
+            return asked + (self._unblocked(now) if was_blocked else self._reoffer(now))
         if kind is DatagramKind.RELAY:
             for pair in self._pairs.values():
-                if pair.relay.address == source:
+                if pair.relay.server == source:
                     return pair.handle_relay(data, source, now) + self._settle(pair, now)
         if kind is DatagramKind.PROBE:
             sender = self._by_tag.get(probe.sender_tag(data))
@@ -151,6 +159,21 @@ class PathManager:
                 return []
             return sender.handle_probe(message, source, now) + self._settle(sender, now)
         return []
+
+    def handle_frame(self, port: int, data: bytes, now: float) -> list[Effect]:
+        """A message of the relay came over the TLS connection, from this relay port."""
+        for pair in self._pairs.values():
+            if pair.relay.server is not None and pair.relay.server.port == port:
+                return pair.handle_frame(data, now) + self._settle(pair, now)
+        return []
+
+    def tunnel(self, up: bool, now: float) -> list[Effect]:
+        """The TLS connection to the relay came or went (`WantTunnel`)."""
+        self._tunnel = up
+        effects: list[Effect] = []
+        for pair in self._pairs.values():
+            effects += pair.tunnel(up, now) + self._settle(pair, now)
+        return effects
 
     def handle_message(self, message: Introduction | Punch | RelayGrant, now: float) -> list[Effect]:
         """A message about paths came over the control connection; about an unknown peer: ignored."""
@@ -212,6 +235,11 @@ class PathManager:
         """Every peer's path just now."""
         return {key: pair.status for key, pair in self._pairs.items()}
 
+    @property
+    def udp_blocked(self) -> bool:
+        """The mediator's ports for it were asked in vain."""
+        return self._discovery.blocked
+
     def nat(self, now: float) -> tuple[Behaviour, Behaviour, bool | None]:
         """(IPv4, IPv6, hairpin): what is known about the NAT in front of this host."""
         port = next((one.port for one in sorted(self._discovery.own)), None)
@@ -269,6 +297,30 @@ class PathManager:
                 effects += self._settle(pair, now)
         return effects
 
+    def _unblocked(self, now: float) -> list[Effect]:
+        """UDP passes again: what had to do without tries it now."""
+        effects = self._flush_offers(now)
+        for pair in self._pairs.values():
+            pair.relay.try_udp(now)
+            if self._control and pair.state is not PairState.DIRECT and pair.offered:
+                pair.begin_round(now, self._offer_time(now))
+            effects += self._settle(pair, now)
+        return effects
+
+    def _forget(self, pair: Pair) -> list[Effect]:
+        """What is left of a pair outside."""
+        pair.relay.release()
+        return pair.stand_in() + self._tell_tunnel(pair)
+
+    def _tell_tunnel(self, pair: Pair) -> list[Effect]:
+        """Whether any pair wants the TLS connection, when that has changed."""
+        before = bool(self._needing)
+        if pair.relay.needs_tunnel:
+            self._needing.add(pair.key)
+        else:
+            self._needing.discard(pair.key)
+        return [] if before == bool(self._needing) else [WantTunnel(not before)]
+
     def _moved(self, now: float) -> list[Effect]:
         """Our own addresses changed: paths may be dead or better ones there."""
         effects: list[Effect] = []
@@ -296,6 +348,7 @@ class PathManager:
             if self._control:
                 offer = Candidates(peer=str(pair.key), round=pair.round, candidates=self._candidates())
                 effects.append(SendControl(offer))
+        effects += pair.stand_in() + self._tell_tunnel(pair)
         due = pair.next_timer()
         if due is None:
             self._scheduled.pop(pair.key, None)

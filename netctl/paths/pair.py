@@ -15,7 +15,7 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
-from netctl.paths.effects import Effect, PathChanged, PathKind, PathStatus, SendDatagram, SetEndpoint
+from netctl.paths.effects import Effect, PathChanged, PathKind, PathStatus, SendDatagram, SetEndpoint, StandIn
 from netctl.paths.pairstates import PairEvent, PairState, following
 from netctl.paths.relaylink import RelayLink
 from netctl.paths.route import Route
@@ -58,6 +58,7 @@ class Pair:
         self._active_until = 0.0
         self._counters: tuple[int, int] | None = None
         self._rescued = False
+        self._stand_in: SocketAddress | None = None
         self._losses = 0
         """Paths lost before they were stable, in a row."""
         self._heard_at = 0.0
@@ -268,7 +269,7 @@ class Pair:
         if self.selected is not None:
             kind, endpoint = self.selected.path, self.selected.address
         elif self.relay.usable:
-            kind, endpoint = "relay-udp", self.relay.address
+            kind, endpoint = "relay-tls" if self.relay.by_tls else "relay-udp", self.relay.address
         else:
             kind, endpoint = "none", None
         if (kind, endpoint) == (self._status.kind, self._status.endpoint):
@@ -281,6 +282,24 @@ class Pair:
     def handle_relay(self, data: bytes, source: SocketAddress, now: float) -> list[Effect]:
         """A relay message from this pair's relay address."""
         return self._follow_relay(now) if self.relay.handle_datagram(data, source, now) else []
+
+    def handle_frame(self, data: bytes, now: float) -> list[Effect]:
+        """A relay message for this pair over TLS."""
+        return self._follow_relay(now) if self.relay.handle_frame(data, now) else []
+
+    def tunnel(self, up: bool, now: float) -> list[Effect]:
+        """The TLS connection to the relay came or went."""
+        self.relay.set_tunnel(up, now)
+        return self._follow_relay(now)
+
+    def stand_in(self) -> list[Effect]:
+        """The loopback address that stands in for the peer, opened or closed as TLS carries it."""
+        wanted = self.relay.address if self.relay.by_tls else None
+        if wanted == self._stand_in:
+            return []
+        before, self._stand_in = self._stand_in, wanted
+        effects: list[Effect] = [] if before is None else [StandIn(before, wanted=False)]
+        return effects if wanted is None else [*effects, StandIn(wanted, wanted=True)]
 
     def observe(self, status: PeerStatus, now: float) -> list[Effect]:
         """The engine's counters and endpoint: activity, and WireGuard's own roaming undone."""
@@ -338,9 +357,9 @@ class Pair:
     def handle_timer(self, now: float, control: bool) -> list[Effect]:
         """Everything due but offers and rounds, which the manager makes; `control`: the mediator is there."""
         effects: list[Effect] = []
-        before = self.relay.usable
+        before = self.relay.usable, self.relay.address
         effects += self.relay.handle_timer(now, control)
-        if self.relay.usable != before:
+        if (self.relay.usable, self.relay.address) != before:
             effects += self._follow_relay(now)
         if self._reassert and now >= self._reassert[0]:
             self._reassert = [at for at in self._reassert if at > now]

@@ -10,6 +10,9 @@ BOUND       bound                       BOUND
 BOUND       cookie                      CONFIRMING   (our source address changed)
 BOUND       lost                        BINDING
 any         grant                       BINDING, or unchanged when BOUND at the same address
+any by UDP  tunnel up, UDP silent       BINDING by TLS
+any by TLS  tunnel down                 BINDING by UDP
+BOUND       UDP trial succeeds          BOUND by UDP (`netctl.paths.udptrial`)
 any         release                     UNGRANTED or BINDING at rest: nothing is sent until `want`
 """
 
@@ -28,8 +31,11 @@ from netctl.paths.constants import (
     RELAY_REGRANT,
     RELAY_RETRY,
     RELAY_WAIT_PEER,
+    UDP_SILENT,
+    UDP_SILENT_TUNNEL,
 )
-from netctl.paths.effects import SendControl, SendDatagram
+from netctl.paths.effects import SendControl, SendDatagram, SendFrame
+from netctl.paths.udptrial import UdpTrial
 from netctl.wire import relay
 from netctl.wire.control import RelayGrant, RelayRequest
 
@@ -41,6 +47,15 @@ class RelayState(Enum):
     BINDING = "binding"
     CONFIRMING = "confirming"
     BOUND = "bound"
+
+
+LinkEffect = SendDatagram | SendFrame | SendControl
+
+
+def stand_in(allocation: relay.Allocation) -> SocketAddress:
+    """The loopback address that is a peer's endpoint while TLS carries: of its own for every two members."""
+    high, low = divmod(allocation.own_port, 256)
+    return SocketAddress(f"127.{high}.{low}.1", allocation.peer_port)
 
 
 def _step(steps: Sequence[float], attempt: int) -> float:
@@ -55,8 +70,16 @@ class RelayLink:
         self._rng = rng
         self.state = RelayState.UNGRANTED
         self.wanted = False
-        self.address: SocketAddress | None = None
-        """The relay's port of this peer: what the engine's endpoint is set to."""
+        self.server: SocketAddress | None = None
+        """The relay's port of this peer."""
+        self.by_tls = False
+        """Frames over TLS carry this pair, not datagrams."""
+        self._tunnel = False
+        self._silence = 0
+        """Messages over UDP since the last answer there."""
+        self._trial: UdpTrial | None = None
+        self._changed = False
+        """The last answer changed `usable`."""
         self.peer_bound = False
         self._allocation: relay.Allocation | None = None
         self._key = b""
@@ -67,6 +90,18 @@ class RelayLink:
         self._grant_attempts = 0
         self._grant_due: float | None = None
         self._granted_at = 0.0
+
+    @property
+    def address(self) -> SocketAddress | None:
+        """What the engine's endpoint is set to."""
+        if self.by_tls and self._allocation is not None:
+            return stand_in(self._allocation)
+        return self.server
+
+    @property
+    def needs_tunnel(self) -> bool:
+        """UDP does not reach the relay: the TLS connection is wanted."""
+        return self.wanted and self._allocation is not None and (self.by_tls or self._silence >= UDP_SILENT)
 
     @property
     def usable(self) -> bool:
@@ -88,6 +123,7 @@ class RelayLink:
         self.wanted = False
         self._due = None
         self.peer_bound = False
+        self._udp()
         if self.state is not RelayState.UNGRANTED:
             self.state = RelayState.BINDING
 
@@ -95,6 +131,40 @@ class RelayLink:
         """Ask the relay now: something is odd with this path."""
         if self.state is RelayState.BOUND:
             self._due = now
+
+    def set_tunnel(self, up: bool, now: float) -> None:
+        """The TLS connection to the relay came or went."""
+        self._tunnel = up
+        if up:
+            self._consider_tls(now)
+        elif self.by_tls:
+            silence = self._silence
+            self._udp()
+            self._silence = max(silence, UDP_SILENT)  # nothing has shown that UDP works: TLS stays wanted
+            self.peer_bound = False
+            self._cookie = b""
+            self._begin(RelayState.BINDING, now)
+
+    def try_udp(self, now: float) -> None:
+        """Something about the network has changed: UDP may work now."""
+        if self._trial is not None:
+            self._trial.soon(now)
+
+    def _udp(self) -> None:
+        if self.by_tls:
+            self._cookie = b""  # it is of the connection, not of our address
+        self.by_tls, self._trial, self._silence = False, None, 0
+
+    def _consider_tls(self, now: float) -> None:
+        """UDP is silent and the connection is there: take it."""
+        if self.by_tls or not self._tunnel or not self.wanted or self._allocation is None or self.usable:
+            return
+        if self._silence >= UDP_SILENT_TUNNEL:
+            self.by_tls = True
+            self._trial = UdpTrial(self._allocation, self._key, self._rng, now)
+            self._cookie = b""
+            self.peer_bound = False
+            self._begin(RelayState.BINDING, now)
 
     def control_up(self, now: float) -> None:
         """A grant can be had again."""
@@ -114,24 +184,53 @@ class RelayLink:
             return
         if len(key) != relay.KEY_LEN:
             return
-        same = address == self.address and self.state is RelayState.BOUND
-        self.address, self._allocation, self._key = address, allocation, key
+        same = address == self.server and self.state is RelayState.BOUND
+        self.server, self._allocation, self._key = address, allocation, key
         self._grant_attempts = 0
         self._granted_at = now
         self._grant_due = now + GRANT_RENEW
+        if self._trial is not None:
+            self._trial = UdpTrial(allocation, key, self._rng, now)
         if not same:
             self.peer_bound = False
             self._cookie = b""
             self._begin(RelayState.BINDING, now)
 
     def handle_datagram(self, data: bytes, source: SocketAddress, now: float) -> bool:
-        """A relay message from our relay address; True if `usable` changed."""
-        if source != self.address or self._allocation is None or not self.wanted:
+        """A relay message over UDP from our relay address; True if `usable` or `address` changed."""
+        if source != self.server or self._allocation is None or not self.wanted:
             return False
         try:
             message = relay.open_message(data, self._key)
         except RemoteError:
             return False
+        if self._trial is None:
+            if not self._answered(message, now):
+                return False
+            self._silence = 0
+            return self._changed
+        if (bound := self._trial.handle(message, now)) is None:
+            return False
+        cookie = self._trial.cookie
+        self._udp()
+        self._cookie = cookie
+        self.state = RelayState.BOUND
+        self._transactions = [bound.transaction]
+        self._answered(bound, now)
+        return True
+
+    def handle_frame(self, data: bytes, now: float) -> bool:
+        """A relay message over TLS, of our peer's port; True if `usable` changed."""
+        if not self.by_tls or not self.wanted:
+            return False
+        try:
+            message = relay.open_message(data, self._key)
+        except RemoteError:
+            return False
+        return self._answered(message, now) and self._changed
+
+    def _answered(self, message: relay.RelayMessage, now: float) -> bool:
+        """Take an answer to one of our messages, its MAC checked; False: it answers none."""
         before = self.usable
         match message:
             case relay.Cookie(transaction, cookie) if transaction in self._transactions:
@@ -145,21 +244,32 @@ class RelayLink:
                 self._due = now + (
                     RELAY_REFRESH if self.peer_bound else _step(RELAY_WAIT_PEER, self._attempts)
                 )
-        return self.usable != before
+            case _:
+                return False
+        self._changed = self.usable != before
+        return True
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        return min((due for due in (self._due, self._grant_due) if due is not None), default=None)
+        trial = self._trial.due if self._trial is not None else None
+        return min((due for due in (self._due, self._grant_due, trial) if due is not None), default=None)
 
-    def handle_timer(self, now: float, online: bool) -> list[SendDatagram | SendControl]:
+    def handle_timer(self, now: float, online: bool) -> list[LinkEffect]:
         """What is due; `online` says whether there is a control connection to ask for a grant on."""
-        effects: list[SendDatagram | SendControl] = []
+        effects: list[LinkEffect] = []
+        if self._trial is not None and self.server is not None:
+            question, moved = self._trial.handle_timer(now)
+            if question is not None:
+                effects.append(SendDatagram(self.server, question))
+            if moved:
+                self.refresh(now)  # the relay may send to an address where nothing arrives: call it back
         if self._grant_due is not None and now >= self._grant_due:
             self._grant_due = now + _step(GRANT_RETRY, self._grant_attempts) if online else None
             self._grant_attempts += 1
             if online:
                 effects.append(SendControl(RelayRequest(peer=self._peer)))
-        if self._due is None or now < self._due or self._allocation is None or self.address is None:
+        self._consider_tls(now)
+        if self._due is None or now < self._due or self._allocation is None or self.server is None:
             return effects
         if self.state is RelayState.BOUND and self.peer_bound and self._attempts >= RELAY_LOST_AFTER:
             self.peer_bound = False
@@ -175,7 +285,12 @@ class RelayLink:
             if self.state is RelayState.BINDING
             else relay.Confirm(self._allocation, transaction, self._cookie)
         )
-        effects.append(SendDatagram(self.address, relay.seal(message, self._key)))
+        sealed = relay.seal(message, self._key)
+        if self.by_tls:
+            effects.append(SendFrame(self.server.port, sealed))
+        else:
+            effects.append(SendDatagram(self.server, sealed))
+            self._silence += self.state is not RelayState.BOUND or self._attempts > 0
         steps = RELAY_WAIT_PEER if self.state is RelayState.BOUND and not self.peer_bound else RELAY_RETRY
         self._due = now + _step(steps, self._attempts)
         self._attempts += 1
@@ -183,13 +298,15 @@ class RelayLink:
 
     def describe(self) -> str | None:
         """Why the relay does not carry this pair, for people; None if it does or is not wanted."""
+        if self.by_tls:
+            return f"relay {self.server} over UDP: no answer, UDP is blocked; asked again every minute"
         if self.usable or not self.wanted:
             return None
         if self.state is RelayState.UNGRANTED:
             return "relay: no grant from the mediator yet"
         if self.state is RelayState.BOUND:
-            return f"relay {self.address}: the peer has not come to it"
-        return f"relay {self.address}: no answer"
+            return f"relay {self.server}: the peer has not come to it"
+        return f"relay {self.server}: no answer"
 
     def _begin(self, state: RelayState, now: float) -> None:
         self.state = state

@@ -97,7 +97,9 @@ class TlsLink:
         """Call `turn` when there is room, too."""
         if self.state is LinkState.SHAKING:
             return self._tls_wants_write
-        return self.state is LinkState.OPEN and bool(self._writing or self.queue.size or self._tls_wants_write)
+        return self.state is LinkState.OPEN and bool(
+            self._writing or self.queue.size or self._tls_wants_write
+        )
 
     def put(self, port: int, datagram: bytes, now: float) -> None:
         """Queue a datagram; older ones may be dropped. Nothing once closed. `turn` or `write` sends it."""
@@ -153,7 +155,9 @@ class TlsLink:
     def _read(self) -> list[tuple[int, bytes]]:
         found: list[tuple[int, bytes]] = []
         self._tls_wants_write = False
-        for _ in range(RECORDS_PER_TURN):  # a record is taken whole: the rest stays in the kernel, and readable
+        for _ in range(
+            RECORDS_PER_TURN
+        ):  # a record is taken whole: the rest stays in the kernel, and readable
             try:
                 data = self._tls.recv(RECORD)
             except ssl.SSLWantReadError:

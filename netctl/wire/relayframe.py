@@ -49,7 +49,9 @@ class FrameReader:
         while size - at >= header:
             length, port = HEADER.unpack_from(data, at)
             if length > self.limit:
-                raise RemoteError(f"a datagram of {length} bytes in a frame; at most {self.limit}", "frame.too-long")
+                raise RemoteError(
+                    f"a datagram of {length} bytes in a frame; at most {self.limit}", "frame.too-long"
+                )
             end = at + header + length
             if end > size:
                 break

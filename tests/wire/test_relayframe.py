@@ -16,7 +16,9 @@ FRAMES = st.lists(st.tuples(st.integers(0, 65535), st.binary(max_size=300)), max
 
 
 @given(FRAMES, st.integers(1, 700))
-def test_frames_come_out_as_they_went_in_however_they_are_cut(sent: list[tuple[int, bytes]], step: int) -> None:
+def test_frames_come_out_as_they_went_in_however_they_are_cut(
+    sent: list[tuple[int, bytes]], step: int
+) -> None:
     stream = b"".join(frame(port, data) for port, data in sent)
     reader = FrameReader()
     got = [one for at in range(0, len(stream), step) for one in reader.feed(stream[at : at + step])]
