@@ -31,7 +31,6 @@ from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import WireGuardKey
 from netctl.system.sdnotify import notify, watchdog_s
 from netctl.wire.control import Error, encode
-from netctl.wire.frame import encode_frame
 
 MAX_CONNECTIONS = 60_000
 """Under the files that a service may have open by default with systemd's LimitNOFILE."""
@@ -243,11 +242,11 @@ class Server:
         if self._connections.pop(connection.number, None) is not None:
             self.perform(self._hub.disconnected(connection.number))
 
-    def _deliver(self, numbers: Iterable[int], data: bytes) -> None:
+    def _deliver(self, numbers: Iterable[int], payloads: tuple[bytes, ...]) -> None:
         """What many are told waits a moment for more: a thousand returns are not a million writes."""
         for number in numbers:
             target = self._connections.get(number)
-            if target is not None and target.gather(data):
+            if target is not None and target.gather(payloads):
                 self._gathering.append(target)
         if self._gathering and self._flush_due is None:
             self._flush_due = asyncio.get_running_loop().call_later(GATHER_S, self._flush)
@@ -268,7 +267,7 @@ class Server:
                     if target is not None:
                         target.send(encode(message))
                 case fx.Deliver(numbers, payloads):
-                    self._deliver(numbers, b"".join(map(encode_frame, payloads)))
+                    self._deliver(numbers, payloads)
                 case fx.Drop(number, error):
                     target = self._connections.pop(number, None)
                     if target is not None:

@@ -11,15 +11,22 @@ LIMIT_AFTER_LOGIN = 256 * 1024
 """A larger view comes in several frames, so that no member waits long for another's."""
 
 
-def encode_frame(payload: bytes) -> bytes:
-    """A payload with its length before it. Raises ValueError past LIMIT_AFTER_LOGIN."""
+def frame_header(payload: bytes) -> bytes:
+    """What goes before a payload. Raises ValueError past LIMIT_AFTER_LOGIN."""
     if len(payload) > LIMIT_AFTER_LOGIN:
         raise ValueError(f"a frame carries at most {LIMIT_AFTER_LOGIN} bytes")
-    return len(payload).to_bytes(HEADER_LEN, "big") + payload
+    return len(payload).to_bytes(HEADER_LEN, "big")
+
+
+def encode_frame(payload: bytes) -> bytes:
+    """A payload with its length before it. Raises ValueError past LIMIT_AFTER_LOGIN."""
+    return frame_header(payload) + payload
 
 
 class FrameDecoder:
     """Bytes in, whole payloads out. `limit` may be raised once the other side has logged in."""
+
+    __slots__ = ("_buffer", "limit")
 
     def __init__(self, limit: int = LIMIT_BEFORE_LOGIN) -> None:
         self.limit = limit
