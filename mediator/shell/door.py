@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from mediator.core.gate import Ban, Gate, Offence
 from netctl.model.addresses import SocketAddress
+from netctl.wire import clienthello
 
 BACKLOG = 1024
 ACCEPTS_PER_TURN = 64
@@ -34,8 +35,13 @@ class Door:
         gate: Gate,
         clock: Callable[[], float],
         on_ban: Callable[[Ban], None],
+        divert: Callable[[socket.socket, tuple[bytes, ...]], bool] = lambda connection, protocols: False,
     ) -> None:
-        """`factory` makes the protocol of a connection from an address; its TLS handshake comes first."""
+        """`factory` makes the protocol of a connection from an address; its TLS handshake comes first.
+
+        `divert` sees which protocols a connection asks for before anything is read; True: somebody else has it now.
+        """
+        self._divert = divert
         self._context = context
         self._factory = factory
         self._gate = gate
@@ -110,6 +116,12 @@ class Door:
     async def _shake_hands(self, connection: socket.socket, source: SocketAddress) -> None:
         """After this the connection belongs to its protocol, which tells the gate when the stranger leaves."""
         try:
+            async with asyncio.timeout(TLS_TIMEOUT_S):
+                asked = await _asked_for(connection)
+            if self._divert(connection, asked):
+                connection.close()  # our end of it
+                self._gate.leave(source)
+                return
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self._factory(source),
                 connection,
@@ -124,3 +136,38 @@ class Door:
                 self.offend(source, "timeout")
             elif isinstance(error, ssl.SSLError):  # who just hangs up, as a health check does, does no wrong
                 self.offend(source, "tls")
+
+
+async def _asked_for(connection: socket.socket) -> tuple[bytes, ...]:
+    """The protocols in a connection's first record, which stays unread. Empty: it is no TLS, or the other side left."""
+    header = await _peek(connection, clienthello.RECORD_HEADER)
+    size = clienthello.needed(header)
+    if size is None:
+        return ()
+    record = await _peek(connection, size)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+    return clienthello.protocols(record)
+
+
+async def _peek(connection: socket.socket, size: int) -> bytes:
+    """So many bytes, still unread; fewer when the other side has hung up."""
+    connection.setsockopt(
+        socket.SOL_SOCKET, socket.SO_RCVLOWAT, size
+    )  # readable means: all of them, or the end
+    with contextlib.suppress(BlockingIOError):
+        data = connection.recv(size, socket.MSG_PEEK)
+        if len(data) == size or not data:
+            return data
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(connection.fileno(), _done, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(connection.fileno())
+    return connection.recv(size, socket.MSG_PEEK)
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

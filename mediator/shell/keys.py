@@ -76,7 +76,7 @@ class Identity:
             raise LocalError(f"cannot write to {state}: {error.strerror}") from error
         return cls(key)
 
-    def server_context(self) -> ssl.SSLContext:
+    def server_context(self, alpn: str = ALPN) -> ssl.SSLContext:
         """TLS 1.3 with a self-signed certificate of this identity. Its dates mean nothing and are ignored."""
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "netctl mediator")])
         certificate = (
@@ -92,7 +92,7 @@ class Identity:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.num_tickets = 0  # no resumption: nothing to replay
-        context.set_alpn_protocols([ALPN])
+        context.set_alpn_protocols([alpn])
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "certificate.pem"
             pem = self.private.private_bytes(

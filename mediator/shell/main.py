@@ -177,11 +177,20 @@ def _load_mediator(arguments: argparse.Namespace) -> tuple[Document, Mediator]:
 
 
 def _relay(arguments: argparse.Namespace) -> int:
-    from mediator.shell.keys import relay_secret
-    from mediator.shell.relay import run_relay
+    from mediator.shell.keys import Identity, relay_secret
+    from mediator.shell.relay import RelayServer, run_relay
+    from mediator.shell.relay_tls import open_doors
 
     _, mediator = _load_mediator(arguments)
-    run_relay(arguments.listen, mediator.relay_ports, relay_secret(arguments.state), secrets.token_bytes(32))
+    identity = Identity.load(arguments.state)
+    # The mediator that runs beside it passes connections on; where there is none, they come to the relay itself.
+    ports = sorted({mediator.port, *mediator.tls}) if mediator.relay_only else []
+
+    def doors(relay: RelayServer) -> contextlib.AbstractContextManager[object]:
+        return open_doors(relay, identity, arguments.state, arguments.listen, ports)
+
+    secret, cookie_secret = relay_secret(arguments.state), secrets.token_bytes(32)
+    run_relay(arguments.listen, mediator.relay_ports, secret, cookie_secret, also=doors)
     return 0
 
 

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mediator.core.relay_limits import Limits
 from mediator.core.relay_pairs import PairTable
@@ -63,6 +63,8 @@ _SO_SNDBUFFORCE = 32
 _TYPES = frozenset(struct.pack("<I", kind) for kind in (1, 2, 3, 4))
 _TRANSPORT = frozenset((struct.pack("<I", 4),))
 
+STAND_IN = "100::"
+"""Connections over TLS have addresses from here, of the discard-only prefix (RFC 6666)."""
 RawAddress = tuple[str, int] | tuple[str, int, int, int]
 
 
@@ -77,6 +79,13 @@ class Counters:
     """Datagrams beyond a rate or a quota."""
 
 
+class Link(Protocol):
+    """A member behind a connection instead of an address."""
+
+    def put(self, port: int, datagram: bytes, now: float) -> None:
+        """A datagram for it, out of this relay port."""
+
+
 class _Way(NamedTuple):
     """A flow as the sockets take it."""
 
@@ -84,6 +93,7 @@ class _Way(NamedTuple):
     out: socket.socket
     destination: RawAddress
     local: list[pktinfo.Control]
+    link: Link | None
 
 
 class RelayServer:
@@ -96,6 +106,9 @@ class RelayServer:
         self.table = table
         self.pairs = PairTable(table)
         """Of members without an agent."""
+        self.links: dict[SocketAddress, Link] = {}
+        """Members over TLS, by the address that stands in for each."""
+        self._after: list[Callable[[], None]] = []
         self._watches: list[Callable[[float], None]] = []
         self._watch_at = 0.0
         self._readers: dict[int, Callable[[], None]] = {}
@@ -152,6 +165,8 @@ class RelayServer:
                     self._drain(port, clock(), unix)
                 elif fileno in self._readers:
                     self._readers[fileno]()
+            for call in self._after:
+                call()
             now = clock()
             if now >= expire_at:
                 expire_at = now + EXPIRE_EVERY_S
@@ -170,6 +185,35 @@ class RelayServer:
         """Call this whenever the descriptor can be read."""
         self._readers[descriptor] = call
         self._poll.register(descriptor, select.EPOLLIN)
+
+    def watch_writes(self, descriptor: int, *, wanted: bool) -> None:
+        """Call what `listen` was given also when there is room to write."""
+        self._poll.modify(descriptor, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
+
+    def forget(self, descriptor: int) -> None:
+        """No more of what `listen` began; before the descriptor is closed."""
+        if self._readers.pop(descriptor, None) is not None:
+            with contextlib.suppress(OSError, ValueError):  # closed already
+                self._poll.unregister(descriptor)
+
+    def after_turn(self, call: Callable[[], None]) -> None:
+        """Call this after each turn of `serve`: what the turn brought is sent as one."""
+        self._after.append(call)
+
+    def take(
+        self,
+        port: int,
+        source: SocketAddress,
+        datagram: bytes,
+        now: float,
+        unix: Callable[[], float] = time.time,
+    ) -> None:
+        """A datagram that came from one of `links`, for one of our ports."""
+        if port in self._sockets:
+            raw = (source.host, source.port)
+            self._batch(port, raw, memoryview(datagram), len(datagram), now, unix, ())
+        else:
+            self.counters.dropped_stranger += 1
 
     def stop(self) -> None:
         """Make `serve` return soon."""
@@ -269,13 +313,19 @@ class RelayServer:
         if flow is None:
             self.counters.dropped_stranger += 1
             return
-        known, out, destination, local = flow
+        known, out, destination, local, link = flow
         if not known.toll.take(size, now):
             self.counters.dropped_rate += 1
             return
         if known.heard is not None:
             last = parts[-1]
             known.heard.note(last[(len(last) - 1) // segment * segment :], now)
+        if link is not None:
+            for part in parts:
+                for start in range(0, len(part), segment):
+                    link.put(known.port, bytes(part[start : start + segment]), now)
+            self.counters.forwarded_bytes += size
+            return
         merged = segment < size
         options = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", segment)), *local] if merged else local
         try:
@@ -301,12 +351,15 @@ class RelayServer:
         if key in self._flows:
             return self._flows[key]
         source = _canonical(address)
+        if _forged(address):
+            return None
         flow = (self.pairs if port in self.pairs else self.table).flow(port, source, now)
         found = None
-        if flow is not None:
+        link = self.links.get(flow.destination) if flow is not None else None
+        if flow is not None and (link is not None or not _stands_in(flow.destination)):
             out = self._sockets[flow.port]
             local = self._leave_from(flow.port, flow.destination)
-            found = _Way(flow, out, self._raw(flow.destination), local)
+            found = _Way(flow, out, self._raw(flow.destination), local, link)
         self._flows[key] = found
         return found
 
@@ -324,6 +377,8 @@ class RelayServer:
         extra: Sequence[pktinfo.Control],
     ) -> None:
         source = _canonical(address)
+        if _forged(address):
+            return
         if port in self.pairs and data[:4] in _TYPES:
             answers = self.pairs.handshake(port, data, source, now)
             self.counters.forwarded_bytes += len(data) if answers else 0
@@ -333,9 +388,13 @@ class RelayServer:
         else:
             self.counters.dropped_type += 1
             return
-        if answers:
+        if answers and not _stands_in(source):
             self._remember(port, source, pktinfo.asked_at(extra))
         for answer in answers:
+            if _stands_in(answer.destination):
+                if (link := self.links.get(answer.destination)) is not None:
+                    link.put(answer.port, answer.data, now)
+                continue
             out = self._sockets[answer.port]
             local = self._leave_from(answer.port, answer.destination)
             with contextlib.suppress(OSError):
@@ -365,6 +424,15 @@ class RelayServer:
         return (address.host, address.port)
 
 
+def _stands_in(address: SocketAddress) -> bool:
+    return address.host.startswith(STAND_IN)
+
+
+def _forged(address: RawAddress) -> bool:
+    """A real datagram (a dual socket's address has four parts) with the address of a connection."""
+    return len(address) == 4 and address[0].startswith(STAND_IN)
+
+
 def _canonical(address: RawAddress) -> SocketAddress:
     return SocketAddress.of(address[0].partition("%")[0], address[1])
 
@@ -390,12 +458,13 @@ def run_relay(
     *,
     limits: Limits | None = None,
     ready: Callable[[], None] = lambda: None,
+    also: Callable[[RelayServer], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> None:
     """Relay on ports first to last (inclusive) until SIGTERM or SIGINT; for a process of its own.
 
     `bind_address` ``::`` serves both families; what a member is sent leaves from the address that it speaks to.
-    `secret` is shared with the mediator, `cookie_secret` is 32 fresh random bytes. Raises LocalError as
-    `RelayServer`.
+    `secret` is shared with the mediator, `cookie_secret` is 32 fresh random bytes. `also`: what else lives in its
+    loop. Raises LocalError as `RelayServer`.
     """
     ports = range(port_range[0], port_range[1] + 1)
     server = RelayServer(bind_address, ports, RelayTable(secret, cookie_secret, ports, limits))
@@ -406,7 +475,8 @@ def run_relay(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     try:
-        ready()
-        server.serve()
+        with also(server):
+            ready()
+            server.serve()
     finally:
         server.close()

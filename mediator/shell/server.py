@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
 import ssl
 import sys
 import time
@@ -21,6 +22,7 @@ from mediator.shell.admin import AdminServer
 from mediator.shell.connection import Connection
 from mediator.shell.door import Door
 from mediator.shell.keys import Identity
+from mediator.shell.passing import Passer
 from mediator.shell.register import Register
 from mediator.shell.roster import Roster
 from mediator.shell.store import STORE_FILE, Store
@@ -31,6 +33,7 @@ from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import WireGuardKey
 from netctl.system.sdnotify import notify, watchdog_s
 from netctl.wire.control import Error, encode
+from netctl.wire.relayframe import RELAY_ALPN
 
 MAX_CONNECTIONS = 60_000
 """Under the files that a service may have open by default with systemd's LimitNOFILE."""
@@ -71,6 +74,7 @@ class Server:
         self._connections: dict[int, Connection] = {}
         self._gate = Gate()
         self._door: Door | None = None
+        self._passer = Passer(state)
         self._gathering: list[Connection] = []
         self._flush_due: asyncio.TimerHandle | None = None
         self._admin.operations["bans.list"] = lambda _: self._bans()
@@ -102,13 +106,24 @@ class Server:
     async def start(self, mediator: Mediator) -> None:
         """Listen. Raises LocalError for a port that is in use."""
         context = self._identity.server_context()
-        door = Door(context, lambda source: Connection(self, source), self._gate, time.monotonic, _say_ban)
+        door = Door(
+            context,
+            lambda source: Connection(self, source),
+            self._gate,
+            time.monotonic,
+            _say_ban,
+            self._divert,
+        )
         self._door = door
         for port in sorted({mediator.port, *mediator.tls}):
             try:
                 door.listen(self._listen, port, both=self._listen == ANY)
             except OSError as error:
-                raise _cannot_listen("TCP", port, error) from error
+                if port == mediator.port:
+                    raise _cannot_listen("TCP", port, error) from error
+                say(
+                    f"TCP port {port} cannot be had ({_reason(error)}): members reach this server at {mediator.port}"
+                )
         for port in mediator.stun:
             try:
                 stun = StunServer(self._listen, port)
@@ -139,6 +154,7 @@ class Server:
             await self._admin.close()
             if self._door is not None:
                 self._door.close()
+            self._passer.close()
             for stun in self._stun:
                 stun.close()
             for connection in list(self._connections.values()):
@@ -184,6 +200,10 @@ class Server:
                 return
             self._loaded_s = time.time()
             say(f"{self._watched.path}: {len(document.members)} members, {len(document.networks)} networks")
+
+    def _divert(self, connection: socket.socket, protocols: tuple[bytes, ...]) -> bool:
+        """Who asks for the relay is passed on to it, where one runs here."""
+        return RELAY_ALPN.encode() in protocols and self._passer.give(connection)
 
     # -- connections ----------------------------------------------------------------------------------------
 
@@ -313,6 +333,9 @@ def _say_ban(ban: Ban) -> None:
 
 def _cannot_listen(kind: str, port: int, error: OSError) -> LocalError:
     advice = "stop what uses it, or set another port for this mediator in the document"
-    # asyncio puts its own sentence, with tuples in it, where the system's word belongs.
-    reason = os.strerror(error.errno) if error.errno else error
-    return LocalError(f"cannot listen on {kind} port {port}: {reason}; {advice}")
+    return LocalError(f"cannot listen on {kind} port {port}: {_reason(error)}; {advice}")
+
+
+def _reason(error: OSError) -> str:
+    """The system's word: asyncio puts its own sentence, with tuples in it, where that belongs."""
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -1,0 +1,308 @@
+"""Members whose UDP is blocked, at the relay: TLS connections that stand in for sources of datagrams (DESIGN §7.8).
+
+state       event                                            next
+SHAKING     the TLS handshake is done, within 5 s            STRANGER
+STRANGER    the relay says BOUND on it, within 10 s          MEMBER: an older connection of that member is closed
+MEMBER      frames, at least one in `IDLE_S`                 MEMBER
+any         time is up, garbage, the other side hangs up     closed
+
+Each connection has an address of its own in the discard-only prefix (RFC 6666), from which no datagram can come, and
+is to `RelayTable` a source like any other: BIND, COOKIE and CONFIRM go over it, and prove on this very connection
+that the member holds the key that it was granted over its control connection. Until then nothing but the relay's
+own messages is looked at. What a member sends goes where its bindings say, so it cannot speak for another.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from ipaddress import IPv6Address
+from pathlib import Path
+
+from mediator.core.gate import Gate, Offence
+from mediator.shell.keys import Identity
+from mediator.shell.passing import Taker
+from mediator.shell.relay import STAND_IN, RelayServer
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import LocalError, RemoteError
+from netctl.system.tlslink import LinkState, TlsLink
+from netctl.wire.datagram import DatagramKind, classify
+from netctl.wire.relay import RelayKind, peek_allocation
+from netctl.wire.relayframe import LIMIT_BEFORE_LOGIN, MAX_DATAGRAM, RELAY_ALPN
+
+MAX_LINKS = 4096
+"""Some 60 KB each: a network whose members are all blocked is smaller."""
+MAX_QUEUED_IN_ALL = 64 << 20
+"""Bytes that wait for all slow readers together; beyond it what comes for them is dropped."""
+MAX_BEFORE_LOGIN = 128 * 1024
+"""A member with a thousand peers asks for all of them at once, 66 bytes each."""
+TLS_S = 5.0
+LOGIN_S = 10.0
+IDLE_S = 90.0
+"""A member refreshes its bindings every 20 s."""
+BACKLOG = 256
+ACCEPTS_PER_TURN = 32
+OFFENCES: Mapping[str, Offence] = {"tls": "tls", "frame.too-long": "garbage"}
+"""What an end of a connection is held against its source; a mere hanging up is not."""
+
+
+class _Link:
+    """One connection: a way for answers and messages out, and who it is."""
+
+    def __init__(
+        self, door: TlsDoor, tls: TlsLink, source: SocketAddress, stand_in: SocketAddress, now: float
+    ):
+        self.tls = tls
+        self.source = source
+        self.stand_in = stand_in
+        self.began = self.heard = now
+        self.writes_watched = False
+        self.claimed: int | None = None
+        """The relay port that its messages say is its own."""
+        self.member = False
+        self.counted = 0
+        """Bytes of its queue in the door's sum."""
+        self._door = door
+
+    def put(self, port: int, datagram: bytes, now: float) -> None:
+        """A datagram for it, out of this relay port."""
+        if not self.member and classify(datagram) is DatagramKind.RELAY and datagram[4] == RelayKind.BOUND:
+            self._door.login(self, now)
+        self._door.queue(self, port, datagram, now)
+
+
+class TlsDoor:
+    """Belongs to one RelayServer, whose loop it lives in."""
+
+    def __init__(
+        self,
+        relay: RelayServer,
+        context: ssl.SSLContext,
+        taker: Taker | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        patience_s: float = TLS_S,
+    ) -> None:
+        """`taker`: where connections are passed from the mediator. `patience_s`: for a TLS handshake."""
+        self._patience_s = patience_s
+        self.gate = Gate()
+        self.queued = 0
+        """Bytes that wait in all queues."""
+        self._relay = relay
+        self._context = context
+        self._taker = taker
+        self._clock = clock
+        self._links: dict[int, _Link] = {}
+        self._of_member: dict[int, _Link] = {}
+        self._dirty: dict[int, _Link] = {}
+        self._listening: list[socket.socket] = []
+        self._number = 0
+        if taker is not None:
+            relay.listen(taker.fileno(), self._take)
+        relay.watch(self._expire)
+        relay.after_turn(self._flush)
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def listen(self, address: str, port: int) -> int:
+        """Accept connections here, where no mediator runs on this machine. The port. Raises LocalError."""
+        family = socket.AF_INET6 if ":" in address and socket.has_ipv6 else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address == "::" else 1)
+            opened.bind((address, port))
+            opened.listen(BACKLOG)
+        except OSError as error:
+            opened.close()
+            raise LocalError(f"the relay cannot listen on TCP port {port}: {error.strerror}") from error
+        self._listening.append(opened)
+        self._relay.listen(opened.fileno(), lambda: self._accept(opened))
+        return int(opened.getsockname()[1])
+
+    def close(self) -> None:
+        """Hang up on everybody."""
+        for link in list(self._links.values()):
+            self._drop(link)
+        for opened in self._listening:
+            opened.close()
+        if self._taker is not None:
+            self._taker.close()
+
+    # -- coming -----------------------------------------------------------------------------------------------
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            self.adopt(connection)
+
+    def _take(self) -> None:
+        assert self._taker is not None
+        for connection in self._taker.take():
+            self.adopt(connection)
+
+    def adopt(self, connection: socket.socket) -> None:
+        """A connection of a stranger."""
+        now = self._clock()
+        try:
+            host, port = connection.getpeername()[:2]
+            source = SocketAddress.of(host.partition("%")[0], port)
+            if len(self._links) >= MAX_LINKS or self.gate.knock(source, now) is not None:
+                connection.close()
+                return
+        except (OSError, ValueError):
+            connection.close()
+            return
+        try:
+            tls = TlsLink(connection, self._context, server=True, limit=LIMIT_BEFORE_LOGIN)
+        except OSError:
+            connection.close()
+            self.gate.leave(source)
+            return
+        self._number += 1
+        stand_in = SocketAddress(str(IPv6Address(int(IPv6Address(STAND_IN)) + self._number)), 1)
+        link = _Link(self, tls, source, stand_in, now)
+        self._links[tls.fileno()] = link
+        self._relay.links[stand_in] = link
+        self._relay.listen(tls.fileno(), lambda: self._turn(link))
+
+    def login(self, link: _Link, now: float) -> None:
+        """It has shown the key of a grant."""
+        link.member = True
+        link.tls.reader.limit = MAX_DATAGRAM
+        self.gate.welcome(link.source, now)
+        assert link.claimed is not None
+        older = self._of_member.get(link.claimed)
+        self._of_member[link.claimed] = link
+        if older is not None and older is not link:
+            self._drop(older)
+
+    # -- frames -----------------------------------------------------------------------------------------------
+
+    def _turn(self, link: _Link) -> None:
+        now = self._clock()
+        try:
+            frames = link.tls.turn(now)
+        except RemoteError as error:
+            self._drop(link, OFFENCES.get(error.code))
+            return
+        if not link.member and link.tls.received > MAX_BEFORE_LOGIN:
+            self._drop(link, "garbage")
+            return
+        if frames:
+            link.heard = now
+        for port, datagram in frames:
+            if not self._frame(link, port, datagram, now):
+                self._drop(link, "garbage")
+                return
+        self._watch_writes(link)
+
+    def _frame(self, link: _Link, port: int, datagram: bytes, now: float) -> bool:
+        """False: no client of ours sends this."""
+        if classify(datagram) is DatagramKind.RELAY:
+            try:
+                own = peek_allocation(datagram).own_port
+            except RemoteError:
+                return False
+            if link.claimed is not None and own != link.claimed:
+                return False
+            link.claimed = own
+        elif not link.member:
+            return False
+        self._relay.take(port, link.stand_in, datagram, now)
+        return True
+
+    def queue(self, link: _Link, port: int, datagram: bytes, now: float) -> None:
+        """Something goes out at the end of this turn."""
+        if self.queued > MAX_QUEUED_IN_ALL or link.tls.fileno() not in self._links:
+            return
+        link.tls.put(port, datagram, now)
+        self._count(link)
+        self._dirty[link.tls.fileno()] = link
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        now = self._clock()
+        for link in dirty.values():
+            if link.writes_watched:
+                continue  # it is full: its turn comes when there is room
+            try:
+                link.tls.write(now)
+            except RemoteError:
+                self._drop(link)
+                continue
+            self._watch_writes(link)
+
+    def _count(self, link: _Link) -> None:
+        self.queued += link.tls.queue.size - link.counted
+        link.counted = link.tls.queue.size
+
+    def _watch_writes(self, link: _Link) -> None:
+        self._count(link)
+        if link.tls.fileno() in self._links and link.tls.wants_write != link.writes_watched:
+            link.writes_watched = link.tls.wants_write
+            self._relay.watch_writes(link.tls.fileno(), wanted=link.writes_watched)
+
+    # -- going ------------------------------------------------------------------------------------------------
+
+    def _expire(self, now: float) -> None:
+        for link in list(self._links.values()):
+            if link.member:
+                if now - link.heard > IDLE_S:
+                    self._drop(link)
+            elif now - link.began > (self._patience_s if link.tls.state is LinkState.SHAKING else LOGIN_S):
+                self._drop(link, "timeout")
+
+    def _drop(self, link: _Link, offence: Offence | None = None) -> None:
+        if self._links.pop(link.tls.fileno(), None) is None:
+            return
+        self._relay.forget(link.tls.fileno())
+        self._relay.links.pop(link.stand_in, None)
+        if link.claimed is not None and self._of_member.get(link.claimed) is link:
+            del self._of_member[link.claimed]
+        link.tls.close()
+        self._count(link)
+        if link.member:
+            return
+        self.gate.leave(link.source)
+        if offence is not None and (ban := self.gate.offend(link.source, offence, self._clock())) is not None:
+            _say(
+                f"{ban.source} is banned from the relay for {ban.left_s:.0f} s: connections that led to no login"
+            )
+
+
+@contextmanager
+def open_doors(
+    relay: RelayServer, identity: Identity, state: Path, address: str, ports: Sequence[int]
+) -> Iterator[TlsDoor]:
+    """A door for connections that the mediator passes on, and for those that come to `ports`.
+
+    What cannot be listened on is one line for the operator: UDP is relayed all the same.
+    """
+    taker = None
+    try:
+        taker = Taker(state)
+    except LocalError as error:
+        _say(f"{error}: members whose UDP is blocked are not relayed")
+    door = TlsDoor(relay, identity.server_context(RELAY_ALPN), taker)
+    for port in ports:
+        try:
+            door.listen(address, port)
+        except LocalError as error:
+            _say(str(error))
+    try:
+        yield door
+    finally:
+        door.close()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
