@@ -223,7 +223,7 @@ class Agent:
     def _on_control(self, effect: Effect) -> None:
         match effect:
             case LoggedIn(_, stun):
-                self.paths.logged_in(stun)
+                self.paths.logged_in(stun, self.client.mediator)
             case ViewChanged(view, kept):
                 self.view, self.client.kept = view, kept
                 if self.joined is not None and view.document:

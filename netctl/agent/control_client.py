@@ -13,14 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from netctl.agent.keys import Keys
+from netctl.agent.pinned import certificate_key, client_context
+from netctl.agent.proxy import connect, proxy_for
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Mediator
-from netctl.model.errors import RemoteError
+from netctl.model.errors import LocalError, RemoteError
 from netctl.model.keys import IdentityKey
 from netctl.session import (
     Backoff,
@@ -66,35 +64,24 @@ def _system_words(error: OSError) -> str:
 
 
 def certificate_identity(transport: asyncio.Transport) -> IdentityKey | None:
-    """The Ed25519 key of the server's certificate; its names and dates mean nothing here."""
-    tls = transport.get_extra_info("ssl_object")
-    der = tls.getpeercert(binary_form=True)
-    if der is None:
-        return None
-    try:
-        public = x509.load_der_x509_certificate(der).public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        return None
-    return IdentityKey(public.public_bytes_raw()) if isinstance(public, Ed25519PublicKey) else None
-
-
-def _context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = (
-        ssl.CERT_NONE
-    )  # no public CA is trusted: the pin is compared instead, before any byte
-    context.set_alpn_protocols([ALPN])
-    return context
+    """The Ed25519 key of the server's certificate."""
+    return certificate_key(transport.get_extra_info("ssl_object").getpeercert(binary_form=True))
 
 
 async def dial(protocol: asyncio.Protocol, host: str, port: int) -> None:
-    """Connect with TLS 1.3; the protocol compares the pin. Raises RemoteError."""
+    """Connect with TLS 1.3; the protocol compares the pin. Through a proxy where the environment has one.
+
+    Raises RemoteError.
+    """
     where = f"{host}:{port}"
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await asyncio.get_running_loop().create_connection(lambda: protocol, host, port, ssl=_context())
+            raw = await connect(host, port)
+            loop = asyncio.get_running_loop()
+            context = client_context(ALPN)
+            await loop.create_connection(lambda: protocol, sock=raw, ssl=context, server_hostname=host)
+    except LocalError as error:
+        raise RemoteError(str(error), "proxy") from error
     except TimeoutError:
         message = f"{where} does not answer: is the mediator running, and its port open?"
         raise RemoteError(message, "timeout") from None
@@ -109,11 +96,22 @@ async def dial(protocol: asyncio.Protocol, host: str, port: int) -> None:
         raise RemoteError(f"cannot reach the mediator at {where}: {words}", "unreachable") from error
 
 
+async def _address_beyond_proxy(host: str) -> str | None:
+    """An address of this host, where a proxy makes the connection; None: there is none, or it is not known here."""
+    with contextlib.suppress(OSError, LocalError):
+        if proxy_for(host) is not None:
+            found = await asyncio.get_running_loop().getaddrinfo(host, None)
+            return str(found[0][4][0])
+    return None
+
+
 class _Wire(asyncio.Protocol):
     """One connection. `ended` is done when it is over."""
 
-    def __init__(self, client: ControlClient, mediator: Mediator) -> None:
+    def __init__(self, client: ControlClient, mediator: Mediator, host: str | None) -> None:
+        """`host`: the mediator's address, where the connection goes to another one: a proxy's."""
         self._client = client
+        self._host = host
         self._mediator = mediator
         self._decoder = FrameDecoder(LIMIT_AFTER_LOGIN)
         self._transport: asyncio.Transport | None = None
@@ -131,7 +129,9 @@ class _Wire(asyncio.Protocol):
             )
             self.finish(RemoteError(message, "login.wrong-pin"))
             return
+        self._client.mediator = self._mediator
         host, port = transport.get_extra_info("peername")[:2]
+        host = self._host or host
         self.session = ClientSession(
             identity=self._client.keys.identity,
             key=self._client.keys.wireguard,
@@ -181,6 +181,8 @@ class ControlClient:
         self.keys = keys
         self.state = LinkState("none", time.monotonic())
         self._held_until = 0.0
+        self.mediator: Mediator | None = None
+        """Whom this host was connected to last."""
         self.refused: str | None = None
         """Why the mediator's last word is not believed; None: it is."""
         self.kept: Kept | None = None
@@ -276,7 +278,7 @@ class ControlClient:
 
     async def _connect(self, mediator: Mediator, port: int) -> RemoteError:
         """One connection from beginning to end; why it ended."""
-        wire = _Wire(self, mediator)
+        wire = _Wire(self, mediator, await _address_beyond_proxy(mediator.host))
         try:
             await dial(wire, mediator.host, port)
         except RemoteError as error:

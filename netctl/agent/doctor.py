@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from netctl.agent.doctorports import port_mapping, port_mapping_json
+from netctl.agent.doctorudp import checks as udp_checks
+from netctl.agent.doctorudp import to_json as udp_json
 from netctl.agent.mtu import narrow
 from netctl.paths.behaviour import Behaviour
 
@@ -33,7 +35,7 @@ def _family(name: str, seen: Behaviour) -> list[dict[str, Any]]:
         advice = "let UDP out to the mediator's STUN and relay ports"
         if name == "IPv6":
             return [_check("note", f"udp {name}", f"{name}: no answer over UDP", None)]
-        return [_check("problem", f"udp {name}", f"{name}: UDP seems blocked: no STUN port answers", advice)]
+        return [_check("problem", f"udp {name}", f"{name}: UDP is blocked: no STUN port answers", advice)]
     outside = ", ".join(str(address) for address in seen.mapped)
     found = [_check("ok", f"udp {name}", f"{name}: UDP works, seen from outside as {outside}")]
     symmetric = "dependent" in seen.mapping and seen.mapping != "endpoint-independent"
@@ -67,6 +69,7 @@ def examine(agent: Agent) -> dict[str, Any]:
     else:
         checks.append(_check("note", "mediator", "the document names no mediator: fixed endpoints alone"))
     checks += _family("IPv4", four) + _family("IPv6", six)
+    checks += udp_checks(agent.paths.relay_tls(), blocked=agent.paths.udp_blocked)
     if hairpin is not None:
         text = f"the NAT {'sends back' if hairpin else 'does not send back'} what goes to its own outside (hairpin)"
         checks.append(_check("ok", "hairpin", text))
@@ -88,6 +91,7 @@ def examine(agent: Agent) -> dict[str, Any]:
         "checks": checks,
         "nat": {name: _behaviour(seen) for name, seen in (("ipv4", four), ("ipv6", six))},
         "hairpin": hairpin,
+        "relay_tls": udp_json(agent.paths.relay_tls(), blocked=agent.paths.udp_blocked),
         "port_mapping": port_mapping_json(agent.paths.port_mapping()),
     }
 

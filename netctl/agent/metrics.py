@@ -25,7 +25,7 @@ from netctl.paths.effects import PathStatus
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent
 
-KINDS = ("lan", "direct", "relay-udp", "none")
+KINDS = ("lan", "direct", "relay-udp", "relay-tls", "none")
 DIRECT = frozenset({"lan", "direct"})
 BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 MAX_REQUEST = 8192

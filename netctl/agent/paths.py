@@ -9,12 +9,24 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from netctl.agent.keys import Keys
 from netctl.agent.portmap import PortMapRunner
+from netctl.agent.relaytls import RelayTls, TunnelStatus
 from netctl.engine.sharedport import SharedPort, open_shared_port
 from netctl.model.addresses import Address, SocketAddress
+from netctl.model.document import Mediator
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths.behaviour import Behaviour
-from netctl.paths.effects import Effect, PathChanged, PathStatus, SendControl, SendDatagram, SetEndpoint
+from netctl.paths.effects import (
+    Effect,
+    PathChanged,
+    PathStatus,
+    SendControl,
+    SendDatagram,
+    SendFrame,
+    SetEndpoint,
+    StandIn,
+    WantTunnel,
+)
 from netctl.paths.manager import PathManager
 from netctl.paths.portmap import MapStatus
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
@@ -42,6 +54,7 @@ class PathRunner:
         self._timer: asyncio.TimerHandle | None = None
         self._endpoints: asyncio.Queue[tuple[WireGuardKey, SocketAddress]] = asyncio.Queue()
         self._mapper = PortMapRunner(private, self._mapped)
+        self._tls = RelayTls(self._tunnel, self._frame)
         self._addresses: Sequence[Address] = ()
         self._steering = asyncio.get_running_loop().create_task(self._steer_all())
 
@@ -53,6 +66,7 @@ class PathRunner:
         """Let go of the port and the timers; endpoints stay as they are."""
         self._steering.cancel()
         self._mapper.close()
+        self._tls.close()
         if self._timer is not None:
             self._timer.cancel()
         self._close_port()
@@ -70,6 +84,7 @@ class PathRunner:
         if wanted == self._opened:
             return
         self._close_port()
+        self._tls.engine(listen_port)
         if wanted is None:
             self._mapper.look(0, wanted=False)
         else:
@@ -87,6 +102,12 @@ class PathRunner:
             for data, source in self._port.receive():
                 self._perform(self._manager.handle_datagram(data, source, time.monotonic()))
 
+    def _tunnel(self, up: bool) -> None:
+        self._perform(self._manager.tunnel(up, time.monotonic()))
+
+    def _frame(self, port: int, data: bytes) -> None:
+        self._perform(self._manager.handle_frame(port, data, time.monotonic()))
+
     def _due(self) -> None:
         self._timer = None
         self._perform(self._manager.handle_timer(time.monotonic()))
@@ -97,13 +118,19 @@ class PathRunner:
                 case SendDatagram(destination, data, ttl):
                     if self._port is not None:
                         self._port.send(destination, data, ttl)
+                case SendFrame(port, data):
+                    self._tls.send(port, data)
+                case WantTunnel(wanted):
+                    self._tls.want(wanted)
+                case StandIn(address, wanted):
+                    self._tls.stand_in(address, wanted)
                 case SendControl(message):
                     self._send_control(message)
                 case SetEndpoint(key, endpoint):
                     self._endpoints.put_nowait((key, endpoint))
                 case PathChanged(key, status):
                     self._on_change(key, status)
-                    if status.kind in ("relay-udp", "none") and self._mapper.mapping is not None:
+                    if status.kind in ("relay-udp", "relay-tls", "none") and self._mapper.mapping is not None:
                         self._mapper.check()  # a router that restarted has forgotten it
         self._schedule()
 
@@ -149,9 +176,19 @@ class PathRunner:
         """What the router has opened for us, or why not."""
         return self._mapper.status()
 
-    def logged_in(self, stun: Sequence[SocketAddress]) -> None:
-        """The mediator is there."""
+    def relay_tls(self) -> TunnelStatus:
+        """The connection that carries what UDP does not."""
+        return self._tls.status()
+
+    @property
+    def udp_blocked(self) -> bool:
+        """The mediator's ports for it were asked in vain."""
+        return self._manager.udp_blocked
+
+    def logged_in(self, stun: Sequence[SocketAddress], mediator: Mediator | None) -> None:
+        """The mediator is there; its relay is the one that grants come for."""
         now = time.monotonic()
+        self._tls.use(() if mediator is None else (mediator,))
         self._perform(self._manager.set_stun(list(stun), now))
         self._perform(self._manager.control_up(now))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from netctl.agent.doctorudp import carried, to_json
 from netctl.agent.mtu import narrow
 from netctl.config.guests import guests_in, with_guests
 from netctl.model.document import Document
@@ -85,6 +86,7 @@ def status_of(agent: Agent) -> dict[str, Any]:
         "drift_healed": agent.patrol.counters.healed,
         "drift_failed": agent.patrol.counters.failed,
         "engine": agent.engine_kind,
+        "relay_tls": to_json(agent.paths.relay_tls(), blocked=agent.paths.udp_blocked),
         "armed": None,
         "watch": watch,
         "refused": list(agent.commit.armory.refused()),
@@ -103,6 +105,8 @@ def status_of(agent: Agent) -> dict[str, Any]:
         result["conditions"].append(watch["error"])
     if (fragments := narrow(agent)) is not None:
         result["conditions"].append(f"{fragments[0]}; {fragments[1]}")
+    if (said := carried(agent.paths.relay_tls(), blocked=agent.paths.udp_blocked)) is not None:
+        result["conditions"].append(said)
     if agent.trouble is not None:
         result["conditions"].append(agent.trouble)
     document = agent.loaded.document

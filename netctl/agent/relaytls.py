@@ -1,0 +1,371 @@
+"""Where UDP is blocked: one TLS connection to the relay, and a loopback address for each peer (DESIGN §7.8).
+
+state        event                          next
+UNWANTED     wanted                         CONNECTING
+CONNECTING   TLS is up, its pin is right    UP
+CONNECTING   an error                       WAITING: with full jitter, then the next port
+UP           lost                           WAITING
+any          unwanted                       UNWANTED, after `LINGER_S` when UP
+
+An engine knows datagrams alone. So its endpoint for a peer is a loopback address, opened here, whose packets become
+frames for the relay's port of that peer, and the other way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from netctl.agent.pinned import certificate_key, client_context
+from netctl.agent.proxy import connect, proxy_for
+from netctl.agent.talk import say
+from netctl.model.addresses import SocketAddress
+from netctl.model.document import Mediator
+from netctl.model.errors import NetctlError, RemoteError
+from netctl.session import Backoff
+from netctl.system.tlslink import LinkState, TlsLink
+from netctl.wire.datagram import DatagramKind, classify
+from netctl.wire.relayframe import MAX_DATAGRAM, RELAY_ALPN
+
+CONNECT_TIMEOUT_S = 10.0
+"""DNS, TCP, the proxy and TLS together; a slow satellite link needs four seconds."""
+LINGER_S = 10.0
+"""What is on its way when UDP takes over still arrives."""
+RETRY_BASE_S = 1.0
+RETRY_CAP_S = 30.0
+"""A relay that restarts is back in a second; pairs without it have no path at all."""
+STABLE_S = 30.0
+"""A connection this old proves the way good: its back-off starts anew."""
+DRAIN = 128
+"""Datagrams of one peer before others get their turn."""
+BUFFER = 1 << 20
+"""Of a peer's socket: what the engine sends in one burst."""
+
+TunnelState = Literal["unwanted", "connecting", "waiting", "up"]
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelStatus:
+    """What `status` and `doctor` say about it."""
+
+    state: TunnelState
+    at: str | None = None
+    """The relay's host and port."""
+    proxy: str | None = None
+    since: float = 0.0
+    """Monotonic seconds."""
+    error: str | None = None
+    dropped: int = 0
+    """Frames that a slow connection made too late."""
+
+
+class _Peer:
+    """The loopback address of one peer."""
+
+    def __init__(self, address: SocketAddress, engine_port: int) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                self.socket.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+            self.socket.bind((address.host, address.port))
+            self.socket.connect(("127.0.0.1", engine_port))  # nobody else's datagrams come in
+        except OSError:
+            self.socket.close()
+            raise
+
+
+class RelayTls:
+    """Keeps the connection while it is wanted. For the agent's event loop."""
+
+    def __init__(self, on_state: Callable[[bool], None], on_message: Callable[[int, bytes], None]) -> None:
+        """`on_state`: it came or went. `on_message`: the relay itself says something, about this port."""
+        self._on_state = on_state
+        self._on_message = on_message
+        self._mediators: tuple[Mediator, ...] = ()
+        self._engine_port = 0
+        self._peers: dict[int, _Peer] = {}
+        self._addresses: dict[int, SocketAddress] = {}
+        self._closing: dict[int, asyncio.TimerHandle] = {}
+        self._link: TlsLink | None = None
+        self._shaken = asyncio.Event()
+        """The handshake is over, one way or the other."""
+        self._writing = False
+        self._flush_due: asyncio.Handle | None = None
+        self._wanted = False
+        self._linger: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ended: asyncio.Future[str] | None = None
+        self._status = TunnelStatus("unwanted")
+        self._dropped = 0
+
+    # -- what the path manager wants -----------------------------------------------------------------------
+
+    def use(self, mediators: tuple[Mediator, ...]) -> None:
+        """Whose relay; a change ends the present connection."""
+        if mediators != self._mediators:
+            self._mediators = mediators
+            self._finish("the document names other mediators now")
+
+    def engine(self, port: int) -> None:
+        """Where the engine listens; 0: nowhere."""
+        if port == self._engine_port:
+            return
+        self._engine_port = port
+        for number, address in list(self._addresses.items()):
+            self._close_peer(number)
+            self._open_peer(number, address)
+
+    def want(self, wanted: bool) -> None:
+        """Whether any pair needs it."""
+        self._wanted = wanted
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        if wanted and self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        elif not wanted and self._task is not None:
+            self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._stop)
+
+    def stand_in(self, address: SocketAddress, wanted: bool) -> None:
+        """The address that is a peer's endpoint; its port is the relay's for that peer."""
+        number = address.port
+        if (closing := self._closing.pop(number, None)) is not None:
+            closing.cancel()
+        if wanted:
+            if self._addresses.get(number) != address:
+                self._close_peer(number)
+                self._addresses[number] = address
+                self._open_peer(number, address)
+        elif number in self._addresses:
+            loop = asyncio.get_running_loop()
+            self._closing[number] = loop.call_later(LINGER_S, self._forget, number)
+
+    def send(self, port: int, datagram: bytes) -> None:
+        """A message to the relay's port; dropped when there is no connection."""
+        if self._link is not None:
+            self._link.put(port, datagram, time.monotonic())
+            self._soon()
+
+    def status(self) -> TunnelStatus:
+        """How it is now."""
+        now = self._status
+        dropped = self._dropped + (self._link.queue.dropped if self._link is not None else 0)
+        return TunnelStatus(now.state, now.at, now.proxy, now.since, now.error, dropped)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._stop()
+        for timer in self._closing.values():
+            timer.cancel()
+        for number in list(self._addresses):
+            self._forget(number)
+
+    # -- peers ---------------------------------------------------------------------------------------------
+
+    def _open_peer(self, number: int, address: SocketAddress) -> None:
+        if not self._engine_port:
+            return
+        try:
+            peer = _Peer(address, self._engine_port)
+        except OSError as error:
+            say(f"{address} cannot stand in for a peer whose packets go over TLS: {error.strerror}")
+            return
+        self._peers[number] = peer
+        asyncio.get_running_loop().add_reader(peer.socket.fileno(), self._from_engine, number, peer)
+
+    def _close_peer(self, number: int) -> None:
+        peer = self._peers.pop(number, None)
+        if peer is not None:
+            asyncio.get_running_loop().remove_reader(peer.socket.fileno())
+            peer.socket.close()
+
+    def _forget(self, number: int) -> None:
+        self._closing.pop(number, None)
+        self._addresses.pop(number, None)
+        self._close_peer(number)
+
+    def _from_engine(self, number: int, peer: _Peer) -> None:
+        now = time.monotonic()
+        link = self._link
+        for _ in range(DRAIN):
+            try:
+                datagram = peer.socket.recv(MAX_DATAGRAM)
+            except BlockingIOError:
+                break
+            except OSError:
+                continue  # nobody listens at the engine's port just now
+            if link is not None:
+                link.put(number, datagram, now)
+        if link is not None:
+            self._write(link)
+
+    def _to_engine(self, port: int, datagram: bytes) -> None:
+        if classify(datagram) is DatagramKind.RELAY:
+            self._on_message(port, datagram)
+            return
+        peer = self._peers.get(port)
+        if peer is not None:
+            with contextlib.suppress(OSError):  # full, or the engine is not there: as any lost datagram
+                peer.socket.send(datagram)
+
+    # -- the connection ------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        self._linger = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._drop_link()
+        self._status = TunnelStatus("unwanted")
+
+    def _finish(self, reason: str) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(reason)
+
+    async def _run(self) -> None:
+        backoff = Backoff(RETRY_BASE_S, RETRY_CAP_S)
+        turn = 0
+        while True:
+            places = [
+                (mediator, port)
+                for mediator in self._mediators
+                for port in (mediator.port, *(port for port in mediator.tls if port != mediator.port))
+            ]
+            error = "the document names no mediator"
+            if places:
+                mediator, port = places[turn % len(places)]
+                turn += 1
+                began = time.monotonic()
+                error = await self._once(mediator, port)
+                if time.monotonic() - began > STABLE_S:
+                    backoff.reset()
+                    turn -= 1  # it was a good place
+            self._status = TunnelStatus("waiting", self._status.at, None, time.monotonic(), error)
+            await asyncio.sleep(backoff.next_delay(random.random()))
+
+    async def _once(self, mediator: Mediator, port: int) -> str:
+        """One connection from beginning to end; why it ended."""
+        where = f"{mediator.host}:{port}"
+        self._status = TunnelStatus("connecting", where, None, time.monotonic(), self._status.error)
+        self._ended = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                proxy = proxy_for(mediator.host)
+                await self._dial(mediator, port)
+        except TimeoutError:
+            return f"{where} does not answer over TCP"
+        except NetctlError as error:
+            return str(error)
+        except OSError as error:
+            return f"cannot reach the relay at {where}: {error.strerror or error}"
+        via = str(proxy) if proxy is not None else None
+        self._status = TunnelStatus("up", where, via, time.monotonic())
+        say(
+            f"UDP is blocked: the relay is reached over TLS at {where}"
+            + (f" through the proxy {via}" if via else "")
+        )
+        try:
+            self._on_state(True)
+            reason = await self._ended
+            say(f"the relay over TLS at {where} is lost: {reason}")
+            return reason
+        finally:
+            self._drop_link()
+
+    async def _dial(self, mediator: Mediator, port: int) -> TlsLink:
+        loop = asyncio.get_running_loop()
+        raw = await connect(mediator.host, port)
+        try:
+            link = TlsLink(raw, client_context(RELAY_ALPN), server=False, name=mediator.host)
+        except OSError:
+            raw.close()
+            raise
+        self._link = link
+        self._writing = False
+        self._shaken.clear()
+        loop.add_reader(link.fileno(), self._turn, link)
+        assert self._ended is not None
+        try:
+            self._turn(link)
+            await self._shaken.wait()
+            if link.state is LinkState.CLOSED:
+                raise RemoteError(
+                    self._ended.result() if self._ended.done() else "the connection was lost", "tls"
+                )
+            key = certificate_key(link.certificate)
+            if key is None or key not in mediator.identity:
+                raise RemoteError(
+                    f"{mediator.host}:{port} is not the relay of the mediator that the document pins",
+                    "login.wrong-pin",
+                )
+        except BaseException:
+            self._drop_link()
+            raise
+        return link
+
+    def _drop_link(self) -> None:
+        link, self._link = self._link, None
+        if link is None:
+            return
+        self._dropped += link.queue.dropped
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(link.fileno())
+        loop.remove_writer(link.fileno())
+        link.close()
+        if self._status.state == "up":
+            self._on_state(False)
+
+    def _turn(self, link: TlsLink) -> None:
+        try:
+            for port, datagram in link.turn(time.monotonic()):
+                self._to_engine(port, datagram)
+        except (RemoteError, ssl.SSLError) as error:
+            self._lost(link, str(error))
+            return
+        if link.state is LinkState.OPEN:
+            self._shaken.set()
+        self._watch_writes(link)
+
+    def _write(self, link: TlsLink) -> None:
+        if self._writing:
+            return  # it is full: its turn comes when there is room
+        try:
+            link.write(time.monotonic())
+        except RemoteError as error:
+            self._lost(link, str(error))
+            return
+        self._watch_writes(link)
+
+    def _soon(self) -> None:
+        """Send at the end of this turn what it brings."""
+        if self._flush_due is None:
+            self._flush_due = asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = None
+        if self._link is not None:
+            self._write(self._link)
+
+    def _watch_writes(self, link: TlsLink) -> None:
+        if link is not self._link or link.wants_write == self._writing:
+            return
+        self._writing = link.wants_write
+        loop = asyncio.get_running_loop()
+        if self._writing:
+            loop.add_writer(link.fileno(), self._turn, link)
+        else:
+            loop.remove_writer(link.fileno())
+
+    def _lost(self, link: TlsLink, reason: str) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(link.fileno())
+        loop.remove_writer(link.fileno())
+        self._finish(reason)
+        self._shaken.set()
