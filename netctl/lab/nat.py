@@ -75,8 +75,13 @@ def symmetric_random(wan: IPv4Address) -> str:
 
 
 def udp_blocked(wan: IPv4Address) -> str:
-    """A strict company network: no UDP at all."""
-    return _table(_GUARD, _forward("meta l4proto udp drop"), _source_nat(f"snat to {wan}"))
+    """A strict company network: no UDP at all, whatever passed before."""
+    no_udp = """
+  chain no_udp {
+    type filter hook forward priority filter - 1; policy accept;
+    meta l4proto udp drop
+  }"""
+    return _table(_GUARD, no_udp, _forward(), _source_nat(f"snat to {wan}"))
 
 
 def _cone(wan: IPv4Address, accept: str, remembered: str, remember: str) -> str:

@@ -1,0 +1,121 @@
+"""Where UDP is blocked: everybody is reached over TLS, UDP takes over when it may, and comes back to TLS when not."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lablife import EXAMPLE, connected_lab, pairs_by, steady_pings, wait_for
+
+from netctl.lab.internet import Lab
+from netctl.lab.nat import NatKind, ruleset
+from netctl.lab.probes import host_name, ping_all
+
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
+
+BLOCKED = """
+nats:
+  office: {kind: udp-blocked, members: [laptop]}
+  bank: {kind: udp-blocked, members: [desktop]}
+  home: {kind: port-restricted, members: [console]}
+  vps: {kind: open, members: [nas]}
+"""
+OTHERS = {"console", "desktop", "nas"}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    document = tmp_path_factory.mktemp("blocked") / "party.yaml"
+    document.write_text(EXAMPLE.read_text())
+    document.with_name("party.lab.yaml").write_text(BLOCKED)
+    with connected_lab(Path(document)) as lab:
+        yield lab
+
+
+def over_tls(lab: Lab) -> set[str]:
+    """Whom the laptop reaches over TLS."""
+    return {other for one, other in pairs_by(lab, "relay-tls") if one == "laptop"}
+
+
+def said(lab: Lab, *command: str) -> str:
+    done = lab.node("laptop").attempt(["netctl", *command])
+    return done.stdout + done.stderr
+
+
+def tunnel(lab: Lab) -> dict[str, Any]:
+    state = json.loads(lab.node("laptop").run(["netctl", "status", "-o", "json"]))["relay_tls"]
+    assert isinstance(state, dict)
+    return state
+
+
+def set_kind(lab: Lab, box: str, kind: NatKind) -> None:
+    wan = next(one.wan for one in lab.topology.boxes if one.name == box)
+    lab.network.boxes[box].run(["nft", "-f", "-"], ruleset(kind, wan))
+
+
+def test_everybody_is_reached_over_tls(lab: Lab) -> None:
+    wait_for("the laptop reaches all over TLS", lambda: over_tls(lab) == OTHERS)
+    assert [pair for pair, rtt in ping_all(lab).items() if rtt is None] == []
+    wait_for(
+        "the mediator's ports for UDP were asked in vain", lambda: "UDP is blocked" in said(lab, "status")
+    )
+    assert "relay-tls" in said(lab, "status")
+    assert "UDP is blocked: packets go over TLS to" in said(lab, "doctor")
+    why = said(lab, "why", "laptop", "nas")
+    assert "path: relay-tls" in why
+    assert "UDP is blocked" in why
+
+
+def test_bulk_leaves_room_for_pings(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+    """A stream of TCP through the tunnel between two members who both are behind TLS, with pings beside it."""
+    laptop, desktop = lab.node("laptop"), lab.node("desktop")
+    server = desktop.popen(["iperf3", "-s", "-1", "-p", "5555"])
+    wait_for("iperf3 listens", lambda: "5555" in desktop.attempt(["ss", "-ltn"]).stdout)
+    name = host_name("desktop", "lan-party")
+    client = laptop.popen(["iperf3", "-c", name, "-p", "5555", "-t", "5", "-J"])
+    time.sleep(1)
+    pings = laptop.attempt(["ping", "-n", "-q", "-c", "60", "-i", "0.05", name]).stdout
+    result = json.loads(client.communicate(timeout=30)[0])
+    server.communicate(timeout=10)
+    mbit = result["end"]["sum_received"]["bits_per_second"] / 1e6
+    found = re.search(r"= [\d.]+/([\d.]+)/([\d.]+)/", pings)
+    received = re.search(r"(\d+) received", pings)
+    assert found is not None, pings
+    assert received is not None, pings
+    record_property("throughput_mbit_s", mbit)
+    print(
+        f"TLS at both ends: {mbit:.0f} Mbit/s; pings beside it: {found[1]} ms mean, {found[2]} ms at most, "
+        f"{received[1]} of 60"
+    )
+    assert mbit > 20
+    assert int(received[1]) >= 50
+    assert float(found[1]) < 250
+
+
+def test_a_killed_connection_comes_back(lab: Lab) -> None:
+    relay_port = lab.topology.mediators[0][0].port
+    with steady_pings(lab, [("laptop", "nas")], lost_allowed=60):  # three seconds
+        lab.node("laptop").run(["ss", "-K", "dport", "=", f":{relay_port}"])
+        wait_for("it notices", lambda: tunnel(lab)["since_s"] < 3 or tunnel(lab)["state"] != "up", 10)
+        wait_for("and returns", lambda: tunnel(lab)["state"] == "up" and over_tls(lab) == OTHERS, 15)
+
+
+def test_udp_comes_and_goes(lab: Lab) -> None:
+    with steady_pings(lab, [("laptop", "nas"), ("nas", "laptop")], lost_allowed=20):
+        set_kind(lab, "office", NatKind.PORT_RESTRICTED)
+        began = time.monotonic()
+        wait_for("UDP is found", lambda: not over_tls(lab), 75)
+        print(f"UDP again after {time.monotonic() - began:.1f} s")
+        wait_for("and a direct path", lambda: ("laptop", "nas") in pairs_by(lab, "direct"), 30)
+        print(f"direct after {time.monotonic() - began:.1f} s")
+    with steady_pings(lab, [("laptop", "nas")], lost_allowed=200):  # ten seconds
+        set_kind(lab, "office", NatKind.UDP_BLOCKED)
+        began = time.monotonic()
+        wait_for("TLS carries again", lambda: "nas" in over_tls(lab), 20)
+        print(f"TLS again after {time.monotonic() - began:.1f} s")
+    assert over_tls(lab) == OTHERS
