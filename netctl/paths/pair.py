@@ -430,6 +430,7 @@ class Pair:
         if silent >= c.RESCUE_AFTER and not self._rescued:
             self._rescued = True
             self.relay.want(now)
+            self.relay.refresh(now)  # what broke the path may have broken the way there
             self._relay_until = None
             effects += self._ping_others(now)
         elif silent == 0.0 and self._rescued:

@@ -290,7 +290,7 @@ class RelayLink:
             effects.append(SendFrame(self.server.port, sealed))
         else:
             effects.append(SendDatagram(self.server, sealed))
-            self._silence += self.state is not RelayState.BOUND or self._attempts > 0
+            self._silence += 1
         steps = RELAY_WAIT_PEER if self.state is RelayState.BOUND and not self.peer_bound else RELAY_RETRY
         self._due = now + _step(steps, self._attempts)
         self._attempts += 1
