@@ -1,6 +1,6 @@
 """The mediator with members as real TLS connections over loopback: memory, logins a second, presence, a restart.
 
-Run: python bench/control.py [--members N] [--network N] [--quick]. The members (raw clients that speak the real login)
+Run: python bench/control.py [--members N] [--quick]. The members (raw clients that speak the real login)
 live in this process, the mediator in one of its own; what is printed is the mediator's processor time and memory, so
 that the clients' share of the machine does not count. Each /24 of 127.0.0.0/8 has a few members: strangers are limited.
 """
@@ -36,6 +36,10 @@ AT_ONCE = 48
 """Logins under way: less than the strangers that one neighbourhood may have."""
 TICKS = os.sysconf("SC_CLK_TCK")
 CHANGES = 60
+CHURN_S = 60.0
+CHURN = 0.1
+"""The part of the members that leaves and comes back within CHURN_S."""
+AWAY_S = 3.0
 
 
 @dataclass
@@ -228,17 +232,53 @@ def close(members: list[Member]) -> None:
             member.protocol = None
 
 
+async def churn(mediator: Mediator, members: list[Member], pin: IdentityKey) -> None:
+    """A tenth leaves and returns within a minute; the others write down when they hear of it."""
+    going = members[: int(len(members) * CHURN)]
+    staying = members[len(going) :]
+    before, delays, missed = mediator.cpu_s(), list[float](), 0
+
+    async def leave_and_return(number: int, member: Member) -> None:
+        nonlocal missed
+        await asyncio.sleep(number * (CHURN_S - AWAY_S) / len(going))
+        for online in (False, True):
+            at = time.monotonic()
+            if online:
+                await log_in([member], pin)
+            else:
+                close([member])
+            await asyncio.sleep(AWAY_S)
+            for other in staying:
+                state, heard = other.heard.get(str(member.key), (None, 0.0))
+                if state is online:
+                    delays.append(heard - at)
+                else:
+                    missed += 1
+
+    await asyncio.gather(*(leave_and_return(number, member) for number, member in enumerate(going)))
+    p99 = statistics.quantiles(delays, n=100)[98]
+    print(
+        f"{len(going)} of {len(members)} leave and return in a minute: 99 % of {len(delays)} notices within "
+        f"{p99 * 1e3:.0f} ms, the last after {max(delays) * 1e3:.0f} ms, {missed} missed; "
+        f"{(mediator.cpu_s() - before) / CHURN_S * 100:.1f} % of a core"
+    )
+
+
 async def one_network(mediator: Mediator, count: int, pin: IdentityKey, *, restart: bool) -> None:
-    """All in one network: what a change costs, how fast it is everywhere, and a restart."""
+    """All in one network: what a change costs, how fast it is everywhere, churn, and a restart."""
     members = make_members(count)
     mediator.write(members, count)
     mediator.start()
+    empty, before = mediator.resident_kb(), mediator.cpu_s()
     await log_in(members, pin)
+    print(
+        f"{count} in one network: {count / (mediator.cpu_s() - before):.0f} logins a second of processor time"
+    )
     await asyncio.sleep(2)
     whole = members[0].protocol.view_bytes if members[0].protocol is not None else 0
     before, delays = mediator.cpu_s(), []
-    leaver = members[-1]
-    for _ in range(CHANGES // 2):
+    leaver, changes = members[-1], CHANGES if count <= 1000 else CHANGES // 3
+    for _ in range(changes // 2):
         assert leaver.protocol is not None
         for online in (False, True):
             for member in members:
@@ -253,13 +293,15 @@ async def one_network(mediator: Mediator, count: int, pin: IdentityKey, *, resta
                 if time.monotonic() - at > 10:
                     raise RuntimeError("a change does not reach everybody")
             delays += [member.heard[str(leaver.key)][1] - at for member in members[:-1]]
-    spent = (mediator.cpu_s() - before) / CHANGES
+    spent = (mediator.cpu_s() - before) / changes
     p99 = statistics.quantiles(delays, n=100)[98]
     print(
         f"{count} in one network: a change costs {spent * 1e3:.1f} ms and reaches 99 % within {p99 * 1e3:.0f} ms; "
         f"the whole view is {whole} bytes"
     )
+    print(f"memory with {count} in one network: {(mediator.resident_kb() - empty) / count:.1f} KB a member")
     if restart:
+        await churn(mediator, members, pin)
         mediator.stop()
         close(members)
         at = time.monotonic()
