@@ -91,7 +91,7 @@ async def dial(protocol: asyncio.Protocol, host: str, port: int) -> None:
     except OSError as error:
         words = _system_words(error)
         if not words:  # asyncio's own ConnectionResetError says nothing: the other side left during TLS
-            message = f"{where} hangs up during the TLS handshake: is a mediator listening there?"
+            message = f"{where} hangs up during the TLS 1.3 handshake: is a mediator listening there?"
             raise RemoteError(message, "tls") from error
         raise RemoteError(f"cannot reach the mediator at {where}: {words}", "unreachable") from error
 
