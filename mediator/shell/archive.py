@@ -6,6 +6,7 @@ go along: without them no member would know the restored server again. So the fi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import tarfile
@@ -51,10 +52,11 @@ def backup(state: Path, target: Path, *, force: bool = False) -> int:
 
 def _copy_store(source: Path, target: Path) -> None:
     try:
-        with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as old, sqlite3.connect(target) as new:
+        with (
+            contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as old,
+            contextlib.closing(sqlite3.connect(target)) as new,
+        ):
             old.backup(new)
-        new.close()
-        old.close()
     except sqlite3.Error as error:
         raise LocalError(
             f"{source} cannot be copied ({error}); `netctl-mediator check` looks at it"

@@ -19,6 +19,8 @@ ACCEPTS_PER_TURN = 64
 """Before others get their turn."""
 REST_S = 0.1
 """How long nobody is accepted after the process ran out of files."""
+SAY_EVERY_S = 60.0
+"""How often the operator is told that there are no files left: a line, not a flood."""
 TLS_TIMEOUT_S = 5.0
 """A TLS handshake takes two round trips; the worst real link needs a second."""
 _RESET = struct.pack("ii", 1, 0)
@@ -35,11 +37,13 @@ class Door:
         gate: Gate,
         clock: Callable[[], float],
         on_ban: Callable[[Ban], None],
+        on_full: Callable[[], None],
         divert: Callable[[socket.socket, tuple[bytes, ...]], bool] = lambda connection, protocols: False,
     ) -> None:
         """`factory` makes the protocol of a connection from an address; its TLS handshake comes first.
 
         `divert` sees which protocols a connection asks for before anything is read; True: somebody else has it now.
+        `on_full`: the process may open no more files, said once in a while.
         """
         self._divert = divert
         self._context = context
@@ -47,6 +51,8 @@ class Door:
         self._gate = gate
         self._clock = clock
         self._on_ban = on_ban
+        self._on_full = on_full
+        self._said_full_at = float("-inf")
         self._sockets: list[socket.socket] = []
         self._handshakes: set[asyncio.Task[None]] = set()
 
@@ -107,6 +113,9 @@ class Door:
         """Without files nothing can be accepted, and the socket would stay readable for ever: look again later."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(listening.fileno())
+        if self._clock() - self._said_full_at >= SAY_EVERY_S:
+            self._said_full_at = self._clock()
+            self._on_full()
         loop.call_later(REST_S, self._resume, listening)
 
     def _resume(self, listening: socket.socket) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import secrets
 import socket
 import ssl
@@ -112,6 +113,7 @@ class Server:
             self._gate,
             time.monotonic,
             _say_ban,
+            _say_full,
             self._divert,
         )
         self._door = door
@@ -329,6 +331,11 @@ def _offence(code: str) -> Offence:
 
 def _say_ban(ban: Ban) -> None:
     say(f"{ban.source} is banned for {ban.left_s:.0f} s: too many connections that led to no login")
+
+
+def _say_full() -> None:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    say(f"all {files} files are open: nobody else is let in until somebody leaves; raise LimitNOFILE")
 
 
 def _cannot_listen(kind: str, port: int, error: OSError) -> LocalError:

@@ -96,6 +96,18 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise LocalError(f"cannot open {path}: {error}") from error
+        except OSError as error:
+            raise LocalError(f"cannot open {path}: {error.strerror}") from error
+        try:
+            self._prepare(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, path: Path) -> None:
+        try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
@@ -104,10 +116,10 @@ class Store:
                 raise LocalError(f"{path} was written by another version of netctl (schema {version})")
             for number, step in enumerate(MIGRATIONS[version:], version + 1):
                 self._db.executescript(f"BEGIN;{step}PRAGMA user_version={number};COMMIT;")
+        except sqlite3.OperationalError as error:
+            raise LocalError(f"cannot open {path}: {error}; is there room on its disk?") from error
         except sqlite3.DatabaseError as error:
             raise LocalError(f"{path} is no usable store ({error}); restore it from a backup") from error
-        except OSError as error:
-            raise LocalError(f"cannot open {path}: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the database."""
@@ -152,7 +164,8 @@ class Store:
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # a full disk may have ended it already
+                    self._db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
             raise LocalError(f"the store refused {what}: {error}") from error

@@ -27,16 +27,16 @@ class WatchedDocument:
         self.refusal: str | None = None
         self._identity = identity
         self._stamp: tuple[int, int, int] | None = None
-        self._text = ""
+        self._text: str | None = None
 
     def load(self) -> tuple[Document, Mediator]:
         """For the first time. Raises NetctlError."""
         try:
             self._stamp = self._file_stamp()
-            self._text = self.path.read_text()
+            self._text = text = self.path.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise LocalError(f"cannot read {self.path}: {error}") from error
-        return self._understood()
+        return self._understood(text)
 
     def look(self) -> tuple[Document, Mediator] | str | None:
         """A new document that is good; a line about one that is refused; None when nothing has changed."""
@@ -49,10 +49,15 @@ class WatchedDocument:
             if text == self._text:
                 return None
             self._text = text
-            found = self._understood()
+            found = self._understood(text)
         except ConfigError as error:
             return self.refuse(f"\n{error}")
-        except (OSError, UnicodeDecodeError, NetctlError) as error:
+        except OSError as error:  # no file left to open it with, a share that is away: it is tried again
+            self._stamp = self._text = None
+            known = self.refusal
+            said = self.refuse(f" it cannot be read: {error.strerror}")
+            return None if known == self.refusal else said
+        except (UnicodeDecodeError, NetctlError) as error:
             return self.refuse(f" {error}")
         self.refusal = None
         return found
@@ -71,8 +76,8 @@ class WatchedDocument:
             "refused": self.refusal,
         }
 
-    def _understood(self) -> tuple[Document, Mediator]:
-        document = load_document(self._text, str(self.path)).document
+    def _understood(self, text: str) -> tuple[Document, Mediator]:
+        document = load_document(text, str(self.path)).document
         return document, find_mediator(document, self._identity)
 
     def _file_stamp(self) -> tuple[int, int, int]:
