@@ -19,7 +19,16 @@ from mediator.core.relay_table import RelayTable
 from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
-from netctl.paths.effects import Effect, PathChanged, SendControl, SendDatagram, SetEndpoint
+from netctl.paths.effects import (
+    Effect,
+    PathChanged,
+    SendControl,
+    SendDatagram,
+    SendFrame,
+    SetEndpoint,
+    StandIn,
+    WantTunnel,
+)
 from netctl.paths.manager import PathManager
 from netctl.wire import stun
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
@@ -92,6 +101,11 @@ class Host:
     """(time, from whom, sequence number) of data that arrived."""
     changes: list[tuple[float, str]] = field(default_factory=list)
     steered: list[tuple[float, SocketAddress]] = field(default_factory=list)
+    no_udp: bool = False
+    tunnel: SocketAddress | None = None
+    """Its TLS connection, as the relay knows it."""
+    tunnel_wanted: bool = False
+    stand_ins: set[SocketAddress] = field(default_factory=set)
 
 
 class World:
@@ -110,6 +124,8 @@ class World:
         self._order = 0
         self._offers: dict[tuple[WireGuardKey, WireGuardKey], Candidates] = {}
         self.sent = 0
+        self.tls_up = True
+        self._tunnels = 0
 
     # --- building ---
 
@@ -181,6 +197,13 @@ class World:
             match effect:
                 case SendDatagram(destination, data, _):
                     self.transmit(host, destination, data)
+                case SendFrame(port, data):
+                    self._by_tls(host, port, data)
+                case WantTunnel(wanted):
+                    host.tunnel_wanted = wanted
+                    self.at(self.now + (3 * WAN_DELAY if wanted else 10.0), lambda: self._tunnel(host))
+                case StandIn(address, wanted):
+                    (host.stand_ins.add if wanted else host.stand_ins.discard)(address)
                 case SendControl(message):
                     if host.control and self.mediator_up:
                         self.at(self.now + WAN_DELAY, lambda message=message: self._mediate(host, message))
@@ -212,10 +235,50 @@ class World:
 
         self.at(self.now, tick)
 
+    # --- TLS ---
+
+    def _tunnel(self, host: Host) -> None:
+        """The connection, as it is wanted now."""
+        up = host.tunnel_wanted and self.tls_up
+        if up == (host.tunnel is not None):
+            return
+        self._tunnels += up
+        host.tunnel = SocketAddress(f"100::{self._tunnels:x}", 1) if up else None
+        self.perform(host, host.manager.tunnel(up, self.now))
+
+    def kill_tunnels(self) -> None:
+        """Every connection is lost, and made again in a second."""
+        for host in self.hosts:
+            if host.tunnel is not None:
+                host.tunnel = None
+                self.perform(host, host.manager.tunnel(False, self.now))
+                self.at(self.now + 1, lambda host=host: self._tunnel(host))
+
+    def _by_tls(self, host: Host, port: int, data: bytes) -> None:
+        source = host.tunnel
+        if source is not None:
+            self.at(self.now + WAN_DELAY, lambda: self._server(source, port, data))
+
+    def _from_tls(self, stand_in: SocketAddress, port: int, data: bytes) -> None:
+        for host in self.hosts:
+            if host.tunnel == stand_in:
+                if classify(data) is DatagramKind.RELAY:
+                    self.perform(host, host.manager.handle_frame(port, data, self.now))
+                    return
+                for address in host.stand_ins:
+                    if address.port == port:
+                        self._arrive(host, address, data)
+
     # --- wires ---
 
     def transmit(self, host: Host, destination: SocketAddress, data: bytes) -> None:
         self.sent += 1
+        if destination.host.startswith("127."):
+            if destination in host.stand_ins:
+                self._by_tls(host, destination.port, data)
+            return
+        if host.no_udp:
+            return
         if self.random.random() < self.loss:
             return
         for other in self.hosts:
@@ -235,6 +298,8 @@ class World:
             self._server(source, destination.port, data)
             return
         for host in self.hosts:
+            if host.no_udp:
+                continue
             if host.nat is None and host.address == destination:
                 self._arrive(host, source, data)
                 return
@@ -274,6 +339,9 @@ class World:
 
     def _reply(self, port: int, destination: SocketAddress, data: bytes) -> None:
         if self.random.random() >= self.loss:
+            if destination.host.startswith("100::"):
+                self.at(self.now + WAN_DELAY, lambda: self._from_tls(destination, port, data))
+                return
             source = SocketAddress(MEDIATOR, port)
             self.at(self.now + WAN_DELAY, lambda: self._internet(source, destination, data))
 
