@@ -299,6 +299,8 @@ class RelayTls:
                 raise RemoteError(
                     self._ended.result() if self._ended.done() else "the connection was lost", "tls"
                 )
+            if link.protocol != RELAY_ALPN:
+                raise RemoteError(f"{mediator.host}:{port} has no relay over TLS", "tls")
             key = certificate_key(link.certificate)
             if key is None or key not in mediator.identity:
                 raise RemoteError(

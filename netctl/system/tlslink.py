@@ -93,6 +93,11 @@ class TlsLink:
         return self._tls.getpeercert(binary_form=True) if self.state is LinkState.OPEN else None
 
     @property
+    def protocol(self) -> str | None:
+        """What was agreed on (ALPN)."""
+        return self._tls.selected_alpn_protocol() if self.state is LinkState.OPEN else None
+
+    @property
     def wants_write(self) -> bool:
         """Call `turn` when there is room, too."""
         if self.state is LinkState.SHAKING:
