@@ -204,7 +204,7 @@ class Server:
             say(f"{self._watched.path}: {len(document.members)} members, {len(document.networks)} networks")
 
     def _divert(self, connection: socket.socket, protocols: tuple[bytes, ...]) -> bool:
-        """Who asks for the relay is passed on to it; where none runs here, the connection just ends: it did no wrong."""
+        """Who asks for the relay is passed on to it; where none runs here it just ends, and did no wrong."""
         if RELAY_ALPN.encode() not in protocols:
             return False
         self._passer.give(connection)
