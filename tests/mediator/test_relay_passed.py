@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+from loopbackkit import Site, free_port
 from test_relay_tls import ANN, BOB, HOST, PORTS, SECRET, Client, Relay
-from test_tls_loopback import Site, free_port
 
 from mediator.core.relay_table import RelayTable
 from mediator.shell.passing import SOCKET_NAME, Taker
