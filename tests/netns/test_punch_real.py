@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stream
 from hosts import Host, join, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
@@ -128,12 +129,12 @@ def test_direct_within_a_second_and_back_on_the_relay_within_five(internet: Inte
     m1 = internet.hosts["m1"]
     assert " 0% packet loss" in m1.run("ping", "-i", "0.2", "-c", "5", "-W", "2", "10.9.0.2")
     assert f"{WAN_TWO}:51820" in m1.run("wg", "show", "wg0", "endpoints")
-    stream = m1.start("ping", "-D", "-i", "0.1", "-c", "90", "10.9.0.2")
+    pings = m1.start("ping", "-D", "-i", "0.1", "-c", "90", "10.9.0.2")
     time.sleep(2)
     cut_at = time.time()
     cut(internet)
     assert wait_for(lambda: both("relay-udp"), 10), internet.status("m1")
-    lines = stream.communicate(timeout=30)[0].splitlines()
+    lines = pings.communicate(timeout=30)[0].splitlines()
     after = [at for line in lines if "bytes from" in line and (at := float(line[1:18])) > cut_at + 0.3]
     assert after
     assert after[0] - cut_at < 5.0
@@ -146,8 +147,19 @@ def test_the_switch_to_direct_loses_no_packet(internet: Internet) -> None:
     assert wait_for(lambda: both("relay-udp"), 15), [internet.status(member) for member in ("m1", "m2")]
     m1 = internet.hosts["m1"]
     assert " 0% packet loss" in m1.run("ping", "-i", "0.2", "-c", "5", "-W", "2", "10.9.0.2")
-    stream = m1.start("ping", "-i", "0.005", "-q", "-W", "1", "-c", "5000", "10.9.0.2")
+    receivers = [internet.hosts[member].start(*stream.receiver(9000)) for member in ("m1", "m2")]
+    for process in receivers:
+        stream.ready(process)
+    senders = [
+        internet.hosts[member].start(*stream.sender(f"10.9.0.{other}", 9000, 1000, 25))
+        for member, other in (("m1", 2), ("m2", 1))
+    ]
+    internet.started += [*receivers, *senders]
+    time.sleep(2)
     internet.hosts["pub"].run("nft", "delete", "table", "ip", "cut")
-    assert wait_for(lambda: both("direct"), 24), [internet.status(member) for member in ("m1", "m2")]
-    report = stream.communicate(timeout=40)[0]
-    assert "5000 packets transmitted, 5000 received" in report, report
+    assert wait_for(lambda: both("direct"), 22), [internet.status(member) for member in ("m1", "m2")]
+    for report in stream.reports(receivers, 40):
+        print(report)
+        assert report["sent"] >= 24_000
+        assert report["lost"] == 0, report
+        assert report["duplicates"] == 0, report
