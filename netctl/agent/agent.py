@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netctl.agent.armed import Armory, Watchman, start_watchman
 from netctl.agent.changes import Changes
@@ -17,7 +17,6 @@ from netctl.agent.joining import Joining
 from netctl.agent.keys import Keys
 from netctl.agent.leases import LeaseBook
 from netctl.agent.memory import Memory, identities
-from netctl.agent.metrics import Meters
 from netctl.agent.paths import PathRunner
 from netctl.agent.patrol import DRIFT_S, Patrol
 from netctl.agent.status import status_of
@@ -37,6 +36,9 @@ from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
 from netctl.paths.effects import PathStatus
 from netctl.session import Effect, Kept, LoggedIn, PathMessage, PresenceChanged, ViewChanged
+
+if TYPE_CHECKING:
+    from netctl.agent.metrics import Meters
 
 
 class Agent:
@@ -64,7 +66,8 @@ class Agent:
         self.leases = LeaseBook(memory)
         self.conditions: tuple[Condition, ...] = ()
         self.engine_kind = ""
-        self.meters = Meters()
+        self.meters: Meters | None = None
+        """Only where somebody reads them: the library alone takes two megabytes."""
         self.obstacles = Foreign()
         """What of others stood in the way of networks when the host was resolved last."""
         self.desired = HostState()
@@ -260,7 +263,8 @@ class Agent:
         await self.host.steer(key, endpoint)
 
     def _on_path(self, key: WireGuardKey, status: PathStatus) -> None:
-        self.meters.path(key, status.kind, time.monotonic())
+        if self.meters is not None:
+            self.meters.path(key, status.kind, time.monotonic())
         name = key.short
         if self.view is not None and key in self.view.members:
             name = self.view.members[key].name

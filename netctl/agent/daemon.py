@@ -9,7 +9,6 @@ from netctl.agent.agent import Agent
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, load_keys
 from netctl.agent.memory import Memory
-from netctl.agent.metrics import MetricsServer
 from netctl.agent.patrol import DRIFT_S
 from netctl.agent.places import Places
 from netctl.agent.server import ControlServer
@@ -51,7 +50,11 @@ async def _main(
     followed = places.config if watch else None
     agent = Agent(keys, Memory(places), Host(open_host), drift_s=drift_s, watch=followed)
     server = ControlServer(agent, places)
-    page = MetricsServer(agent, metrics) if metrics is not None else None
+    page = None
+    if metrics is not None:
+        from netctl.agent.metrics import MetricsServer
+
+        page = MetricsServer(agent, metrics)
     await server.start()
     task = asyncio.current_task()
     assert task is not None

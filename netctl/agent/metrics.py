@@ -132,6 +132,7 @@ class MetricsServer:
         if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
             raise LocalError(f"--metrics wants HOST:PORT, for example 127.0.0.1:9586, not '{address}'")
         self._host, self._port = host.strip("[]"), int(port)
+        agent.meters = agent.meters or Meters()
         self._registry = agent.meters.registry
         self._registry.register(_Now(agent))
         self._server: asyncio.Server | None = None

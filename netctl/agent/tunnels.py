@@ -67,7 +67,8 @@ class Tunnels:
             self.live = live
             agent.wanted.set()
         agent.paths.observe(self.statuses)
-        agent.meters.observe(self.statuses, agent.paths.status(), self._observed_at)
+        if agent.meters is not None:
+            agent.meters.observe(self.statuses, agent.paths.status(), self._observed_at)
 
     def wanted_peers(self) -> frozenset[WireGuardKey]:
         """The peers that the host should have."""

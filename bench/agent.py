@@ -1,0 +1,134 @@
+"""A real agent with a hundred peers: its memory, and its processor time while nothing happens. As root.
+
+Run: python bench/agent.py [--peers N] [--seconds N]. In a network namespace of its own: a mediator, the agent with its
+engine, and the peers as connections to the mediator (`bench/control.py` has them) that are online and say nothing else.
+Shown is what `/proc` says of the agent: resident, of that its own (not shared with other Python processes), threads,
+open files, and processor time a second once everybody is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import uvloop
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from control import TICKS, Mediator, close, log_in, make_members
+
+from netctl.model.keys import IdentityKey
+
+IN_NAMESPACE = "NETCTL_BENCH_IN_NAMESPACE"
+START_S = 60.0
+SETTLE_S = 10.0
+"""After the last peer is known: candidates are gathered and offered."""
+
+
+def netctl(*arguments: str) -> str:
+    """A command, and what it says."""
+    command = [sys.executable, "-m", "netctl.cli.main", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def facts(pid: int) -> dict[str, float]:
+    """Of a process, from proc(5)."""
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
+    )
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    own = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return {
+        "resident_mb": int(status["VmRSS"].split()[0]) / 1024,
+        "own_mb": own / 1024,
+        "threads": int(status["Threads"]),
+        "files": len(os.listdir(f"/proc/{pid}/fd")),
+        "cpu_s": (int(fields[11]) + int(fields[12])) / TICKS,
+    }
+
+
+async def measure(directory: Path, count: int, seconds: float) -> None:
+    """All of it."""
+    mediator = Mediator(directory)
+    members = make_members(count)
+    mediator.write(members, count)
+    document = json.loads((directory / "networks.yaml").read_text())
+    agent_state = directory / "agent"
+    os.environ.update(
+        NETCTL_CONFIG=str(directory / "networks.yaml"),
+        NETCTL_STATE=str(agent_state),
+        NETCTL_RUN=str(directory / "run"),
+    )
+    netctl("keys", "init")
+    keys = json.loads(netctl("keys", "show", "-o", "json"))
+    document["members"]["me"] = {"wireguard": keys["wireguard"], "identity": keys["identity"]}
+    document["networks"]["n0"]["members"].append("me")
+    (directory / "networks.yaml").write_text(json.dumps(document))
+    mediator.start()
+    log = (directory / "agent.log").open("w")
+    agent = subprocess.Popen([sys.executable, "-m", "netctl.cli.main", "agent"], stderr=log, stdout=log)
+    try:
+        while not (directory / "run" / "agent.sock").exists():
+            await asyncio.sleep(0.2)
+        await log_in(members, IdentityKey.parse(mediator.pin))
+        await asyncio.to_thread(netctl, "apply", "--yes")
+        deadline = time.monotonic() + START_S
+        while (known := await asyncio.to_thread(online)) < count:
+            if agent.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{known} of {count} known: {(directory / 'agent.log').read_text()}")
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(SETTLE_S)
+        before = facts(agent.pid)
+        await asyncio.sleep(seconds)
+        after = facts(agent.pid)
+        spent = (after["cpu_s"] - before["cpu_s"]) / seconds
+        print(
+            f"{count} peers: {after['resident_mb']:.1f} MB resident, {after['own_mb']:.1f} of its own, "
+            f"{after['threads']:.0f} threads, {after['files']:.0f} files, {spent * 100:.2f} % of a core"
+        )
+    finally:
+        agent.terminate()
+        agent.wait(20)
+        log.close()
+        close(members)
+        mediator.stop()
+
+
+def online() -> int:
+    """Peers that the agent knows to be there."""
+    try:
+        status = json.loads(netctl("status", "-o", "json"))
+    except subprocess.CalledProcessError:
+        return 0
+    return sum(bool(peer.get("online")) for peer in status["peers"])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--peers", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=30, help="of looking on while nothing happens")
+    arguments = parser.parse_args()
+    if IN_NAMESPACE not in os.environ:
+        if os.geteuid() != 0:
+            parser.error("a network namespace of its own needs root")
+        os.environ[IN_NAMESPACE] = "1"
+        again = [sys.executable, os.path.abspath(sys.argv[0]), *sys.argv[1:]]
+        os.execvp(
+            "unshare",
+            ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *again],
+        )
+    with tempfile.TemporaryDirectory() as name, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(measure(Path(name), arguments.peers, arguments.seconds))
+
+
+if __name__ == "__main__":
+    main()
