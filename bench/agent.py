@@ -122,10 +122,8 @@ def main() -> None:
             parser.error("a network namespace of its own needs root")
         os.environ[IN_NAMESPACE] = "1"
         again = [sys.executable, os.path.abspath(sys.argv[0]), *sys.argv[1:]]
-        os.execvp(
-            "unshare",
-            ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *again],
-        )
+        own = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        os.execvp(own[0], [*own, "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *again])
     with tempfile.TemporaryDirectory() as name, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(measure(Path(name), arguments.peers, arguments.seconds))
 

@@ -93,6 +93,8 @@ class Server:
             "online": self._hub.online,
             "networks": len(document.networks),
             "bans": len(self._gate.bans(time.monotonic())),
+            "connections": len(self._connections),
+            "tasks": len(asyncio.all_tasks()),
             "without_address": [item.message for item in self._hub.exhausted],
         }
 

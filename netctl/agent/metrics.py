@@ -117,6 +117,9 @@ class _Now(Collector):
             "netctl_view_generation", "Generation of the mediator's view", value=generation
         )
         yield GaugeMetricFamily(
+            "netctl_tasks", "Tasks of the agent now", value=float(len(asyncio.all_tasks()))
+        )
+        yield GaugeMetricFamily(
             "netctl_drift", "Departures from the document now", value=float(len(agent.patrol.drift))
         )
         for name, value in (("found", agent.patrol.counters.found), ("healed", agent.patrol.counters.healed)):
