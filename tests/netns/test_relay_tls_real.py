@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import connectproxy
 import pytest
-from lablife import EXAMPLE, connected_lab, pairs_by, steady_pings, wait_for
+from lablife import (
+    EXAMPLE,
+    connected_lab,
+    everybody_connected,
+    mediator_states,
+    pairs_by,
+    steady_pings,
+    wait_for,
+)
 
-from netctl.lab.internet import Lab
+from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, STATE_PATH, Lab, program
 from netctl.lab.nat import NatKind, ruleset
 from netctl.lab.probes import host_name, ping_all
 
@@ -25,6 +36,11 @@ nats:
   home: {kind: port-restricted, members: [console]}
   vps: {kind: open, members: [nas]}
 """
+NOTHING_OUT = """
+table ip nothing_out {
+  chain forward { type filter hook forward priority -20; policy drop; }
+}
+"""
 OTHERS = {"console", "desktop", "nas"}
 
 
@@ -35,6 +51,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     document.with_name("party.lab.yaml").write_text(BLOCKED)
     with connected_lab(Path(document)) as lab:
         yield lab
+        print(lab.log("laptop", 80))
 
 
 def over_tls(lab: Lab) -> set[str]:
@@ -118,4 +135,59 @@ def test_udp_comes_and_goes(lab: Lab) -> None:
         began = time.monotonic()
         wait_for("TLS carries again", lambda: "nas" in over_tls(lab), 20)
         print(f"TLS again after {time.monotonic() - began:.1f} s")
-    assert over_tls(lab) == OTHERS
+    wait_for("all are back on TLS", lambda: over_tls(lab) == OTHERS, 15)
+
+
+def test_an_agent_that_restarts_interrupts_for_two_seconds_at_most(lab: Lab) -> None:
+    wait_for("all is well before", lambda: over_tls(lab) == OTHERS, 30)
+    with steady_pings(lab, [("laptop", "nas")], lost_allowed=50):
+        lab.stop("laptop")
+        lab.start_agent("laptop")
+        wait_for("TLS carries again", lambda: over_tls(lab) == OTHERS, 15)
+        time.sleep(1)
+
+
+def test_members_over_tls_survive_a_restart_of_the_mediator(lab: Lab) -> None:
+    lab.stop("mediator")
+    relay = lab.node("mediator").spawn(
+        [program("netctl-mediator"), "relay", "--document", DOCUMENT_PATH, "--state", STATE_PATH],
+        "/run/relay.log",
+    )
+    lab.start_mediator(relay=False)
+    wait_for("everybody has returned", lambda: everybody_connected(lab))
+    wait_for(
+        "TLS to the relay of its own", lambda: over_tls(lab) == OTHERS and None not in ping_all(lab).values()
+    )
+    before = tunnel(lab)
+    with steady_pings(lab, [("laptop", "nas"), ("laptop", "desktop"), ("desktop", "laptop")]):
+        lab.stop("mediator")
+        wait_for("everybody notices", lambda: "connected" not in mediator_states(lab).values())
+        lab.start_mediator(relay=False)
+        wait_for("everybody returns by itself", lambda: everybody_connected(lab))
+    after = tunnel(lab)
+    assert after["since_s"] > before["since_s"], "it is the same connection"
+    lab.stop("mediator")
+    lab.node("mediator").kill(relay, signal.SIGTERM)
+    lab.start_mediator()
+    wait_for("all are back", lambda: over_tls(lab) == OTHERS and None not in ping_all(lab).values())
+
+
+def test_all_through_an_http_proxy(lab: Lab) -> None:
+    """The office lets nothing out but what its proxy fetches."""
+    box = next(box for box in lab.topology.boxes if box.name == "office")
+    router, laptop = lab.network.boxes["office"], lab.node("laptop")
+    proxy = [sys.executable, connectproxy.__file__, "3128", "guest:let me in"]
+    pid = router.spawn(proxy, "/run/proxy.log")
+    router.run(["nft", "-f", "-"], NOTHING_OUT)
+    try:
+        lab.stop("laptop")
+        environment = f"HTTPS_PROXY=http://guest:let%20me%20in@{box.gateway}:3128"
+        lab.services["laptop"] = laptop.spawn(["env", environment, program("netctl"), "agent"], LOG_PATH)
+        wait_for("all are reached through the proxy", lambda: over_tls(lab) == OTHERS, 30)
+        wait_for("and answer", lambda: None not in ping_all(lab).values())
+        assert tunnel(lab)["proxy"] == f"{box.gateway}:3128"
+        assert f"through the proxy {box.gateway}:3128" in said(lab, "doctor")
+        assert "guest" not in said(lab, "doctor"), "the password is nobody's business"
+    finally:
+        router.kill(pid)
+        router.run(["nft", "delete", "table", "ip", "nothing_out"])
