@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import resource
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import traceback
@@ -28,6 +30,8 @@ DEFAULT_STATE = "/var/lib/netctl-mediator"
 DEFAULT_DOCUMENT = "/etc/netctl/networks.yaml"
 ANY = "::"
 """Both families, where the host has IPv6."""
+EVERYWHERE = 443
+"""The TCP port that passes where little else does."""
 RESTART_S = 1.0
 """A relay that dies is started again after this, and not faster."""
 
@@ -95,9 +99,27 @@ def _init(arguments: argparse.Namespace) -> int:
     print("mediators:")
     print(f"  - url: netctl://{arguments.host}:{arguments.port}")
     print(f'    identity: ["{identity.public}"]')
+    also = ""
+    if arguments.port != EVERYWHERE:
+        if _taken(EVERYWHERE):
+            print(f"Port {EVERYWHERE} is another server's here: the mediator goes without.", file=sys.stderr)
+        else:
+            print(f"    tls: [{EVERYWHERE}]")
+            also = f" and {EVERYWHERE}"
     print("Put these lines into networks.yaml. Open in this server's firewall:", file=sys.stderr)
-    print(f"  TCP {arguments.port}, UDP 3478-3479 (STUN), UDP 40000-40999 (relay)", file=sys.stderr)
+    print(f"  TCP {arguments.port}{also}, UDP 3478-3479 (STUN), UDP 40000-40999 (relay)", file=sys.stderr)
     return 0
+
+
+def _taken(port: int) -> bool:
+    """Whether another program listens on a TCP port of this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ own messages is looked at. What a member sends goes where its bindings say, so i
 
 from __future__ import annotations
 
+import resource
 import socket
 import ssl
 import sys
@@ -287,6 +288,8 @@ def open_doors(
 
     What cannot be listened on is one line for the operator: UDP is relayed all the same.
     """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one a connection, beside the ports
     taker = None
     try:
         taker = Taker(state)

@@ -19,6 +19,7 @@ from netctl.session.login import check_login, transcript
 from netctl.wire import control as w
 from netctl.wire import probe, relay, stun
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, LIMIT_BEFORE_LOGIN, FrameDecoder, encode_frame
+from netctl.wire.relayframe import frame
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 BLOCK = re.compile(r"^```(\w+) ([\w-]+)\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
@@ -107,4 +108,5 @@ def test_the_relay() -> None:
         assert HEX[name] == relay.seal(message, key)
         assert relay.open_message(HEX[name], key) == message
     assert len(HEX["cookie"]) <= len(HEX["bind"])
+    assert frame(40002, HEX["bind"]) == HEX["relay-frame"]
     assert len(HEX["bound"]) <= len(HEX["confirm"])
