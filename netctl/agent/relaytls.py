@@ -317,10 +317,7 @@ class RelayTls:
         if link is None:
             return
         self._dropped += link.queue.dropped
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(link.fileno())
-        loop.remove_writer(link.fileno())
-        link.close()
+        self._release(link)
         if self._status.state == "up":
             self._on_state(False)
 
@@ -366,8 +363,15 @@ class RelayTls:
             loop.remove_writer(link.fileno())
 
     def _lost(self, link: TlsLink, reason: str) -> None:
+        self._release(link)
+        self._finish(reason)
+        self._shaken.set()
+
+    def _release(self, link: TlsLink) -> None:
+        """Stop waiting for it, then close it: in this order, or the loop would keep a number that is another's."""
+        if link.closed:
+            return
         loop = asyncio.get_running_loop()
         loop.remove_reader(link.fileno())
         loop.remove_writer(link.fileno())
-        self._finish(reason)
-        self._shaken.set()
+        link.close()

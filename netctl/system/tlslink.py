@@ -5,7 +5,8 @@ SHAKING     the handshake is done                 OPEN
 OPEN        bytes to read, room to write          OPEN
 any         end of stream, an error, `close`      CLOSED
 
-The owner waits for readability always and for writability while `wants_write`, and calls `turn` for either.
+The owner waits for readability always and for writability while `wants_write`, and calls `turn` for either. An error
+leaves the socket open until the owner has stopped waiting for it, and calls `close`: its number may be another's then.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ class TlsLink:
         self.state = LinkState.SHAKING
         self.reader = FrameReader(limit)
         self.queue = DropOldest()
+        self.closed = False
+        """The socket is, too."""
         self.received = 0
         """Bytes, with headers."""
         self._writing = b""
@@ -112,7 +115,7 @@ class TlsLink:
             self.queue.put(frame(port, datagram), now)
 
     def turn(self, now: float) -> list[tuple[int, bytes]]:
-        """Go on with whatever can go on: what came, as (port, datagram). Raises RemoteError; then it is closed."""
+        """Go on with what can go on: what came, as (port, datagram). Raises RemoteError: it is over, to be closed."""
         try:
             if self.state is LinkState.SHAKING and not self._shake_hands():
                 return []
@@ -122,25 +125,25 @@ class TlsLink:
             self._write(now)
             return found
         except RemoteError:
-            self.close()
+            self.state = LinkState.CLOSED
             raise
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            self.close()
+            self.state = LinkState.CLOSED
             raise RemoteError(_words(error), "tls" if isinstance(error, ssl.SSLError) else "lost") from error
 
     def write(self, now: float) -> None:
-        """Send what waits, as far as there is room. Raises RemoteError; then it is closed."""
+        """Send what waits, as far as there is room. Raises RemoteError: it is over, to be closed."""
         if self.state is not LinkState.OPEN:
             return
         try:
             self._write(now)
         except OSError as error:
-            self.close()
+            self.state = LinkState.CLOSED
             raise RemoteError(_words(error), "lost") from error
 
     def close(self) -> None:
         """Idempotent. Says no goodbye: it might have to wait for that."""
-        self.state = LinkState.CLOSED
+        self.state, self.closed = LinkState.CLOSED, True
         self.queue.clear()
         self._writing = b""
         self._tls.close()

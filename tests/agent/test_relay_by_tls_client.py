@@ -178,6 +178,41 @@ def test_a_relay_that_restarts_is_found_again(site: Site) -> None:
     asyncio.run(main())
 
 
+def test_a_connection_that_ends_while_it_is_full_leaves_nothing_behind(site: Site) -> None:
+    """A number that the loop still waits for would be the next connection's, and that one would hang."""
+    with socket.create_server((HOST, 0)) as listening:
+        deaf = replace(site.mediator, port=listening.getsockname()[1])
+        full = threading.Event()
+
+        def serve() -> None:
+            raw, _ = listening.accept()
+            with site.identity.server_context(RELAY_ALPN).wrap_socket(raw, server_side=True):
+                full.wait(PATIENCE_S)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+
+        async def main() -> None:
+            unseen: list[dict[str, object]] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+            async with member(deaf) as ann:
+                assert await ann.states.get()
+                for _ in range(300):  # far more than the kernel takes for one who does not read
+                    for _ in range(16):
+                        ann.tls.send(BOB, bytes(16_000))
+                    await asyncio.sleep(0)
+                assert ann.tls.status().dropped > 1000
+                full.set()
+                assert not await ann.states.get()
+                ann.tls.use((site.mediator,))
+                assert await ann.states.get()
+                await ann.bind()
+            assert unseen == []
+
+        asyncio.run(main())
+        thread.join()
+
+
 def test_another_identity_is_not_talked_to(site: Site) -> None:
     stranger = IdentityKey(Ed25519PrivateKey.generate().public_key().public_bytes_raw())
 
