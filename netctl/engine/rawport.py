@@ -4,6 +4,9 @@ The kernel gives every matching datagram to both: the engine's socket ignores wh
 the filter drops what is. Raw sockets sit behind the INPUT hook just as the engine's socket does, so what a
 probe passes, the tunnel passes. Sent datagrams carry the engine's port as their source and so belong to the
 same flow for connection tracking and NAT.
+
+Where the card or the engine asks for receive offload, the kernel shows one packet that it merged from many of a
+flow. One of ours can only be the last behind data, as it is shorter: the filter looks there too.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ import struct
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import EngineError
 from netctl.wire.datagram import MAGIC, STUN_COOKIE
+from netctl.wire.merged import TAIL_LENGTHS, split
 
-MAX_DATAGRAM = 2048
-"""Probes, STUN and relay messages are far below any MTU."""
+MAX_RECEIPT = 65535
+"""Probes, STUN and relay messages are far below any MTU; what the kernel merged is as long as IP allows."""
 RECEIVE_BUFFER = 1 << 20
 """A few thousand probes may queue while the agent is busy."""
 SEND_BUFFER = 1 << 19
@@ -38,41 +42,48 @@ def _program(*instructions: tuple[int, int, int, int]) -> bytes:
 
 
 _LD_WORD_ABS, _LD_HALF_ABS, _LD_WORD_IND, _LD_HALF_IND, _LDX_IHL = 0x20, 0x28, 0x40, 0x48, 0xB1
+_LD_LEN, _SUB, _TAX = 0x80, 0x14, 0x07
 _JEQ, _JSET, _RET = 0x15, 0x45, 0x06
-_ACCEPT = (_RET, 0, 0, 0xFFFF)
+_ACCEPT = (_RET, 0, 0, MAX_RECEIPT)
 _DROP = (_RET, 0, 0, 0)
+_MAGIC = int.from_bytes(MAGIC, "big")
 _DROP_ALL = _program(_DROP)
 
 
-def ipv4_filter(port: int) -> bytes:
-    """Classic BPF over an IPv4 packet from its IP header: no fragment, to `port`, magic or STUN cookie."""
-    return _program(
-        (_LD_HALF_ABS, 0, 0, 6),  # flags and fragment offset
-        (_JSET, 8, 0, 0x3FFF),
-        (_LDX_IHL, 0, 0, 0),  # X = header length: options move everything
-        (_LD_HALF_IND, 0, 0, 2),
-        (_JEQ, 0, 5, port),
-        (_LD_WORD_IND, 0, 0, 8),
-        (_JEQ, 2, 0, int.from_bytes(MAGIC, "big")),
-        (_LD_WORD_IND, 0, 0, 12),
+def _ours(load_word: int, payload: int) -> tuple[tuple[int, int, int, int], ...]:
+    """Accept what has magic or cookie at its head, or magic where a message of ours would begin at its end."""
+    found: list[tuple[int, int, int, int]] = [
+        (load_word, 0, 0, payload),
+        (_JEQ, 0, 1, _MAGIC),
+        _ACCEPT,
+        (load_word, 0, 0, payload + 4),
         (_JEQ, 0, 1, int.from_bytes(STUN_COOKIE, "big")),
         _ACCEPT,
+    ]
+    for length in TAIL_LENGTHS:
+        # A packet shorter than this is none of ours: the load outside of it drops it.
+        found += [(_LD_LEN, 0, 0, 0), (_SUB, 0, 0, length), (_TAX, 0, 0, 0), (_LD_WORD_IND, 0, 0, 0)]
+        found += [(_JEQ, 0, 1, _MAGIC), _ACCEPT]
+    return (*found, _DROP)
+
+
+def ipv4_filter(port: int) -> bytes:
+    """Classic BPF over an IPv4 packet from its IP header: no fragment, to `port`, ours at its head or end."""
+    return _program(
+        (_LD_HALF_ABS, 0, 0, 6),  # flags and fragment offset
+        (_JSET, 0, 1, 0x3FFF),
         _DROP,
+        (_LDX_IHL, 0, 0, 0),  # X = header length: options move everything
+        (_LD_HALF_IND, 0, 0, 2),
+        (_JEQ, 1, 0, port),
+        _DROP,
+        *_ours(_LD_WORD_IND, 8),
     )
 
 
 def ipv6_filter(port: int) -> bytes:
     """The same over what an IPv6 raw socket shows: the packet from its UDP header."""
-    return _program(
-        (_LD_HALF_ABS, 0, 0, 2),
-        (_JEQ, 0, 5, port),
-        (_LD_WORD_ABS, 0, 0, 8),
-        (_JEQ, 2, 0, int.from_bytes(MAGIC, "big")),
-        (_LD_WORD_ABS, 0, 0, 12),
-        (_JEQ, 0, 1, int.from_bytes(STUN_COOKIE, "big")),
-        _ACCEPT,
-        _DROP,
-    )
+    return _program((_LD_HALF_ABS, 0, 0, 2), (_JEQ, 1, 0, port), _DROP, *_ours(_LD_WORD_ABS, 8))
 
 
 def udp_checksum(source: bytes, destination: bytes, segment: bytes) -> int:
@@ -136,12 +147,12 @@ class RawPort:
         return self._poll.fileno()
 
     def receive(self) -> list[tuple[bytes, SocketAddress]]:
-        """What has arrived, at most `max_drain`; never blocks, broken packets are left out."""
+        """What has arrived, `max_drain` or one receipt more; never blocks, broken packets are left out."""
         found: list[tuple[bytes, SocketAddress]] = []
         for family, sock in self._sockets.items():
             while len(found) < self._max_drain:
                 try:
-                    packet, address = sock.recvfrom(MAX_DATAGRAM)
+                    packet, address = sock.recvfrom(MAX_RECEIPT)
                 except BlockingIOError:
                     break
                 except OSError:
@@ -153,7 +164,8 @@ class RawPort:
                 payload = packet[start + _UDP_HEADER.size : start + length]
                 if source_port and len(payload) == length - _UDP_HEADER.size:
                     host = address[0].partition("%")[0]
-                    found.append((payload, SocketAddress.of(host, source_port)))
+                    source = SocketAddress.of(host, source_port)
+                    found += [(message, source) for message in split(payload)]
         return found
 
     def send(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> bool:

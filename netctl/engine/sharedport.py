@@ -23,7 +23,7 @@ class SharedPort(Protocol):
         """One descriptor that is readable while anything waits to be received."""
 
     def receive(self) -> list[tuple[bytes, SocketAddress]]:
-        """What has arrived, without blocking; at most `MAX_DRAIN`, the descriptor stays readable then."""
+        """What has arrived, without blocking; about `MAX_DRAIN` at most, the descriptor stays readable then."""
 
     def send(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> bool:
         """Send one datagram; False when the system refused (no route, no buffer): never raises for that."""

@@ -122,7 +122,7 @@ class Bound:
 
 RelayMessage = Bind | Cookie | Confirm | Bound
 
-_LENGTHS = {
+LENGTHS = {
     RelayKind.BIND: _HEADER_LEN + ALLOCATION_LEN + TRANSACTION_LEN + MAC_LEN + 3,
     RelayKind.COOKIE: _HEADER_LEN + TRANSACTION_LEN + COOKIE_LEN + MAC_LEN,
     RelayKind.CONFIRM: _HEADER_LEN + ALLOCATION_LEN + TRANSACTION_LEN + COOKIE_LEN + MAC_LEN,
@@ -179,7 +179,7 @@ def _kind(data: bytes) -> RelayKind:
         kind = RelayKind(data[len(MAGIC)])
     except ValueError:
         raise RemoteError("a relay message of unknown kind", "relay.kind") from None
-    if len(data) != _LENGTHS[kind]:
+    if len(data) != LENGTHS[kind]:
         raise RemoteError("a relay message of the wrong length", "relay.length")
     return kind
 
