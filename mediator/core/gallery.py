@@ -165,7 +165,7 @@ class Gallery:
             sealed = v.seal(self._generation, picture.digest, "", self._identity, self._sign)
             picture.seals.clear()
             picture.seals[self._generation] = sealed
-        bits = v.online_bits(key in online for key in picture.keys)
+        bits = v.online_bits(map(online.__contains__, picture.keys))
         return w.encode(
             w.Sealed(sealed.generation, sealed.digest, sealed.identity, sealed.signature, online=bits)
         )

@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,10 @@ MAX_CONNECTIONS = 60_000
 """Under the files that a service may have open by default with systemd's LimitNOFILE."""
 GATHER_S = 0.05
 """How long news for many may wait for more of them: well below what a person notices."""
+GATHER_AT_MOST_S = 0.4
+GATHER_PART = 4
+"""Sending what was gathered takes at most a fifth of the time: five thousand who come back at once are one another's
+news, and to tell each of each by itself would leave no time for their logins."""
 ANY = "::"
 """Listen on everything. asyncio wants None for that: it makes `::` IPv6 alone."""
 WATCH_S = 0.25
@@ -78,6 +82,7 @@ class Server:
         self._passer = Passer(state)
         self._gathering: list[Connection] = []
         self._flush_due: asyncio.TimerHandle | None = None
+        self._flush_took_s = 0.0
         self._admin.operations["bans.list"] = lambda _: self._bans()
         self._admin.operations["bans.lift"] = self._lift
         self._next = 0
@@ -269,19 +274,28 @@ class Server:
         if self._connections.pop(connection.number, None) is not None:
             self.perform(self._hub.disconnected(connection.number))
 
-    def _deliver(self, numbers: Iterable[int], payloads: tuple[bytes, ...]) -> None:
+    def _deliver(self, numbers: tuple[int, ...], payloads: tuple[bytes, ...]) -> None:
         """What many are told waits a moment for more: a thousand returns are not a million writes."""
+        if len(numbers) == 1:  # its view, after a login: somebody waits for it
+            target = self._connections.get(numbers[0])
+            if target is not None:
+                target.gather(payloads)
+                target.flush()
+            return
         for number in numbers:
             target = self._connections.get(number)
             if target is not None and target.gather(payloads):
                 self._gathering.append(target)
         if self._gathering and self._flush_due is None:
-            self._flush_due = asyncio.get_running_loop().call_later(GATHER_S, self._flush)
+            wait = min(max(GATHER_S, GATHER_PART * self._flush_took_s), GATHER_AT_MOST_S)
+            self._flush_due = asyncio.get_running_loop().call_later(wait, self._flush)
 
     def _flush(self) -> None:
+        began = time.monotonic()
         gathering, self._gathering, self._flush_due = self._gathering, [], None
         for target in gathering:
             target.flush()
+        self._flush_took_s = time.monotonic() - began
 
     def perform(self, effects: list[fx.Effect]) -> None:
         """Do what the core wants, in order."""

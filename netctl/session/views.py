@@ -84,7 +84,7 @@ def check_seal(sealed: Sealed, pins: Sequence[IdentityKey]) -> IdentityKey:
 
 def online_bits(flags: Iterable[bool]) -> str:
     """Presence as hex, one bit a member, the first one the highest."""
-    text = "".join("1" if flag else "0" for flag in flags)
+    text = "".join(map("01".__getitem__, flags))
     padded = text + "0" * (-len(text) % 8)
     return int(padded, 2).to_bytes(len(padded) // 8, "big").hex() if padded else ""
 
