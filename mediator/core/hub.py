@@ -26,6 +26,7 @@ from mediator.core.holdings import Holdings
 from mediator.core.leases import Exhausted, GrantLease
 from mediator.core.meetings import Allowance, Meetings
 from mediator.core.membership import Membership, membership_of
+from mediator.core.pace import Pace, Questions
 from mediator.core.relay_grants import GRANT_TTL_S, grant
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Document, Mediator
@@ -52,6 +53,8 @@ class _Connection:
     heard: float
     offers: Allowance
     member: WireGuardKey | None = None
+    questions: Questions | None = None
+    """From its login on."""
     shown: Picture | None = None
 
 
@@ -75,6 +78,8 @@ class Hub:
         self._online: dict[WireGuardKey, int] = {}
         self._holdings = Holdings()
         self._meetings = Meetings()
+        self.pace = Pace()
+        """Who logs in too often."""
         self.unix_now = 0
         """Seconds since 1970, set by the shell before each event: grants are checked by another process."""
 
@@ -184,7 +189,7 @@ class Hub:
             if state.member is not None:
                 return self._from_member(connection, state, state.member, message, now)
             if isinstance(message, w.Login):
-                return self._login(connection, state, message)
+                return self._login(connection, state, message, now)
             if isinstance(message, w.EnrolStart | w.Enrol | w.Rotate):
                 previous = _key(message.previous) if isinstance(message, w.Rotate) else None
                 known = self._membership.by_key.get(previous) if previous is not None else None
@@ -229,7 +234,7 @@ class Hub:
         error = w.Error(code[:64], message[:512])
         return [Drop(connection, error), *self.disconnected(connection)]
 
-    def _login(self, connection: int, state: _Connection, login: w.Login) -> list[Effect]:
+    def _login(self, connection: int, state: _Connection, login: w.Login, now: float) -> list[Effect]:
         key = _key(login.wireguard)
         member = self._membership.by_key.get(key)
         if member is None:
@@ -245,11 +250,15 @@ class Hub:
         key = member.wireguard  # the same object everywhere: thousands of look-ups need not compare bytes
         # Our own pin alone: a replica in the same list must not be able to pass a login on to us.
         check_login(login, state.nonce, self.identity, member.identity)
+        if not self.pace.login(key, now):
+            message = f"'{member.name}' logs in too often and has to wait: is its key on two machines?"
+            raise RemoteError(message, "session.too-often")
         effects: list[Effect] = []
         older = self._online.pop(key, None)
         if older is not None:
             effects += self._drop(older, "session.replaced", "this member has logged in again elsewhere")
         state.member = key
+        state.questions = Questions(now)
         self._online[key] = connection
         self._epoch += 1
         stun = [f"0.0.0.0:{port}" for port in self._mediator.stun]
@@ -265,6 +274,10 @@ class Hub:
     def _from_member(
         self, connection: int, state: _Connection, key: WireGuardKey, message: w.Message, now: float
     ) -> list[Effect]:
+        if state.questions is not None and not state.questions.take(
+            now, refresh=isinstance(message, w.Refresh)
+        ):
+            raise RemoteError("more questions than any agent has", "session.flood")
         match message:
             case w.Ping(id_):
                 return [Send(connection, w.Pong(id_))]

@@ -77,9 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     bans = commands.add_parser("bans", help="addresses that may not connect now, and for how long")
     _common(bans, document=False)
     bans.add_argument("-o", "--output", choices=["text", "json"], default="text", help="default: text")
-    unban = commands.add_parser("unban", help="forget what is held against an address")
+    unban = commands.add_parser("unban", help="forget what is held against an address or a member")
     _common(unban, document=False)
-    unban.add_argument("source", metavar="ADDRESS", help="as `bans` prints it")
+    unban.add_argument("source", metavar="ADDRESS|MEMBER", help="as `bans` prints it")
     backup = commands.add_parser("backup", help="copy the state into one file; the server may run meanwhile")
     restore = commands.add_parser("restore", help="put a backup in the place of the state")
     for command in (backup, restore):
@@ -262,7 +262,9 @@ def _bans(arguments: argparse.Namespace) -> int:
         return 0
     for ban in found["bans"]:
         print(f"{ban['source']}: {ban['left_s']:.0f} s left, {ban['refused']} connections refused")
-    if not found["bans"]:
+    for slow in found["slowed"]:
+        print(f"{slow['member']}: logs in too often, {slow['refused']} logins refused")
+    if not found["bans"] and not found["slowed"]:
         print(f"nobody is banned; {found['strangers']} connections have not logged in yet")
     return 0
 

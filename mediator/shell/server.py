@@ -243,8 +243,8 @@ class Server:
             else:
                 self._gate.leave(connection.source)
 
-    def _offend(self, connection: Connection, offence: Offence) -> None:
-        if connection.stranger and self._door is not None:
+    def _offend(self, connection: Connection, offence: Offence | None) -> None:
+        if offence is not None and connection.stranger and self._door is not None:
             self._door.offend(connection.source, offence)
 
     def garbage(self, connection: Connection) -> None:
@@ -256,11 +256,23 @@ class Server:
             {"source": ban.source, "left_s": round(ban.left_s, 1), "refused": ban.refused}
             for ban in self._gate.bans(time.monotonic())
         ]
-        return {"bans": bans, "strangers": self._gate.strangers}
+        slowed = [
+            {"member": self._name(item.key), "refused": item.refused} for item in self._hub.pace.slowed()
+        ]
+        return {"bans": bans, "slowed": slowed, "strangers": self._gate.strangers}
+
+    def _name(self, key: WireGuardKey) -> str:
+        """What people call the member with this key."""
+        return next(
+            (member.name for member in self.roster.document.members.values() if member.wireguard == key),
+            str(key),
+        )
 
     def _lift(self, request: dict[str, Any]) -> dict[str, Any]:
         name = str(request.get("source", ""))
-        if not self._gate.unban(name):
+        keys = [item.key for item in self._hub.pace.slowed() if name in (self._name(item.key), str(item.key))]
+        pardoned = [self._hub.pace.forgive(key) for key in keys]
+        if not self._gate.unban(name) and not pardoned:
             raise LocalError(f"nothing is held against '{name}'; `netctl-mediator bans` lists who is banned")
         return {"source": name}
 
@@ -340,7 +352,9 @@ class Server:
                     pending.extend(reversed(self.roster.rekey(request)))
 
 
-def _offence(code: str) -> Offence:
+def _offence(code: str) -> Offence | None:
+    if code.startswith("session"):  # a member's own fault, and not its neighbours' behind one NAT
+        return None
     if code.endswith("timeout"):
         return "timeout"
     if code.startswith(("invite", "enrol", "rotate")):

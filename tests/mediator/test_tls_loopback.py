@@ -212,6 +212,27 @@ def test_an_address_that_only_does_wrong_is_banned_and_pardoned(run: Run, site: 
     run(main())
 
 
+def test_a_member_that_logs_in_without_end_waits_and_its_neighbours_do_not(run: Run, site: Site) -> None:
+    async def main() -> None:
+        async with site.serving() as (server, mediator):
+            while server._hub.pace.login(ANN.wireguard, server._now()):
+                pass
+            async with Member(ANN, mediator) as ann:
+                refused = await ann.refused()
+            assert "logs in too often and has to wait: is its key on two machines?" in str(refused.error)
+            assert not refused.final
+            said = await asyncio.to_thread(ask_mediator, site.state, {"op": "bans.list"})
+            assert said["bans"] == []
+            assert [row["member"] for row in said["slowed"]] == ["ann"]
+            async with Member(BOB, mediator) as bob:  # from the same address
+                await bob.view()
+            await asyncio.to_thread(ask_mediator, site.state, {"op": "bans.lift", "source": "ann"})
+            async with Member(ANN, mediator) as ann:
+                await ann.view()
+
+    run(main())
+
+
 def test_slow_strangers_and_a_flood_leave_members_alone(run: Run, site: Site) -> None:
     """One byte at a time at each stage, and connections as fast as they go; ANN's questions are answered."""
 
