@@ -1,0 +1,178 @@
+"""The life of a path: it dies, its ends move, its NATs forget; nobody restarts anything. Real agents in a lab."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lablife import connected_lab, pairs_by, wait_for
+from portmaplab import forget_flows
+from roaming import Silence, pings
+
+from netctl.lab.internet import Lab, statuses_of
+from netctl.lab.probes import host_name
+
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
+
+DOCUMENT = """
+apiVersion: netctl/v1
+mediators:
+  - {url: "netctl://m1.example.net:8443", identity: ["ed25519:EKiLXYu8TJJvIcGdsUa9noi/8w5txrMbyNJninfBBJo="]}
+members:
+  laptop:
+    wireguard: "oN9b+VcZct4Fqc0LWGekk0FboKkwHmJhBGo/bJHOfQo="
+    identity: "ed25519:HGSfeLvLC6OYHUtA4alcVWGojgYfHxEXhhlpF8Hjiww="
+  desktop:
+    wireguard: "DeMKT2R8ZOJrCOp8qkolzZHJGxVkha9f0qGa531v9gM="
+    identity: "ed25519:GiLEfBgMuc0R185yzrIsMWFAXUCUbC1qIEy5cx50dwk="
+networks:
+  party: {mode: routed, ipv4: 10.9.0.0/24, members: ["*"]}
+"""
+NATS = """
+nats:
+  home: {kind: port-restricted, members: [laptop]}
+  work: {kind: port-restricted, members: [desktop]}
+"""
+BETWEEN = """
+table ip between {{
+  chain f {{
+    type filter hook forward priority -200
+    ip saddr {other} meta l4proto udp drop
+    ip daddr {other} meta l4proto udp drop
+  }}
+}}
+"""
+BOTH = {("laptop", "desktop"), ("desktop", "laptop")}
+FALLBACK_S = 5.0
+"""From the last answer on the dead path to the first over the relay."""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    document = Path(tmp_path_factory.mktemp("roaming")) / "party.yaml"
+    document.write_text(DOCUMENT)
+    document.with_name("party.lab.yaml").write_text(NATS)
+    with connected_lab(document) as lab:
+        yield lab
+
+
+@pytest.fixture(autouse=True)
+def direct(lab: Lab) -> Iterator[list[int]]:
+    """Every test begins with a direct pair, and ends with the processes that it began with."""
+    wait_for("both are direct", lambda: set(pairs_by(lab, "direct")) == BOTH, 90)
+    before = sorted(lab.services.values())
+    yield before
+    assert sorted(lab.services.values()) == before
+    assert all(lab.node(name).running(lab.services[name]) for name in ("laptop", "desktop"))
+
+
+def path_of(lab: Lab, name: str) -> Any:
+    return statuses_of(lab.network.members)[name]["peers"][0]
+
+
+def all_direct(lab: Lab) -> bool:
+    return set(pairs_by(lab, "direct")) == BOTH
+
+
+def desktop(_: Lab) -> str:
+    return host_name("desktop", "party")
+
+
+def box(lab: Lab, name: str) -> Any:
+    return next(found for found in lab.topology.boxes if found.name == name)
+
+
+def told(what: str, heard: Silence) -> None:
+    print(f"{what}: silent for {heard.longest_s:.2f} s, {heard.lost} pings lost")
+
+
+def test_a_firewall_put_between_is_answered_by_the_relay_within_five_seconds(lab: Lab) -> None:
+    rules = BETWEEN.format(other=box(lab, "work").wan)
+    with pings(lab, "laptop", desktop(lab)) as heard:
+        time.sleep(2)
+        lab.node("home").run(["nft", "-f", "-"], rules)
+        wait_for("both are relayed", lambda: set(pairs_by(lab, "relay-udp")) == BOTH, 15)
+        time.sleep(1)
+    told("direct path cut", heard)
+    assert heard.longest_s <= FALLBACK_S
+    with pings(lab, "laptop", desktop(lab)) as back:
+        time.sleep(1)
+        lab.node("home").run(["nft", "delete", "table", "ip", "between"])
+        wait_for("both are direct again", lambda: all_direct(lab), 60)
+        time.sleep(1)
+    told("and open again", back)
+    assert back.lost <= 1  # the one on its way when ping ends
+
+
+def test_a_nat_that_forgets_its_flows(lab: Lab) -> None:
+    with pings(lab, "laptop", desktop(lab)) as heard:
+        time.sleep(1)
+        forget_flows(lab.node("work"))
+        time.sleep(8)
+        wait_for("both are direct", lambda: all_direct(lab), 60)
+        time.sleep(1)
+    told("flows of one NAT forgotten", heard)
+    assert heard.longest_s <= FALLBACK_S
+
+
+def test_a_host_that_gets_another_address(lab: Lab) -> None:
+    home, laptop = box(lab, "home"), lab.node("laptop")
+    old = home.members[0].address
+    new = old + 50
+    with pings(lab, "laptop", desktop(lab)) as heard:
+        time.sleep(1)
+        lines = [
+            f"addr add {new}/{home.lan.prefixlen} dev eth0",
+            f"addr del {old}/{home.lan.prefixlen} dev eth0",
+            f"route replace default via {home.gateway}",
+        ]
+        laptop.run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
+        time.sleep(8)
+        wait_for("both are direct", lambda: all_direct(lab), 60)
+        time.sleep(1)
+    told("another address behind the NAT", heard)
+    assert heard.longest_s <= FALLBACK_S
+
+
+def test_a_nat_that_gets_another_address(lab: Lab) -> None:
+    home, node = box(lab, "home"), lab.node("home")
+    new = home.wan + 50
+    rules = node.run(["nft", "list", "table", "ip", "lab_nat"])
+    lines = [
+        f"addr add {new}/24 dev wan",
+        f"addr del {home.wan}/24 dev wan",
+        "route replace default via 203.0.113.1",
+    ]
+    with pings(lab, "laptop", desktop(lab)) as heard:
+        time.sleep(1)
+        node.run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
+        node.run(
+            ["nft", "-f", "-"],
+            "flush table ip lab_nat\ndelete table ip lab_nat\n" + rules.replace(str(home.wan), str(new)),
+        )
+        forget_flows(node)  # as a box does that dials in again
+        time.sleep(8)
+        wait_for("both are direct", lambda: all_direct(lab), 60)
+        time.sleep(1)
+    told("another address of the NAT", heard)
+    assert heard.longest_s <= FALLBACK_S
+    assert path_of(lab, "desktop")["endpoint"].startswith(f"{new}:")
+
+
+def test_an_interface_that_goes_down_and_comes_up(lab: Lab) -> None:
+    home, laptop = box(lab, "home"), lab.node("laptop")
+    down_s = 4.0
+    with pings(lab, "laptop", desktop(lab)) as heard:
+        time.sleep(1)
+        laptop.run(["ip", "link", "set", "eth0", "down"])
+        time.sleep(down_s)
+        laptop.run(["ip", "link", "set", "eth0", "up"])
+        laptop.run(["ip", "route", "replace", "default", "via", str(home.gateway)])
+        time.sleep(8)
+        wait_for("both are direct", lambda: all_direct(lab), 60)
+        time.sleep(1)
+    told(f"link down for {down_s:.0f} s", heard)
+    assert heard.longest_s <= down_s + FALLBACK_S
