@@ -125,8 +125,8 @@ def test_a_host_that_gets_another_address(lab: Lab) -> None:
     with pings(lab, "laptop", desktop(lab)) as heard:
         time.sleep(1)
         lines = [
-            f"addr add {new}/{home.lan.prefixlen} dev eth0",
             f"addr del {old}/{home.lan.prefixlen} dev eth0",
+            f"addr add {new}/{home.lan.prefixlen} dev eth0",
             f"route replace default via {home.gateway}",
         ]
         laptop.run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
@@ -142,8 +142,8 @@ def test_a_nat_that_gets_another_address(lab: Lab) -> None:
     new = home.wan + 50
     rules = node.run(["nft", "list", "table", "ip", "lab_nat"])
     lines = [
-        f"addr add {new}/24 dev wan",
         f"addr del {home.wan}/24 dev wan",
+        f"addr add {new}/24 dev wan",
         "route replace default via 203.0.113.1",
     ]
     with pings(lab, "laptop", desktop(lab)) as heard:
