@@ -22,9 +22,10 @@ with atheris.instrument_imports(
     from netctl.wg import uapi
     from netctl.wg.coalesce import is_one_flow, runs
     from netctl.wg.segment import complete, shape
-    from netctl.wire import control, http, natpmp, pcp, relay, stun, upnp
+    from netctl.wire import clienthello, control, http, natpmp, pcp, relay, stun, upnp
     from netctl.wire.datagram import classify
     from netctl.wire.frame import FrameDecoder
+    from netctl.wire.relayframe import FrameReader, frame
 
 ROUTER = IPv4Address("192.168.1.1")
 SOURCE = SocketAddress("192.0.2.7", 7)
@@ -49,6 +50,21 @@ def _frames(data: bytes) -> None:
                 with contextlib.suppress(RemoteError):
                     control.decode(payload)
     assert len(decoder._buffer) <= 1100, "no growth"
+
+
+def _relay_frames(data: bytes) -> None:
+    reader = FrameReader(1000)
+    with contextlib.suppress(RemoteError):
+        for start in range(0, len(data), 7):
+            for port, datagram in reader.feed(data[start : start + 7]):
+                assert frame(port, datagram) in data
+    assert len(reader._rest) <= 1100, "no growth"
+
+
+def _client_hello(data: bytes) -> None:
+    size = clienthello.needed(data[:5])
+    assert size is None or size <= 5 + clienthello.MAX_RECORD
+    clienthello.protocols(data)
 
 
 def _control(data: bytes) -> None:
@@ -108,7 +124,19 @@ def _hosts(data: bytes) -> None:
     assert parse_block(replace_block(text, {})) == {}
 
 
-TARGETS = (_stun, _frames, _control, _relay, _router, _loader, _uapi, _packets, _hosts)
+TARGETS = (
+    _stun,
+    _frames,
+    _relay_frames,
+    _client_hello,
+    _control,
+    _relay,
+    _router,
+    _loader,
+    _uapi,
+    _packets,
+    _hosts,
+)
 
 
 def one_input(data: bytes) -> None:
