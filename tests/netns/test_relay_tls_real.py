@@ -123,7 +123,7 @@ def test_a_killed_connection_comes_back(lab: Lab) -> None:
 
 
 def test_udp_comes_and_goes(lab: Lab) -> None:
-    with steady_pings(lab, [("laptop", "nas"), ("nas", "laptop")], lost_allowed=20):
+    with steady_pings(lab, [("laptop", "nas"), ("nas", "laptop")], lost_allowed=2):
         set_kind(lab, "office", NatKind.PORT_RESTRICTED)
         began = time.monotonic()
         wait_for("UDP is found", lambda: not over_tls(lab), 75)
@@ -191,3 +191,14 @@ def test_all_through_an_http_proxy(lab: Lab) -> None:
     finally:
         router.kill(pid)
         router.run(["nft", "delete", "table", "ip", "nothing_out"])
+
+
+def test_with_an_engine_that_knows_nothing_of_this(lab: Lab) -> None:
+    laptop = lab.node("laptop")
+    lab.stop("laptop")
+    laptop.run(["ip", "link", "del", "nctl0"])
+    other = ["env", "NETCTL_ENGINE=wireguard-go"]
+    lab.services["laptop"] = laptop.spawn([*other, program("netctl"), "agent"], LOG_PATH)
+    wait_for("the agent takes commands", lambda: "wireguard-go" in said(lab, "status"), 20)
+    wait_for("all are reached", lambda: over_tls(lab) == OTHERS, 30)
+    wait_for("and answer", lambda: None not in ping_all(lab).values(), 30)
