@@ -163,6 +163,7 @@ class PathRunner:
         if addresses != self._addresses:
             self._addresses = addresses
             self._mapper.check()
+            self._tls.moved()
         candidates = [Candidate("explicit", str(address)) for address in explicit]
         candidates += [Candidate("host", str(SocketAddress.of(a, port))) for a in addresses]
         self._perform(self._manager.set_local(candidates, time.monotonic()))

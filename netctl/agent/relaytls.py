@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
 import socket
 import ssl
@@ -26,7 +27,7 @@ from typing import Literal
 from netctl.agent.pinned import certificate_key, client_context
 from netctl.agent.proxy import connect, proxy_for
 from netctl.agent.talk import say
-from netctl.model.addresses import SocketAddress
+from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import NetctlError, RemoteError
 from netctl.session import Backoff
@@ -94,6 +95,7 @@ class RelayTls:
         self._addresses: dict[int, SocketAddress] = {}
         self._closing: dict[int, asyncio.TimerHandle] = {}
         self._link: TlsLink | None = None
+        self._poked = asyncio.Event()
         self._shaken = asyncio.Event()
         """The handshake is over, one way or the other."""
         self._writing = False
@@ -112,6 +114,12 @@ class RelayTls:
         if mediators != self._mediators:
             self._mediators = mediators
             self._finish("the document names other mediators now")
+
+    def moved(self) -> None:
+        """This host's addresses have changed: a connection from one that is gone is over; a new one is tried now."""
+        if self._link is not None and not _ours(self._link.local):
+            self._lost(self._link, "this host has another address now")
+        self._poked.set()
 
     def engine(self, port: int) -> None:
         """Where the engine listens; 0: nowhere."""
@@ -248,7 +256,10 @@ class RelayTls:
                     backoff.reset()
                     turn -= 1  # it was a good place
             self._status = TunnelStatus("waiting", self._status.at, None, time.monotonic(), error)
-            await asyncio.sleep(backoff.next_delay(random.random()))
+            self._poked.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._poked.wait(), backoff.next_delay(random.random()))
+                backoff.reset()
 
     async def _once(self, mediator: Mediator, port: int) -> str:
         """One connection from beginning to end; why it ended."""
@@ -279,7 +290,7 @@ class RelayTls:
         finally:
             self._drop_link()
 
-    async def _dial(self, mediator: Mediator, port: int) -> TlsLink:
+    async def _dial(self, mediator: Mediator, port: int) -> None:
         loop = asyncio.get_running_loop()
         raw = await connect(mediator.host, port)
         try:
@@ -287,7 +298,6 @@ class RelayTls:
         except OSError:
             raw.close()
             raise
-        self._link = link
         self._writing = False
         self._shaken.clear()
         loop.add_reader(link.fileno(), self._turn, link)
@@ -308,9 +318,9 @@ class RelayTls:
                     "login.wrong-pin",
                 )
         except BaseException:
-            self._drop_link()
+            self._release(link)
             raise
-        return link
+        self._link = link  # not before: nothing is sent to whom the document does not pin
 
     def _drop_link(self) -> None:
         link, self._link = self._link, None
@@ -323,13 +333,15 @@ class RelayTls:
 
     def _turn(self, link: TlsLink) -> None:
         try:
-            for port, datagram in link.turn(time.monotonic()):
-                self._to_engine(port, datagram)
+            frames = link.turn(time.monotonic())
         except (RemoteError, ssl.SSLError) as error:
             self._lost(link, str(error))
             return
         if link.state is LinkState.OPEN:
             self._shaken.set()
+        if link is self._link:
+            for port, datagram in frames:
+                self._to_engine(port, datagram)
         self._watch_writes(link)
 
     def _write(self, link: TlsLink) -> None:
@@ -353,7 +365,7 @@ class RelayTls:
             self._write(self._link)
 
     def _watch_writes(self, link: TlsLink) -> None:
-        if link is not self._link or link.wants_write == self._writing:
+        if link.closed or link.wants_write == self._writing:
             return
         self._writing = link.wants_write
         loop = asyncio.get_running_loop()
@@ -375,3 +387,14 @@ class RelayTls:
         loop.remove_reader(link.fileno())
         loop.remove_writer(link.fileno())
         link.close()
+
+
+def _ours(address: Address) -> bool:
+    """Whether this host has the address now."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True

@@ -17,6 +17,7 @@ import socket
 import ssl
 from enum import Enum
 
+from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
 from netctl.wire.relayframe import MAX_DATAGRAM, DropOldest, FrameReader, frame
 
@@ -72,6 +73,8 @@ class TlsLink:
         self.state = LinkState.SHAKING
         self.reader = FrameReader(limit)
         self.queue = DropOldest()
+        self.local = SocketAddress.of(sock.getsockname()[0].partition("%")[0], 1).address
+        """Our address of it."""
         self.closed = False
         """The socket is, too."""
         self.received = 0

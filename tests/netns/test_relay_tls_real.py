@@ -70,6 +70,12 @@ def tunnel(lab: Lab) -> dict[str, Any]:
     return state
 
 
+def to_relay(lab: Lab) -> str:
+    """The laptop's TCP connections to the mediator's machine."""
+    port = lab.topology.mediators[0][0].port
+    return lab.node("laptop").run(["ss", "-tn", "state", "established", "dport", "=", f":{port}"])
+
+
 def set_kind(lab: Lab, box: str, kind: NatKind) -> None:
     wan = next(one.wan for one in lab.topology.boxes if one.name == box)
     lab.network.boxes[box].run(["nft", "-f", "-"], ruleset(kind, wan))
@@ -145,6 +151,21 @@ def test_an_agent_that_restarts_interrupts_for_two_seconds_at_most(lab: Lab) -> 
         lab.start_agent("laptop")
         wait_for("TLS carries again", lambda: over_tls(lab) == OTHERS, 15)
         time.sleep(1)
+
+
+def test_a_host_that_moves_keeps_its_pairs(lab: Lab) -> None:
+    """Its TCP connection dies without a word when its address goes."""
+    laptop = lab.node("laptop")
+    old, new = "192.168.1.10/24", "192.168.1.77/24"
+    for there, gone in ((new, old), (old, new)):
+        with steady_pings(lab, [("laptop", "nas")], lost_allowed=100):  # five seconds
+            lines = (
+                f"addr del {gone} dev eth0\naddr add {there} dev eth0\nroute add default via 192.168.1.1\n"
+            )
+            laptop.run(["ip", "-batch", "-"], lines)
+            wait_for("a new connection", lambda: f"{there[:-3]}:" in to_relay(lab), 10)  # noqa: B023
+            wait_for("TLS carries again", lambda: over_tls(lab) == OTHERS, 15)
+            time.sleep(1)
 
 
 def test_members_over_tls_survive_a_restart_of_the_mediator(lab: Lab) -> None:
