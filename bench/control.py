@@ -316,7 +316,10 @@ async def one_network(mediator: Mediator, count: int, pin: IdentityKey, *, resta
         at = time.monotonic()
         mediator.start()
         await log_in(members, pin)
-        print(f"{count} members whole again {time.monotonic() - at:.1f} s after a restart")
+        print(
+            f"{count} members whole again {time.monotonic() - at:.1f} s after a restart, "
+            f"{mediator.cpu_s():.1f} s of processor time with the start"
+        )
     close(members)
     mediator.stop()
 
