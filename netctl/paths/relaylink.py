@@ -7,9 +7,12 @@ CONFIRMING  bound                       BOUND
 CONFIRMING  cookie                      CONFIRMING   (with the new cookie)
 CONFIRMING  lost                        BINDING
 BOUND       bound                       BOUND
-BOUND       cookie                      CONFIRMING   (our source address changed)
+BOUND       cookie                      RENEWING     (the old one's time is up, or our source address changed)
 BOUND       lost                        BINDING
-any         grant                       BINDING, or unchanged when BOUND at the same address
+RENEWING    bound                       BOUND        (packets went on meanwhile)
+RENEWING    cookie                      RENEWING
+RENEWING    lost                        BINDING
+any         grant                       BINDING, or unchanged when BOUND or RENEWING at the same address
 any by UDP  tunnel up, UDP silent       BINDING by TLS
 any by TLS  tunnel down                 BINDING by UDP
 BOUND       UDP trial succeeds          BOUND by UDP (`netctl.paths.udptrial`)
@@ -47,6 +50,11 @@ class RelayState(Enum):
     BINDING = "binding"
     CONFIRMING = "confirming"
     BOUND = "bound"
+    RENEWING = "renewing"
+
+
+_HELD = (RelayState.BOUND, RelayState.RENEWING)
+"""The relay has a binding of ours."""
 
 
 LinkEffect = SendDatagram | SendFrame | SendControl
@@ -106,7 +114,7 @@ class RelayLink:
     @property
     def usable(self) -> bool:
         """Packets flow: both sides are bound."""
-        return self.state is RelayState.BOUND and self.peer_bound
+        return self.state in _HELD and self.peer_bound
 
     def want(self, now: float) -> None:
         """Bind, and stay bound."""
@@ -184,7 +192,7 @@ class RelayLink:
             return
         if len(key) != relay.KEY_LEN:
             return
-        same = address == self.server and self.state is RelayState.BOUND
+        same = address == self.server and self.state in _HELD
         self.server, self._allocation, self._key = address, allocation, key
         self._grant_attempts = 0
         self._granted_at = now
@@ -235,7 +243,7 @@ class RelayLink:
         match message:
             case relay.Cookie(transaction, cookie) if transaction in self._transactions:
                 self._cookie = cookie
-                self._begin(RelayState.CONFIRMING, now)
+                self._begin(RelayState.RENEWING if self.usable else RelayState.CONFIRMING, now)
             case relay.Bound(transaction, flags, _) if self._cookie and transaction in self._transactions:
                 self.state = RelayState.BOUND
                 was_bound, self.peer_bound = self.peer_bound, bool(flags & relay.BoundFlag.PEER_BOUND)
@@ -271,7 +279,7 @@ class RelayLink:
         self._consider_tls(now)
         if self._due is None or now < self._due or self._allocation is None or self.server is None:
             return effects
-        if self.state is RelayState.BOUND and self.peer_bound and self._attempts >= RELAY_LOST_AFTER:
+        if self.usable and self._attempts >= RELAY_LOST_AFTER:
             self.peer_bound = False
             self._begin(RelayState.BINDING, now)
         elif self.state is RelayState.CONFIRMING and self._attempts >= len(RELAY_RETRY):

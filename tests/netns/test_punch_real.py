@@ -27,6 +27,15 @@ table ip filter {
   chain forward { type filter hook forward priority filter; iifname "wan*" ct state new drop; }
 }
 """
+FIREWALL = """
+table ip6 filter {
+  chain forward {
+    type filter hook forward priority filter;
+    iifname "wan*" ct state established,related accept
+    iifname "wan*" drop
+  }
+}
+"""
 WIREGUARD = """
 set -e
 umask 077
@@ -163,3 +172,39 @@ def test_the_switch_to_direct_loses_no_packet(internet: Internet) -> None:
         assert report["sent"] >= 24_000
         assert report["lost"] == 0, report
         assert report["duplicates"] == 0, report
+
+
+def ipv6_behind_firewalls(internet: Internet) -> None:
+    """Both homes have IPv6 without translation, behind boxes that let in answers alone."""
+    pub = internet.hosts["pub"]
+    pub.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    for number in (1, 2):
+        nat, member = internet.hosts[f"nat{number}"], internet.hosts[f"m{number}"]
+        home, outside = f"2001:db8:{number}::", f"2001:db8:f{number}::"
+        nat.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+        nat.run("nft", "-f", "-", text=FIREWALL)
+        for host, address, link in (
+            (member, f"{home}10/64", "lan"),
+            (nat, f"{home}1/64", "lan"),
+            (nat, f"{outside}2/64", f"wan{number}"),
+            (pub, f"{outside}1/64", f"wan{number}"),
+        ):
+            host.run("ip", "-6", "address", "add", address, "dev", link, "nodad")
+        member.run("ip", "-6", "route", "add", "default", "via", f"{home}1")
+        nat.run("ip", "-6", "route", "add", "default", "via", f"{outside}1")
+        pub.run("ip", "-6", "route", "add", f"{home}/64", "via", f"{outside}2")
+
+
+def test_ipv6_passes_stateful_firewalls_on_both_sides(internet: Internet) -> None:
+    ipv6_behind_firewalls(internet)
+    cut(internet)  # IPv4 is no way between the homes
+    m1, m2, pub = (internet.hosts[name] for name in ("m1", "m2", "pub"))
+    assert " 0% packet loss" in m1.run("ping", "-c", "1", "-W", "5", "2001:db8:f2::2")
+    for stranger, inside in ((pub, "2001:db8:1::10"), (pub, "2001:db8:2::10"), (m1, "2001:db8:2::10")):
+        assert "100% packet loss" in stranger.run("ping", "-c", "1", "-W", "1", inside, check=False)
+    both = join_all(internet)
+    assert wait_for(lambda: both("direct"), 15), [internet.status(member) for member in ("m1", "m2")]
+    assert internet.status("m1")["endpoint"] == "[2001:db8:2::10]:51820"
+    assert internet.status("m2")["endpoint"] == "[2001:db8:1::10]:51820"
+    assert " 0% packet loss" in m1.run("ping", "-i", "0.2", "-c", "5", "-W", "2", "10.9.0.2")
+    assert " 0% packet loss" in m2.run("ping", "-i", "0.2", "-c", "5", "-W", "2", "10.9.0.1")

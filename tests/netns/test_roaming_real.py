@@ -14,6 +14,7 @@ from roaming import Silence, pings
 
 from netctl.lab.internet import Lab, statuses_of
 from netctl.lab.probes import host_name
+from netctl.model.hoststate import WIREGUARD_LINK
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
@@ -46,6 +47,11 @@ table ip between {{
 }}
 """
 BOTH = {("laptop", "desktop"), ("desktop", "laptop")}
+IDLE_S = 40.0
+IDLE_PACKETS_A_MINUTE = 100
+"""Pings of the path with answers, STUN, and the control connection; both ways."""
+IDLE_CPU = 0.05
+"""Of one core: a wide bound, as the machine may be busy."""
 FALLBACK_S = 5.0
 """From the last answer on the dead path to the first over the relay."""
 
@@ -105,6 +111,34 @@ def test_a_firewall_put_between_is_answered_by_the_relay_within_five_seconds(lab
         time.sleep(1)
     told("and open again", back)
     assert back.lost <= 1  # the one on its way when ping ends
+
+
+def endpoint(lab: Lab, name: str) -> str:
+    """Where the engine of a member sends to just now."""
+    return lab.node(name).run(["wg", "show", WIREGUARD_LINK, "endpoints"]).split()[1]
+
+
+def test_a_packet_that_comes_late_over_the_relay_moves_nobody_for_long(lab: Lab) -> None:
+    lab.node("home").run(["nft", "-f", "-"], BETWEEN.format(other=box(lab, "work").wan))
+    wait_for("both are relayed", lambda: set(pairs_by(lab, "relay-udp")) == BOTH, 15)
+    relay = path_of(lab, "desktop")["endpoint"]
+    lab.node("home").run(["nft", "delete", "table", "ip", "between"])
+    wait_for("both are direct again", lambda: all_direct(lab), 60)
+    straight = {name: path_of(lab, name)["endpoint"] for name in ("laptop", "desktop")}
+    wait_for("the engines know", lambda: {n: endpoint(lab, n) for n in straight} == straight, 10)
+    key = lab.node("desktop").run(["wg", "show", WIREGUARD_LINK, "peers"]).strip()
+    # What the desktop sends next comes to the laptop over the relay, which is still bound.
+    late = f"wg set {WIREGUARD_LINK} peer {key} endpoint {relay} && ping -c 1 -W 2 {host_name('laptop', 'party')}"
+    moved = 0
+    for _ in range(5):
+        began = time.monotonic()
+        assert " 0% packet loss" in lab.node("desktop").run(["sh", "-c", late])
+        moved += endpoint(lab, "laptop") != straight["laptop"]
+        wait_for("both are back", lambda: {n: endpoint(lab, n) for n in straight} == straight, 3)
+        print(f"a late relayed packet: undone after {time.monotonic() - began:.2f} s")
+    assert moved  # WireGuard did roam, and was brought back
+    assert all_direct(lab)
+    assert {name: path_of(lab, name)["endpoint"] for name in straight} == straight
 
 
 def test_a_nat_that_forgets_its_flows(lab: Lab) -> None:
@@ -176,3 +210,30 @@ def test_an_interface_that_goes_down_and_comes_up(lab: Lab) -> None:
         time.sleep(1)
     told(f"link down for {down_s:.0f} s", heard)
     assert heard.longest_s <= down_s + FALLBACK_S
+
+
+def spent(lab: Lab) -> tuple[float, int]:
+    """(CPU seconds of the laptop's agent and of all userspace WireGuards, packets that passed the home's box)."""
+    said = lab.node("laptop").run(["ps", "-A", "-o", "pid=,args="])
+    pids = [int(line.split()[0]) for line in said.splitlines() if "netctl-wg" in line]
+    assert pids, said
+    ticks = 0
+    for pid in (lab.services["laptop"], *pids):
+        fields = lab.node("laptop").run(["cat", f"/proc/{pid}/stat"]).rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    counted = (f"/sys/class/net/wan/statistics/{way}_packets" for way in ("rx", "tx"))
+    return ticks / 100, sum(int(lab.node("home").run(["cat", path])) for path in counted)
+
+
+def test_an_idle_pair_costs_nearly_nothing(lab: Lab) -> None:
+    time.sleep(65)  # until the relay has been let go
+    cpu_before, packets_before = spent(lab)
+    time.sleep(IDLE_S)
+    cpu, packets = spent(lab)
+    a_minute = (packets - packets_before) * 60 / IDLE_S
+    share = (cpu - cpu_before) / IDLE_S
+    print(
+        f"idle: {a_minute:.0f} packets a minute at the box, {share:.2%} of a core for an agent and its engines"
+    )
+    assert a_minute <= IDLE_PACKETS_A_MINUTE
+    assert share <= IDLE_CPU

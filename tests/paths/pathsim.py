@@ -114,6 +114,8 @@ class World:
     def __init__(self, seed: int = 1, *, loss: float = 0.0) -> None:
         self.random = random.Random(seed)
         self.loss = loss
+        self.jitter = 0.0
+        """Of the delay over the internet: up to this part more."""
         self.now = 100.0
         self.hosts: list[Host] = []
         self.mediator_up = True
@@ -289,7 +291,8 @@ class World:
         if host.nat is not None:
             source = host.nat.outbound(host.address, destination)
         if source is not None:
-            self.at(self.now + WAN_DELAY, lambda: self._internet(source, destination, data))
+            delay = WAN_DELAY * (1 + self.random.uniform(0, self.jitter)) if self.jitter else WAN_DELAY
+            self.at(self.now + delay, lambda: self._internet(source, destination, data))
 
     def _internet(self, source: SocketAddress, destination: SocketAddress, data: bytes) -> None:
         if frozenset((source.host, destination.host)) in self.cut:
