@@ -168,12 +168,31 @@ async def _run(server: Server, mediator: Mediator, arguments: argparse.Namespace
 
 
 async def _keep_relay(arguments: argparse.Namespace) -> None:
-    """Run the relay as a process of its own; start it again when it dies."""
+    """Run the relay as a process of its own; start it again when it dies. One that runs already is taken over."""
+    from mediator.shell.relaylock import KEPT, running_relay
+
     command = [sys.executable, "-m", "mediator.shell.main", "relay"]
     command += ["--document", str(arguments.document), "--state", str(arguments.state)]
     command += ["--listen", arguments.listen]
+    said = 0
     while True:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        found = running_relay(arguments.state)
+        if found is not None:  # of a mediator that was killed, or a unit of its own: its tunnels go on
+            if found.pid != said:
+                said = found.pid
+                print(
+                    f"the relay that runs (process {said}) goes on with its tunnels",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            try:
+                await asyncio.sleep(RESTART_S)
+            except asyncio.CancelledError:
+                if found.kept and running_relay(arguments.state) == found:
+                    os.kill(found.pid, signal.SIGTERM)
+                raise
+            continue
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, KEPT: "1"})
         try:
             while process.poll() is None:
                 await asyncio.sleep(RESTART_S)
@@ -202,6 +221,7 @@ def _relay(arguments: argparse.Namespace) -> int:
     from mediator.shell.keys import Identity, relay_secret
     from mediator.shell.relay import RelayServer, run_relay
     from mediator.shell.relay_tls import open_doors
+    from mediator.shell.relaylock import only_relay
 
     _, mediator = _load_mediator(arguments)
     identity = Identity.load(arguments.state)
@@ -212,7 +232,8 @@ def _relay(arguments: argparse.Namespace) -> int:
         return open_doors(relay, identity, arguments.state, arguments.listen, ports)
 
     secret, cookie_secret = relay_secret(arguments.state), secrets.token_bytes(32)
-    run_relay(arguments.listen, mediator.relay_ports, secret, cookie_secret, also=doors)
+    with only_relay(arguments.state):
+        run_relay(arguments.listen, mediator.relay_ports, secret, cookie_secret, also=doors)
     return 0
 
 

@@ -1,0 +1,76 @@
+"""The relay that `serve` starts: it outlives a mediator that is killed, the next one takes it over and ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from loopbackkit import HOST, Site, free_port
+
+from mediator.shell.main import main
+from mediator.shell.relaylock import RunningRelay, only_relay, running_relay
+
+PATIENCE_S = 15.0
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def serve(site: Site, log: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "mediator.shell.main", "serve", "--listen", HOST]
+    command += ["--document", str(site.document), "--state", str(site.state)]
+    with log.open("ab") as out:
+        process = subprocess.Popen(command, stderr=out)
+    until(lambda: "listening" in log.read_text())
+    return process
+
+
+def test_a_killed_mediators_relay_goes_on_and_the_next_one_has_it(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port(socket.SOCK_DGRAM)
+    site.document.write_text(site.document.read_text().replace("20000-20001", f"{port}-{port}"))
+    first, second = tmp_path / "first", tmp_path / "second"
+    mediator = serve(site, first)
+    relay: RunningRelay | None = None
+    try:
+        until(lambda: running_relay(site.state) is not None)
+        relay = running_relay(site.state)
+        assert relay is not None
+        assert relay.kept
+        os.kill(mediator.pid, signal.SIGKILL)
+        mediator.wait(10)
+        assert main(["relay", "--document", str(site.document), "--state", str(site.state)]) == 1
+        assert f"already (process {relay.pid}); stop it first" in capsys.readouterr().err
+        mediator = serve(site, second)
+        until(lambda: f"(process {relay.pid}) goes on with its tunnels" in second.read_text())
+        time.sleep(1.5)  # longer than it waits between two looks
+        assert running_relay(site.state) == relay
+        assert "starting it again" not in first.read_text() + second.read_text()
+        assert second.read_text().count("goes on") == 1
+        mediator.terminate()
+        assert mediator.wait(10) == 0
+        until(lambda: running_relay(site.state) is None)
+    finally:
+        mediator.kill()
+        mediator.wait(10)
+        if relay is not None and running_relay(site.state) == relay:
+            os.kill(relay.pid, signal.SIGTERM)
+
+
+def test_a_relay_of_its_own_is_nobodys_to_end(tmp_path: Path) -> None:
+    assert running_relay(tmp_path) is None
+    with only_relay(tmp_path):
+        assert running_relay(tmp_path) == RunningRelay(os.getpid(), kept=False)
+    assert running_relay(tmp_path) is None
