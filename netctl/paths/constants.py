@@ -99,3 +99,53 @@ PONGS_PER_SECOND = 100
 """To one peer: a replayed ping must not make a flood."""
 HAIRPIN_WAIT = 2.0
 """Seconds for a datagram to our own outside to come back, if it does."""
+
+LOW_TTL = 4
+"""Hops of the packet that opens our own NAT before anybody sends: past a home router and a carrier's NAT behind
+it, and dead before it is at a peer's."""
+
+SAMPLES = 12
+"""Fresh sockets that learn how the NAT gives out ports: enough to see a block's width to a quarter."""
+SAMPLE_RETRY = 0.2
+SAMPLE_WAIT = 0.6
+"""For the answers to the samples; those that came by then are judged."""
+SAMPLE_REST = 3.0
+"""A prediction is offered with samples no older: others behind the NAT take ports too."""
+MIN_SAMPLES = 4
+"""Fewer say nothing about how ports are given out."""
+MAX_STEP = 16
+"""Between neighbouring ports of a NAT that counts; some count by two, or by a block's size."""
+SEQUENTIAL_WINDOW = 64
+"""Ports tried after the last one seen: our own first packets and those of others behind the NAT take some."""
+MAX_BLOCK = 512
+"""A range so narrow is tried port by port."""
+BLOCK_MARGIN = 3
+"""Mean gaps between samples that a block may reach beyond them: misses its end in one of a hundred."""
+LOWEST_PORT = 1024
+"""NATs leave the ports below alone (RFC 4787 REQ-3)."""
+GUESS_PASSES = 2
+"""Times that a window is gone through: a probe may be lost, or come before the mapping is there."""
+GUESS_REST = 15.0
+"""Between two rounds of guesses at one peer, whatever it says."""
+GUESS_INTERVAL = 0.01
+"""Between guesses, of all pairs of a host together: 100/s (DESIGN §7.6)."""
+
+BIRTHDAY_SOCKETS = 256
+BIRTHDAY_PROBES = 1024
+"""With so many mappings among 64,512 ports, so many guesses hit one in 98 of 100 attempts."""
+BIRTHDAY_AFTER = 1.0
+"""After the start of a punch: what can be had without is had by then."""
+BIRTHDAY_HEAD_START = 1.3
+"""The mappings go first: half of them are there when the guesses begin."""
+BIRTHDAY_LATEST = 3.0
+"""After the last guess an attempt has failed."""
+BIRTHDAY_BACK_OFF = 3600.0
+"""Between attempts with one peer."""
+BIRTHDAY_HOLD = 30.0
+"""A promise to take part holds this long, and nobody else is promised anything. An attempt takes 16 s at most."""
+REWRITE_PINGS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""After a hit: the rewrite of ports takes the system a few hundredths of a second."""
+REWRITE_TRIAL = 6.0
+"""A rewrite that no chosen path uses by then is taken back."""
+REWRITE_ORPHAN = 120.0
+"""A rewrite of an earlier agent that no path uses by then is taken back."""

@@ -36,6 +36,44 @@ class SendDatagram:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenBatch:
+    """Open so many IPv4 UDP sockets, each on a free port; tell `PathManager.batch_opened` which."""
+
+    batch: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendFrom:
+    """Send from one socket of a batch; what arrives there goes to `PathManager.handle_batch`."""
+
+    batch: int
+    index: int
+    destination: SocketAddress
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CloseBatch:
+    """Close what is left of a batch."""
+
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """Let the WireGuard port's traffic with `remote` pass by another local port, or no longer.
+
+    The port stays bound, so that no other program gets it. With `batch` it is that of this batch's socket.
+    """
+
+    remote: SocketAddress
+    local_port: int
+    wanted: bool
+    batch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SendFrame:
     """Send over the TLS connection to the relay, for this relay port; dropped when it is down."""
 
@@ -81,4 +119,7 @@ class PathChanged:
     status: PathStatus
 
 
-Effect = SendDatagram | SendFrame | WantTunnel | StandIn | SendControl | SetEndpoint | PathChanged
+BatchEffect = OpenBatch | SendFrom | CloseBatch | Rewrite
+Effect = (
+    SendDatagram | SendFrame | WantTunnel | StandIn | SendControl | SetEndpoint | PathChanged | BatchEffect
+)

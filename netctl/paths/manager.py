@@ -19,12 +19,14 @@ from netctl.model.errors import RemoteError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
-from netctl.paths.behaviour import Behaviour, behaviour
+from netctl.paths.behaviour import Behaviour
+from netctl.paths.birthday import Birthdays
 from netctl.paths.candidates import parse_candidates
-from netctl.paths.discovery import Discovery
-from netctl.paths.effects import Effect, PathStatus, SendControl, WantTunnel
+from netctl.paths.effects import Effect, PathStatus, Rewrite, SendControl, WantTunnel
+from netctl.paths.outside import Outside
 from netctl.paths.pair import Pair
 from netctl.paths.pairstates import PairState
+from netctl.paths.predict import Allocation
 from netctl.paths.routes import Self
 from netctl.wire import probe
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant
@@ -46,7 +48,13 @@ class PathManager:
         self._mapped: Candidate | None = None
         self._pairs: dict[WireGuardKey, Pair] = {}
         self._by_tag: dict[bytes, Pair] = {}
-        self._discovery = Discovery(rng)
+        self._batches = 0
+        self._outside = Outside(rng, self._new_batch)
+        self._discovery = self._outside.discovery
+        self._births = Birthdays(rng)
+        self._orphans: dict[SocketAddress, int] = {}
+        """Rewrites of an earlier agent, until a path claims them."""
+        self._orphans_until: float | None = None
         self._control = False
         self._timers: list[tuple[float, WireGuardKey]] = []
         self._scheduled: dict[WireGuardKey, float] = {}
@@ -71,7 +79,7 @@ class PathManager:
                 keys_ = probe.derive_keys(self._private, self._me.key, key)
             except ValueError:
                 continue  # no X25519 key at all: WireGuard will not talk to it either
-            pair = Pair(key, keys_, self._me, self._rng)
+            pair = Pair(key, keys_, self._me, self._rng, self._births, self._new_batch)
             self._pairs[key] = pair
             self._by_tag[keys_.open_tag] = pair
             if self._tunnel:
@@ -140,7 +148,7 @@ class PathManager:
         if kind is DatagramKind.STUN:
             was_blocked = self._discovery.blocked
             changed = self._discovery.handle_answer(data, source, now)
-            asked = [*self._discovery.handle_timer(now)] if self._discovery.ready(now) else []
+            asked = self._outside.handle_timer(now) if self._discovery.ready(now) else []
             if not changed:
                 return asked + self._flush_offers(now)
             self._renew_self()
@@ -186,6 +194,7 @@ class PathManager:
         if isinstance(message, Introduction):
             pair.online = True
             remote = parse_candidates(message.candidates)
+            pair.guesser.heard(message.nat)
             pair.introduced(message.round, remote, now, self._offer_time(now))
         elif isinstance(message, Punch):
             pair.punch(now + min(max(message.after_ms, 0), MAX_PUNCH_DELAY_MS) / 1000)
@@ -226,10 +235,12 @@ class PathManager:
         """When `handle_timer` wants to be called, None: never."""
         while self._timers and self._scheduled.get(self._timers[0][1]) != self._timers[0][0]:
             heapq.heappop(self._timers)
-        own = self._discovery.next_timer()
-        if not self._timers:
-            return own
-        return self._timers[0][0] if own is None else min(own, self._timers[0][0])
+        times = [
+            self._outside.next_timer(),
+            self._orphans_until,
+            self._timers[0][0] if self._timers else None,
+        ]
+        return min((at for at in times if at is not None), default=None)
 
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
         """Every peer's path just now."""
@@ -242,11 +253,53 @@ class PathManager:
 
     def nat(self, now: float) -> tuple[Behaviour, Behaviour, bool | None]:
         """(IPv4, IPv6, hairpin): what is known about the NAT in front of this host."""
-        port = next((one.port for one in sorted(self._discovery.own)), None)
-        four, six = (
-            behaviour(self._discovery.answers(ipv6=ipv6), self._discovery.own, port) for ipv6 in (False, True)
-        )
+        four, six = (self._outside.behaviour(ipv6=ipv6) for ipv6 in (False, True))
         return four, six, self._discovery.hairpin(now)
+
+    @property
+    def allocation(self) -> Allocation | None:
+        """How the IPv4 NAT in front of this host gives out ports; None: not known."""
+        return self._outside.allocation
+
+    # --- sockets beside the WireGuard port ---
+
+    def allow_guessing(self, allowed: bool) -> None:
+        """The host's switch for the birthday method; what goes on ends by itself."""
+        self._births.allowed = allowed
+
+    def batch_opened(self, batch: int, ports: tuple[int, ...], now: float) -> list[Effect]:
+        """The sockets of an `OpenBatch` are there: their local ports, perhaps fewer than were asked for."""
+        effects = self._outside.batch_opened(batch, ports, now)
+        for pair in self._pairs.values():
+            if pair.guesser.batch == batch:
+                effects += pair.guesser.opened(ports, now) + self._settle(pair, now)
+        return effects
+
+    def handle_batch(
+        self, batch: int, index: int, data: bytes, source: SocketAddress, now: float
+    ) -> list[Effect]:
+        """A datagram arrived on one socket of a batch."""
+        effects = self._outside.handle_batch(batch, index, data, source) + self._flush_offers(now)
+        for pair in self._pairs.values():
+            if pair.guesser.batch == batch:
+                effects += pair.guesser.handle_batch(index, data, source, now) + self._settle(pair, now)
+        return effects
+
+    def adopt(self, rewrites: Mapping[SocketAddress, int], now: float) -> None:
+        """What an earlier agent rewrote (remote to local port): a path that is found there goes on by it."""
+        self._orphans = dict(rewrites)
+        self._orphans_until = now + c.REWRITE_ORPHAN if rewrites else None
+
+    def _drop_orphans(self, now: float) -> list[Effect]:
+        if self._orphans_until is None or now < self._orphans_until:
+            return []
+        self._orphans_until = None
+        orphans, self._orphans = self._orphans, {}
+        return [Rewrite(remote, port, wanted=False) for remote, port in orphans.items()]
+
+    def _new_batch(self) -> int:
+        self._batches += 1
+        return self._batches
 
     # -------------------------------------------------------------------------------------------------
 
@@ -268,19 +321,20 @@ class PathManager:
 
     def _offer_time(self, now: float) -> float:
         """Now, or when the first answers of the STUN servers must be in."""
-        if self._discovery.ready(now):
+        self._outside.ask(now)
+        if self._outside.ready(now):
             return now
         self._offers_wait = True
-        return now + c.STUN_GATHER
+        return now + c.STUN_GATHER + c.SAMPLE_WAIT
 
     def _discover(self, now: float) -> list[Effect]:
-        effects: list[Effect] = [*self._discovery.handle_timer(now)]
+        effects = self._outside.handle_timer(now) + self._drop_orphans(now)
         return effects + self._flush_offers(now)
 
     def _flush_offers(self, now: float) -> list[Effect]:
         """Gathering has ended: offers that waited for it go out."""
         effects: list[Effect] = []
-        if self._offers_wait and self._discovery.ready(now):
+        if self._offers_wait and self._outside.ready(now):
             self._offers_wait = False
             for pair in self._pairs.values():
                 if pair.offer_due is not None and pair.offer_due > now and not pair.offered:
@@ -310,7 +364,7 @@ class PathManager:
     def _forget(self, pair: Pair) -> list[Effect]:
         """What is left of a pair outside."""
         pair.relay.release()
-        return pair.stand_in() + self._tell_tunnel(pair)
+        return pair.guesser.end("") + pair.stand_in() + self._tell_tunnel(pair)
 
     def _tell_tunnel(self, pair: Pair) -> list[Effect]:
         """Whether any pair wants the TLS connection, when that has changed."""
@@ -336,17 +390,20 @@ class PathManager:
     def _settle(self, pair: Pair, now: float) -> list[Effect]:
         """Perform what is due in a pair, then put its next deadline into the heap."""
         effects = pair.handle_timer(now, self._control)
+        if pair.selected is not None and pair.selected.address in self._orphans:
+            pair.guesser.inherit(pair.selected.address, self._orphans.pop(pair.selected.address))
         if pair.round_due(now):
             if self._control:
                 self._discovery.gather(now, rest_s=c.STUN_REST)
-                effects += self._discovery.handle_timer(now)
+                effects += self._outside.handle_timer(now)
                 pair.begin_round(now, self._offer_time(now))
             else:
                 pair.punch_alone(now)
         if pair.offer_due is not None and now >= pair.offer_due:
             pair.offer_sent(now)
             if self._control:
-                offer = Candidates(peer=str(pair.key), round=pair.round, candidates=self._candidates())
+                nat = pair.guesser.offer(self._outside.nat(), now)
+                offer = Candidates(str(pair.key), pair.round, self._candidates(), nat)
                 effects.append(SendControl(offer))
         effects += pair.stand_in() + self._tell_tunnel(pair)
         due = pair.next_timer()

@@ -15,7 +15,9 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
+from netctl.paths.birthday import Birthdays
 from netctl.paths.effects import Effect, PathChanged, PathKind, PathStatus, SendDatagram, SetEndpoint, StandIn
+from netctl.paths.guess import Guesser
 from netctl.paths.pairstates import PairEvent, PairState, following
 from netctl.paths.relaylink import RelayLink
 from netctl.paths.route import Route
@@ -26,7 +28,15 @@ from netctl.wire.probe import Probe, ProbeFlag, ProbeKeys, ProbeType
 class Pair:
     """The machine of one peer. Times are monotonic seconds; methods return effects in order."""
 
-    def __init__(self, key: WireGuardKey, keys: ProbeKeys, me: Self, rng: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        key: WireGuardKey,
+        keys: ProbeKeys,
+        me: Self,
+        rng: Callable[[int], bytes],
+        births: Birthdays,
+        new_batch: Callable[[], int],
+    ) -> None:
         self.key = key
         self.state = PairState.IDLE
         self.online = True
@@ -40,6 +50,11 @@ class Pair:
         """The last round in which an Introduction made us offer once more."""
         self.relay = RelayLink(str(key), rng)
         self.routes = Routes(keys, me, rng)
+        self.guesser = Guesser(key, self.routes, births, new_batch)
+        self._introduced_round: int | None = None
+        """The round of the candidates that we have."""
+        self._knocks: list[SocketAddress] = []
+        """Where to send a packet that dies on the way, now."""
         self.selected: Route | None = None
         self._wanted: SocketAddress | None = None
         """The path that the choosing peer asked us to follow."""
@@ -74,7 +89,8 @@ class Pair:
         """The path just now, with the reasons why no better one."""
         tried = [route.describe() for route in self.routes.all() if route is not self.selected]
         reason = None if self.selected else self.relay.describe()
-        lines = (*tried, reason) if reason else tuple(tried)
+        guess = f"guesses: {self.guesser.outcome}" if self.guesser.outcome else None
+        lines = (*tried, *(line for line in (guess, reason) if line))
         now = self._status
         rtt = self.selected.rtt_s if self.selected else None
         return PathStatus(now.kind, now.endpoint, None if rtt is None else rtt * 1000, now.since_s, lines)
@@ -98,8 +114,17 @@ class Pair:
     def offer_sent(self, now: float) -> None:
         """The candidates went out; again in a while if nothing comes of it."""
         self.offered = True
+        self._plan_knocks()
         self._repeat_at = None
         self.offer_due = now + c.OFFER_REPEAT if self.state is PairState.OFFERED else None
+
+    def _plan_knocks(self) -> None:
+        """Both offers of a round are known: open our NAT before the peer's first packet can be at it.
+
+        A NAT that takes the early one for its own keeps it in mind, and gives our flow another port than all expect.
+        """
+        if self.state is not PairState.DIRECT and self._introduced_round == self.round:
+            self._knocks = self.routes.outside()
 
     def introduced(self, round_: int, remote: dict[SocketAddress, str], now: float, offer_at: float) -> None:
         """The peer's candidates of one round arrived; ours are due at `offer_at` if it is another round."""
@@ -117,6 +142,9 @@ class Pair:
             self._repeat_at = now + c.OFFER_ANSWERED
             self.offer_due = self._repeat_at
         self.routes.adopt(remote, self.selected)
+        self._introduced_round = round_
+        if self.offered:
+            self._plan_knocks()
         if self.state is PairState.DIRECT:
             self._punches = [now]
         elif not self._punches:
@@ -129,6 +157,8 @@ class Pair:
         self.offer_due = self._repeat_at
         offsets = c.PUNCH_OFFSETS[:3] if self.state is PairState.DIRECT else c.PUNCH_OFFSETS
         self._punches = [at + offset for offset in offsets]
+        if self.state is not PairState.DIRECT:
+            self.guesser.punch(at)
         self._give_up_at = self._punches[-1] + c.PUNCH_SETTLE
 
     def check(self, now: float) -> None:
@@ -216,6 +246,7 @@ class Pair:
         self._reassert = [now + rtt * times for times in c.REASSERT_AFTER]
         # The first ping after the choice carries USING: it is what the other side waits for.
         effects: list[Effect] = [*self._steer_gently(route.address, now), self._ping(route, now)]
+        effects += self.guesser.chosen(route.address)
         self._plan_ping(now)
         return effects + self._report(now)
 
@@ -235,7 +266,7 @@ class Pair:
         self._retry_at = now if self._losses == 1 else now + self._retry_s
         self._retry_s = min(2 * self._retry_s, c.RETRY_MAX) if self._losses > 1 else self._retry_s
         self.relay.want(now)
-        return self._follow_relay(now)
+        return self.guesser.end("the path died") + self._follow_relay(now)
 
     def _follow_relay(self, now: float) -> list[Effect]:
         """The relay became usable or not, or is needed: it carries when nothing direct does."""
@@ -351,6 +382,7 @@ class Pair:
             self._punches[0] if self._punches else None,
             self._reassert[0] if self._reassert else None,
             self.relay.next_timer(),
+            self.guesser.next_timer(),
         ]
         return min((time for time in times if time is not None), default=None)
 
@@ -365,6 +397,9 @@ class Pair:
             self._reassert = [at for at in self._reassert if at > now]
             if self._endpoint is not None:
                 effects.append(self._steer(self._endpoint))
+        knocks, self._knocks = self._knocks, []
+        effects += [self.routes.knock(address, c.LOW_TTL) for address in knocks]
+        effects += self.guesser.handle_timer(now)
         if self._punches and now >= self._punches[0]:
             self._punches = [at for at in self._punches if at > now]
             if self.state in (PairState.OFFERED, PairState.WAITING, PairState.IDLE):

@@ -53,6 +53,15 @@ class Routes:
         """The peer's candidates are known."""
         return bool(self._remote)
 
+    def outside(self) -> list[SocketAddress]:
+        """Where the peer's NATs are: its IPv4 candidates outside, as far as nothing has answered there yet."""
+        kinds = ("srflx", "mapped", "prflx")
+        return [
+            route.address
+            for route in self._by_address.values()
+            if route.kind in kinds and route.last_pong_at is None and not route.address.is_ipv6
+        ]
+
     def adopt(self, remote: dict[SocketAddress, str], keep: Route | None) -> None:
         """Replace the peer's candidates; the path in use and what it was heard from stay."""
         self._remote = remote
@@ -78,6 +87,14 @@ class Routes:
         transaction = self._rng(probe.TRANSACTION_LEN)
         route.sent(transaction, now)
         return self._send(Probe(ProbeType.PING, transaction, _flags(route, using)), route.address)
+
+    def knock(self, destination: SocketAddress, ttl: int | None = None) -> SendDatagram:
+        """A ping that nobody waits for: it opens our NAT, or is a guess at the peer's.
+
+        A peer that hears it pings back where it came from, and that is a route then.
+        """
+        sent = self._send(Probe(ProbeType.PING, self._rng(probe.TRANSACTION_LEN)), destination)
+        return SendDatagram(sent.destination, sent.data, ttl)
 
     def pong(self, ping: Probe, source: SocketAddress, now: float, *, using: bool) -> list[SendDatagram]:
         """The answer to a ping, unless there were too many."""

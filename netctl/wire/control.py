@@ -34,6 +34,24 @@ class Candidate(Struct, frozen=True, forbid_unknown_fields=True):
     address: Socket
 
 
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Nat(Struct, frozen=True, omit_defaults=True):
+    """How the sender's NAT gives out ports, and where its next mapping will be.
+
+    `fixed`: one outside for everybody, at `address` and `first`. All others give each destination another port out
+    of the window `first`, `first + step`, … of `count` ports. `birthday`: the sender takes part in an attempt now.
+    """
+
+    allocation: Literal["fixed", "sequential", "block", "random"]
+    address: Annotated[str, Meta(min_length=2, max_length=45)]
+    first: Port
+    step: Annotated[int, Meta(ge=-16, le=16)] = 1
+    count: Port = 1
+    birthday: bool = False
+
+
 class Hello(Struct, frozen=True, tag="hello"):
     """Mediator, first: a fresh nonce (32 bytes) to be signed."""
 
@@ -186,20 +204,22 @@ class Presence(Struct, frozen=True, tag="presence"):
     online: bool
 
 
-class Candidates(Struct, frozen=True, tag="candidates"):
+class Candidates(Struct, frozen=True, omit_defaults=True, tag="candidates"):
     """Member: where `peer` may try to reach it."""
 
     peer: Key
     round: Count
     candidates: Annotated[list[Candidate], Meta(max_length=MAX_CANDIDATES)]
+    nat: Nat | None = None
 
 
-class Introduction(Struct, frozen=True, tag="introduction"):
+class Introduction(Struct, frozen=True, omit_defaults=True, tag="introduction"):
     """Mediator: where the member `peer` may be reached."""
 
     peer: Key
     round: Count
     candidates: Annotated[list[Candidate], Meta(max_length=MAX_CANDIDATES)]
+    nat: Nat | None = None
 
 
 class Punch(Struct, frozen=True, tag="punch"):

@@ -1,0 +1,80 @@
+"""What a host learns about its own outside: server-reflexive addresses, and how its NAT gives out ports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from netctl.model.addresses import SocketAddress
+from netctl.paths import constants as c
+from netctl.paths.behaviour import Behaviour, behaviour
+from netctl.paths.discovery import Discovery
+from netctl.paths.effects import Effect
+from netctl.paths.predict import Allocation, easy, hard
+from netctl.paths.sampler import Sampler
+from netctl.wire.control import Nat
+
+
+class Outside:
+    """Discovery on the WireGuard port, and samples from fresh sockets where ports are given out by destination."""
+
+    def __init__(self, rng: Callable[[int], bytes], new_batch: Callable[[], int]) -> None:
+        self.discovery = Discovery(rng)
+        self._sampler = Sampler(rng, new_batch)
+        self._asked = True
+        """Somebody wants fresh samples; and once for `netctl doctor`, whatever the NAT is."""
+        self._asked_at = float("-inf")
+
+    @property
+    def allocation(self) -> Allocation | None:
+        """How our NAT gives out ports; None: not known."""
+        return self._sampler.found
+
+    def behaviour(self, *, ipv6: bool) -> Behaviour:
+        """Of one address family."""
+        port = next((one.port for one in sorted(self.discovery.own)), None)
+        return behaviour(self.discovery.answers(ipv6=ipv6), self.discovery.own, port)
+
+    def _symmetric(self) -> bool:
+        mapped = self.discovery.answers(ipv6=False).values()
+        return len({one for one in mapped if one is not None}) > 1
+
+    def nat(self) -> Nat | None:
+        """What an offer says about it."""
+        four = self.behaviour(ipv6=False)
+        if four.mapping in ("none", "endpoint-independent"):
+            return easy(four.mapped[0])
+        return hard(self._sampler.found) if self._sampler.found is not None and self._symmetric() else None
+
+    def ask(self, now: float) -> None:
+        """An offer is to be made: behind a symmetric NAT its prediction must be fresh."""
+        if now - self._asked_at >= c.SAMPLE_REST and self._sampler.batch is None:
+            self._asked = True
+
+    def ready(self, now: float) -> bool:
+        """All is known that is worth waiting for."""
+        sampling = self._asked or self._sampler.batch is not None
+        return self.discovery.ready(now) and not (sampling and self._symmetric())
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` is due."""
+        times = [self.discovery.next_timer(), self._sampler.next_timer()]
+        return min((at for at in times if at is not None), default=None)
+
+    def handle_timer(self, now: float) -> list[Effect]:
+        """Questions that are due."""
+        effects: list[Effect] = [*self.discovery.handle_timer(now), *self._sampler.handle_timer(now)]
+        answers = self.discovery.answers(ipv6=False)
+        if self._asked and self.discovery.ready(now) and any(answers.values()):
+            self._asked = False
+            if self._asked_at == float("-inf") or self._symmetric():
+                self._asked_at = now
+                effects += self._sampler.begin([one for one, seen in answers.items() if seen], now)
+        return effects
+
+    def batch_opened(self, batch: int, ports: tuple[int, ...], now: float) -> list[Effect]:
+        """The sockets of a batch are there."""
+        return self._sampler.opened(ports, now) if batch == self._sampler.batch else []
+
+    def handle_batch(self, batch: int, index: int, data: bytes, source: SocketAddress) -> list[Effect]:
+        """Something arrived on a socket of a batch."""
+        return self._sampler.handle(index, data, source) if batch == self._sampler.batch else []

@@ -1,0 +1,88 @@
+"""Asks the STUN servers from fresh sockets: how the NAT gives out ports is seen only on new flows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import RemoteError
+from netctl.paths import constants as c
+from netctl.paths.effects import CloseBatch, Effect, OpenBatch, SendFrom
+from netctl.paths.predict import Allocation, Sample, allocation
+from netctl.wire import stun
+
+
+class Sampler:
+    """One batch of `SAMPLES` sockets at a time; each asks one server, and once more."""
+
+    def __init__(self, rng: Callable[[int], bytes], new_batch: Callable[[], int]) -> None:
+        self._rng = rng
+        self._new_batch = new_batch
+        self.batch: int | None = None
+        """The batch that is out, None: no sampling goes on."""
+        self.found: Allocation | None = None
+        """What the last samples said."""
+        self._servers: list[SocketAddress] = []
+        self._ports: tuple[int, ...] = ()
+        self._transactions: list[bytes] = []
+        self._mapped: dict[int, SocketAddress] = {}
+        self._due: list[float] = []
+
+    def begin(self, servers: list[SocketAddress], now: float) -> list[Effect]:
+        """Sample now, unless that goes on already."""
+        if self.batch is not None or not servers:
+            return []
+        self.batch = self._new_batch()
+        self._servers = servers
+        self._ports, self._mapped = (), {}
+        self._due = [now + c.SAMPLE_WAIT]
+        return [OpenBatch(self.batch, c.SAMPLES)]
+
+    def opened(self, ports: tuple[int, ...], now: float) -> list[Effect]:
+        """The sockets are there (as many as the system gave)."""
+        self._ports = ports
+        self._transactions = [self._rng(stun.TRANSACTION_LEN) for _ in ports]
+        self._due = [now + c.SAMPLE_RETRY, now + c.SAMPLE_WAIT]
+        return self._ask()
+
+    def _ask(self) -> list[Effect]:
+        assert self.batch is not None
+        return [
+            SendFrom(self.batch, index, self._servers[index % len(self._servers)], stun.binding_request(tag))
+            for index, tag in enumerate(self._transactions)
+            if index not in self._mapped
+        ]
+
+    def handle(self, index: int, data: bytes, source: SocketAddress) -> list[Effect]:
+        """Something arrived on one of the sockets; only the right server's answer counts."""
+        if index >= len(self._transactions) or source != self._servers[index % len(self._servers)]:
+            return []
+        try:
+            message = stun.decode(data)
+            mapped = message.mapped
+        except RemoteError:
+            return []
+        if message.kind != stun.BINDING_SUCCESS or not message.fingerprint or mapped is None:
+            return []
+        if message.transaction != self._transactions[index] or mapped.is_ipv6:
+            return []
+        self._mapped[index] = mapped
+        return self._finish() if len(self._mapped) == len(self._ports) else []
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` is due."""
+        return self._due[0] if self.batch is not None and self._due else None
+
+    def handle_timer(self, now: float) -> list[Effect]:
+        """Ask the silent ones again, or judge what there is."""
+        if self.batch is None or not self._due or now < self._due[0]:
+            return []
+        self._due = [at for at in self._due if at > now]
+        return self._ask() if self._due else self._finish()
+
+    def _finish(self) -> list[Effect]:
+        assert self.batch is not None
+        seen = [Sample(self._ports[index], self._mapped[index]) for index in sorted(self._mapped)]
+        self.found = allocation(seen)
+        closed, self.batch = self.batch, None
+        return [CloseBatch(closed)]
