@@ -116,14 +116,12 @@ class Guesser:
     @staticmethod
     def _could(own: Nat, peer: Nat | None) -> bool:
         kinds = {"fixed", "random"}
-        return own.allocation in kinds and (
-            peer is None or (peer.birthday and {own.allocation, peer.allocation} == kinds)
-        )
+        return own.allocation in kinds and (peer is None or {own.allocation, peer.allocation} == kinds)
 
     def heard(self, nat: Nat | None) -> None:
         """The peer's offer."""
         self.peer = nat
-        if self.state is GuessState.IDLE and not (self.own and nat and self._could(self.own, nat)):
+        if self.state is GuessState.IDLE and not (self.own and nat and nat.birthday and self._could(self.own, nat)):
             self._births.release(self._key)
 
     def punch(self, at: float) -> None:

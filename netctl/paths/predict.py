@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Literal
 
 from netctl.model.addresses import SocketAddress
@@ -101,8 +101,12 @@ def hard(found: Allocation) -> Nat | None:
 def guesses(nat: Nat, chance: Iterator[int]) -> Iterator[int]:
     """Ports to probe, the likeliest first: a window `GUESS_PASSES` times, or `BIRTHDAY_PROBES` different ones.
 
-    `chance` gives random numbers. Ends by itself, within `BIRTHDAY_PROBES`.
+    `chance` gives random numbers. Never more than `BIRTHDAY_PROBES`, whatever the peer says.
     """
+    return islice(_guesses(nat, chance), c.BIRTHDAY_PROBES)
+
+
+def _guesses(nat: Nat, chance: Iterator[int]) -> Iterator[int]:
     if nat.allocation != "random":
         ports = [nat.first + number * nat.step for number in range(min(nat.count, c.MAX_BLOCK))]
         usable = [port for port in ports if 0 < port <= HIGHEST_PORT]

@@ -14,17 +14,22 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from mediator.core.meetings import PUNCH_AFTER_MS
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
 from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths.effects import (
+    CloseBatch,
     Effect,
+    OpenBatch,
     PathChanged,
+    Rewrite,
     SendControl,
     SendDatagram,
     SendFrame,
+    SendFrom,
     SetEndpoint,
     StandIn,
     WantTunnel,
@@ -44,13 +49,27 @@ UNIX_EPOCH = 1_800_000_000.0
 
 
 class Nat:
-    """Port-restricted filter; `symmetric` gives every destination another port; no hairpin."""
+    """Port-restricted filter; `symmetric` gives every destination another port; no hairpin.
+
+    `ports` chooses the port of a symmetric one's next flow. One that `accepts` takes an early packet from outside
+    for itself, as many Linux routers do: a flow of a host to there then gets another port than its own.
+    """
 
     def __init__(
-        self, public: str, *, symmetric: bool = False, blocked: Callable[[SocketAddress], bool]
+        self,
+        public: str,
+        *,
+        symmetric: bool = False,
+        ports: Callable[[], int] | None = None,
+        accepts: bool = False,
+        blocked: Callable[[SocketAddress], bool],
     ) -> None:
         self.public = public
         self.symmetric = symmetric
+        self.ports = ports
+        self.accepts = accepts
+        self._taken: set[tuple[int, SocketAddress]] = set()
+        self._clashed: dict[tuple[SocketAddress, SocketAddress], int] = {}
         self.blocked = blocked
         self._out: dict[tuple[SocketAddress, SocketAddress | None], int] = {}
         self._back: dict[int, SocketAddress] = {}
@@ -62,17 +81,31 @@ class Nat:
     def outbound(self, source: SocketAddress, destination: SocketAddress) -> SocketAddress | None:
         if self.blocked(destination):
             return None
+        if self.accepts and (source.port, destination) in self._taken:
+            port = self._clashed.setdefault((source, destination), 30000 + len(self._clashed))
+            self._back[port] = source
+            self._allowed.add((port, destination))
+            return SocketAddress(self.public, port)
         flow = (source, destination if self.symmetric else None)
         if flow not in self._out:
-            port = source.port if not self.symmetric and source.port not in self._back else self._next
-            self._next += 7
+            port = source.port if not self.symmetric and source.port not in self._back else self._next_port()
             self._out[flow] = port
             self._back[port] = source
         port = self._out[flow]
         self._allowed.add((port, destination))
         return SocketAddress(self.public, port)
 
+    def _next_port(self) -> int:
+        self._next += 7
+        while self.ports is not None:
+            port = self.ports()
+            if port not in self._back:
+                return port
+        return self._next - 7
+
     def inbound(self, source: SocketAddress, port: int) -> SocketAddress | None:
+        if self.accepts and (port, source) not in self._allowed:
+            self._taken.add((port, source))
         if port in self.forwarded and not self.blocked(source):
             self._out[self.forwarded[port], source if self.symmetric else None] = port  # answers leave by it
             return self.forwarded[port]
@@ -106,6 +139,14 @@ class Host:
     """Its TLS connection, as the relay knows it."""
     tunnel_wanted: bool = False
     stand_ins: set[SocketAddress] = field(default_factory=set)
+    batches: dict[int, list[int]] = field(default_factory=dict)
+    """Local ports of its batches of sockets."""
+    rewrites: dict[SocketAddress, int] = field(default_factory=dict)
+    next_port: int = 33000
+    far: float = 0.0
+    """Seconds that the mediator's word takes longer to it than to others."""
+    opened: int = 0
+    """Sockets of batches, ever."""
 
 
 class World:
@@ -126,14 +167,27 @@ class World:
         self._order = 0
         self._offers: dict[tuple[WireGuardKey, WireGuardKey], Candidates] = {}
         self.sent = 0
+        self.short_reach = True
+        """A packet with few hops dies between the two NATs."""
         self.tls_up = True
         self._tunnels = 0
 
     # --- building ---
 
-    def nat(self, public: str, *, symmetric: bool = False) -> Nat:
+    def nat(
+        self,
+        public: str,
+        *,
+        symmetric: bool = False,
+        ports: Callable[[], int] | None = None,
+        accepts: bool = False,
+    ) -> Nat:
         return Nat(
-            public, symmetric=symmetric, blocked=lambda other: frozenset((public, other.host)) in self.cut
+            public,
+            symmetric=symmetric or ports is not None,
+            ports=ports or (lambda: self.random.randint(1024, 65535)) if symmetric or ports else None,
+            accepts=accepts,
+            blocked=lambda other: frozenset((public, other.host)) in self.cut,
         )
 
     def host(self, name: str, address: str, nat: Nat | None = None) -> Host:
@@ -197,8 +251,23 @@ class World:
     def perform(self, host: Host, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case SendDatagram(destination, data, _):
-                    self.transmit(host, destination, data)
+                case SendDatagram(destination, data, ttl):
+                    self.transmit(host, destination, data, ttl=ttl)
+                case OpenBatch(batch, count):
+                    ports = [host.next_port + number for number in range(count)]
+                    host.next_port += count
+                    host.opened += count
+                    host.batches[batch] = ports
+                    self.perform(host, host.manager.batch_opened(batch, tuple(ports), self.now))
+                case SendFrom(batch, index, destination, data):
+                    self.transmit(host, destination, data, port=host.batches[batch][index])
+                case CloseBatch(batch):
+                    host.batches.pop(batch, None)
+                case Rewrite(remote, local_port, wanted):
+                    if wanted:
+                        host.rewrites[remote] = local_port
+                    else:
+                        assert host.rewrites.pop(remote) == local_port
                 case SendFrame(port, data):
                     self._by_tls(host, port, data)
                 case WantTunnel(wanted):
@@ -273,7 +342,15 @@ class World:
 
     # --- wires ---
 
-    def transmit(self, host: Host, destination: SocketAddress, data: bytes) -> None:
+    def transmit(
+        self,
+        host: Host,
+        destination: SocketAddress,
+        data: bytes,
+        *,
+        ttl: int | None = None,
+        port: int | None = None,
+    ) -> None:
         self.sent += 1
         if destination.host.startswith("127."):
             if destination in host.stand_ins:
@@ -287,10 +364,11 @@ class World:
             if other.address == destination and other.nat is host.nat and host.nat is not None:
                 self.at(self.now + LAN_DELAY, lambda other=other: self._arrive(other, host.address, data))
                 return
-        source: SocketAddress | None = host.address
+        local = SocketAddress(host.address.host, port or host.rewrites.get(destination, host.address.port))
+        source: SocketAddress | None = local
         if host.nat is not None:
-            source = host.nat.outbound(host.address, destination)
-        if source is not None:
+            source = host.nat.outbound(local, destination)
+        if source is not None and (ttl is None or not self.short_reach):
             delay = WAN_DELAY * (1 + self.random.uniform(0, self.jitter)) if self.jitter else WAN_DELAY
             self.at(self.now + delay, lambda: self._internet(source, destination, data))
 
@@ -308,9 +386,20 @@ class World:
                 return
             if host.nat is not None and host.nat.public == destination.host:
                 inner = host.nat.inbound(source, destination.port)
-                if inner == host.address:
-                    self._arrive(host, source, data)
+                if inner is not None and inner.host == host.address.host:
+                    self._inside(host, inner.port, source, data)
                     return
+
+    def _inside(self, host: Host, port: int, source: SocketAddress, data: bytes) -> None:
+        """To one of the host's own ports."""
+        if port == host.rewrites.get(source, host.address.port):
+            self._arrive(host, source, data)
+            return
+        for batch, ports in list(host.batches.items()):
+            if port in ports:
+                self.perform(
+                    host, host.manager.handle_batch(batch, ports.index(port), data, source, self.now)
+                )
 
     def _arrive(self, host: Host, source: SocketAddress, data: bytes) -> None:
         if classify(data) is DatagramKind.WIREGUARD:
@@ -353,7 +442,7 @@ class World:
             if host.control:
                 self.perform(host, host.manager.handle_message(message, self.now))
 
-        self.at(self.now + WAN_DELAY, deliver)
+        self.at(self.now + WAN_DELAY + host.far, deliver)
 
     def _mediate(self, host: Host, message: Candidates | RelayRequest) -> None:
         other = next(other for other in self.hosts if str(other.key) == message.peer)
@@ -368,11 +457,11 @@ class World:
             )
             return
         self._offers[host.key, other.key] = message
-        self._tell(other, Introduction(str(host.key), message.round, message.candidates))
+        self._tell(other, Introduction(str(host.key), message.round, message.candidates, message.nat))
         back = self._offers.get((other.key, host.key))
         if back is not None and back.round == message.round:
             for one, peer in ((host, other), (other, host)):
-                self._tell(one, Punch(str(peer.key), 20))
+                self._tell(one, Punch(str(peer.key), PUNCH_AFTER_MS))
 
     def lose_mediator(self) -> None:
         self.mediator_up = False

@@ -104,6 +104,7 @@ def test_two_open_hosts_are_direct_without_punching() -> None:
 
 def test_symmetric_against_port_restricted_stays_on_the_relay_and_says_why() -> None:
     world = two_behind_nats(symmetric=(True, False))
+    world.hosts[1].manager.allow_guessing(False)
     world.start()
     world.stream(world.hosts[0], world.hosts[1], every=0.1, until=160.0)
     world.run(61)

@@ -61,10 +61,12 @@ def test_whatever_happened_the_pair_meets_again_on_one_path(seed: int) -> None:
     world.run(90)
     symmetric = [host.nat is not None and host.nat.symmetric for host in world.hosts]
     behind_nat = [host.nat is not None for host in world.hosts]
-    hopeless = any(symmetric) and all(behind_nat)
-    expected = "relay-udp" if hopeless else "direct"
+    hopeless = all(symmetric)
+    lucky = any(symmetric) and all(behind_nat)  # by the birthday method, which waits an hour after failing
     found = [a.manager.status()[b.key], b.manager.status()[a.key]]
-    assert [status.kind for status in found] == [expected, expected], (seed, found)
+    mine, theirs = (status.kind for status in found)
+    assert mine == theirs, (seed, found)
+    assert mine in ({"relay-udp"} if hopeless else {"direct", "relay-udp"} if lucky else {"direct"}), (seed, found)
     before = [len(host.steered) for host in world.hosts]
     world.stream(a, b, every=0.1, until=world.now + 30)
     world.stream(b, a, every=0.1, until=world.now + 30)
