@@ -43,7 +43,9 @@ class Meetings:
     ) -> list[Effect]:
         """`key` on connection `mine` offers candidates to `peer` on connection `other`."""
         self._rounds[key, peer] = offer.round
-        effects: list[Effect] = [Send(other, w.Introduction(str(key), offer.round, offer.candidates, offer.nat))]
+        effects: list[Effect] = [
+            Send(other, w.Introduction(str(key), offer.round, offer.candidates, offer.nat))
+        ]
         if self._rounds.get((peer, key)) == offer.round:
             effects += [
                 Send(other, w.Punch(str(key), PUNCH_AFTER_MS)),

@@ -28,6 +28,7 @@ from netctl.agent.watch import DocumentWatch
 from netctl.config import Condition, Loaded, clear_of, resolve
 from netctl.config.called import called_elsewhere
 from netctl.engine import ApplyOutcome
+from netctl.engine.rewrites import REWRITES_FILE, Rewrites
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.model.foreign import Foreign
@@ -92,7 +93,8 @@ class Agent:
         self.view_came = asyncio.Event()
         self.handshake_wait_s = HANDSHAKE_WAIT_S
         self.client = ControlClient(keys, self._on_control, self._on_link)
-        self.paths = PathRunner(keys, self._steer, self.client.send, self._on_path)
+        rewrites = Rewrites(memory.places.state / REWRITES_FILE)
+        self.paths = PathRunner(keys, self._steer, self.client.send, self._on_path, rewrites)
 
     # -- life -------------------------------------------------------------------------------------------------
 

@@ -81,6 +81,8 @@ def _paths(change: Change, at: Origins, actual: HostState) -> Iterator[str]:
             yield from _rules(table, actual.filter, at)
         case c.RemoveFilter():
             yield from at.filters()
+        case c.RemoveRewrites():
+            pass  # of no place in the document
         case c.SetNames(names):
             both = names.keys() | actual.names.keys()
             changed_names = sorted(name for name in both if names.get(name) != actual.names.get(name))

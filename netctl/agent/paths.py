@@ -7,9 +7,11 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from netctl.agent.batches import BatchRunner
 from netctl.agent.keys import Keys
 from netctl.agent.portmap import PortMapRunner
 from netctl.agent.relaytls import RelayTls, TunnelStatus
+from netctl.engine.rewrites import Rewrites
 from netctl.engine.sharedport import SharedPort, open_shared_port
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
@@ -17,12 +19,16 @@ from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths.behaviour import Behaviour
 from netctl.paths.effects import (
+    CloseBatch,
     Effect,
+    OpenBatch,
     PathChanged,
     PathStatus,
+    Rewrite,
     SendControl,
     SendDatagram,
     SendFrame,
+    SendFrom,
     SetEndpoint,
     StandIn,
     WantTunnel,
@@ -43,6 +49,7 @@ class PathRunner:
         steer: Steer,
         send_control: Callable[[Candidates | RelayRequest], None],
         on_change: Callable[[WireGuardKey, PathStatus], None],
+        rewrites: Rewrites,
     ) -> None:
         private = keys.wireguard_private.private_bytes_raw()
         self._manager = PathManager(keys.wireguard, private, secrets.token_bytes)
@@ -55,6 +62,7 @@ class PathRunner:
         self._endpoints: asyncio.Queue[tuple[WireGuardKey, SocketAddress]] = asyncio.Queue()
         self._mapper = PortMapRunner(private, self._mapped)
         self._tls = RelayTls(self._tunnel, self._frame)
+        self._batches = BatchRunner(rewrites, self._batch_opened, self._batch_heard)
         self._addresses: Sequence[Address] = ()
         self._steering = asyncio.get_running_loop().create_task(self._steer_all())
 
@@ -67,6 +75,7 @@ class PathRunner:
         self._steering.cancel()
         self._mapper.close()
         self._tls.close()
+        self._batches.close()
         if self._timer is not None:
             self._timer.cancel()
         self._close_port()
@@ -85,6 +94,8 @@ class PathRunner:
             return
         self._close_port()
         self._tls.engine(listen_port)
+        if earlier := self._batches.use_port(listen_port):
+            self._manager.adopt(earlier, time.monotonic())
         if wanted is None:
             self._mapper.look(0, wanted=False)
         else:
@@ -108,6 +119,12 @@ class PathRunner:
     def _frame(self, port: int, data: bytes) -> None:
         self._perform(self._manager.handle_frame(port, data, time.monotonic()))
 
+    def _batch_opened(self, batch: int, ports: tuple[int, ...]) -> None:
+        self._perform(self._manager.batch_opened(batch, ports, time.monotonic()))
+
+    def _batch_heard(self, batch: int, index: int, data: bytes, source: SocketAddress) -> None:
+        self._perform(self._manager.handle_batch(batch, index, data, source, time.monotonic()))
+
     def _due(self) -> None:
         self._timer = None
         self._perform(self._manager.handle_timer(time.monotonic()))
@@ -120,6 +137,8 @@ class PathRunner:
                         self._port.send(destination, data, ttl)
                 case SendFrame(port, data):
                     self._tls.send(port, data)
+                case OpenBatch() | SendFrom() | CloseBatch() | Rewrite():
+                    self._batches.perform(effect)
                 case WantTunnel(wanted):
                     self._tls.want(wanted)
                 case StandIn(address, wanted):
@@ -150,15 +169,22 @@ class PathRunner:
         self._perform(self._manager.set_peers(keys, time.monotonic()))
 
     def look_around(
-        self, explicit: Sequence[SocketAddress], addresses: Sequence[Address], *, port_mapping: bool = True
+        self,
+        explicit: Sequence[SocketAddress],
+        addresses: Sequence[Address],
+        *,
+        port_mapping: bool = True,
+        port_guessing: bool = True,
     ) -> None:
         """What the host's own addresses are now; `explicit` are those that the document gives.
 
-        `port_mapping`: whether the router may be asked to open the port.
+        `port_mapping`: whether the router may be asked to open the port; `port_guessing`: whether the birthday
+        method may be tried.
         """
         if self._opened is None:
             return
         port = self._opened[1]
+        self._manager.allow_guessing(port_guessing)
         self._mapper.look(port, wanted=port_mapping)
         if addresses != self._addresses:
             self._addresses = addresses

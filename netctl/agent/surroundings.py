@@ -32,7 +32,10 @@ class Surroundings:
         named = replace(agent.loaded.document, members={member.name: member} if member is not None else {})
         explicit = await look_up(named)
         mapping = member is None or member.port_mapping
-        agent.paths.look_around(tuple(explicit.values()), addresses, port_mapping=mapping)
+        guessing = member is None or member.port_guessing
+        agent.paths.look_around(
+            tuple(explicit.values()), addresses, port_mapping=mapping, port_guessing=guessing
+        )
 
     async def run(self) -> None:
         """Look around as soon as the kernel says that links or addresses have changed."""

@@ -125,6 +125,7 @@ def _member(name: str, body: Mapping[str, Any], report: Report) -> Member:
         host=body.get("host"),
         listen_port=body.get("listenPort"),
         port_mapping=body.get("portMapping", True),
+        port_guessing=body.get("portGuessing", True),
         mtu=body.get("mtu"),
         previous_keys=tuple(WireGuardKey.parse(text) for text in body.get("previousKeys", ())),
     )

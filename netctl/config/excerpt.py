@@ -86,6 +86,8 @@ def _member(member: Member, me: str, used: Collection[str]) -> dict[str, Any]:
         plain["listenPort"] = member.listen_port
     if not member.port_mapping and member.name == me:
         plain["portMapping"] = False
+    if not member.port_guessing and member.name == me:
+        plain["portGuessing"] = False
     if member.mtu is not None:
         plain["mtu"] = member.mtu
     return plain

@@ -127,6 +127,8 @@ class FakeEngine:
                 return replace(state, filter=table)
             case c.RemoveFilter():
                 return replace(state, filter=None)
+            case c.RemoveRewrites():
+                return replace(state, rewrites=False)
             case c.SetNames(names):
                 return replace(state, names=dict(names))
             case c.SetSysctl(key, value):

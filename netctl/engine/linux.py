@@ -14,6 +14,7 @@ from netctl.engine.hosts import HostsFile
 from netctl.engine.kernel import KernelDriver
 from netctl.engine.netlink import Netlink
 from netctl.engine.nftables import Nftables
+from netctl.engine.rewrites import REWRITES_FILE, Rewrites
 from netctl.engine.sysctls import Sysctls
 from netctl.engine.uapi import DeviceState, UapiDriver, read_private_key
 from netctl.model.addresses import SocketAddress
@@ -68,6 +69,7 @@ class LinuxEngine:
         self.kind = self._choose(kind)  # before anything is opened: a host without an engine leaks nothing
         self._netlink = Netlink()
         self._nftables = Nftables(state_dir / "filter.json")
+        self._rewrites = Rewrites(state_dir / REWRITES_FILE)
         self._sysctls = Sysctls(state_dir / "sysctls.json")
         self._hosts = HostsFile(hosts_file)
         self._making = state_dir / "making"
@@ -141,6 +143,7 @@ class LinuxEngine:
             filter=self._nftables.read(),
             names=self._hosts.read(),
             sysctls=self._sysctls.read(frozenset(segments)),
+            rewrites=self._rewrites.any(),
         )
 
     def foreign(self) -> Foreign:
@@ -240,6 +243,8 @@ class LinuxEngine:
                 self._nftables.set(table)
             case c.RemoveFilter():
                 self._nftables.remove()
+            case c.RemoveRewrites():
+                self._rewrites.remove()
             case c.SetNames(names):
                 self._hosts.write(names)
             case c.SetSysctl(key, value):

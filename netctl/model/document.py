@@ -72,6 +72,8 @@ class Member:
     listen_port: int | None = None
     port_mapping: bool = True
     """Whether its router may be asked to open the port (PCP, NAT-PMP, UPnP)."""
+    port_guessing: bool = True
+    """Whether it takes part in the birthday method, where only that makes a pair direct."""
     mtu: int | None = None
     previous_keys: tuple[WireGuardKey, ...] = ()
     guest: bool = False

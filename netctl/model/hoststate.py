@@ -23,6 +23,8 @@ DOMAIN = "netctl"
 """What our names in the hosts file end in."""
 FILTER_TABLE = "netctl"
 """The name of our nftables table (family inet)."""
+REWRITE_TABLE = "netctl_ports"
+"""The name of our other nftables table (family inet): ports rewritten for single peers."""
 SESSION_S = 180.0
 """WireGuard's Reject-After-Time: an older handshake is no session."""
 
@@ -151,6 +153,8 @@ class HostState:
     """The managed block of the hosts file: ``laptop.lan-party.netctl`` to addresses, sorted."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     """Key with slashes or dots as in /proc/sys (``net.ipv4.conf.nseg….rp_filter``) to value."""
+    rewrites: bool = False
+    """Ports are rewritten for some peers. Which ones belongs to the paths, as live endpoints do: never desired."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,9 @@ class Guesser:
     def heard(self, nat: Nat | None) -> None:
         """The peer's offer."""
         self.peer = nat
-        if self.state is GuessState.IDLE and not (self.own and nat and nat.birthday and self._could(self.own, nat)):
+        if self.state is GuessState.IDLE and not (
+            self.own and nat and nat.birthday and self._could(self.own, nat)
+        ):
             self._births.release(self._key)
 
     def punch(self, at: float) -> None:

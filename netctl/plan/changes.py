@@ -149,6 +149,11 @@ class RemoveFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveRewrites:
+    """Remove the table that rewrites ports: there is no link any more that it could be for."""
+
+
+@dataclass(frozen=True, slots=True)
 class SetNames:
     """Write the managed block of the hosts file; an empty mapping removes it."""
 
@@ -192,6 +197,7 @@ Change = (
     | RemoveRoute
     | SetFilter
     | RemoveFilter
+    | RemoveRewrites
     | SetNames
     | SetSysctl
     | RestoreSysctl

@@ -126,6 +126,8 @@ def _line(change: c.Change) -> str:
             return f"~ filter: {'; '.join(changed)} ({whole})"
         case c.RemoveFilter():
             return "- filter"
+        case c.RemoveRewrites():
+            return "- rewritten ports"
         case c.SetNames(_, added_count, removed, moved):
             parts = [f"{added_count} added" if added_count else "", f"{removed} removed" if removed else ""]
             parts.append(f"{', '.join(moved[:SHOWN_NAMES])} moved" if moved else "")

@@ -19,6 +19,7 @@ from netctl.plan.changes import (
     RemoveFilter,
     RemoveFlood,
     RemovePeer,
+    RemoveRewrites,
     RemoveRoute,
     RenameLink,
     RestoreSysctl,
@@ -138,6 +139,8 @@ def _removing(desired: HostState, actual: HostState) -> Iterator[Change]:
         yield DeleteWireGuard(actual.wireguard.name)
     if actual.filter is not None and desired.filter is None:
         yield RemoveFilter()
+    if actual.rewrites and desired.wireguard is None:
+        yield RemoveRewrites()
     for sysctl in sorted(actual.sysctls):
         bound_to_link = any(f"/{name}/" in sysctl for name in actual.segments)
         if sysctl not in desired.sysctls and not bound_to_link:

@@ -136,7 +136,7 @@ def test_the_switch_keeps_a_host_from_birthdays_but_not_from_windows() -> None:
 
 
 def test_one_attempt_an_hour_within_its_limits() -> None:
-    """Nothing passes between the two NATs, so the attempt fails: at most so many probes, so fast, and not again for an hour."""
+    """Nothing passes between the two NATs, so the attempt fails: few probes, and not again for an hour."""
     world = hard_and_easy(within(1024, 65535, 3), seed=3)
     home = world.hosts[0]
     world.cut.add(frozenset((HOME, OFFICE)))

@@ -66,7 +66,10 @@ def test_whatever_happened_the_pair_meets_again_on_one_path(seed: int) -> None:
     found = [a.manager.status()[b.key], b.manager.status()[a.key]]
     mine, theirs = (status.kind for status in found)
     assert mine == theirs, (seed, found)
-    assert mine in ({"relay-udp"} if hopeless else {"direct", "relay-udp"} if lucky else {"direct"}), (seed, found)
+    assert mine in ({"relay-udp"} if hopeless else {"direct", "relay-udp"} if lucky else {"direct"}), (
+        seed,
+        found,
+    )
     before = [len(host.steered) for host in world.hosts]
     world.stream(a, b, every=0.1, until=world.now + 30)
     world.stream(b, a, every=0.1, until=world.now + 30)

@@ -83,7 +83,11 @@ def test_every_judgement_is_a_window_of_ports(ports: list[int]) -> None:
 
 
 @given(
-    st.sampled_from(["fixed", "sequential", "block", "random"]), PORTS, st.integers(-16, 16), PORTS, st.integers()
+    st.sampled_from(["fixed", "sequential", "block", "random"]),
+    PORTS,
+    st.integers(-16, 16),
+    PORTS,
+    st.integers(),
 )
 @settings(max_examples=200, deadline=None)
 def test_whatever_a_peer_says_guesses_are_ports_and_few(

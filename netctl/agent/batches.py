@@ -1,0 +1,84 @@
+"""The sockets beside the WireGuard port and the rewrites of ports, for the agent's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from netctl.agent.talk import say
+from netctl.engine.batches import BatchSockets
+from netctl.engine.rewrites import Rewrites
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import NetctlError
+from netctl.paths.effects import BatchEffect, CloseBatch, OpenBatch, Rewrite, SendFrom
+
+Opened = Callable[[int, tuple[int, ...]], None]
+Heard = Callable[[int, int, bytes, SocketAddress], None]
+
+
+class BatchRunner:
+    """Performs what the path manager wants of other sockets. The tables of ports outlive it, as the tunnels do."""
+
+    def __init__(self, rewrites: Rewrites, opened: Opened, heard: Heard) -> None:
+        self._rewrites = rewrites
+        self._opened = opened
+        self._heard = heard
+        self._sockets = BatchSockets()
+        self._listen_port = 0
+        self._wanted: dict[SocketAddress, tuple[int, int]] = {}
+        self._changed = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._sockets.fileno(), self._readable)
+        self._loading = asyncio.get_running_loop().create_task(self._load())
+
+    def use_port(self, listen_port: int) -> Mapping[SocketAddress, int]:
+        """The engine's port, 0: none. What an earlier agent rewrote for this port goes on, and is returned."""
+        if listen_port == self._listen_port:
+            return {}
+        for local_port, _ in self._wanted.values():
+            self._sockets.release(local_port)
+        self._listen_port = listen_port
+        before = self._rewrites.read() if listen_port else frozenset()
+        self._wanted = {
+            one.remote: (one.local_port, one.listen_port)
+            for one in before
+            if one.listen_port == listen_port and self._sockets.keep(None, one.local_port)
+        }
+        self._changed.set()
+        return {remote: local_port for remote, (local_port, _) in self._wanted.items()}
+
+    def perform(self, effect: BatchEffect) -> None:
+        """Do one thing. Failures are as packets that are lost."""
+        match effect:
+            case OpenBatch(batch, count):
+                self._opened(batch, self._sockets.open(batch, count))
+            case SendFrom(batch, index, destination, data):
+                self._sockets.send(batch, index, destination, data)
+            case CloseBatch(batch):
+                self._sockets.close_batch(batch)
+            case Rewrite(remote, local_port, wanted, batch):
+                if wanted and self._sockets.keep(batch, local_port):
+                    self._wanted[remote] = local_port, self._listen_port
+                elif not wanted and self._wanted.get(remote, (0, 0))[0] == local_port:
+                    del self._wanted[remote]
+                    self._sockets.release(local_port)
+                self._changed.set()
+
+    def _readable(self) -> None:
+        for batch, index, data, source in self._sockets.receive():
+            self._heard(batch, index, data, source)
+
+    async def _load(self) -> None:
+        """One table after the other; changes that come meanwhile are one."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await asyncio.to_thread(self._rewrites.set, dict(self._wanted))
+            except (NetctlError, OSError) as error:
+                say(f"no path by the birthday method: {error}")
+
+    def close(self) -> None:
+        """Close the sockets; what is rewritten stays rewritten."""
+        self._loading.cancel()
+        asyncio.get_running_loop().remove_reader(self._sockets.fileno())
+        self._sockets.close()

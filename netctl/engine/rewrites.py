@@ -1,0 +1,125 @@
+"""Rewrites of single ports: one peer's packets pass by another local port than the engine's, whatever engine it is.
+
+A table of our own beside the filter's, stateless: the destination port is changed before connection tracking sees
+an incoming packet, the source port after it has seen an outgoing one. So to the host's own firewall and to the
+engine the flow is one of the WireGuard port, and to the network one of the other port.
+
+What is loaded is written down first: the file is the mark of ownership, and tells the next agent what goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import EngineError
+from netctl.model.hoststate import REWRITE_TABLE
+
+REWRITES_FILE = "rewrites.json"
+"""The record, in the state directory."""
+TIMEOUT_S = 10.0
+"""A transaction of a few elements takes some hundredths of a second."""
+MAX_REWRITES = 4096
+"""More peers behind such NATs than any host has."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortRewrite:
+    """The engine's `listen_port` looks like `local_port` to `remote`, an IPv4 address."""
+
+    remote: SocketAddress
+    local_port: int
+    listen_port: int
+
+
+def script(rewrites: frozenset[PortRewrite]) -> str:
+    """The transaction that puts exactly these in place; none of them: no table."""
+    gone = f"add table inet {REWRITE_TABLE}\ndelete table inet {REWRITE_TABLE}\n"
+    if not rewrites:
+        return gone
+    ordered = sorted(rewrites, key=lambda one: (one.remote, one.local_port))
+    inward = ", ".join(
+        f"{one.remote.host} . {one.remote.port} . {one.local_port} : {one.listen_port}" for one in ordered
+    )
+    outward = ", ".join(
+        f"{one.remote.host} . {one.remote.port} . {one.listen_port} : {one.local_port}" for one in ordered
+    )
+    key = "type ipv4_addr . inet_service . inet_service : inet_service"
+    return f"""{gone}table inet {REWRITE_TABLE} {{
+  map inward {{ {key}; elements = {{ {inward} }} }}
+  map outward {{ {key}; elements = {{ {outward} }} }}
+  chain prerouting {{
+    type filter hook prerouting priority -310; policy accept;
+    udp dport set ip saddr . udp sport . udp dport map @inward
+  }}
+  chain postrouting {{
+    type filter hook postrouting priority 200; policy accept;
+    udp sport set ip daddr . udp dport . udp sport map @outward
+  }}
+}}
+"""
+
+
+class Rewrites:
+    """The rewrites of this host. `record` is a file of ours that says which there are. Blocking."""
+
+    def __init__(self, record: Path) -> None:
+        self._record = record
+
+    def read(self) -> frozenset[PortRewrite]:
+        """What was loaded last, by whichever agent."""
+        try:
+            rows = json.loads(self._record.read_text())
+            found = [PortRewrite(SocketAddress.parse(at), int(own), int(port)) for at, own, port in rows]
+        except (OSError, ValueError, TypeError):
+            return frozenset()
+        return frozenset(one for one in found if not one.remote.is_ipv6)
+
+    def any(self) -> bool:
+        """Whether there may be some."""
+        return self._record.exists()
+
+    def set(self, rewrites: Mapping[SocketAddress, tuple[int, int]]) -> None:
+        """Exactly these: remote to (local port, listen port). Raises EngineError."""
+        wanted = frozenset(PortRewrite(remote, *ports) for remote, ports in rewrites.items())
+        if len(wanted) > MAX_REWRITES:
+            raise EngineError(f"more than {MAX_REWRITES} peers by rewritten ports")
+        if not wanted and not self.any():
+            return
+        rows = [[str(one.remote), one.local_port, one.listen_port] for one in wanted]
+        self._record.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._record.with_suffix(".new")
+        beside.write_text(json.dumps(sorted(rows)))
+        beside.replace(self._record)
+        self._load(script(wanted))
+        if not wanted:
+            with contextlib.suppress(FileNotFoundError):
+                self._record.unlink()
+
+    def remove(self) -> None:
+        """No rewrites, no table; no error when there are none."""
+        self.set({})
+
+    @staticmethod
+    def _load(text: str) -> None:
+        try:
+            done = subprocess.run(
+                ["nft", "-f", "-"],
+                input=text,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise EngineError("`nft` is missing; install the package nftables") from None
+        except subprocess.TimeoutExpired:
+            raise EngineError(f"nft did not finish within {TIMEOUT_S:.0f} s") from None
+        if done.returncode != 0:
+            line = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+            raise EngineError(f"nftables refused the rewrite of ports: {line}")
