@@ -14,22 +14,33 @@ from ipaddress import IPv4Address
 TABLE = "lab_nat"
 MAPPING_TIMEOUT_S = 120
 """How long an idle endpoint-independent mapping lives (RFC 4787 REQ-5: no less than two minutes)."""
+CHANGED_PORTS = (61000, 65000)
+"""The range that port-changed boxes translate into (that of Linux's old masquerading)."""
+COUNTED_PORTS = (20000, 1024)
+"""First port and number of ports of the boxes that compute the port: apart from what hosts bind themselves."""
+BLOCK_PORTS = (40000, 40127)
+"""The block of a port-block box: 128 ports, a common size of a subscriber's block behind a CGN."""
 
 
 class NatKind(StrEnum):
     """What a box between a private LAN and the public segment does."""
 
     OPEN = "open"  # routes, and lets everything through: public addresses behind it
+    FIREWALL = "firewall"  # public addresses behind a stateful firewall
     FULL_CONE = "full-cone"  # endpoint-independent mapping and filtering
     ADDRESS_RESTRICTED = "address-restricted"  # endpoint-independent mapping, address-dependent filtering
     PORT_RESTRICTED = "port-restricted"  # port kept, address- and port-dependent filtering
+    PORT_CHANGED = "port-changed"  # as port-restricted, the port taken from a range of the box's own
+    ADDRESS_DEPENDENT = "address-dependent"  # another port for each destination address
     SYMMETRIC_RANDOM = "symmetric-random"  # another random port for each destination
+    SYMMETRIC_SEQUENTIAL = "symmetric-sequential"  # the next port for each destination
+    PORT_BLOCK = "port-block"  # another random port for each destination, all within one small block
     UDP_BLOCKED = "udp-blocked"  # TCP and ICMP only
 
     @property
     def translates(self) -> bool:
         """False: the hosts behind it have public addresses."""
-        return self is not NatKind.OPEN
+        return self not in (NatKind.OPEN, NatKind.FIREWALL)
 
 
 _GUARD = """
@@ -72,6 +83,46 @@ def port_restricted(wan: IPv4Address) -> str:
 def symmetric_random(wan: IPv4Address) -> str:
     """Another random port for each destination: what STUN learns holds for the STUN server alone."""
     return _table(_GUARD, _forward(), _source_nat(f"snat to {wan} fully-random"))
+
+
+def firewall(wan: IPv4Address) -> str:
+    """No translation; from outside only what answers a flow from inside."""
+    del wan
+    return _table(_GUARD, _forward())
+
+
+def _udp_source_nat(wan: IPv4Address, ports: str) -> str:
+    """UDP to `ports` of the WAN address; everything else as usual."""
+    udp = f'meta l4proto udp snat ip to {wan}{ports}\n    oifname "wan" '
+    return _source_nat(f"{udp}snat to {wan}")
+
+
+def _counted(number: str) -> str:
+    """The port that belongs to a number. By a map: nft gives numbers in host order, ports are in the wire's."""
+    first, count = COUNTED_PORTS
+    return f" : {number} mod {count} map {{ {', '.join(f'{n} : {first + n}' for n in range(count))} }}"
+
+
+def port_changed(wan: IPv4Address) -> str:
+    """One mapping for all destinations, at another port than the host's; filtering as port-restricted."""
+    first, last = CHANGED_PORTS
+    return _table(_GUARD, _forward(), _udp_source_nat(wan, f":{first}-{last}"))
+
+
+def address_dependent(wan: IPv4Address) -> str:
+    """One mapping for each destination address, whatever its port (RFC 4787 §4.1)."""
+    return _table(_GUARD, _forward(), _udp_source_nat(wan, _counted("jhash ip saddr . udp sport . ip daddr")))
+
+
+def symmetric_sequential(wan: IPv4Address) -> str:
+    """Every new flow takes the port after the last one's."""
+    return _table(_GUARD, _forward(), _udp_source_nat(wan, _counted("numgen inc")))
+
+
+def port_block(wan: IPv4Address) -> str:
+    """Another random port for each destination, within the block that the subscriber has."""
+    first, last = BLOCK_PORTS
+    return _table(_GUARD, _forward(), _udp_source_nat(wan, f":{first}-{last} fully-random"))
 
 
 def udp_blocked(wan: IPv4Address) -> str:
@@ -137,10 +188,15 @@ def address_restricted(wan: IPv4Address) -> str:
 
 RULESETS: Mapping[NatKind, Callable[[IPv4Address], str]] = {
     NatKind.OPEN: open_box,
+    NatKind.FIREWALL: firewall,
     NatKind.FULL_CONE: full_cone,
     NatKind.ADDRESS_RESTRICTED: address_restricted,
     NatKind.PORT_RESTRICTED: port_restricted,
+    NatKind.PORT_CHANGED: port_changed,
+    NatKind.ADDRESS_DEPENDENT: address_dependent,
     NatKind.SYMMETRIC_RANDOM: symmetric_random,
+    NatKind.SYMMETRIC_SEQUENTIAL: symmetric_sequential,
+    NatKind.PORT_BLOCK: port_block,
     NatKind.UDP_BLOCKED: udp_blocked,
 }
 

@@ -139,9 +139,11 @@ def behaviour(kind: NatKind) -> tuple[list[str | None], dict[str, bool]]:
     ("kind", "stranger", "other_port"),
     [
         (NatKind.OPEN, True, True),
+        (NatKind.FIREWALL, False, False),
         (NatKind.FULL_CONE, True, True),
         (NatKind.ADDRESS_RESTRICTED, False, True),
         (NatKind.PORT_RESTRICTED, False, False),
+        (NatKind.PORT_CHANGED, False, False),
     ],
 )
 def test_endpoint_independent_mapping(kind: NatKind, stranger: bool, other_port: bool) -> None:
@@ -149,6 +151,38 @@ def test_endpoint_independent_mapping(kind: NatKind, stranger: bool, other_port:
     assert None not in seen
     assert len(set(seen)) == 1, seen
     assert came == {"address": stranger, "port": other_port}
+
+
+def ports_of(seen: list[str | None]) -> list[int]:
+    return [int(str(place).rpartition(":")[2]) for place in seen]
+
+
+def test_port_changed_takes_a_port_of_the_box() -> None:
+    seen, _ = behaviour(NatKind.PORT_CHANGED)
+    assert all(61000 <= port <= 65000 for port in ports_of(seen)), seen
+
+
+def test_address_dependent_maps_each_address_to_another_port() -> None:
+    seen, came = behaviour(NatKind.ADDRESS_DEPENDENT)
+    first, same_address, other_address = ports_of(seen)
+    assert first == same_address != other_address
+    assert came == {"address": False, "port": False}
+
+
+def test_symmetric_sequential_takes_the_next_port() -> None:
+    seen, came = behaviour(NatKind.SYMMETRIC_SEQUENTIAL)
+    first, second, third = ports_of(seen)
+    assert (second - first, third - second) == (1, 1)
+    assert came == {"address": False, "port": False}
+
+
+def test_port_block_stays_within_its_block() -> None:
+    seen, came = behaviour(NatKind.PORT_BLOCK)
+    ports = ports_of(seen)
+    assert all(40000 <= port <= 40127 for port in ports), seen
+    # Of 128 ports, three random ones are all the same once in 16,384 runs.
+    assert len(set(ports)) > 1, seen
+    assert came == {"address": False, "port": False}
 
 
 def test_symmetric_maps_each_destination_to_another_port() -> None:
