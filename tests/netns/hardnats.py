@@ -1,0 +1,86 @@
+"""Two members of a lab behind boxes of given kinds, with real agents: how they get a direct path."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netctl.lab.internet import Lab, raise_lab, statuses_of
+from netctl.lab.namespaces import Holder, check_machine
+from netctl.lab.probes import host_name
+from netctl.model.errors import LocalError
+
+DOCUMENT = """
+apiVersion: netctl/v1
+mediators:
+  - {url: "netctl://m1.example.net:8443", identity: ["ed25519:EKiLXYu8TJJvIcGdsUa9noi/8w5txrMbyNJninfBBJo="]}
+members:
+  laptop:
+    wireguard: "oN9b+VcZct4Fqc0LWGekk0FboKkwHmJhBGo/bJHOfQo="
+    identity: "ed25519:HGSfeLvLC6OYHUtA4alcVWGojgYfHxEXhhlpF8Hjiww="
+  desktop:
+    wireguard: "DeMKT2R8ZOJrCOp8qkolzZHJGxVkha9f0qGa531v9gM="
+    identity: "ed25519:GiLEfBgMuc0R185yzrIsMWFAXUCUbC1qIEy5cx50dwk="
+networks:
+  party: {mode: routed, ipv4: 10.9.0.0/24, members: ["*"]}
+"""
+POLL_S = 0.2
+
+
+@contextmanager
+def pair_behind(tmp: Path, laptop: str, desktop: str, document: str = DOCUMENT) -> Iterator[Lab]:
+    """The laptop behind one kind of box and the desktop behind another."""
+    try:
+        check_machine()
+    except LocalError as error:
+        pytest.skip(str(error))
+    path = tmp / "party.yaml"
+    path.write_text(document)
+    boxes = f"home: {{kind: {laptop}, members: [laptop]}}\n  work: {{kind: {desktop}, members: [desktop]}}"
+    path.with_name("party.lab.yaml").write_text(f"nats:\n  {boxes}\n")
+    holder = Holder.start()
+    try:
+        yield raise_lab(holder, path, lambda text: None)
+    finally:
+        holder.destroy()
+
+
+def kinds(lab: Lab) -> dict[str, str]:
+    """Each member's path to the other."""
+    found = statuses_of(lab.network.members)
+    return {name: peer["path"] for name, status in found.items() for peer in status["peers"]}
+
+
+def peer_of(lab: Lab, name: str) -> Any:
+    """The other one, as this member's status has it."""
+    return statuses_of(lab.network.members)[name]["peers"][0]
+
+
+def direct_within(lab: Lab, seconds: float) -> float | None:
+    """Seconds until both are direct, None: not within so many."""
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        if set(kinds(lab).values()) == {"direct"}:
+            return time.monotonic() - began
+        time.sleep(POLL_S)
+    return None
+
+
+def lost(lab: Lab, one: str, other: str, count: int = 40) -> int:
+    """Pings through the tunnel that had no answer."""
+    argv = ["ping", "-n", "-q", "-i", "0.05", "-W", "2", "-c", str(count), host_name(other, "party")]
+    said = lab.node(one).attempt(argv).stdout
+    found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
+    assert found is not None, said
+    return int(found.group(1)) - int(found.group(2))
+
+
+def ports_table(lab: Lab, name: str) -> str:
+    """The member's table of rewritten ports; empty: there is none."""
+    return lab.node(name).attempt(["nft", "list", "table", "inet", "netctl_ports"]).stdout

@@ -1,0 +1,63 @@
+"""Pairs through hard NATs, with real agents and packets: predicted windows, birthdays, early packets that clash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hardnats import direct_within, kinds, lost, pair_behind, peer_of, ports_table
+from lablife import wait_for
+
+from netctl.lab.internet import program
+
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
+
+ATTEMPT_S = 25.0
+"""A birthday attempt from its promise to its end, in a first round that the start of ten programs delays."""
+PREDICTED_S = 40.0
+"""A first round that the start of ten programs delays, and one more."""
+
+
+@pytest.mark.parametrize(
+    ("laptop", "desktop"),
+    [
+        ("symmetric-sequential", "port-restricted"),
+        ("port-restricted", "symmetric-sequential"),
+        ("port-block", "port-restricted"),
+        ("port-restricted", "port-block"),
+    ],
+)
+def test_predicted_ports(tmp_path: Path, laptop: str, desktop: str) -> None:
+    with pair_behind(tmp_path, laptop, desktop) as lab:
+        took = direct_within(lab, PREDICTED_S)
+        assert took is not None, peer_of(lab, "laptop")
+        print(f"{laptop} x {desktop}: direct after {took:.1f} s")
+        assert lost(lab, "laptop", "desktop") == 0
+        assert not ports_table(lab, "laptop") + ports_table(lab, "desktop")
+
+
+def test_a_birthday(tmp_path: Path) -> None:
+    """Up to two attempts: 98 of 100 succeed, and an agent that starts anew waits for nobody's hour."""
+    with pair_behind(tmp_path, "symmetric-random", "port-restricted") as lab:
+        took = direct_within(lab, ATTEMPT_S)
+        if took is None:
+            for name in lab.network.members:
+                lab.stop(name)
+                lab.start_agent(name)
+            took = direct_within(lab, ATTEMPT_S)
+        assert took is not None, (peer_of(lab, "laptop"), peer_of(lab, "desktop"))
+        print(f"symmetric-random x port-restricted: direct after {took:.1f} s")
+        assert lost(lab, "laptop", "desktop") == 0
+        assert lost(lab, "desktop", "laptop") == 0
+        assert "dport set" in ports_table(lab, "laptop")
+        assert not ports_table(lab, "desktop")
+        # Kept over a restart of the agent, with its path; gone with the link.
+        before = ports_table(lab, "laptop")
+        lab.stop("laptop")
+        assert lost(lab, "desktop", "laptop") == 0
+        lab.start_agent("laptop")
+        wait_for("both are direct again", lambda: set(kinds(lab).values()) == {"direct"}, 20)
+        assert ports_table(lab, "laptop") == before
+        assert lost(lab, "laptop", "desktop") == 0
+        lab.node("laptop").run([program("netctl"), "down"])
+        wait_for("the table is gone", lambda: not ports_table(lab, "laptop"), 10)
