@@ -54,7 +54,7 @@ def test_an_open_box_has_public_addresses_behind_it() -> None:
     ("text", "says"),
     [
         ("nats: [a]\n", "expected a mapping `nats:`"),
-        ("nats: {home: {kind: cone, members: [nas]}}\n", "expected one of open, full-cone"),
+        ("nats: {home: {kind: cone, members: [nas]}}\n", "expected one of open, firewall, full-cone"),
         ("nats: {home: {members: []}}\n", "expected {kind: …, members: [NAME, …]}"),
     ],
 )
