@@ -13,7 +13,15 @@ from netctl.model.hoststate import HostState
 from netctl.plan import changes as c
 from netctl.plan import describe, diff, plan_to_json
 
-REMOVES = (c.RemovePeer, c.RemoveRoute, c.RemoveAddress, c.RemoveFlood, c.DeleteWireGuard, c.RemoveFilter)
+REMOVES = (
+    c.RemovePeer,
+    c.RemoveRoute,
+    c.RemoveAddress,
+    c.RemoveFlood,
+    c.DeleteWireGuard,
+    c.RemoveFilter,
+    c.RemoveRewrites,
+)
 ADDS = (c.CreateWireGuard, c.SetPeer, c.CreateSegment, c.AddAddress, c.AddFlood, c.SetRoute, c.SetFilter)
 
 
