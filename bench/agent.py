@@ -1,9 +1,9 @@
 """A real agent with a hundred peers: its memory, and its processor time while nothing happens. As root.
 
-Run: python bench/agent.py [--peers N] [--seconds N]. In a network namespace of its own: a mediator, the agent with its
-engine, and the peers as connections to the mediator (`bench/control.py` has them) that are online and say nothing else.
-Shown is what `/proc` says of the agent: resident, of that its own (not shared with other Python processes), threads,
-open files, and processor time a second once everybody is known.
+Run: python bench/agent.py [--peers N] [--seconds N]. In network and mount namespaces of its own: a mediator, the
+agent with its engine, and the peers as connections to the mediator (`bench/control.py` has them) that are online
+and say nothing else. Shown is what `/proc` says of the agent: resident, of that its own (not shared with other
+Python processes), threads, open files, and processor time a second once everybody is known.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from control import TICKS, Mediator, close, log_in, make_members
 from netctl.model.keys import IdentityKey
 
 IN_NAMESPACE = "NETCTL_BENCH_IN_NAMESPACE"
+OWN_HOSTS_FILE = (
+    "mount -t tmpfs tmpfs /mnt && cp /etc/hosts /mnt/hosts && mount --bind /mnt/hosts /etc/hosts || exit 1; "
+)
+"""The agent writes the names of its peers there: this machine's own file is none of its business."""
 START_S = 60.0
 SETTLE_S = 10.0
 """After the last peer is known: candidates are gathered and offered."""
@@ -122,8 +126,8 @@ def main() -> None:
             parser.error("a network namespace of its own needs root")
         os.environ[IN_NAMESPACE] = "1"
         again = [sys.executable, os.path.abspath(sys.argv[0]), *sys.argv[1:]]
-        own = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        os.execvp(own[0], [*own, "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *again])
+        own = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        os.execvp(own[0], [*own, "sh", "-c", OWN_HOSTS_FILE + 'ip link set lo up; exec "$@"', "sh", *again])
     with tempfile.TemporaryDirectory() as name, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(measure(Path(name), arguments.peers, arguments.seconds))
 
