@@ -9,18 +9,17 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from netctl.engine import conntrack
+from netctl.engine.nft import load, nft
 from netctl.engine.ruleset import RENDERING, remove, render
 from netctl.engine.ruleset_acl import FAMILY
 from netctl.model.document import PortRange
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import FILTER_TABLE, FilterRule, FilterTable, SourceBinding
 
-TIMEOUT_S = 30.0
 """10,000 rules are loaded and listed again in some four seconds; this is for a machine that is drowning."""
 VOLATILE = frozenset({"handle", "counter", "metainfo", "index"})
 """Keys of a listing that change without anybody changing the table."""
@@ -105,30 +104,12 @@ class Nftables:
     def __init__(self, record: Path) -> None:
         self._record = record
 
-    def _nft(self, arguments: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
-        try:
-            return subprocess.run(
-                ["nft", *arguments],
-                input=text,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-        except FileNotFoundError:
-            raise EngineError("`nft` is missing; install the package nftables") from None
-        except subprocess.TimeoutExpired:
-            raise EngineError(f"nft did not finish within {TIMEOUT_S:.0f} s") from None
-
     def _load(self, transaction: dict[str, Any]) -> None:
-        result = self._nft(["-j", "-f", "-"], json.dumps(transaction))
-        if result.returncode != 0:
-            line = (result.stderr.strip().splitlines() or ["no reason given"])[0]
-            raise EngineError(f"nftables refused the table: {line}")
+        load(["-j"], json.dumps(transaction), "the table")
 
     def _listing_digest(self) -> str | None:
         """A digest of the table as the kernel lists it; None when there is none."""
-        result = self._nft(["-j", "list", "table", FAMILY, FILTER_TABLE])
+        result = nft(["-j", "list", "table", FAMILY, FILTER_TABLE])
         if result.returncode != 0:
             return None
         try:

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from netctl.engine.nft import load
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import REWRITE_TABLE
 
 REWRITES_FILE = "rewrites.json"
 """The record, in the state directory."""
-TIMEOUT_S = 10.0
-"""A transaction of a few elements takes some hundredths of a second."""
 MAX_REWRITES = 4096
 """More peers behind such NATs than any host has."""
 
@@ -96,7 +94,7 @@ class Rewrites:
         beside = self._record.with_suffix(".new")
         beside.write_text(json.dumps(sorted(rows)))
         beside.replace(self._record)
-        self._load(script(wanted))
+        load([], script(wanted), "the rewrite of ports")
         if not wanted:
             with contextlib.suppress(FileNotFoundError):
                 self._record.unlink()
@@ -104,22 +102,3 @@ class Rewrites:
     def remove(self) -> None:
         """No rewrites, no table; no error when there are none."""
         self.set({})
-
-    @staticmethod
-    def _load(text: str) -> None:
-        try:
-            done = subprocess.run(
-                ["nft", "-f", "-"],
-                input=text,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-        except FileNotFoundError:
-            raise EngineError("`nft` is missing; install the package nftables") from None
-        except subprocess.TimeoutExpired:
-            raise EngineError(f"nft did not finish within {TIMEOUT_S:.0f} s") from None
-        if done.returncode != 0:
-            line = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-            raise EngineError(f"nftables refused the rewrite of ports: {line}")

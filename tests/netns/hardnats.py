@@ -10,31 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lablife import PARTY
 
 from netctl.lab.internet import Lab, raise_lab, statuses_of
 from netctl.lab.namespaces import Holder, check_machine
 from netctl.lab.probes import host_name
 from netctl.model.errors import LocalError
 
-DOCUMENT = """
-apiVersion: netctl/v1
-mediators:
-  - {url: "netctl://m1.example.net:8443", identity: ["ed25519:EKiLXYu8TJJvIcGdsUa9noi/8w5txrMbyNJninfBBJo="]}
-members:
-  laptop:
-    wireguard: "oN9b+VcZct4Fqc0LWGekk0FboKkwHmJhBGo/bJHOfQo="
-    identity: "ed25519:HGSfeLvLC6OYHUtA4alcVWGojgYfHxEXhhlpF8Hjiww="
-  desktop:
-    wireguard: "DeMKT2R8ZOJrCOp8qkolzZHJGxVkha9f0qGa531v9gM="
-    identity: "ed25519:GiLEfBgMuc0R185yzrIsMWFAXUCUbC1qIEy5cx50dwk="
-networks:
-  party: {mode: routed, ipv4: 10.9.0.0/24, members: ["*"]}
-"""
 POLL_S = 0.2
 
 
 @contextmanager
-def pair_behind(tmp: Path, laptop: str, desktop: str, document: str = DOCUMENT) -> Iterator[Lab]:
+def pair_behind(tmp: Path, laptop: str, desktop: str, document: str = PARTY) -> Iterator[Lab]:
     """The laptop behind one kind of box and the desktop behind another."""
     try:
         check_machine()

@@ -19,6 +19,21 @@ from netctl.lab.probes import host_name
 from netctl.model.errors import LocalError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lan-party.yaml"
+PARTY = """
+apiVersion: netctl/v1
+mediators:
+  - {url: "netctl://m1.example.net:8443", identity: ["ed25519:EKiLXYu8TJJvIcGdsUa9noi/8w5txrMbyNJninfBBJo="]}
+members:
+  laptop:
+    wireguard: "oN9b+VcZct4Fqc0LWGekk0FboKkwHmJhBGo/bJHOfQo="
+    identity: "ed25519:HGSfeLvLC6OYHUtA4alcVWGojgYfHxEXhhlpF8Hjiww="
+  desktop:
+    wireguard: "DeMKT2R8ZOJrCOp8qkolzZHJGxVkha9f0qGa531v9gM="
+    identity: "ed25519:GiLEfBgMuc0R185yzrIsMWFAXUCUbC1qIEy5cx50dwk="
+networks:
+  party: {mode: routed, ipv4: 10.9.0.0/24, members: ["*"]}
+"""
+"""Two members of a routed network."""
 CONNECTED_S = 60.0
 PING_EVERY_S = 0.05
 """Short beside any gap that a person would notice; twenty losses would be one second."""

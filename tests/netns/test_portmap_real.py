@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lablife import connected_lab, pairs_by, wait_for
+from lablife import PARTY, connected_lab, pairs_by, wait_for
 from portmaplab import OUTSIDE, PROTOCOLS, forget_flows, mapped, prepare, start_router, stop_router
 
 from netctl.lab.internet import Lab
@@ -21,20 +21,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("miniupnpd") is None, reason="missing: miniupnpd"),
 ]
 
-DOCUMENT = """
-apiVersion: netctl/v1
-mediators:
-  - {url: "netctl://m1.example.net:8443", identity: ["ed25519:EKiLXYu8TJJvIcGdsUa9noi/8w5txrMbyNJninfBBJo="]}
-members:
-  laptop:
-    wireguard: "oN9b+VcZct4Fqc0LWGekk0FboKkwHmJhBGo/bJHOfQo="
-    identity: "ed25519:HGSfeLvLC6OYHUtA4alcVWGojgYfHxEXhhlpF8Hjiww="
-  desktop:
-    wireguard: "DeMKT2R8ZOJrCOp8qkolzZHJGxVkha9f0qGa531v9gM="
-    identity: "ed25519:GiLEfBgMuc0R185yzrIsMWFAXUCUbC1qIEy5cx50dwk="
-networks:
-  party: {mode: routed, ipv4: 10.9.0.0/24, members: ["*"]}
-"""
 NATS = """
 nats:
   home: {kind: symmetric-random, members: [laptop]}
@@ -46,7 +32,7 @@ BOTH = {("laptop", "desktop"), ("desktop", "laptop")}
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     document = Path(tmp_path_factory.mktemp("mapped")) / "party.yaml"
-    document.write_text(DOCUMENT)
+    document.write_text(PARTY)
     document.with_name("party.lab.yaml").write_text(NATS)
     with connected_lab(document) as lab:
         prepare(lab, "home")

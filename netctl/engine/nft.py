@@ -1,0 +1,35 @@
+"""The `nft` program: one transaction, or a listing."""
+
+from __future__ import annotations
+
+import subprocess
+
+from netctl.model.errors import EngineError
+
+TIMEOUT_S = 30.0
+"""The largest table that we were seen to load took five seconds."""
+
+
+def nft(arguments: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run it, with `text` to read. Blocking. Raises EngineError where it is missing or does not end."""
+    try:
+        return subprocess.run(
+            ["nft", *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise EngineError("`nft` is missing; install the package nftables") from None
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"nft did not finish within {TIMEOUT_S:.0f} s") from None
+
+
+def load(arguments: list[str], transaction: str, what: str) -> None:
+    """Load a transaction whole or not at all. Raises EngineError with nft's first line about `what`."""
+    result = nft([*arguments, "-f", "-"], transaction)
+    if result.returncode != 0:
+        line = (result.stderr.strip().splitlines() or ["no reason given"])[0]
+        raise EngineError(f"nftables refused {what}: {line}")
