@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mediator.core.desk import Challenge, DeskEffect, Left, Redeem, Rekey
 from mediator.core.leases import GrantLease
+from mediator.core.pairs import PairGrant
 from netctl.model.keys import WireGuardKey
 from netctl.wire import control as w
 
@@ -48,6 +49,7 @@ class Store:
 
     leases: tuple[GrantLease, ...]
     ports: tuple[tuple[WireGuardKey, int], ...]
+    pairs: tuple[PairGrant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

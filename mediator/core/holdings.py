@@ -1,4 +1,4 @@
-"""What members hold for good: leases and relay ports. Nothing here is shown before the shell has stored it."""
+"""What members hold for good: leases, relay ports, ports of pairs. Shown only once the shell has stored it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from mediator.core.effects import Store
 from mediator.core.leases import Exhausted, GrantLease, missing_leases, usable
 from mediator.core.membership import Membership
+from mediator.core.pairs import PairBook, PairGrant
 from netctl.model.addresses import Address
 from netctl.model.derive import member_ipv6
 from netctl.model.keys import WireGuardKey
@@ -22,17 +23,22 @@ class Holdings:
     def __init__(self) -> None:
         self._leases: dict[tuple[str, WireGuardKey], IPv4Address] = {}
         self._ports: dict[WireGuardKey, int] = {}
+        self.pairs = PairBook()
         self.exhausted: tuple[Exhausted, ...] = ()
         """Who gets no address, and why."""
         self.store_due: float | None = None
         """When a store that has refused is asked again."""
 
     def restore(
-        self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address], ports: Mapping[WireGuardKey, int]
+        self,
+        leases: Mapping[tuple[str, WireGuardKey], IPv4Address],
+        ports: Mapping[WireGuardKey, int],
+        pairs: Iterable[PairGrant] = (),
     ) -> None:
         """What the store holds at the start."""
         self._leases = dict(leases)
         self._ports = dict(ports)
+        self.pairs.restore(pairs)
 
     def restore_leases(self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address]) -> None:
         """What the store holds after a member's key was replaced."""
@@ -45,15 +51,23 @@ class Holdings:
         self.exhausted = tuple(item for item in found if isinstance(item, Exhausted))
         leases = tuple(item for item in found if isinstance(item, GrantLease))
         ports = tuple(self._missing_ports(membership.by_key, relay_ports))
-        return Store(leases, ports) if leases or ports else None
+        taken = {*self._ports.values(), *(port for _, port in ports)}
+        pairs = tuple(self.pairs.missing(membership, relay_ports, taken))
+        return Store(leases, ports, pairs) if leases or ports or pairs else None
 
-    def stored(self, leases: Iterable[GrantLease], ports: Iterable[tuple[WireGuardKey, int]]) -> None:
+    def stored(
+        self,
+        leases: Iterable[GrantLease],
+        ports: Iterable[tuple[WireGuardKey, int]],
+        pairs: Iterable[PairGrant] = (),
+    ) -> None:
         """These are committed."""
         for lease in leases:
             if lease.taken_from is not None:
                 self._leases.pop((lease.network, lease.taken_from), None)
             self._leases[lease.network, lease.key] = lease.address
         self._ports.update(ports)
+        self.pairs.stored(pairs)
 
     def refused(self, now: float) -> None:
         """The store did not take them; it is asked again later."""
@@ -86,7 +100,7 @@ class Holdings:
         self, keys: Iterable[WireGuardKey], relay_ports: tuple[int, int]
     ) -> Iterable[tuple[WireGuardKey, int]]:
         first, last = relay_ports
-        taken = set(self._ports.values())
+        taken = {*self._ports.values(), *self.pairs.ports()}
         free = (port for port in range(first, last + 1) if port not in taken)
         for key in keys:
             held = self._ports.get(key)

@@ -27,6 +27,7 @@ from mediator.core.leases import Exhausted, GrantLease
 from mediator.core.meetings import Allowance, Meetings
 from mediator.core.membership import Membership, membership_of
 from mediator.core.pace import Pace, Questions
+from mediator.core.pairs import PairGrant, is_app
 from mediator.core.relay_grants import GRANT_TTL_S, grant
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Document, Mediator
@@ -89,6 +90,19 @@ class Hub:
         return self._holdings.exhausted
 
     @property
+    def without_port(self) -> int:
+        """Pairs with a stock app that no relay port is left for: widen `relayPorts`."""
+        return self._holdings.pairs.without_port
+
+    def pair_port(self, one: WireGuardKey, other: WireGuardKey) -> int | None:
+        """The relay port of a pair with a stock app."""
+        return self._holdings.pairs.port(one, other)
+
+    def relay_port(self, key: WireGuardKey) -> int | None:
+        """A member's relay port: its name in the relay's accounts."""
+        return self._holdings.port(key)
+
+    @property
     def generation(self) -> int:
         """Of the present membership and leases: never lower than any before."""
         return self._generation
@@ -105,10 +119,13 @@ class Hub:
     # -- membership -----------------------------------------------------------------------------------------
 
     def restore(
-        self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address], ports: Mapping[WireGuardKey, int]
+        self,
+        leases: Mapping[tuple[str, WireGuardKey], IPv4Address],
+        ports: Mapping[WireGuardKey, int],
+        pairs: Iterable[PairGrant] = (),
     ) -> None:
         """What the store holds, before the first `load`."""
-        self._holdings.restore(leases, ports)
+        self._holdings.restore(leases, ports, pairs)
 
     def load(
         self, document: Document, mediator: Mediator, *, guests: frozenset[WireGuardKey] = frozenset()
@@ -128,6 +145,8 @@ class Hub:
         self._hang()
         wanted = self._want()
         effects += [Say(item.message) for item in self.exhausted]
+        if self.without_port:
+            effects.append(Say(f"no relay port is left for {self.without_port} pairs with stock apps"))
         return effects + (wanted or self._show())
 
     def _want(self) -> list[Effect]:
@@ -136,9 +155,14 @@ class Hub:
         wanted = self._holdings.want(self._membership, self._mediator.relay_ports)
         return [wanted] if wanted is not None else []
 
-    def stored(self, leases: Iterable[GrantLease], ports: Iterable[tuple[WireGuardKey, int]]) -> list[Effect]:
+    def stored(
+        self,
+        leases: Iterable[GrantLease],
+        ports: Iterable[tuple[WireGuardKey, int]],
+        pairs: Iterable[PairGrant] = (),
+    ) -> list[Effect]:
         """These are committed: show them."""
-        self._holdings.stored(leases, ports)
+        self._holdings.stored(leases, ports, pairs)
         self._generation += 1
         self._hang()
         return self._show()
@@ -317,13 +341,19 @@ class Hub:
     def _relay(self, connection: int, key: WireGuardKey, text: str) -> list[Effect]:
         peer = self._peer(key, text)
         own = self._holdings.port(key)
-        port = self._holdings.port(peer) if peer is not None else None
+        port = self._port_for(key, peer) if peer is not None else None
         if own is None or port is None:
             return []
         granted = grant(self._secret, own, port, self.unix_now + GRANT_TTL_S)
         address = f"0.0.0.0:{port}"
         message = w.RelayGrant(str(peer), address, granted.allocation, granted.key, granted.expires_s)
         return [Send(connection, message)]
+
+    def _port_for(self, key: WireGuardKey, peer: WireGuardKey) -> int | None:
+        """Where a member sends what is for a peer."""
+        if is_app(self._membership.by_key[peer]):
+            return self._holdings.pairs.port(key, peer)
+        return self._holdings.port(peer)
 
     def _presence(self, key: WireGuardKey, *, online: bool) -> list[Effect]:
         member = self._membership.by_key.get(key)

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,21 +219,29 @@ def _load_mediator(arguments: argparse.Namespace) -> tuple[Document, Mediator]:
 
 def _relay(arguments: argparse.Namespace) -> int:
     from mediator.shell.keys import Identity, relay_secret
+    from mediator.shell.pairstore import PairReader
     from mediator.shell.relay import RelayServer, run_relay
     from mediator.shell.relay_tls import open_doors
     from mediator.shell.relaylock import only_relay
+    from mediator.shell.store import STORE_FILE
 
     _, mediator = _load_mediator(arguments)
     identity = Identity.load(arguments.state)
     # The mediator that runs beside it passes connections on; where there is none, they come to the relay itself.
     ports = sorted({mediator.port, *mediator.tls}) if mediator.relay_only else []
 
-    def doors(relay: RelayServer) -> contextlib.AbstractContextManager[object]:
-        return open_doors(relay, identity, arguments.state, arguments.listen, ports)
+    @contextlib.contextmanager
+    def beside(relay: RelayServer) -> Iterator[None]:
+        with (
+            contextlib.closing(PairReader(arguments.state / STORE_FILE)) as reader,
+            open_doors(relay, identity, arguments.state, arguments.listen, ports),
+        ):
+            relay.watch(lambda now: reader.tell(relay.pairs, now))
+            yield
 
     secret, cookie_secret = relay_secret(arguments.state), secrets.token_bytes(32)
     with only_relay(arguments.state):
-        run_relay(arguments.listen, mediator.relay_ports, secret, cookie_secret, also=doors)
+        run_relay(arguments.listen, mediator.relay_ports, secret, cookie_secret, also=beside)
     return 0
 
 

@@ -106,7 +106,7 @@ class Server:
     def load(self) -> Mediator:
         """Read the document for the first time. Raises NetctlError."""
         document, mediator = self._watched.load()
-        self._hub.restore(self._store.leases(), self._store.relay_ports())
+        self._hub.restore(self._store.leases(), self._store.relay_ports(), self._store.pairs())
         self._now()
         self.perform(self.roster.set_document(document, mediator))
         return mediator
@@ -332,14 +332,14 @@ class Server:
                     if target is not None:
                         self._no_stranger(target, logged_in=True)
                         target.known()
-                case fx.Store(leases, ports):
+                case fx.Store(leases, ports, pairs):
                     try:
-                        self._store.add(leases, ports)
+                        self._store.add(leases, ports, pairs)
                     except LocalError as error:
                         say(f"no new leases: {error}")
                         pending.extend(reversed(self._hub.refused(self._now())))
                         continue
-                    pending.extend(reversed(self._hub.stored(leases, ports)))
+                    pending.extend(reversed(self._hub.stored(leases, ports, pairs)))
                 case fx.Say(text):
                     say(text)
                 case fx.Challenge(number):

@@ -12,6 +12,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from mediator.core.leases import GrantLease
+from mediator.core.pairs import PairGrant
+from mediator.shell.pairstore import PAIRS, read_pairs, write_pairs
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
 
@@ -65,7 +67,7 @@ CREATE TABLE generation (
   reserved INTEGER NOT NULL
 ) STRICT;
 """
-MIGRATIONS = (LEASES, INVITES, GENERATION)
+MIGRATIONS = (LEASES, INVITES, GENERATION, PAIRS)
 """One step a version: a store of an older netctl is brought up to date where it lies."""
 STORE_FILE = "mediator.db"
 BUSY_S = 5.0
@@ -134,7 +136,16 @@ class Store:
         rows = self._db.execute("SELECT member, port FROM relay_port")
         return {WireGuardKey(member): port for member, port in rows}
 
-    def add(self, leases: Iterable[GrantLease], ports: Iterable[tuple[WireGuardKey, int]]) -> None:
+    def pairs(self) -> list[PairGrant]:
+        """Every pair with a stock app that has a relay port, wanted now or not."""
+        return read_pairs(self._db)
+
+    def add(
+        self,
+        leases: Iterable[GrantLease],
+        ports: Iterable[tuple[WireGuardKey, int]],
+        pairs: Iterable[PairGrant] = (),
+    ) -> None:
         """Grant leases and ports in one transaction; a member's older lease in the network is given up.
 
         Raises LocalError, and grants nothing, when one of them is taken or the disk is full.
@@ -144,6 +155,7 @@ class Store:
             for member, port in ports:
                 db.execute("DELETE FROM relay_port WHERE member=?", (member.raw,))
                 db.execute("INSERT INTO relay_port (member, port) VALUES (?,?)", (member.raw, port))
+            write_pairs(db, pairs)
 
     def generation(self) -> int:
         """What the next run's generations must not be below."""

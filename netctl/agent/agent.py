@@ -206,11 +206,12 @@ class Agent:
         """Tell the path manager what there is now."""
         peers = self.desired.wireguard.peers if self.desired.wireguard is not None else {}
         self.engine_kind, port = await self.host.port()
-        mediated = self.loaded is not None and bool(self.loaded.document.mediators)
+        document = self.loaded.document if self.loaded is not None else None
+        mediated = document is not None and bool(document.mediators)
         self.paths.use_port(self.engine_kind, port if mediated else 0)
         if mediated:
             await self.surroundings.look()
-            self.paths.peers(frozenset(peers))
+            self.paths.peers(frozenset(peers), document.stock_keys() if document is not None else frozenset())
             self.paths.observe(self.tunnels.statuses)  # an endpoint that already works is where a path begins
             if self.view is not None:
                 for key, member in self.view.members.items():

@@ -164,9 +164,9 @@ class PathRunner:
 
     # -- what the agent tells ---------------------------------------------------------------------------------
 
-    def peers(self, keys: frozenset[WireGuardKey]) -> None:
-        """Whom to have paths to."""
-        self._perform(self._manager.set_peers(keys, time.monotonic()))
+    def peers(self, keys: frozenset[WireGuardKey], stock: frozenset[WireGuardKey] = frozenset()) -> None:
+        """Whom to have paths to; `stock`: who of them has no agent."""
+        self._perform(self._manager.set_peers(keys, time.monotonic(), stock=stock))
 
     def look_around(
         self,

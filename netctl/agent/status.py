@@ -38,10 +38,14 @@ def _peer(agent: Agent, document: Document, name: str, key: WireGuardKey) -> dic
     if not document.mediators and status is not None:
         endpoint = status.endpoint
     kind = path.kind if path is not None else "none"
+    online = bool(seen.online) if seen is not None else bool(session)
+    member = document.members.get(name)
+    if document.mediators and member is not None and member.stock:
+        online = kind != "none"  # it logs in nowhere: the relay hears it, or nobody does
     return {
         "name": name,
         "key": str(key),
-        "online": bool(seen.online) if seen is not None else bool(session),
+        "online": online,
         "addresses": _addresses(agent, document, name, key),
         "path": "direct" if not document.mediators and session else kind,
         "endpoint": str(endpoint) if endpoint is not None else None,

@@ -78,7 +78,7 @@ def _say(src: str, target: str, answers: tuple[Flow, ...], peer: dict[str, Any] 
     where = f" at {peer['endpoint']}" if peer["endpoint"] else ""
     output.check(peer["path"] != "none", f"path: {peer['path']}{where}{rtt}{since}")
     if not peer["online"]:
-        output.line("     it is not online, says the mediator")
+        output.line("     it is not online")
     for line in peer["tried"]:
         output.line(f"     {line}")
     if peer["nat"]:

@@ -204,7 +204,7 @@ class _Resolver:
         flood: set[Address] = set()
         evaluator = Evaluator(self.document, network)
         for name, member, key in self.peers_of(network):
-            if member.identity is None and not member.guest and self.document.mediators:
+            if member.stock and self.document.mediators:
                 continue  # a stock app has no segment to flood to
             if key in self.live:
                 flood.add(derive.underlay(key))
@@ -290,7 +290,7 @@ class _Resolver:
         """Members without an identity run no netctl: their senders hold the ACLs for them."""
         stock: set[Prefix] = set()
         for name, member, _ in self.peers_of(network):
-            if member.identity is None and not member.guest:
+            if member.stock:
                 stock.update(host_prefix(address) for address in self.addresses_of(network, name))
                 if network.mode is Mode.ROUTED:
                     stock.update(member.routes)

@@ -79,6 +79,11 @@ class Member:
     guest: bool = False
     """Joined by invite: from the mediator and not from the text, and with an agent, whatever its identity."""
 
+    @property
+    def stock(self) -> bool:
+        """It runs WireGuard and no agent: beside a mediator it is reached over the relay alone."""
+        return self.identity is None and not self.guest
+
 
 @dataclass(frozen=True, slots=True)
 class PortRange:
@@ -175,6 +180,15 @@ class Document:
             if member.wireguard == key and member.state is MemberState.PRESENT:
                 return member
         return None
+
+    def stock_keys(self) -> frozenset[WireGuardKey]:
+        """Of the present members without an agent."""
+        members = (member for member in self.members.values() if member.stock)
+        return frozenset(
+            member.wireguard
+            for member in members
+            if member.wireguard is not None and member.state is MemberState.PRESENT
+        )
 
     def networks_of(self, name: str) -> tuple[Network, ...]:
         """The networks that this member belongs to, in the document's order."""

@@ -65,11 +65,16 @@ class PathManager:
         self._needing: set[WireGuardKey] = set()
         """Pairs that want it."""
 
-    def set_peers(self, keys: Iterable[WireGuardKey], now: float) -> list[Effect]:
-        """The peers to have paths to: new ones start (relay first), missing ones are forgotten."""
+    def set_peers(
+        self, keys: Iterable[WireGuardKey], now: float, *, stock: frozenset[WireGuardKey] = frozenset()
+    ) -> list[Effect]:
+        """The peers to have paths to: new ones start (relay first), missing ones are forgotten.
+
+        `stock`: those without an agent. Nobody there answers probes or logs in: the relay is their only path.
+        """
         effects: list[Effect] = []
         wanted = set(keys) - {self._me.key}
-        for key in [key for key in self._pairs if key not in wanted]:
+        for key in [k for k, pair in self._pairs.items() if k not in wanted or pair.stock != (k in stock)]:
             gone = self._pairs.pop(key)
             del self._by_tag[gone.routes.keys.open_tag]
             self._scheduled.pop(key, None)
@@ -79,7 +84,9 @@ class PathManager:
                 keys_ = probe.derive_keys(self._private, self._me.key, key)
             except ValueError:
                 continue  # no X25519 key at all: WireGuard will not talk to it either
-            pair = Pair(key, keys_, self._me, self._rng, self._births, self._new_batch)
+            pair = Pair(
+                key, keys_, self._me, self._rng, self._births, self._new_batch, stock=key in stock
+            )
             self._pairs[key] = pair
             self._by_tag[keys_.open_tag] = pair
             if self._tunnel:
@@ -189,7 +196,7 @@ class PathManager:
             pair = self._pairs.get(WireGuardKey.parse(message.peer))
         except ValueError:
             return []
-        if pair is None:
+        if pair is None or (pair.stock and not isinstance(message, RelayGrant)):
             return []
         if isinstance(message, Introduction):
             pair.online = True
@@ -205,8 +212,8 @@ class PathManager:
     def peer_online(self, key: WireGuardKey, online: bool, now: float) -> list[Effect]:
         """The mediator says that a peer came or went; going is a reason to check, not to tear down."""
         pair = self._pairs.get(key)
-        if pair is None:
-            return []
+        if pair is None or pair.stock:
+            return []  # of an app nobody hears but the relay
         came = online and (not pair.online or not pair.routes.introduced)
         pair.online = online
         pair.check(now)

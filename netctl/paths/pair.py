@@ -36,8 +36,12 @@ class Pair:
         rng: Callable[[int], bytes],
         births: Birthdays,
         new_batch: Callable[[], int],
+        *,
+        stock: bool = False,
     ) -> None:
         self.key = key
+        self.stock = stock
+        """Nobody there speaks of paths: it stays IDLE, on the relay."""
         self.state = PairState.IDLE
         self.online = True
         self.round = 0
@@ -99,6 +103,9 @@ class Pair:
 
     def begin_round(self, now: float, offer_at: float) -> None:
         """A round of our own: candidates anew, a relay until it succeeds."""
+        if self.stock:
+            self.relay.want(now)
+            return
         self.round += 1
         self._offer(now, offer_at)
 
@@ -346,7 +353,12 @@ class Pair:
             if self.selected is None and now - self._heard_at >= c.RELAY_DOUBT:
                 self._heard_at = now
                 self.relay.refresh(now)  # our NAT may have given us another address
-        if self._endpoint is None and self.selected is None and status.endpoint is not None:
+        if (
+            self._endpoint is None
+            and self.selected is None
+            and status.endpoint is not None
+            and not self.stock
+        ):
             self._inherit(status.endpoint, now)
         if status.endpoint is None or self._endpoint is None or status.endpoint == self._endpoint:
             return []

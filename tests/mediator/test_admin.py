@@ -44,8 +44,8 @@ class Desk:
     def perform(self, effects: list[fx.Effect]) -> None:
         for effect in effects:
             if isinstance(effect, fx.Store):
-                self.store.add(effect.leases, effect.ports)
-                self.perform(self.hub.stored(effect.leases, effect.ports))
+                self.store.add(effect.leases, effect.ports, effect.pairs)
+                self.perform(self.hub.stored(effect.leases, effect.ports, effect.pairs))
 
     def ask(self, op: str, **more: Any) -> Any:
         answer = self.admin.answer(json.dumps({"op": op, **more}).encode())

@@ -1,0 +1,125 @@
+"""Relay ports of pairs with a stock WireGuard app: one a pair, for it alone, kept like a lease.
+
+An app knows an address for each peer and nothing of allocations, so a pair of it needs a port that no other pair
+has. A pair that is wanted no longer keeps its port for its return, until there is no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from mediator.core.membership import Membership
+from netctl.model.document import Document, Member, MemberState
+from netctl.model.keys import WireGuardKey
+
+PairKey = tuple[WireGuardKey, WireGuardKey]
+"""The lower key first."""
+LOW, HIGH = 1, 2
+"""Bits of `PairGrant.apps`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairGrant:
+    """A port to be stored for a pair."""
+
+    pair: PairKey
+    port: int
+    apps: int
+    """Which side has no agent: `LOW`, `HIGH`, or both. 0: the pair is not wanted now, and the port is kept for it."""
+    taken_from: PairKey | None = None
+    """Whose it was, and is no more: in the same transaction."""
+
+
+def pair_of(one: WireGuardKey, other: WireGuardKey) -> PairKey:
+    """The two keys in order."""
+    return (one, other) if one < other else (other, one)
+
+
+def is_app(member: Member) -> bool:
+    """Whether it never logs in: a stock app, known by its WireGuard key alone."""
+    return member.stock and member.state is MemberState.PRESENT
+
+
+def wanted_pairs(membership: Membership) -> dict[PairKey, int]:
+    """The pairs with an app that some network joins, in the document's order."""
+    document = membership.document
+    apps = [member for member in document.members.values() if is_app(member)]
+    found: dict[PairKey, int] = {}
+    for app in apps:
+        seen = membership.visible.get(app.name, frozenset())
+        for name in _neighbours(document, app.name):
+            other = document.members[name]
+            if name not in seen or app.wireguard is None or other.wireguard is None:
+                continue
+            pair = pair_of(app.wireguard, other.wireguard)
+            mine = LOW if pair[0] == app.wireguard else HIGH
+            found[pair] = mine | (LOW + HIGH - mine if is_app(other) else 0)
+    return found
+
+
+def _neighbours(document: Document, name: str) -> Iterator[str]:
+    """Whom it has a tunnel to: everybody of its networks, but where a hub stands between."""
+    for network in document.networks_of(name):
+        for other in network.member_names:
+            if other != name and network.hub in (None, name, other):
+                yield other
+
+
+class PairBook:
+    """Every pair that has a port, as the store has it."""
+
+    def __init__(self) -> None:
+        self._held: dict[PairKey, PairGrant] = {}
+        self.without_port = 0
+        """Pairs for which no port is left."""
+
+    def restore(self, pairs: Iterable[PairGrant]) -> None:
+        """What the store holds at the start."""
+        self._held = {grant.pair: grant for grant in pairs}
+
+    def ports(self) -> set[int]:
+        """All ports that belong to a pair."""
+        return {grant.port for grant in self._held.values()}
+
+    def port(self, one: WireGuardKey, other: WireGuardKey) -> int | None:
+        """The port of a pair that is wanted."""
+        found = self._held.get(pair_of(one, other))
+        return found.port if found is not None and found.apps else None
+
+    def missing(
+        self, membership: Membership, relay_ports: tuple[int, int], taken: Collection[int]
+    ) -> Iterator[PairGrant]:
+        """What the store has to learn; `taken`: ports of members, and those about to be."""
+        wanted = wanted_pairs(membership)
+        self.without_port = 0
+        for grant in self._held.values():
+            if grant.apps and grant.pair not in wanted:
+                yield PairGrant(grant.pair, grant.port, 0)
+        if not wanted:
+            return
+        first, last = relay_ports
+        used = {*taken, *self.ports()}
+        free = (port for port in range(first, last + 1) if port not in used)
+        left = [g for g in self._held.values() if g.pair not in wanted and first <= g.port <= last]
+        for pair, apps in wanted.items():
+            held = self._held.get(pair)
+            if held is not None and first <= held.port <= last:
+                if held.apps != apps:
+                    yield PairGrant(pair, held.port, apps)
+                continue
+            port = next(free, None)
+            if port is not None:
+                yield PairGrant(pair, port, apps)
+            elif left:
+                given = left.pop(0)
+                yield PairGrant(pair, given.port, apps, given.pair)
+            else:
+                self.without_port += 1
+
+    def stored(self, pairs: Iterable[PairGrant]) -> None:
+        """These are committed."""
+        for grant in pairs:
+            if grant.taken_from is not None:
+                self._held.pop(grant.taken_from, None)
+            self._held[grant.pair] = PairGrant(grant.pair, grant.port, grant.apps)
