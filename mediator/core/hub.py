@@ -103,6 +103,11 @@ class Hub:
         return self._holdings.port(key)
 
     @property
+    def document(self) -> Document:
+        """What is in force: with everybody who joined by invite."""
+        return self._membership.document
+
+    @property
     def generation(self) -> int:
         """Of the present membership and leases: never lower than any before."""
         return self._generation

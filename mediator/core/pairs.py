@@ -116,6 +116,8 @@ class PairBook:
                 yield PairGrant(pair, given.port, apps, given.pair)
             else:
                 self.without_port += 1
+                if held is not None and held.apps:
+                    yield PairGrant(pair, held.port, 0)  # outside the range nobody listens
 
     def stored(self, pairs: Iterable[PairGrant]) -> None:
         """These are committed."""

@@ -21,6 +21,8 @@ from mediator.core import admissions as a
 from mediator.core.hub import Hub
 from mediator.shell.roster import Roster, unix_now
 from netctl.config.guests import NAME
+from netctl.config.stock import stock_config
+from netctl.model.document import MemberState
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import IdentityKey, WireGuardKey
 
@@ -68,6 +70,7 @@ class AdminServer:
             "members.restore": lambda request: self._roster.restore(_text(request, "who")),
             "members.rekey": self._rekey,
             "export": self._export,
+            "export.wg": self._export_wg,
         }
         """By name: whatever else an operator may ask is added here."""
 
@@ -229,6 +232,16 @@ class AdminServer:
                 if guest.key not in known and guest.networks
             ],
         }
+
+    def _export_wg(self, request: Request) -> dict[str, Any]:
+        name = _text(request, "member")
+        document, mediator = self._hub.document, self._roster.mediator
+        member = document.members.get(name)
+        key = member.wireguard if member is not None and member.state is MemberState.PRESENT else None
+        if key is None or mediator is None:
+            raise LocalError(f"the mediator's document has no present member '{name}'")
+        hub = self._hub
+        return stock_config(document, name, hub.view(key), mediator, lambda peer: hub.pair_port(key, peer))
 
 
 def _bare(name: str, key: WireGuardKey, state: str, condition: str | None) -> dict[str, Any]:

@@ -273,6 +273,11 @@ def _status(arguments: argparse.Namespace) -> int:
     print(f"document {document['path']}, digest {document['digest'][:12]}, for {document['since_s']:.0f} s")
     for message in state["without_address"]:
         print(f"warning: {message}", file=sys.stderr)
+    if state["without_port"]:
+        print(
+            f"warning: no relay port is left for {state['without_port']} pairs with stock apps: widen relayPorts",
+            file=sys.stderr,
+        )
     if document["refused"]:
         print(
             f"warning: the file as it is now is refused, and the last good one stays:\n{document['refused']}",

@@ -100,6 +100,7 @@ class Server:
             "bans": len(self._gate.bans(time.monotonic())),
             "connections": len(self._connections),
             "tasks": len(asyncio.all_tasks()),
+            "without_port": self._hub.without_port,
             "without_address": [item.message for item in self._hub.exhausted],
         }
 

@@ -36,13 +36,23 @@ def add(commands: Any, engines: tuple[str, ...]) -> None:
     join.add_argument("--name", help="what this host is to be called (default: its host name)")
     _engine(join, engines)
     export = commands.add_parser(
-        "export", help="write who joined by invite into the document (on the mediator's machine)"
+        "export",
+        help="write who joined by invite into the document, or a stock WireGuard app's configuration "
+        "(on the mediator's machine)",
     )
     export.add_argument("file", nargs="?", metavar="FILE", help="default: the document that the mediator has")
-    export.add_argument(
-        "--document", action="store_true", help="the document (the default, and all there is)"
-    )
+    export.add_argument("--document", action="store_true", help="the document (the default)")
     export.add_argument("--write", action="store_true", help="change the file in place (default: print it)")
+    app = export.add_argument_group("for a member without an agent")
+    app.add_argument("--wg", metavar="MEMBER", help="print the configuration of its stock WireGuard app")
+    app.add_argument("--private-key", metavar="FILE", type=Path, help="put this key into the configuration")
+    app.add_argument(
+        "--new-key", metavar="FILE", type=Path, help="make a key, and print what the document needs"
+    )
+    app.add_argument("--qr", action="store_true", help="draw a QR code, which the app can scan")
+    app.add_argument(
+        "--out", metavar="FILE", type=Path, help="write the configuration there, for its owner alone"
+    )
     _admin(export)
     leave = commands.add_parser("leave", help="leave the networks that this host joined by invite")
     leave.add_argument("--forget-keys", action="store_true", help="remove this host's keys too")

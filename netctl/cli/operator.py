@@ -131,6 +131,12 @@ def _members(rows: list[dict[str, Any]]) -> None:
 
 def export(arguments: argparse.Namespace, places: Places) -> int:
     """Write the members that joined by invite into the document: every other word and comment stays."""
+    if arguments.wg is not None:
+        from netctl.cli.stock import export_wg
+
+        return export_wg(arguments)
+    if arguments.qr or arguments.out or arguments.private_key or arguments.new_key:
+        raise LocalError("--private-key, --new-key, --qr and --out go with --wg MEMBER")
     from netctl.agent.places import read_document, write_atomic
     from netctl.config import load_document
     from netctl.config.edit import add_guests

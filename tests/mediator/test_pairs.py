@@ -99,6 +99,16 @@ def test_a_port_of_a_pair_that_is_gone_is_the_last_that_is_given_away() -> None:
     assert book.without_port == 1
 
 
+def test_a_port_outside_a_narrower_range_is_no_port() -> None:
+    book = PairBook()
+    grants(book, membership("ann", "phone"), (10, 10))
+    (resting,) = grants(book, membership("ann", "phone"), (20, 20), 20)
+    assert (resting.port, resting.apps, book.without_port) == (10, 0, 1)
+    assert book.port(key("ann"), key("phone")) is None
+    assert grants(book, membership("ann", "phone"), (20, 20), 20) == []
+    assert [grant.port for grant in grants(book, membership("ann", "phone"), (20, 21), 20)] == [21]
+
+
 def test_members_and_pairs_share_no_port_and_a_full_range_is_said() -> None:
     shell = Shell(document(ports="40000-40004"))  # four members, and one port for two pairs
     held = [*(port for store in shell.stores for _, port in store.ports)]

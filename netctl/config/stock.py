@@ -1,0 +1,96 @@
+"""What a stock WireGuard app of a member needs: one peer for each other member, reached over the mediator's relay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from netctl.config.resolve import KEEPALIVE_S, resolve
+from netctl.model import derive
+from netctl.model.document import Document, Mediator
+from netctl.model.errors import LocalError
+from netctl.model.hoststate import WireGuardLink
+from netctl.model.keys import WireGuardKey
+from netctl.model.view import View
+
+
+def stock_config(
+    document: Document,
+    name: str,
+    view: View,
+    mediator: Mediator,
+    port_of: Callable[[WireGuardKey], int | None],
+) -> dict[str, Any]:
+    """The configuration of member `name` as plain data, for `render` and for programs.
+
+    `view` is the member's own; `port_of` says the relay port of its pair with a peer. Peers without a port are named
+    under `without_port`. Raises LocalError when there is no such stock member, or when nothing can be said for it.
+    """
+    member = document.members.get(name)
+    if member is None:
+        raise LocalError(f"the mediator's document has no member '{name}'")
+    if not member.stock:
+        raise LocalError(f"'{name}' has an agent (it has an `identity:`), which needs no such file")
+    state = resolve(document, name, view).state
+    link = state.wireguard
+    if link is None:
+        raise LocalError(f"'{name}' belongs to no network, so there is nobody to reach")
+    addresses = sorted(
+        {*link.addresses, *(a for segment in state.segments.values() for a, _ in segment.addresses)},
+        key=lambda address: (address.version, int(address)),
+    )
+    if not addresses:
+        raise LocalError(f"'{name}' has no address yet: are its networks' pools full?")
+    host = f"[{mediator.host}]" if ":" in mediator.host else mediator.host
+    ports = {key: port_of(key) for key in link.peers}
+    names = {other.wireguard: other.name for other in document.members.values()}
+    return {
+        "member": name,
+        "wireguard": str(member.wireguard),
+        "networks": [network.name for network in document.networks_of(name)],
+        "addresses": [f"{address}/{address.max_prefixlen}" for address in addresses],
+        "mtu": link.mtu,
+        "peers": [
+            {
+                "name": names[key],
+                "wireguard": str(key),
+                "endpoint": f"{host}:{port}",
+                "allowed": _allowed(link, key),
+                "keepalive_s": KEEPALIVE_S,
+            }
+            for key, port in ports.items()
+            if port is not None
+        ],
+        "without_port": [names[key] for key, port in ports.items() if port is None],
+    }
+
+
+def _allowed(link: WireGuardLink, key: WireGuardKey) -> list[str]:
+    """What is behind a peer; addresses that segments alone use are nothing to an app."""
+    under = derive.underlay_prefix()
+    found = (p for p in link.peers[key].allowed_ips if p.version == 4 or p.network_address not in under)
+    return [str(p) for p in sorted(found, key=lambda p: (p.version, int(p.network_address), p.prefixlen))]
+
+
+def render(config: Mapping[str, Any], private_key: str | None, *, comments: bool = True) -> str:
+    """As `wg-quick` and the apps read it. Without a key the app's own is to be kept, and a comment says so."""
+    lines: list[str] = []
+    if comments:
+        lines += [f"# {config['member']} in {', '.join(config['networks'])}, by netctl", ""]
+    lines.append("[Interface]")
+    if private_key is not None:
+        lines.append(f"PrivateKey = {private_key}")
+    elif comments:
+        lines.append(f"# PrivateKey = the one that belongs to {config['wireguard']}")
+    lines += [f"Address = {', '.join(config['addresses'])}", f"MTU = {config['mtu']}"]
+    peers: Sequence[Mapping[str, Any]] = config["peers"]
+    for peer in peers:
+        lines += ["", f"# {peer['name']}"] if comments else []
+        lines += [
+            "[Peer]",
+            f"PublicKey = {peer['wireguard']}",
+            f"Endpoint = {peer['endpoint']}",
+            f"AllowedIPs = {', '.join(peer['allowed'])}",
+            f"PersistentKeepalive = {peer['keepalive_s']}",
+        ]
+    return "\n".join(lines) + "\n"
