@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from netctl.config.acl import contains
 from netctl.config.resolve import KEEPALIVE_S, resolve
 from netctl.model import derive
+from netctl.model.addresses import Address, host_prefix
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import WireGuardLink
@@ -48,7 +50,7 @@ def stock_config(
         "member": name,
         "wireguard": str(member.wireguard),
         "networks": [network.name for network in document.networks_of(name)],
-        "addresses": [f"{address}/{address.max_prefixlen}" for address in addresses],
+        "addresses": [f"{address}/{_pool_length(document, name, address)}" for address in addresses],
         "mtu": link.mtu,
         "peers": [
             {
@@ -63,6 +65,16 @@ def stock_config(
         ],
         "without_port": [names[key] for key, port in ports.items() if port is None],
     }
+
+
+def _pool_length(document: Document, name: str, address: Address) -> int:
+    """As long as its network's pool: then the system sends from this address to that network, and not from another's.
+
+    Members drop what comes from an address of a network that they do not share.
+    """
+    pools = [pool for network in document.networks_of(name) for pool in (network.ipv4, network.ipv6)]
+    found = (pool.prefixlen for pool in pools if pool is not None and contains(pool, host_prefix(address)))
+    return next(found, address.max_prefixlen)
 
 
 def _allowed(link: WireGuardLink, key: WireGuardKey) -> list[str]:

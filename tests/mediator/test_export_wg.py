@@ -152,7 +152,13 @@ def test_the_file_has_every_peer_at_the_port_of_its_pair(site: Site, run: Run, s
     assert own["privatekey"] == SECRET_TEXT
     assert own["mtu"] == "1380"
     mine = {ip_interface(address) for address in own["address"].split(", ")}
-    assert all(address.network.prefixlen == address.max_prefixlen for address in mine)
+    # Its pool's length: so each network is spoken to from the address in it.
+    assert {str(address.network) for address in mine if address.version == 4} == {
+        "10.1.0.0/24",
+        "10.2.0.0/24",
+        "10.3.0.0/24",
+    }
+    assert {address.network.prefixlen for address in mine if address.version == 6} == {64}
     leased = {a for n in ("party", "work", "far") for a in site.hub.addresses(n, "phone", PUBLIC)}
     assert {address.ip for address in mine} == leased
     assert set(peers) == {str(key(name)) for name in ("ann", "bob", "cid")}  # dan is behind the hub
