@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mediator.shell.relaywords import add_limits, limits_of, say_relay
 from netctl import __version__
 from netctl.model.errors import LocalError, NetctlError
 
@@ -63,8 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="run the server and its relay")
     _common(serve, listen=True)
     serve.add_argument("--no-relay", action="store_true", help="the relay is run elsewhere")
+    add_limits(serve)
     relay = commands.add_parser("relay", help="run the relay alone (serve starts one by itself)")
     _common(relay, listen=True)
+    add_limits(relay)
     check = commands.add_parser(
         "check", help="look whether the store, the identity and the document are sound"
     )
@@ -174,6 +177,8 @@ async def _keep_relay(arguments: argparse.Namespace) -> None:
     command = [sys.executable, "-m", "mediator.shell.main", "relay"]
     command += ["--document", str(arguments.document), "--state", str(arguments.state)]
     command += ["--listen", arguments.listen]
+    command += ["--pair-rate", str(arguments.pair_rate), "--member-rate", str(arguments.member_rate)]
+    command += ["--quota", str(arguments.quota)]
     said = 0
     while True:
         found = running_relay(arguments.state)
@@ -223,6 +228,7 @@ def _relay(arguments: argparse.Namespace) -> int:
     from mediator.shell.relay import RelayServer, run_relay
     from mediator.shell.relay_tls import open_doors
     from mediator.shell.relaylock import only_relay
+    from mediator.shell.relaystatus import tell_status
     from mediator.shell.store import STORE_FILE
 
     _, mediator = _load_mediator(arguments)
@@ -235,13 +241,21 @@ def _relay(arguments: argparse.Namespace) -> int:
         with (
             contextlib.closing(PairReader(arguments.state / STORE_FILE)) as reader,
             open_doors(relay, identity, arguments.state, arguments.listen, ports),
+            tell_status(relay, arguments.state),
         ):
             relay.watch(lambda now: reader.tell(relay.pairs, now))
             yield
 
     secret, cookie_secret = relay_secret(arguments.state), secrets.token_bytes(32)
     with only_relay(arguments.state):
-        run_relay(arguments.listen, mediator.relay_ports, secret, cookie_secret, also=beside)
+        run_relay(
+            arguments.listen,
+            mediator.relay_ports,
+            secret,
+            cookie_secret,
+            limits=limits_of(arguments),
+            also=beside,
+        )
     return 0
 
 
@@ -263,14 +277,17 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     from mediator.shell.asking import ask_mediator
+    from mediator.shell.relaystatus import ask_relay
 
     state: dict[str, Any] = ask_mediator(arguments.state, {"op": "status"})
+    state["relay"] = ask_relay(arguments.state)
     document = state["document"]
     if arguments.output == "json":
         print(json.dumps(state, indent=2))
         return 1 if document["refused"] else 0
     print(f"{state['online']} of {state['members']} members online, {state['networks']} networks")
     print(f"document {document['path']}, digest {document['digest'][:12]}, for {document['since_s']:.0f} s")
+    say_relay(state["relay"], {int(port): name for port, name in state["relay_ports"].items()})
     for message in state["without_address"]:
         print(f"warning: {message}", file=sys.stderr)
     if state["without_port"]:

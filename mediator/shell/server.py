@@ -100,6 +100,11 @@ class Server:
             "bans": len(self._gate.bans(time.monotonic())),
             "connections": len(self._connections),
             "tasks": len(asyncio.all_tasks()),
+            "relay_ports": {
+                port: member.name
+                for member in document.members.values()
+                if member.wireguard is not None and (port := self._hub.relay_port(member.wireguard))
+            },
             "without_port": self._hub.without_port,
             "without_address": [item.message for item in self._hub.exhausted],
         }

@@ -149,6 +149,18 @@ def test_it_reaches_everybody_and_everybody_reaches_it(world: World) -> None:
     assert row["endpoint"].endswith(f":{endpoints['nas']}")
 
 
+def test_the_mediator_says_what_it_sent(world: World) -> None:
+    status = [program("netctl-mediator"), "status", "--state", STATE_PATH]
+    told = json.loads(world.lab.node("mediator").run([*status, "-o", "json"]))
+    (port,) = (port for port, name in told["relay_ports"].items() if name == PHONE)
+    (row,) = (row for row in told["relay"]["accounts"] if row["port"] == int(port))
+    assert min(row["sent"], row["received"]) > 1000
+    heard = [side["at"] for pair in told["relay"]["pairs"] for side in pair["sides"] if side["stock"]]
+    assert len(heard) == len(world.lab.network.members)
+    assert None not in heard
+    assert "4 of 4 pairs are heard" in world.lab.node("mediator").run(status)
+
+
 def test_the_acls_hold_for_it(world: World) -> None:
     members = json.loads(
         world.lab.node("mediator").run(

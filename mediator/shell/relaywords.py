@@ -1,0 +1,79 @@
+"""What people say to the relay (its limits) and what it says to them (`netctl-mediator status`)."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from mediator.core.relay_limits import Limits
+
+LIMITS = (
+    ("--pair-rate", "MBIT/S", 1000.0, "what one member may send to one other"),
+    ("--member-rate", "MBIT/S", 0.0, "what one member may send to all others together"),
+    ("--quota", "GB", 0.0, "what one member may send and get in a day"),
+)
+MAX_LIMIT = 1e6
+"""A terabit, a petabyte: above that somebody has mistaken the unit."""
+BYTES_OF_MBIT = 125_000
+BYTES_OF_GB = 1_000_000_000
+BUSIEST = 5
+"""Members that `status` names; JSON has more."""
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """What a relay lets through, in the units that people buy lines and traffic in."""
+    group = parser.add_argument_group("limits of the relay (0: none)")
+    for option, unit, default, what in LIMITS:
+        group.add_argument(
+            option, type=_amount, metavar=unit, default=default, help=f"{what} (default {default:g})"
+        )
+
+
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= MAX_LIMIT:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0 to {MAX_LIMIT:g}")
+    return value
+
+
+def limits_of(arguments: argparse.Namespace) -> Limits:
+    """What was asked for, in bytes."""
+    return Limits(
+        pair_rate=arguments.pair_rate * BYTES_OF_MBIT,
+        member_rate=arguments.member_rate * BYTES_OF_MBIT,
+        quota=int(arguments.quota * BYTES_OF_GB),
+    )
+
+
+def say_relay(relay: dict[str, Any] | None, names: dict[int, str]) -> None:
+    """Who sends how much, what was refused, and which apps are heard."""
+    if relay is None:
+        print("no relay runs here")
+        return
+    done, limits = relay["counters"], relay["limits"]
+    print(
+        f"relay: {relay['bindings']} bindings, {_size(done['forwarded_bytes'])} passed on, datagrams dropped: "
+        f"{done['dropped_stranger']} of strangers, {done['dropped_type']} not WireGuard's, "
+        f"{done['dropped_rate']} beyond a limit"
+    )
+    for row in relay["accounts"][:BUSIEST]:
+        quota = f" of {_size(limits['quota'])}" if limits["quota"] else ""
+        refused = f", {_size(row['refused'])} refused" if row["refused"] else ""
+        print(
+            f"  {names.get(row['port'], row['port'])}: {_size(row['sent'])} sent, {_size(row['received'])} "
+            f"received, {_size(row['today'])}{quota} today{refused}"
+        )
+    heard = [side["at"] is not None for pair in relay["pairs"] for side in pair["sides"] if side["stock"]]
+    if heard:
+        print(f"  stock apps: {sum(heard)} of {len(heard)} pairs are heard")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
