@@ -84,9 +84,7 @@ class PathManager:
                 keys_ = probe.derive_keys(self._private, self._me.key, key)
             except ValueError:
                 continue  # no X25519 key at all: WireGuard will not talk to it either
-            pair = Pair(
-                key, keys_, self._me, self._rng, self._births, self._new_batch, stock=key in stock
-            )
+            pair = Pair(key, keys_, self._me, self._rng, self._births, self._new_batch, stock=key in stock)
             self._pairs[key] = pair
             self._by_tag[keys_.open_tag] = pair
             if self._tunnel:
