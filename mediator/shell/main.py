@@ -109,7 +109,10 @@ def _init(arguments: argparse.Namespace) -> int:
         else:
             print(f"    tls: [{EVERYWHERE}]")
             also = f" and {EVERYWHERE}"
-    print("Put these lines into networks.yaml. Open in this server's firewall:", file=sys.stderr)
+    url = f"netctl://{arguments.host}:{arguments.port}"
+    print("Put these lines into networks.yaml, or make a first one on one of your hosts:", file=sys.stderr)
+    print(f"  sudo netctl init --mediator '{url}#{identity.public}'", file=sys.stderr)
+    print("Open in this server's firewall:", file=sys.stderr)
     print(f"  TCP {arguments.port}{also}, UDP 3478-3479 (STUN), UDP 40000-40999 (relay)", file=sys.stderr)
     return 0
 

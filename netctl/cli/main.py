@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from netctl import __version__
-from netctl.cli import commitargs, fleetargs, inviteargs, trustargs
+from netctl.cli import commitargs, fleetargs, initargs, inviteargs, trustargs
 
 INTERRUPTED = 130
 """What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--state", metavar="DIR", help="keys and memory (NETCTL_STATE, /var/lib/netctl)")
     top.add_argument("--run", metavar="DIR", help="the agent's socket (NETCTL_RUN, /run/netctl)")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    initargs.add(commands)
     validate = commands.add_parser("validate", help="say everything that is wrong with a document")
     _files(validate)
     _formats(validate, "github")
@@ -187,6 +188,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return commitargs.run(arguments, places)
     if arguments.command in FLEET:
         return fleetargs.run(arguments, places)
+    if arguments.command == "init":
+        from netctl.cli import init
+
+        return init.init(arguments, places)
     if arguments.command in ("fmt", "explain", "schema"):
         from netctl.cli import text
 

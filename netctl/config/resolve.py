@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv6Address, ip_network
 
 from netctl.config.acl import Evaluator, Selection, contains
@@ -272,12 +273,13 @@ class _Resolver:
             return
         selection = Selection(self.document, network, lambda name: self.addresses_of(network, name))
         unicast = {host_prefix(address) for address in own.values()}
+        sources_of = selection if routed else Selection(self.document, network, partial(self.spoken, network))
         if routed:
             unicast = mine
         for acl in network.acls:
             if acl.proto == "ethernet":
                 continue
-            src = selection.prefixes(acl.src)
+            src = sources_of.prefixes(acl.src)
             dst = overlap(selection.prefixes(acl.dst), unicast)
             if dst and not routed:
                 dst |= mine  # broadcast and multicast have the receiving member as their destination
@@ -285,6 +287,12 @@ class _Resolver:
                 name = f"{network.name}: {acl.name}"
                 self.rules.append(FilterRule(name, src, frozenset(dst), acl.proto, acl.ports))
         self.towards_stock(network, selection, unicast)
+
+    def spoken(self, network: Network, name: str) -> tuple[Address, ...]:
+        """The addresses that a member sends from in a segment: IPv6 multicast comes from its link-local one."""
+        key = self.document.members[name].wireguard
+        own = self.addresses_of(network, name)
+        return (*own, link_local(derive.mac(network.id, key))) if key is not None else own
 
     def towards_stock(self, network: Network, selection: Selection, mine: set[Prefix]) -> None:
         """Members without an identity run no netctl: their senders hold the ACLs for them."""

@@ -1,0 +1,129 @@
+"""`netctl init`: the first `networks.yaml`, with this host as its first member."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.config.first import Server
+from netctl.model.addresses import Prefix
+from netctl.model.errors import ConfigError, LocalError
+
+WIDTH = 46
+"""Of a command in the list of what comes next."""
+MODE = 0o644
+"""Everybody may read it: there is no secret in it."""
+
+
+def init(arguments: argparse.Namespace, places: Places) -> int:
+    """Make this host's keys and write the document; nothing is changed where there is one already."""
+    from netctl.agent.keys import make_keys
+    from netctl.config import load_document
+    from netctl.config.first import first_document, installation_id, member_name
+
+    path: Path = arguments.file or places.config
+    if path.exists() or path.is_symlink():
+        raise LocalError(
+            f"{path} is there already and stays as it is; `netctl validate {path}` checks it, and "
+            "`netctl keys` prints this host's line for it"
+        )
+    if places.accepted.exists():
+        raise LocalError(
+            "this host lives by a document already: `netctl status` shows it; `netctl leave` gives it up "
+            "where it came by invite"
+        )
+    servers = [Server.parse(text) for text in arguments.mediator]
+    pool = _pool(arguments.ipv4)
+    name = arguments.name or member_name(os.uname().nodename)
+
+    def document(wireguard: str, identity: str) -> str:
+        return first_document(
+            name=name,
+            wireguard=wireguard,
+            identity=identity,
+            installation=installation_id(secrets.token_bytes(8)),
+            network=arguments.network,
+            mode=arguments.mode,
+            pool=pool,
+            servers=servers,
+            endpoints=arguments.endpoint,
+        )
+
+    pair, made = make_keys(places)
+    text = document(str(pair.wireguard), str(pair.identity))
+    try:
+        load_document(text, str(path))
+    except ConfigError as error:
+        finding = error.findings[0]
+        hint = f" ({finding.hint})" if finding.hint else ""
+        raise LocalError(f"nothing was written: {finding.path}: {finding.message}{hint}") from None
+    _write(path, text)
+    output.note(f"{'made' if made else 'kept'} the keys in {places.state}")
+    output.line(f"wrote {path}: network '{arguments.network}' ({pool}), member '{name}'")
+    output.line("next:")
+    for command, does in _next(path, servers):
+        output.line(f"  {command:<{WIDTH}}  # {does}")
+    return 0
+
+
+def _next(path: Path, servers: Sequence[Server]) -> list[tuple[str, str]]:
+    """The two commands that come next."""
+    up = ("sudo netctl up", "start the agent, and bring this host up")
+    if not servers:
+        return [("sudo netctl keys init", "on the next host: prints its line for the file"), up]
+    host = _host(servers[0].url)
+    return [(f"scp {path} root@{host}:/etc/netctl/", "the mediator follows the same file"), up]
+
+
+def _host(url: str) -> str:
+    """The host of a mediator's URL, as scp takes it."""
+    from urllib.parse import urlsplit
+
+    host = urlsplit(url).hostname or "MEDIATOR"
+    return f"[{host}]" if ":" in host else host
+
+
+def _taken() -> Iterable[Prefix]:
+    """Where this host's routes lead now."""
+    from netctl.engine.foreign import look
+
+    found, own = look((), ())
+    return [*(route.destination for route in found), *own]
+
+
+def _pool(wanted: str | None) -> Prefix:
+    from netctl.config.first import TRIES, free_pool
+
+    if wanted is None:
+        numbers = [secrets.randbits(16) for _ in range(TRIES)]
+        return free_pool(numbers, _taken())
+    try:
+        return ipaddress.IPv4Network(wanted)
+    except ValueError as error:
+        raise LocalError(f"--ipv4 {wanted}: {error}; a pool is written like 10.147.20.0/24") from None
+
+
+def _write(path: Path, text: str) -> None:
+    """A new file, whole or not at all; one that somebody made meanwhile stays. Raises LocalError."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("x", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), MODE)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(beside, path)
+        finally:
+            beside.unlink()
+    except FileExistsError:
+        raise LocalError(f"{path} is there already and stays as it is") from None
+    except OSError as error:
+        raise LocalError(f"{path} cannot be written: {error.strerror}; run this as root") from error

@@ -1,0 +1,140 @@
+"""The first `networks.yaml` of an installation: small, valid, and with the words that the next edits need."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from netctl.model.addresses import Prefix
+from netctl.model.errors import LocalError
+
+POOL_PREFIX = 24
+"""Room for 254 hosts: what a person expects of a LAN."""
+TRIES = 64
+"""Pools looked at; a host that has routes to so many places of 10.0.0.0/8 must name one."""
+ID_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
+"""None that are mistaken for another when read aloud or copied by hand."""
+NOT_IN_A_NAME = re.compile(r"[^a-z0-9-]+")
+MAX_NAME = 63
+
+_TEXT = """# The networks of this installation: the same file on every host and on the mediator.
+# `netctl validate` checks it, `netctl plan` says what would change, `netctl apply` does it.
+# `netctl explain networks.{network}` says what else may be written.
+apiVersion: netctl/v1
+id: {id}                # never change it: IPv6 addresses are made from it
+{mediators}
+members:
+  # One line a host. `netctl keys init` prints it there; the private halves of its keys never leave the host.
+  {name}: {{wireguard: "{wireguard}", identity: "{identity}"{more}}}
+
+networks:
+  {network}:
+    mode: {mode}             {mode_note}
+    ipv4: {pool}
+    members: ["*"]        # everybody above; or names, or groups: ["group:gamers", nas]
+{addresses}    # With `acls` only what a rule names gets through; without, everything between members:
+    # acls:
+    #   - {{name: ping, src: ["*"], dst: ["*"], proto: icmp}}
+    #   - {{name: web, src: ["*"], dst: [{name}], proto: tcp, ports: [80, 443]}}
+{invites}"""
+_INVITES = """    # With this, `netctl invite {network}` prints a string by which machines come in without this file:
+    # join: {{invites: true}}
+"""
+_MODE_NOTES = {
+    "lan": "# one Ethernet segment, with broadcast and multicast; `routed` is IP alone, for many hosts",
+    "routed": "# IP alone, for many hosts; `lan` is one Ethernet segment, with broadcast and multicast",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A mediator as `netctl-mediator init` prints it."""
+
+    url: str
+    identity: str
+
+    @classmethod
+    def parse(cls, text: str) -> Server:
+        """``netctl://HOST:PORT#ed25519:…``. Raises LocalError."""
+        url, separator, identity = text.partition("#")
+        if not separator or not url or not identity:
+            raise LocalError(
+                f"{text!r} is no mediator: it is URL#IDENTITY, as `netctl-mediator init` prints it, "
+                "netctl://vps.example.org:8443#ed25519:…"
+            )
+        return cls(url, identity)
+
+
+def installation_id(numbers: Iterable[int]) -> str:
+    """Eight letters, by random numbers: 40 bits, as many installations never meet."""
+    letters = "".join(ID_LETTERS[number % len(ID_LETTERS)] for number in numbers)
+    return f"{letters[:4]}-{letters[4:8]}"
+
+
+def member_name(host_name: str) -> str:
+    """The name that a host of this name gets: a strict DNS label."""
+    label = NOT_IN_A_NAME.sub("-", host_name.partition(".")[0].lower())[:MAX_NAME].strip("-")
+    return label or "host"
+
+
+def free_pool(numbers: Sequence[int], taken: Iterable[Prefix]) -> IPv4Network:
+    """A /24 of 10.0.0.0/8, by random numbers, that overlaps nothing of these but default routes.
+
+    Raises LocalError when none of the `TRIES` first is free.
+    """
+    others = [prefix for prefix in taken if isinstance(prefix, IPv4Network) and prefix.prefixlen > 1]
+    for number in numbers[:TRIES]:
+        # Away from 10.0 and 10.1, which home routers have.
+        second, third = 2 + number % 254, (number >> 8) % 256
+        pool = IPv4Network(((10 << 24) + (second << 16) + (third << 8), POOL_PREFIX))
+        if not any(pool.overlaps(other) for other in others):
+            return pool
+    raise LocalError("this host has routes to most of 10.0.0.0/8: name a free pool with --ipv4")
+
+
+def first_document(
+    *,
+    name: str,
+    wireguard: str,
+    identity: str,
+    installation: str,
+    network: str,
+    mode: str,
+    pool: Prefix,
+    servers: Sequence[Server],
+    endpoints: Sequence[str] = (),
+) -> str:
+    """The text. Whether the names in it are good ones is for `load_document` to say."""
+    if servers:
+        lines = ["", "mediators:"]
+        for server in servers:
+            lines += [f"  - url: {server.url}", f'    identity: ["{server.identity}"]']
+        addresses = ""
+    else:
+        lines = [
+            "",
+            "# No mediator: every member needs a fixed address, and those that others call an endpoint. With one,",
+            "# hosts behind NATs find each other and addresses are leased: `netctl-mediator init` on a server.",
+            '# An endpoint is where the others reach a host: {…, endpoints: ["nas.example.org:51820"]}',
+            "mediators: []",
+        ]
+        first = next(iter(ipaddress.ip_network(str(pool)).hosts()))
+        addresses = f"    addresses: {{{name}: {first}}}\n"
+    said = ", ".join(f'"{endpoint}"' for endpoint in endpoints)
+    return _TEXT.format(
+        network=network,
+        id=installation,
+        mediators="\n".join(lines) + "\n",
+        name=name,
+        wireguard=wireguard,
+        identity=identity,
+        more=f", endpoints: [{said}]" if endpoints else "",
+        mode=mode,
+        mode_note=_MODE_NOTES[mode],
+        pool=pool,
+        addresses=addresses,
+        invites=_INVITES.format(network=network) if servers else "",
+    )
