@@ -102,14 +102,14 @@ def _init(arguments: argparse.Namespace) -> int:
     print("mediators:")
     print(f"  - url: netctl://{arguments.host}:{arguments.port}")
     print(f'    identity: ["{identity.public}"]')
-    also = ""
+    also = tls = ""
     if arguments.port != EVERYWHERE:
         if _taken(EVERYWHERE):
             print(f"Port {EVERYWHERE} is another server's here: the mediator goes without.", file=sys.stderr)
         else:
             print(f"    tls: [{EVERYWHERE}]")
-            also = f" and {EVERYWHERE}"
-    url = f"netctl://{arguments.host}:{arguments.port}"
+            also, tls = f" and {EVERYWHERE}", f"?tls={EVERYWHERE}"
+    url = f"netctl://{arguments.host}:{arguments.port}{tls}"
     print("Put these lines into networks.yaml, or make a first one on one of your hosts:", file=sys.stderr)
     print(f"  sudo netctl init --mediator '{url}#{identity.public}'", file=sys.stderr)
     print("Open in this server's firewall:", file=sys.stderr)

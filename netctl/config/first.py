@@ -55,17 +55,23 @@ class Server:
 
     url: str
     identity: str
+    tls: tuple[int, ...] = ()
+    """TCP ports that it listens on besides."""
 
     @classmethod
     def parse(cls, text: str) -> Server:
-        """``netctl://HOST:PORT#ed25519:…``. Raises LocalError."""
-        url, separator, identity = text.partition("#")
+        """``netctl://HOST:PORT[?tls=PORT,…]#ed25519:…``. Raises LocalError."""
+        address, separator, identity = text.partition("#")
+        url, _, ports = address.partition("?tls=")
         if not separator or not url or not identity:
             raise LocalError(
                 f"{text!r} is no mediator: it is URL#IDENTITY, as `netctl-mediator init` prints it, "
                 "netctl://vps.example.org:8443#ed25519:…"
             )
-        return cls(url, identity)
+        try:
+            return cls(url, identity, tuple(int(port) for port in ports.split(",") if port))
+        except ValueError:
+            raise LocalError(f"{text!r}: the ports after ?tls= are numbers, with commas between them") from None
 
 
 def installation_id(numbers: Iterable[int]) -> str:
@@ -112,6 +118,8 @@ def first_document(
         lines = ["", "mediators:"]
         for server in servers:
             lines += [f"  - url: {server.url}", f'    identity: ["{server.identity}"]']
+            if server.tls:
+                lines.append(f"    tls: [{', '.join(map(str, server.tls))}]")
         addresses = ""
     else:
         lines = [

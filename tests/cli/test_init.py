@@ -57,9 +57,10 @@ def test_it_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--network", "My Home"], "networks.My Home"),
+        (["--network", "My Home"], 'networks."My Home"'),
         (["--name", "UPPER"], "members.UPPER"),
         (["--mediator", "vps.example.org"], "URL#IDENTITY"),
+        (["--mediator", "netctl://x?tls=many#ed25519:AAAA"], "are numbers"),
         (["--mediator", "https://x#ed25519:AAAA"], "mediators[0]"),
         (["--ipv4", "10.0.0.1/24"], "has host bits set"),
         (["--ipv4", "8.8.8.0/24"], "networks.home.ipv4"),
