@@ -71,7 +71,9 @@ class Server:
         try:
             return cls(url, identity, tuple(int(port) for port in ports.split(",") if port))
         except ValueError:
-            raise LocalError(f"{text!r}: the ports after ?tls= are numbers, with commas between them") from None
+            raise LocalError(
+                f"{text!r}: the ports after ?tls= are numbers, with commas between them"
+            ) from None
 
 
 def installation_id(numbers: Iterable[int]) -> str:
