@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: test-fleet fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench clean
+.PHONY: test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -36,6 +36,9 @@ soak: setup  ## long runs: keys renewed under load, and what must not grow (minu
 test-kernel: setup  ## the kernel's own WireGuard: Debian's cloud kernel under QEMU
 	@scripts/setup kernel
 	@NETCTL_KERNEL_LONG=1 $(PYTEST) tests/kernel/test_kernel_guest.py
+
+test-birthday: setup  ## the birthday method twenty times, each in a lab of its own: minutes
+	@$(PYTEST) -m birthday -s tests/netns/test_hard_nats_real.py
 
 test-fleet: setup  ## sixteen hosts with real sshd, rolled out by real Ansible: minutes
 	@NETCTL_FLEET_HOSTS=16 $(PYTEST) tests/netns/test_fleet_real.py

@@ -141,8 +141,13 @@ def read_plan(path: Path) -> tuple[str, Document, Topology]:
     return text, document, make_topology(document, nats)
 
 
-def raise_lab(holder: Holder, path: Path, progress: Callable[[str], None]) -> Lab:
-    """Build the internet of a document inside `holder` and bring everybody on it to run."""
+def raise_lab(
+    holder: Holder, path: Path, progress: Callable[[str], None], environs: Mapping[str, str] | None = None
+) -> Lab:
+    """Build the internet of a document inside `holder` and bring everybody on it to run.
+
+    `environs`: environment variables that every host has besides the lab's own.
+    """
     text, document, topology = read_plan(path)
     programs = [program("netctl"), *([program("netctl-mediator")] if topology.mediators else [])]
     path_variable = f"{Path(programs[0]).parent}:{environment()['PATH']}"
@@ -151,6 +156,7 @@ def raise_lab(holder: Holder, path: Path, progress: Callable[[str], None]) -> La
         "NETCTL_STATE": STATE_PATH,
         "NETCTL_RUN": RUN_PATH,
         "PATH": path_variable,
+        **(environs or {}),
     }
     for name in topology.left_out:
         progress(f"{name} has no identity (a stock WireGuard app): left out")

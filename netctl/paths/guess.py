@@ -73,6 +73,9 @@ TRANSITIONS: dict[tuple[GuessState, GuessEvent], GuessState] = {
 }
 
 
+_NOT_BEGUN = (_S.IDLE, _S.PROMISED)
+
+
 class Guesser:
     """One pair's guesses. `new_batch` numbers the host's batches of sockets."""
 
@@ -106,7 +109,9 @@ class Guesser:
     def offer(self, nat: Nat | None, now: float) -> Nat | None:
         """What our offer says about our NAT, with the promise to take part where it could be of use."""
         self.own = nat
-        if nat is not None and self._could(nat, self.peer) and self.state is GuessState.IDLE:
+        if self.state not in _NOT_BEGUN:
+            return nat
+        if nat is not None and self._could(nat, self.peer):
             if self._births.promise(self._key, now):
                 self.own = Nat(nat.allocation, nat.address, nat.first, nat.step, nat.count, birthday=True)
         elif self.state is GuessState.IDLE:
@@ -129,7 +134,12 @@ class Guesser:
     def punch(self, at: float) -> None:
         """Both sides start at this moment."""
         own, peer = self.own, self.peer
-        if self.state is not GuessState.IDLE or own is None or peer is None:
+        if self.state not in _NOT_BEGUN:
+            return
+        if self.state is GuessState.PROMISED:
+            self._enter(GuessEvent.END)  # the round has begun anew, and with it the wait
+            self._due = None
+        if own is None or peer is None:
             return
         if own.birthday and peer.birthday and self._could(own, peer):
             self._enter(GuessEvent.ATTEMPT)

@@ -21,19 +21,19 @@ POLL_S = 0.2
 
 
 @contextmanager
-def pair_behind(tmp: Path, laptop: str, desktop: str, document: str = PARTY) -> Iterator[Lab]:
+def pair_behind(tmp: Path, laptop: str, desktop: str, *, engine: str = "netctl-wg") -> Iterator[Lab]:
     """The laptop behind one kind of box and the desktop behind another."""
     try:
         check_machine()
     except LocalError as error:
         pytest.skip(str(error))
     path = tmp / "party.yaml"
-    path.write_text(document)
+    path.write_text(DOCUMENT)
     boxes = f"home: {{kind: {laptop}, members: [laptop]}}\n  work: {{kind: {desktop}, members: [desktop]}}"
     path.with_name("party.lab.yaml").write_text(f"nats:\n  {boxes}\n")
     holder = Holder.start()
     try:
-        yield raise_lab(holder, path, lambda text: None)
+        yield raise_lab(holder, path, lambda text: None, {"NETCTL_ENGINE": engine})
     finally:
         holder.destroy()
 

@@ -14,6 +14,8 @@ pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
 ATTEMPT_S = 25.0
 """A birthday attempt from its promise to its end, in a first round that the start of ten programs delays."""
+RUNS = 20
+ENGINES = ("netctl-wg", "wireguard-go")
 PREDICTED_S = 40.0
 """A first round that the start of ten programs delays, and one more."""
 
@@ -34,6 +36,28 @@ def test_predicted_ports(tmp_path: Path, laptop: str, desktop: str) -> None:
         print(f"{laptop} x {desktop}: direct after {took:.1f} s")
         assert lost(lab, "laptop", "desktop") == 0
         assert not ports_table(lab, "laptop") + ports_table(lab, "desktop")
+
+
+@pytest.mark.birthday
+def test_twenty_birthdays(tmp_path: Path) -> None:
+    """98 of 100 by arithmetic; 18 of 20 are asked for. The kinds of engine and the sides take turns."""
+    took: list[float | None] = []
+    for run in range(RUNS):
+        where = tmp_path / str(run)
+        where.mkdir()
+        boxes = ["symmetric-random", "port-restricted"]
+        if run % 2:
+            boxes.reverse()
+        with pair_behind(where, boxes[0], boxes[1], engine=ENGINES[run // 2 % 2]) as lab:
+            took.append(direct_within(lab, ATTEMPT_S))
+            if took[-1] is not None:
+                assert lost(lab, "laptop", "desktop") == 0
+        print(f"{boxes[0]} x {boxes[1]}, {ENGINES[run // 2 % 2]}: direct after {took[-1]}", flush=True)
+    direct = sorted(one for one in took if one is not None)
+    print(
+        f"{len(direct)} of {RUNS} direct, median {direct[len(direct) // 2]:.1f} s, slowest {direct[-1]:.1f} s"
+    )
+    assert len(direct) >= 0.9 * RUNS
 
 
 def test_a_birthday(tmp_path: Path) -> None:

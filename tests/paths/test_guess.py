@@ -108,6 +108,23 @@ def test_birthdays_make_nearly_every_random_nat_direct() -> None:
     assert direct >= 0.9 * len(seeds)
 
 
+@pytest.mark.parametrize("late", [0.02, 0.3, 0.55, 0.7, 1.2, 2.0, 3.1])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_member_that_comes_later_takes_part_in_the_same_attempt(late: float, swapped: bool) -> None:
+    """Offers are repeated and rounds begin anew while both come: both sides still mean one attempt."""
+    direct = 0
+    for seed in range(4):
+        world = hard_and_easy(within(1024, 65535, seed), seed=seed, swapped=swapped)
+        first, second = world.hosts
+        world.start_one(first)
+        world.run(late)
+        world.start_one(second)
+        world.perform(first, first.manager.peer_online(second.key, True, world.now))
+        world.run(22)
+        direct += kinds(world) == ["direct", "direct"]
+    assert direct >= 3
+
+
 def test_a_rewrite_goes_with_its_path() -> None:
     world = hard_and_easy(within(1024, 65535, 3), seed=3)
     world.start()
