@@ -141,11 +141,13 @@ class Server:
                 )
         for port in mediator.stun:
             try:
-                stun = StunServer(self._listen, port)
+                stun = StunServer(self._listen, port, self._stun_other)
             except OSError as error:
                 raise _cannot_listen("UDP", port, error) from error
             stun.start()
             self._stun.append(stun)
+        for one, other in zip(self._stun, [*self._stun[1:], *self._stun[:1]], strict=True):
+            one.sibling = other if other is not one else None
         await self._admin.start()
         say(f"listening on TCP {mediator.port}, STUN {', '.join(map(str, mediator.stun))}")
 

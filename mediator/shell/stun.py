@@ -1,10 +1,11 @@
-"""STUN on real sockets: each answer leaves from the address that was asked."""
+"""STUN on real sockets: each answer leaves from the address that was asked, or from where else the client wishes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+from typing import Any
 
 from netctl.model.addresses import SocketAddress
 from netctl.system import pktinfo
@@ -19,8 +20,14 @@ DATAGRAMS_PER_TURN = 64
 class StunServer:
     """One UDP port. For one event loop."""
 
-    def __init__(self, address: str, port: int) -> None:
-        """Bind; on `::` it serves IPv4 too. Raises OSError."""
+    def __init__(self, address: str, port: int, second: str = "") -> None:
+        """Bind; on `::` it serves IPv4 too. Raises OSError.
+
+        `second`: another IPv4 address of this host that it may answer from (RFC 5780), "" for none.
+        """
+        self._second = second
+        self.sibling: StunServer | None = None
+        """The server of the other port: answers that shall come from there are sent by it."""
         family = socket.AF_INET6 if ":" in address and socket.has_ipv6 else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         try:
@@ -52,7 +59,17 @@ class StunServer:
             except OSError:
                 continue  # an ICMP error of an earlier answer: belongs to nobody
             with contextlib.suppress(ValueError, OSError):  # a full buffer: UDP may lose, and STUN asks again
-                answer = stun.respond(data, SocketAddress.of(address[0].partition("%")[0], address[1]))
-                if answer is not None:
-                    local = pktinfo.leave_from(pktinfo.asked_at(extra), self._socket.family)
-                    self._socket.sendmsg([answer], local, 0, address)
+                self._answer(data, pktinfo.asked_at(extra), address)
+
+    def _answer(self, data: bytes, asked: str, address: tuple[Any, ...]) -> None:
+        source = SocketAddress.of(address[0].partition("%")[0], address[1])
+        second = self._second if not source.is_ipv6 and self._second != asked else ""
+        other = None
+        if self.sibling is not None and asked and not source.is_ipv6:
+            other = SocketAddress.of(second or asked, self.sibling.port)
+        answer = stun.answer_from(data, source, other, second_address=bool(second))
+        if answer is None:
+            return
+        sender = self.sibling if answer.other_port and self.sibling is not None else self
+        local = pktinfo.leave_from(second if answer.other_address else asked, self._socket.family)
+        sender._socket.sendmsg([answer.data], local, 0, address)

@@ -20,10 +20,16 @@ BINDING_REQUEST = 0x0001
 BINDING_SUCCESS = 0x0101
 BINDING_ERROR = 0x0111
 MAPPED_ADDRESS = 0x0001
+CHANGE_REQUEST = 0x0003
+"""RFC 5780 §7.2: answer from another address or port, please."""
+CHANGE_ADDRESS, CHANGE_PORT = 4, 2
+"""Its flags."""
 UNKNOWN_ATTRIBUTES = 0x000A
 XOR_MAPPED_ADDRESS = 0x0020
 SOFTWARE = 0x8022
 FINGERPRINT = 0x8028
+OTHER_ADDRESS = 0x802C
+"""RFC 5780 §7.4: from where the server could answer besides. Ours also say it when only the port is another."""
 FINGERPRINT_XOR = 0x5354554E
 """RFC 8489 §14.7."""
 HEADER_LEN = 20
@@ -52,6 +58,12 @@ class StunMessage:
     def attribute(self, kind: int) -> bytes | None:
         """The first value of this attribute type, or None."""
         return next((value for number, value in self.attributes if number == kind), None)
+
+    @property
+    def other(self) -> SocketAddress | None:
+        """From where else the server could answer. Raises RemoteError if broken."""
+        value = self.attribute(OTHER_ADDRESS)
+        return None if value is None else _unpack_mapped(value, bytes(16))
 
     @property
     def mapped(self) -> SocketAddress | None:
@@ -106,23 +118,42 @@ def decode(data: bytes) -> StunMessage:
     return StunMessage(kind, transaction, tuple(attributes), fingerprint)
 
 
-def binding_request(transaction: bytes) -> bytes:
-    """A request with 12 random bytes as its transaction."""
+def binding_request(transaction: bytes, change: int = 0) -> bytes:
+    """A request with 12 random bytes as its transaction; `change`: flags of CHANGE-REQUEST."""
     if len(transaction) != TRANSACTION_LEN:
         raise ValueError("a STUN transaction is 12 bytes")
-    return encode(StunMessage(BINDING_REQUEST, transaction, ((SOFTWARE, SOFTWARE_PADDING),), True))
+    wish = ((CHANGE_REQUEST, struct.pack(">I", change)),) if change else ()
+    return encode(StunMessage(BINDING_REQUEST, transaction, (*wish, (SOFTWARE, SOFTWARE_PADDING)), True))
 
 
-def binding_success(transaction: bytes, mapped: SocketAddress) -> bytes:
-    """The answer that tells a client its own address."""
+def binding_success(transaction: bytes, mapped: SocketAddress, other: SocketAddress | None = None) -> bytes:
+    """The answer that tells a client its own address, and from where else it could have come."""
     value = _pack_mapped(mapped, STUN_COOKIE + transaction)
-    return encode(StunMessage(BINDING_SUCCESS, transaction, ((XOR_MAPPED_ADDRESS, value),), True))
+    more = () if other is None else ((OTHER_ADDRESS, _pack_mapped(other, bytes(16))),)
+    return encode(StunMessage(BINDING_SUCCESS, transaction, ((XOR_MAPPED_ADDRESS, value), *more), True))
 
 
 def respond(data: bytes, source: SocketAddress) -> bytes | None:
+    """What a STUN server that has one address and port sends back to `source`; see `answer_from`."""
+    answer = answer_from(data, source, None)
+    return None if answer is None else answer.data
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to send, and whether from the server's other address or its other port."""
+
+    data: bytes
+    other_address: bool = False
+    other_port: bool = False
+
+
+def answer_from(
+    data: bytes, source: SocketAddress, other: SocketAddress | None, *, second_address: bool = False
+) -> Answer | None:
     """What a STUN server sends back to `source`, or None: silence.
 
-    Silent on anything but a well-formed binding request, and when the answer would be larger than the
+    `other`: what it can answer from besides; `second_address`: that is not only another port. Silent on anything but a well-formed binding request, and when the answer would be larger than the
     request: a bare 20-byte request from a spoofed source must not be amplified.
     """
     try:
@@ -131,7 +162,15 @@ def respond(data: bytes, source: SocketAddress) -> bytes | None:
         return None
     if request.kind != BINDING_REQUEST:
         return None
-    unknown = [number for number, _ in request.attributes if number < 0x8000 and number not in _IGNORED]
+    wish = request.attribute(CHANGE_REQUEST)
+    flags = int.from_bytes(wish, "big") if wish is not None and len(wish) == 4 and other is not None else 0
+    allowed = CHANGE_PORT | (CHANGE_ADDRESS if second_address else 0)
+    fulfilled = {CHANGE_REQUEST} if flags and not flags & ~allowed else frozenset()
+    unknown = [
+        number
+        for number, _ in request.attributes
+        if number < 0x8000 and number not in _IGNORED and number not in fulfilled
+    ]
     if unknown:
         value = b"".join(struct.pack(">H", number) for number in unknown)
         error = (0x0009, b"\0\0\x04\x14")  # ERROR-CODE 420, RFC 8489 §14.8
@@ -139,8 +178,12 @@ def respond(data: bytes, source: SocketAddress) -> bytes | None:
             StunMessage(BINDING_ERROR, request.transaction, (error, (UNKNOWN_ATTRIBUTES, value)), True)
         )
     else:
-        answer = binding_success(request.transaction, source)
-    return answer if len(answer) <= len(data) else None
+        answer = binding_success(request.transaction, source, other)
+        if len(answer) > len(data):
+            answer = binding_success(request.transaction, source)
+        if len(answer) <= len(data):
+            return Answer(answer, bool(flags & CHANGE_ADDRESS), bool(flags & CHANGE_PORT))
+    return Answer(answer) if len(answer) <= len(data) else None
 
 
 _IGNORED = frozenset({0x0006, 0x0008, 0x001C, 0x0014, 0x0015, 0x0024, 0x0025, 0x0026})
