@@ -28,7 +28,7 @@ def pair_behind(tmp: Path, laptop: str, desktop: str, *, engine: str = "netctl-w
     except LocalError as error:
         pytest.skip(str(error))
     path = tmp / "party.yaml"
-    path.write_text(DOCUMENT)
+    path.write_text(PARTY)
     boxes = f"home: {{kind: {laptop}, members: [laptop]}}\n  work: {{kind: {desktop}, members: [desktop]}}"
     path.with_name("party.lab.yaml").write_text(f"nats:\n  {boxes}\n")
     holder = Holder.start()
