@@ -63,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--port", type=int, default=8443, help="the TCP port (default 8443)")
     serve = commands.add_parser("serve", help="run the server and its relay")
     _common(serve, listen=True)
+    serve.add_argument(
+        "--stun-also",
+        metavar="ADDRESS",
+        default="",
+        help="a second IPv4 address of this host: members then learn whether their NAT filters by address",
+    )
     serve.add_argument("--no-relay", action="store_true", help="the relay is run elsewhere")
     add_limits(serve)
     relay = commands.add_parser("relay", help="run the relay alone (serve starts one by itself)")
@@ -136,7 +142,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one a member
     server = Server(
-        document=arguments.document, state=arguments.state, listen=arguments.listen, secret=secret
+        document=arguments.document,
+        state=arguments.state,
+        listen=arguments.listen,
+        secret=secret,
+        stun_also=arguments.stun_also,
     )
     mediator = server.load()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

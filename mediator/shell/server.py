@@ -27,7 +27,7 @@ from mediator.shell.passing import Passer
 from mediator.shell.register import Register
 from mediator.shell.roster import Roster
 from mediator.shell.store import STORE_FILE, Store
-from mediator.shell.stun import StunServer
+from mediator.shell.stun import StunServer, check_own
 from mediator.shell.watched import WatchedDocument
 from netctl.model.document import Mediator
 from netctl.model.errors import LocalError, NetctlError
@@ -61,8 +61,12 @@ def say(text: str) -> None:
 class Server:
     """Everything of `netctl-mediator serve` but the relay, which is a process of its own."""
 
-    def __init__(self, *, document: Path, state: Path, listen: str, secret: bytes) -> None:
+    def __init__(
+        self, *, document: Path, state: Path, listen: str, secret: bytes, stun_also: str = ""
+    ) -> None:
+        """`stun_also`: another IPv4 address of this host that STUN may answer from."""
         self._listen = listen
+        self._stun_also = stun_also
         self._identity = Identity.load(state)
         self._watched = WatchedDocument(document, self._identity.public)
         self._store = Store(state / STORE_FILE)
@@ -139,9 +143,11 @@ class Server:
                 say(
                     f"TCP port {port} cannot be had ({_reason(error)}): members reach this server at {mediator.port}"
                 )
+        if self._stun_also:
+            check_own(self._stun_also)
         for port in mediator.stun:
             try:
-                stun = StunServer(self._listen, port, self._stun_other)
+                stun = StunServer(self._listen, port, self._stun_also)
             except OSError as error:
                 raise _cannot_listen("UDP", port, error) from error
             stun.start()

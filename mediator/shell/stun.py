@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from ipaddress import IPv4Address
 from typing import Any
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.errors import LocalError
 from netctl.system import pktinfo
 from netctl.wire import stun
 
@@ -15,6 +17,16 @@ MAX_DATAGRAM = 1500
 """A binding request has 20 bytes and a few attributes; what is cut off here is refused whole."""
 DATAGRAMS_PER_TURN = 64
 """Before others get their turn."""
+
+
+def check_own(address: str) -> None:
+    """Whether STUN can answer from this address. Raises LocalError: otherwise every filter would look closed."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(IPv4Address(address)), 0))
+    except (ValueError, OSError) as error:
+        advice = "give one that `ip -4 address` shows, or leave the option out"
+        raise LocalError(f"--stun-also {address}: this host has no such IPv4 address; {advice}") from error
 
 
 class StunServer:

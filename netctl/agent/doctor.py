@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from netctl.agent import doctornat
 from netctl.agent.doctorports import port_mapping, port_mapping_json
 from netctl.agent.doctorudp import checks as udp_checks
 from netctl.agent.doctorudp import to_json as udp_json
 from netctl.agent.mtu import narrow
 from netctl.paths.behaviour import Behaviour
+from netctl.paths.filtering import Filtering4787
 
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent
 
 Level = Literal["ok", "note", "problem"]
-ONLY_OPEN = "direct paths to open hosts alone"
+HARD = "open hosts reach it directly; others by guessing ports, which may fail"
 MAPPINGS = {
     "none": "no NAT: the mediator sees this host's own address",
     "endpoint-independent": "a NAT with endpoint-independent mapping: others can punch through it",
-    "address-dependent": "a NAT with address-dependent mapping (symmetric): " + ONLY_OPEN,
-    "address and port-dependent": "a NAT with address and port-dependent mapping (symmetric): " + ONLY_OPEN,
+    "address-dependent": "a NAT with address-dependent mapping (symmetric): " + HARD,
+    "address and port-dependent": "a NAT with address and port-dependent mapping (symmetric): " + HARD,
     "unknown": "mapping unknown: too few of the mediator's STUN ports have answered",
 }
 
@@ -69,6 +71,9 @@ def examine(agent: Agent) -> dict[str, Any]:
     else:
         checks.append(_check("note", "mediator", "the document names no mediator: fixed endpoints alone"))
     checks += _family("IPv4", four) + _family("IPv6", six)
+    filtering = agent.paths.filtering()
+    if four.udp == "works":
+        checks += doctornat.filtering(filtering) + doctornat.allocation(agent.paths.allocation())
     checks += udp_checks(agent.paths.relay_tls(), blocked=agent.paths.udp_blocked)
     if hairpin is not None:
         text = f"the NAT {'sends back' if hairpin else 'does not send back'} what goes to its own outside (hairpin)"
@@ -89,19 +94,20 @@ def examine(agent: Agent) -> dict[str, Any]:
     ]
     return {
         "checks": checks,
-        "nat": {name: _behaviour(seen) for name, seen in (("ipv4", four), ("ipv6", six))},
+        "nat": {"ipv4": _behaviour(four, filtering), "ipv6": _behaviour(six, "unknown")},
         "hairpin": hairpin,
+        "allocation": doctornat.allocation_json(agent.paths.allocation()),
         "relay_tls": udp_json(agent.paths.relay_tls(), blocked=agent.paths.udp_blocked),
         "port_mapping": port_mapping_json(agent.paths.port_mapping()),
     }
 
 
-def _behaviour(seen: Behaviour) -> dict[str, Any]:
+def _behaviour(seen: Behaviour, filtering: Filtering4787) -> dict[str, Any]:
     return {
         "udp": seen.udp,
         "mapping": seen.mapping,
         "address_dependence_known": seen.address_dependence_known,
         "port_kept": seen.port_kept,
         "mapped": [str(address) for address in seen.mapped],
-        "filtering": "not measured",
+        "filtering": filtering,
     }

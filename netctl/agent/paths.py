@@ -33,8 +33,10 @@ from netctl.paths.effects import (
     StandIn,
     WantTunnel,
 )
+from netctl.paths.filtering import Filtering4787
 from netctl.paths.manager import PathManager
 from netctl.paths.portmap import MapStatus
+from netctl.paths.predict import Allocation
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
 
 Steer = Callable[[WireGuardKey, SocketAddress], Awaitable[None]]
@@ -244,3 +246,11 @@ class PathRunner:
     def nat(self) -> tuple[Behaviour, Behaviour, bool | None]:
         """(IPv4, IPv6, hairpin): what is known about the NAT in front of this host."""
         return self._manager.nat(time.monotonic())
+
+    def filtering(self) -> Filtering4787:
+        """Whom the IPv4 NAT or firewall lets in."""
+        return self._manager.filtering
+
+    def allocation(self) -> Allocation | None:
+        """How the IPv4 NAT gives out ports; None: not known."""
+        return self._manager.allocation

@@ -23,6 +23,7 @@ from netctl.paths.behaviour import Behaviour
 from netctl.paths.birthday import Birthdays
 from netctl.paths.candidates import parse_candidates
 from netctl.paths.effects import Effect, PathStatus, Rewrite, SendControl, WantTunnel
+from netctl.paths.filtering import Filtering4787
 from netctl.paths.outside import Outside
 from netctl.paths.pair import Pair
 from netctl.paths.pairstates import PairState
@@ -260,6 +261,11 @@ class PathManager:
         """(IPv4, IPv6, hairpin): what is known about the NAT in front of this host."""
         four, six = (self._outside.behaviour(ipv6=ipv6) for ipv6 in (False, True))
         return four, six, self._discovery.hairpin(now)
+
+    @property
+    def filtering(self) -> Filtering4787:
+        """Whom the IPv4 NAT or firewall in front of this host lets in."""
+        return self._outside.filtering
 
     @property
     def allocation(self) -> Allocation | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from netctl.model.addresses import SocketAddress
 from netctl.paths import constants as c
 from netctl.paths.behaviour import Behaviour, behaviour
 from netctl.paths.discovery import Discovery
 from netctl.paths.effects import Effect
+from netctl.paths.filtering import Filtering4787, FilterTest
 from netctl.paths.predict import Allocation, easy, hard
 from netctl.paths.sampler import Sampler
 from netctl.wire.control import Nat
@@ -20,6 +21,9 @@ class Outside:
     def __init__(self, rng: Callable[[int], bytes], new_batch: Callable[[], int]) -> None:
         self.discovery = Discovery(rng)
         self._sampler = Sampler(rng, new_batch)
+        self._filter = FilterTest(rng, new_batch)
+        self._filter_of: SocketAddress | None = None
+        """The outside whose filter was tested last."""
         self._asked = True
         """Somebody wants fresh samples; and once for `netctl doctor`, whatever the NAT is."""
         self._asked_at = float("-inf")
@@ -28,6 +32,11 @@ class Outside:
     def allocation(self) -> Allocation | None:
         """How our NAT gives out ports; None: not known."""
         return self._sampler.found
+
+    @property
+    def filtering(self) -> Filtering4787:
+        """Whom the IPv4 NAT or firewall lets in."""
+        return self._filter.found
 
     def behaviour(self, *, ipv6: bool) -> Behaviour:
         """Of one address family."""
@@ -57,24 +66,39 @@ class Outside:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        times = [self.discovery.next_timer(), self._sampler.next_timer()]
+        times = [self.discovery.next_timer(), self._sampler.next_timer(), self._filter.next_timer()]
         return min((at for at in times if at is not None), default=None)
 
     def handle_timer(self, now: float) -> list[Effect]:
         """Questions that are due."""
         effects: list[Effect] = [*self.discovery.handle_timer(now), *self._sampler.handle_timer(now)]
+        effects += self._filter.handle_timer(now)
         answers = self.discovery.answers(ipv6=False)
         if self._asked and self.discovery.ready(now) and any(answers.values()):
             self._asked = False
             if self._asked_at == float("-inf") or self._symmetric():
                 self._asked_at = now
                 effects += self._sampler.begin([one for one, seen in answers.items() if seen], now)
+        if self.discovery.ready(now):
+            effects += self._test_filter(answers, now)
         return effects
+
+    def _test_filter(self, answers: Mapping[SocketAddress, SocketAddress | None], now: float) -> list[Effect]:
+        """Once for every outside that this host has: another router may filter otherwise."""
+        server, outside = next(((one, seen) for one, seen in answers.items() if seen), (None, None))
+        if server is None or outside == self._filter_of or self._filter.batch is not None:
+            return []
+        self._filter_of = outside
+        return self._filter.begin(server, now)
 
     def batch_opened(self, batch: int, ports: tuple[int, ...], now: float) -> list[Effect]:
         """The sockets of a batch are there."""
+        if batch == self._filter.batch:
+            return self._filter.opened(ports, now)
         return self._sampler.opened(ports, now) if batch == self._sampler.batch else []
 
     def handle_batch(self, batch: int, index: int, data: bytes, source: SocketAddress) -> list[Effect]:
         """Something arrived on a socket of a batch."""
+        if batch == self._filter.batch:
+            return self._filter.handle(index, data, source)
         return self._sampler.handle(index, data, source) if batch == self._sampler.batch else []

@@ -153,8 +153,9 @@ def answer_from(
 ) -> Answer | None:
     """What a STUN server sends back to `source`, or None: silence.
 
-    `other`: what it can answer from besides; `second_address`: that is not only another port. Silent on anything but a well-formed binding request, and when the answer would be larger than the
-    request: a bare 20-byte request from a spoofed source must not be amplified.
+    `other`: what it can answer from besides; `second_address`: that is not only another port. Silent on anything
+    but a well-formed binding request, and when the answer would be larger than the request: a bare 20-byte request
+    from a spoofed source must not be amplified.
     """
     try:
         request = decode(data)

@@ -7,8 +7,9 @@ import socket
 
 import pytest
 
-from mediator.shell.stun import StunServer
+from mediator.shell.stun import StunServer, check_own
 from netctl.model.addresses import SocketAddress
+from netctl.model.errors import LocalError
 from netctl.system import pktinfo
 from netctl.wire import stun
 
@@ -35,6 +36,52 @@ def test_the_answer_comes_from_who_was_asked(listen: str, asked: str) -> None:
         server.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0", "::"])
+@pytest.mark.parametrize(
+    ("change", "second", "expected"),
+    [
+        (stun.CHANGE_PORT, "", ("127.0.0.2", True)),
+        (stun.CHANGE_PORT, "127.0.0.3", ("127.0.0.2", True)),
+        (stun.CHANGE_PORT | stun.CHANGE_ADDRESS, "127.0.0.3", ("127.0.0.3", True)),
+        (stun.CHANGE_ADDRESS, "127.0.0.3", ("127.0.0.3", False)),
+        (stun.CHANGE_PORT | stun.CHANGE_ADDRESS, "", ("127.0.0.2", False)),
+        (stun.CHANGE_ADDRESS, "127.0.0.2", ("127.0.0.2", False)),
+    ],
+)
+def test_the_answer_comes_from_where_the_client_wishes(
+    listen: str, change: int, second: str, expected: tuple[str, bool]
+) -> None:
+    async def main() -> None:
+        one, other = (StunServer(listen, 0, second) for _ in range(2))
+        one.sibling, other.sibling = other, one
+        one.start()
+        other.start()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.bind(("127.0.0.9", 0))
+            client.sendto(stun.binding_request(TRANSACTION, change), ("127.0.0.2", one.port))
+            async with asyncio.timeout(5):
+                data, source = await asyncio.get_running_loop().sock_recvfrom(client, 1500)
+            host, from_other = expected
+            assert source == (host, other.port if from_other else one.port)
+            refused = (host, from_other) == ("127.0.0.2", False)
+            message = stun.decode(data)
+            assert message.kind == (stun.BINDING_ERROR if refused else stun.BINDING_SUCCESS)
+            if not refused:
+                assert message.other == SocketAddress.of(second or "127.0.0.2", other.port)
+        one.close()
+        other.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("address", ["192.0.2.77", "::1", "mediator.example.net", "0"])
+def test_an_address_of_another_host_is_refused_at_the_start(address: str) -> None:
+    with pytest.raises(LocalError, match=r"no such IPv4 address.*leave the option out"):
+        check_own(address)
+    check_own("127.0.0.3")
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

@@ -170,6 +170,8 @@ class World:
         self.short_reach = True
         """A packet with few hops dies between the two NATs."""
         self.tls_up = True
+        self.second_address: str | None = None
+        """The mediator's, which its STUN may answer from."""
         self._tunnels = 0
 
     # --- building ---
@@ -381,8 +383,8 @@ class World:
         for host in self.hosts:
             if host.no_udp:
                 continue
-            if host.nat is None and host.address == destination:
-                self._arrive(host, source, data)
+            if host.nat is None and host.address.host == destination.host:
+                self._inside(host, destination.port, source, data)
                 return
             if host.nat is not None and host.nat.public == destination.host:
                 inner = host.nat.inbound(source, destination.port)
@@ -416,9 +418,13 @@ class World:
         if not self.mediator_up:
             return
         if port in (3478, 3479):
-            answer = stun.respond(data, source)
+            sibling = 3478 + 3479 - port
+            second = self.second_address
+            other = SocketAddress(second or MEDIATOR, sibling)
+            answer = stun.answer_from(data, source, other, second_address=second is not None)
             if answer is not None:
-                self._reply(port, source, answer)
+                at = second if answer.other_address and second is not None else MEDIATOR
+                self._reply(sibling if answer.other_port else port, source, answer.data, at)
             return
         kind = classify(data)
         if kind is DatagramKind.RELAY:
@@ -429,12 +435,12 @@ class World:
             if flow is not None and flow.toll.take(len(data), self.now):
                 self._reply(flow.port, flow.destination, data)
 
-    def _reply(self, port: int, destination: SocketAddress, data: bytes) -> None:
+    def _reply(self, port: int, destination: SocketAddress, data: bytes, at: str = MEDIATOR) -> None:
         if self.random.random() >= self.loss:
             if destination.host.startswith("100::"):
                 self.at(self.now + WAN_DELAY, lambda: self._from_tls(destination, port, data))
                 return
-            source = SocketAddress(MEDIATOR, port)
+            source = SocketAddress(at, port)
             self.at(self.now + WAN_DELAY, lambda: self._internet(source, destination, data))
 
     def _tell(self, host: Host, message: Introduction | Punch | RelayGrant) -> None:

@@ -84,6 +84,16 @@ def test_stun() -> None:
     assert len(HEX["stun-success"]) <= len(HEX["stun-request"])
 
 
+def test_stun_from_elsewhere() -> None:
+    asked, other = HEX["stun-change"], SocketAddress.of("192.0.2.2", 3479)
+    assert asked == stun.binding_request(b"netctl-stun1", stun.CHANGE_ADDRESS | stun.CHANGE_PORT)
+    answer = stun.answer_from(asked, SEEN, other, second_address=True)
+    assert answer == stun.Answer(HEX["stun-other"], other_address=True, other_port=True)
+    assert stun.decode(HEX["stun-other"]).other == other
+    assert stun.answer_from(asked, SEEN, None) == stun.Answer(HEX["stun-refused"])
+    assert stun.decode(HEX["stun-refused"]).kind == stun.BINDING_ERROR
+
+
 def test_the_probe() -> None:
     keys = probe.derive_keys(b"\2" * 32, wireguard(2), wireguard(4))
     ping = probe.Probe(probe.ProbeType.PING, b"12345678", probe.ProbeFlag.HAVE_PONG, None)
