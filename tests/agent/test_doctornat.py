@@ -24,7 +24,11 @@ def test_every_filter_has_words(kind: Filtering4787) -> None:
     [
         (Allocation("kept", "1.2.3.4", 50000, 1, 1), "own port", ("kept", None, None)),
         (Allocation("sequential", "1.2.3.4", 20010, 1, 32), "up:", ("sequential", 1, [20010, 20041])),
-        (Allocation("sequential", "1.2.3.4", 20010, -2, 3), "down, 2 at a", ("sequential", -2, [20006, 20010])),
+        (
+            Allocation("sequential", "1.2.3.4", 20010, -2, 3),
+            "down, 2 at a",
+            ("sequential", -2, [20006, 20010]),
+        ),
         (Allocation("block", "1.2.3.4", 40000, 1, 128), "40000-40127", ("block", None, [40000, 40127])),
         (Allocation("random", "1.2.3.4", 1024, 1, 64512), "random", ("random", None, [1024, 65535])),
     ],
