@@ -11,6 +11,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -53,7 +54,11 @@ class Nat:
 
     `ports` chooses the port of a symmetric one's next flow. One that `accepts` takes an early packet from outside
     for itself, as many Linux routers do: a flow of a host to there then gets another port than its own.
+    `tests/world/world_boxes.py` has the other kinds, and rows of boxes.
     """
+
+    isolated = False
+    """Hosts behind it see one another."""
 
     def __init__(
         self,
@@ -125,7 +130,8 @@ class Host:
     key: WireGuardKey
     manager: PathManager
     address: SocketAddress
-    nat: Nat | None
+    nat: Any
+    """A `Nat` or a `Way`; None: it has a public address."""
     control: bool = False
     endpoints: dict[WireGuardKey, SocketAddress] = field(default_factory=dict)
     rx: dict[WireGuardKey, int] = field(default_factory=dict)
@@ -192,7 +198,7 @@ class World:
             blocked=lambda other: frozenset((public, other.host)) in self.cut,
         )
 
-    def host(self, name: str, address: str, nat: Nat | None = None) -> Host:
+    def host(self, name: str, address: str, nat: Any = None) -> Host:
         private = bytes([len(self.hosts) + 1]) * 32
         key = WireGuardKey(X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw())
         host = Host(
@@ -363,7 +369,9 @@ class World:
         if self.random.random() < self.loss:
             return
         for other in self.hosts:
-            if other.address == destination and other.nat is host.nat and host.nat is not None:
+            if host.nat is None or host.nat.isolated:
+                break
+            if other.address == destination and other.nat is host.nat:
                 self.at(self.now + LAN_DELAY, lambda other=other: self._arrive(other, host.address, data))
                 return
         local = SocketAddress(host.address.host, port or host.rewrites.get(destination, host.address.port))
