@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from freeports import free_ports
 
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
@@ -25,7 +26,7 @@ from netctl.wire.relayframe import HEADER, MAX_QUEUED, RELAY_ALPN, FrameReader, 
 
 HOST = "127.0.0.1"
 SECRET = bytes(range(32))
-PORTS = range(42710, 42713)
+PORTS = free_ports(3)
 ANN, BOB, CAT = PORTS
 PATIENCE_S = 8.0
 BURST = 4000

@@ -29,7 +29,7 @@ ONE = os.environ.get("NETCTL_WORLD_SEED")
 def told() -> Iterator[dict[int, Future[list[str]]]]:
     """The stories of all seeds, told by as many processes as there are cores; by the first seed of a batch."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=os.nice, initargs=(10,)) as pool:
         batches = {first: list(range(first, min(first + BATCH, SEEDS))) for first in range(0, SEEDS, BATCH)}
         yield {first: pool.submit(failures, seeds) for first, seeds in batches.items()}
         pool.shutdown(cancel_futures=True)

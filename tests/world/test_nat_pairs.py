@@ -31,7 +31,7 @@ def kind_of(one: Host, other: Host) -> str:
 def test_stories() -> None:
     batches = [range(first, min(first + BATCH, SEEDS)) for first in range(0, SEEDS, BATCH)]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=os.nice, initargs=(10,)) as pool:
         wrong = [text for texts in pool.map(failures, batches) for text in texts]
     assert not wrong, f"{len(wrong)} things are wrong in {SEEDS} stories; the first:\n" + "\n".join(wrong[:3])
 
