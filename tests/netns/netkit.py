@@ -56,6 +56,26 @@ else:
 assert got == size, got
 print(mss)
 """
+ANSWER = """
+import select, socket, sys
+def listen(address, port):
+    family = socket.AF_INET6 if ':' in address else socket.AF_INET
+    return socket.create_server((address, port), family=family)
+servers = [listen(sys.argv[1], int(port)) for port in sys.argv[2:]]
+print('up', flush=True)
+while True:
+    for server in select.select(servers, [], [])[0]:
+        connection, peer = server.accept()
+        connection.sendall(peer[0].encode()); connection.close()
+"""
+CALL = """
+import socket, sys
+try:
+    connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)
+    print(connection.recv(100).decode())
+except OSError as error:
+    print('no:', error)
+"""
 TCP_TIMESTAMPS = 12
 
 
@@ -152,6 +172,25 @@ def transfer(one: Host, two: Host, address: str, size: int = 1 << 20) -> tuple[i
     mine = one.run(sys.executable, "-c", TRANSFER, address, str(size), "ask", timeout=40)
     theirs, _ = server.communicate(timeout=20)
     return int(mine) + TCP_TIMESTAMPS, int(theirs) + TCP_TIMESTAMPS
+
+
+def call(host: Host, address: str, port: int) -> str | None:
+    """Connect; as whom the other end sees this host, None when it does not come through."""
+    said = host.run(sys.executable, "-c", CALL, address, str(port)).strip()
+    return None if said.startswith("no:") else said
+
+
+@contextmanager
+def serving(host: Host, address: str, *ports: int) -> Iterator[None]:
+    """Answer on these ports of a host with the address that the caller has here."""
+    server = host.start(sys.executable, "-c", ANSWER, address, *map(str, ports))
+    assert server.stdout is not None
+    assert server.stdout.readline() == "up\n"
+    try:
+        yield
+    finally:
+        server.kill()
+        server.communicate()
 
 
 def pings(host: Host, address: str, *options: str, tries: int = 3) -> bool:

@@ -7,13 +7,9 @@ three ┘
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 from hosts import Host, join, needs_namespaces
-from netkit import Members, internet, members, pings, transfer
+from netkit import Members, call, internet, members, pings, serving, transfer
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -25,45 +21,6 @@ THREE = {4: "10.8.0.3", 6: "fd00:8::3"}
 ADDRESSES = (
     'addresses: {one: [10.8.0.1, "fd00:8::1"], gate: [10.8.0.2, "fd00:8::2"], three: [10.8.0.3, "fd00:8::3"]}'
 )
-SERVE = """
-import socket, sys
-def listen(address, port):
-    family = socket.AF_INET6 if ':' in address else socket.AF_INET
-    return socket.create_server((address, port), family=family)
-servers = [listen(sys.argv[1], int(port)) for port in sys.argv[2:]]
-print('up', flush=True)
-while True:
-    import select
-    for server in select.select(servers, [], [])[0]:
-        connection, peer = server.accept()
-        connection.sendall(peer[0].encode()); connection.close()
-"""
-CALL = """
-import socket, sys
-try:
-    connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)
-    print(connection.recv(100).decode())
-except OSError as error:
-    print('no:', error)
-"""
-
-
-def call(host: Host, address: str, port: int) -> str | None:
-    """Connect; as whom the other end sees this host, None when it does not come through."""
-    said = host.run(sys.executable, "-c", CALL, address, str(port)).strip()
-    return None if said.startswith("no:") else said
-
-
-@contextmanager
-def serving(host: Host, address: str, *ports: int) -> Iterator[None]:
-    server = host.start(sys.executable, "-c", SERVE, address, *map(str, ports))
-    assert server.stdout is not None
-    assert server.stdout.readline() == "up\n"
-    try:
-        yield
-    finally:
-        server.kill()
-        server.communicate()
 
 
 def site(there: Members, *names: str) -> None:
