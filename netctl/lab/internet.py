@@ -142,11 +142,16 @@ def read_plan(path: Path) -> tuple[str, Document, Topology]:
 
 
 def raise_lab(
-    holder: Holder, path: Path, progress: Callable[[str], None], environs: Mapping[str, str] | None = None
+    holder: Holder,
+    path: Path,
+    progress: Callable[[str], None],
+    environs: Mapping[str, str] | None = None,
+    wired: Callable[[Network], None] | None = None,
 ) -> Lab:
     """Build the internet of a document inside `holder` and bring everybody on it to run.
 
-    `environs`: environment variables that every host has besides the lab's own.
+    `environs`: environment variables that every host has besides the lab's own; `wired` may change the wires and
+    boxes before anything runs on them.
     """
     text, document, topology = read_plan(path)
     programs = [program("netctl"), *([program("netctl-mediator")] if topology.mediators else [])]
@@ -161,6 +166,8 @@ def raise_lab(
     for name in topology.left_out:
         progress(f"{name} has no identity (a stock WireGuard app): left out")
     network = build(holder, topology, variables, progress)
+    if wired is not None:
+        wired(network)
     progress("keys for everybody, made where they stay")
     lab_text = _with_new_keys(text, document, topology, network)
     lab = Lab(load_document(lab_text, str(path)).document, lab_text, topology, network)

@@ -6,6 +6,9 @@ PUNCH_OFFSETS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """DESIGN §7.5: five packets while both NATs are surely listening, then back-off for late candidates."""
 PUNCH_SETTLE = 1.5
 """After the last packet of a punch: longer than any sane round trip."""
+EARLY_FOR = 10.0
+EARLY_KEPT = 256
+"""Introductions of peers that an apply is about to set up: it takes no longer; a mediator can send any number."""
 PUNCH_WITHOUT_WORD = 1.0
 """An Introduction that no Punch follows (the mediator went away in between) starts by itself."""
 RETRY_FIRST = 15.0

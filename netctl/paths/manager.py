@@ -22,6 +22,7 @@ from netctl.paths import constants as c
 from netctl.paths.behaviour import Behaviour
 from netctl.paths.birthday import Birthdays
 from netctl.paths.candidates import parse_candidates
+from netctl.paths.early import EarlyIntroductions
 from netctl.paths.effects import Effect, PathStatus, Rewrite, SendControl, WantTunnel
 from netctl.paths.filtering import Filtering4787
 from netctl.paths.outside import Outside
@@ -59,6 +60,7 @@ class PathManager:
         self._control = False
         self._timers: list[tuple[float, WireGuardKey]] = []
         self._scheduled: dict[WireGuardKey, float] = {}
+        self._early = EarlyIntroductions()
         self._offers_wait = False
         """Some pair's offer waits for the gathering to end."""
         self._tunnel = False
@@ -92,6 +94,8 @@ class PathManager:
                 pair.tunnel(True, now)
             if self._control:
                 pair.begin_round(now, self._offer_time(now))
+                if (early := self._early.take(key, now)) is not None:
+                    effects += self.handle_message(early, now)
             effects += self._settle(pair, now)
         return effects
 
@@ -141,6 +145,7 @@ class PathManager:
     def control_down(self, now: float) -> list[Effect]:
         """The mediator is gone: everything goes on, and every path is looked at now."""
         self._control = False
+        self._early.clear()
         effects: list[Effect] = []
         for pair in self._pairs.values():
             pair.offer_due = None
@@ -190,11 +195,14 @@ class PathManager:
         return effects
 
     def handle_message(self, message: Introduction | Punch | RelayGrant, now: float) -> list[Effect]:
-        """A message about paths came over the control connection; about an unknown peer: ignored."""
+        """A message about paths came over the control connection; about an unknown peer: ignored, in the end."""
         try:
-            pair = self._pairs.get(WireGuardKey.parse(message.peer))
+            key = WireGuardKey.parse(message.peer)
         except ValueError:
             return []
+        pair = self._pairs.get(key)
+        if pair is None and isinstance(message, Introduction):
+            self._early.put(key, message, now)
         if pair is None or (pair.stock and not isinstance(message, RelayGrant)):
             return []
         if isinstance(message, Introduction):
@@ -412,6 +420,7 @@ class PathManager:
                 pair.punch_alone(now)
         if pair.offer_due is not None and now >= pair.offer_due:
             pair.offer_sent(now)
+            effects += pair.knocks()  # before the offer: what it brings about comes later then
             if self._control:
                 nat = pair.guesser.offer(self._outside.nat(), now)
                 offer = Candidates(str(pair.key), pair.round, self._candidates(), nat)

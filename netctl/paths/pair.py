@@ -133,6 +133,11 @@ class Pair:
         if self.state is not PairState.DIRECT and self._introduced_round == self.round:
             self._knocks = self.routes.outside()
 
+    def knocks(self) -> list[Effect]:
+        """Those planned, at once: each millisecond counts against the peer's first packet."""
+        knocks, self._knocks = self._knocks, []
+        return [self.routes.knock(address, c.LOW_TTL) for address in knocks]
+
     def introduced(self, round_: int, remote: dict[SocketAddress, str], now: float, offer_at: float) -> None:
         """The peer's candidates of one round arrived; ours are due at `offer_at` if it is another round."""
         if round_ != self.round:
@@ -409,8 +414,7 @@ class Pair:
             self._reassert = [at for at in self._reassert if at > now]
             if self._endpoint is not None:
                 effects.append(self._steer(self._endpoint))
-        knocks, self._knocks = self._knocks, []
-        effects += [self.routes.knock(address, c.LOW_TTL) for address in knocks]
+        effects += self.knocks()
         effects += self.guesser.handle_timer(now)
         if self._punches and now >= self._punches[0]:
             self._punches = [at for at in self._punches if at > now]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from lablife import PARTY
 
+from netctl.lab.build import Network
 from netctl.lab.internet import Lab, raise_lab, statuses_of
 from netctl.lab.namespaces import Holder, check_machine
 from netctl.lab.probes import host_name
@@ -21,8 +22,15 @@ POLL_S = 0.2
 
 
 @contextmanager
-def pair_behind(tmp: Path, laptop: str, desktop: str, *, engine: str = "netctl-wg") -> Iterator[Lab]:
-    """The laptop behind one kind of box and the desktop behind another."""
+def pair_behind(
+    tmp: Path,
+    laptop: str,
+    desktop: str,
+    *,
+    engine: str = "netctl-wg",
+    wired: Callable[[Network], None] | None = None,
+) -> Iterator[Lab]:
+    """The laptop behind one kind of box (`home`) and the desktop behind another (`work`)."""
     try:
         check_machine()
     except LocalError as error:
@@ -33,7 +41,7 @@ def pair_behind(tmp: Path, laptop: str, desktop: str, *, engine: str = "netctl-w
     path.with_name("party.lab.yaml").write_text(f"nats:\n  {boxes}\n")
     holder = Holder.start()
     try:
-        yield raise_lab(holder, path, lambda text: None, {"NETCTL_ENGINE": engine})
+        yield raise_lab(holder, path, lambda text: None, {"NETCTL_ENGINE": engine}, wired)
     finally:
         holder.destroy()
 
