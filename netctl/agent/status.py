@@ -11,6 +11,7 @@ from netctl.config.guests import guests_in, with_guests
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
+from netctl.paths.effects import PathStatus
 
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent
@@ -45,18 +46,29 @@ def _peer(agent: Agent, document: Document, name: str, key: WireGuardKey) -> dic
     return {
         "name": name,
         "key": str(key),
+        "stock": member is not None and member.stock,
         "online": online,
         "addresses": _addresses(agent, document, name, key),
         "path": "direct" if not document.mediators and session else kind,
         "endpoint": str(endpoint) if endpoint is not None else None,
         "rtt_ms": path.rtt_ms if path is not None else None,
-        "since_s": round(time.monotonic() - path.since_s, 1) if path is not None else None,
+        "since_s": round(time.monotonic() - path.since_s, 1) if path is not None and path.since_s else None,
+        "via": agent.paths.relay_tls().at if kind == "relay-tls" else None,
         "tried": list(path.tried) if path is not None else [],
+        "nat": path.peer_nat or None if path is not None else None,
+        "hindrance": _hindrance(agent, path) if online else None,
         "last_handshake_s": round(time.time() - status.last_handshake_s, 1) if status and session else None,
         "rx_bytes": status.rx_bytes if status is not None else 0,
         "tx_bytes": status.tx_bytes if status is not None else 0,
         "condition": conditions[0] if conditions else None,
     }
+
+
+def _hindrance(agent: Agent, path: PathStatus | None) -> str | None:
+    """Why the path to a peer that is there is not direct, in words."""
+    if path is None or path.kind in ("lan", "direct"):
+        return None
+    return "UDP is blocked at this host" if agent.paths.udp_blocked else path.hindrance
 
 
 def _refused(agent: Agent, network: str) -> str | None:

@@ -88,19 +88,20 @@ def status(arguments: argparse.Namespace, places: Places) -> int:
     output.table("networks", ("name", "mode", "addresses"), rows)
     output.table(
         "peers",
-        ("name", "online", "path", "rtt", "handshake", "received", "sent", "endpoint"),
+        ("name", "online", "path", "for", "rtt", "handshake", "received", "sent", "endpoint"),
         [
             (
                 peer["name"],
                 "yes" if peer["online"] else "no",
                 peer["path"],
+                output.age(peer["since_s"]) if peer["path"] != "none" else "-",
                 f"{peer['rtt_ms']:.1f} ms" if peer["rtt_ms"] is not None else "-",
                 f"{output.age(peer['last_handshake_s'])} ago"
                 if peer["last_handshake_s"] is not None
                 else "never",
                 output.size(peer["rx_bytes"]),
                 output.size(peer["tx_bytes"]),
-                peer["endpoint"] or "-",
+                peer["via"] or peer["endpoint"] or "-",
             )
             for peer in state["peers"]
         ],

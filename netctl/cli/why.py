@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from typing import Any
 
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
+from netctl.cli.whypath import say_path
 from netctl.config import load_document
 from netctl.config.whichrule import Flow, flows, parse_target
 from netctl.model.document import Document
@@ -43,9 +45,13 @@ def why(arguments: argparse.Namespace, places: Places) -> int:
         raise LocalError(f"cannot read {path}: {error.strerror}") from error
     src = arguments.source
     dst, proto, port = parse_target(arguments.target)
+    if ":" in src:
+        raise LocalError(
+            f"the port belongs to the second member: netctl why {src.partition(':')[0]} {dst}:22"
+        )
     for name in (src, dst):
         if name not in loaded.document.members:
-            raise LocalError(f"there is no member '{name}'; there are: {_some(loaded.document)}")
+            raise LocalError(_unknown(name, loaded.document))
     if src == dst:
         raise LocalError("a host reaches itself; name two members")
     answers = flows(loaded, src, dst, proto, port)
@@ -65,29 +71,18 @@ def _say(src: str, target: str, answers: tuple[Flow, ...], peer: dict[str, Any] 
     if not answers:
         output.check(False, f"{src} and {target.partition(':')[0]} have no network in common")
     for flow in answers:
-        text = "allowed" if flow.allowed else "denied"
+        text = "denied" if not flow.allowed else "allowed in part" if flow.partly else "allowed"
         output.check(flow.allowed, f"{flow.network}: {text} by {flow.path} ({flow.why}), {flow.mark}")
+    if any(flow.partly for flow in answers):
+        output.line(
+            f"     only what the rule names passes; to ask about a port: netctl why {src} {target}:22"
+        )
     if peer is None:
         output.note("the path is known on the two hosts themselves: run this on one of them")
-        return
-    if "unknown" in peer:
+    elif "unknown" in peer:
         output.note(f"the path is not known: {peer['unknown']}")
-        return
-    rtt = f", round trip {peer['rtt_ms']:.1f} ms" if peer["rtt_ms"] is not None else ""
-    since = f", for {output.age(peer['since_s'])}" if peer["since_s"] is not None else ""
-    where = f" at {peer['endpoint']}" if peer["endpoint"] else ""
-    output.check(peer["path"] != "none", f"path: {peer['path']}{where}{rtt}{since}")
-    if not peer["online"]:
-        output.line("     it is not online")
-    for line in peer["tried"]:
-        output.line(f"     {line}")
-    if peer["nat"]:
-        output.line(f"     this host's NAT: {peer['nat']} mapping")
-    if peer["port_mapping"]["external"]:
-        opened = peer["port_mapping"]
-        output.line(f"     this host's router keeps {opened['external']} open for it ({opened['protocol']})")
-    if peer["condition"]:
-        output.warning(peer["condition"])
+    else:
+        say_path(src if peer["name"] != src else target.partition(":")[0], peer)
 
 
 def _peer(places: Places, src: str, dst: str) -> dict[str, Any] | None:
@@ -95,7 +90,7 @@ def _peer(places: Places, src: str, dst: str) -> dict[str, Any] | None:
     try:
         state = ask(places, {"op": "status"})
         seen = ask(places, {"op": "doctor"})
-        nat, opened = seen["nat"]["ipv4"]["mapping"], seen["port_mapping"]
+        nat = {**seen["nat"]["ipv4"], "ports": (seen["allocation"] or {}).get("kind")}
     except NoAgentError:
         return {"unknown": "no agent runs on this host: `netctl up` starts it"}
     if state["member"] not in (src, dst):
@@ -103,7 +98,8 @@ def _peer(places: Places, src: str, dst: str) -> dict[str, Any] | None:
     other = dst if state["member"] == src else src
     for peer in state["peers"]:
         if peer["name"] == other:
-            return {**peer, "nat": nat, "port_mapping": opened}
+            down = state["down"]["everything"]
+            return {**peer, "own_nat": nat, "port_mapping": seen["port_mapping"], "down": down}
     return {"unknown": f"this host has no tunnel to {other}: has the document been applied here?"}
 
 
@@ -112,10 +108,17 @@ def _json(flow: Flow) -> dict[str, Any]:
         "network": flow.network,
         "allowed": flow.allowed,
         "rule": flow.why,
+        "partly": flow.partly,
         "path": flow.path,
         "file": flow.mark.file,
         "line": flow.mark.line,
     }
+
+
+def _unknown(name: str, document: Document) -> str:
+    near = difflib.get_close_matches(name, document.members, 1)
+    meant = f"did you mean '{near[0]}'" if near else "there are"
+    return f"there is no member '{name}'; {meant}" + ("?" if near else f": {_some(document)}")
 
 
 def _some(document: Document) -> str:

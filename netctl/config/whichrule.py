@@ -24,6 +24,8 @@ class Flow:
     path: str
     """The place in the document that decides."""
     mark: Mark
+    partly: bool = False
+    """Nothing was asked for, and the rule allows only some protocols or ports."""
 
 
 def parse_target(text: str) -> tuple[str, str | None, int | None]:
@@ -66,5 +68,7 @@ def _flow(loaded: Loaded, network: Network, src: str, dst: str, proto: str | Non
         )
         allowed, why = next(((v.allowed, v.rule) for v in asked if v.allowed), (False, "default deny"))
     names = [rule.name for rule in rules]
+    narrow = {rule.name for rule in rules if rule.proto is not None or rule.ports}
     path: Path = (*base, "acls", names.index(why)) if allowed and why in names else (*base, "acls")
-    return Flow(network.name, allowed, why, format_path(path), loaded.mark(path))
+    partly = allowed and proto is None and why in narrow
+    return Flow(network.name, allowed, why, format_path(path), loaded.mark(path), partly)

@@ -24,6 +24,10 @@ class PathStatus:
     """`now` (monotonic seconds) when this path was chosen."""
     tried: tuple[str, ...] = ()
     """One line per candidate that does not carry the path: address, kind, and why not."""
+    peer_nat: str = ""
+    """The peer's IPv4 NAT in words, as it said itself; empty: it has not."""
+    hindrance: str | None = None
+    """Why there is no direct path, as far as the two NATs explain it."""
 
 
 @dataclass(frozen=True, slots=True)

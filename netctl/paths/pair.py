@@ -18,6 +18,7 @@ from netctl.paths import constants as c
 from netctl.paths.birthday import Birthdays
 from netctl.paths.effects import Effect, PathChanged, PathKind, PathStatus, SendDatagram, SetEndpoint, StandIn
 from netctl.paths.guess import Guesser
+from netctl.paths.hindrance import hindrance, peer_nat
 from netctl.paths.pairstates import PairEvent, PairState, following
 from netctl.paths.relaylink import RelayLink
 from netctl.paths.route import Route
@@ -97,7 +98,18 @@ class Pair:
         lines = (*tried, *(line for line in (guess, reason) if line))
         now = self._status
         rtt = self.selected.rtt_s if self.selected else None
-        return PathStatus(now.kind, now.endpoint, None if rtt is None else rtt * 1000, now.since_s, lines)
+        remote, own, peer = self.routes.remote, self.guesser.own, self.guesser.peer
+        kinds = remote.values()
+        hosts = [address.host for address, kind in remote.items() if kind == "host"]
+        return PathStatus(
+            now.kind,
+            now.endpoint,
+            None if rtt is None else rtt * 1000,
+            now.since_s,
+            lines,
+            peer_nat(peer, hosts, kinds),
+            hindrance(own, peer, kinds) if self.state is PairState.WAITING else None,
+        )
 
     # --- what the manager drives ---------------------------------------------------------------------
 

@@ -9,6 +9,13 @@ from netctl.model.addresses import SocketAddress
 from netctl.paths.constants import ANSWER_WITHIN, MAX_OUTSTANDING, TRUST_FRESH
 from netctl.wire.probe import ProbeFlag
 
+KINDS = {
+    "host": "on its interface",
+    "srflx": "seen from outside",
+    "prflx": "heard from there",
+    "mapped": "opened by its router",
+    "explicit": "from the document",
+}
 RTT_WEIGHT = 0.2
 """Of a new sample in the smoothed round trip."""
 
@@ -93,7 +100,7 @@ class Route:
 
     def describe(self) -> str:
         """One line on why this route does not carry the path."""
-        what = f"{self.address} ({self.kind})"
+        what = f"{self.address} ({KINDS.get(self.kind, self.kind)})"
         if self.last_pong_at is not None:
             return f"{what}: answers in {(self.rtt_s or 0) * 1000:.1f} ms, not chosen"
         return (

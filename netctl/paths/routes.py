@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from netctl.model.addresses import SocketAddress
@@ -52,6 +52,11 @@ class Routes:
     def introduced(self) -> bool:
         """The peer's candidates are known."""
         return bool(self._remote)
+
+    @property
+    def remote(self) -> Mapping[SocketAddress, str]:
+        """The peer's candidates, as it offered them, and their kinds."""
+        return self._remote
 
     def outside(self) -> list[SocketAddress]:
         """Where the peer's NATs are: its IPv4 candidates outside, as far as nothing has answered there yet."""

@@ -46,7 +46,9 @@ def test_the_line_that_decides(
 ) -> None:
     assert why(tmp_path, source, target) == status
     said = capsys.readouterr()
-    assert f"office: {'allowed' if status == 0 else 'denied'} by {place}" in said.out
+    part = " in part" if ":" not in target else ""
+    assert f"office: {f'allowed{part}' if status == 0 else 'denied'} by {place}" in said.out
+    assert (f"to ask about a port: netctl why {source} {target}:22" in said.out) is bool(part)
     assert f"{OFFICE}:{line_of(line)}:" in said.out
     assert "the path is not known: no agent runs on this host" in said.err
 
@@ -60,6 +62,7 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "network": "office",
         "allowed": True,
         "rule": "ssh",
+        "partly": False,
         "path": "networks.office.acls[2]",
         "file": str(OFFICE),
         "line": line_of("name: ssh"),
@@ -70,6 +73,9 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("source", "target", "says"),
     [
         ("anna", "nobody:22", "there is no member 'nobody'; there are: hub, files"),
+        ("ana", "hub", "there is no member 'ana'; did you mean 'anna'?"),
+        ("anna", "flies:22", "there is no member 'flies'; did you mean 'files'?"),
+        ("anna:22", "hub", "the port belongs to the second member: netctl why anna hub:22"),
         ("anna", "anna", "a host reaches itself; name two members"),
         ("anna", "hub:http", "'hub:http' is no target: say nas, nas:22, nas:tcp/22, nas:udp/53 or nas:icmp"),
     ],

@@ -1,0 +1,59 @@
+"""Why a pair has no direct path, and the peer's NAT, in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from netctl.paths.hindrance import hindrance, peer_nat
+from netctl.wire.control import Nat
+
+ONE, OTHER = Nat("fixed", "203.0.113.1", 51820), Nat("fixed", "203.0.113.2", 51820)
+COUNTED = Nat("sequential", "203.0.113.3", 2000, 1, 32)
+RANDOM = Nat("random", "203.0.113.4", 1024, 1, 64512)
+SEEN = ("host", "srflx")
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "kinds", "says"),
+    [
+        (ONE, None, ("host",), "no server saw the peer over UDP"),
+        (None, None, ("host",), "no server saw the peer over UDP"),
+        (RANDOM, COUNTED, SEEN, "both NATs give every destination another port"),
+        (COUNTED, COUNTED, SEEN, "both NATs give every destination another port"),
+        (RANDOM, ONE, SEEN, "this host's NAT gives every destination another random port"),
+        (ONE, RANDOM, SEEN, "the peer's NAT gives every destination another random port"),
+        (ONE, COUNTED, SEEN, "one NAT gives every destination another port, and guessing"),
+        (ONE, ONE, SEEN, "both are behind 203.0.113.1, and"),
+        (ONE, OTHER, SEEN, "both NATs allow it: a firewall on the way"),
+    ],
+)
+def test_why_there_is_no_direct_path(
+    own: Nat | None, peer: Nat | None, kinds: tuple[str, ...], says: str
+) -> None:
+    assert (hindrance(own, peer, kinds) or "").startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "kinds"), [(None, ONE, SEEN), (ONE, None, SEEN), (ONE, None, ()), (None, None, ())]
+)
+def test_nothing_is_made_up_where_a_side_is_unknown(
+    own: Nat | None, peer: Nat | None, kinds: tuple[str, ...]
+) -> None:
+    assert hindrance(own, peer, kinds) is None
+
+
+@pytest.mark.parametrize(
+    ("nat", "hosts", "kinds", "says"),
+    [
+        (None, (), (), ""),
+        (None, ("192.168.1.2",), ("host",), "unknown: no server saw it over UDP"),
+        (None, ("192.168.1.2",), SEEN, "unknown"),
+        (ONE, ("203.0.113.1",), ("host",), "none: it has a public address"),
+        (ONE, ("192.168.1.2",), SEEN, "endpoint-independent mapping"),
+        (COUNTED, ("192.168.1.2",), SEEN, "symmetric mapping, ports counted"),
+    ],
+)
+def test_the_nat_of_a_peer(
+    nat: Nat | None, hosts: tuple[str, ...], kinds: tuple[str, ...], says: str
+) -> None:
+    assert peer_nat(nat, hosts, kinds) == says
