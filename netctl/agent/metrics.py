@@ -56,7 +56,8 @@ class Meters:
         )
         self._without: dict[WireGuardKey, float] = {}
         """Since when a pair has had no direct path."""
-        self._seen: dict[WireGuardKey, tuple[int, int]] = {}
+        self._seen: dict[WireGuardKey, tuple[int, int]] | None = None
+        """The engine's counters; None before the first look: what was carried before was an earlier agent's."""
 
     def path(self, key: WireGuardKey, kind: str, now: float) -> None:
         """A pair has another path."""
@@ -73,19 +74,18 @@ class Meters:
         now: float,
     ) -> None:
         """What the engine has counted, about once a second. Counters that fell belong to a new engine."""
+        first, seen = self._seen is None, self._seen or {}
         for key, status in statuses.items():
             kind = paths[key].kind if key in paths else "none"
-            if key not in self._seen and kind not in DIRECT:
+            if key not in seen and kind not in DIRECT:
                 self._without.setdefault(key, now)
-            before = self._seen.get(key, (0, 0))
-            for name, was, count in zip(
-                ("received", "sent"), before, (status.rx_bytes, status.tx_bytes), strict=True
-            ):
+            counts = (status.rx_bytes, status.tx_bytes)
+            before = seen.get(key, counts if first else (0, 0))
+            for name, was, count in zip(("received", "sent"), before, counts, strict=True):
                 self._bytes.labels(kind, name).inc(count - was if count >= was else count)
-            self._seen[key] = (status.rx_bytes, status.tx_bytes)
-        for gone in self._seen.keys() - statuses.keys():
-            del self._seen[gone]
+        for gone in seen.keys() - statuses.keys():
             self._without.pop(gone, None)
+        self._seen = {key: (status.rx_bytes, status.tx_bytes) for key, status in statuses.items()}
 
 
 class _Now(Collector):

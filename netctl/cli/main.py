@@ -136,7 +136,10 @@ def parser() -> argparse.ArgumentParser:
     fleetargs.add(commands)
     inviteargs.add(commands, ENGINES)
     trustargs.add(commands)
-    lab = commands.add_parser("lab", help="a small internet on this machine to play with", add_help=False)
+    # Its options, also -h, are its own parser's: here nothing begins one.
+    lab = commands.add_parser(
+        "lab", help="a small internet on this machine to play with", add_help=False, prefix_chars="\0"
+    )
     lab.add_argument("arguments", nargs=argparse.REMAINDER)
     return top
 

@@ -103,6 +103,6 @@ class Route:
         what = f"{self.address} ({KINDS.get(self.kind, self.kind)})"
         if self.last_pong_at is not None:
             return f"{what}: answers in {(self.rtt_s or 0) * 1000:.1f} ms, not chosen"
-        return (
-            f"{what}: no answer to {self.pings_sent} probes" if self.pings_sent else f"{what}: not tried yet"
-        )
+        if not self.pings_sent:
+            return f"{what}: not tried yet"
+        return f"{what}: no answer to {self.pings_sent} probe{'s' if self.pings_sent > 1 else ''}"

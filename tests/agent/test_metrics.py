@@ -43,6 +43,7 @@ def paths(one: PathKind) -> Mapping[WireGuardKey, PathStatus]:
 
 def test_bytes_belong_to_the_path_of_their_time() -> None:
     meters = Meters()
+    meters.observe({}, {}, 0.0)
     meters.observe({ONE: seen(100, 10)}, paths("relay-udp"), 0.0)
     meters.observe({ONE: seen(150, 30)}, paths("direct"), 1.0)
     meters.observe({ONE: seen(7, 3)}, paths("direct"), 2.0)  # the engine was started anew
@@ -51,6 +52,16 @@ def test_bytes_belong_to_the_path_of_their_time() -> None:
     assert found["netctl_path_bytes_total", ("sent", "relay-udp")] == 10
     assert found["netctl_path_bytes_total", ("received", "direct")] == 57
     assert found["netctl_path_bytes_total", ("sent", "direct")] == 23
+
+
+def test_what_an_engine_carried_for_an_earlier_agent_is_not_counted_again() -> None:
+    meters = Meters()
+    meters.observe({ONE: seen(5000, 4000)}, paths("none"), 0.0)
+    meters.observe({ONE: seen(5100, 4010), TWO: seen(7, 7)}, paths("direct"), 1.0)
+    found = counted(meters)
+    assert found["netctl_path_bytes_total", ("received", "none")] == 7
+    assert found["netctl_path_bytes_total", ("received", "direct")] == 100
+    assert found["netctl_path_bytes_total", ("sent", "direct")] == 10
 
 
 def test_time_to_direct_runs_from_the_loss_of_the_path_before() -> None:

@@ -71,3 +71,11 @@ def test_the_help_is_as_it_was_read(
         main(["--help"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == (Path(__file__).parent / "help.txt").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["lab", "--help"], ["lab", "-h"], ["lab", "exec", "--help"]])
+def test_the_lab_has_help_of_its_own(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: netctl lab ")

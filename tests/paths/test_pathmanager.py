@@ -117,7 +117,10 @@ def test_symmetric_against_port_restricted_stays_on_the_relay_and_says_why() -> 
     seen, back = a.manager.status()[b.key], b.manager.status()[a.key]
     assert (seen.hindrance or "").startswith("this host's NAT gives every destination another random port")
     assert (back.hindrance or "").startswith("the peer's NAT gives every destination another random port")
-    assert (seen.peer_nat, back.peer_nat) == ("endpoint-independent mapping", "symmetric mapping, random ports")
+    assert (seen.peer_nat, back.peer_nat) == (
+        "endpoint-independent mapping",
+        "symmetric mapping, random ports",
+    )
 
 
 def test_symmetric_against_an_open_host_is_direct() -> None:
