@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from netctl.agent import doctornat
+from netctl.agent import doctornat, doctorpeers
 from netctl.agent.doctorports import port_mapping, port_mapping_json
 from netctl.agent.doctorudp import checks as udp_checks
 from netctl.agent.doctorudp import to_json as udp_json
 from netctl.agent.mtu import narrow
+from netctl.agent.status import status_of
 from netctl.paths.behaviour import Behaviour
 from netctl.paths.filtering import Filtering4787
 
@@ -79,12 +80,7 @@ def examine(agent: Agent) -> dict[str, Any]:
         text = f"the NAT {'sends back' if hairpin else 'does not send back'} what goes to its own outside (hairpin)"
         checks.append(_check("ok", "hairpin", text))
     checks += port_mapping(agent.paths.port_mapping(), four)
-    kinds: dict[str, int] = {}
-    for status in agent.paths.status().values():
-        kinds[status.kind] = kinds.get(status.kind, 0) + 1
-    if kinds:
-        text = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        checks.append(_check("problem" if kinds.get("none") else "ok", "paths", f"paths to peers: {text}"))
+    checks += doctorpeers.checks(status_of(agent))
     if (found := narrow(agent)) is not None:
         checks.append(_check("note", "mtu", *found))
     checks += [_check("problem", "condition", f"{one.peer}: {one.message}") for one in agent.conditions]

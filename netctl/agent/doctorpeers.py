@@ -1,0 +1,41 @@
+"""What `netctl doctor` says about the peers: paths that stand, peers without one, peers that are not there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+NAMED = 8
+"""Names in one line; the rest as a number."""
+
+
+def checks(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For `doctor`, from what `netctl status` shows. That a peer is not there is nothing wrong with this host."""
+    if state["down"]["everything"]:
+        return [_check("note", "this host is down: it has no tunnels", "`netctl up` brings it up")]
+    peers = state["peers"]
+    found = []
+    kinds = Counter(peer["path"] for peer in peers if peer["path"] != "none")
+    if kinds:
+        text = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        found.append(_check("ok", f"paths to peers: {text}"))
+    lost = [peer["name"] for peer in peers if peer["path"] == "none" and peer["online"]]
+    if lost:
+        advice = f"`netctl why {state['member']} {lost[0]}` says what was tried"
+        found.append(_check("problem", f"online and without a path: {_names(lost)}", advice))
+    away = [peer["name"] for peer in peers if not peer["online"]]
+    if away:
+        known = state["mediator"]["state"] in ("connected", "none")
+        text = "not online" if known else "not online when the mediator was last heard"
+        found.append(_check("note", f"{text}: {_names(away)}"))
+    return found
+
+
+def _names(names: list[str]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _check(level: str, text: str, advice: str | None = None) -> dict[str, Any]:
+    return {"level": level, "check": "paths", "text": text, "advice": advice}
