@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import signal
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from netctl.lab.demo import demonstrate
 from netctl.lab.events import Check, Event, Progress, Table, Verdict
 from netctl.lab.internet import Lab, raise_lab, read_plan, statuses_of
 from netctl.lab.namespaces import Holder, check_machine, environment
+from netctl.lab.nat import NatKind
+from netctl.lab.properties import KEYS
 from netctl.model.errors import LocalError, NetctlError
 
 INTERRUPTED = 130
@@ -39,12 +42,24 @@ def run(argv: Sequence[str]) -> int:
         return INTERRUPTED
 
 
+def _sidecar_help() -> str:
+    """What the file beside the document may say."""
+    kinds = textwrap.fill(", ".join(NatKind), 100, initial_indent="  ", subsequent_indent="  ")
+    keys = "\n".join(f"  {key:<12}{meaning}" for key, meaning in KEYS.items())
+    return f"`nats:` in FILE.lab.yaml names boxes, each with\n{keys}\n\nkinds:\n{kinds}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="netctl lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="build a lab, show that its members are one LAN, remove it")
     demo.add_argument("file", type=Path, help="a networks.yaml")
-    up = commands.add_parser("up", help="build a lab and keep it")
+    up = commands.add_parser(
+        "up",
+        help="build a lab and keep it",
+        epilog=_sidecar_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     up.add_argument(
         "file", type=Path, help="a networks.yaml; FILE with .lab.yaml in place of .yaml says the NATs"
     )

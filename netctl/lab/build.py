@@ -7,9 +7,28 @@ from dataclasses import dataclass
 
 from netctl.lab.namespaces import Holder, Node
 from netctl.lab.nat import ruleset
-from netctl.lab.topology import PUBLIC, ROUTER, Box, Topology
+from netctl.lab.properties import Ipv6
+from netctl.lab.topology import PUBLIC, PUBLIC6, ROUTER, ROUTER6, Box, Topology
 
-_FORWARD = ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]
+# Redirects would tell hosts behind a hairpinning box to leave it out.
+_FORWARD = """
+echo 1 > /proc/sys/net/ipv4/ip_forward
+for link in all lan; do echo 0 > /proc/sys/net/ipv4/conf/$link/send_redirects; done
+"""
+_FORWARD6 = "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"
+_TIMEOUTS = """
+echo {0} > /proc/sys/net/netfilter/nf_conntrack_udp_timeout
+echo {0} > /proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream
+"""
+_FIREWALL6 = """
+table ip6 lab_firewall {
+  chain forward {
+    type filter hook forward priority filter; policy accept;
+    iifname "wan" ct state { established, related } accept
+    iifname "wan" drop
+  }
+}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +51,9 @@ def build(
     hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n" + "".join(
         f"{node.address}\t{mediator.host}\n" for mediator, node in topology.mediators
     )
-    mediators, boxes, members = {}, {}, {}
+    mediators: dict[str, Node] = {}
+    boxes: dict[str, Node] = {}
+    members: dict[str, Node] = {}
     holder.run(
         ["ip", "-batch", "-"],
         f"link add pub type bridge\naddr add {ROUTER}/{PUBLIC.prefixlen} dev pub\nlink set pub up\n",
@@ -56,15 +77,23 @@ def build(
         to_public(node, "eth0", place.address)
         mediators[place.name] = node
     for box in topology.boxes:
-        progress(f"{box.name}: {box.kind} NAT for {', '.join(node.name for node in box.members)}")
+        behind = [other.name for other in topology.boxes if other.behind == box.name]
+        names = ", ".join([*(node.name for node in box.members), *behind])
+        progress(f"{box.name}: {box.kind} NAT for {names}")
         router = holder.add_node(box.name, hosts)
-        to_public(router, "wan", box.wan)
+        if box.behind is None:
+            to_public(router, "wan", box.wan)
+        else:
+            carrier = next(other for other in topology.boxes if other.name == box.behind)
+            _wire_behind(boxes[carrier.name], carrier, router, box)
         boxes[box.name] = router
         for place in box.members:
             members[place.name] = _with(holder.add_node(place.name, hosts), environment)
         _wire_lan(router, box, members)
         if not box.kind.translates:
             holder.run(["ip", "route", "add", str(box.lan), "via", str(box.wan)])
+        if box.has_ipv6:
+            _wire_ipv6(holder, router, box, members)
     return Network(holder, mediators, members, boxes)
 
 
@@ -83,12 +112,57 @@ def _wire_lan(router: Node, box: Box, members: Mapping[str, Node]) -> None:
             f"link add l{index} type veth peer name eth0 netns {members[place.name].pid}",
             f"link set l{index} master lan up",
         ]
+        if box.properties.isolated:
+            lines.append(f"link set l{index} type bridge_slave isolated on")
     router.run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
-    router.run(_FORWARD)
-    router.run(["nft", "-f", "-"], ruleset(box.kind, box.wan))
+    router.run(["sh", "-ec", _FORWARD])
+    router.run(["nft", "-f", "-"], ruleset(box.kind, box.wan, box.properties))
+    if box.properties.udp_timeout_s is not None:
+        router.run(["sh", "-ec", _TIMEOUTS.format(box.properties.udp_timeout_s)])
     for place in box.members:
         members[place.name].run(
             ["ip", "-batch", "-"],
             f"addr add {place.address}/{box.lan.prefixlen} dev eth0\nlink set eth0 up\n"
             f"route add default via {box.gateway}\n",
+        )
+
+
+def _wire_behind(carrier_node: Node, carrier: Box, router: Node, box: Box) -> None:
+    """The WAN side of a box on the LAN of its carrier's."""
+    link = f"c{box.number}"
+    lines = [
+        f"link add {link} type veth peer name wan netns {router.pid}",
+        f"link set {link} master lan up",
+    ]
+    if carrier.properties.isolated:
+        lines.append(f"link set {link} type bridge_slave isolated on")
+    carrier_node.run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
+    router.run(
+        ["ip", "-batch", "-"],
+        f"addr add {box.wan}/{carrier.lan.prefixlen} dev wan\nlink set wan up\n"
+        f"route add default via {carrier.gateway}\n",
+    )
+
+
+def _wire_ipv6(holder: Holder, router: Node, box: Box, members: Mapping[str, Node]) -> None:
+    """IPv6 for the LAN of a box, without translation."""
+    holder.run(["sh", "-ec", _FORWARD6])
+    holder.run(
+        ["ip", "-6", "-batch", "-"],
+        f"addr replace {ROUTER6}/{PUBLIC6.prefixlen} dev pub nodad\nroute add {box.lan6} via {box.wan6}\n",
+    )
+    router.run(["sh", "-ec", _FORWARD6])
+    router.run(
+        ["ip", "-6", "-batch", "-"],
+        f"addr add {box.wan6}/{PUBLIC6.prefixlen} dev wan nodad\n"
+        f"addr add {box.lan6[1]}/{box.lan6.prefixlen} dev lan nodad\n"
+        f"route add default via {ROUTER6}\n",
+    )
+    if box.properties.ipv6 is Ipv6.FIREWALL:
+        router.run(["nft", "-f", "-"], _FIREWALL6)
+    for index, place in enumerate(box.members):
+        members[place.name].run(
+            ["ip", "-6", "-batch", "-"],
+            f"addr add {box.lan6[10 + index]}/{box.lan6.prefixlen} dev eth0 nodad\n"
+            f"route add default via {box.lan6[1]}\n",
         )

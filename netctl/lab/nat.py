@@ -1,17 +1,24 @@
 """Kinds of NAT (RFC 4787's words) as nftables rulesets: pure functions from a WAN address to nft text.
 
-Every box has two interfaces, `wan` and `lan`. All kinds drop new packets on the WAN side of the box itself:
-a packet of the other side that comes before the mapping exists would otherwise leave a conntrack entry
-behind that makes the mapping take another port, and hole punching would break in a way no real router shows.
+Every box has two interfaces, `wan` and `lan`. Unless told otherwise all kinds drop new packets on the WAN
+side of the box itself: a packet of the other side that comes before the mapping exists would leave a conntrack
+entry behind that makes the mapping take another port, and hole punching would break in a way hardly any real
+router shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import IPv4Address
 
+from netctl.lab.properties import PLAIN, Properties
+
 TABLE = "lab_nat"
+BESIDE_TABLE = "lab_beside"
+OUT = 'oifname "wan"'
+TURNED = 'iifname "lan" oifname "lan" ct status dnat'
+"""Where hairpinned packets leave: by the side they came from."""
 MAPPING_TIMEOUT_S = 120
 """How long an idle endpoint-independent mapping lives (RFC 4787 REQ-5: no less than two minutes)."""
 CHANGED_PORTS = (61000, 65000)
@@ -34,6 +41,9 @@ class NatKind(StrEnum):
     ADDRESS_DEPENDENT = "address-dependent"  # another port for each destination address
     SYMMETRIC_RANDOM = "symmetric-random"  # another random port for each destination
     SYMMETRIC_SEQUENTIAL = "symmetric-sequential"  # the next port for each destination
+    SYMMETRIC_FULL_CONE = (
+        "symmetric-full-cone"  # another random port for each destination, all let anybody in
+    )
     PORT_BLOCK = "port-block"  # another random port for each destination, all within one small block
     UDP_BLOCKED = "udp-blocked"  # TCP and ICMP only
 
@@ -58,43 +68,8 @@ def _forward(*extra: str) -> str:
     return f"\n  chain forward {{\n    type filter hook forward priority filter; policy accept;\n{body}\n  }}"
 
 
-def _source_nat(statement: str) -> str:
-    return (
-        "\n  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;\n"
-        f'    oifname "wan" {statement}\n  }}'
-    )
-
-
 def _table(*parts: str) -> str:
     return f"table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{{''.join(parts)}\n}}\n"
-
-
-def open_box(wan: IPv4Address) -> str:
-    """No translation and no filter."""
-    del wan
-    return _table(_GUARD)
-
-
-def port_restricted(wan: IPv4Address) -> str:
-    """What a Linux home router does: the port is kept where it is free, replies only from where we sent to."""
-    return _table(_GUARD, _forward(), _source_nat(f"snat to {wan}"))
-
-
-def symmetric_random(wan: IPv4Address) -> str:
-    """Another random port for each destination: what STUN learns holds for the STUN server alone."""
-    return _table(_GUARD, _forward(), _source_nat(f"snat to {wan} fully-random"))
-
-
-def firewall(wan: IPv4Address) -> str:
-    """No translation; from outside only what answers a flow from inside."""
-    del wan
-    return _table(_GUARD, _forward())
-
-
-def _udp_source_nat(wan: IPv4Address, ports: str) -> str:
-    """UDP to `ports` of the WAN address; everything else as usual."""
-    udp = f'meta l4proto udp snat ip to {wan}{ports}\n    oifname "wan" '
-    return _source_nat(f"{udp}snat to {wan}")
 
 
 def _counted(number: str) -> str:
@@ -103,49 +78,55 @@ def _counted(number: str) -> str:
     return f" : {number} mod {count} map {{ {', '.join(f'{n} : {first + n}' for n in range(count))} }}"
 
 
-def port_changed(wan: IPv4Address) -> str:
-    """One mapping for all destinations, at another port than the host's; filtering as port-restricted."""
-    first, last = CHANGED_PORTS
-    return _table(_GUARD, _forward(), _udp_source_nat(wan, f":{first}-{last}"))
+PORTS: Mapping[NatKind, str] = {
+    NatKind.PORT_CHANGED: f":{CHANGED_PORTS[0]}-{CHANGED_PORTS[1]}",
+    NatKind.ADDRESS_DEPENDENT: _counted("jhash ip saddr . udp sport . ip daddr"),
+    NatKind.SYMMETRIC_RANDOM: " fully-random",
+    NatKind.SYMMETRIC_SEQUENTIAL: _counted("numgen inc"),
+    NatKind.SYMMETRIC_FULL_CONE: " fully-random",
+    NatKind.PORT_BLOCK: f":{BLOCK_PORTS[0]}-{BLOCK_PORTS[1]} fully-random",
+}
+"""What follows the WAN address in the translation of UDP; a kind that is not here keeps the port if it can.
+
+Without `fully-random` the kernel keeps to one mapping for a source, whatever the destination.
+"""
 
 
-def address_dependent(wan: IPv4Address) -> str:
-    """One mapping for each destination address, whatever its port (RFC 4787 §4.1)."""
-    return _table(_GUARD, _forward(), _udp_source_nat(wan, _counted("jhash ip saddr . udp sport . ip daddr")))
+def _translate(kind: NatKind, wan: IPv4Address, where: str) -> str:
+    """The statements that translate what leaves by `where`."""
+    lines = [f"{where} snat to {wan}"]
+    if kind in PORTS:
+        lines.insert(0, f"{where} meta l4proto udp snat ip to {wan}{PORTS[kind]}")
+    return "".join(f"\n    {line}" for line in lines)
 
 
-def symmetric_sequential(wan: IPv4Address) -> str:
-    """Every new flow takes the port after the last one's."""
-    return _table(_GUARD, _forward(), _udp_source_nat(wan, _counted("numgen inc")))
+def _source_nat(kind: NatKind, wan: IPv4Address) -> str:
+    return (
+        "\n  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;"
+        f"{_translate(kind, wan, OUT)}\n  }}"
+    )
 
 
-def port_block(wan: IPv4Address) -> str:
-    """Another random port for each destination, within the block that the subscriber has."""
-    first, last = BLOCK_PORTS
-    return _table(_GUARD, _forward(), _udp_source_nat(wan, f":{first}-{last} fully-random"))
-
-
-def udp_blocked(wan: IPv4Address) -> str:
-    """A strict company network: no UDP at all, whatever passed before."""
-    no_udp = """
+_NO_UDP = """
   chain no_udp {
     type filter hook forward priority filter - 1; policy accept;
     meta l4proto udp drop
   }"""
-    return _table(_GUARD, no_udp, _forward(), _source_nat(f"snat to {wan}"))
+"""A strict company network: no UDP at all, whatever passed before."""
+
+_TALKED = "udp dport . ip saddr @talked "
 
 
-def _cone(wan: IPv4Address, accept: str, remembered: str, remember: str) -> str:
-    """Endpoint-independent mappings by a map that outgoing packets write and incoming ones read.
+def _noted(timeout_s: int, remembered: str = "", remember: str = "") -> str:
+    """A map of the mappings, written by outgoing packets: the port that the world sees to the host behind it.
 
-    The map is written after translation (priority above srcnat), so it holds the port the world sees.
+    It is written after translation (priority above srcnat), so it holds the port the world sees.
     """
-    return _table(
-        f"""
+    return f"""
   map mappings {{
     type inet_service : ipv4_addr . inet_service
     flags dynamic,timeout
-    timeout {MAPPING_TIMEOUT_S}s
+    timeout {timeout_s}s
     size 65535
   }}{remembered}
   chain note {{
@@ -154,53 +135,73 @@ def _cone(wan: IPv4Address, accept: str, remembered: str, remember: str) -> str:
   }}
   chain map_it {{
     update @mappings {{ udp sport : ct original ip saddr . ct original proto-src }}
-{remember}  }}
+{remember}  }}"""
+
+
+def _redirect(where: str) -> str:
+    """Packets that come by `where` go to the host whose mapping they are sent to."""
+    return f"""
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
-    iifname "wan" meta l4proto udp {accept}dnat ip to udp dport map @mappings
-  }}""",
-        _GUARD,
-        _forward("ct status dnat accept"),
-        _source_nat(f"snat to {wan}"),
-    )
+    {where} dnat ip to udp dport map @mappings
+  }}"""
 
 
-def full_cone(wan: IPv4Address) -> str:
-    """Once a host has sent anything from a port, anybody may send to its mapping."""
-    return _cone(wan, "", "", "")
-
-
-def address_restricted(wan: IPv4Address) -> str:
-    """As full cone, but only for addresses (with any port) that the host has sent to from that port."""
-    return _cone(
-        wan,
-        "udp dport . ip saddr @talked ",
-        f"""
+def _cone(kind: NatKind, timeout_s: int) -> str:
+    """Anybody may send to a mapping; or, if address-restricted, those that the host sent to from that port."""
+    if kind is not NatKind.ADDRESS_RESTRICTED:
+        return _noted(timeout_s) + _redirect('iifname "wan" meta l4proto udp')
+    talked = f"""
   set talked {{
     type inet_service . ipv4_addr
     flags dynamic,timeout
-    timeout {MAPPING_TIMEOUT_S}s
+    timeout {timeout_s}s
     size 65535
-  }}""",
-        "    update @talked { udp sport . ip daddr }\n",
-    )
+  }}"""
+    noted = _noted(timeout_s, talked, "    update @talked { udp sport . ip daddr }\n")
+    return noted + _redirect(f'iifname "wan" meta l4proto udp {_TALKED}')
 
 
-RULESETS: Mapping[NatKind, Callable[[IPv4Address], str]] = {
-    NatKind.OPEN: open_box,
-    NatKind.FIREWALL: firewall,
-    NatKind.FULL_CONE: full_cone,
-    NatKind.ADDRESS_RESTRICTED: address_restricted,
-    NatKind.PORT_RESTRICTED: port_restricted,
-    NatKind.PORT_CHANGED: port_changed,
-    NatKind.ADDRESS_DEPENDENT: address_dependent,
-    NatKind.SYMMETRIC_RANDOM: symmetric_random,
-    NatKind.SYMMETRIC_SEQUENTIAL: symmetric_sequential,
-    NatKind.PORT_BLOCK: port_block,
-    NatKind.UDP_BLOCKED: udp_blocked,
-}
+CONES = (NatKind.FULL_CONE, NatKind.ADDRESS_RESTRICTED, NatKind.SYMMETRIC_FULL_CONE)
+"""Kinds that let in more than answers."""
 
 
-def ruleset(kind: NatKind, wan: IPv4Address) -> str:
+def ruleset(kind: NatKind, wan: IPv4Address, properties: Properties = PLAIN) -> str:
     """The nft text of a box of this kind whose public address is `wan`."""
-    return RULESETS[kind](wan)
+    parts = [] if properties.wan_input_accepts else [_GUARD]
+    if kind is NatKind.UDP_BLOCKED:
+        parts.append(_NO_UDP)
+    if kind in CONES:
+        parts += [
+            _cone(kind, properties.udp_timeout_s or MAPPING_TIMEOUT_S),
+            _forward("ct status dnat accept"),
+        ]
+    elif kind is not NatKind.OPEN:
+        parts.append(_forward())
+    if kind.translates:
+        parts.append(_source_nat(kind, wan))
+    return _table(*parts) + _beside(kind, wan, properties)
+
+
+def _beside(kind: NatKind, wan: IPv4Address, properties: Properties) -> str:
+    """A table of its own for what a box does beside its kind."""
+    parts = []
+    if properties.loss_percent:
+        parts.append(
+            "\n  chain loss {\n    type filter hook forward priority raw; policy accept;"
+            f"\n    numgen random mod 100 < {properties.loss_percent} drop\n  }}"
+        )
+    if properties.hairpin:
+        parts += [
+            _noted(properties.udp_timeout_s or MAPPING_TIMEOUT_S),
+            _redirect(f'iifname "lan" ip daddr {wan} meta l4proto udp'),
+            "\n  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;"
+            f"{_translate(kind, wan, TURNED)}\n  }}",
+            # What comes before the mapping must leave no entry behind, as on the WAN side.
+            "\n  chain input {\n    type filter hook input priority filter; policy accept;"
+            f'\n    iifname "lan" ip daddr {wan} meta l4proto udp drop\n  }}',
+        ]
+    name = BESIDE_TABLE
+    return f"table ip {name}\ndelete table ip {name}\n" + (
+        f"table ip {name} {{{''.join(parts)}\n}}\n" if parts else ""
+    )

@@ -4,7 +4,12 @@ A file beside the document (`networks.yaml` → `networks.lab.yaml`) may say it:
 
     nats:
       home: {kind: port-restricted, members: [laptop, console]}
-      work: {kind: symmetric-random, members: [desktop]}
+      work: {kind: symmetric-random, members: [desktop], hairpin: true}
+      flat: {behind: carrier, members: [nas]}
+      carrier: {kind: port-changed}
+
+`behind` puts a box behind another one, as a home router behind a carrier's NAT (RFC 6598 addresses between
+the two). What else an entry may have is in `netctl.lab.properties`.
 
 Members it does not name, and all of them without such a file, get the default: the first two share one
 port-restricted NAT called `home`, everybody else is behind a port-restricted NAT of their own.
@@ -13,12 +18,14 @@ port-restricted NAT called `home`, everybody else is behind a port-restricted NA
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, NamedTuple
 
 from netctl.config.loader import parse
 from netctl.lab.nat import NatKind
+from netctl.lab.properties import PLAIN, Ipv6, Properties, parse_properties
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import ConfigError, LocalError
 
@@ -30,6 +37,11 @@ FIRST_NAT = 100
 MAX_NATS = 100
 """Two hundred and more namespaces on one machine are for a benchmark, not for a lab."""
 MAX_BEHIND = 100
+FIRST_BEHIND = 150
+"""The first host number of boxes behind a box: above those of its members."""
+PUBLIC6 = IPv6Network("2001:db8:ff::/64")
+"""The public segment's IPv6 prefix (documentation, RFC 3849); each LAN has one of its own beside it."""
+ROUTER6 = PUBLIC6[1]
 SHARED_BY_DEFAULT = 2
 """Two behind one NAT: the smallest home in which the `lan` path exists."""
 
@@ -51,11 +63,44 @@ class Box:
     wan: IPv4Address
     lan: IPv4Network
     members: tuple[Node, ...]
+    behind: str | None = None
+    """The box whose LAN its WAN side is on; None: the public segment."""
+    properties: Properties = PLAIN
+    number: int = 0
+    """Its place among the boxes, from 1."""
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether the hosts behind it have IPv6 addresses."""
+        return self.properties.ipv6 is not Ipv6.NONE
+
+    @property
+    def wan6(self) -> IPv6Address:
+        """Its address on the public segment, if it has IPv6."""
+        return PUBLIC6[FIRST_NAT + self.number]
+
+    @property
+    def lan6(self) -> IPv6Network:
+        """The prefix of its LAN, if it has IPv6."""
+        return IPv6Network(f"2001:db8:{self.number:x}::/64")
 
     @property
     def gateway(self) -> IPv4Address:
         """Its own address inside the LAN."""
         return self.lan[1]
+
+
+class Nat(NamedTuple):
+    """A box as a sidecar file says it."""
+
+    kind: NatKind
+    members: tuple[str, ...]
+    behind: str | None = None
+    properties: Properties = PLAIN
+
+
+Wish = Nat | tuple[NatKind, tuple[str, ...]]
+"""A box that is wanted: in full, or its kind and its members."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +122,7 @@ class Topology:
         return next(box for box in self.boxes for node in box.members if node.name == member)
 
 
-def parse_sidecar(text: str, file: str) -> dict[str, tuple[NatKind, tuple[str, ...]]]:
+def parse_sidecar(text: str, file: str) -> dict[str, Nat]:
     """The `nats` of a sidecar file. Raises ConfigError for bad YAML, LocalError for a wrong shape."""
     source = parse(text, file)
     if source.findings:
@@ -86,47 +131,54 @@ def parse_sidecar(text: str, file: str) -> dict[str, tuple[NatKind, tuple[str, .
     nats = tree.get("nats") if isinstance(tree, dict) else None
     if not isinstance(nats, dict):
         raise LocalError(f"{file}: expected a mapping `nats:` of names to {{kind: …, members: […]}}")
-    kinds = ", ".join(NatKind)
-    found: dict[str, tuple[NatKind, tuple[str, ...]]] = {}
-    for name, entry in nats.items():
-        members = entry.get("members") if isinstance(entry, dict) else None
-        if not isinstance(entry, dict) or not isinstance(members, list) or not members:
-            raise LocalError(f"{file}: nats.{name}: expected {{kind: …, members: [NAME, …]}}")
-        try:
-            kind = NatKind(str(entry.get("kind", NatKind.PORT_RESTRICTED)))
-        except ValueError as error:
-            raise LocalError(f"{file}: nats.{name}.kind: expected one of {kinds}") from error
-        found[str(name)] = (kind, tuple(str(member) for member in members))
-    return found
+    carriers = {entry.get("behind") for entry in nats.values() if isinstance(entry, dict)}
+    return {str(name): _nat(entry, f"{file}: nats.{name}", name in carriers) for name, entry in nats.items()}
 
 
-def make_topology(document: Document, nats: dict[str, tuple[NatKind, tuple[str, ...]]]) -> Topology:
+def _nat(entry: Any, where: str, carrier: bool) -> Nat:
+    members = entry.get("members", [] if carrier else None) if isinstance(entry, dict) else None
+    if not isinstance(entry, dict) or not isinstance(members, list) or not (members or carrier):
+        raise LocalError(f"{where}: expected {{kind: …, members: [NAME, …]}}")
+    try:
+        kind = NatKind(str(entry.get("kind", NatKind.PORT_RESTRICTED)))
+    except ValueError as error:
+        raise LocalError(f"{where}.kind: expected one of {', '.join(NatKind)}") from error
+    behind = entry.get("behind")
+    return Nat(
+        kind,
+        tuple(str(member) for member in members),
+        None if behind is None else str(behind),
+        parse_properties(entry, where),
+    )
+
+
+def make_topology(document: Document, nats: Mapping[str, Wish]) -> Topology:
     """Lay out addresses. Raises LocalError when the document cannot be played in a lab."""
     mediators = _mediators(document)
     present = [member for member in document.members.values() if member.wireguard is not None]
     playable = [member.name for member in present if member.identity is not None or not mediators]
     left_out = tuple(member.name for member in present if member.name not in playable)
-    wanted: list[tuple[str, NatKind, tuple[str, ...]]] = []
+    wanted: list[tuple[str, Nat]] = []
     placed: set[str] = set()
-    for name, (kind, members) in nats.items():
-        for member in members:
+    for name, wish in nats.items():
+        nat = Nat(*wish)
+        for member in nat.members:
             if member not in playable:
                 raise LocalError(f"nats.{name}: {member!r} is no member with an identity in the document")
             if member in placed:
                 raise LocalError(f"nats.{name}: {member!r} is already behind another NAT")
             placed.add(member)
-        wanted.append((name, kind, members))
+        wanted.append((name, nat))
     free = [name for name in playable if name not in placed]
     if not nats and len(free) > SHARED_BY_DEFAULT:
-        wanted.append(("home", NatKind.PORT_RESTRICTED, tuple(free[:SHARED_BY_DEFAULT])))
+        wanted.append(("home", Nat(NatKind.PORT_RESTRICTED, tuple(free[:SHARED_BY_DEFAULT]))))
         free = free[SHARED_BY_DEFAULT:]
-    wanted.extend((f"{name}-nat", NatKind.PORT_RESTRICTED, (name,)) for name in free)
+    wanted.extend((f"{name}-nat", Nat(NatKind.PORT_RESTRICTED, (name,))) for name in free)
     if not wanted:
         raise LocalError("the document has no member that could run in a lab: members need an identity")
-    if len(wanted) > MAX_NATS or any(len(members) > MAX_BEHIND for _, _, members in wanted):
+    if len(wanted) > MAX_NATS or any(len(nat.members) > MAX_BEHIND for _, nat in wanted):
         raise LocalError(f"a lab holds up to {MAX_NATS} NATs with {MAX_BEHIND} members each")
-    boxes = tuple(_box(index, name, kind, members) for index, (name, kind, members) in enumerate(wanted))
-    return Topology(mediators=mediators, boxes=boxes, left_out=left_out)
+    return Topology(mediators=mediators, boxes=_boxes(dict(wanted)), left_out=left_out)
 
 
 def _mediators(document: Document) -> tuple[tuple[Mediator, Node], ...]:
@@ -144,12 +196,39 @@ def _mediators(document: Document) -> tuple[tuple[Mediator, Node], ...]:
     return tuple(nodes)
 
 
-def _box(index: int, name: str, kind: NatKind, members: tuple[str, ...]) -> Box:
-    lan = (
-        ipaddress.ip_network(f"192.168.{index + 1}.0/24")
-        if kind.translates
-        else ipaddress.ip_network(f"198.51.{100 + index}.0/24")
-    )
-    assert isinstance(lan, IPv4Network)
-    nodes = tuple(Node(member, lan[10 + place]) for place, member in enumerate(members))
-    return Box(name=name, kind=kind, wan=PUBLIC[FIRST_NAT + index], lan=lan, members=nodes)
+def _boxes(wanted: Mapping[str, Nat]) -> tuple[Box, ...]:
+    """Boxes on the public segment first, then those behind them, so that each finds its own one wired."""
+    for name, nat in wanted.items():
+        _check_nat(name, nat, wanted)
+    ordered = sorted(wanted.items(), key=lambda entry: entry[1].behind is not None)
+    carriers = {nat.behind for nat in wanted.values()}
+    boxes: dict[str, Box] = {}
+    places: dict[str, int] = {}
+    for number, (name, nat) in enumerate(ordered, 1):
+        wan = PUBLIC[FIRST_NAT + number - 1]
+        if nat.behind is not None:
+            place = places[nat.behind] = places.get(nat.behind, -1) + 1
+            wan = boxes[nat.behind].lan[FIRST_BEHIND + place]
+        if not nat.kind.translates:
+            lan = IPv4Network(f"198.51.{99 + number}.0/24")
+        else:
+            lan = IPv4Network(f"100.64.{number}.0/24" if name in carriers else f"192.168.{number}.0/24")
+        members = tuple(Node(member, lan[10 + place]) for place, member in enumerate(nat.members))
+        boxes[name] = Box(name, nat.kind, wan, lan, members, nat.behind, nat.properties, number)
+    return tuple(boxes.values())
+
+
+def _check_nat(name: str, nat: Nat, wanted: Mapping[str, Nat]) -> None:
+    where = f"nats.{name}"
+    if nat.properties.hairpin and not nat.kind.translates:
+        raise LocalError(f"{where}.hairpin: {nat.kind} translates nothing, so there is nothing to hairpin")
+    if nat.behind is None:
+        return
+    if nat.behind not in wanted or nat.behind == name:
+        raise LocalError(f"{where}.behind: no other box {nat.behind!r} in `nats`")
+    if wanted[nat.behind].behind is not None:
+        raise LocalError(f"{where}.behind: {nat.behind!r} is itself behind a box: a lab has two layers")
+    if not nat.kind.translates:
+        raise LocalError(f"{where}.behind: a box behind another one must translate, {nat.kind} does not")
+    if nat.properties.ipv6 is not Ipv6.NONE:
+        raise LocalError(f"{where}.ipv6: only a box on the public segment has IPv6")

@@ -10,7 +10,8 @@ from netctl.config import load_document
 from netctl.lab.demo import route_between
 from netctl.lab.internet import substitute
 from netctl.lab.nat import NatKind, ruleset
-from netctl.lab.topology import PUBLIC, make_topology, parse_sidecar
+from netctl.lab.properties import Ipv6, Properties
+from netctl.lab.topology import PUBLIC, Nat, make_topology, parse_sidecar
 from netctl.model.errors import LocalError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -56,6 +57,16 @@ def test_an_open_box_has_public_addresses_behind_it() -> None:
         ("nats: [a]\n", "expected a mapping `nats:`"),
         ("nats: {home: {kind: cone, members: [nas]}}\n", "expected one of open, firewall, full-cone"),
         ("nats: {home: {members: []}}\n", "expected {kind: …, members: [NAME, …]}"),
+        (
+            "nats: {home: {members: [nas], pin: 1}}\n",
+            "nats.home.pin: unknown; a box has kind, members, behind",
+        ),
+        ("nats: {home: {members: [nas], hairpin: 1}}\n", "nats.home.hairpin: expected true or false"),
+        ("nats: {home: {members: [nas], isolated: on it}}\n", "nats.home.isolated: expected true or false"),
+        ("nats: {home: {members: [nas], loss: 95}}\n", "expected a whole number from 0 to 90"),
+        ("nats: {home: {members: [nas], udpTimeout: 0}}\n", "expected a whole number from 1 to 3600"),
+        ("nats: {home: {members: [nas], ipv6: nat}}\n", "expected one of none, open, firewall"),
+        ("nats: {home: {members: [nas], wanInput: maybe}}\n", "expected drop or accept"),
     ],
 )
 def test_a_wrong_sidecar_gets_one_line(text: str, says: str) -> None:
@@ -63,6 +74,49 @@ def test_a_wrong_sidecar_gets_one_line(text: str, says: str) -> None:
         parse_sidecar(text, "x.lab.yaml")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_sidecar_says_what_a_box_does_beside_its_kind() -> None:
+    text = (
+        "nats:\n  flat: {members: [nas], behind: carrier, udpTimeout: 30, loss: 5, wanInput: accept}\n"
+        "  carrier: {kind: port-changed, hairpin: true, isolated: true, ipv6: firewall}\n"
+    )
+    topology = make_topology(DOCUMENT, parse_sidecar(text, "x.lab.yaml"))
+    carrier, flat = topology.boxes[0], topology.box_of("nas")
+    assert (carrier.name, carrier.members, flat.behind) == ("carrier", (), "carrier")
+    assert flat.wan in carrier.lan
+    assert carrier.lan.subnet_of(IPv4Network("100.64.0.0/10"))
+    assert flat.properties == Properties(udp_timeout_s=30, loss_percent=5, wan_input_accepts=True)
+    assert carrier.properties == Properties(hairpin=True, isolated=True, ipv6=Ipv6.FIREWALL)
+
+
+@pytest.mark.parametrize(
+    ("nats", "says"),
+    [
+        ({"a": Nat(NatKind.OPEN, ("nas",), "b"), "b": Nat(NatKind.FULL_CONE, ())}, "must translate"),
+        ({"a": Nat(NatKind.FULL_CONE, ("nas",), "b")}, "no other box 'b'"),
+        ({"a": Nat(NatKind.FULL_CONE, ("nas",), "a")}, "no other box 'a'"),
+        (
+            {
+                "a": Nat(NatKind.FULL_CONE, ("nas",), "b"),
+                "b": Nat(NatKind.FULL_CONE, (), "c"),
+                "c": Nat(NatKind.FULL_CONE, ()),
+            },
+            "two layers",
+        ),
+        ({"a": Nat(NatKind.OPEN, ("nas",), None, Properties(hairpin=True))}, "nothing to hairpin"),
+        (
+            {
+                "a": Nat(NatKind.FULL_CONE, ("nas",), "b", Properties(ipv6=Ipv6.OPEN)),
+                "b": Nat(NatKind.FULL_CONE, ()),
+            },
+            "only a box on the public segment has IPv6",
+        ),
+    ],
+)
+def test_boxes_that_cannot_be_are_refused(nats: dict[str, Nat], says: str) -> None:
+    with pytest.raises(LocalError, match=says):
+        make_topology(DOCUMENT, nats)
 
 
 def test_nobody_can_be_behind_two_nats_or_be_a_stranger() -> None:

@@ -13,7 +13,7 @@ from netctl.config import load_document
 from netctl.lab.build import Network, build
 from netctl.lab.namespaces import Holder, Node, check_machine
 from netctl.lab.nat import NatKind
-from netctl.lab.topology import make_topology
+from netctl.lab.topology import Nat, make_topology
 from netctl.model.errors import LocalError
 
 pytestmark = pytest.mark.netns
@@ -86,10 +86,11 @@ def _machine() -> None:
 
 
 @contextmanager
-def internet(kind: NatKind) -> Iterator[Network]:
+def internet(kind: NatKind, **nats: Nat) -> Iterator[Network]:
     holder = Holder.start()
     try:
-        topology = make_topology(load_document(DOCUMENT).document, {"nat": (kind, ("inside",))})
+        wanted = nats or {"nat": Nat(kind, ("inside",))}
+        topology = make_topology(load_document(DOCUMENT).document, wanted)
         yield build(holder, topology, {}, lambda text: None)
     finally:
         holder.destroy()
@@ -105,11 +106,11 @@ def program(node: Node, source: str, *arguments: str) -> Iterator[subprocess.Pop
             process.kill()
 
 
-def behaviour(kind: NatKind) -> tuple[list[str | None], dict[str, bool]]:
+def behaviour(kind: NatKind, **nats: Nat) -> tuple[list[str | None], dict[str, bool]]:
     """What three servers saw, and which unasked packets came in: same port, other port, other address."""
     import json
 
-    with internet(kind) as net, ExitStack() as stack:
+    with internet(kind, **nats) as net, ExitStack() as stack:
         for name, ports in (("mediator", (7001, 7002)), ("mediator2", (7001,))):
             for port in ports:
                 server = stack.enter_context(program(net.mediators[name], ECHO, str(port)))
@@ -189,6 +190,42 @@ def test_symmetric_maps_each_destination_to_another_port() -> None:
     seen, came = behaviour(NatKind.SYMMETRIC_RANDOM)
     assert None not in seen
     assert len(set(seen)) == 3, seen
+    assert came == {"address": False, "port": False}
+
+
+def test_symmetric_full_cone_maps_each_destination_to_another_port_and_lets_anybody_in() -> None:
+    seen, came = behaviour(NatKind.SYMMETRIC_FULL_CONE)
+    assert None not in seen
+    assert len(set(seen)) == 3, seen
+    assert came == {"address": True, "port": True}
+
+
+@pytest.mark.parametrize(
+    ("home", "carrier", "stranger", "other_port"),
+    [
+        (NatKind.FULL_CONE, NatKind.FULL_CONE, True, True),
+        (NatKind.FULL_CONE, NatKind.ADDRESS_RESTRICTED, False, True),
+        (NatKind.ADDRESS_RESTRICTED, NatKind.FULL_CONE, False, True),
+        (NatKind.PORT_RESTRICTED, NatKind.FULL_CONE, False, False),
+    ],
+)
+def test_two_layers_let_in_what_both_let_in(
+    home: NatKind, carrier: NatKind, stranger: bool, other_port: bool
+) -> None:
+    layers = {"home": Nat(home, ("inside",), behind="carrier"), "carrier": Nat(carrier, ())}
+    seen, came = behaviour(home, **layers)
+    assert set(seen) == {"203.0.113.100:4000"}
+    assert came == {"address": stranger, "port": other_port}
+
+
+def test_two_layers_map_as_the_outer_one() -> None:
+    home = Nat(NatKind.PORT_RESTRICTED, ("inside",), behind="carrier")
+    seen, came = behaviour(home.kind, home=home, carrier=Nat(NatKind.PORT_CHANGED, ()))
+    assert len(set(seen)) == 1
+    assert 61000 <= ports_of(seen)[0] <= 65000
+    assert came == {"address": False, "port": False}
+    seen, came = behaviour(home.kind, home=home, carrier=Nat(NatKind.SYMMETRIC_RANDOM, ()))
+    assert len(set(seen)) == 3
     assert came == {"address": False, "port": False}
 
 
