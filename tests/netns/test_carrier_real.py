@@ -1,0 +1,56 @@
+"""Two NATs one behind the other, and pairs behind one carrier: direct wherever the carrier lets them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from carrier import OUTSIDE, Rules, hairpin, put_carrier
+from hardnats import direct_within, kinds, lost, pair_behind, peer_of
+
+from netctl.lab.build import Network
+from netctl.lab.nat import NatKind, full_cone, port_changed, port_restricted
+
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
+
+DIRECT_S = 20.0
+"""A first round that the start of ten programs delays."""
+RELAYED_S = 8.0
+"""A first round and all its packets."""
+HOME = NatKind.PORT_RESTRICTED
+
+
+@pytest.mark.parametrize("rules", [port_restricted, port_changed])
+@pytest.mark.parametrize("other", ["port-restricted", "address-dependent"])
+def test_two_layers(tmp_path: Path, rules: Rules, other: str) -> None:
+    def wired(network: Network) -> None:
+        put_carrier(network, ["home"], rules, HOME)
+
+    with pair_behind(tmp_path, "port-restricted", other, wired=wired) as lab:
+        took = direct_within(lab, DIRECT_S)
+        assert took is not None, peer_of(lab, "laptop")
+        assert peer_of(lab, "desktop")["endpoint"].startswith(f"{OUTSIDE}:")
+        print(f"{rules.__name__} over port-restricted x {other}: direct after {took:.1f} s")
+        assert lost(lab, "laptop", "desktop") == 0
+
+
+def test_two_homes_behind_one_carrier_by_its_hairpin(tmp_path: Path) -> None:
+    def wired(network: Network) -> None:
+        put_carrier(network, ["home", "work"], hairpin, HOME)
+
+    with pair_behind(tmp_path, "port-restricted", "port-restricted", wired=wired) as lab:
+        took = direct_within(lab, DIRECT_S)
+        assert took is not None, (peer_of(lab, "laptop"), peer_of(lab, "desktop"))
+        for name in lab.network.members:
+            assert peer_of(lab, name)["endpoint"].startswith(f"{OUTSIDE}:")
+        assert lost(lab, "laptop", "desktop") == 0
+
+
+def test_two_homes_behind_a_carrier_without_hairpin_have_the_relay(tmp_path: Path) -> None:
+    def wired(network: Network) -> None:
+        put_carrier(network, ["home", "work"], full_cone, HOME)
+
+    with pair_behind(tmp_path, "port-restricted", "port-restricted", wired=wired) as lab:
+        assert direct_within(lab, RELAYED_S) is None
+        assert set(kinds(lab).values()) == {"relay-udp"}
+        assert lost(lab, "laptop", "desktop") == 0
