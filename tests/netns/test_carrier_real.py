@@ -13,15 +13,21 @@ from netctl.lab.nat import NatKind, full_cone, port_changed, port_restricted
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
-DIRECT_S = 20.0
-"""A first round that the start of ten programs delays."""
+DIRECT_S = 40.0
+"""A first round that the start of ten programs delays, and one more."""
 RELAYED_S = 8.0
 """A first round and all its packets."""
 HOME = NatKind.PORT_RESTRICTED
 
 
-@pytest.mark.parametrize("rules", [port_restricted, port_changed])
-@pytest.mark.parametrize("other", ["port-restricted", "address-dependent"])
+@pytest.mark.parametrize(
+    ("rules", "other"),
+    [
+        (port_restricted, "port-restricted"),
+        (port_changed, "port-restricted"),
+        (port_changed, "symmetric-sequential"),
+    ],
+)
 def test_two_layers(tmp_path: Path, rules: Rules, other: str) -> None:
     def wired(network: Network) -> None:
         put_carrier(network, ["home"], rules, HOME)
