@@ -31,13 +31,26 @@ def pair_behind(
     wired: Callable[[Network], None] | None = None,
 ) -> Iterator[Lab]:
     """The laptop behind one kind of box (`home`) and the desktop behind another (`work`)."""
+    boxes = f"home: {{kind: {laptop}, members: [laptop]}}\n  work: {{kind: {desktop}, members: [desktop]}}"
+    with _pair(tmp, boxes, engine, wired) as lab:
+        yield lab
+
+
+@contextmanager
+def pair_in_one_home(tmp: Path, kind: str) -> Iterator[Lab]:
+    """Both behind one box."""
+    with _pair(tmp, f"home: {{kind: {kind}, members: [laptop, desktop]}}", "netctl-wg", None) as lab:
+        yield lab
+
+
+@contextmanager
+def _pair(tmp: Path, boxes: str, engine: str, wired: Callable[[Network], None] | None) -> Iterator[Lab]:
     try:
         check_machine()
     except LocalError as error:
         pytest.skip(str(error))
     path = tmp / "party.yaml"
     path.write_text(PARTY)
-    boxes = f"home: {{kind: {laptop}, members: [laptop]}}\n  work: {{kind: {desktop}, members: [desktop]}}"
     path.with_name("party.lab.yaml").write_text(f"nats:\n  {boxes}\n")
     holder = Holder.start()
     try:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from carrier import OUTSIDE, Rules, hairpin, put_carrier
-from hardnats import direct_within, kinds, lost, pair_behind, peer_of
+from hardnats import direct_within, kinds, lost, pair_behind, pair_in_one_home, peer_of
+from lablife import wait_for
 
 from netctl.lab.build import Network
 from netctl.lab.nat import NatKind, full_cone, port_changed, port_restricted
@@ -49,6 +50,15 @@ def test_two_homes_behind_one_carrier_by_its_hairpin(tmp_path: Path) -> None:
         assert took is not None, (peer_of(lab, "laptop"), peer_of(lab, "desktop"))
         for name in lab.network.members:
             assert peer_of(lab, name)["endpoint"].startswith(f"{OUTSIDE}:")
+        assert lost(lab, "laptop", "desktop") == 0
+
+
+@pytest.mark.parametrize("kind", ["symmetric-random", "udp-blocked"])
+def test_one_home_by_their_own_addresses(tmp_path: Path, kind: str) -> None:
+    """Whatever the box does outwards."""
+    with pair_in_one_home(tmp_path, kind) as lab:
+        wait_for("both meet in their LAN", lambda: set(kinds(lab).values()) == {"lan"}, DIRECT_S)
+        assert peer_of(lab, "laptop")["endpoint"].startswith("192.168.1.")
         assert lost(lab, "laptop", "desktop") == 0
 
 
