@@ -110,7 +110,8 @@ def _source_nat(kind: NatKind, wan: IPv4Address) -> str:
 _NO_UDP = """
   chain no_udp {
     type filter hook forward priority filter - 1; policy accept;
-    meta l4proto udp drop
+    iifname "wan" meta l4proto udp drop
+    oifname "wan" meta l4proto udp drop
   }"""
 """A strict company network: no UDP at all, whatever passed before."""
 
