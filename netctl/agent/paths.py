@@ -17,7 +17,7 @@ from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus
 from netctl.model.keys import WireGuardKey
-from netctl.paths.behaviour import Behaviour
+from netctl.paths.behaviour import NOT_ASKED, Behaviour
 from netctl.paths.effects import (
     CloseBatch,
     Effect,
@@ -212,7 +212,7 @@ class PathRunner:
     @property
     def udp_blocked(self) -> bool:
         """The mediator's ports for it were asked in vain."""
-        return self._manager.udp_blocked
+        return self._port is not None and self._manager.udp_blocked
 
     def logged_in(self, stun: Sequence[SocketAddress], mediator: Mediator | None) -> None:
         """The mediator is there; its relay is the one that grants come for."""
@@ -244,7 +244,9 @@ class PathRunner:
         return self._manager.status()
 
     def nat(self) -> tuple[Behaviour, Behaviour, bool | None]:
-        """(IPv4, IPv6, hairpin): what is known about the NAT in front of this host."""
+        """(IPv4, IPv6, hairpin): what is known about the NAT in front of this host; without a port, nothing is."""
+        if self._port is None:
+            return NOT_ASKED, NOT_ASKED, None
         return self._manager.nat(time.monotonic())
 
     def filtering(self) -> Filtering4787:

@@ -30,6 +30,10 @@ class Behaviour:
     """What the servers see, without repetition."""
 
 
+NOT_ASKED = Behaviour("not asked", "unknown", False, None, ())
+"""Of a host that has no port to ask from, or no server to ask."""
+
+
 def behaviour(
     answers: Mapping[SocketAddress, SocketAddress | None], own: frozenset[SocketAddress], port: int | None
 ) -> Behaviour:

@@ -142,3 +142,28 @@ def test_doctor_and_why_say_how_it_is(lab: Lab) -> None:
     denied = run_in(lab, "laptop", "netctl", "why", "nas", "desktop:tcp/1", "-o", "json")
     assert [flow["allowed"] for flow in json.loads(denied.stdout)["flows"]] == [True, False]
     assert json.loads(denied.stdout)["path"] is None
+    assert "NAT of laptop: endpoint-independent mapping" in why.stdout
+    assert "NAT of nas: endpoint-independent mapping" in why.stdout
+
+
+def test_a_host_that_is_down_is_told_so_and_not_that_udp_is_blocked(lab: Lab) -> None:
+    assert run_in(lab, "console", program("netctl"), "down").returncode == 0
+    try:
+        # A new agent has nothing left from before, and no port to ask the STUN servers from.
+        lab.stop("console", signal.SIGKILL)
+        lab.start_agent("console")
+        wait_for(
+            "the agent is logged in",
+            lambda: "the mediator is connected" in run_in(lab, "console", "netctl", "doctor").stdout,
+        )
+        time.sleep(4.0)  # when STUN would have been asked in vain
+        done = run_in(lab, "console", "netctl", "doctor")
+        assert done.returncode == 0, done
+        assert "this host is down: it has no tunnels" in done.stdout
+        assert "UDP" not in done.stdout
+        assert (
+            "this host is down: `netctl up` starts it"
+            in run_in(lab, "console", "netctl", "why", "console", "nas").stdout
+        )
+    finally:
+        assert run_in(lab, "console", program("netctl"), "up").returncode == 0
