@@ -31,6 +31,7 @@ class Route:
     outstanding: dict[bytes, float] = field(default_factory=dict)
     """Transaction to when it was sent, oldest first."""
     pings_sent: int = 0
+    """Since it was found, or since the path that it was died."""
     last_ping_at: float = float("-inf")
     last_pong_at: float | None = None
     unanswered_since: float | None = None
@@ -97,6 +98,7 @@ class Route:
         self.unanswered_since = None
         self.outstanding.clear()
         self.peer_confirmed = self.peer_using = False
+        self.pings_sent = 0
 
     def describe(self) -> str:
         """One line on why this route does not carry the path."""

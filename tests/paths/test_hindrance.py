@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from netctl.model.addresses import SocketAddress
 from netctl.paths.hindrance import hindrance, peer_nat
+from netctl.paths.route import Route
 from netctl.wire.control import Nat
 
 ONE, OTHER = Nat("fixed", "203.0.113.1", 51820), Nat("fixed", "203.0.113.2", 51820)
@@ -24,7 +26,7 @@ SEEN = ("host", "srflx")
         (ONE, RANDOM, SEEN, "the peer's NAT gives every destination another random port"),
         (ONE, COUNTED, SEEN, "one NAT gives every destination another port, and guessing"),
         (ONE, ONE, SEEN, "both are behind 203.0.113.1, and"),
-        (ONE, OTHER, SEEN, "both NATs allow it: a firewall on the way"),
+        (ONE, OTHER, SEEN, "both NATs would allow it, so a firewall on the way"),
     ],
 )
 def test_why_there_is_no_direct_path(
@@ -57,3 +59,13 @@ def test_the_nat_of_a_peer(
     nat: Nat | None, hosts: tuple[str, ...], kinds: tuple[str, ...], says: str
 ) -> None:
     assert peer_nat(nat, hosts, kinds) == says
+
+
+def test_probes_that_were_answered_before_the_path_died_are_not_counted_as_unanswered() -> None:
+    route = Route(SocketAddress("203.0.113.1", 51820), "srflx")
+    route.sent(b"1", 0.0)
+    assert route.answered(b"1", 0.01)
+    assert route.describe() == "203.0.113.1:51820 (seen from outside): answers in 10.0 ms, not chosen"
+    route.forget_trust()
+    route.sent(b"2", 1.0)
+    assert route.describe() == "203.0.113.1:51820 (seen from outside): no answer to 1 probe"
