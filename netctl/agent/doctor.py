@@ -50,14 +50,8 @@ def _family(name: str, seen: Behaviour) -> list[dict[str, Any]]:
     found.append(_check(level, f"mapping {name}", text, forward if symmetric else None))
     if seen.mapping == "endpoint-independent" and not seen.address_dependence_known:
         text = f"{name}: address dependence unknown: all STUN servers have one address"
-        found.append(
-            _check(
-                "note",
-                f"address dependence {name}",
-                text,
-                "`netctl-mediator serve --stun-also ADDRESS` or a second mediator would tell",
-            )
-        )
+        tells = "`netctl-mediator serve --stun-also ADDRESS` or a second mediator would tell"
+        found.append(_check("note", f"address dependence {name}", text, tells))
     if seen.port_kept is not None:
         kept = "keeps" if seen.port_kept else "changes"
         found.append(_check("ok", f"port {name}", f"{name}: the NAT {kept} the port"))
