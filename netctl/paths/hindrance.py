@@ -47,5 +47,5 @@ def hindrance(own: Nat | None, peer: Nat | None, kinds: Collection[str]) -> str 
     if own.address == peer.address:
         return f"both are behind {own.address}, and neither their LAN nor its NAT lets them reach each other"
     if own.allocation == peer.allocation:
-        return "both NATs would allow it, so a firewall on the way drops UDP between the two, or an offer is out of date"
+        return "both NATs would allow it, so a firewall on the way drops UDP, or an offer is out of date"
     return "one NAT gives every destination another port, and guessing the next one has not worked yet"
