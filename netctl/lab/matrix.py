@@ -1,0 +1,398 @@
+"""Every pair of kinds of boxes in one lab, with real agents: what path a pair gets, and when.
+
+Each kind of box stands twice, with one host behind each. Every pair of kinds has a network of its own, and all of
+these networks are down at first: the agents run, are logged in, know their NAT and have no peers. One trial takes
+one network up on both hosts and sends a packet every 20 ms each way. Its clock starts when the later of both has
+the network's address and sends its first packet. At the end the network is taken down, and what the boxes remember
+of the pair is deleted.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import itertools
+import json
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from netctl.lab.internet import LOG_PATH, RUN_PATH, STATE_PATH, Lab, in_parallel, raise_lab, status_of
+from netctl.lab.namespaces import Holder
+from netctl.lab.nat import TABLE, NatKind
+from netctl.lab.theory import Verdict, theory
+from netctl.lab.topology import Box
+from netctl.model.errors import EngineError
+
+DIRECT_KINDS = ("lan", "direct")
+PATIENCE_S = {
+    Verdict.DIRECT: 20.0,
+    Verdict.PREDICTED: 25.0,
+    Verdict.BIRTHDAY: 22.0,
+    Verdict.RELAYED: 2.5,
+}
+"""How long a pair may take to be direct. An attempt by birthday is over 16 s after it began."""
+CONNECT_S = 20.0
+"""How long a pair may take until both have heard each other."""
+COUNT_S = 0.5
+"""At the end packets are counted: 25 each way."""
+DOWN_S = 20.0
+LATE_RELAYED = 12
+"""Packets in that time at the relay's host that do not belong to the pair: others keep their bindings alive."""
+MOST_LOST = 2
+"""Packets on their way when counting begins or ends."""
+READY_S = 60.0
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run of one pair. Seconds count from the moment that the later one of both sends its first packet."""
+
+    one: str
+    other: str
+    run: int
+    connected: bool
+    paths: tuple[str, str]
+    """What the agents say at the end."""
+    first_packet_s: float | None
+    """Until both have heard the other."""
+    direct_s: float | None
+    """Until both agents have chosen a direct path."""
+    lost: int
+    """Of the packets of the last half second, both ways."""
+    relayed: int
+    """Packets that came to the relay's host in that time, from anybody."""
+    problem: str = ""
+
+    @property
+    def direct(self) -> bool:
+        """Both say so, and the relay's host has not seen the packets."""
+        return self.connected and all(path in DIRECT_KINDS for path in self.paths) and not self.problem
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Trial:
+        """Raises ValueError, TypeError or KeyError."""
+        plain = json.loads(line)
+        return cls(**{**plain, "paths": tuple(plain["paths"])})
+
+
+def pairs_of(kinds: Sequence[NatKind]) -> list[tuple[NatKind, NatKind]]:
+    """Every pair once, and each kind with itself."""
+    return list(itertools.combinations_with_replacement(kinds, 2))
+
+
+def host(kind: NatKind, side: int) -> str:
+    """The first or the second host behind this kind of box."""
+    return f"{kind}-{'ab'[side]}"
+
+
+def hosts_of(one: NatKind, other: NatKind) -> tuple[str, str]:
+    """Who plays this pair."""
+    return host(one, 0), host(other, 1)
+
+
+def document_of(pairs: Sequence[tuple[NatKind, NatKind]]) -> tuple[str, str]:
+    """The document and its sidecar. Both are JSON, which is YAML."""
+    kinds = list(dict.fromkeys(itertools.chain(*pairs)))
+    names = [host(kind, side) for kind in kinds for side in (0, 1)]
+    networks: dict[str, Any] = {}
+    for index, (one, other) in enumerate(pairs):
+        members = hosts_of(one, other)
+        networks[network_of(index)] = {
+            "mode": "routed",
+            "ipv4": f"10.60.{index}.0/24",
+            "members": list(members),
+            "addresses": {name: address_of(index, side) for side, name in enumerate(members)},
+        }
+    for index, name in enumerate(names):
+        networks[alone(name)] = {"mode": "routed", "ipv4": f"10.61.{index}.0/24", "members": [name]}
+    document = {
+        "apiVersion": "netctl/v1",
+        "mediators": [{"url": "netctl://m1.example.net:8443", "identity": [_identity()]}],
+        "members": {name: {"wireguard": _wireguard(name), "identity": _identity()} for name in names},
+        "networks": networks,
+    }
+    boxes = {f"{name}-box": {"kind": str(kind), "members": [name]} for kind, name in _places(kinds)}
+    return json.dumps(document, indent=1), json.dumps({"nats": boxes}, indent=1)
+
+
+def network_of(index: int) -> str:
+    """The network of a pair."""
+    return f"pair-{index}"
+
+
+def alone(name: str) -> str:
+    """The network that one host has to itself: its agent keeps its WireGuard port."""
+    return f"{name}-alone"
+
+
+def address_of(index: int, side: int) -> str:
+    """Of a pair's host within the pair's network."""
+    return f"10.60.{index}.{side + 1}"
+
+
+def _places(kinds: Sequence[NatKind]) -> list[tuple[NatKind, str]]:
+    return [(kind, host(kind, side)) for kind in kinds for side in (0, 1)]
+
+
+def _wireguard(name: str) -> str:
+    """Some key: the lab's hosts make their own."""
+    return base64.b64encode(hashlib.sha256(name.encode()).digest()).decode()
+
+
+def _identity() -> str:
+    raw = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    return f"ed25519:{base64.b64encode(raw).decode()}"
+
+
+class Meeter:
+    """`netctl.lab.meet` on one host: its events in a queue, each with the side it came from."""
+
+    def __init__(self, lab: Lab, name: str) -> None:
+        argv = [sys.executable, "-m", "netctl.lab.meet", f"{RUN_PATH}/agent.sock", LOG_PATH]
+        self.name = name
+        self._process: subprocess.Popen[str] = lab.node(name).popen(argv)
+        self._side = 0
+        self._events: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def begin(self, side: int, events: queue.SimpleQueue[tuple[int, dict[str, Any]]]) -> None:
+        """Events go there from now on."""
+        self._side, self._events = side, events
+
+    def tell(self, **order: Any) -> None:
+        """Give an order."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = {"at": time.monotonic(), "event": "failed", "why": line.strip()}
+            self._events.put((self._side, event))
+
+
+class _Seen:
+    """What both sides have told of one trial."""
+
+    def __init__(self) -> None:
+        self.up: list[float | None] = [None, None]
+        self.heard: list[float | None] = [None, None]
+        self.direct: list[float | None] = [None, None]
+        self.path = ["none", "none"]
+        self.counts: list[dict[str, int] | None] = [None, None]
+        self.down = [False, False]
+        self.problem = ""
+
+    def take(self, side: int, event: dict[str, Any]) -> None:
+        """One event."""
+        match event["event"]:
+            case "up":
+                self.up[side] = event["at"]
+            case "heard":
+                self.heard[side] = event["at"]
+            case "path":
+                self.path[side] = event["kind"]
+                if event["kind"] not in DIRECT_KINDS:
+                    self.direct[side] = None
+                elif self.direct[side] is None:
+                    self.direct[side] = event["at"]
+            case "count":
+                self.counts[side] = event
+            case "down":
+                self.down[side] = True
+            case _:
+                self.problem, self.down[side] = event.get("why", "failed"), True
+
+    def since_up(self, times: list[float | None]) -> float | None:
+        """The later of both times, from the later of both starts."""
+        found = [at for at in (*self.up, *times) if at is not None]
+        if len(found) < 4:
+            return None
+        return max(0.0, max(found[2:]) - max(found[:2]))
+
+
+class Matrix:
+    """A lab with these pairs, up to the end of `standing`."""
+
+    def __init__(self, lab: Lab, pairs: Sequence[tuple[NatKind, NatKind]]) -> None:
+        self.lab = lab
+        self._pairs = list(pairs)
+        self._meeters = {name: Meeter(lab, name) for name in lab.network.members}
+
+    def close(self) -> None:
+        """End the programs on the hosts."""
+        for meeter in self._meeters.values():
+            meeter.close()
+
+    def trial(self, one: NatKind, other: NatKind, run: int) -> Trial:
+        """One pair, from its start. Before an attempt by birthday both agents start anew: they wait for no hour."""
+        index = self._pairs.index((one, other))
+        names = hosts_of(one, other)
+        verdict = theory(one, other)
+        if verdict is Verdict.BIRTHDAY:
+            self._restart(names)
+        self._forget(names)
+        events: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
+        meeters = [self._meeters[name] for name in names]
+        seen = _Seen()
+        for side, meeter in enumerate(meeters):
+            meeter.begin(side, events)
+            meeter.tell(
+                op="up",
+                network=network_of(index),
+                own=address_of(index, side),
+                peer=address_of(index, 1 - side),
+                name=names[1 - side],
+            )
+        self._until(events, seen, lambda: None not in seen.heard, CONNECT_S)
+        self._until(events, seen, lambda: None not in seen.direct, PATIENCE_S[verdict])
+        relayed = self._count(meeters, events, seen)
+        for meeter in meeters:
+            meeter.tell(op="down")
+        self._until(events, seen, lambda: all(seen.down), DOWN_S)
+        lost = sum(
+            max(0, there["sent"] - here["received"])
+            for there, here in (seen.counts, seen.counts[::-1])
+            if there is not None and here is not None
+        )
+        problem = seen.problem
+        if not all(seen.down):
+            problem = problem or "the network was not down in time"
+        direct_s = seen.since_up(seen.direct)
+        if direct_s is not None and relayed > 2 * COUNT_S / 0.02 * 0.5 + LATE_RELAYED:
+            problem = problem or f"{relayed} packets at the relay though both say that they are direct"
+        first = seen.since_up(seen.heard)
+        return Trial(
+            str(one),
+            str(other),
+            run,
+            first is not None,
+            (seen.path[0], seen.path[1]),
+            first,
+            direct_s,
+            lost,
+            relayed,
+            problem,
+        )
+
+    def _count(
+        self,
+        meeters: list[Meeter],
+        events: queue.SimpleQueue[tuple[int, dict[str, Any]]],
+        seen: _Seen,
+    ) -> int:
+        """Count packets for a while: at the hosts, and at the relay's; the latter."""
+        self._until(events, seen, lambda: False, 0.1)  # what went out over the relay just now is there
+        for meeter in meeters:
+            meeter.tell(op="count")
+        before = self._at_relay()
+        self._until(events, seen, lambda: False, COUNT_S)
+        after = self._at_relay()
+        seen.counts = [None, None]
+        for meeter in meeters:
+            meeter.tell(op="count")
+        self._until(events, seen, lambda: None not in seen.counts, DOWN_S)
+        return after - before
+
+    def _until(
+        self,
+        events: queue.SimpleQueue[tuple[int, dict[str, Any]]],
+        seen: _Seen,
+        enough: Callable[[], bool],
+        seconds: float,
+    ) -> None:
+        deadline = time.monotonic() + seconds
+        while not enough() and not seen.problem and (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                seen.take(*events.get(timeout=left))
+
+    def _at_relay(self) -> int:
+        """Packets that the mediator's host has received so far."""
+        node = next(iter(self.lab.network.mediators.values()))
+        return int(node.run(["cat", "/sys/class/net/eth0/statistics/rx_packets"]))
+
+    def _box(self, name: str) -> Box:
+        return next(
+            box for box in self.lab.topology.boxes if any(member.name == name for member in box.members)
+        )
+
+    def _forget(self, names: tuple[str, str]) -> None:
+        """What the boxes of a pair know of each other (conntrack(8)), and whom an address filter lets in."""
+        boxes = [self._box(name) for name in names]
+        for box, other in (boxes, boxes[::-1]):
+            outside = str(other.wan if other.kind.translates else other.members[0].address)
+            script = "".join(
+                f"conntrack -D -p udp --{end} {outside}; " for end in ("orig-dst", "orig-src", "reply-src")
+            )
+            if box.kind is NatKind.ADDRESS_RESTRICTED:
+                script += f"nft flush set ip {TABLE} talked"
+            self.lab.node(box.name).attempt(["sh", "-c", script])
+
+    def _restart(self, names: tuple[str, str]) -> None:
+        for name in names:
+            self.lab.stop(name)
+            self.lab.start_agent(name)
+        for name in names:
+            wait_logged_in(self.lab, name)
+
+
+def wait_logged_in(lab: Lab, name: str) -> None:
+    """Until the agent has its mediator. Raises EngineError."""
+    deadline = time.monotonic() + READY_S
+    while status_of(lab.node(name))["mediator"]["state"] != "connected":
+        if time.monotonic() > deadline:
+            raise EngineError(f"{name} has not reached its mediator within {READY_S:.0f} s")
+        time.sleep(POLL_S)
+
+
+@contextlib.contextmanager
+def standing(
+    directory: Path, pairs: Sequence[tuple[NatKind, NatKind]], progress: Callable[[str], None]
+) -> Iterator[Matrix]:
+    """A lab with all of these pairs, everybody logged in and every pair's network down."""
+    document, sidecar = document_of(pairs)
+    path = directory / "matrix.yaml"
+    path.write_text(document)
+    path.with_name("matrix.lab.yaml").write_text(sidecar)
+    down = json.dumps({"everything": False, "networks": [network_of(index) for index in range(len(pairs))]})
+
+    def before(lab: Lab) -> None:
+        for node in lab.network.members.values():
+            node.write(f"{STATE_PATH}/down.json", down)
+
+    holder = Holder.start()
+    try:
+        lab = raise_lab(holder, path, progress, before=before)
+        in_parallel(lambda name: wait_logged_in(lab, name), list(lab.network.members))
+        matrix = Matrix(lab, pairs)
+        try:
+            yield matrix
+        finally:
+            matrix.close()
+    finally:
+        holder.destroy()
