@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench clean
+.PHONY: test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -54,7 +54,10 @@ format: venv  ## let ruff format and fix what it can
 	@$(BIN)/ruff check --fix .
 
 bench: setup  ## every benchmark; each prints ratios against a peer measured in the same run
-	@set -e; for bench in bench/*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
+	@set -e; for bench in $(filter-out bench/matrix.py,$(wildcard bench/*.py)); do echo "== $$bench"; $(BIN)/python $$bench; done
+
+matrix: setup  ## docs/connectivity.md: every pair of kinds of NAT, direct or not, and how soon (minutes)
+	@$(BIN)/python bench/matrix.py $(MATRIX)
 
 fuzz: venv  ## every decoder under atheris, a minute each (installs atheris)
 	@$(BIN)/pip install -q atheris

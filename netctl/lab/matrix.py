@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +48,12 @@ CONNECT_S = 20.0
 COUNT_S = 0.5
 """At the end packets are counted: 25 each way."""
 DOWN_S = 20.0
-LATE_RELAYED = 12
-"""Packets in that time at the relay's host that do not belong to the pair: others keep their bindings alive."""
-MOST_LOST = 2
-"""Packets on their way when counting begins or ends."""
+FEW_RELAYED = 20
+"""Packets in that time at the relay's host that need not be the pair's: the other agents' STUN and keepalives, seen:
+up to 19. One direction of the pair alone would be 25 more than nearly none."""
+MOST_STRAYS = 4
+"""Times that packets are counted again while they still pass the relay though both agents say that they are direct."""
+END_S = 5.0
 READY_S = 60.0
 POLL_S = 0.2
 
@@ -69,10 +73,17 @@ class Trial:
     direct_s: float | None
     """Until both agents have chosen a direct path."""
     lost: int
-    """Of the packets of the last half second, both ways."""
+    """Of about 50 packets of the last half second, both ways."""
     relayed: int
     """Packets that came to the relay's host in that time, from anybody."""
     problem: str = ""
+    strays: int = 0
+    """Half seconds in which packets went over the relay after both agents had said that they are direct; `direct_s`
+    then counts to the end of the last one."""
+    when: str = ""
+    """UTC, to the minute."""
+    load: float = 0.0
+    """Processes that wanted to run on the machine, the mean of a minute, when it began."""
 
     @property
     def direct(self) -> bool:
@@ -107,8 +118,9 @@ def hosts_of(one: NatKind, other: NatKind) -> tuple[str, str]:
 
 def document_of(pairs: Sequence[tuple[NatKind, NatKind]]) -> tuple[str, str]:
     """The document and its sidecar. Both are JSON, which is YAML."""
-    kinds = list(dict.fromkeys(itertools.chain(*pairs)))
-    names = [host(kind, side) for kind in kinds for side in (0, 1)]
+    places = {
+        name: kind for pair in pairs for name, kind in zip(hosts_of(*pair), pair, strict=True)
+    }  # those alone that have a part
     networks: dict[str, Any] = {}
     for index, (one, other) in enumerate(pairs):
         members = hosts_of(one, other)
@@ -118,15 +130,15 @@ def document_of(pairs: Sequence[tuple[NatKind, NatKind]]) -> tuple[str, str]:
             "members": list(members),
             "addresses": {name: address_of(index, side) for side, name in enumerate(members)},
         }
-    for index, name in enumerate(names):
+    for index, name in enumerate(places):
         networks[alone(name)] = {"mode": "routed", "ipv4": f"10.61.{index}.0/24", "members": [name]}
     document = {
         "apiVersion": "netctl/v1",
         "mediators": [{"url": "netctl://m1.example.net:8443", "identity": [_identity()]}],
-        "members": {name: {"wireguard": _wireguard(name), "identity": _identity()} for name in names},
+        "members": {name: {"wireguard": _wireguard(name), "identity": _identity()} for name in places},
         "networks": networks,
     }
-    boxes = {f"{name}-box": {"kind": str(kind), "members": [name]} for kind, name in _places(kinds)}
+    boxes = {f"{name}-box": {"kind": str(kind), "members": [name]} for name, kind in places.items()}
     return json.dumps(document, indent=1), json.dumps({"nats": boxes}, indent=1)
 
 
@@ -143,10 +155,6 @@ def alone(name: str) -> str:
 def address_of(index: int, side: int) -> str:
     """Of a pair's host within the pair's network."""
     return f"10.60.{index}.{side + 1}"
-
-
-def _places(kinds: Sequence[NatKind]) -> list[tuple[NatKind, str]]:
-    return [(kind, host(kind, side)) for kind in kinds for side in (0, 1)]
 
 
 def _wireguard(name: str) -> str:
@@ -168,7 +176,8 @@ class Meeter:
         self._process: subprocess.Popen[str] = lab.node(name).popen(argv)
         self._side = 0
         self._events: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def begin(self, side: int, events: queue.SimpleQueue[tuple[int, dict[str, Any]]]) -> None:
         """Events go there from now on."""
@@ -185,6 +194,14 @@ class Meeter:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:  # it waits for an agent that does not answer
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(END_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -251,6 +268,7 @@ class Matrix:
 
     def trial(self, one: NatKind, other: NatKind, run: int) -> Trial:
         """One pair, from its start. Before an attempt by birthday both agents start anew: they wait for no hour."""
+        when, load = datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), round(os.getloadavg()[0], 1)
         index = self._pairs.index((one, other))
         names = hosts_of(one, other)
         verdict = theory(one, other)
@@ -271,20 +289,20 @@ class Matrix:
             )
         self._until(events, seen, lambda: None not in seen.heard, CONNECT_S)
         self._until(events, seen, lambda: None not in seen.direct, PATIENCE_S[verdict])
-        relayed = self._count(meeters, events, seen)
+        relayed, strays = self._count(meeters, events, seen), 0
+        while None not in seen.direct and relayed > FEW_RELAYED and strays < MOST_STRAYS and not seen.problem:
+            strays += 1  # the agents say direct, their engines are not there yet: then it is not direct yet
+            seen.direct = [time.monotonic()] * 2
+            relayed = self._count(meeters, events, seen)
         for meeter in meeters:
             meeter.tell(op="down")
         self._until(events, seen, lambda: all(seen.down), DOWN_S)
-        lost = sum(
-            max(0, there["sent"] - here["received"])
-            for there, here in (seen.counts, seen.counts[::-1])
-            if there is not None and here is not None
-        )
+        lost = sum(count["lost"] for count in seen.counts if count is not None)
         problem = seen.problem
         if not all(seen.down):
             problem = problem or "the network was not down in time"
         direct_s = seen.since_up(seen.direct)
-        if direct_s is not None and relayed > 2 * COUNT_S / 0.02 * 0.5 + LATE_RELAYED:
+        if direct_s is not None and relayed > FEW_RELAYED:
             problem = problem or f"{relayed} packets at the relay though both say that they are direct"
         first = seen.since_up(seen.heard)
         return Trial(
@@ -298,6 +316,9 @@ class Matrix:
             lost,
             relayed,
             problem,
+            strays,
+            when,
+            load,
         )
 
     def _count(

@@ -3,7 +3,7 @@
 `python -m netctl.lab.meet` reads orders from its standard input, one JSON object a line, and writes events likewise:
 
     {"op": "up", "network": N, "own": ADDRESS, "peer": ADDRESS, "name": MEMBER}
-    {"op": "count"}   packets sent and received since the last such order
+    {"op": "count"}   packets received since the last such order, and lost between the first and the last of them
     {"op": "down"}    the network is taken down; the last event of this meeting follows
 
 Events carry `at`, seconds of the machine's monotonic clock, which all hosts of a lab share: `up` (the network's
@@ -42,7 +42,9 @@ class Meeting:
         self._socket: socket.socket | None = None
         self._send_at = 0.0
         self._heard = False
-        self._sent = self._received = 0
+        self._sent = 0
+        self._numbers: set[int] = set()
+        """Of the packets that came since the last count."""
         threading.Thread(target=self._ask, args=("up",), daemon=True).start()
 
     def step(self, now: float) -> None:
@@ -57,9 +59,10 @@ class Meeting:
         self._paths(now)
 
     def count(self, now: float) -> None:
-        """Tell what went and came, and begin anew."""
-        say(now, "count", sent=self._sent, received=self._received)
-        self._sent = self._received = 0
+        """Tell what came, and begin anew."""
+        numbers, self._numbers = self._numbers, set()
+        span = max(numbers) - min(numbers) + 1 if numbers else 0
+        say(now, "count", received=len(numbers), lost=span - len(numbers))
 
     def down(self) -> None:
         """End it."""
@@ -82,7 +85,7 @@ class Meeting:
 
     def _send(self, made: socket.socket) -> None:
         try:
-            made.sendto(b"hello", (self._order["peer"], PORT))
+            made.sendto(self._sent.to_bytes(8), (self._order["peer"], PORT))
             self._sent += 1
         except OSError:
             pass  # the link is not up yet, or its queue is full: the next one goes
@@ -90,12 +93,12 @@ class Meeting:
     def _receive(self, made: socket.socket, now: float) -> None:
         while True:
             try:
-                source = made.recvfrom(64)[1]
+                data, source = made.recvfrom(64)
             except OSError:
                 return
             if source[0] != self._order["peer"]:
                 continue
-            self._received += 1
+            self._numbers.add(int.from_bytes(data))
             if not self._heard:
                 self._heard = True
                 say(now, "heard")
