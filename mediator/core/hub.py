@@ -63,9 +63,19 @@ class Hub:
     """All of a mediator's state that is not on disk."""
 
     def __init__(
-        self, identity: IdentityKey, sign: Signer, relay_secret: bytes, *, generation: int = 0
+        self,
+        identity: IdentityKey,
+        sign: Signer,
+        relay_secret: bytes,
+        *,
+        generation: int = 0,
+        stun_also: str = "",
     ) -> None:
-        """`generation` must be above that of any earlier run (the shell uses the clock)."""
+        """`generation` must be above that of any earlier run (the shell uses the clock).
+
+        `stun_also`: another IPv4 address of the mediator's host, asked by members whose NAT may map by address.
+        """
+        self._stun_also = stun_also
         self.identity = identity
         self._secret = relay_secret
         self._generation = generation
@@ -291,6 +301,8 @@ class Hub:
         self._online[key] = connection
         self._epoch += 1
         stun = [f"0.0.0.0:{port}" for port in self._mediator.stun]
+        if self._stun_also:
+            stun += [f"{self._stun_also}:{port}" for port in self._mediator.stun[:1]]
         welcome = w.Welcome(self._generation, self._epoch, str(state.source), stun, KEEPALIVE_S)
         effects += [LoggedIn(connection, member.name), Send(connection, welcome)]
         state.shown = picture = self._gallery.of(key)

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "--stun-also",
         metavar="ADDRESS",
         default="",
-        help="a second IPv4 address of this host: members then learn whether their NAT filters by address",
+        help="a second IPv4 address of this host: members then learn whether their NAT maps and filters by address",
     )
     serve.add_argument("--no-relay", action="store_true", help="the relay is run elsewhere")
     add_limits(serve)

@@ -73,7 +73,7 @@ class Server:
         sign = self._identity.private.sign
         # Above that of any earlier run, whatever the clock says: hosts refuse a mediator that goes back.
         generation = max(int(time.time()), self._store.generation())
-        self._hub = h.Hub(self._identity.public, sign, secret, generation=generation)
+        self._hub = h.Hub(self._identity.public, sign, secret, generation=generation, stun_also=stun_also)
         self._reserved = 0
         self._reserve()
         self.roster = Roster(self._hub, Register(self._store), self._later, self.perform)

@@ -68,6 +68,8 @@ class Lab:
     topology: Topology
     network: Network
     services: dict[str, int] = field(default_factory=dict)
+    stun_also: str = ""
+    """A second address that the mediator's host has."""
 
     def node(self, name: str) -> Node:
         """A host by name. Raises LocalError naming those that there are."""
@@ -82,6 +84,7 @@ class Lab:
         node = self.node(name)
         argv = [program("netctl-mediator"), "serve", "--document", DOCUMENT_PATH, "--state", STATE_PATH]
         argv += [] if relay else ["--no-relay"]
+        argv += ["--stun-also", self.stun_also] if self.stun_also else []
         self.services[name] = node.spawn(argv, LOG_PATH)
         self._wait(name, lambda: _listens(node, place[0].port), f"listen on port {place[0].port}")
 
@@ -147,11 +150,13 @@ def raise_lab(
     progress: Callable[[str], None],
     environs: Mapping[str, str] | None = None,
     wired: Callable[[Network], None] | None = None,
+    *,
+    stun_also: str = "",
 ) -> Lab:
     """Build the internet of a document inside `holder` and bring everybody on it to run.
 
     `environs`: environment variables that every host has besides the lab's own; `wired` may change the wires and
-    boxes before anything runs on them.
+    boxes before anything runs on them. `stun_also`: a second address that it gave the mediator's host.
     """
     text, document, topology = read_plan(path)
     programs = [program("netctl"), *([program("netctl-mediator")] if topology.mediators else [])]
@@ -170,7 +175,8 @@ def raise_lab(
         wired(network)
     progress("keys for everybody, made where they stay")
     lab_text = _with_new_keys(text, document, topology, network)
-    lab = Lab(load_document(lab_text, str(path)).document, lab_text, topology, network)
+    document = load_document(lab_text, str(path)).document
+    lab = Lab(document, lab_text, topology, network, stun_also=stun_also)
     for node in [*network.mediators.values(), *network.members.values()]:
         node.write(DOCUMENT_PATH, lab_text)
     for name in network.mediators:

@@ -28,11 +28,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from netctl.lab.build import Network
 from netctl.lab.internet import LOG_PATH, RUN_PATH, STATE_PATH, Lab, in_parallel, raise_lab, status_of
 from netctl.lab.namespaces import Holder
 from netctl.lab.nat import TABLE, NatKind
 from netctl.lab.theory import Verdict, theory
-from netctl.lab.topology import Box
+from netctl.lab.topology import PUBLIC, Box
 from netctl.model.errors import EngineError
 
 DIRECT_KINDS = ("lan", "direct")
@@ -53,6 +54,8 @@ FEW_RELAYED = 20
 up to 19. One direction of the pair alone would be 25 more than nearly none."""
 MOST_STRAYS = 4
 """Times that packets are counted again while they still pass the relay though both agents say that they are direct."""
+SECOND_ADDRESS = 50
+"""Of the mediator's host, within the public segment: NATs that map by address are known by it."""
 END_S = 5.0
 READY_S = 60.0
 POLL_S = 0.2
@@ -402,13 +405,17 @@ def standing(
     path.with_name("matrix.lab.yaml").write_text(sidecar)
     down = json.dumps({"everything": False, "networks": [network_of(index) for index in range(len(pairs))]})
 
-    def before(lab: Lab) -> None:
-        for node in lab.network.members.values():
+    second = str(PUBLIC[SECOND_ADDRESS])
+
+    def wired(network: Network) -> None:
+        for node in network.members.values():
             node.write(f"{STATE_PATH}/down.json", down)
+        for node in network.mediators.values():
+            node.run(["ip", "addr", "add", f"{second}/{PUBLIC.prefixlen}", "dev", "eth0"])
 
     holder = Holder.start()
     try:
-        lab = raise_lab(holder, path, progress, before=before)
+        lab = raise_lab(holder, path, progress, wired=wired, stun_also=second)
         in_parallel(lambda name: wait_logged_in(lab, name), list(lab.network.members))
         matrix = Matrix(lab, pairs)
         try:
