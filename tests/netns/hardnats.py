@@ -29,9 +29,20 @@ def pair_behind(
     *,
     engine: str = "netctl-wg",
     wired: Callable[[Network], None] | None = None,
+    carrier: str = "",
+    carried: tuple[str, ...] = ("home",),
 ) -> Iterator[Lab]:
-    """The laptop behind one kind of box (`home`) and the desktop behind another (`work`)."""
-    boxes = f"home: {{kind: {laptop}, members: [laptop]}}\n  work: {{kind: {desktop}, members: [desktop]}}"
+    """The laptop behind one kind of box (`home`) and the desktop behind another (`work`).
+
+    `carrier`: the entry of a box that those `carried` are behind in turn.
+    """
+    over = {name: ", behind: carrier" if carrier and name in carried else "" for name in ("home", "work")}
+    boxes = (
+        f"home: {{kind: {laptop}, members: [laptop]{over['home']}}}\n"
+        f"  work: {{kind: {desktop}, members: [desktop]{over['work']}}}"
+    )
+    if carrier:
+        boxes = f"carrier: {{{carrier}}}\n  {boxes}"
     with _pair(tmp, boxes, engine, wired) as lab:
         yield lab
 
