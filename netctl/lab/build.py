@@ -10,9 +10,12 @@ from netctl.lab.nat import ruleset
 from netctl.lab.properties import Ipv6
 from netctl.lab.topology import PUBLIC, PUBLIC6, ROUTER, ROUTER6, Box, Topology
 
-# Redirects would tell hosts behind a hairpinning box to leave it out.
+# Redirects would tell hosts behind a hairpinning box to leave it out. On machines with br_netfilter the bridge
+# would do the translation, and pass what is hairpinned from port to port instead of through the box.
 _FORWARD = """
 echo 1 > /proc/sys/net/ipv4/ip_forward
+call=/proc/sys/net/bridge/bridge-nf-call-iptables
+if [ -e $call ]; then echo 0 > $call; fi
 for link in all lan; do echo 0 > /proc/sys/net/ipv4/conf/$link/send_redirects; done
 """
 _FORWARD6 = "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"

@@ -38,11 +38,13 @@ PACKAGES: Mapping[str, str] = {
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Ordinary users on Debian have no sbin in their PATH, and that is where ip and nft live."""
 
+# Nobody in a lab takes another's address, and until that was asked a router forwards no IPv6: accept_dad is off.
 # SIGCHLD is ignored across exec, so the kernel reaps orphans for a PID 1 that never waits
 # (a trap of sh does not: dash leaves SIGCHLD alone).
 _HOLDER = """
 set -e
 mount -t tmpfs -o mode=755 lab /run
+for scope in all default; do echo 0 > /proc/sys/net/ipv6/conf/$scope/accept_dad; done 2> /dev/null || true
 ip link set lo up
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo ready
@@ -59,6 +61,7 @@ cat > /run/lab/hosts
 mount --bind /run/lab/hosts /etc/hosts
 mount -t sysfs sys /sys 2> /dev/null || true
 hostname "$1"
+for scope in all default; do echo 0 > /proc/sys/net/ipv6/conf/$scope/accept_dad; done 2> /dev/null || true
 ip link set lo up
 echo $$
 exec sleep infinity < /dev/null > /dev/null 2>&1

@@ -17,8 +17,9 @@ from netctl.lab.properties import PLAIN, Properties
 TABLE = "lab_nat"
 BESIDE_TABLE = "lab_beside"
 OUT = 'oifname "wan"'
-TURNED = 'iifname "lan" oifname "lan" ct status dnat'
-"""Where hairpinned packets leave: by the side they came from."""
+TURNED_MARK = 1
+TURNED = f'oifname "lan" ct mark {TURNED_MARK}'
+"""Where hairpinned packets leave: by the side they came from, of which postrouting knows nothing any more."""
 MAPPING_TIMEOUT_S = 120
 """How long an idle endpoint-independent mapping lives (RFC 4787 REQ-5: no less than two minutes)."""
 CHANGED_PORTS = (61000, 65000)
@@ -115,7 +116,7 @@ _NO_UDP = """
   }"""
 """A strict company network: no UDP at all, whatever passed before."""
 
-_TALKED = "udp dport . ip saddr @talked "
+_TALKED = "udp dport . ip saddr @talked"
 
 
 def _noted(timeout_s: int, remembered: str = "", remember: str = "") -> str:
@@ -148,10 +149,10 @@ def _redirect(where: str) -> str:
   }}"""
 
 
-def _cone(kind: NatKind, timeout_s: int) -> str:
+def _cone(kind: NatKind, wan: IPv4Address, timeout_s: int) -> str:
     """Anybody may send to a mapping; or, if address-restricted, those that the host sent to from that port."""
     if kind is not NatKind.ADDRESS_RESTRICTED:
-        return _noted(timeout_s) + _redirect('iifname "wan" meta l4proto udp')
+        return _noted(timeout_s) + _redirect(f'iifname "wan" ip daddr {wan} meta l4proto udp')
     talked = f"""
   set talked {{
     type inet_service . ipv4_addr
@@ -160,7 +161,7 @@ def _cone(kind: NatKind, timeout_s: int) -> str:
     size 65535
   }}"""
     noted = _noted(timeout_s, talked, "    update @talked { udp sport . ip daddr }\n")
-    return noted + _redirect(f'iifname "wan" meta l4proto udp {_TALKED}')
+    return noted + _redirect(f'iifname "wan" ip daddr {wan} {_TALKED}')
 
 
 CONES = (NatKind.FULL_CONE, NatKind.ADDRESS_RESTRICTED, NatKind.SYMMETRIC_FULL_CONE)
@@ -174,7 +175,7 @@ def ruleset(kind: NatKind, wan: IPv4Address, properties: Properties = PLAIN) -> 
         parts.append(_NO_UDP)
     if kind in CONES:
         parts += [
-            _cone(kind, properties.udp_timeout_s or MAPPING_TIMEOUT_S),
+            _cone(kind, wan, properties.udp_timeout_s or MAPPING_TIMEOUT_S),
             _forward("ct status dnat accept"),
         ]
     elif kind is not NatKind.OPEN:
@@ -195,7 +196,7 @@ def _beside(kind: NatKind, wan: IPv4Address, properties: Properties) -> str:
     if properties.hairpin:
         parts += [
             _noted(properties.udp_timeout_s or MAPPING_TIMEOUT_S),
-            _redirect(f'iifname "lan" ip daddr {wan} meta l4proto udp'),
+            _redirect(f'iifname "lan" ip daddr {wan} meta l4proto udp ct mark set {TURNED_MARK}'),
             "\n  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;"
             f"{_translate(kind, wan, TURNED)}\n  }}",
             # What comes before the mapping must leave no entry behind, as on the WAN side.

@@ -6,10 +6,7 @@ routed to it inside the lab.
 
 from __future__ import annotations
 
-import sys
-
 from netctl.lab.internet import Lab
-from netctl.lab.namespaces import Node
 
 OUTSIDE = "11.22.33.44"
 TABLE = "miniupnpd"
@@ -47,15 +44,6 @@ table ip nopcp {
   chain input { type filter hook input priority 0; policy accept; udp dport 5351 @th,64,8 2 drop; }
 }
 """
-FORGET_FLOWS = """
-import socket, struct
-connection = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)  # NETLINK_NETFILTER
-connection.bind((0, 0))
-# IPCTNL_MSG_CT_DELETE without a tuple is everything; NLM_F_REQUEST | NLM_F_ACK
-connection.send(struct.pack("=IHHII4s", 20, 0x0102, 5, 1, 0, bytes(4)))
-error = struct.unpack_from("=i", connection.recv(1000), 16)[0]
-assert error == 0, error
-"""
 PROTOCOLS = ("PCP", "NAT-PMP", "UPnP")
 
 
@@ -87,11 +75,6 @@ def stop_router(lab: Lab, box: str) -> None:
     router.kill(lab.services.pop(f"miniupnpd on {box}"))
     for table in (f"inet {TABLE}", "ip nopcp"):
         router.attempt(["nft", "delete", "table", *table.split()])
-
-
-def forget_flows(box: Node) -> None:
-    """What a router that restarts does: every mapping of every flow is gone."""
-    box.run([sys.executable, "-c", FORGET_FLOWS])
 
 
 def mapped(lab: Lab, box: str) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from lablife import PARTY, connected_lab, pairs_by, wait_for
-from portmaplab import OUTSIDE, PROTOCOLS, forget_flows, mapped, prepare, start_router, stop_router
+from portmaplab import OUTSIDE, PROTOCOLS, mapped, prepare, start_router, stop_router
 
 from netctl.lab.internet import Lab
+from netctl.lab.rebind import forget_flows
 
 pytestmark = [
     pytest.mark.netns,

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from lablife import PARTY, connected_lab, pairs_by, wait_for
-from portmaplab import forget_flows
 from roaming import Silence, pings
 
 from netctl.lab.internet import Lab, statuses_of
 from netctl.lab.probes import host_name
+from netctl.lab.rebind import forget_flows, move_wan
 from netctl.model.hoststate import WIREGUARD_LINK
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
@@ -160,20 +160,9 @@ def test_a_host_that_gets_another_address(lab: Lab) -> None:
 def test_a_nat_that_gets_another_address(lab: Lab) -> None:
     home, node = box(lab, "home"), lab.node("home")
     new = home.wan + 50
-    rules = node.run(["nft", "list", "table", "ip", "lab_nat"])
-    lines = [
-        f"addr del {home.wan}/24 dev wan",
-        f"addr add {new}/24 dev wan",
-        "route replace default via 203.0.113.1",
-    ]
     with pings(lab, "laptop", desktop(lab)) as heard:
         time.sleep(1)
-        node.run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
-        node.run(
-            ["nft", "-f", "-"],
-            "flush table ip lab_nat\ndelete table ip lab_nat\n" + rules.replace(str(home.wan), str(new)),
-        )
-        forget_flows(node)  # as a box does that dials in again
+        move_wan(node, home, new)
         time.sleep(8)
         wait_for("both are direct", lambda: all_direct(lab), 60)
         time.sleep(1)

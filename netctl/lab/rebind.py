@@ -1,0 +1,44 @@
+"""What happens to a box in the course of its life: it restarts and forgets its flows, it gets another address."""
+
+from __future__ import annotations
+
+import sys
+from ipaddress import IPv4Address
+
+from netctl.lab.namespaces import Node
+from netctl.lab.nat import BESIDE_TABLE, TABLE
+from netctl.lab.topology import PUBLIC, ROUTER, Box
+
+_FORGET = """
+import socket, struct
+connection = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)  # NETLINK_NETFILTER
+connection.bind((0, 0))
+# IPCTNL_MSG_CT_DELETE without a tuple is everything; NLM_F_REQUEST | NLM_F_ACK
+connection.send(struct.pack("=IHHII4s", 20, 0x0102, 5, 1, 0, bytes(4)))
+error = struct.unpack_from("=i", connection.recv(1000), 16)[0]
+assert error == 0, error
+"""
+_MEMORIES = ((TABLE, "map", "mappings"), (TABLE, "set", "talked"), (BESIDE_TABLE, "map", "mappings"))
+"""What the rulesets remember beside the kernel's flows; a kind has some of them or none."""
+
+
+def forget_flows(node: Node) -> None:
+    """What a router that restarts does: every mapping of every flow is gone."""
+    for table, what, name in _MEMORIES:
+        node.attempt(["nft", "flush", what, "ip", table, name])
+    node.run([sys.executable, "-c", _FORGET])
+
+
+def move_wan(node: Node, box: Box, new: IPv4Address) -> None:
+    """Another address on the public segment, as after a line that dialled in again; flows are forgotten."""
+    node.run(
+        ["ip", "-batch", "-"],
+        f"addr del {box.wan}/{PUBLIC.prefixlen} dev wan\naddr add {new}/{PUBLIC.prefixlen} dev wan\n"
+        f"route replace default via {ROUTER}\n",
+    )
+    for table in (TABLE, BESIDE_TABLE):
+        # Memories of elements are not listed with the rules (-t): the box begins anew.
+        rules = node.attempt(["nft", "-t", "list", "table", "ip", table]).stdout
+        if rules:
+            node.run(["nft", "-f", "-"], f"delete table ip {table}\n" + rules.replace(str(box.wan), str(new)))
+    forget_flows(node)
