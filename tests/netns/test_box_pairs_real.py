@@ -1,0 +1,75 @@
+"""Pairs behind boxes in one another, behind one box, and where only one side lets anybody in: real agents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hardnats import kinds, lost, peer_of
+from lablife import PARTY
+
+from netctl.lab.internet import Lab, raise_lab
+from netctl.lab.namespaces import Holder, check_machine
+from netctl.model.errors import LocalError
+
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
+
+WITHIN_S = 25.0
+"""The start of six programs on a busy machine, and a round or two."""
+HOME = "{kind: port-restricted, members: [laptop, desktop]"
+BEHIND = "one: {members: [laptop], behind: %s}\n  other: {members: [desktop], behind: %s}\n  "
+
+
+@contextmanager
+def pair(tmp: Path, boxes: str) -> Iterator[Lab]:
+    try:
+        check_machine()
+    except LocalError as error:
+        pytest.skip(str(error))
+    path = tmp / "party.yaml"
+    path.write_text(PARTY)
+    path.with_name("party.lab.yaml").write_text(f"nats:\n  {boxes}\n")
+    holder = Holder.start()
+    try:
+        yield raise_lab(holder, path, lambda text: None)
+    finally:
+        holder.destroy()
+
+
+@pytest.mark.parametrize(
+    ("boxes", "path"),
+    [
+        pytest.param(f"home: {HOME}}}", "lan", id="one-box"),
+        pytest.param(f"home: {HOME}, isolated: true, hairpin: true}}", "direct", id="hairpin"),
+        pytest.param(f"home: {HOME}, isolated: true}}", "relay-udp", id="no-hairpin"),
+        pytest.param(
+            BEHIND % ("carrier", "carrier") + "carrier: {kind: port-changed, hairpin: true}",
+            "direct",
+            id="one-carrier",
+        ),
+        pytest.param(
+            BEHIND % ("first", "second") + "first: {kind: port-changed}\n  second: {kind: port-changed}",
+            "direct",
+            id="two-carriers",
+        ),
+        pytest.param(
+            "one: {kind: symmetric-full-cone, members: [laptop]}\n  other: {members: [desktop]}",
+            "direct",
+            id="symmetric-full-cone",
+        ),
+    ],
+)
+def test_pairs(tmp_path: Path, boxes: str, path: str) -> None:
+    with pair(tmp_path, boxes) as lab:
+        began = time.monotonic()
+        while set(kinds(lab).values()) != {path} and time.monotonic() - began < WITHIN_S:
+            time.sleep(0.2)
+        assert set(kinds(lab).values()) == {path}, (peer_of(lab, "laptop"), peer_of(lab, "desktop"))
+        print(f"{path} after {time.monotonic() - began:.1f} s")
+        assert lost(lab, "laptop", "desktop", 20) == 0
+        if path == "relay-udp":  # and it stays so
+            time.sleep(5)
+            assert set(kinds(lab).values()) == {path}
