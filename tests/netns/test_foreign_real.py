@@ -58,6 +58,35 @@ def test_a_network_is_refused_and_others_go_on(
     assert goes_on is None or goes_on in after
 
 
+@pytest.mark.parametrize(
+    ("foreign", "named"),
+    [
+        ("ip -6 route add fd00:8::/72 dev eth0", "the route fd00:8::/72 over eth0"),
+        ("ip -6 route add fd00:8::/48 dev eth0 metric 50", "the route fd00:8::/48 over eth0"),
+        ("ip addr add fd00:8::77/128 dev lo", "the route fd00:8::77/128 over lo"),
+    ],
+)
+def test_an_ipv6_pool_is_refused_as_well(one: Member, foreign: str, named: str) -> None:
+    """The whole network stays down, its IPv4 too; the other one comes up."""
+    one.write(
+        one.text.replace("ipv4: 10.8.0.0/24", 'ipv4: 10.8.0.0/24\n    ipv6: "fd00:8::/64"').replace(
+            "addresses: {one: 10.8.0.1, two: 10.8.0.2}",
+            'addresses: {one: [10.8.0.1, "fd00:8::1"], two: [10.8.0.2, "fd00:8::2"]}',
+        )
+    )
+    one.host.run("sh", "-c", foreign)
+    before = one.host.run("ip", "-6", "route")
+    output = one.netctl("apply")
+    assert "networks.office: not brought up: " in output
+    assert named in output
+    there = one.host.run("ip", "-o", "addr")
+    assert "10.9.0.1/" in there
+    assert "10.8.0.1/" not in there
+    assert "fd00:8::1/" not in there
+    assert "fd00:8::1" not in one.host.run("cat", "/etc/hosts")
+    assert all(line in one.host.run("ip", "-6", "route") for line in before.splitlines())
+
+
 def test_a_default_route_is_in_nobodys_way(one: Member) -> None:
     for half in ("default", "0.0.0.0/1", "128.0.0.0/1"):
         one.host.run("ip", "route", "add", half, "via", "192.0.2.9")

@@ -8,6 +8,7 @@ three ┘
 from __future__ import annotations
 
 import pytest
+from forgekit import packet, seen
 from hosts import Host, join, needs_namespaces
 from netkit import Members, call, internet, members, pings, serving, transfer
 
@@ -177,3 +178,24 @@ def test_a_hub_with_a_narrow_way_tells_the_spokes() -> None:
             assert "1312" in said, said
             sizes = transfer(one, there["gate"], GATE_INSIDE[version])
             assert max(sizes) <= 1312 - headers + 8 - 20
+
+
+def test_a_spoke_is_nobody_else_to_the_hub_and_behind_it() -> None:
+    """Forged sources between good ones, to the hub, to another spoke and to the LAN behind that."""
+    with members("one", "gate", "three") as there:
+        site(there, "one", "gate", "three")
+        route_back(there)
+        there.apply(document(there, "topology: {hub: three}"))
+        one, hub, gate = there["one"], there["three"], there["gate"]
+        for target, at in ((hub, THREE), (gate, GATE_INSIDE), (gate, NAS)):
+            assert all(pings(one, at[version]) for version in (4, 6))
+            packets: list[bytes] = []
+            good: list[str] = []
+            for version in (4, 6):
+                outside = {4: "192.0.2.1", 6: "2001:db8::1"}[version]
+                for forged in (GATE_INSIDE[version], THREE[version], NAS[version], outside):
+                    good.append(str(len(packets)))
+                    packets.append(packet(ONE[version], at[version], good[-1]))
+                    packets.append(packet(forged, at[version], f"forged {forged}"))
+            packets.append(packet(ONE[4], at[4], "last"))
+            assert seen(one, target, packets) == [*good, "last"]

@@ -27,7 +27,7 @@ IP6 = {name: ip_address(f"fd00:9::{n}").packed for n, name in enumerate(NAMES, 1
 ALL4, ALL6, NONE4, NONE6 = b"\xff" * 4, IPv6Address("ff02::1").packed, bytes(4), bytes(16)
 STRANGER4, STRANGER6 = ip_address("10.9.0.77").packed, ip_address("fd00:9::77").packed
 IPX, ARP, V4, V6, TAG, SERVICE_TAG = 0x8137, 0x0806, 0x0800, 0x86DD, 0x8100, 0x88A8
-MARK = b"netctl-test-"
+MARK, ALL_MACS = b"netctl-test-", b"\xff" * 6
 LISTEN = """
 import json, socket, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); s.bind((sys.argv[1], 0))
@@ -58,7 +58,7 @@ def checksum(data: bytes) -> int:
 
 
 def ethernet(mac: bytes, kind: int, body: bytes) -> bytes:
-    return b"\xff" * 6 + mac + struct.pack("!H", kind) + body
+    return ALL_MACS + mac + struct.pack("!H", kind) + body
 
 
 def ipv4(source: bytes, flags: int = 0) -> bytes:
@@ -230,13 +230,13 @@ def macs(there: Members) -> dict[str, bytes]:
     return {name: bytes.fromhex(link["address"].replace(":", "")) for name, link in shown.items()}
 
 
-def arriving(source: Host, target: Host, sent: list[bytes]) -> list[int]:
-    """Which of these frames come out of the segment at the other end. Each carries its number behind it."""
+def arriving(source: Host, target: Host, sent: list[bytes], to: bytes = ALL_MACS) -> list[int]:
+    """Which of these frames, sent to this MAC, come out of the segment there. Each carries its number behind it."""
     last = str(len(sent) - 1)
     listener = target.start(sys.executable, "-c", LISTEN, SEGMENT, MARK.hex(), last)
     assert listener.stdout is not None
     assert listener.stdout.readline() == "up\n"
-    lines = "".join((frame + MARK + b"%04d" % n).hex() + "\n" for n, frame in enumerate(sent))
+    lines = "".join((to + frame[6:] + MARK + b"%04d" % n).hex() + "\n" for n, frame in enumerate(sent))
     source.run("sh", "-c", 'exec "$0" -c "$1" "$2"', sys.executable, SEND, SEGMENT, text=lines)
     found: list[int] = json.loads(listener.communicate(timeout=15)[0])
     return found
@@ -257,17 +257,19 @@ def dropped(host: Host) -> dict[str, int]:
 def test_all_that_a_member_may_send_arrives(party: Members) -> None:
     good, _ = frames(macs(party))
     for name in NAMES[1:]:
-        found = arriving(party["one"], party[name], list(good.values()))
-        missing = [what for n, what in enumerate(good) if n not in found]
-        assert not missing, f"at {name}"
+        for to in (ALL_MACS, macs(party)[name]):
+            found = arriving(party["one"], party[name], list(good.values()), to)
+            missing = [what for n, what in enumerate(good) if n not in found]
+            assert not missing, f"at {name}, to {to.hex(':')}"
 
 
-def test_no_forged_frame_arrives_between_good_ones(party: Members) -> None:
+@pytest.mark.parametrize("everybody", [True, False], ids=["to-all", "to-one"])
+def test_no_forged_frame_arrives_between_good_ones(party: Members, everybody: bool) -> None:
     good, forged = frames(macs(party))
     before = dropped(party["two"])
     honest = good["ARP request"]
     sent = [frame for bad in forged.values() for frame in (honest, bad)] + [honest]
-    found = arriving(party["one"], party["two"], sent)
+    found = arriving(party["one"], party["two"], sent, ALL_MACS if everybody else macs(party)["two"])
     arrived = [what for n, what in enumerate(forged) if 2 * n + 1 in found]
     assert not arrived
     assert found == list(range(0, len(sent), 2)), "the good ones, in order"
@@ -281,7 +283,8 @@ def test_no_forged_frame_changes_what_the_others_know(party: Members) -> None:
     two, three = party["two"], macs(party)["three"].hex(":")
     for address in ("10.9.0.3", "fd00:9::3"):
         two.run("ip", "neigh", "replace", address, "lladdr", three, "dev", SEGMENT, "nud", "stale")
-    arriving(party["one"], two, [*forged.values(), good["ARP request"]])
+    for to in (ALL_MACS, macs(party)["two"]):
+        arriving(party["one"], two, [*forged.values(), good["ARP request"]], to)
     for address in ("10.9.0.3", "fd00:9::3"):
         assert three in two.run("ip", "neigh", "show", address, "dev", SEGMENT)
     assert "default" not in two.run("ip", "-6", "route"), "no router has made itself one"

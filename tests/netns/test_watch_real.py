@@ -17,6 +17,12 @@ SAVES = {
     "symlink": "mkdir -p /run/there && cp /run/new /run/there/n.yaml && "
     f"ln -s /run/there/n.yaml {FILE}.l && mv {FILE}.l {FILE}",
     "behind-the-symlink": "cat /run/new > /run/there/n.yaml",
+    "another-target": "mkdir -p /run/other && cp /run/new /run/other/n.yaml && "
+    f"ln -s /run/other/n.yaml {FILE}.l && mv -T {FILE}.l {FILE}",
+    "a-directory-of-releases": "mkdir -p /run/releases/1 && cp /run/new /run/releases/1/n.yaml && "
+    f"ln -s 1 /run/releases/now && ln -s /run/releases/now/n.yaml {FILE}.l && mv -T {FILE}.l {FILE}",
+    "the-next-release": "mkdir /run/releases/2 && cp /run/new /run/releases/2/n.yaml && "
+    "ln -s 2 /run/releases/next && mv -T /run/releases/next /run/releases/now && rm -r /run/releases/1",
 }
 
 
@@ -38,7 +44,7 @@ def test_each_way_to_save_converges_the_host_once(one: One) -> None:
         wait_for(f"{way}: the address", lambda address=address: one.has(address))  # type: ignore[misc]
     before = one.status()
     assert before["watch"] == {"file": FILE, "error": None}
-    one.host.run("sh", "-c", "echo 'networks: [' > /run/there/n.yaml")
+    one.host.run("sh", "-c", "echo 'networks: [' > /run/releases/2/n.yaml")
     wait_for("the broken save is said", lambda: one.status()["watch"]["error"] is not None)
     broken = one.status()
     assert f"{FILE}:1:12" in broken["watch"]["error"]
