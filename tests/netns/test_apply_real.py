@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hosts import Host, join, needs_namespaces
@@ -55,26 +56,29 @@ def twenty(one: One) -> str:
     )
 
 
+def killed_after(one: One, stop: int, *arguments: str) -> tuple[int, str]:
+    """An apply that is killed after so many steps, 0 for never; its exit code and what it said."""
+    one.host.run("sh", "-c", "cat > /run/killed.py", text=KILLED)
+    python = NETCTL.replace("netctl", "python")
+    said = one.host.run(
+        "sh", "-c", '"$@" 2>&1; echo "exit $?"', "sh", python, "/run/killed.py", str(stop), *arguments
+    )
+    text, _, code = said.rpartition("exit ")
+    return int(code), text
+
+
+LOOK = "ip -o addr show; ip route show; ip -6 route show; wg show nctl0 allowed-ips"
+
+
 def test_killed_after_each_step_the_next_apply_converges_and_a_third_is_none() -> None:
     with one_host() as one:
         one.write(twenty(one))
-        one.host.run("sh", "-c", "cat > /run/killed.py", text=KILLED)
-
-        def apply(stop: int, *arguments: str) -> tuple[int, str]:
-            python = NETCTL.replace("netctl", "python")
-            said = one.host.run(
-                "sh", "-c", '"$@" 2>&1; echo "exit $?"', "sh", python, "/run/killed.py", str(stop), *arguments
-            )
-            text, _, code = said.rpartition("exit ")
-            return int(code), text
-
+        apply = partial(killed_after, one)
         code, said = apply(0)
         assert code == 0, said
         steps = int(said.rpartition("steps ")[2])
         assert steps >= 20, said
-        whole = one.host.run(
-            "sh", "-c", "ip -o addr show; ip route show; ip -6 route show; wg show nctl0 allowed-ips"
-        )
+        whole = one.host.run("sh", "-c", LOOK)
         one.netctl("down", "--yes")
         for stop in range(1, steps + 1):
             armed = ("--confirm-within", "600s") if stop == steps // 2 else ()
@@ -92,10 +96,40 @@ def test_killed_after_each_step_the_next_apply_converges_and_a_third_is_none() -
             assert one.netctl("apply", "--yes") == (0, "nothing to change\n"), stop
             assert one.netctl("down", "--yes")[0] == 0
         assert one.netctl("apply", "--yes", "--engine", "wireguard-go")[0] == 0
-        again = one.host.run(
-            "sh", "-c", "ip -o addr show; ip route show; ip -6 route show; wg show nctl0 allowed-ips"
-        )
+        again = one.host.run("sh", "-c", LOOK)
         assert steady(again) == steady(whole)
+
+
+def test_a_change_that_is_killed_after_each_step_is_made_by_the_next_apply() -> None:
+    """From a document to another that takes away, moves and adds: links, peers, addresses, rules, names."""
+    with one_host() as one:
+        before = twenty(one)
+        lines = [line for line in before.splitlines() if not line.startswith("  p3:")]
+        after = "\n".join(lines).replace(", p3: 10.8.0.3, p4: 10.8.0.4}", ", p4: 10.8.0.44}")
+        after = after.replace("party: {mode: lan", "guests: {mode: lan").replace("10.9.0.", "10.10.0.")
+        rule = "acls: [{name: ping, src: ['*'], dst: ['*'], proto: icmp}], addresses: {here: 10.8.0.1"
+        after = after.replace("addresses: {here: 10.8.0.1", rule) + "\n"
+
+        def reach(text: str) -> None:
+            code, said = one.apply(text, "--engine", "wireguard-go")
+            assert code == 0, said
+
+        reach(before)
+        one.write(after)
+        code, said = killed_after(one, 0)
+        assert code == 0, said
+        steps = int(said.rpartition("steps ")[2])
+        assert steps >= 12, said
+        assert "  - " in said
+        whole = steady(one.host.run("sh", "-c", LOOK))
+        for stop in range(1, steps + 1):
+            reach(before)
+            one.write(after)
+            code, said = killed_after(one, stop)
+            assert code == 137, (stop, said)
+            reach(after)
+            assert one.netctl("apply", "--yes") == (0, "nothing to change\n"), stop
+            assert steady(one.host.run("sh", "-c", LOOK)) == whole, stop
 
 
 def steady(listing: str) -> list[str]:
