@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import errno
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from socket import AF_INET
 
-from netctl.engine import rtnl
-from netctl.engine.nlsocket import NetlinkSocket, attribute, attributes
+from netctl.engine.rtnl import Rtnl
 from netctl.model.errors import RemoteError
 from netctl.paths.mapping import Gateway
 from netctl.wire import http, pcp, upnp
@@ -33,24 +33,26 @@ def default_gateway() -> Gateway | None:
 
     That is: no IPv4 default route, one without a router (a tunnel), or an own address that the internet knows.
     """
+    # In a thread of its own: the library runs a loop there, and callers have one.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_ask_kernel).result()
+
+
+def _ask_kernel() -> Gateway | None:
     try:
-        netlink = NetlinkSocket(rtnl.NETLINK_ROUTE)
+        netlink = Rtnl()
     except OSError:
         return None
     try:
-        question = rtnl.ROUTE.pack(AF_INET, 32, 0, 0, 0, 0, 0, 0, 0)
-        answers = netlink.ask(rtnl.GETROUTE, question + attribute(rtnl.ROUTE_DST, SOMEWHERE.packed))
+        router, own = netlink.way(SOMEWHERE)
     except OSError:
         return None
     finally:
         netlink.close()
-    for answer in answers:
-        attrs = attributes(answer[rtnl.ROUTE.size :])
-        router, own = attrs.get(rtnl.ROUTE_GATEWAY), attrs.get(rtnl.ROUTE_PREFSRC)
-        if router is not None and own is not None and len(router) == len(own) == 4:
-            found = Gateway(IPv4Address(router), IPv4Address(own))
-            return None if found.own.is_global else found
-    return None
+    if router is None or own is None or ":" in router:
+        return None
+    found = Gateway(IPv4Address(router), IPv4Address(own))
+    return None if found.own.is_global else found
 
 
 def _socket(address: tuple[str, int], *, shared: bool = False) -> socket.socket:

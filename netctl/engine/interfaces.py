@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from socket import AF_INET, AF_INET6
 
-from netctl.engine import rtnl
-from netctl.engine.nlsocket import NetlinkSocket
+from netctl.engine.rtnl import Link, Rtnl
 from netctl.model.addresses import Address
 from netctl.model.hoststate import LINK_ALIAS
 
@@ -27,10 +26,10 @@ _UNUSABLE = 0x20 | 0x40 | 0x08  # IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_DADFA
 
 def local_addresses() -> list[Address]:
     """Own addresses worth offering, in the kernel's order, at most `MAX_ADDRESSES`."""
-    netlink = NetlinkSocket(rtnl.NETLINK_ROUTE)
+    netlink = Rtnl()
     try:
-        links, addresses = rtnl.links(netlink), rtnl.addresses(netlink)
-        routed = {index for family in (AF_INET, AF_INET6) for index in rtnl.default_links(netlink, family)}
+        links, addresses = netlink.links(), netlink.addresses()
+        routed = {index for family in (AF_INET, AF_INET6) for index in netlink.default_links(family)}
     finally:
         netlink.close()
     usable = {link.index for link in links if _usable_link(link, link.index in routed)}
@@ -44,7 +43,7 @@ def local_addresses() -> list[Address]:
     return found[:MAX_ADDRESSES]
 
 
-def _usable_link(link: rtnl.Link, has_default_route: bool) -> bool:
+def _usable_link(link: Link, has_default_route: bool) -> bool:
     if not link.flags & _IFF_UP or link.flags & _IFF_LOOPBACK:
         return False
     if link.alias == LINK_ALIAS or link.kind in OVERLAY_KINDS or link.kind in SKIPPED_KINDS:

@@ -1,7 +1,7 @@
 """Netlink messages and one blocking socket for them (RFC 3549; kernel: Documentation/userspace-api/netlink).
 
-Numbers are in the machine's byte order unless a protocol says otherwise. Attributes nest; an attribute is at most
-64 KiB with its header.
+For lists of thousands alone: what there is little of goes through pyroute2 (`rtnl.py`). Numbers are in the
+machine's byte order unless a protocol says otherwise. Attributes nest; an attribute is at most 64 KiB with its header.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from netctl.model.addresses import Prefix
 
 NLM_F_REQUEST, NLM_F_ACK = 0x01, 0x04
 NLM_F_DUMP = 0x300
-NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 _DUMP_INTR = 0x10
 _CAPPED, _ACK_TLVS = 0x100, 0x200
 _ERROR, _DONE = 2, 3

@@ -1,31 +1,24 @@
-"""The numbers and layouts of rtnetlink, and its lists of links and addresses as values.
+"""Links, addresses, neighbours and single routes by pyroute2: its values as ours, its refusals as `NetlinkError`.
 
-Kernel: include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour}.h.
+Lists of routes are not read here (`routes.py` says why).
 """
 
 from __future__ import annotations
 
-import ipaddress
-import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from socket import AF_INET, AF_INET6, AF_UNSPEC
+from ipaddress import ip_address
+from socket import AF_INET, AF_INET6
+from typing import Any, TypeVar
 
-from netctl.engine.nlsocket import NetlinkSocket, attributes, number, words
+from netctl.engine.nlsocket import DUMP_TRIES, NetlinkError
 from netctl.model.addresses import Address
 
-NETLINK_ROUTE, AF_BRIDGE = 0, 7
-NEWLINK, DELLINK, GETLINK = 16, 17, 18
-NEWADDR, DELADDR, GETADDR = 20, 21, 22
-NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
-NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
-LINK, ADDR, ROUTE, NEIGH = (struct.Struct(x) for x in ("=BxHiII", "=BBBBi", "=BBBBBBBBI", "=BxxxiHBB"))
-LINK_ADDRESS, LINK_NAME, LINK_MTU, LINK_INFO, LINK_ALIAS_TEXT = 1, 3, 4, 18, 20
-INFO_KIND, INFO_DATA = 1, 2
-VXLAN_ID, VXLAN_LINK, VXLAN_LOCAL, VXLAN_LEARNING, VXLAN_PORT, VXLAN_LOCAL6 = 1, 3, 4, 7, 15, 17
-ADDR_ADDRESS, ADDR_LOCAL, ADDR_BROADCAST, ADDR_FLAGS = 1, 2, 4, 8
-ROUTE_DST, ROUTE_OIF, ROUTE_GATEWAY, ROUTE_PREFSRC = 1, 4, 5, 7
-NEIGH_DST, NEIGH_LLADDR = 1, 2
 TABLE_MAIN, UNICAST = 254, 1
+_INTERRUPTED = 0x10
+"""NLM_F_DUMP_INTR: the list changed while it was read."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +30,11 @@ class Link:
     name: str
     mtu: int
     alias: str | None
-    address: bytes
+    mac: str
     kind: str | None
-    data: dict[int, bytes]
-
-
-def link(answer: bytes) -> Link:
-    """From the payload of a message."""
-    _, _, index, flags, _ = LINK.unpack_from(answer)
-    attrs = attributes(answer[LINK.size :])
-    info = attributes(attrs.get(LINK_INFO, b""))
-    return Link(
-        index=index,
-        flags=flags,
-        name=words(attrs.get(LINK_NAME)) or "",
-        mtu=number(attrs.get(LINK_MTU)),
-        alias=words(attrs.get(LINK_ALIAS_TEXT)),
-        address=attrs.get(LINK_ADDRESS, b""),
-        kind=words(info.get(INFO_KIND)),
-        data=attributes(info.get(INFO_DATA, b"")),
-    )
+    vni: int | None = None
+    """Of a VXLAN link, and the next one too."""
+    local: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,30 +47,82 @@ class LinkAddress:
     flags: int
 
 
-def links(netlink: NetlinkSocket) -> list[Link]:
-    """All links of this network namespace. Raises NetlinkError."""
-    return [link(answer) for answer in netlink.dump(GETLINK, LINK.pack(AF_UNSPEC, 0, 0, 0, 0))]
+def _link(message: Any) -> Link:
+    kind = message.get(("linkinfo", "kind"))
+    data = message.get(("linkinfo", "data")) if kind == "vxlan" else None
+    local = data and (data.get("vxlan_local6") or data.get("vxlan_local"))
+    return Link(
+        index=message["index"],
+        flags=message["flags"],
+        name=message.get("ifname") or "",
+        mtu=message.get("mtu") or 0,
+        alias=message.get("ifalias"),
+        mac=message.get("address") or "",
+        kind=kind,
+        vni=data.get("vxlan_id") if data else None,
+        local=ip_address(local) if local else None,
+    )
 
 
-def addresses(netlink: NetlinkSocket, index: int = 0) -> list[LinkAddress]:
-    """All addresses, or those of one link. Raises NetlinkError."""
-    found = []
-    for answer in netlink.dump(GETADDR, ADDR.pack(AF_UNSPEC, 0, 0, 0, index)):
-        family, prefix_len, flags, _, owner = ADDR.unpack_from(answer)
-        attrs = attributes(answer[ADDR.size :])
-        raw = attrs.get(ADDR_LOCAL) or attrs.get(ADDR_ADDRESS)
-        if raw is not None and family in (AF_INET, AF_INET6) and index in (0, owner):
-            all_flags = number(attrs.get(ADDR_FLAGS), flags)
-            found.append(LinkAddress(owner, ipaddress.ip_address(raw), prefix_len, all_flags))
-    return found
+class Rtnl:
+    """One rtnetlink socket of the library in the network namespace of the thread that opens it. Raises OSError.
 
+    It blocks, and cannot be used in a thread that runs an event loop.
+    """
 
-def default_links(netlink: NetlinkSocket, family: int) -> set[int]:
-    """The links that a default route of the main table leads over. Raises NetlinkError."""
-    found = set()
-    for answer in netlink.dump(GETROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-        _, prefix_len, _, _, table, _, _, kind, _ = ROUTE.unpack_from(answer)
-        attrs = attributes(answer[ROUTE.size :])
-        if prefix_len == 0 and table == TABLE_MAIN and kind == UNICAST:
-            found.add(number(attrs.get(ROUTE_OIF)))
-    return found
+    def __init__(self) -> None:
+        from pyroute2 import IPRoute  # a quarter of a second of imports, which not every command needs
+
+        # Strict: the kernel filters what it can; its words with a refusal.
+        self._library = IPRoute(strict_check=True, ext_ack=True)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._library.close()
+
+    def ask(self, call: Callable[[Any], T]) -> T:
+        """One call of the library's `IPRoute`. Raises NetlinkError."""
+        from pyroute2.netlink.exceptions import NetlinkError as Refused
+
+        try:
+            return call(self._library)
+        except Refused as error:
+            raise NetlinkError(error.code, str(error.args[1])) from error
+
+    def dump(self, call: Callable[[Any], Any]) -> list[Any]:
+        """All messages of a list, read again when it changed meanwhile. Raises NetlinkError."""
+        found: list[Any] = []
+        for _ in range(DUMP_TRIES):
+            found = self.ask(lambda library: list(call(library)))
+            if not any(message["header"]["flags"] & _INTERRUPTED for message in found):
+                break
+        return found
+
+    def links(self) -> list[Link]:
+        """All links of this network namespace. Raises NetlinkError."""
+        return [_link(message) for message in self.dump(lambda library: library.link("dump"))]
+
+    def link(self, name: str) -> Link:
+        """The link of that name, or of that alternative name. Raises NetlinkError."""
+        return _link(self.ask(lambda library: library.link("get", ifname=name))[0])
+
+    def addresses(self, index: int = 0) -> list[LinkAddress]:
+        """All addresses, or those of one link. Raises NetlinkError."""
+        which = {"index": index} if index else {}
+        return [
+            LinkAddress(message["index"], ip_address(raw), message["prefixlen"], message.get("flags") or 0)
+            for message in self.dump(lambda library: library.addr("dump", match=which))
+            if message["family"] in (AF_INET, AF_INET6)
+            and (raw := message.get("local") or message.get("address"))
+        ]
+
+    def default_links(self, family: int) -> set[int]:
+        """The links that a default route of the main table leads over. Raises NetlinkError."""
+        which = {"table": TABLE_MAIN, "type": UNICAST, "dst_len": 0}
+        found = self.dump(lambda library: library.route("dump", family=family, match=which))
+        return {message.get("oif") or 0 for message in found}
+
+    def way(self, destination: Address) -> tuple[str | None, str | None]:
+        """The router towards an address and our own address for it. Raises NetlinkError."""
+        message = self.ask(lambda library: library.route("get", dst=str(destination)))[0]
+        return message.get("gateway"), message.get("prefsrc")

@@ -1,0 +1,85 @@
+"""Our routes in bulk, with a codec of our own (kernel: include/uapi/linux/rtnetlink.h).
+
+Measured with 2,000 routes: pyroute2 takes 107 ms of processor time to read them where this takes 10, reads and
+decodes 2,000 of others (71 ms) to find none of ours, and sets one a call, 306 µs each where this takes 24. An apply
+reads them up to four times.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Sequence
+from socket import AF_INET, AF_INET6
+
+from netctl.engine.nlsocket import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NetlinkSocket,
+    attribute,
+    attributes,
+    number,
+    prefix,
+    u32,
+)
+from netctl.engine.rtnl import TABLE_MAIN, UNICAST
+from netctl.model.addresses import Address, Prefix
+from netctl.model.hoststate import ROUTE_PROTOCOL, Route
+
+_NETLINK_ROUTE = 0
+_NEW, _DELETE, _GET = 24, 25, 26
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_DST, _OIF, _PREFSRC = 1, 4, 7
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
+"""The last one, in a removal: whatever the scope (rtnetlink(7)); others may have marked a route with theirs."""
+
+
+def _request(destination: Prefix, index: int, scope: int) -> bytes:
+    family = AF_INET if destination.version == 4 else AF_INET6
+    header = _ROUTE.pack(family, destination.prefixlen, 0, 0, TABLE_MAIN, ROUTE_PROTOCOL, scope, UNICAST, 0)
+    return header + attribute(_DST, destination.network_address.packed) + u32(_OIF, index)
+
+
+def _addition(route: Route, index: int) -> bytes:
+    scope = _SCOPE_LINK if route.destination.version == 4 else _SCOPE_UNIVERSE
+    source = attribute(_PREFSRC, route.source.packed) if route.source is not None else b""
+    return _request(route.destination, index, scope) + source
+
+
+class Routes:
+    """The routes of the main table that carry our protocol number. Raises NetlinkError."""
+
+    def __init__(self) -> None:
+        self._socket = NetlinkSocket(_NETLINK_ROUTE)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def read(self, family: int) -> list[tuple[Prefix, int, Address | None]]:
+        """Destination, index of the link and source of each of ours."""
+        request = _ROUTE.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)
+        found = []
+        for answer in self._socket.dump(_GET, request):
+            version, prefix_len, _, _, _, protocol, _, _, _ = _ROUTE.unpack_from(answer)
+            attrs = attributes(answer[_ROUTE.size :])
+            index = number(attrs.get(_OIF))
+            if protocol != ROUTE_PROTOCOL or not index:
+                continue
+            destination = prefix(attrs.get(_DST, bytes(4 if version == AF_INET else 16)), prefix_len)
+            source = attrs.get(_PREFSRC)
+            found.append((destination, index, ipaddress.ip_address(source) if source else None))
+        return found
+
+    def add(self, routes: Sequence[tuple[Route, int]]) -> None:
+        """Add routes, each with the index of its link; the first refusal of a batch raises when it is through."""
+        self._socket.ask_all(_NEW, [_addition(*each) for each in routes], NLM_F_CREATE | NLM_F_EXCL)
+
+    def replace(self, route: Route, index: int) -> None:
+        """Put a route in the place of whatever leads to its destination."""
+        self._socket.ask(_NEW, _addition(route, index), NLM_F_CREATE | NLM_F_REPLACE)
+
+    def remove(self, route: Route, index: int) -> None:
+        """Remove a route."""
+        self._socket.ask(_DELETE, _request(route.destination, index, _SCOPE_ANY))
