@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from netctl.engine import texts
 from netctl.model.addresses import Address
 from netctl.model.errors import EngineError
 from netctl.model.foreign import ForeignName
@@ -32,7 +33,7 @@ def parse_block(text: str) -> dict[str, tuple[Address, ...]]:
     for line in _split(text)[1]:
         address, *hosts = line.split() or [""]
         with contextlib.suppress(ValueError):
-            parsed = ipaddress.ip_address(address)
+            parsed = texts.address(address)
             for host in hosts:
                 names.setdefault(host, []).append(parsed)
     return {host: tuple(addresses) for host, addresses in names.items()}
@@ -41,7 +42,11 @@ def parse_block(text: str) -> dict[str, tuple[Address, ...]]:
 def replace_block(text: str, names: Mapping[str, tuple[Address, ...]]) -> str:
     """The file's text with the block set to `names`; an empty mapping removes it."""
     before, _, after = _split(text)
-    block = [f"{address}\t{host}" for host, addresses in sorted(names.items()) for address in addresses]
+    block = [
+        f"{texts.print_address(address)}\t{host}"
+        for host, addresses in sorted(names.items())
+        for address in addresses
+    ]
     middle = [BEGIN, *block, END] if block else []
     lines = [*before, *middle, *after]
     return "\n".join(lines) + "\n" if lines else ""

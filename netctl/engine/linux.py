@@ -104,9 +104,10 @@ class LinuxEngine:
 
     def _owned(self) -> bool:
         """Whether the WireGuard link is there and ours; a foreign one of our name is an error that names it."""
-        if self._netlink.index(self._interface) is None:
+        link = self._netlink.find(self._interface)
+        if link is None:
             return False
-        if self._netlink.alias(self._interface) == LINK_ALIAS or self._making.exists():
+        if link.alias == LINK_ALIAS or self._making.exists():
             return True
         raise EngineError(
             f"there is a link {self._interface} that netctl did not make; remove it (ip link del "

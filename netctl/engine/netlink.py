@@ -61,26 +61,22 @@ class Netlink:
         """One call of pyroute2."""
         return self._do(what, lambda: self._rtnl.ask(call), *ignore)
 
-    def _find(self, name: str) -> Link | None:
+    def find(self, name: str) -> Link | None:
+        """The link of this name, or None."""
         # ERANGE: longer than a name can be.
         link = self._do(f"looking for {name}", lambda: self._rtnl.link(name), *GONE, errno.ERANGE)
         return link if link is not None and link.name == name else None  # an alternative name is not its name
 
     def index(self, name: str) -> int | None:
         """The index of a link, or None."""
-        link = self._find(name)
+        link = self.find(name)
         return link.index if link is not None else None
 
     def _need(self, name: str) -> Link:
-        link = self._find(name)
+        link = self.find(name)
         if link is None:
             raise EngineError(f"there is no link {name}")
         return link
-
-    def alias(self, name: str) -> str | None:
-        """The alias of a link: our ownership mark; None when the link has none or is not there."""
-        link = self._find(name)
-        return link.alias if link is not None else None
 
     def mtu(self, name: str) -> int:
         """Bytes."""
@@ -156,7 +152,7 @@ class Netlink:
 
     def delete(self, name: str) -> None:
         """Remove a link of ours; no error when it is gone."""
-        link = self._find(name)
+        link = self.find(name)
         if link is not None:
             index = link.index
             self._keeping_routes(

@@ -8,10 +8,9 @@ import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
-from netctl.engine.nlsocket import prefix
+from netctl.engine.texts import endpoint, parse_prefix, print_prefix
 from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import Peer
@@ -22,8 +21,6 @@ TIMEOUT_S = 5.0
 """A local engine answers in milliseconds; one that does not answer in this time is hung."""
 MAX_REPLY = 64 * 1024 * 1024
 """Some 300 bytes a peer: far more peers than a host can have."""
-MAX_KNOWN = 1 << 15
-"""Prefixes and endpoints kept parsed between two reads of the same device: those of some 10,000 peers."""
 
 
 @dataclass(slots=True)
@@ -47,15 +44,6 @@ class DeviceState:
     peers: dict[WireGuardKey, PeerState] = field(default_factory=dict)
 
 
-@lru_cache(maxsize=MAX_KNOWN)
-def _endpoint(text: str) -> SocketAddress | None:
-    try:
-        scope = text.find("%")
-        return SocketAddress.parse(text if scope < 0 else text[:scope] + text[text.rindex("]") :])
-    except ValueError:
-        return None
-
-
 def parse_get(text: str) -> DeviceState:
     """The answer to ``get=1``. Unknown keys are passed over. Raises EngineError for a bad line or errno."""
     device = DeviceState()
@@ -67,37 +55,28 @@ def parse_get(text: str) -> DeviceState:
         if not separator:
             raise EngineError(f"the engine sent a line that is no key=value: {line[:80]!r}")
         try:
-            if key == "errno" and int(value) != 0:
-                raise EngineError(f"the engine answered: {os.strerror(abs(int(value)))}")
-            if key == "private_key":
+            if key == "public_key":
+                peer = device.peers.setdefault(WireGuardKey(bytes.fromhex(value)), PeerState())
+            elif key == "errno":
+                if int(value) != 0:
+                    raise EngineError(f"the engine answered: {os.strerror(abs(int(value)))}")
+            elif peer is not None:
+                if value != "0":  # what a new peer has
+                    _peer_line(peer, key, value)
+            elif key == "private_key":
                 device.private_key = bytes.fromhex(value)
             elif key == "listen_port":
                 device.listen_port = int(value)
-            elif key == "public_key":
-                peer = device.peers.setdefault(WireGuardKey(bytes.fromhex(value)), PeerState())
-            elif peer is not None:
-                _peer_line(peer, key, value)
         except ValueError as error:
             raise EngineError(f"the engine sent {key}= with a bad value") from error
     return device
 
 
-@lru_cache(maxsize=MAX_KNOWN)
-def _prefix(text: str) -> Prefix:
-    """As the engine writes it. Raises ValueError."""
-    address, _, prefix_len = text.partition("/")
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        return prefix(socket.inet_pton(family, address), int(prefix_len))
-    except OSError as error:
-        raise ValueError("not an address") from error
-
-
 def _peer_line(peer: PeerState, key: str, value: str) -> None:
     if key == "allowed_ip":
-        peer.allowed_ips.add(_prefix(value))
+        peer.allowed_ips.add(parse_prefix(value))
     elif key == "endpoint":
-        peer.endpoint = _endpoint(value)
+        peer.endpoint = endpoint(value)
     elif key == "persistent_keepalive_interval":
         peer.keepalive_s = int(value)
     elif key == "last_handshake_time_sec":
@@ -117,7 +96,7 @@ def format_peer(peer: Peer) -> str:
         lines.append(f"endpoint={peer.endpoint}")
     lines.append(f"persistent_keepalive_interval={peer.keepalive_s}")
     lines.append("replace_allowed_ips=true")
-    lines.extend(f"allowed_ip={prefix}" for prefix in sorted(peer.allowed_ips, key=str))
+    lines.extend(sorted(f"allowed_ip={print_prefix(allowed)}" for allowed in peer.allowed_ips))
     return "\n".join(lines) + "\n"
 
 

@@ -58,7 +58,11 @@ def _why(path: str) -> str:
 
 
 def _prefixes(prefixes: frozenset[Any]) -> str:
-    shown = sorted(prefixes, key=lambda prefix: (prefix.version, prefix))
+    shown = (
+        list(prefixes)
+        if len(prefixes) == 1
+        else sorted(prefixes, key=lambda prefix: (prefix.version, prefix))
+    )
     text = ", ".join(str(prefix) for prefix in shown[:SHOWN_ADDRESSES])
     more = len(shown) - SHOWN_ADDRESSES
     return text + (f" and {more} more" if more > 0 else "")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netctl.engine import texts
 from netctl.engine.hosts import BEGIN, END, HostsFile, parse_block, replace_block
 from netctl.engine.ruleset import remove, render
 from netctl.engine.sysctls import Sysctls
@@ -189,3 +190,40 @@ def test_segments_are_checked_before_what_is_established_passes() -> None:
         assert vxlan < next(number for number, text in enumerate(texts) if "established" in text)
     segments = rules_of(render(table(bindings=frozenset({binding}))), "segments")
     assert segments[-1]["expr"][-1] == {"drop": None}, "an unknown underlay address sends nothing"
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1", "fd00::1", "::", "255.255.255.255", "2001:db8:0:1::"])
+def test_addresses_are_read_and_written_as_the_standard_library_does(text: str) -> None:
+    """The C library's text and ours mean the same."""
+    address = ipaddress.ip_address(text)
+    assert texts.address(text) == address
+    assert texts.print_address(address) == text
+    whole = ipaddress.ip_network(text)
+    assert texts.parse_prefix(texts.print_prefix(whole)) == whole
+
+
+@pytest.mark.parametrize("text", ["", "10.0.0", "010.0.0.1", "10.0.0.1 ", "fd00::1%eth0", "fd00:::1", "name"])
+def test_text_that_is_no_address_is_refused(text: str) -> None:
+    """Other spellings of IPv4 too: an address has one text."""
+    with pytest.raises(ValueError, match="not an address"):
+        texts.address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("192.0.2.1:51820", SocketAddress("192.0.2.1", 51820)),
+        ("[2001:DB8::1]:5", SocketAddress("2001:db8::1", 5)),
+        ("[::ffff:192.0.2.1]:5", SocketAddress("192.0.2.1", 5)),
+        ("[fe80::1%eth0.5]:5", SocketAddress("fe80::1", 5)),
+        ("192.0.2.1:0", None),
+        ("192.0.2.1:65536", None),
+        ("192.0.2.1:+5", None),
+        ("192.0.2.300:5", None),
+        ("name.example:5", None),
+        ("192.0.2.1", None),
+    ],
+)
+def test_endpoints_as_engines_write_them(text: str, expected: SocketAddress | None) -> None:
+    """A canonical address and a port, or nothing."""
+    assert texts.endpoint(text) == expected

@@ -1,0 +1,61 @@
+"""Addresses as text and back by the C library: `ipaddress` parses and prints ten times slower, which is most of what a
+thousand peers cost.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from functools import lru_cache
+
+from netctl.engine.nlsocket import MAX_KNOWN, prefix
+from netctl.model.addresses import Address, Prefix, SocketAddress
+
+
+def packed(text: str) -> bytes:
+    """4 or 16 bytes. Raises ValueError for what is no address."""
+    try:
+        return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+    except OSError as error:
+        raise ValueError("not an address") from error
+
+
+def address(text: str) -> Address:
+    """An address. Raises ValueError."""
+    raw = packed(text)
+    whole = int.from_bytes(raw, "big")
+    return ipaddress.IPv4Address(whole) if len(raw) == 4 else ipaddress.IPv6Address(whole)
+
+
+@lru_cache(maxsize=MAX_KNOWN)
+def parse_prefix(text: str) -> Prefix:
+    """As an engine writes it, without bits behind its length. Raises ValueError."""
+    host, _, prefix_len = text.partition("/")
+    return prefix(packed(host), int(prefix_len))
+
+
+def print_address(address: Address) -> str:
+    """As every resolver and engine reads it."""
+    return socket.inet_ntop(socket.AF_INET if address.version == 4 else socket.AF_INET6, address.packed)
+
+
+def print_prefix(prefix: Prefix) -> str:
+    """``address/length``."""
+    return f"{print_address(prefix.network_address)}/{prefix.prefixlen}"
+
+
+@lru_cache(maxsize=MAX_KNOWN)
+def endpoint(text: str) -> SocketAddress | None:
+    """As an engine writes it, also with the interface of a link-local one; None for what cannot be one."""
+    try:
+        host, _, port = text.rpartition(":")
+        if (
+            "." in host and ":" not in host
+        ):  # the C library takes no other spelling of IPv4 than the canonical
+            packed(host)
+            if port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+                return SocketAddress(host, int(port))
+        scope = text.find("%")
+        return SocketAddress.parse(text if scope < 0 else text[:scope] + text[text.rindex("]") :])
+    except ValueError:
+        return None
