@@ -17,6 +17,9 @@ TIMEOUT_S = 120.0
 """RFC 4787 REQ-5: not below two minutes."""
 SHORT_TIMEOUT_S = 30.0
 """What many boxes do nevertheless."""
+BLOCK_PORTS = 128
+TRIES = 5000
+"""A free port out of many is found at once; a block in which none is found is full."""
 
 
 class Depends(Enum):
@@ -100,7 +103,8 @@ class Box:
         self._answering: dict[tuple[SocketAddress, SocketAddress], int] = {}
         """Flows that began outside: what answers them leaves by the port that they came to."""
         self._next = chance.randrange(20000, 40000)
-        self._block = chance.randrange(20000, 60000)
+        self._blocks: dict[str, int] = {}
+        """Each subscriber has a block of its own."""
 
     def __len__(self) -> int:
         """Live mappings."""
@@ -118,13 +122,15 @@ class Box:
         if self.kind.blocked:
             return None
         port = self._port(source, destination)
+        if port is None:
+            return None
         flow = self._alive(port)
         if flow is None or flow.inner != source:
             flow = self._flows[port] = Flow(source, self._now())
         flow.used = flow.sent[destination] = self._now()
         return SocketAddress(self.public if self.kind.translates else source.host, port)
 
-    def _port(self, source: SocketAddress, destination: SocketAddress) -> int:
+    def _port(self, source: SocketAddress, destination: SocketAddress) -> int | None:
         if not self.kind.translates:
             return source.port
         answering = self._answering.get((source, destination))
@@ -137,22 +143,27 @@ class Box:
         }[self.kind.mapping]
         port = self._ports.get((source, part))
         if port is None or (flow := self._alive(port)) is None or flow.inner != source:
-            port = self._ports[source, part] = self._fresh(source.port)
+            port = self._fresh(source)
+            if port is not None:
+                self._ports[source, part] = port
         return port
 
-    def _fresh(self, wanted: int) -> int:
-        if self.kind.ports is Ports.KEPT and self._alive(wanted) is None:
-            return wanted
-        while True:
+    def _fresh(self, source: SocketAddress) -> int | None:
+        """A port for a new mapping; None: the subscriber's block is full."""
+        if self.kind.ports is Ports.KEPT and self._alive(source.port) is None:
+            return source.port
+        first = self._blocks.setdefault(source.host, self._chance.randrange(20000, 60000))
+        for _ in range(TRIES):
             match self.kind.ports:
                 case Ports.RANDOM:
                     port = self._chance.randint(1024, 65535)
                 case Ports.BLOCK:
-                    port = self._block + self._chance.randrange(128)
+                    port = first + self._chance.randrange(BLOCK_PORTS)
                 case Ports.COUNTED | Ports.KEPT:
                     port, self._next = self._next, self._next + 1
             if self._alive(port) is None:
                 return port
+        return None
 
     def inbound(self, source: SocketAddress, port: int) -> SocketAddress | None:
         """To whom inside a packet goes; None: it does not."""
