@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import ipaddress
 from typing import Any
 
+from netctl.agent.pinger import Pinger
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
@@ -17,6 +19,7 @@ from netctl.model.errors import LocalError
 
 UNREACHABLE = 2
 """Exit status of `why`: the document denies it, or there is no path just now."""
+PINGS_S = 1.0
 
 
 def doctor(arguments: argparse.Namespace, places: Places) -> int:
@@ -99,8 +102,30 @@ def _peer(places: Places, src: str, dst: str) -> dict[str, Any] | None:
     for peer in state["peers"]:
         if peer["name"] == other:
             down = state["down"]["everything"]
-            return {**peer, "own_nat": nat, "port_mapping": seen["port_mapping"], "down": down}
+            return {
+                **peer,
+                "ping_ms": _pinged(peer),
+                "own_nat": nat,
+                "port_mapping": seen["port_mapping"],
+                "down": down,
+            }
     return {"unknown": f"this host has no tunnel to {other}: has the document been applied here?"}
+
+
+def _pinged(peer: dict[str, Any]) -> float | None:
+    """Milliseconds there and back through the tunnel; None: no answer, or direct, where the agent measures.
+
+    The relay carries nothing but WireGuard's own messages, so there is no probe that could tell.
+    """
+    addresses = [ipaddress.ip_address(text) for held in peer["addresses"].values() for text in held]
+    if not addresses or not peer["path"].startswith("relay"):
+        return None
+    address = min(addresses, key=lambda one: one.version)
+    pinger = Pinger([address], every_s=PINGS_S / 4)
+    try:
+        return pinger.stretch(PINGS_S)[address].rtt_ms
+    finally:
+        pinger.close()
 
 
 def _json(flow: Flow) -> dict[str, Any]:

@@ -13,6 +13,8 @@ def say_path(own: str, peer: dict[str, Any]) -> None:
     """The path, and why it is no better one. `own`: the member that this host is."""
     name = peer["name"]
     rtt = f", round trip {peer['rtt_ms']:.1f} ms" if peer["rtt_ms"] is not None else ""
+    if peer["ping_ms"] is not None:
+        rtt = f", a ping through it takes {peer['ping_ms']:.1f} ms"
     since = f", for {output.age(peer['since_s'])}" if peer["since_s"] is not None else ""
     at = peer["via"] or peer["endpoint"]
     output.check(peer["path"] != "none", f"path: {peer['path']}{f' at {at}' if at else ''}{rtt}{since}")

@@ -18,6 +18,7 @@ DIRECT: dict[str, Any] = {
     "endpoint": "203.0.113.103:51820",
     "via": None,
     "rtt_ms": 3.52,
+    "ping_ms": None,
     "since_s": 360.0,
     "last_handshake_s": 17.0,
     "rx_bytes": 756,
@@ -50,6 +51,10 @@ def test_a_direct_path(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
+        (
+            {"ping_ms": 24.31},
+            "ok   path: relay-udp at 203.0.113.10:40001, a ping through it takes 24.3 ms, for 6 min",
+        ),
         ({"hindrance": "both NATs are hard"}, "     not direct: both NATs are hard"),
         (
             {"path": "relay-tls", "endpoint": "127.1.2.3:40000", "via": "vps.example.org:8443"},

@@ -91,6 +91,7 @@ def test_everybody_is_reached_over_tls(lab: Lab) -> None:
     assert "UDP is blocked: packets go over TLS to" in said(lab, "doctor")
     why = said(lab, "why", "laptop", "nas")
     assert "path: relay-tls" in why
+    assert re.search(r"a ping through it takes [0-9.]+ ms", why)
     assert "UDP is blocked" in why
 
 
