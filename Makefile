@@ -19,10 +19,10 @@ demo: setup  ## the main job, on a small internet in this machine's namespaces
 
 test: setup  ## every tier of tests
 	@scripts/setup kernel || echo 'make: without QEMU and its kernel, the tests of the kernel engine are skipped' >&2
-	@$(PYTEST) -n 2 --dist loadgroup
+	@$(PYTEST) -n 2
 
 test-pure: venv  ## pure functions and state machines: seconds
-	@$(PYTEST) -n 2 --dist loadgroup --ignore=tests/netns --ignore=tests/kernel --ignore=tests/world
+	@$(PYTEST) -n 2 --ignore=tests/netns --ignore=tests/kernel --ignore=tests/world
 
 test-world: venv  ## the simulated world (NETCTL_WORLD_SEEDS=200 is faster)
 	@$(PYTEST) tests/world

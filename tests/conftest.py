@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-REAL = Path(__file__).parent / "netns"
+REAL = "tests/netns/"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            group = "real" if item.path.is_relative_to(REAL) else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(group))
+class _RealOnesInTurn(LoadScopeScheduling):  # type: ignore[misc]  # xdist says its types, but not that it does
+    """All of tests/netns to one worker, in order; of the rest each file to whichever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return REAL if file.startswith(REAL) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _RealOnesInTurn:
+    return _RealOnesInTurn(config, log)
