@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 REAL = "tests/netns/"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts jobs in the background, and all they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _RealOnesInTurn(LoadScopeScheduling):  # type: ignore[misc]  # xdist says its types, but not that it does
