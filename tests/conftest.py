@@ -1,4 +1,4 @@
-"""Which tests may run beside each other: those with real packets never, they measure silences; all others do."""
+"""Which tests may run beside each other: those that measure silences of real packets never, all others do."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-REAL = "tests/netns/"
+REAL = "tests/netns/test_"
+UNHURRIED = ("acl_sides", "apply", "commit", "fleet", "foreign", "gateway", "gitops", "roles")
+"""Real packets too, but nothing in them is about fractions of a second."""
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts jobs in the background, and all they start
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # so a shell starts jobs in the background, and all they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _RealOnesInTurn(LoadScopeScheduling):  # type: ignore[misc]  # xdist says its types, but not that it does
-    """All of tests/netns to one worker, in order; of the rest each file to whichever is free."""
+    """Nearly all of tests/netns to one worker, in order; of the rest each file to whichever is free."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return REAL if file.startswith(REAL) else file
+        unhurried = file.removeprefix(REAL).removesuffix("_real.py") in UNHURRIED
+        return REAL if file.startswith(REAL) and not unhurried else file
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -129,7 +129,7 @@ class PathManager:
         return self._discover(now)
 
     def control_up(self, now: float) -> list[Effect]:
-        """Logged in: pairs without a direct path begin a round, the others keep theirs."""
+        """Logged in: pairs that are not settled begin a round, the others keep their path."""
         self._control = True
         self._discovery.gather(now)
         effects = self._discover(now)
@@ -137,7 +137,7 @@ class PathManager:
             pair.relay.control_up(now)
             if pair.state is PairState.DIRECT:
                 pair.check(now)
-            else:
+            if not pair.settled:
                 pair.begin_round(now, self._offer_time(now))
             effects += self._settle(pair, now)
         return effects
@@ -224,7 +224,7 @@ class PathManager:
         came = online and (not pair.online or not pair.routes.introduced)
         pair.online = online
         pair.check(now)
-        if came and pair.state is not PairState.DIRECT and self._control:
+        if came and not pair.settled and self._control:
             pair.begin_round(now, self._offer_time(now))
         return self._settle(pair, now)
 

@@ -43,6 +43,7 @@ class Pair:
         self.key = key
         self.stock = stock
         """Nobody there speaks of paths: it stays IDLE, on the relay."""
+        self._rng = rng
         self.state = PairState.IDLE
         self.online = True
         self.round = 0
@@ -88,6 +89,14 @@ class Pair:
     def chooser(self) -> bool:
         """This side chooses: its key is the lower one."""
         return self.routes.me.key < self.key
+
+    @property
+    def settled(self) -> bool:
+        """There is a direct path, and we know what else the peer offers.
+
+        A peer whose agent stayed finds one that restarted before any offer: it is direct then, and knows no more.
+        """
+        return self.state is PairState.DIRECT and self.routes.introduced
 
     @property
     def status(self) -> PathStatus:
@@ -263,8 +272,11 @@ class Pair:
         self._selected_at = now
         self._rescued = False
         self._give_up_at = None
-        self.offer_due = self._repeat_at = None
-        self._retry_at = None
+        self._repeat_at = self._retry_at = None
+        if self.settled:
+            self.offer_due = None
+        else:
+            self.round += 1 + int.from_bytes(self._rng(2))  # the peer answers a round that it has not seen
         self._relay_until = now + c.RELAY_KEEP
         rtt = max(route.rtt_s or 0.0, c.REASSERT_MIN)
         self._reassert = [now + rtt * times for times in c.REASSERT_AFTER]

@@ -297,6 +297,24 @@ def test_a_restarted_agent_finds_its_path_again_without_a_mediator() -> None:
     assert kinds(world) == ["direct", "direct"]
 
 
+@pytest.mark.parametrize("restarted", [0, 1], ids=["chooser", "follower"])
+def test_a_restarted_agent_that_its_peer_found_first_learns_of_the_peer_all_the_same(restarted: int) -> None:
+    world = two_behind_nats()
+    world.start()
+    world.run(70)
+    one = world.hosts[restarted]
+    other = world.hosts[1 - restarted]
+    one.manager = fresh = type(one.manager)(one.key, bytes([restarted + 1]) * 32, world.random.randbytes)
+    world.perform(one, fresh.set_peers([other.key], world.now))
+    world.run(12)  # the other's next ping comes through
+    assert fresh.status()[other.key].kind == "direct"
+    assert fresh.status()[other.key].peer_nat == ""
+    world.start_one(one)
+    world.run(3)
+    assert kinds(world) == ["direct", "direct"]
+    assert fresh.status()[other.key].peer_nat == "endpoint-independent mapping"
+
+
 def test_many_hosts_pair_up_and_idle() -> None:
     world = World()
     for number in range(8):
