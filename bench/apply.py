@@ -26,7 +26,10 @@ BIN = Path(sys.executable).parent
 KEY = "host-0"
 SILENT_READS = 10
 ASKING = "netctl.cli.main, netctl.cli.document, netctl.cli.rotate, netctl.cli.planfile, netctl.model.errors"
-ALONE = f"{ASKING}, netctl.cli.alone, netctl.agent.alone, netctl.agent.memory, netctl.agent.host, netctl.agent.keys"
+ALONE = (
+    f"{ASKING}, netctl.cli.alone, netctl.agent.alone, netctl.agent.memory, netctl.agent.host, netctl.agent.keys, "
+    "netctl.agent.planned, pyroute2"
+)
 """What the commands import before they can begin: with an agent, and where none runs."""
 
 

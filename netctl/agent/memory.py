@@ -67,10 +67,14 @@ class Memory:
 
     def accept(self, text: str) -> None:
         """This is the document that the host lives by."""
+        if not self.holds(text):  # an apply that changes nothing need not wait for the disk
+            write_atomic(self._places.accepted, text)
+
+    def holds(self, text: str) -> bool:
+        """This is the accepted document's text."""
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            if self._places.accepted.read_text(encoding="utf-8") == text:
-                return  # an apply that changes nothing need not wait for the disk
-        write_atomic(self._places.accepted, text)
+            return self._places.accepted.read_text(encoding="utf-8") == text
+        return False
 
     def joined(self) -> str | None:
         """The network that this host joined by invite; None: it has a document of its own, or nothing yet."""

@@ -11,6 +11,7 @@ from netctl.cli.ask import NoAgentError
 from netctl.model.errors import LocalError
 
 if TYPE_CHECKING:
+    from netctl.config import Loaded
     from netctl.engine import Engine
     from netctl.model.document import Document
     from netctl.model.hoststate import HostState
@@ -34,7 +35,7 @@ def name_of(places: Places, document: Document) -> str:
     return member.name
 
 
-def desired_of(places: Places, document: Document, name: str, host: Engine) -> HostState:
+def desired_of(places: Places, loaded: Loaded, name: str, host: Engine) -> HostState:
     """What this host should have by a document; what it cannot have is said."""
     import asyncio
 
@@ -44,14 +45,15 @@ def desired_of(places: Places, document: Document, name: str, host: Engine) -> H
     from netctl.config.called import called_elsewhere
     from netctl.model.hoststate import insisting
 
+    document, memory = loaded.document, Memory(places)
     resolved = asyncio.run(look_up(document))
     live = frozenset(other.wireguard for other in document.members.values() if other.wireguard is not None)
-    up = Memory(places).down().of(document)
+    up = memory.down().of(document)
     fitting, refused = clear_of(up, name, host.foreign())
     resolution = resolve(fitting, name, None, live=live, resolved=resolved)
     for condition in (*refused, *resolution.conditions):
         output.warning(f"{condition.peer}: {condition.message}")
-    accepted = Memory(places).document()
+    accepted = loaded if memory.holds(loaded.source.text) else memory.document()
     before = accepted.document if accepted is not None else None
     return insisting(resolution.state, called_elsewhere(before, document))
 
@@ -77,7 +79,7 @@ def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) ->
             armory.admit(loaded.document.digest, force=terms.force)
         host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
         try:
-            desired = desired_of(places, loaded.document, member, host)
+            desired = desired_of(places, loaded, member, host)
             if dry:
                 before = memory.document()
                 return make_plan(

@@ -75,7 +75,7 @@ def _alone(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
         host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
         try:
             # Without a document nothing of ours is wanted.
-            desired = HostState() if loaded is None else desired_of(places, loaded.document, me, host)
+            desired = HostState() if loaded is None else desired_of(places, loaded, me, host)
             plan = prune_plan(desired, host.read())
             outcome = (
                 apply_prune(host, desired, at_most, progress=output.progress)
