@@ -10,7 +10,7 @@ from netctl.agent.doctorudp import checks as udp_checks
 from netctl.agent.doctorudp import to_json as udp_json
 from netctl.agent.mtu import narrow
 from netctl.agent.status import status_of
-from netctl.paths.behaviour import Behaviour
+from netctl.paths.behaviour import DEPENDENT, Behaviour
 from netctl.paths.filtering import Filtering4787
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _family(name: str, seen: Behaviour) -> list[dict[str, Any]]:
         return [_check("problem", f"udp {name}", f"{name}: UDP is blocked: no STUN port answers", advice)]
     outside = ", ".join(str(address) for address in seen.mapped)
     found = [_check("ok", f"udp {name}", f"{name}: UDP works, seen from outside as {outside}")]
-    symmetric = "dependent" in seen.mapping and seen.mapping != "endpoint-independent"
+    symmetric = seen.mapping in DEPENDENT
     level: Level = "note" if symmetric or seen.mapping == "unknown" else "ok"
     forward = (
         "forward a UDP port to this host and name it in `endpoints:` to be reached directly by everybody"

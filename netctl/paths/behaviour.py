@@ -11,6 +11,8 @@ from netctl.model.addresses import SocketAddress
 Mapping4787 = Literal[
     "none", "endpoint-independent", "address-dependent", "address and port-dependent", "unknown"
 ]
+DEPENDENT: tuple[Mapping4787, ...] = ("address-dependent", "address and port-dependent")
+"""What is called symmetric: another destination sees another port."""
 UdpState = Literal["works", "blocked", "not asked"]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from netctl.model.addresses import SocketAddress
 from netctl.paths import constants as c
-from netctl.paths.behaviour import Behaviour, behaviour
+from netctl.paths.behaviour import DEPENDENT, Behaviour, behaviour
 from netctl.paths.discovery import Discovery
 from netctl.paths.effects import Effect
 from netctl.paths.filtering import Filtering4787, FilterTest
@@ -25,8 +26,10 @@ class Outside:
         self._filter_of: SocketAddress | None = None
         """The outside whose filter was tested last."""
         self._asked = True
-        """Somebody wants fresh samples; and once for `netctl doctor`, whatever the NAT is."""
+        """Somebody wants fresh samples; and once for every outside that this host has, whatever the NAT is."""
         self._asked_at = float("-inf")
+        self._sampled_of: str | None = None
+        """The outside whose ports were sampled last."""
 
     @property
     def allocation(self) -> Allocation | None:
@@ -41,11 +44,15 @@ class Outside:
     def behaviour(self, *, ipv6: bool) -> Behaviour:
         """Of one address family."""
         port = next((one.port for one in sorted(self.discovery.own)), None)
-        return behaviour(self.discovery.answers(ipv6=ipv6), self.discovery.own, port)
+        seen = behaviour(self.discovery.answers(ipv6=ipv6), self.discovery.own, port)
+        if ipv6 or seen.mapping != "endpoint-independent" or seen.port_kept:
+            return seen
+        # Of a small block, two servers see the same port by chance: a fresh socket has another chance.
+        fresh = behaviour(self._sampler.answers, self.discovery.own, None).mapping
+        return replace(seen, mapping=fresh) if fresh in DEPENDENT else seen
 
     def _symmetric(self) -> bool:
-        mapped = self.discovery.answers(ipv6=False).values()
-        return len({one for one in mapped if one is not None}) > 1
+        return self.behaviour(ipv6=False).mapping in DEPENDENT
 
     def nat(self) -> Nat | None:
         """What an offer says about it."""
@@ -61,8 +68,12 @@ class Outside:
 
     def ready(self, now: float) -> bool:
         """All is known that is worth waiting for."""
-        sampling = self._asked or self._sampler.batch is not None
-        return self.discovery.ready(now) and not (sampling and self._symmetric())
+        if not self.discovery.ready(now):
+            return False
+        sampling = self._sampler.batch is not None
+        if self._symmetric():
+            return not (sampling or self._asked)
+        return not (sampling and self.behaviour(ipv6=False).port_kept is False)
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
@@ -74,10 +85,11 @@ class Outside:
         effects: list[Effect] = [*self.discovery.handle_timer(now), *self._sampler.handle_timer(now)]
         effects += self._filter.handle_timer(now)
         answers = self.discovery.answers(ipv6=False)
-        if self._asked and self.discovery.ready(now) and any(answers.values()):
+        outside = next((seen.host for seen in answers.values() if seen), None)
+        if self._asked and self.discovery.ready(now) and outside is not None:
             self._asked = False
-            if self._asked_at == float("-inf") or self._symmetric():
-                self._asked_at = now
+            if outside != self._sampled_of or self._symmetric():
+                self._sampled_of, self._asked_at = outside, now
                 effects += self._sampler.begin([one for one, seen in answers.items() if seen], now)
         if self.discovery.ready(now):
             effects += self._test_filter(answers, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
@@ -13,7 +13,7 @@ from netctl.wire import stun
 
 
 class Sampler:
-    """One batch of `SAMPLES` sockets at a time; each asks one server, and once more."""
+    """One batch of `SAMPLES` sockets at a time; each asks one server, the first then the others too, and once more."""
 
     def __init__(self, rng: Callable[[int], bytes], new_batch: Callable[[], int]) -> None:
         self._rng = rng
@@ -22,9 +22,12 @@ class Sampler:
         """The batch that is out, None: no sampling goes on."""
         self.found: Allocation | None = None
         """What the last samples said."""
+        self.answers: Mapping[SocketAddress, SocketAddress | None] = {}
+        """What each server saw of one fresh socket."""
         self._servers: list[SocketAddress] = []
         self._ports: tuple[int, ...] = ()
-        self._transactions: list[bytes] = []
+        self._questions: list[tuple[int, SocketAddress, bytes]] = []
+        """(which socket, whom it asks, transaction): one of each socket, then the other ones of the first."""
         self._mapped: dict[int, SocketAddress] = {}
         self._due: list[float] = []
 
@@ -41,33 +44,34 @@ class Sampler:
     def opened(self, ports: tuple[int, ...], now: float) -> list[Effect]:
         """The sockets are there (as many as the system gave)."""
         self._ports = ports
-        self._transactions = [self._rng(stun.TRANSACTION_LEN) for _ in ports]
+        asked = [(index, self._servers[index % len(self._servers)]) for index in range(len(ports))]
+        asked += [(0, server) for server in self._servers[1:] if ports]
+        self._questions = [(index, server, self._rng(stun.TRANSACTION_LEN)) for index, server in asked]
         self._due = [now + c.SAMPLE_RETRY, now + c.SAMPLE_WAIT]
         return self._ask()
 
     def _ask(self) -> list[Effect]:
         assert self.batch is not None
         return [
-            SendFrom(self.batch, index, self._servers[index % len(self._servers)], stun.binding_request(tag))
-            for index, tag in enumerate(self._transactions)
-            if index not in self._mapped
+            SendFrom(self.batch, index, server, stun.binding_request(transaction))
+            for number, (index, server, transaction) in enumerate(self._questions)
+            if number not in self._mapped
         ]
 
     def handle(self, index: int, data: bytes, source: SocketAddress) -> list[Effect]:
         """Something arrived on one of the sockets; only the right server's answer counts."""
-        if index >= len(self._transactions) or source != self._servers[index % len(self._servers)]:
-            return []
         try:
             message = stun.decode(data)
             mapped = message.mapped
-        except RemoteError:
+            number = self._questions.index((index, source, message.transaction))
+        except (RemoteError, ValueError):
             return []
         if message.kind != stun.BINDING_SUCCESS or not message.fingerprint or mapped is None:
             return []
-        if message.transaction != self._transactions[index] or mapped.is_ipv6:
+        if mapped.is_ipv6:
             return []
-        self._mapped[index] = mapped
-        return self._finish() if len(self._mapped) == len(self._ports) else []
+        self._mapped[number] = mapped
+        return self._finish() if len(self._mapped) == len(self._questions) else []
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
@@ -82,7 +86,9 @@ class Sampler:
 
     def _finish(self) -> list[Effect]:
         assert self.batch is not None
-        seen = [Sample(self._ports[index], self._mapped[index]) for index in sorted(self._mapped)]
-        self.found = allocation(seen)
+        seen = [(*self._questions[number][:2], mapped) for number, mapped in sorted(self._mapped.items())]
+        fresh = seen[: sum(number < len(self._ports) for number in self._mapped)]
+        self.found = allocation([Sample(self._ports[index], mapped) for index, _, mapped in fresh])
+        self.answers = {server: mapped for index, server, mapped in seen if index == 0}
         closed, self.batch = self.batch, None
         return [CloseBatch(closed)]

@@ -152,7 +152,7 @@ def sizes(lab: Lab) -> Iterator[tuple[str, Size]]:
     assert status["connections"] == len(STAY + COME_AND_GO)
     yield "mediator", size(lab, lab.services["mediator"], status["tasks"])
     yield RELAY, size(lab, lab.services[RELAY], 0)
-    for line in lab.node("mediator").run(["ps", "-eo", "pid=,args="]).splitlines():
+    for line in lab.node("mediator").run(["ps", "-A", "-ww", "-o", "pid=,args="]).splitlines():
         if "netctl-wg nctl0" in line:
             pid = int(line.split()[0])
             yield f"engine {pid}", size(lab, pid, 0)

@@ -189,7 +189,7 @@ def test_an_interface_that_goes_down_and_comes_up(lab: Lab) -> None:
 
 def spent(lab: Lab) -> tuple[float, int]:
     """(CPU seconds of the laptop's agent and of all userspace WireGuards, packets that passed the home's box)."""
-    said = lab.node("laptop").run(["ps", "-A", "-o", "pid=,args="])
+    said = lab.node("laptop").run(["ps", "-A", "-ww", "-o", "pid=,args="])
     pids = [int(line.split()[0]) for line in said.splitlines() if "netctl-wg" in line]
     assert pids, said
     ticks = 0

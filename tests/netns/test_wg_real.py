@@ -366,7 +366,7 @@ def test_a_peer_that_is_killed_and_comes_back(pair: tuple[Host, Host], programs:
     one.ping(other)
     (pid,) = (
         line.split()[0]
-        for line in other.host.run("ps", "-A", "-o", "pid=,args=").splitlines()
+        for line in other.host.run("ps", "-A", "-ww", "-o", "pid=,args=").splitlines()
         if line.endswith(f" {LINK}")
     )
     other.host.run("kill", "-9", pid)

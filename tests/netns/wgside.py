@@ -71,7 +71,7 @@ class Side:
         """No interface, no socket, no process."""
         sockets = self.host.run("ls", "/run/wireguard")
         links = self.host.run("ip", "-br", "link")
-        processes = self.host.run("ps", "-A", "-o", "args=")
+        processes = self.host.run("ps", "-A", "-ww", "-o", "args=")
         return LINK not in sockets and LINK not in links and OURS not in processes
 
 

@@ -116,6 +116,11 @@ class Nat:
             return self.forwarded[port]
         return self._back.get(port) if (port, source) in self._allowed and not self.blocked(source) else None
 
+    def take(self, source: SocketAddress, destination: SocketAddress, port: int) -> None:
+        """What chance may give: this port for this flow."""
+        self._out[source, destination if self.symmetric else None] = port
+        self._back[port] = source
+
     def rebind(self) -> None:
         """The box rebooted: all mappings are gone."""
         self._out.clear()

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from pathsim import World
+from pathsim import STUN, World
 
 from netctl.model.addresses import SocketAddress
 from netctl.paths import constants as c
@@ -72,6 +72,20 @@ def test_a_small_block_is_direct_within_a_few_seconds(seed: int, swapped: bool) 
     world.run(6)
     assert kinds(world) == ["direct", "direct"]
     assert carries(world)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_block_that_shows_two_servers_one_port_by_chance(swapped: bool) -> None:
+    """In a block of 128 ports it does so to one host in 128, for as long as the mappings live."""
+    world = hard_and_easy(within(40000, 40127, 1), swapped=swapped)
+    behind = world.hosts[swapped]
+    for server in STUN:
+        behind.nat.take(behind.address, server, 40055)
+    world.start()
+    world.run(6)
+    assert kinds(world) == ["direct", "direct"]
+    assert carries(world)
+    assert behind.manager.nat(world.now)[0].mapping == "address and port-dependent"
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -20,7 +20,7 @@ MAX_RESIDENT_MB = 80
 def resident_mb(side: Side) -> float:
     """Peak memory of the program on this side."""
     (pid,) = re.findall(
-        rf"^ *(\d+) .*{re.escape(OURS)} ", side.host.run("ps", "-A", "-o", "pid=,args="), re.MULTILINE
+        rf"^ *(\d+) .*{re.escape(OURS)} ", side.host.run("ps", "-A", "-ww", "-o", "pid=,args="), re.MULTILINE
     )
     found = re.search(r"VmHWM:\s+(\d+) kB", side.host.run("cat", f"/proc/{pid}/status"))
     assert found is not None
