@@ -8,10 +8,14 @@ import pytest
 from hardnats import direct_within, kinds, lost, pair_behind, peer_of, ports_table
 from lablife import wait_for
 
+from netctl.lab.build import Network
 from netctl.lab.internet import program
+from netctl.lab.nat import BLOCK_PORTS
+from netctl.lab.topology import FIRST_NAT, PUBLIC
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
+HOME = PUBLIC[FIRST_NAT]
 ATTEMPT_S = 25.0
 """A birthday attempt from its promise to its end, in a first round that the start of ten programs delays."""
 RUNS = 20
@@ -36,6 +40,25 @@ def test_predicted_ports(tmp_path: Path, laptop: str, desktop: str) -> None:
         print(f"{laptop} x {desktop}: direct after {took:.1f} s")
         assert lost(lab, "laptop", "desktop") == 0
         assert not ports_table(lab, "laptop") + ports_table(lab, "desktop")
+
+
+def test_a_block_that_shows_two_servers_one_port(tmp_path: Path) -> None:
+    """What chance does once in 128: it looks like an easy NAT, and a fresh socket knows better."""
+    first, last = BLOCK_PORTS
+
+    def wired(network: Network) -> None:
+        stun = f"udp sport 51820 udp dport {{ 3478, 3479 }} snat ip to {HOME}:{(first + last) // 2}"
+        network.boxes["home"].run(
+            ["nft", "insert", "rule", "ip", "lab_nat", "postrouting", "oifname", "wan", stun]
+        )
+
+    with pair_behind(tmp_path, "port-block", "port-restricted", wired=wired) as lab:
+        took = direct_within(lab, PREDICTED_S)
+        assert took is not None, peer_of(lab, "laptop")
+        print(f"direct after {took:.1f} s")
+        assert lost(lab, "laptop", "desktop") == 0
+        said = lab.node("laptop").run([program("netctl"), "doctor", "-o", "json"])
+        assert '"address and port-dependent"' in said
 
 
 @pytest.mark.birthday
