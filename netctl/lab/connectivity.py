@@ -120,13 +120,14 @@ def render(trials: Sequence[Trial], machine: str) -> str:
     """The whole document; `machine` says in words what it was measured on."""
     cells = cells_of(trials)
     kinds = [kind for kind in NatKind if any(kind in pair for pair in cells)]
+    rates = _rates(cells, kinds)
     parts = [
         _head(cells, machine),
-        _promise(cells, kinds),
+        _promise(cells, rates),
         _table(cells, kinds),
         _weights(cells, kinds),
         _times(cells),
-        _problems(cells, kinds),
+        _problems(cells, rates),
         _how(),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -178,7 +179,7 @@ def _rates(cells: dict[tuple[NatKind, NatKind], Cell], kinds: Sequence[NatKind])
     return [weighted(kinds, measured, percent) for _, percent, _ in RATE_AIMS]
 
 
-def _promise(cells: dict[tuple[NatKind, NatKind], Cell], kinds: Sequence[NatKind]) -> str:
+def _promise(cells: dict[tuple[NatKind, NatKind], Cell], rates: Sequence[float]) -> str:
     trials = [trial for cell in cells.values() for trial in cell.trials]
     connected = sum(trial.connected for trial in trials)
     firsts = [at for cell in cells.values() for at in cell.firsts()]
@@ -198,8 +199,7 @@ def _promise(cells: dict[tuple[NatKind, NatKind], Cell], kinds: Sequence[NatKind
     def ratio(group: Sequence[Cell]) -> str:
         return f"{sum(cell.direct for cell in group)} of {sum(len(cell.trials) for cell in group)}"
 
-    found = _rates(cells, kinds)
-    rates = [f"{100 * rate:.1f} %" for rate in found] or ["not every pair was measured"] * len(RATE_AIMS)
+    weighed = [f"{100 * rate:.1f} %" for rate in rates] or ["not every pair was measured"] * len(RATE_AIMS)
     rows = [
         ("connected", "all", f"{connected} of {len(trials)}"),
         ("direct where punching can do it", "all", ratio(plain)),
@@ -209,7 +209,7 @@ def _promise(cells: dict[tuple[NatKind, NatKind], Cell], kinds: Sequence[NatKind
         ("time to direct, median, pooled over the pairs by punching", "< 1 s", f"{_ms(directs, 50)} s"),
         ("time to direct, p99, pooled over the pairs by punching", "< 3 s", f"{_ms(directs, 99)} s"),
     ]
-    rows += [(name, f"≥ {aim} %", rate) for (name, _, aim), rate in zip(RATE_AIMS, rates, strict=True)]
+    rows += [(name, f"≥ {aim} %", rate) for (name, _, aim), rate in zip(RATE_AIMS, weighed, strict=True)]
     lines = ["## The promise", "", "| | aim | measured |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {what} | {aim} | {found} |" for what, aim, found in rows)])
 
@@ -287,10 +287,10 @@ def _times(cells: dict[tuple[NatKind, NatKind], Cell]) -> str:
     return "\n".join(lines)
 
 
-def _problems(cells: dict[tuple[NatKind, NatKind], Cell], kinds: Sequence[NatKind]) -> str:
+def _problems(cells: dict[tuple[NatKind, NatKind], Cell], rates: Sequence[float]) -> str:
     lines = [
         f"- {name}: {100 * rate:.2f} %, where {aim} % is the aim."
-        for (name, _, aim), rate in zip(RATE_AIMS, _rates(cells, kinds), strict=False)
+        for (name, _, aim), rate in zip(RATE_AIMS, rates, strict=False)
         if 100 * rate < aim
     ]
     lines += [

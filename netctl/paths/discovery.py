@@ -83,11 +83,6 @@ class Discovery:
             return True
         return False if self._hairpin_at is not None and now >= self._hairpin_at + HAIRPIN_WAIT else None
 
-    def symmetric(self) -> bool:
-        """Two servers of one family saw different addresses: the mapping depends on the destination."""
-        seen = self.mapped()
-        return any(sum(other.is_ipv6 == one.is_ipv6 for other in seen) > 1 for one in seen)
-
     def handle_answer(self, data: bytes, source: SocketAddress, now: float) -> bool:
         """A STUN datagram arrived; True if the set of mapped addresses changed. Foreign ones are ignored."""
         if self._hairpin is not None and data[8:20] == self._hairpin:

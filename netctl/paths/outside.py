@@ -51,15 +51,13 @@ class Outside:
         fresh = behaviour(self._sampler.answers, self.discovery.own, None).mapping
         return replace(seen, mapping=fresh) if fresh in DEPENDENT else seen
 
-    def _symmetric(self) -> bool:
-        return self.behaviour(ipv6=False).mapping in DEPENDENT
-
     def nat(self) -> Nat | None:
         """What an offer says about it."""
         four = self.behaviour(ipv6=False)
         if four.mapping in ("none", "endpoint-independent"):
             return easy(four.mapped[0])
-        return hard(self._sampler.found) if self._sampler.found is not None and self._symmetric() else None
+        found = self._sampler.found
+        return hard(found) if found is not None and four.mapping in DEPENDENT else None
 
     def ask(self, now: float) -> None:
         """An offer is to be made: behind a symmetric NAT its prediction must be fresh."""
@@ -70,10 +68,12 @@ class Outside:
         """All is known that is worth waiting for."""
         if not self.discovery.ready(now):
             return False
-        sampling = self._sampler.batch is not None
-        if self._symmetric():
+        four, sampling = self.behaviour(ipv6=False), self._sampler.batch is not None
+        if four.mapping in DEPENDENT:
             return not (sampling or self._asked)
-        return not (sampling and self.behaviour(ipv6=False).port_kept is False)
+        return not (
+            sampling and four.port_kept is False
+        )  # the samples may say that it is symmetric all the same
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
@@ -88,7 +88,7 @@ class Outside:
         outside = next((seen.host for seen in answers.values() if seen), None)
         if self._asked and self.discovery.ready(now) and outside is not None:
             self._asked = False
-            if outside != self._sampled_of or self._symmetric():
+            if outside != self._sampled_of or self.behaviour(ipv6=False).mapping in DEPENDENT:
                 self._sampled_of, self._asked_at = outside, now
                 effects += self._sampler.begin([one for one, seen in answers.items() if seen], now)
         if self.discovery.ready(now):

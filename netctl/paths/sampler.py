@@ -23,12 +23,12 @@ class Sampler:
         self.found: Allocation | None = None
         """What the last samples said."""
         self.answers: Mapping[SocketAddress, SocketAddress | None] = {}
-        """What each server saw of one fresh socket."""
+        """What each server saw of one fresh socket; None: it was silent."""
         self._servers: list[SocketAddress] = []
         self._ports: tuple[int, ...] = ()
-        self._questions: list[tuple[int, SocketAddress, bytes]] = []
-        """(which socket, whom it asks, transaction): one of each socket, then the other ones of the first."""
-        self._mapped: dict[int, SocketAddress] = {}
+        self._questions: dict[bytes, tuple[int, SocketAddress]] = {}
+        """Which socket asks whom, by transaction: one of each socket, then the other ones of the first."""
+        self._mapped: dict[bytes, SocketAddress] = {}
         self._due: list[float] = []
 
     def begin(self, servers: list[SocketAddress], now: float) -> list[Effect]:
@@ -46,7 +46,7 @@ class Sampler:
         self._ports = ports
         asked = [(index, self._servers[index % len(self._servers)]) for index in range(len(ports))]
         asked += [(0, server) for server in self._servers[1:] if ports]
-        self._questions = [(index, server, self._rng(stun.TRANSACTION_LEN)) for index, server in asked]
+        self._questions = {self._rng(stun.TRANSACTION_LEN): question for question in asked}
         self._due = [now + c.SAMPLE_RETRY, now + c.SAMPLE_WAIT]
         return self._ask()
 
@@ -54,8 +54,8 @@ class Sampler:
         assert self.batch is not None
         return [
             SendFrom(self.batch, index, server, stun.binding_request(transaction))
-            for number, (index, server, transaction) in enumerate(self._questions)
-            if number not in self._mapped
+            for transaction, (index, server) in self._questions.items()
+            if transaction not in self._mapped
         ]
 
     def handle(self, index: int, data: bytes, source: SocketAddress) -> list[Effect]:
@@ -63,14 +63,13 @@ class Sampler:
         try:
             message = stun.decode(data)
             mapped = message.mapped
-            number = self._questions.index((index, source, message.transaction))
-        except (RemoteError, ValueError):
+        except RemoteError:
             return []
         if message.kind != stun.BINDING_SUCCESS or not message.fingerprint or mapped is None:
             return []
-        if mapped.is_ipv6:
+        if self._questions.get(message.transaction) != (index, source) or mapped.is_ipv6:
             return []
-        self._mapped[number] = mapped
+        self._mapped[message.transaction] = mapped
         return self._finish() if len(self._mapped) == len(self._questions) else []
 
     def next_timer(self) -> float | None:
@@ -86,9 +85,11 @@ class Sampler:
 
     def _finish(self) -> list[Effect]:
         assert self.batch is not None
-        seen = [(*self._questions[number][:2], mapped) for number, mapped in sorted(self._mapped.items())]
-        fresh = seen[: sum(number < len(self._ports) for number in self._mapped)]
-        self.found = allocation([Sample(self._ports[index], mapped) for index, _, mapped in fresh])
+        seen = [(*question, self._mapped.get(asked)) for asked, question in self._questions.items()]
+        fresh = seen[: len(self._ports)]
+        self.found = allocation(
+            [Sample(self._ports[index], mapped) for index, _, mapped in fresh if mapped is not None]
+        )
         self.answers = {server: mapped for index, server, mapped in seen if index == 0}
         closed, self.batch = self.batch, None
         return [CloseBatch(closed)]

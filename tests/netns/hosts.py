@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import namespace_of, processes_in
 
 PRIVATE = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib/netctl"
 STATE = "mount -t tmpfs tmpfs /var/lib/netctl-mediator && mount -t tmpfs tmpfs /etc/netctl"
@@ -83,25 +84,15 @@ class Host:
         """Run Python code inside, with this checkout's packages."""
         return self.run(sys.executable, "-c", code, *argv, timeout=timeout)
 
-    def _left_behind(self) -> list[int]:
-        """What programs of ours started here and meant to outlive them: a mediator's relay."""
-        left: list[int] = []
-        if self._process.poll() is not None:
-            return left
-        here = Path(f"/proc/{self.pid}/ns/net").readlink()
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if process.joinpath("ns/net").readlink() == here:
-                    left.append(int(process.name))
-        return left
-
     def close(self) -> None:
         """End the host and everything in it."""
         for program in self._programs:  # they are in its namespaces, not among its processes
             program.kill()
-        for pid in self._left_behind():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if self._process.poll() is None:  # otherwise the namespace's number may be another's by now
+            # What outlives its starter, as a mediator's relay does.
+            for pid in processes_in(namespace_of(self.pid, "net")):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
         assert self._process.stdout is not None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lablife import everybody_connected, wait_for
+from processes import EVERY
 
 from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, STATE_PATH, Lab, program
 from netctl.lab.probes import ping_all
@@ -152,7 +153,7 @@ def sizes(lab: Lab) -> Iterator[tuple[str, Size]]:
     assert status["connections"] == len(STAY + COME_AND_GO)
     yield "mediator", size(lab, lab.services["mediator"], status["tasks"])
     yield RELAY, size(lab, lab.services[RELAY], 0)
-    for line in lab.node("mediator").run(["ps", "-A", "-ww", "-o", "pid=,args="]).splitlines():
+    for line in lab.node("mediator").run(list(EVERY)).splitlines():
         if "netctl-wg nctl0" in line:
             pid = int(line.split()[0])
             yield f"engine {pid}", size(lab, pid, 0)

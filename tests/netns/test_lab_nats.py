@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from processes import namespace_of, processes_in
 
 from netctl.config import load_document
 from netctl.lab.build import Network, build
@@ -256,34 +257,12 @@ def test_nothing_is_left_when_the_owner_dies() -> None:
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         holder = int(owner.stdout.readline().split()[0])
-        space = pid_namespace(holder)
-        assert members_of(space)
+        space = namespace_of(holder, "pid")
+        assert processes_in(space)
         owner.kill()
     import time
 
     deadline = time.monotonic() + 5
-    while members_of(space) and time.monotonic() < deadline:
+    while processes_in(space) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert members_of(space) == []
-
-
-def pid_namespace(pid: int) -> str:
-    import os
-
-    return os.readlink(f"/proc/{pid}/ns/pid")
-
-
-def members_of(space: str) -> list[int]:
-    """The processes in a PID namespace."""
-    import os
-    from pathlib import Path
-
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if os.readlink(entry / "ns" / "pid") == space:
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
+    assert processes_in(space) == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from lablife import PARTY, connected_lab, pairs_by, wait_for
+from processes import EVERY
 from roaming import Silence, pings
 
 from netctl.lab.internet import Lab, statuses_of
@@ -189,7 +190,7 @@ def test_an_interface_that_goes_down_and_comes_up(lab: Lab) -> None:
 
 def spent(lab: Lab) -> tuple[float, int]:
     """(CPU seconds of the laptop's agent and of all userspace WireGuards, packets that passed the home's box)."""
-    said = lab.node("laptop").run(["ps", "-A", "-ww", "-o", "pid=,args="])
+    said = lab.node("laptop").run(list(EVERY))
     pids = [int(line.split()[0]) for line in said.splitlines() if "netctl-wg" in line]
     assert pids, said
     ticks = 0

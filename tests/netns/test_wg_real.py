@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hosts import Host, join, needs_namespaces
+from processes import EVERY
 from wgside import GO, LINK, OURS, PORT, Side, stream, text, wait_for
 
 from netctl.tunnel.primitives import public_key
@@ -364,11 +365,7 @@ def test_a_peer_that_is_killed_and_comes_back(pair: tuple[Host, Host], programs:
     one.peer(other, "192.0.2.2")
     other.peer(one, "192.0.2.1")
     one.ping(other)
-    (pid,) = (
-        line.split()[0]
-        for line in other.host.run("ps", "-A", "-ww", "-o", "pid=,args=").splitlines()
-        if line.endswith(f" {LINK}")
-    )
+    (pid,) = (line.split()[0] for line in other.host.run(*EVERY).splitlines() if line.endswith(f" {LINK}"))
     other.host.run("kill", "-9", pid)
     wait_for(lambda: LINK not in other.host.run("ip", "-br", "link"), "the interface goes with its process")
     other.host.run("rm", "-f", f"/run/wireguard/{LINK}.sock")

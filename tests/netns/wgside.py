@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hosts import Host
+from processes import EVERY
 
 from netctl.tunnel.primitives import public_key
 
@@ -71,7 +72,7 @@ class Side:
         """No interface, no socket, no process."""
         sockets = self.host.run("ls", "/run/wireguard")
         links = self.host.run("ip", "-br", "link")
-        processes = self.host.run("ps", "-A", "-ww", "-o", "args=")
+        processes = self.host.run(*EVERY)
         return LINK not in sockets and LINK not in links and OURS not in processes
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "netns"))
 
 from hosts import Host, join, needs_namespaces
+from processes import EVERY
 from test_wg_real import GO, LINK, OURS, Side
 
 pytestmark = needs_namespaces
@@ -19,9 +20,7 @@ MAX_RESIDENT_MB = 80
 
 def resident_mb(side: Side) -> float:
     """Peak memory of the program on this side."""
-    (pid,) = re.findall(
-        rf"^ *(\d+) .*{re.escape(OURS)} ", side.host.run("ps", "-A", "-ww", "-o", "pid=,args="), re.MULTILINE
-    )
+    (pid,) = re.findall(rf"^ *(\d+) .*{re.escape(OURS)} ", side.host.run(*EVERY), re.MULTILINE)
     found = re.search(r"VmHWM:\s+(\d+) kB", side.host.run("cat", f"/proc/{pid}/status"))
     assert found is not None
     return int(found[1]) / 1024
