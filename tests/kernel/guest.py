@@ -1,5 +1,6 @@
 """Debian's cloud kernel under QEMU, with this machine's files: `run` executes one command in there as root.
 
+It needs nothing of this machine but QEMU: modules and the program that loads them come with the guest's kernel.
 The guest has no disk. Its initramfs (busybox and a few modules, made here) mounts this machine's / over virtiofs,
 read-only, puts a tmpfs overlay on it and runs the command in that: the same Python, the same checkout, the same
 tools, another kernel. What the guest writes is gone with it.
@@ -41,6 +42,7 @@ $b mount -t virtiofs -o ro host /lower
 $b mount -t tmpfs tmpfs /upper
 $b mkdir /upper/files /upper/work
 $b mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work overlay /root
+$b mkdir -p /root/lib/modules  # this machine may have no modules of its own
 $b mount --bind /lower{modules} /root/lib/modules
 {binds}
 $b mount -t proc proc /root/proc
@@ -51,12 +53,14 @@ $b mount -t devpts devpts /root/dev/pts
 $b mount -t tmpfs tmpfs /root/run
 $b mount -t tmpfs tmpfs /root/dev/shm
 $b cp /command /root/run/command
+$b cp /bin/busybox /root/run/modprobe
+echo /run/modprobe > /proc/sys/kernel/modprobe
 exec $b switch_root /root /bin/sh /run/command
 """
 COMMAND = """export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 export PYTHONDONTWRITEBYTECODE=1
 ip link set lo up
-modprobe tun
+/run/modprobe tun
 ln -s /proc/self/fd /dev/fd; ln -s fd/0 /dev/stdin; ln -s fd/1 /dev/stdout; ln -s fd/2 /dev/stderr
 {{ cd {directory} && {command} < /dev/null; echo "{exit}$?"; }} 2>&1 | cat
 sleep 60  # this machine ends the guest at the line above; a reset from here would lose what is on its way
@@ -84,20 +88,24 @@ def _kernel() -> tuple[str, Path]:
 
 def _modules(version: str) -> list[Path]:
     """The first modules and what they stand on, in loading order."""
-    found: list[Path] = []
+    folder = SYSTEM / "lib/modules" / version
+    needs: dict[str, list[str]] = {}
+    for line in (folder / "modules.dep").read_text().splitlines():
+        path, _, stands_on = line.partition(":")
+        needs[path] = stands_on.split()
+    by_name = {Path(path).name.partition(".")[0]: path for path in needs}
+    found: list[str] = []
+
+    def add(path: str) -> None:
+        for other in needs[path]:
+            add(other)
+        if path not in found:
+            found.append(path)
+
     for name in FIRST_MODULES:
-        shown = subprocess.run(
-            ["modprobe", "-d", str(SYSTEM), "-S", version, "--show-depends", name],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for line in shown.stdout.splitlines():
-            path = Path(line.split()[1])
-            if line.startswith("insmod") and path not in found:
-                found.append(path)
-    # modprobe names virtio_ring before virtio, as it must be; only duplicates were dropped.
-    return found
+        if name in by_name:  # else it is built into this kernel
+            add(by_name[name])
+    return [folder / path for path in found]
 
 
 def _entry(name: str, mode: int, content: bytes, number: int) -> bytes:
