@@ -295,12 +295,36 @@ def parse(text: str, file: str) -> Source:
     if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         message = f"larger than {MAX_BYTES // 2**20} MiB; a document of 20,000 members has about 4"
         raise ConfigError((Finding("NC002", "(document)", message, Mark(file, 1, 1)),))
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     builder = _Builder(file)
     try:
-        tree, marks = builder.build(yaml.parse(text.removeprefix("\ufeff"), Loader=loader))
+        tree, marks = builder.build(events_of(text.removeprefix("\ufeff")))
     except _Stop:
         raise ConfigError(tuple(builder.findings)) from None
     except (yaml.YAMLError, UnicodeError) as error:
-        raise ConfigError((*builder.findings, _unreadable(error, text, file))) from None
+        too_deep = _too_deep_before(error, text.removeprefix("\ufeff"), file)
+        raise ConfigError(too_deep or (*builder.findings, _unreadable(error, text, file))) from None
     return Source(file, text, tree, marks, tuple(builder.findings), tuple(builder.broken))
+
+
+def events_of(text: str) -> Iterator[yaml.Event]:
+    """The event stream of libyaml; of PyYAML's own parser where it was built without."""
+    return iter(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+def _too_deep_before(error: yaml.YAMLError | UnicodeError, text: str, file: str) -> tuple[Finding, ...]:
+    """Our own limit of depth, where the text passes it before the place at which the parser gave up.
+
+    A scanner reads up to 1,024 characters ahead of its events, and newer ones refuse deep nesting by themselves.
+    Which of the two limits speaks must not depend on the version: the text up to that place is judged by ours.
+    """
+    place = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if place is None:
+        return ()
+    builder = _Builder(file)
+    try:
+        builder.build(events_of(text[: place.index]))
+    except _Stop:
+        return tuple(builder.findings)
+    except (yaml.YAMLError, UnicodeError):
+        return ()
+    return ()

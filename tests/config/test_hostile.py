@@ -28,3 +28,17 @@ def test_each_line_is_one_line() -> None:
             assert line.startswith("networks.yaml:"), case
             assert line.isprintable(), case
             assert len(line) < 400, case
+
+
+@pytest.mark.parametrize("levels", [65, 999, 1_000, 1_001, 20_000])
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "[{a: ", "{'a': [", '["x", ', "? "])
+def test_our_own_limit_of_depth_speaks_whatever_the_parser_refuses(opening: str, levels: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_document(opening * levels)
+    assert caught.value.findings[0].code in {"NC006", "NC007"}  # a list or map as a key is refused even sooner
+
+
+def test_what_is_cut_off_at_a_depth_that_is_allowed_is_not_called_too_deep() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_document("[" * 40)
+    assert [finding.code for finding in caught.value.findings] == ["NC001"]
