@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
+.PHONY: lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -40,6 +40,14 @@ test-kernel: setup  ## the kernel's own WireGuard: Debian's cloud kernel under Q
 test-birthday: setup  ## the birthday method twenty times, each in a lab of its own: minutes
 	@$(PYTEST) -m birthday -s tests/netns/test_hard_nats_real.py
 
+test-latest:  ## every test against the newest packages that pyproject.toml admits, in an environment of its own
+	@scripts/setup newest
+	@scripts/setup kernel || echo 'make: without QEMU and its kernel, the tests of the kernel engine are skipped' >&2
+	@.venv-newest/bin/pytest -n 2
+
+lock:  ## renew requirements/: what make, CI, roles and the action install, with hashes
+	@scripts/lock
+
 test-fleet: setup  ## sixteen hosts with real sshd, rolled out by real Ansible: minutes
 	@NETCTL_FLEET_HOSTS=16 $(PYTEST) tests/netns/test_fleet_real.py
 
@@ -65,5 +73,5 @@ fuzz: venv  ## every decoder under atheris, a minute each (installs atheris)
 	@$(BIN)/python tests/fuzz/fuzz_decoders.py -max_total_time=60
 
 clean:  ## remove the virtual environment and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .venv-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

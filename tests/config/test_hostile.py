@@ -35,7 +35,10 @@ def test_each_line_is_one_line() -> None:
 def test_our_own_limit_of_depth_speaks_whatever_the_parser_refuses(opening: str, levels: int) -> None:
     with pytest.raises(ConfigError) as caught:
         load_document(opening * levels)
-    assert caught.value.findings[0].code in {"NC006", "NC007"}  # a list or map as a key is refused even sooner
+    assert caught.value.findings[0].code in {
+        "NC006",
+        "NC007",
+    }  # a list or map as a key is refused even sooner
 
 
 def test_what_is_cut_off_at_a_depth_that_is_allowed_is_not_called_too_deep() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 from fleetkit import VENV, Fleet, fleet_of
 from hosts import Host, needs_namespaces
 from lablife import wait_for
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.netns, needs_namespaces]
@@ -75,6 +77,19 @@ def wheel(directory: Path, mark: str) -> Path:
     return built
 
 
+def below(name: str) -> list[importlib.metadata.Distribution]:
+    """What this package stands on, as installed here, without its extras."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    names = [name]
+    while names:
+        for text in importlib.metadata.requires(names.pop()) or ():
+            needed = Requirement(text)
+            if needed.name not in found and (needed.marker is None or needed.marker.evaluate({"extra": ""})):
+                found[needed.name] = importlib.metadata.distribution(needed.name)
+                names.append(needed.name)
+    return list(found.values())
+
+
 def running(host: Host, name: str) -> list[str]:
     """The command lines of this program, as a program or as a script's interpreter runs it; no shell's."""
     lines = host.run("ps", "-e", "-ww", "-o", "args").splitlines()
@@ -98,7 +113,10 @@ def test_from_nothing_to_removed(fleet: Fleet) -> None:
     # The member: installed from a wheel, keys made on it.
     member.run("sh", "-ec", PREPARE, "/usr/bin/python3", *dict.fromkeys(SITES))
     first = f"netctl_wheel={wheel(fleet.directory / 'first', 'first')}"
-    offline = "{netctl_pip_arguments: --no-index}"
+    # What is installed here is what the role finds on the host: a host in a lab reaches no index.
+    installed = "".join(f"{one.name}=={one.version}\n" for one in below("netctl"))
+    (fleet.directory / "requirements.txt").write_text(installed)
+    offline = f"{{netctl_pip_arguments: --no-index, netctl_requirements: {fleet.directory}/requirements.txt}}"
     assert play(fleet, "h2", "netctl_member", first, offline, "netctl_service=none") > 0
     keys = json.loads(member.run("/usr/local/bin/netctl", "keys", "show", "-o", "json"))
     fleet.file.write_text(
