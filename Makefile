@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
+.PHONY: deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -47,6 +47,19 @@ test-latest:  ## every test against the newest packages that pyproject.toml admi
 
 lock:  ## renew requirements/: what make, CI, roles and the action install, with hashes
 	@scripts/lock
+
+deb: setup  ## Debian packages for Debian 12, 13 and Ubuntu 24.04, in dist/ (DISTRIBUTIONS=debian12: one)
+	@scripts/lock --tool
+	@$(BIN)/python packaging/build.py deb $(DISTRIBUTIONS)
+
+rpm: setup  ## RPM packages for Fedora, in dist/
+	@scripts/setup rpm
+	@scripts/lock --tool
+	@$(BIN)/python packaging/build.py rpm $(DISTRIBUTIONS)
+
+image: deb  ## container images netctl-member and netctl-mediator, by buildah (BASE=image: of Debian 12)
+	@scripts/setup image
+	@packaging/container/build $(BASE)
 
 test-fleet: setup  ## sixteen hosts with real sshd, rolled out by real Ansible: minutes
 	@NETCTL_FLEET_HOSTS=16 $(PYTEST) tests/netns/test_fleet_real.py

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from netctl import __version__
-from netctl.cli import commitargs, fleetargs, initargs, inviteargs, trustargs
+from netctl.cli import commitargs, fleetargs, initargs, inviteargs, supportargs, trustargs
 
 INTERRUPTED = 130
 """What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
@@ -136,6 +136,7 @@ def parser() -> argparse.ArgumentParser:
     fleetargs.add(commands)
     inviteargs.add(commands, ENGINES)
     trustargs.add(commands)
+    supportargs.add(commands)
     # Its options, also -h, are its own parser's: here nothing begins one.
     lab = commands.add_parser(
         "lab", help="a small internet on this machine to play with", add_help=False, prefix_chars="\0"
@@ -211,6 +212,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return prune.prune(arguments, places)
     if arguments.command in inviteargs.COMMANDS:
         return inviteargs.run(arguments, places)
+    if arguments.command in supportargs.COMMANDS:
+        return supportargs.run(arguments, places)
     if arguments.command in trustargs.COMMANDS:
         return trustargs.run(arguments, places)
     from netctl.cli import host

@@ -1,0 +1,386 @@
+"""Builds Debian and RPM packages: netctl (every host) and netctl-mediator (the server beside it).
+
+A package brings a virtual environment of its own in /usr/lib/netctl: the locked packages of requirements/ as wheels
+for the Python of the target, checked by their hashes, and netctl itself. It runs on the distribution's Python, so
+there is a package for each distribution. Nothing of a target is run here: any machine builds for all of them.
+
+The same commit gives the same bytes: times are those of the commit (SOURCE_DATE_EPOCH), names are sorted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = Path("usr/lib/netctl")
+"""The virtual environment of both packages, below the root of the target."""
+UNITS = Path("usr/lib/systemd/system")
+PROGRAMS = {
+    "netctl": ("netctl.cli.entry", "netctl"),
+    "netctl-wg": ("netctl.wg.main", "netctl"),
+    "netctl-mediator": ("mediator.shell.main", "netctl-mediator"),
+}
+"""Each program: its module, and the package that brings it."""
+PAGES = {
+    "netctl": ("netctl.cli.main", "parser"),
+    "netctl-mediator": ("mediator.shell.main", "_parser"),
+}
+"""Where each program's command line is defined."""
+MEDIATORS = ("mediator", "uvloop", "uvloop-*.dist-info")
+"""What of the environment belongs to netctl-mediator."""
+MEDIATOR_UNITS = ("netctl-mediator.service", "netctl-relay.service")
+WHEELS = "manylinux_2_34"
+"""The wheels that all these distributions can load: of the oldest C library among them, or older."""
+_MADE_BY_INSTALLERS = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
+LEFT_OUT = (
+    *("bin", "numpy/**/tests", "**/__pycache__"),
+    *(f"*.dist-info/{name}" for name in _MADE_BY_INSTALLERS),
+)
+"""Not needed at run time, or different from build to build."""
+MAINTAINER = "netctl authors <authors@netctl.invalid>"
+SUMMARY = {
+    "netctl": "hosts anywhere become one LAN, described in a file",
+    "netctl-mediator": "introduces the hosts of a netctl network to each other",
+}
+DESCRIPTION = {
+    "netctl": """\
+        Hosts anywhere, behind any NAT, become one LAN with direct encrypted
+        tunnels (WireGuard). Networks, members and who may talk to whom are one
+        file, networks.yaml, that people edit, review and apply.""",
+    "netctl-mediator": """\
+        The server of a netctl network: login, presence, addresses, introductions,
+        and a relay for what cannot go direct. It can read none of the traffic.""",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A distribution: the Python that it has, and how its packages name it."""
+
+    python: str
+    mark: str
+    """Ends the version: a package for one distribution is not taken for another's."""
+    glibc: str
+    ssl: str = ""
+    """The package with libcrypto.so.3."""
+
+
+DEB = {
+    "debian12": Target("3.11", "deb12", "2.36", "libssl3"),
+    "debian13": Target("3.13", "deb13", "2.41", "libssl3t64"),
+    "ubuntu24.04": Target("3.12", "ubuntu24.04", "2.39", "libssl3t64"),
+}
+RPM = {"fedora42": Target("3.13", "fc42", "2.41"), "fedora43": Target("3.14", "fc43", "2.42")}
+MACHINES = {"x86_64": ("amd64", "x86_64"), "aarch64": ("arm64", "aarch64")}
+"""By the kernel's name for it: Debian's and RPM's."""
+
+
+def version() -> str:
+    """The version of this checkout."""
+    line = next(
+        one for one in (ROOT / "pyproject.toml").read_text().splitlines() if one.startswith("version")
+    )
+    return line.split('"')[1]
+
+
+def epoch() -> int:
+    """The time that goes into packages: of the commit, or as SOURCE_DATE_EPOCH says."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if given:
+        return int(given)
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], capture_output=True, text=True
+    )
+    return int(done.stdout or 0)
+
+
+def wheel(work: Path) -> Path:
+    """This checkout as a wheel."""
+    directory = work / "wheel"
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", str(directory), str(ROOT)], check=True)
+    return next(directory.glob("*.whl"))
+
+
+def environment(target: Target, package: Path, site: Path, uv: Path) -> None:
+    """The locked packages and netctl in `site`, as the target's Python loads them."""
+    machine = platform.machine()
+    common = [str(uv), "pip", "install", "--quiet", "--no-config", "--target", str(site)]
+    common += ["--python-version", target.python, "--python-platform", f"{machine}-{WHEELS}"]
+    common += ["--no-deps", "--no-compile-bytecode", "--link-mode", "copy"]
+    locked = ROOT / "requirements/mediator.txt"
+    subprocess.run([*common, "--only-binary", ":all:", "--require-hashes", "-r", str(locked)], check=True)
+    subprocess.run([*common, str(package)], check=True)
+    for pattern in LEFT_OUT:
+        for path in sorted(site.glob(pattern), reverse=True):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def write(path: Path, text: str, mode: int = 0o644) -> None:
+    """A file of the package."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+
+
+def unit(name: str) -> str:
+    """A unit, with the programs where a package has them."""
+    return (ROOT / "packaging/systemd" / name).read_text().replace("/usr/local/bin/", "/usr/bin/")
+
+
+def documentation(name: str, into: Path) -> None:
+    """Man pages, completions, licence and changelog of a package."""
+    for program, (module, function) in PAGES.items():
+        if PROGRAMS[program][1] == name:
+            manual(program, module, function, into)
+    share = into / "usr/share/doc" / name
+    write(share / "copyright", (ROOT / "LICENSE").read_text())
+    share.joinpath("changelog.gz").write_bytes(gzip.compress((ROOT / "CHANGELOG.md").read_bytes(), mtime=0))
+
+
+def manual(program: str, module: str, function: str, into: Path) -> None:
+    """A man page, from the command line's own definitions."""
+    command = [
+        str(Path(sys.executable).with_name("argparse-manpage")),
+        "--module",
+        module,
+        "--function",
+        function,
+    ]
+    command += ["--prog", program, "--project-name", "netctl", "--version", version()]
+    command += ["--manual-section", "8", "--manual-title", "System administration"]
+    command += ["--format", "single-commands-section", "--description", SUMMARY[PROGRAMS[program][1]]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    page = into / "usr/share/man/man8" / f"{program}.8.gz"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_bytes(gzip.compress(done.stdout.encode(), mtime=0))
+
+
+def split(site: Path, target: Target, roots: dict[str, Path]) -> None:
+    """The environment shared out between the two packages."""
+    inside = HOME / "lib" / f"python{target.python}" / "site-packages"
+    for root in roots.values():
+        (root / inside).mkdir(parents=True)
+    mediators = {path for pattern in MEDIATORS for path in site.glob(pattern)}
+    for path in sorted(site.iterdir()):
+        owner = "netctl-mediator" if path in mediators else "netctl"
+        shutil.move(path, roots[owner] / inside / path.name)
+    python = f"/usr/bin/python{target.python}"
+    home = roots["netctl"] / HOME
+    write(
+        home / "pyvenv.cfg",
+        f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {target.python}\n",
+    )
+    (home / "bin").mkdir()
+    (home / "bin/python3").symlink_to(python)
+    (home / "bin/python").symlink_to("python3")
+    for program, (module, package) in PROGRAMS.items():
+        text = f"#!/{HOME}/bin/python3 -P\nimport sys\n\nfrom {module} import main\n\nsys.exit(main())\n"
+        write(roots[package] / HOME / "bin" / program, text, 0o755)
+        link = roots[package] / "usr/bin" / program
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"../lib/netctl/bin/{program}")
+
+
+def stage(target: Target, work: Path, package: Path, uv: Path) -> dict[str, Path]:
+    """Both packages' files, each below a root of its own."""
+    site = work / "site"
+    environment(target, package, site, uv)
+    roots = {name: work / name for name in SUMMARY}
+    split(site, target, roots)
+    for path in sorted((ROOT / "packaging/systemd").glob("*.service")):
+        owner = "netctl-mediator" if path.name in MEDIATOR_UNITS else "netctl"
+        write(roots[owner] / UNITS / path.name, unit(path.name))
+    for kind, place in (("sysusers", "usr/lib/sysusers.d"), ("tmpfiles", "usr/lib/tmpfiles.d")):
+        for path in sorted((ROOT / "packaging").glob(f"{kind}/*.conf")):
+            owner = "netctl-mediator" if "mediator" in path.name else "netctl"
+            write(roots[owner] / place / path.name, path.read_text())
+    for name, root in roots.items():
+        documentation(name, root)
+    completions(roots["netctl"])
+    for root in roots.values():
+        settle(root)
+    return roots
+
+
+def completions(root: Path) -> None:
+    """Shell completions, from the command line's own definitions."""
+    places = {
+        "bash": "usr/share/bash-completion/completions/netctl",
+        "zsh": "usr/share/zsh/vendor-completions/_netctl",
+        "fish": "usr/share/fish/vendor_completions.d/netctl.fish",
+    }
+    for shell, place in places.items():
+        command = [sys.executable, "-P", "-m", "netctl.cli.entry", "completion", shell]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        write(root / place, done.stdout)
+
+
+def settle(root: Path) -> None:
+    """One time and plain modes for everything."""
+    when = epoch()
+    for path in sorted(root.rglob("*"), reverse=True):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+        os.utime(path, (when, when), follow_symlinks=False)
+
+
+def script(name: str, part: str) -> str:
+    """A maintainer script: what both kinds of package do."""
+    path = ROOT / "packaging/scripts" / f"{name}.{part}"
+    return path.read_text() if path.exists() else ""
+
+
+def needs(name: str, target: Target) -> list[str]:
+    """What Debian has to install besides."""
+    if name == "netctl-mediator":
+        return [f"netctl (= {version()}-1~{target.mark})"]
+    major, _, minor = target.python.partition(".")
+    python = [f"python3 (>= {target.python}~)", f"python3 (<< {major}.{int(minor) + 1})"]
+    return [*python, f"libc6 (>= {target.glibc})", target.ssl, "nftables"]
+
+
+def deb(name: str, root: Path, target: Target, into: Path) -> Path:
+    """A Debian package of these files."""
+    architecture = MACHINES[platform.machine()][0]
+    full = f"{version()}-1~{target.mark}"
+    size = sum(path.lstat().st_size for path in root.rglob("*") if path.is_file()) // 1024
+    body = textwrap.dedent(DESCRIPTION[name]).splitlines()
+    control = root / "DEBIAN"
+    fields = [
+        f"Package: {name}",
+        f"Version: {full}",
+        f"Architecture: {architecture}",
+        f"Maintainer: {MAINTAINER}",
+        f"Installed-Size: {size}",
+        f"Depends: {', '.join(needs(name, target))}",
+        "Section: net",
+        "Priority: optional",
+        *(["Suggests: git"] if name == "netctl" else []),
+        f"Description: {SUMMARY[name]}",
+        *(f" {line}" for line in body),
+    ]
+    write(control / "control", "\n".join(fields) + "\n")
+    for part in ("postinst", "prerm", "postrm"):
+        write(control / part, script(name, part), 0o755)
+    path = into / f"{name}_{full}_{architecture}.deb"
+    times = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch())}
+    command = ["dpkg-deb", "--root-owner-group", "-Zzstd", "--build", str(root), str(path)]
+    subprocess.run(command, check=True, env=times, stdout=subprocess.DEVNULL)
+    shutil.rmtree(control)
+    return path
+
+
+def rpm(name: str, root: Path, target: Target, into: Path, work: Path) -> Path:
+    """An RPM package of these files. The same scripts, called with the words that dpkg would use."""
+    architecture = MACHINES[platform.machine()][1]
+    requires = (
+        [f"netctl = {version()}-1.{target.mark}"]
+        if name == "netctl-mediator"
+        else [f"python(abi) = {target.python}", "nftables"]
+    )
+    files = [
+        f"/{path.relative_to(root)}"
+        for path in sorted(root.rglob("*"))
+        if not path.is_dir() or path.is_symlink()
+    ]
+    own = [f"%dir /{HOME}"] if name == "netctl" else []
+    listing = "\n".join([*own, *(f'"{file}"' for file in files)])
+    parts = {
+        "%post": 'if [ "$1" = 1 ]; then set -- configure; else set -- configure upgrade; fi',
+        "%preun": 'if [ "$1" = 0 ]; then set -- remove; else set -- upgrade; fi',
+        "%postun": 'if [ "$1" = 0 ]; then set -- remove; else set -- upgrade; fi',
+    }
+    scripts = ""
+    for (section, words), part in zip(parts.items(), ("postinst", "prerm", "postrm"), strict=True):
+        body = script(name, part).removeprefix("#!/bin/sh\n")
+        scripts += f"{section}\n{words}\n{body}\n"
+    spec = work / f"{name}.spec"
+    spec.write_text(
+        f"""%global __os_install_post %{{nil}}
+%global debug_package %{{nil}}
+%global _build_id_links none
+AutoReqProv: no
+Name: {name}
+Version: {version()}
+Release: 1.{target.mark}
+Summary: {SUMMARY[name]}
+License: MIT
+{"".join(f"Requires: {one}{chr(10)}" for one in requires)}%description
+{textwrap.dedent(DESCRIPTION[name])}
+%install
+cp -a {root}/. %{{buildroot}}/
+{scripts}%files
+{listing}
+"""
+    )
+    defines = {
+        "_topdir": str(work / "rpmbuild"),
+        "_rpmdir": str(into),
+        "_rpmfilename": "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
+        "_buildhost": "localhost",
+        "use_source_date_epoch_as_buildtime": "1",
+        "clamp_mtime_to_source_date_epoch": "1",
+        "_binary_payload": "w6.zstdio",
+    }
+    command = ["rpmbuild", "-bb", "--quiet", "--target", architecture]
+    for key, value in defines.items():
+        command += ["--define", f"{key} {value}"]
+    times = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch())}
+    subprocess.run([*command, str(spec)], check=True, env=times)
+    return into / f"{name}-{version()}-1.{target.mark}.{architecture}.rpm"
+
+
+def build(kind: str, names: Iterable[str], into: Path, uv: Path) -> list[Path]:
+    """Packages of one kind for these distributions."""
+    into.mkdir(parents=True, exist_ok=True)
+    work = ROOT / "build" / "packages"
+    shutil.rmtree(work, ignore_errors=True)
+    os.environ["SOURCE_DATE_EPOCH"] = str(epoch())
+    package = wheel(work)
+    made = []
+    for name in names:
+        target = (DEB if kind == "deb" else RPM)[name]
+        place = work / name
+        for each, root in stage(target, place, package, uv).items():
+            one = deb(each, root, target, into) if kind == "deb" else rpm(each, root, target, into, place)
+            made.append(one)
+            print(
+                f"{one.relative_to(ROOT) if one.is_relative_to(ROOT) else one}  {one.stat().st_size // 1024} kB"
+            )
+    shutil.rmtree(work)
+    return made
+
+
+def main() -> int:
+    """`python packaging/build.py deb|rpm [DISTRIBUTION …]`."""
+    parser = argparse.ArgumentParser(description="Builds packages into dist/.")
+    parser.add_argument("kind", choices=["deb", "rpm"])
+    parser.add_argument(
+        "distributions", nargs="*", metavar="DISTRIBUTION", help="default: all that are known"
+    )
+    parser.add_argument("--into", type=Path, default=ROOT / "dist", metavar="DIR")
+    parser.add_argument(
+        "--uv", type=Path, default=ROOT / ".cache/lock/bin/uv", help="scripts/lock installs it"
+    )
+    arguments = parser.parse_args()
+    known = DEB if arguments.kind == "deb" else RPM
+    wanted = arguments.distributions or list(known)
+    if strange := [name for name in wanted if name not in known]:
+        parser.error(f"unknown distribution {strange[0]}; known: {', '.join(known)}")
+    build(arguments.kind, wanted, arguments.into.resolve(), arguments.uv)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
