@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mediator.shell import setup
 from mediator.shell.relaywords import add_limits, limits_of, say_relay
 from netctl import __version__
 from netctl.model.errors import LocalError, NetctlError
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "--host", default="mediator.example.net", help="the name or address members reach it at"
     )
     init.add_argument("--port", type=int, default=8443, help="the TCP port (default 8443)")
+    setup.add(commands, _common)
     serve = commands.add_parser("serve", help="run the server and its relay")
     _common(serve, listen=True)
     serve.add_argument(
@@ -121,6 +123,11 @@ def _init(arguments: argparse.Namespace) -> int:
     print("Open in this server's firewall:", file=sys.stderr)
     print(f"  TCP {arguments.port}{also}, UDP 3478-3479 (STUN), UDP 40000-40999 (relay)", file=sys.stderr)
     return 0
+
+
+def _setup(arguments: argparse.Namespace) -> int:
+    alone = arguments.port == EVERYWHERE or _taken(EVERYWHERE)
+    return setup.setup(arguments, () if alone else (EVERYWHERE,))
 
 
 def _taken(port: int) -> bool:
@@ -361,6 +368,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "init": _init,
+    "setup": _setup,
     "serve": _serve,
     "relay": _relay,
     "check": _check,

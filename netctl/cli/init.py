@@ -25,7 +25,7 @@ def init(arguments: argparse.Namespace, places: Places) -> int:
     """Make this host's keys and write the document; nothing is changed where there is one already."""
     from netctl.agent.keys import make_keys
     from netctl.config import load_document
-    from netctl.config.first import first_document, installation_id, member_name
+    from netctl.config.first import Host, first_document, installation_id, member_name
 
     path: Path = arguments.file or places.config
     if path.exists() or path.is_symlink():
@@ -44,15 +44,12 @@ def init(arguments: argparse.Namespace, places: Places) -> int:
 
     def document(wireguard: str, identity: str) -> str:
         return first_document(
-            name=name,
-            wireguard=wireguard,
-            identity=identity,
+            host=Host(name, wireguard, identity, arguments.endpoint),
             installation=installation_id(secrets.token_bytes(8)),
             network=arguments.network,
             mode=arguments.mode,
             pool=pool,
             servers=servers,
-            endpoints=arguments.endpoint,
         )
 
     pair, made = make_keys(places)

@@ -26,10 +26,7 @@ _TEXT = """# The networks of this installation: the same file on every host and 
 apiVersion: netctl/v1
 id: {id}                # never change it: IPv6 addresses are made from it
 {mediators}
-members:
-  # One line a host. `netctl keys init` prints it there; the private halves of its keys never leave the host.
-  {name}: {{wireguard: "{wireguard}", identity: "{identity}"{more}}}
-
+{members}
 networks:
   {network}:
     mode: {mode}             {mode_note}
@@ -38,10 +35,13 @@ networks:
 {addresses}    # With `acls` only what a rule names gets through; without, everything between members:
     # acls:
     #   - {{name: ping, src: ["*"], dst: ["*"], proto: icmp}}
-    #   - {{name: web, src: ["*"], dst: [{name}], proto: tcp, ports: [80, 443]}}
+    #   - {{name: web, src: ["*"], dst: [{example}], proto: tcp, ports: [80, 443]}}
 {invites}"""
+_MEMBERS = """\
+# One line a host. `netctl keys init` prints it there; the private halves of its keys never leave the host.
+"""
 _INVITES = """    # With this, `netctl invite {network}` prints a string by which machines come in without this file:
-    # join: {{invites: true}}
+    {hidden}join: {{invites: true}}
 """
 _MODE_NOTES = {
     "lan": "# one Ethernet segment, with broadcast and multicast; `routed` is IP alone, for many hosts",
@@ -103,19 +103,30 @@ def free_pool(numbers: Sequence[int], taken: Iterable[Prefix]) -> IPv4Network:
     raise LocalError("this host has routes to most of 10.0.0.0/8: name a free pool with --ipv4")
 
 
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The first member: its name and the public halves of its keys."""
+
+    name: str
+    wireguard: str
+    identity: str
+    endpoints: Sequence[str] = ()
+    """Where it is reached from outside."""
+
+
 def first_document(
     *,
-    name: str,
-    wireguard: str,
-    identity: str,
+    host: Host | None,
     installation: str,
     network: str,
     mode: str,
     pool: Prefix,
     servers: Sequence[Server],
-    endpoints: Sequence[str] = (),
 ) -> str:
-    """The text. Whether the names in it are good ones is for `load_document` to say."""
+    """The text. Whether the names in it are good ones is for `load_document` to say.
+
+    Without a host (on a mediator's machine that is no member) it has no members yet, and invites are let in.
+    """
     if servers:
         lines = ["", "mediators:"]
         for server in servers:
@@ -132,19 +143,22 @@ def first_document(
             "mediators: []",
         ]
         first = next(iter(ipaddress.ip_network(str(pool)).hosts()))
-        addresses = f"    addresses: {{{name}: {first}}}\n"
-    said = ", ".join(f'"{endpoint}"' for endpoint in endpoints)
+        addresses = f"    addresses: {{{host.name}: {first}}}\n" if host is not None else ""
+    members = f"{_MEMBERS}members: {{}}\n"
+    if host is not None:
+        said = ", ".join(f'"{endpoint}"' for endpoint in host.endpoints)
+        more = f", endpoints: [{said}]" if host.endpoints else ""
+        keys = f'wireguard: "{host.wireguard}", identity: "{host.identity}"'
+        members = f"members:\n  {_MEMBERS}  {host.name}: {{{keys}{more}}}\n"
     return _TEXT.format(
         network=network,
         id=installation,
         mediators="\n".join(lines) + "\n",
-        name=name,
-        wireguard=wireguard,
-        identity=identity,
-        more=f", endpoints: [{said}]" if endpoints else "",
+        members=members,
+        example=host.name if host is not None else "nas",
         mode=mode,
         mode_note=_MODE_NOTES[mode],
         pool=pool,
         addresses=addresses,
-        invites=_INVITES.format(network=network) if servers else "",
+        invites=_INVITES.format(network=network, hidden="# " if host is not None else "") if servers else "",
     )

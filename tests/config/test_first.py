@@ -8,10 +8,13 @@ from ipaddress import IPv4Network, ip_network
 import pytest
 
 from netctl.config import load_document
-from netctl.config.first import Server, first_document, free_pool, installation_id, member_name
+from netctl.config.edit import add_guests
+from netctl.config.first import Host, Server, first_document, free_pool, installation_id, member_name
 from netctl.config.fmt import format_text
+from netctl.config.guests import Guest
 from netctl.model.document import Mode
 from netctl.model.errors import ConfigError, LocalError
+from netctl.model.keys import IdentityKey, WireGuardKey
 
 WIREGUARD = "oN9b+VcZct4Fqc0LWGekk0FboKkwHmJhBGo/bJHOfQo="
 IDENTITY = "ed25519:RLUqQjGk080fM88rZF/mai05tuts09GYn/20yDrmuV0="
@@ -22,15 +25,12 @@ def text(
     *, name: str = "nas", network: str = "home", mode: str = "lan", servers: tuple[Server, ...] = ()
 ) -> str:
     return first_document(
-        name=name,
-        wireguard=WIREGUARD,
-        identity=IDENTITY,
+        host=Host(name, WIREGUARD, IDENTITY, [] if servers else ["nas.example.org:51820"]),
         installation="q7m2-x4ta",
         network=network,
         mode=mode,
         pool=IPv4Network("10.77.5.0/24"),
         servers=servers,
-        endpoints=[] if servers else ["nas.example.org:51820"],
     )
 
 
@@ -60,6 +60,25 @@ def test_what_it_offers_in_comments_is_valid_too() -> None:
     assert network.acls is not None
     assert len(network.acls) == 2
     assert network.join.invites
+
+
+def test_without_a_host_it_lets_invites_in() -> None:
+    written = first_document(
+        host=None,
+        installation="q7m2-x4ta",
+        network="home",
+        mode="lan",
+        pool=IPv4Network("10.77.5.0/24"),
+        servers=(SERVER,),
+    )
+    loaded = load_document(written)
+    assert loaded.warnings == ()
+    assert loaded.document.members == {}
+    assert loaded.document.networks["home"].join.invites
+    assert format_text(written, "networks.yaml") == written
+    guest = Guest("nas", WireGuardKey.parse(WIREGUARD), ("home",), IdentityKey.parse(IDENTITY))
+    exported = load_document(add_guests(written, [guest])).document
+    assert exported.networks["home"].member_names == ("nas",)
 
 
 def test_a_bad_name_is_for_the_loader_to_say() -> None:
