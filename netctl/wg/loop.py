@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import select
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from netctl.model.addresses import SocketAddress
+from netctl.system.guard import Guard
 from netctl.tunnel import Device, Effect, FlushStaged, SendDatagram, SendKeepalive
 from netctl.wg.inbox import Inbox
 from netctl.wg.outbox import Burst, Outbox
@@ -27,13 +29,19 @@ TICK_S = 1.0
 MAX_EVENTS = 64
 RETRY_GSO_TICKS = 60
 """A destination that refused a GSO send is tried again after a minute."""
-HANDSHAKE_TYPES = frozenset({1, 2, 3})
+FAULT_REST_S = 0.1
+"""After a timer failed: it may be due again at once, and packets want their turn."""
 
 
 class Shell:
     """A TUN, a device of the protocol, and UDP sockets, driven by epoll."""
 
-    def __init__(self, tun: Tun, device: Device) -> None:
+    def __init__(self, tun: Tun, device: Device, say: Callable[[str], None] | None = None) -> None:
+        """`say` takes a line about what was dropped because handling it failed; standard error unless given."""
+        self.guard = Guard(say if say is not None else lambda line: print(line, file=sys.stderr, flush=True))
+        self.dropped_nowhere = 0
+        """Datagrams from port 0: they cannot be answered, and nobody who wants to be heard sends them (RFC 768)."""
+        self._rest_until = float("-inf")
         self.tun = tun
         self.device = device
         self.interface = tun.name
@@ -132,15 +140,19 @@ class Shell:
         while self._running:
             due = self.device.next_timer()
             now = time.monotonic()
-            wait = min(tick, due) - now if due is not None else tick - now
+            wait = min(tick, max(due, self._rest_until)) - now if due is not None else tick - now
             for fd, _ in self._poll.poll(max(wait, 0.0), MAX_EVENTS):
                 callback = self._callbacks.get(fd)
                 if callback is not None:
-                    callback()
-            self._timers()
+                    try:
+                        callback()
+                    except Exception as error:
+                        self.guard.caught("what came in", error)
+            if now >= self._rest_until and not self.guard.run("a timer", self._timers):
+                self._rest_until = now + FAULT_REST_S
             if time.monotonic() >= tick:
                 tick = time.monotonic() + TICK_S
-                self._look()
+                self.guard.run("a look at the interface", self._look)
                 ticks += 1
                 if self._udp is not None and ticks % RETRY_GSO_TICKS == 0:
                     self._udp.forget_refusals()
@@ -230,8 +242,8 @@ class Shell:
             if got is None:
                 return
             total, size, address = got
-            if total:
-                inbox.receive(total, size, self._source(address), now, self._other)
+            if total and (source := self._source(address)) is not None:
+                inbox.receive(total, size, source, now, self._other)
             if not is_busy:
                 return
             unmerged = unmerged + 1 if size == total else 0
@@ -243,12 +255,21 @@ class Shell:
         taken = ring.receive(opened.fileno())
         for first, count, total, size in ring.runs(taken):
             source = self._source(ring.source(first))
-            if size < total:
-                inbox.receive_merged(first, total, size, source, now, self._other)
-            else:
-                inbox.receive_run(first, count, size, source, now, self._other)
+            if source is None:
+                continue
+            try:
+                if size < total:
+                    inbox.receive_merged(first, total, size, source, now, self._other)
+                else:
+                    inbox.receive_run(first, count, size, source, now, self._other)
+            except Exception as error:
+                self.guard.caught("datagrams", error)
 
-    def _source(self, address: tuple[str, int, int]) -> SocketAddress:
+    def _source(self, address: tuple[str, int, int]) -> SocketAddress | None:
+        """None: from port 0, which nobody can be answered at."""
+        if not address[1]:
+            self.dropped_nowhere += 1
+            return None
         known = self._sources.get(address)
         if known is None:
             if len(self._sources) > 4096:  # an attacker's sources must not pile up
@@ -259,6 +280,13 @@ class Shell:
         return known
 
     def _other(self, datagram: bytes, source: SocketAddress) -> None:
+        """Guarded one by one: the kernel may have merged it with datagrams of others who write the same source."""
+        try:
+            self._handshake_or_foreign(datagram, source)
+        except Exception as error:
+            self.guard.caught("a datagram", error)
+
+    def _handshake_or_foreign(self, datagram: bytes, source: SocketAddress) -> None:
         if len(datagram) < 4 or not 1 <= int.from_bytes(datagram[:4], "little") <= 4:
             if self.on_foreign is not None:
                 self.on_foreign(datagram, source)

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import syslog
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -62,6 +63,12 @@ def _version() -> str:
 def _say(message: str) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone
         os.write(2, f"netctl-wg: {message}\n".encode(errors="replace"))
+
+
+def _complain(message: str) -> None:
+    """To whoever has the standard error, and to the system's log: a daemon's standard error is often nobody's."""
+    _say(message)
+    syslog.syslog(syslog.LOG_WARNING, message)
 
 
 def _nothing(_: str) -> None:
@@ -131,13 +138,14 @@ def serve(name: str, ready: Callable[[], None]) -> None:
     from netctl.wg.uapi_server import UapiServer, socket_path
 
     level = os.environ.get("LOG_LEVEL", "error")
-    error_log = _nothing if level == "silent" else _say
+    syslog.openlog("netctl-wg", syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
+    error_log = _nothing if level == "silent" else _complain
     verbose_log = _say if level in VERBOSE_LEVELS else _nothing
     try:
         tun = Tun.create(name)
     except OSError as error:
         raise LocalError(explain(name, error)) from error
-    shell = Shell(tun, Device(None, os.urandom))
+    shell = Shell(tun, Device(None, os.urandom), error_log)
     server = UapiServer(shell, socket_path(name), error_log)
     handover = HandoverServer(shell, handover_path(name))
     try:

@@ -253,7 +253,14 @@ class UapiServer:
     def _serve(self, fd: int) -> None:
         assert self._poll is not None
         client = self._clients[fd]
-        if not client.step():
+        try:
+            goes_on = client.step()
+        except Exception as error:  # a fault of ours must not end the tunnels, nor stay readable for ever
+            self._log(
+                f"UAPI: a connection is dropped, for serving it failed ({type(error).__name__}: {error})"
+            )
+            goes_on = False
+        if not goes_on:
             self._drop(fd)
             return
         self._poll.modify(fd, select.EPOLLOUT if client.is_writing else select.EPOLLIN)

@@ -1,0 +1,38 @@
+"""Text of others made fit for a terminal and a log: no control character and no escape sequence gets through.
+
+What a mediator, a proxy, a router or a remote host says is shown to people; a terminal that was given it raw would
+obey it: move the cursor, set the title, hide a line, answer with keys (ECMA-48; Unicode's bidirectional controls
+reorder what is read: CVE-2021-42574).
+"""
+
+from __future__ import annotations
+
+import re
+
+_UNFIT = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0, DEL, C1: ESC and the one-byte CSI among them
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks, embeddings, overrides and isolates of direction
+    "\u2028\u2029"  # line and paragraph separator
+    "\ufeff\ufff9-\ufffb"  # invisible: byte order mark, annotations
+    "\ud800-\udfff]"  # halves of surrogates: no encoding takes them
+)
+_KEPT_IN_WHOLE = frozenset("\n\t")
+
+
+def printable(text: object) -> str:
+    r"""One line of it: every unfit character is written as ``\x1b`` or ``\u202e``."""
+    return _UNFIT.sub(_written, str(text))
+
+
+def printable_lines(text: object) -> str:
+    """The same for a whole text, in which line feeds and tabs stay."""
+    return _UNFIT.sub(_written_in_whole, str(text))
+
+
+def _written(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _written_in_whole(found: re.Match[str]) -> str:
+    return found[0] if found[0] in _KEPT_IN_WHOLE else _written(found)
