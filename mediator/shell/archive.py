@@ -7,7 +7,6 @@ go along: without them no member would know the restored server again. So the fi
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import tarfile
 import tempfile
@@ -15,9 +14,10 @@ from pathlib import Path
 
 from mediator.shell.admin import SOCKET_NAME
 from mediator.shell.asking import ask_mediator
-from mediator.shell.keys import IDENTITY_FILE, RELAY_SECRET_FILE, Identity, write_secret
+from mediator.shell.keys import IDENTITY_FILE, RELAY_SECRET_FILE, Identity
 from mediator.shell.store import STORE_FILE, Store
 from netctl.model.errors import LocalError
+from netctl.system.files import create, move, replacing
 
 NAMES = (STORE_FILE, IDENTITY_FILE, RELAY_SECRET_FILE)
 MAX_MEMBER = 1 << 30
@@ -35,16 +35,12 @@ def backup(state: Path, target: Path, *, force: bool = False) -> int:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".netctl-backup-") as name:
             copy = Path(name, STORE_FILE)
             _copy_store(state / STORE_FILE, copy)
-            whole = Path(name, "backup.tar")
-            with os.fdopen(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            with replacing(target, over=force) as file:
                 with tarfile.open(fileobj=file, mode="w") as tar:
                     tar.add(copy, STORE_FILE)
                     for part in NAMES[1:]:
                         tar.add(state / part, part)
-                file.flush()
-                os.fsync(file.fileno())
-            size = whole.stat().st_size
-            os.replace(whole, target)
+                size: int = file.tell()
     except OSError as error:
         raise LocalError(f"cannot write {target}: {error.strerror or error}") from error
     return size
@@ -85,7 +81,7 @@ def restore(state: Path, source: Path, *, force: bool = False) -> None:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=state, prefix=".restore-") as name:
             for part, data in parts.items():
-                write_secret(Path(name, part), data)
+                create(Path(name, part), data)
             problems = _problems(Path(name, STORE_FILE))
             if problems:
                 raise LocalError(f"the store in {source} is damaged: {problems[0]}")
@@ -93,7 +89,7 @@ def restore(state: Path, source: Path, *, force: bool = False) -> None:
             for leftover in ("-wal", "-shm"):
                 (state / (STORE_FILE + leftover)).unlink(missing_ok=True)
             for part in NAMES:
-                os.replace(Path(name, part), state / part)
+                move(Path(name, part), state / part)
     except OSError as error:
         raise LocalError(f"cannot write to {state}: {error.strerror or error}") from error
 

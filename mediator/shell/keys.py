@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import secrets
 import ssl
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,21 +17,12 @@ from cryptography.x509.oid import NameOID
 
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey
+from netctl.system.files import create, make_directory
 
 ALPN = "netctl/1"
 IDENTITY_FILE = "identity.key"
 RELAY_SECRET_FILE = "relay.secret"  # noqa: S105
 SECRET_LEN = 32
-
-
-def write_secret(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read, from its first byte on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +60,8 @@ class Identity:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         try:
-            write_secret(state / IDENTITY_FILE, pem)
+            make_directory(state)
+            create(state / IDENTITY_FILE, pem)
         except FileExistsError:
             raise LocalError(f"{state} has an identity already; its members pin it, so it is kept") from None
         except OSError as error:
@@ -93,13 +85,14 @@ class Identity:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.num_tickets = 0  # no resumption: nothing to replay
         context.set_alpn_protocols([alpn])
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory) / "certificate.pem"
-            pem = self.private.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            write_secret(path, pem + certificate.public_bytes(serialization.Encoding.PEM))
-            context.load_cert_chain(path)
+        pem = self.private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        # OpenSSL wants a file: one in memory, so that the key lies on no other disk and a full one is no matter.
+        with os.fdopen(os.memfd_create("certificate", os.MFD_CLOEXEC), "wb") as file:
+            file.write(pem + certificate.public_bytes(serialization.Encoding.PEM))
+            file.flush()
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
         return context
 
 
@@ -107,12 +100,12 @@ def relay_secret(state: Path) -> bytes:
     """The secret that mediator and relay share; made when it is not there. Raises LocalError."""
     path = state / RELAY_SECRET_FILE
     try:
-        write_secret(path, secrets.token_bytes(SECRET_LEN))
-    except FileExistsError:
-        pass
+        make_directory(state)
+        with contextlib.suppress(FileExistsError):
+            create(path, secrets.token_bytes(SECRET_LEN))
+        secret = path.read_bytes()
     except OSError as error:
-        raise LocalError(f"cannot write to {state}: {error.strerror}") from error
-    secret = path.read_bytes()
+        raise LocalError(f"cannot keep a secret in {state}: {error.strerror}") from error
     if len(secret) != SECRET_LEN:
         raise LocalError(f"{path} is damaged; remove it and start mediator and relay again")
     return secret

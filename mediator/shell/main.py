@@ -23,6 +23,7 @@ from mediator.shell import setup
 from mediator.shell.relaywords import add_limits, limits_of, say_relay
 from netctl import __version__
 from netctl.model.errors import LocalError, NetctlError
+from netctl.system.ourselves import module
 
 if TYPE_CHECKING:
     from mediator.shell.server import Server
@@ -103,10 +104,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    from mediator.shell.keys import Identity, relay_secret
+    from mediator.shell.keys import RELAY_SECRET_FILE, Identity, relay_secret
 
-    identity = Identity.create(arguments.state)
+    secret = arguments.state / RELAY_SECRET_FILE
+    had = secret.exists()
     relay_secret(arguments.state)
+    try:
+        identity = Identity.create(arguments.state)  # the last: what failed before it can be tried again
+    except LocalError:
+        if not had:
+            secret.unlink(missing_ok=True)
+        raise
     print("mediators:")
     print(f"  - url: netctl://{arguments.host}:{arguments.port}")
     print(f'    identity: ["{identity.public}"]')
@@ -194,7 +202,7 @@ async def _keep_relay(arguments: argparse.Namespace) -> None:
     """Run the relay as a process of its own; start it again when it dies. One that runs already is taken over."""
     from mediator.shell.relaylock import KEPT, running_relay
 
-    command = [sys.executable, "-m", "mediator.shell.main", "relay"]
+    command = module("mediator.shell.main", "relay")
     command += ["--document", str(arguments.document), "--state", str(arguments.state)]
     command += ["--listen", arguments.listen]
     command += ["--pair-rate", str(arguments.pair_rate), "--member-rate", str(arguments.member_rate)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netctl.model.errors import LocalError
+from netctl.system.files import open_lock, say_holder
 
 RELAY_LOCK = "relay.lock"
 KEPT = "NETCTL_RELAY_KEPT"
@@ -28,7 +29,7 @@ class RunningRelay:
 def only_relay(state: Path) -> Iterator[None]:
     """Be this state's relay. Raises LocalError when there is one."""
     try:
-        file = (state / RELAY_LOCK).open("a+")
+        file = open_lock(state / RELAY_LOCK)
     except OSError as error:
         raise LocalError(f"cannot write to {state}: {error.strerror}") from error
     with file:
@@ -38,9 +39,7 @@ def only_relay(state: Path) -> Iterator[None]:
             found = running_relay(state)
             who = f" (process {found.pid})" if found is not None else ""
             raise LocalError(f"a relay runs on {state} already{who}; stop it first") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()} {'kept' if os.environ.get(KEPT) else 'alone'}")
-        file.flush()
+        say_holder(file, f"{os.getpid()} {'kept' if os.environ.get(KEPT) else 'alone'}")
         yield
 
 

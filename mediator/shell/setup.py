@@ -21,6 +21,7 @@ from netctl.config import load_document
 from netctl.config.first import TRIES, Server, first_document, free_pool, installation_id
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
+from netctl.system.files import PUBLIC_DIRECTORY, create, make_directory
 
 UNITS = ("netctl-relay.service", "netctl-mediator.service")
 START_TIMEOUT_S = 30.0
@@ -29,6 +30,8 @@ POLL_S = 0.1
 DEFAULT_USES = 10
 """A household or a small team: one string for all of its hosts."""
 DEFAULT_LIFE = "24h"
+DOCUMENT_MODE = 0o644
+"""There is no secret in it, and hosts fetch it."""
 STUN_PORTS = "3478:3479"
 
 
@@ -119,9 +122,8 @@ def _bracketed(host: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        make_directory(path.parent, PUBLIC_DIRECTORY)
+        create(path, text, DOCUMENT_MODE)
     except OSError as error:
         raise LocalError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -6,23 +6,23 @@ back. Whoever holds the host's lock writes them: the agent, or a command where n
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from netctl.agent.places import Places, write_atomic
+from netctl.agent.places import Places
 from netctl.config.build import digest
 from netctl.engine.checkpoint import from_plain, to_plain
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState
+from netctl.system.files import remove, write_atomic
+from netctl.system.ourselves import own_command
 
 MIN_CONFIRM_S = 1.0
 """Less cannot be typed, and the process that waits takes about as long to start."""
@@ -203,13 +203,7 @@ class Armory:
 
     def disarm(self) -> None:
         """Nothing is armed any more; also after a power cut."""
-        with contextlib.suppress(FileNotFoundError):
-            self.places.armed.unlink()
-            directory = os.open(self.places.armed.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+        remove(self.places.armed)
 
     def must_be_free(self) -> None:
         """Raises LocalError while an apply waits for its confirmation.
@@ -241,7 +235,7 @@ class Armory:
         if record.before is not None:
             write_atomic(self.places.accepted, record.before)
         else:
-            self.places.accepted.unlink(missing_ok=True)
+            remove(self.places.accepted)
         if record.joined is not None:
             write_atomic(self.places.joined, record.joined)
 
@@ -287,8 +281,7 @@ class Armory:
 
 def start_watchman(places: Places, record: Armed) -> None:
     """Start `netctl _confirmd`; returns when it waits, in a session of its own. Raises LocalError."""
-    command = [sys.executable, "-P", "-m", "netctl.cli.main", "--config", str(places.config)]
-    command += ["--state", str(places.state), "--run", str(places.run), "_confirmd", record.nonce]
+    command = own_command(*places.options(), "_confirmd", record.nonce)
     environment = {**os.environ, "NETCTL_HOSTS": str(places.hosts)}
     try:
         done = subprocess.run(

@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 
 import netctl
-from netctl.agent.places import write_atomic
 from netctl.config import Loaded, load_document
 from netctl.config.compiled import compile_document, load_compiled
+from netctl.system.files import write_atomic
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
-import os
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from netctl.agent.places import Places, write_atomic
+from netctl.agent.places import Places
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.system.files import create, make_directory, move, remove, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,10 @@ def _read(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         raise LocalError(f"the key at {path} is damaged ({error}): restore it, or make a new one") from error
     if len(raw) != 32:
+        if not raw:
+            raise LocalError(
+                f"the key at {path} is damaged: it is empty; restore it, or remove it and make a new one"
+            )
         raise LocalError(f"the key at {path} is damaged: it is not 32 bytes in base64")
     return raw
 
@@ -61,12 +66,9 @@ def next_keys(places: Places, *, make: bool = False) -> Keys | None:
     wireguard, identity = places.next_of(places.private_key), places.next_of(places.identity_key)
     try:
         if make:
-            _write(wireguard, X25519PrivateKey.generate().private_bytes_raw())
-            _write(identity, Ed25519PrivateKey.generate().private_bytes_raw())
+            _make(wireguard, identity)
     except OSError as error:
-        raise LocalError(
-            f"cannot write keys to {places.state}: {error.strerror}; run this as root"
-        ) from error
+        raise _cannot(places, error) from error
     if not (wireguard.exists() and identity.exists()):
         return None
     private = X25519PrivateKey.from_private_bytes(_read(wireguard))
@@ -83,38 +85,46 @@ def swap_keys(places: Places) -> None:
     for path in paths:
         write_atomic(olds[path], base64.b64encode(_read(path)).decode() + "\n")
     for path in paths:
-        places.next_of(path).replace(path)
+        move(places.next_of(path), path)
     for path in paths:
-        olds[path].replace(places.next_of(path))
+        move(olds[path], places.next_of(path))
 
 
 def forget_next_keys(places: Places) -> None:
     """The keys that were replaced are good for nothing any more."""
     for path in (places.private_key, places.identity_key):
-        places.next_of(path).unlink(missing_ok=True)
+        remove(places.next_of(path))
 
 
-def _write(path: Path, raw: bytes) -> bool:
-    """Write a new key file with mode 0600 from its first byte; False when there is one."""
+def _make(wireguard: Path, identity: Path) -> bool:
+    """Make those of two keys that are missing; False when there are both. Raises OSError, and leaves none then."""
+    made: list[Path] = []
+    new = {
+        wireguard: X25519PrivateKey.generate().private_bytes_raw(),
+        identity: Ed25519PrivateKey.generate().private_bytes_raw(),
+    }
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return False
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(base64.b64encode(raw) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return True
+        for path, raw in new.items():
+            with contextlib.suppress(FileExistsError):
+                create(path, base64.b64encode(raw) + b"\n")
+                made.append(path)
+    except OSError:
+        for path in made:
+            remove(path)
+        raise
+    return bool(made)
 
 
 def make_keys(places: Places) -> tuple[Keys, bool]:
-    """Make what is missing; existing keys stay. The second value says whether anything was made."""
+    """Make what is missing; existing keys stay. The second value says whether anything was made. LocalError."""
     try:
-        places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        made = _write(places.private_key, X25519PrivateKey.generate().private_bytes_raw())
-        made = _write(places.identity_key, Ed25519PrivateKey.generate().private_bytes_raw()) or made
+        make_directory(places.state)
+        made = _make(places.private_key, places.identity_key)
     except OSError as error:
-        raise LocalError(
-            f"cannot write keys to {places.state}: {error.strerror}; run this as root"
-        ) from error
+        raise _cannot(places, error) from error
     return load_keys(places), made
+
+
+def _cannot(places: Places, error: OSError) -> LocalError:
+    hint = "; run this as root" if isinstance(error, PermissionError) else ""
+    return LocalError(f"cannot write keys to {places.state}: {error.strerror}{hint}")

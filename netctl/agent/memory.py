@@ -11,13 +11,14 @@ from pathlib import Path
 from msgspec.structs import replace as replace_struct
 
 from netctl.agent.compiled import CompiledDocuments
-from netctl.agent.places import Places, write_atomic
+from netctl.agent.places import Places
 from netctl.config import Loaded, Pins
 from netctl.model.document import Document
 from netctl.model.errors import ConfigError, LocalError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.session import Kept, open_view
 from netctl.session.views import pack_view
+from netctl.system.files import write_atomic
 from netctl.wire.control import Message, Sealed, ViewChunk, decode, encode
 
 

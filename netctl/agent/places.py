@@ -30,6 +30,10 @@ class Places:
             hosts=Path(environment("NETCTL_HOSTS") or default.hosts),
         )
 
+    def options(self) -> tuple[str, ...]:
+        """The words that tell another of our commands these places, the hosts file apart."""
+        return "--config", str(self.config), "--state", str(self.state), "--run", str(self.run)
+
     @property
     def private_key(self) -> Path:
         """The WireGuard private key, as `wg genkey` writes it."""
@@ -99,28 +103,6 @@ class Places:
     def socket(self) -> Path:
         """The agent's control socket."""
         return self.run / "agent.sock"
-
-
-def write_atomic(path: Path, text: str, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
-    """Write beside, sync, rename: a reader sees the old text or the new one, also after a crash.
-
-    `owner` (user, group): whose the file is to be, with exactly this mode. Raises OSError, and leaves nothing.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            if owner is not None:
-                os.fchown(descriptor, *owner)
-                os.fchmod(descriptor, mode)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    beside.replace(path)
 
 
 def read_document(path: Path) -> str:

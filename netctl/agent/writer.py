@@ -11,6 +11,7 @@ from typing import IO
 
 from netctl.agent.places import Places
 from netctl.model.errors import LocalError
+from netctl.system.files import make_directory, open_lock, say_holder
 
 LOCK_WAIT_S = 30.0
 """How long a command waits for another that is changing this host."""
@@ -27,8 +28,8 @@ def only_writer(
 ) -> Iterator[IO[str]]:
     """Hold the host's lock, waiting for it at most `wait_s`. Raises LocalError when somebody else holds it."""
     try:
-        places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = open(places.lock, "a+")  # noqa: SIM115 - closed below, after the yield
+        make_directory(places.state)
+        file = open_lock(places.lock)
     except OSError as error:
         raise LocalError(f"cannot write to {places.state}: {error.strerror}; run this as root") from error
     with file:
@@ -44,9 +45,7 @@ def only_writer(
                 progress(f"waiting for another netctl (process {holder}) that is changing this host")
                 said = True
             time.sleep(LOCK_POLL_S)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        say_holder(file, str(os.getpid()))
         yield file
 
 

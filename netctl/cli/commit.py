@@ -15,6 +15,7 @@ from netctl.agent.writer import LOCK_WAIT_S, only_writer
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError, NetctlError
+from netctl.system.files import open_log
 
 TICK_S = 0.5
 """CLOCK_BOOTTIME goes on while the host sleeps: it is looked at this often."""
@@ -83,7 +84,7 @@ def confirmd(arguments: argparse.Namespace, places: Places) -> int:
     record = Armory(places).record()
     if record is None or record.nonce != arguments.nonce:
         raise LocalError("that apply is not armed any more")
-    log = os.open(places.confirmd_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    log = open_log(places.confirmd_log)
     if os.fork():
         return 0
     os.setsid()

@@ -6,7 +6,6 @@ import argparse
 import os
 import shutil
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -14,6 +13,8 @@ from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError
+from netctl.system.files import open_log
+from netctl.system.ourselves import own_command
 
 SHOWN_DRIFT = 20
 """A screen; a host that lost its link departs in thousands of ways."""
@@ -146,10 +147,8 @@ def start_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
         command = ["systemctl", "enable", "--now"] if at_boot else ["systemctl", "start"]
         subprocess.run([*command, "netctl.service"], check=False)
     else:
-        places.state.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "netctl.cli.main", "--config", str(places.config)]
-        command += ["--state", str(places.state), "--run", str(places.run), "agent", "--engine", engine]
-        with log.open("w") as file:
+        command = own_command(*places.options(), "agent", "--engine", engine)
+        with os.fdopen(open_log(log), "w") as file:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
             )

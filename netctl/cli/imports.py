@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from netctl.agent.places import Places, write_atomic
+from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.model.errors import ConfigError, Finding, LocalError
+from netctl.system.files import write_atomic
 
 MAX_FILES = 4096
 """A directory with more is not one of wg-quick files."""

@@ -14,6 +14,7 @@ from netctl.cli import output
 from netctl.config.first import Server
 from netctl.model.addresses import Prefix
 from netctl.model.errors import ConfigError, LocalError
+from netctl.system.files import PUBLIC_DIRECTORY, create, make_directory
 
 WIDTH = 46
 """Of a command in the list of what comes next."""
@@ -108,19 +109,11 @@ def _pool(wanted: str | None) -> Prefix:
 
 def _write(path: Path, text: str) -> None:
     """A new file, whole or not at all; one that somebody made meanwhile stays. Raises LocalError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("x", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), MODE)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(beside, path)
-        finally:
-            beside.unlink()
+        make_directory(path.parent, PUBLIC_DIRECTORY)
+        create(path, text, MODE)
     except FileExistsError:
         raise LocalError(f"{path} is there already and stays as it is") from None
     except OSError as error:
-        raise LocalError(f"{path} cannot be written: {error.strerror}; run this as root") from error
+        hint = "; run this as root" if isinstance(error, PermissionError) else ""
+        raise LocalError(f"{path} cannot be written: {error.strerror}{hint}") from error

@@ -137,11 +137,12 @@ def export(arguments: argparse.Namespace, places: Places) -> int:
         return export_wg(arguments)
     if arguments.qr or arguments.out or arguments.private_key or arguments.new_key:
         raise LocalError("--private-key, --new-key, --qr and --out go with --wg MEMBER")
-    from netctl.agent.places import read_document, write_atomic
+    from netctl.agent.places import read_document
     from netctl.config import load_document
     from netctl.config.edit import add_guests
     from netctl.config.guests import Guest
     from netctl.model.keys import IdentityKey, WireGuardKey
+    from netctl.system.files import write_atomic
 
     answer = admin(arguments, {"op": "export"})
     path = Path(arguments.file or answer["document"])

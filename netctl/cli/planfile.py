@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netctl.agent.places import write_atomic
 from netctl.model.errors import LocalError
+from netctl.system.files import write_atomic
 
 FORMAT = "netctl/plan-file/v1"
 AGAIN = "make it anew with `netctl plan --out`"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from netctl.agent.places import Places, read_document, write_atomic
+from netctl.agent.places import Places, read_document
 from netctl.cli import output
 from netctl.cli.document import show_findings
 from netctl.cli.fleetargs import seconds
@@ -21,6 +21,7 @@ from netctl.fleet.enrol import PublicKeys, enrol, read_keys
 from netctl.fleet.inventory import MEMBER_VARIABLE, Inventory, from_document, from_file, listed, split_host
 from netctl.fleet.rollout import OVER, HostRun, PlanRow, Rollout, State, Wishes
 from netctl.model.errors import ConfigError, LocalError
+from netctl.system.files import write_atomic
 
 SHOWN_HOSTS = 5
 

@@ -46,8 +46,8 @@ def export_wg(arguments: argparse.Namespace) -> int:
 
 
 def _write(arguments: argparse.Namespace, config: dict[str, Any], private: str | None) -> int:
-    from netctl.agent.places import write_atomic
     from netctl.config.stock import render
+    from netctl.system.files import write_atomic
 
     if arguments.output == "json":
         output.json(config)
@@ -88,15 +88,14 @@ def _qr(text: str) -> str:
 
 def _new_key(name: str, path: Path) -> int:
     import base64
-    import os
 
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+    from netctl.system.files import create
+
     made = X25519PrivateKey.generate()
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(base64.b64encode(made.private_bytes_raw()).decode() + "\n")
+        create(path, base64.b64encode(made.private_bytes_raw()).decode() + "\n")
     except FileExistsError:
         raise LocalError(f"{path} is there already, and a key is never written over") from None
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import calendar
 import contextlib
+import errno
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError, NetctlError
+from netctl.system.files import replacing
 
 COMMAND_TIMEOUT_S = 10.0
 """A command that hangs is one of the things that people report; the others are still wanted."""
@@ -58,13 +60,11 @@ def support(arguments: argparse.Namespace, places: Places) -> int:
     now = time.gmtime()
     path = Path(arguments.out or time.strftime("netctl-support-%Y%m%d-%H%M%S.tar.gz", now))
     known = secrets_of(places)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise LocalError(f"{path} cannot be written: {error.strerror}") from error
+    if path.exists():
+        raise LocalError(f"{path} cannot be written: {os.strerror(errno.EEXIST)}")
     count = 0
     try:
-        with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
+        with replacing(path, over=False) as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
             for name, data in parts(places, with_document=not arguments.no_document):
                 kept = scrubbed(data[-MAX_PART:], known)
                 entry = tarfile.TarInfo(f"netctl-support/{name}")
@@ -72,7 +72,6 @@ def support(arguments: argparse.Namespace, places: Places) -> int:
                 archive.addfile(entry, io.BytesIO(kept))
                 count += 1
     except OSError as error:
-        path.unlink(missing_ok=True)
         raise LocalError(f"{path} cannot be written: {error.strerror}") from error
     output.line(str(path))
     output.note(

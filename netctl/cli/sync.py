@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from netctl.agent.places import Places, write_atomic
+from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.fleetargs import seconds
@@ -18,6 +17,8 @@ from netctl.fleet.keeper import is_well, keep, one_round, only_keeper, poke
 from netctl.fleet.sync import Settings, Sync, Taken
 from netctl.fleet.syncstate import Outcome, StateFile, to_json
 from netctl.model.errors import LocalError
+from netctl.system.files import write_atomic
+from netctl.system.ourselves import own_command
 
 PROOF_SHARE = 0.5
 """Of the time for the confirmation: so long the way out is looked for before the host is told to go back at once."""
@@ -115,12 +116,9 @@ class MemberTarget:
 
     def _netctl(self, *words: str) -> tuple[int, str]:
         """One of our own commands; its exit status and its last line about what went wrong."""
-        places = self._places
-        command = [sys.executable, "-m", "netctl.cli.main", "--config", str(places.config)]
-        command += ["--state", str(places.state), "--run", str(places.run), *words]
         try:
             done = subprocess.run(
-                command,
+                own_command(*self._places.options(), *words),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -6,9 +6,10 @@ import argparse
 import difflib
 from pathlib import Path
 
-from netctl.agent.places import Places, read_document, write_atomic
+from netctl.agent.places import Places, read_document
 from netctl.cli import output
 from netctl.model.errors import ConfigError, LocalError
+from netctl.system.files import overwrite, write_atomic
 
 
 def fmt(arguments: argparse.Namespace, places: Places) -> int:
@@ -42,7 +43,7 @@ def _write_back(path: Path, text: str) -> None:
             owner = (before.st_uid, before.st_gid)
             write_atomic(path, text, before.st_mode & 0o7777, owner)
         except PermissionError:  # not ours to give away, or a directory that is not ours: then in place
-            path.write_text(text, encoding="utf-8")
+            overwrite(path, text)
     except OSError as error:
         raise LocalError(f"cannot write {path}: {error.strerror}") from error
 

@@ -12,9 +12,12 @@ from netctl.engine import texts
 from netctl.model.addresses import Address
 from netctl.model.errors import EngineError
 from netctl.model.foreign import ForeignName
+from netctl.system.files import overwrite, write_atomic
 
 BEGIN = "# netctl begin: managed, edits here are overwritten"
 END = "# netctl end"
+NEW_MODE = 0o644
+"""Of a hosts file where there was none: every program reads it."""
 
 
 def _split(text: str) -> tuple[list[str], list[str], list[str]]:
@@ -96,10 +99,7 @@ class HostsFile:
             if text == old:
                 return
             if self._is_mounted() or not self._renamed(text):
-                with open(self.path, "w") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
+                overwrite(self.path, text)
         except OSError as error:
             raise EngineError(f"cannot write {self.path}: {error.strerror}") from error
 
@@ -114,13 +114,10 @@ class HostsFile:
 
     def _renamed(self, text: str) -> bool:
         """Write beside and rename over; False, with nothing left behind, where that cannot be done."""
-        beside = self.path.with_name(self.path.name + ".netctl")
         try:
-            beside.write_text(text)
-            beside.chmod(self.path.stat().st_mode & 0o777 if self.path.exists() else 0o644)
-            beside.replace(self.path)
+            write_atomic(
+                self.path, text, self.path.stat().st_mode & 0o777 if self.path.exists() else NEW_MODE
+            )
         except OSError:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
             return False
         return True

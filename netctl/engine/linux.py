@@ -14,6 +14,7 @@ from netctl.engine.hosts import HostsFile
 from netctl.engine.kernel import KernelDriver
 from netctl.engine.netlink import Netlink
 from netctl.engine.nftables import Nftables
+from netctl.engine.records import keep
 from netctl.engine.rewrites import REWRITES_FILE, Rewrites
 from netctl.engine.sysctls import Sysctls
 from netctl.engine.uapi import DeviceState, UapiDriver, read_private_key
@@ -269,8 +270,7 @@ class LinuxEngine:
         public = X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
         if public != link.key.raw:
             raise EngineError(f"the key at {self._key_file} is not this member's key in the document")
-        self._making.parent.mkdir(parents=True, exist_ok=True)
-        self._making.touch()  # a crash before the link has its mark leaves a link that is known as ours
+        keep(self._making, "")  # a crash before the link has its mark leaves a link that is known as ours
         if self.kind == "kernel":
             self._netlink.create_wireguard(link.name)
         elif not self._uapi.answers():

@@ -21,6 +21,7 @@ from netctl.model.addresses import Address, Prefix
 from netctl.model.errors import EngineError
 from netctl.model.foreign import ForeignRoute
 from netctl.model.hoststate import LINK_ALIAS, Route, SegmentLink
+from netctl.system.files import write_kernel
 
 ALL_ZERO_MAC = "00:00:00:00:00:00"
 GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
@@ -91,7 +92,7 @@ class Netlink:
         self._change(f"setting up {name}", index, ifalias=LINK_ALIAS, mtu=mtu)
         # Without this, taking the first address of a pool away takes the others of that pool with it.
         with contextlib.suppress(OSError):
-            Path(f"/proc/sys/net/ipv4/conf/{name}/promote_secondaries").write_text("1")
+            write_kernel(Path(f"/proc/sys/net/ipv4/conf/{name}/promote_secondaries"), "1")
         self._change(f"bringing up {name}", index, state="up")
 
     def _links(self) -> list[Link]:

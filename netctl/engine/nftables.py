@@ -14,6 +14,7 @@ from typing import Any
 
 from netctl.engine import conntrack
 from netctl.engine.nft import load, nft
+from netctl.engine.records import keep
 from netctl.engine.ruleset import RENDERING, remove, render
 from netctl.engine.ruleset_acl import FAMILY
 from netctl.model.document import PortRange
@@ -149,10 +150,7 @@ class Nftables:
             "rendering": RENDERING,
             "table": plain_table(table),
         }
-        self._record.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._record.with_suffix(".new")
-        beside.write_text(json.dumps(record))
-        beside.replace(self._record)
+        keep(self._record, json.dumps(record))
 
     def remove(self) -> None:
         """Remove the table; no error when there is none."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netctl.engine.nft import load
+from netctl.engine.records import keep
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import REWRITE_TABLE
@@ -90,10 +91,7 @@ class Rewrites:
         if not wanted and not self.any():
             return
         rows = [[str(one.remote), one.local_port, one.listen_port] for one in wanted]
-        self._record.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._record.with_suffix(".new")
-        beside.write_text(json.dumps(sorted(rows)))
-        beside.replace(self._record)
+        keep(self._record, json.dumps(sorted(rows)))
         load([], script(wanted), "the rewrite of ports")
         if not wanted:
             with contextlib.suppress(FileNotFoundError):

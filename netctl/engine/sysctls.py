@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from netctl.engine.records import keep
 from netctl.model.errors import EngineError
+from netctl.system.files import write_kernel
 
 PROC_SYS = Path("/proc/sys")
 
@@ -48,13 +50,12 @@ class Sysctls:
         if not link_bound:
             originals = self._originals()
             if key not in originals:
-                self._saved.parent.mkdir(parents=True, exist_ok=True)
-                self._saved.write_text(json.dumps({**originals, key: before}))
+                keep(self._saved, json.dumps({**originals, key: before}))
         self._write(key, value)
 
     def _write(self, key: str, value: str) -> None:
         try:
-            (self._root / key).write_text(value)
+            write_kernel(self._root / key, value)
         except OSError as error:
             raise EngineError(f"cannot set {key} to {value}: {error.strerror}") from error
 
@@ -63,4 +64,4 @@ class Sysctls:
         originals = self._originals()
         if key in originals:
             self._write(key, originals.pop(key))
-            self._saved.write_text(json.dumps(originals))
+            keep(self._saved, json.dumps(originals))

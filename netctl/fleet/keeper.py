@@ -15,6 +15,7 @@ from pathlib import Path
 from netctl.fleet.sync import Sync
 from netctl.fleet.syncstate import Outcome, SyncState, Verdict
 from netctl.model.errors import LocalError
+from netctl.system.files import make_directory, open_lock, say_holder
 
 JITTER = 0.1
 """Of the interval: 200 hosts that boot together do not ask the repository together for ever."""
@@ -25,8 +26,8 @@ POKE = signal.SIGUSR1
 def only_keeper(lock: Path) -> Iterator[None]:
     """Be the one sync that works in this directory. Raises LocalError."""
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = lock.open("a+")
+        make_directory(lock.parent)
+        file = open_lock(lock)
     except OSError as error:
         raise LocalError(f"cannot write to {lock.parent}: {error.strerror}; run this as root") from error
     with file:
@@ -34,9 +35,7 @@ def only_keeper(lock: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise LocalError("a netctl sync runs here already; `netctl sync now` pokes it") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        say_holder(file, str(os.getpid()))
         yield
 
 

@@ -32,6 +32,7 @@ from netctl.fleet.ansible import TaskResult, play, private_directory
 from netctl.fleet.inventory import Inventory
 from netctl.model.document import Document
 from netctl.model.errors import ConfigError, LocalError
+from netctl.system.files import write_atomic
 
 ACCEPTED = "/var/lib/netctl/accepted.yaml"
 LOOK = "Look at what the host lives by"
@@ -188,7 +189,7 @@ class Rollout:
                 self.runs[host].batch = number
         with private_directory() as private:
             document = private / "networks.yaml"
-            document.write_text(self.text)
+            write_atomic(document, self.text)
             for number, batch in enumerate(batches, 1):
                 words = self._batch(private / f"batch-{number}", batch, document)
                 if words:

@@ -17,7 +17,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +34,8 @@ from netctl.lab.nat import TABLE, NatKind
 from netctl.lab.theory import Verdict, theory
 from netctl.lab.topology import PUBLIC, Box
 from netctl.model.errors import EngineError
+from netctl.system.files import write_atomic
+from netctl.system.ourselves import module
 
 DIRECT_KINDS = ("lan", "direct")
 PATIENCE_S = {
@@ -174,7 +175,7 @@ class Meeter:
     """`netctl.lab.meet` on one host: its events in a queue, each with the side it came from."""
 
     def __init__(self, lab: Lab, name: str) -> None:
-        argv = [sys.executable, "-m", "netctl.lab.meet", f"{RUN_PATH}/agent.sock", LOG_PATH]
+        argv = module("netctl.lab.meet", f"{RUN_PATH}/agent.sock", LOG_PATH)
         self.name = name
         self._process: subprocess.Popen[str] = lab.node(name).popen(argv)
         self._side = 0
@@ -401,8 +402,8 @@ def standing(
     """A lab with all of these pairs, everybody logged in and every pair's network down."""
     document, sidecar = document_of(pairs)
     path = directory / "matrix.yaml"
-    path.write_text(document)
-    path.with_name("matrix.lab.yaml").write_text(sidecar)
+    write_atomic(path, document)
+    write_atomic(path.with_name("matrix.lab.yaml"), sidecar)
     down = json.dumps({"everything": False, "networks": [network_of(index) for index in range(len(pairs))]})
 
     second = str(PUBLIC[SECOND_ADDRESS])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,9 @@ from netctl.lab.namespaces import Node
 from netctl.lab.programs import READY
 from netctl.model.document import Network
 from netctl.model.errors import EngineError
+from netctl.system.ourselves import module
 
+PROGRAMS = "netctl.lab.programs"
 PINGS = 3
 PING_INTERVAL_S = 0.2
 """The shortest that ping allows to everybody."""
@@ -72,7 +73,7 @@ def ping_all(lab: Lab) -> dict[tuple[str, str], float | None]:
 def running(node: Node, *arguments: str) -> Iterator[list[str]]:
     """One of our small programs on a host, from the moment that it is ready; its further lines at the end."""
     lines: list[str] = []
-    process = node.popen([sys.executable, "-m", "netctl.lab.programs", *arguments])
+    process = node.popen(module(PROGRAMS, *arguments))
     with process:
         try:
             assert process.stdout is not None
@@ -108,8 +109,7 @@ def broadcast(lab: Lab, network: Network) -> Heard | None:
         for name in others:
             listener = running(lab.node(name), "hear", str(BROADCAST_PORT), str(HEAR_S))
             heard[name] = stack.enter_context(listener)
-        shout = ["-m", "netctl.lab.programs", "shout", address, str(BROADCAST_PORT), text]
-        lab.node(sender).run([sys.executable, *shout])
+        lab.node(sender).run(module(PROGRAMS, "shout", address, str(BROADCAST_PORT), text))
     result: dict[str, str | None] = {}
     for name, lines in heard.items():
         answer = json.loads(lines[0]) if lines else None
@@ -157,15 +157,6 @@ def _try(lab: Lab, network: Network, src: str, dst: str, what: str, wanted: bool
     else:
         kind, _, port = what.partition("/")
         patience = str(ALLOWED_S if wanted else DENIED_S)
-        knock = [
-            sys.executable,
-            "-m",
-            "netctl.lab.programs",
-            "knock",
-            kind,
-            name,
-            port.split("-")[0],
-            patience,
-        ]
+        knock = module(PROGRAMS, "knock", kind, name, port.split("-")[0], patience)
         seen = lab.node(src).attempt(knock).returncode == 0
     return Reach(network.name, src, dst, what, wanted, seen)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from ipaddress import IPv4Address
 
 from netctl.lab.namespaces import Node
 from netctl.lab.nat import BESIDE_TABLE, TABLE
 from netctl.lab.topology import PUBLIC, ROUTER, Box
+from netctl.system.ourselves import code
 
 _FORGET = """
 import socket, struct
@@ -26,7 +26,7 @@ def forget_flows(node: Node) -> None:
     """What a router that restarts does: every mapping of every flow is gone."""
     for table, what, name in _MEMORIES:
         node.attempt(["nft", "flush", what, "ip", table, name])
-    node.run([sys.executable, "-c", _FORGET])
+    node.run(code(_FORGET))
 
 
 def move_wan(node: Node, box: Box, new: IPv4Address) -> None:

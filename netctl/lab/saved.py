@@ -13,6 +13,7 @@ from pathlib import Path
 from netctl.lab.internet import Lab
 from netctl.lab.namespaces import Holder, Node
 from netctl.model.errors import LocalError
+from netctl.system.files import write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,7 @@ def save(lab: Lab, file: Path) -> None:
     }
     _make_directory()
     path = directory() / "lab.json"
-    beside = path.with_suffix(".new")
-    beside.write_text(json.dumps(record))
-    beside.replace(path)
+    write_atomic(path, json.dumps(record))
 
 
 def _make_directory() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from netctl.agent.keys import load_keys, make_keys
 from netctl.agent.memory import Down, Memory
-from netctl.agent.places import Places, read_document, write_atomic
+from netctl.agent.places import Places, read_document
 from netctl.agent.writer import only_writer
 from netctl.config import load_document
 from netctl.model.errors import LocalError
@@ -83,15 +83,6 @@ def test_a_damaged_key_is_never_replaced_silently(damage: str, where: Places) ->
     where.private_key.unlink()
     with pytest.raises(LocalError, match="netctl keys init"):
         load_keys(where)
-
-
-def test_a_write_is_whole_or_not_at_all(where: Places) -> None:
-    write_atomic(where.accepted, "old")
-    assert mode(where.accepted) == 0o600
-    where.accepted.with_name("accepted.yaml.new").mkdir()
-    with pytest.raises(OSError, match="directory"):
-        write_atomic(where.accepted, "new")
-    assert where.accepted.read_text() == "old"
 
 
 def test_a_document_is_remembered_and_damage_says_what_to_do(where: Places) -> None:

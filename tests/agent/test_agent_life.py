@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+import resource
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -221,23 +223,32 @@ def test_what_fails_after_an_apply_is_a_condition_and_the_document_stands(tmp_pa
     live(where, keys, engine, script)
 
 
+@contextlib.contextmanager
+def no_room() -> Iterator[None]:
+    """No file of this process can have a byte (setrlimit(2): EFBIG)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_a_document_that_cannot_be_kept_leaves_the_host_as_it_was(tmp_path: Path) -> None:
     where, engine = places(tmp_path), FakeEngine()
     keys, _ = make_keys(where)
-    beside = where.accepted.with_name(where.accepted.name + ".new")
 
     async def script() -> None:
-        beside.mkdir()  # nothing can be written there now
-        first = (await ask(where, {"op": "apply", "text": document(keys), "file": "f"}))["result"]
+        with no_room():
+            first = (await ask(where, {"op": "apply", "text": document(keys), "file": "f"}))["result"]
         assert first["rolled_back"]
         assert "cannot keep the document" in first["error"]
         assert engine.state == HostState()
-        beside.rmdir()
         await ask(where, {"op": "apply", "text": document(keys), "file": "f"})
         before = engine.state
-        beside.mkdir()
         other = document(keys, "10.1.2.5")
-        second = (await ask(where, {"op": "apply", "text": other, "file": "f"}))["result"]
+        with no_room():
+            second = (await ask(where, {"op": "apply", "text": other, "file": "f"}))["result"]
         assert second["rolled_back"]
         assert engine.state == before
         assert where.accepted.read_text() == document(keys)

@@ -11,9 +11,9 @@ import pytest
 from gitkit import Repository, allow, ssh_key
 from test_review import DOCUMENT, OPENED
 
-from netctl.agent.places import write_atomic
 from netctl.fleet.sync import Settings, Sync, Taken, shown_url
 from netctl.fleet.syncstate import Outcome, StateFile, SyncState, Verdict
+from netctl.system.files import write_atomic
 
 BROKEN = DOCUMENT.replace("mode: routed", "mode: rooted")
 FAILING = DOCUMENT.replace("ports: [22]", "ports: [80]")
