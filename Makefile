@@ -80,10 +80,11 @@ bench: setup  ## every benchmark; each prints ratios against a peer measured in 
 matrix: setup  ## docs/connectivity.md: every pair of kinds of NAT, direct or not, and how soon (minutes)
 	@$(BIN)/python bench/matrix.py $(MATRIX)
 
-fuzz: venv  ## every decoder under atheris, a minute each (installs atheris)
+fuzz: venv  ## every decoder under atheris, and the data path in C under libFuzzer, a minute each (installs atheris)
 	@$(BIN)/pip install -q atheris
 	@$(BIN)/python tests/fuzz/fuzz_tunnel.py -max_total_time=60
 	@$(BIN)/python tests/fuzz/fuzz_decoders.py -max_total_time=60
+	@if command -v clang > /dev/null; then tests/fuzz/native.sh 60; else tests/fuzz/native.sh rounds 1000000; fi
 
 clean:  ## remove the virtual environment and caches
 	rm -rf .venv .venv-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -67,6 +67,8 @@ class Agent:
         self.leases = LeaseBook(memory)
         self.conditions: tuple[Condition, ...] = ()
         self.engine_kind = ""
+        self.data_path = ""
+        """What moves the engine's packets, for people."""
         self.meters: Meters | None = None
         """Only where somebody reads them: the library alone takes two megabytes."""
         self.obstacles = Foreign()
@@ -206,6 +208,7 @@ class Agent:
         """Tell the path manager what there is now."""
         peers = self.desired.wireguard.peers if self.desired.wireguard is not None else {}
         self.engine_kind, port = await self.host.port()
+        self.data_path = await self.host.data_path()
         document = self.loaded.document if self.loaded is not None else None
         mediated = document is not None and bool(document.mediators)
         self.paths.use_port(self.engine_kind, port if mediated else 0)

@@ -86,6 +86,10 @@ class Host:
         """The engine's kind and UDP port."""
         return await self._run(lambda engine: (engine.kind, engine.listen_port()))
 
+    async def data_path(self) -> str:
+        """What moves the engine's packets, for people."""
+        return await self._run(lambda engine: engine.data_path())
+
     async def addresses(self) -> list[Address]:
         """Own addresses that others could use."""
         return await self._run(lambda _: local_addresses())

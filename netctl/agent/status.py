@@ -102,6 +102,7 @@ def status_of(agent: Agent) -> dict[str, Any]:
         "drift_healed": agent.patrol.counters.healed,
         "drift_failed": agent.patrol.counters.failed,
         "engine": agent.engine_kind,
+        "data_path": agent.data_path,
         "relay_tls": to_json(agent.paths.relay_tls(), blocked=agent.paths.udp_blocked),
         "armed": None,
         "watch": watch,

@@ -10,7 +10,9 @@ from netctl import __version__
 def main() -> int:
     """Run `netctl`; its exit status."""
     if sys.argv[1:] == ["--version"]:
-        sys.stdout.write(f"netctl {__version__}\n")
+        from netctl.wg import native
+
+        sys.stdout.write(f"netctl {__version__}\nnetctl-wg's data path: {native.describe()}\n")
         return 0
     from netctl.cli.main import main as run
 

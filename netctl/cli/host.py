@@ -71,7 +71,10 @@ def status(arguments: argparse.Namespace, places: Places) -> int:
     if state["joined"] is not None:
         output.line(f"joined {state['joined']} by invite: networks and members are as the mediator says")
     text = said.get(mediator["state"], f"{mediator['state']} for {output.age(mediator['since_s'])}")
-    output.line(f"{state['member'] or 'not a member'}  (engine {state['engine'] or 'not running'})")
+    engine = state["engine"] or "not running"
+    if state.get("data_path"):  # an agent of before has none
+        engine += f", data path {state['data_path']}"
+    output.line(f"{state['member'] or 'not a member'}  (engine {engine})")
     output.line(f"mediator: {text}" + (f": {mediator['error']}" if mediator["error"] else ""))
     output.line()
     rows = [

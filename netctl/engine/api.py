@@ -40,6 +40,9 @@ class Engine(Protocol):
     def listen_port(self) -> int:
         """The UDP port in use; 0 while there is no link."""
 
+    def data_path(self) -> str:
+        """What moves the packets, for people, where an engine has more than one way; else empty."""
+
     def close(self) -> None:
         """Let go of handles; the host keeps what it has."""
 

@@ -52,6 +52,10 @@ class FakeEngine:
         """The port of the link."""
         return self.state.wireguard.listen_port if self.state.wireguard else 0
 
+    def data_path(self) -> str:
+        """None."""
+        return ""
+
     def close(self) -> None:
         """Nothing to let go of."""
 

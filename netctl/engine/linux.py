@@ -203,6 +203,10 @@ class LinuxEngine:
         device = self._device()
         return device.listen_port if device is not None else 0
 
+    def data_path(self) -> str:
+        """Of netctl-wg: whether it moves packets in C or in Python."""
+        return self._uapi.data_path() if self.kind == "netctl-wg" else ""
+
     def apply(self, change: Change) -> None:
         """Do one step. Raises EngineError."""
         match change:

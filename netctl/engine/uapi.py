@@ -151,6 +151,16 @@ class UapiDriver:
         """The device as it is now."""
         return parse_get(self._ask("get=1\n\n"))
 
+    def data_path(self) -> str:
+        """What netctl-wg says of itself; empty while it does not run. Other engines have no such question."""
+        try:
+            reply = self._request("get=data_path\n\n")
+        except (EngineError, OSError):
+            return ""
+        return next(
+            (line.partition("=")[2] for line in reply.splitlines() if line.startswith("data_path=")), ""
+        )
+
     def configure(self, private_key: bytes, listen_port: int) -> None:
         """Set the private key (32 bytes) and the UDP port (0: any)."""
         current = self.read()

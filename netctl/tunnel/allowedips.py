@@ -27,6 +27,8 @@ class AllowedIPs:
         self._lengths: dict[int, tuple[int, ...]] = {4: (), 16: ()}
         self._owned: dict[Peer, dict[Prefix, None]] = {}
         self._cache: dict[bytes, Peer | None] = {}
+        self.revision = 0
+        """Another number after every change: what was looked up before may not be true any more."""
 
     def insert(self, prefix: Prefix, peer: Peer) -> None:
         """Give `prefix` to `peer`, taking it from whoever had it."""
@@ -85,6 +87,7 @@ class AllowedIPs:
         return None
 
     def _changed(self) -> None:
+        self.revision += 1
         self._cache.clear()
         self._lengths = {size: tuple(sorted(tables, reverse=True)) for size, tables in self._tables.items()}
 

@@ -41,6 +41,11 @@ class Device:
         self._own: noise.StaticKeys | None = None
         self._checker: CookieChecker | None = None
         self.allowed_ips = AllowedIPs()
+        self.changed: set[Peer] = set()
+        """Peers whose endpoint or keypair to send with is another one, or which were removed, since the shell emptied
+        this; a shell that asks anew for every batch need not."""
+        self.new_keypair: Callable[..., Keypair] = Keypair
+        """What makes the keypairs, with the arguments of `Keypair`."""
         self.set_private_key(private_key)
 
     # Configuration
@@ -90,7 +95,7 @@ class Device:
         if peer is None:
             if len(self._peers) >= constants.MAX_PEERS:
                 raise LocalError(f"a device has at most {constants.MAX_PEERS} peers: use a second interface")
-            peer = self._peers[public_key] = Peer(public_key, self._indices, self._timers)
+            peer = self._peers[public_key] = Peer(public_key, self._indices, self._timers, self.changed)
         return peer
 
     def remove_peer(self, public_key: bytes) -> None:
@@ -108,6 +113,7 @@ class Device:
         """Where to send from now on; a handshake that waited for an endpoint starts."""
         had_none = peer.endpoint is None
         peer.endpoint = endpoint
+        self.changed.add(peer)
         if had_none and (peer.staged or peer.keepalive_s) and peer.sendable_keypair(now) is None:
             peer.timers.cancel(Timer.RETRANSMIT)
             peer.want_handshake(now)
@@ -235,7 +241,7 @@ class Device:
         peer.rx_bytes += messages.INITIATION_LEN
         peer.roam(source)
         peer.authenticated_received(now)
-        keypair = Keypair(peer, index, message.sender, keys.send, keys.receive, False, now, unix_now)
+        keypair = self.new_keypair(peer, index, message.sender, keys.send, keys.receive, False, now, unix_now)
         peer.begin_session(keypair, now)
         return self._send(peer, response.encode(), now)
 
@@ -259,7 +265,7 @@ class Device:
         peer.rx_bytes += messages.RESPONSE_LEN
         peer.roam(source)
         peer.authenticated_received(now)
-        keypair = Keypair(peer, index, message.sender, keys.send, keys.receive, True, now, unix_now)
+        keypair = self.new_keypair(peer, index, message.sender, keys.send, keys.receive, True, now, unix_now)
         peer.begin_session(keypair, now)
         peer.handshake_complete(unix_now)
         # The responder may send nothing before it has heard from us (§5.4.3), so something must go out.

@@ -50,8 +50,6 @@ class Keypair:
         """Ours: the receiver index of what the peer sends."""
         self.remote_index = remote_index
         """The peer's: the receiver index of what we send."""
-        self.send = ChaCha20Poly1305(send_key)
-        self.receive = ChaCha20Poly1305(receive_key)
         self.is_initiator = is_initiator
         """Whether we sent the initiation: only then time makes us renew the session (§6.2)."""
         self.created_at = now
@@ -60,6 +58,12 @@ class Keypair:
         """The next counter to send with."""
         self.replay = ReplayWindow()
         self.is_alive = True
+        self.take_keys(send_key, receive_key)
+
+    def take_keys(self, send_key: bytes, receive_key: bytes) -> None:
+        """Begin to use them; a keypair whose packets are sealed elsewhere does not."""
+        self.send = ChaCha20Poly1305(send_key)
+        self.receive = ChaCha20Poly1305(receive_key)
 
     def reserve(self, n: int, now: float) -> int | None:
         """The first of `n` consecutive counters, now taken; None when the keypair may no longer send."""

@@ -35,6 +35,7 @@ class Peer:
     """A configured peer, made by `Device.add_peer`. Shells add data bytes to `rx_bytes` and `tx_bytes`."""
 
     __slots__ = (
+        "_changed",
         "_indices",
         "_is_renewing_on_receipt",
         "_preshared_key",
@@ -62,8 +63,11 @@ class Peer:
         "tx_bytes",
     )
 
-    def __init__(self, public_key: bytes, indices: IndexTable, queue: TimerQueue) -> None:
+    def __init__(
+        self, public_key: bytes, indices: IndexTable, queue: TimerQueue, changed: set[Peer] | None = None
+    ) -> None:
         self.public_key = public_key
+        self._changed: set[Peer] = changed if changed is not None else set()
         self._preshared_key = bytearray(KEY_LEN)
         self._indices = indices
         self.timers = PeerTimers(self, queue)
@@ -139,6 +143,7 @@ class Peer:
         if keypair is self.next:
             self._drop(self.previous)
             self.previous, self.current, self.next = self.current, keypair, None
+            self._changed.add(self)
             self.handshake_complete(keypair.created_unix + now - keypair.created_at)
             if self.staged:
                 self.timers.arm(Timer.FLUSH, now)
@@ -183,8 +188,9 @@ class Peer:
 
     def roam(self, source: SocketAddress) -> None:
         """Something authentic came from `source`."""
-        if self.endpoint is None or not self.endpoint_fixed:
+        if self.endpoint != source and (self.endpoint is None or not self.endpoint_fixed):
             self.endpoint = source
+            self._changed.add(self)
 
     def authenticated_sent(self, now: float) -> None:
         """Anything authentic was sent."""
@@ -219,6 +225,7 @@ class Peer:
             self._drop(self.previous)
             self.next, self.previous = keypair, None
         self._indices.keypairs[keypair.local_index] = keypair
+        self._changed.add(self)
         self.timers.arm(Timer.ZERO_KEYS, now + constants.ZERO_KEYS_AFTER)
 
     def handshake_complete(self, unix_now: float) -> None:
@@ -245,6 +252,7 @@ class Peer:
         for keypair in (self.previous, self.current, self.next):
             self._drop(keypair)
         self.previous = self.current = self.next = None
+        self._changed.add(self)
 
     def _traversed(self, now: float) -> None:
         if self.keepalive_s:

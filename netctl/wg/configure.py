@@ -43,6 +43,10 @@ class Configurable(Protocol):
     def set_fwmark(self, mark: int) -> None:
         """Raises OSError, with nothing changed."""
 
+    @property
+    def data_path(self) -> str:
+        """What moves the packets, for people."""
+
     def now(self) -> float:
         """Monotonic seconds."""
 

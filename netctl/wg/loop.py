@@ -13,7 +13,9 @@ from pathlib import Path
 from netctl.model.addresses import SocketAddress
 from netctl.system.guard import Guard
 from netctl.tunnel import Device, Effect, FlushStaged, SendDatagram, SendKeepalive
+from netctl.wg import native
 from netctl.wg.inbox import Inbox
+from netctl.wg.native.path import NativePath
 from netctl.wg.outbox import Burst, Outbox
 from netctl.wg.tun import Tun
 from netctl.wg.udp import Udp
@@ -45,6 +47,8 @@ class Shell:
         self.tun = tun
         self.device = device
         self.interface = tun.name
+        self.data_path = ""
+        """Which one moves packets, and why, for people."""
         self.fwmark = 0
         self.on_foreign: Callable[[bytes, SocketAddress], None] | None = None
         self.watch_socket: Path | None = None
@@ -52,13 +56,15 @@ class Shell:
         self._outbox = Outbox(device)
         self._inbox = Inbox(device, tun)
         self._poll = select.epoll()
+        self._native = self._open_native()
+        self._sender: Outbox | NativePath = self._native or self._outbox
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._sources: dict[tuple[str, int, int], SocketAddress] = {}
         self._burst = Burst()
         self._last_read = self._last_received = -BUSY_S
         self._running = True
         self._watched: tuple[int, int] | None = None
-        self.register(tun.fd, self._from_tun)
+        self.register(tun.fd, self._from_tun if self._native is None else self._look)
 
     # -- what UAPI and hand-over use ----------------------------------------------------------------------------
 
@@ -77,6 +83,8 @@ class Shell:
                 self.unregister(fd)
             self._udp.close()
         self._udp = self._outbox.udp = fresh
+        if self._native is not None:
+            self._native.set_udp(fresh)
         for fd, opened in fresh.filenos():
             self.register(fd, lambda opened=opened: self._from_udp(opened))  # type: ignore[misc]
 
@@ -105,11 +113,11 @@ class Shell:
                     if self._udp is not None:
                         self._udp.send(destination, data)
                 case SendKeepalive(peer):
-                    self._outbox.keepalive(peer, now)
+                    self._sender.keepalive(peer, now)
                 case FlushStaged(peer):
                     for packet in peer.take_staged():
-                        self._outbox.packet(memoryview(packet), now)
-                    self._outbox.flush(now)
+                        self._sender.packet(memoryview(packet), now)
+                    self._sender.flush(now)
 
     def register(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back while `fd` is readable."""
@@ -141,7 +149,7 @@ class Shell:
             due = self.device.next_timer()
             now = time.monotonic()
             wait = min(tick, max(due, self._rest_until)) - now if due is not None else tick - now
-            for fd, _ in self._poll.poll(max(wait, 0.0), MAX_EVENTS):
+            for fd in self._wait(max(wait, 0.0)):
                 callback = self._callbacks.get(fd)
                 if callback is not None:
                     try:
@@ -156,6 +164,29 @@ class Shell:
                 ticks += 1
                 if self._udp is not None and ticks % RETRY_GSO_TICKS == 0:
                     self._udp.forget_refusals()
+                    if self._native is not None:
+                        self._native.forget_refusals()
+
+    def _wait(self, timeout: float) -> list[int]:
+        """Descriptors that can be read; the data path in C does not let go of its own."""
+        if self._native is not None:
+            try:
+                return self._native.move(timeout)
+            except Exception as error:
+                self.guard.caught("packets", error)
+                return []
+        return [fd for fd, _ in self._poll.poll(timeout, MAX_EVENTS)]
+
+    def _open_native(self) -> NativePath | None:
+        module, why = native.load()
+        if module is None:
+            self.data_path = f"Python ({why})"
+            return None
+        self.data_path = f"native ({why})"
+        tun, epoll = self.tun, self._poll.fileno()
+        clock, busy_poll_s = time.CLOCK_MONOTONIC, native.busy_poll_s()
+        core = module.Core(tun.fd, epoll, clock, tun.offload, tun.uso, busy_poll_s)
+        return NativePath(core, self.device, self._other, self.perform)
 
     def close(self) -> None:
         """Close sockets and interface."""
@@ -186,6 +217,8 @@ class Shell:
         if mtu != self._outbox.mtu:
             self._outbox.mtu = mtu
             self._outbox.forget_layouts()
+            if self._native is not None:
+                self._native.core.set_mtu(mtu)
             self.tun.limit_gso(mtu)
         if self.watch_socket is not None and _identity(self.watch_socket) != self._watched:
             self.stop()

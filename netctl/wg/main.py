@@ -27,6 +27,9 @@ Makes the interface and serves /var/run/wireguard/INTERFACE.sock for wg(8); ends
 environment:
   LOG_LEVEL                silent, error (default) or verbose
   WG_PROCESS_FOREGROUND=1  the same as --foreground
+  NETCTL_WG_NATIVE=0       move packets in Python, also where the data path in C was built
+  NETCTL_WG_BUSY_POLL_US=N look for the next packet for N microseconds before sleeping (0 to 1000, default 0):
+                           shorter answers, for processor time
 """
 EXIT_OK, EXIT_FAILED = 0, 1
 MAX_MESSAGE = 4096
@@ -38,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run it. 0: the interface is up and served (or, in the foreground, has ended); 1: a message says why not."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments == ["--version"]:
-        sys.stdout.write(f"netctl-wg {_version()}\n")
+        from netctl.wg import native
+
+        sys.stdout.write(f"netctl-wg {_version()}\ndata path: {native.describe()}\n")
         return EXIT_OK
     if arguments in (["-h"], ["--help"]):
         sys.stdout.write(USAGE)
@@ -159,7 +164,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         gc.freeze()  # what has been loaded stays: no collection goes through it while packets wait
         with _signals(shell):
             ready()
-            verbose_log(f"{name} is up, configured through {socket_path(name)}")
+            verbose_log(f"{name} is up, configured through {socket_path(name)}; data path: {shell.data_path}")
             shell.run()
         verbose_log(f"{name} is going away")
     finally:

@@ -255,10 +255,11 @@ class Outbox:
             done += count
             self._peer, self._layout, self._count = peer, layout, count
             self._last = layout.padded
+            self._bytes += count * what.packet_len
             if done == what.count:
                 length = what.last_len
+                self._bytes += length - what.packet_len
                 self._last = max(length, min(-(-length // 16) * 16, self.mtu))
-            self._bytes += what.total
             self.flush(now)
 
     def flush(self, now: float) -> None:

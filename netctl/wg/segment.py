@@ -58,7 +58,8 @@ def shape(packet: memoryview, gso_type: int, gso_size: int, csum_start: int) -> 
     else:
         return None
     smallest = 40 if is_ipv6 else 20
-    if csum_start < smallest or header_len >= total:
+    too_short = protocol == TCP and header_len < csum_start + 20
+    if csum_start < smallest or header_len >= total or too_short:
         return None
     return Super(csum_start, header_len, gso_size, total, is_ipv6, protocol)
 

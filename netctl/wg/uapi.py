@@ -16,6 +16,8 @@ from ipaddress import IPv4Network, IPv6Network
 from netctl.model.addresses import Endpoint, Prefix, SocketAddress
 
 SET, GET = "set=1", "get=1"
+GET_DATA_PATH = "get=data_path"
+"""Our own question, which `wg` does not ask: what moves the packets, for people."""
 MAX_LINE_LEN = 512
 """Bytes of one line. The longest legal one, an endpoint with a scope, has less than 100."""
 MAX_REQUEST_LINES = 1 << 19
@@ -262,6 +264,11 @@ def parse_set(lines: Iterable[str]) -> SetRequest:
 def format_status(code: int) -> str:
     """The end of every answer: 0, or a negative errno."""
     return f"errno={code}\n\n"
+
+
+def format_data_path(text: str) -> str:
+    """The answer to `get=data_path` without its end."""
+    return f"data_path={text}\n"
 
 
 def format_device(private_key: bytes | None, listen_port: int, fwmark: int) -> str:

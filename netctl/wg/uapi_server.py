@@ -17,7 +17,16 @@ from typing import Protocol
 
 from netctl.model.errors import LocalError
 from netctl.wg.configure import Configurable, answer_get, apply
-from netctl.wg.uapi import GET, MAX_LINE_LEN, SET, SetParser, UapiError, format_status
+from netctl.wg.uapi import (
+    GET,
+    GET_DATA_PATH,
+    MAX_LINE_LEN,
+    SET,
+    SetParser,
+    UapiError,
+    format_data_path,
+    format_status,
+)
 
 SOCKET_DIR = Path("/var/run/wireguard")
 """Where `wg` looks."""
@@ -85,6 +94,7 @@ class _Client:
         self._input = bytearray()
         self._parser: SetParser | None = None
         self._is_get = False
+        self._is_get_path = False
         self._answers: Iterator[str] = iter(())
         self._output = memoryview(b"")
         self._is_ending = False
@@ -111,7 +121,7 @@ class _Client:
         return True
 
     def _is_idle(self) -> bool:
-        return not self._input and self._parser is None and not self._is_get
+        return not self._input and self._parser is None and not (self._is_get or self._is_get_path)
 
     def _take_lines(self) -> None:
         """Up to the first whole request: the next one is looked at when this one is answered."""
@@ -140,10 +150,18 @@ class _Client:
                 self._end(-errno.EPROTO)
             else:
                 self._answer(answer_get(self._shell))
+        elif self._is_get_path:
+            self._is_get_path = False
+            if line:
+                self._end(-errno.EPROTO)
+            else:
+                self._answer(iter((format_data_path(self._shell.data_path), format_status(0))))
         elif line == SET:
             self._parser = SetParser()
         elif line == GET:
             self._is_get = True
+        elif line == GET_DATA_PATH:
+            self._is_get_path = True
         else:
             self._end(-errno.EPROTO)
 
@@ -163,7 +181,8 @@ class _Client:
     def _end(self, code: int) -> None:
         """Answer, and close: where the next request starts is not known."""
         self._input.clear()
-        self._parser, self._is_get, self._is_ending = None, False, True
+        self._parser, self._is_ending = None, True
+        self._is_get = self._is_get_path = False
         self._answer(iter((format_status(code),)))
 
     def _write(self) -> bool:

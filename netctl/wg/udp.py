@@ -95,6 +95,11 @@ class Udp:
         for opened in self._sockets.values():
             yield opened.fileno(), opened
 
+    def fileno(self, family: int) -> int:
+        """The descriptor of one of them, -1 where there is none."""
+        opened = self._sockets.get(family)
+        return opened.fileno() if opened is not None else -1
+
     def forget_refusals(self) -> None:
         """Routes and interfaces change: destinations that took no GSO may be tried again."""
         self._singly.clear()
@@ -118,7 +123,7 @@ class Udp:
             host, _, zone = destination.host.partition("%")
             known = (host, destination.port)
             if zone:
-                known = (host, destination.port, 0, _scope_id(zone))
+                known = (host, destination.port, 0, scope_id(zone))
             self._addresses[destination] = known
         return known
 
@@ -207,7 +212,7 @@ class Udp:
         return count, segment, (source[0], source[1], source[3] if len(source) == 4 else 0)
 
 
-def _scope_id(zone: str) -> int:
+def scope_id(zone: str) -> int:
     """An interface index from its number or name; 0, which goes nowhere, for one that is not there."""
     if zone.isdigit():
         return int(zone)

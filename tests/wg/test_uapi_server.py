@@ -31,6 +31,7 @@ class Loop:
         self.device = Device(None, lambda n: bytes(n))
         self.listen_port = 0
         self.fwmark = 0
+        self.data_path = "native (of a test)"
         self.on_foreign: Callable[[bytes, SocketAddress], None] | None = None
         self.sent: list[tuple[SocketAddress, bytes, int | None]] = []
         self._callbacks: dict[int, Callable[[], None]] = {}
@@ -97,6 +98,14 @@ def read(opened: socket.socket) -> bytes:
         if not piece:
             return data + b"<end>"
         data += piece
+
+
+def test_our_own_question(loop: Loop, server: UapiServer, tmp_path: Path) -> None:
+    with client(tmp_path) as one:
+        one.send(b"get=data_path\n\nset=1\n\nget=data_path\nx\n\n")
+        loop.turn()
+        wanted = b"data_path=native (of a test)\nerrno=0\n\nerrno=0\n\nerrno=-71\n\n<end>"
+        assert read(one) == wanted
 
 
 def test_several_requests_on_one_connection(loop: Loop, server: UapiServer, tmp_path: Path) -> None:

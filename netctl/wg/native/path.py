@@ -1,0 +1,229 @@
+"""The protocol's side of the data path in C: who gets which keys and endpoints, and what the traffic means.
+
+`Core` owns the keys, counters and replay windows of sessions from the moment that a handshake made them: packets are
+sealed and opened there alone. It is told where each peer is and what it sends with whenever the protocol changed
+that (`Device.changed`), and asks for the rest: whose an address is, a packet without a session, a datagram that is
+no transport data. Of traffic it reports per session at most `REPORT_S` (core.h) later; the first packet under a new
+session, and a peer that moved, at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from netctl.model.addresses import SocketAddress
+from netctl.tunnel import Device, Effect, Keypair, Peer
+from netctl.wg.udp import Udp, scope_id
+
+if TYPE_CHECKING:
+    from netctl.wg.native._core import Core
+
+MAX_SOURCES = 4096
+"""Sources whose form for Python is remembered: an attacker's must not pile up."""
+NO_PEER = -1
+
+
+class NativeKeypair(Keypair):
+    """A keypair whose keys, counters and replay window are the core's; `send_counter` is the last reported."""
+
+    __slots__ = ("path",)
+
+    path: NativePath
+
+    def take_keys(self, send_key: bytes, receive_key: bytes) -> None:
+        """Once `path` is known; see `NativePath.keypair`."""
+
+    def wipe(self) -> None:
+        """The core overwrites them."""
+        if self.is_alive:
+            self.is_alive = False
+            self.path.core.drop_session(self.local_index)
+
+
+class NativePath:
+    """Keeps a `Core` in step with a `Device`, and is its host."""
+
+    def __init__(
+        self,
+        core: Core,
+        device: Device,
+        other: Callable[[bytes, SocketAddress], None],
+        perform: Callable[[list[Effect]], None],
+    ) -> None:
+        self.core = core
+        self._device = device
+        self._other = other
+        self._perform = perform
+        self._numbers: dict[Peer, int] = {}
+        self._peers: dict[int, Peer] = {}
+        self._free: list[int] = []
+        self._revision = device.allowed_ips.revision
+        self._sources: dict[bytes, SocketAddress] = {}
+        device.new_keypair = self.keypair
+
+    # -- the protocol's changes ---------------------------------------------------------------------------------
+
+    def keypair(
+        self,
+        peer: Peer,
+        local_index: int,
+        remote_index: int,
+        send_key: bytes,
+        receive_key: bytes,
+        is_initiator: bool,
+        now: float,
+        unix_now: float,
+    ) -> Keypair:
+        """What the device makes keypairs with."""
+        made = NativeKeypair(
+            peer, local_index, remote_index, send_key, receive_key, is_initiator, now, unix_now
+        )
+        made.path = self
+        self.core.add_session(local_index, remote_index, self._number(peer), send_key, receive_key, now)
+        return made
+
+    def _number(self, peer: Peer) -> int:
+        number = self._numbers.get(peer)
+        if number is None:
+            number = self._free.pop() if self._free else len(self._numbers)
+            self._numbers[peer], self._peers[number] = number, peer
+            self._tell(peer, number)
+        return number
+
+    def _tell(self, peer: Peer, number: int) -> None:
+        current = peer.current
+        endpoint = pack_address(peer.endpoint) if peer.endpoint is not None else b""
+        index = current.local_index if current is not None and current.is_alive else None
+        self.core.set_peer(number, index, endpoint, peer.endpoint_fixed)
+
+    def follow(self) -> None:
+        """Tell the core of what has changed."""
+        device = self._device
+        if device.allowed_ips.revision != self._revision:
+            self._revision = device.allowed_ips.revision
+            self.core.forget_flows()
+        if device.changed:
+            for peer in device.changed:
+                number = self._numbers.get(peer)
+                if number is None:
+                    continue
+                if device.peers.get(peer.public_key) is peer:
+                    self._tell(peer, number)
+                else:
+                    self.core.drop_peer(number)
+                    del self._numbers[peer], self._peers[number]
+                    self._free.append(number)
+            device.changed.clear()
+
+    def set_udp(self, udp: Udp) -> None:
+        """Other sockets."""
+        self.core.set_sockets(udp.fileno(socket.AF_INET), udp.fileno(socket.AF_INET6))
+
+    def forget_refusals(self) -> None:
+        """Routes and interfaces change: destinations that took no GSO may be tried again, zones are looked up anew."""
+        self.core.forget_refusals()
+        for peer in self._numbers:
+            if peer.endpoint is not None and "%" in peer.endpoint.host:
+                self._device.changed.add(peer)
+
+    # -- the shell's ----------------------------------------------------------------------------------------------
+
+    def move(self, timeout: float) -> list[int]:
+        """Move packets for so many seconds, or until a descriptor of somebody else can be read: these."""
+        self.follow()
+        return self.core.move(self, timeout)
+
+    def packet(self, raw: memoryview, now: float) -> None:
+        """One packet that was staged."""
+        self.follow()
+        self.core.transmit(self, bytes(raw))
+
+    def keepalive(self, peer: Peer, now: float) -> None:
+        """Seal and send an empty packet."""
+        self.follow()
+        keypair = peer.sendable_keypair(now)
+        if keypair is not None:
+            self.core.keepalive(keypair.local_index)
+            self.core.flush(self)
+
+    def flush(self, now: float) -> None:
+        """Send what was given to `packet`."""
+        self.core.flush(self)
+
+    # -- what the core asks and says --------------------------------------------------------------------------------
+
+    def lookup(self, address: bytes) -> int:
+        """The number of the peer that an inner address belongs to."""
+        peer = self._device.lookup(address)
+        return self._number(peer) if peer is not None else NO_PEER
+
+    def other(self, datagram: bytes, source: bytes) -> None:
+        """Something that is no transport data."""
+        self._other(datagram, self._source(source))
+        self.follow()
+
+    def stage(self, number: int, raw: bytes) -> None:
+        """A packet, as the TUN gave it, for a peer that there is no session with."""
+        self._perform(self._device.stage(self._peers[number], [raw], time.monotonic()))
+
+    def report(
+        self,
+        local_index: int,
+        send_counter: int,
+        tx_bytes: int,
+        rx_bytes: int,
+        sent_at: float,
+        received_at: float,
+        has_sent: int,
+        has_sent_data: int,
+        has_received: int,
+        has_received_data: int,
+        source: bytes,
+    ) -> None:
+        """What one session has sent and received since the last time."""
+        keypair = self._device.keypair(local_index)
+        if keypair is None:
+            return
+        peer = keypair.peer
+        keypair.send_counter = send_counter
+        peer.tx_bytes += tx_bytes
+        peer.rx_bytes += rx_bytes
+        if has_sent and not (has_received and sent_at > received_at):
+            peer.data_sent(sent_at, keypair, is_keepalive=not has_sent_data)
+        if has_received:
+            peer.data_received(keypair, self._source(source), received_at, is_keepalive=not has_received_data)
+            if has_sent and sent_at > received_at:
+                peer.data_sent(sent_at, keypair, is_keepalive=not has_sent_data)
+        self.follow()
+
+    def _source(self, packed: bytes) -> SocketAddress:
+        known = self._sources.get(packed)
+        if known is None:
+            if len(self._sources) >= MAX_SOURCES:
+                self._sources.clear()
+            known = self._sources[packed] = unpack_address(packed)
+        return known
+
+
+def pack_address(address: SocketAddress) -> bytes:
+    """23 bytes: family 4 or 6, 16 address bytes (IPv4: 4, then zeros), port, scope id; network order."""
+    host, _, zone = address.host.partition("%")
+    packed = ipaddress.ip_address(host).packed
+    family = 4 if len(packed) == 4 else 6
+    scope = scope_id(zone) if zone else 0
+    return (
+        bytes([family]) + packed.ljust(16, b"\0") + address.port.to_bytes(2, "big") + scope.to_bytes(4, "big")
+    )
+
+
+def unpack_address(packed: bytes) -> SocketAddress:
+    """The other way."""
+    port, scope = int.from_bytes(packed[17:19], "big"), int.from_bytes(packed[19:23], "big")
+    if packed[0] == 4:
+        return SocketAddress.of(socket.inet_ntop(socket.AF_INET, packed[1:5]), port)
+    host = socket.inet_ntop(socket.AF_INET6, packed[1:17])
+    return SocketAddress.of(f"{host}%{scope}" if scope else host, port)

@@ -1,0 +1,232 @@
+/* Keys, counters and the replay window of sessions; peers; whose an inner address is. Compare noise.c and receive.c. */
+#include "core.h"
+
+#include <endian.h>
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool core_init(struct core *core)
+{
+	core->udp4 = core->udp6 = -1;
+	core->mtu = 1420;
+	core->last_read = core->last_received = -BUSY_S;
+	core->cipher = EVP_CIPHER_fetch(NULL, "ChaCha20-Poly1305", NULL);
+	core->arena = malloc(ARENA);
+	core->raw = malloc(VNET_LEN + MAX_PACKET + 1);
+	core->slots = malloc((size_t)SLOTS * SLOT_STRIDE);
+	core->controls = malloc((size_t)SLOTS * CONTROL_LEN);
+	core->sources = calloc(SLOTS, sizeof *core->sources);
+	core->incoming = calloc(SLOTS, sizeof *core->incoming);
+	core->outgoing = calloc(MAX_BATCHES, sizeof *core->outgoing);
+	return core->cipher && core->arena && core->raw && core->slots && core->controls && core->sources &&
+	       core->incoming && core->outgoing && RAND_bytes((unsigned char *)&core->seed, sizeof core->seed) == 1;
+}
+
+void core_free(struct core *core)
+{
+	for (size_t i = 0; i < BUCKETS; i++)
+		while (core->buckets[i])
+			session_drop(core, core->buckets[i]);
+	if (core->arena)
+		OPENSSL_cleanse(core->arena, ARENA);
+	if (core->slots)
+		OPENSSL_cleanse(core->slots, (size_t)SLOTS * SLOT_STRIDE);
+	EVP_CIPHER_free(core->cipher);
+	free(core->arena);
+	free(core->raw);
+	free(core->slots);
+	free(core->controls);
+	free(core->sources);
+	free(core->incoming);
+	free(core->outgoing);
+	free(core->peers);
+}
+
+/* Indices are random, and only ours are looked for: no hash is needed. */
+struct session *session_find(struct core *core, uint32_t local_index)
+{
+	struct session *found = core->buckets[local_index % BUCKETS];
+	while (found && found->local_index != local_index)
+		found = found->next;
+	return found;
+}
+
+static EVP_CIPHER_CTX *keyed(const struct core *core, const uint8_t *key, int is_sealing)
+{
+	EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
+	if (context && EVP_CipherInit_ex2(context, core->cipher, key, NULL, is_sealing, NULL) != 1) {
+		EVP_CIPHER_CTX_free(context);
+		return NULL;
+	}
+	return context;
+}
+
+/* NULL: no memory, or the index is taken. */
+struct session *session_add(struct core *core, uint32_t local_index, uint32_t remote_index, uint32_t peer,
+			    const uint8_t *send_key, const uint8_t *receive_key, double created_at)
+{
+	struct session *session, **bucket = &core->buckets[local_index % BUCKETS];
+
+	if (session_find(core, local_index) || !(session = calloc(1, sizeof *session)))
+		return NULL;
+	session->seal = keyed(core, send_key, 1);
+	session->open = keyed(core, receive_key, 0);
+	if (!session->seal || !session->open) {
+		EVP_CIPHER_CTX_free(session->seal);
+		EVP_CIPHER_CTX_free(session->open);
+		free(session);
+		return NULL;
+	}
+	session->local_index = local_index;
+	session->remote_index = remote_index;
+	session->peer = peer;
+	session->created_at = created_at;
+	session->next = *bucket;
+	*bucket = session;
+	return session;
+}
+
+/* The keys die: EVP_CIPHER_CTX_free overwrites its own copies. */
+void session_drop(struct core *core, struct session *session)
+{
+	struct session **link = &core->buckets[session->local_index % BUCKETS];
+
+	while (*link != session)
+		link = &(*link)->next;
+	*link = session->next;
+	for (link = &core->touched; *link; link = &(*link)->next_touched)
+		if (*link == session) {
+			*link = session->next_touched;
+			break;
+		}
+	if (session->peer < core->peer_count && core->peers[session->peer].current == session)
+		core->peers[session->peer].current = NULL;
+	EVP_CIPHER_CTX_free(session->seal);
+	EVP_CIPHER_CTX_free(session->open);
+	OPENSSL_cleanse(session, sizeof *session);
+	free(session);
+}
+
+bool session_is_usable(const struct session *session, double now)
+{
+	return now - session->created_at < REJECT_AFTER_TIME && session->send_counter < REJECT_AFTER_MESSAGES;
+}
+
+static void make_nonce(uint8_t nonce[NONCE_LEN], uint64_t counter)
+{
+	uint64_t little = htole64(counter);
+	memset(nonce, 0, 4);
+	memcpy(nonce + 4, &little, 8);
+}
+
+/* Seal `padded` bytes after the header, in place, with the next counter; the header is written here.
+ * The caller has asked `session_is_usable`, and there is room for the tag. */
+bool session_seal(struct session *session, uint8_t *datagram, size_t padded)
+{
+	uint8_t nonce[NONCE_LEN], *text = datagram + HEADER_LEN;
+	uint32_t words[2] = {htole32(TRANSPORT), htole32(session->remote_index)};
+	uint64_t counter = session->send_counter++, little = htole64(counter);
+	int done = 0, rest = 0;
+
+	memcpy(datagram, words, 8);
+	memcpy(datagram + 8, &little, 8);
+	make_nonce(nonce, counter);
+	return EVP_EncryptInit_ex(session->seal, NULL, NULL, NULL, nonce) == 1 &&
+	       (padded == 0 || EVP_EncryptUpdate(session->seal, text, &done, text, (int)padded) == 1) &&
+	       EVP_EncryptFinal_ex(session->seal, text + done, &rest) == 1 &&
+	       EVP_CIPHER_CTX_ctrl(session->seal, EVP_CTRL_AEAD_GET_TAG, TAG_LEN, text + padded) == 1;
+}
+
+/* Open a datagram of at least OVERHEAD bytes in place: the packet stands after the header. */
+bool session_open(struct session *session, uint8_t *datagram, size_t length, uint64_t counter)
+{
+	uint8_t nonce[NONCE_LEN], *text = datagram + HEADER_LEN;
+	size_t padded = length - OVERHEAD;
+	int done = 0, rest = 0;
+
+	make_nonce(nonce, counter);
+	return EVP_DecryptInit_ex(session->open, NULL, NULL, NULL, nonce) == 1 &&
+	       EVP_CIPHER_CTX_ctrl(session->open, EVP_CTRL_AEAD_SET_TAG, TAG_LEN, text + padded) == 1 &&
+	       (padded == 0 || EVP_DecryptUpdate(session->open, text, &done, text, (int)padded) == 1) &&
+	       EVP_DecryptFinal_ex(session->open, text + done, &rest) == 1;
+}
+
+/* Take an authentic counter as seen (RFC 6479). False: a duplicate, too old, or past the limit. */
+bool session_accept(struct session *session, uint64_t counter)
+{
+	uint64_t word, bit = (uint64_t)1 << (counter % 64), *seen = session->seen;
+	const uint64_t words = WINDOW_BITS / 64;
+
+	if (counter >= REJECT_AFTER_MESSAGES || counter + WINDOW_SIZE < session->greatest)
+		return false;
+	word = counter / 64;
+	if (counter >= session->greatest) {
+		uint64_t top = session->greatest ? (session->greatest - 1) / 64 : 0;
+		uint64_t steps = word - top < words ? word - top : words;
+		for (uint64_t i = 1; i <= steps; i++)
+			seen[(top + i) % words] = 0;
+		session->greatest = counter + 1;
+	} else if (seen[word % words] & bit) {
+		return false;
+	}
+	seen[word % words] |= bit;
+	return true;
+}
+
+/* What is to be reported of a session, from now on. */
+struct traffic *session_touch(struct core *core, struct session *session)
+{
+	if (!session->traffic.is_noted) {
+		if (!core->touched)
+			core->touched_at = core->now;
+		session->traffic.is_noted = true;
+		session->next_touched = core->touched;
+		core->touched = session;
+	}
+	return &session->traffic;
+}
+
+/* Make room for a peer number. False: no memory. */
+bool peer_reserve(struct core *core, uint32_t peer)
+{
+	struct peer *peers;
+	uint32_t count = core->peer_count ? core->peer_count : 16;
+
+	if (peer < core->peer_count)
+		return true;
+	while (count <= peer)
+		count *= 2;
+	if (!(peers = realloc(core->peers, count * sizeof *peers)))
+		return false;
+	memset(peers + core->peer_count, 0, (count - core->peer_count) * sizeof *peers);
+	core->peers = peers;
+	core->peer_count = count;
+	return true;
+}
+
+/* Whose an inner address is: from the cache, else from the protocol's table of allowed IPs. */
+int32_t flow_lookup(struct core *core, const uint8_t *address, size_t length)
+{
+	uint32_t hash = core->seed, word;
+	struct flow *flow;
+
+	for (size_t at = 0; at < length; at += 4) {
+		memcpy(&word, address + at, 4);
+		hash = (hash ^ word) * 0x9E3779B1u;
+		hash ^= hash >> 15;
+	}
+	flow = &core->flows[hash % FLOWS];
+	if (flow->length != length || memcmp(flow->address, address, length) != 0) {
+		int32_t peer = core->host.lookup(core->host.context, address, length);
+		if (core->is_failed)
+			return -1;
+		if (peer >= 0 && ((uint32_t)peer >= core->peer_count || !core->peers[peer].is_used))
+			peer = -1;
+		memcpy(flow->address, address, length);
+		flow->length = (uint8_t)length;
+		flow->peer = peer;
+	}
+	return flow->peer;
+}

@@ -1,0 +1,485 @@
+/* The turn: what can be read from the TUN is sealed and sent, what came by UDP is opened, merged and written. */
+#include "core.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <netinet/udp.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+double core_now(const struct core *core)
+{
+	struct timespec time;
+	clock_gettime(core->clock, &time);
+	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+static void report(struct core *core)
+{
+	if (core->touched)
+		core->host.report(core->host.context, core);
+}
+
+/* ---- sending ---- */
+
+static socklen_t address_length(const union address *address)
+{
+	return address->any.sa_family == AF_INET6 ? sizeof address->v6 : sizeof address->v4;
+}
+
+static int socket_for(const struct core *core, const union address *address)
+{
+	return address->any.sa_family == AF_INET6 ? core->udp6 : core->udp4;
+}
+
+/* Errors that mean: not as one, try singly. Of a route with a smaller MTU, a card without checksums. */
+static bool is_gso_refused(int error)
+{
+	return error == EINVAL || error == EIO || error == EMSGSIZE || error == EOPNOTSUPP;
+}
+
+static void fill(struct mmsghdr *message, struct iovec *iov, uint8_t *data, size_t length, union address *to)
+{
+	*iov = (struct iovec){data, length};
+	*message = (struct mmsghdr){.msg_hdr = {
+		.msg_name = to, .msg_namelen = address_length(to), .msg_iov = iov, .msg_iovlen = 1}};
+}
+
+/* The segments of a batch as datagrams of their own. What finds no room, or is refused, is lost, as on any link. */
+static void send_singly(struct core *core, struct batch *batch)
+{
+	struct iovec iovs[MAX_GSO_SEGMENTS];
+	unsigned count = 0, sent = 0;
+
+	for (size_t at = 0; at < batch->total; at += batch->segment, count++) {
+		size_t length = batch->total - at < batch->segment ? batch->total - at : batch->segment;
+		fill(&core->outgoing[count], &iovs[count], core->arena + batch->start + at, length, &batch->to);
+	}
+	while (sent < count) {
+		int done = sendmmsg(socket_for(core, &batch->to), core->outgoing + sent, count - sent, MSG_DONTWAIT);
+		if (done > 0)
+			sent += (unsigned)done;
+		else if (errno == EAGAIN || errno == ENOBUFS)
+			return;
+		else if (errno != EINTR)
+			sent++;
+	}
+}
+
+/* Send all that has gathered: each batch as one GSO datagram, all of them with one call where one socket takes them. */
+void send_flush(struct core *core)
+{
+	struct iovec iovs[MAX_BATCHES];
+	struct {
+		_Alignas(struct cmsghdr) uint8_t bytes[CMSG_SPACE(sizeof(uint16_t))];
+	} controls[MAX_BATCHES];
+	unsigned first = 0;
+
+	while (first < core->batch_count) {
+		int fd = socket_for(core, &core->batches[first].to), sent;
+		unsigned end = first;
+
+		for (; end < core->batch_count && socket_for(core, &core->batches[end].to) == fd; end++) {
+			struct batch *batch = &core->batches[end];
+			struct mmsghdr *message = &core->outgoing[end - first];
+			if (batch->count > 1 && core->peers[batch->peer].no_gso)
+				break;
+			fill(message, &iovs[end], core->arena + batch->start, batch->total, &batch->to);
+			if (batch->count > 1) {
+				uint16_t segment = (uint16_t)batch->segment;
+				struct cmsghdr *head = (struct cmsghdr *)controls[end].bytes;
+				memset(head, 0, sizeof controls[end]);
+				head->cmsg_len = CMSG_LEN(sizeof segment);
+				head->cmsg_level = SOL_UDP;
+				head->cmsg_type = UDP_SEGMENT;
+				memcpy(CMSG_DATA(head), &segment, sizeof segment);
+				message->msg_hdr.msg_control = head;
+				message->msg_hdr.msg_controllen = sizeof controls[end];
+			}
+		}
+		if (fd < 0 || end == first) { /* no socket of this family; or a destination that takes no GSO */
+			if (fd >= 0)
+				send_singly(core, &core->batches[first]);
+			first++;
+			continue;
+		}
+		sent = sendmmsg(fd, core->outgoing, end - first, MSG_DONTWAIT);
+		if (sent > 0)
+			first += (unsigned)sent;
+		else if (core->batches[first].count > 1 && is_gso_refused(errno))
+			core->peers[core->batches[first].peer].no_gso = true; /* once more, singly */
+		else if (errno != EINTR)
+			first++; /* lost, as on any link */
+	}
+	core->batch_count = 0;
+	core->arena_used = 0;
+}
+
+/* A place for a datagram with `padded` bytes of text, at the end of a batch that takes it. At most MAX_PACKET bytes. */
+static uint8_t *send_slot(struct core *core, uint32_t peer, size_t padded)
+{
+	size_t size = padded + OVERHEAD;
+	struct batch *batch = core->batch_count ? &core->batches[core->batch_count - 1] : NULL;
+	uint8_t *slot;
+
+	if (core->arena_used + size > ARENA) {
+		send_flush(core);
+		batch = NULL;
+	}
+	if (!batch || batch->is_closed || batch->peer != peer || size > batch->segment ||
+	    batch->count == MAX_GSO_SEGMENTS || batch->total + size > MAX_GSO_BYTES) {
+		if (core->batch_count == MAX_BATCHES)
+			send_flush(core);
+		batch = &core->batches[core->batch_count++];
+		*batch = (struct batch){.peer = peer, .to = core->peers[peer].endpoint, .start = core->arena_used,
+					.segment = size};
+	}
+	batch->is_closed = size < batch->segment; /* a shorter one is the last */
+	batch->count++;
+	batch->total += size;
+	slot = core->arena + core->arena_used;
+	core->arena_used += size;
+	return slot;
+}
+
+static struct session *sendable(const struct core *core, uint32_t peer)
+{
+	struct session *session = core->peers[peer].current;
+	return session && session_is_usable(session, core->now) ? session : NULL;
+}
+
+/* Padding is as the kernel's: to 16 bytes, but not past the MTU. */
+static size_t padded_length(const struct core *core, size_t length)
+{
+	size_t padded = (length + 15) & ~(size_t)15;
+	if (padded > core->mtu)
+		padded = core->mtu;
+	return padded > length ? padded : length;
+}
+
+/* Count `length` bytes of text as sent. */
+static void sent(struct core *core, struct session *session, size_t length)
+{
+	struct traffic *traffic = session_touch(core, session);
+
+	traffic->tx_bytes += length + OVERHEAD;
+	traffic->sent_at = core->now;
+	traffic->has_sent = true;
+	if (length)
+		traffic->has_sent_data = true;
+}
+
+/* A place for a packet of `length` bytes; NULL, and it is counted: there is no endpoint to send it to. */
+static uint8_t *begin_packet(struct core *core, struct session *session, size_t length)
+{
+	if (core->peers[session->peer].endpoint.any.sa_family)
+		return send_slot(core, session->peer, padded_length(core, length));
+	session->send_counter++;
+	sent(core, session, length);
+	return NULL;
+}
+
+/* Seal it where it stands. */
+static void end_packet(struct core *core, struct session *session, uint8_t *slot, size_t length)
+{
+	size_t padded = padded_length(core, length);
+
+	memset(slot + HEADER_LEN + length, 0, padded - length);
+	if (!session_seal(session, slot, padded))
+		memset(slot, 0, HEADER_LEN); /* OpenSSL has no memory: no message, everybody drops it */
+	sent(core, session, length);
+}
+
+bool send_keepalive(struct core *core, struct session *session)
+{
+	uint8_t *slot;
+
+	if (!session_is_usable(session, core->now))
+		return false;
+	if ((slot = begin_packet(core, session, 0)))
+		end_packet(core, session, slot, 0);
+	return true;
+}
+
+static void send_super(struct core *core, struct session *session, const uint8_t *packet, const struct super *super)
+{
+	/* Where the counters end inside of it, what is left is lost. */
+	for (size_t number = 0; number < super->count && session_is_usable(session, core->now); number++) {
+		size_t length = super_length(super, number);
+		uint8_t *slot = begin_packet(core, session, length);
+
+		if (!slot)
+			continue;
+		super_cut(super, packet, number, slot + HEADER_LEN);
+		end_packet(core, session, slot, length);
+	}
+}
+
+/* One read of the TUN: a vnet header and a packet or super-packet. Bad ones are dropped. False: no session, and the
+ * packet was not staged. */
+bool tun_packet(struct core *core, const uint8_t *raw, size_t length, bool may_stage)
+{
+	const uint8_t *packet = raw + VNET_LEN;
+	struct session *session;
+	struct super super;
+	struct vnet vnet;
+	size_t size;
+	uint8_t *slot;
+	int32_t peer;
+
+	if (length < VNET_LEN + 20 || length > VNET_LEN + MAX_PACKET)
+		return true;
+	size = length - VNET_LEN;
+	vnet_decode(raw, &vnet);
+	if (packet[0] >> 4 == 4)
+		peer = flow_lookup(core, packet + 16, 4);
+	else if (packet[0] >> 4 == 6 && size >= 40)
+		peer = flow_lookup(core, packet + 24, 16);
+	else
+		return true;
+	if (peer < 0)
+		return true;
+	session = sendable(core, (uint32_t)peer);
+	if (!session) {
+		if (!may_stage)
+			return false;
+		send_flush(core);
+		report(core);
+		core->host.stage(core->host.context, (uint32_t)peer, raw, length);
+		return true;
+	}
+	if (vnet.gso_type) {
+		if (super_shape(packet, size, &vnet, &super))
+			send_super(core, session, packet, &super);
+		return true;
+	}
+	if (vnet.flags & NEEDS_CSUM && (vnet.csum_start < 20 || vnet.csum_start + vnet.csum_offset + 2u > size))
+		return true;
+	if (!(slot = begin_packet(core, session, size)))
+		return true;
+	memcpy(slot + HEADER_LEN, packet, size);
+	if (vnet.flags & NEEDS_CSUM)
+		complete(slot + HEADER_LEN, size, vnet.csum_start, vnet.csum_offset);
+	end_packet(core, session, slot, size);
+	return true;
+}
+
+static void tun_turn(struct core *core)
+{
+	bool is_busy = core->now - core->last_read < BUSY_S;
+	size_t taken = 0;
+
+	core->last_read = core->now;
+	/* After a rest: one packet, which may be a ping, and no question whether there are more. */
+	for (unsigned reads = is_busy ? TUN_READS : 1; reads && taken < TUN_TURN_BYTES && !core->is_failed; reads--) {
+		ssize_t count = read(core->tun, core->raw, VNET_LEN + MAX_PACKET + 1);
+		if (count < 0) {
+			if (errno != EAGAIN && errno != EINTR)
+				core->is_tun_broken = true; /* EIO while it is down, EBADFD when it is gone */
+			break;
+		}
+		taken += (size_t)count;
+		tun_packet(core, core->raw, (size_t)count, true);
+	}
+	send_flush(core);
+}
+
+/* ---- receiving ---- */
+
+static void tun_write(struct core *core, uint8_t *packet, size_t length)
+{
+	static uint8_t zero[VNET_LEN];
+	struct iovec iov[2] = {{zero, VNET_LEN}, {packet, length}};
+	/* Refused, or its queue is full: lost, as on any link. */
+	while (writev(core->tun, iov, 2) < 0 && errno == EINTR)
+		;
+}
+
+/* Write the packets that were gathered. */
+void tun_flush(struct core *core)
+{
+	struct run *run = &core->run;
+
+	if (run->count == 1) {
+		tun_write(core, run->packets[0], run->lengths[0]);
+	} else if (run->count > 1) {
+		uint8_t vnet[VNET_LEN], header[40 + 60];
+		struct iovec iov[2 + MAX_RUN] = {{vnet, VNET_LEN}, {header, run->header_len}};
+		ssize_t done;
+
+		run_header(run, vnet, header);
+		for (unsigned i = 0; i < run->count; i++)
+			iov[2 + i] = (struct iovec){run->packets[i] + run->header_len, run->lengths[i] - run->header_len};
+		while ((done = writev(core->tun, iov, (int)(2 + run->count))) < 0 && errno == EINTR)
+			;
+		if (done < 0)
+			for (unsigned i = 0; i < run->count; i++)
+				tun_write(core, run->packets[i], run->lengths[i]);
+	}
+	run->count = 0;
+}
+
+static bool is_same_address(const union address *a, const union address *b)
+{
+	if (a->any.sa_family != b->any.sa_family)
+		return false;
+	if (a->any.sa_family == AF_INET6)
+		return a->v6.sin6_port == b->v6.sin6_port && a->v6.sin6_scope_id == b->v6.sin6_scope_id &&
+		       memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, 16) == 0;
+	return a->v4.sin_port == b->v4.sin_port && a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
+}
+
+static void received(struct core *core, struct session *session, size_t length, const union address *source)
+{
+	const struct peer *peer = &core->peers[session->peer];
+	struct traffic *traffic = session_touch(core, session);
+
+	traffic->rx_bytes += length;
+	traffic->received_at = core->now;
+	traffic->has_received = true;
+	if (length > OVERHEAD)
+		traffic->has_received_data = true;
+	traffic->source = *source;
+	/* The first packet under a new session, and a peer that has moved: the protocol wants to know at once. */
+	if (session != peer->current || (!peer->holds_endpoint && !is_same_address(source, &peer->endpoint)))
+		core->is_urgent = true;
+}
+
+/* One datagram: opened in place, its packet gathered for the TUN. */
+static void take_datagram(struct core *core, uint8_t *data, size_t length, const union address *source)
+{
+	struct session *session;
+	uint8_t *packet = data + HEADER_LEN;
+	uint32_t type, index;
+	uint64_t counter;
+	size_t size;
+
+	if (length >= OVERHEAD)
+		memcpy(&type, data, 4);
+	if (length < OVERHEAD || le32toh(type) != TRANSPORT) {
+		tun_flush(core);
+		report(core);
+		core->host.other(core->host.context, data, length, source);
+		return;
+	}
+	memcpy(&index, data + 4, 4);
+	memcpy(&counter, data + 8, 8);
+	counter = le64toh(counter);
+	session = session_find(core, le32toh(index));
+	if (!session || core->now - session->created_at >= REJECT_AFTER_TIME ||
+	    !session_open(session, data, length, counter) || !session_accept(session, counter))
+		return;
+	received(core, session, length, source);
+	size = true_length(packet, length - OVERHEAD);
+	if (!size)
+		return;
+	if ((packet[0] >> 4 == 4 ? flow_lookup(core, packet + 12, 4) : flow_lookup(core, packet + 8, 16)) !=
+	    (int32_t)session->peer)
+		return;
+	if (core->run.count && run_extend(&core->run, packet, size))
+		return;
+	tun_flush(core);
+	run_begin(&core->run, packet, size, core->offload, core->uso);
+}
+
+/* `total` bytes in datagrams of `size` (the last may be shorter), all from one source. */
+void take_merged(struct core *core, uint8_t *data, size_t total, size_t size, const union address *source)
+{
+	in_port_t port = source->any.sa_family == AF_INET6 ? source->v6.sin6_port : source->v4.sin_port;
+
+	if (port == 0 || size == 0)
+		return; /* nobody can be answered there (RFC 768) */
+	for (size_t at = 0; at < total && !core->is_failed; at += size)
+		take_datagram(core, data + at, total - at < size ? total - at : size, source);
+}
+
+static size_t merged_size(struct msghdr *message, size_t total)
+{
+	for (struct cmsghdr *at = CMSG_FIRSTHDR(message); at; at = CMSG_NXTHDR(message, at))
+		if (at->cmsg_level == SOL_UDP && at->cmsg_type == UDP_GRO && at->cmsg_len >= CMSG_LEN(sizeof(int))) {
+			int size;
+			memcpy(&size, CMSG_DATA(at), sizeof size);
+			return size > 0 && (size_t)size < total ? (size_t)size : total;
+		}
+	return total;
+}
+
+static void udp_turn(struct core *core, int fd)
+{
+	struct iovec iovs[SLOTS];
+
+	core->last_received = core->now;
+	for (unsigned calls = 0; calls < UDP_CALLS && !core->is_failed; calls++) {
+		int most = core->is_merged ? SLOTS_MERGED : SLOTS, got;
+		for (int i = 0; i < most; i++) {
+			uint8_t *slot = core->slots + (size_t)i * SLOT_STRIDE;
+			fill(&core->incoming[i], &iovs[i], slot, SLOT_LEN, &core->sources[i]);
+			core->incoming[i].msg_hdr.msg_namelen = sizeof(union address);
+			core->incoming[i].msg_hdr.msg_control = core->controls + (size_t)i * CONTROL_LEN;
+			core->incoming[i].msg_hdr.msg_controllen = CONTROL_LEN;
+		}
+		got = recvmmsg(fd, core->incoming, (unsigned)most, MSG_DONTWAIT, NULL);
+		if (got <= 0) /* nothing more, or an ICMP error of an earlier send */
+			return;
+		core->is_merged = false;
+		for (int i = 0; i < got; i++) {
+			size_t total = core->incoming[i].msg_len;
+			size_t size = merged_size(&core->incoming[i].msg_hdr, total);
+			if (size < total)
+				core->is_merged = true;
+			take_merged(core, core->slots + (size_t)i * SLOT_STRIDE, total, size, &core->sources[i]);
+		}
+		tun_flush(core);
+		if (got < most)
+			return;
+		core->now = core_now(core);
+	}
+}
+
+/* ---- the loop ---- */
+
+/* Move packets until `timeout` seconds are over or something is the protocol's; the number of descriptors in `ready`
+ * that are not ours and can be read. -1: epoll failed, or a call of the host did. */
+int core_run(struct core *core, double timeout, int *ready, int most)
+{
+	struct epoll_event events[MAX_EVENTS];
+	int count = 0;
+	double end;
+
+	core->now = core_now(core);
+	end = core->now + timeout;
+	core->is_urgent = core->is_failed = core->is_tun_broken = false;
+	do {
+		double until = core->touched && core->touched_at + REPORT_S < end ? core->touched_at + REPORT_S : end;
+		double wait = until > core->now ? until - core->now : 0;
+		double last = core->last_read > core->last_received ? core->last_read : core->last_received;
+		int got;
+
+		if (core->now - last < core->busy_poll_s)
+			wait = 0;
+		got = epoll_wait(core->epoll, events, MAX_EVENTS, (int)(wait < 3600 ? wait * 1e3 + 0.999 : 3600e3));
+		if (got < 0)
+			return errno == EINTR ? 0 : -1; /* a signal: Python has its turn */
+		core->now = core_now(core);
+		for (int i = 0; i < got && !core->is_failed; i++) {
+			int fd = events[i].data.fd;
+			if (fd == core->tun)
+				tun_turn(core);
+			else if (fd == core->udp4 || fd == core->udp6)
+				udp_turn(core, fd);
+			else if (count < most)
+				ready[count++] = fd;
+		}
+		if (core->touched && core->now - core->touched_at >= REPORT_S)
+			break;
+	} while (!count && !core->is_urgent && !core->is_failed && !core->is_tun_broken && core->now < end);
+	return core->is_failed ? -1 : count;
+}

@@ -1,0 +1,90 @@
+"""The package with its data path in C, without it, and the C code under sanitizers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from netctl.wg import native
+
+ROOT = Path(__file__).parents[2]
+HAS_COMPILER = shutil.which(os.environ.get("CC", "cc")) is not None
+MODULE = "netctl/wg/native/_core.abi3.so"
+
+
+def wheel(into: Path, **environment: str) -> tuple[Path, str]:
+    """(the wheel, what was said) of a copy of this checkout."""
+    checkout = into / "checkout"
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    for name in ("netctl", "mediator", "schemas", "roles"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(into)],
+        cwd=checkout,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (built,) = into.glob("*.whl")
+    return built, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not HAS_COMPILER, reason="there is no C compiler")
+def test_a_wheel_for_every_python_from_3_11_on(tmp_path: Path) -> None:
+    built, _ = wheel(tmp_path)
+    assert "-cp311-abi3-linux_" in built.name
+    with zipfile.ZipFile(built) as opened:
+        assert MODULE in opened.namelist()
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"CC": "no-such-compiler"}, "there is no C compiler 'no-such-compiler'"),
+        ({"CC": "false"}, "the compiler failed"),
+        ({"NETCTL_BUILD_NATIVE": "0"}, "NETCTL_BUILD_NATIVE=0"),
+    ],
+)
+def test_without_a_compiler_it_is_python_alone_and_says_so(
+    tmp_path: Path, environment: dict[str, str], says: str
+) -> None:
+    built, said = wheel(tmp_path, **environment)
+    assert built.name.endswith("-py3-none-any.whl")
+    assert f"netctl-wg is built without its native data path: {says}" in said
+    with zipfile.ZipFile(built) as opened:
+        assert MODULE not in opened.namelist()
+
+
+def test_the_switch_is_heard_and_said() -> None:
+    command = [sys.executable, "-m", "netctl.wg.main", "--version"]
+    done = subprocess.run(
+        command, env={**os.environ, native.SWITCH: "0"}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[1] == "data path: Python (NETCTL_WG_NATIVE=0)"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0), ("50", 50e-6), ("1000", 1e-3), ("1001", 0), ("-1", 0), ("x", 0), ("", 0)]
+)
+def test_busy_poll_is_bounded(text: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.BUSY_POLL, text)
+    assert native.busy_poll_s() == seconds
+
+
+@pytest.mark.skipif(not HAS_COMPILER, reason="there is no C compiler")
+def test_a_slice_of_the_fuzzing_under_sanitizers() -> None:
+    done = subprocess.run(
+        [str(ROOT / "tests/fuzz/native.sh"), "rounds", "60000"], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 77:
+        pytest.skip("this compiler has no sanitizers")
+    assert done.stdout == "60000 rounds\n", done.stderr

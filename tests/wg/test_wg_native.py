@@ -1,0 +1,362 @@
+"""The data path in C gives what the one in Python gives: the same bytes, counters and drops for the same packets."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_wg_batch import cut, super_tcp, super_udp
+from test_wg_burst import KEY, Sink, Super, Taken, made, read, taken, tcp_packets, unsealed
+
+from netctl.model.addresses import SocketAddress
+from netctl.tunnel import Device, Peer
+from netctl.tunnel.constants import REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME
+from netctl.wg import native
+from netctl.wg.loop import Shell
+from netctl.wg.native.path import NativePath, pack_address, unpack_address
+from netctl.wg.tun import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_HEADER, VNET_LEN
+
+pytestmark = pytest.mark.skipif(native.load()[0] is None, reason=f"the data path is {native.describe()}")
+
+
+class End:
+    """A `Shell` on the C data path whose TUN is a socket pair and whose peer is a UDP socket here."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        sink.name = "none"
+        for opened in sink._ends:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        self.strangers: list[bytes] = []
+        self.device = Device(bytes([1]) * 32, lambda n: bytes(n))
+        self.shell = Shell(sink, self.device)
+        self.shell.on_foreign = lambda datagram, _: self.strangers.append(datagram)
+        assert self.shell._native is not None
+        self.native = self.shell._native
+        self.shell.set_listen_port(0)
+        self.out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.out.bind(("127.0.0.1", 0))
+        self.out.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self.out.settimeout(0)
+        peer = self.device.add_peer(bytes([2]) * 32)
+        assert peer is not None
+        self.peer: Peer = peer
+        for prefix in ("10.0.0.0/24", "::/0"):
+            self.device.allowed_ips.insert(ipaddress.ip_network(prefix), peer)
+
+    def begin(self, local: int = 8, remote: int = 7, age: float = 0.0, is_initiator: bool = False) -> None:
+        now = self.shell.now() - age
+        pair = self.device.new_keypair(self.peer, local, remote, KEY, KEY, is_initiator, now, now)
+        self.peer.begin_session(pair, now)
+        host, port = self.out.getsockname()
+        self.device.set_endpoint(self.peer, SocketAddress.of(host, port), now)
+
+    def turn(self, timeout: float = 0.0) -> None:
+        self.native.move(timeout)
+
+    def sent(self) -> list[bytes]:
+        found = []
+        while True:
+            try:
+                found.append(self.out.recv(70_000))
+            except BlockingIOError:
+                return found
+
+
+@contextmanager
+def end(sink: Sink | None = None) -> Iterator[End]:
+    opened = End(sink or Super())
+    try:
+        yield opened
+    finally:
+        opened.out.close()
+        opened.shell.close()
+
+
+def through_c(raws: list[bytes]) -> tuple[list[bytes], int, int]:
+    """(datagrams, bytes counted, the next counter) of reads of the TUN."""
+    with end() as one:
+        one.begin(7, 8, is_initiator=True)
+        for raw in raws:
+            os.write(one.sink.reader, raw)
+            one.turn()
+        for _ in range(3):
+            one.turn()
+        keypair = one.peer.current
+        assert keypair is not None
+        return one.sent(), one.peer.tx_bytes, keypair.send_counter
+
+
+def through_python(raws: list[bytes]) -> tuple[list[bytes], int, int]:
+    outbox, wire, _, peer = made()
+    for raw in raws:
+        outbox.packet(memoryview(raw), 1000.0)
+        outbox.flush(1000.0)
+    assert peer.current is not None
+    return wire.datagrams, peer.tx_bytes, peer.current.send_counter
+
+
+def super_read(version: int, protocol: int, size: int, gso_size: int, flags: int, harm: int) -> bytes:
+    payload = bytes((i * 31 + size) & 0xFF for i in range(size))
+    if protocol == 6:
+        packet = bytearray(super_tcp(version, payload, 0xFFFFF000, flags, b"\1\1\x08\x0a12345678"))
+        kind, offset = (GSO_TCPV4 if version == 4 else GSO_TCPV6), 16
+    else:
+        packet, kind, offset = bytearray(super_udp(version, payload, 53)), GSO_UDP_L4, 6
+    at = 20 if version == 4 else 40
+    header = [NEEDS_CSUM, kind, at + 8, gso_size, at, offset]
+    if harm:  # a description that is wrong in one field
+        header[harm] = (header[harm] * 7 + harm) % 256
+    return VNET_HEADER.pack(*header) + bytes(packet)
+
+
+single_reads = st.builds(
+    read,
+    st.sampled_from([4, 6]),
+    st.integers(1, 65535),
+    st.sampled_from([0, 1, 12, 18, 63, 1392]),
+    st.booleans(),
+    st.sampled_from([2, 2, 2, 3, 200]),
+)
+super_reads = st.builds(
+    super_read,
+    st.sampled_from([4, 6]),
+    st.sampled_from([6, 17]),
+    st.integers(2, 9000),
+    st.integers(200, 1400),
+    st.sampled_from([0x10, 0x18, 0x19, 0x90]),
+    st.sampled_from([0, 0, 0, 0, 1, 2, 3, 4, 5]),
+)
+odd_reads = st.one_of(
+    st.binary(max_size=100),
+    st.binary(max_size=80).map(lambda data: bytes(VNET_LEN) + b"\x45" + data),
+    st.binary(max_size=80).map(lambda data: bytes(VNET_LEN) + b"\x60" + data),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(raws=st.lists(st.one_of(single_reads, super_reads, odd_reads), min_size=1, max_size=12))
+def test_what_is_read_from_the_tun_goes_out_as_the_same_bytes(raws: list[bytes]) -> None:
+    raws = [raw for raw in raws if raw]
+    found, wanted = through_c(raws), through_python(raws)
+    assert found == wanted
+    unsealed(found[0])  # counters follow one another, and all of them are authentic
+
+
+def c_taken(datagrams: list[bytes], at_once: bool) -> Taken:
+    """As `test_wg_burst.taken`, through real sockets: as one GSO send, or one by one."""
+    with end() as one:
+        one.begin()
+        to = ("127.0.0.1", one.shell.listen_port)
+        size = len(datagrams[0])
+        even = all(len(data) == size for data in datagrams[:-1]) and len(datagrams[-1]) <= size
+        if at_once and even and len(datagrams) > 1 and size * len(datagrams) <= 65_000:
+            one.out.sendmsg([b"".join(datagrams)], [(17, 103, struct.pack("H", size))], 0, to)
+        else:
+            for data in datagrams:
+                one.out.sendto(data, to)
+        for _ in range(3):
+            one.turn()
+        return one.sink.packets(), one.peer.rx_bytes, one.strangers
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.just(600), min_size=2, max_size=20),
+    kind=st.sampled_from(["tcp", "udp", "vxlan", "small"]),
+    sequence=st.integers(0, 2**32 - 1),
+    at_once=st.booleans(),
+    harm=st.lists(
+        st.tuples(
+            st.sampled_from(["repeat", "swap", "forge", "foreign", "old", "spoof", "empty", "junk", "cut"]),
+            st.integers(0, 19),
+        ),
+        max_size=4,
+    ),
+)
+def test_what_comes_by_udp_reaches_the_tun_as_the_same_packets(
+    sizes: list[int], kind: str, sequence: int, at_once: bool, harm: list[tuple[str, int]]
+) -> None:
+    if kind == "tcp":
+        packets = tcp_packets(sizes, sequence)
+    else:
+        port, size = {"udp": (53, 600), "vxlan": (4789, 600), "small": (53, 18)}[kind]
+        packets = [cut(super_udp(4, bytes([i]) * size, port), GSO_UDP_L4, size)[0] for i in range(len(sizes))]
+    datagrams = []
+    for counter, packet in enumerate(packets):
+        if ("spoof", counter) in harm:
+            packet = packet[:12] + bytes((172, 16, 0, 1)) + packet[16:]
+        if ("junk", counter) in harm:
+            packet = b"\x05" + packet[1:]
+        if ("cut", counter) in harm:
+            packet = packet[:2] + b"\xff\xff" + packet[4:]
+        padded = b"" if ("empty", counter) in harm else packet + bytes(-len(packet) % 16)
+        head = struct.pack("<IIQ", 4, 8, counter)
+        datagrams.append(head + ChaCha20Poly1305(KEY).encrypt(bytes(4) + head[8:], padded, None))
+    for what, where in harm:
+        i = where % len(datagrams)
+        match what:
+            case "repeat":
+                datagrams.insert(i, datagrams[i])
+            case "swap" if i:
+                datagrams[i - 1], datagrams[i] = datagrams[i], datagrams[i - 1]
+            case "forge":
+                datagrams[i] = datagrams[i][:-1] + bytes((datagrams[i][-1] ^ 1,))
+            case "foreign":
+                datagrams[i] = b"\xf5nc1" + datagrams[i][4:]
+            case "old":
+                datagrams[i] = datagrams[i][:8] + (2**63).to_bytes(8, "little") + datagrams[i][16:]
+    assert c_taken(datagrams, at_once) == taken(datagrams, False)
+
+
+def sealed(counter: int, packet: bytes, index: int = 8) -> bytes:
+    head = struct.pack("<IIQ", 4, index, counter)
+    return head + ChaCha20Poly1305(KEY).encrypt(bytes(4) + head[8:], packet, None)
+
+
+def plain(number: int = 0) -> bytes:
+    return read(4, 9, 20 + number, False)[VNET_LEN:]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    counters=st.lists(
+        st.one_of(st.integers(0, 40), st.integers(8150, 8250), st.integers(16_300, 16_500)), max_size=40
+    )
+)
+def test_the_replay_window_is_the_same(counters: list[int]) -> None:
+    keypair = made()[3].current
+    assert keypair is not None
+    wanted = [counter for counter in counters if keypair.replay.accept_one(counter)]
+    with end(Sink()) as one:
+        one.begin()
+        for counter in counters:
+            packet = bytearray(plain())
+            packet[-4:] = counter.to_bytes(4, "big")
+            one.out.sendto(sealed(counter, bytes(packet)), ("127.0.0.1", one.shell.listen_port))
+        one.turn()
+        assert [int.from_bytes(packet[-4:], "big") for packet in one.sink.written()] == wanted
+
+
+def test_the_last_counters_are_refused() -> None:
+    with end(Sink()) as one:
+        one.begin()
+        to = ("127.0.0.1", one.shell.listen_port)
+        for counter in (2**64 - 1, REJECT_AFTER_MESSAGES, REJECT_AFTER_MESSAGES - 1):
+            one.out.sendto(sealed(counter, plain()), to)
+        one.turn()
+        assert len(one.sink.written()) == 1
+
+
+def test_an_old_session_neither_sends_nor_receives() -> None:
+    with end(Sink()) as one:
+        one.begin(age=REJECT_AFTER_TIME + 1)
+        one.out.sendto(sealed(0, plain()), ("127.0.0.1", one.shell.listen_port))
+        raw = read(4, 9, 20, False)
+        os.write(one.sink.reader, raw)
+        one.turn()
+        one.turn()
+        assert one.sink.written() == []
+        assert one.sent() == []
+        assert one.peer.take_staged() == [raw], "the packet waits for a new session"
+
+
+def test_the_first_packet_confirms_a_session_and_moves_the_endpoint() -> None:
+    with end(Sink()) as one:
+        one.begin()
+        first = one.peer.next
+        assert first is not None
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere:
+            elsewhere.bind(("127.0.0.1", 0))
+            elsewhere.sendto(sealed(0, plain()), ("127.0.0.1", one.shell.listen_port))
+            one.turn(5)
+            assert one.peer.current is first
+            assert one.peer.endpoint == SocketAddress.of(*elsewhere.getsockname())
+            os.write(one.sink.reader, read(4, 9, 20, False))
+            one.turn()
+            elsewhere.settimeout(5)
+            assert elsewhere.recv(200)[4:8] == (7).to_bytes(4, "little")
+
+
+def test_keys_that_are_wiped_open_nothing() -> None:
+    with end(Sink()) as one:
+        one.begin()
+        one.peer.wipe_sessions()
+        one.out.sendto(sealed(0, plain()), ("127.0.0.1", one.shell.listen_port))
+        one.turn()
+        assert one.sink.written() == []
+
+
+def test_a_change_of_allowed_ips_counts_from_the_next_packet_on() -> None:
+    with end(Sink()) as one:
+        one.begin()
+        to = ("127.0.0.1", one.shell.listen_port)
+        one.out.sendto(sealed(0, plain()), to)
+        one.turn()
+        one.device.allowed_ips.remove_peer(one.peer)
+        one.out.sendto(sealed(1, plain()), to)
+        one.turn()
+        assert len(one.sink.written()) == 1
+
+
+def test_a_peer_that_is_removed_leaves_its_number_to_the_next() -> None:
+    with end(Sink()) as one:
+        one.begin()
+        one.device.remove_peer(one.peer.public_key)
+        one.turn()
+        other = one.device.add_peer(bytes([3]) * 32)
+        assert other is not None
+        one.peer = other
+        one.begin(9, 6)
+        assert one.native.lookup(bytes((10, 0, 0, 1))) == -1, "and none of its allowed IPs"
+
+
+class FailingHost(NativePath):
+    """A protocol with a fault in it."""
+
+    def other(self, datagram: bytes, source: bytes) -> None:
+        raise ZeroDivisionError
+
+
+def test_a_fault_of_the_protocol_is_raised_and_ends_nothing() -> None:
+    with end(Sink()) as one:
+        one.begin()
+        one.out.sendto(b"\xf5nc1", ("127.0.0.1", one.shell.listen_port))
+        failing = FailingHost.__new__(FailingHost)
+        with pytest.raises(ZeroDivisionError):
+            one.native.core.move(failing, 5)
+        one.out.sendto(sealed(0, plain()), ("127.0.0.1", one.shell.listen_port))
+        one.turn(5)
+        assert len(one.sink.written()) == 1
+
+
+def test_the_core_refuses_what_makes_no_sense() -> None:
+    with end(Sink()) as one:
+        core = one.native.core
+        for arguments in (
+            (1, 2, 999, KEY, KEY, 0.0),
+            (1, 2, 0, KEY[:-1], KEY, 0.0),
+            (2**32, 2, 0, KEY, KEY, 0.0),
+        ):
+            with pytest.raises(ValueError):
+                core.add_session(*arguments)
+        with pytest.raises(ValueError):
+            core.set_peer(0, None, b"\x05" + bytes(22), False)
+        core.drop_session(12345)
+        core.drop_peer(12345)
+        assert core.transmit(one.native, b"short"), "dropped, as from the TUN"
+        assert not core.keepalive(12345)
+
+
+@pytest.mark.parametrize("text", ["192.0.2.1:5", "[2001:db8::1]:65535", "[fe80::1%1]:9"])
+def test_addresses_there_and_back(text: str) -> None:
+    address = SocketAddress.parse(text)
+    assert unpack_address(pack_address(address)) == address
