@@ -7,6 +7,7 @@ import datetime
 import os
 import secrets
 import ssl
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,12 +89,22 @@ class Identity:
         pem = self.private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        # OpenSSL wants a file: one in memory, so that the key lies on no other disk and a full one is no matter.
-        with os.fdopen(os.memfd_create("certificate", os.MFD_CLOEXEC), "wb") as file:
-            file.write(pem + certificate.public_bytes(serialization.Encoding.PEM))
-            file.flush()
-            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+        _load(context, pem + certificate.public_bytes(serialization.Encoding.PEM))
         return context
+
+
+def _load(context: ssl.SSLContext, pem: bytes) -> None:
+    """Key and certificate into a context. OpenSSL wants a file: one in memory, for which no disk is too full."""
+    with os.fdopen(os.memfd_create("certificate", os.MFD_CLOEXEC), "wb") as file:
+        file.write(pem)
+        file.flush()
+        with contextlib.suppress(FileNotFoundError):  # there may be no /proc, or another PID namespace's
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+            return
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "certificate.pem"
+        create(path, pem)
+        context.load_cert_chain(path)
 
 
 def relay_secret(state: Path) -> bytes:

@@ -23,7 +23,7 @@ from mediator.shell import setup
 from mediator.shell.relaywords import add_limits, limits_of, say_relay
 from netctl import __version__
 from netctl.model.errors import LocalError, NetctlError
-from netctl.system.ourselves import module
+from netctl.system.ourselves import environment, module
 
 if TYPE_CHECKING:
     from mediator.shell.server import Server
@@ -225,7 +225,7 @@ async def _keep_relay(arguments: argparse.Namespace) -> None:
                     os.kill(found.pid, signal.SIGTERM)
                 raise
             continue
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, KEPT: "1"})
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment(**{KEPT: "1"}))
         try:
             while process.poll() is None:
                 await asyncio.sleep(RESTART_S)

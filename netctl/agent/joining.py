@@ -34,7 +34,7 @@ class Joining:
         async with agent.lock:
             loaded = agent.memory.document()
             if loaded is None or agent.memory.joined() is None:
-                raise LocalError("this host has not joined any network: `netctl join INVITE`")
+                raise LocalError("this host has not joined any network: `netctl join`")
             agent.loaded, agent.joined = loaded, agent.memory.joined()
             agent.client.set_mediators(loaded.document.mediators)
         agent.client.poke()

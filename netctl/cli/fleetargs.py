@@ -59,8 +59,8 @@ def _rollout(rollout: argparse.ArgumentParser) -> None:
         "--extra-vars",
         action="append",
         default=[],
-        metavar="NAME=VALUE",
-        help="for Ansible and the role",
+        metavar="NAME=VALUE|@FILE",
+        help="for Ansible and the role; a file keeps secrets out of the list of processes",
     )
     rollout.add_argument("--yes", action="store_true", help="ask nothing")
     rollout.add_argument("-o", "--output", choices=["text", "json"], default="text", help="default: text")

@@ -64,7 +64,7 @@ def status(arguments: argparse.Namespace, places: Places) -> int:
         return 0
     if state["document"]["digest"] is None:
         _armed(state)
-        output.line(f"No document yet: edit {places.config}, then `netctl apply`; or `netctl join INVITE`.")
+        output.line(f"No document yet: edit {places.config}, then `netctl apply`; or `netctl join`.")
         return 0
     mediator = state["mediator"]
     said = {"none": "none in the document", "connected": f"connected for {output.age(mediator['since_s'])}"}

@@ -32,7 +32,13 @@ def add(commands: Any, engines: tuple[str, ...]) -> None:
     members.add_argument("identity", nargs="?", metavar="NEW-IDENTITY", help="for rekey: the new identity")
     _admin(members)
     join = commands.add_parser("join", help="join a network with an invite")
-    join.add_argument("invite", metavar="INVITE", help="the string that `netctl invite` printed")
+    join.add_argument(
+        "invite",
+        nargs="?",
+        metavar="-|INVITE",
+        help="- reads the string of `netctl invite` from standard input; without it you are asked. As an argument "
+        "every user of this machine can read it",
+    )
     join.add_argument("--name", help="what this host is to be called (default: its host name)")
     _engine(join, engines)
     export = commands.add_parser(

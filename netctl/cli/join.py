@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from typing import Any
 
@@ -15,6 +16,8 @@ from netctl.model.errors import LocalError
 ONLINE_TIMEOUT_S = 20.0
 """Login, view and apply take a second or two; a small machine that compiles its rules takes more."""
 POLL_S = 0.2
+MAX_INPUT = 65536
+"""Characters: an invite has 2,048 at most, and a mail may be around it in blanks."""
 
 
 def join(arguments: argparse.Namespace, places: Places) -> int:
@@ -29,7 +32,7 @@ def join(arguments: argparse.Namespace, places: Places) -> int:
     from netctl.engine.privilege import check_privileges
     from netctl.wire.invite import parse_invite
 
-    invite = parse_invite(arguments.invite)
+    invite = parse_invite(_string(arguments.invite))
     name = _name(arguments.name)
     check_privileges()
     memory = Memory(places)
@@ -58,6 +61,19 @@ def join(arguments: argparse.Namespace, places: Places) -> int:
         )
         return 0
     return _wait_for(places, answer.name, answer.network)
+
+
+def _string(said: str | None) -> str:
+    """The invite: as an argument, from standard input, or asked for. Raises LocalError."""
+    if said not in (None, "-"):
+        return str(said)
+    if sys.stdin.isatty():
+        output.ask("Invite: ")
+        return sys.stdin.readline()
+    text = sys.stdin.read(MAX_INPUT)
+    if not text.strip():
+        raise LocalError("no invite on standard input: `netctl join`, and paste what `netctl invite` printed")
+    return text
 
 
 def _name(wanted: str | None) -> str:

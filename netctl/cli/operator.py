@@ -54,7 +54,7 @@ def invite(arguments: argparse.Namespace, places: Places) -> int:
     approval = "; each waits for `netctl members approve`" if made["approve"] == "manual" else ""
     output.note(
         f"invite {made['id']} for {hosts} to '{made['network']}', good for {arguments.expires}{approval}. "
-        "Who has this string can join: send it as you would a password."
+        "Who has this string can join: send it as you would a password. On the host: `sudo netctl join`, and paste it."
     )
     output.line(made["invite"])
     return 0

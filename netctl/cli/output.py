@@ -55,6 +55,11 @@ def warning(text: str) -> None:
     print(_paint("warning: ", _YELLOW, sys.stderr) + text, file=sys.stderr, flush=True)
 
 
+def ask(text: str) -> None:
+    """A question, with the cursor left behind it."""
+    print(text, end="", file=sys.stderr, flush=True)
+
+
 def note(text: str) -> None:
     """Talk."""
     print(text, file=sys.stderr, flush=True)

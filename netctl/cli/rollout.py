@@ -15,10 +15,11 @@ from netctl.cli.fleetargs import seconds
 from netctl.cli.live import Live
 from netctl.config import Loaded, load_document
 from netctl.config.reachtext import reach_lines, reach_to_json
-from netctl.fleet.ansible import TaskResult, play, private_directory
+from netctl.config.schema import fits_definition
+from netctl.fleet.ansible import TaskResult, Variables, passed_over, play, private_directory
 from netctl.fleet.batches import Size, batches
 from netctl.fleet.enrol import PublicKeys, enrol, read_keys
-from netctl.fleet.inventory import MEMBER_VARIABLE, Inventory, from_document, from_file, listed, split_host
+from netctl.fleet.inventory import MEMBER_VARIABLE, Inventory, connections, from_document, from_file, listed
 from netctl.fleet.rollout import OVER, HostRun, PlanRow, Rollout, State, Wishes
 from netctl.model.errors import ConfigError, LocalError
 from netctl.system.files import write_atomic
@@ -29,7 +30,12 @@ SHOWN_HOSTS = 5
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Look at all hosts, say what it changes, then canary and batches."""
     path: Path = arguments.file or places.config
-    variables = dict(_variable(text) for text in arguments.extra_vars)
+    if why := passed_over():
+        output.warning(why)
+    variables = Variables(
+        dict(_variable(text) for text in arguments.extra_vars if not text.startswith("@")),
+        tuple(_variable_file(text[1:]) for text in arguments.extra_vars if text.startswith("@")),
+    )
     if arguments.enrol:
         return _enrol(path, arguments, variables)
     text, loaded = _load(path)
@@ -83,8 +89,15 @@ def _load(path: Path) -> tuple[str, Loaded]:
 def _variable(text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign or not name.isidentifier():
-        raise LocalError(f"'{text}' is no variable: -e NAME=VALUE")
+        raise LocalError(f"'{text}' is no variable: -e NAME=VALUE, or -e @FILE for what others may not see")
     return name, value
+
+
+def _variable_file(text: str) -> Path:
+    path = Path(text).resolve()
+    if not path.is_file():
+        raise LocalError(f"there is no file of variables {text}")
+    return path
 
 
 def _limited(inventory: Inventory, limit: str | None) -> Inventory:
@@ -171,7 +184,7 @@ def _to_json(
     }
 
 
-def _enrol(path: Path, arguments: argparse.Namespace, variables: dict[str, str]) -> int:
+def _enrol(path: Path, arguments: argparse.Namespace, variables: Variables) -> int:
     """Make the keys on the hosts, and write their public halves into the document."""
     text = read_document(path)
     places_of: dict[str, str] = {}
@@ -180,7 +193,9 @@ def _enrol(path: Path, arguments: argparse.Namespace, variables: dict[str, str])
         members = {host: str(more.get(MEMBER_VARIABLE, host)) for host, more in listed(Path(source)).items()}
         for host, more in listed(Path(source)).items():
             user = f"{more['ansible_user']}@" if "ansible_user" in more else ""
-            places_of[members[host]] = f"{user}{more.get('ansible_host', host)}"
+            place = f"{user}{more.get('ansible_host', host)}"
+            if fits_definition("host", place):  # a template is no place: the document says nothing of it then
+                places_of[members[host]] = place
     else:
         members, source = _hosts_in(text, path)
     if arguments.limit:
@@ -232,9 +247,9 @@ def _hosts_in(text: str, path: Path) -> tuple[dict[str, str], dict[str, Any]]:
 
     tree: Any = parse(text, str(path)).tree
     entries = tree.get("members") if isinstance(tree, dict) else None
-    found = {
-        name: split_host(str(entry["host"]))
+    found = connections(
+        (str(name), str(entry["host"]))
         for name, entry in (entries.items() if isinstance(entries, dict) else ())
         if isinstance(entry, dict) and entry.get("host") and entry.get("state") != "absent"
-    }
-    return {name: name for name in found}, {"all": {"hosts": found}}
+    )
+    return {name: name for name in found}, found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.fleetargs import seconds
+from netctl.fleet.git import without_secret
 from netctl.fleet.keeper import is_well, keep, one_round, only_keeper, poke
 from netctl.fleet.sync import Settings, Sync, Taken
 from netctl.fleet.syncstate import Outcome, StateFile, to_json
@@ -20,6 +22,8 @@ from netctl.model.errors import LocalError
 from netctl.system.files import write_atomic
 from netctl.system.ourselves import own_command
 
+REPOSITORY = "NETCTL_SYNC_REPOSITORY"
+"""The same as --repository, where no other user can read it."""
 PROOF_SHARE = 0.5
 """Of the time for the confirmation: so long the way out is looked for before the host is told to go back at once."""
 PROOF_EVERY_S = 1.0
@@ -142,12 +146,17 @@ def _states(places: Places) -> StateFile:
 
 
 def _follow(arguments: argparse.Namespace, places: Places) -> int:
-    if arguments.repository is None:
-        raise LocalError("name what to follow: --repository URL")
+    repository = arguments.repository or os.environ.get(REPOSITORY)
+    if repository is None:
+        raise LocalError(f"name what to follow: --repository URL, or {REPOSITORY}=URL")
+    if arguments.repository and without_secret(repository)[1]:
+        output.warning(
+            f"every user of this host can read the password in --repository: say it as {REPOSITORY}=URL"
+        )
     if not MIN_INTERVAL_S <= arguments.interval <= MAX_INTERVAL_S:
         raise LocalError("--interval is a number of seconds, from 1 to 86400 (a day)")
     settings = Settings(
-        arguments.repository,
+        repository,
         arguments.branch,
         arguments.path,
         Path(arguments.verify_signatures).absolute() if arguments.verify_signatures else None,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from netctl.config.build import ALL, GROUP
 from netctl.config.loader import Path
 from netctl.config.report import Report
-from netctl.model.addresses import Address, Prefix, host_prefix
+from netctl.model.addresses import Address, Prefix, host_prefix, parse_prefix
 from netctl.model.derive import member_ipv6
 from netctl.model.document import AclTest, Document, Network, Rule
 
@@ -116,7 +115,7 @@ class Evaluator:
             texts = {
                 text for rule in self.network.acls or () for text in (*rule.src, *rule.dst) if "/" in text
             }
-            self._prefixes = {text: ipaddress.ip_network(text) for text in texts}
+            self._prefixes = {text: parse_prefix(text) for text in texts}
         return self._prefixes
 
 
@@ -188,7 +187,7 @@ class Selection:
         prefixes: set[Prefix] = set()
         for selector in selectors:
             if "/" in selector:
-                prefixes.add(ipaddress.ip_network(selector))
+                prefixes.add(parse_prefix(selector))
             for name in self._by_selector.get(selector, ()):
                 prefixes.update(host_prefix(address) for address in self._addresses_of(name))
         return prefixes

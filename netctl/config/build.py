@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from netctl.config.loader import Path, clean
 from netctl.config.report import Report
-from netctl.model.addresses import Address, Endpoint, Prefix
+from netctl.model.addresses import Address, Endpoint, Prefix, is_host, parse_address, parse_prefix
 from netctl.model.derive import network_id, ula_prefix
 from netctl.model.document import (
     AclTest,
@@ -60,11 +60,11 @@ def build(tree: Mapping[str, Any], name_of_text: str, report: Report) -> Documen
 
 def _prefix(text: str, path: Path, report: Report) -> Prefix | None:
     try:
-        return ipaddress.ip_network(text)
+        return parse_prefix(text)
     except ValueError as error:
         hint = ""
         with contextlib.suppress(ValueError):
-            hint = f"did you mean {ipaddress.ip_network(text, strict=False)}?"
+            hint = f"did you mean {parse_prefix(text, strict=False)}?"
         report.error("NC101", path, f"not a prefix: {error}", hint)
         return None
 
@@ -80,17 +80,17 @@ def _ports(text: str, path: Path, report: Report) -> tuple[int, int] | None:
 
 def _mediator(index: int, body: Mapping[str, Any], report: Report) -> Mediator | None:
     path: Path = ("mediators", index)
-    url = urlsplit(body["url"])
     try:
-        port = url.port
+        url = urlsplit(body["url"])
+        host, port = url.hostname, url.port
     except ValueError:
-        port = None
-    if not url.hostname or not port:
+        host = port = None
+    if not host or not port or not is_host(host):
         report.error("NC103", (*path, "url"), "a mediator's url is netctl://HOST:PORT with a port in 1-65535")
         return None
     relay_ports = _ports(body.get("relayPorts", "40000-40999"), (*path, "relayPorts"), report)
     return Mediator(
-        host=url.hostname,
+        host=host,
         port=port,
         identity=tuple(IdentityKey.parse(text) for text in body["identity"]),
         stun=tuple(body.get("stun", (3478, 3479))),
@@ -148,7 +148,7 @@ def _addresses(value: Any, path: Path, report: Report) -> tuple[Address, ...]:
     found = []
     for text in value if isinstance(value, list) else [value]:
         try:
-            found.append(ipaddress.ip_address(text))
+            found.append(parse_address(text))
         except ValueError:
             report.error("NC106", path, f"'{clean(text)}' is not an IP address")
     return tuple(found)

@@ -7,13 +7,13 @@ document, and whether a pair may talk is one AND of two masks.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from netctl.config.acl import BOTH_FAMILIES, Evaluator
 from netctl.config.build import ALL
 from netctl.config.flows import Flows, flows_of
+from netctl.model.addresses import parse_prefix
 from netctl.model.document import Document, Mode, Network, Rule
 
 MAX_CLASS_PAIRS = 400_000
@@ -117,7 +117,7 @@ class Side:
     def _lans(
         self, network: Network, sources: Mapping[str, int], targets: Mapping[str, int]
     ) -> Iterator[tuple[str, Masks]]:
-        prefixes = {text: ipaddress.ip_network(text) for text in {*sources, *targets} if "/" in text}
+        prefixes = {text: parse_prefix(text) for text in {*sources, *targets} if "/" in text}
         for name in network.member_names:
             for route in self.document.members[name].routes:
                 said = {text for text, prefix in prefixes.items() if prefix.overlaps(route)}

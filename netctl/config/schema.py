@@ -184,6 +184,19 @@ def _name_hint(key: str) -> str:
     return f"for example '{cleaned[:63]}'" if cleaned and cleaned != key else ""
 
 
+@functools.cache
+def _definition(name: str) -> Check:
+    schema = load_schema()
+    member = schema["$defs"]["member"]["properties"]
+    body = schema["$defs"][name] if name in schema["$defs"] else member[name]
+    return compile_schema({**body, "$defs": schema["$defs"]})
+
+
+def fits_definition(name: str, value: Tree) -> bool:
+    """Whether a value is one of the schema's: a definition (`name`, `key`), or what a member has (`host`)."""
+    return _definition(name)(value)
+
+
 def fits(tree: Tree) -> bool:
     """Whether what is left of a document can be built from, its version apart."""
     return isinstance(tree, dict) and _fast()[0]({**tree, "apiVersion": "netctl/v1"})

@@ -16,7 +16,7 @@ from netctl.config.loader import Path, clean
 from netctl.config.mtu import check_mtu
 from netctl.config.report import Report
 from netctl.model import derive
-from netctl.model.addresses import Prefix
+from netctl.model.addresses import Prefix, parse_prefix
 from netctl.model.document import Document, MemberState, Mode, Network, Rule
 from netctl.model.keys import IdentityKey, WireGuardKey
 
@@ -166,7 +166,7 @@ def _check_selectors(document: Document, network: Network, groups: set[str], rep
 
 def _check_prefix(text: str, path: Path, report: Report) -> None:
     try:
-        ipaddress.ip_network(text)
+        parse_prefix(text)
     except ValueError as error:
         report.error("NC101", path, f"not a prefix: {error}")
 

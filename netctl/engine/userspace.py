@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from netctl.engine.uapi import SOCKET_DIR
 from netctl.model.errors import EngineError
+from netctl.system.ourselves import environment
 
 PREFERENCE = ("netctl-wg", "wireguard-go")
 """What `auto` takes where the kernel has no WireGuard, best first."""
@@ -49,14 +49,14 @@ def start(kind: str, interface: str) -> None:
     program = find(kind)
     SOCKET_DIR.mkdir(parents=True, exist_ok=True)
     (SOCKET_DIR / f"{interface}.sock").unlink(missing_ok=True)  # left by one that was killed
-    environment = {**os.environ, "LOG_LEVEL": "error"}
-    environment.pop("WG_PROCESS_FOREGROUND", None)
+    variables = environment(LOG_LEVEL="error")
+    variables.pop("WG_PROCESS_FOREGROUND", None)
     try:
         # A file, not a pipe: the daemon keeps its output open, and a pipe would never end.
         with tempfile.TemporaryFile("w+") as output:
             result = subprocess.run(
                 [program, interface],
-                env=environment,
+                env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

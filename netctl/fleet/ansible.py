@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib.resources
+import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from netctl.model.errors import LocalError
+from netctl.system.files import is_ours, write_atomic
 
 FORKS = 10
 """Hosts at once; each is a process of Ansible on this machine."""
@@ -45,9 +50,24 @@ class TaskResult:
         return (wrong[-1].removeprefix("error: ") if wrong else lines[0])[:MAX_WHY]
 
 
+CONFIG = "ansible.cfg"
 KEEP_ASKING = "-o ServerAliveInterval=4 -o ServerAliveCountMax=3"
 """A connection that OpenSSH keeps for the next task hangs for ever on a host that is gone, unless it asks."""
 OnResult = Callable[[TaskResult], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """The user's own variables for Ansible and the role."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    """Files that Ansible reads itself: for secrets, which stand in no argv then."""
+
+
+NO_VARIABLES = Variables()
+Connections = Mapping[str, Mapping[str, Any]]
+"""Hosts with what Ansible needs to reach each (`ansible_host`, `ansible_user`, `ansible_port`)."""
 EVENTS = {
     "runner_on_start": "start",
     "runner_on_ok": "ok",
@@ -74,9 +94,52 @@ def environment() -> dict[str, str]:
     own["ANSIBLE_ROLES_PATH"] = ":".join(roles)
     own["ANSIBLE_PYTHON_INTERPRETER"] = os.environ.get("ANSIBLE_PYTHON_INTERPRETER", "auto_silent")
     own["ANSIBLE_SSH_COMMON_ARGS"] = f"{os.environ.get('ANSIBLE_SSH_COMMON_ARGS', '')} {KEEP_ASKING}".strip()
-    if "ANSIBLE_CONFIG" not in os.environ and Path("ansible.cfg").is_file():
-        own["ANSIBLE_CONFIG"] = str(Path("ansible.cfg").resolve())
+    if own_config():
+        own["ANSIBLE_CONFIG"] = str(Path(CONFIG).resolve())
     return {**os.environ, **own}
+
+
+def own_config() -> bool:
+    """Whether the ansible.cfg of the current directory counts: where nobody but this user and root can have made it.
+
+    It says what programs Ansible runs, so Ansible itself reads none in a directory that everybody may write to. As
+    its plays run in a directory of theirs, it has to be told of the file, and so it could not judge that.
+    """
+    return "ANSIBLE_CONFIG" not in os.environ and is_ours(Path(CONFIG))
+
+
+def passed_over() -> str:
+    """Why an ansible.cfg that is there is not read; empty when there is none, or it is."""
+    if "ANSIBLE_CONFIG" in os.environ or not Path(CONFIG).is_file() or own_config():
+        return ""
+    where = Path(CONFIG).resolve()
+    return f"{where} is not read: others may write there or own it; ANSIBLE_CONFIG={where} says to read it all the same"
+
+
+class _Unsafe(str):
+    """Text that Ansible takes as it is: no template, no lookup (`!unsafe`)."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes all texts so."""
+
+
+_Dumper.add_representer(
+    _Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"')
+)
+
+
+def _unsafe(value: Any) -> Any:
+    if isinstance(value, str):
+        return _Unsafe(value)
+    if isinstance(value, Mapping):
+        return {key: _unsafe(entry) for key, entry in value.items()}
+    return [_unsafe(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def as_data(value: Any) -> str:
+    """YAML for Ansible in which no text is a template."""
+    return yaml.dump(_unsafe(value), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**6)
 
 
 def roles_directory() -> Path:
@@ -98,16 +161,21 @@ def private_directory() -> Iterator[Path]:
 def play(
     private: Path,
     plays: Sequence[Mapping[str, Any]],
-    inventory: str | Mapping[str, Any],
+    inventory: str | Connections,
     hosts: Sequence[str],
     on_result: OnResult,
     *,
     check: bool = False,
     diff: bool = False,
-    variables: Mapping[str, Any] | None = None,
+    variables: Variables = NO_VARIABLES,
+    data: Mapping[str, Any] | None = None,
     become: bool = False,
 ) -> str:
-    """Run plays on `hosts`; the words of Ansible when it could not even begin, else empty. Raises LocalError."""
+    """Run plays on `hosts`; the words of Ansible when it could not even begin, else empty. Raises LocalError.
+
+    `variables` are the user's own and templates as ever; `data` is ours, and what others wrote: no template. Both go
+    by files in `private`, for an argv is everybody's to read.
+    """
     try:
         import ansible_runner
     except ImportError as error:
@@ -132,15 +200,23 @@ def play(
     options = [
         word for word, wanted in (("--check", check), ("--diff", diff), ("--become", become)) if wanted
     ]
+    options += [word for path in variables.files for word in ("-e", f"@{path}")]
+    for name, text in (("own.json", json.dumps(dict(variables.values))), ("data.yaml", as_data(data or {}))):
+        write_atomic(private / name, text)
+        options += ["-e", f"@{private / name}"]
+    limit: str | None = ",".join(hosts)
+    if not isinstance(inventory, str):  # only these hosts are in it: a member may well be called `all`
+        chosen = {"all": {"hosts": {host: inventory[host] for host in hosts}}}
+        write_atomic(private / "hosts.yaml", as_data(chosen))
+        inventory, limit = str(private / "hosts.yaml"), None
     done = ansible_runner.run(
         private_data_dir=str(private),
         playbook=[dict(play) for play in plays],
-        inventory=inventory if isinstance(inventory, str) else dict(inventory),
-        limit=",".join(hosts),
-        extravars=dict(variables or {}),
+        inventory=inventory,
+        limit=limit,
         envvars=environment(),
         forks=min(FORKS, len(hosts)),
-        cmdline=" ".join(options) or None,
+        cmdline=shlex.join(options),
         event_handler=on_event,
         quiet=True,
         suppress_env_files=True,

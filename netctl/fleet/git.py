@@ -5,11 +5,14 @@ Never asks anybody anything, never runs hooks, never reads an option out of a va
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from netctl.model.errors import LocalError
 
@@ -23,7 +26,35 @@ QUIET = {
     "LC_ALL": "C",
     "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=20",
 }
-NO_HOOKS = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0")
+PROTOCOLS = "file:git:http:https:ssh"
+"""What a repository may be reached by. `ext::` runs a command, and `NAME::` whatever git-remote-NAME there is."""
+NO_HOOKS = tuple(
+    word
+    for option in ("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "log.showSignature=false")
+    for word in ("-c", option)
+)
+"""Programs that a repository's own configuration could name, and none of our questions needs."""
+
+
+def without_secret(url: str) -> tuple[str, dict[str, str]]:
+    """A URL without the user and password of http, and the part of Git's environment that says them instead.
+
+    Git hands the URL to a program of its own as an argument, which every user of the host can read.
+    """
+    scheme, separator, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    login, at, host = place.rpartition("@")
+    if scheme.lower() not in ("http", "https") or not separator or not at:
+        return url, {}
+    user, _, password = login.partition(":")
+    basic = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    count = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
+    said = {
+        "GIT_CONFIG_COUNT": str(count + 1),
+        f"GIT_CONFIG_KEY_{count}": f"http.{scheme}://{host}/.extraHeader",
+        f"GIT_CONFIG_VALUE_{count}": f"Authorization: Basic {basic}",
+    }
+    return f"{scheme}://{host}{slash}{path}", said
 
 
 class GitError(LocalError):
@@ -47,14 +78,17 @@ class Commit:
 class Git:
     """One repository: a working tree, or a bare one that `netctl sync` keeps."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, secrets: Mapping[str, str] | None = None) -> None:
         self.directory = directory
+        self.secrets = dict(secrets or {})
+        """More of Git's environment, which no other user can read, as they can an argv."""
 
     def run(self, *arguments: str, timeout: float = TIMEOUT_S) -> str:
         """A Git command; its output. Raises GitError."""
         if shutil.which("git") is None:
             raise LocalError("git is not installed on this host: install the package git")
-        environment = {**QUIET, **os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+        fixed = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_ALLOW_PROTOCOL": PROTOCOLS}
+        environment = {**QUIET, **os.environ, **fixed, **self.secrets}
         command = ["git", "-C", str(self.directory), *NO_HOOKS, *arguments]
         try:
             done = subprocess.run(

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from netctl.fleet.ansible import environment, program
+from netctl.config.loader import clean
+from netctl.config.schema import fits_definition
+from netctl.fleet.ansible import Connections, environment, program
 from netctl.model.document import Document, MemberState
 from netctl.model.errors import LocalError
 
 INVENTORY_TIMEOUT_S = 60.0
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+"""Names of hosts that are no pattern to Ansible, where `*`, `:`, `,`, `&`, `!`, `[`, `~`, `@` mean several or none."""
+GROUPS = frozenset({"all", "ungrouped"})
+"""Patterns that mean every host."""
 MEMBER_VARIABLE = "netctl_member"
 """In the user's own inventory: which member a host is, where its name there is another."""
 
@@ -22,8 +29,8 @@ MEMBER_VARIABLE = "netctl_member"
 class Inventory:
     """Inventory hosts and the members that they are."""
 
-    source: str | Mapping[str, Any]
-    """What Ansible takes: a path, or the inventory itself."""
+    source: str | Connections
+    """The path of the user's own, or the hosts with their connection variables."""
     hosts: Mapping[str, str] = field(default_factory=dict)
     """Inventory host to member, in the document's order."""
     left_out: tuple[str, ...] = ()
@@ -31,7 +38,12 @@ class Inventory:
 
 
 def split_host(text: str) -> dict[str, Any]:
-    """``admin@nas.example.net:2222`` as Ansible's connection variables."""
+    """``admin@nas.example.net:2222`` as Ansible's connection variables. Raises LocalError for anything else.
+
+    Ansible hands the host to ssh as a word of its own, and ssh takes one that begins with ``-`` for an option.
+    """
+    if not fits_definition("host", text):
+        raise LocalError(f"{clean(text)!r} is no host: [USER@]HOST[:PORT], with IPv6 in brackets")
     user, at, place = text.rpartition("@")
     host, colon, port = place.rpartition(":")
     if not colon or not port.isdigit() or (":" in host and not host.startswith("[")):
@@ -44,22 +56,37 @@ def split_host(text: str) -> dict[str, Any]:
     return variables
 
 
+def connections(hosts: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    """Names of members, and where they are, for Ansible. Raises LocalError."""
+    found = {}
+    for name, host in hosts:
+        if not fits_definition("name", name):
+            raise LocalError(f"{clean(name)!r} is no name of a member: see `netctl validate`")
+        if name in GROUPS:
+            raise LocalError(
+                f"'{name}' means every host to Ansible: give this member another name, or no `host`"
+            )
+        found[name] = split_host(host)
+    return found
+
+
 def from_document(document: Document) -> Inventory:
     """`members.*.host`. Raises LocalError when none has one."""
     present = [member for member in document.members.values() if member.state is MemberState.PRESENT]
-    found = {member.name: split_host(member.host) for member in present if member.host}
+    found = connections((member.name, member.host) for member in present if member.host)
     if not found:
         raise LocalError(
             "no member has a `host`: say where it is (members.NAME.host: admin@nas.example.net), "
             "or name your own inventory with -i"
         )
     left = tuple(member.name for member in present if not member.host)
-    return Inventory({"all": {"hosts": found}}, {name: name for name in found}, left)
+    return Inventory(found, {name: name for name in found}, left)
 
 
 def listed(path: Path) -> dict[str, dict[str, Any]]:
     """The hosts of an Ansible inventory with their variables. Raises LocalError."""
-    command = [program("ansible-inventory"), "-i", str(path), "--list"]
+    # Absolute: of a relative path Ansible takes one with a comma for a list of hosts.
+    command = [program("ansible-inventory"), "-i", str(path.resolve()), "--list"]
     try:
         done = subprocess.run(
             command,
@@ -91,6 +118,11 @@ def from_file(path: Path, document: Document) -> Inventory:
     if not mine:
         raise LocalError(
             f"no host of {path} is a member of the document: name them alike, or set {MEMBER_VARIABLE}"
+        )
+    odd = [host for host in mine if not PLAIN_NAME.fullmatch(host) or host in GROUPS]
+    if odd:
+        raise LocalError(
+            f"{clean(odd[0])!r} in {path} is more than a host to Ansible: name hosts by letters, digits, '_', '.', '-'"
         )
     order = {name: number for number, name in enumerate(document.members)}
     hosts = dict(sorted(mine.items(), key=lambda item: order[item[1]]))

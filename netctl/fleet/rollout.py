@@ -20,7 +20,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Any
 
 from netctl.config import load_document
 from netctl.config.reach import ReachChanges, reach_changes
-from netctl.fleet.ansible import TaskResult, play, private_directory
+from netctl.fleet.ansible import NO_VARIABLES, TaskResult, Variables, play, private_directory
 from netctl.fleet.inventory import Inventory
 from netctl.model.document import Document
 from netctl.model.errors import ConfigError, LocalError
@@ -95,7 +95,7 @@ class Wishes:
     diff: bool = False
     resume: bool = False
     become: bool = False
-    variables: Mapping[str, Any] = field(default_factory=dict)
+    variables: Variables = NO_VARIABLES
 
 
 class Rollout:
@@ -217,8 +217,7 @@ class Rollout:
                 run.diffs += unified(result.result.get("diff"))
             self._tell(run)
 
-        variables = {
-            **self.wishes.variables,
+        data = {
             "netctl_document": str(document),
             "netctl_confirm_within": f"{self.wishes.confirm_s}s",
         }
@@ -230,7 +229,8 @@ class Rollout:
             on_result,
             check=self.wishes.check,
             diff=self.wishes.diff,
-            variables=variables,
+            variables=self.wishes.variables,
+            data=data,
             become=self.wishes.become,
         )
         for host in batch:

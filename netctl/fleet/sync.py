@@ -14,7 +14,7 @@ from typing import Protocol
 
 from netctl.config import load_document
 from netctl.config.loader import MAX_BYTES
-from netctl.fleet.git import Commit, Git, GitError
+from netctl.fleet.git import Commit, Git, GitError, without_secret
 from netctl.fleet.syncstate import Outcome, StateFile, SyncState, Verdict
 from netctl.model.errors import ConfigError, LocalError
 
@@ -64,7 +64,8 @@ class Sync:
 
     def __init__(self, settings: Settings, directory: Path, target: Target, states: StateFile) -> None:
         self.settings = settings
-        self._git = Git(directory / "repository.git")
+        self._url, secrets = without_secret(settings.repository)
+        self._git = Git(directory / "repository.git", secrets)
         self._target = target
         self._states = states
         self.state = self._mine(states.load())
@@ -104,10 +105,10 @@ class Sync:
         refs = (f"+refs/heads/{branch}:{TIP}", "+refs/tags/*:refs/tags/*")
         try:
             self._git.run("check-ref-format", "--branch", branch)
-            self._git.run("fetch", "--quiet", "--no-tags", "--prune", "--", self.settings.repository, *refs)
+            self._git.run("fetch", "--quiet", "--no-tags", "--prune", "--", self._url, *refs)
         except GitError as error:
             where = shown_url(self.settings.repository)
-            said = str(error).replace(self.settings.repository, where)
+            said = str(error).replace(self._url, where)
             if "couldn't find remote ref" in said:
                 raise LocalError(f"there is no branch '{branch}' in {where} any more, or yet") from None
             raise LocalError(f"the repository cannot be read: {said}") from None
@@ -127,7 +128,7 @@ class Sync:
     def reachable(self) -> bool:
         """Whether the repository answers just now."""
         refs = f"refs/heads/{self.settings.branch}"
-        return self._git.ok("ls-remote", "--exit-code", "--", self.settings.repository, refs)
+        return self._git.ok("ls-remote", "--exit-code", "--", self._url, refs)
 
     # -- the verdict ------------------------------------------------------------------------------------------
 

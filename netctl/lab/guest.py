@@ -43,7 +43,7 @@ def join(lab: Lab, network: Network) -> Joined:
     text = mediator.run([program("netctl"), *invite]).strip()
     node = _machine(lab)
     started = time.monotonic()
-    said = node.run([program("netctl"), "join", text, "--name", NAME]).strip()
+    said = node.run([program("netctl"), "join", "--name", NAME], text).strip()
     joined_s = time.monotonic() - started
     prefix = f"{NAME} is on {network.name}: "
     if not said.startswith(prefix):

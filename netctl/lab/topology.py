@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
-from netctl.config.loader import parse
+from netctl.config.loader import clean, parse
+from netctl.config.schema import fits_definition
 from netctl.lab.nat import NatKind
 from netctl.lab.properties import PLAIN, Ipv6, Properties, parse_properties
 from netctl.model.document import Document, Mediator
@@ -131,6 +132,11 @@ def parse_sidecar(text: str, file: str) -> dict[str, Nat]:
     nats = tree.get("nats") if isinstance(tree, dict) else None
     if not isinstance(nats, dict):
         raise LocalError(f"{file}: expected a mapping `nats:` of names to {{kind: …, members: […]}}")
+    for name in nats:
+        if not fits_definition("name", name):
+            raise LocalError(
+                f"{file}: {clean(str(name))!r} is no name of a box: small letters, digits, inner hyphens"
+            )
     carriers = {entry.get("behind") for entry in nats.values() if isinstance(entry, dict)}
     return {str(name): _nat(entry, f"{file}: nats.{name}", name in carriers) for name, entry in nats.items()}
 

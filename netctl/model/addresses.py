@@ -3,11 +3,48 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
+
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+"""A host name: nothing in it that a shell, a configuration file or an option parser would take for its own."""
+_SCOPE = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
+"""The interface of a link-local address (IFNAMSIZ less its NUL). `ipaddress` takes any text behind the ``%``."""
+MAX_NAME = 255
+"""Octets of a domain name (RFC 1035 §2.3.4)."""
+
+
+def parse_address(text: str) -> Address:
+    """An IP address without an interface. Raises ValueError."""
+    if "%" in text:
+        raise ValueError("an address without an interface")
+    return ipaddress.ip_address(text)
+
+
+def parse_prefix(text: str, *, strict: bool = True) -> Prefix:
+    """A network; with `strict` without host bits. Raises ValueError."""
+    if "%" in text:
+        raise ValueError("a prefix without an interface")
+    return ipaddress.ip_network(text, strict=strict)
+
+
+def is_host(text: str) -> bool:
+    """Whether this is the name or the address of a host, and nothing else."""
+    if ":" not in text:
+        return len(text) <= MAX_NAME and _NAME.fullmatch(text) is not None
+    try:
+        return _scope_is_plain(ipaddress.ip_address(text))
+    except ValueError:
+        return False
+
+
+def _scope_is_plain(address: Address) -> bool:
+    scope = address.scope_id if isinstance(address, IPv6Address) else None
+    return scope is None or (address.is_link_local and _SCOPE.fullmatch(scope) is not None)
 
 
 def host_prefix(address: Address) -> Prefix:
@@ -32,6 +69,8 @@ class SocketAddress:
         parsed = ipaddress.ip_address(address)
         if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
             parsed = parsed.ipv4_mapped
+        elif not _scope_is_plain(parsed):
+            raise ValueError("only a link-local address has an interface, by its name")
         if not 0 < port < 65536:
             raise ValueError(f"port {port} is not in 1-65535")
         return cls(str(parsed), port)
@@ -73,6 +112,8 @@ class Endpoint:
             raise ValueError("an IPv6 address in an endpoint is written in brackets: [2001:db8::1]:51820")
         if not separator or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError("an endpoint is host:port with a port in 1-65535")
+        if not is_host(host):
+            raise ValueError("an endpoint is host:port, with the name or the address of a host")
         return cls(host, int(port))
 
     def __str__(self) -> str:

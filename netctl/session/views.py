@@ -8,14 +8,13 @@ seal, which stay verifiable however many differences lie between.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from netctl.model.addresses import Address
+from netctl.model.addresses import Address, parse_address
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
@@ -141,7 +140,7 @@ def read_leases(rows: Iterable[LeaseRow]) -> dict[tuple[str, WireGuardKey], Leas
     for row in rows:
         key, network = _key(row.key), _name(row.network)
         try:
-            addresses = tuple(ipaddress.ip_address(text) for text in row.addresses)
+            addresses = tuple(parse_address(text) for text in row.addresses)
         except ValueError as error:
             raise RemoteError(f"a view with a bad address: {error}", "view.bad") from error
         found[network, key] = Lease(network, key, addresses)

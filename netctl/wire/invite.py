@@ -12,6 +12,7 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 
+from netctl.model.addresses import is_host
 from netctl.model.document import Mediator
 from netctl.model.errors import LocalError
 from netctl.model.keys import KEY_LEN, IdentityKey
@@ -101,6 +102,8 @@ class _Reader:
         mediators = []
         for _ in range(self.take(1)[0]):
             host = self.text()
+            if not is_host(host):
+                raise ValueError("not a host")
             ports = [int.from_bytes(self.take(2), "big") for _ in range(self.take(1)[0])]
             pins = tuple(IdentityKey(self.take(KEY_LEN)) for _ in range(self.take(1)[0]))
             if not ports or not pins or 0 in ports:
