@@ -1,7 +1,8 @@
 """All that people read goes through here. stdout is data, stderr is talk.
 
 Colour only on a terminal, never with NO_COLOR (https://no-color.org). Signs carry the meaning too, so that
-nothing is lost without colour.
+nothing is lost without colour. What others wrote (a mediator, a host of a roll-out, a commit's subject) is shown
+without what a terminal would obey; only a file that is printed as it is (`text`) is not touched.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
+
+from netctl.model.printable import printable, printable_json, printable_lines
 
 _RED, _GREEN, _YELLOW, _BOLD, _DIM, _RESET = (
     "\033[31m",
@@ -27,11 +30,17 @@ def _coloured(stream: TextIO) -> bool:
 
 
 def _paint(text: str, colour: str, stream: TextIO) -> str:
+    text = printable_lines(text)
     return f"{colour}{text}{_RESET}" if _coloured(stream) else text
 
 
 def line(text: str = "") -> None:
     """A line of data."""
+    _out(printable_lines(text))
+
+
+def _out(text: str) -> None:
+    """A line that is fit for a terminal already, with colours."""
     print(text, flush=True)
 
 
@@ -42,17 +51,17 @@ def text(whole: str) -> None:
 
 def json(value: Any) -> None:
     """Data for programs."""
-    print(_json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+    _out(printable_json(_json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def error(text: str) -> None:
     """What went wrong and what to do, in one line."""
-    print(_paint("error: ", _RED, sys.stderr) + text, file=sys.stderr, flush=True)
+    print(_paint("error: ", _RED, sys.stderr) + printable_lines(text), file=sys.stderr, flush=True)
 
 
 def warning(text: str) -> None:
     """What works, and should be known."""
-    print(_paint("warning: ", _YELLOW, sys.stderr) + text, file=sys.stderr, flush=True)
+    print(_paint("warning: ", _YELLOW, sys.stderr) + printable_lines(text), file=sys.stderr, flush=True)
 
 
 def ask(text: str) -> None:
@@ -62,7 +71,7 @@ def ask(text: str) -> None:
 
 def note(text: str) -> None:
     """Talk."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def progress(text: str) -> None:
@@ -73,37 +82,37 @@ def progress(text: str) -> None:
 def redraw(lines: Sequence[str], over: int) -> None:
     """On a terminal: these lines in the place of the last `over` ones."""
     up = f"\033[{over}A\033[J" if over else ""
-    print(up + "\n".join(lines), file=sys.stderr, flush=True)
+    print(up + "\n".join(map(printable_lines, lines)), file=sys.stderr, flush=True)
 
 
 def check(ok: bool, text: str) -> None:
     """One thing that was looked at, and how it is."""
     sign = _paint("ok  ", _GREEN, sys.stdout) if ok else _paint("FAIL", _RED, sys.stdout)
-    line(f"{sign} {text}")
+    _out(f"{sign} {printable_lines(text)}")
 
 
 def verdict(ok: bool, text: str) -> None:
     """The last line."""
-    line(_paint(("PASS: " if ok else "FAIL: ") + text, _GREEN if ok else _RED, sys.stdout))
+    _out(_paint(("PASS: " if ok else "FAIL: ") + text, _GREEN if ok else _RED, sys.stdout))
 
 
 def change(text: str) -> None:
     """A line of a plan: its sign says what it does."""
     colour = {"+": _GREEN, "-": _RED, "~": _YELLOW}.get(text[:1], "")
-    line(_paint(f"  {text}", colour, sys.stdout) if colour else f"  {text}")
+    _out(_paint(f"  {text}", colour, sys.stdout) if colour else printable_lines(f"  {text}"))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A heading and rows in columns."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
 
     def laid_out(row: Sequence[str]) -> str:
         return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
     if title:
-        line(_paint(title, _BOLD, sys.stdout))
-    line(_paint("  " + laid_out(list(columns)), _DIM, sys.stdout))
+        _out(_paint(title, _BOLD, sys.stdout))
+    _out(_paint("  " + laid_out(list(columns)), _DIM, sys.stdout))
     for row in cells:
         line("  " + laid_out(row))
     line()

@@ -29,6 +29,13 @@ def printable_lines(text: object) -> str:
     return _UNFIT.sub(_written_in_whole, str(text))
 
 
+def printable_json(text: str) -> str:
+    r"""The same for a JSON text (RFC 8259 §7), which stays the same value: ``\u009b``."""
+    return _UNFIT.sub(
+        lambda found: found[0] if found[0] in _KEPT_IN_WHOLE else f"\\u{ord(found[0]):04x}", text
+    )
+
+
 def _written(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
