@@ -8,10 +8,13 @@ import errno
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import Callable
 
 from mediator.core.gate import Ban, Gate, Offence
 from netctl.model.addresses import SocketAddress
+from netctl.system.guard import Guard
+from netctl.system.tasks import Tasks
 from netctl.wire import clienthello
 
 BACKLOG = 1024
@@ -39,12 +42,17 @@ class Door:
         on_ban: Callable[[Ban], None],
         on_full: Callable[[], None],
         divert: Callable[[socket.socket, tuple[bytes, ...]], bool] = lambda connection, protocols: False,
+        guard: Guard | None = None,
     ) -> None:
         """`factory` makes the protocol of a connection from an address; its TLS handshake comes first.
 
         `divert` sees which protocols a connection asks for before anything is read; True: somebody else has it now.
-        `on_full`: the process may open no more files, said once in a while.
+        `guard` counts what could not be handled. `on_full`: the process may open no more files, said once in a while.
         """
+        self._guard = (
+            guard if guard is not None else Guard(lambda line: print(line, file=sys.stderr, flush=True))
+        )
+        self._handshakes = Tasks(self._guard)
         self._divert = divert
         self._context = context
         self._factory = factory
@@ -54,7 +62,6 @@ class Door:
         self._on_full = on_full
         self._said_full_at = float("-inf")
         self._sockets: list[socket.socket] = []
-        self._handshakes: set[asyncio.Task[None]] = set()
 
     def listen(self, address: str, port: int, *, both: bool) -> int:
         """Listen on a port (0: any); `both`: IPv4 on an IPv6 socket, too. The port. Raises OSError."""
@@ -80,8 +87,7 @@ class Door:
             asyncio.get_running_loop().remove_reader(opened.fileno())
             opened.close()
         self._sockets.clear()
-        for task in self._handshakes:
-            task.cancel()
+        self._handshakes.cancel()
 
     def offend(self, source: SocketAddress, offence: Offence) -> None:
         """A stranger did wrong."""
@@ -97,17 +103,23 @@ class Door:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     self._rest(listening)  # the backlog keeps them until there are files again
                 return
+            if not raw[1]:  # a SYN from port 0 (RFC 768, RFC 9293: reserved): nobody honest
+                connection.close()
+                continue
             source = SocketAddress.of(raw[0].partition("%")[0], raw[1])
             if self._gate.knock(source, self._clock()) is not None:
                 with contextlib.suppress(OSError):
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 connection.close()
                 continue
-            connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = asyncio.get_running_loop().create_task(self._shake_hands(connection, source))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            try:
+                connection.setblocking(False)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:  # it has hung up already
+                connection.close()
+                self._gate.leave(source)
+                continue
+            self._handshakes.start("a handshake", self._shake_hands(connection, source))
 
     def _rest(self, listening: socket.socket) -> None:
         """Without files nothing can be accepted, and the socket would stay readable for ever: look again later."""
@@ -137,7 +149,10 @@ class Door:
                 ssl=self._context,
                 ssl_handshake_timeout=TLS_TIMEOUT_S,
             )
-        except (OSError, EOFError, asyncio.CancelledError) as error:  # TLS and time-out errors are OSErrors
+        except (Exception, asyncio.CancelledError) as error:
+            expected = isinstance(error, (OSError, EOFError, asyncio.CancelledError))
+            if not expected:  # TLS and time-out errors are OSErrors: this is a fault of ours
+                self._guard.caught("a handshake", error)
             with contextlib.suppress(OSError):  # uvloop has closed it by itself, and says so
                 connection.close()
             self._gate.leave(source)

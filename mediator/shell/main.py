@@ -24,6 +24,7 @@ from mediator.shell.relaywords import add_limits, limits_of, say_relay
 from netctl import __version__
 from netctl.model.errors import LocalError, NetctlError
 from netctl.system.ourselves import environment, module
+from netctl.system.tasks import Tasks
 
 if TYPE_CHECKING:
     from mediator.shell.server import Server
@@ -186,7 +187,8 @@ async def _run(server: Server, mediator: Mediator, arguments: argparse.Namespace
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     await server.start(mediator)
-    relay = None if arguments.no_relay else asyncio.create_task(_keep_relay(arguments))
+    tasks = Tasks(server.guard)
+    relay = None if arguments.no_relay else tasks.keep("the relay's keeper", lambda: _keep_relay(arguments))
     try:
         await server.run()
     except asyncio.CancelledError:

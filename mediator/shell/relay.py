@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from mediator.core.relay_table import MAX_BINDINGS, Flow, RelayTable
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
 from netctl.system import mmsg, pktinfo
+from netctl.system.guard import Guard
 from netctl.wire.datagram import DatagramKind, classify
 
 SOL_UDP = 17
@@ -77,6 +79,8 @@ class Counters:
     dropped_type: int = 0
     dropped_rate: int = 0
     """Datagrams beyond a rate or a quota."""
+    dropped_nowhere: int = 0
+    """Receipts from port 0: nobody can be answered there (RFC 768)."""
 
 
 class Link(Protocol):
@@ -103,6 +107,8 @@ class RelayServer:
         """Raises LocalError when a port is taken or there are not enough file descriptors."""
         _allow_files(len(ports) + SPARE_FILES)
         self.counters = Counters()
+        self.guard = Guard(_say)
+        """Counts what could not be handled."""
         self.table = table
         self.pairs = PairTable(table)
         """Of members without an agent."""
@@ -162,20 +168,20 @@ class RelayServer:
             for fileno, _ in self._poll.poll(WATCH_EVERY_S if self._watches else EXPIRE_EVERY_S):
                 port = self._port_of.get(fileno)
                 if port is not None:
-                    self._drain(port, clock(), unix)
+                    self.guard.run("what came to a port", self._drain, port, clock(), unix)
                 elif fileno in self._readers:
-                    self._readers[fileno]()
+                    self.guard.run("what a connection brought", self._readers[fileno])
             for call in self._after:
-                call()
+                self.guard.run("what waited to be sent", call)
             now = clock()
             if now >= expire_at:
                 expire_at = now + EXPIRE_EVERY_S
-                self.table.expire(now)
-                self.pairs.expire(now)
+                self.guard.run("a look for what is over", self.table.expire, now)
+                self.guard.run("a look for pairs that are over", self.pairs.expire, now)
             if now >= self._watch_at:
                 self._watch_at = now + WATCH_EVERY_S
                 for watch in self._watches:
-                    watch(now)
+                    self.guard.run("a look at what changed", watch, now)
 
     def watch(self, call: Callable[[float], None]) -> None:
         """Call this about every `WATCH_EVERY_S` while serving."""
@@ -247,6 +253,9 @@ class RelayServer:
                 if level == SOL_UDP and kind == UDP_GRO:
                     segment = int.from_bytes(value[:4], "little")
             unmerged = unmerged + 1 if segment == size else 0
+            if not address[1]:
+                self.counters.dropped_nowhere += 1
+                continue
             self._batch(port, address, self._view[:size], segment, now, unix, extra)
 
     def _drain_ring(
@@ -258,6 +267,9 @@ class RelayServer:
             got = ring.receive(sock.fileno())
             for first, count, size, segment in ring.runs(got):
                 address = self._address(ring.source(first))
+                if not address[1]:
+                    self.counters.dropped_nowhere += count
+                    continue
                 slots = ring.views[first : first + count]
                 if segment < size or count == 1 or size < MIN_MESSAGE:
                     extra = ring.extra(first)
@@ -299,7 +311,8 @@ class RelayServer:
             if len(data) >= MIN_MESSAGE and bytes(data[:4]) in types:
                 self._forward(port, address, [data], len(data), len(data), now)
             else:
-                self._control(port, address, bytes(data), now, unix(), extra)
+                # One by one: what fails must not take along what the kernel merged it with.
+                self.guard.run("a datagram", self._control, port, address, bytes(data), now, unix(), extra)
 
     def _forward(
         self, port: int, address: RawAddress, parts: list[memoryview], size: int, segment: int, now: float
@@ -422,6 +435,10 @@ class RelayServer:
         if self._dual and not address.is_ipv6:
             return (f"::ffff:{address.host}", address.port)
         return (address.host, address.port)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _stands_in(address: SocketAddress) -> bool:

@@ -143,12 +143,12 @@ class TlsDoor:
                 connection, _ = listening.accept()
             except OSError:
                 return
-            self.adopt(connection)
+            self._relay.guard.run("a connection", self.adopt, connection)
 
     def _take(self) -> None:
         assert self._taker is not None
         for connection in self._taker.take():
-            self.adopt(connection)
+            self._relay.guard.run("a connection", self.adopt, connection)
 
     def adopt(self, connection: socket.socket) -> None:
         """A connection of a stranger."""
@@ -189,6 +189,11 @@ class TlsDoor:
     # -- frames -----------------------------------------------------------------------------------------------
 
     def _turn(self, link: _Link) -> None:
+        """What raises here costs this connection alone, which would otherwise stay readable for ever."""
+        if not self._relay.guard.run("a frame", self._read, link):
+            self._drop(link)
+
+    def _read(self, link: _Link) -> None:
         now = self._clock()
         try:
             frames = link.tls.turn(now)
@@ -235,12 +240,16 @@ class TlsDoor:
         for link in dirty.values():
             if link.writes_watched:
                 continue  # it is full: its turn comes when there is room
-            try:
-                link.tls.write(now)
-            except RemoteError:
+            if not self._relay.guard.run("a frame to be sent", self._write, link, now):
                 self._drop(link)
-                continue
-            self._watch_writes(link)
+
+    def _write(self, link: _Link, now: float) -> None:
+        try:
+            link.tls.write(now)
+        except RemoteError:
+            self._drop(link)
+            return
+        self._watch_writes(link)
 
     def _count(self, link: _Link) -> None:
         self.queued += link.tls.queue.size - link.counted

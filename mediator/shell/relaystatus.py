@@ -36,6 +36,7 @@ def describe(relay: RelayServer, now: float) -> dict[str, Any]:
     pairs = sorted(relay.pairs.status(now), key=_traffic, reverse=True)
     return {
         "counters": asdict(relay.counters),
+        "faults": relay.guard.dropped,
         "bindings": len(relay.table),
         "limits": asdict(ledger.limits),
         "members": len(accounts),

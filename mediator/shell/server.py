@@ -32,7 +32,10 @@ from mediator.shell.watched import WatchedDocument
 from netctl.model.document import Mediator
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import WireGuardKey
+from netctl.model.printable import printable_lines
+from netctl.system.guard import Guard
 from netctl.system.sdnotify import notify, watchdog_s
+from netctl.system.tasks import watch_loop
 from netctl.wire.control import Error, encode
 from netctl.wire.relayframe import RELAY_ALPN
 
@@ -55,7 +58,7 @@ RESERVE_GENERATIONS = 1 << 20
 
 def say(text: str) -> None:
     """One line for the operator."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 class Server:
@@ -65,6 +68,8 @@ class Server:
         self, *, document: Path, state: Path, listen: str, secret: bytes, stun_also: str = ""
     ) -> None:
         """`stun_also`: another IPv4 address of this host that STUN may answer from."""
+        self.guard = Guard(say)
+        """Counts what could not be handled."""
         self._listen = listen
         self._stun_also = stun_also
         self._identity = Identity.load(state)
@@ -104,6 +109,7 @@ class Server:
             "bans": len(self._gate.bans(time.monotonic())),
             "connections": len(self._connections),
             "tasks": len(asyncio.all_tasks()),
+            "faults": self.guard.dropped,
             "relay_ports": {
                 port: member.name
                 for member in document.members.values()
@@ -123,6 +129,7 @@ class Server:
 
     async def start(self, mediator: Mediator) -> None:
         """Listen. Raises LocalError for a port that is in use."""
+        watch_loop(asyncio.get_running_loop(), self.guard)
         context = self._identity.server_context()
         door = Door(
             context,
@@ -132,6 +139,7 @@ class Server:
             _say_ban,
             _say_full,
             self._divert,
+            self.guard,
         )
         self._door = door
         for port in sorted({mediator.port, *mediator.tls}):
@@ -147,7 +155,7 @@ class Server:
             check_own(self._stun_also)
         for port in mediator.stun:
             try:
-                stun = StunServer(self._listen, port, self._stun_also)
+                stun = StunServer(self._listen, port, self._stun_also, self.guard)
             except OSError as error:
                 raise _cannot_listen("UDP", port, error) from error
             stun.start()
@@ -166,12 +174,11 @@ class Server:
             ticked = time.monotonic()
             while True:
                 await asyncio.sleep(WATCH_S)
-                self._reload()
+                self.guard.run("a look at the document", self._reload)
                 if time.monotonic() - ticked >= tick:
                     ticked = time.monotonic()
                     notify("WATCHDOG=1")
-                    self.perform(self._hub.handle_timer(self._now()))
-                    self._reserve()
+                    self.guard.run("a timer", self._tick)
         finally:
             notify("STOPPING=1")
             await self._admin.close()
@@ -184,8 +191,12 @@ class Server:
                 connection.end(Error("mediator.stopping", "the mediator is being stopped"))
             self._store.close()
 
+    def _tick(self) -> None:
+        self.perform(self._hub.handle_timer(self._now()))
+        self._reserve()
+
     def _later(self, seconds: float, call: Callable[[], None]) -> object:
-        return asyncio.get_running_loop().call_later(seconds, call)
+        return asyncio.get_running_loop().call_later(seconds, self.guard.over("what was put off", call))
 
     def _challenge(self, connection: int) -> list[fx.Effect]:
         private = X25519PrivateKey.generate()
@@ -292,7 +303,13 @@ class Server:
 
     def frame(self, connection: Connection, payload: bytes) -> None:
         """A whole frame came."""
-        self.perform(self._hub.received(connection.number, payload, self._now()))
+        if not self.guard.run("a frame", self._received, connection.number, payload):
+            connection.end(
+                Error("frame.failed", "the mediator could not handle this message; its log says why")
+            )
+
+    def _received(self, number: int, payload: bytes) -> None:
+        self.perform(self._hub.received(number, payload, self._now()))
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
@@ -320,7 +337,7 @@ class Server:
         began = time.thread_time()  # not what other processes take meanwhile
         gathering, self._gathering, self._flush_due = self._gathering, [], None
         for target in gathering:
-            target.flush()
+            self.guard.run("news for a member", target.flush)
         self._flush_took_s = time.thread_time() - began
 
     def perform(self, effects: list[fx.Effect]) -> None:

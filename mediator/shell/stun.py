@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 from ipaddress import IPv4Address
 from typing import Any
 
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
 from netctl.system import pktinfo
+from netctl.system.guard import Guard
 from netctl.wire import stun
 
 MAX_DATAGRAM = 1500
@@ -32,11 +34,15 @@ def check_own(address: str) -> None:
 class StunServer:
     """One UDP port. For one event loop."""
 
-    def __init__(self, address: str, port: int, second: str = "") -> None:
+    def __init__(self, address: str, port: int, second: str = "", guard: Guard | None = None) -> None:
         """Bind; on `::` it serves IPv4 too. Raises OSError.
 
-        `second`: another IPv4 address of this host that it may answer from (RFC 5780), "" for none.
+        `second`: another IPv4 address of this host that it may answer from (RFC 5780), "" for none. `guard` counts
+        what could not be handled.
         """
+        self._guard = (
+            guard if guard is not None else Guard(lambda line: print(line, file=sys.stderr, flush=True))
+        )
         self._second = second
         self.sibling: StunServer | None = None
         """The server of the other port: answers that shall come from there are sent by it."""
@@ -70,10 +76,11 @@ class StunServer:
                 return
             except OSError:
                 continue  # an ICMP error of an earlier answer: belongs to nobody
-            with contextlib.suppress(ValueError, OSError):  # a full buffer: UDP may lose, and STUN asks again
-                self._answer(data, pktinfo.asked_at(extra), address)
+            if address[1]:  # nobody can be answered at port 0 (RFC 768)
+                self._guard.run("a STUN request", self._answer, data, extra, address)
 
-    def _answer(self, data: bytes, asked: str, address: tuple[Any, ...]) -> None:
+    def _answer(self, data: bytes, extra: list[pktinfo.Control], address: tuple[Any, ...]) -> None:
+        asked = pktinfo.asked_at(extra)
         source = SocketAddress.of(address[0].partition("%")[0], address[1])
         second = self._second if not source.is_ipv6 and self._second != asked else ""
         other = None
@@ -84,4 +91,5 @@ class StunServer:
             return
         sender = self.sibling if answer.other_port and self.sibling is not None else self
         local = pktinfo.leave_from(second if answer.other_address else asked, self._socket.family)
-        sender._socket.sendmsg([answer.data], local, 0, address)
+        with contextlib.suppress(OSError):  # a full buffer, no way back: UDP may lose, and STUN asks again
+            sender._socket.sendmsg([answer.data], local, 0, address)

@@ -19,6 +19,7 @@ from netctl.agent.leases import LeaseBook
 from netctl.agent.memory import Memory, identities
 from netctl.agent.paths import PathRunner
 from netctl.agent.patrol import DRIFT_S, Patrol
+from netctl.agent.revival import Revival
 from netctl.agent.status import status_of
 from netctl.agent.surroundings import Surroundings
 from netctl.agent.talk import Progress, quiet, reason_of, say
@@ -37,6 +38,8 @@ from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
 from netctl.paths.effects import PathStatus
 from netctl.session import Effect, Kept, LoggedIn, PathMessage, PresenceChanged, ViewChanged
+from netctl.system.guard import Guard
+from netctl.system.tasks import Tasks
 
 if TYPE_CHECKING:
     from netctl.agent.metrics import Meters
@@ -55,6 +58,9 @@ class Agent:
         watchman: Watchman = start_watchman,
         watch: Path | None = None,
     ) -> None:
+        self.guard = Guard(say)
+        """Counts what could not be handled, wherever it came from."""
+        self.tasks = Tasks(self.guard)
         self.keys = keys
         self.memory = memory
         self.host = host
@@ -86,6 +92,7 @@ class Agent:
         self.tunnels = Tunnels(self)
         self.surroundings = Surroundings(self)
         self.patrol = Patrol(self, drift_s)
+        self.revival = Revival(self)
         self.changes = Changes(self)
         self.joining = Joining(self)
         self.commit = Commit(self, Armory(memory.places), watchman)
@@ -94,9 +101,9 @@ class Agent:
         """Set by whoever wants the host to be reconciled."""
         self.view_came = asyncio.Event()
         self.handshake_wait_s = HANDSHAKE_WAIT_S
-        self.client = ControlClient(keys, self._on_control, self._on_link)
+        self.client = ControlClient(keys, self._on_control, self._on_link, self.guard)
         rewrites = Rewrites(memory.places.state / REWRITES_FILE)
-        self.paths = PathRunner(keys, self._steer, self.client.send, self._on_path, rewrites)
+        self.paths = PathRunner(keys, self._steer, self.client.send, self._on_path, rewrites, self.guard)
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -109,24 +116,22 @@ class Agent:
             self.use(self.memory.view(identities(document), self.keys.wireguard))
             self.client.set_mediators(document.mediators)
             self.wanted.set()
-        tasks = [
-            asyncio.create_task(work())
-            for work in (
-                self.client.run,
-                self._reconciler,
-                self.tunnels.run,
-                self.surroundings.run,
-                self.patrol.run,
-                self.commit.run,
-                *((self.watch.run,) if self.watch is not None else ()),
-            )
-        ]
+        for name, work in {
+            "the control connection": self.client.run,
+            "reconciling": self._reconciler,
+            "watching the tunnels": self.tunnels.run,
+            "watching the surroundings": self.surroundings.run,
+            "watching for drift": self.patrol.run,
+            "watching the engine": self.revival.run,
+            "watching what is armed": self.commit.run,
+            **({"watching the document": self.watch.run} if self.watch is not None else {}),
+        }.items():
+            self.tasks.keep(name, work)
         try:
-            await asyncio.gather(*tasks)
+            await self.tasks.wait()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            self.tasks.cancel()
+            await self.tasks.wait()
             await self.paths.release()
             self.paths.close()
             await self.host.close()

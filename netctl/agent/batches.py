@@ -11,6 +11,8 @@ from netctl.engine.rewrites import Rewrites
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import NetctlError
 from netctl.paths.effects import BatchEffect, CloseBatch, OpenBatch, Rewrite, SendFrom
+from netctl.system.guard import Guard
+from netctl.system.tasks import Tasks
 
 Opened = Callable[[int, tuple[int, ...]], None]
 Heard = Callable[[int, int, bytes, SocketAddress], None]
@@ -19,7 +21,10 @@ Heard = Callable[[int, int, bytes, SocketAddress], None]
 class BatchRunner:
     """Performs what the path manager wants of other sockets. The tables of ports outlive it, as the tunnels do."""
 
-    def __init__(self, rewrites: Rewrites, opened: Opened, heard: Heard) -> None:
+    def __init__(self, rewrites: Rewrites, opened: Opened, heard: Heard, guard: Guard | None = None) -> None:
+        """`guard` counts what could not be handled."""
+        self._guard = guard if guard is not None else Guard(say)
+        self._tasks = Tasks(self._guard)
         self._rewrites = rewrites
         self._opened = opened
         self._heard = heard
@@ -28,7 +33,7 @@ class BatchRunner:
         self._wanted: dict[SocketAddress, tuple[int, int]] = {}
         self._changed = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._sockets.fileno(), self._readable)
-        self._loading = asyncio.get_running_loop().create_task(self._load())
+        self._tasks.keep("loading rewrites of ports", self._load)
 
     def use_port(self, listen_port: int) -> Mapping[SocketAddress, int]:
         """The engine's port, 0: none. What an earlier agent rewrote for this port goes on, and is returned."""
@@ -65,7 +70,7 @@ class BatchRunner:
 
     def _readable(self) -> None:
         for batch, index, data, source in self._sockets.receive():
-            self._heard(batch, index, data, source)
+            self._guard.run("a datagram", self._heard, batch, index, data, source)
 
     async def _load(self) -> None:
         """One table after the other; changes that come meanwhile are one."""
@@ -79,6 +84,6 @@ class BatchRunner:
 
     def close(self) -> None:
         """Close the sockets; what is rewritten stays rewritten."""
-        self._loading.cancel()
+        self._tasks.cancel()
         asyncio.get_running_loop().remove_reader(self._sockets.fileno())
         self._sockets.close()

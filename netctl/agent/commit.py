@@ -127,7 +127,7 @@ class Commit:
         if terms.unattended:
             self._worked = self._agent.client.state.state == "connected", self._agent.tunnels.live
             self._heard = False
-            self._proof = asyncio.create_task(self._prove(record))
+            self._proof = self._agent.tasks.start("the proof of a save", self._prove(record))
         return record
 
     def _accepted(self) -> str | None:

@@ -16,6 +16,7 @@ from typing import cast
 from netctl.agent.keys import Keys
 from netctl.agent.pinned import certificate_key, client_context
 from netctl.agent.proxy import connect, proxy_for
+from netctl.agent.talk import say
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import LocalError, RemoteError
@@ -31,6 +32,7 @@ from netctl.session import (
     State,
     ViewChanged,
 )
+from netctl.system.guard import Guard
 from netctl.wire import control as w
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 
@@ -151,6 +153,11 @@ class _Wire(asyncio.Protocol):
                 self.perform(self.session.receive_frame(payload, time.monotonic()))
         except RemoteError as error:
             self.finish(error)
+        except (
+            Exception
+        ) as error:  # the session may be between two states: a new one begins where it is whole
+            self._client.guard.caught("a frame of the mediator", error)
+            self.finish(RemoteError("a message of the mediator could not be handled", "frame.failed"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.finish(RemoteError("the connection to the mediator was lost", "lost"))
@@ -169,15 +176,21 @@ class _Wire(asyncio.Protocol):
             elif isinstance(effect, Closed):
                 self.finish(effect.error)
             else:
-                self._client.deliver(effect)
+                self._client.guard.run("a message of the mediator", self._client.deliver, effect)
 
 
 class ControlClient:
     """Keeps one session with one of the document's mediators. All in the agent's event loop."""
 
     def __init__(
-        self, keys: Keys, on_effect: Callable[[Effect], None], on_state: Callable[[LinkState], None]
+        self,
+        keys: Keys,
+        on_effect: Callable[[Effect], None],
+        on_state: Callable[[LinkState], None],
+        guard: Guard | None = None,
     ) -> None:
+        self.guard = guard if guard is not None else Guard(say)
+        """Counts what could not be handled."""
         self.keys = keys
         self.state = LinkState("none", time.monotonic())
         self._held_until = 0.0

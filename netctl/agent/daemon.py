@@ -16,6 +16,7 @@ from netctl.agent.talk import say
 from netctl.agent.writer import only_writer
 from netctl.engine import Engine, open_engine
 from netctl.engine.privilege import check_privileges
+from netctl.system.tasks import watch_loop
 
 START_WAIT_S = 5.0
 """How long an agent that starts waits: a roll-back without an agent may be under way."""
@@ -49,6 +50,7 @@ async def _main(
     loop = asyncio.get_running_loop()
     followed = places.config if watch else None
     agent = Agent(keys, Memory(places), Host(open_host), drift_s=drift_s, watch=followed)
+    watch_loop(loop, agent.guard)
     server = ControlServer(agent, places)
     page = None
     if metrics is not None:

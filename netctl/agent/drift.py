@@ -77,6 +77,8 @@ def _paths(change: Change, at: Origins, actual: HostState) -> Iterator[str]:
             yield at.address(address)
         case c.SetRoute(route) | c.RemoveRoute(route):
             yield at.prefix(route.destination)
+        case c.AddUnreachable(destination) | c.RemoveUnreachable(destination):
+            yield at.prefix(destination)
         case c.SetFilter(table):
             yield from _rules(table, actual.filter, at)
         case c.RemoveFilter():

@@ -122,6 +122,13 @@ class _Now(Collector):
         yield GaugeMetricFamily(
             "netctl_drift", "Departures from the document now", value=float(len(agent.patrol.drift))
         )
+        away = float(agent.revival.since is not None)
+        yield GaugeMetricFamily("netctl_link_away", "1 while the link is gone and brought back", value=away)
+        for name, words, count in (
+            ("engine_restarts", "How often the engine ended and was started again", agent.revival.restarts),
+            ("faults", "Datagrams, frames and timers whose handling failed", agent.guard.dropped),
+        ):
+            yield CounterMetricFamily(f"netctl_{name}", words, value=float(count))
         for name, value in (("found", agent.patrol.counters.found), ("healed", agent.patrol.counters.healed)):
             yield CounterMetricFamily(f"netctl_drift_{name}", f"Departures {name} so far", value=float(value))
 

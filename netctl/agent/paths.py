@@ -11,6 +11,7 @@ from netctl.agent.batches import BatchRunner
 from netctl.agent.keys import Keys
 from netctl.agent.portmap import PortMapRunner
 from netctl.agent.relaytls import RelayTls, TunnelStatus
+from netctl.agent.talk import say
 from netctl.engine.rewrites import Rewrites
 from netctl.engine.sharedport import SharedPort, open_shared_port
 from netctl.model.addresses import Address, SocketAddress
@@ -37,6 +38,8 @@ from netctl.paths.filtering import Filtering4787
 from netctl.paths.manager import PathManager
 from netctl.paths.portmap import MapStatus
 from netctl.paths.predict import Allocation
+from netctl.system.guard import Guard
+from netctl.system.tasks import RESTART_S, Tasks
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
 
 Steer = Callable[[WireGuardKey, SocketAddress], Awaitable[None]]
@@ -52,7 +55,11 @@ class PathRunner:
         send_control: Callable[[Candidates | RelayRequest], None],
         on_change: Callable[[WireGuardKey, PathStatus], None],
         rewrites: Rewrites,
+        guard: Guard | None = None,
     ) -> None:
+        """`guard` counts what could not be handled."""
+        self._guard = guard if guard is not None else Guard(say)
+        self._tasks = Tasks(self._guard)
         private = keys.wireguard_private.private_bytes_raw()
         self._manager = PathManager(keys.wireguard, private, secrets.token_bytes)
         self._steer = steer
@@ -62,11 +69,13 @@ class PathRunner:
         self._opened: tuple[str, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._endpoints: asyncio.Queue[tuple[WireGuardKey, SocketAddress]] = asyncio.Queue()
-        self._mapper = PortMapRunner(private, self._mapped)
-        self._tls = RelayTls(self._tunnel, self._frame)
-        self._batches = BatchRunner(rewrites, self._batch_opened, self._batch_heard)
+        self._steered: dict[WireGuardKey, SocketAddress] = {}
+        """What the engine was told last: one that starts anew knows nothing of it."""
+        self._mapper = PortMapRunner(private, self._mapped, self._guard)
+        self._tls = RelayTls(self._tunnel, self._frame, self._guard)
+        self._batches = BatchRunner(rewrites, self._batch_opened, self._batch_heard, self._guard)
         self._addresses: Sequence[Address] = ()
-        self._steering = asyncio.get_running_loop().create_task(self._steer_all())
+        self._tasks.keep("setting endpoints", self._steer_all)
 
     async def release(self) -> None:
         """Before `close`, where there is time: a port mapping without an end is given back to the router."""
@@ -74,7 +83,7 @@ class PathRunner:
 
     def close(self) -> None:
         """Let go of the port and the timers; endpoints stay as they are."""
-        self._steering.cancel()
+        self._tasks.cancel()
         self._mapper.close()
         self._tls.close()
         self._batches.close()
@@ -105,15 +114,27 @@ class PathRunner:
             self._opened = wanted
             asyncio.get_running_loop().add_reader(self._port.fileno(), self._readable)
 
+    def engine_gone(self) -> None:
+        """The engine has ended: the port is opened again with the next one, and it is told all endpoints anew."""
+        self._close_port()
+        for key, endpoint in self._steered.items():
+            self._endpoints.put_nowait((key, endpoint))
+
     async def _steer_all(self) -> None:
         while True:
             key, endpoint = await self._endpoints.get()
-            await self._steer(key, endpoint)
+            try:
+                await self._steer(key, endpoint)
+            except Exception as error:  # the next one may be another peer's
+                self._guard.caught("an endpoint", error)
 
     def _readable(self) -> None:
         if self._port is not None:
             for data, source in self._port.receive():
-                self._perform(self._manager.handle_datagram(data, source, time.monotonic()))
+                self._guard.run("a datagram", self._datagram, data, source)
+
+    def _datagram(self, data: bytes, source: SocketAddress) -> None:
+        self._perform(self._manager.handle_datagram(data, source, time.monotonic()))
 
     def _tunnel(self, up: bool) -> None:
         self._perform(self._manager.tunnel(up, time.monotonic()))
@@ -129,45 +150,57 @@ class PathRunner:
 
     def _due(self) -> None:
         self._timer = None
-        self._perform(self._manager.handle_timer(time.monotonic()))
+        try:
+            self._perform(self._manager.handle_timer(time.monotonic()))
+        except Exception as error:
+            self._guard.caught("a timer of the paths", error)
+            self._schedule(at_least_s=RESTART_S)  # it may be due again at once
 
     def _perform(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
-            match effect:
-                case SendDatagram(destination, data, ttl):
-                    if self._port is not None:
-                        self._port.send(destination, data, ttl)
-                case SendFrame(port, data):
-                    self._tls.send(port, data)
-                case OpenBatch() | SendFrom() | CloseBatch() | Rewrite():
-                    self._batches.perform(effect)
-                case WantTunnel(wanted):
-                    self._tls.want(wanted)
-                case StandIn(address, wanted):
-                    self._tls.stand_in(address, wanted)
-                case SendControl(message):
-                    self._send_control(message)
-                case SetEndpoint(key, endpoint):
-                    self._endpoints.put_nowait((key, endpoint))
-                case PathChanged(key, status):
-                    self._on_change(key, status)
-                    if status.kind in ("relay-udp", "relay-tls", "none") and self._mapper.mapping is not None:
-                        self._mapper.check()  # a router that restarted has forgotten it
+            try:
+                self._do(effect)
+            except Exception as error:  # the others are another pair's
+                self._guard.caught(f"what a path wants ({type(effect).__name__})", error)
         self._schedule()
 
-    def _schedule(self) -> None:
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case SendDatagram(destination, data, ttl):
+                if self._port is not None:
+                    self._port.send(destination, data, ttl)
+            case SendFrame(port, data):
+                self._tls.send(port, data)
+            case OpenBatch() | SendFrom() | CloseBatch() | Rewrite():
+                self._batches.perform(effect)
+            case WantTunnel(wanted):
+                self._tls.want(wanted)
+            case StandIn(address, wanted):
+                self._tls.stand_in(address, wanted)
+            case SendControl(message):
+                self._send_control(message)
+            case SetEndpoint(key, endpoint):
+                self._steered[key] = endpoint
+                self._endpoints.put_nowait((key, endpoint))
+            case PathChanged(key, status):
+                self._on_change(key, status)
+                if status.kind in ("relay-udp", "relay-tls", "none") and self._mapper.mapping is not None:
+                    self._mapper.check()  # a router that restarted has forgotten it
+
+    def _schedule(self, at_least_s: float = 0.0) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         due = self._manager.next_timer()
         if due is not None:
-            delay = max(due - time.monotonic(), 0.0)
+            delay = max(due - time.monotonic(), at_least_s)
             self._timer = asyncio.get_running_loop().call_later(delay, self._due)
 
     # -- what the agent tells ---------------------------------------------------------------------------------
 
     def peers(self, keys: frozenset[WireGuardKey], stock: frozenset[WireGuardKey] = frozenset()) -> None:
         """Whom to have paths to; `stock`: who of them has no agent."""
+        self._steered = {key: endpoint for key, endpoint in self._steered.items() if key in keys}
         self._perform(self._manager.set_peers(keys, time.monotonic(), stock=stock))
 
     def look_around(

@@ -14,6 +14,8 @@ from netctl.agent.talk import say
 from netctl.engine.gateway import RouterSockets, default_gateway, fetch
 from netctl.paths.mapping import Fetch, Gateway, Mapping, MappingChanged, PortEffect, Search, ToRouter
 from netctl.paths.portmap import MapStatus, PortMapper
+from netctl.system.guard import Guard
+from netctl.system.tasks import RESTART_S, Tasks
 
 CLOSE_S = 1.5
 """How long an agent that ends waits for a router to take note."""
@@ -22,14 +24,15 @@ CLOSE_S = 1.5
 class PortMapRunner:
     """Runs one PortMapper. All methods are for the agent's event loop."""
 
-    def __init__(self, secret: bytes, on_change: Callable[[], None]) -> None:
-        """`on_change` is called when the mapping came, moved or went."""
+    def __init__(self, secret: bytes, on_change: Callable[[], None], guard: Guard | None = None) -> None:
+        """`on_change` is called when the mapping came, moved or went; `guard` counts what could not be handled."""
+        self._guard = guard if guard is not None else Guard(say)
         self._mapper = PortMapper(secret, secrets.token_bytes)
         self._on_change = on_change
         self._gateway: Gateway | None = None
         self._sockets: RouterSockets | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._fetches: set[asyncio.Task[None]] = set()
+        self._fetches = Tasks(self._guard)
         self.mapping: Mapping | None = None
 
     def look(self, port: int, *, wanted: bool) -> None:
@@ -54,16 +57,14 @@ class PortMapRunner:
     async def release(self) -> None:
         """Before `close`: a mapping with a lease stays, as the tunnels do; one without an end is removed."""
         self._perform(self._mapper.close())
-        if self._fetches:
-            await asyncio.wait(self._fetches, timeout=CLOSE_S)
+        await self._fetches.wait(CLOSE_S)
 
     def close(self) -> None:
         """Let go of sockets and timers; idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for task in self._fetches:
-            task.cancel()
+        self._fetches.cancel()
         self._use(None)
 
     def _use(self, gateway: Gateway | None) -> None:
@@ -88,37 +89,47 @@ class PortMapRunner:
         if self._sockets is None:
             return
         found, closed = self._sockets.receive(sock)
-        now = time.monotonic()
+        is_search = sock is self._sockets.search
         for data in found:
-            if sock is self._sockets.search:
-                self._perform(self._mapper.handle_search(data, now))
-            else:
-                self._perform(self._mapper.handle_router(data, now))
-        if closed and sock is self._sockets.control:
-            self._perform(self._mapper.handle_unreachable(now))
+            self._guard.run("a router's datagram", self._datagram, data, is_search)
+        if closed and self._sockets is not None and sock is self._sockets.control:
+            self._guard.run("a router's refusal", self._closed)
+
+    def _datagram(self, data: bytes, is_search: bool) -> None:
+        take = self._mapper.handle_search if is_search else self._mapper.handle_router
+        self._perform(take(data, time.monotonic()))
 
     def _due(self) -> None:
         self._timer = None
-        self._perform(self._mapper.handle_timer(time.monotonic()))
+        try:
+            self._perform(self._mapper.handle_timer(time.monotonic()))
+        except Exception as error:
+            self._guard.caught("a timer of the port mapping", error)
+            self._schedule(at_least_s=RESTART_S)  # it may be due again at once
 
     def _perform(self, effects: Sequence[PortEffect]) -> None:
         for effect in effects:
             match effect:
                 case ToRouter(data):
                     if self._sockets is not None and not self._sockets.ask(data):
-                        asyncio.get_running_loop().call_soon(self._closed)
+                        asyncio.get_running_loop().call_soon(
+                            self._guard.over("a router's refusal", self._closed)
+                        )
                 case Search(data):
                     self._search(data)
                 case Fetch() if self._gateway is not None:
                     self._spawn(self._fetch(self._gateway, effect))
                 case MappingChanged(mapping):
                     self._changed(mapping)
+        self._schedule()
+
+    def _schedule(self, at_least_s: float = 0.0) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         due = self._mapper.next_timer()
         if due is not None:
-            delay = max(due - time.monotonic(), 0.0)
+            delay = max(due - time.monotonic(), at_least_s)
             self._timer = asyncio.get_running_loop().call_later(delay, self._due)
 
     def _closed(self) -> None:
@@ -134,9 +145,7 @@ class PortMapRunner:
         self._sockets.look_for(data)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._fetches.add(task)
-        task.add_done_callback(self._fetches.discard)
+        self._fetches.start("an exchange with the router", work)
 
     async def _fetch(self, gateway: Gateway, wanted: Fetch) -> None:
         answer = await fetch(gateway, wanted.port, wanted.data)

@@ -31,6 +31,8 @@ from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import NetctlError, RemoteError
 from netctl.session import Backoff
+from netctl.system.guard import Guard
+from netctl.system.tasks import Tasks
 from netctl.system.tlslink import LinkState, TlsLink
 from netctl.wire.datagram import DatagramKind, classify
 from netctl.wire.relayframe import MAX_DATAGRAM, RELAY_ALPN
@@ -85,8 +87,18 @@ class _Peer:
 class RelayTls:
     """Keeps the connection while it is wanted. For the agent's event loop."""
 
-    def __init__(self, on_state: Callable[[bool], None], on_message: Callable[[int, bytes], None]) -> None:
-        """`on_state`: it came or went. `on_message`: the relay itself says something, about this port."""
+    def __init__(
+        self,
+        on_state: Callable[[bool], None],
+        on_message: Callable[[int, bytes], None],
+        guard: Guard | None = None,
+    ) -> None:
+        """`on_state`: it came or went. `on_message`: the relay itself says something, about this port.
+
+        `guard` counts what could not be handled.
+        """
+        self._guard = guard if guard is not None else Guard(say)
+        self._tasks = Tasks(self._guard)
         self._on_state = on_state
         self._on_message = on_message
         self._mediators: tuple[Mediator, ...] = ()
@@ -137,7 +149,7 @@ class RelayTls:
             self._linger.cancel()
             self._linger = None
         if wanted and self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = self._tasks.keep("the connection to the relay", self._run)
         elif not wanted and self._task is not None:
             self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._stop)
 
@@ -332,6 +344,14 @@ class RelayTls:
             self._on_state(False)
 
     def _turn(self, link: TlsLink) -> None:
+        """What raises here costs this connection, which would otherwise stay readable for ever."""
+        try:
+            self._read(link)
+        except Exception as error:
+            self._guard.caught("what came over TLS", error)
+            self._lost(link, "what came over it could not be handled")
+
+    def _read(self, link: TlsLink) -> None:
         try:
             frames = link.turn(time.monotonic())
         except (RemoteError, ssl.SSLError) as error:
@@ -341,7 +361,7 @@ class RelayTls:
             self._shaken.set()
         if link is self._link:
             for port, datagram in frames:
-                self._to_engine(port, datagram)
+                self._guard.run("a frame", self._to_engine, port, datagram)
         self._watch_writes(link)
 
     def _write(self, link: TlsLink) -> None:

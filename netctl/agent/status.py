@@ -103,6 +103,11 @@ def status_of(agent: Agent) -> dict[str, Any]:
         "drift_failed": agent.patrol.counters.failed,
         "engine": agent.engine_kind,
         "data_path": agent.data_path,
+        "engine_restarts": agent.revival.restarts,
+        "link_away_s": round(time.monotonic() - away, 1)
+        if (away := agent.revival.since) is not None
+        else None,
+        "faults": agent.guard.dropped,
         "relay_tls": to_json(agent.paths.relay_tls(), blocked=agent.paths.udp_blocked),
         "armed": None,
         "watch": watch,
@@ -124,6 +129,15 @@ def status_of(agent: Agent) -> dict[str, Any]:
         result["conditions"].append(f"{fragments[0]}; {fragments[1]}")
     if (said := carried(agent.paths.relay_tls(), blocked=agent.paths.udp_blocked)) is not None:
         result["conditions"].append(said)
+    if agent.revival.since is not None:
+        text = "the engine ended and is started again: until then the networks of this host are unreachable"
+        result["conditions"].append(text)
+    elif agent.revival.restarts:
+        times = "once" if agent.revival.restarts == 1 else f"{agent.revival.restarts} times"
+        result["conditions"].append(
+            f"the engine ended {times} since this agent began, and was started again "
+            f"(the last time within {agent.revival.lasted_s:.1f} s); its log says why"
+        )
     if agent.trouble is not None:
         result["conditions"].append(agent.trouble)
     document = agent.loaded.document

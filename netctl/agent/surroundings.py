@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -39,9 +40,14 @@ class Surroundings:
 
     async def run(self) -> None:
         """Look around as soon as the kernel says that links or addresses have changed."""
-        try:
-            async for _ in moves():
-                with contextlib.suppress(OSError, NetctlError):  # the observer looks again, and says so
-                    await self.look()
-        except EngineError as error:
-            say(f"{error}; addresses are looked at every {LOOK_AROUND_S:.0f} s")
+        said = ""
+        while True:
+            try:
+                async for _ in moves():
+                    with contextlib.suppress(OSError, NetctlError):  # the observer looks again, and says so
+                        await self.look()
+            except EngineError as error:  # too many changes at once are such, and over in a moment
+                if (text := f"{error}; addresses are looked at every {LOOK_AROUND_S:.0f} s") != said:
+                    say(text)
+                    said = text
+            await asyncio.sleep(LOOK_AROUND_S)

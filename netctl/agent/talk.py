@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from netctl.model.errors import NetctlError
+from netctl.model.printable import printable_lines
 
 Progress = Callable[[str], None]
 """Takes one line for the person who waits."""
@@ -13,7 +14,7 @@ Progress = Callable[[str], None]
 
 def say(text: str) -> None:
     """One line for the log."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def quiet(line: str) -> None:

@@ -66,6 +66,7 @@ class _Resolver:
     allowed: dict[WireGuardKey, set[Prefix]] = field(default_factory=dict)
     link_addresses: set[Address] = field(default_factory=set)
     underlays: set[Address] = field(default_factory=set)
+    pools: set[Prefix] = field(default_factory=set)
     segments: dict[str, SegmentLink] = field(default_factory=dict)
     routes: dict[Prefix, Route] = field(default_factory=dict)
     carriers: dict[Prefix, WireGuardKey] = field(default_factory=dict)
@@ -144,6 +145,7 @@ class _Resolver:
     def network(self, network: Network) -> None:
         own = self.own_by_family(network)
         lan = network.mode is Mode.LAN
+        self.pools.update(p for p in (network.ipv4, network.ipv6) if p is not None and p.version in own)
         if lan:
             self.segment(network, own)
         else:
@@ -197,6 +199,26 @@ class _Resolver:
     def route(self, destination: Prefix, source: Address, path: str) -> None:
         # One LAN may be offered in several networks; the kernel has room for one route to it.
         self.routes.setdefault(destination, Route(destination, WIREGUARD_LINK, source, path))
+
+    def unreachable(self) -> frozenset[Prefix]:
+        """What must not leave by other links when ours is away: the networks whole, and what is behind gateways.
+
+        Not a default route: the host had a way there before us, and an unreachable one would never be taken.
+        """
+        held: set[Prefix] = set()
+        lengths: dict[int, set[int]] = {4: set(), 6: set()}
+        bits: set[tuple[int, int, int]] = set()
+        underlay = (derive.underlay_prefix(),) if self.underlays else ()
+        for prefix in sorted({*self.pools, *underlay, *self.routes}, key=lambda prefix: prefix.prefixlen):
+            # As numbers: there may be twenty thousand, and objects cost more than all else of this.
+            version, length, most = prefix.version, prefix.prefixlen, prefix.max_prefixlen
+            number = int(prefix.network_address)
+            covered = ((version, wider, number >> (most - wider)) in bits for wider in lengths[version])
+            if length and not any(covered):
+                held.add(prefix)
+                lengths[version].add(length)
+                bits.add((version, length, number >> (most - length)))
+        return frozenset(held)
 
     def segment(self, network: Network, own: Mapping[int, Address]) -> None:
         link = derive.segment_name(network.id)
@@ -411,6 +433,7 @@ def resolve(
         wireguard=link,
         segments=resolver.segments,
         routes=frozenset(resolver.routes.values()),
+        unreachable=resolver.unreachable(),
         filter=table,
         names={host: addresses for host, addresses in sorted(resolver.names.items()) if addresses},
         sysctls=resolver.sysctls,

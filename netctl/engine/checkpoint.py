@@ -23,6 +23,7 @@ def to_plain(state: HostState) -> dict[str, Any]:
             [str(route.destination), route.link, str(route.source) if route.source else "", route.path]
             for route in state.routes
         ),
+        "unreachable": sorted(map(str, state.unreachable)),
         "filter": plain_table(state.filter) if state.filter is not None else None,
         "names": {name: [str(address) for address in found] for name, found in sorted(state.names.items())},
         "sysctls": dict(sorted(state.sysctls.items())),
@@ -39,6 +40,9 @@ def from_plain(plain: dict[str, Any]) -> HostState:
             Route(_network(destination), link, _address(source) if source else None, path)
             for destination, link, source, path in plain["routes"]
         ),
+        unreachable=frozenset(
+            map(_network, plain.get("unreachable", ()))
+        ),  # none in one of an earlier version
         filter=table_of(plain["filter"]) if plain["filter"] is not None else None,
         names={name: tuple(_address(text) for text in found) for name, found in plain["names"].items()},
         sysctls={str(key): str(value) for key, value in plain["sysctls"].items()},

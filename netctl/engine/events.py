@@ -31,6 +31,19 @@ async def moves() -> AsyncIterator[None]:
         raise EngineError(f"rtnetlink does not answer: {error.strerror or error}") from error
 
 
+async def vanished(name: str) -> AsyncIterator[None]:
+    """One item each time that a link of this name goes, at once. Raises EngineError when the kernel cannot be heard."""
+    try:
+        async with AsyncIPRoute() as route:
+            await route.bind(RTMGRP_LINK)
+            while True:
+                async for message in route.get():
+                    if message.get("event") == "RTM_DELLINK" and message.get("ifname") == name:
+                        yield None
+    except OSError as error:
+        raise EngineError(f"rtnetlink does not answer: {error.strerror or error}") from error
+
+
 async def _next(route: AsyncIPRoute) -> None:
     async for _ in route.get():
         return

@@ -127,6 +127,10 @@ class FakeEngine:
                 same = (route.destination, route.link)
                 others_ = frozenset(r for r in state.routes if (r.destination, r.link) != same)
                 return replace(state, routes=others_ | {route} if isinstance(change, c.SetRoute) else others_)
+            case c.AddUnreachable(prefix):
+                return replace(state, unreachable=state.unreachable | {prefix})
+            case c.RemoveUnreachable(prefix):
+                return replace(state, unreachable=state.unreachable - {prefix})
             case c.SetFilter(table):
                 return replace(state, filter=table)
             case c.RemoveFilter():

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from netctl.model.addresses import Address, Prefix, host_prefix
 from netctl.model.foreign import ForeignRoute
+from netctl.model.hoststate import UNREACHABLE_METRIC
 
 PROC_NET = Path("/proc/net")
 RTF_LOCAL = 0x80000000
 """IPv6: an address of this host."""
 RTF_ANYCAST = 0x00100000
+RTF_REJECT = 0x0200
 NOWHERE = "*"
 """What the kernel calls the link of a route that goes nowhere."""
 HOST_MASK, HOST_LENGTH = "FFFFFFFF", "80"
@@ -33,6 +35,8 @@ def routes4(text: str, links: Container[str]) -> Iterator[tuple[Prefix, str]]:
         fields = line.split()
         if fields[7] == HOST_MASK and fields[0] not in links:
             continue
+        if fields[0] == NOWHERE and fields[6] == str(UNREACHABLE_METRIC):
+            continue  # ours: it holds back what has no link
         destination, mask = (int.from_bytes(bytes.fromhex(fields[i])[::-1], "big") for i in (1, 7))
         yield ipaddress.IPv4Network((destination, mask.bit_count())), fields[0]
 
@@ -44,6 +48,8 @@ def routes6(text: str, links: Container[str]) -> Iterator[tuple[Prefix, str, boo
         flags, link = int(fields[8], 16), fields[9]
         if flags & RTF_ANYCAST or (flags & RTF_LOCAL and link == "lo"):
             continue  # kernels before 4.18 say `lo` of every address, ours among them
+        if flags & RTF_REJECT and int(fields[5], 16) == UNREACHABLE_METRIC:
+            continue
         if fields[1] == HOST_LENGTH and link not in links:
             continue
         prefix = ipaddress.IPv6Network((int(fields[0], 16), int(fields[1], 16)))

@@ -142,6 +142,7 @@ class LinuxEngine:
             wireguard=self._read_link(),
             segments=segments,
             routes=frozenset(self._netlink.routes()),
+            unreachable=self._netlink.unreachable(),
             filter=self._nftables.read(),
             names=self._hosts.read(),
             sysctls=self._sysctls.read(frozenset(segments)),
@@ -245,6 +246,10 @@ class LinuxEngine:
                 self._netlink.set_routes([route])
             case c.RemoveRoute(route):
                 self._netlink.remove_route(route)
+            case c.AddUnreachable(prefix):
+                self._netlink.add_unreachable(prefix)
+            case c.RemoveUnreachable(prefix):
+                self._netlink.remove_unreachable(prefix)
             case c.SetFilter(table):
                 self._nftables.set(table)
             case c.RemoveFilter():

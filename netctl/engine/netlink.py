@@ -225,6 +225,24 @@ class Netlink:
         for destination, index, source in found:
             yield Route(destination, names.get(index, f"#{index}"), source)
 
+    def unreachable(self) -> frozenset[Prefix]:
+        """What goes nowhere by routes of ours while no better one leads there."""
+        absent = (*GONE, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
+        found: list[Prefix] = []
+        for family in (AF_INET, AF_INET6):
+            found += self._do("reading routes", partial(self._routes.read_unreachable, family), *absent) or ()
+        return frozenset(found)
+
+    def add_unreachable(self, destination: Prefix) -> None:
+        """No error when it is there."""
+        what = f"making {destination} unreachable while no link leads there"
+        self._do(what, lambda: self._routes.add_unreachable(destination), errno.EEXIST)
+
+    def remove_unreachable(self, destination: Prefix) -> None:
+        """No error when it is gone."""
+        what = f"removing the unreachable route to {destination}"
+        self._do(what, lambda: self._routes.remove_unreachable(destination), *GONE)
+
     def set_routes(self, routes: Iterable[Route]) -> None:
         """Add, or replace those of ours. Raises EngineError that names a route in the way which is not."""
         indexes: dict[str, int] = {}

@@ -25,12 +25,14 @@ from netctl.engine.nlsocket import (
 )
 from netctl.engine.rtnl import TABLE_MAIN, UNICAST
 from netctl.model.addresses import Address, Prefix
-from netctl.model.hoststate import ROUTE_PROTOCOL, Route
+from netctl.model.hoststate import ROUTE_PROTOCOL, UNREACHABLE_METRIC, Route
 
 _NETLINK_ROUTE = 0
 _NEW, _DELETE, _GET = 24, 25, 26
 _ROUTE = struct.Struct("=BBBBBBBBI")
-_DST, _OIF, _PREFSRC = 1, 4, 7
+_DST, _OIF, _PRIORITY, _PREFSRC = 1, 4, 6, 7
+_UNREACHABLE = 7
+"""The type of a route whose packets are answered with "host unreachable" (RTN_UNREACHABLE)."""
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
 """The last one, in a removal: whatever the scope (rtnetlink(7)); others may have marked a route with theirs."""
 
@@ -45,6 +47,27 @@ def _addition(route: Route, index: int) -> bytes:
     scope = _SCOPE_LINK if route.destination.version == 4 else _SCOPE_UNIVERSE
     source = attribute(_PREFSRC, route.source.packed) if route.source is not None else b""
     return _request(route.destination, index, scope) + source
+
+
+def _nowhere(destination: Prefix) -> bytes:
+    """Of an unreachable route, which belongs to no link and so outlives ours."""
+    family = AF_INET if destination.version == 4 else AF_INET6
+    where = (
+        family,
+        destination.prefixlen,
+        0,
+        0,
+        TABLE_MAIN,
+        ROUTE_PROTOCOL,
+        _SCOPE_UNIVERSE,
+        _UNREACHABLE,
+        0,
+    )
+    return (
+        _ROUTE.pack(*where)
+        + attribute(_DST, destination.network_address.packed)
+        + u32(_PRIORITY, UNREACHABLE_METRIC)
+    )
 
 
 class Routes:
@@ -62,15 +85,35 @@ class Routes:
         request = _ROUTE.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)
         found = []
         for answer in self._socket.dump(_GET, request):
-            version, prefix_len, _, _, _, protocol, _, _, _ = _ROUTE.unpack_from(answer)
+            version, prefix_len, _, _, _, protocol, _, kind, _ = _ROUTE.unpack_from(answer)
             attrs = attributes(answer[_ROUTE.size :])
             index = number(attrs.get(_OIF))
-            if protocol != ROUTE_PROTOCOL or not index:
+            if protocol != ROUTE_PROTOCOL or not index or kind == _UNREACHABLE:
                 continue
             destination = prefix(attrs.get(_DST, bytes(4 if version == AF_INET else 16)), prefix_len)
             source = attrs.get(_PREFSRC)
             found.append((destination, index, ipaddress.ip_address(source) if source else None))
         return found
+
+    def read_unreachable(self, family: int) -> list[Prefix]:
+        """Destinations of ours that go nowhere."""
+        request = _ROUTE.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, _UNREACHABLE, 0)
+        found = []
+        for answer in self._socket.dump(_GET, request):
+            version, prefix_len, _, _, _, protocol, _, kind, _ = _ROUTE.unpack_from(answer)
+            attrs = attributes(answer[_ROUTE.size :])
+            ours = protocol == ROUTE_PROTOCOL and kind == _UNREACHABLE
+            if ours and number(attrs.get(_PRIORITY)) == UNREACHABLE_METRIC:
+                found.append(prefix(attrs.get(_DST, bytes(4 if version == AF_INET else 16)), prefix_len))
+        return found
+
+    def add_unreachable(self, destination: Prefix) -> None:
+        """Let it go nowhere while no better route leads there."""
+        self._socket.ask(_NEW, _nowhere(destination), NLM_F_CREATE | NLM_F_EXCL)
+
+    def remove_unreachable(self, destination: Prefix) -> None:
+        """No longer."""
+        self._socket.ask(_DELETE, _nowhere(destination))
 
     def add(self, routes: Sequence[tuple[Route, int]]) -> None:
         """Add routes, each with the index of its link; the first refusal of a batch raises when it is through."""

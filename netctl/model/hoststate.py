@@ -25,6 +25,8 @@ FILTER_TABLE = "netctl"
 """The name of our nftables table (family inet)."""
 REWRITE_TABLE = "netctl_ports"
 """The name of our other nftables table (family inet): ports rewritten for single peers."""
+UNREACHABLE_METRIC = 1 << 30
+"""Of the routes that hold what is ours back while no other leads there: above any that a router or person sets."""
 SESSION_S = 180.0
 """WireGuard's Reject-After-Time: an older handshake is no session."""
 
@@ -153,6 +155,9 @@ class HostState:
     """The managed block of the hosts file: ``laptop.lan-party.netctl`` to addresses, sorted."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     """Key with slashes or dots as in /proc/sys (``net.ipv4.conf.nseg….rp_filter``) to value."""
+    unreachable: frozenset[Prefix] = frozenset()
+    """Prefixes of ours that go nowhere while no route over our links leads there: the link may be gone because its
+    engine died, and the default route would take their packets out in clear."""
     rewrites: bool = False
     """Ports are rewritten for some peers. Which ones belongs to the paths, as live endpoints do: never desired."""
 

@@ -134,6 +134,20 @@ class RemoveRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class AddUnreachable:
+    """Let a prefix of ours go nowhere while no link of ours leads there."""
+
+    destination: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveUnreachable:
+    """Let a prefix that is ours no more go wherever the host's other routes lead."""
+
+    destination: Prefix
+
+
+@dataclass(frozen=True, slots=True)
 class SetFilter:
     """Load our nftables table in one transaction."""
 
@@ -195,6 +209,8 @@ Change = (
     | RemoveFlood
     | SetRoute
     | RemoveRoute
+    | AddUnreachable
+    | RemoveUnreachable
     | SetFilter
     | RemoveFilter
     | RemoveRewrites

@@ -123,6 +123,10 @@ def _line(change: c.Change) -> str:
             return f"{sign} route {route.destination} over {route.link}{source}{_why(route.path)}"
         case c.RemoveRoute(route):
             return f"- route {route.destination} over {route.link}{_why(route.path)}"
+        case c.AddUnreachable(destination):
+            return f"+ unreachable {destination}, while no link of ours leads there"
+        case c.RemoveUnreachable(destination):
+            return f"- unreachable {destination}"
         case c.SetFilter(table, added, changed):
             whole = f"{_count(len(table.rules), 'rule')}, default deny on {', '.join(sorted(table.links))}"
             if added:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from netctl.model.addresses import Address
+from netctl.model.addresses import Address, Prefix
 from netctl.model.hoststate import FilterTable, HostState, Peer, Route, SegmentLink, WireGuardLink
 from netctl.plan.changes import (
     AddAddress,
     AddFlood,
+    AddUnreachable,
     Change,
     CreateSegment,
     CreateWireGuard,
@@ -21,6 +22,7 @@ from netctl.plan.changes import (
     RemovePeer,
     RemoveRewrites,
     RemoveRoute,
+    RemoveUnreachable,
     RenameLink,
     RestoreSysctl,
     SetFilter,
@@ -69,6 +71,8 @@ def prune(desired: HostState, actual: HostState) -> Plan:
 def _adding(desired: HostState, actual: HostState) -> Iterator[Change]:
     recreated = _recreated(desired, actual)
     wanted, present = desired.wireguard, actual.wireguard
+    for prefix in sorted(desired.unreachable - actual.unreachable, key=_prefix_order):
+        yield AddUnreachable(prefix)  # before anything that could end half-way
     if wanted is not None and present is None:
         yield CreateWireGuard(replace(wanted, peers={}))
     elif wanted is not None and present is not None and (changed := _link_changes(wanted, present)):
@@ -141,6 +145,8 @@ def _removing(desired: HostState, actual: HostState) -> Iterator[Change]:
         yield RemoveFilter()
     if actual.rewrites and desired.wireguard is None:
         yield RemoveRewrites()
+    for prefix in sorted(actual.unreachable - desired.unreachable, key=_prefix_order):
+        yield RemoveUnreachable(prefix)
     for sysctl in sorted(actual.sysctls):
         bound_to_link = any(f"/{name}/" in sysctl for name in actual.segments)
         if sysctl not in desired.sysctls and not bound_to_link:
@@ -214,6 +220,10 @@ def _addresses(state: HostState) -> dict[str, LinkAddresses]:
 def _flood(state: HostState, name: str) -> frozenset[Address]:
     segment = state.segments.get(name)
     return segment.flood if segment is not None else frozenset()
+
+
+def _prefix_order(prefix: Prefix) -> tuple[int, str]:
+    return prefix.version, str(prefix)
 
 
 def _route_order(route: Route) -> tuple[int, str, str]:

@@ -96,6 +96,8 @@ class Host:
     patrol: Any = field(
         default_factory=lambda: SimpleNamespace(drift=(), counters=SimpleNamespace(found=3, healed=2))
     )
+    revival: Any = field(default_factory=lambda: SimpleNamespace(since=None, restarts=2))
+    guard: Any = field(default_factory=lambda: SimpleNamespace(dropped=7))
     client: Any = field(default_factory=lambda: SimpleNamespace(state=SimpleNamespace(state="connected")))
     paths: Any = field(
         default_factory=lambda: SimpleNamespace(status=lambda: {ONE: PathStatus("direct", rtt_ms=12.5)})
@@ -129,6 +131,9 @@ def test_the_page() -> None:
             assert found["netctl_round_trip_seconds", (ONE.short,)] == 0.0125
             assert found["netctl_mediator_connected", ()] == 1
             assert found["netctl_drift_healed_total", ()] == 2
+            assert found["netctl_link_away", ()] == 0
+            assert found["netctl_engine_restarts_total", ()] == 2
+            assert found["netctl_faults_total", ()] == 7
             assert (await fetched(port, b"GET / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
             assert await fetched(port, b"x" * 10_000) == b""
             assert await fetched(port, b"GET /metrics HTTP/1.1\r\n\r\n") != b"", "it goes on"

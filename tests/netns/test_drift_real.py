@@ -21,6 +21,11 @@ HANDS: dict[str, tuple[str, list[str], list[str]]] = {
     "a-pool-route-gone": ("ip route del 10.8.0.0/24", ["networks.office.ipv4"], ["SetRoute"]),
     "a-lan-route-gone": ("ip route del 192.168.77.0/24", ["members.two.routes[0]"], ["SetRoute"]),
     "a-member-route-gone": ("ip route del 10.9.0.2", ["networks.party.addresses.two"], ["SetRoute"]),
+    "an-unreachable-route-gone": (
+        "ip route del unreachable 10.8.0.0/24 metric 1073741824",
+        ["networks.office.ipv4"],
+        ["AddUnreachable"],
+    ),
     "a-stray-peer": (
         "wg set nctl0 peer $(wg genkey | wg pubkey) allowed-ips 198.51.100.9/32",
         ["members"],

@@ -86,7 +86,7 @@ def test_a_plan_with_nothing_to_do_holds_until_somebody_changes_the_host(nas: Na
     assert "nothing to change" in nas.netctl("apply", "/run/p.plan")
     nas.host.run("ip", "route", "del", "10.8.0.0/24")
     assert "the host has changed since" in nas.netctl("apply", "/run/p.plan", code=1)
-    assert "10.8.0.0/24" not in nas.host.run("ip", "route"), "a stale plan changes nothing"
+    assert "10.8.0.0/24 dev" not in nas.host.run("ip", "route"), "a stale plan changes nothing"
     nas.netctl("apply")
 
 

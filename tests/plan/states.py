@@ -109,6 +109,7 @@ def host_states(draw: st.DrawFn) -> HostState:
         wireguard=link,
         segments=devices,
         routes=frozenset(Route(prefix, link, source) for (prefix, link), source in routed.items()),
+        unreachable=draw(st.frozensets(st.sampled_from(POOLS))),
         filter=draw(filters()),
         names=names,
         sysctls=sysctls,

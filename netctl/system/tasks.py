@@ -1,0 +1,76 @@
+"""Owners of asyncio tasks and callbacks: nothing dies unseen, and what should live for ever is started again.
+
+asyncio keeps an exception of a task until somebody asks for it, which for a task that nobody awaits is never: it is
+simply gone, and what it did is no longer done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from netctl.system.guard import Guard
+
+RESTART_S = 1.0
+"""Before a task that failed is started again: long enough that one which fails at once costs nothing."""
+
+
+class Tasks:
+    """The tasks of one owner, in one event loop."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it once. What it raises is counted and said, and ends nobody else."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def keep(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        """Run it for ever: after a failure it is begun anew. One that returns is over."""
+        return self.start(name, self._for_ever(name, work))
+
+    async def _for_ever(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                await work()
+                return
+            except Exception as error:
+                self._guard.caught(f"a turn of {name}", error)
+            await asyncio.sleep(RESTART_S)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._guard.caught(task.get_name(), error)
+
+    def cancel(self) -> None:
+        """End them all."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Until all are over, or so long."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+def watch_loop(loop: asyncio.AbstractEventLoop, guard: Guard) -> None:
+    """What a callback of this loop raises, and what asyncio finds out about tasks, goes to the guard.
+
+    The default is a traceback for each, without a bound.
+    """
+
+    def handle(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        where = str(context.get("message", "something in the event loop"))
+        guard.caught("a callback", error if error is not None else RuntimeError(where))
+
+    loop.set_exception_handler(handle)
