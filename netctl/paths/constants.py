@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MAX_ROUND = 2**52
+"""The highest round that is taken over from a peer: half of what the wire carries, so that ours can go on above it."""
 PUNCH_OFFSETS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """DESIGN §7.5: five packets while both NATs are surely listening, then back-off for late candidates."""
 PUNCH_SETTLE = 1.5

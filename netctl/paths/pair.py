@@ -163,7 +163,7 @@ class Pair:
         """The peer's candidates of one round arrived; ours are due at `offer_at` if it is another round."""
         if round_ != self.round:
             # The higher round wins on both sides; a lower one is a peer that restarted: it adopts ours.
-            self.round = max(self.round, round_)
+            self.round = max(self.round, min(round_, c.MAX_ROUND))
             self._offer(now, offer_at)
             if self.state is PairState.DIRECT:
                 self._ping_due = now  # it may have left this path: check, and have the relay ready

@@ -20,7 +20,10 @@ Socket = Annotated[str, Meta(min_length=9, max_length=64)]
 Name = Annotated[str, Meta(min_length=1, max_length=63)]
 Label = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Token = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
-Count = Annotated[int, Meta(ge=0)]
+MAX_COUNT = 2**53 - 1
+"""The largest whole number that every JSON library keeps exact (RFC 8259 §6, RFC 7493 §2.2): no number grows a string
+of thousands of digits, which Python refuses to write."""
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 MAX_VIEW_PARTS = 256
 """Of 500 rows each: more than any document may have; it bounds what a member keeps of an unfinished view."""
@@ -134,8 +137,8 @@ class Welcome(Struct, frozen=True, tag="welcome"):
     observed: Socket
     """Where the control connection comes from, as the mediator sees it."""
     stun: Annotated[list[Socket], Meta(max_length=8)] = []
-    keepalive_s: Annotated[float, Meta(gt=0, le=3600)] = 20.0
-    store: str = ""
+    keepalive_s: Annotated[float, Meta(ge=1, le=3600)] = 20.0
+    store: Annotated[str, Meta(max_length=256)] = ""
     """Names the mediator's store: replicas of one share it."""
 
 
@@ -151,7 +154,7 @@ class LeaseRow(Struct, frozen=True):
 
     network: Label
     key: Key
-    addresses: Annotated[list[str], Meta(max_length=2)]
+    addresses: Annotated[list[Annotated[str, Meta(max_length=45)]], Meta(max_length=2)]
 
 
 class LeaseName(Struct, frozen=True):

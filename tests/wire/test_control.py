@@ -143,3 +143,15 @@ def test_limits_are_exact() -> None:
     assert FrameDecoder(LIMIT_AFTER_LOGIN).feed(large) == [bytes(LIMIT_AFTER_LOGIN)]
     with pytest.raises(ValueError, match="at most"):
         encode_frame(bytes(LIMIT_AFTER_LOGIN + 1))
+
+
+@pytest.mark.parametrize("digits", [17, 400, 4300, 4301, 20_000])
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
+def test_no_number_has_more_digits_than_we_could_write(message: w.Message, digits: int) -> None:
+    """Python refuses to write an integer of more than 4,300 digits, which would break an answer that holds it."""
+    plain = json.loads(w.encode(message))
+    for field, value in plain.items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            text = json.dumps({**plain, field: 0}).replace(f'"{field}": 0', f'"{field}": {"9" * digits}')
+            with pytest.raises(RemoteError):
+                w.decode(text.encode())

@@ -22,10 +22,10 @@ REGISTRY: Registry[Any] = Registry().with_resources(
     (schema["$id"], Resource.from_contents(schema)) for schema in (SCHEMA, load_schema(SCHEMA_NAME))
 )
 MESSAGE = validator_class()(SCHEMA, registry=REGISTRY)
-NUMBERS: list[Any] = [-1, 0, 1, 256, 257, 10_000, 10_001, 3600, 3600.5]
+NUMBERS: list[Any] = [-1, 0, 0.5, 1, 256, 257, 10_000, 10_001, 3600, 3600.5, 2**53 - 1, 2**53, 2**63, 10**400]
 HEX = ["", "0", "0g", "00", *("00" * count for count in (32, 33, 128, 129))]
 KEYS = [KEY, "A" * 42 + "B=", IDENTITY, IDENTITY.upper()]
-TEXTS = ["1.2.3.4:", "1.2.3.4:5", *("x" * length for length in (63, 64, 65, 512, 513))]
+TEXTS = ["1.2.3.4:", "1.2.3.4:5", *("x" * length for length in (63, 64, 65, 256, 257, 512, 513))]
 SOCKETS = [[], ["192.0.2.1:5"] * 8, ["192.0.2.1:5"] * 9, ["1.1.1.1", "::1", "::2"]]
 CANDIDATES = [[{"kind": "host", "address": "192.0.2.1:5"}] * count for count in (1, 32, 33)]
 STRANGE = [
@@ -35,6 +35,7 @@ STRANGE = [
 NAMES = [[{"name": name, "key": KEY}] for name in ("", "x", "x" * 63, "x" * 64, "Ann", "-a", "a b")]
 ROWS = [[{"name": "ann", "key": KEY, "x": 1}], [{"name": "ann"}], [{"network": "lan", "key": KEY}], [KEY]]
 LEASES = [[{"network": "lan", "key": KEY, "addresses": ["::1"] * count}] for count in (2, 3)]
+LEASES += [[{"network": "lan", "key": KEY, "addresses": ["1" * length]}] for length in (45, 46)]
 NEAR = [*NUMBERS, *HEX, *KEYS, *TEXTS, *SOCKETS, *CANDIDATES, *STRANGE, *NAMES, *ROWS, *LEASES]
 """Values on both sides of every bound."""
 
