@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
+.PHONY: test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -60,6 +60,11 @@ rpm: setup  ## RPM packages for Fedora, in dist/
 image: deb  ## container images netctl-member and netctl-mediator, by buildah (BASE=image: of Debian 12)
 	@scripts/setup image
 	@packaging/container/build $(BASE)
+
+test-image: setup  ## the container images: built, and a mediator with two members run (minutes)
+	@scripts/setup image
+	@scripts/lock --tool
+	@$(PYTEST) -m images tests/machines/test_image.py
 
 test-fleet: setup  ## sixteen hosts with real sshd, rolled out by real Ansible: minutes
 	@NETCTL_FLEET_HOSTS=16 $(PYTEST) tests/netns/test_fleet_real.py

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from pathlib import Path
 
 from netctl.engine.records import keep
@@ -10,6 +12,8 @@ from netctl.model.errors import EngineError
 from netctl.system.files import write_kernel
 
 PROC_SYS = Path("/proc/sys")
+_LINK = re.compile(r"(conf|neigh)/[^/]+/")
+"""A parameter of one link: a new link begins with the value of `default`."""
 
 
 class Sysctls:
@@ -54,10 +58,16 @@ class Sysctls:
         self._write(key, value)
 
     def _write(self, key: str, value: str) -> None:
+        if self._value(key) == value:
+            return  # in a container it may be given from outside, and not writable in there
         try:
             write_kernel(self._root / key, value)
         except OSError as error:
-            raise EngineError(f"cannot set {key} to {value}: {error.strerror}") from error
+            advice = ""
+            if error.errno == errno.EROFS:
+                option = _LINK.sub(r"\1/default/", key).replace("/", ".")
+                advice = f"; in a container, start it with --sysctl {option}={value}"
+            raise EngineError(f"cannot set {key} to {value}: {error.strerror}{advice}") from error
 
     def restore(self, key: str) -> None:
         """Give a saved key its old value back and forget it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -90,3 +92,33 @@ def test_an_unknown_parameter_is_named_and_a_host_without_ipv6_is_fine(sysctls: 
         sysctls.set("net/ipv4/no_such", "1", link_bound=False)
     sysctls.set("net/ipv6/conf/all/forwarding", "1", link_bound=False)
     assert sysctls.read(frozenset()) == {}
+
+
+IN_A_CONTAINER = """
+import sys
+from pathlib import Path
+from netctl.engine.sysctls import Sysctls
+from netctl.model.errors import EngineError
+
+sysctls = Sysctls(Path(sys.argv[1]) / "saved.json", Path(sys.argv[1]) / "proc")
+sysctls.set("net/ipv4/conf/nseg1/rp_filter", "1", link_bound=True)
+try:
+    sysctls.set("net/ipv4/conf/nseg1/rp_filter", "2", link_bound=True)
+except EngineError as error:
+    print(error)
+"""
+
+
+def test_a_container_is_told_how_to_give_what_it_cannot_set(sysctls: Sysctls, tmp_path: Path) -> None:
+    """/proc/sys is read-only in there: what has its value already stands, and the rest is given from outside."""
+    proc = tmp_path / "proc"
+    script = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && exec "$2" -P -c "$3" "$4"'
+    argv = ["unshare", "--mount", "--map-root-user", "sh", "-c", script, "sh"]
+    argv += [str(proc), sys.executable, IN_A_CONTAINER, str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    if "unshare failed" in done.stderr:
+        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    assert done.stdout.strip().endswith(
+        "rp_filter to 2: Read-only file system; in a container, start it with "
+        "--sysctl net.ipv4.conf.default.rp_filter=2"
+    ), done.stdout + done.stderr

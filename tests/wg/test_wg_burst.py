@@ -190,14 +190,10 @@ class Sink(Tun):
         self.offload = self.uso = False
 
     def written(self) -> list[bytes]:
-        return [data[VNET_LEN:] for data in self.raw()]
-
-    def raw(self) -> list[bytes]:
-        """With their vnet headers."""
         found = []
         while True:
             try:
-                found.append(os.read(self.reader, 70_000))
+                found.append(os.read(self.reader, 70_000)[VNET_LEN:])
             except BlockingIOError:
                 return found
 
