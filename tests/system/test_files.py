@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from netctl.system.files import (
     replacing,
     write_atomic,
 )
+from netctl.system.ourselves import code
 
 OURS = os.geteuid()
 
@@ -161,3 +163,28 @@ def test_what_somebody_else_owns_is_not_ours(tmp_path: Path) -> None:
     assert is_ours(theirs / "ansible.cfg")
     os.chown(theirs, 65534, 65534)
     assert not is_ours(theirs / "ansible.cfg")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from netctl.system.files import write_atomic
+for number in range(10**6):
+    print(number, flush=True)
+    write_atomic(Path(sys.argv[1]), str(number % 10) * 300_000)
+"""
+
+
+@pytest.mark.parametrize("writes", [1, 2, 5, 9])
+def test_a_writer_that_is_killed_leaves_a_whole_file(writes: int, tmp_path: Path) -> None:
+    target = tmp_path / "networks.yaml"
+    with subprocess.Popen(code(WRITER, str(target)), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(writes):
+            assert process.stdout.readline()
+        process.kill()
+    if target.exists():
+        assert len(target.read_text()) == 300_000
+        assert len(set(target.read_text())) == 1
+    else:
+        assert writes == 1
