@@ -10,8 +10,10 @@ import contextlib
 import sqlite3
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 
+from mediator.core.generations import clock_is_behind, written_s
 from mediator.shell.admin import SOCKET_NAME
 from mediator.shell.asking import ask_mediator
 from mediator.shell.keys import IDENTITY_FILE, RELAY_SECRET_FILE, Identity
@@ -85,6 +87,7 @@ def restore(state: Path, source: Path, *, force: bool = False) -> None:
             problems = _problems(Path(name, STORE_FILE))
             if problems:
                 raise LocalError(f"the store in {source} is damaged: {problems[0]}")
+            _check_clock(Path(name, STORE_FILE))
             Identity.load(Path(name))
             for leftover in ("-wal", "-shm"):
                 (state / (STORE_FILE + leftover)).unlink(missing_ok=True)
@@ -92,6 +95,21 @@ def restore(state: Path, source: Path, *, force: bool = False) -> None:
                 move(Path(name, part), state / part)
     except OSError as error:
         raise LocalError(f"cannot write to {state}: {error.strerror or error}") from error
+
+
+def _check_clock(store_file: Path) -> None:
+    """Members refuse a server that goes back, and after a restore the clock alone keeps it from that."""
+    store = Store(store_file)
+    try:
+        reserved = store.generation()
+    finally:
+        store.close()
+    if clock_is_behind(int(time.time()), reserved):
+        made = time.strftime("%Y-%m-%d", time.gmtime(written_s(reserved)))
+        raise LocalError(
+            f"this machine's clock says {time.strftime('%Y-%m-%d')}, but the backup was made about {made}: "
+            "set the clock first, or members will refuse this server"
+        )
 
 
 def _read(source: Path) -> dict[str, bytes]:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core.gate import Ban, Gate, Offence
+from mediator.core.generations import RESERVE, first_generation
 from mediator.shell.admin import AdminServer
 from mediator.shell.connection import Connection
 from mediator.shell.door import Door
@@ -52,8 +53,6 @@ ANY = "::"
 WATCH_S = 0.25
 """How often the document's file is looked at: a change reaches members well within a second."""
 TICK_S = 1.0
-RESERVE_GENERATIONS = 1 << 20
-"""Changes for which the store is asked at once: one write a start, not one a change."""
 
 
 def say(text: str) -> None:
@@ -76,8 +75,7 @@ class Server:
         self._watched = WatchedDocument(document, self._identity.public)
         self._store = Store(state / STORE_FILE)
         sign = self._identity.private.sign
-        # Above that of any earlier run, whatever the clock says: hosts refuse a mediator that goes back.
-        generation = max(int(time.time()), self._store.generation())
+        generation = first_generation(int(time.time()), self._store.generation())
         self._hub = h.Hub(self._identity.public, sign, secret, generation=generation, stun_also=stun_also)
         self._reserved = 0
         self._reserve()
@@ -208,8 +206,8 @@ class Server:
 
     def _reserve(self) -> None:
         """Keep the next run's generations above all of this one's."""
-        if self._hub.generation + RESERVE_GENERATIONS // 2 > self._reserved:
-            wanted = self._hub.generation + RESERVE_GENERATIONS
+        if self._hub.generation + RESERVE // 2 > self._reserved:
+            wanted = self._hub.generation + RESERVE
             try:
                 self._store.reserve_generation(wanted)
             except LocalError as error:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sqlite3
 import tarfile
+import time
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from loopbackkit import ANN, PATIENCE_S, Member, Site
 
+from mediator.core.generations import RESERVE, first_generation
 from mediator.core.leases import GrantLease
 from mediator.shell.keys import Identity, relay_secret
 from mediator.shell.main import main
 from mediator.shell.store import STORE_FILE, Store
 from netctl.model.keys import WireGuardKey
+from netctl.session.replica import Kept
 from netctl.system.sdnotify import notify, watchdog_s
 
 LEASE = GrantLease("0" * 16, WireGuardKey(bytes([7]) * 32), IPv4Address("10.0.0.7"))
@@ -138,3 +143,53 @@ def test_systemd_hears(abstract: bool, tmp_path: Path, monkeypatch: pytest.Monke
     assert watchdog_s() is None
     monkeypatch.setenv("WATCHDOG_USEC", "soon")
     assert watchdog_s() is None
+
+
+def test_members_take_a_restored_server(tmp_path: Path) -> None:
+    """Each start reserves numbers of which a copy of the store from before knows nothing."""
+    site = Site(tmp_path)
+    file = tmp_path / "backup"
+    kept: Kept | None = None
+
+    async def run_once() -> None:
+        """A run of the server, and a member that logs in with what it remembers of the one before."""
+        nonlocal kept
+        async with site.serving() as (_, mediator):
+            member = Member(ANN, mediator)
+            member.client.kept = kept
+            async with member:
+                taken = await asyncio.wait_for(member.view(), PATIENCE_S)
+                kept = taken.kept
+
+    asyncio.run(run_once())
+    assert run("backup", file, "--state", site.state) == 0
+    for _ in range(3):
+        asyncio.run(run_once())
+    assert kept is not None
+    for _ in range(2):  # the same backup, put back twice
+        # Less than one start a second is what the numbers allow for; the starts of this test take less.
+        while first_generation(int(time.time()), 0) <= max(kept.newest.values()):
+            time.sleep(0.05)
+        assert run("restore", file, "--state", site.state, "--force") == 0
+        asyncio.run(run_once())
+
+
+def test_a_backup_from_the_future_is_refused(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A clock that has lost its battery says 1970, and every member would refuse this server."""
+    store = Store(state / STORE_FILE)
+    store.reserve_generation(first_generation(int(time.time()) + 30 * 86400, 0))
+    store.close()
+    file = tmp_path / "backup"
+    assert run("backup", file, "--state", state) == 0
+    before = (state / STORE_FILE).read_bytes()
+    assert run("restore", file, "--state", state, "--force") == 1
+    assert "set the clock first" in capsys.readouterr().err
+    assert (state / STORE_FILE).read_bytes() == before
+
+
+def test_numbers_rise_with_clock_or_store() -> None:
+    assert first_generation(2, 0) > first_generation(1, 0) + RESERVE - 1
+    assert first_generation(1, first_generation(9, 0)) == first_generation(9, 0)
+    assert first_generation((1 << 33) - 1, 0) < 1 << 53
