@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
+.PHONY: sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -90,6 +90,12 @@ fuzz: venv  ## every decoder under atheris, and the data path in C under libFuzz
 	@$(BIN)/python tests/fuzz/fuzz_tunnel.py -max_total_time=60
 	@$(BIN)/python tests/fuzz/fuzz_decoders.py -max_total_time=60
 	@if command -v clang > /dev/null; then tests/fuzz/native.sh 60; else tests/fuzz/native.sh rounds 1000000; fi
+
+sanitize: setup  ## real packets through netctl-wg, its C code under ASan and UBSan: minutes
+	@tests/fuzz/sanitized.sh
+
+bench-peers: setup  ## docs/performance.md's comparison with the newest of others (as root, 20 minutes of a quiet machine)
+	@bench/peers
 
 clean:  ## remove the virtual environment and caches
 	rm -rf .venv .venv-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
