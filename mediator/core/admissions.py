@@ -129,6 +129,14 @@ def guests_of(document: Document, book: Book) -> list[Guest]:
     return list(found.values())
 
 
+def needs_book(invite: Invite | None, now_s: float, *, known: bool) -> bool:
+    """Whether `decide` can come to anything but a refusal, so that the whole book is worth reading.
+
+    `known`: the applicant's key is a guest's already. Anybody can show a made-up token, as often as it likes.
+    """
+    return invite is not None and not invite.revoked and (known or invite.state(now_s) == "open")
+
+
 def decide(document: Document, book: Book, invite: Invite | None, who: Applicant, now_s: float) -> Verdict:
     """Whether the host comes in. Raises RemoteError with what its user can do about it."""
     if invite is None or invite.revoked:

@@ -9,6 +9,11 @@
 
 A penalty comes from what strangers do wrong, fades with time, and belongs to one source: never to a range. A source
 that comes back wrong after a ban is banned for twice as long. What is logged in is never touched.
+
+Strangers are limited together, too: in a neighbourhood (/24, /56), where the next one is refused; in a region (/16,
+/48: what one customer of a provider has), likewise; by family and in all, where room is made: of the most crowded
+region the stranger that came first goes. So whoever has one /48, or many, holds no more places than there are, and
+whoever comes from elsewhere still gets in.
 """
 
 from __future__ import annotations
@@ -17,13 +22,17 @@ import ipaddress
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from netctl.model.addresses import SocketAddress
 
 MAX_STRANGERS = 1000
+MAX_OF_A_FAMILY = 750
+"""Connections before login, in all and of one IP version: whoever floods by one leaves a quarter to the other."""
 MAX_STRANGERS_PER_PREFIX = 64
-"""Connections before login, in all and from one /24 or /56: a house full of members behind one NAT, at once."""
+"""From one /24 or /56: a house full of members behind one NAT, at once."""
+MAX_STRANGERS_PER_REGION = {4: 256, 6: 128}
+"""From one /16 (a carrier's customers share it) or /48 (one site has all of it, RFC 6177)."""
 TOKENS = 128.0
 TOKENS_PER_S = 4.0
 """Connections of one source that lead to no login: a house full of members that reconnect twice, then slowly."""
@@ -42,7 +51,7 @@ Offence = Literal["tls", "invite", "login", "timeout", "garbage"]
 POINTS: Mapping[Offence, float] = {"tls": 1.0, "timeout": 1.0, "invite": 0.5, "login": 2.0, "garbage": 5.0}
 """Not speaking TLS, staying silent, an invite that is used up (a class room tries the same one), a login that is
 refused, and what no client of ours sends."""
-Refusal = Literal["banned", "slowed", "prefix full", "full"]
+Refusal = Literal["banned", "slowed", "prefix full", "region full"]
 
 
 @dataclass(slots=True)
@@ -67,6 +76,26 @@ class Ban:
     """Connections closed since the ban began."""
 
 
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """What becomes of a connection that came."""
+
+    refused: Refusal | None
+    """None: it is in, as a stranger, until `leave` or `welcome`."""
+    ticket: int = 0
+    """Of a stranger: its number."""
+    evicted: int | None = None
+    """The ticket of another stranger, which has to go now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stranger:
+    address: SocketAddress
+    prefix: str
+    region: str
+    version: int
+
+
 def source_of(address: SocketAddress) -> str:
     """What is counted as one: an IPv4 address, an IPv6 /64."""
     if not address.is_ipv6:
@@ -81,56 +110,94 @@ def prefix_of(address: SocketAddress) -> str:
     return str(ipaddress.ip_network((address.host.partition("%")[0], 56), strict=False))
 
 
+def region_of(address: SocketAddress) -> str:
+    """What one customer of a provider may have whole: /16 or /48."""
+    if not address.is_ipv6:
+        return ".".join(address.host.split(".")[:2]) + ".0.0/16"
+    return str(ipaddress.ip_network((address.host.partition("%")[0], 48), strict=False))
+
+
 class Gate:
     """Counts strangers and judges sources. `now` is monotonic seconds."""
 
     def __init__(self) -> None:
         self._sources: dict[str, _Source] = {}
-        self._strangers: Counter[str] = Counter()
-        self._total = 0
+        self._strangers: dict[int, _Stranger] = {}
+        """By ticket, the one that came first at the front."""
+        self._prefixes: Counter[str] = Counter()
+        self._regions: Counter[str] = Counter()
+        self._versions: Counter[int] = Counter()
+        self._tickets = 0
         self._swept_at = float("-inf")
 
     @property
     def strangers(self) -> int:
         """Connections before login."""
-        return self._total
+        return len(self._strangers)
 
-    def knock(self, address: SocketAddress, now: float) -> Refusal | None:
-        """A connection came. None: it is in, as a stranger, until `leave` or `welcome`."""
+    def knock(self, address: SocketAddress, now: float) -> Knock:
+        """A connection came."""
         source = self._source(address, now)
         if source is not None:
             if now < source.until:
                 source.refused += 1
-                return "banned"
+                return Knock("banned")
             if source.tokens < 1.0:
                 source.refused += 1
-                return "slowed"
-        prefix = prefix_of(address)
-        if self._strangers[prefix] >= MAX_STRANGERS_PER_PREFIX:
-            return "prefix full"
-        if self._total >= MAX_STRANGERS:
-            return "full"
+                return Knock("slowed")
+        version = 6 if address.is_ipv6 else 4
+        stranger = _Stranger(address, prefix_of(address), region_of(address), version)
+        if self._prefixes[stranger.prefix] >= MAX_STRANGERS_PER_PREFIX:
+            return Knock("prefix full")
+        if self._regions[stranger.region] >= MAX_STRANGERS_PER_REGION[version]:
+            return Knock("region full")
+        evicted = None
+        if self._versions[version] >= MAX_OF_A_FAMILY:
+            evicted = self._make_room(version)
+        elif len(self._strangers) >= MAX_STRANGERS:
+            evicted = self._make_room(None)
         if source is not None:
             source.tokens -= 1.0
-        self._strangers[prefix] += 1
-        self._total += 1
-        return None
+        self._tickets += 1
+        self._strangers[self._tickets] = stranger
+        for counter, key in self._counters(stranger):
+            counter[key] += 1
+        return Knock(None, self._tickets, evicted)
 
-    def welcome(self, address: SocketAddress, now: float) -> None:
+    def welcome(self, ticket: int, now: float) -> None:
         """It logged in: no stranger any more, and it may come back as often as it can do that."""
-        self.leave(address)
-        source = self._source(address, now)
+        stranger = self._strangers.get(ticket)
+        if stranger is None:
+            return
+        self.leave(ticket)
+        source = self._source(stranger.address, now)
         if source is not None:
             source.tokens = min(TOKENS, source.tokens + 1.0)
 
-    def leave(self, address: SocketAddress) -> None:
-        """A stranger's connection is gone."""
-        prefix = prefix_of(address)
-        if self._strangers[prefix] > 0:
-            self._strangers[prefix] -= 1
-            self._total -= 1
-        if not self._strangers[prefix]:
-            del self._strangers[prefix]
+    def leave(self, ticket: int) -> None:
+        """A stranger's connection is gone. Idempotent: one that had to make room has left already."""
+        stranger = self._strangers.pop(ticket, None)
+        if stranger is None:
+            return
+        for counter, key in self._counters(stranger):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
+
+    def _counters(self, stranger: _Stranger) -> tuple[tuple[Counter[Any], str | int], ...]:
+        return (
+            (self._prefixes, stranger.prefix),
+            (self._regions, stranger.region),
+            (self._versions, stranger.version),
+        )
+
+    def _make_room(self, version: int | None) -> int:
+        """Of the most crowded region (of this IP version) the stranger that came first; its ticket."""
+        there = [item for item in self._strangers.items() if version is None or item[1].version == version]
+        most = max(self._regions[stranger.region] for _, stranger in there)
+        ticket = next(number for number, stranger in there if self._regions[stranger.region] == most)
+        self.leave(ticket)
+        return ticket
 
     def offend(self, address: SocketAddress, offence: Offence, now: float) -> Ban | None:
         """A stranger did wrong. The ban that this led to, if it did."""

@@ -49,15 +49,18 @@ class Connection(asyncio.Protocol):
         "number",
         "source",
         "stranger",
+        "ticket",
     )
 
-    def __init__(self, owner: Owner, source: SocketAddress) -> None:
+    def __init__(self, owner: Owner, source: SocketAddress, ticket: int = 0) -> None:
+        """`ticket`: of the gate, as long as this is a stranger's."""
         self._owner = owner
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
         self.number = 0
         self.source = source
         self.stranger = True
+        self.ticket = ticket
         self._paused = False
         self._queue: deque[bytes] | None = None
         """None when there is nothing to send, as with nearly all of thousands at nearly all times."""

@@ -36,7 +36,7 @@ class Door:
     def __init__(
         self,
         context: ssl.SSLContext,
-        factory: Callable[[SocketAddress], asyncio.Protocol],
+        factory: Callable[[SocketAddress, int], asyncio.Protocol],
         gate: Gate,
         clock: Callable[[], float],
         on_ban: Callable[[Ban], None],
@@ -44,7 +44,7 @@ class Door:
         divert: Callable[[socket.socket, tuple[bytes, ...]], bool] = lambda connection, protocols: False,
         guard: Guard | None = None,
     ) -> None:
-        """`factory` makes the protocol of a connection from an address; its TLS handshake comes first.
+        """`factory` makes the protocol of a connection from an address, with its ticket; TLS comes first.
 
         `divert` sees which protocols a connection asks for before anything is read; True: somebody else has it now.
         `guard` counts what could not be handled. `on_full`: the process may open no more files, said once in a while.
@@ -62,6 +62,8 @@ class Door:
         self._on_full = on_full
         self._said_full_at = float("-inf")
         self._sockets: list[socket.socket] = []
+        self._hang_up: dict[int, Callable[[], object]] = {}
+        """How each stranger's connection is ended when it has to make room, by its ticket."""
 
     def listen(self, address: str, port: int, *, both: bool) -> int:
         """Listen on a port (0: any); `both`: IPv4 on an IPv6 socket, too. The port. Raises OSError."""
@@ -89,6 +91,16 @@ class Door:
         self._sockets.clear()
         self._handshakes.cancel()
 
+    def welcome(self, ticket: int) -> None:
+        """A stranger has logged in."""
+        self._hang_up.pop(ticket, None)
+        self._gate.welcome(ticket, self._clock())
+
+    def leave(self, ticket: int) -> None:
+        """A stranger's connection is gone."""
+        self._hang_up.pop(ticket, None)
+        self._gate.leave(ticket)
+
     def offend(self, source: SocketAddress, offence: Offence) -> None:
         """A stranger did wrong."""
         ban = self._gate.offend(source, offence, self._clock())
@@ -107,7 +119,10 @@ class Door:
                 connection.close()
                 continue
             source = SocketAddress.of(raw[0].partition("%")[0], raw[1])
-            if self._gate.knock(source, self._clock()) is not None:
+            knock = self._gate.knock(source, self._clock())
+            if knock.evicted is not None:
+                self._hang_up.pop(knock.evicted, _nothing)()
+            if knock.refused is not None:
                 with contextlib.suppress(OSError):
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 connection.close()
@@ -117,9 +132,10 @@ class Door:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:  # it has hung up already
                 connection.close()
-                self._gate.leave(source)
+                self._gate.leave(knock.ticket)
                 continue
-            self._handshakes.start("a handshake", self._shake_hands(connection, source))
+            task = self._handshakes.start("a handshake", self._shake_hands(connection, source, knock.ticket))
+            self._hang_up[knock.ticket] = task.cancel
 
     def _rest(self, listening: socket.socket) -> None:
         """Without files nothing can be accepted, and the socket would stay readable for ever: look again later."""
@@ -134,32 +150,38 @@ class Door:
         if listening in self._sockets:
             asyncio.get_running_loop().add_reader(listening.fileno(), self._accept, listening)
 
-    async def _shake_hands(self, connection: socket.socket, source: SocketAddress) -> None:
+    async def _shake_hands(self, connection: socket.socket, source: SocketAddress, ticket: int) -> None:
         """After this the connection belongs to its protocol, which tells the gate when the stranger leaves."""
         try:
             async with asyncio.timeout(TLS_TIMEOUT_S):
                 asked = await _asked_for(connection)
             if self._divert(connection, asked):
                 connection.close()  # our end of it
-                self._gate.leave(source)
+                self.leave(ticket)
                 return
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._factory(source),
+            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self._factory(source, ticket),
                 connection,
                 ssl=self._context,
                 ssl_handshake_timeout=TLS_TIMEOUT_S,
             )
+            if ticket in self._hang_up:
+                self._hang_up[ticket] = transport.abort
         except (Exception, asyncio.CancelledError) as error:
             expected = isinstance(error, (OSError, EOFError, asyncio.CancelledError))
             if not expected:  # TLS and time-out errors are OSErrors: this is a fault of ours
                 self._guard.caught("a handshake", error)
             with contextlib.suppress(OSError):  # uvloop has closed it by itself, and says so
                 connection.close()
-            self._gate.leave(source)
+            self.leave(ticket)
             if isinstance(error, TimeoutError):
                 self.offend(source, "timeout")
             elif isinstance(error, ssl.SSLError):  # who just hangs up, as a health check does, does no wrong
                 self.offend(source, "tls")
+
+
+def _nothing() -> None:
+    """Of a stranger that has hung up by itself."""
 
 
 async def _asked_for(connection: socket.socket) -> tuple[bytes, ...]:

@@ -93,7 +93,10 @@ class Register:
             row = db.execute(
                 f"SELECT {_INVITE} FROM invite WHERE hash=?", (token_hash(who.token),)
             ).fetchone()
-            verdict = a.decide(document, _book(db), _invite(row) if row is not None else None, who, now_s)
+            invite = _invite(row) if row is not None else None
+            known = db.execute("SELECT 1 FROM guest WHERE member=?", (who.key.raw,)).fetchone() is not None
+            book = _book(db) if a.needs_book(invite, now_s, known=known) else a.Book()
+            verdict = a.decide(document, book, invite, who, now_s)
             if not verdict.fresh:
                 return verdict, []
             entry = verdict.admission

@@ -55,9 +55,17 @@ class _Link:
     """One connection: a way for answers and messages out, and who it is."""
 
     def __init__(
-        self, door: TlsDoor, tls: TlsLink, source: SocketAddress, stand_in: SocketAddress, now: float
-    ):
+        self,
+        door: TlsDoor,
+        tls: TlsLink,
+        source: SocketAddress,
+        stand_in: SocketAddress,
+        now: float,
+        ticket: int,
+    ) -> None:
         self.tls = tls
+        self.ticket = ticket
+        """Of the gate, as long as this is a stranger's."""
         self.source = source
         self.stand_in = stand_in
         self.began = self.heard = now
@@ -97,6 +105,8 @@ class TlsDoor:
         self._taker = taker
         self._clock = clock
         self._links: dict[int, _Link] = {}
+        self._strangers: dict[int, _Link] = {}
+        """By the gate's ticket."""
         self._of_member: dict[int, _Link] = {}
         self._dirty: dict[int, _Link] = {}
         self._listening: list[socket.socket] = []
@@ -156,21 +166,28 @@ class TlsDoor:
         try:
             host, port = connection.getpeername()[:2]
             source = SocketAddress.of(host.partition("%")[0], port)
-            if len(self._links) >= MAX_LINKS or self.gate.knock(source, now) is not None:
-                connection.close()
-                return
         except (OSError, ValueError):
+            connection.close()
+            return
+        if len(self._links) >= MAX_LINKS:
+            connection.close()
+            return
+        knock = self.gate.knock(source, now)
+        if knock.evicted is not None and (evicted := self._strangers.get(knock.evicted)) is not None:
+            self._drop(evicted)
+        if knock.refused is not None:
             connection.close()
             return
         try:
             tls = TlsLink(connection, self._context, server=True, limit=LIMIT_BEFORE_LOGIN)
         except OSError:
             connection.close()
-            self.gate.leave(source)
+            self.gate.leave(knock.ticket)
             return
         self._number += 1
         stand_in = SocketAddress(str(IPv6Address(int(IPv6Address(STAND_IN)) + self._number)), 1)
-        link = _Link(self, tls, source, stand_in, now)
+        link = _Link(self, tls, source, stand_in, now, knock.ticket)
+        self._strangers[knock.ticket] = link
         self._links[tls.fileno()] = link
         self._relay.links[stand_in] = link
         self._relay.listen(tls.fileno(), lambda: self._turn(link))
@@ -179,7 +196,8 @@ class TlsDoor:
         """It has shown the key of a grant."""
         link.member = True
         link.tls.reader.limit = MAX_DATAGRAM
-        self.gate.welcome(link.source, now)
+        self._strangers.pop(link.ticket, None)
+        self.gate.welcome(link.ticket, now)
         assert link.claimed is not None
         older = self._of_member.get(link.claimed)
         self._of_member[link.claimed] = link
@@ -282,7 +300,8 @@ class TlsDoor:
         self._count(link)
         if link.member:
             return
-        self.gate.leave(link.source)
+        self._strangers.pop(link.ticket, None)
+        self.gate.leave(link.ticket)
         if offence is not None and (ban := self.gate.offend(link.source, offence, self._clock())) is not None:
             _say(
                 f"{ban.source} is banned from the relay for {ban.left_s:.0f} s: connections that led to no login"

@@ -131,7 +131,7 @@ class Server:
         context = self._identity.server_context()
         door = Door(
             context,
-            lambda source: Connection(self, source),
+            lambda source, ticket: Connection(self, source, ticket),
             self._gate,
             time.monotonic,
             _say_ban,
@@ -259,12 +259,12 @@ class Server:
         self.perform(self._hub.connected(connection.number, connection.source, nonce, self._now()))
 
     def _no_stranger(self, connection: Connection, *, logged_in: bool = False) -> None:
-        if connection.stranger:
+        if connection.stranger and self._door is not None:
             connection.stranger = False
             if logged_in:
-                self._gate.welcome(connection.source, time.monotonic())
+                self._door.welcome(connection.ticket)
             else:
-                self._gate.leave(connection.source)
+                self._door.leave(connection.ticket)
 
     def _offend(self, connection: Connection, offence: Offence | None) -> None:
         if offence is not None and connection.stranger and self._door is not None:

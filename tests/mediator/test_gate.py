@@ -15,31 +15,86 @@ def at(number: int) -> SocketAddress:
     return SocketAddress.of(f"10.{number >> 8 & 255}.{number & 255}.{number >> 16 & 255}", 1)
 
 
-def test_strangers_are_limited_by_neighbourhood_and_in_all() -> None:
+def refused(gate: g.Gate, address: SocketAddress, now: float = 0.0) -> g.Refusal | None:
+    """A connection that hangs up at once when it is let in."""
+    knock = gate.knock(address, now)
+    gate.leave(knock.ticket)
+    return knock.refused
+
+
+def test_strangers_are_limited_by_neighbourhood() -> None:
     gate = g.Gate()
-    assert [gate.knock(ONE, 0.0) for _ in range(g.MAX_STRANGERS_PER_PREFIX)] == [
-        None
-    ] * g.MAX_STRANGERS_PER_PREFIX
-    assert gate.knock(NEIGHBOUR, 0.0) == "prefix full"
-    assert gate.knock(FAR, 0.0) is None
-    gate.leave(ONE)
-    assert gate.knock(NEIGHBOUR, 0.0) is None
-    for number in range(g.MAX_STRANGERS - gate.strangers):
-        assert gate.knock(at(number), 0.0) is None
-    assert gate.knock(SocketAddress.of("192.0.2.1", 1), 0.0) == "full"
+    knocks = [gate.knock(ONE, 0.0) for _ in range(g.MAX_STRANGERS_PER_PREFIX)]
+    assert all(knock.refused is None and knock.evicted is None for knock in knocks)
+    assert gate.knock(NEIGHBOUR, 0.0).refused == "prefix full"
+    assert gate.knock(FAR, 0.0).refused is None
+    gate.leave(knocks[0].ticket)
+    gate.leave(knocks[0].ticket)  # only once
+    assert gate.knock(NEIGHBOUR, 0.0).refused is None
+    assert gate.knock(NEIGHBOUR, 0.0).refused == "prefix full"
+
+
+def site(number: int) -> SocketAddress:
+    """Of one IPv6 /48, each in a /56 of its own."""
+    return SocketAddress.of(f"2001:db8:0:{number & 255:x}00::1", 1)
+
+
+def test_one_site_does_not_fill_the_door() -> None:
+    """A /48 has 256 /56s: the limit of a neighbourhood alone lets it take every place there is."""
+    gate = g.Gate()
+    taken = [gate.knock(site(number), 0.0).refused for number in range(4 * g.MAX_STRANGERS)]
+    assert taken.count(None) == g.MAX_STRANGERS_PER_REGION[6]
+    assert set(taken) == {None, "region full"}
+    assert gate.knock(ONE, 0.0).refused is None
+    assert gate.knock(SocketAddress.of("2001:db8:1::1", 1), 0.0).refused is None
+
+
+def test_many_sites_leave_ipv4_its_places_and_the_oldest_of_the_crowd_goes() -> None:
+    gate = g.Gate()
+    honest = gate.knock(SocketAddress.of("2001:db8:ffff::1", 1), 0.0).ticket
+    evicted = []
+    for number in range(4 * g.MAX_STRANGERS):
+        address = SocketAddress.of(f"2001:{number % 40 + 1:x}:0:{number // 40:x}00::1", 1)
+        knock = gate.knock(address, 0.0)
+        assert knock.refused in (None, "region full")
+        evicted += [knock.evicted] if knock.evicted is not None else []
+    assert gate.strangers == g.MAX_OF_A_FAMILY
+    assert evicted, "who comes later finds room"
+    assert honest not in evicted, "it came first, but from where nobody else is"
+    assert evicted == sorted(evicted)
+    for number in range(g.MAX_STRANGERS - g.MAX_OF_A_FAMILY):
+        knock = gate.knock(at(number << 8), 0.0)
+        assert (knock.refused, knock.evicted) == (None, None)
+    assert gate.strangers == g.MAX_STRANGERS
+    knock = gate.knock(FAR, 0.0)
+    assert knock.refused is None
+    assert knock.evicted is not None
+    assert gate.strangers == g.MAX_STRANGERS
+
+
+def test_who_made_room_has_left_already() -> None:
+    gate = g.Gate()
+    first = gate.knock(at(0), 0.0).ticket
+    for number in range(1, g.MAX_OF_A_FAMILY):
+        gate.knock(at(number << 8 | number >> 8), 0.0)
+    before = gate.strangers
+    assert gate.knock(FAR, 0.0).evicted == first
+    gate.leave(first)
+    gate.welcome(first, 0.0)
+    assert gate.strangers == before
 
 
 def test_who_connects_without_end_is_slowed_and_who_logs_in_is_not() -> None:
     gate = g.Gate()
     for _ in range(int(g.TOKENS)):
-        assert gate.knock(ONE, 0.0) is None
-        gate.leave(ONE)
-    assert gate.knock(ONE, 0.0) == "slowed"
-    assert gate.knock(NEIGHBOUR, 0.0) is None, "its neighbour is another"
-    assert gate.knock(ONE, 1.0) is None
+        assert refused(gate, ONE) is None
+    assert refused(gate, ONE) == "slowed"
+    assert gate.knock(NEIGHBOUR, 0.0).refused is None, "its neighbour is another"
+    assert gate.knock(ONE, 1.0).refused is None
     for _ in range(10 * int(g.TOKENS)):
-        assert gate.knock(FAR, 0.0) is None
-        gate.welcome(FAR, 0.0)
+        knock = gate.knock(FAR, 0.0)
+        assert knock.refused is None
+        gate.welcome(knock.ticket, 0.0)
     assert gate.strangers == 2
 
 
@@ -51,13 +106,11 @@ def test_a_ban_is_of_one_source_grows_and_ends() -> None:
         while ban is None:
             ban = gate.offend(ONE, "login", now)
         lengths.append(ban.left_s)
-        assert gate.knock(ONE, now + ban.left_s - 1) == "banned"
-        assert gate.knock(NEIGHBOUR, now) is None
-        gate.leave(NEIGHBOUR)
+        assert refused(gate, ONE, now + ban.left_s - 1) == "banned"
+        assert refused(gate, NEIGHBOUR, now) is None
         assert [held.source for held in gate.bans(now)] == [ONE.host]
         now += ban.left_s
-        assert gate.knock(ONE, now) is None
-        gate.leave(ONE)
+        assert refused(gate, ONE, now) is None
     assert lengths == [60, 120, 240, 480, 960, 1920, 3600, 3600]
     assert not gate.bans(now)
     now += g.FORGET_S
@@ -77,7 +130,7 @@ def test_a_pardon_forgets_all() -> None:
     while gate.offend(ONE, "garbage", 0.0) is None:
         pass
     assert gate.unban(ONE.host)
-    assert gate.knock(ONE, 0.0) is None
+    assert refused(gate, ONE, 0.0) is None
     assert not gate.unban("192.0.2.200")
 
 
@@ -85,8 +138,8 @@ def test_ipv6_counts_by_64_and_56() -> None:
     gate = g.Gate()
     while gate.offend(SocketAddress.of("2001:db8::1", 1), "garbage", 0.0) is None:
         pass
-    assert gate.knock(SocketAddress.of("2001:db8::2", 1), 0.0) == "banned"
-    assert gate.knock(SocketAddress.of("2001:db8:0:1::1", 1), 0.0) is None
+    assert refused(gate, SocketAddress.of("2001:db8::2", 1), 0.0) == "banned"
+    assert refused(gate, SocketAddress.of("2001:db8:0:1::1", 1), 0.0) is None
     assert gate.bans(0.0)[0].source == "2001:db8::/64"
 
 
@@ -95,8 +148,7 @@ def test_memory_is_bounded_and_bans_survive_a_flood_of_sources() -> None:
     while gate.offend(ONE, "garbage", 0.0) is None:
         pass
     for number in range(g.MAX_SOURCES + 500):
-        gate.knock(at(number), number / 400)
-        gate.leave(at(number))
+        refused(gate, at(number), number / 400)
     assert len(gate._sources) <= g.MAX_SOURCES
-    assert gate.knock(ONE, 50.0) == "banned"
-    assert gate.knock(at(1 << 20), 50.0) is None, "a new one is let in, remembered or not"
+    assert refused(gate, ONE, 50.0) == "banned"
+    assert refused(gate, at(1 << 20), 50.0) is None, "a new one is let in, remembered or not"

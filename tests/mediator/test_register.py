@@ -66,6 +66,22 @@ def test_of_forty_at_once_exactly_as_many_win_as_there_are_uses(tmp_path: Path) 
         assert len(set(store.leases().values())) == len(store.leases()) == USES
 
 
+def test_a_made_up_invite_costs_one_look(tmp_path: Path) -> None:
+    """Anybody can send one: it must not make the mediator read all that it has."""
+    asked: list[str] = []
+    with closing(Store(tmp_path / "m.db")) as store:
+        register = Register(store)
+        token, spent = invited(register), invited(register)
+        assert redeem(register, spent, 10) == "newbie"
+        store._db.set_trace_callback(asked.append)
+        assert redeem(register, b"\x01" * 32, 11) == "invite.unknown"
+        assert redeem(register, spent, 12) == "invite.used-up"
+        assert not [text for text in asked if "admission" in text or "lease" in text]
+        assert redeem(register, spent, 10) == "newbie", "who is in already is told so again"
+        assert redeem(register, token, 13) == "newbie-2"
+        assert [text for text in asked if "admission" in text], "an open one is held against the book"
+
+
 def test_who_comes_twice_takes_one_use(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "m.db")) as store:
         register = Register(store)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loopbackkit import ANN, BOB, HOST, STRANGER, Member, Raw, Run, Site, client_context, impostor
+from loopbackkit import ANN, BOB, HOST, PATIENCE_S, STRANGER, Member, Raw, Run, Site, client_context, impostor
 
 from mediator.core import gate
 from mediator.shell import door
@@ -262,5 +262,35 @@ def test_slow_strangers_and_a_flood_leave_members_alone(run: Run, site: Site) ->
                 writer.close()
             for raw in slow:
                 await raw.close()
+
+    run(main())
+
+
+def test_a_door_that_is_full_makes_room_for_a_member(run: Run, site: Site) -> None:
+    """Silent connections from as many networks as a flood has: the oldest of them are hung up on."""
+
+    def from_elsewhere(number: int) -> socket.socket:
+        opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((f"127.{number % 8 + 1}.{number // 8 % 16}.1", 0))
+        opened.connect((HOST, site.port))
+        return opened
+
+    async def main() -> None:
+        async with site.serving() as (server, mediator):
+            held: list[socket.socket] = []
+            try:
+                for number in range(gate.MAX_STRANGERS + 50):
+                    held.append(from_elsewhere(number))
+                    if number % 50 == 0:
+                        await asyncio.sleep(0)
+                while server._gate.strangers < gate.MAX_OF_A_FAMILY:
+                    await asyncio.sleep(0.01)
+                async with Member(ANN, mediator) as ann:
+                    await asyncio.wait_for(ann.view(), PATIENCE_S)
+                assert server._gate.strangers <= gate.MAX_OF_A_FAMILY
+            finally:
+                for opened in held:
+                    opened.close()
 
     run(main())
