@@ -38,7 +38,7 @@ SETTLE_S = 10.0
 
 def netctl(*arguments: str) -> str:
     """A command, and what it says."""
-    command = [sys.executable, "-m", "netctl.cli.main", *arguments]
+    command = [sys.executable, "-P", "-m", "netctl.cli.main", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -78,7 +78,7 @@ async def measure(directory: Path, count: int, seconds: float) -> None:
     (directory / "networks.yaml").write_text(json.dumps(document))
     mediator.start()
     log = (directory / "agent.log").open("w")
-    agent = subprocess.Popen([sys.executable, "-m", "netctl.cli.main", "agent"], stderr=log, stdout=log)
+    agent = subprocess.Popen([sys.executable, "-P", "-m", "netctl.cli.main", "agent"], stderr=log, stdout=log)
     try:
         while not (directory / "run" / "agent.sock").exists():
             await asyncio.sleep(0.2)

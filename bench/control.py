@@ -111,7 +111,17 @@ class Mediator:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         made = subprocess.run(
-            [sys.executable, "-m", "mediator.shell.main", "init", "--state", str(directory), "--host", HOST],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "mediator.shell.main",
+                "init",
+                "--state",
+                str(directory),
+                "--host",
+                HOST,
+            ],
             check=True,
             capture_output=True,
             text=True,
@@ -142,7 +152,7 @@ class Mediator:
 
     def start(self) -> None:
         """Returns once it listens."""
-        command = [sys.executable, "-m", "mediator.shell.main", "serve", "--no-relay", "--listen", HOST]
+        command = [sys.executable, "-P", "-m", "mediator.shell.main", "serve", "--no-relay", "--listen", HOST]
         command += ["--document", str(self.directory / "networks.yaml"), "--state", str(self.directory)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
         assert self.process.stderr is not None

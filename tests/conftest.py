@@ -8,6 +8,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from netctl.wg import native
+
 REAL = "tests/netns/test_"
 UNHURRIED = ("acl_sides", "apply", "commit", "fleet", "foreign", "gateway", "gitops", "roles")
 """Real packets too, but nothing in them is about fractions of a second."""
@@ -25,6 +27,16 @@ class _RealOnesInTurn(LoadScopeScheduling):  # type: ignore[misc]  # xdist says 
         file = nodeid.partition("::")[0]
         unhurried = file.removeprefix(REAL).removesuffix("_real.py") in UNHURRIED
         return REAL if file.startswith(REAL) and not unhurried else file
+
+
+@pytest.fixture(params=["native", "python"])
+def data_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both data paths of netctl-wg, one after the other: the one in C, and the one in Python."""
+    if request.param == "python":
+        monkeypatch.setenv(native.SWITCH, "0")
+    elif native.load()[0] is None:
+        pytest.skip(f"the data path is {native.describe()}")
+    return str(request.param)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -58,7 +58,7 @@ NOBODY_DOES = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-gro
 
 def as_nobody(places: Places, *arguments: str) -> tuple[str, str]:
     """One command that must fail, as a user without any power."""
-    command = [*NOBODY_DOES, "-m", "netctl.cli.main", *options(places), *arguments]
+    command = [*NOBODY_DOES, "-P", "-m", "netctl.cli.main", *options(places), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 1, done.stderr
     return done.stdout, done.stderr

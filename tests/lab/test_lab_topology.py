@@ -61,6 +61,8 @@ def test_an_open_box_has_public_addresses_behind_it() -> None:
             "nats: {home: {members: [nas], pin: 1}}\n",
             "nats.home.pin: unknown; a box has kind, members, behind",
         ),
+        ("nats: {'x; reboot': {members: [nas]}}\n", "'x; reboot' is no name of a box"),
+        ('nats: {"x\\ny": {members: [nas]}}\n', "is no name of a box"),
         ("nats: {home: {members: [nas], hairpin: 1}}\n", "nats.home.hairpin: expected true or false"),
         ("nats: {home: {members: [nas], isolated: on it}}\n", "nats.home.isolated: expected true or false"),
         ("nats: {home: {members: [nas], loss: 95}}\n", "expected a whole number from 0 to 90"),

@@ -40,7 +40,7 @@ def serving(site: Site, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
 
-    command = [sys.executable, "-m", "mediator.shell.main", "serve", "--no-relay", "--listen", HOST]
+    command = [sys.executable, "-P", "-m", "mediator.shell.main", "serve", "--no-relay", "--listen", HOST]
     command += ["--document", str(site.document), "--state", str(site.state)]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stderr=out, preexec_fn=few)

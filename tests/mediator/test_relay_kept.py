@@ -28,7 +28,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def serve(site: Site, log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "mediator.shell.main", "serve", "--listen", HOST]
+    command = [sys.executable, "-P", "-m", "mediator.shell.main", "serve", "--listen", HOST]
     command += ["--document", str(site.document), "--state", str(site.state)]
     with log.open("ab") as out:
         process = subprocess.Popen(command, stderr=out)

@@ -34,6 +34,7 @@ def storm(host: Host, target: str, port: int, source_port: int = 0) -> None:
     assert int(host.run(sys.executable, TABLE, target, str(port), str(source_port), timeout=300)) > 4000
 
 
+@pytest.mark.usefixtures("data_path")
 @pytest.mark.parametrize("target", FAMILIES)
 def test_netctl_wg(pair: tuple[Host, Host], target: str) -> None:
     """From outside and from its own host; a tunnel that is up meanwhile stays up, and a new one can be made."""

@@ -16,7 +16,7 @@ from wgside import GO, LINK, OURS, PORT, Side, stream, text, wait_for
 
 from netctl.tunnel.primitives import public_key
 
-pytestmark = [pytest.mark.netns, needs_namespaces]
+pytestmark = [pytest.mark.netns, needs_namespaces, pytest.mark.usefixtures("data_path")]
 
 
 @pytest.fixture

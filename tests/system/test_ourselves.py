@@ -46,6 +46,20 @@ def test_only_one_place_names_the_interpreter() -> None:
     assert list(starts("subprocess.run([sys.executable, '-m', 'netctl'])"))
 
 
+def test_tests_and_benchmarks_start_the_product_as_it_starts_itself() -> None:
+    bare = re.compile(r"^(?!.*\"-P\").*\"-m\", \"(?:netctl|mediator)\.")
+    trap = ("test_hostile_directory_real.py", Path(__file__).name)  # have to show that they snap
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for room in ("tests", "bench", "packaging")
+        for path in (ROOT / room).rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if bare.match(line) and path.name not in trap
+    ]
+    assert not wrong, "-P belongs before -m: " + ", ".join(wrong)
+    assert bare.match('    command = [sys.executable, "-m", "netctl.cli.main"]')
+
+
 @pytest.mark.parametrize("argv", [module("netctl.lab.programs"), code("pass"), own_command("status")])
 def test_that_place_keeps_the_current_directory_out(argv: list[str]) -> None:
     assert argv[:2] == [sys.executable, "-P"]

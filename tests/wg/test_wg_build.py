@@ -65,7 +65,7 @@ def test_without_a_compiler_it_is_python_alone_and_says_so(
 
 
 def test_the_switch_is_heard_and_said() -> None:
-    command = [sys.executable, "-m", "netctl.wg.main", "--version"]
+    command = [sys.executable, "-P", "-m", "netctl.wg.main", "--version"]
     done = subprocess.run(
         command, env={**os.environ, native.SWITCH: "0"}, capture_output=True, text=True, check=True
     )

@@ -190,10 +190,14 @@ class Sink(Tun):
         self.offload = self.uso = False
 
     def written(self) -> list[bytes]:
+        return [data[VNET_LEN:] for data in self.raw()]
+
+    def raw(self) -> list[bytes]:
+        """With their vnet headers."""
         found = []
         while True:
             try:
-                found.append(os.read(self.reader, 70_000)[VNET_LEN:])
+                found.append(os.read(self.reader, 70_000))
             except BlockingIOError:
                 return found
 

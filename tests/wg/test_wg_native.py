@@ -286,6 +286,33 @@ def test_the_first_packet_confirms_a_session_and_moves_the_endpoint() -> None:
             assert elsewhere.recv(200)[4:8] == (7).to_bytes(4, "little")
 
 
+def test_datagrams_to_the_vxlan_port_are_written_one_by_one() -> None:
+    """A filter sees the first frame of a super-packet alone: a forged one must not hide behind a good one."""
+    for port, writes in ((4789, 5), (4790, 1)):
+        with end() as one:
+            one.begin()
+            packets = cut(super_udp(4, bytes(500), port), GSO_UDP_L4, 100)
+            data = b"".join(sealed(counter, packet) for counter, packet in enumerate(packets))
+            size = struct.pack("H", len(data) // len(packets))
+            one.out.sendmsg([data], [(17, 103, size)], 0, ("127.0.0.1", one.shell.listen_port))
+            one.turn()
+            assert len(one.sink.raw()) == writes
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a raw socket needs root")
+def test_what_comes_from_port_0_is_dropped() -> None:
+    with end(Sink()) as one, socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+        one.begin()
+        before = one.peer.endpoint
+        for port, wanted in ((0, 0), (9, 1)):
+            datagram = sealed(port, plain())
+            head = struct.pack(">HHHH", port, one.shell.listen_port, 8 + len(datagram), 0)
+            raw.sendto(head + datagram, ("127.0.0.1", 0))
+            one.turn(0.1)
+            assert len(one.sink.written()) == wanted
+            assert (one.peer.endpoint == before) is (port == 0)
+
+
 def test_keys_that_are_wiped_open_nothing() -> None:
     with end(Sink()) as one:
         one.begin()

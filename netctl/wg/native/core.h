@@ -49,13 +49,17 @@ enum {
 	TUN_TURN_BYTES = 1 << 18, /* and not more than this: the other direction waits meanwhile */
 	UDP_CALLS = 8,            /* recvmmsg(2) of one turn */
 	MAX_EVENTS = 64,
+	CROWD = 32,               /* More packets than this at once, and all of them smaller than SMALL: their reader's */
+	SMALL = 512,              /* socket buffer holds a few hundred, and it may share our core: it has a turn first. */
 	ARENA = 2 * (MAX_PACKET + 1) + OVERHEAD,
 };
 
 #define REJECT_AFTER_MESSAGES (UINT64_MAX - WINDOW_SIZE)
 #define REJECT_AFTER_TIME 180.0
 #define BUSY_S 0.001     /* a turn that comes sooner after the one before belongs to a stream */
-#define REPORT_S 0.05    /* traffic is told to the protocol's timers at the latest after this */
+#define REPORT_S 0.05    /* traffic is told to the protocol's timers after this */
+#define QUIET_S 0.001    /* but not sooner after a packet: an answer may be under way, and Python takes 0.1 ms */
+#define PATIENCE_S 0.05  /* and not later than this: in a stream it is never quiet */
 
 /* A super-packet as the kernel describes it (virtio 1.2 §5.1.6). */
 struct vnet {

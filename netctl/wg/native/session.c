@@ -2,6 +2,7 @@
 #include "core.h"
 
 #include <endian.h>
+#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <stdlib.h>
@@ -121,6 +122,12 @@ static void make_nonce(uint8_t nonce[NONCE_LEN], uint64_t counter)
 	memcpy(nonce + 4, &little, 8);
 }
 
+/* Where the tag stands. EVP_CIPHER_CTX_ctrl would make the same of its arguments, at a tenth of the cipher's time. */
+#define TAG_AT(at)                                                                                             \
+	{                                                                                                      \
+		OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, at, TAG_LEN), OSSL_PARAM_construct_end() \
+	}
+
 /* Seal `padded` bytes after the header, in place, with the next counter; the header is written here.
  * The caller has asked `session_is_usable`, and there is room for the tag. */
 bool session_seal(struct session *session, uint8_t *datagram, size_t padded)
@@ -128,15 +135,16 @@ bool session_seal(struct session *session, uint8_t *datagram, size_t padded)
 	uint8_t nonce[NONCE_LEN], *text = datagram + HEADER_LEN;
 	uint32_t words[2] = {htole32(TRANSPORT), htole32(session->remote_index)};
 	uint64_t counter = session->send_counter++, little = htole64(counter);
+	OSSL_PARAM tag[] = TAG_AT(text + padded);
 	int done = 0, rest = 0;
 
 	memcpy(datagram, words, 8);
 	memcpy(datagram + 8, &little, 8);
 	make_nonce(nonce, counter);
-	return EVP_EncryptInit_ex(session->seal, NULL, NULL, NULL, nonce) == 1 &&
+	return EVP_EncryptInit_ex2(session->seal, NULL, NULL, nonce, NULL) == 1 &&
 	       (padded == 0 || EVP_EncryptUpdate(session->seal, text, &done, text, (int)padded) == 1) &&
 	       EVP_EncryptFinal_ex(session->seal, text + done, &rest) == 1 &&
-	       EVP_CIPHER_CTX_ctrl(session->seal, EVP_CTRL_AEAD_GET_TAG, TAG_LEN, text + padded) == 1;
+	       EVP_CIPHER_CTX_get_params(session->seal, tag) == 1;
 }
 
 /* Open a datagram of at least OVERHEAD bytes in place: the packet stands after the header. */
@@ -144,11 +152,12 @@ bool session_open(struct session *session, uint8_t *datagram, size_t length, uin
 {
 	uint8_t nonce[NONCE_LEN], *text = datagram + HEADER_LEN;
 	size_t padded = length - OVERHEAD;
+	OSSL_PARAM tag[] = TAG_AT(text + padded);
 	int done = 0, rest = 0;
 
 	make_nonce(nonce, counter);
-	return EVP_DecryptInit_ex(session->open, NULL, NULL, NULL, nonce) == 1 &&
-	       EVP_CIPHER_CTX_ctrl(session->open, EVP_CTRL_AEAD_SET_TAG, TAG_LEN, text + padded) == 1 &&
+	return EVP_DecryptInit_ex2(session->open, NULL, NULL, nonce, NULL) == 1 &&
+	       EVP_CIPHER_CTX_set_params(session->open, tag) == 1 &&
 	       (padded == 0 || EVP_DecryptUpdate(session->open, text, &done, text, (int)padded) == 1) &&
 	       EVP_DecryptFinal_ex(session->open, text + done, &rest) == 1;
 }

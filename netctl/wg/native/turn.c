@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <netinet/udp.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -419,6 +420,7 @@ static void udp_turn(struct core *core, int fd)
 	core->last_received = core->now;
 	for (unsigned calls = 0; calls < UDP_CALLS && !core->is_failed; calls++) {
 		int most = core->is_merged ? SLOTS_MERGED : SLOTS, got;
+		size_t bytes = 0, packets = 0;
 		for (int i = 0; i < most; i++) {
 			uint8_t *slot = core->slots + (size_t)i * SLOT_STRIDE;
 			fill(&core->incoming[i], &iovs[i], slot, SLOT_LEN, &core->sources[i]);
@@ -435,9 +437,13 @@ static void udp_turn(struct core *core, int fd)
 			size_t size = merged_size(&core->incoming[i].msg_hdr, total);
 			if (size < total)
 				core->is_merged = true;
+			bytes += total;
+			packets += size ? (total + size - 1) / size : 0;
 			take_merged(core, core->slots + (size_t)i * SLOT_STRIDE, total, size, &core->sources[i]);
 		}
 		tun_flush(core);
+		if (packets > CROWD && bytes < packets * SMALL)
+			sched_yield();
 		if (got < most)
 			return;
 		core->now = core_now(core);
@@ -445,6 +451,19 @@ static void udp_turn(struct core *core, int fd)
 }
 
 /* ---- the loop ---- */
+
+/* When the protocol is to have its turn: at `end`, or when it is time to report; not while an answer is awaited. */
+static double next_return(const struct core *core, double end)
+{
+	double last = core->last_read > core->last_received ? core->last_read : core->last_received;
+	double quiet = last + QUIET_S, at = end;
+
+	if (core->touched && core->touched_at + REPORT_S < at)
+		at = core->touched_at + REPORT_S;
+	if (quiet <= at)
+		return at;
+	return quiet < at + PATIENCE_S ? quiet : at + PATIENCE_S;
+}
 
 /* Move packets until `timeout` seconds are over or something is the protocol's; the number of descriptors in `ready`
  * that are not ours and can be read. -1: epoll failed, or a call of the host did. */
@@ -458,8 +477,7 @@ int core_run(struct core *core, double timeout, int *ready, int most)
 	end = core->now + timeout;
 	core->is_urgent = core->is_failed = core->is_tun_broken = false;
 	do {
-		double until = core->touched && core->touched_at + REPORT_S < end ? core->touched_at + REPORT_S : end;
-		double wait = until > core->now ? until - core->now : 0;
+		double until = next_return(core, end), wait = until > core->now ? until - core->now : 0;
 		double last = core->last_read > core->last_received ? core->last_read : core->last_received;
 		int got;
 
@@ -478,8 +496,7 @@ int core_run(struct core *core, double timeout, int *ready, int most)
 			else if (count < most)
 				ready[count++] = fd;
 		}
-		if (core->touched && core->now - core->touched_at >= REPORT_S)
-			break;
-	} while (!count && !core->is_urgent && !core->is_failed && !core->is_tun_broken && core->now < end);
+	} while (!count && !core->is_urgent && !core->is_failed && !core->is_tun_broken &&
+		 core->now < next_return(core, end));
 	return core->is_failed ? -1 : count;
 }
