@@ -80,6 +80,27 @@ def test_up_apply_armed_and_down(theirs: Theirs) -> None:
     assert theirs.proof() == ""
 
 
+def environment_of(theirs: Theirs, pattern: str) -> str:
+    script = 'tr "\\0" "\\n" < /proc/$(pgrep -f "$1" | head -n 1)/environ'
+    return theirs.host.run("sh", "-c", script, "sh", pattern)
+
+
+def test_the_engine_is_given_no_password_of_the_agents(theirs: Theirs) -> None:
+    netctl, secret = str(BIN / "netctl"), "correct-horse-battery"
+    theirs.run(netctl, "keys", "init")
+    theirs.host.run("sh", "-c", "cat > /etc/netctl/networks.yaml", text=document(theirs))
+    words = [
+        f"HTTPS_PROXY=http://robot:{secret}@192.0.2.1:3128",
+        f"GIT_ASKPASS={secret}",
+        f"DEPLOY_TOKEN={secret}",
+    ]
+    theirs.run("env", *words, netctl, "up", "--engine", "netctl-wg")
+    assert environment_of(theirs, "netctl.cli.main .*agent").count(secret) == len(words)
+    engine = environment_of(theirs, "netctl-wg nctl0")
+    assert "PATH=" in engine
+    assert secret not in engine
+
+
 def test_a_sync(theirs: Theirs, tmp_path: Path) -> None:
     netctl = str(BIN / "netctl")
     theirs.run(netctl, "keys", "init")
