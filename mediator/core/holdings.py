@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
+from types import MappingProxyType
 
 from mediator.core.effects import Store
 from mediator.core.leases import Exhausted, GrantLease, missing_leases, usable
 from mediator.core.membership import Membership
 from mediator.core.pairs import PairBook, PairGrant
+from mediator.core.relay_grants import GRANT_TTL_S
 from netctl.model.addresses import Address
 from netctl.model.derive import member_ipv6
 from netctl.model.keys import WireGuardKey
@@ -23,6 +25,8 @@ class Holdings:
     def __init__(self) -> None:
         self._leases: dict[tuple[str, WireGuardKey], IPv4Address] = {}
         self._ports: dict[WireGuardKey, int] = {}
+        self._resting: dict[int, int] = {}
+        """Relay ports of members that are gone, and until when (Unix time) a grant for them can live."""
         self.pairs = PairBook()
         self.exhausted: tuple[Exhausted, ...] = ()
         """Who gets no address, and why."""
@@ -34,8 +38,10 @@ class Holdings:
         leases: Mapping[tuple[str, WireGuardKey], IPv4Address],
         ports: Mapping[WireGuardKey, int],
         pairs: Iterable[PairGrant] = (),
+        resting: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         """What the store holds at the start."""
+        self._resting = dict(resting)
         self._leases = dict(leases)
         self._ports = dict(ports)
         self.pairs.restore(pairs)
@@ -44,14 +50,15 @@ class Holdings:
         """What the store holds after a member's key was replaced."""
         self._leases = dict(leases)
 
-    def want(self, membership: Membership, relay_ports: tuple[int, int]) -> Store | None:
-        """What this membership needs of the store, if anything."""
+    def want(self, membership: Membership, relay_ports: tuple[int, int], unix_s: int) -> Store | None:
+        """What this membership needs of the store, if anything; `unix_s`: seconds since 1970."""
         self.store_due = None
+        self._resting = {port: until_s for port, until_s in self._resting.items() if unix_s < until_s}
         found = list(missing_leases(membership.document, self._leases))
         self.exhausted = tuple(item for item in found if isinstance(item, Exhausted))
         leases = tuple(item for item in found if isinstance(item, GrantLease))
         ports = tuple(self._missing_ports(membership.by_key, relay_ports))
-        taken = {*self._ports.values(), *(port for _, port in ports)}
+        taken = {*self._ports.values(), *(port for _, port in ports), *self._resting}
         pairs = tuple(self.pairs.missing(membership, relay_ports, taken))
         return Store(leases, ports, pairs) if leases or ports or pairs else None
 
@@ -73,9 +80,14 @@ class Holdings:
         """The store did not take them; it is asked again later."""
         self.store_due = now + STORE_RETRY_S
 
-    def forget(self, key: WireGuardKey) -> None:
-        """A member was shut out: its relay port is free for another."""
-        self._ports.pop(key, None)
+    def forget(self, key: WireGuardKey, unix_s: int) -> None:
+        """A member is one no longer. Its relay port rests as long as it may have a grant for it.
+
+        With such a grant it can bind the port at the relay, which knows no members: nobody else may have it then.
+        """
+        port = self._ports.pop(key, None)
+        if port is not None:
+            self._resting[port] = unix_s + GRANT_TTL_S
 
     def port(self, key: WireGuardKey) -> int | None:
         """A member's relay port."""
@@ -100,7 +112,7 @@ class Holdings:
         self, keys: Iterable[WireGuardKey], relay_ports: tuple[int, int]
     ) -> Iterable[tuple[WireGuardKey, int]]:
         first, last = relay_ports
-        taken = {*self._ports.values(), *self.pairs.ports()}
+        taken = {*self._ports.values(), *self.pairs.ports(), *self._resting}
         free = (port for port in range(first, last + 1) if port not in taken)
         for key in keys:
             held = self._ports.get(key)

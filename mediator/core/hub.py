@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from types import MappingProxyType
 
 from mediator.core.desk import Desk
 from mediator.core.effects import Deliver, Drop, Effect, Left, LoggedIn, Say, Send
@@ -138,9 +139,10 @@ class Hub:
         leases: Mapping[tuple[str, WireGuardKey], IPv4Address],
         ports: Mapping[WireGuardKey, int],
         pairs: Iterable[PairGrant] = (),
+        resting: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
-        """What the store holds, before the first `load`."""
-        self._holdings.restore(leases, ports, pairs)
+        """What the store holds, before the first `load`; `resting`: ports that nobody may have yet, and until when."""
+        self._holdings.restore(leases, ports, pairs, resting)
 
     def load(
         self, document: Document, mediator: Mediator, *, guests: frozenset[WireGuardKey] = frozenset()
@@ -167,7 +169,7 @@ class Hub:
     def _want(self) -> list[Effect]:
         """What the document needs of the store."""
         assert self._mediator is not None
-        wanted = self._holdings.want(self._membership, self._mediator.relay_ports)
+        wanted = self._holdings.want(self._membership, self._mediator.relay_ports, self.unix_now)
         return [wanted] if wanted is not None else []
 
     def stored(
@@ -191,8 +193,8 @@ class Hub:
         self._holdings.restore_leases(leases)
 
     def forget(self, key: WireGuardKey) -> None:
-        """A member was shut out: its relay port is free for another."""
-        self._holdings.forget(key)
+        """A member is one no longer, or has another key: its relay port is free again when its grants are over."""
+        self._holdings.forget(key, self.unix_now)
 
     def refused(self, now: float) -> list[Effect]:
         """The store did not take them: whatever else is new goes out, and it is asked again later."""

@@ -11,7 +11,7 @@ import sqlite3
 
 from mediator.core import admissions as a
 from mediator.core.leases import GrantLease
-from mediator.shell.store import Store, read_leases, write_leases
+from mediator.shell.store import Store, read_leases, rest_port, write_leases
 from netctl.model.document import Document
 from netctl.model.errors import LocalError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
@@ -130,16 +130,16 @@ class Register:
         """Shut a key out for good, whether it joined or is in the document. Its addresses stay bound to it."""
         with self._store.transaction("to revoke a member") as db:
             db.execute("DELETE FROM guest WHERE member=?", (key.raw,))
-            db.execute("DELETE FROM relay_port WHERE member=?", (key.raw,))
+            rest_port(db, key, now_s)
             db.execute(
                 "INSERT OR REPLACE INTO revoked (member, name, at_s) VALUES (?,?,?)", (key.raw, name, now_s)
             )
 
-    def leave(self, key: WireGuardKey) -> None:
+    def leave(self, key: WireGuardKey, now_s: int) -> None:
         """Forget a member that joined; its addresses stay bound to its key."""
         with self._store.transaction("to let a member go") as db:
             db.execute("DELETE FROM guest WHERE member=?", (key.raw,))
-            db.execute("DELETE FROM relay_port WHERE member=?", (key.raw,))
+            rest_port(db, key, now_s)
 
     def restore(self, key: WireGuardKey) -> None:
         """Take a revocation back: a member of the document is one again, others need a new invite."""
@@ -148,14 +148,19 @@ class Register:
                 raise LocalError("this key was not revoked here; `netctl members` shows which are")
 
     def rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int) -> None:
-        """Move name, memberships, leases and relay port to a new key. Raises RemoteError or LocalError."""
+        """Move name, memberships and leases to a new key. Raises RemoteError or LocalError.
+
+        The relay port is not moved: whoever has the old key may have a grant for it.
+        """
         with self._store.transaction("a new key") as db:
             book = _book(db)
             a.rekeyed(book, old, key, identity)
             name = next(entry.name for entry in book.admissions if entry.key == old)
-            for table in ("lease", "relay_port"):  # what the new key may have had as a stranger goes
-                db.execute(f"DELETE FROM {table} WHERE member=?", (key.raw,))
-                db.execute(f"UPDATE {table} SET member=? WHERE member=?", (key.raw, old.raw))
+            # What the new key may have had as a stranger goes.
+            db.execute("DELETE FROM lease WHERE member=?", (key.raw,))
+            db.execute("UPDATE lease SET member=? WHERE member=?", (key.raw, old.raw))
+            for one in (old, key):
+                rest_port(db, one, now_s)
             db.execute(
                 "UPDATE guest SET member=?, identity=? WHERE member=?", (key.raw, identity.raw, old.raw)
             )

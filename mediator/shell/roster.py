@@ -85,7 +85,7 @@ class Roster:
     def leave(self, request: Left) -> list[fx.Effect]:
         """A member that joined is one no longer; it may come again with another invite."""
         try:
-            self.register.leave(request.key)
+            self.register.leave(request.key, unix_now())
         except LocalError as error:
             return [fx.Say(str(error))]
         self.hub.forget(request.key)
@@ -95,6 +95,8 @@ class Roster:
         if any(member.wireguard == key for member in self.document.members.values()):
             raise RemoteError("the document has the new key for a member", "rotate.taken")
         self.register.rekey(old, key, identity, unix_now())
+        for one in (old, key):
+            self.hub.forget(one)
         book = self.register.book()
         self.hub.restore_leases(book.leases)
         return next(entry.name for entry in book.admissions if entry.key == key)

@@ -120,7 +120,12 @@ class Server:
     def load(self) -> Mediator:
         """Read the document for the first time. Raises NetctlError."""
         document, mediator = self._watched.load()
-        self._hub.restore(self._store.leases(), self._store.relay_ports(), self._store.pairs())
+        self._hub.restore(
+            self._store.leases(),
+            self._store.relay_ports(),
+            self._store.pairs(),
+            self._store.resting_ports(),
+        )
         self._now()
         self.perform(self.roster.set_document(document, mediator))
         return mediator

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mediator.core.leases import GrantLease
 from mediator.core.pairs import PairGrant
+from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.pairstore import PAIRS, read_pairs, write_pairs
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
@@ -67,7 +68,13 @@ CREATE TABLE generation (
   reserved INTEGER NOT NULL
 ) STRICT;
 """
-MIGRATIONS = (LEASES, INVITES, GENERATION, PAIRS)
+RESTING = """
+CREATE TABLE resting_port (
+  port INTEGER PRIMARY KEY,
+  until_s INTEGER NOT NULL
+) STRICT;
+"""
+MIGRATIONS = (LEASES, INVITES, GENERATION, PAIRS, RESTING)
 """One step a version: a store of an older netctl is brought up to date where it lies."""
 STORE_FILE = "mediator.db"
 BUSY_S = 5.0
@@ -88,6 +95,16 @@ def read_leases(db: sqlite3.Connection) -> dict[tuple[str, WireGuardKey], IPv4Ad
     """Every lease ever granted and not moved since, by network id and key."""
     rows = db.execute("SELECT network, member, address FROM lease")
     return {(network, WireGuardKey(member)): IPv4Address(address) for network, member, address in rows}
+
+
+def rest_port(db: sqlite3.Connection, key: WireGuardKey, now_s: int) -> None:
+    """Within a transaction: a member gives its relay port up, and it rests as long as a grant for it can live."""
+    db.execute("DELETE FROM resting_port WHERE until_s <= ?", (now_s,))
+    db.execute(
+        "INSERT OR REPLACE INTO resting_port (port, until_s) SELECT port, ? FROM relay_port WHERE member=?",
+        (now_s + GRANT_TTL_S, key.raw),
+    )
+    db.execute("DELETE FROM relay_port WHERE member=?", (key.raw,))
 
 
 class Store:
@@ -135,6 +152,10 @@ class Store:
         """Relay ports by key."""
         rows = self._db.execute("SELECT member, port FROM relay_port")
         return {WireGuardKey(member): port for member, port in rows}
+
+    def resting_ports(self) -> dict[int, int]:
+        """Relay ports of members that are gone, and until when (Unix time) nobody else may have them."""
+        return dict(self._db.execute("SELECT port, until_s FROM resting_port").fetchall())
 
     def pairs(self) -> list[PairGrant]:
         """Every pair with a stock app that has a relay port, wanted now or not."""

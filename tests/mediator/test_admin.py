@@ -14,7 +14,8 @@ from test_admissions import document, host, identity, key
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
-from mediator.core.desk import Redeem
+from mediator.core.desk import Left, Redeem
+from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.admin import AdminServer, life_s
 from mediator.shell.register import Register
 from mediator.shell.roster import Roster
@@ -88,6 +89,28 @@ def test_from_the_invite_to_the_member_to_the_export(desk: Desk) -> None:
     assert after["networks"]["lan"][0] == row["networks"]["lan"][0]
     desk.ask("members.revoke", who="newbie")
     assert desk.rows()["newbie"]["state"] == "revoked"
+
+
+@pytest.mark.parametrize("end", ["revoke", "leave", "rekey"])
+def test_nobody_gets_a_relay_port_while_a_grant_for_it_lives(desk: Desk, end: str) -> None:
+    """Who is a member no longer can bind its port at the relay, which knows no members, for hours."""
+    desk.hub.unix_now = 1_000_000
+    text = desk.ask("invite.create", network="lan", uses=9, expires="7d")["invite"]
+    desk.join(10, "thief", text)
+    port = desk.hub.relay_port(key(10))
+    assert port is not None
+    if end == "revoke":
+        desk.ask("members.revoke", who="thief")
+    elif end == "leave":
+        desk.perform(desk.roster.leave(Left(10, key(10))))
+    else:
+        desk.ask("members.rekey", who="thief", wireguard=str(key(30)), identity=str(identity(30)))
+        assert desk.hub.relay_port(key(30)) not in (None, port)
+    desk.join(11, "next", text)
+    assert desk.hub.relay_port(key(11)) not in (None, port)
+    desk.hub.unix_now += GRANT_TTL_S
+    desk.join(12, "later", text)
+    assert desk.hub.relay_port(key(12)) == port, "its grants are over"
 
 
 def test_who_waits_is_approved_or_rejected(desk: Desk) -> None:

@@ -16,6 +16,7 @@ import pytest
 from test_admissions import DOCUMENT, LAN, NOW, host, identity, key
 
 from mediator.core.leases import GrantLease
+from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.register import Register
 from mediator.shell.store import LEASES, Store
 from netctl.model.errors import LocalError, RemoteError
@@ -118,7 +119,7 @@ def test_a_revoked_invite_lets_nobody_in_and_throws_nobody_out(tmp_path: Path) -
             register.revoke_invite("zzzzzz")
 
 
-def test_a_new_key_takes_name_address_and_port_along_in_one_step(tmp_path: Path) -> None:
+def test_a_new_key_takes_name_and_address_along_and_leaves_the_relay_port(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "m.db")) as store:
         register = Register(store)
         redeem(register, invited(register), 10)
@@ -126,12 +127,30 @@ def test_a_new_key_takes_name_address_and_port_along_in_one_step(tmp_path: Path)
         before = store.leases()[LAN, key(10)]
         register.rekey(key(10), key(30), identity(30), NOW)
         assert store.leases() == {(LAN, key(30)): before}
-        assert store.relay_ports() == {key(30): 40000}
+        assert store.relay_ports() == {}
+        assert store.resting_ports() == {40000: NOW + GRANT_TTL_S}, "the old key may have a grant for it"
         (entry,) = register.book().admissions
         assert (entry.key, entry.identity, entry.name) == (key(30), identity(30), "newbie")
         assert register.book().revoked == {key(10): "newbie"}, "the old key is of no use to a thief"
         with pytest.raises(RemoteError):
             register.rekey(key(10), key(31), identity(31), NOW)
+
+
+@pytest.mark.parametrize("end", ["revoke", "leave"])
+def test_a_relay_port_rests_as_long_as_a_grant_for_it_can_live(end: str, tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "m.db")) as store:
+        register = Register(store)
+        redeem(register, invited(register), 10)
+        store.add([], [(key(10), 40000)])
+        if end == "revoke":
+            register.revoke(key(10), "newbie", NOW)
+        else:
+            register.leave(key(10), NOW)
+        assert (store.relay_ports(), store.resting_ports()) == ({}, {40000: NOW + GRANT_TTL_S})
+    with closing(Store(tmp_path / "m.db")) as store:  # another run knows it, too
+        assert store.resting_ports() == {40000: NOW + GRANT_TTL_S}
+        Register(store).leave(key(11), NOW + GRANT_TTL_S)
+        assert store.resting_ports() == {}
 
 
 def test_who_is_shut_out_stays_out_until_restored(tmp_path: Path) -> None:
