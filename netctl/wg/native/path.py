@@ -3,7 +3,7 @@
 `Core` owns the keys, counters and replay windows of sessions from the moment that a handshake made them: packets are
 sealed and opened there alone. It is told where each peer is and what it sends with whenever the protocol changed
 that (`Device.changed`), and asks for the rest: whose an address is, a packet without a session, a datagram that is
-no transport data. Of traffic it reports per session at most `REPORT_S` (core.h) later; the first packet under a new
+no transport data. Of traffic it reports per session some `REPORT_S` (core.h) later; the first packet under a new
 session, and a peer that moved, at once.
 """
 
