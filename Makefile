@@ -89,6 +89,7 @@ fuzz: venv  ## every decoder under atheris, and the data path in C under libFuzz
 	@$(BIN)/pip install -q atheris
 	@$(BIN)/python tests/fuzz/fuzz_tunnel.py -max_total_time=60
 	@$(BIN)/python tests/fuzz/fuzz_decoders.py -max_total_time=60
+	@$(BIN)/python tests/fuzz/fuzz_sockets.py -max_total_time=60
 	@if command -v clang > /dev/null; then tests/fuzz/native.sh 60; else tests/fuzz/native.sh rounds 1000000; fi
 
 sanitize: setup  ## real packets through netctl-wg, its C code under ASan and UBSan: minutes

@@ -247,7 +247,7 @@ def needs(name: str, target: Target) -> list[str]:
         return [f"netctl (= {version()}-1~{target.mark})"]
     major, _, minor = target.python.partition(".")
     python = [f"python3 (>= {target.python}~)", f"python3 (<< {major}.{int(minor) + 1})"]
-    return [*python, f"libc6 (>= {target.glibc})", target.ssl, "nftables"]
+    return [*python, f"libc6 (>= {target.glibc})", target.ssl, "nftables", "libseccomp2"]
 
 
 def deb(name: str, root: Path, target: Target, into: Path) -> Path:
@@ -287,7 +287,7 @@ def rpm(name: str, root: Path, target: Target, into: Path, work: Path) -> Path:
     requires = (
         [f"netctl = {version()}-1.{target.mark}"]
         if name == "netctl-mediator"
-        else [f"python(abi) = {target.python}", "nftables"]
+        else [f"python(abi) = {target.python}", "nftables", "libseccomp"]
     )
     files = [
         f"/{path.relative_to(root)}"

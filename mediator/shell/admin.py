@@ -25,6 +25,7 @@ from netctl.config.stock import stock_config
 from netctl.model.document import MemberState
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.wire.jsonline import parse_request, text_of
 
 SOCKET_NAME = "admin.sock"
 MAX_REQUEST = 64 * 1024
@@ -112,12 +113,10 @@ class AdminServer:
     def answer(self, line: bytes) -> dict[str, Any]:
         """What to say to a request, whatever it was."""
         try:
-            request = json.loads(line)
-            operation = self.operations.get(request.get("op"))
+            request = parse_request(line)
+            operation = self.operations.get(request["op"])
             if operation is None:
-                raise LocalError(
-                    f"this mediator does not know '{request.get('op')}': is it of the same version?"
-                )
+                raise LocalError(f"this mediator does not know '{request['op']}': is it of the same version?")
             return {"result": operation(request)}
         except NetctlError as error:
             return {"error": {"kind": "failed", "message": str(error)}}
@@ -128,7 +127,7 @@ class AdminServer:
     # -- invites --------------------------------------------------------------------------------------------
 
     def _invite(self, request: Request) -> dict[str, Any]:
-        uses, name = request.get("uses", 1), request.get("name") or ""
+        uses, name = request.get("uses", 1), text_of(request, "name", "")
         if not isinstance(uses, int) or not 1 <= uses <= a.MAX_USES:
             raise LocalError(f"an invite has 1 to {a.MAX_USES} uses")
         if name and (uses != 1 or not NAME.match(name)):
@@ -136,7 +135,7 @@ class AdminServer:
                 "a name is for an invite with one use, and a host name: letters, digits, hyphens"
             )
         network = self._roster.network(_text(request, "network"))
-        life = life_s(request.get("expires") or "24h")
+        life = life_s(text_of(request, "expires", "24h"))
         made, text = self._roster.invite(network, uses, life, name)
         return {**self._row(made), "invite": text, "approve": network.join.approve}
 

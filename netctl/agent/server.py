@@ -20,9 +20,21 @@ from netctl.agent.planned import expected
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import ConfigError, LocalError, NetctlError
 from netctl.plan import plan_to_json
+from netctl.wire.jsonline import parse_request, text_of
 
 MAX_REQUEST = 20 * 1024 * 1024
 """A document of 20,000 members is about 4 MB; JSON may need twice that."""
+
+MAX_NUMBER = 1e9
+"""Larger than any number of seconds or changes that is asked for."""
+
+
+def _number(request: dict[str, Any], key: str) -> float:
+    """Raises LocalError."""
+    value = request.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MAX_NUMBER:
+        raise LocalError(f"the request does not say '{key}' as a number")
+    return float(value)
 
 
 def _peer_uid(connection: socket.socket) -> int:
@@ -84,7 +96,7 @@ class ControlServer:
             loop.call_soon_threadsafe(tell, {"progress": text})
 
         try:
-            request = json.loads(line)
+            request = parse_request(line)
             result = await self._perform(request, progress)
         except ConfigError as error:
             findings = [
@@ -113,16 +125,16 @@ class ControlServer:
 
     async def _perform(self, request: dict[str, Any], progress: Any) -> Any:
         agent = self._agent
-        match request.get("op"):
+        match request["op"]:
             case "status":
                 return await agent.status()
             case "doctor":
                 return examine(agent)
             case "plan":
-                asked = {"ssh_connection": request.get("ssh_connection", "")}
+                asked = {"ssh_connection": text_of(request, "ssh_connection", "")}
                 everyone = bool(request.get("everyone"))
                 planned = await agent.changes.plan(
-                    request["text"], request["file"], everyone=everyone, **asked
+                    text_of(request, "text"), text_of(request, "file"), everyone=everyone, **asked
                 )
                 return planned.to_json()
             case "apply":
@@ -131,7 +143,7 @@ class ControlServer:
                 if terms.unattended:
                     await agent.commit.decide_unproven()
                 result = await agent.changes.apply(
-                    request["text"], request["file"], progress, holds=holds, terms=terms
+                    text_of(request, "text"), text_of(request, "file"), progress, holds=holds, terms=terms
                 )
                 outcome = result.outcome
                 return {
@@ -143,7 +155,8 @@ class ControlServer:
                     "armed": result.armed,
                 }
             case "prune":
-                plan, pruned = await agent.changes.prune(request.get("at_most"), progress)
+                at_most = int(_number(request, "at_most")) if request.get("at_most") is not None else None
+                plan, pruned = await agent.changes.prune(at_most, progress)
                 return {**plan_to_json(plan), "changed": pruned.changed, "error": pruned.error}
             case "stop":  # for `netctl` on this host, which starts it again with what has changed
                 asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
@@ -158,16 +171,22 @@ class ControlServer:
                     return {"digest": agent.commit.confirm().digest}
             case "rollback":
                 async with agent.changes.turn(progress):
-                    return outcome_to_json(await agent.commit.roll_back(request.get("nonce")))
+                    return outcome_to_json(
+                        await agent.commit.roll_back(text_of(request, "nonce", "") or None)
+                    )
             case "leases":
                 return agent.leases.rows(agent.loaded.document if agent.loaded is not None else None)
             case "leases.forget":
-                return {"forgotten": await agent.changes.forget_leases(request.get("member"), progress)}
+                return {
+                    "forgotten": await agent.changes.forget_leases(
+                        text_of(request, "member", "") or None, progress
+                    )
+                }
             case "drill":
-                agent.client.hold(float(request["seconds"]))
+                agent.client.hold(_number(request, "seconds"))
                 return {}
             case "down" | "up" as op:
-                return await self._switch(op, request.get("network"), progress)
+                return await self._switch(op, text_of(request, "network", "") or None, progress)
             case other:
                 raise LocalError(f"this agent does not know '{other}': is it of the same version?")
 

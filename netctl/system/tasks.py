@@ -19,7 +19,9 @@ RESTART_S = 1.0
 class Tasks:
     """The tasks of one owner, in one event loop."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, restart_s: float = RESTART_S) -> None:
+        """`restart_s`: how long one that failed rests before it is started again."""
+        self._restart_s = restart_s
         self._guard = guard
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -41,7 +43,7 @@ class Tasks:
                 return
             except Exception as error:
                 self._guard.caught(f"a turn of {name}", error)
-            await asyncio.sleep(RESTART_S)
+            await asyncio.sleep(self._restart_s)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -137,10 +137,11 @@ def serve(name: str, ready: Callable[[], None]) -> None:
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread is the design, and its pools cost memory
     from netctl.tunnel import Device
+    from netctl.wg.confine import confine
     from netctl.wg.handover import HandoverServer, handover_path
     from netctl.wg.loop import Shell
     from netctl.wg.tun import Tun
-    from netctl.wg.uapi_server import UapiServer, socket_path
+    from netctl.wg.uapi_server import SOCKET_DIR, UapiServer, socket_path
 
     level = os.environ.get("LOG_LEVEL", "error")
     syslog.openlog("netctl-wg", syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
@@ -164,6 +165,8 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         gc.freeze()  # what has been loaded stays: no collection goes through it while packets wait
         with _signals(shell):
             ready()
+            for missing in confine(SOCKET_DIR):
+                verbose_log(f"not given up, {missing}")
             verbose_log(f"{name} is up, configured through {socket_path(name)}; data path: {shell.data_path}")
             shell.run()
         verbose_log(f"{name} is going away")

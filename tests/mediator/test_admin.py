@@ -182,3 +182,30 @@ def test_times_to_live() -> None:
     for text in ("", "0h", "367d", "1w", "-1h", "1h ", "9999999s"):
         with pytest.raises(LocalError):
             life_s(text)
+
+
+STRANGE = ["null", "true", "[]", "{}", "0", "-1", "1e999", '""', '"\\ud800"', '"\\u0000"', '["x"]', "9" * 400]
+"""Values of JSON that are none of what is asked for."""
+
+
+@pytest.mark.parametrize("value", STRANGE)
+def test_whatever_a_request_says_it_is_understood_or_refused_in_words(desk: Desk, value: str) -> None:
+    fields = ("network", "uses", "expires", "name", "id", "who", "member", "wireguard", "identity", "source")
+    lines = [value, f'{{"op": {value}}}', f'[{{"op": "members.list", "x": {value}}}]']
+    for op in desk.admin.operations:
+        lines += [f'{{"op": "{op}", "{field}": {value}}}' for field in fields]
+        lines.append(f'{{"op": "{op}", ' + ", ".join(f'"{field}": {value}' for field in fields) + "}")
+    for line in [
+        *lines,
+        "",
+        "{",
+        "[" * 100_000,
+        '{"op": "' + "x" * 60_000 + '"}',
+        '{"op": ' + "9" * 5000 + "}",
+    ]:
+        answer = desk.admin.answer(line.encode())
+        json.dumps(answer).encode()
+        assert not str(answer.get("error", {}).get("message")).startswith("the mediator itself"), (
+            line[:80],
+            answer,
+        )
