@@ -95,7 +95,7 @@ fuzz: venv  ## every decoder under atheris, and the data path in C under libFuzz
 sanitize: setup  ## real packets through netctl-wg, its C code under ASan and UBSan: minutes
 	@tests/fuzz/sanitized.sh
 
-bench-peers: setup  ## docs/performance.md's comparison with the newest of others (as root, 20 minutes of a quiet machine)
+bench-peers: setup  ## docs/performance.md's comparison with the newest of others (as root, 25 minutes of a quiet machine)
 	@bench/peers
 
 clean:  ## remove the virtual environment and caches

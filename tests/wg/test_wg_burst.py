@@ -45,7 +45,7 @@ def made() -> tuple[Outbox, Wire, Device, Peer]:
     device = Device(bytes([1]) * 32, lambda n: bytes(n))
     peer = device.add_peer(bytes([2]) * 32)
     assert peer is not None
-    for prefix in ("10.0.0.0/24", "::/0"):
+    for prefix in ("10.0.0.0/24", "::/1"):
         device.allowed_ips.insert(ipaddress.ip_network(prefix), peer)
     peer.begin_session(Keypair(peer, 7, 8, KEY, KEY, True, NOW, NOW), NOW)
     peer.endpoint = PEER

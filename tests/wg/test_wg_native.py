@@ -49,7 +49,7 @@ class End:
         peer = self.device.add_peer(bytes([2]) * 32)
         assert peer is not None
         self.peer: Peer = peer
-        for prefix in ("10.0.0.0/24", "::/0"):
+        for prefix in ("10.0.0.0/24", "::/1"):
             self.device.allowed_ips.insert(ipaddress.ip_network(prefix), peer)
 
     def begin(self, local: int = 8, remote: int = 7, age: float = 0.0, is_initiator: bool = False) -> None:
@@ -171,6 +171,7 @@ def c_taken(datagrams: list[bytes], at_once: bool) -> Taken:
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.just(600), min_size=2, max_size=20),
+    version=st.sampled_from([4, 6]),
     kind=st.sampled_from(["tcp", "udp", "vxlan", "small"]),
     sequence=st.integers(0, 2**32 - 1),
     at_once=st.booleans(),
@@ -183,17 +184,27 @@ def c_taken(datagrams: list[bytes], at_once: bool) -> Taken:
     ),
 )
 def test_what_comes_by_udp_reaches_the_tun_as_the_same_packets(
-    sizes: list[int], kind: str, sequence: int, at_once: bool, harm: list[tuple[str, int]]
+    sizes: list[int],
+    version: int,
+    kind: str,
+    sequence: int,
+    at_once: bool,
+    harm: list[tuple[str, int]],
 ) -> None:
     if kind == "tcp":
-        packets = tcp_packets(sizes, sequence)
+        gso = GSO_TCPV4 if version == 4 else GSO_TCPV6
+        packets = cut(super_tcp(version, bytes(sum(sizes)), sequence, 0x18, b""), gso, sizes[0])
     else:
         port, size = {"udp": (53, 600), "vxlan": (4789, 600), "small": (53, 18)}[kind]
-        packets = [cut(super_udp(4, bytes([i]) * size, port), GSO_UDP_L4, size)[0] for i in range(len(sizes))]
+        packets = [
+            cut(super_udp(version, bytes([i]) * size, port), GSO_UDP_L4, size)[0] for i in range(len(sizes))
+        ]
     datagrams = []
     for counter, packet in enumerate(packets):
-        if ("spoof", counter) in harm:
+        if ("spoof", counter) in harm and version == 4:
             packet = packet[:12] + bytes((172, 16, 0, 1)) + packet[16:]
+        if ("spoof", counter) in harm and version == 6:
+            packet = packet[:8] + bytes((0xFE, 0x80)) + packet[10:]
         if ("junk", counter) in harm:
             packet = b"\x05" + packet[1:]
         if ("cut", counter) in harm:
