@@ -209,6 +209,8 @@ class Shell:
             self.stop()
             return
         self.interface = self.tun.name = name
+        if self._native is None:
+            self.device.changed.clear()  # nobody follows it, and it would keep peers that were removed
         try:
             mtu = self.tun.mtu
         except OSError:

@@ -29,7 +29,7 @@ environment:
   WG_PROCESS_FOREGROUND=1  the same as --foreground
   NETCTL_WG_NATIVE=0       move packets in Python, also where the data path in C was built
   NETCTL_WG_BUSY_POLL_US=N look for the next packet for N microseconds before sleeping (0 to 1000, default 0):
-                           shorter answers, for processor time
+                           shorter answers where a core is idle, longer ones where none is
 """
 EXIT_OK, EXIT_FAILED = 0, 1
 MAX_MESSAGE = 4096

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_wg_batch import cut, super_tcp, super_udp
-from test_wg_burst import KEY, Sink, Super, Taken, made, read, taken, tcp_packets, unsealed
+from test_wg_burst import KEY, Sink, Super, Taken, made, read, taken, unsealed
 
 from netctl.model.addresses import SocketAddress
 from netctl.tunnel import Device, Peer
@@ -398,3 +398,27 @@ def test_the_core_refuses_what_makes_no_sense() -> None:
 def test_addresses_there_and_back(text: str) -> None:
     address = SocketAddress.parse(text)
     assert unpack_address(pack_address(address)) == address
+
+
+def test_the_path_in_python_keeps_no_peer_that_was_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.SWITCH, "0")
+
+    class Link(Sink):
+        mtu = 1420
+
+        def current_name(self) -> str:
+            return "none"
+
+    sink = Link()
+    sink.name = "none"
+    device = Device(bytes([1]) * 32, lambda n: bytes(n))
+    shell = Shell(sink, device)
+    try:
+        for number in range(2, 9):
+            device.add_peer(bytes([number]) * 32)
+            device.remove_peer(bytes([number]) * 32)
+        assert device.changed
+        shell._look()
+        assert not device.changed
+    finally:
+        shell.close()
