@@ -14,6 +14,7 @@ from netctl.agent.keys import Keys
 from netctl.model.document import Mediator
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.model.printable import printable
 from netctl.session.enrol import make_enrol, make_rotate
 from netctl.wire import control as w
 from netctl.wire.frame import FrameDecoder, encode_frame
@@ -74,7 +75,7 @@ class _Exchange(asyncio.Protocol):
     def _receive(self, message: w.Message) -> None:
         match message:
             case w.Error(code, text):
-                raise RemoteError(text, code)
+                raise RemoteError(printable(text), printable(code))
             case w.Hello(_, nonce) if self._nonce is None:
                 self._nonce = bytes.fromhex(nonce)
                 self._send(w.EnrolStart(w.PROTOCOL_VERSION))

@@ -22,6 +22,7 @@ import msgspec
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.model.printable import printable
 from netctl.model.view import View
 from netctl.session.login import Signer, make_login
 from netctl.session.replica import Kept, Replica
@@ -157,7 +158,7 @@ class ClientSession:
         if self.state is State.CLOSED:
             return []
         if isinstance(message, w.Error):
-            return self._close(RemoteError(message.message, message.code))
+            return self._close(RemoteError(printable(message.message), printable(message.code)))
         if self.state is State.NEW and isinstance(message, w.Hello):
             nonce = bytes.fromhex(message.nonce)
             login = make_login(self._pin, nonce, self._nonce, self._identity, self._key, self._sign)

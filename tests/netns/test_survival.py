@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 from lablife import (
     EXAMPLE,
+    PING_EVERY_S,
     addresses,
     connected_lab,
     direct_pairs,
@@ -89,6 +90,28 @@ def test_an_agent_boots_without_a_mediator_from_what_it_knows(lab: Lab) -> None:
         wait_for("laptop has its addresses", lambda: addresses(lab)["laptop"] == before["laptop"])
         lab.start_mediator()
         wait_for("everybody returns", lambda: everybody_connected(lab))
+    assert addresses(lab) == before
+
+
+KILL_ENGINE = """for pid in $(pgrep -f 'netctl-wg nctl0'); do
+[ "$(readlink /proc/$pid/ns/net)" = "$(readlink /proc/self/ns/net)" ] && kill -9 $pid && echo killed; done; true"""
+PINGED_S = 5.0
+"""Of pings that an engine which dies may cost: it starts in half a second, and every tunnel shakes hands anew."""
+
+
+def test_a_killed_engine_comes_back_with_all_its_paths(lab: Lab) -> None:
+    """It knows no endpoint any more: the agent tells it those that it had, and nobody waits for a new path."""
+    before, pairs = addresses(lab), [pair for pair in direct_pairs(lab) if "laptop" in pair]
+    assert pairs
+    with steady_pings(lab, pairs, lost_allowed=int(PINGED_S / PING_EVERY_S)):
+        time.sleep(1)  # pings before
+        assert "killed" in run_in(lab, "laptop", "sh", "-c", KILL_ENGINE).stdout
+        wait_for("the engine is back", lambda: "nctl0" in run_in(lab, "laptop", "ip", "-br", "link").stdout)
+        wait_for("everybody is connected", lambda: everybody_connected(lab))
+        time.sleep(PINGED_S + 3)  # pings after
+    status = json.loads(run_in(lab, "laptop", program("netctl"), "status", "-o", "json").stdout)
+    assert status["engine_restarts"] == 1
+    assert status["faults"] == 0
     assert addresses(lab) == before
 
 

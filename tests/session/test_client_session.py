@@ -220,3 +220,12 @@ def test_back_off_starts_short_grows_and_starts_again() -> None:
     assert ceilings == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
     backoff.reset()
     assert backoff.next_delay(0.5) == 1.0
+
+
+@given(st.text(max_size=200))
+def test_what_a_mediator_says_at_the_end_is_one_line_that_no_terminal_obeys(text: str) -> None:
+    """It is shown by `status`, `doctor` and `join`, and kept in logs."""
+    [effect] = [e for e in give(ready(), w.Error("login.removed", text)) if isinstance(e, Closed)]
+    shown = str(effect.error)
+    assert shown.splitlines() in ([shown], [])
+    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u202e\u2066\u2028" for c in shown)
