@@ -57,7 +57,7 @@ enum {
 #define REJECT_AFTER_MESSAGES (UINT64_MAX - WINDOW_SIZE)
 #define REJECT_AFTER_TIME 180.0
 #define BUSY_S 0.001     /* a turn that comes sooner after the one before belongs to a stream */
-#define REPORT_S 0.5     /* traffic is told to the protocol after this: its timers are of seconds, and count from the packet */
+#define REPORT_S 1.0     /* traffic is told to the protocol after this: its timers are of seconds, and count from the packet */
 #define QUIET_S 0.001    /* but not sooner after a packet: an answer may be under way, and Python takes 0.1 ms */
 #define PATIENCE_S 0.05  /* and not later than this: in a stream it is never quiet */
 
