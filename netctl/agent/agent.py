@@ -28,6 +28,7 @@ from netctl.agent.verify import HANDSHAKE_WAIT_S
 from netctl.agent.watch import DocumentWatch
 from netctl.config import Condition, Loaded, clear_of, resolve
 from netctl.config.called import called_elsewhere
+from netctl.config.consent import within_consent
 from netctl.engine import ApplyOutcome
 from netctl.engine.rewrites import REWRITES_FILE, Rewrites
 from netctl.model.document import Document
@@ -178,6 +179,9 @@ class Agent:
         fixed = {} if document.mediators else await look_up(document)
         self.obstacles = await self.host.foreign()
         fitting, refused = clear_of(self.down.of(document), name, self.obstacles)
+        if self.joined is not None and not self.memory.allows_routes():
+            fitting, unasked = within_consent(fitting, name, self.obstacles)
+            refused = (*refused, *unasked)
         self.leases.judged = judged = self.leases.judge(document, self.view, trusting=self.joined is not None)
         resolution = resolve(fitting, name, judged.view, live=self.tunnels.live, resolved=fixed)
         self.conditions = (*refused, *judged.conditions, *resolution.conditions)

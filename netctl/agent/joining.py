@@ -37,6 +37,7 @@ class Joining:
                 raise LocalError("this host has not joined any network: `netctl join`")
             agent.loaded, agent.joined = loaded, agent.memory.joined()
             agent.client.set_mediators(loaded.document.mediators)
+        agent.wanted.set()  # what this host agrees to may have changed
         agent.client.poke()
 
     async def leave(self, progress: Progress) -> ApplyOutcome:

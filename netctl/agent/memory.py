@@ -84,13 +84,20 @@ class Memory:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def set_joined(self, network: str | None) -> None:
-        """Remember it. None: a document of its own comes first from now on."""
+    def allows_routes(self) -> bool:
+        """Whether the person at this host, which joined by invite, takes whatever routes its mediator gives."""
+        try:
+            return json.loads(self._places.joined.read_text())["routes"] is True
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False
+
+    def set_joined(self, network: str | None, *, routes: bool = False) -> None:
+        """Remember it. None: a document of its own comes first from now on. `routes`: see `allows_routes`."""
         if network is None:
             with contextlib.suppress(FileNotFoundError):
                 self._places.joined.unlink()
         else:
-            write_atomic(self._places.joined, json.dumps({"network": network}))
+            write_atomic(self._places.joined, json.dumps({"network": network, "routes": routes}))
 
     def forget(self) -> None:
         """As before the first apply; the keys stay."""

@@ -40,6 +40,11 @@ def add(commands: Any, engines: tuple[str, ...]) -> None:
         "every user of this machine can read it",
     )
     join.add_argument("--name", help="what this host is to be called (default: its host name)")
+    join.add_argument(
+        "--allow-routes",
+        action=argparse.BooleanOptionalAction,
+        help="take also routes and pools of public space, or over what this host has (docs/joining.md)",
+    )
     _engine(join, engines)
     export = commands.add_parser(
         "export",

@@ -6,12 +6,15 @@ import argparse
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError
+
+if TYPE_CHECKING:
+    from netctl.agent.memory import Memory
 
 ONLINE_TIMEOUT_S = 20.0
 """Login, view and apply take a second or two; a small machine that compiles its rules takes more."""
@@ -32,10 +35,13 @@ def join(arguments: argparse.Namespace, places: Places) -> int:
     from netctl.engine.privilege import check_privileges
     from netctl.wire.invite import parse_invite
 
+    memory = Memory(places)
+    if arguments.allow_routes is not None and arguments.invite is None and memory.joined() is not None:
+        check_privileges()
+        return _agree(memory, places, arguments.allow_routes)
     invite = parse_invite(_string(arguments.invite))
     name = _name(arguments.name)
     check_privileges()
-    memory = Memory(places)
     if memory.joined() is None and places.accepted.exists():
         raise LocalError(
             "this host has a document already: write it into the network's `members` there, then `netctl apply`"
@@ -46,8 +52,10 @@ def join(arguments: argparse.Namespace, places: Places) -> int:
     first = memory.joined() is None or not places.accepted.exists()
     if first:
         text = bootstrap(answer.name, str(keys.wireguard), str(keys.identity), invite.mediators)
-        memory.set_joined(answer.network)
+        memory.set_joined(answer.network, routes=bool(arguments.allow_routes))
         memory.accept(text)
+    elif arguments.allow_routes is not None:
+        memory.set_joined(memory.joined(), routes=arguments.allow_routes)
     if fresh:  # an agent that runs has other keys
         restart_agent(places, arguments.engine, at_boot=True)
     else:
@@ -61,6 +69,24 @@ def join(arguments: argparse.Namespace, places: Places) -> int:
         )
         return 0
     return _wait_for(places, answer.name, answer.network)
+
+
+def _agree(memory: Memory, places: Places, allow: bool) -> int:
+    """Take, or take no more, the routes that only a person agrees to."""
+    memory.set_joined(memory.joined(), routes=allow)
+    ask(places, {"op": "adopt"})
+    output.line(
+        "this host takes every route that its mediator gives: what goes there goes to the member that has it"
+        if allow
+        else "this host takes no route of public space, and none over what it has itself"
+    )
+    return 0
+
+
+def _say_refused(conditions: list[str]) -> None:
+    """What of the mediator's word was not taken, before anybody relies on it."""
+    for condition in conditions:
+        output.warning(condition)
 
 
 def _string(said: str | None) -> str:
@@ -97,6 +123,7 @@ def _wait_for(places: Places, name: str, network: str) -> int:
         state = ask(places, {"op": "status"})
         there = state["networks"].get(network)
         if there is not None and there["addresses"] and state["engine"]:
+            _say_refused(state["conditions"])
             output.line(f"{name} is on {network}: {', '.join(there['addresses'])}")
             return 0
         time.sleep(POLL_S)

@@ -6,6 +6,7 @@ reading the text of all.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Collection, Container, Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from netctl.model.foreign import ForeignRoute
 from netctl.model.hoststate import UNREACHABLE_METRIC
 
 PROC_NET = Path("/proc/net")
+RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+"""The second has whom systemd-resolved asks, where the first only names its own stub."""
+MAX_RESOLV_CONF = 64 * 1024
+"""Bytes: the file has a few lines."""
 RTF_LOCAL = 0x80000000
 """IPv6: an address of this host."""
 RTF_ANYCAST = 0x00100000
@@ -54,6 +59,24 @@ def routes6(text: str, links: Container[str]) -> Iterator[tuple[Prefix, str, boo
             continue
         prefix = ipaddress.IPv6Network((int(fields[0], 16), int(fields[1], 16)))
         yield prefix, link, bool(flags & RTF_LOCAL)
+
+
+def resolvers(paths: Iterable[Path] = RESOLV_CONF) -> tuple[Address, ...]:
+    """The name servers of resolv.conf(5), without this host itself; of all these files."""
+    found: dict[Address, None] = {}
+    for path in paths:
+        try:
+            text = path.read_bytes()[:MAX_RESOLV_CONF].decode(errors="replace")
+        except OSError:
+            continue
+        for line in text.splitlines():
+            words = line.split()
+            if len(words) > 1 and words[0] == "nameserver":
+                with contextlib.suppress(ValueError):
+                    address = ipaddress.ip_address(words[1].partition("%")[0])
+                    if not address.is_loopback:
+                        found[address] = None
+    return tuple(found)
 
 
 def _read(name: str) -> str:

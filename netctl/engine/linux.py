@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from netctl.engine import userspace
+from netctl.engine.foreign import resolvers
 from netctl.engine.hosts import HostsFile
 from netctl.engine.kernel import KernelDriver
 from netctl.engine.netlink import Netlink
@@ -156,7 +157,7 @@ class LinuxEngine:
         ours = {
             name: kind for name, kind in kinds.items() if name.startswith(SEGMENT_PREFIX) and kind != "vxlan"
         }
-        return Foreign(routes, own, ours, self._hosts.foreign(DOMAIN))
+        return Foreign(routes, own, ours, self._hosts.foreign(DOMAIN), resolvers())
 
     def _read_link(self) -> WireGuardLink | None:
         name, device = self._interface, self._device()

@@ -39,7 +39,14 @@ class Foreign:
     """Links without our mark under names that we would use (``nseg…``), to their kinds."""
     names: tuple[ForeignName, ...] = ()
     """Only names below our domain."""
+    resolvers: tuple[Address, ...] = ()
+    """Whom this host asks for names (resolv.conf(5)), other than itself."""
 
     def differs(self, other: Foreign) -> bool:
         """Whether something foreign came or went; what is ours does not count."""
-        return (self.routes, self.links, self.names) != (other.routes, other.links, other.names)
+        return (self.routes, self.links, self.names, self.resolvers) != (
+            other.routes,
+            other.links,
+            other.names,
+            other.resolvers,
+        )

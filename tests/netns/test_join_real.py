@@ -280,6 +280,42 @@ def test_a_document_member_takes_new_keys_with_the_document(world: World) -> Non
     wait_for("newbie reaches it", lambda: world.pings("newbie", "home.lan.netctl"))
 
 
+def test_a_mediator_gets_no_traffic_that_is_not_the_networks(world: World) -> None:
+    """Its document makes home a gateway to a quarter of the Internet: a host that joined takes none of that unasked."""
+    world.mediator.run("cp", "/etc/netctl/networks.yaml", "/run/honest.yaml")
+    rows = world.mediator.run("cat", "/etc/netctl/networks.yaml").splitlines()
+    asked = 'routes: ["203.0.113.0/24", "64.0.0.0/2", "10.99.0.0/16"]'
+    greedy = [row.replace("}", f", {asked}}}") if row.startswith("  home:") else row for row in rows]
+    wary = world.add("wary")
+    default = wary.run("ip", "route", "get", "203.0.113.5").split(" dev ")[1].split()[0]
+
+    def goes_by(address: str) -> str:
+        said = wary.run("ip", "route", "get", address, check=False)
+        return said.split(" dev ")[1].split()[0] if " dev " in said else "nowhere"
+
+    try:
+        text = "\n".join(greedy) + "\n"
+        assert asked in text
+        world.mediator.run("sh", "-c", "cat > /etc/netctl/networks.yaml", text=text)
+        wary.run(
+            NETCTL, "join", "-", "--name", "wary", text=world.invite("strict")
+        )  # routes are for routed networks
+        world.mediator.run(NETCTL, "members", "approve", "wary")
+        wait_for("an honest LAN is routed", lambda: goes_by("10.99.0.1") == "nctl0")
+        assert goes_by("203.0.113.5") == goes_by("100.64.0.1") == default
+        wait_for(
+            "it is said",
+            lambda: any("203.0.113.0/24 is not routed" in one for one in world.status("wary")["conditions"]),
+        )
+        wary.run(NETCTL, "join", "--allow-routes")
+        wait_for("the person has agreed", lambda: goes_by("203.0.113.5") == "nctl0")
+        wary.run(NETCTL, "join", "--no-allow-routes")
+        wait_for("and does no more", lambda: goes_by("203.0.113.5") == default)
+    finally:
+        world.mediator.run("cp", "/run/honest.yaml", "/etc/netctl/networks.yaml")
+    wait_for("the honest document is back", lambda: goes_by("10.99.0.1") == default)
+
+
 def test_absent_in_the_mediators_document_is_gone_within_five_seconds(world: World) -> None:
     key = world.members()["late"]["wireguard"]
     wait_for("late is there", lambda: world.pings("late", "home.strict.netctl"))

@@ -1,0 +1,104 @@
+"""What a host that joined by invite takes from its mediator's word without being asked, and what it does not.
+
+Such a host has no document of its own to hold against the excerpt, so whoever runs the mediator decides whom it
+talks to. That must not become whatever it talks to: a route to 0.0.0.0/1, to the resolver or to somebody's public
+prefix would lead traffic that has nothing to do with the network to a member of the mediator's choice. Only a person
+at the host agrees to that (`netctl join --allow-routes`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+from netctl.config.foreign import overlaps
+from netctl.config.resolve import Condition
+from netctl.config.semantic import in_private_space
+from netctl.model.addresses import Address, Prefix, parse_address
+from netctl.model.document import Document, Member, Network
+from netctl.model.foreign import Foreign
+
+AGREE = "`sudo netctl join --allow-routes` agrees to it"
+MAX_ROUTES = 256
+"""Of all gateways together: more than the sites of a company, and no way to fill a routing table unasked."""
+SHOWN = 3
+"""Conditions of one kind for one member or network: a screen, not a flood."""
+
+
+def within_consent(document: Document, me: str, foreign: Foreign) -> tuple[Document, tuple[Condition, ...]]:
+    """The document without what this host was not asked about, and what that was.
+
+    Left out are networks whose pool is outside of private space (RFC 1918, RFC 4193, RFC 6598) or holds a resolver of
+    this host or its mediator; routes of gateways that are, or that overlap anything that this host has; and every
+    route of this host itself, which would make it a gateway into its own LAN.
+    """
+    conditions: list[Condition] = []
+    reserved = tuple(_reserved(document, foreign))
+    networks = {}
+    for name, network in document.networks.items():
+        reason = next(_against_pool(network, reserved), None) if me in network.member_names else None
+        if reason is None:
+            networks[name] = network
+        else:
+            conditions.append(Condition(f"networks.{name}", f"not brought up: {reason}; {AGREE}"))
+    room = MAX_ROUTES
+    members = {}
+    for name, member in document.members.items():
+        kept: list[Prefix] = []
+        refused: list[tuple[int, Prefix, str]] = []
+        for index, prefix in enumerate(member.routes):
+            reason = (
+                "it would open this host's own LAN" if name == me else _against(prefix, foreign, reserved)
+            )
+            if reason is None and len(kept) >= room:
+                reason = f"there are more than {MAX_ROUTES} routes"
+            if reason is None:
+                kept.append(prefix)
+            else:
+                refused.append((index, prefix, reason))
+        room -= len(kept)
+        members[name] = replace(member, routes=tuple(kept)) if refused else member
+        conditions += _refusals(member, refused)
+    return replace(document, networks=networks, members=members), tuple(conditions)
+
+
+def _reserved(document: Document, foreign: Foreign) -> Iterator[tuple[Address, str]]:
+    """Addresses that no tunnel may take, and what they are."""
+    for address in foreign.resolvers:
+        yield address, "a resolver of this host"
+    for mediator in document.mediators:
+        with contextlib.suppress(ValueError):  # a name is asked for when it is needed
+            yield parse_address(mediator.host), "the mediator"
+
+
+def _refusals(member: Member, refused: list[tuple[int, Prefix, str]]) -> Iterator[Condition]:
+    for index, prefix, reason in refused[:SHOWN]:
+        yield Condition(
+            f"members.{member.name}.routes[{index}]", f"{prefix} is not routed: {reason}; {AGREE}"
+        )
+    if (more := len(refused) - SHOWN) > 0:
+        yield Condition(f"members.{member.name}.routes", f"{more} more are not routed; {AGREE}")
+
+
+def _against_pool(network: Network, reserved: Collection[tuple[Address, str]]) -> Iterator[str]:
+    for pool in (network.ipv4, network.ipv6):
+        if pool is None:
+            continue
+        if not in_private_space(pool):
+            yield f"its pool {pool} is public address space"
+        for address, what in reserved:
+            if address.version == pool.version and address in pool:
+                yield f"its pool {pool} holds {address}, {what}"
+
+
+def _against(prefix: Prefix, foreign: Foreign, reserved: Collection[tuple[Address, str]]) -> str | None:
+    if not in_private_space(prefix):
+        return "it is public address space"
+    for address, what in reserved:
+        if address.version == prefix.version and address in prefix:
+            return f"it holds {address}, {what}"
+    for route in foreign.routes:
+        if overlaps(prefix, route.destination):
+            return f"it overlaps {route.what}"
+    return None
