@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
+.PHONY: test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -22,7 +22,7 @@ test: setup  ## every tier of tests
 	@$(PYTEST) -n 2
 
 test-pure: venv  ## pure functions and state machines: seconds
-	@$(PYTEST) -n 2 --ignore=tests/netns --ignore=tests/kernel --ignore=tests/world
+	@$(PYTEST) -n 2 --ignore=tests/netns --ignore=tests/kernel --ignore=tests/machines --ignore=tests/world
 
 test-world: venv  ## the simulated world (NETCTL_WORLD_SEEDS=200 is faster)
 	@$(PYTEST) tests/world
@@ -65,6 +65,12 @@ test-image: setup  ## the container images: built, and a mediator with two membe
 	@scripts/setup image
 	@scripts/lock --tool
 	@$(PYTEST) -m images tests/machines/test_image.py
+
+test-machines: setup  ## three machines with a real systemd, on Debian 12, 13 and Ubuntu 24.04: minutes
+	@NETCTL_MACHINES=debian12,debian13,ubuntu24.04 $(PYTEST) -s tests/machines
+
+test-fresh: setup  ## make demo and make test in a fresh clone on fresh Debian 12, 13, Ubuntu 24.04 (FRESH=debian12 SLICE=tests/plan: less)
+	@$(BIN)/python tests/machines/fresh.py $(if $(FRESH),--on $(FRESH)) $(if $(SLICE),--slice "$(SLICE)")
 
 test-fleet: setup  ## sixteen hosts with real sshd, rolled out by real Ansible: minutes
 	@NETCTL_FLEET_HOSTS=16 $(PYTEST) tests/netns/test_fleet_real.py

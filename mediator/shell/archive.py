@@ -16,7 +16,7 @@ from pathlib import Path
 from mediator.core.generations import clock_is_behind, written_s
 from mediator.shell.admin import SOCKET_NAME
 from mediator.shell.asking import ask_mediator
-from mediator.shell.keys import IDENTITY_FILE, RELAY_SECRET_FILE, Identity
+from mediator.shell.keys import IDENTITY_FILE, RELAY_SECRET_FILE, Identity, belong
 from mediator.shell.store import STORE_FILE, Store
 from netctl.model.errors import LocalError
 from netctl.system.files import create, move, replacing
@@ -93,6 +93,7 @@ def restore(state: Path, source: Path, *, force: bool = False) -> None:
                 (state / (STORE_FILE + leftover)).unlink(missing_ok=True)
             for part in NAMES:
                 move(Path(name, part), state / part)
+                belong(state / part)
     except OSError as error:
         raise LocalError(f"cannot write to {state}: {error.strerror or error}") from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
 from netctl.model.errors import LocalError
@@ -57,40 +57,65 @@ class Identity:
     def create(cls, state: Path) -> Identity:
         """Make one in the state directory. Raises LocalError when there is one."""
         key = Ed25519PrivateKey.generate()
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        pem = key_pem(key)
         try:
             make_directory(state)
             create(state / IDENTITY_FILE, pem)
+            belong(state / IDENTITY_FILE)
         except FileExistsError:
             raise LocalError(f"{state} has an identity already; its members pin it, so it is kept") from None
         except OSError as error:
             raise LocalError(f"cannot write to {state}: {error.strerror}") from error
         return cls(key)
 
+    def certificate(self) -> bytes:
+        """Self-signed, PEM. Its dates mean nothing and are ignored."""
+        return certificate("netctl mediator", self.private.public_key(), self.private)
+
     def server_context(self, alpn: str = ALPN) -> ssl.SSLContext:
-        """TLS 1.3 with a self-signed certificate of this identity. Its dates mean nothing and are ignored."""
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "netctl mediator")])
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(self.private.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(datetime.datetime(2000, 1, 1))
-            .not_valid_after(datetime.datetime(9999, 12, 31))
-            .sign(self.private, None)
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.num_tickets = 0  # no resumption: nothing to replay
-        context.set_alpn_protocols([alpn])
-        pem = self.private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        _load(context, pem + certificate.public_bytes(serialization.Encoding.PEM))
-        return context
+        """TLS 1.3 with a self-signed certificate of this identity."""
+        return server_context(key_pem(self.private) + self.certificate(), alpn)
+
+
+def key_pem(key: Ed25519PrivateKey) -> bytes:
+    """A private key, not encrypted."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def certificate(common_name: str, key: Ed25519PublicKey, signer: Ed25519PrivateKey) -> bytes:
+    """A certificate for `key` by `signer`, a mediator's identity; PEM. Its dates mean nothing and are ignored."""
+    own = key == signer.public_key()
+    issuer = common_name if own else "netctl mediator"
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.datetime(2000, 1, 1))
+        .not_valid_after(datetime.datetime(9999, 12, 31))
+        .sign(signer, None)
+    )
+    return made.public_bytes(serialization.Encoding.PEM)
+
+
+def server_context(pem: bytes, alpn: str) -> ssl.SSLContext:
+    """TLS 1.3 with this key and certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0  # no resumption: nothing to replay
+    context.set_alpn_protocols([alpn])
+    _load(context, pem)
+    return context
+
+
+def belong(path: Path) -> None:
+    """What root makes in a directory of a service's user is that user's. Raises OSError."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _load(context: ssl.SSLContext, pem: bytes) -> None:
@@ -114,6 +139,7 @@ def relay_secret(state: Path) -> bytes:
         make_directory(state)
         with contextlib.suppress(FileExistsError):
             create(path, secrets.token_bytes(SECRET_LEN))
+            belong(path)
         secret = path.read_bytes()
     except OSError as error:
         raise LocalError(f"cannot keep a secret in {state}: {error.strerror}") from error

@@ -29,6 +29,7 @@ from netctl.system.tasks import Tasks
 if TYPE_CHECKING:
     from mediator.shell.server import Server
     from netctl.model.document import Document, Mediator
+    from netctl.model.keys import IdentityKey
 
 DEFAULT_STATE = "/var/lib/netctl-mediator"
 DEFAULT_DOCUMENT = "/etc/netctl/networks.yaml"
@@ -74,6 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a second IPv4 address of this host: members then learn whether their NAT maps and filters by address",
     )
     serve.add_argument("--no-relay", action="store_true", help="the relay is run elsewhere")
+    serve.add_argument(
+        "--relay-state",
+        metavar="DIR",
+        type=Path,
+        help="the directory of a relay that runs as another user: what it needs is put there (with --no-relay)",
+    )
     add_limits(serve)
     relay = commands.add_parser("relay", help="run the relay alone (serve starts one by itself)")
     _common(relay, listen=True)
@@ -154,6 +161,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     from mediator.shell.keys import relay_secret
     from mediator.shell.server import Server
 
+    if arguments.relay_state is not None and not arguments.no_relay:
+        raise LocalError("--relay-state is for a relay that runs on its own: give --no-relay too")
     secret = relay_secret(arguments.state)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one a member
@@ -163,6 +172,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         listen=arguments.listen,
         secret=secret,
         stun_also=arguments.stun_also,
+        relay_state=arguments.relay_state,
     )
     mediator = server.load()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -239,44 +249,59 @@ async def _keep_relay(arguments: argparse.Namespace) -> None:
         await asyncio.sleep(RESTART_S)
 
 
-def _load_mediator(arguments: argparse.Namespace) -> tuple[Document, Mediator]:
-    from mediator.shell.keys import Identity
-    from mediator.shell.watched import find_mediator
+def _load_mediator(arguments: argparse.Namespace, identity: IdentityKey) -> tuple[Document, Mediator]:
+    from mediator.shell.watched import cannot_read, find_mediator
     from netctl.config import load_document
 
     try:
         text = arguments.document.read_text()
     except OSError as error:
-        raise LocalError(f"cannot read {arguments.document}: {error.strerror}") from error
+        raise cannot_read(arguments.document, error) from error
     document = load_document(text, str(arguments.document)).document
-    return document, find_mediator(document, Identity.load(arguments.state).public)
+    return document, find_mediator(document, identity)
 
 
 def _relay(arguments: argparse.Namespace) -> int:
-    from mediator.shell.keys import Identity, relay_secret
+    from mediator.shell.keys import IDENTITY_FILE, Identity, relay_secret, server_context
     from mediator.shell.pairstore import PairReader
     from mediator.shell.relay import RelayServer, run_relay
     from mediator.shell.relay_tls import open_doors
     from mediator.shell.relaylock import only_relay
+    from mediator.shell.relayplace import Handed, handed_over
     from mediator.shell.relaystatus import tell_status
     from mediator.shell.store import STORE_FILE
+    from netctl.wire.relayframe import RELAY_ALPN
 
-    _, mediator = _load_mediator(arguments)
-    identity = Identity.load(arguments.state)
+    own = (arguments.state / IDENTITY_FILE).exists()
+    if own:  # the mediator's own state directory, or that of a relay without a mediator beside it
+        identity = Identity.load(arguments.state)
+        whose, context = identity.public, identity.server_context(RELAY_ALPN)
+        secret = relay_secret(arguments.state)
+    else:
+        handed, secret = handed_over(arguments.state)
+        whose, context = handed.identity, server_context(handed.pem, RELAY_ALPN)
+    _, mediator = _load_mediator(arguments, whose)
     # The mediator that runs beside it passes connections on; where there is none, they come to the relay itself.
     ports = sorted({mediator.port, *mediator.tls}) if mediator.relay_only else []
+
+    def start_anew() -> None:
+        print("the mediator has given this relay another key: it starts anew", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     @contextlib.contextmanager
     def beside(relay: RelayServer) -> Iterator[None]:
         with (
             contextlib.closing(PairReader(arguments.state / STORE_FILE)) as reader,
-            open_doors(relay, identity, arguments.state, arguments.listen, ports),
+            open_doors(relay, context, arguments.state, arguments.listen, ports),
             tell_status(relay, arguments.state),
         ):
-            relay.watch(lambda now: reader.tell(relay.pairs, now))
+            if own:
+                relay.watch(lambda now: reader.tell(relay.pairs, now))
+            else:
+                relay.watch(Handed(arguments.state, relay.pairs, start_anew).look)
             yield
 
-    secret, cookie_secret = relay_secret(arguments.state), secrets.token_bytes(32)
+    cookie_secret = secrets.token_bytes(32)
     with only_relay(arguments.state):
         run_relay(
             arguments.listen,
@@ -290,9 +315,10 @@ def _relay(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from mediator.shell.keys import Identity
     from mediator.shell.store import STORE_FILE, Store
 
-    document, mediator = _load_mediator(arguments)
+    document, mediator = _load_mediator(arguments, Identity.load(arguments.state).public)
     store = Store(arguments.state / STORE_FILE)
     problems = store.check()
     leases = store.leases()
@@ -310,7 +336,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from mediator.shell.relaystatus import ask_relay
 
     state: dict[str, Any] = ask_mediator(arguments.state, {"op": "status"})
-    state["relay"] = ask_relay(arguments.state)
+    state["relay"] = ask_relay(Path(state["relay_state"]))
     document = state["document"]
     if arguments.output == "json":
         print(json.dumps(state, indent=2))

@@ -94,8 +94,10 @@ class PairReader:
     def _read(db: sqlite3.Connection) -> list[PairPort]:
         db.execute("BEGIN")
         try:
-            ports = dict(db.execute("SELECT member, port FROM relay_port").fetchall())
             pairs = [grant for grant in read_pairs(db) if grant.apps]
+            if not pairs:
+                return []
+            ports = dict(db.execute("SELECT member, port FROM relay_port").fetchall())
         finally:
             db.execute("COMMIT")
         return [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 from pathlib import Path
 
 from netctl.model.errors import LocalError
@@ -17,6 +18,16 @@ from netctl.model.errors import LocalError
 SOCKET_NAME = "relay.sock"
 PASSES_PER_TURN = 64
 """Before others get their turn."""
+
+
+def bind_unix(listening: socket.socket, path: Path) -> None:
+    """Bind for this user alone, and in a directory that is shared with its group (setgid) for that too. OSError."""
+    shared = path.parent.stat().st_mode & stat.S_ISGID
+    before = os.umask(0o117 if shared else 0o177)
+    try:
+        listening.bind(str(path))
+    finally:
+        os.umask(before)
 
 
 class Passer:
@@ -49,11 +60,7 @@ class Taker:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._path.unlink(missing_ok=True)
-            before = os.umask(0o177)
-            try:
-                self._socket.bind(str(self._path))
-            finally:
-                os.umask(before)
+            bind_unix(self._socket, self._path)
             self._inode = self._path.stat().st_ino
         except OSError as error:
             self._socket.close()

@@ -25,7 +25,6 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from mediator.core.gate import Gate, Offence
-from mediator.shell.keys import Identity
 from mediator.shell.passing import Taker
 from mediator.shell.relay import STAND_IN, RelayServer
 from netctl.model.addresses import SocketAddress
@@ -33,7 +32,7 @@ from netctl.model.errors import LocalError, RemoteError
 from netctl.system.tlslink import LinkState, TlsLink
 from netctl.wire.datagram import DatagramKind, classify
 from netctl.wire.relay import RelayKind, peek_allocation
-from netctl.wire.relayframe import LIMIT_BEFORE_LOGIN, MAX_DATAGRAM, RELAY_ALPN
+from netctl.wire.relayframe import LIMIT_BEFORE_LOGIN, MAX_DATAGRAM
 
 MAX_LINKS = 4096
 """Some 60 KB each: a network whose members are all blocked is smaller."""
@@ -310,7 +309,7 @@ class TlsDoor:
 
 @contextmanager
 def open_doors(
-    relay: RelayServer, identity: Identity, state: Path, address: str, ports: Sequence[int]
+    relay: RelayServer, context: ssl.SSLContext, state: Path, address: str, ports: Sequence[int]
 ) -> Iterator[TlsDoor]:
     """A door for connections that the mediator passes on, and for those that come to `ports`.
 
@@ -323,7 +322,7 @@ def open_doors(
         taker = Taker(state)
     except LocalError as error:
         _say(f"{error}: members whose UDP is blocked are not relayed")
-    door = TlsDoor(relay, identity.server_context(RELAY_ALPN), taker)
+    door = TlsDoor(relay, context, taker)
     for port in ports:
         try:
             door.listen(address, port)

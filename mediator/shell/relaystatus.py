@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mediator.shell.passing import bind_unix
 from mediator.shell.relay import RelayServer
 from netctl.model.errors import LocalError
 
@@ -67,11 +68,7 @@ def tell_status(relay: RelayServer, state: Path) -> Iterator[None]:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         path.unlink(missing_ok=True)
-        before = os.umask(0o177)
-        try:
-            listening.bind(str(path))
-        finally:
-            os.umask(before)
+        bind_unix(listening, path)
         listening.listen()
     except OSError as error:
         listening.close()

@@ -26,6 +26,7 @@ from mediator.shell.door import Door
 from mediator.shell.keys import Identity
 from mediator.shell.passing import Passer
 from mediator.shell.register import Register
+from mediator.shell.relayplace import RelayPlace
 from mediator.shell.roster import Roster
 from mediator.shell.store import STORE_FILE, Store
 from mediator.shell.stun import StunServer, check_own
@@ -64,9 +65,19 @@ class Server:
     """Everything of `netctl-mediator serve` but the relay, which is a process of its own."""
 
     def __init__(
-        self, *, document: Path, state: Path, listen: str, secret: bytes, stun_also: str = ""
+        self,
+        *,
+        document: Path,
+        state: Path,
+        listen: str,
+        secret: bytes,
+        stun_also: str = "",
+        relay_state: Path | None = None,
     ) -> None:
-        """`stun_also`: another IPv4 address of this host that STUN may answer from."""
+        """`stun_also`: another IPv4 address of this host that STUN may answer from.
+
+        `relay_state`: the directory of a relay of another user; without it the relay lives in `state` too.
+        """
         self.guard = Guard(say)
         """Counts what could not be handled."""
         self._listen = listen
@@ -86,7 +97,13 @@ class Server:
         self._connections: dict[int, Connection] = {}
         self._gate = Gate()
         self._door: Door | None = None
-        self._passer = Passer(state)
+        self._relay_state = relay_state or state
+        self._passer = Passer(self._relay_state)
+        self._place = (
+            None
+            if relay_state is None
+            else RelayPlace(relay_state, self._identity, secret, state / STORE_FILE)
+        )
         self._gathering: list[Connection] = []
         self._flush_due: asyncio.TimerHandle | None = None
         self._flush_took_s = 0.0
@@ -101,6 +118,7 @@ class Server:
         return {
             "document": self._watched.status(document, time.time() - self._loaded_s),
             "generation": self._hub.generation,
+            "relay_state": str(self._relay_state),
             "members": len(document.members),
             "online": self._hub.online,
             "networks": len(document.networks),
@@ -172,12 +190,14 @@ class Server:
         """Tick and watch until cancelled, then close everything."""
         limit = watchdog_s()
         tick = TICK_S if limit is None else min(TICK_S, limit / 3)
+        self.guard.run("the relay's directory", self._keep_place)
         notify("READY=1")
         try:
             ticked = time.monotonic()
             while True:
                 await asyncio.sleep(WATCH_S)
                 self.guard.run("a look at the document", self._reload)
+                self.guard.run("the relay's directory", self._keep_place)
                 if time.monotonic() - ticked >= tick:
                     ticked = time.monotonic()
                     notify("WATCHDOG=1")
@@ -188,11 +208,17 @@ class Server:
             if self._door is not None:
                 self._door.close()
             self._passer.close()
+            if self._place is not None:
+                self._place.close()
             for stun in self._stun:
                 stun.close()
             for connection in list(self._connections.values()):
                 connection.end(Error("mediator.stopping", "the mediator is being stopped"))
             self._store.close()
+
+    def _keep_place(self) -> None:
+        if self._place is not None and (said := self._place.keep()) is not None:
+            say(said)
 
     def _tick(self) -> None:
         self.perform(self._hub.handle_timer(self._now()))

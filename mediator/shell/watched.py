@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,14 @@ def find_mediator(document: Document, identity: IdentityKey) -> Mediator:
     raise LocalError(f'no mediator of the document has this server\'s identity; add identity: ["{identity}"]')
 
 
+def cannot_read(path: Path, error: OSError) -> LocalError:
+    """What to say when the document cannot be read."""
+    advice = ""
+    if isinstance(error, PermissionError):
+        advice = f" to uid {os.geteuid()}; there is no secret in it: chmod a+r {path}"
+    return LocalError(f"cannot read {path}: {error.strerror}{advice}")
+
+
 class WatchedDocument:
     """A path, what it held when it was last looked at, and why that is refused, if it is."""
 
@@ -34,7 +43,9 @@ class WatchedDocument:
         try:
             self._stamp = self._file_stamp()
             self._text = text = self.path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise cannot_read(self.path, error) from error
+        except UnicodeDecodeError as error:
             raise LocalError(f"cannot read {self.path}: {error}") from error
         return self._understood(text)
 

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from netctl.agent.pinned import certificate_key, client_context
+from netctl.agent.pinned import client_context, is_relay_of
 from netctl.agent.proxy import connect, proxy_for
 from netctl.agent.talk import say
 from netctl.model.addresses import Address, SocketAddress
@@ -323,8 +323,7 @@ class RelayTls:
                 )
             if link.protocol != RELAY_ALPN:
                 raise RemoteError(f"{mediator.host}:{port} has no relay over TLS", "tls")
-            key = certificate_key(link.certificate)
-            if key is None or key not in mediator.identity:
+            if not is_relay_of(link.certificate, mediator.identity):
                 raise RemoteError(
                     f"{mediator.host}:{port} is not the relay of the mediator that the document pins",
                     "login.wrong-pin",

@@ -13,6 +13,8 @@ from collections import deque
 from netctl.model.errors import RemoteError
 
 RELAY_ALPN = "netctl-relay/1"
+RELAY_SUBJECT = "netctl relay"
+"""The common name in a certificate that a mediator's identity has signed for its relay, and for nothing else."""
 HEADER = struct.Struct(">HH")
 MAX_DATAGRAM = 65_507
 """What UDP carries over IPv4: the largest MTU of a tunnel that the document allows fits."""

@@ -8,34 +8,61 @@ from pathlib import Path
 
 import pytest
 
-from mediator.shell.main import DEFAULT_STATE, main
+from mediator.shell.main import DEFAULT_STATE, _parser
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "packaging" / "systemd"
 
 
 def unit(name: str) -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None)
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string((UNITS / name).read_text())
     return parser
 
 
-@pytest.mark.parametrize("name", ["netctl-mediator.service", "netctl-relay.service"])
-def test_a_unit_starts_a_command_that_there_is(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    program, *argv = shlex.split(unit(name)["Service"]["ExecStart"])
+STATES = {"netctl-mediator": DEFAULT_STATE, "netctl-relay": "/var/lib/netctl-relay"}
+ROLES = {
+    "netctl_member": {"netctl.service": "systemd/netctl.service"},
+    "netctl_mediator": {
+        "netctl-mediator.service": "systemd/netctl-mediator.service",
+        "netctl-relay.service": "systemd/netctl-relay.service",
+        "sysusers.conf": "sysusers/netctl-mediator.conf",
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(STATES))
+def test_a_unit_starts_a_command_that_there_is_as_its_own_user(name: str) -> None:
+    service = unit(f"{name}.service")["Service"]
+    program, *argv = shlex.split(service["ExecStart"])
     assert program == "/usr/local/bin/netctl-mediator"
-    assert (
-        argv[argv.index("--state") + 1]
-        == DEFAULT_STATE
-        == f"/var/lib/{unit(name)['Service']['StateDirectory']}"
-    )
-    argv[argv.index("--state") + 1] = str(tmp_path)
-    argv[argv.index("--document") + 1] = str(ROOT / "examples" / "lan-party.yaml")
-    assert main(argv) == 1  # understood; there is no identity here
-    assert "netctl-mediator init" in capsys.readouterr().err
+    arguments = _parser().parse_args(argv)
+    assert str(arguments.state) == STATES[name] == f"/var/lib/{service['StateDirectory']}"
+    assert service["User"] == name
+    users = (ROOT / "packaging/sysusers/netctl-mediator.conf").read_text()
+    assert f"u {name} " in users
+
+
+def test_both_sides_mean_the_same_directory() -> None:
+    mediator = shlex.split(unit("netctl-mediator.service")["Service"]["ExecStart"])[1:]
+    assert str(_parser().parse_args(mediator).relay_state) == STATES["netctl-relay"]
+
+
+@pytest.mark.parametrize("path", sorted(UNITS.glob("*.service")), ids=lambda path: path.stem)
+def test_no_unit_is_given_up_for_good(path: Path) -> None:
+    parser = unit(path.name)
+    assert parser["Unit"]["StartLimitIntervalSec"] == "0"
+    assert parser["Service"]["Restart"] == "always"
+    assert int(parser["Service"]["RestartSteps"]) > 0
+    assert parser["Service"]["RestartMaxDelaySec"] == "10s"
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+def test_the_roles_have_the_units_of_the_packages(role: str) -> None:
+    for name, source in ROLES[role].items():
+        assert (ROOT / "roles" / role / "files" / name).resolve() == ROOT / "packaging" / source
+    assert not list((ROOT / "roles" / role).glob("templates/*"))
 
 
 def test_the_mediator_runs_without_a_relay_and_neither_needs_the_other() -> None:

@@ -1,0 +1,207 @@
+"""What a relay of another user has of the mediator, in the relay's own directory: no identity and no store.
+
+The mediator puts three things there: the secret that both share, a key with a certificate that the mediator's
+identity has signed for the relay alone, and the ports of pairs. Members pin the identity; a relay that shows such a
+certificate is the mediator's relay, and can say nothing else in its name: no view, no lease, no introduction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from mediator.core.relay_pairs import PairMember, PairPort, PairTable
+from mediator.shell.keys import RELAY_SECRET_FILE, SECRET_LEN, Identity, certificate, key_pem
+from mediator.shell.pairstore import PairReader
+from netctl.model.errors import LocalError
+from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.system.files import write_atomic
+from netctl.wire.relayframe import RELAY_SUBJECT
+
+CERTIFICATE_FILE = "relay.pem"
+PAIRS_FILE = "pairs.json"
+SHARED = 0o640
+"""For the directory's group, which is the relay's; others do not get into the directory."""
+WAIT_S = 0.25
+"""Between looks for what the mediator has not put there yet."""
+
+
+class RelayPlace:
+    """The mediator's side: keeps the relay's directory as it is to be."""
+
+    def __init__(self, directory: Path, identity: Identity, secret: bytes, store: Path) -> None:
+        self._directory = directory
+        self._identity = identity
+        self._secret = secret
+        self._pairs = PairReader(store)
+        self._text: str | None = None
+        self._refused: str | None = None
+
+    def keep(self) -> str | None:
+        """Write what is missing or has changed; a line for the operator when that fails anew."""
+        try:
+            self._certificate()
+            self._file(RELAY_SECRET_FILE, self._secret)
+            self._pair_ports()
+        except OSError as error:
+            said = f"the relay's directory {self._directory} cannot be kept: {error.strerror or error}"
+            known, self._refused = self._refused, said
+            return None if known == said else said
+        self._refused = None
+        return None
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._pairs.close()
+
+    def _certificate(self) -> None:
+        path = self._directory / CERTIFICATE_FILE
+        with contextlib.suppress(FileNotFoundError, LocalError):
+            if RelayIdentity.load(self._directory).identity == self._identity.public:
+                return
+        own = Ed25519PrivateKey.generate()
+        leaf = certificate(RELAY_SUBJECT, own.public_key(), self._identity.private)
+        write_atomic(path, key_pem(own) + leaf + self._identity.certificate(), SHARED)
+
+    def _file(self, name: str, content: bytes) -> None:
+        path = self._directory / name
+        with contextlib.suppress(FileNotFoundError):
+            if path.read_bytes() == content:
+                return
+        write_atomic(path, content, SHARED)
+
+    def _pair_ports(self) -> None:
+        found = self._pairs.changed()
+        if found is not None:
+            self._text = _told(found)
+        if self._text is not None:
+            self._file(PAIRS_FILE, self._text.encode())
+            self._text = None
+
+
+@dataclass(frozen=True, slots=True)
+class RelayIdentity:
+    """The relay's side: its key, what it shows for it, and whose relay it is."""
+
+    pem: bytes
+    identity: IdentityKey
+
+    @classmethod
+    def load(cls, directory: Path) -> RelayIdentity:
+        """Raises FileNotFoundError, or LocalError for a file that is damaged."""
+        path = directory / CERTIFICATE_FILE
+        try:
+            pem = path.read_bytes()
+            key = serialization.load_pem_private_key(pem, None)
+            leaf, issuer = x509.load_pem_x509_certificates(pem)
+            signer = issuer.public_key()
+            if leaf.public_key() != key.public_key():
+                raise ValueError("the certificate is another key's")
+            leaf.verify_directly_issued_by(issuer)
+            identity = IdentityKey(
+                signer.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+            )
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, TypeError, InvalidSignature) as error:
+            raise LocalError(f"{path} cannot be used: {error}; restart the mediator") from error
+        return cls(pem, identity)
+
+
+def handed_over(directory: Path, sleep: Callable[[float], None] = time.sleep) -> tuple[RelayIdentity, bytes]:
+    """What the mediator has put here; waits until it has. Raises LocalError for what is damaged."""
+    said = False
+    while True:
+        try:
+            identity = RelayIdentity.load(directory)
+            secret = (directory / RELAY_SECRET_FILE).read_bytes()
+        except FileNotFoundError:
+            if not said:
+                said = True
+                print(
+                    f"waiting for the mediator: it has put nothing into {directory} yet (where a relay runs alone: "
+                    f"netctl-mediator init --state {directory})",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            sleep(WAIT_S)
+            continue
+        except OSError as error:
+            raise LocalError(f"cannot read what is in {directory}: {error.strerror}") from error
+        if len(secret) != SECRET_LEN:
+            raise LocalError(
+                f"{directory / RELAY_SECRET_FILE} is damaged; remove it and restart the mediator"
+            )
+        return identity, secret
+
+
+class Handed:
+    """The relay's look at its directory, beside its work."""
+
+    def __init__(self, directory: Path, table: PairTable, other: Callable[[], None]) -> None:
+        """`other` is called when the mediator has put another secret or certificate there: that takes a new start."""
+        self._table = table
+        self._other = other
+        self._kept = [directory / CERTIFICATE_FILE, directory / RELAY_SECRET_FILE]
+        self._stamps = [_stamp(path) for path in self._kept]
+        self._pairs = directory / PAIRS_FILE
+        self._seen: tuple[int, int] | None = None
+
+    def look(self, now: float) -> None:
+        """Take up what has changed."""
+        stamp = _stamp(self._pairs)
+        if stamp is not None and stamp != self._seen:
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+                self._table.load(_read(self._pairs.read_text()), now)
+            self._seen = stamp
+        for path, before in zip(self._kept, self._stamps, strict=True):
+            now_there = _stamp(path)
+            if now_there is not None and now_there != before:
+                self._stamps = [_stamp(one) for one in self._kept]
+                self._other()
+                return
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _told(pairs: list[PairPort]) -> str:
+    rows = [
+        {
+            "port": pair.port,
+            "members": [
+                {"key": str(member.key), "port": member.port, "stock": member.stock}
+                for member in pair.members
+            ],
+        }
+        for pair in pairs
+    ]
+    return json.dumps({"pairs": rows})
+
+
+def _read(text: str) -> list[PairPort]:
+    """Raises ValueError, LookupError or TypeError for what is no such file."""
+
+    def member(row: dict[str, Any]) -> PairMember:
+        return PairMember(WireGuardKey.parse(row["key"]), int(row["port"]), bool(row["stock"]))
+
+    return [
+        PairPort(int(row["port"]), (member(row["members"][0]), member(row["members"][1])))
+        for row in json.loads(text)["pairs"]
+    ]

@@ -1,0 +1,167 @@
+"""`make test-fresh`: the README's two commands in a fresh clone, on a distribution that has nothing of ours.
+
+Each runs in a container over a root file system made by mmdebstrap: an empty home, no caches, no package but what the
+README asks for. Only how packages are reached (apt's and pip's settings of this machine) is passed through. The first
+command that fails is the result of that distribution; the others are tried all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rootfs import (
+    DISTRIBUTIONS,
+    FRESH,
+    ROOT,
+    CannotBeHad,
+    Distribution,
+    apt_settings,
+    base,
+    pip_settings,
+    why_not,
+)
+
+TIMEOUT_S = 2 * 3600.0
+"""The whole `make test` on a slow machine, and all that it sets up before."""
+
+# The network is the machine's own, for packages; what the commands make lies in namespaces of theirs.
+_RUN = """
+set -e
+root=$2/root
+mount -t tmpfs -o mode=755 tmpfs "$2"
+mkdir "$2/upper" "$2/work" "$root"
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$root"
+mount -t proc proc "$root/proc"
+mount -t sysfs sys "$root/sys"
+mount -t tmpfs -o mode=755 tmpfs "$root/run"
+mount -t tmpfs tmpfs "$root/tmp"
+mount --rbind /dev "$root/dev"
+mkdir -p "$root/mnt/settings" "$root/mnt/source"
+mount --bind "$3" "$root/mnt/settings"
+mount --bind -o ro "$4" "$root/mnt/source"
+mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup" 2> /dev/null || true
+[ ! -e /etc/resolv.conf ] || cat /etc/resolv.conf > "$root/etc/resolv.conf"
+cat /etc/hosts > "$root/etc/hosts"
+echo fresh > "$root/etc/hostname"
+shift 4
+exec chroot "$root" env -i "$@"
+"""
+_CLONE = """
+set -e
+cp /mnt/settings/apt.conf /etc/apt/apt.conf.d/99fresh
+hostname fresh
+ip link set lo up 2> /dev/null || true
+git -c safe.directory='*' clone --quiet /mnt/source /root/netctl
+cd /root/netctl
+"""
+
+
+def variables(settings: Path) -> list[str]:
+    """The environment: what a login has, and how pip reaches its index."""
+    reach = pip_settings()
+    authorities = next((reach[name] for name in ("PIP_CERT", "SSL_CERT_FILE") if name in reach), None)
+    for name, value in list(reach.items()):
+        if name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") and authorities:
+            reach[name] = "/mnt/settings/authorities.pem"
+        elif value.startswith("/"):
+            del reach[name]  # a place on this machine alone
+    if authorities:
+        (settings / "authorities.pem").write_bytes(Path(authorities).read_bytes())
+    login = {
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    }
+    return [f"{name}={value}" for name, value in {**login, **reach}.items()]
+
+
+def try_on(distribution: Distribution, commands: list[str]) -> list[str]:
+    """What failed. Raises CannotBeHad."""
+    root = base(distribution, FRESH, "fresh")
+    failed = []
+    with tempfile.TemporaryDirectory(prefix="netctl-fresh-") as name:
+        settings, place, source = (Path(name, part) for part in ("settings", "place", "source"))
+        settings.mkdir()
+        place.mkdir()
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(source)], check=True)
+        (settings / "apt.conf").write_text(apt_settings())
+        script = f"{_CLONE}\nfailed=0\n"
+        for command in commands:
+            script += f"echo '== {command}'; ({command}) < /dev/null || "
+            script += f"{{ echo '!! '{shlex.quote(command)}; failed=1; }}\n"
+        script += "exit $failed\n"
+        began = time.monotonic()
+        unshare = [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--uts",
+            "--ipc",
+            "--fork",
+            "--kill-child",
+            "--propagation",
+            "private",
+        ]
+        arguments = [
+            str(root),
+            str(place),
+            str(settings),
+            str(source),
+            *variables(settings),
+            "sh",
+            "-c",
+            script,
+        ]
+        with subprocess.Popen(
+            [*unshare, "sh", "-c", _RUN, "fresh", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                print(f"{distribution.name}: {line}", end="", flush=True)
+                if line.startswith("!! "):
+                    failed.append(line[3:].strip())
+        if process.returncode != 0 and not failed:
+            failed.append("the container")
+        print(f"{distribution.name}: {time.monotonic() - began:.0f} s", flush=True)
+    return failed
+
+
+def main() -> int:
+    """Exit status 1 when a command failed somewhere; 77 when nothing could be tried here, with the reason."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--on", default=",".join(DISTRIBUTIONS), help="distributions (default: all)")
+    parser.add_argument("--slice", default="", help="arguments of pytest instead of the whole `make test`")
+    arguments = parser.parse_args()
+    reason = why_not()
+    if reason is not None:
+        print(f"SKIP {reason}", file=sys.stderr)
+        return 77
+    tests = f"make setup && .venv/bin/pytest -q {arguments.slice}" if arguments.slice else "make test"
+    result = 0
+    for name in arguments.on.split(","):
+        try:
+            failed = try_on(DISTRIBUTIONS[name], ["make demo", tests])
+        except CannotBeHad as error:
+            print(f"SKIP {name}: {error}", flush=True)
+            continue
+        print(
+            f"{'FAIL' if failed else 'PASS'} {name}{': ' + '; '.join(failed) if failed else ''}", flush=True
+        )
+        result = result or int(bool(failed))
+    return result
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("LC_ALL", "C.UTF-8")
+    sys.exit(main())
