@@ -5,9 +5,17 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
+
+EXAMPLES = sorted(
+    path
+    for path in (Path(__file__).parents[2] / "examples").rglob("*.yaml")
+    if "apiVersion: netctl/v1" in path.read_text(encoding="utf-8")
+)
+"""Every document among the examples: what else lies there (a compose file) is no document."""
 
 
 def key(seed: str) -> str:

@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from documents import trees
+from documents import EXAMPLES, trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.config.fmt import format_text
 from netctl.config.loader import parse
 from netctl.model.errors import ConfigError
-
-EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.yaml"))
 
 BEFORE = """\
 
