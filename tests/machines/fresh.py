@@ -1,8 +1,9 @@
 """`make test-fresh`: the README's two commands in a fresh clone, on a distribution that has nothing of ours.
 
 Each runs in a container over a root file system made by mmdebstrap: an empty home, no caches, no package but what the
-README asks for. Only how packages are reached (apt's and pip's settings of this machine) is passed through. The first
-command that fails is the result of that distribution; the others are tried all the same.
+README asks for. Only how packages are reached (apt's and pip's settings of this machine) is passed through. What both
+commands set up is set up first, over the machine's network and without the right to change it; then the commands run in
+a network of their own. All are tried, also where one has failed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from rootfs import (
 TIMEOUT_S = 2 * 3600.0
 """The whole `make test` on a slow machine, and all that it sets up before."""
 
-# The network is the machine's own, for packages; what the commands make lies in namespaces of theirs.
+# A pivot and no chroot: nsenter(1) into a mount namespace leaves a chroot, and would find this machine's processes, and
+# their network, under the numbers of the container's.
 _RUN = """
 set -e
 root=$2/root
@@ -51,16 +53,29 @@ mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup" 2> /dev/null || true
 cat /etc/hosts > "$root/etc/hosts"
 echo fresh > "$root/etc/hostname"
 shift 4
-exec chroot "$root" env -i "$@"
+cd "$root"
+mkdir -p mnt/machine
+pivot_root . mnt/machine
+cd /
+umount --lazy /mnt/machine
+rmdir /mnt/machine
+exec env -i "$@"
 """
-_CLONE = """
+# Packages come over the machine's own network, in which nothing here has the right to change anything; the commands
+# themselves have a network of their own.
+_SETUP = """
 set -e
 cp /mnt/settings/apt.conf /etc/apt/apt.conf.d/99fresh
-hostname fresh
-ip link set lo up 2> /dev/null || true
 git -c safe.directory='*' clone --quiet /mnt/source /root/netctl
 cd /root/netctl
+echo '== make setup'
+make setup < /dev/null
+scripts/setup kernel < /dev/null || true
 """
+_GUARD = "nsenter --target 1 --mount test -e /mnt/settings/apt.conf"
+"""Fails where entering a namespace would lead out of the container; then nothing is run."""
+_SET_UP = "setpriv --bounding-set=-net_admin,-net_raw,-sys_module --inh-caps=-all sh -c"
+_COMMANDS = "cd /root/netctl; ip link set lo up; failed=0"
 
 
 def variables(settings: Path) -> list[str]:
@@ -92,11 +107,14 @@ def try_on(distribution: Distribution, commands: list[str]) -> list[str]:
         place.mkdir()
         subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(source)], check=True)
         (settings / "apt.conf").write_text(apt_settings())
-        script = f"{_CLONE}\nfailed=0\n"
+        run = f"{_COMMANDS}\n"
         for command in commands:
-            script += f"echo '== {command}'; ({command}) < /dev/null || "
-            script += f"{{ echo '!! '{shlex.quote(command)}; failed=1; }}\n"
-        script += "exit $failed\n"
+            run += f"echo '== {command}'; ({command}) < /dev/null || "
+            run += f"{{ echo '!! '{shlex.quote(command)}; failed=1; }}\n"
+        run += "exit $failed\n"
+        script = f"hostname fresh; {_GUARD} || {{ echo '!! the container'; exit 1; }}\n"
+        script += f"{_SET_UP} {shlex.quote(_SETUP)} || {{ echo '!! make setup'; exit 1; }}\n"
+        script += f"exec unshare --net sh -c {shlex.quote(run)}\n"
         began = time.monotonic()
         unshare = [
             "unshare",
@@ -147,7 +165,7 @@ def main() -> int:
     if reason is not None:
         print(f"SKIP {reason}", file=sys.stderr)
         return 77
-    tests = f"make setup && .venv/bin/pytest -q {arguments.slice}" if arguments.slice else "make test"
+    tests = f".venv/bin/pytest -q {arguments.slice}" if arguments.slice else "make test"
     result = 0
     for name in arguments.on.split(","):
         try:
