@@ -93,6 +93,11 @@ def version() -> str:
     return line.split('"')[1]
 
 
+def revision() -> str:
+    """Of the packaging: raised where the same version is packaged again."""
+    return os.environ.get("NETCTL_PACKAGE_REVISION", "1")
+
+
 def epoch() -> int:
     """The time that goes into packages: of the commit, or as SOURCE_DATE_EPOCH says."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
@@ -244,7 +249,7 @@ def script(name: str, part: str) -> str:
 def needs(name: str, target: Target) -> list[str]:
     """What Debian has to install besides."""
     if name == "netctl-mediator":
-        return [f"netctl (= {version()}-1~{target.mark})"]
+        return [f"netctl (= {version()}-{revision()}~{target.mark})"]
     major, _, minor = target.python.partition(".")
     python = [f"python3 (>= {target.python}~)", f"python3 (<< {major}.{int(minor) + 1})"]
     return [*python, f"libc6 (>= {target.glibc})", target.ssl, "nftables", "libseccomp2"]
@@ -253,7 +258,7 @@ def needs(name: str, target: Target) -> list[str]:
 def deb(name: str, root: Path, target: Target, into: Path) -> Path:
     """A Debian package of these files."""
     architecture = MACHINES[platform.machine()][0]
-    full = f"{version()}-1~{target.mark}"
+    full = f"{version()}-{revision()}~{target.mark}"
     size = sum(path.lstat().st_size for path in root.rglob("*") if path.is_file()) // 1024
     body = textwrap.dedent(DESCRIPTION[name]).splitlines()
     control = root / "DEBIAN"
@@ -285,7 +290,7 @@ def rpm(name: str, root: Path, target: Target, into: Path, work: Path) -> Path:
     """An RPM package of these files. The same scripts, called with the words that dpkg would use."""
     architecture = MACHINES[platform.machine()][1]
     requires = (
-        [f"netctl = {version()}-1.{target.mark}"]
+        [f"netctl = {version()}-{revision()}.{target.mark}"]
         if name == "netctl-mediator"
         else [f"python(abi) = {target.python}", "nftables", "libseccomp"]
     )
@@ -313,7 +318,7 @@ def rpm(name: str, root: Path, target: Target, into: Path, work: Path) -> Path:
 AutoReqProv: no
 Name: {name}
 Version: {version()}
-Release: 1.{target.mark}
+Release: {revision()}.{target.mark}
 Summary: {SUMMARY[name]}
 License: MIT
 {"".join(f"Requires: {one}{chr(10)}" for one in requires)}%description
@@ -338,7 +343,7 @@ cp -a {root}/. %{{buildroot}}/
         command += ["--define", f"{key} {value}"]
     times = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch())}
     subprocess.run([*command, str(spec)], check=True, env=times)
-    return into / f"{name}-{version()}-1.{target.mark}.{architecture}.rpm"
+    return into / f"{name}-{version()}-{revision()}.{target.mark}.{architecture}.rpm"
 
 
 def build(kind: str, names: Iterable[str], into: Path, uv: Path) -> list[Path]:
