@@ -20,6 +20,7 @@ from netctl.model.hoststate import (
     WIREGUARD_LINK,
     FilterRule,
     FilterTable,
+    Guards,
     HostState,
     Peer,
     Route,
@@ -310,6 +311,31 @@ class _Resolver:
                 self.rules.append(FilterRule(name, src, frozenset(dst), acl.proto, acl.ports))
         self.towards_stock(network, selection, unicast)
 
+    def guards(self, networks: Iterable[Network], listen_port: int) -> Guards:
+        """What belongs to our links alone, by all networks of this host together."""
+        pools: set[Prefix] = set()
+        leases: set[Address] = set()
+        ends: set[Prefix] = set()
+        for network in networks:
+            mine = {pool for pool in (network.ipv4, network.ipv6) if pool is not None}
+            pools |= mine
+            leases.update(self.own_by_family(network).values())
+            if network.mode is Mode.LAN:
+                ends.update(end for pool in mine for end in ends_of(pool))
+        underlay = derive.underlay_prefix()
+        sources = {*pools, underlay}
+        lans = self.me.routes if any(network.mode is Mode.ROUTED for network in networks) else ()
+        behind = {prefix for prefix in self.routes if not any(contains(own, prefix) for own in sources)}
+        return Guards(
+            sources=frozenset(sources),
+            destinations=frozenset({underlay, *ends, *map(host_prefix, leases)}),
+            leases=frozenset(leases),
+            lans=frozenset(lans),
+            remote=frozenset({*pools, *behind}),
+            vnis=frozenset(segment.vni for segment in self.segments.values()),
+            listen_port=listen_port,
+        )
+
     def spoken(self, network: Network, name: str) -> tuple[Address, ...]:
         """The addresses that a member sends from in a segment: IPv6 multicast comes from its link-local one."""
         key = self.document.members[name].wireguard
@@ -378,6 +404,15 @@ def overlap(wanted: Iterable[Prefix], mine: set[Prefix]) -> set[Prefix]:
     return found
 
 
+def ends_of(pool: Prefix) -> Iterator[Prefix]:
+    """What every host on such a link is beside its own address: broadcast (RFC 919), anycast (RFC 4291 §2.6.1)."""
+    if pool.max_prefixlen - pool.prefixlen < 2:
+        return  # a link of two has neither (RFC 3021, RFC 6164)
+    yield host_prefix(pool.network_address)
+    if pool.version == 4:
+        yield host_prefix(pool.broadcast_address)
+
+
 def link_local(mac: str) -> IPv6Address:
     """The EUI-64 link-local address of a MAC (RFC 4291 appendix A)."""
     raw = bytearray.fromhex(mac.replace(":", ""))
@@ -428,6 +463,7 @@ def resolve(
         masquerade=frozenset(resolver.masquerade),
         stock=frozenset(resolver.stock),
         sending=tuple(resolver.sending),
+        guards=resolver.guards(networks, link.listen_port),
     )
     state = HostState(
         wireguard=link,

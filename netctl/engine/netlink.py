@@ -16,7 +16,7 @@ from netctl.engine import foreign
 from netctl.engine.nlsocket import NetlinkError
 from netctl.engine.routes import Routes
 from netctl.engine.rtnl import Link, Rtnl
-from netctl.engine.ruleset import VXLAN_PORT
+from netctl.engine.ruleset_guards import VXLAN_PORT
 from netctl.model.addresses import Address, Prefix
 from netctl.model.errors import EngineError
 from netctl.model.foreign import ForeignRoute

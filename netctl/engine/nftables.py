@@ -17,9 +17,10 @@ from netctl.engine.nft import load, nft
 from netctl.engine.records import keep
 from netctl.engine.ruleset import RENDERING, remove, render
 from netctl.engine.ruleset_acl import FAMILY
+from netctl.model.addresses import Prefix
 from netctl.model.document import PortRange
 from netctl.model.errors import EngineError
-from netctl.model.hoststate import FILTER_TABLE, FilterRule, FilterTable, SourceBinding
+from netctl.model.hoststate import FILTER_TABLE, FilterRule, FilterTable, Guards, SourceBinding
 
 """10,000 rules are loaded and listed again in some four seconds; this is for a machine that is drowning."""
 VOLATILE = frozenset({"handle", "counter", "metainfo", "index"})
@@ -40,7 +41,35 @@ def plain_table(table: FilterTable) -> dict[str, Any]:
         "masquerade": [[str(pool), str(lan)] for pool, lan in table.masquerade],
         "stock": sorted(map(str, table.stock)),
         "sending": [_plain_rule(rule) for rule in table.sending],
+        "guards": _plain_guards(table.guards),
     }
+
+
+def _plain_guards(guards: Guards) -> dict[str, Any]:
+    return {
+        "sources": sorted(map(str, guards.sources)),
+        "destinations": sorted(map(str, guards.destinations)),
+        "leases": sorted(map(str, guards.leases)),
+        "lans": sorted(map(str, guards.lans)),
+        "remote": sorted(map(str, guards.remote)),
+        "vnis": sorted(guards.vnis),
+        "listen_port": guards.listen_port,
+    }
+
+
+def _guards_of(plain: dict[str, Any]) -> Guards:
+    def prefixes(key: str) -> frozenset[Prefix]:
+        return frozenset(map(ipaddress.ip_network, plain[key]))
+
+    return Guards(
+        sources=prefixes("sources"),
+        destinations=prefixes("destinations"),
+        leases=frozenset(map(ipaddress.ip_address, plain["leases"])),
+        lans=prefixes("lans"),
+        remote=prefixes("remote"),
+        vnis=frozenset(map(int, plain["vnis"])),
+        listen_port=int(plain["listen_port"]),
+    )
 
 
 def _plain_rule(rule: FilterRule) -> dict[str, Any]:
@@ -83,6 +112,7 @@ def table_of(plain: dict[str, Any]) -> FilterTable:
         masquerade=frozenset((network(pool), network(lan)) for pool, lan in plain["masquerade"]),
         stock=frozenset(map(network, plain["stock"])),
         sending=tuple(map(_rule_of, plain["sending"])),
+        guards=_guards_of(plain["guards"]),
     )
 
 

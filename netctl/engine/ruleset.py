@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from netctl.engine.ruleset_acl import (
+    COUNTER,
     FAMILY,
     Json,
     accept_rules,
@@ -17,17 +18,16 @@ from netctl.engine.ruleset_acl import (
     meta,
     payload,
 )
+from netctl.engine.ruleset_guards import VNI, VXLAN_PORT, guard_chains, tunnel_inside
 from netctl.model.addresses import Address, Prefix
 from netctl.model.hoststate import FILTER_TABLE, WIREGUARD_LINK, FilterTable, SourceBinding
 
-RENDERING = 3
+RENDERING = 4
 """Goes up when the same table is written otherwise: what an earlier version loaded is then loaded anew."""
-VXLAN_PORT = 4789
 FLOOD_PER_S = 200
 """Flooded frames a member may send: a LAN's broadcast noise is far below, a storm far above."""
 
 # Places inside a VXLAN datagram, in bits from the UDP header (RFC 7348 §5, RFC 826, RFC 8200, RFC 4861).
-_VNI = (96, 24)
 _ETHERNET = 128
 _SRC_MAC = (_ETHERNET + 48, 48)
 _ETHERTYPE = (_ETHERNET + 96, 16)
@@ -59,7 +59,6 @@ _HIDING = ("0x2b", "0x3c", "0x87", "0x8b", "0x8c")
 """Extension headers (RFC 8200 §4) that would hide a neighbour's word, and that no broadcast needs."""
 _IP_AND_ARP = (0x0800, 0x0806, 0x86DD)
 """Ethertypes that every segment carries; IP meets the ACLs as it comes out of the segment device."""
-COUNTER: Json = {"counter": {"packets": 0, "bytes": 0}}
 _NEVER_FILTERED_ICMPV6 = (
     "destination-unreachable",
     "packet-too-big",
@@ -177,7 +176,7 @@ def _segments(bindings: Iterable[SourceBinding]) -> Iterator[Json]:
             inside = f"{chain}s{which}"
             yield add_chain(inside)
             yield from _binding_rules(inside, binding)
-            vni = match(_raw(_VNI), f"0x{binding.vni:06x}")
+            vni = match(VNI, f"0x{binding.vni:06x}")
             goto: Json = {"goto": {"target": inside}}
             yield add_rule(chain, vni, goto, comment=f"{binding.segment} {binding.mac}")
         yield add_rule(chain, COUNTER, {"drop": None}, comment="foreign segment")
@@ -197,7 +196,6 @@ def _segments(bindings: Iterable[SourceBinding]) -> Iterator[Json]:
 def _senders(table: FilterTable, links: Json) -> Iterator[Json]:
     """On the way out: what netctl at the other end would check, where there is none, and no old flow anew."""
     yield add_chain("senders")
-    yield add_chain("output", type="filter", hook="output", prio=0, policy="accept")
     yield add_rule("output", links, {"jump": {"target": "senders"}})
     yield add_rule("forward", links, {"jump": {"target": "senders"}})
     # A connection that an ACL ended must not come back as a new one of the other side (its next answer).
@@ -233,6 +231,9 @@ def render(table: FilterTable) -> Json:
     commands.append(add_chain("guard"))
     commands.append(add_chain("input", type="filter", hook="input", prio=0, policy="accept"))
     commands.append(add_chain("forward", type="filter", hook="forward", prio=0, policy="accept"))
+    commands.append(add_chain("output", type="filter", hook="output", prio=0, policy="accept"))
+    commands.extend(guard_chains(table))
+    commands.extend(tunnel_inside(table, links))
     if table.bindings:
         commands.extend(_segments(table.bindings))
     if table.links:

@@ -29,6 +29,7 @@ PAIRS_MAX = 2_000_000
 FLAT_FACTOR = 4
 """A class is written out box by box while that is at most so many times its sources and boxes."""
 EVERYTHING: Range = (0, 65535)
+COUNTER: Json = {"counter": {"packets": 0, "bytes": 0}}
 
 
 def match(left: Json, right: Any, op: str = "==") -> Json:

@@ -127,6 +127,26 @@ class SourceBinding:
 
 
 @dataclass(frozen=True, slots=True)
+class Guards:
+    """What belongs to our links alone: the same packets on any other way in or out are dropped."""
+
+    sources: frozenset[Prefix] = frozenset()
+    """Nobody has such an address but behind our links: pools and the underlay."""
+    destinations: frozenset[Prefix] = frozenset()
+    """What this host is on our links: its addresses, the broadcast addresses of its segments, the underlay."""
+    leases: frozenset[Address] = frozenset()
+    """This host's addresses in networks: what its own NAT rules hide behind them is its own traffic."""
+    lans: frozenset[Prefix] = frozenset()
+    """The LANs that this host is the gateway of: they alone may be forwarded to `remote` as they are."""
+    remote: frozenset[Prefix] = frozenset()
+    """What our routes lead to; what is forwarded there came by the way that leads to its sender."""
+    vnis: frozenset[int] = frozenset()
+    """VXLAN of our segments comes in by the WireGuard link alone."""
+    listen_port: int = 0
+    """WireGuard's UDP port, which no packet on our links has to do with; 0: not guarded."""
+
+
+@dataclass(frozen=True, slots=True)
 class FilterTable:
     """Our nftables table, by meaning: how it is written is the engine's business."""
 
@@ -140,6 +160,7 @@ class FilterTable:
     """Addresses of members that enforce nothing themselves: what this host sends them needs a rule too."""
     sending: tuple[FilterRule, ...] = ()
     """What may be sent to `stock`."""
+    guards: Guards = field(default_factory=Guards)
 
 
 @dataclass(frozen=True, slots=True)

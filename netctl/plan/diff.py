@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from netctl.model.addresses import Address, Prefix
+from netctl.model.addresses import Address, Prefix, host_prefix
 from netctl.model.hoststate import FilterTable, HostState, Peer, Route, SegmentLink, WireGuardLink
 from netctl.plan.changes import (
     AddAddress,
@@ -54,13 +54,14 @@ LinkAddresses = frozenset[tuple[Address, int]]
 def diff(desired: HostState, actual: HostState) -> Plan:
     """The changes that lead from `actual` to `desired`, in the order in which they are safe to do.
 
-    A crash after any prefix leaves a state from which the next diff leads to the same end. Filters come before
-    peers, so that no peer is ever reachable unfiltered.
+    A crash after any prefix leaves a state from which the next diff leads to the same end. The filter comes before
+    all that it guards, so that nothing is ever reachable unfiltered, and lets go of what is removed after that.
     """
     names = renames(desired, actual)
     actual = renamed(actual, names)
     back = tuple(RenameLink(before, after) for before, after in sorted(names.items()))
-    return Plan(back + tuple(_adding(desired, actual)) + tuple(_removing(desired, actual)))
+    changes = back + tuple(_adding(desired, actual)) + tuple(_removing(desired, actual))
+    return Plan(changes + tuple(_letting_go(desired, actual)))
 
 
 def prune(desired: HostState, actual: HostState) -> Plan:
@@ -73,13 +74,14 @@ def _adding(desired: HostState, actual: HostState) -> Iterator[Change]:
     wanted, present = desired.wireguard, actual.wireguard
     for prefix in sorted(desired.unreachable - actual.unreachable, key=_prefix_order):
         yield AddUnreachable(prefix)  # before anything that could end half-way
+    first = _guarding_both(desired, actual)
+    if first is not None and not same_filter(first, actual.filter):
+        words = filter_changes(first, actual.filter) if actual.filter is not None else ()
+        yield SetFilter(first, actual.filter is None, words)
     if wanted is not None and present is None:
         yield CreateWireGuard(replace(wanted, peers={}))
     elif wanted is not None and present is not None and (changed := _link_changes(wanted, present)):
         yield SetWireGuard(replace(wanted, peers={}), changed)
-    if desired.filter is not None and not same_filter(desired.filter, actual.filter):
-        words = filter_changes(desired.filter, actual.filter) if actual.filter is not None else ()
-        yield SetFilter(desired.filter, actual.filter is None, words)
     for name in sorted(recreated):
         yield DeleteSegment(name)  # a VXLAN device cannot change what it is: it goes just before it comes
     for name, segment in sorted(desired.segments.items()):
@@ -151,6 +153,37 @@ def _removing(desired: HostState, actual: HostState) -> Iterator[Change]:
         bound_to_link = any(f"/{name}/" in sysctl for name in actual.segments)
         if sysctl not in desired.sysctls and not bound_to_link:
             yield RestoreSysctl(sysctl)
+
+
+def _letting_go(desired: HostState, actual: HostState) -> Iterator[Change]:
+    """At last the table without what is gone by now."""
+    first, table = _guarding_both(desired, actual), desired.filter
+    if first is not None and table is not None and not same_filter(table, first):
+        yield SetFilter(table, False, ("no longer guards what is gone",))
+
+
+def _guarding_both(desired: HostState, actual: HostState) -> FilterTable | None:
+    """The table wanted, while what goes in the end is still there: guarded as it was."""
+    table, before = desired.filter, actual.filter
+    if table is None or before is None:
+        return table
+    links = frozenset(actual.segments.keys() - desired.segments.keys())
+    wanted, there = (
+        {address for found in _addresses(state).values() for address, _ in found}
+        for state in (desired, actual)
+    )
+    gone = frozenset(map(host_prefix, there - wanted))
+    vnis = {one.vni for one in actual.segments.values()} - {one.vni for one in desired.segments.values()}
+    if not links and not gone and not vnis:
+        return table
+    now, was = table.guards, before.guards
+    both = replace(
+        now,
+        sources=now.sources | was.sources,
+        destinations=now.destinations | was.destinations | gone,
+        vnis=now.vnis | vnis,
+    )
+    return replace(table, links=table.links | links, guards=both)
 
 
 def _link_changes(wanted: WireGuardLink, present: WireGuardLink) -> tuple[str, ...]:
@@ -241,6 +274,7 @@ def same_filter(one: FilterTable, other: FilterTable | None) -> bool:
         and frozenset(one.rules) == frozenset(other.rules)
         and one.stock == other.stock
         and frozenset(one.sending) == frozenset(other.sending)
+        and one.guards == other.guards
     )
 
 
@@ -264,6 +298,10 @@ def filter_changes(wanted: FilterTable, there: FilterTable) -> tuple[str, ...]:
         words.append("new masquerading")
     if wanted.stock != there.stock or frozenset(wanted.sending) != frozenset(there.sending):
         words.append("new checks towards members without an identity")
+    if wanted.guards.listen_port != there.guards.listen_port:
+        words.append("guards another port")
+    if replace(wanted.guards, listen_port=0) != replace(there.guards, listen_port=0):
+        words.append("guards other addresses")
     return tuple(words)
 
 

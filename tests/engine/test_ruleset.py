@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.engine.conntrack import Flow, narrowing
-from netctl.engine.ruleset import COUNTER, VXLAN_PORT, render
-from netctl.engine.ruleset_acl import boxes
+from netctl.engine.nftables import plain_table, table_of
+from netctl.engine.ruleset import render
+from netctl.engine.ruleset_acl import COUNTER, boxes
+from netctl.engine.ruleset_guards import VXLAN_PORT
 from netctl.model.document import PortRange
-from netctl.model.hoststate import FilterRule, FilterTable, SourceBinding
+from netctl.model.hoststate import FilterRule, FilterTable, Guards, SourceBinding
+from netctl.plan.diff import same_filter
 
 ONE, TWO = ip_network("10.0.0.0/24"), ip_network("fd00::/64")
 LINKS = frozenset({"nctl0", "nseg00000001"})
@@ -215,3 +218,69 @@ def test_a_narrower_table_ends_what_only_the_old_one_let_through() -> None:
     assert not ended(Flow(ONE[1], ONE[2], "tcp", 80))
     assert not ended(Flow(ONE[1], ONE[2], "tcp", 23)), "not of a rule of ours: none of our business"
     assert narrowing(after, before) is None, "nothing is taken away"
+
+
+GUARDS = Guards(
+    sources=frozenset({ONE, TWO}),
+    destinations=frozenset({ip_network("10.0.0.1/32"), ip_network("fd00::1/128")}),
+    leases=frozenset({ip_address("10.0.0.1"), ip_address("fd00::1")}),
+    lans=frozenset({ip_network("192.168.50.0/24")}),
+    remote=frozenset({ONE, TWO, ip_network("192.168.60.0/24")}),
+    vnis=frozenset({7, 9}),
+    listen_port=51820,
+)
+
+
+def hook(table: FilterTable, chain: str) -> dict[str, Any]:
+    """How a chain hangs in the kernel."""
+    added = [command["add"] for command in render(table)["nftables"] if "add" in command]
+    return next(item["chain"] for item in added if item.get("chain", {}).get("name") == chain)
+
+
+def test_arrivals_are_looked_at_behind_defragmentation_and_before_conntrack_and_nat() -> None:
+    found = hook(FilterTable(LINKS, (), guards=GUARDS), "arrivals")
+    assert (found["hook"], found["type"]) == ("prerouting", "filter")
+    assert -400 < found["prio"] < -200
+    found = hook(FilterTable(LINKS, (), guards=GUARDS), "departures")
+    assert found["hook"] == "postrouting"
+    assert found["prio"] > 100, "behind source NAT"
+
+
+def test_guards_are_sets_whatever_there_is_of_pools_and_addresses() -> None:
+    many = replace(
+        GUARDS,
+        sources=frozenset(ip_network(f"10.{number}.0.0/24") for number in range(200)),
+        vnis=frozenset(range(1, 200)),
+    )
+    for chain in ("arrivals", "departures"):
+        few, more = (rules(FilterTable(LINKS, (), guards=g), chain) for g in (GUARDS, many))
+        assert 0 < len(more) <= len(few)
+
+
+def test_segments_are_guarded_against_lo_and_other_segments_too() -> None:
+    """The rule stands before those that let lo and our links through; without segments there is none."""
+    found = rules(FilterTable(LINKS, (), guards=GUARDS), "arrivals")
+    assert found[0]["comment"] == "segment from elsewhere"
+    assert found[0]["expr"][0]["match"] == {
+        "op": "!=",
+        "left": {"meta": {"key": "iifname"}},
+        "right": "nctl0",
+    }
+    assert found[1]["expr"][-1] == {"accept": None}
+    without = rules(FilterTable(LINKS, (), guards=replace(GUARDS, vnis=frozenset())), "arrivals")
+    assert "segment from elsewhere" not in {rule.get("comment") for rule in without}
+
+
+def test_the_tunnels_port_is_shut_before_anything_is_let_through() -> None:
+    table = FilterTable(LINKS, (), guards=GUARDS)
+    for chain, side in (("input", "dport"), ("output", "sport")):
+        first = rules(table, chain)[0]
+        assert first["comment"] == "tunnel in a tunnel"
+        assert first["expr"][1]["match"]["left"]["payload"]["field"] == side
+    assert not any(rule.get("comment") for rule in rules(FilterTable(LINKS, ()), "input"))
+
+
+def test_guards_survive_being_written_down() -> None:
+    table = FilterTable(LINKS, (), guards=GUARDS)
+    assert table_of(json.loads(json.dumps(plain_table(table)))) == table
+    assert not same_filter(table, FilterTable(LINKS, ()))

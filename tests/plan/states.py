@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from netctl.model.addresses import SocketAddress, host_prefix
+from netctl.model.addresses import Address, SocketAddress, host_prefix
 from netctl.model.document import PortRange
 from netctl.model.hoststate import (
     WIREGUARD_LINK,
     FilterRule,
     FilterTable,
+    Guards,
     HostState,
     Peer,
     Route,
@@ -83,6 +84,30 @@ def filters(draw: st.DrawFn) -> FilterTable:
         draw(st.frozensets(st.just(binding))),
         draw(st.frozensets(st.just((POOLS[0], POOLS[1])))),
     )
+
+
+def own(state: HostState) -> set[tuple[str, Address | None]]:
+    """Our links, each alone and with each of its addresses."""
+    link = state.wireguard
+    found: set[tuple[str, Address | None]] = {(name, None) for name in state.segments}
+    if link is not None:
+        found |= {(link.name, address) for address in (None, *link.addresses, *link.underlay)}
+    return found | {(n, address) for n, one in state.segments.items() for address, _ in one.addresses}
+
+
+def guarding(state: HostState) -> HostState:
+    """The same with a filter for all that is in it, as `resolve` makes them."""
+    if state.filter is None:
+        return state
+    found = own(state)
+    guards = Guards(
+        sources=frozenset(POOLS[:1]),
+        destinations=frozenset(host_prefix(address) for _, address in found if address is not None),
+        vnis=frozenset(segment.vni for segment in state.segments.values()),
+        listen_port=state.wireguard.listen_port if state.wireguard is not None else 0,
+    )
+    links = frozenset(name for name, _ in found)
+    return replace(state, filter=replace(state.filter, links=links, guards=guards))
 
 
 @st.composite

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from states import host_states, pairs
+from states import guarding, host_states, own, pairs
 
 from netctl.engine import FakeEngine, apply_plan
+from netctl.model.addresses import host_prefix
 from netctl.model.hoststate import HostState
 from netctl.plan import changes as c
 from netctl.plan import describe, diff, plan_to_json
+from netctl.plan.renames import renames
 
 REMOVES = (
     c.RemovePeer,
@@ -96,12 +98,44 @@ def test_a_failure_at_any_step_brings_the_checkpoint_back(
 @given(pairs())
 def test_nothing_is_removed_before_everything_is_added(pair: tuple[HostState, HostState]) -> None:
     desired, before = pair
-    kinds = [type(change) for change in diff(desired, engine_with(before).read()).changes]
+    changes = list(diff(desired, engine_with(before).read()).changes)
+    if len(changes) > 1 and isinstance(last := changes[-1], c.SetFilter):
+        assert last.table == desired.filter
+        changes.pop()  # lets go of what was removed before it
+    kinds = [type(change) for change in changes]
     removing = [number for number, kind in enumerate(kinds) if kind in REMOVES]
     adding = [number for number, kind in enumerate(kinds) if kind in ADDS]
     assert not removing or not adding or max(adding) < min(removing)
-    if c.SetFilter in kinds and c.SetPeer in kinds:
-        assert kinds.index(c.SetFilter) < kinds.index(c.SetPeer), "no peer is ever reachable unfiltered"
+    if c.SetFilter in kinds:
+        before_it = set(kinds[: kinds.index(c.SetFilter)])
+        assert before_it <= {c.AddUnreachable}, "nothing is ever reachable unfiltered"
+
+
+@settings(max_examples=100, deadline=None)
+@given(pairs())
+def test_what_is_on_the_host_is_guarded_at_every_step(pair: tuple[HostState, HostState]) -> None:
+    """No link, no address and no VNI of ours is there without its guards: they come before it and go after it."""
+    desired, before = map(guarding, pair)
+    assume(not renames(desired, before))  # a link that somebody renamed gets its name back before all else
+    engine = engine_with(before)
+    for change in diff(desired, engine.read()).changes:
+        engine.apply(change)
+        assert naked(engine.read()) == [], change
+    assert engine.read().filter == desired.filter
+
+
+def naked(state: HostState) -> list[object]:
+    """What of a host lies open."""
+    if state.wireguard is None and not state.segments:
+        return []
+    if state.filter is None:
+        return ["everything"]
+    guards, links = state.filter.guards, {link for link, _ in own(state)}
+    found: list[object] = sorted(links - state.filter.links)
+    found += [
+        address for _, address in own(state) if address and host_prefix(address) not in guards.destinations
+    ]
+    return found + sorted({segment.vni for segment in state.segments.values()} - guards.vnis)
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,0 +1,118 @@
+"""What belongs to our links alone, by the interface that a packet comes in or goes out by, in front of all ACLs.
+
+Linux takes a packet to any of its addresses on every interface (the weak host model of RFC 1122 §3.3.4.2), which
+lets neighbours ask for, reach and forge what is meant for tunnels only (CVE-2019-14899). And a VXLAN device takes
+datagrams of any link that reach its UDP port.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from netctl.engine.ruleset_acl import COUNTER, Json, add_chain, add_rule, add_set, match, meta, payload
+from netctl.model.addresses import Prefix, host_prefix
+from netctl.model.hoststate import WIREGUARD_LINK, FilterTable, Guards
+
+VXLAN_PORT = 4789
+VNI = {"payload": {"base": "th", "offset": 96, "len": 24}}
+"""In a VXLAN datagram, in bits from the UDP header (RFC 7348 §5)."""
+ARRIVALS = -300
+"""Behind defragmentation (-400): a part has no ports. Before conntrack (-200) and anybody's DNAT (-100): what is
+dropped leaves no flow behind, and no rule of the host has made another destination of ours."""
+DEPARTURES = 150
+"""Behind source NAT (100): what counts is what goes into the tunnel."""
+_FAMILIES = ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr"))
+_NO_LINK = 0
+"""The index that a packet of this host has as its link of arrival."""
+
+
+def _drop(chain: str, why: str, *expressions: Json) -> Json:
+    return add_rule(chain, *expressions, COUNTER, {"drop": None}, comment=why)
+
+
+def _elements(prefixes: Iterable[Prefix], version: int) -> list[Any]:
+    """One family, without overlaps and in order."""
+    mine = [prefix for prefix in prefixes if prefix.version == version]
+    return [
+        {"prefix": {"addr": str(prefix.network_address), "len": prefix.prefixlen}}
+        for prefix in sorted(ipaddress.collapse_addresses(mine))  # type: ignore[type-var]
+    ]
+
+
+def _named(name: str, prefixes: Iterable[Prefix], version: int, kind: str) -> Iterator[Json]:
+    """A set of one family; nothing where it would be empty."""
+    elements = _elements(prefixes, version)
+    if elements:
+        yield add_set(f"{name}{version}", kind, elements, interval=True)
+
+
+def _in(protocol: str, name: str, which: str, op: str = "==") -> Json:
+    return match(payload(protocol, name), f"@{which}", op)
+
+
+def _arrivals(links: frozenset[str], guards: Guards) -> Iterator[Json]:
+    yield add_chain("arrivals", type="filter", hook="prerouting", prio=ARRIVALS, policy="accept")
+    if guards.vnis:
+        # Of this host too, and of a segment: nobody but the tunnel's engine has put a name to the sender.
+        elsewhere = match(meta("iifname"), WIREGUARD_LINK, "!=")
+        own = match(VNI, {"set": [f"0x{vni:06x}" for vni in sorted(guards.vnis)]})
+        port = match(payload("udp", "dport"), VXLAN_PORT)
+        yield _drop("arrivals", "segment from elsewhere", elsewhere, port, own)
+    yield add_rule("arrivals", match(meta("iifname"), {"set": sorted({*links, "lo"})}), {"accept": None})
+    for version, protocol, kind in _FAMILIES:
+        for name, prefixes, field, why in (
+            ("inside", guards.sources, "saddr", "overlay source from elsewhere"),
+            ("own", guards.destinations, "daddr", "overlay address from elsewhere"),
+        ):
+            for made in _named(name, prefixes, version, kind):
+                yield made
+                yield _drop("arrivals", why, _in(protocol, field, f"{name}{version}"))
+        for made in _named("remote", guards.remote, version, kind):
+            # Whatever rp_filter is, and for IPv6 too, which has none: nobody by another way than its own becomes
+            # one of a LAN or a container that may pass, or whom the host's own NAT lets pass.
+            astray = match({"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, False)
+            yield made
+            yield _drop(
+                "arrivals", "source from elsewhere", _in(protocol, "daddr", f"remote{version}"), astray
+            )
+
+
+def _departures(links: frozenset[str], guards: Guards) -> Iterator[Json]:
+    """Forwarded into our links: what came by them, LANs of ours, and what the host's own NAT made its own."""
+    yield add_chain("departures", type="filter", hook="postrouting", prio=DEPARTURES, policy="accept")
+    ours = {"set": sorted(links)}
+    forwarded = [
+        match(meta("oifname"), ours),
+        match(meta("iif"), _NO_LINK, "!="),
+        match(meta("iifname"), ours, "!="),
+    ]
+    for version, protocol, kind in _FAMILIES:
+        family = match(meta("nfproto"), "ipv4" if version == 4 else "ipv6")
+        passing = (*guards.lans, *map(host_prefix, guards.leases))
+        wrong = [family]
+        for made in _named("passing", passing, version, kind):
+            yield made
+            wrong = [_in(protocol, "saddr", f"passing{version}", "!=")]
+        yield _drop("departures", "forwarded into the tunnel", *forwarded, *wrong)
+
+
+def guard_chains(table: FilterTable) -> Iterator[Json]:
+    """The chains and sets of the guards; nothing for a table without links."""
+    if table.links:
+        yield from _arrivals(table.links, table.guards)
+        yield from _departures(table.links, table.guards)
+
+
+def tunnel_inside(table: FilterTable, links: Any) -> Iterator[Json]:
+    """No tunnel runs inside itself: WireGuard's port is of no use on our links, neither way.
+
+    For the chains `input` and `output`, first in them. Only what is for this host, or of it: a server behind a
+    gateway may well have the same port.
+    """
+    if table.links and table.guards.listen_port:
+        port = table.guards.listen_port
+        why = "tunnel in a tunnel"
+        yield _drop("input", why, match(meta("iifname"), links), match(payload("udp", "dport"), port))
+        yield _drop("output", why, match(meta("oifname"), links), match(payload("udp", "sport"), port))
