@@ -181,7 +181,9 @@ class Agent:
         fitting, refused = clear_of(self.down.of(document), name, self.obstacles)
         if self.joined is not None and not self.memory.allows_routes():
             fitting, unasked = within_consent(fitting, name, self.obstacles)
-            refused = (*refused, *unasked)
+            # Of two words about one place the stricter holds.
+            places = {condition.peer for condition in unasked}
+            refused = (*(one for one in refused if one.peer not in places), *unasked)
         self.leases.judged = judged = self.leases.judge(document, self.view, trusting=self.joined is not None)
         resolution = resolve(fitting, name, judged.view, live=self.tunnels.live, resolved=fixed)
         self.conditions = (*refused, *judged.conditions, *resolution.conditions)

@@ -10,7 +10,7 @@ from netctl.agent.leases import LeaseBook
 from netctl.agent.memory import Down
 from netctl.agent.talk import Progress, say
 from netctl.engine import ApplyOutcome
-from netctl.model.errors import LocalError, NetctlError
+from netctl.model.errors import LocalError, NetctlError, RemoteError
 from netctl.model.hoststate import HostState
 from netctl.model.view import View
 from netctl.wire.control import Leave
@@ -73,6 +73,10 @@ class Joining:
         try:
             loaded = agent.memory.load(view.document, "the mediator's excerpt")
             agent.member_name(loaded.document)
+            if not loaded.document.mediators:
+                raise RemoteError(
+                    "it names no mediator, and nobody could change it any more", "view.document"
+                )
             agent.memory.accept(view.document)
         except (NetctlError, OSError) as error:
             say(f"what the mediator says about this host's networks is refused: {str(error).splitlines()[0]}")

@@ -22,6 +22,8 @@ from netctl.model.foreign import Foreign
 AGREE = "`sudo netctl join --allow-routes` agrees to it"
 MAX_ROUTES = 256
 """Of all gateways together: more than the sites of a company, and no way to fill a routing table unasked."""
+MAX_NETWORKS = 64
+"""A `lan` network is a link of its own, and nobody joins that many: an excerpt could make thousands."""
 SHOWN = 3
 """Conditions of one kind for one member or network: a screen, not a flood."""
 
@@ -30,14 +32,22 @@ def within_consent(document: Document, me: str, foreign: Foreign) -> tuple[Docum
     """The document without what this host was not asked about, and what that was.
 
     Left out are networks whose pool is outside of private space (RFC 1918, RFC 4193, RFC 6598) or holds a resolver of
-    this host or its mediator; routes of gateways that are, or that overlap anything that this host has; and every
-    route of this host itself, which would make it a gateway into its own LAN.
+    this host or its mediator, or overlaps what it has, also when the network was up first (the mediator leases the
+    addresses in it, and could lease the router's); networks of which this host would be the hub, for a hub forwards
+    between all its links; networks beyond `MAX_NETWORKS`; routes of gateways that are in public space or overlap
+    anything that this host has; and every route of this host itself, which would make it a gateway into its own LAN.
     """
     conditions: list[Condition] = []
     reserved = tuple(_reserved(document, foreign))
     networks = {}
+    places = MAX_NETWORKS
     for name, network in document.networks.items():
-        reason = next(_against_pool(network, reserved), None) if me in network.member_names else None
+        mine = me in network.member_names
+        reason = next(_against_network(network, me, foreign, reserved), None) if mine else None
+        if mine and reason is None:
+            places -= 1
+            if places < 0:
+                reason = f"there are more than {MAX_NETWORKS} networks"
         if reason is None:
             networks[name] = network
         else:
@@ -81,7 +91,11 @@ def _refusals(member: Member, refused: list[tuple[int, Prefix, str]]) -> Iterato
         yield Condition(f"members.{member.name}.routes", f"{more} more are not routed; {AGREE}")
 
 
-def _against_pool(network: Network, reserved: Collection[tuple[Address, str]]) -> Iterator[str]:
+def _against_network(
+    network: Network, me: str, foreign: Foreign, reserved: Collection[tuple[Address, str]]
+) -> Iterator[str]:
+    if network.hub == me:
+        yield "this host would be its hub, which forwards for all others"
     for pool in (network.ipv4, network.ipv6):
         if pool is None:
             continue
@@ -90,6 +104,9 @@ def _against_pool(network: Network, reserved: Collection[tuple[Address, str]]) -
         for address, what in reserved:
             if address.version == pool.version and address in pool:
                 yield f"its pool {pool} holds {address}, {what}"
+        for route in foreign.routes:
+            if overlaps(pool, route.destination):
+                yield f"its pool {pool} overlaps {route.what}"
 
 
 def _against(prefix: Prefix, foreign: Foreign, reserved: Collection[tuple[Address, str]]) -> str | None:

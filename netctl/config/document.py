@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -109,7 +108,7 @@ def _looks_like_key(value: str) -> bool:
         return False
     try:
         return len(base64.b64decode(value, validate=True)) == 32
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, and text beyond ASCII is another
         return False
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
 from netctl.config import load_document
-from netctl.config.consent import MAX_ROUTES, within_consent
+from netctl.config.consent import MAX_NETWORKS, MAX_ROUTES, within_consent
 from netctl.config.foreign import clear_of
 from netctl.config.resolve import Condition
 from netctl.model.document import Document
+from netctl.model.errors import ConfigError
 from netctl.model.foreign import Foreign, ForeignRoute
 
 ME, GATEWAY = "me", "gw"
@@ -174,3 +176,54 @@ def test_an_honest_excerpt_is_taken_whole() -> None:
 def test_conditions_name_places_of_the_document() -> None:
     _, conditions = within_consent(document(routes=["128.0.0.0/1"]), ME, HOST)
     assert all(isinstance(one, Condition) and one.peer.startswith("members.gw.routes") for one in conditions)
+
+
+@pytest.mark.parametrize("pool", ["192.168.1.0/24", "192.168.0.0/16", "192.168.1.0/28"])
+def test_a_network_that_was_up_first_does_not_stay_over_a_lan_that_came_later(pool: str) -> None:
+    """With a document it stays up; here the mediator leases what is in the pool, and could lease the router's."""
+    left, said = taken(document(pool=pool), replace(HOST, own=frozenset({ip_network(pool)})))
+    assert not left.networks
+    assert f"its pool {pool} overlaps the route 192.168.1.0/24 over eth0" in said[-1]
+
+
+def test_this_host_is_made_no_hub() -> None:
+    asked = document()
+    hub = {"net": replace(asked.networks["net"], hub=ME)}
+    left, said = taken(replace(asked, networks=hub))
+    assert not left.networks
+    assert "would be its hub" in said[0]
+
+
+def test_hundreds_of_networks_make_no_hundreds_of_links() -> None:
+    asked = document()
+    many = {
+        f"n{number}": replace(
+            asked.networks["net"], name=f"n{number}", ipv4=ip_network(f"10.78.{number}.0/24")
+        )
+        for number in range(200)
+    }
+    left, said = taken(replace(asked, networks=many))
+    assert len(left.networks) == MAX_NETWORKS
+    assert len(said) == 200 - MAX_NETWORKS
+
+
+def test_a_text_of_a_keys_length_beyond_ascii_is_refused_in_words() -> None:
+    with pytest.raises(ConfigError):
+        load_document("\u00e9" * 43 + "=", "the mediator's excerpt")
+
+
+@pytest.mark.parametrize("name", ["www.bank.com", "localhost.", "bank.com #", "a\n203.0.113.1 bank.com"])
+def test_a_name_shadows_nobody_in_the_hosts_file(name: str) -> None:
+    """Names end in our domain, and neither a member nor a network can have a dot, a blank or a line in its name."""
+    text = {
+        "apiVersion": "netctl/v1",
+        "mediators": [],
+        "members": {ME: KEYS[ME], name: KEYS[GATEWAY]},
+        "networks": {},
+    }
+    with pytest.raises(ConfigError):
+        load_document(json.dumps(text), "the mediator's excerpt")
+    text = {"apiVersion": "netctl/v1", "mediators": [], "members": {ME: KEYS[ME]}}
+    text["networks"] = {name: {"members": [ME], "ipv4": "10.77.0.0/24"}}
+    with pytest.raises(ConfigError):
+        load_document(json.dumps(text), "the mediator's excerpt")

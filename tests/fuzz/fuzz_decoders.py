@@ -4,21 +4,26 @@ The first byte chooses the decoder. A finding is any exception but the one that 
 """
 
 import contextlib
+import json
 import sys
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import atheris
 
-with atheris.instrument_imports(
-    include=["netctl.wire", "netctl.wg", "netctl.config.loader", "netctl.engine.uapi"]
-):
+with atheris.instrument_imports(include=["netctl.wire", "netctl.wg", "netctl.config", "netctl.engine.uapi"]):
     import numpy as np
 
+    from netctl.config import clear_of, load_document, resolve
+    from netctl.config.consent import within_consent
     from netctl.config.loader import parse
+    from netctl.config.semantic import in_private_space
     from netctl.engine.hosts import parse_block, replace_block
     from netctl.engine.uapi import parse_get
     from netctl.model.addresses import SocketAddress
     from netctl.model.errors import ConfigError, EngineError, RemoteError
+    from netctl.model.foreign import Foreign, ForeignRoute
+    from netctl.model.keys import WireGuardKey
+    from netctl.model.view import Lease, View, ViewMember
     from netctl.wg import uapi
     from netctl.wg.coalesce import is_one_flow, runs
     from netctl.wg.segment import complete, shape
@@ -27,6 +32,14 @@ with atheris.instrument_imports(
     from netctl.wire.frame import FrameDecoder
     from netctl.wire.relayframe import FrameReader, frame
 
+ME = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
+GATEWAY = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
+PIN = "ed25519:9m0vYlTVFpDkqcEuZ4hHLnWGoPdTBgGx0nPmJXW6K0c="
+HOME = Foreign(
+    tuple(ForeignRoute(ip_network(text), text) for text in ("192.168.1.0/24", "10.0.5.0/24", "fd12::/64")),
+    resolvers=(ip_address("10.99.0.53"), ip_address("fd77::53")),
+)
+"""What the host of the excerpts has itself."""
 ROUTER = IPv4Address("192.168.1.1")
 SOURCE = SocketAddress("192.0.2.7", 7)
 
@@ -124,7 +137,72 @@ def _hosts(data: bytes) -> None:
     assert parse_block(replace_block(text, {})) == {}
 
 
+def _excerpt(data: bytes) -> None:
+    """What a mediator tells a host that joined: as it stands, and as prefixes in a document of the right shape."""
+    _consented(_text(data))
+    reader = memoryview(data)
+    prefixes = []
+    while len(reader) >= 6 and len(prefixes) < 12:
+        size = 17 if reader[0] & 1 and len(reader) >= 18 else 5
+        number = int.from_bytes(reader[1:size], "big")
+        bits = 8 * (size - 1)
+        address = IPv6Address(number) if size == 17 else IPv4Address(number)
+        prefixes.append(str(ip_network((address, reader[size] % (bits + 1)), strict=False)))
+        reader = reader[size + 1 :]
+    if prefixes:
+        pools = {f"ipv{ip_network(text).version}": text for text in prefixes[:2]}
+        network = {
+            "ipv6": "none",
+            **pools,
+            "mode": "routed",
+            "members": ["gw", "me"],
+            "allowPublicRange": True,
+        }
+        if data[0] & 2:
+            network["topology"] = {"hub": "me"}
+        members = {
+            "me": {"wireguard": ME, "routes": prefixes[2:4]},
+            "gw": {"wireguard": GATEWAY, "routes": prefixes[4:]},
+        }
+        mediators = [{"url": "netctl://192.0.2.1:8443", "identity": [PIN]}]
+        plain = {
+            "apiVersion": "netctl/v1",
+            "mediators": mediators,
+            "members": members,
+            "networks": {"lan": network},
+        }
+        _consented(json.dumps(plain))
+
+
+def _consented(text: str) -> None:
+    """A document that loads gives a host nothing that it was not asked about."""
+    try:
+        document = load_document(text, "fuzz").document
+    except ConfigError:
+        return
+    if "me" not in document.members or document.members["me"].wireguard is None:
+        return
+    keys = {name: WireGuardKey.parse(text) for name, text in (("me", ME), ("gw", GATEWAY))}
+    members = {key: ViewMember(name, key, online=True) for name, key in keys.items()}
+    pools = {name: network.ipv4 for name, network in document.networks.items() if network.ipv4 is not None}
+    leases = {
+        (name, key): Lease(name, key, (pool[at],))
+        for name, pool in pools.items()
+        for at, key in enumerate(keys.values())
+        if at < pool.num_addresses
+    }
+    fitting, _ = clear_of(document, "me", HOME)
+    fitting, _ = within_consent(fitting, "me", HOME)
+    state = resolve(fitting, "me", View(1, members, leases, "")).state
+    for route in state.routes:
+        assert in_private_space(route.destination), route
+        assert not any(route.destination.overlaps(foreign.destination) for foreign in HOME.routes), route
+        assert not any(resolver in route.destination for resolver in HOME.resolvers), route
+    assert "net/ipv4/ip_forward" not in state.sysctls, "no gateway and no hub"
+
+
 TARGETS = (
+    _excerpt,
     _stun,
     _frames,
     _relay_frames,

@@ -1,0 +1,79 @@
+"""An agent of a host that joined by invite, and an excerpt that is no good."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from ipaddress import ip_address
+from pathlib import Path
+
+from test_agent_life import places
+
+from netctl.agent.agent import Agent
+from netctl.agent.host import Host
+from netctl.agent.keys import Keys, make_keys
+from netctl.agent.memory import Memory
+from netctl.engine import FakeEngine
+from netctl.model.keys import WireGuardKey
+from netctl.model.view import Lease, View, ViewMember
+
+GATEWAY = WireGuardKey(bytes([2]) * 32)
+PIN = "ed25519:9m0vYlTVFpDkqcEuZ4hHLnWGoPdTBgGx0nPmJXW6K0c="
+
+
+def excerpt(keys: Keys, routes: list[str], *, mediators: bool = True) -> str:
+    return json.dumps(
+        {
+            "apiVersion": "netctl/v1",
+            "mediators": [{"url": "netctl://127.0.0.1:1", "identity": [PIN]}] if mediators else [],
+            "members": {
+                "me": {"wireguard": str(keys.wireguard)},
+                "gw": {"wireguard": str(GATEWAY), "routes": routes},
+            },
+            "networks": {
+                "lan": {
+                    "mode": "routed",
+                    "ipv4": "10.50.0.0/24",
+                    "ipv6": "none",
+                    "members": ["me", "gw"],
+                    **({} if mediators else {"addresses": {"me": "10.50.0.2", "gw": "10.50.0.3"}}),
+                }
+            },
+        }
+    )
+
+
+def seen(keys: Keys, text: str) -> View:
+    both = {"me": keys.wireguard, "gw": GATEWAY}
+    members = {key: ViewMember(name, key, online=True) for name, key in both.items()}
+    leases = {
+        ("lan", key): Lease("lan", key, (ip_address(f"10.50.0.{number}"),))
+        for number, key in enumerate(both.values(), 2)
+    }
+    return View(1, members, leases, text)
+
+
+async def end(agent: Agent) -> None:
+    """Let go of everything that a life has opened."""
+    await agent.paths.release()
+    agent.paths.close()
+    await agent.host.close()
+
+
+def test_an_excerpt_without_a_mediator_is_refused(tmp_path: Path) -> None:
+    """Nobody could change it any more, and every key in it would be a peer without a view's word."""
+    where = places(tmp_path)
+    keys, _ = make_keys(where)
+    memory = Memory(where)
+    memory.set_joined("lan")
+    memory.accept(excerpt(keys, []))
+
+    async def life() -> None:
+        agent = Agent(keys, memory, Host(FakeEngine))
+        before = agent.loaded
+        agent.joining.excerpt(seen(keys, excerpt(keys, [], mediators=False)))
+        assert agent.loaded is before
+        await end(agent)
+
+    asyncio.run(life())
+    assert memory.holds(excerpt(keys, []))
