@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
+.PHONY: test-pythons test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -19,16 +19,19 @@ demo: setup  ## the main job, on a small internet in this machine's namespaces
 
 test: setup  ## every tier of tests
 	@scripts/setup kernel || echo 'make: without QEMU and its kernel, the tests of the kernel engine are skipped' >&2
-	@$(PYTEST) -n 2
+	@$(PYTEST) -n 2 --durations=10
 
-test-pure: venv  ## pure functions and state machines: seconds
+test-pure: venv  ## pure functions and state machines: about a minute on two cores
 	@$(PYTEST) -n 2 --ignore=tests/netns --ignore=tests/kernel --ignore=tests/machines --ignore=tests/world
 
 test-world: venv  ## the simulated world (NETCTL_WORLD_SEEDS=200 is faster)
 	@$(PYTEST) tests/world
 
 test-netns: setup  ## real packets in network namespaces
-	@$(PYTEST) tests/netns
+	@$(PYTEST) -n 2 --durations=10 tests/netns
+
+test-pythons:  ## the pure tests and a slice of the world on each of Python 3.11 to 3.14 that is here (minutes)
+	@scripts/test-pythons
 
 soak: setup  ## long runs: keys renewed under load, and what must not grow (minutes)
 	@$(PYTEST) -o addopts=-ra tests/soak

@@ -1,32 +1,62 @@
-"""Which tests may run beside each other: those that measure silences of real packets never, all others do."""
+"""Where tests run and which may run beside each other: apart from the machine, and all but those marked `alone`."""
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
+import apart
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 from netctl.wg import native
 
-REAL = "tests/netns/test_"
-UNHURRIED = ("acl_sides", "apply", "commit", "fleet", "foreign", "gateway", "gitops", "roles")
-"""Real packets too, but nothing in them is about fractions of a second."""
+ROOT = Path(__file__).parents[1]
+SLOW = ("tests/kernel/", "tests/world/", "tests/netns/")
+"""Whose files begin first, in this order: a long file that begins last leaves the other cores idle at the end."""
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # so a shell starts jobs in the background, and all they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+DOOR, ROOM = 0, 1
+"""Bytes of the file that says which tests run."""
+_LOCK = pytest.StashKey[IO[bytes]]()
+_WHY = pytest.StashKey[str | None]()
 
-class _RealOnesInTurn(LoadScopeScheduling):  # type: ignore[misc]  # xdist says its types, but not that it does
-    """Nearly all of tests/netns to one worker, in order; of the rest each file to whichever is free."""
+
+@functools.cache
+def _measures_time(file: str) -> bool:
+    """Whether all tests of a file are marked `alone`: read from its text, for the controller imports no tests."""
+    return "\npytestmark = [pytest.mark.alone" in (ROOT / file).read_text(encoding="utf-8")
+
+
+class _EachFileInOneWorker(LoadScopeScheduling):  # type: ignore[misc]  # xdist says its types, but not that it does
+    """Each file to whichever worker is free; files with tests that must be alone are one, and the last."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        unhurried = file.removeprefix(REAL).removesuffix("_real.py") in UNHURRIED
-        return REAL if file.startswith(REAL) and not unhurried else file
+        return "alone" if _measures_time(file) else file
+
+
+def _turn(nodeid: str) -> tuple[bool, int]:
+    file = nodeid.partition("::")[0]
+    slow = (number for number, folder in enumerate(SLOW) if file.startswith(folder))
+    return _measures_time(file), next(slow, len(SLOW))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _EachFileInOneWorker:
+    config.option.loadscopereorder = False
+    return _EachFileInOneWorker(config, log)
 
 
 @pytest.fixture(params=["native", "python"])
@@ -39,6 +69,48 @@ def data_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return str(request.param)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In every worker the same, and so in the order in which the scheduler gives files out."""
+    items.sort(key=lambda item: _turn(item.nodeid))
+
+
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _RealOnesInTurn:
-    return _RealOnesInTurn(config, log)
+def pytest_configure_node(node: WorkerController) -> None:
+    """Hand the lock to a worker that is about to start."""
+    node.workerinput["lock"] = node.config.stash[_LOCK].name
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test marked `alone` waits until no other runs in this session, and lets none begin; all others run together."""
+    name = getattr(item.config, "workerinput", {}).get("lock")
+    if name is None:  # no workers: every test is alone
+        return (yield)
+    kind = fcntl.LOCK_EX if item.get_closest_marker("alone") is not None else fcntl.LOCK_SH
+    with open(name, "r+b") as lock:
+        # Whoever waits for the room stands in the door: without that, one that must be alone could wait for all.
+        fcntl.lockf(lock, fcntl.LOCK_EX, 1, DOOR)
+        fcntl.lockf(lock, kind, 1, ROOM)
+        fcntl.lockf(lock, fcntl.LOCK_UN, 1, DOOR)
+        return (yield)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test is read: a worker is a process of its own, and so alone on its loopback too."""
+    about_the_machine = config.getoption("markexpr") == "images"
+    why = "these tests are about the machine" if about_the_machine else apart.why_not()
+    if why is None:
+        apart.leave_the_machine()
+    config.stash[_WHY] = why
+    config.stash[_LOCK] = tempfile.NamedTemporaryFile(prefix="netctl-tests-")  # noqa: SIM115
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Whether what tests see of links, routes, tables and /etc is this machine's."""
+    why = config.stash[_WHY]
+    return "namespaces: of their own" if why is None else f"namespaces: the machine's ({why})"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The lock goes with the session."""
+    config.stash[_LOCK].close()

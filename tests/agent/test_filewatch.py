@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from patience import BUSY_S
 
 from netctl.agent.filewatch import FileWatch
 from netctl.agent.places import read_document
 
 NEVER_S = 3600.0
 QUIET_S = 0.05
-PATIENCE_S = 20.0
+PATIENCE_S = BUSY_S
 
 
 def in_place(path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from connectproxy import ConnectProxy
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from freeports import free_ports
+from patience import BUSY_S
 
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
@@ -36,7 +37,7 @@ HOST = "127.0.0.1"
 SECRET = bytes(range(32))
 PORTS = free_ports(2)
 ANN, BOB = PORTS
-PATIENCE_S = 8.0
+PATIENCE_S = BUSY_S
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import BUSY_S
 from test_commit import OTHER, World
 
 from netctl.agent.agent import Agent
@@ -17,7 +18,7 @@ from netctl.config.build import digest
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 
-PATIENCE_S = 20.0
+PATIENCE_S = BUSY_S
 
 
 class Watched(World):

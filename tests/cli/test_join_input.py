@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from patience import BUSY_S
 
 from netctl.system.ourselves import own_command
 
@@ -19,7 +20,7 @@ IN_ARGV = re.compile(r"netctl join\s+(?:netctl1|INVITE\b|STRING\b|\"\$)")
 
 def join(places: Path, *words: str, said: str | None) -> subprocess.CompletedProcess[str]:
     argv = own_command("--state", str(places / "state"), "--run", str(places / "run"), "join", *words)
-    return subprocess.run(argv, input=said, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(argv, input=said, capture_output=True, text=True, check=False, timeout=BUSY_S)
 
 
 @pytest.mark.parametrize("words", [(), ("-",), (DAMAGED,)])

@@ -8,6 +8,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+from patience import BUSY_S
+
 INVITE = "netctl1AQQxMjM0NTY3ODkwYWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXo"
 PLANTED = (
     INVITE,
@@ -103,7 +105,9 @@ def test_bash_completes_a_command_and_its_options(tmp_path: Path) -> None:
 
     def completed(*words: str) -> list[str]:
         argv = ["bash", "-c", ask, "bash", *words]
-        return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=30).stdout.split()
+        return subprocess.run(
+            argv, cwd=tmp_path, capture_output=True, text=True, timeout=BUSY_S
+        ).stdout.split()
 
     assert completed("stat") == ["status"]
     assert "--confirm-within" in completed("apply", "--co")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from patience import BUSY_S
+
 WHO = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.net", "-c", "init.defaultBranch=main")
 
 
@@ -19,7 +21,9 @@ class Repository:
 
     def git(self, *arguments: str) -> str:
         command = ["git", "-C", str(self.path), *WHO, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=BUSY_S
+        ).stdout.strip()
 
     def commit(
         self, text: str | None, subject: str, key: Path | None = None, file: str = "networks.yaml"
@@ -40,7 +44,7 @@ class Repository:
 def ssh_key(path: Path) -> Path:
     """An Ed25519 key without a passphrase."""
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "somebody@example.net", "-f", str(path)]
-    subprocess.run(command, check=True, timeout=30)
+    subprocess.run(command, check=True, timeout=BUSY_S)
     return path
 
 

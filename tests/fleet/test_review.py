@@ -13,6 +13,7 @@ import pytest
 import yaml
 from documents import EXAMPLES
 from gitkit import Repository
+from patience import BUSY_S
 
 from netctl.cli.main import main
 from netctl.config.draft7 import to_draft7
@@ -145,7 +146,7 @@ def test_the_steps_of_the_action_run(repository: Repository, tmp_path: Path) -> 
     steps = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
     for step in steps[1:3]:
         command = ["bash", "-e", "-o", "pipefail", "-c", step["run"]]
-        subprocess.run(command, cwd=repository.path, env=environment, check=True, timeout=30)
+        subprocess.run(command, cwd=repository.path, env=environment, check=True, timeout=BUSY_S)
     assert "+ a gains b:tcp/5432" in (tmp_path / "summary").read_text()
     assert (tmp_path / "output").read_text() == f"markdown={temporary}/netctl-plan.md\n"
 

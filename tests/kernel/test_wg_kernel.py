@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 from hosts import Host, join, needs_namespaces
-from wgside import KERNEL, LINK, OURS, Side, stream, wait_for
+from patience import wait_for
+from wgside import KERNEL, LINK, OURS, Side, stream
 
 from netctl.engine.linux import kernel_has_wireguard
 
@@ -100,7 +101,7 @@ def test_a_side_that_lost_its_session_makes_a_new_one(sides: tuple[Side, Side], 
     assert ours.ping(kernels).count(" 0% packet loss") == 2
     before = handshake(ours)
     one, other = (ours, kernels) if forgetful == "ours" else (kernels, ours)
-    wait_for(lambda: time.time() > before + 1.5, "the next second", 5)
+    wait_for("the next second", lambda: time.time() > before + 1.5)
     anew(one, other, OUTSIDE["v4"][1] if one is ours else OUTSIDE["v4"][0], psk)
     assert one.ping(other).count(" 0% packet loss") == 2
     assert other.ping(one).count(" 0% packet loss") == 2

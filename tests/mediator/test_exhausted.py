@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from loopbackkit import ANN, BOB, HOST, STRANGER, Member, Site, keys
+from patience import BUSY_S
 
 from mediator.core.leases import GrantLease
 from mediator.shell.archive import backup
@@ -30,7 +31,7 @@ from netctl.model.view import View
 from netctl.wire import control as w
 
 FILES = 64
-PATIENCE_S = 15.0
+PATIENCE_S = BUSY_S
 
 
 @contextmanager

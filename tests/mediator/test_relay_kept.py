@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 from loopbackkit import HOST, Site, free_port
+from patience import BUSY_S
 
 from mediator.shell.main import main
 from mediator.shell.relaylock import RunningRelay, only_relay, running_relay
 
-PATIENCE_S = 15.0
+PATIENCE_S = BUSY_S
 
 
 def until(true: Callable[[], bool]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from freeports import free_ports
+from patience import BUSY_S
 
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
@@ -28,7 +29,7 @@ HOST = "127.0.0.1"
 SECRET = bytes(range(32))
 PORTS = free_ports(3)
 ANN, BOB, CAT = PORTS
-PATIENCE_S = 8.0
+PATIENCE_S = BUSY_S
 BURST = 4000
 """16 MB in all: more than the kernel's buffers on both sides hold."""
 QUICK = 0.2

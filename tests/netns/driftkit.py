@@ -6,20 +6,18 @@ import base64
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hosts import Host, Program
+from patience import BUSY_S, wait_for
 
 from netctl.model.derive import network_id, segment_name
 
 NETCTL = str(Path(sys.executable).with_name("netctl"))
 FILE = "/etc/netctl/networks.yaml"
 PERIOD_S = 1.0
-WAIT_S = 15.0
 SEGMENT = segment_name(network_id("", "party"))
 DOCUMENT = """apiVersion: netctl/v1
 members:
@@ -77,16 +75,10 @@ class Member:
         assert self.agent.stdout is not None
         said = self.agent.stdout.readline()
         assert "netctl agent" in said, said
-        self.wait("the agent answers", lambda: "no agent" not in self.host.run(NETCTL, "status", check=False))
+        wait_for("the agent answers", lambda: "no agent" not in self.host.run(NETCTL, "status", check=False))
 
     def close(self) -> None:
         """End the host and the agent with it."""
         self.host.close()
         if self.agent is not None:
-            self.agent.communicate(timeout=10)
-
-    def wait(self, what: str, true: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while not true():
-            assert time.monotonic() < deadline, f"not within {WAIT_S:.0f} s: {what}"
-            time.sleep(0.2)
+            self.agent.communicate(timeout=BUSY_S)

@@ -8,6 +8,7 @@ import sys
 from ipaddress import ip_address
 
 from hosts import Host
+from patience import BUSY_S
 
 SPOOF = """
 import socket, sys
@@ -56,5 +57,5 @@ def seen(source: Host, target: Host, packets: list[bytes]) -> list[str]:
     assert ear.stdout.readline() == "up\n"
     lines = "".join(one.hex() + "\n" for one in packets)
     source.run("sh", "-c", 'exec "$0" -c "$1"', sys.executable, SPOOF, text=lines)
-    found: list[str] = json.loads(ear.communicate(timeout=15)[0])
+    found: list[str] = json.loads(ear.communicate(timeout=BUSY_S)[0])
     return found

@@ -11,12 +11,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import BUSY_S
 from processes import namespace_of, processes_in
 
-PRIVATE = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib/netctl"
-STATE = "mount -t tmpfs tmpfs /var/lib/netctl-mediator && mount -t tmpfs tmpfs /etc/netctl"
-SET_UP = f"""{PRIVATE} && {STATE} && echo "127.0.0.1 localhost" > /run/hosts
-mount --bind /run/hosts /etc/hosts && ip link set lo up && echo ready; while :; do sleep 1; done"""
+from netctl.lab.namespaces import OWN_PLACES
+
+SET_UP = f"""set -e
+{OWN_PLACES}
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+own_places
+ip link set lo up
+echo ready
+while :; do sleep 1; done"""
 NEEDED = ("ip", "nft", "unshare", "nsenter", "wireguard-go", "ping")
 
 
@@ -50,8 +57,6 @@ class Host:
     def __init__(self, name: str) -> None:
         self.name = name
         self._programs: list[Program] = []
-        for directory in ("/var/lib/netctl", "/var/lib/netctl-mediator", "/etc/netctl"):
-            Path(directory).mkdir(parents=True, exist_ok=True)
         command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self._process = subprocess.Popen([*command, "sh", "-c", SET_UP], stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
@@ -63,7 +68,7 @@ class Host:
         """argv, to be run inside."""
         return ["nsenter", "-t", str(self.pid), "--net", "--mount", "--pid", "--", *argv]
 
-    def run(self, *argv: str, check: bool = True, timeout: float = 60, text: str | None = None) -> str:
+    def run(self, *argv: str, check: bool = True, timeout: float = BUSY_S, text: str | None = None) -> str:
         """Run inside; the output."""
         result = subprocess.run(
             self.command(*argv), capture_output=True, text=True, timeout=timeout, check=False, input=text
@@ -80,7 +85,7 @@ class Host:
         self._programs.append(program)
         return program
 
-    def python(self, code: str, *argv: str, timeout: float = 60) -> str:
+    def python(self, code: str, *argv: str, timeout: float = BUSY_S) -> str:
         """Run Python code inside, with this checkout's packages."""
         return self.run(sys.executable, "-c", code, *argv, timeout=timeout)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import BUSY_S, wait_for
 
 from netctl.lab.demo import unconnected
 from netctl.lab.internet import Lab, raise_lab, statuses_of
@@ -34,17 +35,9 @@ networks:
   party: {mode: routed, ipv4: 10.9.0.0/24, members: ["*"]}
 """
 """Two members of a routed network."""
-CONNECTED_S = 60.0
 PING_EVERY_S = 0.05
 """Short beside any gap that a person would notice; twenty losses would be one second."""
 Addresses = dict[str, dict[str, list[str]]]
-
-
-def wait_for(what: str, true: Callable[[], bool], seconds: float = CONNECTED_S) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.5)
 
 
 def everybody_connected(lab: Lab) -> bool:
@@ -75,7 +68,7 @@ def steady_pings(lab: Lab, pairs: list[tuple[str, str]], lost_allowed: int = 0) 
     finally:
         for (one, _), pid in pids.items():
             lab.node(one).kill(pid, signal.SIGINT)
-        said = {pair: process.communicate(timeout=10)[0] for pair, process in running.items()}
+        said = {pair: process.communicate(timeout=BUSY_S)[0] for pair, process in running.items()}
     for pair, text in said.items():
         counts = re.search(r"(\d+) packets transmitted, (\d+) received", text)
         assert counts is not None, text

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hosts import Host, join
+from patience import BUSY_S
 
 FILE = "/etc/netctl/networks.yaml"
 APPLY = """
@@ -169,8 +170,8 @@ def transfer(one: Host, two: Host, address: str, size: int = 1 << 20) -> tuple[i
     server = two.start(sys.executable, "-c", TRANSFER, address, str(size), "serve")
     assert server.stdout is not None
     assert server.stdout.readline() == "up\n"
-    mine = one.run(sys.executable, "-c", TRANSFER, address, str(size), "ask", timeout=40)
-    theirs, _ = server.communicate(timeout=20)
+    mine = one.run(sys.executable, "-c", TRANSFER, address, str(size), "ask", timeout=BUSY_S)
+    theirs, _ = server.communicate(timeout=BUSY_S)
     return int(mine) + TCP_TIMESTAMPS, int(theirs) + TCP_TIMESTAMPS
 
 

@@ -6,14 +6,14 @@ import base64
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hosts import Host, Program
+from patience import wait_for
 
 NETCTL = str(Path(sys.executable).with_name("netctl"))
 FILE = "/etc/netctl/networks.yaml"
@@ -26,14 +26,6 @@ members:
 networks:
   office: {mode: routed, ipv4: 10.8.0.0/24, members: ["*"], addresses: {here: 10.8.0.1, there: 10.8.0.2}}
 """
-PATIENCE_S = 60.0
-
-
-def wait_for(what: str, holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not in {PATIENCE_S:.0f} s: {what}"
-        time.sleep(0.2)
 
 
 def texts(good: str) -> tuple[str, str]:

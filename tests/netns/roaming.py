@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from patience import BUSY_S
+
 from netctl.lab.internet import Lab
 
 EVERY_S = 0.05
@@ -40,7 +42,7 @@ def pings(lab: Lab, one: str, target: str) -> Iterator[Silence]:
         yield heard
     finally:
         lab.node(one).kill(pid, signal.SIGINT)
-        said = process.communicate(timeout=10)[0]
+        said = process.communicate(timeout=BUSY_S)[0]
     found = _ANSWER.findall(said)
     heard.answers = [float(at) for at, _ in found]
     counts = re.search(r"(\d+) packets transmitted, (\d+) received", said)

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lablife import everybody_connected, wait_for
+from lablife import everybody_connected
+from patience import wait_for
 from processes import EVERY
 
 from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, STATE_PATH, Lab, program

@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hosts import Host, join, needs_namespaces
 from netkit import Members, call, internet, members, pings, serving
+from patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -127,7 +128,7 @@ def listening(host: Host, address: str) -> Iterator[set[str]]:
     heard: set[str] = set()
     yield heard
     host.run(sys.executable, "-c", TELL, address, "0", "last")
-    heard.update(ear.communicate(timeout=15)[0].split())
+    heard.update(ear.communicate(timeout=BUSY_S)[0].split())
 
 
 RULES = """acls:

@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 from hosts import Host, join, needs_namespaces
-from onehost import NETCTL, STATE, One, one_host, wait_for
+from onehost import NETCTL, STATE, One, one_host
+from patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

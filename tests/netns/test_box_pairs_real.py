@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hardnats import kinds, lost, peer_of
 from lablife import PARTY
+from patience import BUSY_S
 
 from netctl.lab.internet import Lab, raise_lab
 from netctl.lab.namespaces import Holder, check_machine
@@ -17,8 +18,6 @@ from netctl.model.errors import LocalError
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
-WITHIN_S = 25.0
-"""The start of six programs on a busy machine, and a round or two."""
 HOME = "{kind: port-restricted, members: [laptop, desktop]"
 BEHIND = "one: {members: [laptop], behind: %s}\n  other: {members: [desktop], behind: %s}\n  "
 
@@ -65,7 +64,7 @@ def pair(tmp: Path, boxes: str) -> Iterator[Lab]:
 def test_pairs(tmp_path: Path, boxes: str, path: str) -> None:
     with pair(tmp_path, boxes) as lab:
         began = time.monotonic()
-        while set(kinds(lab).values()) != {path} and time.monotonic() - began < WITHIN_S:
+        while set(kinds(lab).values()) != {path} and time.monotonic() - began < BUSY_S:
             time.sleep(0.2)
         assert set(kinds(lab).values()) == {path}, (peer_of(lab, "laptop"), peer_of(lab, "desktop"))
         print(f"{path} after {time.monotonic() - began:.1f} s")

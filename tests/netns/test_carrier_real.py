@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 from hardnats import direct_within, kinds, lost, pair_behind, pair_in_one_home, peer_of
-from lablife import wait_for
+from patience import BUSY_S, wait_for
 
 from netctl.lab.internet import Lab
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
-DIRECT_S = 40.0
-"""A first round that the start of ten programs delays, and one more."""
 RELAYED_S = 8.0
 """A first round and all its packets."""
 
@@ -36,7 +34,7 @@ def outside(lab: Lab) -> str:
 )
 def test_two_layers(tmp_path: Path, carrier: str, other: str) -> None:
     with pair_behind(tmp_path, "port-restricted", other, carrier=f"kind: {carrier}") as lab:
-        took = direct_within(lab, DIRECT_S)
+        took = direct_within(lab, BUSY_S)
         assert took is not None, peer_of(lab, "laptop")
         assert peer_of(lab, "desktop")["endpoint"].startswith(f"{outside(lab)}:")
         print(f"{carrier} over port-restricted x {other}: direct after {took:.1f} s")
@@ -47,7 +45,7 @@ def test_two_layers(tmp_path: Path, carrier: str, other: str) -> None:
 def test_one_home_by_their_own_addresses(tmp_path: Path, kind: str) -> None:
     """Whatever the box does outwards."""
     with pair_in_one_home(tmp_path, kind) as lab:
-        wait_for("both meet in their LAN", lambda: set(kinds(lab).values()) == {"lan"}, DIRECT_S)
+        wait_for("both meet in their LAN", lambda: set(kinds(lab).values()) == {"lan"})
         assert peer_of(lab, "laptop")["endpoint"].startswith("192.168.1.")
         assert lost(lab, "laptop", "desktop") == 0
 

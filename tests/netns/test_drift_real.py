@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from driftkit import SEGMENT, Member
 from hosts import needs_namespaces
+from patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -95,7 +96,7 @@ def lay(one: Member, hand: str) -> None:
 def test_it_is_shown_with_its_place_and_left(reporting: Member, hand: str) -> None:
     one = reporting
     one.netctl("apply")
-    one.wait("the host is as the document says", lambda: one.status()["drift"] == [])
+    wait_for("the host is as the document says", lambda: one.status()["drift"] == [])
     before = one.status()
     lay(one, hand)
     _, paths, kinds = HANDS[hand]
@@ -103,7 +104,7 @@ def test_it_is_shown_with_its_place_and_left(reporting: Member, hand: str) -> No
     def kinds_seen() -> set[str]:
         return {departure["kind"] for departure in one.status()["drift"]}
 
-    one.wait(
+    wait_for(
         f"{kinds} are seen", lambda: set(kinds) <= kinds_seen()
     )  # a look may fall into the middle of a hand
     drift = one.status()["drift"]
@@ -122,6 +123,6 @@ def test_it_is_put_right_within_the_period(correcting: Member, hand: str) -> Non
     one = correcting
     before = one.status()["drift_healed"]
     lay(one, hand)
-    one.wait("it is put right", lambda: one.status()["drift_healed"] > before)
+    wait_for("it is put right", lambda: one.status()["drift_healed"] > before)
     assert "no changes" in one.netctl("plan")
     assert one.status()["drift_failed"] == 0

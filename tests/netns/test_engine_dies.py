@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 from hosts import Host, join, needs_namespaces
-from onehost import NETCTL, One, one_host, wait_for
+from onehost import NETCTL, One, one_host
+from patience import BUSY_S, wait_for
 
-pytestmark = [pytest.mark.netns, needs_namespaces]
+pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
 
 BACK_WITHIN_S = 3.0
 """About one second on an idle machine: what is asserted leaves room for one that runs other tests beside this."""
@@ -109,8 +110,8 @@ def test_nothing_leaves_in_clear_and_it_is_started_again(member: tuple[One, Host
     sender = one.host.start(sys.executable, "-c", SEND, "6", *POOLS, theirs)
     for _ in range(2):
         kill(one, engine)
-    sent, refused = map(int, sender.communicate(timeout=60)[0].split())
-    seen, leaked = map(int, capture.communicate(timeout=60)[0].split())
+    sent, refused = map(int, sender.communicate(timeout=BUSY_S)[0].split())
+    seen, leaked = map(int, capture.communicate(timeout=BUSY_S)[0].split())
     assert sent > 100
     assert refused > 10, "the link was never away: nothing was tried"
     assert seen > 0, "handshakes to the peer leave by the same way"
@@ -142,7 +143,7 @@ def test_it_holds_without_an_agent_and_goes_with_down(member: tuple[One, Host]) 
     sent, refused = map(int, one.host.run(sys.executable, "-c", SEND, "1", *POOLS, theirs).split())
     assert sent == 0
     assert refused > 10
-    assert capture.communicate(timeout=60)[0].split()[1] == "0"
+    assert capture.communicate(timeout=BUSY_S)[0].split()[1] == "0"
     one.agent = one.start(NETCTL, "agent", "--engine", "netctl-wg")
     wait_for("the agent answers", lambda: one.netctl("status")[0] == 0)
     wait_for("it is back", lambda: "nctl0" in one.host.run("ip", "-br", "link"))

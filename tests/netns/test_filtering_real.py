@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hardnats import pair_behind
-from lablife import wait_for
+from patience import wait_for
 
 from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, STATE_PATH, Lab, program
 from netctl.lab.topology import PUBLIC
@@ -17,7 +17,6 @@ pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
 SECOND = PUBLIC[20]
 """The mediator's second address."""
-KNOWN_S = 20.0
 
 
 def doctor(lab: Lab, name: str) -> Any:
@@ -31,7 +30,7 @@ def learned(lab: Lab, name: str) -> tuple[str, str, str | None]:
         found = doctor(lab, name)
         return found["nat"]["ipv4"]["filtering"] != "unknown" and found["allocation"] is not None
 
-    wait_for(f"{name} knows its filter", known, KNOWN_S)
+    wait_for(f"{name} knows its filter", known)
     found = doctor(lab, name)
     four = found["nat"]["ipv4"]
     said = [check["text"] for check in found["checks"] if check["check"] in ("filtering IPv4", "ports IPv4")]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from driftkit import SEGMENT, Member
 from hosts import needs_namespaces
+from patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -164,7 +165,7 @@ def test_a_network_comes_up_by_itself_once_nothing_is_in_its_way(one: Member) ->
     assert refused["party"]["refused"] is None
     assert "refused" in one.netctl("status")
     one.host.run("ip", "route", "del", "10.8.0.128/25")
-    one.wait("it is up", lambda: "10.8.0.0/24 dev nctl0" in routes(one))
+    wait_for("it is up", lambda: "10.8.0.0/24 dev nctl0" in routes(one))
     assert one.status()["networks"]["office"]["refused"] is None
 
 

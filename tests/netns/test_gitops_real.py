@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from gitkit import Repository, allow, ssh_key
-from lablife import connected_lab, everybody_connected, wait_for
+from lablife import connected_lab, everybody_connected
+from patience import wait_for
 
 from netctl.lab.internet import DOCUMENT_PATH, STATE_PATH, Lab, program
 
@@ -41,7 +42,6 @@ ACLS = """    acls:
 """
 MEMBERS = ("ann", "bob", "cat")
 EVERYBODY = ("mediator", *MEMBERS)
-HOLDS_S = 90.0
 
 
 class Followers:
@@ -87,7 +87,7 @@ class Followers:
             last.update(self.verdicts())
             return all(last.values())
 
-        wait_for("everybody has judged the commit", judged, HOLDS_S)
+        wait_for("everybody has judged the commit", judged)
         reasons = {name: self.status(name)["history"][0]["why"] for name in EVERYBODY}
         assert last == wanted, reasons
         assert all(why in reason for name, reason in reasons.items() if wanted[name] == default), reasons
@@ -115,7 +115,7 @@ def test_ten_commits(followers: Followers) -> None:
     # 1: good.
     first = repository.commit(text + ACLS, "1: pings alone", key)
     followers.start()
-    wait_for("every sync has judged once", lambda: all(followers.verdicts().values()), HOLDS_S)
+    wait_for("every sync has judged once", lambda: all(followers.verdicts().values()))
     followers.expect("applied")
     good = text + ACLS
     assert set(followers.documents().values()) == {good}
@@ -169,7 +169,7 @@ def test_a_repository_that_is_gone_changes_nothing(followers: Followers) -> None
     away = followers.repository.path.rename(followers.repository.path.with_name("away"))
     for name in EVERYBODY:
         followers.lab.node(name).run([program("netctl"), "sync", "now"])
-    wait_for("everybody says so", lambda: all(followers.status(name)["problem"] for name in EVERYBODY), 30)
+    wait_for("everybody says so", lambda: all(followers.status(name)["problem"] for name in EVERYBODY))
     assert "cannot be read" in followers.status("bob")["problem"]
     assert followers.documents() == before
     away.rename(followers.repository.path)

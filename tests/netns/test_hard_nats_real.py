@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 from hardnats import direct_within, kinds, lost, pair_behind, peer_of, ports_table
-from lablife import wait_for
+from patience import wait_for
 
 from netctl.lab.build import Network
 from netctl.lab.internet import program
 from netctl.lab.nat import BLOCK_PORTS
 from netctl.lab.topology import FIRST_NAT, PUBLIC
 
-pytestmark = [pytest.mark.netns, pytest.mark.lab]
+pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
 
 HOME = PUBLIC[FIRST_NAT]
 ATTEMPT_S = 25.0
@@ -103,8 +103,8 @@ def test_a_birthday(tmp_path: Path) -> None:
         lab.stop("laptop")
         assert lost(lab, "desktop", "laptop") == 0
         lab.start_agent("laptop")
-        wait_for("both are direct again", lambda: set(kinds(lab).values()) == {"direct"}, 20)
+        wait_for("both are direct again", lambda: set(kinds(lab).values()) == {"direct"})
         assert ports_table(lab, "laptop") == before
         assert lost(lab, "laptop", "desktop") == 0
         lab.node("laptop").run([program("netctl"), "down"])
-        wait_for("the table is gone", lambda: not ports_table(lab, "laptop"), 10)
+        wait_for("the table is gone", lambda: not ports_table(lab, "laptop"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from gitkit import Repository
 from hosts import Host, needs_namespaces
-from onehost import wait_for
+from patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

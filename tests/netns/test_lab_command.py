@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import BUSY_S
 
 from netctl.lab.internet import program
 from netctl.lab.namespaces import check_machine
@@ -121,7 +122,7 @@ def test_ctrl_c_and_kill_leave_nothing(
             os.killpg(demo.pid, number)
         else:
             demo.kill()
-        _, err = demo.communicate(timeout=15)
+        _, err = demo.communicate(timeout=BUSY_S)
     assert demo.returncode in (130, -signal.SIGINT, -signal.SIGKILL), err
     assert "Traceback" not in err
 
@@ -163,7 +164,7 @@ def test_up_exec_status_down(own_runtime: dict[str, str]) -> None:
 )
 def test_bad_input_gets_one_line(argv: list[str], says: str, own_runtime: dict[str, str]) -> None:
     done = subprocess.run(
-        [*NETCTL, "lab", *argv], env=own_runtime, capture_output=True, text=True, check=False, timeout=30
+        [*NETCTL, "lab", *argv], env=own_runtime, capture_output=True, text=True, check=False, timeout=BUSY_S
     )
     assert done.returncode == 1
     assert says in done.stderr

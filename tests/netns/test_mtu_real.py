@@ -12,6 +12,7 @@ import pytest
 from driftkit import Member
 from hosts import Host, join, needs_namespaces
 from netkit import Members, fragments, link, members, pings, transfer
+from patience import BUSY_S, wait_for
 
 from netctl.model.derive import network_id, segment_name
 
@@ -83,7 +84,7 @@ def broadcast(one: Host, two: Host, size: int) -> bool:
     if said:
         assert "Message too long" in said, said
         ear.kill()
-    return ear.communicate(timeout=15)[0].strip() == str(size - 28)
+    return ear.communicate(timeout=BUSY_S)[0].strip() == str(size - 28)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_a_way_that_is_too_narrow_is_told_with_what_to_do() -> None:
         one.netctl("apply")
         told = "the way to 192.0.2.2:51820 carries 1400 bytes: full packets of this host's tunnels (mtu 1420)"
         todo = "set `mtu: 1328` for 'one'; in 'party' a segment with IPv6 needs 1350: say `ipv6: none`"
-        one.wait("status says it", lambda: told in one.netctl("status"))
+        wait_for("status says it", lambda: told in one.netctl("status"))
         for command in ("status", "doctor"):
             said = " ".join(one.netctl(command).split())
             assert told in said

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hardnats import direct_within, kinds, lost, pair_behind, peer_of
+from patience import BUSY_S
 
 from netctl.lab.build import Network
 from netctl.lab.topology import FIRST_NAT, PUBLIC
@@ -20,8 +21,6 @@ pytestmark = [pytest.mark.netns, pytest.mark.lab]
 WORK = PUBLIC[FIRST_NAT + 1]
 FAR = 8
 """The internet between the two is longer than this; every other packet starts with 64."""
-DIRECT_S = 20.0
-"""A first round that the start of ten programs delays."""
 CLASHED_S = 12.0
 """Several rounds: as long as the entry is refreshed by what arrives the pair stays relayed."""
 HOPS = f"""
@@ -72,7 +71,7 @@ def test_a_packet_with_few_hops_goes_ahead(tmp_path: Path, engine: str) -> None:
         clashing(network, "")
 
     with pair_behind(tmp_path, "port-restricted", "port-restricted", engine=engine, wired=wired) as lab:
-        took = direct_within(lab, DIRECT_S)
+        took = direct_within(lab, BUSY_S)
         hops = lab.node("work").run(["nft", "list", "table", "ip", "lab_hops"])
         assert took is not None, (peer_of(lab, "laptop"), hops)
         print(f"{engine}: direct after {took:.1f} s")

@@ -10,6 +10,7 @@ import pytest
 from forgekit import packet, seen
 from hosts import Program, needs_namespaces
 from netkit import Members, internet, members, pings
+from patience import BUSY_S
 
 from netctl.model.derive import network_id, segment_name
 
@@ -101,7 +102,7 @@ def heard(there: Members, source: str, broadcast: str) -> dict[str, set[str]]:
         assert ear.stdout is not None
         assert ear.stdout.readline() == "up\n"
     there[source].run(sys.executable, "-c", CRY, PARTY, broadcast)
-    return {name: set(json.loads(ear.communicate(timeout=20)[0])) for name, ear in ears.items()}
+    return {name: set(json.loads(ear.communicate(timeout=BUSY_S)[0])) for name, ear in ears.items()}
 
 
 def test_everything_reaches_everybody_without_acls(there: Members) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lablife import PARTY, connected_lab, pairs_by, wait_for
+from lablife import PARTY, connected_lab, pairs_by
+from patience import wait_for
 from portmaplab import OUTSIDE, PROTOCOLS, mapped, prepare, start_router, stop_router
 
 from netctl.lab.internet import Lab
@@ -66,13 +67,13 @@ def test_a_router_that_opens_nothing_is_said_and_the_relay_carries(lab: Lab) -> 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_mapping_makes_a_symmetric_pair_direct(lab: Lab, protocol: str) -> None:
-    wait_for("neither is direct", lambda: set(pairs_by(lab, "relay-udp")) == BOTH, 30)
+    wait_for("neither is direct", lambda: set(pairs_by(lab, "relay-udp")) == BOTH)
     start_router(lab, "home", protocol)
     began = again(lab)
-    wait_for(f"a mapping by {protocol}", lambda: opening(lab)["protocol"] == protocol, 20)
+    wait_for(f"a mapping by {protocol}", lambda: opening(lab)["protocol"] == protocol)
     assert opening(lab)["external"] == f"{OUTSIDE}:51820"
     assert "51820" in mapped(lab, "home")
-    wait_for("both are direct", lambda: set(pairs_by(lab, "direct")) == BOTH, 30)
+    wait_for("both are direct", lambda: set(pairs_by(lab, "direct")) == BOTH)
     print(f"{protocol}: direct {time.monotonic() - began:.1f} s after the agent's start")
     text = lab.node("laptop").attempt(["netctl", "doctor"]).stdout
     assert f"your router speaks {protocol}: port 51820 is open as {OUTSIDE}:51820" in text
@@ -82,9 +83,9 @@ def test_a_mapping_makes_a_symmetric_pair_direct(lab: Lab, protocol: str) -> Non
     assert f"path: direct at {OUTSIDE}:51820" in seen
     done = lab.node("laptop").attempt(["netctl", "down", "--yes"])
     assert done.returncode == 0, done
-    wait_for("down removes the mapping", lambda: "51820" not in mapped(lab, "home"), 10)
+    wait_for("down removes the mapping", lambda: "51820" not in mapped(lab, "home"))
     assert lab.node("laptop").attempt(["netctl", "up"]).returncode == 0
-    wait_for("up makes it again", lambda: opening(lab)["protocol"] == protocol, 20)
+    wait_for("up makes it again", lambda: opening(lab)["protocol"] == protocol)
     stop_router(lab, "home")
     forget_flows(lab.node("home"))
 
@@ -92,12 +93,12 @@ def test_a_mapping_makes_a_symmetric_pair_direct(lab: Lab, protocol: str) -> Non
 def test_the_document_can_forbid_it(lab: Lab) -> None:
     start_router(lab, "home", "PCP")
     again(lab)
-    wait_for("a mapping", lambda: opening(lab)["protocol"] == "PCP", 20)
+    wait_for("a mapping", lambda: opening(lab)["protocol"] == "PCP")
     laptop = lab.node("laptop")
     text = laptop.run(["cat", "/run/lab/etc/networks.yaml"])
     laptop.write(
         "/run/lab/etc/networks.yaml", text.replace("  laptop:\n", "  laptop:\n    portMapping: false\n")
     )
-    wait_for("it is gone", lambda: opening(lab)["state"] == "off" and "51820" not in mapped(lab, "home"), 30)
+    wait_for("it is gone", lambda: opening(lab)["state"] == "off" and "51820" not in mapped(lab, "home"))
     assert not any(check["check"] == "port mapping" for check in doctor(lab)["checks"])
     stop_router(lab, "home")

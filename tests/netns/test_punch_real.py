@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import stream
 from hosts import Host, join, needs_namespaces
+from patience import BUSY_S, wait_for
 
-pytestmark = [pytest.mark.netns, needs_namespaces]
+pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
 
 DRIVER = str(Path(__file__).with_name("pathdriver.py"))
 MEDIATOR, WAN_ONE, WAN_TWO = "198.51.100.1", "198.51.100.2", "203.0.113.2"
@@ -102,15 +103,6 @@ def internet() -> Iterator[Internet]:
         made.close()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return condition()
-
-
 def cut(internet: Internet) -> None:
     """The internet carries nothing between the two homes any more."""
     drop = f"ip saddr {WAN_ONE} ip daddr {WAN_TWO} drop; ip saddr {WAN_TWO} ip daddr {WAN_ONE} drop;"
@@ -130,7 +122,7 @@ def join_all(internet: Internet) -> Callable[[str], bool]:
 
 def test_direct_within_a_second_and_back_on_the_relay_within_five(internet: Internet) -> None:
     both = join_all(internet)
-    assert wait_for(lambda: both("direct"), 15), [internet.status(member) for member in ("m1", "m2")]
+    wait_for("both are on direct", lambda: both("direct"))
     for member in ("m1", "m2"):
         kinds = [kind for _, kind in internet.status(member)["history"]]
         assert kinds in (["relay-udp", "direct"], ["direct"])
@@ -142,8 +134,8 @@ def test_direct_within_a_second_and_back_on_the_relay_within_five(internet: Inte
     time.sleep(2)
     cut_at = time.time()
     cut(internet)
-    assert wait_for(lambda: both("relay-udp"), 10), internet.status("m1")
-    lines = pings.communicate(timeout=30)[0].splitlines()
+    wait_for("both are on relay-udp", lambda: both("relay-udp"))
+    lines = pings.communicate(timeout=BUSY_S)[0].splitlines()
     after = [at for line in lines if "bytes from" in line and (at := float(line[1:18])) > cut_at + 0.3]
     assert after
     assert after[0] - cut_at < 5.0
@@ -153,7 +145,7 @@ def test_direct_within_a_second_and_back_on_the_relay_within_five(internet: Inte
 def test_the_switch_to_direct_loses_no_packet(internet: Internet) -> None:
     cut(internet)
     both = join_all(internet)
-    assert wait_for(lambda: both("relay-udp"), 15), [internet.status(member) for member in ("m1", "m2")]
+    wait_for("both are on relay-udp", lambda: both("relay-udp"))
     m1 = internet.hosts["m1"]
     assert " 0% packet loss" in m1.run("ping", "-i", "0.2", "-c", "5", "-W", "2", "10.9.0.2")
     receivers = [internet.hosts[member].start(*stream.receiver(9000)) for member in ("m1", "m2")]
@@ -166,7 +158,7 @@ def test_the_switch_to_direct_loses_no_packet(internet: Internet) -> None:
     internet.started += [*receivers, *senders]
     time.sleep(2)
     internet.hosts["pub"].run("nft", "delete", "table", "ip", "cut")
-    assert wait_for(lambda: both("direct"), 22), [internet.status(member) for member in ("m1", "m2")]
+    wait_for("both are on direct", lambda: both("direct"))
     for report in stream.reports(receivers, 40):
         print(report)
         assert report["sent"] >= 24_000
@@ -203,7 +195,7 @@ def test_ipv6_passes_stateful_firewalls_on_both_sides(internet: Internet) -> Non
     for stranger, inside in ((pub, "2001:db8:1::10"), (pub, "2001:db8:2::10"), (m1, "2001:db8:2::10")):
         assert "100% packet loss" in stranger.run("ping", "-c", "1", "-W", "1", inside, check=False)
     both = join_all(internet)
-    assert wait_for(lambda: both("direct"), 15), [internet.status(member) for member in ("m1", "m2")]
+    wait_for("both are on direct", lambda: both("direct"))
     assert internet.status("m1")["endpoint"] == "[2001:db8:2::10]:51820"
     assert internet.status("m2")["endpoint"] == "[2001:db8:1::10]:51820"
     assert " 0% packet loss" in m1.run("ping", "-i", "0.2", "-c", "5", "-W", "2", "10.9.0.2")

@@ -20,14 +20,14 @@ from lablife import (
     mediator_states,
     pairs_by,
     steady_pings,
-    wait_for,
 )
+from patience import BUSY_S, wait_for
 
 from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, STATE_PATH, Lab, program
 from netctl.lab.nat import NatKind, ruleset
 from netctl.lab.probes import host_name, ping_all
 
-pytestmark = [pytest.mark.netns, pytest.mark.lab]
+pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
 
 BLOCKED = """
 nats:
@@ -104,8 +104,8 @@ def test_bulk_leaves_room_for_pings(lab: Lab, record_property: Callable[[str, ob
     client = laptop.popen(["iperf3", "-c", name, "-p", "5555", "-t", "5", "-J"])
     time.sleep(1)
     pings = laptop.attempt(["ping", "-n", "-q", "-c", "60", "-i", "0.05", name]).stdout
-    result = json.loads(client.communicate(timeout=30)[0])
-    server.communicate(timeout=10)
+    result = json.loads(client.communicate(timeout=BUSY_S)[0])
+    server.communicate(timeout=BUSY_S)
     mbit = result["end"]["sum_received"]["bits_per_second"] / 1e6
     found = re.search(r"= [\d.]+/([\d.]+)/([\d.]+)/", pings)
     received = re.search(r"(\d+) received", pings)
@@ -125,32 +125,32 @@ def test_a_killed_connection_comes_back(lab: Lab) -> None:
     relay_port = lab.topology.mediators[0][0].port
     with steady_pings(lab, [("laptop", "nas")], lost_allowed=60):  # three seconds
         lab.node("laptop").run(["ss", "-K", "dport", "=", f":{relay_port}"])
-        wait_for("it notices", lambda: tunnel(lab)["since_s"] < 3 or tunnel(lab)["state"] != "up", 10)
-        wait_for("and returns", lambda: tunnel(lab)["state"] == "up" and over_tls(lab) == OTHERS, 15)
+        wait_for("it notices", lambda: tunnel(lab)["since_s"] < 3 or tunnel(lab)["state"] != "up")
+        wait_for("and returns", lambda: tunnel(lab)["state"] == "up" and over_tls(lab) == OTHERS)
 
 
 def test_udp_comes_and_goes(lab: Lab) -> None:
     with steady_pings(lab, [("laptop", "nas"), ("nas", "laptop")], lost_allowed=2):
         set_kind(lab, "office", NatKind.PORT_RESTRICTED)
         began = time.monotonic()
-        wait_for("UDP is found", lambda: not over_tls(lab), 75)
+        wait_for("UDP is found", lambda: not over_tls(lab))
         print(f"UDP again after {time.monotonic() - began:.1f} s")
-        wait_for("and a direct path", lambda: ("laptop", "nas") in pairs_by(lab, "direct"), 30)
+        wait_for("and a direct path", lambda: ("laptop", "nas") in pairs_by(lab, "direct"))
         print(f"direct after {time.monotonic() - began:.1f} s")
     with steady_pings(lab, [("laptop", "nas")], lost_allowed=200):  # ten seconds
         set_kind(lab, "office", NatKind.UDP_BLOCKED)
         began = time.monotonic()
-        wait_for("TLS carries again", lambda: "nas" in over_tls(lab), 20)
+        wait_for("TLS carries again", lambda: "nas" in over_tls(lab))
         print(f"TLS again after {time.monotonic() - began:.1f} s")
-    wait_for("all are back on TLS", lambda: over_tls(lab) == OTHERS, 15)
+    wait_for("all are back on TLS", lambda: over_tls(lab) == OTHERS)
 
 
 def test_an_agent_that_restarts_interrupts_for_two_seconds_at_most(lab: Lab) -> None:
-    wait_for("all is well before", lambda: over_tls(lab) == OTHERS, 30)
+    wait_for("all is well before", lambda: over_tls(lab) == OTHERS)
     with steady_pings(lab, [("laptop", "nas")], lost_allowed=50):
         lab.stop("laptop")
         lab.start_agent("laptop")
-        wait_for("TLS carries again", lambda: over_tls(lab) == OTHERS, 15)
+        wait_for("TLS carries again", lambda: over_tls(lab) == OTHERS)
         time.sleep(1)
 
 
@@ -164,8 +164,8 @@ def test_a_host_that_moves_keeps_its_pairs(lab: Lab) -> None:
                 f"addr del {gone} dev eth0\naddr add {there} dev eth0\nroute add default via 192.168.1.1\n"
             )
             laptop.run(["ip", "-batch", "-"], lines)
-            wait_for("a new connection", lambda: f"{there[:-3]}:" in to_relay(lab), 10)  # noqa: B023
-            wait_for("TLS carries again", lambda: over_tls(lab) == OTHERS, 15)
+            wait_for("a new connection", lambda: f"{there[:-3]}:" in to_relay(lab))  # noqa: B023
+            wait_for("TLS carries again", lambda: over_tls(lab) == OTHERS)
             time.sleep(1)
 
 
@@ -205,7 +205,7 @@ def test_all_through_an_http_proxy(lab: Lab) -> None:
         lab.stop("laptop")
         environment = f"HTTPS_PROXY=http://guest:let%20me%20in@{box.gateway}:3128"
         lab.services["laptop"] = laptop.spawn(["env", environment, program("netctl"), "agent"], LOG_PATH)
-        wait_for("all are reached through the proxy", lambda: over_tls(lab) == OTHERS, 30)
+        wait_for("all are reached through the proxy", lambda: over_tls(lab) == OTHERS)
         wait_for("and answer", lambda: None not in ping_all(lab).values())
         assert tunnel(lab)["proxy"] == f"{box.gateway}:3128"
         assert f"through the proxy {box.gateway}:3128" in said(lab, "doctor")
@@ -221,6 +221,6 @@ def test_with_an_engine_that_knows_nothing_of_this(lab: Lab) -> None:
     laptop.run(["ip", "link", "del", "nctl0"])
     other = ["env", "NETCTL_ENGINE=wireguard-go"]
     lab.services["laptop"] = laptop.spawn([*other, program("netctl"), "agent"], LOG_PATH)
-    wait_for("the agent takes commands", lambda: "wireguard-go" in said(lab, "status"), 20)
-    wait_for("all are reached", lambda: over_tls(lab) == OTHERS, 30)
-    wait_for("and answer", lambda: None not in ping_all(lab).values(), 30)
+    wait_for("the agent takes commands", lambda: "wireguard-go" in said(lab, "status"))
+    wait_for("all are reached", lambda: over_tls(lab) == OTHERS)
+    wait_for("and answer", lambda: None not in ping_all(lab).values())

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lablife import PARTY, connected_lab, pairs_by, wait_for
+from lablife import PARTY, connected_lab, pairs_by
+from patience import wait_for
 from processes import EVERY
 from roaming import Silence, pings
 
@@ -17,7 +18,7 @@ from netctl.lab.probes import host_name
 from netctl.lab.rebind import forget_flows, move_wan
 from netctl.model.hoststate import WIREGUARD_LINK
 
-pytestmark = [pytest.mark.netns, pytest.mark.lab]
+pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
 
 NATS = """
 nats:
@@ -55,7 +56,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.fixture(autouse=True)
 def direct(lab: Lab) -> Iterator[list[int]]:
     """Every test begins with a direct pair, and ends with the processes that it began with."""
-    wait_for("both are direct", lambda: set(pairs_by(lab, "direct")) == BOTH, 90)
+    wait_for("both are direct", lambda: set(pairs_by(lab, "direct")) == BOTH)
     before = sorted(lab.services.values())
     yield before
     assert sorted(lab.services.values()) == before
@@ -87,14 +88,14 @@ def test_a_firewall_put_between_is_answered_by_the_relay_within_five_seconds(lab
     with pings(lab, "laptop", desktop(lab)) as heard:
         time.sleep(2)
         lab.node("home").run(["nft", "-f", "-"], rules)
-        wait_for("both are relayed", lambda: set(pairs_by(lab, "relay-udp")) == BOTH, 15)
+        wait_for("both are relayed", lambda: set(pairs_by(lab, "relay-udp")) == BOTH)
         time.sleep(1)
     told("direct path cut", heard)
     assert heard.longest_s <= FALLBACK_S
     with pings(lab, "laptop", desktop(lab)) as back:
         time.sleep(1)
         lab.node("home").run(["nft", "delete", "table", "ip", "between"])
-        wait_for("both are direct again", lambda: all_direct(lab), 60)
+        wait_for("both are direct again", lambda: all_direct(lab))
         time.sleep(1)
     told("and open again", back)
     assert back.lost <= 1  # the one on its way when ping ends
@@ -107,12 +108,12 @@ def endpoint(lab: Lab, name: str) -> str:
 
 def test_a_packet_that_comes_late_over_the_relay_moves_nobody_for_long(lab: Lab) -> None:
     lab.node("home").run(["nft", "-f", "-"], BETWEEN.format(other=box(lab, "work").wan))
-    wait_for("both are relayed", lambda: set(pairs_by(lab, "relay-udp")) == BOTH, 15)
+    wait_for("both are relayed", lambda: set(pairs_by(lab, "relay-udp")) == BOTH)
     relay = path_of(lab, "desktop")["endpoint"]
     lab.node("home").run(["nft", "delete", "table", "ip", "between"])
-    wait_for("both are direct again", lambda: all_direct(lab), 60)
+    wait_for("both are direct again", lambda: all_direct(lab))
     straight = {name: path_of(lab, name)["endpoint"] for name in ("laptop", "desktop")}
-    wait_for("the engines know", lambda: {n: endpoint(lab, n) for n in straight} == straight, 10)
+    wait_for("the engines know", lambda: {n: endpoint(lab, n) for n in straight} == straight)
     key = lab.node("desktop").run(["wg", "show", WIREGUARD_LINK, "peers"]).strip()
     # What the desktop sends next comes to the laptop over the relay, which is still bound.
     late = f"wg set {WIREGUARD_LINK} peer {key} endpoint {relay} && ping -c 1 -W 2 {host_name('laptop', 'party')}"
@@ -121,7 +122,7 @@ def test_a_packet_that_comes_late_over_the_relay_moves_nobody_for_long(lab: Lab)
         began = time.monotonic()
         assert " 0% packet loss" in lab.node("desktop").run(["sh", "-c", late])
         moved += endpoint(lab, "laptop") != straight["laptop"]
-        wait_for("both are back", lambda: {n: endpoint(lab, n) for n in straight} == straight, 3)
+        wait_for("both are back", lambda: {n: endpoint(lab, n) for n in straight} == straight)
         print(f"a late relayed packet: undone after {time.monotonic() - began:.2f} s")
     assert moved  # WireGuard did roam, and was brought back
     assert all_direct(lab)
@@ -133,7 +134,7 @@ def test_a_nat_that_forgets_its_flows(lab: Lab) -> None:
         time.sleep(1)
         forget_flows(lab.node("work"))
         time.sleep(8)
-        wait_for("both are direct", lambda: all_direct(lab), 60)
+        wait_for("both are direct", lambda: all_direct(lab))
         time.sleep(1)
     told("flows of one NAT forgotten", heard)
     assert heard.longest_s <= FALLBACK_S
@@ -152,7 +153,7 @@ def test_a_host_that_gets_another_address(lab: Lab) -> None:
         ]
         laptop.run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
         time.sleep(8)
-        wait_for("both are direct", lambda: all_direct(lab), 60)
+        wait_for("both are direct", lambda: all_direct(lab))
         time.sleep(1)
     told("another address behind the NAT", heard)
     assert heard.longest_s <= FALLBACK_S
@@ -165,7 +166,7 @@ def test_a_nat_that_gets_another_address(lab: Lab) -> None:
         time.sleep(1)
         move_wan(node, home, new)
         time.sleep(8)
-        wait_for("both are direct", lambda: all_direct(lab), 60)
+        wait_for("both are direct", lambda: all_direct(lab))
         time.sleep(1)
     told("another address of the NAT", heard)
     assert heard.longest_s <= FALLBACK_S
@@ -182,7 +183,7 @@ def test_an_interface_that_goes_down_and_comes_up(lab: Lab) -> None:
         laptop.run(["ip", "link", "set", "eth0", "up"])
         laptop.run(["ip", "route", "replace", "default", "via", str(home.gateway)])
         time.sleep(8)
-        wait_for("both are direct", lambda: all_direct(lab), 60)
+        wait_for("both are direct", lambda: all_direct(lab))
         time.sleep(1)
     told(f"link down for {down_s:.0f} s", heard)
     assert heard.longest_s <= down_s + FALLBACK_S

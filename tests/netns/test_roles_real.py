@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from fleetkit import VENV, Fleet, fleet_of
 from hosts import Host, needs_namespaces
-from lablife import wait_for
 from packaging.requirements import Requirement
+from patience import BUSY_S, wait_for
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.netns, needs_namespaces]
@@ -64,7 +64,9 @@ def wheel(directory: Path, mark: str) -> Path:
     built = next(directory.glob("*.whl"))
     text = (ROOT / "netctl/fleet/__init__.py").read_text() + f"\nMARK = {mark!r}\n"
     unpacked = directory / "unpacked"
-    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(built), str(unpacked)], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-m", "zipfile", "-e", str(built), str(unpacked)], check=True, timeout=BUSY_S
+    )
     (unpacked / "netctl/fleet/__init__.py").write_text(text)
     record = next(unpacked.glob("*.dist-info")) / "RECORD"
     rows = [row for row in record.read_text().splitlines() if not row.startswith("netctl/fleet/__init__.py")]
@@ -72,7 +74,7 @@ def wheel(directory: Path, mark: str) -> Path:
     built.unlink()
     names = sorted(str(path.relative_to(unpacked)) for path in unpacked.iterdir())
     subprocess.run(
-        [sys.executable, "-m", "zipfile", "-c", str(built), *names], cwd=unpacked, check=True, timeout=60
+        [sys.executable, "-m", "zipfile", "-c", str(built), *names], cwd=unpacked, check=True, timeout=BUSY_S
     )
     return built
 

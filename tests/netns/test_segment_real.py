@@ -14,6 +14,7 @@ from ipaddress import IPv6Address, ip_address
 import pytest
 from hosts import Host, needs_namespaces
 from netkit import Members, internet, members, pings
+from patience import BUSY_S
 
 from netctl.config.resolve import link_local
 from netctl.model.derive import network_id, segment_name
@@ -238,7 +239,7 @@ def arriving(source: Host, target: Host, sent: list[bytes], to: bytes = ALL_MACS
     assert listener.stdout.readline() == "up\n"
     lines = "".join((to + frame[6:] + MARK + b"%04d" % n).hex() + "\n" for n, frame in enumerate(sent))
     source.run("sh", "-c", 'exec "$0" -c "$1" "$2"', sys.executable, SEND, SEGMENT, text=lines)
-    found: list[int] = json.loads(listener.communicate(timeout=15)[0])
+    found: list[int] = json.loads(listener.communicate(timeout=BUSY_S)[0])
     return found
 
 

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 
 import pytest
 from hosts import Host, Program, join, needs_namespaces
+from patience import BUSY_S
 from wgside import GO, LINK, OURS, PORT, Side
 
-pytestmark = [pytest.mark.netns, needs_namespaces]
+pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
 
 KINDS = {"raw": (GO, "wireguard-go"), "handed-over": (OURS, "netctl-wg")}
 PROBES = 200
@@ -116,7 +117,7 @@ def test_probes_are_answered_under_full_load(pair: tuple[Host, Host], kind: str,
     ):
         report = json.loads(pair[1].python(ASK, outside, str(PROBES), str(EVERY_S)))
         assert source.wait(20) == 0
-        carried = int(sink.communicate(timeout=20)[0])
+        carried = int(sink.communicate(timeout=BUSY_S)[0])
     rate = carried * 8 / seconds / 1e6
     print(f"{kind} {outside}: {report} of {PROBES}, {rate:.0f} Mbit/s")
     assert carried > 20 << 20

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from hosts import Host, Program, join, needs_namespaces
+from patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -99,7 +100,7 @@ def received(hosts: tuple[Host, Host], sent_by: str, drain: int = 256) -> list[t
     with one.start(sys.executable, "-c", RECEIVE, str(drain)) as receiver:
         assert said(receiver) == "ready\n"
         two.python(PRELUDE + sent_by)
-        output = receiver.communicate(timeout=20)[0].splitlines()
+        output = receiver.communicate(timeout=BUSY_S)[0].splitlines()
     assert receiver.returncode == 0, output
     return [(bytes.fromhex(data), source) for data, source in json.loads(output[-1])]
 

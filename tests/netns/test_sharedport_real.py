@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from hosts import Host, join, needs_namespaces
+from patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -86,13 +87,13 @@ def test_the_port_is_shared_while_the_tunnel_is_busy(hosts: tuple[Host, Host]) -
     assert shared.stdout is not None
     assert shared.stdout.readline() == "ready\n"
     answers = json.loads(two.run(*python(STRANGER)))
-    seen = json.loads(shared.communicate(timeout=20)[0].splitlines()[-1])
+    seen = json.loads(shared.communicate(timeout=BUSY_S)[0].splitlines()[-1])
     assert [source for _, source in seen] == ["192.0.2.2:7000"] * 2 + ["[2001:db8::2]:7000"] * 2
     assert [bytes.fromhex(data)[:5] for data, _ in seen] == [b"\xf5nc1\x01", b"\x01\x01\0\0\x21"] * 2
     # That they arrived at an ordinary socket also says that the kernel found the checksums right.
     assert [answer[1:] for answer in answers] == [["192.0.2.1", 51820]] * 2 + [["2001:db8::1", 51820]] * 2
     assert all(answer[0].startswith("answer to ") for answer in answers)
-    report = load.communicate(timeout=20)[0]
+    report = load.communicate(timeout=BUSY_S)[0]
     assert " 0% packet loss" in report, report
 
 

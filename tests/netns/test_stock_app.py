@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lablife import EXAMPLE, connected_lab, everybody_connected, mediator_states, wait_for
+from lablife import EXAMPLE, connected_lab, everybody_connected, mediator_states
+from patience import wait_for
 from roaming import pings
 
 from netctl.lab.internet import DOCUMENT_PATH, STATE_PATH, Lab, program, status_of
@@ -21,7 +22,7 @@ from netctl.lab.nat import NatKind, ruleset
 from netctl.lab.probes import host_name, ping
 from netctl.lab.topology import PUBLIC, ROUTER
 
-pytestmark = [pytest.mark.netns, pytest.mark.lab]
+pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
 
 NATS = """
 nats:

@@ -21,8 +21,8 @@ from lablife import (
     everybody_connected,
     mediator_states,
     steady_pings,
-    wait_for,
 )
+from patience import wait_for
 
 from netctl.lab.internet import Lab, program
 from netctl.lab.probes import ping_all
@@ -160,7 +160,7 @@ def test_doctor_and_why_say_how_it_is(lab: Lab) -> None:
     question = ("netctl", "why", "laptop", "nas:22")
     wait_for("the path is direct", lambda: "ok   path: direct at " in run_in(lab, "laptop", *question).stdout)
     nat = "NAT of nas: endpoint-independent mapping"  # as its offer says, which may come after its first ping
-    wait_for("its NAT is known", lambda: nat in run_in(lab, "laptop", *question).stdout, 5)
+    wait_for("its NAT is known", lambda: nat in run_in(lab, "laptop", *question).stdout)
     why = run_in(lab, "laptop", *question)
     assert why.returncode == 0, why
     assert "ok   office: allowed by networks.office.acls[1] (ssh)" in why.stdout

@@ -15,8 +15,8 @@ from lablife import (
     mediator_states,
     pairs_by,
     steady_pings,
-    wait_for,
 )
+from patience import wait_for
 
 from netctl.lab.internet import DOCUMENT_PATH, STATE_PATH, Lab, program
 from netctl.lab.probes import ping_all

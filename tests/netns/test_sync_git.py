@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from gitkit import Repository, allow, ssh_key
+from patience import BUSY_S
 from test_review import DOCUMENT, OPENED
 
 from netctl.fleet.sync import Settings, Sync, Taken, shown_url
@@ -213,7 +214,7 @@ def test_a_signature_moved_to_another_commit(followed: Followed) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=BUSY_S,
     )
     followed.repository.git("reset", "--quiet", "--hard", done.stdout.strip())
     assert followed.look().outcome is Outcome.REFUSED

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from hosts import Host, needs_namespaces
+from patience import BUSY_S
 
 from netctl.tunnel.primitives import public_key
 
@@ -82,7 +83,7 @@ def test_we_initiate_and_both_families_get_through(go: Go) -> None:
         go.peer("--endpoint", f"127.0.0.1:{THEIR_PORT}", THEIRS_V4, THEIRS_V6),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=BUSY_S,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
@@ -99,8 +100,8 @@ def test_they_initiate_and_take_our_cookie_when_we_ask(go: Go, load: list[str]) 
     ) as ours:
         assert ours.stdout is not None
         assert ours.stdout.readline() == "ready\n"
-        go.host.run("ping", "-c", "1", "-W", "8", OURS_V4, timeout=20)
-        go.host.run("ping", "-6", "-c", "1", "-W", "2", OURS_V6, timeout=20)
+        go.host.run("ping", "-c", "1", "-W", "8", OURS_V4, timeout=BUSY_S)
+        go.host.run("ping", "-6", "-c", "1", "-W", "2", OURS_V6, timeout=BUSY_S)
         output = ours.stdout.read()
     assert ours.returncode == 0
     assert ("cookies=0" in output) == (not load)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from hosts import Host, Program, join, needs_namespaces
+from patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 SECRET = bytes(range(32))
@@ -92,7 +93,7 @@ def server(pair: tuple[Host, Host]) -> Iterator[Program]:
     assert program.stdout.readline() == "ready\n"
     yield program
     program.kill()
-    program.communicate(timeout=10)
+    program.communicate(timeout=BUSY_S)
 
 
 @pytest.mark.parametrize("asked", ASKED)
@@ -101,7 +102,7 @@ def test_every_answer_leaves_from_the_address_that_was_asked(
 ) -> None:
     own = PORTS[2 * ASKED.index(asked)]  # another pair of members each time
     said = json.loads(
-        pair[1].python(CLIENT, asked, str(own), str(own + 1), str(STUN_PORT), SECRET.hex(), timeout=30)
+        pair[1].python(CLIENT, asked, str(own), str(own + 1), str(STUN_PORT), SECRET.hex(), timeout=BUSY_S)
     )
     assert len(said) == 8
     assert set(said.values()) == {asked}, said

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from hosts import Program, needs_namespaces
-from onehost import FILE, NETCTL, STATE, One, one_host, wait_for
+from onehost import FILE, NETCTL, STATE, One, one_host
+from patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -53,7 +54,7 @@ def test_each_way_to_save_converges_the_host_once(one: One) -> None:
     assert one.netctl("watch")[0] == 1, "the agent does it already"
     assert one.agent is not None
     one.host.run("sh", "-c", f"kill $(cat {STATE}/lock)")
-    said, _ = one.agent.communicate(timeout=20)
+    said, _ = one.agent.communicate(timeout=BUSY_S)
     assert said.count("was saved and applied") == len(SAVES), said
 
 
@@ -67,7 +68,7 @@ def test_watch_without_an_agent_and_an_agent_that_does_not(one: One) -> None:
     one.write(one.bad)
     wait_for("the second", lambda: one.has("10.8.0.99"))
     one.host.run("sh", "-c", "kill -INT $(cat /run/watch.pid)")
-    assert watching.wait(timeout=20) == 130
+    assert watching.wait(timeout=BUSY_S) == 130
     one.start_agent("--no-watch")
     assert one.status()["watch"] is None
     one.write(one.good)

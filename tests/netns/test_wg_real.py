@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from hosts import Host, join, needs_namespaces
+from patience import BUSY_S, wait_for
 from processes import EVERY
-from wgside import GO, LINK, OURS, PORT, Side, stream, text, wait_for
+from wgside import GO, LINK, OURS, PORT, Side, stream, text
 
 from netctl.tunnel.primitives import public_key
 
@@ -143,7 +144,7 @@ AllowedIPs = 10.77.0.0/24, fd77::/64
     one.run("ping", "-c", "1", "-W", "5", "10.77.0.2")
     one.run("ping", "-c", "1", "-W", "5", "fd77::2")
     one.run(*quick, "down", f"/run/{LINK}.conf")
-    wait_for(lambda: LINK not in one.run("ls", "/run/wireguard"), "the socket is gone")
+    wait_for("the socket is gone", lambda: LINK not in one.run("ls", "/run/wireguard"))
     assert LINK not in one.run("ip", "-br", "link")
 
 
@@ -156,7 +157,7 @@ def test_the_process_ends_with_its_interface_or_socket(host: Host, end: tuple[st
     side = Side(host, OURS, 1)
     assert not side.has_ended()
     host.run(*end)
-    wait_for(side.has_ended, "it is gone")
+    wait_for("it is gone", side.has_ended)
 
 
 def test_the_foreground_ends_at_a_signal_and_leaves_nothing(host: Host) -> None:
@@ -171,7 +172,7 @@ def test_the_foreground_ends_at_a_signal_and_leaves_nothing(host: Host) -> None:
 
 
 def failing(host: Host, *argv: str) -> str:
-    result = subprocess.run(host.command(*argv), capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run(host.command(*argv), capture_output=True, text=True, timeout=BUSY_S, check=False)
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
@@ -336,7 +337,7 @@ def test_a_handshake_under_load_takes_a_cookie(pair: tuple[Host, Host], programs
         assert flooder.stdout is not None
         assert flooder.stdout.readline() == "ready\n"
         time.sleep(1)  # the load has to be noticed
-        one.host.run("ping", "-c", "1", "-W", "18", "10.77.0.2", timeout=30)
+        one.host.run("ping", "-c", "1", "-W", "18", "10.77.0.2", timeout=BUSY_S)
         flooder.kill()
         flooder.wait(10)
     counted = one.host.run("nft", "list", "table", "ip", "cookies")
@@ -367,7 +368,7 @@ def test_a_peer_that_is_killed_and_comes_back(pair: tuple[Host, Host], programs:
     one.ping(other)
     (pid,) = (line.split()[0] for line in other.host.run(*EVERY).splitlines() if line.endswith(f" {LINK}"))
     other.host.run("kill", "-9", pid)
-    wait_for(lambda: LINK not in other.host.run("ip", "-br", "link"), "the interface goes with its process")
+    wait_for("the interface goes with its process", lambda: LINK not in other.host.run("ip", "-br", "link"))
     other.host.run("rm", "-f", f"/run/wireguard/{LINK}.sock")
     again = Side(pair[1], programs[1], 2)
     again.private = other.private

@@ -13,7 +13,7 @@ from netctl.tunnel.constants import UNPROMPTED_BURST, UNPROMPTED_RATE
 from netctl.tunnel.messages import INITIATION_LEN
 from netctl.tunnel.primitives import public_key
 
-pytestmark = [pytest.mark.netns, needs_namespaces, pytest.mark.usefixtures("data_path")]
+pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces, pytest.mark.usefixtures("data_path")]
 
 PEERS = 1000
 ALL_TRIED_S = 20.0

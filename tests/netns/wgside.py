@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from hosts import Host
@@ -23,13 +21,6 @@ PORT = 51930
 
 def text(key: bytes) -> str:
     return base64.b64encode(key).decode()
-
-
-def wait_for(condition: Callable[[], bool], what: str, limit_s: float = 10) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {limit_s} s: {what}"
-        time.sleep(0.05)
 
 
 class Side:
