@@ -11,7 +11,7 @@ will not come."""
 LOOK_EVERY_S = 0.2
 
 
-def wait_for(what: str, true: Callable[[], object], every_s: float = LOOK_EVERY_S) -> float:
+def wait_for(what: str, true: Callable[[], object], *, every_s: float = LOOK_EVERY_S) -> float:
     """Look again and again until it is true; the seconds that it took. Fails with `what` after `BUSY_S`."""
     began = time.monotonic()
     while not true():

@@ -142,7 +142,7 @@ def test_bad_requests_get_one_line_and_change_nothing(tmp_path: Path) -> None:
         early = (await ask(where, {"op": "down"}))["error"]
         assert "netctl apply" in early["message"]
         assert "same version" in (await ask(where, {"op": "dance"}))["error"]["message"]
-        assert "KeyError" in (await ask(where, {"op": "apply"}))["error"]["message"]
+        assert "does not say 'text'" in (await ask(where, {"op": "apply"}))["error"]["message"]
         assert engine.applied == []
         assert not where.accepted.exists()
 

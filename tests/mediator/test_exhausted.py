@@ -10,15 +10,14 @@ import resource
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 from loopbackkit import ANN, BOB, HOST, STRANGER, Member, Site, keys
-from patience import BUSY_S
+from patience import BUSY_S, wait_for
 
 from mediator.core.leases import GrantLease
 from mediator.shell.archive import backup
@@ -46,18 +45,11 @@ def serving(site: Site, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
         process = subprocess.Popen(command, stderr=out, preexec_fn=few)
     try:
-        until(lambda: "listening" in log.read_text())
+        wait_for("it listens", lambda: "listening" in log.read_text())
         yield process
     finally:
         process.terminate()
-        process.wait(10)
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        process.wait(BUSY_S)
 
 
 def files(process: subprocess.Popen[bytes]) -> int:
@@ -75,12 +67,14 @@ def test_without_files_members_stay_and_others_come_when_there_are_some(site: Si
                     one = held.enter_context(socket.socket())
                     one.bind((f"127.0.{1 + number % 9}.1", 0))
                     one.connect((HOST, site.port))
-                await asyncio.to_thread(until, lambda: "files are open" in log.read_text())
+                await asyncio.to_thread(
+                    wait_for, "all files are open", lambda: "files are open" in log.read_text()
+                )
                 assert files(process) == FILES
                 before = cpu_s(process)
                 site.write({"ann": ANN, "bob": BOB, "stranger": STRANGER})
                 await asyncio.to_thread(
-                    until, lambda: "cannot be read: Too many open files" in log.read_text()
+                    wait_for, "it says so", lambda: "cannot be read: Too many open files" in log.read_text()
                 )
                 ann.client.send(w.Refresh())
                 await ann.view()
@@ -98,7 +92,7 @@ def test_without_files_members_stay_and_others_come_when_there_are_some(site: Si
     with serving(site, log) as process:
         free = files(process)
         asyncio.run(asyncio.wait_for(main(), 3 * PATIENCE_S))
-        until(lambda: files(process) <= free)
+        wait_for("the files are closed", lambda: files(process) <= free)
 
 
 def cpu_s(process: subprocess.Popen[bytes]) -> float:
@@ -111,11 +105,11 @@ def test_a_document_that_is_away_for_a_while_is_read_when_it_is_back(site: Site,
     with serving(site, log):
         text = site.document.read_text()
         site.document.unlink()
-        until(lambda: "cannot be read: No such file" in log.read_text())
+        wait_for("it says so", lambda: "cannot be read: No such file" in log.read_text())
         assert "the last good one stays" in log.read_text()
         assert main(["status", "--state", str(site.state)]) == 1
         site.document.write_text(text)
-        until(lambda: main(["status", "--state", str(site.state)]) == 0)
+        wait_for("all is well", lambda: main(["status", "--state", str(site.state)]) == 0)
 
 
 @pytest.fixture

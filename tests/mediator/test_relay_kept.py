@@ -8,24 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from loopbackkit import HOST, Site, free_port
-from patience import BUSY_S
+from patience import BUSY_S, wait_for
 
 from mediator.shell.main import main
 from mediator.shell.relaylock import RunningRelay, only_relay, running_relay
-
-PATIENCE_S = BUSY_S
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def serve(site: Site, log: Path) -> subprocess.Popen[bytes]:
@@ -33,7 +23,7 @@ def serve(site: Site, log: Path) -> subprocess.Popen[bytes]:
     command += ["--document", str(site.document), "--state", str(site.state)]
     with log.open("ab") as out:
         process = subprocess.Popen(command, stderr=out)
-    until(lambda: "listening" in log.read_text())
+    wait_for("it listens", lambda: "listening" in log.read_text())
     return process
 
 
@@ -46,26 +36,29 @@ def test_a_killed_mediators_relay_goes_on_and_the_next_one_has_it(
     mediator = serve(site, first)
     relay: RunningRelay | None = None
     try:
-        until(lambda: running_relay(site.state) is not None)
+        wait_for("the relay runs", lambda: running_relay(site.state) is not None)
         relay = running_relay(site.state)
         assert relay is not None
         assert relay.kept
         os.kill(mediator.pid, signal.SIGKILL)
-        mediator.wait(10)
+        mediator.wait(BUSY_S)
         assert main(["relay", "--document", str(site.document), "--state", str(site.state)]) == 1
         assert f"already (process {relay.pid}); stop it first" in capsys.readouterr().err
         mediator = serve(site, second)
-        until(lambda: f"(process {relay.pid}) goes on with its tunnels" in second.read_text())
+        wait_for(
+            "the next one has it",
+            lambda: f"(process {relay.pid}) goes on with its tunnels" in second.read_text(),
+        )
         time.sleep(1.5)  # longer than it waits between two looks
         assert running_relay(site.state) == relay
         assert "starting it again" not in first.read_text() + second.read_text()
         assert second.read_text().count("goes on") == 1
         mediator.terminate()
-        assert mediator.wait(10) == 0
-        until(lambda: running_relay(site.state) is None)
+        assert mediator.wait(BUSY_S) == 0
+        wait_for("the relay is gone", lambda: running_relay(site.state) is None)
     finally:
         mediator.kill()
-        mediator.wait(10)
+        mediator.wait(BUSY_S)
         if relay is not None and running_relay(site.state) == relay:
             os.kill(relay.pid, signal.SIGTERM)
 

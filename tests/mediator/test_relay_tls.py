@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from freeports import free_ports
-from patience import BUSY_S
+from patience import BUSY_S, wait_for
 
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
@@ -126,14 +126,6 @@ def member(relay_: Relay, own: int) -> Iterator[Client]:
         client.close()
 
 
-def wait_until(true: object, what: str) -> None:
-    assert callable(true)
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
 def data(number: int, size: int = 100) -> bytes:
     return b"\x04\0\0\0" + number.to_bytes(4, "little") + bytes(size - 8)
 
@@ -235,7 +227,7 @@ def test_the_newer_connection_of_a_member_replaces_the_older(running: Relay) -> 
             while (got := new.receive())[1][:4] != data(3)[:4]:
                 pass
             assert got == (BOB, data(3))
-        wait_until(lambda: len(running.door) == 1, "only bob's is left")
+        wait_for("only bob's is left", lambda: len(running.door) == 1)
 
 
 def test_a_slow_reader_costs_a_bounded_queue_and_gets_what_is_new(running: Relay) -> None:
@@ -260,7 +252,7 @@ def test_a_slow_reader_costs_a_bounded_queue_and_gets_what_is_new(running: Relay
                     got.append(int.from_bytes(ann.receive()[1][4:8], "little"))
         assert got == sorted(got)
         assert len(got) < BURST, "what no buffer held was dropped"
-    wait_until(lambda: len(running.door) == 0, "both have gone")
+    wait_for("both have gone", lambda: len(running.door) == 0)
     assert running.door.queued == 0
 
 
@@ -270,7 +262,7 @@ def test_silence_before_the_login_ends(running: Relay) -> None:
         began = time.monotonic()
         assert silent.recv(1) == b""
         assert QUICK - 0.05 < time.monotonic() - began < QUICK + 2
-    wait_until(lambda: running.door.gate.strangers == 0, "it is forgotten")
+    wait_for("it is forgotten", lambda: running.door.gate.strangers == 0)
     assert running.door.gate.strangers == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hosts import needs_namespaces
 
+HERE = Path(__file__).parent
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
 MACHINE = """
@@ -71,6 +73,6 @@ def test_a_rename_of_the_machines_hosts_file_does_not_open_it(kind: str) -> None
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent}"},
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -116,7 +116,7 @@ def test_probes_are_answered_under_full_load(pair: tuple[Host, Host], kind: str,
         running(pair[1], SOURCE, str(seconds)) as source,
     ):
         report = json.loads(pair[1].python(ASK, outside, str(PROBES), str(EVERY_S)))
-        assert source.wait(20) == 0
+        assert source.wait(BUSY_S) == 0
         carried = int(sink.communicate(timeout=BUSY_S)[0])
     rate = carried * 8 / seconds / 1e6
     print(f"{kind} {outside}: {report} of {PROBES}, {rate:.0f} Mbit/s")

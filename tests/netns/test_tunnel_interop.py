@@ -62,7 +62,7 @@ class Go:
 
     def close(self) -> None:
         self.daemon.terminate()
-        self.daemon.wait(10)
+        self.daemon.wait(BUSY_S)
 
 
 @pytest.fixture(params=[bytes(32), bytes(range(32))], ids=["plain", "preshared"])

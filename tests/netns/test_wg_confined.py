@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from hosts import Host, join, needs_namespaces
-from wgside import LINK, OURS, PORT, Side, stream, wait_for
+from patience import wait_for
+from wgside import LINK, OURS, PORT, Side, stream
 
 from netctl.wg.confine import CALLS, KEPT
 
@@ -119,7 +120,7 @@ def test_what_is_left_is_what_a_tunnel_needs(pair: tuple[Host, Host]) -> None:
     pair[0].run("ip", "link", "set", "other0", "name", LINK)
     assert one.ping(other).count(" 0% packet loss") == 2
     pair[0].run("ip", "link", "del", LINK)
-    wait_for(one.has_ended, "netctl-wg ends with its link and takes its sockets along")
+    wait_for("netctl-wg ends with its link and takes its sockets along", one.has_ended)
 
 
 def test_a_link_local_endpoint_by_the_name_of_its_link(pair: tuple[Host, Host]) -> None:
@@ -127,7 +128,7 @@ def test_a_link_local_endpoint_by_the_name_of_its_link(pair: tuple[Host, Host]) 
     shown = pair[1].run("ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "link")
     address = shown.split("inet6 ")[1].split("/")[0]
     looked = ("ip", "-6", "addr", "show", "dev", "eth0")
-    wait_for(lambda: not any("tentative" in host.run(*looked) for host in pair), "addresses", 60)
+    wait_for("addresses", lambda: not any("tentative" in host.run(*looked) for host in pair))
     one.peer(other, f"[{address}%eth0]")
     other.peer(one, None)
     assert one.ping(other).count(" 0% packet loss") == 2

@@ -166,7 +166,7 @@ def test_the_foreground_ends_at_a_signal_and_leaves_nothing(host: Host) -> None:
         assert "is up" in process.stdout.readline()
         assert host.run("stat", "-c", "%a", f"/run/wireguard/{LINK}.sock").strip() == "600"
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(BUSY_S) == 0
     assert host.run("ls", "/run/wireguard") == ""
     assert LINK not in host.run("ip", "-br", "link")
 
@@ -216,7 +216,7 @@ def test_handover_of_the_port(pair: tuple[Host, Host]) -> None:
         assert process.stdout.readline() == "ready\n"
         assert other.python(ask, "4").split() == ["True", str(PORT)]
         assert other.python(ask, "6").split() == ["True", str(PORT)]
-        assert process.wait(10) == 0
+        assert process.wait(BUSY_S) == 0
 
 
 FORGE = r"""
@@ -339,7 +339,7 @@ def test_a_handshake_under_load_takes_a_cookie(pair: tuple[Host, Host], programs
         time.sleep(1)  # the load has to be noticed
         one.host.run("ping", "-c", "1", "-W", "18", "10.77.0.2", timeout=BUSY_S)
         flooder.kill()
-        flooder.wait(10)
+        flooder.wait(BUSY_S)
     counted = one.host.run("nft", "list", "table", "ip", "cookies")
     assert int(counted.split("counter packets ")[1].split()[0]) > 0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "netns"))
 
 from hosts import Host, join, needs_namespaces
+from patience import BUSY_S
 from processes import EVERY
 from test_wg_real import GO, LINK, OURS, Side
 
@@ -39,7 +40,7 @@ def test_five_minutes_of_tcp_across_two_rekeys() -> None:
             result = json.loads(
                 one.host.run("iperf3", "-c", "10.77.0.2", "-J", "-t", str(SECONDS), timeout=SECONDS + 60)
             )
-            server.wait(30)
+            server.wait(BUSY_S)
         intervals = [interval["sum"]["bits_per_second"] for interval in result["intervals"]]
         assert len(intervals) >= SECONDS - 2
         weak = [second for second, bits in enumerate(intervals) if bits < 0.05 * max(intervals)]
