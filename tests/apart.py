@@ -5,12 +5,16 @@ What a test reads there is then the same on every machine, and what a test leave
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 from netctl.lab.namespaces import OWN_PLACES, environment
 
+LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWNET = 0x00020000, 0x04000000, 0x40000000
 """linux/sched.h; `os.unshare` came with Python 3.12."""
 NAME = "netctl-tests"
@@ -37,9 +41,38 @@ def why_not() -> str | None:
     return None
 
 
+_machines: list[int] = []
+"""The machine's namespaces, of a process that has left them."""
+
+
 def leave_the_machine() -> None:
     """Put this process, and all that it starts, into empty namespaces. Raises OSError, CalledProcessError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWNET) != 0:
+    _machines.extend(_current())
+    if LIBC.unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
     subprocess.run(["sh", "-c", SET_UP], env=environment(), check=True)
+
+
+def _current() -> list[int]:
+    return [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("net", "uts", "mnt")]
+
+
+def _enter(namespaces: list[int]) -> None:
+    directory = Path.cwd()
+    for descriptor in namespaces:
+        if LIBC.setns(descriptor, 0) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+    os.chdir(directory)  # with the mounts it became the root
+
+
+@contextlib.contextmanager
+def on_the_machine() -> Iterator[None]:
+    """Back among the machine's namespaces for a while: for tests that are about the machine, or fetch packages."""
+    own = _current()
+    try:
+        _enter(_machines)
+        yield
+    finally:
+        _enter(own)
+        for descriptor in own:
+            os.close(descriptor)

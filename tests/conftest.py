@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import signal
@@ -82,23 +83,29 @@ def pytest_configure_node(node: WorkerController) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """A test marked `alone` waits until no other runs in this session, and lets none begin; all others run together."""
+    """A test marked `alone` waits until no other runs in this session, and lets none begin; all others run together.
+
+    Those marked `machines` or `images` fetch packages and start whole machines: for that they go back to this one.
+    """
+    about_the_machine = any(item.get_closest_marker(name) for name in ("machines", "images"))
+    place = apart.on_the_machine() if about_the_machine else contextlib.nullcontext()
     name = getattr(item.config, "workerinput", {}).get("lock")
     if name is None:  # no workers: every test is alone
-        return (yield)
+        with place:
+            return (yield)
     kind = fcntl.LOCK_EX if item.get_closest_marker("alone") is not None else fcntl.LOCK_SH
     with open(name, "r+b") as lock:
         # Whoever waits for the room stands in the door: without that, one that must be alone could wait for all.
         fcntl.lockf(lock, fcntl.LOCK_EX, 1, DOOR)
         fcntl.lockf(lock, kind, 1, ROOM)
         fcntl.lockf(lock, fcntl.LOCK_UN, 1, DOOR)
-        return (yield)
+        with place:
+            return (yield)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test is read: a worker is a process of its own, and so alone on its loopback too."""
-    about_the_machine = config.getoption("markexpr") == "images"
-    why = "these tests are about the machine" if about_the_machine else apart.why_not()
+    why = apart.why_not()
     if why is None:
         apart.leave_the_machine()
     config.stash[_WHY] = why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -55,3 +56,12 @@ def test_the_machines_own_directories_are_read_only() -> None:
     with pytest.raises(OSError, match="Read-only"):
         (directory / "left").write_text("by a test")
     assert not Path("/run/netctl").exists()
+
+
+def test_what_is_about_the_machine_goes_there_and_comes_back() -> None:
+    here = os.readlink("/proc/self/ns/net"), Path.cwd()
+    with apart.on_the_machine():
+        assert os.readlink("/proc/self/ns/net") != here[0]
+        assert not Path("/etc/.machine").exists()
+        assert Path.cwd() == here[1]
+    assert (os.readlink("/proc/self/ns/net"), Path.cwd()) == here
