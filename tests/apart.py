@@ -14,6 +14,7 @@ from pathlib import Path
 
 from netctl.lab.namespaces import OWN_PLACES, environment
 
+CLONE_FS = 0x00000200
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWNET = 0x00020000, 0x04000000, 0x40000000
 """linux/sched.h; `os.unshare` came with Python 3.12."""
@@ -59,6 +60,7 @@ def _current() -> list[int]:
 
 def _enter(namespaces: list[int]) -> None:
     directory = Path.cwd()
+    LIBC.unshare(CLONE_FS)  # threads share it, and with threads no mount namespace can be entered
     for descriptor in namespaces:
         if LIBC.setns(descriptor, 0) != 0:
             raise OSError(ctypes.get_errno(), "setns")
