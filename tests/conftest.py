@@ -104,9 +104,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any test is read: a worker is a process of its own, and so alone on its loopback too."""
+    """Before any test is read: a worker is a process of its own, and so alone on its loopback too.
+
+    Who only hands out work stays: its workers are to find the machine where it is.
+    """
     why = apart.why_not()
-    if why is None:
+    hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+    if why is None and not hands_out:
         apart.leave_the_machine()
     config.stash[_WHY] = why
     config.stash[_LOCK] = tempfile.NamedTemporaryFile(prefix="netctl-tests-")  # noqa: SIM115
