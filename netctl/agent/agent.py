@@ -21,7 +21,7 @@ from netctl.agent.paths import PathRunner
 from netctl.agent.patrol import DRIFT_S, Patrol
 from netctl.agent.revival import Revival
 from netctl.agent.status import status_of
-from netctl.agent.surroundings import Surroundings
+from netctl.agent.surroundings import Surroundings, tunnelled
 from netctl.agent.talk import Progress, quiet, reason_of, say
 from netctl.agent.tunnels import Tunnels
 from netctl.agent.verify import HANDSHAKE_WAIT_S
@@ -224,6 +224,7 @@ class Agent:
         mediated = document is not None and bool(document.mediators)
         self.paths.use_port(self.engine_kind, port if mediated else 0)
         if mediated:
+            self.paths.inside(tunnelled(self.desired, document))
             await self.surroundings.look()
             self.paths.peers(frozenset(peers), document.stock_keys() if document is not None else frozenset())
             self.paths.observe(self.tunnels.statuses)  # an endpoint that already works is where a path begins

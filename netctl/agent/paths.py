@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from netctl.agent.batches import BatchRunner
 from netctl.agent.keys import Keys
@@ -13,8 +13,9 @@ from netctl.agent.portmap import PortMapRunner
 from netctl.agent.relaytls import RelayTls, TunnelStatus
 from netctl.agent.talk import say
 from netctl.engine.rewrites import Rewrites
+from netctl.engine.routelookup import SourceLookup
 from netctl.engine.sharedport import SharedPort, open_shared_port
-from netctl.model.addresses import Address, SocketAddress
+from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus
 from netctl.model.keys import WireGuardKey
@@ -75,6 +76,8 @@ class PathRunner:
         self._tls = RelayTls(self._tunnel, self._frame, self._guard)
         self._batches = BatchRunner(rewrites, self._batch_opened, self._batch_heard, self._guard)
         self._addresses: Sequence[Address] = ()
+        self._inside: frozenset[Prefix] = frozenset()
+        self._sources = SourceLookup()
         self._tasks.keep("setting endpoints", self._steer_all)
 
     async def release(self) -> None:
@@ -167,10 +170,12 @@ class PathRunner:
     def _do(self, effect: Effect) -> None:
         match effect:
             case SendDatagram(destination, data, ttl):
-                if self._port is not None:
+                if self._port is not None and not self._over_our_links(destination):
                     self._port.send(destination, data, ttl)
             case SendFrame(port, data):
                 self._tls.send(port, data)
+            case SendFrom(_, _, destination, _) if self._over_our_links(destination):
+                pass
             case OpenBatch() | SendFrom() | CloseBatch() | Rewrite():
                 self._batches.perform(effect)
             case WantTunnel(wanted):
@@ -179,6 +184,8 @@ class PathRunner:
                 self._tls.stand_in(address, wanted)
             case SendControl(message):
                 self._send_control(message)
+            case SetEndpoint(_, endpoint) if self._over_our_links(endpoint):
+                pass  # the tunnel would carry itself
             case SetEndpoint(key, endpoint):
                 self._steered[key] = endpoint
                 self._endpoints.put_nowait((key, endpoint))
@@ -186,6 +193,11 @@ class PathRunner:
                 self._on_change(key, status)
                 if status.kind in ("relay-udp", "relay-tls", "none") and self._mapper.mapping is not None:
                     self._mapper.check()  # a router that restarted has forgotten it
+
+    def _over_our_links(self, destination: SocketAddress) -> bool:
+        """Whether the kernel would send this into a tunnel: to an overlay address, or over a route to a gateway."""
+        source = self._sources.find(destination.address, time.monotonic()) if self._inside else None
+        return source is not None and any(source in prefix for prefix in self._inside)
 
     def _schedule(self, at_least_s: float = 0.0) -> None:
         if self._timer is not None:
@@ -202,6 +214,11 @@ class PathRunner:
         """Whom to have paths to; `stock`: who of them has no agent."""
         self._steered = {key: endpoint for key, endpoint in self._steered.items() if key in keys}
         self._perform(self._manager.set_peers(keys, time.monotonic(), stock=stock))
+
+    def inside(self, prefixes: Iterable[Prefix]) -> None:
+        """What lies inside the tunnels: the pools of this host's networks, and the underlay of segments."""
+        self._inside = frozenset(prefixes)
+        self._perform(self._manager.set_inside(self._inside, time.monotonic()))
 
     def look_around(
         self,

@@ -11,10 +11,28 @@ from netctl.agent.host import look_up
 from netctl.agent.talk import say
 from netctl.agent.tunnels import LOOK_AROUND_S
 from netctl.engine.events import moves
+from netctl.model.addresses import Prefix
+from netctl.model.derive import underlay_prefix
+from netctl.model.document import Document
 from netctl.model.errors import EngineError, NetctlError
+from netctl.model.hoststate import HostState
 
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent
+
+
+def tunnelled(desired: HostState, document: Document | None) -> frozenset[Prefix]:
+    """What lies inside this host's tunnels: the pools of the networks that it has an address in, and the underlay.
+
+    What is behind gateways is not here: a host may stand in such a LAN itself. The kernel's routes tell that.
+    """
+    networks = document.networks.values() if document is not None else ()
+    pools = {pool for network in networks for pool in (network.ipv4, network.ipv6) if pool is not None}
+    own = set(desired.wireguard.addresses) if desired.wireguard is not None else set()
+    own |= {address for segment in desired.segments.values() for address, _ in segment.addresses}
+    return frozenset(
+        {pool for pool in pools if any(address in pool for address in own)} | {underlay_prefix()}
+    )
 
 
 class Surroundings:

@@ -15,10 +15,55 @@ LAN_PREFIX_V6 = 64
 """Two hosts within one of these share a segment, as far as can be told without asking the other."""
 
 
+_NOBODY = tuple(
+    ipaddress.ip_network(prefix)
+    for prefix in (
+        "0.0.0.0/8",  # "this network" (RFC 1122 §3.2.1.3)
+        "192.0.0.0/24",  # IETF protocol assignments (RFC 6890)
+        "192.88.99.0/24",  # 6to4 anycast, given up (RFC 7526)
+        "240.0.0.0/4",  # reserved, and the limited broadcast address (RFC 1112 §4, RFC 919 §7)
+        "::/96",  # IPv4-compatible, given up (RFC 4291 §2.5.5.1)
+        "64:ff9b:1::/48",  # a translator's own (RFC 8215): it leads to IPv4 of somebody's inside
+        "100::/64",  # discard (RFC 6666)
+        "2001::/32",  # Teredo and
+        "2002::/16",  # 6to4 lead to an IPv4 address of the sender's choice
+        "fec0::/10",  # site-local, given up (RFC 3879)
+    )
+)
+"""No host has such an address for us. Documentation prefixes are not here: they are the Internet of every lab."""
+_PRIVATE = tuple(
+    ipaddress.ip_network(prefix)
+    for prefix in (
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "198.18.0.0/15",
+        "fc00::/7",
+    )
+)
+"""RFC 1918, 6598, 2544, 4193: an address means another host in every site."""
+
+
 def usable(address: SocketAddress) -> bool:
     """False for addresses that no other host can mean by this."""
     ip = address.address
-    return not (ip.is_loopback or ip.is_multicast or ip.is_unspecified or ip.is_link_local)
+    if ip.is_loopback or ip.is_multicast or ip.is_unspecified or ip.is_link_local:
+        return False
+    return not any(ip in prefix for prefix in _NOBODY)
+
+
+def in_reach(address: SocketAddress, own: Iterable[SocketAddress], remote: Iterable[SocketAddress]) -> bool:
+    """Whether an offered address may be one that we can mean: a private one only where the site can be the same.
+
+    It is where we have an address of the same block, or where both hosts are seen from outside under one address.
+    """
+    ip = address.address
+    block = next((prefix for prefix in _PRIVATE if ip in prefix), None)
+    if block is None:
+        return True
+    ours = {mine.address for mine in own}
+    return any(mine in block for mine in ours) or any(other.address in ours for other in remote)
 
 
 def parse_candidates(candidates: Iterable[Candidate]) -> dict[SocketAddress, str]:

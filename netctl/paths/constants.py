@@ -102,6 +102,27 @@ MAX_SRFLX = 4
 """Server-reflexive addresses offered: a symmetric NAT shows another one to every server."""
 PONGS_PER_SECOND = 100
 """To one peer: a replayed ping must not make a flood."""
+UNPROVEN_BURST = 256
+UNPROVEN_RATE = 10.0
+"""Datagrams of one pair to addresses that never answered, at once and a second: a round sends 8 pings to at most 16
+candidates, and begins anew at once when a host moves; after that rounds are 15 s apart and more."""
+HEARD_BURST = 64
+HEARD_RATE = 5.0
+"""The same to addresses that a peer was heard from and did not offer, and in answer: a budget apart, for whoever copies
+datagrams spends it, and must not take the offered candidates' place in it."""
+UNPROVEN_BURST_ALL = 16_384
+UNPROVEN_RATE_ALL = 1_000.0
+"""The same of all pairs together: a thousand peers with two candidates each are punched at once, and what must wait
+is tried in the next round. 1,000 probes a second are 1 Mbit/s."""
+OFFERS_BURST = 20
+OFFERS_RATE = 1.0
+"""Offers of one peer that are listened to, at once and a second: a round takes two or three."""
+MAX_HEARD_FROM = 8
+"""Addresses of one peer that it was heard from and that never answered: a NAT that changes shows one or two."""
+HEARD_FROM_KEPT = 30.0
+"""Seconds that such an address is kept when the room is needed by none."""
+SEEN_PINGS = 64
+"""The last pings of one peer: none is taken twice. A minute of an active path, ten of an idle one."""
 HAIRPIN_WAIT = 2.0
 """Seconds for a datagram to our own outside to come back, if it does."""
 

@@ -26,7 +26,6 @@ from netctl.model.errors import LocalError, RemoteError
 from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
 from netctl.paths.birthday import Birthdays
-from netctl.paths.candidates import usable
 from netctl.paths.effects import CloseBatch, Effect, OpenBatch, Rewrite, SendFrom
 from netctl.paths.predict import guesses
 from netctl.paths.routes import Routes
@@ -222,7 +221,7 @@ class Guesser:
         self._pings = [now + wait for wait in c.REWRITE_PINGS]
         self._due, self._end_at = self._pings[0], now + c.REWRITE_TRIAL
         if self._routes.get(source) is None:
-            self._routes.peer_reflexive(source)
+            self._routes.peer_reflexive(source, now)
         return [Rewrite(source, self._rewrite[1], wanted=True, batch=batch), CloseBatch(batch)]
 
     def _destination(self) -> SocketAddress | None:
@@ -232,7 +231,7 @@ class Guesser:
             found = SocketAddress.of(self._target.address, self._target.first)
         except ValueError:
             return None
-        return found if usable(found) and not found.is_ipv6 else None
+        return found if self._routes.me.takes(found) and not found.is_ipv6 else None
 
     # --- time ---
 
@@ -258,7 +257,7 @@ class Guesser:
                 self._pings = [at for at in self._pings if at > now]
                 self._due = self._pings[0] if self._pings else None
                 route = self._routes.get(self._rewrite[0])
-                return [] if route is None else [self._routes.ping(route, now, using=False)]
+                return [] if route is None else [*self._routes.ping(route, now, using=False)]
             case _:
                 return []
 
@@ -305,7 +304,7 @@ class Guesser:
             guess = SocketAddress.of(self._target.address, port)
         except ValueError:
             return self.end("the peer's outside cannot be reached")
-        if not usable(guess) or guess.is_ipv6:
+        if not self._routes.me.takes(guess) or guess.is_ipv6:
             return self.end("the peer's outside cannot be reached")
         return [self._routes.knock(guess)]
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping
 
-from netctl.model.addresses import SocketAddress
+from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.errors import RemoteError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
 from netctl.paths.behaviour import Behaviour
 from netctl.paths.birthday import Birthdays
+from netctl.paths.budget import Bucket
 from netctl.paths.candidates import parse_candidates
 from netctl.paths.early import EarlyIntroductions
 from netctl.paths.effects import Effect, PathStatus, Rewrite, SendControl, WantTunnel
@@ -54,6 +55,8 @@ class PathManager:
         self._outside = Outside(rng, self._new_batch)
         self._discovery = self._outside.discovery
         self._births = Birthdays(rng)
+        self._unproven = Bucket(c.UNPROVEN_BURST_ALL, c.UNPROVEN_RATE_ALL)
+        self._inside: tuple[Prefix, ...] = ()
         self._orphans: dict[SocketAddress, int] = {}
         """Rewrites of an earlier agent, until a path claims them."""
         self._orphans_until: float | None = None
@@ -87,7 +90,16 @@ class PathManager:
                 keys_ = probe.derive_keys(self._private, self._me.key, key)
             except ValueError:
                 continue  # no X25519 key at all: WireGuard will not talk to it either
-            pair = Pair(key, keys_, self._me, self._rng, self._births, self._new_batch, stock=key in stock)
+            pair = Pair(
+                key,
+                keys_,
+                self._me,
+                self._rng,
+                self._births,
+                self._new_batch,
+                self._unproven,
+                stock=key in stock,
+            )
             self._pairs[key] = pair
             self._by_tag[keys_.open_tag] = pair
             if self._tunnel:
@@ -97,6 +109,20 @@ class PathManager:
                 if (early := self._early.take(key, now)) is not None:
                     effects += self.handle_message(early, now)
             effects += self._settle(pair, now)
+        return effects
+
+    def set_inside(self, prefixes: Iterable[Prefix], now: float) -> list[Effect]:
+        """What lies inside the tunnels: pools, ULA, underlay. No path leads there, whoever says so."""
+        inside = tuple(
+            sorted(set(prefixes), key=lambda prefix: (prefix.version, int(prefix.network_address)))
+        )
+        if inside == self._inside:
+            return []
+        self._inside = inside
+        self._renew_self()
+        effects: list[Effect] = []
+        for pair in self._pairs.values():
+            effects += pair.review(self._me, now) + self._settle(pair, now)
         return effects
 
     def set_local(self, candidates: list[Candidate], now: float) -> list[Effect]:
@@ -206,6 +232,8 @@ class PathManager:
         if pair is None or (pair.stock and not isinstance(message, RelayGrant)):
             return []
         if isinstance(message, Introduction):
+            if not pair.offers.take(now):
+                return []  # it says more than anybody has to say: what it offers later is heard
             pair.online = True
             remote = parse_candidates(message.candidates)
             pair.guesser.heard(message.nat)
@@ -333,7 +361,7 @@ class PathManager:
     def _renew_self(self) -> None:
         addresses = parse_candidates(self._candidates())
         hosts = tuple(address for address, kind in addresses.items() if kind == "host")
-        self._me = Self(self._me.key, tuple(addresses), hosts)
+        self._me = Self(self._me.key, tuple(addresses), hosts, self._inside)
         self._discovery.own = frozenset(hosts)
         for pair in self._pairs.values():
             pair.routes.me = self._me
@@ -420,7 +448,7 @@ class PathManager:
                 pair.punch_alone(now)
         if pair.offer_due is not None and now >= pair.offer_due:
             pair.offer_sent(now)
-            effects += pair.knocks()  # before the offer: what it brings about comes later then
+            effects += pair.knocks(now)  # before the offer: what it brings about comes later then
             if self._control:
                 nat = pair.guesser.offer(self._outside.nat(), now)
                 offer = Candidates(str(pair.key), pair.round, self._candidates(), nat)

@@ -16,6 +16,7 @@ from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
 from netctl.paths.birthday import Birthdays
+from netctl.paths.budget import Bucket
 from netctl.paths.effects import Effect, PathChanged, PathKind, PathStatus, SendDatagram, SetEndpoint, StandIn
 from netctl.paths.guess import Guesser
 from netctl.paths.hindrance import hindrance, peer_nat
@@ -37,6 +38,7 @@ class Pair:
         rng: Callable[[int], bytes],
         births: Birthdays,
         new_batch: Callable[[], int],
+        unproven: Bucket,
         *,
         stock: bool = False,
     ) -> None:
@@ -55,7 +57,9 @@ class Pair:
         self._repeated_round = 0
         """The last round in which an Introduction made us offer once more."""
         self.relay = RelayLink(str(key), rng)
-        self.routes = Routes(keys, me, rng)
+        self.routes = Routes(keys, me, rng, unproven)
+        self.offers = Bucket(c.OFFERS_BURST, c.OFFERS_RATE)
+        """Those of the peer that are listened to."""
         self.guesser = Guesser(key, self.routes, births, new_batch)
         self._introduced_round: int | None = None
         """The round of the candidates that we have."""
@@ -101,7 +105,7 @@ class Pair:
     @property
     def status(self) -> PathStatus:
         """The path just now, with the reasons why no better one."""
-        tried = [route.describe() for route in self.routes.all() if route is not self.selected]
+        tried = [self.routes.describe(route) for route in self.routes.all() if route is not self.selected]
         reason = None if self.selected else self.relay.describe()
         guess = f"guesses: {self.guesser.outcome}" if self.guesser.outcome else None
         lines = (*tried, *(line for line in (guess, reason) if line))
@@ -154,10 +158,11 @@ class Pair:
         if self.state is not PairState.DIRECT and self._introduced_round == self.round:
             self._knocks = self.routes.outside()
 
-    def knocks(self) -> list[Effect]:
+    def knocks(self, now: float) -> list[Effect]:
         """Those planned, at once: each millisecond counts against the peer's first packet."""
         knocks, self._knocks = self._knocks, []
-        return [self.routes.knock(address, c.LOW_TTL) for address in knocks]
+        allowed = [address for address in knocks if self.routes.may_send(self.routes.get(address), now)]
+        return [self.routes.knock(address, c.LOW_TTL) for address in allowed]
 
     def introduced(self, round_: int, remote: dict[SocketAddress, str], now: float, offer_at: float) -> None:
         """The peer's candidates of one round arrived; ours are due at `offer_at` if it is another round."""
@@ -200,6 +205,11 @@ class Pair:
             self._ping_due = now
         self.relay.refresh(now)
 
+    def review(self, me: Self, now: float) -> list[Effect]:
+        """What this host is has changed: routes that lead into a tunnel now are given up, the chosen one too."""
+        gone = self.routes.review(me)
+        return self._lose(now) if any(route is self.selected for route in gone) else []
+
     def retry_now(self, now: float) -> None:
         """Conditions changed: the back-off starts anew."""
         self._retry_s = c.RETRY_FIRST
@@ -218,25 +228,28 @@ class Pair:
                 return effects
             check = not fresh  # our next ping tells the peer that this one was answered
         else:
+            if not self.routes.is_new(message) or not self.routes.me.takes(source):
+                return effects  # a copy, or from inside a tunnel: whoever sent it, nothing is learnt from it
             using = route is not None and route is self.selected
             effects += self.routes.pong(message, source, now, using=using)
             if route is None:
-                route = self.routes.peer_reflexive(source)
+                route = self.routes.peer_reflexive(source, now)
                 if route is None:
                     return effects
+            route.heard_at = now
             check = not route.fresh(now) and now - route.last_ping_at >= c.TRIGGERED_REST
             if message.flags & ProbeFlag.USING:
                 self._wanted = source
         route.peer_confirmed = bool(message.flags & ProbeFlag.HAVE_PONG)
         route.peer_using = bool(message.flags & ProbeFlag.USING)
         if check and route is not self.selected:
-            effects.append(self._ping(route, now))  # RFC 8445 §7.3.1.4, a triggered check
+            effects += self._ping(route, now)  # RFC 8445 §7.3.1.4, a triggered check
         effects += self._choose(now)
         if route is self.selected:
             self._plan_ping(now)
         return effects
 
-    def _ping(self, route: Route, now: float) -> SendDatagram:
+    def _ping(self, route: Route, now: float) -> list[SendDatagram]:
         return self.routes.ping(route, now, using=route is self.selected)
 
     # --- choosing ------------------------------------------------------------------------------------
@@ -281,7 +294,7 @@ class Pair:
         rtt = max(route.rtt_s or 0.0, c.REASSERT_MIN)
         self._reassert = [now + rtt * times for times in c.REASSERT_AFTER]
         # The first ping after the choice carries USING: it is what the other side waits for.
-        effects: list[Effect] = [*self._steer_gently(route.address, now), self._ping(route, now)]
+        effects: list[Effect] = [*self._steer_gently(route.address, now), *self._ping(route, now)]
         effects += self.guesser.chosen(route.address)
         self._plan_ping(now)
         return effects + self._report(now)
@@ -391,6 +404,10 @@ class Pair:
             self._inherit(status.endpoint, now)
         if status.endpoint is None or self._endpoint is None or status.endpoint == self._endpoint:
             return []
+        if self.routes.me.is_inside(status.endpoint):
+            return [
+                self._steer(self._endpoint)
+            ]  # the tunnel would carry itself: whatever else there is, is better
         if self.selected is not None:
             # A suspect path is not defended: where WireGuard hears the peer may be the better truth.
             return [] if self.selected.suspect(now) else [self._steer(self.selected.address)]
@@ -408,7 +425,7 @@ class Pair:
         if (
             not self.routes.get(endpoint)
             and endpoint != self.relay.address
-            and self.routes.peer_reflexive(endpoint)
+            and self.routes.peer_reflexive(endpoint, now)
         ):
             self._punches = sorted([*self._punches, now])
 
@@ -438,7 +455,7 @@ class Pair:
             self._reassert = [at for at in self._reassert if at > now]
             if self._endpoint is not None:
                 effects.append(self._steer(self._endpoint))
-        effects += self.knocks()
+        effects += self.knocks(now)
         effects += self.guesser.handle_timer(now)
         if self._punches and now >= self._punches[0]:
             self._punches = [at for at in self._punches if at > now]
@@ -477,7 +494,9 @@ class Pair:
             self._retry_s = min(2 * self._retry_s, c.RETRY_MAX)
 
     def _ping_others(self, now: float) -> list[Effect]:
-        return [self._ping(route, now) for route in self.routes.all() if route is not self.selected]
+        others = [r for r in self.routes.all() if r is not self.selected and self.routes.in_reach(r)]
+        others.sort(key=lambda route: not route.proven)  # what may cost nobody anything goes first
+        return [effect for route in others for effect in self._ping(route, now)]
 
     def _plan_ping(self, now: float) -> None:
         route = self.selected
@@ -511,7 +530,7 @@ class Pair:
         elif silent == 0.0 and self._rescued:
             self._rescued = False
             self._relay_until = now + c.RELAY_KEEP
-        effects.append(self._ping(route, now))
+        effects += self._ping(route, now)
         self._plan_ping(now)
         return effects
 

@@ -40,6 +40,10 @@ class Route:
     peer_confirmed: bool = False
     """The peer has had its own pong on this route."""
     peer_using: bool = False
+    proven: bool = False
+    """It answered at some time: what is sent there hits nobody who did not ask for it."""
+    heard_at: float = float("-inf")
+    """When the peer was last heard from there."""
 
     @property
     def rank(self) -> int:
@@ -66,6 +70,7 @@ class Route:
         sent_at = self.outstanding.pop(transaction, None)
         if sent_at is None:
             return False
+        self.proven = True
         sample = now - sent_at
         self.rtt_s = sample if self.rtt_s is None else self.rtt_s + RTT_WEIGHT * (sample - self.rtt_s)
         self.last_pong_at = now
@@ -100,9 +105,13 @@ class Route:
         self.peer_confirmed = self.peer_using = False
         self.pings_sent = 0
 
+    def describe_address(self) -> str:
+        """Where it leads, and how it is known."""
+        return f"{self.address} ({KINDS.get(self.kind, self.kind)})"
+
     def describe(self) -> str:
         """One line on why this route does not carry the path."""
-        what = f"{self.address} ({KINDS.get(self.kind, self.kind)})"
+        what = self.describe_address()
         if self.last_pong_at is not None:
             return f"{what}: answers in {(self.rtt_s or 0) * 1000:.1f} ms, not chosen"
         if not self.pings_sent:

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from netctl.model.addresses import SocketAddress
+from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.keys import WireGuardKey
-from netctl.paths.candidates import path_kind, usable
-from netctl.paths.constants import MAX_ROUTES, PONGS_PER_SECOND
+from netctl.paths.budget import Bucket, Seen
+from netctl.paths.candidates import in_reach, path_kind, usable
+from netctl.paths.constants import (
+    HEARD_BURST,
+    HEARD_FROM_KEPT,
+    HEARD_RATE,
+    MAX_HEARD_FROM,
+    MAX_ROUTES,
+    PONGS_PER_SECOND,
+    SEEN_PINGS,
+    UNPROVEN_BURST,
+    UNPROVEN_RATE,
+)
 from netctl.paths.effects import SendDatagram
 from netctl.paths.route import Route
 from netctl.wire import probe
@@ -24,13 +35,29 @@ class Self:
     """Own candidates of every kind: never probed."""
     hosts: tuple[SocketAddress, ...] = ()
     """Own host candidates: what is near is a LAN."""
+    inside: tuple[Prefix, ...] = ()
+    """What lies inside the tunnels: a path to such an address would carry the tunnel in itself."""
+
+    def takes(self, address: SocketAddress) -> bool:
+        """Whether packets to a peer may go there at all."""
+        return usable(address) and address not in self.addresses and not self.is_inside(address)
+
+    def is_inside(self, address: SocketAddress) -> bool:
+        """Whether packets to it go into a tunnel."""
+        ip = address.address
+        return any(ip in prefix for prefix in self.inside)
 
 
 class Routes:
     """The routes of one peer by address, at most `MAX_ROUTES`."""
 
-    def __init__(self, keys: ProbeKeys, me: Self, rng: Callable[[int], bytes]) -> None:
+    def __init__(self, keys: ProbeKeys, me: Self, rng: Callable[[int], bytes], unproven: Bucket) -> None:
+        """`unproven`: what all pairs together may send to addresses that never answered."""
         self.keys = keys
+        self._offered = Bucket(UNPROVEN_BURST, UNPROVEN_RATE)
+        self._heard = Bucket(HEARD_BURST, HEARD_RATE)
+        self._unproven_all = unproven
+        self._seen = Seen(SEEN_PINGS)
         self.me = me
         self._rng = rng
         self._remote: dict[SocketAddress, str] = {}
@@ -74,27 +101,83 @@ class Routes:
             if address not in remote and route is not keep and route.kind != "prflx":
                 del self._by_address[address]
         for address, kind in remote.items():
-            if address not in self.me.addresses and len(self) < MAX_ROUTES:
+            if self.me.takes(address) and (address in self._by_address or self._room(keep)):
                 route = self._by_address.setdefault(address, Route(address, kind))
                 route.kind = kind
                 route.path = path_kind(address, kind, remote, self.me.hosts)
 
-    def peer_reflexive(self, source: SocketAddress) -> Route | None:
-        """The peer was heard from an address that it did not offer; None when that is no route."""
-        if len(self) >= MAX_ROUTES or not usable(source) or source in self.me.addresses:
+    def review(self, me: Self) -> list[Route]:
+        """What this host is has changed; the routes that may be used no longer are forgotten, and returned."""
+        self.me = me
+        gone = [route for route in self._by_address.values() if not me.takes(route.address)]
+        for route in gone:
+            del self._by_address[route.address]
+        return gone
+
+    def _room(self, keep: Route | None) -> bool:
+        """Whether one more has a place: for an offered candidate what never answered goes, the oldest first."""
+        if len(self) < MAX_ROUTES:
+            return True
+        heard = [r for r in self._by_address.values() if r.kind == "prflx" and r is not keep]
+        if not heard:
+            return False
+        goes = min(heard, key=lambda route: (route.proven, route.last_pong_at or 0.0, route.heard_at))
+        del self._by_address[goes.address]
+        return True
+
+    def peer_reflexive(self, source: SocketAddress, now: float) -> Route | None:
+        """The peer was heard from an address that it did not offer; None when that is no route.
+
+        Whoever copies a datagram of the peer can send it from any address, so those that never answered have few
+        places: the one heard longest ago makes room.
+        """
+        if not self.me.takes(source):
             return None
-        route = Route(source, "prflx", path_kind(source, "prflx", self._remote, self.me.hosts))
+        unproven = [r for r in self._by_address.values() if r.kind == "prflx" and not r.proven]
+        unproven.sort(key=lambda route: route.heard_at)
+        for route in unproven:
+            if now - route.heard_at > HEARD_FROM_KEPT or len(unproven) >= MAX_HEARD_FROM:
+                del self._by_address[route.address]
+                unproven = unproven[1:]
+        if not self._room(None):
+            return None
+        route = Route(source, "prflx", path_kind(source, "prflx", self._remote, self.me.hosts), heard_at=now)
         self._by_address[source] = route
         return route
 
-    def ping(self, route: Route, now: float, *, using: bool) -> SendDatagram:
-        """A question on this route."""
+    def in_reach(self, route: Route) -> bool:
+        """Whether a question there can meet the peer and nobody else, as far as the address tells."""
+        return (
+            route.proven or route.kind == "prflx" or in_reach(route.address, self.me.addresses, self._remote)
+        )
+
+    def describe(self, route: Route) -> str:
+        """One line on why this route does not carry the path."""
+        if route.pings_sent or self.in_reach(route):
+            return route.describe()
+        return f"{route.describe_address()}: of another private network, not tried"
+
+    def is_new(self, ping: Probe) -> bool:
+        """Whether this ping was not heard lately: one that was is somebody's copy."""
+        return self._seen.first(ping.transaction)
+
+    def may_send(self, route: Route | None, now: float) -> bool:
+        """Whether there is budget for a datagram to this route, which takes of it; one that answered needs none."""
+        if route is not None and route.proven:
+            return True
+        own = self._heard if route is None or route.kind == "prflx" else self._offered
+        return own.has(now) and self._unproven_all.take(now) and own.take(now)
+
+    def ping(self, route: Route, now: float, *, using: bool) -> list[SendDatagram]:
+        """A question on this route; none to one that never answered when there were too many of these."""
+        if not self.may_send(route, now):
+            return []
         transaction = self._rng(probe.TRANSACTION_LEN)
         route.sent(transaction, now)
-        return self._send(Probe(ProbeType.PING, transaction, _flags(route, using)), route.address)
+        return [self._send(Probe(ProbeType.PING, transaction, _flags(route, using)), route.address)]
 
     def knock(self, destination: SocketAddress, ttl: int | None = None) -> SendDatagram:
-        """A ping that nobody waits for: it opens our NAT, or is a guess at the peer's.
+        """A ping that nobody waits for: it opens our NAT, or is a guess at the peer's. It takes of no budget here.
 
         A peer that hears it pings back where it came from, and that is a route then.
         """
@@ -107,7 +190,7 @@ class Routes:
         if now - start >= 1.0:
             start, count = now, 0
         self._pong_window = (start, count + 1)
-        if count >= PONGS_PER_SECOND:
+        if count >= PONGS_PER_SECOND or not self.may_send(self.get(source), now):
             return []
         answer = Probe(ProbeType.PONG, ping.transaction, _flags(self.get(source), using), source)
         return [self._send(answer, source)]
