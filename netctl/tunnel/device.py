@@ -46,6 +46,8 @@ class Device:
         this; a shell that asks anew for every batch need not."""
         self.new_keypair: Callable[..., Keypair] = Keypair
         """What makes the keypairs, with the arguments of `Keypair`."""
+        self.comes_back: Callable[[SocketAddress], bool] = lambda endpoint: False
+        """Whether the shell's system would send packets for an endpoint into this very interface."""
         self.set_private_key(private_key)
 
     # Configuration
@@ -96,6 +98,7 @@ class Device:
             if len(self._peers) >= constants.MAX_PEERS:
                 raise LocalError(f"a device has at most {constants.MAX_PEERS} peers: use a second interface")
             peer = self._peers[public_key] = Peer(public_key, self._indices, self._timers, self.changed)
+            peer.takes = self.takes
         return peer
 
     def remove_peer(self, public_key: bytes) -> None:
@@ -110,13 +113,28 @@ class Device:
         self._timers.discard(peer.timers)
 
     def set_endpoint(self, peer: Peer, endpoint: SocketAddress, now: float) -> None:
-        """Where to send from now on; a handshake that waited for an endpoint starts."""
+        """Where to send from now on; a handshake that waited for an endpoint starts. A loop is no endpoint."""
+        if not self.takes(endpoint):
+            return
         had_none = peer.endpoint is None
         peer.endpoint = endpoint
         self.changed.add(peer)
         if had_none and (peer.staged or peer.keepalive_s) and peer.sendable_keypair(now) is None:
             peer.timers.cancel(Timer.RETRANSMIT)
             peer.want_handshake(now)
+
+    def takes(self, endpoint: SocketAddress) -> bool:
+        """Whether packets may be sent to an endpoint: not if they would come back in and be sealed again, for ever.
+
+        That takes both an allowed IP that has it and a route into this interface (the kernel's ELOOP).
+        """
+        return self.allowed_ips.lookup(endpoint.address.packed) is None or not self.comes_back(endpoint)
+
+    def leave_loops(self, peer: Peer) -> None:
+        """Allowed IPs have changed: an endpoint that became a loop is forgotten."""
+        if peer.endpoint is not None and not self.takes(peer.endpoint):
+            peer.endpoint = None
+            self.changed.add(peer)
 
     def set_keepalive(self, peer: Peer, seconds: int, now: float) -> None:
         """Persistent keepalive, 0-65535 s, 0 is off. Switched on, the first one is due at once."""

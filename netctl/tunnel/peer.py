@@ -17,7 +17,7 @@ arrives makes a session, and both may: data is received under all three slots.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from netctl.model.addresses import SocketAddress
 from netctl.tunnel import constants
@@ -29,6 +29,10 @@ from netctl.tunnel.primitives import KEY_LEN
 from netctl.tunnel.timers import PeerTimers, Timer, TimerQueue
 
 _LONG_AGO = float("-inf")
+
+
+def _anywhere(_: SocketAddress) -> bool:
+    return True
 
 
 class Peer:
@@ -59,6 +63,7 @@ class Peer:
         "rx_bytes",
         "staged",
         "static_static",
+        "takes",
         "timers",
         "tx_bytes",
     )
@@ -73,6 +78,8 @@ class Peer:
         self.timers = PeerTimers(self, queue)
         self.cookie = CookieGenerator(public_key)
         self.endpoint: SocketAddress | None = None
+        self.takes: Callable[[SocketAddress], bool] = _anywhere
+        """Whether an endpoint may be this; asked when it would change, never for a packet."""
         self.endpoint_fixed = False
         """Hold the endpoint: authentic packets from elsewhere do not move it."""
         self.keepalive_s = 0
@@ -188,7 +195,9 @@ class Peer:
 
     def roam(self, source: SocketAddress) -> None:
         """Something authentic came from `source`."""
-        if self.endpoint != source and (self.endpoint is None or not self.endpoint_fixed):
+        if self.endpoint == source or (self.endpoint is not None and self.endpoint_fixed):
+            return
+        if self.takes(source):
             self.endpoint = source
             self._changed.add(self)
 

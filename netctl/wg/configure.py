@@ -104,6 +104,8 @@ def _apply_peer(device: Device, change: PeerChange, now: float) -> None:
             device.allowed_ips.remove(allowed.prefix, peer)
         else:
             device.allowed_ips.insert(allowed.prefix, peer)
+    if change.allowed_ips:
+        device.leave_loops(peer)
     if change.endpoint is not None:
         device.set_endpoint(peer, change.endpoint, now)
     if change.keepalive_s is not None:

@@ -17,6 +17,7 @@ from netctl.wg import native
 from netctl.wg.inbox import Inbox
 from netctl.wg.native.path import NativePath
 from netctl.wg.outbox import Burst, Outbox
+from netctl.wg.routes import interface_to
 from netctl.wg.tun import Tun
 from netctl.wg.udp import Udp
 
@@ -50,6 +51,7 @@ class Shell:
         self.data_path = ""
         """Which one moves packets, and why, for people."""
         self.fwmark = 0
+        device.comes_back = self._comes_back
         self.on_foreign: Callable[[bytes, SocketAddress], None] | None = None
         self.watch_socket: Path | None = None
         self._udp: Udp | None = None
@@ -118,6 +120,9 @@ class Shell:
                     for packet in peer.take_staged():
                         self._sender.packet(memoryview(packet), now)
                     self._sender.flush(now)
+
+    def _comes_back(self, endpoint: SocketAddress) -> bool:
+        return interface_to(endpoint.address, self.fwmark) == self.tun.index
 
     def register(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back while `fd` is readable."""

@@ -1,0 +1,52 @@
+"""An endpoint whose packets would come back into the interface is none, whoever says so."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from netctl.model.addresses import SocketAddress
+from netctl.tunnel import Device
+
+INSIDE = SocketAddress("10.87.0.7", 51820)
+OUTSIDE = SocketAddress("203.0.113.7", 51820)
+
+
+def device(*, routed: bool = True) -> Device:
+    made = Device(bytes(range(32)), lambda count: b"\x01" * count)
+    made.comes_back = lambda endpoint: routed
+    return made
+
+
+def test_neither_set_nor_roamed_into_itself() -> None:
+    made = device()
+    peer = made.add_peer(b"\x05" * 32)
+    assert peer is not None
+    made.allowed_ips.insert(ipaddress.ip_network("10.87.0.7/32"), peer)
+    made.set_endpoint(peer, OUTSIDE, 1.0)
+    made.set_endpoint(peer, INSIDE, 1.0)
+    assert peer.endpoint == OUTSIDE
+    peer.roam(INSIDE)
+    assert peer.endpoint == OUTSIDE
+    peer.roam(SocketAddress("203.0.113.8", 9))
+    assert peer.endpoint == SocketAddress("203.0.113.8", 9)
+
+
+def test_allowed_ips_that_make_a_loop_end_it() -> None:
+    made = device()
+    peer = made.add_peer(b"\x05" * 32)
+    assert peer is not None
+    made.set_endpoint(peer, INSIDE, 1.0)
+    assert peer.endpoint == INSIDE
+    made.allowed_ips.insert(ipaddress.ip_network("10.87.0.0/24"), peer)
+    made.leave_loops(peer)
+    assert peer.endpoint is None
+
+
+def test_a_whole_tunnel_whose_own_packets_are_routed_past_it_keeps_its_endpoint() -> None:
+    made = device(routed=False)
+    peer = made.add_peer(b"\x05" * 32)
+    assert peer is not None
+    made.allowed_ips.insert(ipaddress.ip_network("0.0.0.0/0"), peer)
+    made.set_endpoint(peer, OUTSIDE, 1.0)
+    made.leave_loops(peer)
+    assert peer.endpoint == OUTSIDE
