@@ -18,11 +18,11 @@ CACHE = ROOT / ".cache" / "machines"
 BUILD_TIMEOUT_S = 1500.0
 """A mirror at 1 MB/s, on a machine that does other work."""
 BOOTED = (
-    *("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "nftables", "iproute2"),
+    *("apt", "systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "nftables", "iproute2"),
     *("iputils-ping", "conntrack", "procps", "git", "ca-certificates", "libssl3"),
 )
 """What a machine has that is booted: Debian's least, and what the README says to install."""
-FRESH = ("python3", "git", "make", "ca-certificates")
+FRESH = ("apt", "python3", "git", "make", "ca-certificates")
 """What the README wants of a machine before its two commands."""
 PLATFORMS = (
     *("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_27_x86_64"),
