@@ -238,9 +238,16 @@ def follow(machine: Machine) -> None:
     machine.run(
         "git init -q -b main /srv/net; cd /srv/net; git config user.name x; git config user.email x@example.net; "
         "cp /etc/netctl/networks.yaml .; git add .; git commit -q -m first; "
-        "printf 'NETCTL_SYNC_REPOSITORY=file:///srv/net\\nNETCTL_SYNC=--allow-unsigned\\n' > /etc/netctl/sync.env; "
+        "printf 'NETCTL_SYNC_REPOSITORY=file:///srv/net\\nNETCTL_SYNC=--interval 2\\n' > /etc/netctl/sync.env; "
         "systemctl start netctl-sync"
     )
+    commit = machine.run("git -C /srv/net rev-parse HEAD").strip()
+    try:
+        eventually("it follows", lambda: commit[:7] in machine.run("netctl sync status || true"), 60)
+    except AssertionError:
+        print(machine.run("netctl sync status 2>&1 || true"), machine.journal("netctl-sync"))
+        raise
+    assert machine.property("netctl-sync", "NRestarts") == "0", machine.journal("netctl-sync")
 
 
 def test_a_switched_off_member_is_back_within_seconds_of_its_network(site: Site) -> None:
