@@ -28,7 +28,7 @@ PACKAGES = "/mnt/packages"
 PING_EVERY_S = 0.05
 COMMANDS = 7
 """Of the quick start until the first ping answers: one to install and one to do on each machine, and the ping."""
-NEEDS = (*BOOTED, "libseccomp2")
+NEEDS = (*BOOTED, "libseccomp2", "libstdc++6", "netbase")
 
 
 @dataclass
