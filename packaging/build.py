@@ -252,7 +252,15 @@ def needs(name: str, target: Target) -> list[str]:
         return [f"netctl (= {version()}-{revision()}~{target.mark})"]
     major, _, minor = target.python.partition(".")
     python = [f"python3 (>= {target.python}~)", f"python3 (<< {major}.{int(minor) + 1})"]
-    return [*python, f"libc6 (>= {target.glibc})", target.ssl, "libstdc++6", "nftables", "netbase", "libseccomp2"]
+    return [
+        *python,
+        f"libc6 (>= {target.glibc})",
+        target.ssl,
+        "libstdc++6",
+        "nftables",
+        "netbase",
+        "libseccomp2",
+    ]
 
 
 def deb(name: str, root: Path, target: Target, into: Path) -> Path:

@@ -131,8 +131,7 @@ class Agent:
         try:
             await self.tasks.wait()
         finally:
-            self.tasks.cancel()
-            await self.tasks.wait()
+            await self.tasks.end()
             await self.paths.release()
             self.paths.close()
             await self.host.close()

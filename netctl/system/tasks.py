@@ -15,6 +15,9 @@ from netctl.system.guard import Guard
 RESTART_S = 1.0
 """Before a task that failed is started again: long enough that one which fails at once costs nothing."""
 
+CANCEL_AGAIN_S = 2.0
+"""A task that ends in an orderly way (it says goodbye, a thread of it returns) takes a fraction of that."""
+
 
 class Tasks:
     """The tasks of one owner, in one event loop."""
@@ -59,6 +62,12 @@ class Tasks:
         """Until all are over, or so long."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
+
+    async def end(self) -> None:
+        """End them all, however often one has to be told: before Python 3.12 asyncio.wait_for can lose a cancel."""
+        while self._tasks:
+            self.cancel()
+            await self.wait(CANCEL_AGAIN_S)
 
     def __len__(self) -> int:
         return len(self._tasks)

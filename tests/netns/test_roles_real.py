@@ -24,7 +24,9 @@ SITES = [path for path in (*site.getsitepackages(), *sys.path) if path.endswith(
 PREPARE = """
 mount -t tmpfs tmpfs /opt && mount -t tmpfs tmpfs /usr/local/bin && mount -t tmpfs tmpfs /var/cache
 mkdir -p /var/cache/apt/archives/partial /run/periodic && touch /run/periodic/update-success-stamp
-mount --bind /run/periodic /var/lib/apt/periodic
+# apt notes what was asked for by name: its directory is the machine's, read-only in here, but for the lists.
+mkdir -p /run/apt/lists && cp -a /var/lib/apt/extended_states /run/apt && mv /run/periodic /run/apt/periodic
+mount --bind /var/lib/apt/lists /run/apt/lists && mount --rbind /run/apt /var/lib/apt
 "$0" -m venv /opt/netctl && for path in "$@"; do echo "$path"; done > /run/sites
 cp /run/sites "$(echo /opt/netctl/lib/python3*/site-packages)/tests.pth"
 """

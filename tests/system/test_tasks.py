@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,22 @@ def test_no_other_place_starts_a_task(package: str) -> None:
             if isinstance(node, ast.Attribute) and node.attr in STARTERS:
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.attr}")
     assert found == []
+
+
+def test_a_task_that_loses_a_cancel_is_ended_all_the_same() -> None:
+    async def main() -> None:
+        tasks = Tasks(Guard(lambda line: None))
+        begun = asyncio.Event()
+
+        async def deaf() -> None:
+            begun.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+            await asyncio.sleep(3600)
+
+        tasks.start("deaf", deaf())
+        await begun.wait()
+        await asyncio.wait_for(tasks.end(), 60)
+        assert len(tasks) == 0
+
+    asyncio.run(main())
