@@ -413,9 +413,11 @@ def test_no_tunnel_in_itself(mode: str) -> None:
         for endpoint in inside:
             one.run("wg", "set", "nctl0", "peer", there.public["gate"], "endpoint", f"{endpoint}:51820")
             before, counted = carried(one), dropped(one)["tunnel in a tunnel"]
-            assert not pings(one, GATE[4], "-s", "1000", tries=1)
+            # netctl-wg takes no such endpoint and stays with the old one; an engine that does runs into the filter.
+            taken = f"{endpoint}:51820" in one.run("wg", "show", "nctl0", "endpoints")
+            assert pings(one, GATE[4], "-s", "1000", tries=1) != taken, endpoint
             assert carried(one) - before < LOOP, endpoint
-            assert dropped(one)["tunnel in a tunnel"] > counted, endpoint
+            assert (dropped(one)["tunnel in a tunnel"] > counted) == taken, endpoint
         one.run(
             "wg", "set", "nctl0", "peer", there.public["gate"], "endpoint", f"{there.outside['gate']}:51820"
         )

@@ -72,4 +72,4 @@ def test_watch_without_an_agent_and_an_agent_that_does_not(one: One) -> None:
     one.start_agent("--no-watch")
     assert one.status()["watch"] is None
     one.write(one.good)
-    assert one.netctl("apply", "--yes")[1].strip().endswith("applied: 5 changes")
+    assert one.netctl("apply", "--yes")[1].strip().endswith("applied: 6 changes")
