@@ -85,6 +85,21 @@ class Book:
         """Of a member that joined by invite."""
         return next((entry.identity for entry in self.admissions if entry.key == key), None)
 
+    def admitted(self, verdict: Verdict) -> Book:
+        """With what a verdict has let in, as the store has it after the same transaction."""
+        if not verdict.fresh:
+            return self
+        entries = sorted(
+            (*self.admissions, verdict.admission),
+            key=lambda entry: (entry.joined_s, entry.name, entry.network),
+        )
+        leases, lease = dict(self.leases), verdict.lease
+        if lease is not None:
+            if lease.taken_from is not None:
+                leases.pop((lease.network, lease.taken_from), None)
+            leases[lease.network, lease.key] = lease.address
+        return Book(tuple(entries), self.revoked, leases)
+
 
 @dataclass(frozen=True, slots=True)
 class Applicant:

@@ -45,7 +45,11 @@ class LoggedIn:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Commit these, then call `stored` with what was committed, or `refused`."""
+    """Commit these, then call `stored` with what was committed, or `refused`; meanwhile everything else goes on.
+
+    There is never a second one before the first is answered. What stands behind it in a list waits for the answer, or
+    for `store_is_slow`.
+    """
 
     leases: tuple[GrantLease, ...]
     ports: tuple[tuple[WireGuardKey, int], ...]

@@ -15,8 +15,8 @@ from netctl.model.addresses import Address
 from netctl.model.derive import member_ipv6
 from netctl.model.keys import WireGuardKey
 
-STORE_RETRY_S = 10.0
-"""A full disk is looked at again this often."""
+STORE_RETRY_S = 2.0
+"""A full disk or a locked store is asked again this often: it costs a thread one try, and nobody waits for it."""
 
 
 class Holdings:
@@ -32,6 +32,10 @@ class Holdings:
         """Who gets no address, and why."""
         self.store_due: float | None = None
         """When a store that has refused is asked again."""
+        self._asked = False
+        """The store has been asked and has not answered yet: it is asked for one thing at a time."""
+        self._again = False
+        """What is wanted has changed since the store was asked."""
 
     def restore(
         self,
@@ -51,7 +55,14 @@ class Holdings:
         self._leases = dict(leases)
 
     def want(self, membership: Membership, relay_ports: tuple[int, int], unix_s: int) -> Store | None:
-        """What this membership needs of the store, if anything; `unix_s`: seconds since 1970."""
+        """What this membership needs of the store, if anything; `unix_s`: seconds since 1970.
+
+        Nothing while the store still owes an answer: what it was asked for counts only with that. `stored` says
+        then whether to ask again.
+        """
+        if self._asked:
+            self._again = True
+            return None
         self.store_due = None
         self._resting = {port: until_s for port, until_s in self._resting.items() if unix_s < until_s}
         found = list(missing_leases(membership.document, self._leases))
@@ -60,25 +71,33 @@ class Holdings:
         ports = tuple(self._missing_ports(membership.by_key, relay_ports))
         taken = {*self._ports.values(), *(port for _, port in ports), *self._resting}
         pairs = tuple(self.pairs.missing(membership, relay_ports, taken))
-        return Store(leases, ports, pairs) if leases or ports or pairs else None
+        self._asked = bool(leases or ports or pairs)
+        return Store(leases, ports, pairs) if self._asked else None
 
     def stored(
         self,
         leases: Iterable[GrantLease],
         ports: Iterable[tuple[WireGuardKey, int]],
         pairs: Iterable[PairGrant] = (),
-    ) -> None:
-        """These are committed."""
+    ) -> bool:
+        """The store was asked for these and has them. True: more is wanted by now, ask with `want`."""
+        self.granted(leases)
+        self._ports.update(ports)
+        self.pairs.stored(pairs)
+        again, self._asked, self._again = self._again, False, False
+        return again
+
+    def granted(self, leases: Iterable[GrantLease]) -> None:
+        """These are committed, together with what they belong to."""
         for lease in leases:
             if lease.taken_from is not None:
                 self._leases.pop((lease.network, lease.taken_from), None)
             self._leases[lease.network, lease.key] = lease.address
-        self._ports.update(ports)
-        self.pairs.stored(pairs)
 
     def refused(self, now: float) -> None:
-        """The store did not take them; it is asked again later."""
+        """The store did not take what it was asked for; it is asked again later, for what is wanted then."""
         self.store_due = now + STORE_RETRY_S
+        self._asked = self._again = False
 
     def forget(self, key: WireGuardKey, unix_s: int) -> None:
         """A member is one no longer. Its relay port rests as long as it may have a grant for it.

@@ -10,7 +10,8 @@ A connection goes through
 | MEMBER  | other messages | MEMBER                                       |
 
 Leases and relay ports become visible only after the shell has stored them (`stored`). A store that refuses
-them (`refused`) keeps nobody from the rest of a new document; it is asked again.
+them (`refused`) keeps nobody from the rest of a new document, nor does one that is slow (`store_is_slow`); it is asked
+again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
-from mediator.core.desk import Desk
+from mediator.core.desk import Challenge, Desk
 from mediator.core.effects import Deliver, Drop, Effect, Left, LoggedIn, Say, Send
 from mediator.core.gallery import Gallery, Picture
 from mediator.core.holdings import Holdings
@@ -140,9 +141,15 @@ class Hub:
         ports: Mapping[WireGuardKey, int],
         pairs: Iterable[PairGrant] = (),
         resting: Mapping[int, int] = MappingProxyType({}),
+        *,
+        generation: int = 0,
     ) -> None:
-        """What the store holds, before the first `load`; `resting`: ports that nobody may have yet, and until when."""
+        """What the store holds, before the first `load`; `resting`: ports that nobody may have yet, and until when.
+
+        `generation`: at least as high as this one is where this run begins.
+        """
         self._holdings.restore(leases, ports, pairs, resting)
+        self._generation = self._epoch = max(self._generation, generation)
 
     def load(
         self, document: Document, mediator: Mediator, *, guests: frozenset[WireGuardKey] = frozenset()
@@ -179,14 +186,14 @@ class Hub:
         pairs: Iterable[PairGrant] = (),
     ) -> list[Effect]:
         """These are committed: show them."""
-        self._holdings.stored(leases, ports, pairs)
+        again = self._holdings.stored(leases, ports, pairs)
         self._generation += 1
         self._hang()
-        return self._show()
+        return self._show() + (self._want() if again else [])
 
     def granted(self, leases: Iterable[GrantLease]) -> None:
         """These were committed together with a new member, who is about to be loaded."""
-        self._holdings.stored(leases, ())
+        self._holdings.granted(leases)
 
     def restore_leases(self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address]) -> None:
         """What the store holds after a member's key was replaced, before the next `load`."""
@@ -195,6 +202,10 @@ class Hub:
     def forget(self, key: WireGuardKey) -> None:
         """A member is one no longer, or has another key: its relay port is free again when its grants are over."""
         self._holdings.forget(key, self.unix_now)
+
+    def store_is_slow(self) -> list[Effect]:
+        """The store has not answered yet: whatever else is new goes out, above all who is a member no longer."""
+        return self._show()
 
     def refused(self, now: float) -> list[Effect]:
         """The store did not take them: whatever else is new goes out, and it is asked again later."""
@@ -235,7 +246,12 @@ class Hub:
                 previous = _key(message.previous) if isinstance(message, w.Rotate) else None
                 known = self._membership.by_key.get(previous) if previous is not None else None
                 identity = known.identity if known is not None else None
-                return [self._desk.receive(connection, message, state.nonce, identity)]
+                asked = self._desk.receive(connection, message, state.nonce, identity)
+                if not isinstance(
+                    asked, Challenge
+                ):  # the store's time, which the stranger does not answer for
+                    state.since = now
+                return [asked]
             raise RemoteError("log in first", "login.first")
         except RemoteError as error:
             return self._drop(connection, error.code, str(error))
@@ -259,12 +275,12 @@ class Hub:
     def handle_timer(self, now: float) -> list[Effect]:
         """Drop who never logged in and who has gone silent; ask a store again that has refused."""
         effects: list[Effect] = []
-        if self._holdings.store_due is not None and now >= self._holdings.store_due:
-            effects += self._want()
         for number, state in list(self._connections.items()):
             if now >= self._deadline(state):
                 code = "login.timeout" if state.member is None else "silent"
                 effects += self._drop(number, code, "nothing was heard in time")
+        if self._holdings.store_due is not None and now >= self._holdings.store_due:
+            effects += self._want()
         return effects
 
     @staticmethod

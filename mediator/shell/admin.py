@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class AdminServer:
             "export": self._export,
             "export.wg": self._export_wg,
         }
-        """By name: whatever else an operator may ask is added here."""
+        """By name: whatever else an operator may ask is added here. What waits for the store is a coroutine."""
 
     async def start(self) -> None:
         """Listen. The socket is 0600 from its first moment. Raises LocalError."""
@@ -101,7 +101,7 @@ class AdminServer:
                 return
             line = await reader.readline()
             if line:
-                writer.write(json.dumps(self.answer(line)).encode() + b"\n")
+                writer.write(json.dumps(await self.answer(line)).encode() + b"\n")
                 await writer.drain()
         except (OSError, ValueError, asyncio.IncompleteReadError):
             return
@@ -110,14 +110,15 @@ class AdminServer:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    def answer(self, line: bytes) -> dict[str, Any]:
+    async def answer(self, line: bytes) -> dict[str, Any]:
         """What to say to a request, whatever it was."""
         try:
             request = parse_request(line)
             operation = self.operations.get(request["op"])
             if operation is None:
                 raise LocalError(f"this mediator does not know '{request['op']}': is it of the same version?")
-            return {"result": operation(request)}
+            result = operation(request)
+            return {"result": await result if isinstance(result, Awaitable) else result}
         except NetctlError as error:
             return {"error": {"kind": "failed", "message": str(error)}}
         except Exception as error:  # whoever asks gets a line
@@ -126,7 +127,7 @@ class AdminServer:
 
     # -- invites --------------------------------------------------------------------------------------------
 
-    def _invite(self, request: Request) -> dict[str, Any]:
+    async def _invite(self, request: Request) -> dict[str, Any]:
         uses, name = request.get("uses", 1), text_of(request, "name", "")
         if not isinstance(uses, int) or not 1 <= uses <= a.MAX_USES:
             raise LocalError(f"an invite has 1 to {a.MAX_USES} uses")
@@ -136,7 +137,7 @@ class AdminServer:
             )
         network = self._roster.network(_text(request, "network"))
         life = life_s(text_of(request, "expires", "24h"))
-        made, text = self._roster.invite(network, uses, life, name)
+        made, text = await self._roster.invite(network, uses, life, name)
         return {**self._row(made), "invite": text, "approve": network.join.approve}
 
     def _row(self, invite: a.Invite) -> dict[str, Any]:
@@ -151,18 +152,18 @@ class AdminServer:
             "state": invite.state(unix_now()),
         }
 
-    def _invites(self, _: Request) -> list[dict[str, Any]]:
-        return [self._row(invite) for invite in self._roster.register.invites()]
+    async def _invites(self, _: Request) -> list[dict[str, Any]]:
+        return [self._row(invite) for invite in await self._roster.store.invites()]
 
-    def _revoke_invite(self, request: Request) -> str:
+    async def _revoke_invite(self, request: Request) -> str:
         identifier = _text(request, "id")
-        self._roster.register.revoke_invite(identifier)
+        await self._roster.store.revoke_invite(identifier)
         return identifier
 
     # -- members --------------------------------------------------------------------------------------------
 
     def _members(self, _: Request) -> list[dict[str, Any]]:
-        roster, book = self._roster, self._roster.register.book()
+        roster, book = self._roster, self._roster.book
         document, waiting = a.effective(roster.document, book)
         full = {(item.network, item.member): item.message for item in self._hub.exhausted}
         pending = {entry.key for entry in book.admissions if entry.pending}
@@ -206,16 +207,16 @@ class AdminServer:
                 rows.append(_bare(entry.name, key, "waiting", waiting.get(entry.name)))
         return rows
 
-    def _rekey(self, request: Request) -> str:
+    async def _rekey(self, request: Request) -> str:
         try:
             key = WireGuardKey.parse(_text(request, "wireguard"))
             identity = IdentityKey.parse(_text(request, "identity"))
         except ValueError as error:
             raise LocalError(f"{error}; `netctl keys` on the host prints both") from error
-        return self._roster.rekey_by_operator(_text(request, "who"), key, identity)
+        return await self._roster.rekey_by_operator(_text(request, "who"), key, identity)
 
     def _export(self, _: Request) -> dict[str, Any]:
-        book = self._roster.register.book()
+        book = self._roster.book
         known = {member.wireguard for member in self._roster.document.members.values()}
         guests = a.guests_of(self._roster.document, book)
         return {

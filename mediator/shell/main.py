@@ -174,9 +174,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         stun_also=arguments.stun_also,
         relay_state=arguments.relay_state,
     )
-    mediator = server.load()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(server, mediator, arguments))
+        runner.run(_run(server, arguments))
     return 0
 
 
@@ -190,13 +189,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _run(server: Server, mediator: Mediator, arguments: argparse.Namespace) -> None:
+async def _run(server: Server, arguments: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
-    await server.start(mediator)
+    await server.start(await server.load())
     tasks = Tasks(server.guard)
     relay = None if arguments.no_relay else tasks.keep("the relay's keeper", lambda: _keep_relay(arguments))
     try:

@@ -1,7 +1,8 @@
 """Who joined by invite, on disk: invites without their tokens, admissions, and keys that were shut out.
 
 Every method is one transaction. What is decided (`mediator.core.admissions`) is decided inside of it, on what the
-same transaction has read.
+same transaction has read. One that changes something answers with what the book says after it, so that nobody has to
+ask a store that may be locked by then.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import secrets
 import sqlite3
 
 from mediator.core import admissions as a
-from mediator.core.leases import GrantLease
+from mediator.shell.memberstore import Kept
 from mediator.shell.store import Store, read_leases, rest_port, write_leases
 from netctl.model.document import Document
 from netctl.model.errors import LocalError, RemoteError
@@ -49,9 +50,21 @@ class Register:
         self._store = store
 
     def book(self) -> a.Book:
-        """All of it as it is now."""
-        with self._store.transaction("a look at its members") as db:
+        """All of it as it is now. It waits for no writer."""
+        with self._store.reading("a look at its members") as db:
             return _book(db)
+
+    def kept(self) -> Kept:
+        """All that the store holds, as one moment has it. It waits for no writer. Raises LocalError."""
+        store = self._store
+        with store.reading("a look at all that it holds") as db:
+            return Kept(
+                _book(db),
+                store.relay_ports(),
+                tuple(store.pairs()),
+                store.resting_ports(),
+                store.generation(),
+            )
 
     # -- invites --------------------------------------------------------------------------------------------
 
@@ -74,7 +87,7 @@ class Register:
 
     def invites(self) -> list[a.Invite]:
         """All of them, the newest last."""
-        with self._store.transaction("a look at its invites") as db:
+        with self._store.reading("a look at its invites") as db:
             return [_invite(row) for row in db.execute(f"SELECT {_INVITE} FROM invite ORDER BY made_s, id")]
 
     def revoke_invite(self, identifier: str) -> None:
@@ -84,8 +97,8 @@ class Register:
             if not done.rowcount:
                 raise LocalError(f"there is no invite '{identifier}'; `netctl invite list` shows all")
 
-    def redeem(self, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, list[GrantLease]]:
-        """Let a host in: the use, the membership and the lease are one transaction.
+    def redeem(self, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, a.Book]:
+        """Let a host in: the use, the membership and the lease are one transaction. The book is as it is after it.
 
         Raises RemoteError when it may not come in, LocalError when the disk does not take it.
         """
@@ -98,7 +111,7 @@ class Register:
             book = _book(db) if a.needs_book(invite, now_s, known=known) else a.Book()
             verdict = a.decide(document, book, invite, who, now_s)
             if not verdict.fresh:
-                return verdict, []
+                return verdict, book
             entry = verdict.admission
             used = db.execute(
                 "UPDATE invite SET used=used+1 WHERE id=? AND used<uses AND NOT revoked", (entry.invite,)
@@ -111,22 +124,22 @@ class Register:
             db.execute(
                 "INSERT INTO admission (network, member, invite, pending, joined_s) VALUES (?,?,?,?,?)", row
             )
-            leases = [verdict.lease] if verdict.lease is not None else []
-            write_leases(db, leases)
-            return verdict, leases
+            write_leases(db, [verdict.lease] if verdict.lease is not None else [])
+            return verdict, book.admitted(verdict)
 
     # -- members --------------------------------------------------------------------------------------------
 
-    def approve(self, key: WireGuardKey) -> None:
-        """Let in who waits. Raises LocalError."""
+    def approve(self, key: WireGuardKey) -> a.Book:
+        """Let in who waits. What the book says then. Raises LocalError."""
         with self._store.transaction("an approval") as db:
             done = db.execute("UPDATE admission SET pending=0 WHERE member=? AND pending", (key.raw,))
             if not done.rowcount:
                 raise LocalError(
                     "this member does not wait for approval; `netctl members pending` shows who does"
                 )
+            return _book(db)
 
-    def revoke(self, key: WireGuardKey, name: str, now_s: int) -> None:
+    def revoke(self, key: WireGuardKey, name: str, now_s: int) -> a.Book:
         """Shut a key out for good, whether it joined or is in the document. Its addresses stay bound to it."""
         with self._store.transaction("to revoke a member") as db:
             db.execute("DELETE FROM guest WHERE member=?", (key.raw,))
@@ -134,20 +147,23 @@ class Register:
             db.execute(
                 "INSERT OR REPLACE INTO revoked (member, name, at_s) VALUES (?,?,?)", (key.raw, name, now_s)
             )
+            return _book(db)
 
-    def leave(self, key: WireGuardKey, now_s: int) -> None:
+    def leave(self, key: WireGuardKey, now_s: int) -> a.Book:
         """Forget a member that joined; its addresses stay bound to its key."""
         with self._store.transaction("to let a member go") as db:
             db.execute("DELETE FROM guest WHERE member=?", (key.raw,))
             rest_port(db, key, now_s)
+            return _book(db)
 
-    def restore(self, key: WireGuardKey) -> None:
+    def restore(self, key: WireGuardKey) -> a.Book:
         """Take a revocation back: a member of the document is one again, others need a new invite."""
         with self._store.transaction("to restore a member") as db:
             if not db.execute("DELETE FROM revoked WHERE member=?", (key.raw,)).rowcount:
                 raise LocalError("this key was not revoked here; `netctl members` shows which are")
+            return _book(db)
 
-    def rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int) -> None:
+    def rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int) -> a.Book:
         """Move name, memberships and leases to a new key. Raises RemoteError or LocalError.
 
         The relay port is not moved: whoever has the old key may have a grant for it.
@@ -167,3 +183,4 @@ class Register:
             db.execute(
                 "INSERT OR REPLACE INTO revoked (member, name, at_s) VALUES (?,?,?)", (old.raw, name, now_s)
             )
+            return _book(db)

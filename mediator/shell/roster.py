@@ -1,4 +1,8 @@
-"""Who belongs, put together: the document, those who joined by invite, those who were shut out."""
+"""Who belongs, put together: the document, those who joined by invite, those who were shut out.
+
+The book of the store is kept here as the last transaction left it, so that a new document takes effect whatever the
+store is doing.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from mediator.core import admissions as a
 from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core.desk import Left, Redeem, Rekey
-from mediator.shell.register import Register
+from mediator.shell.memberstore import MemberStore
 from netctl.model.document import Document, Mediator, Network
 from netctl.model.errors import LocalError, NetctlError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
@@ -31,12 +35,14 @@ class Roster:
     """Changes what the hub knows of membership; each method that returns effects wants them performed."""
 
     hub: h.Hub
-    register: Register
+    store: MemberStore
     later: Callable[[float, Callable[[], None]], object]
     """Calls back after seconds: the event loop's."""
     perform: Callable[[list[fx.Effect]], None]
     document: Document = field(default_factory=lambda: Document({}, {}))
     """What the file says, without anybody who joined."""
+    book: a.Book = field(default_factory=a.Book)
+    """What the store says of those who joined."""
     mediator: Mediator | None = None
     waiting: dict[str, str] = field(default_factory=dict)
     """Who joined and cannot take part, and why."""
@@ -51,20 +57,20 @@ class Roster:
     def rebuild(self) -> list[fx.Effect]:
         """The hub gets what document and store say now."""
         assert self.mediator is not None
-        book = self.register.book()
-        document, self.waiting = a.effective(self.document, book)
-        guests = frozenset(entry.key for entry in book.admissions)
+        document, self.waiting = a.effective(self.document, self.book)
+        guests = frozenset(entry.key for entry in self.book.admissions)
         return self.hub.load(document, self.mediator, guests=guests)
 
     # -- what hosts ask for ---------------------------------------------------------------------------------
 
-    def redeem(self, request: Redeem) -> list[fx.Effect]:
+    async def redeem(self, request: Redeem) -> list[fx.Effect]:
         """Let a host in. It is answered when the others can see it."""
         try:
-            verdict, leases = self.register.redeem(self.document, request.applicant, unix_now())
+            verdict, book = await self.store.redeem(self.document, request.applicant, unix_now())
         except NetctlError as error:
             return self.hub.refuse(request.connection, _remote(error))
-        self.hub.granted(leases)
+        self.book = book
+        self.hub.granted([verdict.lease] if verdict.lease is not None else [])
         entry = verdict.admission
         answer = w.Enrolled(entry.name, verdict.network, admitted=not entry.pending)
         if not verdict.fresh:
@@ -73,31 +79,30 @@ class Roster:
         said = fx.Say(f"'{entry.name}' joined '{verdict.network}' with invite {entry.invite}{waits}")
         return [said, *self._answer(request.connection, answer)]
 
-    def rekey(self, request: Rekey) -> list[fx.Effect]:
+    async def rekey(self, request: Rekey) -> list[fx.Effect]:
         """Give a member that joined its new keys."""
         try:
-            name = self._rekey(request.previous, request.key, request.identity)
+            name = await self._rekey(request.previous, request.key, request.identity)
         except NetctlError as error:
             return self.hub.refuse(request.connection, _remote(error))
         said = fx.Say(f"'{name}' has new keys")
         return [said, *self._answer(request.connection, w.Rotated(name))]
 
-    def leave(self, request: Left) -> list[fx.Effect]:
+    async def leave(self, request: Left) -> list[fx.Effect]:
         """A member that joined is one no longer; it may come again with another invite."""
         try:
-            self.register.leave(request.key, unix_now())
+            self.book = await self.store.leave(request.key, unix_now())
         except LocalError as error:
             return [fx.Say(str(error))]
         self.hub.forget(request.key)
         return self.rebuild()
 
-    def _rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey) -> str:
+    async def _rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey) -> str:
         if any(member.wireguard == key for member in self.document.members.values()):
             raise RemoteError("the document has the new key for a member", "rotate.taken")
-        self.register.rekey(old, key, identity, unix_now())
+        self.book = book = await self.store.rekey(old, key, identity, unix_now())
         for one in (old, key):
             self.hub.forget(one)
-        book = self.register.book()
         self.hub.restore_leases(book.leases)
         return next(entry.name for entry in book.admissions if entry.key == key)
 
@@ -128,14 +133,14 @@ class Roster:
             )
         return network
 
-    def invite(self, network: Network, uses: int, life_s: int, name: str) -> tuple[a.Invite, str]:
+    async def invite(self, network: Network, uses: int, life_s: int, name: str) -> tuple[a.Invite, str]:
         """A new invite and its string. Raises LocalError."""
         if name:
-            taken = {*self.document.members, *(entry.name for entry in self.register.book().admissions)}
+            taken = {*self.document.members, *(entry.name for entry in self.book.admissions)}
             if name in taken:
                 raise LocalError(f"the name '{name}' is taken")
         now = unix_now()
-        made, token = self.register.invite(
+        made, token = await self.store.invite(
             network.id, uses=uses, made_s=now, expires_s=now + life_s, name=name
         )
         full = [mediator for mediator in self.document.mediators if not mediator.relay_only]
@@ -144,7 +149,7 @@ class Roster:
 
     def find(self, who: str) -> tuple[WireGuardKey, str]:
         """Key and name of a member, by either. Raises LocalError."""
-        book = self.register.book()
+        book = self.book
         entries = {entry.key: entry.name for entry in book.admissions}
         entries.update(book.revoked)
         for member in self.document.members.values():
@@ -158,38 +163,36 @@ class Roster:
             raise LocalError(f"'{who}' is several members: say the key")
         return present[0]
 
-    def approve(self, who: str) -> str:
+    async def approve(self, who: str) -> str:
         """Let in who waits. Raises LocalError."""
         key, name = self.find(who)
-        self.register.approve(key)
+        self.book = await self.store.approve(key)
         self.perform(self.rebuild())
         return name
 
-    def revoke(self, who: str, *, pending: bool = False) -> str:
+    async def revoke(self, who: str, *, pending: bool = False) -> str:
         """Shut a member out; `pending`: only one that waits. Raises LocalError."""
         key, name = self.find(who)
-        if pending and not any(
-            entry.key == key and entry.pending for entry in self.register.book().admissions
-        ):
+        if pending and not any(entry.key == key and entry.pending for entry in self.book.admissions):
             raise LocalError(
                 f"'{name}' does not wait for approval; `netctl members revoke` shuts a member out"
             )
-        self.register.revoke(key, name, unix_now())
+        self.book = await self.store.revoke(key, name, unix_now())
         self.hub.forget(key)
         self.perform(self.rebuild())
         return name
 
-    def restore(self, who: str) -> str:
+    async def restore(self, who: str) -> str:
         """Take a revocation back. Raises LocalError."""
         key, name = self.find(who)
-        self.register.restore(key)
+        self.book = await self.store.restore(key)
         self.perform(self.rebuild())
         return name
 
-    def rekey_by_operator(self, who: str, key: WireGuardKey, identity: IdentityKey) -> str:
+    async def rekey_by_operator(self, who: str, key: WireGuardKey, identity: IdentityKey) -> str:
         """A reinstalled machine: its name and leases go to a new key. Raises NetctlError."""
         old, _ = self.find(who)
-        name = self._rekey(old, key, identity)
+        name = await self._rekey(old, key, identity)
         self.perform(self.rebuild())
         return name
 

@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ from mediator.shell.admin import AdminServer
 from mediator.shell.connection import Connection
 from mediator.shell.door import Door
 from mediator.shell.keys import Identity
+from mediator.shell.memberstore import MemberStore
 from mediator.shell.passing import Passer
-from mediator.shell.register import Register
 from mediator.shell.relayplace import RelayPlace
 from mediator.shell.roster import Roster
 from mediator.shell.store import STORE_FILE, Store
+from mediator.shell.storethread import StoreThread
 from mediator.shell.stun import StunServer, check_own
 from mediator.shell.watched import WatchedDocument
 from netctl.model.document import Mediator
@@ -37,12 +38,14 @@ from netctl.model.keys import WireGuardKey
 from netctl.model.printable import printable_lines
 from netctl.system.guard import Guard
 from netctl.system.sdnotify import notify, watchdog_s
-from netctl.system.tasks import watch_loop
+from netctl.system.tasks import Tasks, watch_loop
 from netctl.wire.control import Error, encode
 from netctl.wire.relayframe import RELAY_ALPN
 
 MAX_CONNECTIONS = 60_000
 """Under the files that a service may have open by default with systemd's LimitNOFILE."""
+SLOW_STORE_S = 1.0
+"""A store that works answers in milliseconds. After this long members hear what does not need its answer."""
 GATHER_S = 0.05
 """How long news for many may wait for more of them: well below what a person notices."""
 GATHER_AT_MOST_S = 0.25
@@ -84,13 +87,15 @@ class Server:
         self._stun_also = stun_also
         self._identity = Identity.load(state)
         self._watched = WatchedDocument(document, self._identity.public)
-        self._store = Store(state / STORE_FILE)
-        sign = self._identity.private.sign
-        generation = first_generation(int(time.time()), self._store.generation())
-        self._hub = h.Hub(self._identity.public, sign, secret, generation=generation, stun_also=stun_also)
+        self._store: MemberStore = StoreThread(Store(state / STORE_FILE))
+        self._tasks = Tasks(self.guard)
+        self._longest_stall_s = 0.0
+        """So long the event loop once came too late to what was due."""
+        self._hub = h.Hub(self._identity.public, self._identity.private.sign, secret, stun_also=stun_also)
         self._reserved = 0
-        self._reserve()
-        self.roster = Roster(self._hub, Register(self._store), self._later, self.perform)
+        self._refused: str | None = None
+        """Why the store did not take what was wanted of it last."""
+        self.roster = Roster(self._hub, self._store, self._later, self.perform)
         self._admin = AdminServer(self.roster, self._hub, state, document)
         self._admin.operations["status"] = lambda _: self.status()
         self._loaded_s = time.time()
@@ -125,6 +130,7 @@ class Server:
             "bans": len(self._gate.bans(time.monotonic())),
             "connections": len(self._connections),
             "tasks": len(asyncio.all_tasks()),
+            "longest_stall_s": round(self._longest_stall_s, 3),
             "faults": self.guard.dropped,
             "relay_ports": {
                 port: member.name
@@ -135,17 +141,17 @@ class Server:
             "without_address": [item.message for item in self._hub.exhausted],
         }
 
-    def load(self) -> Mediator:
-        """Read the document for the first time. Raises NetctlError."""
+    async def load(self) -> Mediator:
+        """Read the store and, for the first time, the document. Raises NetctlError."""
         document, mediator = self._watched.load()
-        self._hub.restore(
-            self._store.leases(),
-            self._store.relay_ports(),
-            self._store.pairs(),
-            self._store.resting_ports(),
-        )
+        kept = await self._store.kept()
+        first = first_generation(int(time.time()), kept.generation)
+        self._hub.restore(kept.leases, kept.ports, kept.pairs, kept.resting, generation=first)
+        self.roster.book = kept.book
         self._now()
+        await self._reserve()
         self.perform(self.roster.set_document(document, mediator))
+        await self._tasks.wait(SLOW_STORE_S)
         return mediator
 
     async def start(self, mediator: Mediator) -> None:
@@ -195,7 +201,9 @@ class Server:
         try:
             ticked = time.monotonic()
             while True:
+                due = time.monotonic() + WATCH_S
                 await asyncio.sleep(WATCH_S)
+                self._longest_stall_s = max(self._longest_stall_s, time.monotonic() - due)
                 self.guard.run("a look at the document", self._reload)
                 self.guard.run("the relay's directory", self._keep_place)
                 if time.monotonic() - ticked >= tick:
@@ -214,7 +222,8 @@ class Server:
                 stun.close()
             for connection in list(self._connections.values()):
                 connection.end(Error("mediator.stopping", "the mediator is being stopped"))
-            self._store.close()
+            await self._tasks.end()
+            await self._store.close()
 
     def _keep_place(self) -> None:
         if self._place is not None and (said := self._place.keep()) is not None:
@@ -222,7 +231,8 @@ class Server:
 
     def _tick(self) -> None:
         self.perform(self._hub.handle_timer(self._now()))
-        self._reserve()
+        if self._hub.generation + RESERVE // 2 > self._reserved:
+            self._tasks.start("a reservation of generations", self._reserve())
 
     def _later(self, seconds: float, call: Callable[[], None]) -> object:
         return asyncio.get_running_loop().call_later(seconds, self.guard.over("what was put off", call))
@@ -235,16 +245,14 @@ class Server:
 
         return self._hub.challenged(connection, WireGuardKey(private.public_key().public_bytes_raw()), agree)
 
-    def _reserve(self) -> None:
+    async def _reserve(self) -> None:
         """Keep the next run's generations above all of this one's."""
-        if self._hub.generation + RESERVE // 2 > self._reserved:
-            wanted = self._hub.generation + RESERVE
-            try:
-                self._store.reserve_generation(wanted)
-            except LocalError as error:
-                if not self._reserved:
-                    say(f"{error}; the clock alone keeps generations in order until there is room")
-            self._reserved = wanted
+        first, self._reserved = not self._reserved, self._hub.generation + RESERVE
+        try:
+            await self._store.reserve_generation(self._reserved)
+        except LocalError as error:
+            if first:
+                say(f"{error}; the clock alone keeps generations in order until there is room")
 
     def _now(self) -> float:
         self._hub.unix_now = int(time.time())
@@ -369,8 +377,42 @@ class Server:
             self.guard.run("news for a member", target.flush)
         self._flush_took_s = time.thread_time() - began
 
+    async def _commit(self, wanted: fx.Store, behind: list[fx.Effect]) -> None:
+        """Have the store take it, and do `behind` after that: what a slow one must not hold up, without it."""
+        commit = asyncio.ensure_future(self._store.add(wanted.leases, wanted.ports, wanted.pairs))
+        try:
+            await asyncio.wait({commit}, timeout=SLOW_STORE_S)
+            if not commit.done():
+                self.perform([*self._hub.store_is_slow(), *behind])
+                behind = []
+            await commit
+        except asyncio.CancelledError:
+            commit.cancel()
+            raise
+        except LocalError as error:
+            if str(error) != self._refused:
+                self._refused = str(error)
+                say(f"no new leases: {error}; it is asked again until it takes them")
+            self.perform([*self._hub.refused(self._now()), *behind])
+            return
+        if self._refused is not None:
+            self._refused = None
+            say("the store takes leases again")
+        self._now()
+        self.perform([*self._hub.stored(wanted.leases, wanted.ports, wanted.pairs), *behind])
+
+    async def _ask(self, asked: Coroutine[Any, Any, list[fx.Effect]], behind: list[fx.Effect]) -> None:
+        """What only the store can answer, and `behind` after it."""
+        try:
+            effects = await asked
+        except Exception:
+            self.perform(behind)
+            raise
+        self._now()
+        self.perform([*effects, *behind])
+
     def perform(self, effects: list[fx.Effect]) -> None:
-        """Do what the core wants, in order."""
+        """Do what the core wants, in order: what waits for the store holds up what stands behind it alone."""
         pending = list(reversed(effects))
         while pending:
             effect = pending.pop()
@@ -392,24 +434,24 @@ class Server:
                     if target is not None:
                         self._no_stranger(target, logged_in=True)
                         target.known()
-                case fx.Store(leases, ports, pairs):
-                    try:
-                        self._store.add(leases, ports, pairs)
-                    except LocalError as error:
-                        say(f"no new leases: {error}")
-                        pending.extend(reversed(self._hub.refused(self._now())))
-                        continue
-                    pending.extend(reversed(self._hub.stored(leases, ports, pairs)))
+                case fx.Store() as wanted:
+                    self._tasks.start("a commit", self._commit(wanted, pending[::-1]))
+                    return
                 case fx.Say(text):
                     say(text)
                 case fx.Challenge(number):
                     pending.extend(reversed(self._challenge(number)))
                 case fx.Redeem() as request:
-                    pending.extend(reversed(self.roster.redeem(request)))
+                    self._tasks.start("an enrolment", self._ask(self.roster.redeem(request), pending[::-1]))
+                    return
                 case fx.Left() as request:
-                    pending.extend(reversed(self.roster.leave(request)))
+                    self._tasks.start("a leave", self._ask(self.roster.leave(request), pending[::-1]))
+                    return
                 case fx.Rekey() as request:
-                    pending.extend(reversed(self.roster.rekey(request)))
+                    self._tasks.start(
+                        "a change of keys", self._ask(self.roster.rekey(request), pending[::-1])
+                    )
+                    return
 
 
 def _offence(code: str) -> Offence | None:

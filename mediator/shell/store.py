@@ -78,7 +78,7 @@ MIGRATIONS = (LEASES, INVITES, GENERATION, PAIRS, RESTING)
 """One step a version: a store of an older netctl is brought up to date where it lies."""
 STORE_FILE = "mediator.db"
 BUSY_S = 5.0
-"""Only `netctl-mediator backup` or `check` can hold the database, and only for moments."""
+"""Of ours, only `netctl-mediator backup` or `check` can hold the database, and only for moments."""
 
 
 def write_leases(db: sqlite3.Connection, leases: Iterable[GrantLease]) -> None:
@@ -188,11 +188,26 @@ class Store:
         with self.transaction("the next generations") as db:
             db.execute("INSERT OR REPLACE INTO generation (one, reserved) VALUES (1,?)", (reserved,))
 
+    def wait_at_most(self, seconds: float) -> None:
+        """How long a transaction waits for another process's, from now on."""
+        self._db.execute(f"PRAGMA busy_timeout={max(0, int(seconds * 1000))}")
+
+    @contextlib.contextmanager
+    def reading(self, what: str) -> Iterator[sqlite3.Connection]:
+        """Reads that see one moment. They wait for no writer. Raises LocalError."""
+        with self._one("BEGIN", what) as db:
+            yield db
+
     @contextlib.contextmanager
     def transaction(self, what: str) -> Iterator[sqlite3.Connection]:
         """Reads and writes that are one: all of it is on disk afterwards, or none. Raises LocalError."""
+        with self._one("BEGIN IMMEDIATE", what) as db:
+            yield db
+
+    @contextlib.contextmanager
+    def _one(self, begin: str, what: str) -> Iterator[sqlite3.Connection]:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(begin)
             try:
                 yield self._db
                 self._db.execute("COMMIT")

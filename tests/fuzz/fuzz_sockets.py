@@ -136,7 +136,7 @@ def admin(data: bytes) -> None:
     if isinstance(plain, dict) and data:
         lines.append(json.dumps({**plain, "op": OPERATIONS[data[0] % len(OPERATIONS)]}).encode())
     for line in lines:
-        answer = DESK.admin.answer(line)
+        answer = DESK.answer(line)
         json.dumps(answer)
         message = str(answer.get("error", {}).get("message", ""))
         assert not message.startswith(FAILED), message

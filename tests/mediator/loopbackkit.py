@@ -88,7 +88,7 @@ class Site:
     async def serving(self) -> AsyncIterator[tuple[Server, Mediator]]:
         secret = relay_secret(self.state)
         server = Server(document=self.document, state=self.state, listen=HOST, secret=secret)
-        mediator = server.load()
+        mediator = await server.load()
         await server.start(mediator)
         task = asyncio.create_task(server.run())
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,9 +18,9 @@ from mediator.core import hub as h
 from mediator.core.desk import Left, Redeem
 from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.admin import AdminServer, life_s
-from mediator.shell.register import Register
 from mediator.shell.roster import Roster
 from mediator.shell.store import Store
+from mediator.shell.storethread import StoreThread
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey
 from netctl.wire.invite import parse_invite
@@ -34,7 +35,8 @@ class Desk:
         self.store = store
         pin = IdentityKey(PRIVATE.public_key().public_bytes_raw())
         self.hub = h.Hub(pin, PRIVATE.sign, bytes(32), generation=1)
-        self.roster = Roster(self.hub, Register(store), lambda seconds, call: call(), self.perform)
+        self.loop = asyncio.Runner()
+        self.roster = Roster(self.hub, StoreThread(store), lambda seconds, call: call(), self.perform)
         self.admin = AdminServer(self.roster, self.hub, state, state / "networks.yaml")
         self.load("10.1.0.0/28")
 
@@ -48,19 +50,27 @@ class Desk:
                 self.store.add(effect.leases, effect.ports, effect.pairs)
                 self.perform(self.hub.stored(effect.leases, effect.ports, effect.pairs))
 
+    def answer(self, line: bytes) -> dict[str, Any]:
+        return self.loop.run(self.admin.answer(line))
+
+    def close(self) -> None:
+        self.loop.run(self.roster.store.close())
+        self.loop.close()
+
     def ask(self, op: str, **more: Any) -> Any:
-        answer = self.admin.answer(json.dumps({"op": op, **more}).encode())
+        answer = self.answer(json.dumps({"op": op, **more}).encode())
         assert "error" not in answer, answer
         return answer["result"]
 
     def refused(self, op: str, **more: Any) -> str:
-        answer = self.admin.answer(json.dumps({"op": op, **more}).encode())
+        answer = self.answer(json.dumps({"op": op, **more}).encode())
         return str(answer["error"]["message"])
 
     def join(self, number: int, name: str, text: str) -> None:
         who = host(number, name)
         token = parse_invite(text).token
-        self.perform(self.roster.redeem(Redeem(number, type(who)(who.key, who.identity, name, False, token))))
+        request = Redeem(number, type(who)(who.key, who.identity, name, False, token))
+        self.perform(self.loop.run(self.roster.redeem(request)))
 
     def rows(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in self.ask("members.list")}
@@ -68,8 +78,8 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    with closing(Store(tmp_path / "m.db")) as store:
-        yield Desk(store, tmp_path)
+    with closing(Desk(Store(tmp_path / "m.db"), tmp_path)) as made:
+        yield made
 
 
 def test_from_the_invite_to_the_member_to_the_export(desk: Desk) -> None:
@@ -102,7 +112,7 @@ def test_nobody_gets_a_relay_port_while_a_grant_for_it_lives(desk: Desk, end: st
     if end == "revoke":
         desk.ask("members.revoke", who="thief")
     elif end == "leave":
-        desk.perform(desk.roster.leave(Left(10, key(10))))
+        desk.perform(desk.loop.run(desk.roster.leave(Left(10, key(10)))))
     else:
         desk.ask("members.rekey", who="thief", wireguard=str(key(30)), identity=str(identity(30)))
         assert desk.hub.relay_port(key(30)) not in (None, port)
@@ -174,7 +184,7 @@ def test_requests_that_make_no_sense(desk: Desk, request_: dict[str, Any], says:
 
 @pytest.mark.parametrize("line", [b"", b"[]", b"null", b"{", b'{"op": []}', b'"op"'])
 def test_lines_that_are_no_requests(desk: Desk, line: bytes) -> None:
-    assert list(desk.admin.answer(line)) == ["error"]
+    assert list(desk.answer(line)) == ["error"]
 
 
 def test_times_to_live() -> None:
@@ -203,7 +213,7 @@ def test_whatever_a_request_says_it_is_understood_or_refused_in_words(desk: Desk
         '{"op": "' + "x" * 60_000 + '"}',
         '{"op": ' + "9" * 5000 + "}",
     ]:
-        answer = desk.admin.answer(line.encode())
+        answer = desk.answer(line.encode())
         json.dumps(answer).encode()
         assert not str(answer.get("error", {}).get("message")).startswith("the mediator itself"), (
             line[:80],

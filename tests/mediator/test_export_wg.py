@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import configparser
 import io
@@ -22,9 +23,9 @@ from test_hub import PIN, Shell, identity, key
 from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.shell.admin import SOCKET_NAME, AdminServer
-from mediator.shell.register import Register
 from mediator.shell.roster import Roster
 from mediator.shell.store import Store
+from mediator.shell.storethread import StoreThread
 from netctl.cli.main import main
 from netctl.config import load_document
 from netctl.model import derive
@@ -74,7 +75,7 @@ class Site:
         self.state = state
         self.store = Store(state / "mediator.db")
         self.hub = h.Hub(PIN, MEDIATOR.sign, bytes(32), generation=1)
-        self.roster = Roster(self.hub, Register(self.store), lambda seconds, call: call(), self.perform)
+        self.roster = Roster(self.hub, StoreThread(self.store), lambda seconds, call: call(), self.perform)
         self.admin = AdminServer(self.roster, self.hub, state, state / "networks.yaml")
         self.load(document())
         self.socket = socket.socket(socket.AF_UNIX)
@@ -100,7 +101,7 @@ class Site:
                 line = lines.readline()
                 if not line:
                     return
-                connection.sendall(json.dumps(self.admin.answer(line)).encode() + b"\n")
+                connection.sendall(json.dumps(asyncio.run(self.admin.answer(line))).encode() + b"\n")
 
     def close(self) -> None:
         with socket.socket(socket.AF_UNIX) as last:

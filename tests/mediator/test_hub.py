@@ -315,6 +315,33 @@ def test_a_removed_member_is_dropped_and_gone_from_every_view_even_with_a_full_d
     assert len(shell.view(1, "ann").leases["lan", key("ann")].addresses) == 2
 
 
+def test_a_store_that_is_slow_holds_up_nobody_and_is_asked_for_one_thing_at_a_time() -> None:
+    shell = Shell()
+    shell.login(1, "ann")
+    shell.login(2, "bob")
+    before = shell.view(1, "ann").leases["lan", key("ann")].addresses[0]
+    moved = document(absent=("dan",), fixed={"cid": str(before)})
+    effects = shell.hub.load(moved, moved.mediators[0])
+    (first,) = [effect for effect in effects if isinstance(effect, fx.Store)]
+    shell.perform([effect for effect in effects if effect is not first])
+    assert "dan" in names(shell.view(1, "ann")), "a store that works answers at once: one change, one view"
+    shell.perform(shell.hub.store_is_slow())
+    assert names(shell.view(1, "ann")) == {"ann", "bob", "cid"}
+    newer = document(absent=("bob", "dan"), fixed={"cid": str(before)})
+    effects = shell.hub.load(newer, newer.mediators[0])
+    assert not [effect for effect in effects if isinstance(effect, fx.Store)], "it owes an answer still"
+    shell.perform(effects)
+    assert names(shell.view(1, "ann")) == {"ann", "cid"}
+    assert shell.dropped == {2: "login.removed"}
+    shell.perform(shell.hub.handle_timer(1.0))
+    assert len(shell.stores) == 1
+    shell.perform(shell.hub.stored(first.leases, first.ports, first.pairs))
+    assert shell.view(1, "ann").leases["lan", key("ann")].addresses[0] == first.leases[0].address
+    assert shell.hub.load(document(), document().mediators[0])[-1:] != [first], (
+        "what it has is not asked for again"
+    )
+
+
 def kinds(messages: list[w.Message]) -> list[str]:
     return [type(message).__name__ for message in messages]
 

@@ -33,7 +33,7 @@ async def main(how: str, document: str, state: str) -> None:
     place = Path(state)
     server = Server(document=Path(document), state=place, listen="::", secret=relay_secret(place))
     lie(server._hub, how)
-    await server.start(server.load())
+    await server.start(await server.load())
     await server.run()
 
 

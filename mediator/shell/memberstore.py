@@ -1,0 +1,94 @@
+"""What the mediator wants of its store, whatever that is: the one seam that SQLite stands behind.
+
+Every method is a transaction: what it returned is kept, what it raised LocalError for is not. Changes take effect in
+the order in which they were asked for. None of them holds the event loop, and each ends, with an answer or with an
+error, within `PATIENCE_S` of being asked, or as soon as a commit that has begun by then is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from mediator.core import admissions as a
+from mediator.core.leases import GrantLease, LeaseKey
+from mediator.core.pairs import PairGrant
+from netctl.model.document import Document
+from netctl.model.keys import IdentityKey, WireGuardKey
+
+PATIENCE_S = 5.0
+"""Half of what a host that enrols waits for its answer (`netctl.agent.enrol`), and an operator for his."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """All that a store holds, as it is when the mediator starts."""
+
+    book: a.Book = field(default_factory=a.Book)
+    ports: Mapping[WireGuardKey, int] = field(default_factory=dict)
+    """Relay ports by key."""
+    pairs: tuple[PairGrant, ...] = ()
+    resting: Mapping[int, int] = field(default_factory=dict)
+    """Relay ports of members that are gone, and until when (Unix time) nobody else may have them."""
+    generation: int = 0
+    """What this run's generations must not be below."""
+
+    @property
+    def leases(self) -> Mapping[LeaseKey, IPv4Address]:
+        """Every lease ever granted and not moved since."""
+        return self.book.leases
+
+
+class MemberStore(Protocol):
+    """Leases, relay ports, invites and who came with them."""
+
+    async def kept(self) -> Kept:
+        """All of it. It waits for no writer."""
+
+    async def add(
+        self,
+        leases: Iterable[GrantLease],
+        ports: Iterable[tuple[WireGuardKey, int]],
+        pairs: Iterable[PairGrant] = (),
+    ) -> None:
+        """Grant these, or none; a member's older lease in the network is given up. Uniqueness is the store's own."""
+
+    async def reserve_generation(self, reserved: int) -> None:
+        """From here on generations up to this one may be in use."""
+
+    async def invite(
+        self, network: str, *, uses: int, made_s: int, expires_s: int, name: str
+    ) -> tuple[a.Invite, bytes]:
+        """A new invite to the network with this id, and its token, which is nowhere else."""
+
+    async def invites(self) -> list[a.Invite]:
+        """All of them, the newest last."""
+
+    async def revoke_invite(self, identifier: str) -> None:
+        """It is good for nothing any more; who came with it stays."""
+
+    async def redeem(self, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, a.Book]:
+        """Let a host in: the use, the membership and the lease are one. Raises RemoteError when it may not come in.
+
+        The book is as it is afterwards, as with everything below.
+        """
+
+    async def approve(self, key: WireGuardKey) -> a.Book:
+        """Let in who waits."""
+
+    async def revoke(self, key: WireGuardKey, name: str, now_s: int) -> a.Book:
+        """Shut a key out for good; its addresses stay bound to it, its relay port rests."""
+
+    async def leave(self, key: WireGuardKey, now_s: int) -> a.Book:
+        """Forget a member that joined; its addresses stay bound to its key, its relay port rests."""
+
+    async def restore(self, key: WireGuardKey) -> a.Book:
+        """Take a revocation back."""
+
+    async def rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int) -> a.Book:
+        """Move name, memberships and leases to a new key. Raises RemoteError when the new one may not be taken."""
+
+    async def close(self) -> None:
+        """What has begun is ended, what has not is refused."""
