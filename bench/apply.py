@@ -25,7 +25,7 @@ PRIVATE = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && ip link set l
 BIN = Path(sys.executable).parent
 KEY = "host-0"
 SILENT_READS = 10
-ASKING = "netctl.cli.main, netctl.cli.document, netctl.cli.rotate, netctl.cli.planfile, netctl.model.errors"
+ASKING = "netctl.cli.main, netctl.cli.commands.apply, netctl.cli.planfile, netctl.model.errors"
 ALONE = (
     f"{ASKING}, netctl.cli.alone, netctl.agent.alone, netctl.agent.memory, netctl.agent.host, netctl.agent.keys, "
     "netctl.agent.planned, pyroute2"

@@ -33,7 +33,7 @@ PROGRAMS = {
 """Each program: its module, and the package that brings it."""
 PAGES = {
     "netctl": ("netctl.cli.main", "parser"),
-    "netctl-mediator": ("mediator.shell.main", "_parser"),
+    "netctl-mediator": ("mediator.shell.main", "parser"),
 }
 """Where each program's command line is defined."""
 MEDIATORS = ("mediator", "uvloop", "uvloop-*.dist-info")

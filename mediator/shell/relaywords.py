@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from mediator.core.relay_limits import Limits
+from mediator.shell import output
 
 LIMITS = (
     ("--pair-rate", "MBIT/S", 1000.0, "what one member may send to one other"),
@@ -51,10 +52,10 @@ def limits_of(arguments: argparse.Namespace) -> Limits:
 def say_relay(relay: dict[str, Any] | None, names: dict[int, str]) -> None:
     """Who sends how much, what was refused, and which apps are heard."""
     if relay is None:
-        print("no relay runs here")
+        output.line("no relay runs here")
         return
     done, limits = relay["counters"], relay["limits"]
-    print(
+    output.line(
         f"relay: {relay['bindings']} bindings, {_size(done['forwarded_bytes'])} passed on, datagrams dropped: "
         f"{done['dropped_stranger']} of strangers, {done['dropped_type']} not WireGuard's, "
         f"{done['dropped_rate']} beyond a limit"
@@ -62,13 +63,13 @@ def say_relay(relay: dict[str, Any] | None, names: dict[int, str]) -> None:
     for row in relay["accounts"][:BUSIEST]:
         quota = f" of {_size(limits['quota'])}" if limits["quota"] else ""
         refused = f", {_size(row['refused'])} refused" if row["refused"] else ""
-        print(
+        output.line(
             f"  {names.get(row['port'], row['port'])}: {_size(row['sent'])} sent, {_size(row['received'])} "
             f"received, {_size(row['today'])}{quota} today{refused}"
         )
     heard = [side["at"] is not None for pair in relay["pairs"] for side in pair["sides"] if side["stock"]]
     if heard:
-        print(f"  stock apps: {sum(heard)} of {len(heard)} pairs are heard")
+        output.line(f"  stock apps: {sum(heard)} of {len(heard)} pairs are heard")
 
 
 def _size(count: float) -> str:

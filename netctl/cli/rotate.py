@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
-from netctl.agent.places import Places
+from netctl.agent.places import Places, read_document
 from netctl.cli import output
+from netctl.cli.applying import ApplyWish, apply_document
 from netctl.model.errors import ConfigError, LocalError, RemoteError
-
-Command = Callable[[argparse.Namespace, Places], int]
 
 
 def rotate(arguments: argparse.Namespace, places: Places) -> int:
@@ -41,7 +39,7 @@ def _by_mediator(arguments: argparse.Namespace, places: Places, *, tried: bool) 
     from netctl.agent import enrol
     from netctl.agent.keys import forget_next_keys, load_keys, next_keys, swap_keys
     from netctl.agent.memory import Memory
-    from netctl.cli.host import restart_agent
+    from netctl.cli.starting import restart_agent
 
     old, new, loaded = load_keys(places), next_keys(places), Memory(places).document()
     assert new is not None
@@ -68,27 +66,26 @@ def pending(places: Places) -> bool:
         return False
 
 
-def applying(arguments: argparse.Namespace, places: Places, apply: Command) -> int:
+def applying(wish: ApplyWish, places: Places) -> int:
     """An apply that takes the new keys when the document names them, and the old ones back when it fails."""
     from netctl.agent.keys import forget_next_keys, load_keys, next_keys, swap_keys
-    from netctl.agent.places import read_document
-    from netctl.cli.host import restart_agent
+    from netctl.cli.starting import restart_agent
     from netctl.config import load_document
 
     new = next_keys(places)
     try:
-        document = load_document(read_document(arguments.file or places.config)).document
+        document = load_document(read_document(wish.file or places.config)).document
     except ConfigError:
-        return apply(arguments, places)  # it says what is wrong
+        return apply_document(wish, places)  # it says what is wrong
     member = document.member_by_key(new.wireguard) if new is not None else None
     if member is None or load_keys(places).wireguard == member.wireguard:
-        return apply(arguments, places)
+        return apply_document(wish, places)
     output.progress("this document has the new keys of this host: taking them")
     swap_keys(places)
-    restart_agent(places, arguments.engine)
+    restart_agent(places, wish.engine)
     done = False
     try:
-        code = apply(arguments, places)
+        code = apply_document(wish, places)
         done = code == 0
         return code
     finally:
@@ -96,5 +93,5 @@ def applying(arguments: argparse.Namespace, places: Places, apply: Command) -> i
             forget_next_keys(places)
         else:
             swap_keys(places)
-            restart_agent(places, arguments.engine)
+            restart_agent(places, wish.engine)
             output.note("this host has its old keys again")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mediator.shell.main import DEFAULT_STATE, _parser
+from mediator.shell.main import command_line
+from mediator.shell.options import DEFAULT_STATE
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "packaging" / "systemd"
@@ -37,7 +38,7 @@ def test_a_unit_starts_a_command_that_there_is_as_its_own_user(name: str) -> Non
     service = unit(f"{name}.service")["Service"]
     program, *argv = shlex.split(service["ExecStart"])
     assert program == "/usr/local/bin/netctl-mediator"
-    arguments = _parser().parse_args(argv)
+    arguments = command_line().parse_args(argv)
     assert str(arguments.state) == STATES[name] == f"/var/lib/{service['StateDirectory']}"
     assert service["User"] == name
     users = (ROOT / "packaging/sysusers/netctl-mediator.conf").read_text()
@@ -46,7 +47,7 @@ def test_a_unit_starts_a_command_that_there_is_as_its_own_user(name: str) -> Non
 
 def test_both_sides_mean_the_same_directory() -> None:
     mediator = shlex.split(unit("netctl-mediator.service")["Service"]["ExecStart"])[1:]
-    assert str(_parser().parse_args(mediator).relay_state) == STATES["netctl-relay"]
+    assert str(command_line().parse_args(mediator).relay_state) == STATES["netctl-relay"]
 
 
 @pytest.mark.parametrize("path", sorted(UNITS.glob("*.service")), ids=lambda path: path.stem)

@@ -1,0 +1,30 @@
+"""`netctl-mediator bans`: addresses that may not connect now, and for how long."""
+
+from __future__ import annotations
+
+import argparse
+
+from mediator.shell import output
+from mediator.shell.asking import ask_mediator
+from mediator.shell.options import add_output, add_state
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    add_state(parser)
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show them."""
+    found = ask_mediator(arguments.state, {"op": "bans.list"})
+    if arguments.output == "json":
+        output.json(found)
+        return 0
+    for ban in found["bans"]:
+        output.line(f"{ban['source']}: {ban['left_s']:.0f} s left, {ban['refused']} connections refused")
+    for slow in found["slowed"]:
+        output.line(f"{slow['member']}: logs in too often, {slow['refused']} logins refused")
+    if not found["bans"] and not found["slowed"]:
+        output.line(f"nobody is banned; {found['strangers']} connections have not logged in yet")
+    return 0

@@ -1,0 +1,49 @@
+"""`netctl-mediator init`: this server's identity, and what networks.yaml needs."""
+
+from __future__ import annotations
+
+import argparse
+
+from mediator.shell import output
+from mediator.shell.keys import RELAY_SECRET_FILE, Identity, relay_secret
+from mediator.shell.options import add_port, add_state
+from mediator.shell.ports import EVERYWHERE, taken
+from netctl.model.errors import LocalError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    add_state(parser)
+    parser.add_argument(
+        "--host", default="mediator.example.net", help="the name or address members reach it at"
+    )
+    add_port(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the identity, and print it."""
+    secret = arguments.state / RELAY_SECRET_FILE
+    had = secret.exists()
+    relay_secret(arguments.state)
+    try:
+        identity = Identity.create(arguments.state)  # the last: what failed before it can be tried again
+    except LocalError:
+        if not had:
+            secret.unlink(missing_ok=True)
+        raise
+    output.line("mediators:")
+    output.line(f"  - url: netctl://{arguments.host}:{arguments.port}")
+    output.line(f'    identity: ["{identity.public}"]')
+    also = tls = ""
+    if arguments.port != EVERYWHERE:
+        if taken(EVERYWHERE):
+            output.note(f"Port {EVERYWHERE} is another server's here: the mediator goes without.")
+        else:
+            output.line(f"    tls: [{EVERYWHERE}]")
+            also, tls = f" and {EVERYWHERE}", f"?tls={EVERYWHERE}"
+    url = f"netctl://{arguments.host}:{arguments.port}{tls}"
+    output.note("Put these lines into networks.yaml, or make a first one on one of your hosts:")
+    output.note(f"  sudo netctl init --mediator '{url}#{identity.public}'")
+    output.note("Open in this server's firewall:")
+    output.note(f"  TCP {arguments.port}{also}, UDP 3478-3479 (STUN), UDP 40000-40999 (relay)")
+    return 0

@@ -1,0 +1,76 @@
+"""`netctl-mediator relay`: the relay alone."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+
+from mediator.shell import output
+from mediator.shell.identified import load_mediator
+from mediator.shell.keys import IDENTITY_FILE, Identity, relay_secret, server_context
+from mediator.shell.options import add_document, add_listen, add_state
+from mediator.shell.pairstore import PairReader
+from mediator.shell.relay import RelayServer, run_relay
+from mediator.shell.relay_tls import open_doors
+from mediator.shell.relaylock import only_relay
+from mediator.shell.relayplace import Handed, handed_over
+from mediator.shell.relaystatus import tell_status
+from mediator.shell.relaywords import add_limits, limits_of
+from mediator.shell.store import STORE_FILE
+from netctl.wire.relayframe import RELAY_ALPN
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    add_state(parser)
+    add_document(parser)
+    add_listen(parser)
+    add_limits(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT."""
+    own = (arguments.state / IDENTITY_FILE).exists()
+    if own:  # the mediator's own state directory, or that of a relay without a mediator beside it
+        identity = Identity.load(arguments.state)
+        whose, context = identity.public, identity.server_context(RELAY_ALPN)
+        secret = relay_secret(arguments.state)
+    else:
+        handed, secret = handed_over(arguments.state)
+        whose, context = handed.identity, server_context(handed.pem, RELAY_ALPN)
+    _, mediator = load_mediator(arguments.document, whose)
+    # The mediator that runs beside it passes connections on; where there is none, they come to the relay itself.
+    ports = sorted({mediator.port, *mediator.tls}) if mediator.relay_only else []
+
+    def start_anew() -> None:
+        output.note("the mediator has given this relay another key: it starts anew")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def beside(relay: RelayServer) -> Iterator[None]:
+        with (
+            contextlib.closing(PairReader(arguments.state / STORE_FILE)) as reader,
+            open_doors(relay, context, arguments.state, arguments.listen, ports),
+            tell_status(relay, arguments.state),
+        ):
+            if own:
+                relay.watch(lambda now: reader.tell(relay.pairs, now))
+            else:
+                relay.watch(Handed(arguments.state, relay.pairs, start_anew).look)
+            yield
+
+    cookie_secret = secrets.token_bytes(32)
+    with only_relay(arguments.state):
+        run_relay(
+            arguments.listen,
+            mediator.relay_ports,
+            secret,
+            cookie_secret,
+            limits=limits_of(arguments),
+            also=beside,
+        )
+    return 0

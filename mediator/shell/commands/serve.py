@@ -1,0 +1,90 @@
+"""`netctl-mediator serve`: the server, and its relay."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from mediator.shell.keys import relay_secret
+from mediator.shell.options import add_document, add_listen, add_state
+from mediator.shell.relaykeeper import keep_relay
+from mediator.shell.relaywords import add_limits
+from mediator.shell.server import Server
+from netctl.model.errors import LocalError
+from netctl.system.tasks import Tasks
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    add_state(parser)
+    add_document(parser)
+    add_listen(parser)
+    parser.add_argument(
+        "--stun-also",
+        metavar="ADDRESS",
+        default="",
+        help="a second IPv4 address of this host: members then learn whether their NAT maps and filters by address",
+    )
+    parser.add_argument("--no-relay", action="store_true", help="the relay is run elsewhere")
+    parser.add_argument(
+        "--relay-state",
+        metavar="DIR",
+        type=Path,
+        help="the directory of a relay that runs as another user: what it needs is put there (with --no-relay)",
+    )
+    add_limits(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT."""
+    if arguments.relay_state is not None and not arguments.no_relay:
+        raise LocalError("--relay-state is for a relay that runs on its own: give --no-relay too")
+    secret = relay_secret(arguments.state)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one a member
+    server = Server(
+        document=arguments.document,
+        state=arguments.state,
+        listen=arguments.listen,
+        secret=secret,
+        stun_also=arguments.stun_also,
+        relay_state=arguments.relay_state,
+    )
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(server, arguments))
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed: four times less memory a connection."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _run(server: Server, arguments: argparse.Namespace) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    await server.start(await server.load())
+    tasks = Tasks(server.guard)
+    relay = None if arguments.no_relay else tasks.keep("the relay's keeper", lambda: keep_relay(arguments))
+    try:
+        await server.run()
+    except asyncio.CancelledError:
+        pass
+    finally:
+        if relay is not None:
+            relay.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await relay

@@ -1,0 +1,22 @@
+"""`netctl-mediator unban`: forget what is held against an address or a member."""
+
+from __future__ import annotations
+
+import argparse
+
+from mediator.shell import output
+from mediator.shell.asking import ask_mediator
+from mediator.shell.options import add_state
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    add_state(parser)
+    parser.add_argument("source", metavar="ADDRESS|MEMBER", help="as `bans` prints it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Forget it."""
+    ask_mediator(arguments.state, {"op": "bans.lift", "source": arguments.source})
+    output.line(f"{arguments.source} may connect again")
+    return 0

@@ -1,0 +1,20 @@
+"""Finding a server in the document, by its identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mediator.shell.watched import cannot_read, find_mediator
+from netctl.config import load_document
+from netctl.model.document import Document, Mediator
+from netctl.model.keys import IdentityKey
+
+
+def load_mediator(path: Path, identity: IdentityKey) -> tuple[Document, Mediator]:
+    """Load a document, and find the mediator with this identity in it. Raises LocalError and ConfigError."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    document = load_document(text, str(path)).document
+    return document, find_mediator(document, identity)

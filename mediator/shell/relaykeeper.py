@@ -1,0 +1,53 @@
+"""The mediator's keeper of its relay: a process of its own, which is started again when it dies."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+from mediator.shell.relaylock import KEPT, running_relay
+from netctl.system.ourselves import environment, module
+
+RESTART_S = 1.0
+"""A relay that dies is started again after this, and not faster."""
+
+
+async def keep_relay(arguments: argparse.Namespace) -> None:
+    """Run the relay as a process of its own; start it again when it dies. One that runs already is taken over."""
+    command = module("mediator.shell.main", "relay")
+    command += ["--document", str(arguments.document), "--state", str(arguments.state)]
+    command += ["--listen", arguments.listen]
+    command += ["--pair-rate", str(arguments.pair_rate), "--member-rate", str(arguments.member_rate)]
+    command += ["--quota", str(arguments.quota)]
+    said = 0
+    while True:
+        found = running_relay(arguments.state)
+        if found is not None:  # of a mediator that was killed, or a unit of its own: its tunnels go on
+            if found.pid != said:
+                said = found.pid
+                print(
+                    f"the relay that runs (process {said}) goes on with its tunnels",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            try:
+                await asyncio.sleep(RESTART_S)
+            except asyncio.CancelledError:
+                if found.kept and running_relay(arguments.state) == found:
+                    os.kill(found.pid, signal.SIGTERM)
+                raise
+            continue
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment(**{KEPT: "1"}))
+        try:
+            while process.poll() is None:
+                await asyncio.sleep(RESTART_S)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        print("the relay ended; starting it again", file=sys.stderr, flush=True)
+        await asyncio.sleep(RESTART_S)

@@ -1,0 +1,93 @@
+"""Plan and apply a document: by the agent that runs here, or in this process where none does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from netctl.agent.places import Places, read_document
+from netctl.cli import output
+from netctl.cli.ask import NoAgentError, ask
+from netctl.cli.exits import CONVERGED, FAILED, ROLL_BACK_FAILED, ROLLED_BACK
+from netctl.cli.findings import show_findings
+from netctl.model.errors import ConfigError, LocalError
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyWish:
+    """What a person wants of an apply."""
+
+    file: Path | None
+    """A document or a kept plan; None: the configured document."""
+    engine: str
+    output: str = "text"
+    confirm_within: float | None = None
+    no_confirm: bool = True
+    force: bool = False
+    ssh_connection: str | None = ""
+    unattended: bool = False
+
+
+def request_change(places: Places, engine: str, op: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Plan or apply. Raises LocalError; the findings of an invalid document are shown before."""
+    text, path = request["text"], request["file"]
+    try:
+        try:
+            result: dict[str, Any] = ask(
+                places, {"op": op, **request}, output.progress if op == "apply" else None
+            )
+        except NoAgentError:
+            from netctl.cli.alone import alone
+
+            result = alone(places, request, engine, dry=op == "plan")
+    except ConfigError as error:
+        show_findings(error.findings, text)
+        raise LocalError(f"{path} is not valid; nothing was changed") from None
+    for warning in result["warnings"]:
+        output.warning(warning.replace(" warning", "", 1))
+    return result
+
+
+def session_of(given: str | None) -> str:
+    """The SSH session that must not drop: the one that was named, or the one of this process."""
+    from netctl.cli.sshsession import ssh_connection
+
+    return ssh_connection() if given is None else given
+
+
+def apply_document(wish: ApplyWish, places: Places) -> int:
+    """Make the document true on this host, or do what a kept plan says. The exit status."""
+    from netctl.cli import planfile
+
+    path = wish.file or places.config
+    text = read_document(path)
+    request: dict[str, Any] = {"text": text, "file": str(path)}
+    kept = planfile.read(text, path)
+    if kept is not None:
+        request = {"text": kept.text, "file": kept.file, "binding": kept.binding}
+    request["confirm_s"] = wish.confirm_within
+    request["ssh_connection"] = "" if wish.no_confirm else session_of(wish.ssh_connection)
+    request["force"] = wish.force
+    request["unattended"] = wish.unattended
+    result = request_change(places, wish.engine, "apply", request)
+    if wish.output == "json":
+        output.json(result)
+    if result["error"] is not None:
+        state = "everything is as it was" if result["rolled_back"] else "the host is between two states"
+        output.error(f"{result['error']}; {state}")
+        if not result["rolled_back"]:
+            return ROLL_BACK_FAILED
+        return ROLLED_BACK if result["changed"] else FAILED
+    if result["waiting"]:
+        output.warning(f"{result['waiting']}; this host goes on with what the mediator said last")
+    if wish.output != "json":
+        count = result["changed"]
+        output.line(
+            "nothing to change" if not count else f"applied: {count} change{'s' if count != 1 else ''}"
+        )
+    if result["armed"] is not None:
+        output.note(
+            f"armed: this host goes back in {result['armed']['rolls_back_in_s']:.0f} s unless you run `netctl confirm`"
+        )
+    return CONVERGED

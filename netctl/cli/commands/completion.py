@@ -1,0 +1,46 @@
+"""`netctl completion SHELL`: what a shell needs to complete the command line, made from its own definitions."""
+
+from __future__ import annotations
+
+import argparse
+
+from netctl.agent.places import Places
+from netctl.cli import output
+
+FILES = ("FILE", "PLAN")
+"""What stands for a file in the usage; shells complete paths there."""
+DIRECTORIES = ("DIR",)
+SHELLS = ("bash", "zsh", "fish")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("shell", choices=SHELLS)
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Print the completion script of the whole command line."""
+    import shtab
+
+    from netctl.cli.main import parser
+
+    top = parser()
+
+    for action in actions_of(top):
+        if action.metavar in FILES:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own way to say it
+        elif action.metavar in DIRECTORIES:
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    output.line(shtab.complete(top, shell=arguments.shell).rstrip())
+    return 0
+
+
+def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Every option and argument of a command line, those of its subcommands too."""
+    found: list[argparse.Action] = []
+    for action in parser._actions:
+        found.append(action)
+        if isinstance(action, argparse._SubParsersAction):
+            for child in dict.fromkeys(action.choices.values()):
+                found += actions_of(child)
+    return found

@@ -1,0 +1,44 @@
+"""`netctl down`: take all networks of this host down, or one."""
+
+from __future__ import annotations
+
+import argparse
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import NoAgentError
+from netctl.cli.switching import switch
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("network", nargs="?", metavar="NETWORK")
+    parser.add_argument("--yes", action="store_true", help="ask nothing")
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Take all networks of this host down, or one."""
+    try:
+        return switch(places, "down", arguments.network)
+    except NoAgentError:
+        if arguments.network is not None:
+            raise
+    from netctl.agent.armed import Armory
+    from netctl.agent.writer import LOCK_WAIT_S, only_writer
+    from netctl.engine import apply_plan, open_engine
+    from netctl.engine.privilege import check_privileges
+    from netctl.model.hoststate import HostState
+
+    check_privileges()
+    with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
+        Armory(places).must_be_free()
+        host = open_engine(places.private_key, state_dir=places.state, hosts_file=places.hosts)
+        try:
+            outcome = apply_plan(host, HostState(), progress=output.progress)
+        finally:
+            host.close()
+    if outcome.error is not None:
+        output.error(outcome.error)
+        return 1
+    output.line(f"this host is down: {outcome.changed} changes")
+    return 0

@@ -1,0 +1,150 @@
+"""`netctl drill mediator-down`: what this host loses without its mediator, shown on the live network, without harm."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import time
+from dataclasses import asdict
+from typing import Any
+
+from netctl.agent.pinger import Answers, Pinger
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import ask
+from netctl.cli.options import add_output
+from netctl.model.addresses import Address
+from netctl.model.errors import LocalError
+
+BEFORE_S = 3.0
+AFTER_S = 3.0
+BACK_S = 15.0
+"""The first try comes at once, the next within two seconds, a login takes a few round trips."""
+MAX_S = 600
+"""Longer than a person waits for a drill."""
+GAP_S = 3.0
+"""Longer without an answer is an interruption that a person notices."""
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 1 <= seconds <= MAX_S:
+        raise argparse.ArgumentTypeError(f"1 to {MAX_S} seconds")
+    return seconds
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("what", choices=["mediator-down"], help="what is to be taken for gone")
+    parser.add_argument(
+        "--seconds", type=_seconds, default=20.0, metavar="N", help="for how long (default 20)"
+    )
+    add_output(parser)
+
+
+def _targets(state: dict[str, Any]) -> dict[Address, dict[str, Any]]:
+    """An address of each peer that has one."""
+    found: dict[Address, dict[str, Any]] = {}
+    for peer in state["peers"]:
+        addresses = [ipaddress.ip_address(text) for held in peer["addresses"].values() for text in held]
+        if addresses and peer["last_handshake_s"] is not None:
+            found[min(addresses, key=lambda address: address.version)] = peer
+    return found
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Take the mediator for gone for a while, and see."""
+    state: dict[str, Any] = ask(places, {"op": "status"})
+    if state["mediator"]["state"] != "connected":
+        raise LocalError("this host has no mediator just now: that is no drill; `netctl status` says why")
+    targets = _targets(state)
+    if not targets:
+        raise LocalError("no peer has a tunnel with this host yet: there is nothing to show")
+    pinger = Pinger(targets)
+    try:
+        output.progress(f"asking {len(targets)} peers, with the mediator")
+        before = pinger.stretch(BEFORE_S)
+        ask(places, {"op": "drill", "seconds": arguments.seconds})
+        try:
+            output.progress(f"the same for {arguments.seconds:g} s without it (Ctrl-C ends the drill)")
+            during = pinger.stretch(arguments.seconds)
+        finally:
+            ask(places, {"op": "drill", "seconds": 0})
+        back_s = _wait_back(places)
+        output.progress("and with it again")
+        after = pinger.stretch(AFTER_S)
+    finally:
+        pinger.close()
+    now = {peer["name"]: peer for peer in ask(places, {"op": "status"})["peers"]}
+    rows = [
+        {
+            "name": peer["name"],
+            "address": str(address),
+            "path": peer["path"],
+            "path_after": now.get(peer["name"], peer)["path"],
+            "before": asdict(before[address]),
+            "during": asdict(during[address]),
+            "after": asdict(after[address]),
+            "verdict": _verdict(before[address], during[address], after[address]),
+        }
+        for address, peer in targets.items()
+    ]
+    return _tell(arguments, rows, back_s)
+
+
+def _wait_back(places: Places) -> float | None:
+    """Seconds until the agent was logged in again."""
+    start = time.monotonic()
+    while time.monotonic() - start < BACK_S:
+        if ask(places, {"op": "status"})["mediator"]["state"] == "connected":
+            return time.monotonic() - start
+        time.sleep(0.1)
+    return None
+
+
+def _verdict(before: Answers, during: Answers, after: Answers) -> str:
+    if not before.received:
+        return "did not answer before: an ACL may forbid it"
+    if not during.received or not after.received:
+        return "lost"
+    gap = max(during.longest_gap_s, after.longest_gap_s)
+    return f"interrupted for {gap:.1f} s" if gap > GAP_S else "held"
+
+
+def _tell(arguments: argparse.Namespace, rows: list[dict[str, Any]], back_s: float | None) -> int:
+    asked = [row for row in rows if row["before"]["received"]]
+    held = [row for row in asked if row["verdict"] == "held"]
+    good = bool(asked) and len(held) == len(asked) and back_s is not None
+    if arguments.output == "json":
+        output.json({"peers": rows, "back_s": back_s, "held": good})
+        return 0 if good else 1
+    output.table(
+        "peers",
+        ("name", "path", "before", "during", "after", "longest gap", "verdict"),
+        [
+            (
+                row["name"],
+                row["path"]
+                if row["path"] == row["path_after"]
+                else f"{row['path']}, then {row['path_after']}",
+                *(f"{row[when]['received']}/{row[when]['sent']}" for when in ("before", "during", "after")),
+                f"{row['during']['longest_gap_s']:.1f} s",
+                row["verdict"],
+            )
+            for row in rows
+        ],
+    )
+    relayed = [row["name"] for row in rows if row["path"].startswith("relay")]
+    if relayed:
+        output.note(
+            f"{', '.join(relayed)}: relayed. The relay went on in this drill; with the whole machine of the "
+            "mediator gone, these would be lost"
+        )
+    if not asked:
+        output.verdict(False, "no peer answered even before: nothing was shown")
+    elif back_s is None:
+        output.verdict(False, f"this host is not back at its mediator after {BACK_S:.0f} s")
+    else:
+        said = f"{len(held)} of {len(asked)} tunnels held for {arguments.seconds:g} s without the mediator"
+        output.verdict(good, f"{said}; back after {back_s:.1f} s")
+    return 0 if good else 1

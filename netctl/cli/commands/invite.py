@@ -1,0 +1,81 @@
+"""`netctl invite`: let hosts in with one string, on the mediator's machine."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.operator import admin
+from netctl.cli.options import add_mediator_state, add_output
+from netctl.model.errors import LocalError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("what", metavar="NETWORK|list|revoke", help="the network, or what to do with invites")
+    parser.add_argument("id", nargs="?", metavar="ID", help="of the invite to revoke")
+    parser.add_argument(
+        "--uses", type=int, default=1, metavar="N", help="how many hosts may use it (default 1)"
+    )
+    parser.add_argument("--expires", default="24h", metavar="TIME", help="30m, 24h, 7d (default 24h)")
+    parser.add_argument("--name", help="what the host is to be called (for one use)")
+    add_mediator_state(parser)
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Make, list or revoke invites."""
+    if arguments.what == "list":
+        rows = admin(arguments, {"op": "invite.list"})
+        if arguments.output == "json":
+            output.json(rows)
+        else:
+            _invites(rows)
+        return 0
+    if arguments.what == "revoke":
+        if arguments.id is None:
+            raise LocalError("say which: `netctl invite list` shows the IDs")
+        admin(arguments, {"op": "invite.revoke", "id": arguments.id})
+        output.note(f"invite {arguments.id} is good for nothing now; who came with it stays")
+        return 0
+    request = {
+        "op": "invite.create",
+        "network": arguments.what,
+        "uses": arguments.uses,
+        "expires": arguments.expires,
+        "name": arguments.name,
+    }
+    made = admin(arguments, request)
+    if arguments.output == "json":
+        output.json(made)
+        return 0
+    hosts = "1 host" if made["uses"] == 1 else f"{made['uses']} hosts"
+    approval = "; each waits for `netctl members approve`" if made["approve"] == "manual" else ""
+    output.note(
+        f"invite {made['id']} for {hosts} to '{made['network']}', good for {arguments.expires}{approval}. "
+        "Who has this string can join: send it as you would a password. On the host: `sudo netctl join`, and paste it."
+    )
+    output.line(made["invite"])
+    return 0
+
+
+def _invites(rows: list[dict[str, Any]]) -> None:
+    now = time.time()
+    output.table(
+        "invites",
+        ("id", "network", "used", "state", "expires in", "name"),
+        [
+            (
+                row["id"],
+                row["network"] or "gone",
+                f"{row['used']} of {row['uses']}",
+                row["state"],
+                output.age(row["expires_s"] - now) if row["expires_s"] > now else "-",
+                row["name"] or "-",
+            )
+            for row in rows
+        ],
+    )

@@ -1,0 +1,151 @@
+"""`netctl join`: a host comes in with an invite."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import NoAgentError, ask
+from netctl.cli.options import add_engine
+from netctl.model.errors import LocalError
+
+if TYPE_CHECKING:
+    from netctl.agent.memory import Memory
+
+ONLINE_TIMEOUT_S = 20.0
+"""Login, view and apply take a second or two; a small machine that compiles its rules takes more."""
+POLL_S = 0.2
+MAX_INPUT = 65536
+"""Characters: an invite has 2,048 at most, and a mail may be around it in blanks."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument(
+        "invite",
+        nargs="?",
+        metavar="-|INVITE",
+        help="- reads the string of `netctl invite` from standard input; without it you are asked. As an argument "
+        "every user of this machine can read it",
+    )
+    parser.add_argument("--name", help="what this host is to be called (default: its host name)")
+    parser.add_argument(
+        "--allow-routes",
+        action=argparse.BooleanOptionalAction,
+        help="take also routes and pools of public space, or over what this host has (docs/joining.md)",
+    )
+    add_engine(parser)
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Make keys, enrol, start the agent, and wait until this host is on the network."""
+    import asyncio
+
+    from netctl.agent.enrol import enrol
+    from netctl.agent.keys import make_keys
+    from netctl.agent.memory import Memory
+    from netctl.cli.starting import restart_agent, start_agent
+    from netctl.config.excerpt import bootstrap
+    from netctl.engine.privilege import check_privileges
+    from netctl.wire.invite import parse_invite
+
+    memory = Memory(places)
+    if arguments.allow_routes is not None and arguments.invite is None and memory.joined() is not None:
+        check_privileges()
+        return _agree(memory, places, arguments.allow_routes)
+    invite = parse_invite(_string(arguments.invite))
+    name = _name(arguments.name)
+    check_privileges()
+    if memory.joined() is None and places.accepted.exists():
+        raise LocalError(
+            "this host has a document already: write it into the network's `members` there, then `netctl apply`"
+        )
+    keys, fresh = make_keys(places)
+    output.progress(f"enrolling at {invite.mediators[0].host}")
+    answer = asyncio.run(enrol(keys, invite, name, exact=arguments.name is not None))
+    first = memory.joined() is None or not places.accepted.exists()
+    if first:
+        text = bootstrap(answer.name, str(keys.wireguard), str(keys.identity), invite.mediators)
+        memory.set_joined(answer.network, routes=bool(arguments.allow_routes))
+        memory.accept(text)
+    elif arguments.allow_routes is not None:
+        memory.set_joined(memory.joined(), routes=arguments.allow_routes)
+    if fresh:  # an agent that runs has other keys
+        restart_agent(places, arguments.engine, at_boot=True)
+    else:
+        try:
+            ask(places, {"op": "adopt"})
+        except NoAgentError:
+            start_agent(places, arguments.engine, at_boot=True)
+    if not answer.admitted:
+        output.line(
+            f"{answer.name} waits until the operator lets it into {answer.network}; this host keeps asking"
+        )
+        return 0
+    return _wait_for(places, answer.name, answer.network)
+
+
+def _agree(memory: Memory, places: Places, allow: bool) -> int:
+    """Take, or take no more, the routes that only a person agrees to."""
+    memory.set_joined(memory.joined(), routes=allow)
+    ask(places, {"op": "adopt"})
+    output.line(
+        "this host takes every route that its mediator gives: what goes there goes to the member that has it"
+        if allow
+        else "this host takes no route of public space, and none over what it has itself"
+    )
+    return 0
+
+
+def _say_refused(conditions: list[str]) -> None:
+    """What of the mediator's word was not taken, before anybody relies on it."""
+    for condition in conditions:
+        output.warning(condition)
+
+
+def _string(said: str | None) -> str:
+    """The invite: as an argument, from standard input, or asked for. Raises LocalError."""
+    if said not in (None, "-"):
+        return str(said)
+    if sys.stdin.isatty():
+        output.ask("Invite: ")
+        return sys.stdin.readline()
+    text = sys.stdin.read(MAX_INPUT)
+    if not text.strip():
+        raise LocalError("no invite on standard input: `netctl join`, and paste what `netctl invite` printed")
+    return text
+
+
+def _name(wanted: str | None) -> str:
+    from netctl.config.guests import NAME
+
+    name = wanted or os.uname().nodename.split(".")[0].lower()
+    if not wanted:
+        name = (
+            "".join(c if c.isascii() and c.isalnum() else "-" for c in name).strip("-")[:63].strip("-")
+            or "host"
+        )
+    if not NAME.match(name):
+        raise LocalError(f"'{name}' is no host name: small letters, digits and inner hyphens, at most 63")
+    return name
+
+
+def _wait_for(places: Places, name: str, network: str) -> int:
+    deadline = time.monotonic() + ONLINE_TIMEOUT_S
+    state: dict[str, Any] = {}
+    while time.monotonic() < deadline:
+        state = ask(places, {"op": "status"})
+        there = state["networks"].get(network)
+        if there is not None and there["addresses"] and state["engine"]:
+            _say_refused(state["conditions"])
+            output.line(f"{name} is on {network}: {', '.join(there['addresses'])}")
+            return 0
+        time.sleep(POLL_S)
+    why = state["mediator"]["error"] or "; ".join(state["conditions"]) or "the agent is still at it"
+    output.error(f"{name} has joined {network} and is not on it yet: {why}; see `netctl status`")
+    return 1

@@ -1,0 +1,41 @@
+"""`netctl keys`: make this host's keys, show their public halves, or take new ones."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.options import add_engine, add_output
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("action", nargs="?", choices=["show", "init", "rotate"], default="show")
+    parser.add_argument("--name", help="the member's name in the line that is printed (default: the host's)")
+    add_engine(parser)
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Make this host's keys, show their public halves, or take new ones."""
+    from netctl.agent.keys import load_keys, make_keys
+
+    if arguments.action == "rotate":
+        from netctl.cli.rotate import rotate
+
+        return rotate(arguments, places)
+    if arguments.action == "init":
+        pair, made = make_keys(places)
+        output.note(
+            f"{'made' if made else 'kept'} the keys in {places.state}; add this line under `members:`"
+        )
+    else:
+        pair = load_keys(places)
+    name = arguments.name or os.uname().nodename.split(".")[0].lower()
+    if arguments.output == "json":
+        output.json({"name": name, "wireguard": str(pair.wireguard), "identity": str(pair.identity)})
+    else:
+        output.line(f'  {name}: {{wireguard: "{pair.wireguard}", identity: "{pair.identity}"}}')
+    return 0

@@ -1,0 +1,48 @@
+"""`netctl leases`: the addresses that this host has seen members have, and holds its mediator to."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import ask
+from netctl.cli.options import add_output
+from netctl.model.errors import LocalError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("action", nargs="?", choices=["list", "forget"], default="list")
+    parser.add_argument("member", nargs="?", metavar="MEMBER", help="name or key: whose leases to forget")
+    parser.add_argument("--all", action="store_true", help="forget all, and how new the mediator's word was")
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Show them, or forget some."""
+    if arguments.action == "forget":
+        return _forget(arguments, places)
+    rows: list[dict[str, Any]] = ask(places, {"op": "leases"})
+    if arguments.output == "json":
+        output.json(rows)
+        return 0
+    output.table(
+        "leases",
+        ("network", "member", "address", "refused", "key"),
+        [
+            (row["network"], row["member"] or "-", row["address"] or "-", row["refused"] or "-", row["key"])
+            for row in rows
+        ],
+    )
+    return 0
+
+
+def _forget(arguments: argparse.Namespace, places: Places) -> int:
+    if (arguments.member is None) == (not arguments.all):
+        raise LocalError("say whose leases to forget, or --all")
+    done = ask(places, {"op": "leases.forget", "member": arguments.member}, output.progress)
+    count = done["forgotten"]
+    output.line(f"forgot {count} lease{'s' if count != 1 else ''}; what the mediator says next is believed")
+    return 0

@@ -1,0 +1,42 @@
+"""`netctl leave`: a host gives up what it joined by invite."""
+
+from __future__ import annotations
+
+import argparse
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import NoAgentError, ask
+from netctl.model.errors import LocalError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("--forget-keys", action="store_true", help="remove this host's keys too")
+    parser.add_argument("--yes", action="store_true", help="ask nothing")
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Leave what this host joined by invite; with --forget-keys it comes back as another."""
+    from netctl.agent.memory import Memory
+
+    if Memory(places).joined() is None:
+        raise LocalError(
+            "this host joined nothing by invite; it has a document: take it out there, or `netctl down`"
+            if places.accepted.exists()
+            else "this host has joined no network"
+        )
+    try:
+        result = ask(places, {"op": "leave"}, output.progress)
+    except NoAgentError:
+        raise LocalError(
+            "no agent runs on this host, and only it can tell the mediator: `netctl up` first"
+        ) from None
+    if result["error"] is not None:
+        output.error(result["error"])
+        return 1
+    if arguments.forget_keys:
+        places.private_key.unlink(missing_ok=True)
+        places.identity_key.unlink(missing_ok=True)
+    output.line("this host has left")
+    return 0

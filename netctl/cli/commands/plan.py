@@ -1,0 +1,77 @@
+"""`netctl plan`: what an apply would change on this host, and for people."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from netctl.agent.places import Places, read_document
+from netctl.cli import output
+from netctl.cli.exits import CHANGES, CONVERGED
+from netctl.cli.options import add_engine, add_file, add_output, add_session
+from netctl.model.errors import LocalError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    add_file(parser)
+    add_output(parser, "markdown")
+    parser.add_argument(
+        "--against",
+        metavar="REV",
+        help="say what the file changes for people since this Git revision, without asking this host",
+    )
+    add_engine(parser)
+    parser.add_argument("--detailed-exitcode", action="store_true", help="exit 2 when there are changes")
+    parser.add_argument("--out", metavar="PLAN", type=Path, help="keep the plan for `netctl apply PLAN`")
+    parser.add_argument(
+        "--everyone",
+        action="store_true",
+        help="say what changes for people on every host, not only for this one",
+    )
+    add_session(parser)
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Say what would change. With --detailed-exitcode, exit 2 when something would."""
+    if arguments.against:
+        from netctl.cli.against import against
+
+        return against(arguments, places)
+    if arguments.output == "markdown":
+        raise LocalError("-o markdown says what a branch changes: name what to compare with, --against REV")
+    from netctl.cli.applying import request_change, session_of
+
+    path = arguments.file or places.config
+    request = {
+        "text": read_document(path),
+        "file": str(path),
+        "ssh_connection": session_of(arguments.ssh_connection),
+        "everyone": arguments.everyone,
+    }
+    result = request_change(places, arguments.engine, "plan", request)
+    if arguments.out is not None:
+        from netctl.cli import planfile
+
+        planfile.save(arguments.out, request["text"], path.resolve(), result)
+    if arguments.output == "json":
+        output.json(result)
+    else:
+        _show(result, arguments.out)
+    return CHANGES if result["changes"] and arguments.detailed_exitcode else CONVERGED
+
+
+def _show(result: dict[str, Any], out: Path | None) -> None:
+    for row in result["changes"]:
+        output.change(row["line"])
+    people = result["people"]["lines"]
+    if people:
+        output.line("For people:")
+        for line in people:
+            output.change(line)
+    output.line(f"Plan: {result['summary']}.")
+    if result["session"]["drops"] is not None:
+        output.warning(f"this drops the link that you are connected through: {result['session']['drops']}")
+    if out is not None:
+        output.note(f"kept in {out}: `netctl apply {out}` does this and nothing else")

@@ -1,0 +1,96 @@
+"""`netctl prune`: what is netctl's on this host and in no document goes; nothing else is touched."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import NoAgentError, ask
+from netctl.cli.options import add_engine, add_output
+from netctl.model.errors import LocalError
+
+ASK_ABOVE = 10
+"""Removals that go without a question: what one network or a few peers leave behind."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("--dry-run", action="store_true", help="only say what would go")
+    parser.add_argument("--yes", action="store_true", help="ask nothing")
+    add_output(parser)
+    add_engine(parser)
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Show what would go, ask where it is much, and remove it."""
+    found = _do(places, None, arguments.engine)
+    count = len(found["changes"])
+    if arguments.output == "json" and arguments.dry_run:
+        output.json(found)
+        return 0
+    if arguments.output != "json":
+        for row in found["changes"]:
+            output.change(row["line"])
+    if arguments.dry_run or not count:
+        output.line(f"Prune: {found['summary']}." if count else "nothing to prune")
+        return 0
+    if count > ASK_ABOVE and not arguments.yes:
+        _agree(count)
+    done = _do(places, count, arguments.engine)
+    if arguments.output == "json":
+        output.json(done)
+    if done["error"] is not None:
+        output.error(done["error"])
+        return 1
+    if arguments.output != "json":
+        output.line(f"pruned: {done['changed']} removal{'s' if done['changed'] != 1 else ''}")
+    return 0
+
+
+def _agree(count: int) -> None:
+    question = f"{count} removals are more than {ASK_ABOVE}"
+    if not sys.stdin.isatty():
+        raise LocalError(f"{question}; nothing was removed. Say --yes if that is meant")
+    output.note(f"{question}. Remove them? [y/N]")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise LocalError("nothing was removed")
+
+
+def _do(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
+    try:
+        done: dict[str, Any] = ask(places, {"op": "prune", "at_most": at_most}, output.progress)
+        return done
+    except NoAgentError:
+        return _alone(places, at_most, engine)
+
+
+def _alone(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
+    from netctl.agent.memory import Memory
+    from netctl.agent.writer import LOCK_WAIT_S, only_writer
+    from netctl.cli.alone import desired_of, name_of
+    from netctl.engine import ApplyOutcome, apply_prune, open_engine
+    from netctl.engine.privilege import check_privileges
+    from netctl.model.hoststate import HostState
+    from netctl.plan import plan_to_json
+    from netctl.plan import prune as prune_plan
+
+    check_privileges()
+    loaded = Memory(places).document()
+    me = name_of(places, loaded.document) if loaded is not None else ""
+    with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
+        host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
+        try:
+            # Without a document nothing of ours is wanted.
+            desired = HostState() if loaded is None else desired_of(places, loaded, me, host)
+            plan = prune_plan(desired, host.read())
+            outcome = (
+                apply_prune(host, desired, at_most, progress=output.progress)
+                if at_most is not None
+                else ApplyOutcome(0)
+            )
+        finally:
+            host.close()
+    return {**plan_to_json(plan), "changed": outcome.changed, "error": outcome.error}

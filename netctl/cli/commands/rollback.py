@@ -1,0 +1,45 @@
+"""`netctl rollback`: take back what the last apply made."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from netctl.agent.places import Places
+from netctl.agent.writer import LOCK_WAIT_S, only_writer
+from netctl.cli import output
+from netctl.cli.ask import NoAgentError, ask
+from netctl.cli.exits import CONVERGED, ROLL_BACK_FAILED
+from netctl.cli.options import add_output
+from netctl.model.errors import LocalError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Take back what the last apply made, now."""
+    try:
+        result: dict[str, Any] = ask(places, {"op": "rollback"})
+    except NoAgentError:
+        from netctl.agent.alone import roll_back
+        from netctl.agent.armed import Armory
+        from netctl.engine.privilege import check_privileges
+
+        if Armory(places).record() is None:
+            raise LocalError("nothing is armed: there is nothing to roll back") from None
+        check_privileges()
+        with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
+            outcome = roll_back(places, output.progress)
+        result = {"changed": outcome.changed, "error": outcome.error, "rolled_back": outcome.rolled_back}
+    if arguments.output == "json":
+        output.json(result)
+    if result["error"] is not None:
+        output.error(f"{result['error']}; it is tried again until it holds: see `netctl status`")
+        return ROLL_BACK_FAILED
+    if arguments.output != "json":
+        count = result["changed"]
+        output.line(f"rolled back: {count} change{'s' if count != 1 else ''}; the document of before is back")
+    return CONVERGED

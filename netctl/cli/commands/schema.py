@@ -1,0 +1,25 @@
+"""`netctl schema`: the JSON Schema of networks.yaml."""
+
+from __future__ import annotations
+
+import argparse
+
+from netctl.agent.places import Places
+from netctl.cli import output
+
+DRAFTS = ("2020-12", "7")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("--draft", choices=DRAFTS, default=DRAFTS[0], help="7 is for older editors")
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Print the JSON Schema of networks.yaml."""
+    from netctl.config.draft7 import to_draft7
+    from netctl.config.schema import load_schema
+
+    schema = load_schema()
+    output.json(to_draft7(schema) if arguments.draft == "7" else schema)
+    return 0

@@ -1,0 +1,186 @@
+"""`netctl support`: one file with the facts that a bug report needs, and no secret in it."""
+
+from __future__ import annotations
+
+import argparse
+import calendar
+import contextlib
+import errno
+import io
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from netctl import __version__
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import NoAgentError, ask
+from netctl.model.errors import LocalError, NetctlError
+from netctl.system.files import replacing
+
+COMMAND_TIMEOUT_S = 10.0
+"""A command that hangs is one of the things that people report; the others are still wanted."""
+MAX_PART = 4 * 1024 * 1024
+"""Bytes of one part: the end of a log tells more than its beginning."""
+COMMANDS = {
+    "system/addresses.json": ("ip", "-j", "addr"),
+    "system/links.json": ("ip", "-j", "-d", "link"),
+    "system/routes-ipv4.json": ("ip", "-j", "-4", "route", "show", "table", "all"),
+    "system/routes-ipv6.json": ("ip", "-j", "-6", "route", "show", "table", "all"),
+    "system/rules.txt": ("ip", "rule"),
+    "system/ruleset.txt": ("nft", "list", "ruleset"),
+    "system/modules.txt": ("lsmod",),
+    "log/netctl.txt": ("journalctl", "-u", "netctl", "-n", "2000", "--no-pager", "-o", "short-iso"),
+    "log/netctl-mediator.txt": ("journalctl", "-u", "netctl-mediator", "-n", "1000", "--no-pager"),
+    "log/netctl-relay.txt": ("journalctl", "-u", "netctl-relay", "-n", "500", "--no-pager"),
+}
+"""Asked as they are; what is missing on a host is said in its place."""
+QUESTIONS = {"agent/status.json": "status", "agent/doctor.json": "doctor"}
+SECRETS = re.compile(
+    rb"netctl1[A-Za-z0-9_-]{20,}"  # an invite
+    rb"|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)"  # user and password of a URL
+    rb"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----"
+    rb"|(?i:(?<=private_key=)|(?<=privatekey = )|(?<=presharedkey = )|(?<=preshared_key=))\S+",
+    re.DOTALL,
+)
+"""What must not leave the host wherever it turns up: in a log line, in somebody's unit."""
+GONE = b"(removed)"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("--out", metavar="FILE", help="default: netctl-support-DATE.tar.gz in this directory")
+    parser.add_argument(
+        "--no-document", action="store_true", help="leave the document out: it has names and addresses"
+    )
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Write the bundle."""
+    now = time.gmtime()
+    path = Path(arguments.out or time.strftime("netctl-support-%Y%m%d-%H%M%S.tar.gz", now))
+    known = secrets_of(places)
+    if path.exists():
+        raise LocalError(f"{path} cannot be written: {os.strerror(errno.EEXIST)}")
+    count = 0
+    try:
+        with replacing(path, over=False) as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
+            for name, data in parts(places, with_document=not arguments.no_document):
+                kept = scrubbed(data[-MAX_PART:], known)
+                entry = tarfile.TarInfo(f"netctl-support/{name}")
+                entry.size, entry.mtime, entry.mode = len(kept), calendar.timegm(now), 0o600
+                archive.addfile(entry, io.BytesIO(kept))
+                count += 1
+    except OSError as error:
+        raise LocalError(f"{path} cannot be written: {error.strerror}") from error
+    output.line(str(path))
+    output.note(
+        f"{count} parts. No private key, invite or password is in it; names, addresses, public keys and logs "
+        "are. Look before you send it: tar -tzf, tar -xzf."
+    )
+    return 0
+
+
+def parts(places: Places, *, with_document: bool) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each part, not scrubbed yet."""
+    yield "version.json", json.dumps(facts(), indent=2).encode()
+    for name, question in QUESTIONS.items():
+        try:
+            answer = json.dumps(ask(places, {"op": question}), indent=2)
+        except NoAgentError:
+            answer = "no agent runs on this host"
+        except (NetctlError, OSError) as error:
+            answer = f"the agent does not answer: {error}"
+        yield name, answer.encode()
+    if with_document:
+        for name, path in (
+            ("document/accepted.yaml", places.accepted),
+            ("document/file.yaml", places.config),
+        ):
+            yield name, _read(path)
+    for name, path in (
+        ("log/agent.log", places.state / "agent.log"),
+        ("log/confirmd.log", places.confirmd_log),
+        ("system/os-release", Path("/etc/os-release")),
+        ("system/hosts", places.hosts),
+    ):
+        yield name, _read(path)
+    yield "state.txt", _listing(places.state)
+    for name, command in COMMANDS.items():
+        yield name, _said(command)
+
+
+def facts() -> dict[str, Any]:
+    """This netctl, its Python, and the kernel below."""
+    from importlib.metadata import distributions
+
+    packages = {one.metadata["Name"]: one.version for one in distributions() if one.metadata["Name"]}
+    return {
+        "netctl": __version__,
+        "python": sys.version,
+        "executable": sys.executable,
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "packages": dict(sorted(packages.items())),
+    }
+
+
+def secrets_of(places: Places) -> list[bytes]:
+    """The secrets that this host has, as they could turn up in a text."""
+    found = []
+    for path in (places.private_key, places.identity_key):
+        for one in (path, places.next_of(path)):
+            with contextlib.suppress(OSError):
+                text = one.read_bytes().strip()
+                if len(text) >= 16:  # an empty or torn file is no secret, and would match everywhere
+                    found.append(text)
+    return found
+
+
+def scrubbed(data: bytes, known: list[bytes]) -> bytes:
+    """The same without these secrets, nor anything that looks like one."""
+    for secret in known:
+        data = data.replace(secret, GONE)
+    return SECRETS.sub(GONE, data)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - MAX_PART))
+            return file.read(MAX_PART)
+    except OSError as error:
+        return f"{path}: {error.strerror}\n".encode()
+
+
+def _listing(directory: Path) -> bytes:
+    """Names, sizes, modes and times of the state directory; the content of none of them."""
+    lines = []
+    try:
+        for path in sorted(directory.iterdir()):
+            about = path.lstat()
+            when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(about.st_mtime))
+            lines.append(f"{about.st_mode:o} {about.st_uid} {about.st_size:>9} {when} {path.name}")
+    except OSError as error:
+        lines.append(f"{directory}: {error.strerror}")
+    return "\n".join([*lines, ""]).encode()
+
+
+def _said(command: tuple[str, ...]) -> bytes:
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError:
+        return f"there is no {command[0]} on this host\n".encode()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{command[0]}: {error}\n".encode()
+    return done.stdout + done.stderr

@@ -1,0 +1,231 @@
+"""`netctl sync`: this host follows a document in Git."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import ask
+from netctl.cli.options import add_output, seconds
+from netctl.fleet.git import without_secret
+from netctl.fleet.keeper import is_well, keep, one_round, only_keeper, poke
+from netctl.fleet.sync import Settings, Sync, Taken
+from netctl.fleet.syncstate import Outcome, StateFile, to_json
+from netctl.model.errors import LocalError
+from netctl.system.files import write_atomic
+from netctl.system.ourselves import own_command
+
+REPOSITORY = "NETCTL_SYNC_REPOSITORY"
+"""The same as --repository, where no other user can read it."""
+PROOF_SHARE = 0.5
+"""Of the time for the confirmation: so long the way out is looked for before the host is told to go back at once."""
+PROOF_EVERY_S = 1.0
+APPLY_TIMEOUT_S = 180.0
+ROLLED_BACK = 3
+SHOWN = 10
+"""Verdicts in `netctl sync status`; -o json has all that are kept."""
+MIN_INTERVAL_S, MAX_INTERVAL_S = 1.0, 86400.0
+
+
+def _directory(places: Places) -> Path:
+    return places.state / "sync"
+
+
+class MediatorTarget:
+    """Writes the document where the mediator watches it; the mediator judges it once more."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def holds(self, text: str) -> bool:
+        """Whether the file has this text."""
+        try:
+            return self._file.read_text(encoding="utf-8") == text
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def take(self, text: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
+        """Write it, whole or not at all."""
+        try:
+            write_atomic(self._file.resolve(), text, 0o644)
+        except OSError as error:
+            return Taken(Outcome.FAILED, f"cannot write {self._file}: {error.strerror}")
+        return Taken(Outcome.APPLIED)
+
+
+class MemberTarget:
+    """Applies the document on this host, armed: it stays only once the host has shown that it still has its way."""
+
+    def __init__(self, places: Places, confirm_s: int) -> None:
+        self._places = places
+        self._confirm_s = confirm_s
+        self._candidate = _directory(places) / "candidate.yaml"
+
+    def holds(self, text: str) -> bool:
+        """Whether the host lives by this text, and the configured file has it."""
+        try:
+            accepted = self._places.accepted.read_text(encoding="utf-8")
+            return accepted == text == self._places.config.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def take(self, text: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
+        """Apply, look whether the way out is still there, confirm or go back."""
+        had_mediator = self._mediator_answers()
+        try:
+            write_atomic(self._candidate, text)
+        except OSError as error:
+            return Taken(Outcome.FAILED, f"cannot write {self._candidate}: {error.strerror}")
+        words = ["--yes", "--confirm-within", f"{self._confirm_s}s", *(["--force"] if again else [])]
+        status, said = self._netctl("apply", *words, str(self._candidate))
+        if status:
+            return Taken(Outcome.ROLLED_BACK if status == ROLLED_BACK else Outcome.FAILED, said)
+        lost = self._lost(still_reachable, had_mediator)
+        if lost:
+            _, said = self._netctl("rollback")
+            return Taken(Outcome.ROLLED_BACK, f"with it {lost}" + (f"; {said}" if said else ""))
+        status, said = self._netctl("confirm")
+        if status:
+            return Taken(Outcome.ROLLED_BACK, said or "it could not be confirmed in time")
+        try:
+            write_atomic(self._places.config.resolve(), text, 0o644)
+        except OSError as error:
+            output.warning(f"applied, but cannot write {self._places.config}: {error.strerror}")
+        return Taken(Outcome.APPLIED)
+
+    def _lost(self, still_reachable: Callable[[], bool], had_mediator: bool) -> str:
+        """What the host no longer reaches; empty when it reaches all that it reached before."""
+        deadline = time.monotonic() + self._confirm_s * PROOF_SHARE
+        while True:
+            lost = "" if still_reachable() else "the repository is out of reach"
+            if not lost and had_mediator and not self._mediator_answers():
+                lost = "the mediator is out of reach"
+            if not lost or time.monotonic() > deadline:
+                return lost
+            time.sleep(PROOF_EVERY_S)
+
+    def _mediator_answers(self) -> bool:
+        try:
+            status: dict[str, Any] = ask(self._places, {"op": "status"})
+        except LocalError:
+            return False
+        return bool(status["mediator"]["state"] == "connected")
+
+    def _netctl(self, *words: str) -> tuple[int, str]:
+        """One of our own commands; its exit status and its last line about what went wrong."""
+        try:
+            done = subprocess.run(
+                own_command(*self._places.options(), *words),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=APPLY_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return 1, f"netctl {words[0]} has not ended within {APPLY_TIMEOUT_S:.0f} s"
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        return done.returncode, errors[-1].removeprefix("error: ") if errors else ""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("action", nargs="?", choices=["run", "status", "now"], default="run")
+    parser.add_argument("--repository", metavar="URL", help="any URL or path that `git fetch` takes")
+    parser.add_argument("--branch", default="main", help="default: main")
+    parser.add_argument("--path", default="networks.yaml", help="the document in it (default: networks.yaml)")
+    parser.add_argument("--interval", type=float, default=60.0, metavar="SECONDS", help="default: 60")
+    parser.add_argument(
+        "--verify-signatures",
+        metavar="FILE",
+        help="follow only what one of these allowed signers (ssh-keygen(1)) has signed",
+    )
+    parser.add_argument("--allow-rewind", action="store_true", help="follow a history that was rewritten")
+    parser.add_argument(
+        "--write", metavar="FILE", help="on a mediator: write the document there, and apply nothing"
+    )
+    parser.add_argument(
+        "--confirm-within",
+        default="90s",
+        metavar="TIME",
+        help="an apply that has not shown its way out so soon is taken back (default: 90s)",
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="look once; exit 1 when the newest is not applied"
+    )
+    parser.add_argument("--now", action="store_true", help="make the sync that runs here look at once")
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """`netctl sync run`, `status` and `now`."""
+    action = "now" if arguments.now else arguments.action
+    return {"run": _follow, "status": _status, "now": _now}[action](arguments, places)
+
+
+def _states(places: Places) -> StateFile:
+    return StateFile(_directory(places) / "state.json", write_atomic)
+
+
+def _follow(arguments: argparse.Namespace, places: Places) -> int:
+    repository = arguments.repository or os.environ.get(REPOSITORY)
+    if repository is None:
+        raise LocalError(f"name what to follow: --repository URL, or {REPOSITORY}=URL")
+    if arguments.repository and without_secret(repository)[1]:
+        output.warning(
+            f"every user of this host can read the password in --repository: say it as {REPOSITORY}=URL"
+        )
+    if not MIN_INTERVAL_S <= arguments.interval <= MAX_INTERVAL_S:
+        raise LocalError("--interval is a number of seconds, from 1 to 86400 (a day)")
+    settings = Settings(
+        repository,
+        arguments.branch,
+        arguments.path,
+        Path(arguments.verify_signatures).absolute() if arguments.verify_signatures else None,
+        arguments.allow_rewind,
+    )
+    confirm_s = seconds(arguments.confirm_within)
+    target = MediatorTarget(Path(arguments.write)) if arguments.write else MemberTarget(places, confirm_s)
+    with only_keeper(_directory(places) / "lock"):
+        sync = Sync(settings, _directory(places), target, _states(places))
+        if arguments.once:
+            one_round(sync, True, "", output.note)
+            return 0 if is_well(sync.state) else 1
+        keep(sync, arguments.interval, output.note)
+    return 0
+
+
+def _now(arguments: argparse.Namespace, places: Places) -> int:
+    poke(_directory(places) / "lock")
+    output.note("netctl sync looks now; `netctl sync status` says what it finds")
+    return 0
+
+
+def _status(arguments: argparse.Namespace, places: Places) -> int:
+    file = _states(places)
+    if not file.path.exists():
+        raise LocalError(f"no netctl sync has run here: there is no {file.path}")
+    state = file.load()
+    if arguments.output == "json":
+        output.json({"ok": is_well(state), **to_json(state)})
+        return 0 if is_well(state) else 1
+    now = time.time()
+    output.line(f"following {state.branch} of {state.repository}, {state.path}")
+    output.line(f"lives by {state.last_good or 'no commit yet'}")
+    output.line(f"looked {output.age(now - state.looked_at_s)} ago")
+    output.line()
+    rows = [
+        (row.commit[:10], row.outcome, f"{output.age(now - row.at_s)} ago", row.subject, row.why)
+        for row in state.history[:SHOWN]
+    ]
+    output.table("commits", ("commit", "outcome", "when", "subject", "why"), rows)
+    if state.problem:
+        output.warning(f"{state.problem}; this host goes on with what it has")
+    return 0 if is_well(state) else 1

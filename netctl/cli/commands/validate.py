@@ -1,0 +1,52 @@
+"""`netctl validate`: everything that is wrong with a document."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from netctl.agent.places import Places, read_document
+from netctl.cli import output
+from netctl.cli.exits import CONVERGED, FAILED
+from netctl.cli.findings import show_findings
+from netctl.cli.options import add_files, add_output
+from netctl.model.errors import ConfigError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    add_files(parser)
+    add_output(parser, "github")
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Judge each document. The worst exit status."""
+    return max(_validate(path, arguments.output) for path in arguments.files or [places.config])
+
+
+def _validate(path: Path, form: str) -> int:
+    """Say everything that is wrong with a document."""
+    from netctl.config import load_document
+    from netctl.config.show import to_github, to_json
+
+    text = read_document(path)
+    document = None
+    try:
+        loaded = load_document(text, str(path))
+        document, findings = loaded.document, loaded.warnings
+    except ConfigError as error:
+        findings = error.findings
+    if form == "json":
+        output.json({"valid": document is not None, "findings": [to_json(finding) for finding in findings]})
+    elif form == "github":
+        for finding in findings:
+            output.line(to_github(finding))
+    else:
+        show_findings(findings, text)
+        if document is not None:
+            counts = f"{len(document.members)} members, {len(document.networks)} networks"
+            output.line(f"{path} is valid: {counts}")
+        else:
+            errors = sum(finding.severity == "error" for finding in findings)
+            output.note(f"{path} is not valid: {errors} error{'s' if errors != 1 else ''}")
+    return CONVERGED if document is not None else FAILED

@@ -1,0 +1,56 @@
+"""`netctl watch`: apply the document now and whenever it is saved, for hosts whose agent does not do that."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from netctl.agent.places import Places, read_document
+from netctl.cli import output
+from netctl.cli.applying import ApplyWish, apply_document
+from netctl.cli.ask import NoAgentError, ask
+from netctl.cli.options import add_engine, add_file
+from netctl.model.errors import LocalError, NetctlError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    add_file(parser)
+    add_engine(parser)
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Until interrupted."""
+    path = arguments.file or places.config
+    try:
+        state = ask(places, {"op": "status"})
+    except NoAgentError:
+        state = {"watch": None}
+    if state["watch"] is not None and state["watch"]["file"] == str(path):
+        raise LocalError(f"the agent on this host watches {path} already: there is nothing left to do")
+    asyncio.run(_watch(ApplyWish(path, arguments.engine, unattended=True), path, places))
+    return 0
+
+
+async def _watch(wish: ApplyWish, path: Path, places: Places) -> None:
+    from netctl.agent.filewatch import FileWatch
+
+    files = FileWatch(path, read_document)
+    try:
+        if files.blind is not None:
+            output.warning(files.blind)
+        seen = files.look()
+        while True:
+            await asyncio.to_thread(_apply, wish, places)
+            output.note(f"watching {path}")
+            seen = await files.change(seen)
+    finally:
+        await asyncio.to_thread(files.close)
+
+
+def _apply(wish: ApplyWish, places: Places) -> None:
+    try:
+        apply_document(wish, places)
+    except NetctlError as error:
+        output.error(str(error))

@@ -1,0 +1,142 @@
+"""`netctl why A B[:port]`: one answer to "why does this not work"."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import ipaddress
+from typing import Any
+
+from netctl.agent.pinger import Pinger
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.ask import NoAgentError, ask
+from netctl.cli.options import add_output
+from netctl.cli.whypath import say_path
+from netctl.config import load_document
+from netctl.config.whichrule import Flow, flows, parse_target
+from netctl.model.document import Document
+from netctl.model.errors import LocalError
+
+UNREACHABLE = 2
+"""Exit status of `why`: the document denies it, or there is no path just now."""
+PINGS_S = 1.0
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("source", metavar="A", help="a member")
+    parser.add_argument("target", metavar="B[:PORT]", help="a member: nas, nas:22, nas:udp/53, nas:icmp")
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Say which path a pair has, and which line of the document allows or denies a port. Exit 2: neither works."""
+    path = places.config
+    try:
+        loaded = load_document(path.read_text(), str(path))
+    except OSError as error:
+        raise LocalError(f"cannot read {path}: {error.strerror}") from error
+    src = arguments.source
+    dst, proto, port = parse_target(arguments.target)
+    if ":" in src:
+        raise LocalError(
+            f"the port belongs to the second member: netctl why {src.partition(':')[0]} {dst}:22"
+        )
+    for name in (src, dst):
+        if name not in loaded.document.members:
+            raise LocalError(_unknown(name, loaded.document))
+    if src == dst:
+        raise LocalError("a host reaches itself; name two members")
+    answers = flows(loaded, src, dst, proto, port)
+    peer = _peer(places, src, dst)
+    allowed = any(flow.allowed for flow in answers)
+    if arguments.output == "json":
+        output.json(
+            {"from": src, "to": arguments.target, "flows": [_json(one) for one in answers], "path": peer}
+        )
+    else:
+        _say(src, arguments.target, answers, peer)
+    connected = peer is None or "unknown" in peer or peer["path"] != "none"
+    return 0 if allowed and connected else UNREACHABLE
+
+
+def _say(src: str, target: str, answers: tuple[Flow, ...], peer: dict[str, Any] | None) -> None:
+    if not answers:
+        output.check(False, f"{src} and {target.partition(':')[0]} have no network in common")
+    for flow in answers:
+        text = "denied" if not flow.allowed else "allowed in part" if flow.partly else "allowed"
+        output.check(flow.allowed, f"{flow.network}: {text} by {flow.path} ({flow.why}), {flow.mark}")
+    if any(flow.partly for flow in answers):
+        output.line(
+            f"     only what the rule names passes; to ask about a port: netctl why {src} {target}:22"
+        )
+    if peer is None:
+        output.note("the path is known on the two hosts themselves: run this on one of them")
+    elif "unknown" in peer:
+        output.note(f"the path is not known: {peer['unknown']}")
+    else:
+        say_path(src if peer["name"] != src else target.partition(":")[0], peer)
+
+
+def _peer(places: Places, src: str, dst: str) -> dict[str, Any] | None:
+    """The path between them as this host's agent sees it; None: this host is neither."""
+    try:
+        state = ask(places, {"op": "status"})
+        seen = ask(places, {"op": "doctor"})
+        nat = {**seen["nat"]["ipv4"], "ports": (seen["allocation"] or {}).get("kind")}
+    except NoAgentError:
+        return {"unknown": "no agent runs on this host: `netctl up` starts it"}
+    if state["member"] not in (src, dst):
+        return None
+    other = dst if state["member"] == src else src
+    for peer in state["peers"]:
+        if peer["name"] == other:
+            down = state["down"]["everything"]
+            return {
+                **peer,
+                "ping_ms": _pinged(peer),
+                "own_nat": nat,
+                "port_mapping": seen["port_mapping"],
+                "down": down,
+            }
+    return {"unknown": f"this host has no tunnel to {other}: has the document been applied here?"}
+
+
+def _pinged(peer: dict[str, Any]) -> float | None:
+    """Milliseconds there and back through the tunnel; None: no answer, or direct, where the agent measures.
+
+    The relay carries nothing but WireGuard's own messages, so there is no probe that could tell.
+    """
+    addresses = [ipaddress.ip_address(text) for held in peer["addresses"].values() for text in held]
+    if not addresses or not peer["path"].startswith("relay"):
+        return None
+    address = min(addresses, key=lambda one: one.version)
+    pinger = Pinger([address], every_s=PINGS_S / 4)
+    try:
+        return pinger.stretch(PINGS_S)[address].rtt_ms
+    finally:
+        pinger.close()
+
+
+def _json(flow: Flow) -> dict[str, Any]:
+    return {
+        "network": flow.network,
+        "allowed": flow.allowed,
+        "rule": flow.why,
+        "partly": flow.partly,
+        "path": flow.path,
+        "file": flow.mark.file,
+        "line": flow.mark.line,
+    }
+
+
+def _unknown(name: str, document: Document) -> str:
+    near = difflib.get_close_matches(name, document.members, 1)
+    meant = f"did you mean '{near[0]}'" if near else "there are"
+    return f"there is no member '{name}'; {meant}" + ("?" if near else f": {_some(document)}")
+
+
+def _some(document: Document) -> str:
+    names = list(document.members)
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,22 @@
+"""Findings about a document, shown with the lines that they are about."""
+
+from __future__ import annotations
+
+from netctl.cli import output
+from netctl.model.errors import Finding
+
+
+def show_findings(findings: tuple[Finding, ...], text: str) -> None:
+    """Each finding with the line it is about and a caret under its column."""
+    from netctl.config.show import excerpt
+
+    for finding in findings:
+        (output.warning if finding.severity == "warning" else output.error)(_sentence(finding))
+        for shown in excerpt(finding, text):
+            output.note(shown)
+
+
+def _sentence(finding: Finding) -> str:
+    where = f"{finding.mark}: " if finding.mark else ""
+    hint = f" ({finding.hint})" if finding.hint else ""
+    return f"{where}{finding.code} {finding.path}: {finding.message}{hint}"

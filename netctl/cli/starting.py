@@ -1,0 +1,73 @@
+"""Starting the agent, and starting it anew."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+
+from netctl.agent.places import Places
+from netctl.cli.ask import NoAgentError, ask
+from netctl.model.errors import LocalError
+from netctl.system.files import open_log
+from netctl.system.ourselves import own_command
+
+START_TIMEOUT_S = 10.0
+"""Importing on a slow board takes three."""
+
+
+def _has_systemd_unit() -> bool:
+    if shutil.which("systemctl") is None or not os.path.isdir("/run/systemd/system"):
+        return False
+    command = ["systemctl", "cat", "netctl.service"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def start_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
+    """By systemd where it knows the agent; else as a process of its own. Returns once it answers.
+
+    `at_boot`: systemd is to start it after the next boot too.
+    """
+    from netctl.agent.keys import load_keys
+    from netctl.engine.privilege import check_privileges
+
+    check_privileges()
+    load_keys(places)  # a missing key is said here, not in a log
+    process = None
+    log = places.state / "agent.log"
+    if _has_systemd_unit():
+        command = ["systemctl", "enable", "--now"] if at_boot else ["systemctl", "start"]
+        subprocess.run([*command, "netctl.service"], check=False)
+    else:
+        command = own_command(*places.options(), "agent", "--engine", engine)
+        with os.fdopen(open_log(log), "w") as file:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            ask(places, {"op": "status"})
+        except NoAgentError:
+            if process is not None and process.poll() is not None:
+                lines = log.read_text().strip().splitlines() or ["no reason given"]
+                raise LocalError(lines[-1].removeprefix("error: ")) from None
+            time.sleep(0.05)
+        else:
+            return
+    where = "journalctl -u netctl" if process is None else str(log)
+    raise LocalError(f"the agent did not start within {START_TIMEOUT_S:.0f} s; see {where}")
+
+
+def restart_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
+    """End the agent that runs, if one does, and start it: it reads its keys at the start. Tunnels stay."""
+    try:
+        ask(places, {"op": "stop"})
+    except NoAgentError:
+        pass
+    else:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while places.socket.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    start_agent(places, engine, at_boot=at_boot)
