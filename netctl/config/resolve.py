@@ -147,10 +147,10 @@ class _Resolver:
         own = self.own_by_family(network)
         lan = network.mode is Mode.LAN
         self.pools.update(p for p in (network.ipv4, network.ipv6) if p is not None and p.version in own)
+        # On a lan network's tunnels too: unicast leaves by them, and masquerading takes an address of the link.
+        self.link_addresses.update(own.values())
         if lan:
             self.segment(network, own)
-        else:
-            self.link_addresses.update(own.values())
         for name, member, key in self.peers_of(network):
             theirs = self.addresses_of(network, name)
             self.names[f"{name}.{network.name}.{DOMAIN}"] = theirs

@@ -22,7 +22,7 @@ from netctl.engine.ruleset_guards import VNI, VXLAN_PORT, guard_chains, tunnel_i
 from netctl.model.addresses import Address, Prefix
 from netctl.model.hoststate import FILTER_TABLE, WIREGUARD_LINK, FilterTable, SourceBinding
 
-RENDERING = 4
+RENDERING = 5
 """Goes up when the same table is written otherwise: what an earlier version loaded is then loaded anew."""
 FLOOD_PER_S = 200
 """Flooded frames a member may send: a LAN's broadcast noise is far below, a storm far above."""
@@ -229,6 +229,7 @@ def render(table: FilterTable) -> Json:
     links = _set(sorted(table.links))
     jump: Json = {"jump": {"target": "guard"}}
     commands.append(add_chain("guard"))
+    commands.append(add_chain("published"))
     commands.append(add_chain("input", type="filter", hook="input", prio=0, policy="accept"))
     commands.append(add_chain("forward", type="filter", hook="forward", prio=0, policy="accept"))
     commands.append(add_chain("output", type="filter", hook="output", prio=0, policy="accept"))
@@ -248,8 +249,12 @@ def render(table: FilterTable) -> Json:
     commands.append(add_rule("guard", established, {"accept": None}))
     never = {"set": sorted(_NEVER_FILTERED_ICMPV6)}
     commands.append(add_rule("guard", match(payload("icmpv6", "type"), never), {"accept": None}))
-    commands.extend(accept_rules("guard", "in", table.rules))
-    commands.append(add_rule("guard", COUNTER, {"drop": None}, comment="default deny"))
+    # A port that Docker publishes, or any other DNAT of the host: whom the sender asked for is what a rule names.
+    rewritten = match({"ct": {"key": "status"}}, "dnat", "in")
+    commands.append(add_rule("guard", rewritten, {"goto": {"target": "published"}}))
+    commands.extend(accept_rules("guard", "in", table.rules, published="published"))
+    for chain in ("guard", "published"):
+        commands.append(add_rule(chain, COUNTER, {"drop": None}, comment="default deny"))
     if table.masquerade:
         commands.append(add_chain("postrouting", type="nat", hook="postrouting", prio=100, policy="accept"))
     for pool, lan in sorted(table.masquerade, key=str):

@@ -29,6 +29,10 @@ PAIRS_MAX = 2_000_000
 FLAT_FACTOR = 4
 """A class is written out box by box while that is at most so many times its sources and boxes."""
 EVERYTHING: Range = (0, 65535)
+PORTED = ("tcp", "udp")
+"""What a rule can name ports of."""
+_TWIN = "o"
+"""Behind the name of a chain or map: the same for flows that DNAT gave another destination."""
 COUNTER: Json = {"counter": {"packets": 0, "bytes": 0}}
 
 
@@ -45,6 +49,11 @@ def payload(protocol: str, name: str) -> Json:
 def meta(key: str) -> Json:
     """What the kernel knows beside the packet."""
     return {"meta": {"key": key}}
+
+
+def began_for(key: str) -> Json:
+    """What the sender wrote (``ip daddr``, ``proto-dst``), whatever destination NAT of the host has made of it."""
+    return {"ct": {"key": key, "dir": "original"}}
 
 
 def add_rule(chain: str, *expressions: Json, comment: str = "") -> Json:
@@ -151,11 +160,15 @@ def boxes(rules: Iterable[FilterRule], version: int) -> list[Box]:
 
 @dataclass(slots=True)
 class Compiler:
-    """Compiles rules into one chain; `prefix` keeps the names of its sets apart from those of others."""
+    """Compiles rules into one chain; `prefix` keeps the names of its sets apart from those of others.
+
+    `published` is a second chain that asks the same sets of the destination that a flow had before DNAT.
+    """
 
     chain: str
     prefix: str
     version: int
+    published: str = ""
     made: list[Json] = field(default_factory=list)
     sets: dict[tuple[str, bool], list[Any]] = field(default_factory=dict)
 
@@ -191,27 +204,39 @@ class Compiler:
         ranged = any(isinstance(part, dict) for part in parts)
         self.sets.setdefault((f"{name}{kind}", ranged), []).append(parts)
 
-    def flush(self, chain: str, *, source: bool) -> None:
-        """Write the sets gathered so far, and in `chain` the rule that asks each."""
+    def flush(self, chain: str, published: str, *, source: bool) -> None:
+        """Write the sets gathered so far, and the rule that asks each: in `chain`, and in `published` if there is one."""
         for (name, ranged), elements in sorted(self.sets.items()):
             full = f"{self.prefix}{self.version}{name}{'r' if ranged else ''}"
-            left = [payload(self.ip, "saddr")] if source else []
             types = [self.kind] if source else []
-            left.append(payload(self.ip, "daddr"))
             types.append(self.kind)
             if not name.endswith("any"):
-                left.append(meta("l4proto"))
                 types.append("inet_proto")
             if name.endswith("port"):
-                left.append(payload("th", "dport"))
                 types.append("inet_service")
-            single = len(left) == 1
+            single = len(types) == 1
             plain = [parts[0] if single else {"concat": parts} for parts in elements]
             self.made.append(add_set(full, types[0] if single else types, plain, interval=ranged))
-            ask = match(left[0] if single else {"concat": left}, f"@{full}")
             family = match(meta("nfproto"), "ipv4" if self.version == 4 else "ipv6")
-            self.made.append(add_rule(chain, family, ask, {"accept": None}))
+            for where, before_nat in ((chain, False), (published, True)):
+                left = self._packet(name, source=source, before_nat=before_nat)
+                ask = match(left[0] if single else {"concat": left}, f"@{full}")
+                # nft knows the type of an original port only behind a match of one protocol.
+                ported = before_nat and name.endswith("port")
+                first = [[match(meta("l4proto"), proto)] for proto in PORTED] if ported else [[]]
+                for protocol in first if where else ():
+                    self.made.append(add_rule(where, family, *protocol, ask, {"accept": None}))
         self.sets.clear()
+
+    def _packet(self, name: str, *, source: bool, before_nat: bool) -> list[Json]:
+        """The fields of a packet that the set of this name holds."""
+        left = [payload(self.ip, "saddr")] if source else []
+        left.append(began_for(f"{self.ip} daddr") if before_nat else payload(self.ip, "daddr"))
+        if not name.endswith("any"):
+            left.append(meta("l4proto"))
+        if name.endswith("port"):
+            left.append(began_for("proto-dst") if before_nat else payload("th", "dport"))
+        return left
 
     def compile(self, rules: Sequence[FilterRule]) -> list[Json]:
         """The commands for these rules in this family."""
@@ -224,7 +249,7 @@ class Compiler:
                 alone = {p: frozenset({number}) for p in sources if p.version == self.version}
                 if alone:
                     self._class(number, [where for where, _ in pieces(alone)], boxes(named, self.version))
-            self.flush(self.chain, source=True)
+            self.flush(self.chain, self.published, source=True)
             return self.made
         carried: dict[Prefix, set[int]] = {}
         for number, (sources, _) in enumerate(groups):
@@ -242,15 +267,11 @@ class Compiler:
                     for box in reach:
                         self.put("", source, box)
                 continue
-            chain = f"{self.prefix}{self.version}c{number}"
             kept, self.sets = self.sets, {}
-            self.made.append(add_chain(chain))
-            for box in reach:
-                self.put(f"c{number}", None, box)
-            self.flush(chain, source=False)
+            chain = self._reach_of(number, reach)
             self.sets = kept
             directions += [(source, chain) for source in ranges]
-        self.flush(self.chain, source=True)
+        self.flush(self.chain, self.published, source=True)
         if directions:
             self._direct(f"{self.prefix}{self.version}from", directions)
         return self.made
@@ -259,28 +280,45 @@ class Compiler:
         """One class by itself: its own chain and its own map (only past PAIRS_MAX)."""
         if not reach:
             return
+        chain = self._reach_of(number, reach)
+        self._direct(f"{self.prefix}{self.version}from{number}", [(source, chain) for source in where])
+
+    def _reach_of(self, number: int, reach: list[Box]) -> str:
+        """What one class may reach, as a chain of its own (and its twin for what was DNATed); the chain's name."""
         chain = f"{self.prefix}{self.version}c{number}"
-        self.made.append(add_chain(chain))
+        twin = f"{chain}{_TWIN}" if self.published else ""
+        self.made += [add_chain(name) for name in (chain, twin) if name]
         for box in reach:
             self.put(f"c{number}", None, box)
-        self.flush(chain, source=False)
-        self._direct(f"{self.prefix}{self.version}from{number}", [(source, chain) for source in where])
+        self.flush(chain, twin, source=False)
+        return chain
 
     def _direct(self, name: str, directions: list[tuple[Range, str]]) -> None:
         ranged = any(first != last for (first, last), _ in directions)
-        elements = [[self.address(where), {"jump": {"target": chain}}] for where, chain in directions]
-        self.made.append(add_set(name, self.kind, elements, interval=ranged, verdicts=True))
         family = match(meta("nfproto"), "ipv4" if self.version == 4 else "ipv6")
-        ask = {"vmap": {"key": payload(self.ip, "saddr"), "data": f"@{name}"}}
-        self.made.append(add_rule(self.chain, family, ask))
+        for where, twin in ((self.chain, ""), (self.published, _TWIN)):
+            if where:
+                elements = [
+                    [self.address(source), {"jump": {"target": f"{chain}{twin}"}}]
+                    for source, chain in directions
+                ]
+                full = f"{name}{twin}"
+                self.made.append(add_set(full, self.kind, elements, interval=ranged, verdicts=True))
+                ask = {"vmap": {"key": payload(self.ip, "saddr"), "data": f"@{full}"}}
+                self.made.append(add_rule(where, family, ask))
 
 
-def accept_rules(chain: str, prefix: str, rules: Sequence[FilterRule]) -> list[Json]:
-    """The commands that let `chain` accept what these rules name, in both families."""
+def accept_rules(
+    chain: str, prefix: str, rules: Sequence[FilterRule], *, published: str = ""
+) -> list[Json]:
+    """The commands that let `chain` accept what these rules name, in both families.
+
+    `published`: a chain that accepts the same by the destination and port that a flow had before DNAT.
+    """
     made: list[Json] = []
     lengths = {(source.version, source.prefixlen) for rule in rules for source in rule.sources}
     for version, length in sorted(lengths, reverse=True):
-        compiler = Compiler(chain, f"{prefix}{length}v", version)
+        compiler = Compiler(chain, f"{prefix}{length}v", version, published)
         alike: list[FilterRule] = []
         cut: dict[frozenset[Prefix], frozenset[Prefix]] = {}
         for rule in rules:

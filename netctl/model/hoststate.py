@@ -62,7 +62,7 @@ class WireGuardLink:
     """UDP port; 0: any, and not compared."""
     mtu: int
     addresses: frozenset[Address]
-    """Set as /32 and /128. Empty when every network is a segment."""
+    """Set as /32 and /128. Those of segments too: what a NAT rule of the host masquerades into a tunnel needs one."""
     peers: Mapping[WireGuardKey, Peer]
     name: str = WIREGUARD_LINK
     underlay: frozenset[Address] = frozenset()

@@ -215,6 +215,18 @@ def generated(chance: random.Random, *, gateway: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+def published(chance: random.Random) -> str:
+    """Ports of this host that go elsewhere: to a container, as Docker publishes them, or to another port here."""
+    ports = chance.sample(range(18, 48), 12)
+    rules = []
+    for number, port in enumerate(ports):
+        proto, other = chance.choice(["tcp", "udp"]), chance.randrange(18, 48)
+        for family, container in (("ip", "172.17.0.9"), ("ip6", "[fd17::9]")):
+            to = f"dnat {family} to {container}:{other}" if number % 3 else f"redirect to :{other}"
+            rules.append(f"meta nfproto ipv{4 if family == 'ip' else 6} {proto} dport {port} fib daddr type local {to}")
+    return f"table inet docker {{ chain pre {{ type nat hook prerouting priority -100; {'; '.join(rules)}; }}; }}"
+
+
 def by_family(document: Document, packet: list[Any]) -> bool:
     """What the document says to this packet: members by address, selectors of its family."""
     src, dst, proto, port = packet
@@ -229,14 +241,21 @@ def by_family(document: Document, packet: list[Any]) -> bool:
 def test_the_evaluator_and_the_ruleset_agree_on_every_packet(pair: tuple[Host, Host], seed: int) -> None:
     one, two = pair
     chance = random.Random(seed)
-    hub = seed % 2 == 1
+    hub, nat = seed % 2 == 1, seed % 3 > 0
     text = generated(chance, gateway=hub)
     document = load_document(text).document
     assert document is not None, text
     two.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.nctl0.rp_filter=0")
-    two.run("sysctl", "-qw", f"net.ipv4.ip_forward={int(hub)}", f"net.ipv6.conf.all.forwarding={int(hub)}")
+    forwards = int(hub or nat)
+    two.run("sysctl", "-qw", f"net.ipv4.ip_forward={forwards}", f"net.ipv6.conf.all.forwarding={forwards}")
     load(two, document, "two")
     two.run("nft", "-f", "-", text=WITNESS)
+    if nat:
+        two.run("ip", "link", "add", "docker0", "up", "type", "veth", "peer", "veth1")
+        two.run("ip", "link", "set", "veth1", "up")
+        for address in ("172.17.0.1/16", "fd17::1/64"):
+            two.run("ip", "address", "add", address, "dev", "docker0", *(["nodad"] if ":" in address else []))
+        two.run("nft", "-f", "-", text=published(chance))
     packets: list[list[Any]] = []
     for _ in range(PACKETS):
         base = chance.choice(["10.8.0.", "fd00:8::"])
