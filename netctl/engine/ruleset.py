@@ -196,8 +196,8 @@ def _segments(bindings: Iterable[SourceBinding]) -> Iterator[Json]:
 def _senders(table: FilterTable, links: Json) -> Iterator[Json]:
     """On the way out: what netctl at the other end would check, where there is none, and no old flow anew."""
     yield add_chain("senders")
-    yield add_rule("output", links, {"jump": {"target": "senders"}})
-    yield add_rule("forward", links, {"jump": {"target": "senders"}})
+    # Behind source NAT: what a container sends as this host is judged as this host's.
+    yield add_rule("departures", links, {"jump": {"target": "senders"}})
     # A connection that an ACL ended must not come back as a new one of the other side (its next answer).
     new = match({"ct": {"key": "state"}}, "new", "in")
     flags = {"&": [payload("tcp", "flags"), {"|": [{"|": [{"|": ["fin", "syn"]}, "rst"]}, "ack"]}]}
