@@ -205,7 +205,7 @@ class Compiler:
         self.sets.setdefault((f"{name}{kind}", ranged), []).append(parts)
 
     def flush(self, chain: str, published: str, *, source: bool) -> None:
-        """Write the sets gathered so far, and the rule that asks each: in `chain`, and in `published` if there is one."""
+        """Write the sets gathered so far, and the rules that ask them, in `chain` and, if given, in `published`."""
         for (name, ranged), elements in sorted(self.sets.items()):
             full = f"{self.prefix}{self.version}{name}{'r' if ranged else ''}"
             types = [self.kind] if source else []
