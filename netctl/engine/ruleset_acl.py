@@ -308,9 +308,7 @@ class Compiler:
                 self.made.append(add_rule(where, family, ask))
 
 
-def accept_rules(
-    chain: str, prefix: str, rules: Sequence[FilterRule], *, published: str = ""
-) -> list[Json]:
+def accept_rules(chain: str, prefix: str, rules: Sequence[FilterRule], *, published: str = "") -> list[Json]:
     """The commands that let `chain` accept what these rules name, in both families.
 
     `published`: a chain that accepts the same by the destination and port that a flow had before DNAT.

@@ -223,7 +223,9 @@ def published(chance: random.Random) -> str:
         proto, other = chance.choice(["tcp", "udp"]), chance.randrange(18, 48)
         for family, container in (("ip", "172.17.0.9"), ("ip6", "[fd17::9]")):
             to = f"dnat {family} to {container}:{other}" if number % 3 else f"redirect to :{other}"
-            rules.append(f"meta nfproto ipv{4 if family == 'ip' else 6} {proto} dport {port} fib daddr type local {to}")
+            rules.append(
+                f"meta nfproto ipv{4 if family == 'ip' else 6} {proto} dport {port} fib daddr type local {to}"
+            )
     return f"table inet docker {{ chain pre {{ type nat hook prerouting priority -100; {'; '.join(rules)}; }}; }}"
 
 
