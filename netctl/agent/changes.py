@@ -239,16 +239,19 @@ class Changes:
         agent = self._agent
         async with self.turn(progress):
             agent.commit.armory.must_be_free()
-            before, agent.down = agent.down, down
+            before = agent.down
+            try:
+                agent.memory.set_down(
+                    down
+                )  # first: on a full disk nothing was changed, and nothing is to be undone
+            except OSError as error:
+                return ApplyOutcome(0, True, f"cannot keep what is down: {error.strerror}")
+            agent.down = down
             outcome = await agent.reconcile(progress)
             if outcome.error is not None:
                 agent.down = before
-                return outcome
-            try:
-                agent.memory.set_down(down)
-            except OSError as error:
-                agent.down = before
-                return await self._undo(f"cannot keep what is down: {error.strerror}")
+                with contextlib.suppress(OSError):
+                    agent.memory.set_down(before)
             return outcome
 
     async def forget_leases(self, who: str | None, progress: Progress) -> int:

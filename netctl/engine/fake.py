@@ -20,16 +20,25 @@ from netctl.plan.renames import renamed
 
 
 class FakeEngine:
-    """In memory. `fail_at`: the number of the apply call (from 1) that raises, for tests of roll-back."""
+    """In memory. `fail_at`: the number of the apply call (from 1) that raises, for tests of roll-back.
+
+    `fail_with`: what it raises instead of an EngineError.
+    """
 
     kind = "fake"
 
-    def __init__(self, state: HostState | None = None, fail_at: int | None = None) -> None:
+    def __init__(
+        self,
+        state: HostState | None = None,
+        fail_at: int | None = None,
+        fail_with: BaseException | None = None,
+    ) -> None:
         self.state = state or HostState()
         self.status: dict[WireGuardKey, PeerStatus] = {}
         self.endpoints: dict[WireGuardKey, SocketAddress] = {}
         self.applied: list[Change] = []
         self.fail_at = fail_at
+        self.fail_with = fail_with
         self.strangers = Foreign()
 
     def read(self) -> HostState:
@@ -67,7 +76,7 @@ class FakeEngine:
     def apply_all(self, changes: Sequence[Change]) -> None:
         """Do several steps in order; none of them where one would fail, as it is with one request for all."""
         if self.fail_at is not None and 0 < self.fail_at - len(self.applied) <= len(changes):
-            raise EngineError(f"failing at step {self.fail_at}, as asked")
+            raise self._failure()
         for change in changes:
             self.apply(change)
 
@@ -75,8 +84,11 @@ class FakeEngine:
         """Do one step."""
         self.applied.append(change)
         if self.fail_at is not None and len(self.applied) == self.fail_at:
-            raise EngineError(f"failing at step {self.fail_at}, as asked")
+            raise self._failure()
         self.state = settled(self._after(change))
+
+    def _failure(self) -> BaseException:
+        return self.fail_with or EngineError(f"failing at step {self.fail_at}, as asked")
 
     def _after(self, change: Change) -> HostState:
         state = self.state

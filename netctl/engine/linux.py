@@ -15,7 +15,7 @@ from netctl.engine.hosts import HostsFile
 from netctl.engine.kernel import KernelDriver
 from netctl.engine.netlink import Netlink
 from netctl.engine.nftables import Nftables
-from netctl.engine.records import keep
+from netctl.engine.records import forget, is_kept, keep
 from netctl.engine.rewrites import REWRITES_FILE, Rewrites
 from netctl.engine.sysctls import Sysctls
 from netctl.engine.uapi import DeviceState, UapiDriver, read_private_key
@@ -109,7 +109,7 @@ class LinuxEngine:
         link = self._netlink.find(self._interface)
         if link is None:
             return False
-        if link.alias == LINK_ALIAS or self._making.exists():
+        if link.alias == LINK_ALIAS or is_kept(self._making):
             return True
         raise EngineError(
             f"there is a link {self._interface} that netctl did not make; remove it (ip link del "
@@ -292,7 +292,7 @@ class LinuxEngine:
         except EngineError:
             self._delete(link.name)
             raise
-        self._making.unlink(missing_ok=True)
+        forget(self._making)
 
     def _delete(self, name: str) -> None:
         self._netlink.delete(name)
@@ -300,7 +300,7 @@ class LinuxEngine:
             deadline = time.monotonic() + GONE_TIMEOUT_S
             while self._uapi.answers() and time.monotonic() < deadline:
                 time.sleep(0.02)
-        self._making.unlink(missing_ok=True)
+        forget(self._making)
 
 
 def open_engine(

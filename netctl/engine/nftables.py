@@ -14,7 +14,7 @@ from typing import Any
 
 from netctl.engine import conntrack
 from netctl.engine.nft import load, nft
-from netctl.engine.records import keep
+from netctl.engine.records import forget, keep, kept
 from netctl.engine.ruleset import RENDERING, remove, render
 from netctl.engine.ruleset_acl import FAMILY
 from netctl.model.addresses import Prefix
@@ -155,7 +155,7 @@ class Nftables:
         if listed is None:
             return None
         try:
-            record = json.loads(self._record.read_text())
+            record = json.loads(kept(self._record))
             if record["listing"] == listed and record["rendering"] == RENDERING:
                 return table_of(record["table"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -165,7 +165,7 @@ class Nftables:
     def _loaded(self) -> FilterTable | None:
         """What was loaded last, whatever became of it since."""
         try:
-            return table_of(json.loads(self._record.read_text())["table"])
+            return table_of(json.loads(kept(self._record))["table"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -185,4 +185,4 @@ class Nftables:
     def remove(self) -> None:
         """Remove the table; no error when there is none."""
         self._load(remove())
-        self._record.unlink(missing_ok=True)
+        forget(self._record)

@@ -9,14 +9,13 @@ What is loaded is written down first: the file is the mark of ownership, and tel
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from netctl.engine.nft import load
-from netctl.engine.records import keep
+from netctl.engine.records import forget, is_kept, keep, kept
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import REWRITE_TABLE
@@ -73,7 +72,7 @@ class Rewrites:
     def read(self) -> frozenset[PortRewrite]:
         """What was loaded last, by whichever agent."""
         try:
-            rows = json.loads(self._record.read_text())
+            rows = json.loads(kept(self._record))
             found = [PortRewrite(SocketAddress.parse(at), int(own), int(port)) for at, own, port in rows]
         except (OSError, ValueError, TypeError):
             return frozenset()
@@ -81,7 +80,7 @@ class Rewrites:
 
     def any(self) -> bool:
         """Whether there may be some."""
-        return self._record.exists()
+        return is_kept(self._record)
 
     def set(self, rewrites: Mapping[SocketAddress, tuple[int, int]]) -> None:
         """Exactly these: remote to (local port, listen port). Raises EngineError."""
@@ -94,8 +93,7 @@ class Rewrites:
         keep(self._record, json.dumps(sorted(rows)))
         load([], script(wanted), "the rewrite of ports")
         if not wanted:
-            with contextlib.suppress(FileNotFoundError):
-                self._record.unlink()
+            forget(self._record)
 
     def remove(self) -> None:
         """No rewrites, no table; no error when there are none."""

@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from netctl.engine.records import keep
+from netctl.engine.records import keep, kept
 from netctl.model.errors import EngineError
 from netctl.system.files import write_kernel
 
@@ -25,7 +25,7 @@ class Sysctls:
 
     def _originals(self) -> dict[str, str]:
         try:
-            loaded: dict[str, str] = json.loads(self._saved.read_text())
+            loaded: dict[str, str] = json.loads(kept(self._saved))
         except (OSError, ValueError):
             return {}
         return loaded

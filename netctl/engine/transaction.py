@@ -24,12 +24,13 @@ def _quiet(line: str) -> None:
 def apply_plan(engine: Engine, desired: HostState, *, progress: Progress = _quiet) -> ApplyOutcome:
     """Bring the host to `desired`, or back to what it was.
 
-    Never raises EngineError: the outcome carries it. `progress` gets one line a change, before it is made.
+    Raises nothing that an engine may raise, whatever that is: the outcome carries it. Who interrupts it (Ctrl-C) has
+    the host as it was, too. `progress` gets one line a change, before it is made.
     """
     try:
         checkpoint = engine.read()
-    except NetctlError as error:
-        return ApplyOutcome(0, True, str(error))  # nothing was touched: everything is as it was
+    except Exception as error:
+        return ApplyOutcome(0, True, _reason(error))  # nothing was touched: everything is as it was
     plan = diff(desired, checkpoint)
     if not plan:
         return ApplyOutcome(0)
@@ -38,8 +39,11 @@ def apply_plan(engine: Engine, desired: HostState, *, progress: Progress = _quie
         left = _left(desired, engine)
         if left:
             raise EngineError("after the apply this still differs: " + "; ".join(left))
-    except NetctlError as error:
-        return _roll_back(engine, checkpoint, plan, str(error), progress)
+    except Exception as error:
+        return _roll_back(engine, checkpoint, plan, _reason(error), progress)
+    except BaseException:
+        _roll_back(engine, checkpoint, plan, "interrupted", progress)
+        raise
     return ApplyOutcome(done)
 
 
@@ -52,8 +56,8 @@ def apply_prune(
     """
     try:
         checkpoint = engine.read()
-    except NetctlError as error:
-        return ApplyOutcome(0, True, str(error))
+    except Exception as error:
+        return ApplyOutcome(0, True, _reason(error))
     plan = prune(desired, checkpoint)
     if len(plan.changes) > at_most:
         return ApplyOutcome(0, True, f"there are {len(plan.changes)} removals by now; look at them again")
@@ -62,9 +66,21 @@ def apply_prune(
         left = prune(desired, engine.read())
         if left:
             raise EngineError("after the prune this is still there: " + "; ".join(describe(left)))
-    except NetctlError as error:
-        return _roll_back(engine, checkpoint, plan, str(error), progress)
+    except Exception as error:
+        return _roll_back(engine, checkpoint, plan, _reason(error), progress)
+    except BaseException:
+        _roll_back(engine, checkpoint, plan, "interrupted", progress)
+        raise
     return ApplyOutcome(done)
+
+
+def _reason(error: Exception) -> str:
+    """For people: our own errors are sentences, the system's have its word, anything else is a fault of ours."""
+    if isinstance(error, NetctlError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"internal error: {type(error).__name__}: {error}"
 
 
 def _left(desired: HostState, engine: Engine) -> list[str]:
@@ -101,9 +117,9 @@ def _apply(engine: Engine, changes: Sequence[Change], start: int, end: int, line
     for number in range(start, end):
         try:
             engine.apply(changes[number])
-        except EngineError as error:
+        except Exception as error:
             which = f"step {number + 1} of {len(lines)} ({lines[number]})"
-            raise EngineError(f"{which} failed: {error}") from error
+            raise EngineError(f"{which} failed: {_reason(error)}") from error
 
 
 def _together(changes: Sequence[Change], start: int) -> int:
@@ -125,6 +141,6 @@ def _roll_back(
         _run(engine, back, progress)
         if _left(checkpoint, engine):
             return ApplyOutcome(between, False, f"{why}; and the roll-back did not bring everything back")
-    except NetctlError as error:
-        return ApplyOutcome(between, False, f"{why}; and the roll-back failed too: {error}")
+    except Exception as error:
+        return ApplyOutcome(between, False, f"{why}; and the roll-back failed too: {_reason(error)}")
     return ApplyOutcome(len(back.changes), True, why)

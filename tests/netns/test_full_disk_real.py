@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hosts import Host, needs_namespaces
+from onehost import DOCUMENT, NETCTL, one_host
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -20,6 +23,7 @@ FILLER = "filler"
 SIZE = "64k"
 """Sixteen pages: a file of one byte takes one."""
 NO_NETWORK = "netctl1" + "A" * 60
+GROW = 'while :; do cat /dev/zero >> "$1" 2> /dev/null; done'
 WRITERS = """
 import ipaddress, sys
 from pathlib import Path
@@ -158,6 +162,9 @@ def test_a_mediator_that_has_its_keys_needs_no_room_for_them(disk: Disk) -> None
     assert disk.files(MEDIATOR) == before
 
 
+MEANWHILE = "/run/netctl/records"
+
+
 def test_notes_of_the_engine_and_the_hosts_file(disk: Disk) -> None:
     disk.host.run(
         "sh", "-c", f"echo '127.0.0.1 localhost' > {STATE}/hosts; echo 0 > /proc/sys/net/ipv4/ip_forward"
@@ -165,10 +172,53 @@ def test_notes_of_the_engine_and_the_hosts_file(disk: Disk) -> None:
     before = disk.files(STATE)
     disk.fill(STATE)
     said = disk.host.python(WRITERS, STATE).splitlines()
-    assert [line.partition(":")[0] for line in said] == ["record", "sysctl", "hosts", "overwrite"], said
+    assert [line.partition(":")[0] for line in said] == ["hosts", "overwrite"], said
     assert all("No space left on device" in line for line in said), said
     assert disk.files(STATE) == before
-    assert disk.host.run("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "0"
+    assert disk.host.run("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "1"
+    notes = disk.host.run("ls", MEANWHILE).split()
+    assert notes == ["var-lib-netctl-record.json", "var-lib-netctl-sysctls.json"]
+    original = disk.host.run("cat", f"{MEANWHILE}/{notes[1]}")
+    assert json.loads(original) == {"net/ipv4/ip_forward": "0"}, "what it was is known for the way back"
+    disk.host.run("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", MEANWHILE)
+    disk.host.run("rm", "-r", f"{STATE}/proc")
+    said = disk.host.python(WRITERS, STATE).splitlines()
+    assert "record: cannot write /var/lib/netctl/record.json: No space left on device" in said, said
+    assert any(line.startswith("sysctl: ") for line in said), said
+
+
+def test_down_and_up_on_a_full_disk() -> None:
+    with one_host() as one:
+        disk = Disk(one.host)  # over the keys
+        private = base64.b64encode(X25519PrivateKey.generate().private_bytes_raw()).decode()
+        one.host.run("sh", "-c", f"umask 077; cat > {STATE}/wireguard.key", text=private)
+        one.host.run(NETCTL, "keys", "init")
+        own = json.loads(one.netctl("keys", "show", "-o", "json")[1])["wireguard"]
+        one.start_agent()
+        there = base64.b64encode(X25519PrivateKey.generate().public_key().public_bytes_raw()).decode()
+        code, said = one.apply(DOCUMENT % (own, there))
+        assert code == 0, said
+        assert one.has("10.8.0.1")
+        disk.fill(STATE)
+        code, said = one.netctl("down")
+        assert (code, "No space left on device" in said) == (1, True), said
+        assert one.has("10.8.0.1"), "nothing was changed"
+        disk.empty(STATE)
+        assert one.netctl("down")[0] == 0
+        assert not one.has("10.8.0.1")
+        grows = disk.host.start("sh", "-c", GROW, "sh", f"{STATE}/{FILLER}")  # takes whatever is freed
+        code, said = one.netctl("up")
+        grows.kill()
+        grows.communicate()
+        assert code == 0, said
+        assert one.has("10.8.0.1")
+        assert "var-lib-netctl-filter.json" in disk.host.run("ls", MEANWHILE)
+        assert one.status()["drift_found"] == 0, "what was noted in /run is known"
+        disk.empty(STATE)
+        assert one.netctl("down")[0] == 0
+        assert disk.host.run("ls", MEANWHILE) == ""
+        assert one.netctl("up")[0] == 0
+        assert "filter.json" in disk.files(STATE)
 
 
 def test_a_backup_is_whole_or_not_there(disk: Disk) -> None:
