@@ -62,7 +62,8 @@ class PathRunner:
         self._guard = guard if guard is not None else Guard(say)
         self._tasks = Tasks(self._guard)
         private = keys.wireguard_private.private_bytes_raw()
-        self._manager = PathManager(keys.wireguard, private, secrets.token_bytes)
+        epoch_s = time.time() - time.monotonic()
+        self._manager = PathManager(keys.wireguard, private, secrets.token_bytes, epoch_s=epoch_s)
         self._steer = steer
         self._send_control = send_control
         self._on_change = on_change

@@ -1,4 +1,4 @@
-"""Bounds on what others can make this host send: token buckets, and the last messages that were heard."""
+"""Bounds on what others can make this host send: token buckets."""
 
 from __future__ import annotations
 
@@ -29,20 +29,3 @@ class Bucket:
             passed = now - self._at
             self._tokens = min(float(self._burst), self._tokens + passed * self._rate)
             self._at = now
-
-
-class Seen:
-    """The last `size` messages of one sender by what makes each one of its kind."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._seen: dict[bytes, None] = {}
-
-    def first(self, message: bytes) -> bool:
-        """Whether it was not there yet; it is then."""
-        if message in self._seen:
-            return False
-        if len(self._seen) >= self._size:
-            del self._seen[next(iter(self._seen))]
-        self._seen[message] = None
-        return True

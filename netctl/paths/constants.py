@@ -121,8 +121,16 @@ MAX_HEARD_FROM = 8
 """Addresses of one peer that it was heard from and that never answered: a NAT that changes shows one or two."""
 HEARD_FROM_KEPT = 30.0
 """Seconds that such an address is kept when the room is needed by none."""
-SEEN_PINGS = 64
-"""The last pings of one peer: none is taken twice. A minute of an active path, ten of an idle one."""
+SEEN_PINGS = 256
+"""The last pings of one peer: none is taken twice. More than a round sends to all of a peer's candidates."""
+PING_LATE_US = 10_000_000
+"""A ping with a number that much below the highest was recorded: no path holds a packet up for ten seconds."""
+NUMBERS_FORGOTTEN = 30.0
+"""Nothing numbered as high was heard for so long: the peer's clock or program may have gone back to an earlier one."""
+ANSWERED_LATELY = 30.0
+"""Where a ping of ours was answered no longer ago, there is the peer: pings of an idle path are 10 s apart."""
+INTRODUCED_LATELY = 60.0
+"""After the mediator's word of a peer it is there; longer than NUMBERS_FORGOTTEN, so that both can be true."""
 HAIRPIN_WAIT = 2.0
 """Seconds for a datagram to our own outside to come back, if it does."""
 

@@ -31,6 +31,7 @@ from netctl.paths.predict import guesses
 from netctl.paths.routes import Routes
 from netctl.wire import probe
 from netctl.wire.control import Nat
+from netctl.wire.probe import ProbeType
 
 
 class GuessState(Enum):
@@ -93,6 +94,8 @@ class Guesser:
         self.batch: int | None = None
         self._ports: tuple[int, ...] = ()
         self._rest: Iterator[int] = iter(())
+        self._asked: dict[int, bytes] = {}
+        """Transactions of the pings that our sockets sent, by the socket's index."""
         self._target: Nat | None = None
         self._due: float | None = None
         self._end_at: float | None = None
@@ -202,6 +205,7 @@ class Guesser:
         if self.state is not GuessState.OPEN:
             return []
         self._ports = ports
+        self._asked = {}
         self._rest = iter(range(len(ports)))
         self._due = self._births.pace(now)
         return []
@@ -211,9 +215,15 @@ class Guesser:
         if self.state is not GuessState.OPEN or source != self._destination() or index >= len(self._ports):
             return []
         try:
-            probe.open_probe(self._routes.keys, data)
+            heard = probe.open_probe(self._routes.keys, data)
         except RemoteError:
             return []
+        if heard.kind is ProbeType.PONG:
+            meant = self._asked.get(index) == heard.transaction
+        else:
+            meant = self._routes.is_new(heard, source, now)
+        if not meant:
+            return []  # recorded some time, and played again
         assert self.batch is not None
         self._enter(GuessEvent.HIT)
         self._rewrite = source, self._ports[index]
@@ -306,14 +316,16 @@ class Guesser:
             return self.end("the peer's outside cannot be reached")
         if not self._routes.me.takes(guess) or guess.is_ipv6:
             return self.end("the peer's outside cannot be reached")
-        return [self._routes.knock(guess)]
+        return [self._routes.knock(guess, now)]
 
     def _open_next(self, now: float) -> list[Effect]:
         index, destination = next(self._rest, None), self._destination()
         if index is None or destination is None or self.batch is None:
             return []
         self._due = self._births.pace(now + c.GUESS_INTERVAL)
-        return [SendFrom(self.batch, index, destination, self._routes.knock(destination).data)]
+        self._asked[index] = transaction = self._routes.transaction()
+        sent = self._routes.knock(destination, now, transaction=transaction)
+        return [SendFrom(self.batch, index, destination, sent.data)]
 
     def _enter(self, event: GuessEvent) -> None:
         found = TRANSITIONS.get((self.state, event))

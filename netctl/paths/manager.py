@@ -26,6 +26,7 @@ from netctl.paths.candidates import parse_candidates
 from netctl.paths.early import EarlyIntroductions
 from netctl.paths.effects import Effect, PathStatus, Rewrite, SendControl, WantTunnel
 from netctl.paths.filtering import Filtering4787
+from netctl.paths.freshness import Numbers
 from netctl.paths.outside import Outside
 from netctl.paths.pair import Pair
 from netctl.paths.pairstates import PairState
@@ -42,8 +43,13 @@ MAX_PUNCH_DELAY_MS = 10_000
 class PathManager:
     """Keeps one pair machine per peer. `now` is monotonic seconds; every method returns effects, in order."""
 
-    def __init__(self, own_key: WireGuardKey, private_key: bytes, rng: Callable[[int], bytes]) -> None:
-        """`private_key` is the X25519 key of `own_key`; `rng(n)` gives n random bytes."""
+    def __init__(
+        self, own_key: WireGuardKey, private_key: bytes, rng: Callable[[int], bytes], *, epoch_s: float
+    ) -> None:
+        """`private_key` is the X25519 key of `own_key`; `rng(n)` gives n random bytes.
+
+        `epoch_s`: Unix time when `now` was 0, as this host's clock has it at the start: pings are numbered by it.
+        """
         self._private = private_key
         self._rng = rng
         self._me = Self(own_key)
@@ -55,6 +61,7 @@ class PathManager:
         self._outside = Outside(rng, self._new_batch)
         self._discovery = self._outside.discovery
         self._births = Birthdays(rng)
+        self._numbers = Numbers(epoch_s)
         self._unproven = Bucket(c.UNPROVEN_BURST_ALL, c.UNPROVEN_RATE_ALL)
         self._inside: tuple[Prefix, ...] = ()
         self._orphans: dict[SocketAddress, int] = {}
@@ -98,6 +105,7 @@ class PathManager:
                 self._births,
                 self._new_batch,
                 self._unproven,
+                self._numbers,
                 stock=key in stock,
             )
             self._pairs[key] = pair

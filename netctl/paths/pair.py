@@ -18,6 +18,7 @@ from netctl.paths import constants as c
 from netctl.paths.birthday import Birthdays
 from netctl.paths.budget import Bucket
 from netctl.paths.effects import Effect, PathChanged, PathKind, PathStatus, SendDatagram, SetEndpoint, StandIn
+from netctl.paths.freshness import Numbers
 from netctl.paths.guess import Guesser
 from netctl.paths.hindrance import hindrance, peer_nat
 from netctl.paths.pairstates import PairEvent, PairState, following
@@ -39,6 +40,7 @@ class Pair:
         births: Birthdays,
         new_batch: Callable[[], int],
         unproven: Bucket,
+        numbers: Numbers,
         *,
         stock: bool = False,
     ) -> None:
@@ -57,7 +59,7 @@ class Pair:
         self._repeated_round = 0
         """The last round in which an Introduction made us offer once more."""
         self.relay = RelayLink(str(key), rng)
-        self.routes = Routes(keys, me, rng, unproven)
+        self.routes = Routes(keys, me, rng, unproven, numbers)
         self.offers = Bucket(c.OFFERS_BURST, c.OFFERS_RATE)
         """Those of the peer that are listened to."""
         self.guesser = Guesser(key, self.routes, births, new_batch)
@@ -162,7 +164,7 @@ class Pair:
         """Those planned, at once: each millisecond counts against the peer's first packet."""
         knocks, self._knocks = self._knocks, []
         allowed = [address for address in knocks if self.routes.may_send(self.routes.get(address), now)]
-        return [self.routes.knock(address, c.LOW_TTL) for address in allowed]
+        return [self.routes.knock(address, now, ttl=c.LOW_TTL) for address in allowed]
 
     def introduced(self, round_: int, remote: dict[SocketAddress, str], now: float, offer_at: float) -> None:
         """The peer's candidates of one round arrived; ours are due at `offer_at` if it is another round."""
@@ -179,6 +181,7 @@ class Pair:
             self._repeated_round = self.round
             self._repeat_at = now + c.OFFER_ANSWERED
             self.offer_due = self._repeat_at
+        self.routes.freshness.introduced(now)
         self.routes.adopt(remote, self.selected)
         self._introduced_round = round_
         if self.offered:
@@ -228,7 +231,7 @@ class Pair:
                 return effects
             check = not fresh  # our next ping tells the peer that this one was answered
         else:
-            if not self.routes.is_new(message) or not self.routes.me.takes(source):
+            if not self.routes.is_new(message, source, now) or not self.routes.me.takes(source):
                 return effects  # a copy, or from inside a tunnel: whoever sent it, nothing is learnt from it
             using = route is not None and route is self.selected
             effects += self.routes.pong(message, source, now, using=using)

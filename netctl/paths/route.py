@@ -80,7 +80,11 @@ class Route:
 
     def fresh(self, now: float) -> bool:
         """Answered recently enough to be chosen."""
-        return self.last_pong_at is not None and now - self.last_pong_at <= TRUST_FRESH
+        return self.answered_within(TRUST_FRESH, now)
+
+    def answered_within(self, seconds: float, now: float) -> bool:
+        """Whether the last answer is no older."""
+        return self.last_pong_at is not None and now - self.last_pong_at <= seconds
 
     def silent_for(self, now: float) -> float:
         """Seconds since the first ping that is still unanswered; 0 while all is well."""

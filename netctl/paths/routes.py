@@ -7,20 +7,21 @@ from dataclasses import dataclass
 
 from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.keys import WireGuardKey
-from netctl.paths.budget import Bucket, Seen
+from netctl.paths.budget import Bucket
 from netctl.paths.candidates import in_reach, path_kind, usable
 from netctl.paths.constants import (
+    ANSWERED_LATELY,
     HEARD_BURST,
     HEARD_FROM_KEPT,
     HEARD_RATE,
     MAX_HEARD_FROM,
     MAX_ROUTES,
     PONGS_PER_SECOND,
-    SEEN_PINGS,
     UNPROVEN_BURST,
     UNPROVEN_RATE,
 )
 from netctl.paths.effects import SendDatagram
+from netctl.paths.freshness import Freshness, Numbers
 from netctl.paths.route import Route
 from netctl.wire import probe
 from netctl.wire.probe import Probe, ProbeFlag, ProbeKeys, ProbeType
@@ -51,13 +52,16 @@ class Self:
 class Routes:
     """The routes of one peer by address, at most `MAX_ROUTES`."""
 
-    def __init__(self, keys: ProbeKeys, me: Self, rng: Callable[[int], bytes], unproven: Bucket) -> None:
-        """`unproven`: what all pairs together may send to addresses that never answered."""
+    def __init__(
+        self, keys: ProbeKeys, me: Self, rng: Callable[[int], bytes], unproven: Bucket, numbers: Numbers
+    ) -> None:
+        """`unproven`: what all pairs together may send to addresses that never answered; `numbers`: of our pings."""
         self.keys = keys
         self._offered = Bucket(UNPROVEN_BURST, UNPROVEN_RATE)
         self._heard = Bucket(HEARD_BURST, HEARD_RATE)
         self._unproven_all = unproven
-        self._seen = Seen(SEEN_PINGS)
+        self.freshness = Freshness()
+        self._numbers = numbers
         self.me = me
         self._rng = rng
         self._remote: dict[SocketAddress, str] = {}
@@ -157,9 +161,11 @@ class Routes:
             return route.describe()
         return f"{route.describe_address()}: of another private network, not tried"
 
-    def is_new(self, ping: Probe) -> bool:
-        """Whether this ping was not heard lately: one that was is somebody's copy."""
-        return self._seen.first(ping.transaction)
+    def is_new(self, ping: Probe, source: SocketAddress, now: float) -> bool:
+        """Whether the peer has only now made this ping: another one is somebody's copy."""
+        route = self.get(source)
+        answered = route is not None and route.answered_within(ANSWERED_LATELY, now)
+        return self.freshness.takes(ping, now, from_peer=answered)
 
     def may_send(self, route: Route | None, now: float) -> bool:
         """Whether there is budget for a datagram to this route, which takes of it; one that answered needs none."""
@@ -172,17 +178,33 @@ class Routes:
         """A question on this route; none to one that never answered when there were too many of these."""
         if not self.may_send(route, now):
             return []
-        transaction = self._rng(probe.TRANSACTION_LEN)
+        transaction = self.transaction()
         route.sent(transaction, now)
-        return [self._send(Probe(ProbeType.PING, transaction, _flags(route, using)), route.address)]
+        return [self._send(self._question(transaction, _flags(route, using), now), route.address)]
 
-    def knock(self, destination: SocketAddress, ttl: int | None = None) -> SendDatagram:
-        """A ping that nobody waits for: it opens our NAT, or is a guess at the peer's. It takes of no budget here.
+    def knock(
+        self,
+        destination: SocketAddress,
+        now: float,
+        *,
+        ttl: int | None = None,
+        transaction: bytes | None = None,
+    ) -> SendDatagram:
+        """A ping that no route waits for: it opens our NAT, or is a guess at the peer's. It takes of no budget here.
 
-        A peer that hears it pings back where it came from, and that is a route then.
+        A peer that hears it pings back where it came from, and that is a route then. `transaction`: made before, by
+        who looks for the answer.
         """
-        sent = self._send(Probe(ProbeType.PING, self._rng(probe.TRANSACTION_LEN)), destination)
+        made = self.transaction() if transaction is None else transaction
+        sent = self._send(self._question(made, ProbeFlag.NONE, now), destination)
         return SendDatagram(sent.destination, sent.data, ttl)
+
+    def transaction(self) -> bytes:
+        """A fresh one: nobody but who hears the ping can answer it."""
+        return self._rng(probe.TRANSACTION_LEN)
+
+    def _question(self, transaction: bytes, flags: ProbeFlag, now: float) -> Probe:
+        return Probe(ProbeType.PING, transaction, flags, number=self._numbers.following(now))
 
     def pong(self, ping: Probe, source: SocketAddress, now: float, *, using: bool) -> list[SendDatagram]:
         """The answer to a ping, unless there were too many."""

@@ -1,13 +1,16 @@
 """Probes: how two members find out which path between them works (DESIGN §7.3).
 
     0       4      5            13          25                                     54         70
-    | MAGIC | kind | sender tag | nonce     | sealed: type flags transaction observed | AEAD tag |
+    | MAGIC | kind | sender tag | nonce     | sealed: type flags transaction place    | AEAD tag |
 
 The keys come from X25519(static, static) through HKDF-SHA256, one per direction; the seal is
 ChaCha20-Poly1305 with a random 96-bit nonce (at 10 probes a second one key pair is safe for over ten
 years: 2^32 messages). The sender tag is eight bytes of the same HKDF: only the pair knows which two hosts
 it stands for, and the receiver finds the key by one look-up, so a stranger's datagram costs no cryptography
 and gets no answer. Ping and pong have one length: an answer is never larger than the question.
+
+The place is a packed address. In a pong it is where the ping came from. A ping needs none and has its number there,
+in the form of an address that nobody has: members that know of no numbers read it as one, and do not look at it.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from ipaddress import IPv6Address
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -32,6 +36,11 @@ TAG_LEN = 8
 NONCE_LEN = 12
 TRANSACTION_LEN = 8
 SEAL_LEN = 16
+NUMBER_PREFIX = bytes.fromhex("0100000000000000")
+"""100::/64, where no packet goes (RFC 6666): a ping's number is the other half of such an address."""
+NUMBER_PORT = 9
+"""Port of that address; it has no meaning, but older members take no address without one."""
+MAX_NUMBER = 2**64 - 1
 HEADER_LEN = len(MAGIC) + 1 + TAG_LEN
 PLAIN_LEN = 2 + TRANSACTION_LEN + ADDRESS_LEN
 PROBE_LEN = HEADER_LEN + NONCE_LEN + PLAIN_LEN + SEAL_LEN
@@ -66,6 +75,8 @@ class Probe:
     flags: ProbeFlag = ProbeFlag.NONE
     observed: SocketAddress | None = None
     """Pong only: where the ping came from, as its receiver saw it."""
+    number: int | None = None
+    """Ping only, 0 to MAX_NUMBER: higher than that of every ping before. None: of a member that knows of none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +114,7 @@ def sender_tag(data: bytes) -> bytes:
 def seal(keys: ProbeKeys, probe: Probe, nonce: bytes) -> bytes:
     """Bytes of a probe. `nonce` is 12 fresh random bytes."""
     header = MAGIC + bytes([KIND_PROBE]) + keys.seal_tag
-    plain = _PLAIN.pack(probe.kind, probe.flags, probe.transaction, pack_address(probe.observed))
+    plain = _PLAIN.pack(probe.kind, probe.flags, probe.transaction, _pack_place(probe))
     return header + nonce + keys.seal.encrypt(nonce, plain, header)
 
 
@@ -116,7 +127,22 @@ def open_probe(keys: ProbeKeys, data: bytes) -> Probe:
         plain = keys.open.decrypt(nonce, data[HEADER_LEN + NONCE_LEN :], data[:HEADER_LEN])
     except InvalidTag:
         raise RemoteError("a probe that the peer did not seal", "probe.seal") from None
-    kind, flags, transaction, observed = _PLAIN.unpack(plain)
+    kind, flags, transaction, place = _PLAIN.unpack(plain)
     if kind not in (ProbeType.PING, ProbeType.PONG):
         raise RemoteError(f"a probe of unknown type {kind}", "probe.type")
-    return Probe(ProbeType(kind), transaction, ProbeFlag(flags & 3), unpack_address(observed))
+    known = ProbeFlag(flags & 3)
+    if kind == ProbeType.PING and (number := _unpack_number(place)) is not None:
+        return Probe(ProbeType.PING, transaction, known, number=number)
+    return Probe(ProbeType(kind), transaction, known, unpack_address(place))
+
+
+def _pack_place(probe: Probe) -> bytes:
+    if probe.number is None:
+        return pack_address(probe.observed)
+    numbered = IPv6Address(NUMBER_PREFIX + probe.number.to_bytes(8, "big"))
+    return pack_address(SocketAddress.of(numbered, NUMBER_PORT))
+
+
+def _unpack_number(place: bytes) -> int | None:
+    prefix = b"\6" + NUMBER_PREFIX
+    return int.from_bytes(place[len(prefix) : len(prefix) + 8], "big") if place.startswith(prefix) else None

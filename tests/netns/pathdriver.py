@@ -141,7 +141,9 @@ class Member:
         self.port: SharedPort = open_shared_port("wireguard-go", "wg0", 51820)
         self.link: Lines | None = Lines(socket.create_connection((mediator_address, CONTROL_PORT)))
         self.link.send({"hello": self.own})
-        self.paths = PathManager(WireGuardKey.parse(self.own), private, os.urandom)
+        self.paths = PathManager(
+            WireGuardKey.parse(self.own), private, os.urandom, epoch_s=time.time() - time.monotonic()
+        )
         self.started = time.monotonic()
         self.history: list[tuple[float, str]] = []
         self.servers = [SocketAddress.of(mediator_address, port) for port in STUN_PORTS]

@@ -206,9 +206,8 @@ class World:
     def host(self, name: str, address: str, nat: Any = None) -> Host:
         private = bytes([len(self.hosts) + 1]) * 32
         key = WireGuardKey(X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw())
-        host = Host(
-            name, key, PathManager(key, private, self.random.randbytes), SocketAddress(address, 51820), nat
-        )
+        manager = PathManager(key, private, self.random.randbytes, epoch_s=UNIX_EPOCH)
+        host = Host(name, key, manager, SocketAddress(address, 51820), nat)
         self.hosts.append(host)
         return host
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from pathsim import STUN, World
+from pathsim import STUN, UNIX_EPOCH, World
 
 from netctl.model.addresses import SocketAddress
 from netctl.paths import constants as c
@@ -224,7 +224,7 @@ def test_an_agent_that_starts_anew_goes_on_by_the_port_found_before() -> None:
     (remote,) = hard.rewrites
     fresh = world.host("again", "192.168.1.10", hard.nat)
     world.hosts.remove(fresh)
-    manager = type(hard.manager)(hard.key, bytes([1]) * 32, world.random.randbytes)
+    manager = type(hard.manager)(hard.key, bytes([1]) * 32, world.random.randbytes, epoch_s=UNIX_EPOCH)
     hard.manager = manager
     manager.adopt(hard.rewrites, world.now)
     world.start_one(hard)

@@ -14,7 +14,7 @@ from netctl.model.derive import underlay_prefix
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
-from netctl.paths.budget import Bucket, Seen
+from netctl.paths.budget import Bucket
 from netctl.paths.candidates import usable
 from netctl.paths.effects import Effect, SendDatagram, SetEndpoint
 from netctl.paths.manager import PathManager
@@ -37,8 +37,10 @@ class Victim:
         private, theirs = b"\x01" * 32, b"\x02" * 32
         self.key, self.peer = _public(private), _public(theirs)
         self.keys = probe.derive_keys(theirs, self.peer, self.key)
-        self.manager = PathManager(self.key, private, self.random.randbytes)
+        self.manager = PathManager(self.key, private, self.random.randbytes, epoch_s=1.8e9)
         self.effects: list[Effect] = []
+        self.numbers = True
+        self.number = 10**15
         self.do(self.manager.set_local([Candidate("host", text) for text in own], self.now))
         self.do(self.manager.set_peers([self.peer], self.now))
         self.do(self.manager.control_up(self.now))
@@ -58,10 +60,16 @@ class Victim:
         self.do(self.manager.handle_message(Introduction(str(self.peer), round_, candidates), self.now))
 
     def ping(self, source: str, data: bytes | None = None) -> bytes:
-        message = Probe(ProbeType.PING, self.random.randbytes(probe.TRANSACTION_LEN))
-        sealed = data or probe.seal(self.keys, message, self.random.randbytes(probe.NONCE_LEN))
+        sealed = data or self.made()
         self.do(self.manager.handle_datagram(sealed, SocketAddress.parse(source), self.now))
         return sealed
+
+    def made(self) -> bytes:
+        """A ping of the peer, now."""
+        self.number += 1000
+        transaction = self.random.randbytes(probe.TRANSACTION_LEN)
+        message = Probe(ProbeType.PING, transaction, number=self.number if self.numbers else None)
+        return probe.seal(self.keys, message, self.random.randbytes(probe.NONCE_LEN))
 
     def sent(self) -> Counter[str]:
         return Counter(effect.destination.host for effect in self.effects if isinstance(effect, SendDatagram))
@@ -215,9 +223,27 @@ def test_a_copied_ping_is_taken_once() -> None:
     assert "198.51.100.2" not in victim.tried()
 
 
+@pytest.mark.parametrize("numbers", [True, False])
+def test_a_ping_of_long_ago_is_dropped_whatever_its_source(numbers: bool) -> None:
+    victim = Victim()
+    victim.numbers = numbers
+    recorded = [victim.made() for _ in range(300)]
+    victim.number += 3_600_000_000
+    victim.numbers = True
+    victim.ping("203.0.113.9:51820")  # of today
+    before = sum(victim.sent().values())
+    for number, data in enumerate(recorded):
+        victim.ping(f"198.51.100.2:{2000 + number}", data)
+        victim.run(1.0)
+    assert "198.51.100.2" not in victim.tried()
+    assert victim.sent()["198.51.100.2"] == 0
+    victim.ping("203.0.113.9:51820")
+    assert sum(victim.sent().values()) > before, "the peer itself is answered as ever"
+
+
 def test_forged_sources_take_no_place_from_true_candidates() -> None:
     victim = Victim()
-    for number in range(200):  # old pings, each copied once: they cannot be told from late ones
+    for number in range(200):  # copies that overtake the pings they are of: nothing tells them from these
         victim.ping(f"198.51.100.2:{2000 + number}")
     assert victim.tried().count("198.51.100.2") <= c.MAX_HEARD_FROM
     true = [f"203.0.113.{number}" for number in range(1, c.MAX_CANDIDATES + 1)]
@@ -234,8 +260,3 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     assert [bucket.take(5.5), bucket.take(5.5)] == [True, False]
     assert not bucket.take(4.0)
     assert [bucket.take(1000.0) for _ in range(4)] == [True, True, True, False]
-
-
-def test_the_last_messages_are_remembered_and_no_more() -> None:
-    seen = Seen(2)
-    assert [seen.first(word) for word in (b"a", b"b", b"a", b"c", b"a")] == [True, True, False, True, True]

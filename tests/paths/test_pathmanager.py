@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from pathsim import MEDIATOR, Host, World
+from pathsim import MEDIATOR, UNIX_EPOCH, Host, World
 
 from netctl.wire.control import Candidate
 
@@ -290,7 +290,7 @@ def test_a_restarted_agent_finds_its_path_again_without_a_mediator() -> None:
     world.start()
     world.run(5)
     world.lose_mediator()
-    fresh = type(a.manager)(a.key, bytes([1]) * 32, world.random.randbytes)
+    fresh = type(a.manager)(a.key, bytes([1]) * 32, world.random.randbytes, epoch_s=UNIX_EPOCH)
     a.manager = fresh
     world.perform(a, fresh.set_peers([b.key], world.now))
     world.run(15)
@@ -304,7 +304,9 @@ def test_a_restarted_agent_that_its_peer_found_first_learns_of_the_peer_all_the_
     world.run(70)
     one = world.hosts[restarted]
     other = world.hosts[1 - restarted]
-    one.manager = fresh = type(one.manager)(one.key, bytes([restarted + 1]) * 32, world.random.randbytes)
+    one.manager = fresh = type(one.manager)(
+        one.key, bytes([restarted + 1]) * 32, world.random.randbytes, epoch_s=UNIX_EPOCH
+    )
     world.perform(one, fresh.set_peers([other.key], world.now))
     world.run(12)  # the other's next ping comes through
     assert fresh.status()[other.key].kind == "direct"

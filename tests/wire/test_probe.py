@@ -1,5 +1,7 @@
 """Probes: only the pair can make or read them, and an answer is as long as its question."""
 
+import ipaddress
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
 from netctl.model.keys import WireGuardKey
 from netctl.wire import probe
-from netctl.wire.datagram import DatagramKind, classify
+from netctl.wire.datagram import DatagramKind, classify, unpack_address
 
 
 def identity(seed: int) -> tuple[bytes, WireGuardKey]:
@@ -31,7 +33,10 @@ PONG = probe.Probe(
 )
 
 
-@pytest.mark.parametrize("message", [PING, PONG])
+NUMBERED = probe.Probe(probe.ProbeType.PING, b"12345678", number=1_800_000_000_000_000)
+
+
+@pytest.mark.parametrize("message", [PING, PONG, NUMBERED])
 def test_the_peer_reads_what_was_sealed(message: probe.Probe) -> None:
     data = probe.seal(A_TO_B, message, bytes(12))
     assert classify(data) is DatagramKind.PROBE
@@ -44,6 +49,27 @@ def test_the_peer_reads_what_was_sealed(message: probe.Probe) -> None:
 def test_the_wire_format_stays() -> None:
     golden = probe.seal(A_TO_B, PING, bytes(range(12)))
     assert golden.hex() == GOLDEN
+
+
+@pytest.mark.parametrize("number", [0, 1, 1_800_000_000_000_000, probe.MAX_NUMBER])
+def test_a_member_that_knows_no_numbers_reads_an_address_in_its_place(number: int) -> None:
+    ping = probe.Probe(probe.ProbeType.PING, b"12345678", number=number)
+    data = probe.seal(A_TO_B, ping, bytes(12))
+    assert probe.open_probe(B_TO_A, data) == ping
+    start = probe.HEADER_LEN + probe.NONCE_LEN
+    place = B_TO_A.open.decrypt(bytes(12), data[start:], data[: probe.HEADER_LEN])[
+        2 + probe.TRANSACTION_LEN :
+    ]
+    read = unpack_address(place)
+    assert read is not None
+    assert read.address in ipaddress.ip_network("100::/64")
+    assert int(read.address) & (2**64 - 1) == number
+
+
+def test_a_pong_has_no_number() -> None:
+    seen = SocketAddress("100::7", 51820)
+    pong = probe.Probe(probe.ProbeType.PONG, b"12345678", observed=seen)
+    assert probe.open_probe(B_TO_A, probe.seal(A_TO_B, pong, bytes(12))) == pong
 
 
 def test_a_stranger_and_a_reflected_probe_are_refused() -> None:

@@ -100,6 +100,11 @@ def test_the_probe() -> None:
     assert HEX["probe"] == probe.seal(keys, ping, bytes(12))
     theirs = probe.derive_keys(b"\4" * 32, wireguard(4), wireguard(2))
     assert probe.open_probe(theirs, HEX["probe"]) == ping
+    numbered = probe.Probe(
+        probe.ProbeType.PING, b"12345678", probe.ProbeFlag.HAVE_PONG, None, 1_800_000_000_000_000
+    )
+    assert HEX["probe-numbered"] == probe.seal(keys, numbered, bytes(12))
+    assert probe.open_probe(theirs, HEX["probe-numbered"]) == numbered
 
 
 def test_the_relay() -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from msgspec.structs import replace as replace_struct
-from world_clock import Clock, Timer
+from world_clock import UNIX_EPOCH, Clock, Timer
 from world_mediator import SimMediator
 from world_net import CONNECT_TIMEOUT_S, End, Internet, Site, stream
 from world_wireguard import SimWireGuard
@@ -103,7 +103,8 @@ class SimMember:
         if self.agent is not None or not self.powered:
             return
         self._clock.say(f"{self.name} starts")
-        self.agent = agent = _Agent(PathManager(self.key, self._private, self._net.chance.randbytes))
+        rng, epoch_s = self._net.chance.randbytes, float(UNIX_EPOCH + self.skew_s)
+        self.agent = agent = _Agent(PathManager(self.key, self._private, rng, epoch_s=epoch_s))
         if self._disk is not None and self.document is not None:
             pins, view = self.document.mediators[0].identity, self._disk.view
             agent.view = open_view(
