@@ -6,6 +6,7 @@ pair's own bucket, the sender's, and the day's quota of both.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ BURST_S = 0.1
 """A bucket holds this many seconds of its rate, and never less than `MIN_BURST`."""
 MIN_BURST = 262_144
 """Four batches of 64 KB: smaller buckets would refuse what one system call brought."""
+ASIDE_SHARE = 0.25
+"""Of what a limit has left, the most that is set aside for one flow: others of the same member want some, too."""
+MIN_ASIDE = 262_144
+"""Less is not worth it: four batches of 64 KB."""
 DAY_S = 86_400.0
 MAX_ACCOUNTS = 65_536
 """One a port: a relay cannot have more members."""
@@ -42,6 +47,14 @@ class TokenBucket:
             return False
         self._level -= size
         return True
+
+    def level(self, now: float) -> float:
+        """Bytes that could pass at `now`."""
+        return min(self._burst, self._level + (now - self._at) * self._rate)
+
+    def give_back(self, size: int) -> None:
+        """Taken, and not used."""
+        self._level = min(self._burst, self._level + size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,21 @@ class Account:
         """Whether it may send this much just now."""
         return self._bucket is None or self._bucket.take(size, now)
 
+    def pace_left(self, now: float) -> float:
+        """Bytes that it could send at `now`."""
+        return self._bucket.level(now) if self._bucket is not None else math.inf
+
+    def day_left(self, now: float) -> float:
+        """Bytes that this day's quota has left."""
+        if not self._quota:
+            return math.inf
+        return self._quota - (self.day if now < self.day_until else 0)
+
+    def give_back(self, size: int) -> None:
+        """Paced, and not sent."""
+        if self._bucket is not None:
+            self._bucket.give_back(size)
+
 
 class Toll:
     """Between one sender and one peer."""
@@ -126,6 +154,28 @@ class Toll:
         self.refused += size
         sender.refused += size
         return False
+
+    def set_aside(self, most: int, now: float) -> int:
+        """Take up to `most` bytes for what is about to come; 0 where a limit is so near that each must be judged."""
+        left = min(
+            self._bucket.level(now) if self._bucket is not None else math.inf,
+            self.sender.pace_left(now),
+            self.sender.day_left(now),
+            self.receiver.day_left(now),
+        )
+        size = int(min(most, left * ASIDE_SHARE))
+        return size if size >= MIN_ASIDE and self.take(size, now) else 0
+
+    def give_back(self, size: int) -> None:
+        """Of what was set aside, these bytes were not used."""
+        self.passed -= size
+        self.sender.sent -= size
+        self.receiver.received -= size
+        for account in (self.sender, self.receiver):
+            account.day = max(0, account.day - size)  # which may have begun meanwhile
+        self.sender.give_back(size)
+        if self._bucket is not None:
+            self._bucket.give_back(size)
 
 
 class Ledger:

@@ -2,7 +2,7 @@
 
 One UDP socket per member's port. Datagrams are taken in batches with `UDP_GRO` and go out with
 `UDP_SEGMENT`, so that a sender that batches is relayed 64 KB at a time; what comes datagram by datagram is
-fetched with recvmmsg(2) and batched here. Only WireGuard message types are
+fetched with recvmmsg(2) and batched here, or, where it was built, in C (`forwarding`). Only WireGuard message types are
 forwarded, and only between bound addresses; everything else is silence.
 """
 
@@ -26,6 +26,8 @@ from typing import NamedTuple, Protocol
 from mediator.core.relay_limits import Limits
 from mediator.core.relay_pairs import PairTable
 from mediator.core.relay_table import MAX_BINDINGS, Flow, RelayTable
+from mediator.shell import native
+from mediator.shell.forwarding import Arrival, Arrivals, Native, Ring, Route
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
 from netctl.system import mmsg, pktinfo
@@ -45,8 +47,6 @@ MAX_GSO_BYTES = 65_507
 """The most that one UDP GSO send takes."""
 UNMERGED = 2
 """Datagrams in a row that nobody merged, after which the others are fetched many at a time."""
-RINGS_PER_TURN = 4
-"""Of 64 datagrams each, before other sockets get their turn."""
 BATCHES_PER_TURN = 64
 """From one socket before the others get their turn."""
 MIN_MESSAGE = 32
@@ -129,7 +129,13 @@ class RelayServer:
         self._poll.register(self._wake_in, select.EPOLLIN)
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
-        self._ring = mmsg.Receiver() if mmsg.AVAILABLE else None
+        forwarder = native.load()
+        self._native = (
+            Native(forwarder, socket.AF_INET6 if self._dual else socket.AF_INET)
+            if forwarder is not None
+            else None
+        )
+        self._ring = Ring() if mmsg.AVAILABLE and self._native is None else None
         self._running = True
         try:
             for port in ports:
@@ -180,6 +186,7 @@ class RelayServer:
                 self.guard.run("a look for pairs that are over", self.pairs.expire, now)
             if now >= self._watch_at:
                 self._watch_at = now + WATCH_EVERY_S
+                self.settle()
                 for watch in self._watches:
                     self.guard.run("a look at what changed", watch, now)
 
@@ -221,6 +228,16 @@ class RelayServer:
         else:
             self.counters.dropped_stranger += 1
 
+    @property
+    def data_path(self) -> str:
+        """For people: what moves the datagrams."""
+        return "native" if self._native is not None else "Python"
+
+    def settle(self) -> None:
+        """Let the counts of what passed be true just now."""
+        if self._native is not None:
+            self._native.settle()
+
     def stop(self) -> None:
         """Make `serve` return soon."""
         self._running = False
@@ -237,10 +254,17 @@ class RelayServer:
 
     def _drain(self, port: int, now: float, unix: Callable[[], float]) -> None:
         sock = self._sockets[port]
+        if self._native is not None:
+            self._look_at_generation()
+            self._take_all(self._native, port, now, unix)
+            forwarded, nowhere = self._native.counts()
+            self.counters.forwarded_bytes += forwarded
+            self.counters.dropped_nowhere += nowhere
+            return
         unmerged = 0
         for _ in range(BATCHES_PER_TURN):
             if unmerged >= UNMERGED and self._ring is not None:
-                self._drain_ring(self._ring, port, sock, now, unix)
+                self._take_all(self._ring, port, now, unix)
                 return
             try:
                 size, extra, _, address = sock.recvmsg_into([self._buffer], CONTROL_SPACE)
@@ -258,34 +282,37 @@ class RelayServer:
                 continue
             self._batch(port, address, self._view[:size], segment, now, unix, extra)
 
-    def _drain_ring(
-        self, ring: mmsg.Receiver, port: int, sock: socket.socket, now: float, unix: Callable[[], float]
-    ) -> None:
-        """Nobody merges what comes here: take many datagrams a call, and send neighbours of a flow as one batch."""
+    def _take_all(self, arrivals: Arrivals, port: int, now: float, unix: Callable[[], float]) -> None:
         types = self._types(port)
-        for _ in range(RINGS_PER_TURN):
-            got = ring.receive(sock.fileno())
-            for first, count, size, segment in ring.runs(got):
-                address = self._address(ring.source(first))
-                if not address[1]:
-                    self.counters.dropped_nowhere += count
-                    continue
-                slots = ring.views[first : first + count]
-                if segment < size or count == 1 or size < MIN_MESSAGE:
-                    extra = ring.extra(first)
-                    for slot in slots:
-                        self._batch(port, address, slot[:size], segment, now, unix, extra)
-                    continue
-                if all(bytes(slot[:4]) in types for slot in slots):
-                    for start in range(0, count, most := max(1, MAX_GSO_BYTES // size)):
-                        parts = [slot[:size] for slot in slots[start : start + most]]
-                        self._forward(port, address, parts, size * len(parts), size, now)
-                    continue
-                extra = ring.extra(first)
-                for slot in slots:
-                    self._batch(port, address, slot[:size], size, now, unix, extra)
-            if got < mmsg.COUNT:
-                return
+        for arrival in arrivals.take(self._sockets[port].fileno(), port):
+            self._take(arrival, port, types, now, unix)
+
+    def _take(
+        self,
+        arrival: Arrival,
+        port: int,
+        types: frozenset[bytes],
+        now: float,
+        unix: Callable[[], float],
+    ) -> None:
+        """Neighbours of one source and size; those that go on do so as few sends."""
+        address, parts, size = self._address(arrival.source), arrival.parts, arrival.size
+        if not address[1]:
+            self.counters.dropped_nowhere += len(parts)
+        elif (
+            arrival.segment < size
+            or len(parts) == 1
+            or size < MIN_MESSAGE
+            or not all(bytes(part[:4]) in types for part in parts)
+        ):
+            extra = arrival.extra()
+            for part in parts:
+                self._batch(port, address, part, arrival.segment, now, unix, extra)
+        else:
+            most = max(1, min(MAX_GSO_BYTES // size, mmsg.COUNT))
+            for start in range(0, len(parts), most):
+                some = parts[start : start + most]
+                self._forward(port, address, some, size * len(some), size, now)
 
     def _batch(
         self,
@@ -341,6 +368,16 @@ class RelayServer:
             return
         merged = segment < size
         options = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", segment)), *local] if merged else local
+        # What comes over TLS has no socket of ours, and an app's datagrams are all looked at.
+        if self._native is not None and known.heard is None and not address[0].startswith(STAND_IN):
+            self._native.allow(
+                port,
+                _source_of(address),
+                Route(out.fileno(), _source_of(destination), local),
+                known.toll,
+                now,
+                transport_only=port in self.pairs,
+            )
         try:
             out.sendmsg(parts, options, 0, destination)
             self.counters.forwarded_bytes += size
@@ -357,9 +394,7 @@ class RelayServer:
                 self.counters.forwarded_bytes += len(part)
 
     def _flow(self, port: int, address: RawAddress, now: float) -> _Way | None:
-        if self._flows_of != self.table.generation or len(self._flows) > MAX_CACHED_FLOWS:
-            self._flows.clear()
-            self._flows_of = self.table.generation
+        self._look_at_generation()
         key = (port, address)
         if key in self._flows:
             return self._flows[key]
@@ -375,6 +410,17 @@ class RelayServer:
             found = _Way(flow, out, self._raw(flow.destination), local, link)
         self._flows[key] = found
         return found
+
+    def _look_at_generation(self) -> None:
+        """Flows that were decided before something changed are forgotten."""
+        if self._flows_of != self.table.generation or len(self._flows) > MAX_CACHED_FLOWS:
+            self._forget_flows()
+            self._flows_of = self.table.generation
+
+    def _forget_flows(self) -> None:
+        self._flows.clear()
+        if self._native is not None:
+            self._native.forget()
 
     def _types(self, port: int) -> frozenset[bytes]:
         """What may go on unread: at the port of a pair handshakes are looked at."""
@@ -419,7 +465,7 @@ class RelayServer:
         self._asked[port, source] = asked
         self._asked.move_to_end((port, source))
         if known != asked:
-            self._flows.clear()
+            self._forget_flows()
         while len(self._asked) > MAX_ASKED:
             self._asked.popitem(last=False)
 
@@ -435,6 +481,11 @@ class RelayServer:
         if self._dual and not address.is_ipv6:
             return (f"::ffff:{address.host}", address.port)
         return (address.host, address.port)
+
+
+def _source_of(address: RawAddress) -> tuple[str, int, int]:
+    """As `forwarding` has it."""
+    return address[0].partition("%")[0], address[1], address[3] if len(address) == 4 else 0
 
 
 def _say(text: str) -> None:

@@ -32,10 +32,12 @@ TIMEOUT_S = 2.0
 
 def describe(relay: RelayServer, now: float) -> dict[str, Any]:
     """Traffic of members by relay port, pairs with stock apps, limits."""
+    relay.settle()
     ledger = relay.table.ledger
     accounts = ledger.accounts()
     pairs = sorted(relay.pairs.status(now), key=_traffic, reverse=True)
     return {
+        "data_path": relay.data_path,
         "counters": asdict(relay.counters),
         "faults": relay.guard.dropped,
         "bindings": len(relay.table),

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from netctl.system import pktinfo
+
 COUNT = 64
 """Datagrams of one call: what one GSO send has at most, too."""
 SLOT = 65_536 + 23 * 64
@@ -52,6 +54,34 @@ AVAILABLE = ctypes.sizeof(ctypes.c_void_p) == 8 and hasattr(_LIBC, "recvmmsg") a
 def _address(buffer: bytearray) -> int:
     """Where a buffer lies. It must stay alive and keep its size as long as the address is used."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def address_of(name: bytes | bytearray) -> tuple[str, int, int]:
+    """(address, port, scope id) of a struct sockaddr_in or sockaddr_in6."""
+    family = int.from_bytes(name[:2], "little")
+    port = int.from_bytes(name[2:4], "big")
+    if family == socket.AF_INET6:
+        return socket.inet_ntop(family, name[8:24]), port, int.from_bytes(name[24:28], "little")
+    return socket.inet_ntop(socket.AF_INET, name[4:8]), port, 0
+
+
+def controls_of(control: bytes | bytearray) -> list[pktinfo.Control]:
+    """Ancillary messages as the kernel writes them (cmsg(3)), as `socket.recvmsg` gives them."""
+    found: list[pktinfo.Control] = []
+    at = 0
+    while len(control) - at >= _CMSG.size:
+        length, level, kind = _CMSG.unpack_from(control, at)
+        if not _CMSG.size <= length <= len(control) - at:
+            break
+        found.append((level, kind, bytes(control[at + _CMSG.size : at + length])))
+        at += -(-length // 8) * 8
+    return found
+
+
+def control_bytes(control: pktinfo.Control) -> bytes:
+    """One ancillary message as the kernel reads it (cmsg(3))."""
+    level, kind, data = control
+    return _CMSG.pack(_CMSG.size + len(data), level, kind) + data + bytes(-len(data) % 8)
 
 
 class Receiver:
@@ -118,28 +148,14 @@ class Receiver:
         merged = (self._control_lengths[:got] >= 20) & (heads == _GRO) & (values > 0) & (values < lengths)
         return np.where(merged, values, lengths)
 
-    def extra(self, slot: int) -> list[tuple[int, int, bytes]]:
+    def extra(self, slot: int) -> list[pktinfo.Control]:
         """What the kernel said about a datagram, as `socket.recvmsg` gives it."""
         at = slot * _CONTROL
-        end = at + int(self._control_lengths[slot])
-        found = []
-        while end - at >= _CMSG.size:
-            length, level, kind = _CMSG.unpack_from(self._controls, at)
-            if not _CMSG.size <= length <= end - at:
-                break
-            found.append((level, kind, bytes(self._controls[at + _CMSG.size : at + length])))
-            at += -(-length // 8) * 8
-        return found
+        return controls_of(self._controls[at : at + int(self._control_lengths[slot])])
 
     def source(self, slot: int) -> tuple[str, int, int]:
         """(address, port, scope id) that a datagram came from."""
-        at = slot * _NAME
-        family = int.from_bytes(self._names[at : at + 2], "little")
-        port = int.from_bytes(self._names[at + 2 : at + 4], "big")
-        if family == socket.AF_INET6:
-            host = socket.inet_ntop(family, self._names[at + 8 : at + 24])
-            return host, port, int.from_bytes(self._names[at + 24 : at + 28], "little")
-        return socket.inet_ntop(socket.AF_INET, self._names[at + 4 : at + 8]), port, 0
+        return address_of(self._names[slot * _NAME : slot * _NAME + _NAME])
 
 
 class Sender:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mediator.core.relay_limits import DAY_S, MIN_BURST, Ledger, Limits, TokenBucket
+from mediator.core.relay_limits import ASIDE_SHARE, DAY_S, MIN_ASIDE, MIN_BURST, Ledger, Limits, TokenBucket
 
 
 def test_the_bucket_holds_a_burst_and_refills() -> None:
@@ -53,3 +53,30 @@ def test_without_limits_all_passes_and_is_counted() -> None:
     assert all(toll.take(1 << 30, 0.0) for _ in range(4))
     assert [account.member for account in ledger.accounts()] == [1, 2]
     assert ledger.account(2, 0.0).received == 4 << 30
+
+
+def test_what_is_set_aside_counts_at_once_and_comes_back() -> None:
+    ledger = Ledger(Limits(pair_rate=100 * MIN_ASIDE, member_rate=200 * MIN_ASIDE, quota=50 * MIN_ASIDE))
+    toll = ledger.toll(1, 2, 0.0)
+    # The pair's bucket holds a tenth of a second: ten, of which a quarter may be set aside.
+    aside = toll.set_aside(100 * MIN_ASIDE, 0.0)
+    assert aside == 10 * MIN_ASIDE * ASIDE_SHARE
+    account, other = ledger.account(1, 0.0), ledger.account(2, 0.0)
+    assert (toll.passed, account.sent, account.day, other.received, other.day) == (aside,) * 5
+    toll.give_back(aside)
+    assert (toll.passed, account.sent, account.day, other.received, other.day) == (0,) * 5
+    assert toll.take(10 * MIN_ASIDE, 0.0), "all of the burst is there again"
+    assert toll.set_aside(MIN_ASIDE, 0.0) == 0
+    assert toll.refused == 0, "asking is no refusal"
+
+
+def test_nothing_is_set_aside_near_a_limit() -> None:
+    plenty = Ledger(Limits(pair_rate=0))
+    assert plenty.toll(1, 2, 0.0).set_aside(MIN_ASIDE, 0.0) == MIN_ASIDE
+    assert plenty.toll(1, 2, 0.0).set_aside(MIN_ASIDE - 1, 0.0) == 0
+    near = Ledger(Limits(pair_rate=0, quota=4 * MIN_ASIDE))
+    toll = near.toll(1, 2, 0.0)
+    assert toll.set_aside(10 * MIN_ASIDE, 0.0) == MIN_ASIDE
+    assert toll.set_aside(10 * MIN_ASIDE, 0.0) == 0, "a quarter of what is left is not worth it"
+    assert toll.set_aside(10 * MIN_ASIDE, DAY_S + 1) == MIN_ASIDE
+    assert Ledger(Limits(pair_rate=0, member_rate=1)).toll(1, 2, 0.0).set_aside(4 * MIN_BURST, 0.0) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import struct
 import threading
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from mediator.core.relay_table import RelayTable
+from mediator.shell import native
 from mediator.shell.relay import UDP_GRO, UDP_SEGMENT, RelayServer
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
@@ -74,9 +77,14 @@ class Member:
         return bound
 
 
-@pytest.fixture
-def server() -> Iterator[RelayServer]:
+@pytest.fixture(params=["native", "Python"])
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[RelayServer]:
+    """On either data path; the one in C is there where there is a compiler."""
+    monkeypatch.setenv(native.SWITCH, "0" if request.param == "Python" else "")
+    if request.param == "native" and shutil.which(os.environ.get("CC", "cc")) is None:
+        pytest.skip("there is no C compiler")
     relays = RelayServer("127.0.0.1", PORTS, RelayTable(SECRET, b"c" * 32, PORTS))
+    assert relays.data_path == request.param
     thread = threading.Thread(target=relays.serve)
     thread.start()
     yield relays
@@ -171,8 +179,12 @@ def test_a_taken_port_is_one_clear_line(server: RelayServer) -> None:
         RelayServer("127.0.0.1", PORTS, RelayTable(SECRET, b"c" * 32, PORTS))
 
 
-def test_what_comes_datagram_by_datagram_goes_on_whole_and_in_order() -> None:
+@pytest.mark.parametrize("switch", ["0", ""])
+def test_what_comes_datagram_by_datagram_goes_on_whole_and_in_order(
+    switch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A queue of single datagrams: sizes change, a refresh and rubbish lie between, and none is lost or merged."""
+    monkeypatch.setenv(native.SWITCH, switch)
     relays = RelayServer("0.0.0.0", PORTS, RelayTable(SECRET, b"c" * 32, PORTS))
     thread = threading.Thread(target=relays.serve)
     thread.start()

@@ -15,7 +15,7 @@ from netctl.wg import native
 
 ROOT = Path(__file__).parents[2]
 HAS_COMPILER = shutil.which(os.environ.get("CC", "cc")) is not None
-MODULE = "netctl/wg/native/_core.abi3.so"
+MODULES = {"netctl/wg/native/_core.abi3.so", "mediator/shell/native/_forward.abi3.so"}
 
 
 def wheel(into: Path, **environment: str) -> tuple[Path, str]:
@@ -43,7 +43,7 @@ def test_a_wheel_for_every_python_from_3_11_on(tmp_path: Path) -> None:
     built, _ = wheel(tmp_path)
     assert "-cp311-abi3-linux_" in built.name
     with zipfile.ZipFile(built) as opened:
-        assert MODULE in opened.namelist()
+        assert set(opened.namelist()) >= MODULES
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,10 @@ def test_without_a_compiler_it_is_python_alone_and_says_so(
 ) -> None:
     built, said = wheel(tmp_path, **environment)
     assert built.name.endswith("-py3-none-any.whl")
-    assert f"netctl-wg is built without its native data path: {says}" in said
+    for what in ("netctl-wg", "the relay"):
+        assert f"{what} is built without its native data path: {says}" in said
     with zipfile.ZipFile(built) as opened:
-        assert MODULE not in opened.namelist()
+        assert not MODULES & set(opened.namelist())
 
 
 def test_the_switch_is_heard_and_said() -> None:

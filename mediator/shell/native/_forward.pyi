@@ -1,0 +1,19 @@
+Address = tuple[int, bytes, int, int]
+"""Family, packed address, port, scope id."""
+
+class Forwarder:
+    def __new__(cls) -> Forwarder: ...
+    def set_flow(
+        self,
+        port: int,
+        source: Address,
+        out: int,
+        destination: Address,
+        ancillary: bytes,
+        transport_only: bool,
+        /,
+    ) -> bool: ...
+    def grant(self, port: int, source: Address, credit: int, /) -> int: ...
+    def forget(self) -> None: ...
+    def drain(self, fd: int, port: int, /) -> list[tuple[bytes, int, bytes, bytes]]: ...
+    def counts(self) -> tuple[int, int]: ...
