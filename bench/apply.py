@@ -28,7 +28,7 @@ SILENT_READS = 10
 ASKING = "netctl.cli.main, netctl.cli.commands.apply, netctl.cli.planfile, netctl.model.errors"
 ALONE = (
     f"{ASKING}, netctl.cli.alone, netctl.agent.alone, netctl.agent.memory, netctl.agent.host, netctl.agent.keys, "
-    "netctl.agent.planned, pyroute2"
+    "netctl.node.planreport, pyroute2"
 )
 """What the commands import before they can begin: with an agent, and where none runs."""
 

@@ -12,10 +12,10 @@ from netctl.agent.armed import Armory, Watchman, start_watchman
 from netctl.agent.changes import Changes
 from netctl.agent.commit import Commit
 from netctl.agent.control_client import ControlClient, LinkState
+from netctl.agent.disk import Disk
 from netctl.agent.host import Host, look_up
 from netctl.agent.joining import Joining
 from netctl.agent.keys import Keys
-from netctl.agent.leases import LeaseBook
 from netctl.agent.memory import Memory, identities
 from netctl.agent.paths import PathRunner
 from netctl.agent.patrol import DRIFT_S, Patrol
@@ -26,17 +26,15 @@ from netctl.agent.talk import Progress, quiet, reason_of, say
 from netctl.agent.tunnels import Tunnels
 from netctl.agent.verify import HANDSHAKE_WAIT_S
 from netctl.agent.watch import DocumentWatch
-from netctl.config import Condition, Loaded, clear_of, resolve
-from netctl.config.called import called_elsewhere
-from netctl.config.consent import within_consent
+from netctl.config import Loaded
 from netctl.engine import ApplyOutcome
 from netctl.engine.rewrites import REWRITES_FILE, Rewrites
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
-from netctl.model.foreign import Foreign
-from netctl.model.hoststate import HostState, insisting
+from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
-from netctl.model.view import View
+from netctl.node.evaluate import Evaluation, evaluate, member_name
+from netctl.node.state import NodeState
 from netctl.paths.effects import PathStatus
 from netctl.session import Effect, Kept, LoggedIn, PathMessage, PresenceChanged, ViewChanged
 from netctl.system.guard import Guard
@@ -65,29 +63,24 @@ class Agent:
         self.keys = keys
         self.memory = memory
         self.host = host
-        self.loaded: Loaded | None = remembered(memory)
-        self.joined = memory.joined()
-        """The network that this host joined by invite: then its document comes with the mediator's views."""
-        self.down = memory.down()
-        self.view: View | None = None
-        """As the mediator tells it; `leases.judged` is what of it this host believes."""
-        self.leases = LeaseBook(memory)
-        self.conditions: tuple[Condition, ...] = ()
+        self.disk = Disk()
+        loaded = remembered(memory)
+        self.state = NodeState(
+            loaded=loaded,
+            joined=memory.joined(),
+            pins=memory.pins(),
+            down=memory.down(),
+            told=loaded.document if loaded is not None else None,
+        )
+        """What this host knows and has decided; replaced whole, by whoever holds the lock (views by whoever comes)."""
         self.engine_kind = ""
         self.data_path = ""
         """What moves the engine's packets, for people."""
         self.meters: Meters | None = None
         """Only where somebody reads them: the library alone takes two megabytes."""
-        self.obstacles = Foreign()
-        """What of others stood in the way of networks when the host was resolved last."""
-        self.desired = HostState()
         self._said: str | None = None
         self.trouble: str | None = None
         """Why paths do not follow the host's present state; tried again by the observer."""
-        self._called = self.loaded.document if self.loaded is not None else None
-        """The document whose fixed endpoints the tunnels were told last."""
-        self.settled = False
-        """Whether `desired` is what this life has worked out: before that nothing may be taken for drift."""
         self.lock = asyncio.Lock()
         """Held by whoever changes the host or what it lives by."""
         self.tunnels = Tunnels(self)
@@ -101,6 +94,9 @@ class Agent:
         self.wanted = asyncio.Event()
         """Set by whoever wants the host to be reconciled."""
         self.view_came = asyncio.Event()
+        self._unkept: Kept | None = None
+        """The view that is not on disk yet."""
+        self._keep = asyncio.Event()
         self.handshake_wait_s = HANDSHAKE_WAIT_S
         self.client = ControlClient(keys, self._on_control, self._on_link, self.guard)
         rewrites = Rewrites(memory.places.state / REWRITES_FILE)
@@ -112,9 +108,8 @@ class Agent:
         """Until cancelled. Tunnels are left as they are: only `down` takes them away."""
         async with self.lock:
             await self.commit.recover()
-        if self.loaded is not None:
-            document = self.loaded.document
-            self.use(self.memory.view(identities(document), self.keys.wireguard))
+        if (document := self.state.document) is not None:
+            self.use(await self.remembered_view(document))
             self.client.set_mediators(document.mediators)
             self.wanted.set()
         for name, work in {
@@ -125,6 +120,7 @@ class Agent:
             "watching for drift": self.patrol.run,
             "watching the engine": self.revival.run,
             "watching what is armed": self.commit.run,
+            "keeping views": self._keep_views,
             **({"watching the document": self.watch.run} if self.watch is not None else {}),
         }.items():
             self.tasks.keep(name, work)
@@ -132,23 +128,54 @@ class Agent:
             await self.tasks.wait()
         finally:
             await self.tasks.end()
-            await self.paths.release()
-            self.paths.close()
-            await self.host.close()
+            await self.keep_view()
+            await self.close()
+
+    async def close(self) -> None:
+        """Let go of everything that this life has opened."""
+        await self.paths.release()
+        self.paths.close()
+        await self.host.close()
+        self.disk.close()
 
     def use(self, kept: Kept | None) -> None:
         """Live by a view that was kept; the mediator is asked for what has changed since."""
-        self.view = kept.view if kept is not None else None
+        self.state = replace(self.state, view=kept.view if kept is not None else None)
         self.client.kept = kept
 
+    async def remembered_view(self, document: Document) -> Kept | None:
+        """The view of one of a document's mediators that is on disk."""
+        return await self.disk.run(self.memory.view, identities(document), self.keys.wireguard)
+
+    async def _keep_views(self) -> None:
+        while True:
+            await self._keep.wait()
+            self._keep.clear()
+            async with self.lock:  # the view of a mediator that is only tried is not kept
+                await self.keep_view()
+
+    async def keep_view(self) -> None:
+        """Have the newest view on disk for the next life."""
+        kept, self._unkept = self._unkept, None
+        if kept is not None:
+            try:
+                await self.disk.run(self.memory.keep_view, kept)
+            except OSError as error:  # a full disk stops no network
+                say(f"cannot keep the view for the next start: {error.strerror}")
+
+    def drop_view(self) -> None:
+        """The view that came last is not for the next life."""
+        self._unkept = None
+
     async def _reconciler(self) -> None:
-        if self.loaded is not None:  # a new life: sessions that live on keep their broadcast
+        if self.state.loaded is not None:  # a new life: sessions that live on keep their broadcast
             await self.tunnels.observe()
         while True:
             await self.wanted.wait()
             self.wanted.clear()
             try:
                 async with self.lock:
+                    await self.joining.take_excerpt()
                     outcome = await self.reconcile(quiet)
                 if outcome.error is not None:
                     say(f"could not bring the host to its document: {outcome.error}")
@@ -157,56 +184,61 @@ class Agent:
 
     # -- reconciling ------------------------------------------------------------------------------------------
 
-    def member_name(self, document: Document) -> str:
-        """Which member of a document this host is. Raises LocalError."""
-        member = document.member_by_key(self.keys.wireguard)
-        if member is None:
-            raise LocalError(
-                f"no member of the document has this host's key {self.keys.wireguard}: "
-                "add the line that `netctl keys` prints under `members:`"
-            )
-        return member.name
-
-    def refusals(self) -> tuple[str, ...]:
-        """What of the document is not brought up on this host, and why."""
-        said = (condition for condition in self.conditions if "." in condition.peer)
-        return tuple(f"{condition.peer}: {condition.message}" for condition in said)
-
-    async def resolve(self, document: Document) -> HostState:
-        """What a document wants of this host, with the present view. Raises LocalError, EngineError."""
-        name = self.member_name(document)
-        fixed = {} if document.mediators else await look_up(document)
-        self.obstacles = await self.host.foreign()
-        fitting, refused = clear_of(self.down.of(document), name, self.obstacles)
-        if self.joined is not None and not self.memory.allows_routes():
-            fitting, unasked = within_consent(fitting, name, self.obstacles)
-            # Of two words about one place the stricter holds.
-            places = {condition.peer for condition in unasked}
-            refused = (*(one for one in refused if one.peer not in places), *unasked)
-        self.leases.judged = judged = self.leases.judge(document, self.view, trusting=self.joined is not None)
-        resolution = resolve(fitting, name, judged.view, live=self.tunnels.live, resolved=fixed)
-        self.conditions = (*refused, *judged.conditions, *resolution.conditions)
-        if document.networks_of(name) and not self.down.of(document).networks_of(name):
-            self.conditions = ()  # it belongs to networks: they are down, because somebody wanted that
-        return insisting(resolution.state, called_elsewhere(self._called, document))
+    async def evaluate(self, state: NodeState) -> Evaluation:
+        """What a state's document wants of this host. Changes nothing. Raises LocalError, EngineError."""
+        assert state.loaded is not None
+        document = state.loaded.document
+        member_name(document, self.keys.wireguard)  # before anything is looked up
+        resolved = {} if document.mediators else await look_up(document)
+        foreign = await self.host.foreign()
+        return evaluate(
+            document,
+            state.view,
+            state.pins,
+            foreign,
+            self.tunnels.live,
+            resolved,
+            key=self.keys.wireguard,
+            down=state.down,
+            joined=state.joined,
+            told=state.told,
+        )
 
     async def reconcile(self, progress: Progress = quiet) -> ApplyOutcome:
-        """Bring the host to the present document and view. Call with the lock held."""
-        if self.loaded is None or (self.loaded.document.mediators and self.view is None):
+        """Bring the host to the accepted document and the newest view. Call with the lock held."""
+        if not self.state.knows:
             return ApplyOutcome(0)  # nothing is known yet: what the host has stays
-        desired, self._called = await self.resolve(self.loaded.document), self.loaded.document
-        return await self.settle(desired, progress)
-
-    async def settle(self, desired: HostState, progress: Progress = quiet) -> ApplyOutcome:
-        """Bring the host to this state, and all that follows it. Call with the lock held."""
-        outcome = await self.host.apply(desired, progress)
+        evaluation = await self.evaluate(self.state)
+        self.state = self.state.evaluated(evaluation)
+        outcome = await self.bring(evaluation.desired, evaluation.document, progress)
         if outcome.error is None:
-            self.desired, self.settled = insisting(desired, frozenset()), True
-            self.leases.keep(trusting=self.joined is not None)
+            await self.pin(evaluation)
+        return outcome
+
+    async def pin(self, evaluation: Evaluation) -> None:
+        """The host lives by this evaluation: from now on only the document moves its leases."""
+        if evaluation.pins is None or evaluation.pins == self.state.pins:
+            return
+        self.state = replace(self.state, pins=evaluation.pins)
+        try:
+            await self.disk.run(self.memory.keep_pins, evaluation.pins)
+        except OSError as error:  # a full disk stops no network
+            say(f"cannot keep the leases for the next start: {error.strerror}")
+
+    async def bring(
+        self, desired: HostState, document: Document | None, progress: Progress, seen: HostState | None = None
+    ) -> ApplyOutcome:
+        """Bring the host to this state, and all that follows it. Call with the lock held.
+
+        `document`: what it was made from. `seen`: refuse when the host is not as it was seen.
+        """
+        outcome = await self.host.apply(desired, progress, seen)
+        if outcome.error is None:
+            self.state = self.state.brought(desired, document)
             if desired.wireguard is None:
                 self.tunnels.gone()
             try:
-                await self._follow()
+                await self._follow(document)
                 self.trouble = None
             except Exception as error:  # the host is as the document says: that stands, this is tried again
                 if self.trouble != (reason := f"paths between members wait: {reason_of(error)}"):
@@ -214,21 +246,21 @@ class Agent:
                 self.trouble = reason
         return outcome
 
-    async def _follow(self) -> None:
+    async def _follow(self, document: Document | None) -> None:
         """Tell the path manager what there is now."""
-        peers = self.desired.wireguard.peers if self.desired.wireguard is not None else {}
+        desired, view = self.state.desired, self.state.view
+        peers = desired.wireguard.peers if desired.wireguard is not None else {}
         self.engine_kind, port = await self.host.port()
         self.data_path = await self.host.data_path()
-        document = self.loaded.document if self.loaded is not None else None
         mediated = document is not None and bool(document.mediators)
         self.paths.use_port(self.engine_kind, port if mediated else 0)
         if mediated:
-            self.paths.inside(tunnelled(self.desired, document))
-            await self.surroundings.look()
+            self.paths.inside(tunnelled(desired, document))
+            await self.surroundings.look(document)
             self.paths.peers(frozenset(peers), document.stock_keys() if document is not None else frozenset())
             self.paths.observe(self.tunnels.statuses)  # an endpoint that already works is where a path begins
-            if self.view is not None:
-                for key, member in self.view.members.items():
+            if view is not None:
+                for key, member in view.members.items():
                     self.paths.presence(key, member.online)
         else:
             self.paths.peers(frozenset())
@@ -245,13 +277,9 @@ class Agent:
             case LoggedIn(_, stun):
                 self.paths.logged_in(stun, self.client.mediator)
             case ViewChanged(view, kept):
-                self.view, self.client.kept = view, kept
-                if self.joined is not None and view.document:
-                    self.joining.excerpt(view)
-                try:
-                    self.memory.keep_view(kept)
-                except OSError as error:  # a full disk stops no network
-                    say(f"cannot keep the view for the next start: {error.strerror}")
+                self.state = replace(self.state, view=view)
+                self.client.kept = self._unkept = kept
+                self._keep.set()
                 self.view_came.set()
                 self.wanted.set()
             case PresenceChanged(key, online):
@@ -260,9 +288,7 @@ class Agent:
                 self.paths.message(message)
 
     def _presence(self, key: WireGuardKey, online: bool) -> None:
-        if self.view is not None and key in self.view.members:
-            member = replace(self.view.members[key], online=online)
-            self.view = replace(self.view, members={**self.view.members, key: member})
+        self.state = self.state.present(key, online)
         self.paths.presence(key, online)
 
     def _on_link(self, state: LinkState) -> None:
@@ -282,9 +308,8 @@ class Agent:
     def _on_path(self, key: WireGuardKey, status: PathStatus) -> None:
         if self.meters is not None:
             self.meters.path(key, status.kind, time.monotonic())
-        name = key.short
-        if self.view is not None and key in self.view.members:
-            name = self.view.members[key].name
+        view = self.state.view
+        name = view.members[key].name if view is not None and key in view.members else key.short
         say(f"{name}: {status.kind}" + (f" at {status.endpoint}" if status.endpoint else ""))
 
 

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from netctl.agent.armed import Terms
-from netctl.agent.memory import Down, identities
-from netctl.agent.planned import Planned, binding, make_plan, refuse_stale
+from netctl.agent.memory import identities
 from netctl.agent.talk import Progress, quiet
 from netctl.agent.verify import Verified, verify
 from netctl.config import Loaded
@@ -20,7 +19,13 @@ from netctl.model.document import Document
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.hoststate import HostState
 from netctl.model.view import View
+from netctl.node import leases
+from netctl.node.choices import Down, Joined
+from netctl.node.evaluate import member_name
+from netctl.node.planreport import Planned, binding, make_plan, refuse_stale
+from netctl.node.state import NodeState
 from netctl.plan import Binding, Plan, prune
+from netctl.session import Kept
 
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent
@@ -53,27 +58,25 @@ class Changes:
     async def plan(
         self, text: str, file: str, *, ssh_connection: str = "", everyone: bool = False
     ) -> Planned:
-        """What an apply of this text would change. Raises NetctlError."""
+        """What an apply of this text would change. Changes nothing, of the agent neither. Raises NetctlError."""
         agent = self._agent
-        loaded = agent.memory.load(text, file)
+        loaded = await agent.disk.run(agent.memory.load, text, file)
         async with agent.lock:
-            before = agent.conditions, agent.leases.judged
-            try:
-                desired, actual = await agent.resolve(loaded.document), await agent.host.read()
-                refusals = agent.refusals()
-            finally:
-                agent.conditions, agent.leases.judged = before
+            view = await self._view_for(loaded.document)
+            state = replace(agent.state, loaded=loaded, joined=None, view=view)
+            evaluation, actual = await agent.evaluate(state), await agent.host.read()
+        accepted = agent.state.document
         return make_plan(
-            agent.member_name(loaded.document),
+            evaluation.member,
             loaded,
-            agent.down.of(agent.loaded.document) if agent.loaded is not None else None,
-            agent.down.of(loaded.document),
-            desired,
+            state.down.of(accepted) if accepted is not None else None,
+            state.down.of(loaded.document),
+            evaluation.desired,
             actual,
-            view=agent.view,
+            view=view,
             ssh_connection=ssh_connection,
             everyone=everyone,
-            refusals=refusals,
+            refusals=evaluation.refusals,
         )
 
     @contextlib.asynccontextmanager
@@ -114,107 +117,149 @@ class Changes:
 
         `holds`: the binding of a plan; where it holds no more the apply is refused. `terms`: whether it is armed.
         """
-        agent = self._agent
-        loaded, terms = agent.memory.load(text, file), terms or Terms()
-        agent.member_name(loaded.document)
+        agent, terms = self._agent, terms or Terms()
+        loaded = await agent.disk.run(agent.memory.load, text, file)
+        document = loaded.document
+        member_name(document, agent.keys.wireguard)
         armed, verified = None, Verified()
         async with self.turn(progress):
-            agent.commit.admit(loaded, terms)
-            before = agent.loaded, agent.view, agent.joined
-            agent.loaded, agent.joined = (
-                loaded,
-                None,
-            )  # a document of its own comes before a mediator's excerpt
+            await agent.commit.admit(loaded, terms)
+            before, kept = agent.state, agent.client.kept
             try:
-                waiting = await self._meet(loaded.document, progress)
-                if holds is not None or terms.may_arm:
-                    desired, actual = await agent.resolve(loaded.document), await agent.host.read()
+                waiting = await self._meet(document, progress)
+                # One evaluation from here to the end: a view that comes meanwhile is for the reconciler.
+                # A document of its own comes before a mediator's excerpt.
+                evaluation = await agent.evaluate(self._trying(loaded))
+                seen = await agent.host.read() if holds is not None or terms.may_arm else None
+                if seen is not None:
                     if holds is not None:
-                        refuse_stale(holds, binding(loaded, desired, actual))
-                    armed = await agent.commit.arm(terms, text, loaded, before[0], desired, actual)
+                        refuse_stale(holds, binding(loaded, evaluation.desired, seen))
+                    armed = await agent.commit.arm(
+                        terms, text, loaded, before.loaded, evaluation.desired, seen
+                    )
                 live = agent.tunnels.live
-                outcome = await agent.reconcile(progress)
+                bound = seen if holds is not None else None
+                outcome = await agent.bring(evaluation.desired, document, progress, bound)
             except BaseException as error:
-                self.go_back(*before)
+                self._go_back(before, kept, document)
                 if armed is not None and isinstance(error, NetctlError):
-                    agent.commit.armory.disarm()  # said before anything was changed
+                    await agent.commit.disarm()  # said before anything was changed
                 raise
             if outcome.error is None and outcome.changed:
-                verified = await verify(agent, live)
-            if outcome.error is not None:
-                self.go_back(*before)
-            elif verified.cut_off is not None:
-                self.go_back(*before)
-                outcome = await self._undo(verified.cut_off)
-            else:
                 try:
-                    agent.memory.accept(text)
-                    agent.memory.set_joined(None)
-                except OSError as error:
-                    self.go_back(*before)
-                    outcome = await self._undo(f"cannot keep the document: {error.strerror}")
+                    verified = await verify(agent, document, live)
+                except BaseException:
+                    self._go_back(before, kept, document)
+                    agent.wanted.set()  # the reconciler brings the host back to the accepted document
+                    raise
+            if outcome.error is not None:
+                self._go_back(before, kept, document)
+            elif verified.cut_off is not None:
+                self._go_back(before, kept, document)
+                outcome = await self._undo(before, verified.cut_off)
+            elif (reason := await self._persist(text)) is not None:
+                self._go_back(before, kept, document)
+                outcome = await self._undo(before, f"cannot keep the document: {reason}")
+            else:
+                agent.state = self._trying(loaded).evaluated(evaluation)
+                agent.client.set_mediators(document.mediators)
+                await agent.pin(evaluation)
                 agent.patrol.drift = ()
             if armed is not None:
-                agent.commit.settle(armed, outcome)
-        warnings = (*(str(finding) for finding in loaded.warnings), *agent.refusals(), *verified.warnings)
+                await agent.commit.settle(armed, outcome)
+        warnings = (*(str(finding) for finding in loaded.warnings), *evaluation.refusals, *verified.warnings)
         if outcome.error is None and agent.trouble is not None:
             warnings = (*warnings, agent.trouble)
         return ApplyResult(outcome, warnings, waiting, armed.plain() if armed is not None else None)
 
-    async def _undo(self, why: str) -> ApplyOutcome:
+    def _trying(self, loaded: Loaded) -> NodeState:
+        """The state with a document of this host's own in force."""
+        state = self._agent.state
+        view = state.view if loaded.document.mediators else None
+        return replace(state, loaded=loaded, joined=None, view=view)
+
+    async def _persist(self, text: str) -> str | None:
+        """Have the document on disk; why it is not."""
+        memory = self._agent.memory
+
+        def write() -> None:
+            memory.accept(text)
+            memory.set_joined(None)
+
+        try:
+            await self._agent.disk.run(write)
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
+
+    async def _undo(self, before: NodeState, why: str) -> ApplyOutcome:
         """Bring the host back to what is remembered, which is all that the next life will know."""
         agent = self._agent
-        if agent.loaded is None:
-            undone = await agent.host.apply(HostState(), quiet)
-            agent.desired, agent.settled = HostState(), False
-        else:
+        if agent.state.knows:
             undone = await agent.reconcile(quiet)
+        elif before.loaded is None:
+            undone = await agent.host.apply(HostState(), quiet)
+            agent.state = agent.state.emptied()
+        elif before.settled:
+            undone = await agent.bring(before.desired, before.told, quiet)
+        else:
+            undone = ApplyOutcome(0, error="there is no view of the accepted document's mediator")
         if undone.error is not None:
             return ApplyOutcome(0, error=f"{why}; going back failed too: {undone.error}")
         return ApplyOutcome(undone.changed, rolled_back=True, error=why)
 
-    def go_back_to(self, loaded: Loaded | None) -> None:
-        """Live by this document from now on, with the present view, or the one that is remembered for it."""
-        agent = self._agent
-        pins = identities(loaded.document) if loaded is not None else ()
-        if agent.loaded is None or not set(pins) & set(identities(agent.loaded.document)):
-            agent.view = None
-            agent.use(agent.memory.view(pins, agent.keys.wireguard) if pins else None)
-        self.go_back(loaded, agent.view, agent.memory.joined())
+    async def live_by(self, loaded: Loaded | None, joined: Joined | None) -> None:
+        """Live by this document from now on, with the present view, or the one that is remembered for it.
 
-    def go_back(self, loaded: Loaded | None, view: View | None, joined: str | None) -> None:
-        """Live by these from now on; the host itself is not touched."""
+        The host itself is not touched.
+        """
         agent = self._agent
-        agent.loaded, agent.view, agent.joined = loaded, view, joined
-        if view is None:
-            agent.client.kept = None
+        if loaded is None:
+            agent.use(None)
+        elif agent.state.view is None or not _share_mediator(agent.state.document, loaded.document):
+            agent.use(await agent.remembered_view(loaded.document))
+        agent.state = replace(agent.state, loaded=loaded, joined=joined)
         agent.client.set_mediators(loaded.document.mediators if loaded is not None else ())
+
+    def _go_back(self, before: NodeState, kept: Kept | None, tried: Document) -> None:
+        """Be at the mediators of before again. The newest view stays where it is one of theirs."""
+        agent = self._agent
+        if tried.mediators and not _share_mediator(before.document, tried):
+            agent.drop_view()
+            agent.state = replace(agent.state, view=before.view)
+            agent.client.kept = kept
+            agent.client.set_mediators(before.document.mediators if before.document is not None else ())
+
+    async def _view_for(self, document: Document) -> View | None:
+        """The view that a document would be applied with: the present one, or what is remembered of its mediator."""
+        agent = self._agent
+        if not document.mediators:
+            return None
+        if agent.state.view is not None and _share_mediator(agent.state.document, document):
+            return agent.state.view
+        kept = await agent.remembered_view(document)
+        return kept.view if kept is not None else None
 
     async def _meet(self, document: Document, progress: Progress) -> str | None:
         """Have a view before anything is changed; without one there is nothing to build a network from."""
         agent = self._agent
-        known = agent.memory.view(identities(document), agent.keys.wireguard) if document.mediators else None
-        if not document.mediators:
-            agent.view = None
-        elif agent.view is None or not set(identities(document)) & set(
-            _identities_of(agent.loaded, document)
-        ):
-            agent.use(known)
-        agent.client.set_mediators(document.mediators)
         if not document.mediators:
             return None
+        if agent.state.view is None or not _share_mediator(agent.state.document, document):
+            agent.use(await agent.remembered_view(document))
+        agent.client.set_mediators(document.mediators)
         if agent.client.state.state != "connected":
             agent.client.poke()
-        if agent.view is None:
+        if agent.state.view is None:
             progress("waiting for the mediator")
         deadline = time.monotonic() + VIEW_WAIT_S
-        while agent.view is None and time.monotonic() < deadline and not agent.client.state.final:
+        while agent.state.view is None and time.monotonic() < deadline and not agent.client.state.final:
             agent.view_came.clear()
             try:
                 await asyncio.wait_for(agent.view_came.wait(), 0.1)
             except TimeoutError:
                 continue
-        if agent.view is not None:
+        if agent.state.view is not None:
             state = agent.client.state
             return None if state.state == "connected" else state.error
         reason = agent.client.state.error or "it has not answered yet"
@@ -226,44 +271,53 @@ class Changes:
         Raises LocalError while it is not known what the host should have.
         """
         agent = self._agent
-        if agent.loaded is not None and not agent.settled:
+        if agent.state.loaded is not None and not agent.state.settled:
             raise LocalError("it is not known yet what this host should have: the agent has not converged")
         async with agent.lock:
-            plan = prune(agent.desired, await agent.host.read())
+            desired = agent.state.desired
+            plan = prune(desired, await agent.host.read())
             if at_most is None:
                 return plan, ApplyOutcome(0)
-            return plan, await agent.host.prune(agent.desired, at_most, progress)
+            return plan, await agent.host.prune(desired, at_most, progress)
 
     async def set_down(self, down: Down, progress: Progress) -> ApplyOutcome:
         """Take networks down or bring them up again, and remember it."""
         agent = self._agent
         async with self.turn(progress):
-            agent.commit.armory.must_be_free()
-            before = agent.down
-            try:
-                agent.memory.set_down(
-                    down
-                )  # first: on a full disk nothing was changed, and nothing is to be undone
+            await agent.commit.must_be_free()
+            before = agent.state
+            try:  # first: on a full disk nothing was changed, and nothing is to be undone
+                await agent.disk.run(agent.memory.set_down, down)
             except OSError as error:
                 return ApplyOutcome(0, True, f"cannot keep what is down: {error.strerror}")
-            agent.down = down
-            outcome = await agent.reconcile(progress)
-            if outcome.error is not None:
-                agent.down = before
-                with contextlib.suppress(OSError):
-                    agent.memory.set_down(before)
+            agent.state = replace(before, down=down)
+            outcome = ApplyOutcome(0, error="not tried")
+            try:
+                outcome = await agent.reconcile(progress)
+            finally:
+                if outcome.error is not None:
+                    agent.state = replace(agent.state, down=before.down, conditions=before.conditions)
+                    with contextlib.suppress(OSError):
+                        await agent.disk.run(agent.memory.set_down, before.down)
             return outcome
 
     async def forget_leases(self, who: str | None, progress: Progress) -> int:
         """Believe the mediator anew on a member's addresses; None: on all, and on its age. Raises LocalError."""
         agent = self._agent
         async with self.turn(progress):
-            count = agent.leases.forget(who, agent.loaded.document if agent.loaded is not None else None)
+            before = agent.state.pins
+            kept = leases.without(agent.state, who)
+            try:
+                await agent.disk.run(agent.memory.keep_pins, kept)
+            except OSError as error:
+                raise LocalError(f"cannot write down what is forgotten: {error.strerror}") from error
+            agent.state = replace(agent.state, pins=kept)
             if who is None:
                 agent.client.forget()
             await agent.reconcile(progress)
-        return count
+        return len(before) - len(kept)
 
 
-def _identities_of(loaded: Loaded | None, default: Document) -> tuple[Any, ...]:
-    return identities(loaded.document if loaded is not None else default)
+def _share_mediator(one: Document | None, other: Document) -> bool:
+    """Whether a view for one document is a view for the other."""
+    return one is not None and bool(set(identities(one)) & set(identities(other)))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from netctl.agent.armed import Armed, Armory, Terms, Watchman, boottime_s, start_watchman
-from netctl.agent.talk import say
+from netctl.agent.talk import quiet, say
 from netctl.config import Loaded
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import LocalError, NetctlError
@@ -86,10 +86,18 @@ class Commit:
         """What the last save of the watched file started from."""
         self._proof: asyncio.Task[None] | None = None
 
-    def admit(self, loaded: Loaded, terms: Terms) -> None:
+    async def admit(self, loaded: Loaded, terms: Terms) -> None:
         """Raises LocalError for an apply that may not be now."""
-        self.armory.must_be_free()
-        self.armory.admit(loaded.document.digest, force=terms.force)
+        await self.must_be_free()
+        await self._agent.disk.run(self.armory.admit, loaded.document.digest, force=terms.force)
+
+    async def must_be_free(self) -> None:
+        """Raises LocalError while an apply waits for its confirmation."""
+        await self._agent.disk.run(self.armory.must_be_free)
+
+    async def disarm(self) -> None:
+        """Nothing is armed any more. Raises OSError."""
+        await self._agent.disk.run(self.armory.disarm)
 
     async def arm(
         self,
@@ -117,11 +125,13 @@ class Commit:
         if seconds is None:
             return None
         engine = self._agent.engine_kind or "auto"
-        record = self.armory.arm(seconds, text, back.before, back.checkpoint, engine, terms)
+        record = await self._agent.disk.run(
+            self.armory.arm, seconds, text, back.before, back.checkpoint, engine, terms
+        )
         try:
             await asyncio.to_thread(self._watchman, self.armory.places, record)
         except BaseException:
-            self.armory.disarm()
+            await self.disarm()
             raise
         self._changed.set()
         if terms.unattended:
@@ -159,7 +169,7 @@ class Commit:
         """
         connected, live = self._worked
         agent = self._agent
-        mediated = agent.loaded is not None and bool(agent.loaded.document.mediators)
+        mediated = agent.state.document is not None and bool(agent.state.document.mediators)
         if connected and mediated and agent.client.state.state != "connected":
             return False
         return self._heard or not live & agent.tunnels.wanted_peers()
@@ -177,7 +187,7 @@ class Commit:
                 async with agent.lock:
                     with contextlib.suppress(LocalError):
                         if (armed := self.armory.record()) is not None and armed.nonce == record.nonce:
-                            self.confirm()
+                            await self.confirm()
                             say("what worked before works: the save stays")
                 return
             await asyncio.sleep(PROVE_S)
@@ -202,26 +212,26 @@ class Commit:
             if record is None or not record.unattended:
                 return
             if self.works():
-                self.armory.disarm()
+                await self.disarm()
             else:
                 self._report(await self.roll_back(record.nonce))
 
-    def settle(self, record: Armed, outcome: ApplyOutcome) -> None:
+    async def settle(self, record: Armed, outcome: ApplyOutcome) -> None:
         """After an armed apply: one that failed and is back needs no way back. One that is stuck keeps it.
 
         Raises LocalError.
         """
         if outcome.error is None:
-            self.armory.finish(record)
+            await self._agent.disk.run(self.armory.finish, record)
         elif outcome.rolled_back:
-            self.armory.disarm()
+            await self.disarm()
 
-    def confirm(self) -> Armed:
+    async def confirm(self) -> Armed:
         """Keep what is armed. Raises LocalError."""
         record = self.armory.confirmable()
         self._saved = None
         try:
-            self.armory.disarm()
+            await self.disarm()
         except OSError as error:
             raise LocalError(f"cannot remove {self.armory.places.armed}: {error.strerror}") from error
         return record
@@ -234,23 +244,27 @@ class Commit:
         agent = self._agent
         self._saved = None
         try:
-            self.armory.put_back(record)
+            await agent.disk.run(self.armory.put_back, record)
         except OSError as error:
             return ApplyOutcome(0, error=f"cannot put the document of before back: {error.strerror}")
         try:
-            loaded = agent.memory.document()
+            loaded = await agent.disk.run(agent.memory.document)
         except LocalError:
             loaded = None  # it was damaged before: what the host had comes back all the same
-        agent.changes.go_back_to(loaded)
+        await agent.changes.live_by(loaded, await agent.disk.run(agent.memory.joined))
         outcome = ApplyOutcome(0, error="not tried")
-        if loaded is not None and loaded.document.mediators and agent.view is not None:
+        if loaded is not None and loaded.document.mediators and agent.state.view is not None:
             outcome = await agent.reconcile()  # as before, and without those that were revoked meanwhile
         if outcome.error is not None:
-            outcome = await agent.settle(record.checkpoint)
+            document = loaded.document if loaded is not None else None
+            outcome = await agent.bring(record.checkpoint, document, quiet)
+            if agent.state.knows:
+                with contextlib.suppress(NetctlError):
+                    agent.state = agent.state.evaluated(await agent.evaluate(agent.state))
         if outcome.error is None:
             agent.patrol.drift = ()
             try:
-                self.armory.over(record)
+                await agent.disk.run(self.armory.over, record)
             except OSError as error:
                 return ApplyOutcome(
                     outcome.changed, error=f"cannot write in the state directory: {error.strerror}"

@@ -84,7 +84,7 @@ def examine(agent: Agent) -> dict[str, Any]:
     checks += doctorpeers.checks(status_of(agent))
     if (found := narrow(agent)) is not None:
         checks.append(_check("note", "mtu", *found))
-    checks += [_check("problem", "condition", f"{one.peer}: {one.message}") for one in agent.conditions]
+    checks += [_check("problem", "condition", f"{one.peer}: {one.message}") for one in agent.state.conditions]
     checks += [
         _check("problem", "drift", f"the host departs from the document: {one.to_json()['line']}")
         for one in agent.patrol.drift

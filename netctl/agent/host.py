@@ -45,10 +45,15 @@ class Host:
             await self._run(lambda engine: engine.close())
         self._thread.shutdown(wait=False)
 
-    async def apply(self, desired: HostState, progress: Callable[[str], None]) -> ApplyOutcome:
-        """Bring the host to `desired`; an engine that cannot even be read is an outcome too."""
+    async def apply(
+        self, desired: HostState, progress: Callable[[str], None], seen: HostState | None = None
+    ) -> ApplyOutcome:
+        """Bring the host to `desired`; an engine that cannot even be read is an outcome too.
+
+        `seen`: nothing is changed when the host is not as it was seen.
+        """
         try:
-            return await self._run(lambda engine: apply_plan(engine, desired, progress=progress))
+            return await self._run(lambda engine: apply_plan(engine, desired, progress=progress, seen=seen))
         except EngineError as error:
             return ApplyOutcome(0, error=str(error), rolled_back=True)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from netctl.agent.leases import LeaseBook
-from netctl.agent.memory import Down
 from netctl.agent.talk import Progress, say
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import LocalError, NetctlError, RemoteError
 from netctl.model.hoststate import HostState
-from netctl.model.view import View
+from netctl.node.evaluate import member_name
+from netctl.node.state import NodeState
 from netctl.wire.control import Leave
 
 if TYPE_CHECKING:
@@ -27,15 +27,18 @@ class Joining:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
+        self._refused = ""
+        """An excerpt that is not taken: it is said once."""
 
     async def adopt(self) -> None:
         """This host has joined just now: live by what was written down for it. Raises LocalError."""
         agent = self._agent
         async with agent.lock:
-            loaded = agent.memory.document()
-            if loaded is None or agent.memory.joined() is None:
+            loaded = await agent.disk.run(agent.memory.document)
+            joined = await agent.disk.run(agent.memory.joined)
+            if loaded is None or joined is None:
                 raise LocalError("this host has not joined any network: `netctl join`")
-            agent.loaded, agent.joined = loaded, agent.memory.joined()
+            agent.state = replace(agent.state, loaded=loaded, joined=joined)
             agent.client.set_mediators(loaded.document.mediators)
         agent.wanted.set()  # what this host agrees to may have changed
         agent.client.poke()
@@ -43,12 +46,12 @@ class Joining:
     async def leave(self, progress: Progress) -> ApplyOutcome:
         """Leave all networks that this host joined by invite. Raises LocalError."""
         agent = self._agent
-        if agent.joined is None:
+        if agent.state.joined is None:
             raise LocalError(
                 "this host has a document: take it out of `members:` there, or use `netctl down`"
             )
         async with agent.changes.turn(progress):
-            agent.commit.armory.must_be_free()
+            await agent.commit.must_be_free()
             outcome = await agent.host.apply(HostState(), progress)
             if outcome.error is not None:
                 return outcome
@@ -56,30 +59,35 @@ class Joining:
             deadline = time.monotonic() + LEAVE_WAIT_S
             while agent.client.state.state == "connected" and time.monotonic() < deadline:
                 await asyncio.sleep(0.05)  # the mediator hangs up when it has forgotten this host
-            agent.memory.forget()
-            agent.leases = LeaseBook(agent.memory)
-            agent.down, agent.conditions, agent.tunnels.statuses = Down(), (), {}
-            agent.desired, agent.settled = HostState(), False
-            agent.changes.go_back(None, None, None)
+            agent.drop_view()
+            await agent.disk.run(agent.memory.forget)
+            agent.state, agent.client.kept, agent.tunnels.statuses = NodeState(), None, {}
+            agent.client.set_mediators(())
             agent.paths.peers(frozenset())
             agent.paths.use_port("", 0)  # and with it whatever the router has opened for it
             return outcome
 
-    def excerpt(self, view: View) -> None:
-        """The mediator's word about this host's networks has changed."""
-        agent = self._agent
-        if agent.loaded is not None and view.document == agent.loaded.source.text:
+    async def take_excerpt(self) -> None:
+        """Live by what the newest view says about this host's networks. Call with the lock held."""
+        agent, state = self._agent, self._agent.state
+        text = state.view.document if state.view is not None else ""
+        if (
+            state.joined is None
+            or not text
+            or text in (state.loaded and state.loaded.source.text, self._refused)
+        ):
             return
         try:
-            loaded = agent.memory.load(view.document, "the mediator's excerpt")
-            agent.member_name(loaded.document)
+            loaded = await agent.disk.run(agent.memory.load, text, "the mediator's excerpt")
+            member_name(loaded.document, agent.keys.wireguard)
             if not loaded.document.mediators:
                 raise RemoteError(
                     "it names no mediator, and nobody could change it any more", "view.document"
                 )
-            agent.memory.accept(view.document)
+            await agent.disk.run(agent.memory.accept, text)
         except (NetctlError, OSError) as error:
+            self._refused = text
             say(f"what the mediator says about this host's networks is refused: {str(error).splitlines()[0]}")
             return
-        agent.loaded = loaded
+        agent.state = replace(agent.state, loaded=loaded)
         agent.client.set_mediators(loaded.document.mediators)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -16,27 +15,11 @@ from netctl.config import Loaded, Pins
 from netctl.model.document import Document
 from netctl.model.errors import ConfigError, LocalError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.node.choices import Down, Joined
 from netctl.session import Kept, open_view
 from netctl.session.views import pack_view
 from netctl.system.files import write_atomic
 from netctl.wire.control import Message, Sealed, ViewChunk, decode, encode
-
-
-@dataclass(frozen=True, slots=True)
-class Down:
-    """What the user has taken down."""
-
-    everything: bool = False
-    networks: frozenset[str] = frozenset()
-
-    def of(self, document: Document) -> Document:
-        """The document without what is down."""
-        kept = {
-            name: network
-            for name, network in document.networks.items()
-            if not self.everything and name not in self.networks
-        }
-        return replace(document, networks=kept)
 
 
 class Memory:
@@ -77,27 +60,22 @@ class Memory:
             return self._places.accepted.read_text(encoding="utf-8") == text
         return False
 
-    def joined(self) -> str | None:
-        """The network that this host joined by invite; None: it has a document of its own, or nothing yet."""
+    def joined(self) -> Joined | None:
+        """The invite that this host lives by; None: it has a document of its own, or nothing yet."""
         try:
-            return str(json.loads(self._places.joined.read_text())["network"])
-        except (OSError, ValueError, KeyError, TypeError):
+            plain = json.loads(self._places.joined.read_text())
+            return Joined(str(plain["network"]), plain.get("routes") is True)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
-    def allows_routes(self) -> bool:
-        """Whether the person at this host, which joined by invite, takes whatever routes its mediator gives."""
-        try:
-            return json.loads(self._places.joined.read_text())["routes"] is True
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return False
-
-    def set_joined(self, network: str | None, *, routes: bool = False) -> None:
-        """Remember it. None: a document of its own comes first from now on. `routes`: see `allows_routes`."""
-        if network is None:
+    def set_joined(self, joined: Joined | None) -> None:
+        """Remember it. None: a document of its own comes first from now on."""
+        if joined is None:
             with contextlib.suppress(FileNotFoundError):
                 self._places.joined.unlink()
         else:
-            write_atomic(self._places.joined, json.dumps({"network": network, "routes": routes}))
+            plain = {"network": joined.network, "routes": joined.routes}
+            write_atomic(self._places.joined, json.dumps(plain))
 
     def forget(self) -> None:
         """As before the first apply; the keys stay."""

@@ -103,7 +103,7 @@ class _Now(Collector):
         for kind in KINDS:
             peers.add_metric([kind], kinds[kind])
         yield peers
-        view = agent.view
+        view = agent.state.view
         names = {key: member.name for key, member in view.members.items()} if view is not None else {}
         trip = GaugeMetricFamily("netctl_round_trip_seconds", "Round trip on a direct path", labels=["peer"])
         for key, status in paths.items():

@@ -10,6 +10,7 @@ from netctl.engine.pathmtu import path_mtu
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
+from netctl.node.evaluate import member_name
 
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent
@@ -37,11 +38,11 @@ def advice(document: Document, name: str, fits: int) -> str:
 
 def narrow(agent: Agent) -> tuple[str, str] | None:
     """(what is the case, what to do) where full packets go in fragments outside; None where they fit."""
-    if agent.loaded is None:
+    document = agent.state.document
+    if document is None:
         return None
-    document = agent.loaded.document
     try:
-        name = agent.member_name(document)
+        name = member_name(document, agent.keys.wireguard)
     except LocalError:
         return None
     inside = link_mtu(document, document.members[name])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from netctl.agent.drift import Counters, Departure, departures
 from netctl.agent.talk import quiet, reason_of, say
 from netctl.config.origins import Origins
 from netctl.model.document import Drift
+from netctl.node.drift import Counters, Departure, departures
+from netctl.node.evaluate import member_name
 from netctl.plan import diff
 
 if TYPE_CHECKING:
@@ -40,24 +41,27 @@ class Patrol:
     async def check(self) -> None:
         """Compare the host with what it should have, and heal it if the document says so. Raises EngineError."""
         agent = self._agent
-        if agent.loaded is None:
+        if agent.state.loaded is None:
             return
-        if not agent.settled:  # no view yet, or the first try failed: try again, and remove nothing
+        if not agent.state.settled:  # no view yet, or the first try failed: try again, and remove nothing
             agent.wanted.set()
             return
         async with agent.lock:
-            if agent.obstacles.differs(await agent.host.foreign()):
+            state = agent.state
+            if state.loaded is None:
+                return
+            if state.foreign.differs(await agent.host.foreign()):
                 agent.wanted.set()  # something came into the way of a network, or out of it
             actual = await agent.host.read()
-            plan = diff(agent.desired, actual)
-            document = agent.loaded.document
-            found = departures(plan, Origins(document, agent.member_name(document)), actual)
+            plan = diff(state.desired, actual)
+            document = state.loaded.document
+            found = departures(plan, Origins(document, member_name(document, agent.keys.wireguard)), actual)
             self.counters.found += len(set(found) - set(self.drift))
             self.drift = found
             if plan and document.drift is Drift.CORRECT:
                 for departure in found:
                     say(f"drift: {departure}")
-                outcome = await agent.host.apply(agent.desired, quiet)
+                outcome = await agent.host.apply(state.desired, quiet)
                 self.counters.healed += outcome.changed if outcome.error is None else 0
                 if outcome.error is None:
                     self.drift = ()

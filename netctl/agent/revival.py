@@ -50,9 +50,10 @@ class Revival:
     def _is_away(self) -> bool:
         """Whether this agent has made a link that is there no more."""
         agent = self._agent
-        if not agent.settled or agent.desired.wireguard is None:
+        state = agent.state
+        if not state.settled or state.desired.wireguard is None:
             return False
-        document = agent.loaded.document if agent.loaded is not None else None
+        document = state.document
         if agent.engine_kind == "kernel" and document is not None and document.drift is not Drift.CORRECT:
             return (
                 False  # the kernel's engine does not die: somebody took the link away, and drift is only said
@@ -76,7 +77,7 @@ class Revival:
                     "and the networks are unreachable meanwhile"
                 )
                 agent.paths.engine_gone()
-                outcome = await agent.settle(agent.desired, quiet)
+                outcome = await agent.bring(agent.state.desired, agent.state.told, quiet)
             if outcome.error is None:
                 self.restarts += 1
                 self.lasted_s = time.monotonic() - self.since

@@ -14,11 +14,12 @@ from typing import Any
 from netctl.agent.agent import Agent
 from netctl.agent.armed import terms_of
 from netctl.agent.doctor import examine
-from netctl.agent.memory import Down
 from netctl.agent.places import Places
-from netctl.agent.planned import expected
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import ConfigError, LocalError, NetctlError
+from netctl.node import leases
+from netctl.node.choices import Down
+from netctl.node.planreport import expected
 from netctl.plan import plan_to_json
 from netctl.wire.jsonline import parse_request, text_of
 
@@ -168,14 +169,14 @@ class ControlServer:
                 return outcome_to_json(await agent.joining.leave(progress))
             case "confirm":
                 async with agent.changes.turn(progress):
-                    return {"digest": agent.commit.confirm().digest}
+                    return {"digest": (await agent.commit.confirm()).digest}
             case "rollback":
                 async with agent.changes.turn(progress):
                     return outcome_to_json(
                         await agent.commit.roll_back(text_of(request, "nonce", "") or None)
                     )
             case "leases":
-                return agent.leases.rows(agent.loaded.document if agent.loaded is not None else None)
+                return leases.rows(agent.state)
             case "leases.forget":
                 return {
                     "forgotten": await agent.changes.forget_leases(
@@ -192,12 +193,13 @@ class ControlServer:
 
     async def _switch(self, op: str, network: str | None, progress: Any) -> dict[str, Any]:
         agent = self._agent
-        if agent.loaded is None:
+        document = agent.state.document
+        if document is None:
             raise LocalError("this host has no document yet: run `netctl apply`")
-        known = agent.loaded.document.networks
+        known = document.networks
         if network is not None and network not in known:
             raise LocalError(f"there is no network '{network}'; there are: {', '.join(known)}")
-        down = agent.down
+        down = agent.state.down
         if op == "down":
             wanted = (
                 Down(down.everything, down.networks | {network}) if network else Down(True, down.networks)

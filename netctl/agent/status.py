@@ -11,6 +11,7 @@ from netctl.config.guests import guests_in, with_guests
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
+from netctl.node.evaluate import member_name
 from netctl.paths.effects import PathStatus
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def _addresses(agent: Agent, document: Document, name: str, key: WireGuardKey) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for network in document.networks_of(name):
-        believed = agent.leases.judged.view or agent.view
+        believed = agent.state.believed or agent.state.view
         lease = believed.leases.get((network.name, key)) if believed is not None else None
         if lease is not None:
             found[network.name] = [str(address) for address in lease.addresses]
@@ -30,11 +31,12 @@ def _addresses(agent: Agent, document: Document, name: str, key: WireGuardKey) -
 
 
 def _peer(agent: Agent, document: Document, name: str, key: WireGuardKey) -> dict[str, Any]:
-    seen = agent.view.members.get(key) if agent.view is not None else None
+    view = agent.state.view
+    seen = view.members.get(key) if view is not None else None
     path = agent.paths.status().get(key)
     status = agent.tunnels.statuses.get(key)
     session = status is not None and status.last_handshake_s > 0
-    conditions = [condition.message for condition in agent.conditions if condition.peer == name]
+    conditions = [condition.message for condition in agent.state.conditions if condition.peer == name]
     endpoint = path.endpoint if path is not None else status.endpoint if status is not None else None
     if not document.mediators and status is not None:
         endpoint = status.endpoint
@@ -73,19 +75,19 @@ def _hindrance(agent: Agent, path: PathStatus | None) -> str | None:
 
 def _refused(agent: Agent, network: str) -> str | None:
     """Why a network is not up though it should be."""
-    said = (one.message for one in agent.conditions if one.peer == f"networks.{network}")
+    said = (one.message for one in agent.state.conditions if one.peer == f"networks.{network}")
     return next((message for message in said if message.startswith("not brought up")), None)
 
 
 def status_of(agent: Agent) -> dict[str, Any]:
     """Everything that a person asks about this host."""
-    link = agent.client.state
+    link, state = agent.client.state, agent.state
     watch = agent.watch.status() if agent.watch is not None else None
     result: dict[str, Any] = {
         "member": None,
-        "joined": agent.joined,
+        "joined": state.joined.network if state.joined is not None else None,
         "key": str(agent.keys.wireguard),
-        "generation": agent.view.generation if agent.view is not None else 0,
+        "generation": state.view.generation if state.view is not None else 0,
         "mediator": {
             "state": link.state,
             "since_s": round(time.monotonic() - link.since, 1),
@@ -93,10 +95,10 @@ def status_of(agent: Agent) -> dict[str, Any]:
             "refused": agent.client.refused,
         },
         "document": {"digest": None},
-        "down": {"everything": agent.down.everything, "networks": sorted(agent.down.networks)},
+        "down": {"everything": state.down.everything, "networks": sorted(state.down.networks)},
         "networks": {},
         "peers": [],
-        "conditions": [f"{condition.peer}: {condition.message}" for condition in agent.conditions],
+        "conditions": [f"{condition.peer}: {condition.message}" for condition in agent.state.conditions],
         "drift": [departure.to_json() for departure in agent.patrol.drift],
         "drift_found": agent.patrol.counters.found,
         "drift_healed": agent.patrol.counters.healed,
@@ -118,7 +120,7 @@ def status_of(agent: Agent) -> dict[str, Any]:
         result["armed"] = record.plain() if record is not None else None
     except LocalError as error:
         result["conditions"].append(str(error))
-    if agent.loaded is None:
+    if state.loaded is None:
         return result
     if agent.client.refused is not None:
         kept = f"this host keeps its last good view, of generation {result['generation']}"
@@ -140,14 +142,15 @@ def status_of(agent: Agent) -> dict[str, Any]:
         )
     if agent.trouble is not None:
         result["conditions"].append(agent.trouble)
-    document = agent.loaded.document
+    document = state.loaded.document
     result["document"] = {"digest": document.digest}
-    if agent.joined is not None and not document.networks:
-        text = f"waits until the mediator's operator lets it into '{agent.joined}': `netctl members approve`"
+    if state.joined is not None and not document.networks:
+        into = state.joined.network
+        text = f"waits until the mediator's operator lets it into '{into}': `netctl members approve`"
         result["conditions"] = [text]
-    document, _ = with_guests(document, guests_in(document, agent.view))
+    document, _ = with_guests(document, guests_in(document, state.view))
     try:
-        name = agent.member_name(document)
+        name = member_name(document, agent.keys.wireguard)
     except LocalError as error:
         result["conditions"].append(str(error))
         return result
@@ -157,7 +160,7 @@ def status_of(agent: Agent) -> dict[str, Any]:
         network.name: {
             "mode": network.mode.value,
             "addresses": own.get(network.name, []),
-            "down": agent.down.everything or network.name in agent.down.networks,
+            "down": state.down.everything or network.name in state.down.networks,
             "refused": _refused(agent, network.name),
         }
         for network in document.networks_of(name)

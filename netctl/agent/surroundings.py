@@ -41,14 +41,14 @@ class Surroundings:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
-    async def look(self) -> None:
-        """Tell the path manager the addresses of this host. Raises EngineError."""
+    async def look(self, document: Document | None) -> None:
+        """Tell the path manager the addresses of this host, with what a document says. Raises EngineError."""
         agent = self._agent
-        if agent.loaded is None or not agent.loaded.document.mediators:
+        if document is None or not document.mediators:
             return
         addresses = await agent.host.addresses()
-        member = agent.loaded.document.member_by_key(agent.keys.wireguard)
-        named = replace(agent.loaded.document, members={member.name: member} if member is not None else {})
+        member = document.member_by_key(agent.keys.wireguard)
+        named = replace(document, members={member.name: member} if member is not None else {})
         explicit = await look_up(named)
         mapping = member is None or member.port_mapping
         guessing = member is None or member.port_guessing
@@ -63,7 +63,7 @@ class Surroundings:
             try:
                 async for _ in moves():
                     with contextlib.suppress(OSError, NetctlError):  # the observer looks again, and says so
-                        await self.look()
+                        await self.look(self._agent.state.document)
             except EngineError as error:  # too many changes at once are such, and over in a moment
                 if (text := f"{error}; addresses are looked at every {LOOK_AROUND_S:.0f} s") != said:
                     say(text)

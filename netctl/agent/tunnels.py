@@ -41,7 +41,7 @@ class Tunnels:
         looked = -LOOK_AROUND_S
         while True:
             await asyncio.sleep(OBSERVE_S)
-            if agent.desired.wireguard is None:
+            if agent.state.desired.wireguard is None:
                 continue
             try:
                 await self.observe()
@@ -50,7 +50,7 @@ class Tunnels:
                     looked = now
                     if agent.trouble is not None:
                         agent.wanted.set()
-                    await agent.surroundings.look()
+                    await agent.surroundings.look(agent.state.document)
                 self._open(now)
             except Exception as error:
                 say(reason_of(error))
@@ -73,12 +73,14 @@ class Tunnels:
     def wanted_peers(self) -> frozenset[WireGuardKey]:
         """The peers that the host should have."""
         agent = self._agent
-        return frozenset(agent.desired.wireguard.peers if agent.desired.wireguard is not None else ())
+        return frozenset(
+            agent.state.desired.wireguard.peers if agent.state.desired.wireguard is not None else ()
+        )
 
     def _open(self, now: float) -> None:
         """Knock at peers that have a path and no session."""
         agent = self._agent
-        if agent.view is None or agent.loaded is None:
+        if not agent.state.knows:
             return
         for key, path in agent.paths.status().items():
             if path.kind == "none" or key in self.live or now - self._knocked.get(key, 0.0) < KNOCK_S:
@@ -89,7 +91,11 @@ class Tunnels:
     def knock_at(self, key: WireGuardKey) -> None:
         """Make a packet want to go to a peer."""
         agent = self._agent
-        peer = agent.desired.wireguard.peers.get(key) if agent.desired.wireguard is not None else None
+        peer = (
+            agent.state.desired.wireguard.peers.get(key)
+            if agent.state.desired.wireguard is not None
+            else None
+        )
         hosts = [p for p in peer.allowed_ips if p.prefixlen == p.max_prefixlen] if peer is not None else []
         if hosts:
             knock(min(hosts, key=lambda p: p.version).network_address, WIREGUARD_LINK)
@@ -98,7 +104,7 @@ class Tunnels:
         """Look again if the last look is old; never behind an apply."""
         agent = self._agent
         old = time.monotonic() - self._observed_at > FRESH_S
-        if old and agent.desired.wireguard is not None and not agent.lock.locked():
+        if old and agent.state.desired.wireguard is not None and not agent.lock.locked():
             await self.observe()
 
     def gone(self) -> None:

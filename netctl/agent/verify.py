@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from netctl.model.document import Document
 from netctl.model.keys import WireGuardKey
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Verified:
         return (f"no handshake yet with {named}{more}: online, but not heard",)
 
 
-async def verify(agent: Agent, live_before: frozenset[WireGuardKey]) -> Verified:
+async def verify(agent: Agent, document: Document, live_before: frozenset[WireGuardKey]) -> Verified:
     """Wait for handshakes with the peers that are there: online at the mediator, or with a session before."""
     expected = agent.tunnels.wanted_peers() & (live_before | _online(agent))
     if not expected:
@@ -54,19 +55,20 @@ async def verify(agent: Agent, live_before: frozenset[WireGuardKey]) -> Verified
         await agent.tunnels.observe()
     silent = expected - agent.tunnels.live
     lost = live_before & silent
-    names = tuple(sorted(_name(agent, key) for key in silent))
+    names = tuple(sorted(_name(document, key) for key in silent))
     if lost and not live_before & agent.tunnels.live & agent.tunnels.wanted_peers():
-        gone = ", ".join(sorted(_name(agent, key) for key in lost)[:MAX_NAMED])
+        gone = ", ".join(sorted(_name(document, key) for key in lost)[:MAX_NAMED])
         return Verified(f"no tunnel that was up before answers ({gone})", names)
     return Verified(None, names)
 
 
 def _online(agent: Agent) -> frozenset[WireGuardKey]:
-    if agent.view is None:
+    view = agent.state.view
+    if view is None:
         return frozenset()
-    return frozenset(key for key, member in agent.view.members.items() if member.online)
+    return frozenset(key for key, member in view.members.items() if member.online)
 
 
-def _name(agent: Agent, key: WireGuardKey) -> str:
-    member = agent.loaded.document.member_by_key(key) if agent.loaded is not None else None
+def _name(document: Document, key: WireGuardKey) -> str:
+    member = document.member_by_key(key)
     return member.name if member is not None else key.short

@@ -51,7 +51,7 @@ class DocumentWatch:
         return self._follows() and digest(self._seen.text) in self._agent.commit.armory.refused()
 
     def _in_force(self) -> bool:
-        loaded = self._agent.loaded
+        loaded = self._agent.state.loaded
         if loaded is None or self._seen.error is not None:
             return False
         return digest(self._seen.text) == loaded.document.digest
@@ -80,7 +80,7 @@ class DocumentWatch:
 
     def _follows(self) -> bool:
         """A host's first document is applied by hand; one that joined by invite has its mediator's word."""
-        return self._agent.loaded is not None and self._agent.joined is None
+        return self._agent.state.loaded is not None and self._agent.state.joined is None
 
     async def _bring(self, seen: Seen) -> bool:
         """Bring the host to what was saved. False: nothing was changed, and it may be another time."""

@@ -8,54 +8,53 @@ from netctl.agent.places import Places
 from netctl.agent.writer import LOCK_WAIT_S, only_writer
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError
-from netctl.model.errors import LocalError
 
 if TYPE_CHECKING:
     from netctl.config import Loaded
     from netctl.engine import Engine
     from netctl.model.document import Document
-    from netctl.model.hoststate import HostState
+    from netctl.model.keys import WireGuardKey
+    from netctl.node.evaluate import Evaluation
 
 
-def name_of(places: Places, document: Document) -> str:
-    """Which member of a document this host is. Raises LocalError, before anything is touched."""
+def key_of(places: Places, document: Document) -> WireGuardKey:
+    """This host's key, which a document names. Raises LocalError, before anything is touched."""
     from netctl.agent.keys import load_keys
+    from netctl.node.evaluate import member_name
 
     if document.mediators:
         raise NoAgentError(
             "no agent runs on this host, and this document has mediators: `netctl up` starts it"
         )
-    keys = load_keys(places)
-    member = document.member_by_key(keys.wireguard)
-    if member is None:
-        raise LocalError(
-            f"no member of the document has this host's key {keys.wireguard}: "
-            "add the line that `netctl keys` prints under `members:`"
-        )
-    return member.name
+    key = load_keys(places).wireguard
+    member_name(document, key)
+    return key
 
 
-def desired_of(places: Places, loaded: Loaded, name: str, host: Engine) -> HostState:
-    """What this host should have by a document; what it cannot have is said."""
+def evaluation_of(places: Places, loaded: Loaded, key: WireGuardKey, host: Engine) -> Evaluation:
+    """What a document comes to on this host; what it cannot have is said."""
     import asyncio
 
     from netctl.agent.host import look_up
     from netctl.agent.memory import Memory
-    from netctl.config import clear_of, resolve
-    from netctl.config.called import called_elsewhere
-    from netctl.model.hoststate import insisting
+    from netctl.node.evaluate import evaluate
 
     document, memory = loaded.document, Memory(places)
-    resolved = asyncio.run(look_up(document))
-    live = frozenset(other.wireguard for other in document.members.values() if other.wireguard is not None)
-    up = memory.down().of(document)
-    fitting, refused = clear_of(up, name, host.foreign())
-    resolution = resolve(fitting, name, None, live=live, resolved=resolved)
-    for condition in (*refused, *resolution.conditions):
-        output.warning(f"{condition.peer}: {condition.message}")
     accepted = loaded if memory.holds(loaded.source.text) else memory.document()
-    before = accepted.document if accepted is not None else None
-    return insisting(resolution.state, called_elsewhere(before, document))
+    evaluation = evaluate(
+        document,
+        None,
+        {},
+        host.foreign(),
+        frozenset(other.wireguard for other in document.members.values() if other.wireguard is not None),
+        asyncio.run(look_up(document)),
+        key=key,
+        down=memory.down(),
+        told=accepted.document if accepted is not None else None,
+    )
+    for condition in evaluation.conditions:
+        output.warning(f"{condition.peer}: {condition.message}")
+    return evaluation
 
 
 def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) -> dict[str, Any]:
@@ -63,14 +62,14 @@ def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) ->
     from netctl.agent import alone as commit
     from netctl.agent.armed import Armory, terms_of
     from netctl.agent.memory import Memory
-    from netctl.agent.planned import binding, expected, make_plan, refuse_stale
     from netctl.engine import apply_plan, open_engine
     from netctl.engine.privilege import check_privileges
+    from netctl.node.planreport import binding, expected, make_plan, refuse_stale
 
     memory = Memory(places)
     loaded = memory.load(request["text"], request["file"])
     check_privileges()
-    member = name_of(places, loaded.document)
+    key = key_of(places, loaded.document)
     down = memory.down()
     armory, terms, armed = Armory(places), terms_of({**request, "unattended": False}), None
     with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
@@ -79,11 +78,12 @@ def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) ->
             armory.admit(loaded.document.digest, force=terms.force)
         host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
         try:
-            desired = desired_of(places, loaded, member, host)
+            evaluation = evaluation_of(places, loaded, key, host)
+            desired = evaluation.desired
             if dry:
                 before = memory.document()
                 return make_plan(
-                    member,
+                    evaluation.member,
                     loaded,
                     down.of(before.document) if before is not None else None,
                     down.of(loaded.document),
@@ -92,12 +92,13 @@ def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) ->
                     ssh_connection=request.get("ssh_connection", ""),
                     everyone=bool(request.get("everyone")),
                 ).to_json()
-            holds = expected(request.get("binding"))
+            holds, seen = expected(request.get("binding")), None
             if holds is not None:
-                refuse_stale(holds, binding(loaded, desired, host.read()))
+                seen = host.read()
+                refuse_stale(holds, binding(loaded, desired, seen))
             if terms.may_arm:
                 armed = commit.arm(armory, terms, loaded, request["text"], desired, host)
-            outcome = apply_plan(host, desired, progress=output.progress)
+            outcome = apply_plan(host, desired, progress=output.progress, seen=seen)
         finally:
             host.close()
         if outcome.error is None:

@@ -21,8 +21,10 @@ def _quiet(line: str) -> None:
     """Say nothing."""
 
 
-def apply_plan(engine: Engine, desired: HostState, *, progress: Progress = _quiet) -> ApplyOutcome:
-    """Bring the host to `desired`, or back to what it was.
+def apply_plan(
+    engine: Engine, desired: HostState, *, progress: Progress = _quiet, seen: HostState | None = None
+) -> ApplyOutcome:
+    """Bring the host to `desired`, or back to what it was. `seen`: nothing is done when the host is another by now.
 
     Raises nothing that an engine may raise, whatever that is: the outcome carries it. Who interrupts it (Ctrl-C) has
     the host as it was, too. `progress` gets one line a change, before it is made.
@@ -31,6 +33,8 @@ def apply_plan(engine: Engine, desired: HostState, *, progress: Progress = _quie
         checkpoint = engine.read()
     except Exception as error:
         return ApplyOutcome(0, True, _reason(error))  # nothing was touched: everything is as it was
+    if seen is not None and checkpoint != seen:
+        return ApplyOutcome(0, True, "the host has changed since the plan was checked: make it anew")
     plan = diff(desired, checkpoint)
     if not plan:
         return ApplyOutcome(0)

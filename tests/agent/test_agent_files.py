@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from netctl.agent.keys import load_keys, make_keys
-from netctl.agent.memory import Down, Memory
+from netctl.agent.memory import Memory
 from netctl.agent.places import Places, read_document
 from netctl.agent.writer import only_writer
 from netctl.config import load_document
 from netctl.model.errors import LocalError
+from netctl.node.choices import Down
 
 GOOD = """apiVersion: netctl/v1
 mediators: []

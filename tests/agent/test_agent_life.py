@@ -183,7 +183,7 @@ def test_drift_is_healed_but_nothing_is_removed_before_a_view_is_known(tmp_path:
         )
         where.accepted.write_text(mediated)
         reborn = Agent(keys, Memory(where), host)  # its view is lost and its mediator is gone
-        assert reborn.loaded is not None
+        assert reborn.state.loaded is not None
         await reborn.patrol.check()
         assert engine.state == whole
         reborn.paths.close()

@@ -203,7 +203,7 @@ def test_a_record_of_another_boot_is_rolled_back_before_anything_is_reconciled(w
     async def reborn(agent: Agent) -> None:
         async with agent.lock:  # its own recovery goes first
             pass
-        while agent.loaded is None or agent.commit.armory.record() is not None:
+        while agent.state.loaded is None or agent.commit.armory.record() is not None:
             await asyncio.sleep(0)
 
     world.live(reborn)
@@ -288,7 +288,7 @@ def test_a_watchman_that_does_not_start_leaves_everything_as_it_was(world: World
         with pytest.raises(LocalError, match="no process"):
             await agent.changes.apply(world.text(), "f", quiet, terms=Terms(confirm_s=LONG_S))
         assert world.engine.applied == []
-        assert agent.loaded is None
+        assert agent.state.loaded is None
         assert world.armory.record() is None
         agent.paths.close()
         await agent.host.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from netctl.agent.memory import Memory
 from netctl.engine import FakeEngine
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
+from netctl.node.choices import Joined
 
 GATEWAY = WireGuardKey(bytes([2]) * 32)
 PIN = "ed25519:9m0vYlTVFpDkqcEuZ4hHLnWGoPdTBgGx0nPmJXW6K0c="
@@ -53,27 +55,21 @@ def seen(keys: Keys, text: str) -> View:
     return View(1, members, leases, text)
 
 
-async def end(agent: Agent) -> None:
-    """Let go of everything that a life has opened."""
-    await agent.paths.release()
-    agent.paths.close()
-    await agent.host.close()
-
-
 def test_an_excerpt_without_a_mediator_is_refused(tmp_path: Path) -> None:
     """Nobody could change it any more, and every key in it would be a peer without a view's word."""
     where = places(tmp_path)
     keys, _ = make_keys(where)
     memory = Memory(where)
-    memory.set_joined("lan")
+    memory.set_joined(Joined("lan"))
     memory.accept(excerpt(keys, []))
 
     async def life() -> None:
         agent = Agent(keys, memory, Host(FakeEngine))
-        before = agent.loaded
-        agent.joining.excerpt(seen(keys, excerpt(keys, [], mediators=False)))
-        assert agent.loaded is before
-        await end(agent)
+        before = agent.state.loaded
+        agent.state = replace(agent.state, view=seen(keys, excerpt(keys, [], mediators=False)))
+        await agent.joining.take_excerpt()
+        assert agent.state.loaded is before
+        await agent.close()
 
     asyncio.run(life())
     assert memory.holds(excerpt(keys, []))

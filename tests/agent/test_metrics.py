@@ -16,6 +16,7 @@ from netctl.agent.metrics import Meters, MetricsServer
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
+from netctl.node.state import NodeState
 from netctl.paths.effects import PathKind, PathStatus
 
 ONE, TWO = WireGuardKey(bytes([9]) * 32), WireGuardKey(bytes([8]) * 32)
@@ -92,7 +93,7 @@ class Host:
     """As much of an agent as the page reads."""
 
     meters: Meters = field(default_factory=Meters)
-    view: None = None
+    state: NodeState = field(default_factory=NodeState)
     patrol: Any = field(
         default_factory=lambda: SimpleNamespace(drift=(), counters=SimpleNamespace(found=3, healed=2))
     )

@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from netctl.agent.drift import departures
 from netctl.config import Condition, clear_of, load_document, reach_changes, reach_lines, resolve
 from netctl.config.origins import Origins
 from netctl.engine import FakeEngine, apply_plan
@@ -20,6 +19,7 @@ from netctl.model.foreign import Foreign, ForeignName, ForeignRoute
 from netctl.model.hoststate import HostState, Peer, Route
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
+from netctl.node.drift import departures
 from netctl.plan import Plan, Session, describe, diff, drops, summary
 from netctl.plan.renames import renamed
 

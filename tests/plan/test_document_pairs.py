@@ -11,7 +11,6 @@ from documents import FIXED, NAMES, trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netctl.agent.drift import departures
 from netctl.config import clear_of, load_document, reach_changes, resolve
 from netctl.config.origins import Origins
 from netctl.engine import FakeEngine, apply_plan
@@ -20,6 +19,7 @@ from netctl.model.document import Document
 from netctl.model.foreign import Foreign, ForeignRoute
 from netctl.model.hoststate import HostState
 from netctl.model.view import Lease, View, ViewMember
+from netctl.node.drift import departures
 from netctl.plan import diff, prune, state_digest
 
 FOREIGN = [

@@ -11,9 +11,9 @@ import jsonschema
 import pytest
 from golden import CASES, read_case
 
-from netctl.agent.planned import FORMAT, make_plan
 from netctl.config import load_document
 from netctl.config import reach as r
+from netctl.node.planreport import FORMAT, make_plan
 from netctl.plan import changes as c
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "plan.schema.json").read_text())

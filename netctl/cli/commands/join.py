@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from netctl.agent.places import Places
@@ -52,6 +53,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     from netctl.cli.starting import restart_agent, start_agent
     from netctl.config.excerpt import bootstrap
     from netctl.engine.privilege import check_privileges
+    from netctl.node.choices import Joined
     from netctl.wire.invite import parse_invite
 
     memory = Memory(places)
@@ -71,10 +73,10 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     first = memory.joined() is None or not places.accepted.exists()
     if first:
         text = bootstrap(answer.name, str(keys.wireguard), str(keys.identity), invite.mediators)
-        memory.set_joined(answer.network, routes=bool(arguments.allow_routes))
+        memory.set_joined(Joined(answer.network, bool(arguments.allow_routes)))
         memory.accept(text)
     elif arguments.allow_routes is not None:
-        memory.set_joined(memory.joined(), routes=arguments.allow_routes)
+        _set_routes(memory, arguments.allow_routes)
     if fresh:  # an agent that runs has other keys
         restart_agent(places, arguments.engine, at_boot=True)
     else:
@@ -90,9 +92,15 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     return _wait_for(places, answer.name, answer.network)
 
 
+def _set_routes(memory: Memory, allow: bool) -> None:
+    joined = memory.joined()
+    if joined is not None:
+        memory.set_joined(replace(joined, routes=allow))
+
+
 def _agree(memory: Memory, places: Places, allow: bool) -> int:
     """Take, or take no more, the routes that only a person agrees to."""
-    memory.set_joined(memory.joined(), routes=allow)
+    _set_routes(memory, allow)
     ask(places, {"op": "adopt"})
     output.line(
         "this host takes every route that its mediator gives: what goes there goes to the member that has it"

@@ -70,7 +70,7 @@ def _do(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
 def _alone(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
     from netctl.agent.memory import Memory
     from netctl.agent.writer import LOCK_WAIT_S, only_writer
-    from netctl.cli.alone import desired_of, name_of
+    from netctl.cli.alone import evaluation_of, key_of
     from netctl.engine import ApplyOutcome, apply_prune, open_engine
     from netctl.engine.privilege import check_privileges
     from netctl.model.hoststate import HostState
@@ -79,12 +79,14 @@ def _alone(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
 
     check_privileges()
     loaded = Memory(places).document()
-    me = name_of(places, loaded.document) if loaded is not None else ""
+    key = key_of(places, loaded.document) if loaded is not None else None
     with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
         host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
         try:
             # Without a document nothing of ours is wanted.
-            desired = HostState() if loaded is None else desired_of(places, loaded, me, host)
+            desired = HostState()
+            if loaded is not None and key is not None:
+                desired = evaluation_of(places, loaded, key, host).desired
             plan = prune_plan(desired, host.read())
             outcome = (
                 apply_prune(host, desired, at_most, progress=output.progress)
