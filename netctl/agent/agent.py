@@ -16,11 +16,11 @@ from netctl.agent.disk import Disk
 from netctl.agent.host import Host, look_up
 from netctl.agent.joining import Joining
 from netctl.agent.keys import Keys
-from netctl.agent.memory import Memory, identities
 from netctl.agent.paths import PathRunner
 from netctl.agent.patrol import DRIFT_S, Patrol
 from netctl.agent.revival import Revival
 from netctl.agent.status import status_of
+from netctl.agent.store import StateStore, identities
 from netctl.agent.surroundings import Surroundings, tunnelled
 from netctl.agent.talk import Progress, quiet, reason_of, say
 from netctl.agent.tunnels import Tunnels
@@ -50,7 +50,7 @@ class Agent:
     def __init__(
         self,
         keys: Keys,
-        memory: Memory,
+        store: StateStore,
         host: Host,
         *,
         drift_s: float = DRIFT_S,
@@ -61,15 +61,15 @@ class Agent:
         """Counts what could not be handled, wherever it came from."""
         self.tasks = Tasks(self.guard)
         self.keys = keys
-        self.memory = memory
+        self.store = store
         self.host = host
         self.disk = Disk()
-        loaded = remembered(memory)
+        loaded = remembered(store)
         self.state = NodeState(
             loaded=loaded,
-            joined=memory.joined(),
-            pins=memory.pins(),
-            down=memory.down(),
+            joined=store.joined(),
+            pins=store.pins(),
+            down=store.down(),
             told=loaded.document if loaded is not None else None,
         )
         """What this host knows and has decided; replaced whole, by whoever holds the lock (views by whoever comes)."""
@@ -89,7 +89,7 @@ class Agent:
         self.revival = Revival(self)
         self.changes = Changes(self)
         self.joining = Joining(self)
-        self.commit = Commit(self, Armory(memory.places), watchman)
+        self.commit = Commit(self, Armory(store.places), watchman)
         self.watch = DocumentWatch(self, watch) if watch is not None else None
         self.wanted = asyncio.Event()
         """Set by whoever wants the host to be reconciled."""
@@ -99,7 +99,7 @@ class Agent:
         self._keep = asyncio.Event()
         self.handshake_wait_s = HANDSHAKE_WAIT_S
         self.client = ControlClient(keys, self._on_control, self._on_link, self.guard)
-        rewrites = Rewrites(memory.places.state / REWRITES_FILE)
+        rewrites = Rewrites(store.places.state / REWRITES_FILE)
         self.paths = PathRunner(keys, self._steer, self.client.send, self._on_path, rewrites, self.guard)
 
     # -- life -------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class Agent:
 
     async def remembered_view(self, document: Document) -> Kept | None:
         """The view of one of a document's mediators that is on disk."""
-        return await self.disk.run(self.memory.view, identities(document), self.keys.wireguard)
+        return await self.disk.run(self.store.view, identities(document), self.keys.wireguard)
 
     async def _keep_views(self) -> None:
         while True:
@@ -159,7 +159,7 @@ class Agent:
         kept, self._unkept = self._unkept, None
         if kept is not None:
             try:
-                await self.disk.run(self.memory.keep_view, kept)
+                await self.disk.run(self.store.keep_view, kept)
             except OSError as error:  # a full disk stops no network
                 say(f"cannot keep the view for the next start: {error.strerror}")
 
@@ -221,7 +221,7 @@ class Agent:
             return
         self.state = replace(self.state, pins=evaluation.pins)
         try:
-            await self.disk.run(self.memory.keep_pins, evaluation.pins)
+            await self.disk.run(self.store.keep_pins, evaluation.pins)
         except OSError as error:  # a full disk stops no network
             say(f"cannot keep the leases for the next start: {error.strerror}")
 
@@ -313,10 +313,10 @@ class Agent:
         say(f"{name}: {status.kind}" + (f" at {status.endpoint}" if status.endpoint else ""))
 
 
-def remembered(memory: Memory) -> Loaded | None:
+def remembered(store: StateStore) -> Loaded | None:
     """The accepted document. A damaged one is said and not used: only an agent that runs can be given another."""
     try:
-        return memory.document()
+        return store.document()
     except LocalError as error:
         say(str(error))
         return None

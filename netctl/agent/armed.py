@@ -21,7 +21,7 @@ from netctl.config.build import digest
 from netctl.engine.checkpoint import from_plain, to_plain
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState
-from netctl.system.files import remove, write_atomic
+from netctl.system import generations
 from netctl.system.ourselves import own_command
 
 MIN_CONFIRM_S = 1.0
@@ -123,6 +123,8 @@ class Armory:
 
     def __init__(self, places: Places) -> None:
         self.places = places
+        self.lost: str | None = None
+        """What of the record was found damaged and is done without, or None."""
 
     def arm(
         self,
@@ -175,13 +177,17 @@ class Armory:
             "finished": record.finished,
             "joined": record.joined,
         }
-        write_atomic(self.places.armed, json.dumps(plain))
+        generations.write(self.places.armed, json.dumps(plain))
 
     def record(self) -> Armed | None:
         """The armed apply, or None. Raises LocalError when the record is damaged."""
         try:
-            plain = json.loads(self.places.armed.read_text())
-            return Armed(
+            found = generations.read(self.places.armed)
+            if found.content is None and found.lost is None:
+                self.lost = None
+                return None
+            plain = json.loads(found.content or b"")
+            record = Armed(
                 nonce=str(plain["nonce"]),
                 boot_id=str(plain["boot_id"]),
                 deadline_s=float(plain["deadline_s"]),
@@ -193,17 +199,17 @@ class Armory:
                 finished=bool(plain["finished"]),
                 joined=None if plain["joined"] is None else str(plain["joined"]),
             )
-        except FileNotFoundError:
-            return None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise LocalError(
                 f"{self.places.armed} cannot be used ({type(error).__name__}): there is no way back by itself; "
                 "look at the host, then remove that file"
             ) from error
+        self.lost = found.lost
+        return record
 
     def disarm(self) -> None:
         """Nothing is armed any more; also after a power cut."""
-        remove(self.places.armed)
+        generations.remove(self.places.armed)
 
     def must_be_free(self) -> None:
         """Raises LocalError while an apply waits for its confirmation.
@@ -233,15 +239,15 @@ class Armory:
     def put_back(self, record: Armed) -> None:
         """The document of before is the accepted one again. Raises OSError."""
         if record.before is not None:
-            write_atomic(self.places.accepted, record.before)
+            generations.write(self.places.accepted, record.before)
         else:
-            remove(self.places.accepted)
+            generations.remove(self.places.accepted)
         if record.joined is not None:
-            write_atomic(self.places.joined, record.joined)
+            generations.write(self.places.joined, record.joined)
 
     def _joined(self) -> str | None:
         try:
-            return self.places.joined.read_text()
+            return generations.read(self.places.joined).text
         except (OSError, UnicodeDecodeError):
             return None
 
@@ -256,7 +262,7 @@ class Armory:
     def refused(self) -> tuple[str, ...]:
         """Digests, the oldest first."""
         try:
-            plain = json.loads(self.places.refused.read_text())
+            plain = json.loads(generations.read(self.places.refused).content or b"[]")
             return tuple(str(entry) for entry in plain)[-MAX_REFUSED:]
         except (OSError, ValueError, TypeError, RecursionError):
             return ()
@@ -264,7 +270,7 @@ class Armory:
     def refuse(self, name: str) -> None:
         """A document is not applied again unless forced. Raises OSError."""
         kept = [entry for entry in self.refused() if entry != name]
-        write_atomic(self.places.refused, json.dumps([*kept, name][-MAX_REFUSED:]))
+        generations.write(self.places.refused, json.dumps([*kept, name][-MAX_REFUSED:]))
 
     def admit(self, name: str, *, force: bool) -> None:
         """Raises LocalError for a document that was rolled back, unless forced: then it is so no more."""
@@ -276,7 +282,7 @@ class Armory:
                 "this document was rolled back on this host, because nobody confirmed it: change it, or "
                 "`netctl apply --force`; nothing was changed"
             )
-        write_atomic(self.places.refused, json.dumps([entry for entry in known if entry != name]))
+        generations.write(self.places.refused, json.dumps([entry for entry in known if entry != name]))
 
 
 def start_watchman(places: Places, record: Armed) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from netctl.agent.armed import Terms
-from netctl.agent.memory import identities
+from netctl.agent.store import identities
 from netctl.agent.talk import Progress, quiet
 from netctl.agent.verify import Verified, verify
 from netctl.config import Loaded
@@ -60,7 +60,7 @@ class Changes:
     ) -> Planned:
         """What an apply of this text would change. Changes nothing, of the agent neither. Raises NetctlError."""
         agent = self._agent
-        loaded = await agent.disk.run(agent.memory.load, text, file)
+        loaded = await agent.disk.run(agent.store.load, text, file)
         async with agent.lock:
             view = await self._view_for(loaded.document)
             state = replace(agent.state, loaded=loaded, joined=None, view=view)
@@ -118,7 +118,7 @@ class Changes:
         `holds`: the binding of a plan; where it holds no more the apply is refused. `terms`: whether it is armed.
         """
         agent, terms = self._agent, terms or Terms()
-        loaded = await agent.disk.run(agent.memory.load, text, file)
+        loaded = await agent.disk.run(agent.store.load, text, file)
         document = loaded.document
         member_name(document, agent.keys.wireguard)
         armed, verified = None, Verified()
@@ -180,11 +180,11 @@ class Changes:
 
     async def _persist(self, text: str) -> str | None:
         """Have the document on disk; why it is not."""
-        memory = self._agent.memory
+        store = self._agent.store
 
         def write() -> None:
-            memory.accept(text)
-            memory.set_joined(None)
+            store.accept(text)
+            store.set_joined(None)
 
         try:
             await self._agent.disk.run(write)
@@ -287,7 +287,7 @@ class Changes:
             await agent.commit.must_be_free()
             before = agent.state
             try:  # first: on a full disk nothing was changed, and nothing is to be undone
-                await agent.disk.run(agent.memory.set_down, down)
+                await agent.disk.run(agent.store.set_down, down)
             except OSError as error:
                 return ApplyOutcome(0, True, f"cannot keep what is down: {error.strerror}")
             agent.state = replace(before, down=down)
@@ -298,7 +298,7 @@ class Changes:
                 if outcome.error is not None:
                     agent.state = replace(agent.state, down=before.down, conditions=before.conditions)
                     with contextlib.suppress(OSError):
-                        await agent.disk.run(agent.memory.set_down, before.down)
+                        await agent.disk.run(agent.store.set_down, before.down)
             return outcome
 
     async def forget_leases(self, who: str | None, progress: Progress) -> int:
@@ -308,7 +308,7 @@ class Changes:
             before = agent.state.pins
             kept = leases.without(agent.state, who)
             try:
-                await agent.disk.run(agent.memory.keep_pins, kept)
+                await agent.disk.run(agent.store.keep_pins, kept)
             except OSError as error:
                 raise LocalError(f"cannot write down what is forgotten: {error.strerror}") from error
             agent.state = replace(agent.state, pins=kept)

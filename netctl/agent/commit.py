@@ -248,10 +248,10 @@ class Commit:
         except OSError as error:
             return ApplyOutcome(0, error=f"cannot put the document of before back: {error.strerror}")
         try:
-            loaded = await agent.disk.run(agent.memory.document)
+            loaded = await agent.disk.run(agent.store.document)
         except LocalError:
             loaded = None  # it was damaged before: what the host had comes back all the same
-        await agent.changes.live_by(loaded, await agent.disk.run(agent.memory.joined))
+        await agent.changes.live_by(loaded, await agent.disk.run(agent.store.joined))
         outcome = ApplyOutcome(0, error="not tried")
         if loaded is not None and loaded.document.mediators and agent.state.view is not None:
             outcome = await agent.reconcile()  # as before, and without those that were revoked meanwhile

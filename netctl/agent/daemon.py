@@ -8,10 +8,10 @@ import signal
 from netctl.agent.agent import Agent
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, load_keys
-from netctl.agent.memory import Memory
 from netctl.agent.patrol import DRIFT_S
 from netctl.agent.places import Places
 from netctl.agent.server import ControlServer
+from netctl.agent.store import StateStore
 from netctl.agent.talk import say
 from netctl.agent.writer import only_writer
 from netctl.engine import Engine, open_engine
@@ -49,7 +49,7 @@ async def _main(
 
     loop = asyncio.get_running_loop()
     followed = places.config if watch else None
-    agent = Agent(keys, Memory(places), Host(open_host), drift_s=drift_s, watch=followed)
+    agent = Agent(keys, StateStore(places), Host(open_host), drift_s=drift_s, watch=followed)
     watch_loop(loop, agent.guard)
     server = ControlServer(agent, places)
     page = None

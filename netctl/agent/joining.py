@@ -34,8 +34,8 @@ class Joining:
         """This host has joined just now: live by what was written down for it. Raises LocalError."""
         agent = self._agent
         async with agent.lock:
-            loaded = await agent.disk.run(agent.memory.document)
-            joined = await agent.disk.run(agent.memory.joined)
+            loaded = await agent.disk.run(agent.store.document)
+            joined = await agent.disk.run(agent.store.joined)
             if loaded is None or joined is None:
                 raise LocalError("this host has not joined any network: `netctl join`")
             agent.state = replace(agent.state, loaded=loaded, joined=joined)
@@ -60,7 +60,7 @@ class Joining:
             while agent.client.state.state == "connected" and time.monotonic() < deadline:
                 await asyncio.sleep(0.05)  # the mediator hangs up when it has forgotten this host
             agent.drop_view()
-            await agent.disk.run(agent.memory.forget)
+            await agent.disk.run(agent.store.forget)
             agent.state, agent.client.kept, agent.tunnels.statuses = NodeState(), None, {}
             agent.client.set_mediators(())
             agent.paths.peers(frozenset())
@@ -78,13 +78,13 @@ class Joining:
         ):
             return
         try:
-            loaded = await agent.disk.run(agent.memory.load, text, "the mediator's excerpt")
+            loaded = await agent.disk.run(agent.store.load, text, "the mediator's excerpt")
             member_name(loaded.document, agent.keys.wireguard)
             if not loaded.document.mediators:
                 raise RemoteError(
                     "it names no mediator, and nobody could change it any more", "view.document"
                 )
-            await agent.disk.run(agent.memory.accept, text)
+            await agent.disk.run(agent.store.accept, text)
         except (NetctlError, OSError) as error:
             self._refused = text
             say(f"what the mediator says about this host's networks is refused: {str(error).splitlines()[0]}")

@@ -115,9 +115,12 @@ def status_of(agent: Agent) -> dict[str, Any]:
         "watch": watch,
         "refused": list(agent.commit.armory.refused()),
     }
+    result["conditions"] += agent.store.losses
     try:
         record = agent.commit.armory.record()
         result["armed"] = record.plain() if record is not None else None
+        if agent.commit.armory.lost is not None:
+            result["conditions"].append(agent.commit.armory.lost)
     except LocalError as error:
         result["conditions"].append(str(error))
     if state.loaded is None:

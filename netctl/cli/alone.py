@@ -36,11 +36,11 @@ def evaluation_of(places: Places, loaded: Loaded, key: WireGuardKey, host: Engin
     import asyncio
 
     from netctl.agent.host import look_up
-    from netctl.agent.memory import Memory
+    from netctl.agent.store import StateStore
     from netctl.node.evaluate import evaluate
 
-    document, memory = loaded.document, Memory(places)
-    accepted = loaded if memory.holds(loaded.source.text) else memory.document()
+    document, store = loaded.document, StateStore(places)
+    accepted = loaded if store.holds(loaded.source.text) else store.document()
     evaluation = evaluate(
         document,
         None,
@@ -49,7 +49,7 @@ def evaluation_of(places: Places, loaded: Loaded, key: WireGuardKey, host: Engin
         frozenset(other.wireguard for other in document.members.values() if other.wireguard is not None),
         asyncio.run(look_up(document)),
         key=key,
-        down=memory.down(),
+        down=store.down(),
         told=accepted.document if accepted is not None else None,
     )
     for condition in evaluation.conditions:
@@ -61,16 +61,16 @@ def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) ->
     """Do what the agent would be asked for; the same answer. Raises NetctlError."""
     from netctl.agent import alone as commit
     from netctl.agent.armed import Armory, terms_of
-    from netctl.agent.memory import Memory
+    from netctl.agent.store import StateStore
     from netctl.engine import apply_plan, open_engine
     from netctl.engine.privilege import check_privileges
     from netctl.node.planreport import binding, expected, make_plan, refuse_stale
 
-    memory = Memory(places)
-    loaded = memory.load(request["text"], request["file"])
+    store = StateStore(places)
+    loaded = store.load(request["text"], request["file"])
     check_privileges()
     key = key_of(places, loaded.document)
-    down = memory.down()
+    down = store.down()
     armory, terms, armed = Armory(places), terms_of({**request, "unattended": False}), None
     with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
         if not dry:
@@ -81,7 +81,7 @@ def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) ->
             evaluation = evaluation_of(places, loaded, key, host)
             desired = evaluation.desired
             if dry:
-                before = memory.document()
+                before = store.document()
                 return make_plan(
                     evaluation.member,
                     loaded,
@@ -102,7 +102,7 @@ def alone(places: Places, request: dict[str, Any], engine: str, *, dry: bool) ->
         finally:
             host.close()
         if outcome.error is None:
-            memory.accept(request["text"])
+            store.accept(request["text"])
             if armed is not None:
                 armory.finish(armed)
         elif armed is not None and outcome.rolled_back:

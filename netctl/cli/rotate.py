@@ -13,15 +13,15 @@ from netctl.model.errors import ConfigError, LocalError, RemoteError
 def rotate(arguments: argparse.Namespace, places: Places) -> int:
     """By the mediator where this host joined by invite; else by a line for the document, and the next apply."""
     from netctl.agent.keys import load_keys, next_keys
-    from netctl.agent.memory import Memory
+    from netctl.agent.store import StateStore
     from netctl.engine.privilege import check_privileges
 
     check_privileges()
-    old, memory = load_keys(places), Memory(places)
+    old, store = load_keys(places), StateStore(places)
     tried = next_keys(places) is not None
     new = next_keys(places, make=True)
     assert new is not None
-    if memory.joined() is None:
+    if store.joined() is None:
         name = arguments.name or "NAME"
         output.note(
             "made new keys beside the present ones. Give this member this line in the document, let the mediator "
@@ -38,10 +38,10 @@ def _by_mediator(arguments: argparse.Namespace, places: Places, *, tried: bool) 
 
     from netctl.agent import enrol
     from netctl.agent.keys import forget_next_keys, load_keys, next_keys, swap_keys
-    from netctl.agent.memory import Memory
+    from netctl.agent.store import StateStore
     from netctl.cli.starting import restart_agent
 
-    old, new, loaded = load_keys(places), next_keys(places), Memory(places).document()
+    old, new, loaded = load_keys(places), next_keys(places), StateStore(places).document()
     assert new is not None
     if loaded is None:
         raise LocalError("this host has joined no network")

@@ -11,6 +11,7 @@ import errno
 from pathlib import Path
 
 from netctl.model.errors import EngineError
+from netctl.system import generations
 from netctl.system.files import remove, write_atomic
 
 MEANWHILE = Path("/run/netctl/records")
@@ -22,10 +23,16 @@ def _meanwhile(path: Path) -> Path:
     return MEANWHILE / str(path.absolute()).strip("/").replace("/", "-")
 
 
-def keep(path: Path, text: str) -> None:
-    """Note it, whole or not at all. Raises EngineError, for which an apply is rolled back."""
+def keep(path: Path, text: str, *, generations_too: bool = False) -> None:
+    """Note it, whole or not at all. Raises EngineError, for which an apply is rolled back.
+
+    `generations_too`: nothing else knows it, so a checksum and the note before are kept beside it.
+    """
     try:
-        write_atomic(path, text)
+        if generations_too:
+            generations.write(path, text)
+        else:
+            write_atomic(path, text)
     except OSError as error:
         if error.errno in NO_ROOM:
             with contextlib.suppress(OSError):
@@ -40,7 +47,10 @@ def kept(path: Path) -> str:
     """What was noted last. Raises OSError, of which FileNotFoundError, or UnicodeDecodeError."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         return _meanwhile(path).read_text()
-    return path.read_text()
+    text = generations.read(path).text
+    if text is None:
+        raise FileNotFoundError(errno.ENOENT, "there is no note, or none that is whole", str(path))
+    return text
 
 
 def is_kept(path: Path) -> bool:

@@ -54,7 +54,7 @@ class Sysctls:
         if not link_bound:
             originals = self._originals()
             if key not in originals:
-                keep(self._saved, json.dumps({**originals, key: before}))
+                keep(self._saved, json.dumps({**originals, key: before}), generations_too=True)
         self._write(key, value)
 
     def _write(self, key: str, value: str) -> None:
@@ -74,4 +74,4 @@ class Sysctls:
         originals = self._originals()
         if key in originals:
             self._write(key, originals.pop(key))
-            keep(self._saved, json.dumps(originals))
+            keep(self._saved, json.dumps(originals), generations_too=True)

@@ -158,6 +158,26 @@ def move(source: Path, target: Path) -> None:
         sync_directory(source.parent)
 
 
+def second_name(path: Path, other: Path) -> None:
+    """Have the file at `path` under `other`, too, in the same directory; what was there goes. Raises OSError.
+
+    Nothing is copied where the file system has hard links.
+    """
+    beside = other.with_name(f".{other.name[:MAX_STEM]}.{os.urandom(NAME_BYTES).hex()}")
+    try:
+        os.link(path, beside, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        write_atomic(other, path.read_bytes())
+        return
+    try:
+        beside.replace(other)  # a rename onto the same file does nothing, and leaves both names (rename(2))
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+
+
 def remove(path: Path) -> None:
     """Remove a file, also after a crash; no error when there is none. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):

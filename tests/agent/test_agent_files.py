@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from netctl.agent.keys import load_keys, make_keys
-from netctl.agent.memory import Memory
 from netctl.agent.places import Places, read_document
+from netctl.agent.store import StateStore
 from netctl.agent.writer import only_writer
 from netctl.config import load_document
 from netctl.model.errors import LocalError
@@ -87,39 +87,39 @@ def test_a_damaged_key_is_never_replaced_silently(damage: str, where: Places) ->
 
 
 def test_a_document_is_remembered_and_damage_says_what_to_do(where: Places) -> None:
-    memory = Memory(where)
-    assert memory.document() is None
-    memory.accept(GOOD)
-    loaded = memory.document()
+    store = StateStore(where)
+    assert store.document() is None
+    store.accept(GOOD)
+    loaded = store.document()
     assert loaded is not None
     assert loaded.document.digest == load_document(GOOD).document.digest
     where.accepted.write_text(GOOD[:90])
     with pytest.raises(LocalError, match="run `netctl apply` again") as caught:
-        memory.document()
+        store.document()
     assert "\n" not in str(caught.value)
     where.accepted.write_bytes(b"\xff")
     with pytest.raises(LocalError, match="run `netctl apply` again"):
-        memory.document()
+        store.document()
 
 
 def test_what_is_down_is_remembered_and_taken_out_of_the_document(where: Places) -> None:
-    memory = Memory(where)
+    store = StateStore(where)
     document = load_document(GOOD).document
-    assert memory.down() == Down()
-    memory.set_down(Down(networks=frozenset({"lab"})))
-    assert list(Memory(where).down().of(document).networks) == ["office"]
-    memory.set_down(Down(everything=True))
-    assert list(Memory(where).down().of(document).networks) == []
-    memory.set_down(Down())
+    assert store.down() == Down()
+    store.set_down(Down(networks=frozenset({"lab"})))
+    assert list(StateStore(where).down().of(document).networks) == ["office"]
+    store.set_down(Down(everything=True))
+    assert list(StateStore(where).down().of(document).networks) == []
+    store.set_down(Down())
     assert not where.down.exists()
-    assert list(memory.down().of(document).networks) == ["office", "lab"]
+    assert list(store.down().of(document).networks) == ["office", "lab"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"everything": true}', '{"everything": 1, "networks": 2}'])
 def test_a_damaged_note_of_what_is_down_means_up(text: str, where: Places) -> None:
     where.state.mkdir()
     where.down.write_text(text)
-    assert Memory(where).down() == Down()
+    assert StateStore(where).down() == Down()
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"type": "nothing"}]', "[" * 2000])
@@ -127,7 +127,7 @@ def test_a_damaged_view_is_no_view(text: str, where: Places) -> None:
     where.state.mkdir()
     where.view.write_text(text)
     keys, _ = make_keys(where)
-    assert Memory(where).view((keys.identity,), keys.wireguard) is None
+    assert StateStore(where).view((keys.identity,), keys.wireguard) is None
 
 
 def test_one_writer_at_a_time(where: Places) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 from netctl.agent.agent import Agent
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, make_keys
-from netctl.agent.memory import Memory
 from netctl.agent.places import Places
 from netctl.agent.server import ControlServer
+from netctl.agent.store import StateStore
 from netctl.engine import FakeEngine
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import HostState, PeerStatus
@@ -55,7 +55,7 @@ def live(where: Places, keys: Keys, engine: FakeEngine, script: Callable[[], Awa
     """One life of an agent, for as long as the script runs."""
 
     async def main() -> None:
-        agent = Agent(keys, Memory(where), Host(lambda: engine))
+        agent = Agent(keys, StateStore(where), Host(lambda: engine))
         server = ControlServer(agent, where)
         await server.start()
         running = asyncio.create_task(agent.run())
@@ -170,7 +170,7 @@ def test_drift_is_healed_but_nothing_is_removed_before_a_view_is_known(tmp_path:
 
     async def main() -> None:
         host = Host(lambda: engine)
-        agent = Agent(keys, Memory(where), host)
+        agent = Agent(keys, StateStore(where), host)
         await agent.changes.apply(document(keys), "f", lambda text: None)
         whole = engine.state
         engine.state = replace(whole, routes=frozenset())
@@ -181,8 +181,8 @@ def test_drift_is_healed_but_nothing_is_removed_before_a_view_is_known(tmp_path:
         mediated = document(keys).replace(
             "mediators: []", f'mediators: [{{url: "netctl://127.0.0.1:1", identity: ["{keys.identity}"]}}]'
         )
-        where.accepted.write_text(mediated)
-        reborn = Agent(keys, Memory(where), host)  # its view is lost and its mediator is gone
+        StateStore(where).accept(mediated)
+        reborn = Agent(keys, StateStore(where), host)  # its view is lost and its mediator is gone
         assert reborn.state.loaded is not None
         await reborn.patrol.check()
         assert engine.state == whole
@@ -262,7 +262,7 @@ def test_the_status_shows_counts_of_now(tmp_path: Path) -> None:
     other = WireGuardKey.parse(OTHER)
 
     async def main() -> None:
-        agent = Agent(keys, Memory(where), Host(lambda: engine))  # without its observer
+        agent = Agent(keys, StateStore(where), Host(lambda: engine))  # without its observer
         await agent.changes.apply(document(keys), "f", lambda text: None)
         engine.status = {other: PeerStatus(None, 0.0, 7, 0)}
         assert (await agent.status())["peers"][0]["rx_bytes"] == 7

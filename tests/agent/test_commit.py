@@ -16,15 +16,16 @@ from netctl.agent.agent import Agent
 from netctl.agent.armed import Armed, Armory, Terms, boottime_s
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, make_keys
-from netctl.agent.memory import Memory
 from netctl.agent.places import Places
 from netctl.agent.server import ControlServer
+from netctl.agent.store import StateStore
 from netctl.config.build import digest
 from netctl.engine import FakeEngine
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.plan import Change
+from netctl.system import generations
 
 OTHER = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
 LONG_S = 900.0
@@ -50,7 +51,7 @@ class World:
         self.started.append(record)
 
     def agent(self) -> Agent:
-        return Agent(self.keys, Memory(self.where), Host(lambda: self.engine), watchman=self.watchman)
+        return Agent(self.keys, StateStore(self.where), Host(lambda: self.engine), watchman=self.watchman)
 
     def text(self, other: str = "10.1.2.4", more: str = "") -> str:
         return f"""apiVersion: netctl/v1
@@ -160,7 +161,7 @@ def test_a_first_apply_goes_back_to_nothing(world: World) -> None:
 def over(world: World, **changes: Any) -> Armed:
     """The record on disk, changed."""
     plain = json.loads(world.where.armed.read_text())
-    world.where.armed.write_text(json.dumps({**plain, **changes}))
+    generations.write(world.where.armed, json.dumps({**plain, **changes}))
     record = world.armory.record()
     assert record is not None
     return record
@@ -284,7 +285,7 @@ def test_a_watchman_that_does_not_start_leaves_everything_as_it_was(world: World
         raise LocalError("no process could be started")
 
     async def main() -> None:
-        agent = Agent(world.keys, Memory(world.where), Host(lambda: world.engine), watchman=broken)
+        agent = Agent(world.keys, StateStore(world.where), Host(lambda: world.engine), watchman=broken)
         with pytest.raises(LocalError, match="no process"):
             await agent.changes.apply(world.text(), "f", quiet, terms=Terms(confirm_s=LONG_S))
         assert world.engine.applied == []

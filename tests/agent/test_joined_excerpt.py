@@ -13,7 +13,7 @@ from test_agent_life import places
 from netctl.agent.agent import Agent
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, make_keys
-from netctl.agent.memory import Memory
+from netctl.agent.store import StateStore
 from netctl.engine import FakeEngine
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
@@ -59,12 +59,12 @@ def test_an_excerpt_without_a_mediator_is_refused(tmp_path: Path) -> None:
     """Nobody could change it any more, and every key in it would be a peer without a view's word."""
     where = places(tmp_path)
     keys, _ = make_keys(where)
-    memory = Memory(where)
-    memory.set_joined(Joined("lan"))
-    memory.accept(excerpt(keys, []))
+    store = StateStore(where)
+    store.set_joined(Joined("lan"))
+    store.accept(excerpt(keys, []))
 
     async def life() -> None:
-        agent = Agent(keys, memory, Host(FakeEngine))
+        agent = Agent(keys, store, Host(FakeEngine))
         before = agent.state.loaded
         agent.state = replace(agent.state, view=seen(keys, excerpt(keys, [], mediators=False)))
         await agent.joining.take_excerpt()
@@ -72,4 +72,4 @@ def test_an_excerpt_without_a_mediator_is_refused(tmp_path: Path) -> None:
         await agent.close()
 
     asyncio.run(life())
-    assert memory.holds(excerpt(keys, []))
+    assert store.holds(excerpt(keys, []))

@@ -147,7 +147,7 @@ def test_a_view_that_comes_while_an_apply_is_armed_waits_for_its_end(world: Worl
         world.watchman = watchman  # type: ignore[method-assign]
         agent = world.agent()
         agent.handshake_wait_s = 0.0
-        agent.state = NodeState(loaded=agent.memory.load(mediated(world), "f"), view=view(world, 1, other))
+        agent.state = NodeState(loaded=agent.store.load(mediated(world), "f"), view=view(world, 1, other))
         planned = (await agent.changes.plan(mediated(world), "f")).to_json()
         assert "third" not in str(planned["changes"])
         terms, bound = Terms(confirm_s=LONG_S), Binding(**planned["binding"])

@@ -16,7 +16,7 @@ from netctl.cli.options import add_engine
 from netctl.model.errors import LocalError
 
 if TYPE_CHECKING:
-    from netctl.agent.memory import Memory
+    from netctl.agent.store import StateStore
 
 ONLINE_TIMEOUT_S = 20.0
 """Login, view and apply take a second or two; a small machine that compiles its rules takes more."""
@@ -49,34 +49,34 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
 
     from netctl.agent.enrol import enrol
     from netctl.agent.keys import make_keys
-    from netctl.agent.memory import Memory
+    from netctl.agent.store import StateStore
     from netctl.cli.starting import restart_agent, start_agent
     from netctl.config.excerpt import bootstrap
     from netctl.engine.privilege import check_privileges
     from netctl.node.choices import Joined
     from netctl.wire.invite import parse_invite
 
-    memory = Memory(places)
-    if arguments.allow_routes is not None and arguments.invite is None and memory.joined() is not None:
+    store = StateStore(places)
+    if arguments.allow_routes is not None and arguments.invite is None and store.joined() is not None:
         check_privileges()
-        return _agree(memory, places, arguments.allow_routes)
+        return _agree(store, places, arguments.allow_routes)
     invite = parse_invite(_string(arguments.invite))
     name = _name(arguments.name)
     check_privileges()
-    if memory.joined() is None and places.accepted.exists():
+    if store.joined() is None and places.accepted.exists():
         raise LocalError(
             "this host has a document already: write it into the network's `members` there, then `netctl apply`"
         )
     keys, fresh = make_keys(places)
     output.progress(f"enrolling at {invite.mediators[0].host}")
     answer = asyncio.run(enrol(keys, invite, name, exact=arguments.name is not None))
-    first = memory.joined() is None or not places.accepted.exists()
+    first = store.joined() is None or not places.accepted.exists()
     if first:
         text = bootstrap(answer.name, str(keys.wireguard), str(keys.identity), invite.mediators)
-        memory.set_joined(Joined(answer.network, bool(arguments.allow_routes)))
-        memory.accept(text)
+        store.set_joined(Joined(answer.network, bool(arguments.allow_routes)))
+        store.accept(text)
     elif arguments.allow_routes is not None:
-        _set_routes(memory, arguments.allow_routes)
+        _set_routes(store, arguments.allow_routes)
     if fresh:  # an agent that runs has other keys
         restart_agent(places, arguments.engine, at_boot=True)
     else:
@@ -92,15 +92,15 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     return _wait_for(places, answer.name, answer.network)
 
 
-def _set_routes(memory: Memory, allow: bool) -> None:
-    joined = memory.joined()
+def _set_routes(store: StateStore, allow: bool) -> None:
+    joined = store.joined()
     if joined is not None:
-        memory.set_joined(replace(joined, routes=allow))
+        store.set_joined(replace(joined, routes=allow))
 
 
-def _agree(memory: Memory, places: Places, allow: bool) -> int:
+def _agree(store: StateStore, places: Places, allow: bool) -> int:
     """Take, or take no more, the routes that only a person agrees to."""
-    _set_routes(memory, allow)
+    _set_routes(store, allow)
     ask(places, {"op": "adopt"})
     output.line(
         "this host takes every route that its mediator gives: what goes there goes to the member that has it"

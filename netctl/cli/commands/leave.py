@@ -18,9 +18,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Leave what this host joined by invite; with --forget-keys it comes back as another."""
-    from netctl.agent.memory import Memory
+    from netctl.agent.store import StateStore
 
-    if Memory(places).joined() is None:
+    if StateStore(places).joined() is None:
         raise LocalError(
             "this host joined nothing by invite; it has a document: take it out there, or `netctl down`"
             if places.accepted.exists()

@@ -68,7 +68,7 @@ def _do(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
 
 
 def _alone(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
-    from netctl.agent.memory import Memory
+    from netctl.agent.store import StateStore
     from netctl.agent.writer import LOCK_WAIT_S, only_writer
     from netctl.cli.alone import evaluation_of, key_of
     from netctl.engine import ApplyOutcome, apply_prune, open_engine
@@ -78,7 +78,7 @@ def _alone(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
     from netctl.plan import prune as prune_plan
 
     check_privileges()
-    loaded = Memory(places).document()
+    loaded = StateStore(places).document()
     key = key_of(places, loaded.document) if loaded is not None else None
     with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
         host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
