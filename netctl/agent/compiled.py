@@ -50,8 +50,8 @@ class CompiledDocuments:
         return loaded
 
     def _keep(self, loaded: Loaded) -> None:
-        if self._path.parent.is_dir():  # reading a document is no reason to make one
-            with contextlib.suppress(OSError):  # without it the next load is slower, and that is all
+        with contextlib.suppress(OSError):  # without it the next load is slower, and that is all
+            if self._path.parent.is_dir():  # reading a document is no reason to make one
                 write_atomic(self._path, compile_document(loaded, code_stamp()).decode())
 
     def _kept(self) -> bytes | None:
