@@ -38,7 +38,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.model.printable import printable_lines
 from netctl.system.guard import Guard
 from netctl.system.sdnotify import notify, watchdog_s
-from netctl.system.tasks import Tasks, watch_loop
+from netctl.system.tasks import Tasks, awaited, watch_loop
 from netctl.wire.control import Error, encode
 from netctl.wire.relayframe import RELAY_ALPN
 
@@ -379,7 +379,7 @@ class Server:
 
     async def _commit(self, wanted: fx.Store, behind: list[fx.Effect]) -> None:
         """Have the store take it, and do `behind` after that: what a slow one must not hold up, without it."""
-        commit = asyncio.ensure_future(self._store.add(wanted.leases, wanted.ports, wanted.pairs))
+        commit = awaited(self._store.add(wanted.leases, wanted.ports, wanted.pairs))
         try:
             await asyncio.wait({commit}, timeout=SLOW_STORE_S)
             if not commit.done():

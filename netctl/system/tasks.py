@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from netctl.system.guard import Guard
+
+T = TypeVar("T")
 
 RESTART_S = 1.0
 """Before a task that failed is started again: long enough that one which fails at once costs nothing."""
@@ -71,6 +73,11 @@ class Tasks:
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+
+def awaited(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Run it now. Only for who awaits it in the same function, on every way out: nobody else would see it fail."""
+    return asyncio.get_running_loop().create_task(work)
 
 
 def watch_loop(loop: asyncio.AbstractEventLoop, guard: Guard) -> None:
