@@ -44,6 +44,10 @@ class Kept:
 class MemberStore(Protocol):
     """Leases, relay ports, invites and who came with them."""
 
+    @property
+    def takes_nothing(self) -> str | None:
+        """Why nothing can be written just now: everybody who is known is served, and nobody else comes."""
+
     async def kept(self) -> Kept:
         """All of it. It waits for no writer."""
 

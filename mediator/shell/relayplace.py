@@ -1,8 +1,9 @@
 """What a relay of another user has of the mediator, in the relay's own directory: no identity and no store.
 
-The mediator puts three things there: the secret that both share, a key with a certificate that the mediator's
-identity has signed for the relay alone, and the ports of pairs. Members pin the identity; a relay that shows such a
-certificate is the mediator's relay, and can say nothing else in its name: no view, no lease, no introduction.
+The mediator puts four things there: the secret that both share, a key with a certificate that the mediator's
+identity has signed for the relay alone, the ports of pairs, and a copy of the last good document. Members pin the
+identity; a relay that shows such a certificate is the mediator's relay, and can say nothing else in its name: no view,
+no lease, no introduction.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mediator.core.relay_pairs import PairMember, PairPort, PairTable
 from mediator.shell.keys import RELAY_SECRET_FILE, SECRET_LEN, Identity, certificate, key_pem
 from mediator.shell.pairstore import PairReader
+from mediator.shell.watched import KEPT_FILE
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.system.files import write_atomic
@@ -40,11 +42,21 @@ WAIT_S = 0.25
 class RelayPlace:
     """The mediator's side: keeps the relay's directory as it is to be."""
 
-    def __init__(self, directory: Path, identity: Identity, secret: bytes, store: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        identity: Identity,
+        secret: bytes,
+        store: Path,
+        document: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`document`: the text that is in force, if any; the relay starts with it where the file is refused."""
         self._directory = directory
         self._identity = identity
         self._secret = secret
         self._pairs = PairReader(store)
+        self._document = document
+        self._document_text = ""
         self._text: str | None = None
         self._refused: str | None = None
 
@@ -54,6 +66,9 @@ class RelayPlace:
             self._certificate()
             self._file(RELAY_SECRET_FILE, self._secret)
             self._pair_ports()
+            if (text := self._document()) != self._document_text:
+                self._file(KEPT_FILE, text.encode())
+                self._document_text = text
         except OSError as error:
             said = f"the relay's directory {self._directory} cannot be kept: {error.strerror or error}"
             known, self._refused = self._refused, said

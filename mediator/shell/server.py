@@ -28,7 +28,8 @@ from mediator.shell.memberstore import MemberStore
 from mediator.shell.passing import Passer
 from mediator.shell.relayplace import RelayPlace
 from mediator.shell.roster import Roster
-from mediator.shell.store import STORE_FILE, Store
+from mediator.shell.store import STORE_FILE
+from mediator.shell.storeplace import open_store
 from mediator.shell.storethread import StoreThread
 from mediator.shell.stun import StunServer, check_own
 from mediator.shell.watched import WatchedDocument
@@ -57,6 +58,10 @@ ANY = "::"
 WATCH_S = 0.25
 """How often the document's file is looked at: a change reaches members well within a second."""
 TICK_S = 1.0
+READ_ONLY = (
+    "The mediator starts all the same: members that it knows log in and meet. Nobody can join, leave, be revoked or "
+    "get a new address until there is room"
+)
 
 
 def say(text: str) -> None:
@@ -76,8 +81,11 @@ class Server:
         secret: bytes,
         stun_also: str = "",
         relay_state: Path | None = None,
+        new_store: bool = False,
     ) -> None:
         """`stun_also`: another IPv4 address of this host that STUN may answer from.
+
+        `new_store`: begin without the store that this state had.
 
         `relay_state`: the directory of a relay of another user; without it the relay lives in `state` too.
         """
@@ -86,9 +94,10 @@ class Server:
         self._listen = listen
         self._stun_also = stun_also
         self._identity = Identity.load(state)
-        self._watched = WatchedDocument(document, self._identity.public)
-        self._store: MemberStore = StoreThread(Store(state / STORE_FILE))
+        self._watched = WatchedDocument(document, self._identity.public, state)
+        self._store: MemberStore = StoreThread(open_store(state, new=new_store))
         self._tasks = Tasks(self.guard)
+        self._keeping = asyncio.Lock()
         self._longest_stall_s = 0.0
         """So long the event loop once came too late to what was due."""
         self._hub = h.Hub(self._identity.public, self._identity.private.sign, secret, stun_also=stun_also)
@@ -107,7 +116,9 @@ class Server:
         self._place = (
             None
             if relay_state is None
-            else RelayPlace(relay_state, self._identity, secret, state / STORE_FILE)
+            else RelayPlace(
+                relay_state, self._identity, secret, state / STORE_FILE, lambda: self._watched.good_text
+            )
         )
         self._gathering: list[Connection] = []
         self._flush_due: asyncio.TimerHandle | None = None
@@ -130,6 +141,7 @@ class Server:
             "bans": len(self._gate.bans(time.monotonic())),
             "connections": len(self._connections),
             "tasks": len(asyncio.all_tasks()),
+            "store": self._store.takes_nothing,
             "longest_stall_s": round(self._longest_stall_s, 3),
             "faults": self.guard.dropped,
             "relay_ports": {
@@ -144,6 +156,10 @@ class Server:
     async def load(self) -> Mediator:
         """Read the store and, for the first time, the document. Raises NetctlError."""
         document, mediator = self._watched.load()
+        if self._watched.refusal is not None:
+            say(self._watched.said_at_start())
+        if self._store.takes_nothing is not None:
+            say(f"{self._store.takes_nothing} {READ_ONLY}")
         kept = await self._store.kept()
         first = first_generation(int(time.time()), kept.generation)
         self._hub.restore(kept.leases, kept.ports, kept.pairs, kept.resting, generation=first)
@@ -152,7 +168,15 @@ class Server:
         await self._reserve()
         self.perform(self.roster.set_document(document, mediator))
         await self._tasks.wait(SLOW_STORE_S)
+        self._tasks.start("keeping the document", self._keep_document())
         return mediator
+
+    async def _keep_document(self) -> None:
+        """For a start with a file that is broken by then."""
+        async with self._keeping:
+            said = await asyncio.to_thread(self._watched.keep)
+        if said is not None:
+            say(said)
 
     async def start(self, mediator: Mediator) -> None:
         """Listen. Raises LocalError for a port that is in use."""
@@ -270,6 +294,7 @@ class Server:
                 say(self._watched.refuse(f" {error}"))
                 return
             self._loaded_s = time.time()
+            self._tasks.start("keeping the document", self._keep_document())
             say(f"{self._watched.path}: {len(document.members)} members, {len(document.networks)} networks")
 
     def _divert(self, connection: socket.socket, protocols: tuple[bytes, ...]) -> bool:

@@ -17,6 +17,7 @@ from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.pairstore import PAIRS, read_pairs, write_pairs
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
+from netctl.system.files import make_directory, move
 
 LEASES = """
 CREATE TABLE lease (
@@ -107,38 +108,128 @@ def rest_port(db: sqlite3.Connection, key: WireGuardKey, now_s: int) -> None:
     db.execute("DELETE FROM relay_port WHERE member=?", (key.raw,))
 
 
+NO_ROOM = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+)
+"""Primary codes of what a full or read-only disk leads to, where SQLite needs a file beside the store to read it."""
+
+
+class DamagedStore(LocalError):
+    """The file is no store of ours, or none any more."""
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Bring it up to date where it lies. Raises LocalError, or what SQLite raises."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise LocalError(f"{path} was written by another version of netctl (schema {version})")
+    for number, step in enumerate(MIGRATIONS[version:], version + 1):
+        db.executescript(f"BEGIN;{step}PRAGMA user_version={number};COMMIT;")
+
+
+def make_store(path: Path) -> None:
+    """A new, empty store: whole or not there. Raises LocalError or OSError."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.unlink(missing_ok=True)
+        with contextlib.closing(_connect(beside)) as db:
+            _migrate(db, path)
+        move(beside, path)
+    except sqlite3.Error as error:
+        raise LocalError(f"cannot make {path}: {error}; is there room on its disk?") from error
+    finally:
+        for end in ("", "-journal"):
+            beside.with_name(beside.name + end).unlink(missing_ok=True)
+
+
 class Store:
     """One writer. Every method is one transaction; what returned is on disk."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make the store. Raises LocalError for one that is damaged or from a newer version."""
+    def __init__(self, path: Path, *, upgrade: bool = True) -> None:
+        """Open or make the store; with `upgrade` False only look at it, as it is.
+
+        On a disk without room it is read into memory and takes nothing, until there is room. Raises LocalError for
+        one that is damaged or from a newer version.
+        """
+        self._path = path
+        self._upgrade = upgrade
+        self.takes_nothing: str | None = None
+        """Why nothing can be written just now."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
+            if upgrade and not path.exists():
+                make_directory(path.parent)
+                make_store(path)
+            self._db = _connect(path)
         except sqlite3.Error as error:
             raise LocalError(f"cannot open {path}: {error}") from error
         except OSError as error:
             raise LocalError(f"cannot open {path}: {error.strerror}") from error
         try:
-            self._prepare(path)
+            self._prepare(self._db)
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            if error.sqlite_errorcode & 0xFF not in NO_ROOM:
+                raise LocalError(f"cannot open {path}: {error}") from error
+            self._db = self._in_memory(error)
         except BaseException:
             self._db.close()
             raise
 
-    def _prepare(self, path: Path) -> None:
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        """Raises LocalError, or what a disk without room raises."""
         try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA foreign_keys=ON")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version > len(MIGRATIONS):
-                raise LocalError(f"{path} was written by another version of netctl (schema {version})")
-            for number, step in enumerate(MIGRATIONS[version:], version + 1):
-                self._db.executescript(f"BEGIN;{step}PRAGMA user_version={number};COMMIT;")
-        except sqlite3.OperationalError as error:
-            raise LocalError(f"cannot open {path}: {error}; is there room on its disk?") from error
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute("PRAGMA foreign_keys=ON")
+            if not db.execute("PRAGMA user_version").fetchone()[0]:
+                raise sqlite3.DatabaseError("there is nothing of ours in it")
+            if self._upgrade:
+                _migrate(db, self._path)
+        except sqlite3.OperationalError:
+            raise
         except sqlite3.DatabaseError as error:
-            raise LocalError(f"{path} is no usable store ({error}); restore it from a backup") from error
+            raise DamagedStore(
+                f"{self._path} is no usable store ({error}); restore it from a backup"
+            ) from error
+
+    def _in_memory(self, why: sqlite3.OperationalError) -> sqlite3.Connection:
+        """A copy, read without a file beside the store: locked for ourselves, SQLite keeps its index in memory."""
+        memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        try:
+            with contextlib.closing(_connect(self._path)) as db:
+                db.execute("PRAGMA locking_mode=EXCLUSIVE")
+                db.backup(memory)
+            memory.execute("PRAGMA foreign_keys=ON")
+            _migrate(memory, self._path)
+        except sqlite3.Error as error:
+            memory.close()
+            raise LocalError(f"cannot open {self._path}: {error}; is there room on its disk?") from error
+        except BaseException:
+            memory.close()
+            raise
+        self.takes_nothing = f"{self._path} cannot be written ({why}): is its disk full?"
+        return memory
+
+    def _try_again(self) -> None:
+        """From memory to the disk, where that has room again. Raises LocalError."""
+        try:
+            db = _connect(self._path)
+        except sqlite3.Error as error:
+            raise LocalError(f"cannot open {self._path}: {error}") from error
+        try:
+            self._prepare(db)
+        except sqlite3.OperationalError as error:
+            db.close()
+            raise LocalError(str(self.takes_nothing)) from error
+        except BaseException:
+            db.close()
+            raise
+        self._db.close()
+        self._db, self.takes_nothing = db, None
 
     def close(self) -> None:
         """Close the database."""
@@ -201,6 +292,8 @@ class Store:
     @contextlib.contextmanager
     def transaction(self, what: str) -> Iterator[sqlite3.Connection]:
         """Reads and writes that are one: all of it is on disk afterwards, or none. Raises LocalError."""
+        if self.takes_nothing is not None:
+            self._try_again()
         with self._one("BEGIN IMMEDIATE", what) as db:
             yield db
 

@@ -32,6 +32,11 @@ class StoreThread:
         self._patience_s = patience_s
         self._thread = ThreadPoolExecutor(1, "store")
 
+    @property
+    def takes_nothing(self) -> str | None:
+        """Of `MemberStore`."""
+        return self._store.takes_nothing
+
     async def _do(self, call: Callable[[], T]) -> T:
         """Raises what the call raises, or LocalError when its turn has not come in time."""
         deadline = time.monotonic() + self._patience_s

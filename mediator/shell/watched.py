@@ -1,15 +1,21 @@
-"""The document as a file that changes: the last good one stays."""
+"""The document as a file that changes: the last good one stays, over a restart too."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
+from mediator.shell.keys import belong
 from netctl.config import load_document
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import ConfigError, LocalError, NetctlError
 from netctl.model.keys import IdentityKey
+from netctl.system.files import write_atomic
+
+KEPT_FILE = "accepted.yaml"
+"""The last good document, in the state directory, and in that of a relay of another user."""
 
 
 def find_mediator(document: Document, identity: IdentityKey) -> Mediator:
@@ -31,23 +37,66 @@ def cannot_read(path: Path, error: OSError) -> LocalError:
 class WatchedDocument:
     """A path, what it held when it was last looked at, and why that is refused, if it is."""
 
-    def __init__(self, path: Path, identity: IdentityKey) -> None:
+    def __init__(self, path: Path, identity: IdentityKey, state: Path | None = None) -> None:
+        """`state`: the directory that has a copy of the last good one."""
         self.path = path
+        self.good_text = ""
+        """What is in force."""
+        self._kept = state / KEPT_FILE if state is not None else None
         self.refusal: str | None = None
         self._identity = identity
         self._stamp: tuple[int, int, int] | None = None
         self._text: str | None = None
 
     def load(self) -> tuple[Document, Mediator]:
-        """For the first time. Raises NetctlError."""
+        """For the first time: the file, or the last good one where it is refused. Raises NetctlError for both."""
+        try:
+            return self._first()
+        except NetctlError as error:
+            try:
+                found = self._from_kept()
+            except NetctlError:
+                raise error from None
+            self.refusal = str(error)
+            return found
+
+    def _first(self) -> tuple[Document, Mediator]:
         try:
             self._stamp = self._file_stamp()
             self._text = text = self.path.read_text()
         except OSError as error:
+            self._stamp = None
             raise cannot_read(self.path, error) from error
         except UnicodeDecodeError as error:
             raise LocalError(f"cannot read {self.path}: {error}") from error
         return self._understood(text)
+
+    def _from_kept(self) -> tuple[Document, Mediator]:
+        if self._kept is None:
+            raise LocalError("there is no other")
+        try:
+            return self._understood(self._kept.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise LocalError(f"cannot read {self._kept}: {error}") from error
+
+    def said_at_start(self) -> str:
+        """The line about a start with the last good one."""
+        return f"starting with the last good document, {self._kept}, for the file is refused:\n{self.refusal}"
+
+    def keep(self) -> str | None:
+        """Write a copy of what is in force, if there is none yet; blocking. A line when that fails."""
+        text = self.good_text
+        if self._kept is None:
+            return None
+        try:
+            with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
+                if self._kept.read_text() == text:
+                    return None
+            write_atomic(self._kept, text)
+            belong(self._kept)
+        except OSError as error:
+            return f"cannot keep a copy of the document in {self._kept}: {error.strerror}"
+        return None
 
     def look(self) -> tuple[Document, Mediator] | str | None:
         """A new document that is good; a line about one that is refused; None when nothing has changed."""
@@ -89,7 +138,9 @@ class WatchedDocument:
 
     def _understood(self, text: str) -> tuple[Document, Mediator]:
         document = load_document(text, str(self.path)).document
-        return document, find_mediator(document, self._identity)
+        mediator = find_mediator(document, self._identity)
+        self.good_text = text
+        return document, mediator
 
     def _file_stamp(self) -> tuple[int, int, int]:
         status = self.path.stat()

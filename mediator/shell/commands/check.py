@@ -1,14 +1,17 @@
-"""`netctl-mediator check`: whether the store, the identity and the document are sound."""
+"""`netctl-mediator check`: whether identity, relay secret, document and store are sound."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from mediator.shell import output
 from mediator.shell.identified import load_mediator
-from mediator.shell.keys import Identity
+from mediator.shell.keys import RELAY_SECRET_FILE, Identity, relay_secret
 from mediator.shell.options import add_document, add_state
-from mediator.shell.store import STORE_FILE, Store
+from mediator.shell.storeplace import had_store, open_store
+from mediator.shell.watched import KEPT_FILE
+from netctl.model.errors import NetctlError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,17 +21,36 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look at all three. Exit 1 when the store is not sound."""
-    document, mediator = load_mediator(arguments.document, Identity.load(arguments.state).public)
-    store = Store(arguments.state / STORE_FILE)
-    problems = store.check()
-    leases = store.leases()
-    store.close()
+    """Look at all four, and make none of them. Exit 1 when one is not sound; all that are not are named."""
+    state: Path = arguments.state
+    identity = Identity.load(state)
+    problems: list[str] = []
+    sound = ""
+    try:
+        document, mediator = load_mediator(arguments.document, identity.public)
+        sound = f"{len(document.members)} members, {{leases}}, at {mediator.host}:{mediator.port}"
+    except NetctlError as error:
+        kept = state / KEPT_FILE
+        more = f"\nthe server starts with the last good one, {kept}" if kept.exists() else ""
+        problems.append(f"document: {error}{more}")
+    try:
+        if (state / RELAY_SECRET_FILE).exists():
+            relay_secret(state)
+    except NetctlError as error:
+        problems.append(f"relay secret: {error}")
+    leases = "no store yet"
+    try:
+        if had_store(state):
+            store = open_store(state)
+            problems += [f"store: {problem}" for problem in store.check()]
+            if store.takes_nothing is not None:
+                problems.append(f"store: {store.takes_nothing}")
+            leases = f"{len(store.leases())} leases"
+            store.close()
+    except NetctlError as error:
+        problems.append(f"store: {error}")
     for problem in problems:
-        output.note(f"store: {problem}")
-    if problems:
-        return 1
-    output.line(
-        f"sound: {len(document.members)} members, {len(leases)} leases, at {mediator.host}:{mediator.port}"
-    )
-    return 0
+        output.note(problem)
+    if not problems:
+        output.line(f"sound: {sound.format(leases=leases)}")
+    return 1 if problems else 0

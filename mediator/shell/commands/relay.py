@@ -10,7 +10,6 @@ import signal
 from collections.abc import Iterator
 
 from mediator.shell import output
-from mediator.shell.identified import load_mediator
 from mediator.shell.keys import IDENTITY_FILE, Identity, relay_secret, server_context
 from mediator.shell.options import add_document, add_listen, add_state
 from mediator.shell.pairstore import PairReader
@@ -21,6 +20,7 @@ from mediator.shell.relayplace import Handed, handed_over
 from mediator.shell.relaystatus import tell_status
 from mediator.shell.relaywords import add_limits, limits_of
 from mediator.shell.store import STORE_FILE
+from mediator.shell.watched import WatchedDocument
 from netctl.wire.relayframe import RELAY_ALPN
 
 
@@ -42,7 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         handed, secret = handed_over(arguments.state)
         whose, context = handed.identity, server_context(handed.pem, RELAY_ALPN)
-    _, mediator = load_mediator(arguments.document, whose)
+    watched = WatchedDocument(arguments.document, whose, arguments.state)
+    _, mediator = watched.load()
+    if watched.refusal is not None:
+        output.note(watched.said_at_start())
     # The mediator that runs beside it passes connections on; where there is none, they come to the relay itself.
     ports = sorted({mediator.port, *mediator.tls}) if mediator.relay_only else []
 

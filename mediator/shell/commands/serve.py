@@ -15,6 +15,7 @@ from mediator.shell.options import add_document, add_listen, add_state
 from mediator.shell.relaykeeper import keep_relay
 from mediator.shell.relaywords import add_limits
 from mediator.shell.server import Server
+from mediator.shell.storeplace import NEW_STORE
 from netctl.model.errors import LocalError
 from netctl.system.tasks import Tasks
 
@@ -37,6 +38,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="the directory of a relay that runs as another user: what it needs is put there (with --no-relay)",
     )
+    parser.add_argument(
+        NEW_STORE,
+        action="store_true",
+        help="begin without the store that this state had: its invites, guests, revocations and leases are lost",
+    )
     add_limits(parser)
 
 
@@ -54,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         secret=secret,
         stun_also=arguments.stun_also,
         relay_state=arguments.relay_state,
+        new_store=arguments.new_store,
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(server, arguments))

@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"document {document['path']}, digest {document['digest'][:12]}, for {document['since_s']:.0f} s"
     )
     say_relay(state["relay"], {int(port): name for port, name in state["relay_ports"].items()})
+    if state["store"]:
+        output.warning(f"{state['store']} Nobody can join, leave, be revoked or get a new address")
     for message in state["without_address"]:
         output.warning(f"{message}")
     if state["without_port"]:
