@@ -27,7 +27,7 @@ KEY = "host-0"
 SILENT_READS = 10
 ASKING = "netctl.cli.main, netctl.cli.commands.apply, netctl.cli.planfile, netctl.model.errors"
 ALONE = (
-    f"{ASKING}, netctl.cli.alone, netctl.agent.alone, netctl.agent.store, netctl.agent.host, netctl.agent.keys, "
+    f"{ASKING}, netctl.agent.oneshot, netctl.agent.store, netctl.agent.host, netctl.agent.keys, "
     "netctl.node.planreport, pyroute2"
 )
 """What the commands import before they can begin: with an agent, and where none runs."""

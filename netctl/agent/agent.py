@@ -34,6 +34,7 @@ from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
 from netctl.node.evaluate import Evaluation, evaluate, member_name
+from netctl.node.events import HostRead
 from netctl.node.state import NodeState
 from netctl.paths.effects import PathStatus
 from netctl.session import Effect, Kept, LoggedIn, PathMessage, PresenceChanged, ViewChanged
@@ -189,19 +190,28 @@ class Agent:
         assert state.loaded is not None
         document = state.loaded.document
         member_name(document, self.keys.wireguard)  # before anything is looked up
-        resolved = {} if document.mediators else await look_up(document)
-        foreign = await self.host.foreign()
+        seen = await self.read_host(document)
         return evaluate(
             document,
             state.view,
             state.pins,
-            foreign,
-            self.tunnels.live,
-            resolved,
+            seen.foreign,
+            seen.live,
+            seen.resolved,
             key=self.keys.wireguard,
             down=state.down,
             joined=state.joined,
             told=state.told,
+        )
+
+    async def read_host(self, document: Document, *, actual: bool = False) -> HostRead:
+        """What an evaluation of this document needs. Raises EngineError."""
+        return HostRead(
+            foreign=await self.host.foreign(),
+            live=self.tunnels.live,
+            resolved={} if document.mediators else await look_up(document),
+            view=self.state.view,
+            actual=await self.host.read() if actual else None,
         )
 
     async def reconcile(self, progress: Progress = quiet) -> ApplyOutcome:

@@ -21,6 +21,7 @@ from netctl.config.build import digest
 from netctl.engine.checkpoint import from_plain, to_plain
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState
+from netctl.node.commit import PendingCommit, Terms
 from netctl.system import generations
 from netctl.system.ourselves import own_command
 
@@ -38,24 +39,6 @@ Watchman = Callable[[Places, "Armed"], None]
 """Starts the process that takes the host back at the deadline. Raises LocalError when it does not start."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How an apply is asked for. `confirm_s`: arm it for so long; None: only when the session rides on it."""
-
-    confirm_s: float | None = None
-    ssh_connection: str = ""
-    """What sshd says of the session that asks; empty: none, or confirmation was declined."""
-    force: bool = False
-    """Apply a document that was rolled back before."""
-    unattended: bool = False
-    """Nobody is there to confirm: the agent confirms by itself once what worked before works again."""
-
-    @property
-    def may_arm(self) -> bool:
-        """Whether the checkpoint is needed at all."""
-        return self.confirm_s is not None or bool(self.ssh_connection) or self.unattended
-
-
 def terms_of(request: Mapping[str, Any]) -> Terms:
     """From a request to apply. Raises LocalError."""
     confirm_s = request.get("confirm_s")
@@ -70,24 +53,8 @@ def terms_of(request: Mapping[str, Any]) -> Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Armed:
-    """An apply that waits for `netctl confirm`."""
-
-    nonce: str
-    boot_id: str
-    deadline_s: float
-    """CLOCK_BOOTTIME: it goes on while the host sleeps, and no clock step moves it."""
-    digest: str
-    """Of the document that is being tried."""
-    before: str | None
-    """The text of the document that comes back; None: there was none."""
-    checkpoint: HostState
-    engine: str = "auto"
-    unattended: bool = False
-    finished: bool = False
-    """Whether the apply has come to its end: only then it can be confirmed."""
-    joined: str | None = None
-    """What `joined.json` said: the network that this host had joined by invite."""
+class Armed(PendingCommit):
+    """A pending commit of this host, held against this host's clock."""
 
     @property
     def left_s(self) -> float:
@@ -155,7 +122,7 @@ class Armory:
             ) from error
         return record
 
-    def finish(self, record: Armed) -> None:
+    def finish(self, record: PendingCommit) -> None:
         """The apply has come to its end and waits for its confirmation. Raises LocalError."""
         try:
             self._write(replace(record, finished=True))
@@ -164,7 +131,7 @@ class Armory:
                 f"applied, but it cannot be confirmed ({self.places.armed}: {error.strerror}): this host goes back"
             ) from error
 
-    def _write(self, record: Armed) -> None:
+    def _write(self, record: PendingCommit) -> None:
         plain = {
             "nonce": record.nonce,
             "boot_id": record.boot_id,

@@ -9,21 +9,23 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from netctl.agent.armed import Terms
 from netctl.agent.store import identities
 from netctl.agent.talk import Progress, quiet
-from netctl.agent.verify import Verified, verify
+from netctl.agent.verify import verify
 from netctl.config import Loaded
 from netctl.engine import ApplyOutcome
 from netctl.model.document import Document
-from netctl.model.errors import LocalError, NetctlError
-from netctl.model.hoststate import HostState
+from netctl.model.errors import LocalError
 from netctl.model.view import View
+from netctl.node import effects as do
+from netctl.node import events as on
 from netctl.node import leases
 from netctl.node.choices import Down, Joined
+from netctl.node.commit import Terms
 from netctl.node.evaluate import member_name
-from netctl.node.planreport import Planned, binding, make_plan, refuse_stale
+from netctl.node.planreport import Planned, make_plan
 from netctl.node.state import NodeState
+from netctl.node.transaction import Apply, State
 from netctl.plan import Binding, Plan, prune
 from netctl.session import Kept
 
@@ -119,67 +121,79 @@ class Changes:
         """
         agent, terms = self._agent, terms or Terms()
         loaded = await agent.disk.run(agent.store.load, text, file)
-        document = loaded.document
-        member_name(document, agent.keys.wireguard)
-        armed, verified = None, Verified()
+        member_name(loaded.document, agent.keys.wireguard)
         async with self.turn(progress):
             await agent.commit.admit(loaded, terms)
-            before, kept = agent.state, agent.client.kept
-            try:
-                waiting = await self._meet(document, progress)
-                # One evaluation from here to the end: a view that comes meanwhile is for the reconciler.
-                # A document of its own comes before a mediator's excerpt.
-                evaluation = await agent.evaluate(self._trying(loaded))
-                seen = await agent.host.read() if holds is not None or terms.may_arm else None
-                if seen is not None:
-                    if holds is not None:
-                        refuse_stale(holds, binding(loaded, evaluation.desired, seen))
-                    armed = await agent.commit.arm(
-                        terms, text, loaded, before.loaded, evaluation.desired, seen
-                    )
-                live = agent.tunnels.live
-                bound = seen if holds is not None else None
-                outcome = await agent.bring(evaluation.desired, document, progress, bound)
-            except BaseException as error:
-                self._go_back(before, kept, document)
-                if armed is not None and isinstance(error, NetctlError):
-                    await agent.commit.disarm()  # said before anything was changed
-                raise
-            if outcome.error is None and outcome.changed:
-                try:
-                    verified = await verify(agent, document, live)
-                except BaseException:
-                    self._go_back(before, kept, document)
-                    agent.wanted.set()  # the reconciler brings the host back to the accepted document
-                    raise
-            if outcome.error is not None:
-                self._go_back(before, kept, document)
-            elif verified.cut_off is not None:
-                self._go_back(before, kept, document)
-                outcome = await self._undo(before, verified.cut_off)
-            elif (reason := await self._persist(text)) is not None:
-                self._go_back(before, kept, document)
-                outcome = await self._undo(before, f"cannot keep the document: {reason}")
-            else:
-                agent.state = self._trying(loaded).evaluated(evaluation)
-                agent.client.set_mediators(document.mediators)
-                await agent.pin(evaluation)
+            standing = agent.commit.standing()
+            change = Apply(
+                loaded, agent.state, agent.keys.wireguard, terms=terms, holds=holds, standing=standing
+            )
+            end = await self._carry(change, progress)
+            agent.commit.remember(end.saved)
+            if end.committed and end.evaluation is not None:
+                agent.state = change.accepted(agent.state)
+                agent.client.set_mediators(loaded.document.mediators)
+                await agent.pin(end.evaluation)
                 agent.patrol.drift = ()
-            if armed is not None:
-                await agent.commit.settle(armed, outcome)
-        warnings = (*(str(finding) for finding in loaded.warnings), *evaluation.refusals, *verified.warnings)
-        if outcome.error is None and agent.trouble is not None:
+            elif agent.state.loaded is None and agent.state.settled:
+                agent.state = agent.state.emptied()  # nothing says what it should have
+            if end.unsettled:
+                agent.wanted.set()
+        if end.error is not None:
+            raise end.error
+        warnings = end.warnings
+        if end.outcome.error is None and agent.trouble is not None:
             warnings = (*warnings, agent.trouble)
-        return ApplyResult(outcome, warnings, waiting, armed.plain() if armed is not None else None)
+        armed = agent.commit.pending() if end.record is not None else None
+        return ApplyResult(end.outcome, warnings, end.waiting, armed)
 
-    def _trying(self, loaded: Loaded) -> NodeState:
-        """The state with a document of this host's own in force."""
-        state = self._agent.state
-        view = state.view if loaded.document.mediators else None
-        return replace(state, loaded=loaded, joined=None, view=view)
+    async def _carry(self, change: Apply, progress: Progress) -> do.Finished:
+        """Do what a transaction wants, until it is over."""
+        agent = self._agent
+        before, kept = agent.state, agent.client.kept
+        effects = change.begin()
+        while True:
+            event: on.Event | None = None
+            for effect in effects:
+                match effect:
+                    case do.Finished():
+                        return effect
+                    case do.UseMediators(tried):
+                        self._go_back(before, kept, tried)
+                    case _:
+                        try:
+                            event = await self._perform(effect, change, progress)
+                        except BaseException as error:
+                            event = on.Failed(error)
+            assert event is not None, "an effect that is answered"
+            effects = change.handle(event)
 
-    async def _persist(self, text: str) -> str | None:
-        """Have the document on disk; why it is not."""
+    async def _perform(self, effect: do.Effect, change: Apply, progress: Progress) -> on.Event | None:
+        agent = self._agent
+        match effect:
+            case do.AwaitView(document):
+                return on.ViewKnown(await self._meet(document, progress))
+            case do.ReadHost(document, actual):
+                return await agent.read_host(document, actual=actual)
+            case do.Arm():
+                return on.WatchdogReady(await agent.commit.arm(effect))
+            case do.ApplyHost(desired, document, seen):
+                tell = quiet if change.state is State.UNDOING else progress
+                return on.Applied(await agent.bring(desired, document, tell, seen))
+            case do.Verify(document, live):
+                return await verify(agent, document, live)
+            case do.Persist(text):
+                return await self._persist(text)
+            case do.FinishCommit(record):
+                await agent.disk.run(agent.commit.armory.finish, record)
+                return on.Stored()
+            case do.Disarm():
+                await agent.commit.disarm()
+                return on.Stored()
+        return None
+
+    async def _persist(self, text: str) -> on.Event:
+        """Have the document on disk."""
         store = self._agent.store
 
         def write() -> None:
@@ -189,24 +203,8 @@ class Changes:
         try:
             await self._agent.disk.run(write)
         except OSError as error:
-            return error.strerror or str(error)
-        return None
-
-    async def _undo(self, before: NodeState, why: str) -> ApplyOutcome:
-        """Bring the host back to what is remembered, which is all that the next life will know."""
-        agent = self._agent
-        if agent.state.knows:
-            undone = await agent.reconcile(quiet)
-        elif before.loaded is None:
-            undone = await agent.host.apply(HostState(), quiet)
-            agent.state = agent.state.emptied()
-        elif before.settled:
-            undone = await agent.bring(before.desired, before.told, quiet)
-        else:
-            undone = ApplyOutcome(0, error="there is no view of the accepted document's mediator")
-        if undone.error is not None:
-            return ApplyOutcome(0, error=f"{why}; going back failed too: {undone.error}")
-        return ApplyOutcome(undone.changed, rolled_back=True, error=why)
+            return on.StoreFailed(error.strerror or str(error))
+        return on.Stored()
 
     async def live_by(self, loaded: Loaded | None, joined: Joined | None) -> None:
         """Live by this document from now on, with the present view, or the one that is remembered for it.

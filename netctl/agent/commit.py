@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from netctl.agent.armed import Armed, Armory, Terms, Watchman, boottime_s, start_watchman
+from netctl.agent.armed import Armed, Armory, Watchman, boottime_s, start_watchman
 from netctl.agent.talk import quiet, say
 from netctl.config import Loaded
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import LocalError, NetctlError
-from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
-from netctl.plan import Session, carrier, diff
+from netctl.node import effects as do
+from netctl.node.commit import Back, Standing, Terms
 
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent
@@ -37,38 +36,8 @@ SETTLE_S = 5.0
 PROVE_S = 0.5
 MAX_KNOCKS = 16
 """One answer is enough; a host with thousands of peers need not call them all."""
-SAVED_S = 600.0
-"""Who saves the watched file and then applies it with a confirmation means one change. Not hours later."""
 TICK_S = 1.0
 """CLOCK_BOOTTIME goes on in sleep and the event loop's clock does not: it is looked at this often."""
-
-
-def confirm_time(terms: Terms, confirm_s: float, desired: HostState, actual: HostState) -> float | None:
-    """For how long an apply is to be armed; None: it is not. `confirm_s` is the document's own.
-
-    Asked for, always. Else only where something changes and the session that asks comes through a tunnel of ours.
-    """
-    if terms.confirm_s is not None:
-        return terms.confirm_s
-    if not diff(desired, actual):
-        return None
-    session = Session.parse(terms.ssh_connection)
-    rides = session is not None and carrier(session, actual) is not None
-    return confirm_s if rides or terms.unattended else None
-
-
-@dataclass(frozen=True, slots=True)
-class Back:
-    """What an apply started from: its document by digest, the accepted text before it, and the host."""
-
-    digest: str
-    before: str | None
-    checkpoint: HostState
-    since_s: float
-
-    def holds(self, now: Back) -> bool:
-        """Whether an apply of the same document, asked for now, means the change that was made then."""
-        return self.digest == now.digest and now.since_s - self.since_s < SAVED_S
 
 
 class Commit:
@@ -95,38 +64,29 @@ class Commit:
         """Raises LocalError while an apply waits for its confirmation."""
         await self._agent.disk.run(self.armory.must_be_free)
 
+    def pending(self) -> dict[str, Any] | None:
+        """What `status` says of an apply that waits for its confirmation. Raises LocalError."""
+        record = self.armory.record()
+        return record.plain() if record is not None else None
+
     async def disarm(self) -> None:
         """Nothing is armed any more. Raises OSError."""
         await self._agent.disk.run(self.armory.disarm)
 
-    async def arm(
-        self,
-        terms: Terms,
-        text: str,
-        loaded: Loaded,
-        before: Loaded | None,
-        desired: HostState,
-        actual: HostState,
-    ) -> Armed | None:
-        """Arm an apply that is about to change the host, if its terms say so. Raises LocalError."""
-        back = Back(
-            loaded.document.digest, self._accepted() if before is not None else None, actual, boottime_s()
-        )
-        if terms.unattended:
-            if diff(desired, actual):
-                self._saved = back
-            if not self.could_be_lost():
-                return None
-        elif self._saved is not None and self._saved.holds(back):
-            back = (
-                self._saved
-            )  # the save itself has brought the host here: what was before it is the way back
-        seconds = confirm_time(terms, loaded.document.confirm_s, desired, back.checkpoint)
-        if seconds is None:
-            return None
-        engine = self._agent.engine_kind or "auto"
-        record = await self._agent.disk.run(
-            self.armory.arm, seconds, text, back.before, back.checkpoint, engine, terms
+    def standing(self) -> Standing:
+        """What an apply that begins now has to know."""
+        return Standing(boottime_s(), self._saved, self.could_be_lost())
+
+    def remember(self, saved: Back | None) -> None:
+        """What the last save of the watched file started from."""
+        self._saved = saved
+
+    async def arm(self, wanted: do.Arm) -> Armed:
+        """Put the way back on disk and start who waits for the deadline. Raises LocalError."""
+        agent = self._agent
+        back, terms, engine = wanted.back, wanted.terms, agent.engine_kind or "auto"
+        record = await agent.disk.run(
+            self.armory.arm, wanted.seconds, wanted.text, back.before, back.checkpoint, engine, terms
         )
         try:
             await asyncio.to_thread(self._watchman, self.armory.places, record)
@@ -135,18 +95,10 @@ class Commit:
             raise
         self._changed.set()
         if terms.unattended:
-            self._worked = self._agent.client.state.state == "connected", self._agent.tunnels.live
+            self._worked = agent.client.state.state == "connected", agent.tunnels.live
             self._heard = False
-            self._proof = self._agent.tasks.start("the proof of a save", self._prove(record))
+            self._proof = agent.tasks.start("the proof of a save", self._prove(record))
         return record
-
-    def _accepted(self) -> str | None:
-        try:
-            return self.armory.places.accepted.read_text()
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise LocalError(f"{self.armory.places.accepted} cannot be read; nothing was changed") from error
 
     # -- nobody is asked: a save of the watched file -------------------------------------------------------------
 
@@ -215,16 +167,6 @@ class Commit:
                 await self.disarm()
             else:
                 self._report(await self.roll_back(record.nonce))
-
-    async def settle(self, record: Armed, outcome: ApplyOutcome) -> None:
-        """After an armed apply: one that failed and is back needs no way back. One that is stuck keeps it.
-
-        Raises LocalError.
-        """
-        if outcome.error is None:
-            await self._agent.disk.run(self.armory.finish, record)
-        elif outcome.rolled_back:
-            await self.disarm()
 
     async def confirm(self) -> Armed:
         """Keep what is armed. Raises LocalError."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from netctl.model.document import Document
 from netctl.model.keys import WireGuardKey
+from netctl.node.events import MAX_NAMED, Verified
 
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent
@@ -20,25 +20,6 @@ if TYPE_CHECKING:
 HANDSHAKE_WAIT_S = 5.0
 """A handshake takes a round trip, through the relay two; the first knock may be lost, the next comes after 5 s."""
 LOOK_S = 0.2
-MAX_NAMED = 5
-"""So many peers are named in a warning."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """`cut_off`: why the apply must not stand, or None. `silent`: peers that are there and have not answered yet."""
-
-    cut_off: str | None = None
-    silent: tuple[str, ...] = ()
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """For people."""
-        if not self.silent:
-            return ()
-        named = ", ".join(self.silent[:MAX_NAMED])
-        more = f" and {len(self.silent) - MAX_NAMED} more" if len(self.silent) > MAX_NAMED else ""
-        return (f"no handshake yet with {named}{more}: online, but not heard",)
 
 
 async def verify(agent: Agent, document: Document, live_before: frozenset[WireGuardKey]) -> Verified:

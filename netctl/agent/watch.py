@@ -11,11 +11,11 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netctl.agent.armed import Terms
 from netctl.agent.filewatch import QUIET_S, SLOW_S, FileWatch, Seen
 from netctl.agent.talk import say
 from netctl.config.build import digest
 from netctl.model.errors import ConfigError, NetctlError
+from netctl.node.commit import Terms
 
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent

@@ -38,9 +38,10 @@ def request_change(places: Places, engine: str, op: str, request: dict[str, Any]
                 places, {"op": op, **request}, output.progress if op == "apply" else None
             )
         except NoAgentError:
-            from netctl.cli.alone import alone
+            from netctl.agent import oneshot
 
-            result = alone(places, request, engine, dry=op == "plan")
+            here = oneshot.plan if op == "plan" else oneshot.apply
+            result = here(places, request, engine, output.progress)
     except ConfigError as error:
         show_findings(error.findings, text)
         raise LocalError(f"{path} is not valid; nothing was changed") from None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from netctl.engine.api import ApplyOutcome, Engine
+from netctl.engine.api import Engine
 from netctl.model.errors import EngineError, NetctlError
 from netctl.model.hoststate import HostState, insisting
+from netctl.model.outcome import ApplyOutcome
 from netctl.plan import Change, Plan, describe, diff, prune
 from netctl.plan.changes import SetPeer, SetRoute
 

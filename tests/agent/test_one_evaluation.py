@@ -15,13 +15,14 @@ from test_commit import LONG_S, OTHER, World, quiet
 from test_joined_excerpt import PIN
 
 from netctl.agent.agent import Agent
-from netctl.agent.armed import Armed, Terms
+from netctl.agent.armed import Armed
 from netctl.agent.places import Places
 from netctl.engine import FakeEngine
 from netctl.model.foreign import Foreign, ForeignRoute
 from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
+from netctl.node.commit import Terms
 from netctl.node.state import NodeState
 from netctl.plan import Binding
 from netctl.session import Kept, ViewChanged

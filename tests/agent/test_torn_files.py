@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from test_commit import LONG_S, World
 
 from netctl.agent.agent import Agent
-from netctl.agent.armed import Armory, Terms
+from netctl.agent.armed import Armory
 from netctl.agent.keys import load_keys, make_keys
 from netctl.agent.places import Places
 from netctl.agent.store import StateStore
@@ -26,6 +26,7 @@ from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
 from netctl.node.choices import Down, Joined
+from netctl.node.commit import Terms
 from netctl.system import generations
 
 KEY = WireGuardKey(bytes([2]) * 32)
@@ -104,7 +105,7 @@ DAMAGES = st.one_of(
     st.builds(lambda other: lambda whole: other, st.binary(max_size=200)),
     st.builds(
         lambda other: lambda whole: other.encode(),
-        st.sampled_from(["{}", "[]", "null", "[" * 5000, '{"network": 1}']),
+        st.sampled_from(["{}", "[]", "null", "[" * 5000, '{"netw": 1}']),
     ),
 )
 

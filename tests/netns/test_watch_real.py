@@ -9,6 +9,8 @@ from hosts import Program, needs_namespaces
 from onehost import FILE, NETCTL, STATE, One, one_host
 from patience import BUSY_S, wait_for
 
+from netctl.config.build import digest
+
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
 SAVES = {
@@ -38,11 +40,12 @@ def test_each_way_to_save_converges_the_host_once(one: One) -> None:
     assert one.apply(one.good)[0] == 0
     for number, (way, command) in enumerate(SAVES.items()):
         address = f"10.8.0.{number + 100}"
-        one.host.run(
-            "sh", "-c", "cat > /run/new", text=one.good.replace("here: 10.8.0.1", f"here: {address}")
-        )
+        saved = one.good.replace("here: 10.8.0.1", f"here: {address}")
+        one.host.run("sh", "-c", "cat > /run/new", text=saved)
         one.host.run("sh", "-c", command)
         wait_for(f"{way}: the address", lambda address=address: one.has(address))  # type: ignore[misc]
+        wanted = {"digest": digest(saved)}
+        wait_for(f"{way}: it stands", lambda wanted=wanted: one.status()["document"] == wanted)  # type: ignore[misc]
     before = one.status()
     assert before["watch"] == {"file": FILE, "error": None}
     one.host.run("sh", "-c", "echo 'networks: [' > /run/releases/2/n.yaml")

@@ -15,11 +15,13 @@ from world_clock import Clock, Timer
 from world_mediator import ADDRESS, SimMediator
 from world_net import CONNECT_TIMEOUT_S, End, Internet, Site, stream
 
-from netctl.config import Pins, judge_leases, load_document, resolve
+from netctl.config import Pins, load_document
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Document
+from netctl.model.foreign import Foreign
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import View
+from netctl.node.evaluate import evaluate
 from netctl.session import (
     Backoff,
     ClientSession,
@@ -231,14 +233,17 @@ class Crowd:
             return
         if self.members.index(member) % 40:
             return
-        judged = judge_leases(member.document, member.view, member.pins)
-        for where, address in judged.pins.items():
+        wanted = evaluate(
+            member.document, member.view, member.pins, Foreign(), frozenset(), {}, key=member.key
+        )
+        pins = wanted.pins if wanted.pins is not None else {}
+        for where, address in pins.items():
             moved = member.pins.get(where, address) != address
             assert not moved or address in member.document.networks["all"].addresses, (
                 "a pinned lease has moved"
             )
-        member.pins = judged.pins
-        link = resolve(member.document, member.name, judged.view).state.wireguard
+        member.pins = pins
+        link = wanted.desired.wireguard
         assert link is not None
         known = {other.wireguard for other in member.document.members.values()}
         assert set(link.peers) <= known, f"{member.name} has a peer whom its document does not know"

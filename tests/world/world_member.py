@@ -16,12 +16,14 @@ from world_mediator import SimMediator
 from world_net import CONNECT_TIMEOUT_S, End, Internet, Site, stream
 from world_wireguard import SimWireGuard
 
-from netctl.config import Judged, Pins, Resolution, judge_leases, resolve
+from netctl.config import Pins
 from netctl.engine import FakeEngine, apply_plan
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
+from netctl.model.foreign import Foreign
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import View
+from netctl.node.evaluate import Evaluation, evaluate
 from netctl.paths import effects as p
 from netctl.paths.manager import PathManager
 from netctl.session import (
@@ -59,7 +61,7 @@ class _Agent:
         self.end: End | None = None
         self.view: View | None = None
         self.live: frozenset[WireGuardKey] = frozenset()
-        self.desired: Resolution | None = None
+        self.desired: Evaluation | None = None
 
 
 class SimMember:
@@ -146,33 +148,26 @@ class SimMember:
 
     # -- agent ----------------------------------------------------------------------------------------------
 
-    def judged(self) -> Judged | None:
-        """What of the mediator's view this host believes."""
+    def evaluation(self) -> Evaluation | None:
+        """What this host should have by all that its agent knows; None before it knows enough."""
         if self.agent is None or self.document is None or self.agent.view is None:
             return None
-        return judge_leases(self.document, self.agent.view, self.pins)
-
-    def resolution(self) -> Resolution | None:
-        """What this host should have by all that its agent knows; None before it knows enough."""
-        judged = self.judged()
-        if self.agent is None or self.document is None or judged is None:
-            return None
-        found = resolve(self.document, self.name, judged.view, live=self.agent.live)
-        return Resolution(found.state, (*judged.conditions, *found.conditions))
+        agent = self.agent
+        return evaluate(self.document, agent.view, self.pins, Foreign(), agent.live, {}, key=self.key)
 
     def reconcile(self) -> None:
         """Bring the host to the present document and view."""
-        wanted, agent = self.resolution(), self.agent
+        wanted, agent = self.evaluation(), self.agent
         if wanted is None or agent is None:
             return
         assert self.document is not None
-        self.pins = judge_leases(self.document, agent.view, self.pins).pins
-        outcome = apply_plan(self.engine, wanted.state)
+        outcome = apply_plan(self.engine, wanted.desired)
         assert outcome.error is None, f"{self.name}: {outcome.error}"
         agent.desired = wanted
+        self.pins = wanted.pins if wanted.pins is not None else self.pins
         self._changed()
         now, manager = self._clock.now, agent.manager
-        link = wanted.state.wireguard
+        link = wanted.desired.wireguard
         self._paths(manager.set_local([Candidate("host", str(self.address))], now))
         self._paths(manager.set_peers(link.peers if link is not None else (), now))
         for key, status in self.engine.status.items():

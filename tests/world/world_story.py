@@ -235,10 +235,10 @@ class World:
             for address in addresses
         }
         for member in self.members:
-            judged = member.judged()
-            if judged is None or not judged.refused:
+            wanted = member.evaluation()
+            if wanted is None or not wanted.leases_refused:
                 continue
-            told = [(network, key, address) for (network, key), address in judged.refused.items()]
+            told = [(network, key, address) for (network, key), address in wanted.leases_refused.items()]
             held = [(network, key, address) for (network, key), address in member.pins.items()]
             assert granted.issuperset(told), f"{member.name} is told of a lease that nobody granted"
             assert granted.issuperset(held), f"{member.name} has pinned a lease that nobody granted"
@@ -297,11 +297,11 @@ class World:
         present = [member for member in self.members if member.name not in self.absent]
         own: dict[tuple[str, str], str] = {}
         for member in present:
-            wanted = member.resolution()
+            wanted = member.evaluation()
             if member.agent is None or member.agent.session is None or wanted is None:
                 wrong.append(f"{member.name} has no mediator or no view")
                 continue
-            left = diff(wanted.state, member.engine.read())
+            left = diff(wanted.desired, member.engine.read())
             wrong += [f"{member.name} would still change: {line}" for line in describe(left)]
             if self.document.networks_of(member.name):
                 wrong += [f"{member.name}: {c.peer}: {c.message}" for c in wanted.conditions]
@@ -314,7 +314,7 @@ class World:
                 for address in addresses:
                     if own.setdefault((network.name, str(address)), member.name) != member.name:
                         wrong.append(f"{member.name} and another have {address}")
-            wrong += self._unsettled_paths(member, wanted.state)
+            wrong += self._unsettled_paths(member, wanted.desired)
         return wrong
 
     def _unsettled_paths(self, member: SimMember, state: HostState) -> list[str]:

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
 
     Returns when the waiting process is ready. It has a session of its own and outlives whoever started it.
     """
-    from netctl.agent import alone  # noqa: F401 - all that a roll-back needs is in memory before the change
+    from netctl.agent import oneshot  # noqa: F401 - all that a roll-back needs is in memory before the change
     from netctl.agent.armed import Armory
 
     record = Armory(places).record()
@@ -109,7 +109,7 @@ def _end_holder(places: Places) -> None:
 
 def _take_back(places: Places, nonce: str, said: str) -> str:
     """Have the agent roll back, or do it where there is none. What was said last, so that it is said once."""
-    from netctl.agent.alone import roll_back
+    from netctl.agent.oneshot import roll_back
 
     try:
         try:

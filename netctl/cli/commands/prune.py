@@ -64,35 +64,6 @@ def _do(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
         done: dict[str, Any] = ask(places, {"op": "prune", "at_most": at_most}, output.progress)
         return done
     except NoAgentError:
-        return _alone(places, at_most, engine)
+        from netctl.agent import oneshot
 
-
-def _alone(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
-    from netctl.agent.store import StateStore
-    from netctl.agent.writer import LOCK_WAIT_S, only_writer
-    from netctl.cli.alone import evaluation_of, key_of
-    from netctl.engine import ApplyOutcome, apply_prune, open_engine
-    from netctl.engine.privilege import check_privileges
-    from netctl.model.hoststate import HostState
-    from netctl.plan import plan_to_json
-    from netctl.plan import prune as prune_plan
-
-    check_privileges()
-    loaded = StateStore(places).document()
-    key = key_of(places, loaded.document) if loaded is not None else None
-    with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
-        host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
-        try:
-            # Without a document nothing of ours is wanted.
-            desired = HostState()
-            if loaded is not None and key is not None:
-                desired = evaluation_of(places, loaded, key, host).desired
-            plan = prune_plan(desired, host.read())
-            outcome = (
-                apply_prune(host, desired, at_most, progress=output.progress)
-                if at_most is not None
-                else ApplyOutcome(0)
-            )
-        finally:
-            host.close()
-    return {**plan_to_json(plan), "changed": outcome.changed, "error": outcome.error}
+        return oneshot.prune(places, at_most, engine, output.progress, output.warning)

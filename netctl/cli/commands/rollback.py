@@ -24,8 +24,8 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     try:
         result: dict[str, Any] = ask(places, {"op": "rollback"})
     except NoAgentError:
-        from netctl.agent.alone import roll_back
         from netctl.agent.armed import Armory
+        from netctl.agent.oneshot import roll_back
         from netctl.engine.privilege import check_privileges
 
         if Armory(places).record() is None:

@@ -1,0 +1,112 @@
+"""Commit-confirm, as far as it is decided without a clock or a disk: whether an apply is armed, and what leads back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netctl.model.hoststate import HostState
+from netctl.plan import Session, carrier, diff
+
+SAVED_S = 600.0
+"""Who saves the watched file and then applies it with a confirmation means one change. Not hours later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How an apply is asked for. `confirm_s`: arm it for so long; None: only when the session rides on it."""
+
+    confirm_s: float | None = None
+    ssh_connection: str = ""
+    """What sshd says of the session that asks; empty: none, or confirmation was declined."""
+    force: bool = False
+    """Apply a document that was rolled back before."""
+    unattended: bool = False
+    """Nobody is there to confirm: the agent confirms by itself once what worked before works again."""
+
+    @property
+    def may_arm(self) -> bool:
+        """Whether the checkpoint is needed at all."""
+        return self.confirm_s is not None or bool(self.ssh_connection) or self.unattended
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCommit:
+    """An apply that waits for `netctl confirm`."""
+
+    nonce: str
+    boot_id: str
+    deadline_s: float
+    """CLOCK_BOOTTIME: it goes on while the host sleeps, and no clock step moves it."""
+    digest: str
+    """Of the document that is being tried."""
+    before: str | None
+    """The text of the document that comes back; None: there was none."""
+    checkpoint: HostState
+    engine: str = "auto"
+    unattended: bool = False
+    finished: bool = False
+    """Whether the apply has come to its end: only then it can be confirmed."""
+    joined: str | None = None
+    """What `joined.json` said: the network that this host had joined by invite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """What an apply started from: its document by digest, the accepted text before it, and the host."""
+
+    digest: str
+    before: str | None
+    checkpoint: HostState
+    since_s: float
+
+    def holds(self, now: Back) -> bool:
+        """Whether an apply of the same document, asked for now, means the change that was made then."""
+        return self.digest == now.digest and now.since_s - self.since_s < SAVED_S
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the commit-confirm of a node knows when an apply begins."""
+
+    now_s: float = 0.0
+    """CLOCK_BOOTTIME."""
+    saved: Back | None = None
+    """What the last save of the watched file started from."""
+    could_be_lost: bool = False
+    """Whether anything works now whose loss could be noticed: the mediator, or a tunnel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arming:
+    """For how long to arm an apply (None: not at all), what leads back, and what is remembered of a save."""
+
+    seconds: float | None
+    back: Back
+    saved: Back | None
+
+
+def confirm_time(terms: Terms, confirm_s: float, desired: HostState, actual: HostState) -> float | None:
+    """For how long an apply is to be armed; None: it is not. `confirm_s` is the document's own.
+
+    Asked for, always. Else only where something changes and the session that asks comes through a tunnel of ours.
+    """
+    if terms.confirm_s is not None:
+        return terms.confirm_s
+    if not diff(desired, actual):
+        return None
+    session = Session.parse(terms.ssh_connection)
+    rides = session is not None and carrier(session, actual) is not None
+    return confirm_s if rides or terms.unattended else None
+
+
+def arming(terms: Terms, confirm_s: float, back: Back, desired: HostState, standing: Standing) -> Arming:
+    """Whether and how an apply from `back` to `desired` is armed."""
+    saved = standing.saved
+    if terms.unattended:
+        if diff(desired, back.checkpoint):
+            saved = back
+        if not standing.could_be_lost:
+            return Arming(None, back, saved)
+    elif saved is not None and saved.holds(back):
+        back = saved  # the save itself has brought the host here: what was before it is the way back
+    return Arming(confirm_time(terms, confirm_s, desired, back.checkpoint), back, saved)
