@@ -147,13 +147,16 @@ def documentation(name: str, into: Path) -> None:
     """Man pages, completions, licence and changelog of a package."""
     for program, (module, function) in PAGES.items():
         if PROGRAMS[program][1] == name:
-            manual(program, module, function, into)
+            page(program, generated(program, module, function), into)
+    for path in sorted((ROOT / "packaging/man").glob("*.8")):
+        if PROGRAMS[path.stem][1] == name:
+            page(path.stem, path.read_text(), into)
     share = into / "usr/share/doc" / name
     write(share / "copyright", (ROOT / "LICENSE").read_text())
     share.joinpath("changelog.gz").write_bytes(gzip.compress((ROOT / "CHANGELOG.md").read_bytes(), mtime=0))
 
 
-def manual(program: str, module: str, function: str, into: Path) -> None:
+def generated(program: str, module: str, function: str) -> str:
     """A man page, from the command line's own definitions."""
     command = [
         str(Path(sys.executable).with_name("argparse-manpage")),
@@ -165,10 +168,14 @@ def manual(program: str, module: str, function: str, into: Path) -> None:
     command += ["--prog", program, "--project-name", "netctl", "--version", version()]
     command += ["--manual-section", "8", "--manual-title", "System administration"]
     command += ["--format", "single-commands-section", "--description", SUMMARY[PROGRAMS[program][1]]]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    page = into / "usr/share/man/man8" / f"{program}.8.gz"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_bytes(gzip.compress(done.stdout.encode(), mtime=0))
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def page(program: str, text: str, into: Path) -> None:
+    """A man page of the package."""
+    path = into / "usr/share/man/man8" / f"{program}.8.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def split(site: Path, target: Target, roots: dict[str, Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from netctl import __version__
 from netctl.agent.doctorudp import carried, to_json
 from netctl.agent.mtu import narrow
 from netctl.config.guests import guests_in, with_guests
@@ -103,6 +104,7 @@ def status_of(agent: Agent) -> dict[str, Any]:
         "drift_found": agent.patrol.counters.found,
         "drift_healed": agent.patrol.counters.healed,
         "drift_failed": agent.patrol.counters.failed,
+        "version": __version__,
         "engine": agent.engine_kind,
         "data_path": agent.data_path,
         "engine_restarts": agent.revival.restarts,

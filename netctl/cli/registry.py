@@ -37,6 +37,7 @@ GROUPS = {
         "why": _command("why", "say which path a pair has, and what allows or denies a port"),
         "doctor": _command("doctor", "say what this host's NAT is, and what is wrong here"),
         "leases": _command("leases", "the addresses that this host holds its mediator to"),
+        "version": _command("version", "say what a bug report needs: versions, engine, Python, kernel"),
         "support": _command("support", "write one file of facts for a bug report, without secrets"),
         "completion": _command(
             "completion", "print what bash, zsh or fish needs to complete this command line"

@@ -6,6 +6,7 @@ part of `make test`; `make test-machines` tries all (NETCTL_MACHINES=debian12,de
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -18,6 +19,8 @@ from pathlib import Path
 import pytest
 from machine import Machine, Segment, eventually
 from rootfs import DISTRIBUTIONS, ROOT, CannotBeHad, why_not, with_locked_packages
+
+from netctl import __version__
 
 pytestmark = [pytest.mark.machines, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
 
@@ -145,6 +148,17 @@ def test_members_ping_each_other(site: Site) -> None:
         raise
     for machine in (site.one, site.two):
         assert "netctl-home" not in machine.run("systemctl --failed --no-legend --plain")
+
+
+def test_version_tells_of_the_agent_and_support_the_same(site: Site) -> None:
+    known = json.loads(site.one.run("netctl version -o json"))
+    assert known["agent"]["version"] == known["netctl"] == __version__
+    assert known["agent"]["engine"] == known["engine"]["auto"]
+    assert f"agent      {__version__}, with {known['agent']['engine']}" in site.one.run("netctl version")
+    bundled = site.one.run(
+        "cd /run; netctl support --out s.tar.gz > /dev/null 2>&1; tar -xzOf s.tar.gz netctl-support/version.json"
+    )
+    assert {**json.loads(bundled), "packages": {}} == {**known, "packages": {}}
 
 
 def test_servers_have_users_of_their_own(site: Site) -> None:

@@ -9,20 +9,17 @@ import errno
 import io
 import json
 import os
-import platform
 import re
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from netctl import __version__
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
+from netctl.cli.facts import facts
 from netctl.model.errors import LocalError, NetctlError
 from netctl.system.files import replacing
 
@@ -91,7 +88,8 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
 
 def parts(places: Places, *, with_document: bool) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each part, not scrubbed yet."""
-    yield "version.json", json.dumps(facts(), indent=2).encode()
+    known = {**facts(places), "packages": _packages()}
+    yield "version.json", json.dumps(known, indent=2).encode()
     for name, question in QUESTIONS.items():
         try:
             answer = json.dumps(ask(places, {"op": question}), indent=2)
@@ -118,19 +116,13 @@ def parts(places: Places, *, with_document: bool) -> Iterator[tuple[str, bytes]]
         yield name, _said(command)
 
 
-def facts() -> dict[str, Any]:
-    """This netctl, its Python, and the kernel below."""
+def _packages() -> dict[str, str]:
+    """Every package of this Python, by name: more than `netctl version` tells."""
     from importlib.metadata import distributions
 
-    packages = {one.metadata["Name"]: one.version for one in distributions() if one.metadata["Name"]}
-    return {
-        "netctl": __version__,
-        "python": sys.version,
-        "executable": sys.executable,
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "packages": dict(sorted(packages.items())),
-    }
+    return dict(
+        sorted((one.metadata["Name"], one.version) for one in distributions() if one.metadata["Name"])
+    )
 
 
 def secrets_of(places: Places) -> list[bytes]:

@@ -1,0 +1,26 @@
+"""`netctl version`: what a bug report begins with."""
+
+from __future__ import annotations
+
+import argparse
+
+from netctl.agent.places import Places
+from netctl.cli import output
+from netctl.cli.facts import facts, rows
+from netctl.cli.options import add_output
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Print the facts."""
+    known = facts(places)
+    if arguments.output == "json":
+        output.json(known)
+        return 0
+    for name, text in rows(known):
+        output.line(f"{name:<11}{text}")
+    return 0

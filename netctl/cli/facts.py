@@ -1,0 +1,136 @@
+"""What a bug report has to say of this netctl, its engine, its Python and the kernel below."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import re
+import subprocess
+import sys
+from typing import Any
+
+from netctl import __version__
+from netctl.agent.places import Places
+from netctl.cli.ask import NoAgentError, ask
+from netctl.model.errors import NetctlError
+
+COMMAND_TIMEOUT_S = 5.0
+AGENT_TIMEOUT_S = 5.0
+"""An agent answers in milliseconds; one that hangs is worth a report, and must not hang the report."""
+LIBRARIES = ("cryptography", "msgspec", "numpy", "pyroute2", "uvloop")
+"""Those whose version has explained a fault before: code in C, and the kernel's interfaces."""
+
+
+def facts(places: Places) -> dict[str, Any]:
+    """What `netctl version -o json` prints. A fact that cannot be had says why, and fails nothing."""
+    return {
+        "netctl": __version__,
+        "agent": _agent(places),
+        "engine": _engine(),
+        "python": {
+            "version": platform.python_version(),
+            "implementation": platform.python_implementation(),
+            "executable": sys.executable,
+        },
+        "kernel": {
+            "system": platform.system(),
+            "release": platform.release(),
+            "version": platform.version(),
+            "machine": platform.machine(),
+        },
+        "distribution": _distribution(),
+        "libraries": _libraries(),
+        "openssl": _openssl(),
+        "nft": _nft(),
+    }
+
+
+def rows(known: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same for people: a name and a text."""
+    agent, engine, python, kernel = (known[name] for name in ("agent", "engine", "python", "kernel"))
+    if agent["runs"]:
+        said = f"{agent['version']}, with {agent['engine'] or 'no engine yet'}"
+    else:
+        said = agent["error"] or "does not run on this host"
+    has = "has WireGuard" if engine["kernel_wireguard"] else "has no WireGuard"
+    libraries = [f"{name} {number}" for name, number in known["libraries"].items()]
+    return [
+        ("netctl", known["netctl"]),
+        ("agent", said),
+        ("engine", f"{engine['auto'] or 'none'} (what auto takes: the kernel {has})"),
+        ("netctl-wg", f"data path: {engine['data_path']}"),
+        ("Python", f"{python['version']} ({python['implementation']}, {python['executable']})"),
+        ("kernel", f"{kernel['system']} {kernel['release']} {kernel['machine']}"),
+        ("system", known["distribution"]),
+        ("nft", known["nft"]),
+        ("libraries", ", ".join([*libraries, known["openssl"]])),
+    ]
+
+
+def _agent(places: Places) -> dict[str, Any]:
+    """After an upgrade the agent may run on with the code from before: its version is its own word."""
+    try:
+        status = ask(places, {"op": "status"}, timeout_s=AGENT_TIMEOUT_S)
+    except NoAgentError:
+        return {"runs": False, "error": None}
+    except (NetctlError, OSError) as error:
+        return {"runs": False, "error": f"does not answer: {error}"}
+    return {
+        "runs": True,
+        "version": status.get("version", "an older version"),
+        "engine": status.get("engine") or None,
+        "data_path": status.get("data_path") or None,
+    }
+
+
+def _engine() -> dict[str, Any]:
+    """What `--engine auto` would take, and what a netctl-wg that starts now moves packets with."""
+    from netctl.engine import userspace
+    from netctl.engine.linux import kernel_has_wireguard
+    from netctl.wg import native
+
+    kernel = kernel_has_wireguard()
+    best = userspace.available()
+    return {
+        "auto": "kernel" if kernel else best,
+        "kernel_wireguard": kernel,
+        "userspace": best,
+        "data_path": native.describe(),
+    }
+
+
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return "unknown (no os-release)"
+
+
+def _libraries() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _openssl() -> str:
+    """The one that the `cryptography` package brings; netctl-wg's data path in C uses the system's."""
+    from cryptography.hazmat.backends.openssl import backend
+
+    return str(backend.openssl_version_text())
+
+
+def _nft() -> str:
+    try:
+        done = subprocess.run(
+            ["nft", "--version"], capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError:
+        return "not installed"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"does not answer: {error}"
+    found = re.search(r"v[0-9.]+", done.stdout)
+    return found.group(0) if found else done.stdout.strip() or done.stderr.strip()
