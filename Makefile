@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: test-pythons test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
+.PHONY: release test-pythons test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -64,13 +64,20 @@ image: deb  ## container images netctl-member and netctl-mediator, by buildah (B
 	@scripts/setup image
 	@packaging/container/build $(BASE)
 
+release: setup  ## sdist, wheels, packages, images, SBOM, provenance, SHA256SUMS, in dist/VERSION (RELEASE="--part python": less)
+	@scripts/setup rpm
+	@scripts/setup image
+	@scripts/lock --tool
+	@$(BIN)/python packaging/release.py $(RELEASE)
+
 test-image: setup  ## the container images: built, and a mediator with two members run (minutes)
 	@scripts/setup image
 	@scripts/lock --tool
 	@$(PYTEST) -m images tests/machines/test_image.py
 
-test-machines: setup  ## three machines with a real systemd, on Debian 12, 13 and Ubuntu 24.04: minutes
-	@NETCTL_MACHINES=debian12,debian13,ubuntu24.04 $(PYTEST) -s tests/machines
+test-machines: setup  ## three machines with a real systemd, on Debian 12, 13 and Ubuntu 24.04, and Fedora's package: minutes
+	@scripts/setup rpm
+	@NETCTL_MACHINES=debian12,debian13,ubuntu24.04,fedora42 $(PYTEST) -s tests/machines
 
 test-fresh: setup  ## make demo and make test in a fresh clone on fresh Debian 12, 13, Ubuntu 24.04 (FRESH=debian12 SLICE=tests/plan: less)
 	@$(BIN)/python tests/machines/fresh.py $(if $(FRESH),--on $(FRESH)) $(if $(SLICE),--slice "$(SLICE)")

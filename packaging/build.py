@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -72,7 +74,8 @@ class Target:
     """Ends the version: a package for one distribution is not taken for another's."""
     glibc: str
     ssl: str = ""
-    """The package with libcrypto.so.3."""
+    """Debian's package with libcrypto.so.3."""
+    zsh: str = "usr/share/zsh/vendor-completions"
 
 
 DEB = {
@@ -80,7 +83,15 @@ DEB = {
     "debian13": Target("3.13", "deb13", "2.41", "libssl3t64"),
     "ubuntu24.04": Target("3.12", "ubuntu24.04", "2.39", "libssl3t64"),
 }
-RPM = {"fedora42": Target("3.13", "fc42", "2.41"), "fedora43": Target("3.14", "fc43", "2.42")}
+RPM = {
+    name: Target(python, mark, glibc, zsh="usr/share/zsh/site-functions")
+    for name, python, mark, glibc in (
+        ("fedora42", "3.13", "fc42", "2.41"),
+        ("fedora43", "3.14", "fc43", "2.42"),
+    )
+}
+RPM_NEEDS = ("glibc", "libstdc++", "libseccomp", "openssl-libs", "nftables", "setup")
+"""What Fedora has to install besides Python; `setup` brings /etc/protocols, whose names nft takes."""
 MACHINES = {"x86_64": ("amd64", "x86_64"), "aarch64": ("arm64", "aarch64")}
 """By the kernel's name for it: Debian's and RPM's."""
 
@@ -93,9 +104,9 @@ def version() -> str:
     return line.split('"')[1]
 
 
-def revision() -> str:
-    """Of the packaging: raised where the same version is packaged again."""
-    return os.environ.get("NETCTL_PACKAGE_REVISION", "1")
+def packaged_version() -> str:
+    """The same, as dpkg and rpm sort it: what comes before a release is marked by `~`, not by a dot."""
+    return re.sub(r"\.dev", "~dev", version())
 
 
 def epoch() -> int:
@@ -219,17 +230,17 @@ def stage(target: Target, work: Path, package: Path, uv: Path) -> dict[str, Path
             write(roots[owner] / place / path.name, path.read_text())
     for name, root in roots.items():
         documentation(name, root)
-    completions(roots["netctl"])
+    completions(roots["netctl"], target.zsh)
     for root in roots.values():
         settle(root)
     return roots
 
 
-def completions(root: Path) -> None:
-    """Shell completions, from the command line's own definitions."""
+def completions(root: Path, zsh: str) -> None:
+    """Shell completions, from the command line's own definitions. `zsh`: where that shell looks for them."""
     places = {
         "bash": "usr/share/bash-completion/completions/netctl",
-        "zsh": "usr/share/zsh/vendor-completions/_netctl",
+        "zsh": f"{zsh}/_netctl",
         "fish": "usr/share/fish/vendor_completions.d/netctl.fish",
     }
     for shell, place in places.items():
@@ -253,10 +264,10 @@ def script(name: str, part: str) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def needs(name: str, target: Target) -> list[str]:
+def needs(name: str, target: Target, revision: str) -> list[str]:
     """What Debian has to install besides."""
     if name == "netctl-mediator":
-        return [f"netctl (= {version()}-{revision()}~{target.mark})"]
+        return [f"netctl (= {packaged_version()}-{revision}~{target.mark})"]
     major, _, minor = target.python.partition(".")
     python = [f"python3 (>= {target.python}~)", f"python3 (<< {major}.{int(minor) + 1})"]
     return [
@@ -270,10 +281,10 @@ def needs(name: str, target: Target) -> list[str]:
     ]
 
 
-def deb(name: str, root: Path, target: Target, into: Path) -> Path:
+def deb(name: str, root: Path, target: Target, into: Path, revision: str) -> Path:
     """A Debian package of these files."""
     architecture = MACHINES[platform.machine()][0]
-    full = f"{version()}-{revision()}~{target.mark}"
+    full = f"{packaged_version()}-{revision}~{target.mark}"
     size = sum(path.lstat().st_size for path in root.rglob("*") if path.is_file()) // 1024
     body = textwrap.dedent(DESCRIPTION[name]).splitlines()
     control = root / "DEBIAN"
@@ -283,7 +294,7 @@ def deb(name: str, root: Path, target: Target, into: Path) -> Path:
         f"Architecture: {architecture}",
         f"Maintainer: {MAINTAINER}",
         f"Installed-Size: {size}",
-        f"Depends: {', '.join(needs(name, target))}",
+        f"Depends: {', '.join(needs(name, target, revision))}",
         "Section: net",
         "Priority: optional",
         *(["Suggests: git"] if name == "netctl" else []),
@@ -301,13 +312,13 @@ def deb(name: str, root: Path, target: Target, into: Path) -> Path:
     return path
 
 
-def rpm(name: str, root: Path, target: Target, into: Path, work: Path) -> Path:
+def rpm(name: str, root: Path, target: Target, into: Path, work: Path, revision: str) -> Path:
     """An RPM package of these files. The same scripts, called with the words that dpkg would use."""
     architecture = MACHINES[platform.machine()][1]
     requires = (
-        [f"netctl = {version()}-{revision()}.{target.mark}"]
+        [f"netctl = {packaged_version()}-{revision}.{target.mark}"]
         if name == "netctl-mediator"
-        else [f"python(abi) = {target.python}", "nftables", "libseccomp", "libstdc++"]
+        else [f"python(abi) = {target.python}", *RPM_NEEDS]
     )
     files = [
         f"/{path.relative_to(root)}"
@@ -316,12 +327,15 @@ def rpm(name: str, root: Path, target: Target, into: Path, work: Path) -> Path:
     ]
     own = [f"%dir /{HOME}"] if name == "netctl" else []
     listing = "\n".join([*own, *(f'"{file}"' for file in files)])
+    # rpm runs the new package's %post before the old one's %preun: what Python compiled of the old code goes in %pre.
     parts = {
         "%post": 'if [ "$1" = 1 ]; then set -- configure; else set -- configure upgrade; fi',
-        "%preun": 'if [ "$1" = 0 ]; then set -- remove; else set -- upgrade; fi',
-        "%postun": 'if [ "$1" = 0 ]; then set -- remove; else set -- upgrade; fi',
+        "%preun": '[ "$1" = 0 ] || exit 0; set -- remove',
+        "%postun": '[ "$1" = 0 ] || exit 0; set -- remove',
     }
-    scripts = ""
+    scripts = (
+        f"%pre\nfind /{HOME} -name __pycache__ -type d -prune -exec rm -rf {{}} + 2> /dev/null || true\n"
+    )
     for (section, words), part in zip(parts.items(), ("postinst", "prerm", "postrm"), strict=True):
         body = script(name, part).removeprefix("#!/bin/sh\n")
         scripts += f"{section}\n{words}\n{body}\n"
@@ -332,8 +346,8 @@ def rpm(name: str, root: Path, target: Target, into: Path, work: Path) -> Path:
 %global _build_id_links none
 AutoReqProv: no
 Name: {name}
-Version: {version()}
-Release: {revision()}.{target.mark}
+Version: {packaged_version()}
+Release: {revision}.{target.mark}
 Summary: {SUMMARY[name]}
 License: MIT
 {"".join(f"Requires: {one}{chr(10)}" for one in requires)}%description
@@ -358,10 +372,12 @@ cp -a {root}/. %{{buildroot}}/
         command += ["--define", f"{key} {value}"]
     times = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch())}
     subprocess.run([*command, str(spec)], check=True, env=times)
-    return into / f"{name}-{version()}-{revision()}.{target.mark}.{architecture}.rpm"
+    return into / f"{name}-{packaged_version()}-{revision}.{target.mark}.{architecture}.rpm"
 
 
-def build(kind: str, names: Iterable[str], into: Path, uv: Path) -> list[Path]:
+def build(
+    kind: str, names: Iterable[str], into: Path, uv: Path, revisions: Iterable[str] = ("1",)
+) -> list[Path]:
     """Packages of one kind for these distributions."""
     into.mkdir(parents=True, exist_ok=True)
     work = ROOT / "build" / "packages"
@@ -372,12 +388,15 @@ def build(kind: str, names: Iterable[str], into: Path, uv: Path) -> list[Path]:
     for name in names:
         target = (DEB if kind == "deb" else RPM)[name]
         place = work / name
-        for each, root in stage(target, place, package, uv).items():
-            one = deb(each, root, target, into) if kind == "deb" else rpm(each, root, target, into, place)
+        roots = stage(target, place, package, uv)
+        for revision, (each, root) in itertools.product(revisions, roots.items()):
+            if kind == "deb":
+                one = deb(each, root, target, into, revision)
+            else:
+                one = rpm(each, root, target, into, place, revision)
             made.append(one)
-            print(
-                f"{one.relative_to(ROOT) if one.is_relative_to(ROOT) else one}  {one.stat().st_size // 1024} kB"
-            )
+            shown = one.relative_to(ROOT) if one.is_relative_to(ROOT) else one
+            print(f"{shown}  {one.stat().st_size // 1024} kB")
     shutil.rmtree(work)
     return made
 
@@ -393,12 +412,18 @@ def main() -> int:
     parser.add_argument(
         "--uv", type=Path, default=ROOT / ".cache/lock/bin/uv", help="scripts/lock installs it"
     )
+    parser.add_argument(
+        "--revision",
+        action="append",
+        metavar="N",
+        help="of the packaging, raised where a version is packaged again (default: 1; several: each)",
+    )
     arguments = parser.parse_args()
     known = DEB if arguments.kind == "deb" else RPM
     wanted = arguments.distributions or list(known)
     if strange := [name for name in wanted if name not in known]:
         parser.error(f"unknown distribution {strange[0]}; known: {', '.join(known)}")
-    build(arguments.kind, wanted, arguments.into.resolve(), arguments.uv)
+    build(arguments.kind, wanted, arguments.into.resolve(), arguments.uv, arguments.revision or ("1",))
     return 0
 
 

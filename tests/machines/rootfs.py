@@ -5,6 +5,7 @@ How packages are reached is what this machine's apt and pip say at run time: no 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -20,6 +21,7 @@ BUILD_TIMEOUT_S = 1500.0
 BOOTED = (
     *("apt", "systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "nftables", "iproute2"),
     *("iputils-ping", "conntrack", "procps", "git", "ca-certificates", "libssl3"),
+    *("libseccomp2", "libstdc++6", "netbase"),
 )
 """What a machine has that is booted: Debian's least, and what the README says to install."""
 FRESH = ("apt", "python3", "git", "make", "ca-certificates")
@@ -64,9 +66,9 @@ def why_not() -> str | None:
             return f"machines: {program} is not installed (package {package})"
     if not Path("/dev/net/tun").exists():
         return "machines: no /dev/net/tun"
-    probe = (
+    probe = (  # a name of its own: all who look at the same time see one cgroup tree
         "umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup && "
-        "mkdir -p /sys/fs/cgroup/netctl-probe && rmdir /sys/fs/cgroup/netctl-probe"
+        "mkdir /sys/fs/cgroup/netctl-probe-$$ && rmdir /sys/fs/cgroup/netctl-probe-$$"
     )
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", probe], capture_output=True, text=True
@@ -105,6 +107,13 @@ def base(distribution: Distribution, packages: tuple[str, ...], kind: str) -> Pa
 
 def with_locked_packages(distribution: Distribution) -> Path:
     """A root file system to boot, with the locked packages of a mediator in /opt/netctl. Raises CannotBeHad."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:  # two workers want the same one, and none while it is being made
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _with_locked_packages(distribution)
+
+
+def _with_locked_packages(distribution: Distribution) -> Path:
     root = base(distribution, BOOTED, "booted")
     locked = ROOT / "requirements" / "mediator.txt"
     mark = root.parent / f"locked-{hashlib.sha256(locked.read_bytes()).hexdigest()[:12]}"
