@@ -1,3 +1,3 @@
 """netctl: a declarative, self-hosted mesh network, run as code (see docs/design.md)."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -325,7 +326,16 @@ def rpm(name: str, root: Path, target: Target, into: Path, work: Path, revision:
         for path in sorted(root.rglob("*"))
         if not path.is_dir() or path.is_symlink()
     ]
-    own = [f"%dir /{HOME}"] if name == "netctl" else []
+    # A directory that a package does not name stays when the package goes; those of the system are not ours to name.
+    ours = (root / HOME, root / "usr/share/doc")
+    own = [
+        f'%dir "/{path.relative_to(root)}"'
+        for path in sorted(root.rglob("*"))
+        if path.is_dir()
+        and not path.is_symlink()
+        and path not in ours[1:]
+        and any(path.is_relative_to(one) for one in ours)
+    ]
     listing = "\n".join([*own, *(f'"{file}"' for file in files)])
     # rpm runs the new package's %post before the old one's %preun: what Python compiled of the old code goes in %pre.
     parts = {
@@ -380,8 +390,9 @@ def build(
 ) -> list[Path]:
     """Packages of one kind for these distributions."""
     into.mkdir(parents=True, exist_ok=True)
-    work = ROOT / "build" / "packages"
-    shutil.rmtree(work, ignore_errors=True)
+    (ROOT / "build").mkdir(exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="packages-", dir=ROOT / "build"))  # two may build at the same time
+    work.chmod(0o755)
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch())
     package = wheel(work)
     made = []

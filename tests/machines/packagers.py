@@ -12,6 +12,7 @@ from rootfs import BOOTED, DISTRIBUTIONS, base, with_locked_packages
 PLACE = "/mnt/packages"
 """Where a machine sees the packages."""
 STAND_IN = {
+    "/bin/sh": "dash",
     "python(abi) = 3.13": "python3.13",
     "glibc = 2.41": "libc6",
     "libstdc++": "libstdc++6",

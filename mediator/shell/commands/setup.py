@@ -23,6 +23,7 @@ from netctl.config.first import TRIES, Server, first_document, free_pool, instal
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.system.files import PUBLIC_DIRECTORY, create, make_directory
+from netctl.system.ourselves import module
 
 UNITS = ("netctl-relay.service", "netctl-mediator.service")
 START_TIMEOUT_S = 30.0
@@ -55,6 +56,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expires", default=DEFAULT_LIFE, metavar="TIME", help=f"30m, 24h, 7d (default {DEFAULT_LIFE})"
     )
+    parser.add_argument(
+        "--join",
+        action="store_true",
+        help="make this server a member too: it is on the LAN, and gets what is sent to it and to everybody",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -75,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         _say_firewall(ports)
         return 0
     invite = _invite(arguments, network)
+    if arguments.join:
+        _join(invite)
     _say_firewall(ports)
     output.note(
         f"The mediator runs, and network '{network}' takes {arguments.uses} hosts for {arguments.expires}."
@@ -164,7 +172,7 @@ def _invite(arguments: argparse.Namespace, network: str) -> str:
     request = {
         "op": "invite.create",
         "network": network,
-        "uses": arguments.uses,
+        "uses": arguments.uses + arguments.join,  # its own is one more
         "expires": arguments.expires,
         "name": None,
     }
@@ -179,6 +187,16 @@ def _invite(arguments: argparse.Namespace, network: str) -> str:
             continue
         if made:
             return str(ask_mediator(arguments.state, request)["invite"])
+
+
+def _join(invite: str) -> None:
+    """Join by the invite that was just made, as any host does. Raises LocalError."""
+    print("This server joins:", file=sys.stderr)
+    done = subprocess.run(module("netctl.cli.entry", "join", "-"), input=invite, text=True, stdout=sys.stderr)
+    if done.returncode != 0:
+        raise LocalError(
+            "this server did not join: see above; the mediator runs, and the invite is good:\n" + invite
+        )
 
 
 def _say_firewall(ports: tuple[list[int], tuple[int, int]]) -> None:
