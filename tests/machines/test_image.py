@@ -40,15 +40,27 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_mediator_and_two_members_in_containers(store: Path, tmp_path: Path) -> None:
+def in_namespaces_of_its_own(script: str, store: Path, place: Path, first: str = "") -> str:
+    """What one of the scripts beside this file prints. `first`: a directory that is looked into before all others."""
     apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    environment = {**os.environ, "CONTAINERS_CONF": str(tmp_path / "containers.conf")}
-    done = subprocess.run(
-        [*apart, sys.executable, Path(__file__).with_name("images.py"), store, tmp_path],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=900,
-    )
+    environment = {**os.environ, "CONTAINERS_CONF": str(place / "containers.conf")}
+    environment["PATH"] = f"{first}:{environment['PATH']}"
+    command = [*apart, sys.executable, str(Path(__file__).with_name(script)), str(store), str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "over the overlay" in done.stdout
+    return done.stdout
+
+
+def test_a_mediator_and_two_members_in_containers(store: Path, tmp_path: Path) -> None:
+    assert "over the overlay" in in_namespaces_of_its_own("images.py", store, tmp_path)
+
+
+def test_the_example_for_compose(store: Path, tmp_path: Path) -> None:
+    """By podman-compose of the package index: Debian 12's knows no `network_mode` beside a network of its own."""
+    environment, place = tmp_path / "environment", tmp_path / "place"
+    place.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=300)
+    install = [environment / "bin/pip", "install", "--quiet", "podman-compose>=1.6,<2"]
+    subprocess.run(install, check=True, timeout=300)
+    said = in_namespaces_of_its_own("composed.py", store, place, first=str(environment / "bin"))
+    assert "ok: compose" in said

@@ -1,0 +1,105 @@
+"""What `test_image.py` runs in namespaces of its own: examples/compose.yaml, by podman-compose, step by step.
+
+The steps are those in the file's own comment. The application is one that needs no image from anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from images import DEADLINE_S, sh, wait_for
+
+EXAMPLE = Path(__file__).parents[2] / "examples/compose.yaml"
+SERVER = "198.51.100.1"
+SERVE = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=80, bind='0.0.0.0')"
+APP = f"""
+services:
+  app:
+    image: netctl-member
+    entrypoint: [/usr/lib/netctl/bin/python3, -c, "{SERVE}"]
+"""
+CALL = "import urllib.request as u; print(u.urlopen('http://app.home.netctl', timeout=20).status)"
+WRAPPER = """#!/bin/sh
+# This machine's containers run without cgroups of their own, without limits and without systemd's timers.
+verb=$1
+shift
+case $verb in run | create) set -- --ulimit host --cgroups=disabled --no-healthcheck "$@" ;; esac
+exec podman --root {store} --runroot {run} --cgroup-manager cgroupfs "$verb" "$@"
+"""
+
+
+class Compose:
+    """podman-compose with the example and what replaces its application."""
+
+    def __init__(self, place: Path, store: Path) -> None:
+        self._place = place
+        podman = place / "podman"
+        podman.write_text(WRAPPER.format(store=store, run=store.with_name("run")))
+        podman.chmod(0o755)
+        (place / "compose.yaml").write_text(EXAMPLE.read_text())
+        (place / "app.yaml").write_text(APP)
+        self._base = ("podman-compose", "-p", "lan", "--podman-path", str(podman), "-f", "compose.yaml")
+        self._base += ("-f", "app.yaml")
+
+    def __call__(self, *words: str, check: bool = True) -> str:
+        done = subprocess.run(
+            [*self._base, *words], cwd=self._place, capture_output=True, text=True, timeout=DEADLINE_S
+        )
+        if check and done.returncode:
+            raise SystemExit(f"compose {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def inside(self, service: str, *words: str) -> str:
+        """What a command in a service prints, which may fail."""
+        return self("exec", "-T", service, *words, check=False)
+
+
+def main(store: Path, place: Path) -> None:
+    """The steps, and the application's answer at the member's name."""
+    sh("mount", "-t", "tmpfs", "tmpfs", "/run")
+    sh("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
+    sh("ip", "link", "add", "server", "type", "bridge")
+    sh("ip", "addr", "add", f"{SERVER}/32", "dev", "server")
+    for link in ("lo", "server"):
+        sh("ip", "link", "set", link, "up")
+    (place / "containers.conf").write_text(
+        "[containers]\ndefault_ulimits = []\n"
+        f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{place}/networks"\n'
+    )
+    compose = Compose(place, store)
+    compose("run", "--rm", "mediator", "setup", SERVER)
+    assert (place / "netctl/networks.yaml").exists()
+    compose("up", "-d", "mediator", "relay")
+    wait_for(
+        "the mediator answers",
+        lambda: '"relay"' in compose.inside("mediator", "netctl-mediator", "status", "-o", "json"),
+    )
+    (place / "invite").write_text(compose.inside("mediator", "netctl", "invite", "home", "--uses", "2"))
+    compose("up", "-d", "member", "app")
+
+    def joined() -> bool:
+        said = compose.inside("member", "netctl", "status", "-o", "json")
+        return said.startswith("{") and bool(json.loads(said)["networks"])
+
+    wait_for("the side-car is on the LAN", joined)
+    # The application has no network but the member's, so it answers at the member's address on the LAN.
+    wait_for(
+        "the application answers",
+        lambda: compose.inside("member", "/usr/lib/netctl/bin/python3", "-c", CALL).strip() == "200",
+    )
+    compose("restart", "mediator")
+    wait_for(
+        "the member is back",
+        lambda: '"connected"' in compose.inside("member", "netctl", "status", "-o", "json"),
+    )
+    compose("down", "-v", check=False)
+    print("ok: compose")
+
+
+if __name__ == "__main__":
+    os.environ["CONTAINERS_CONF"] = str(Path(sys.argv[2]) / "containers.conf")
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
