@@ -24,7 +24,9 @@ pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=str(why_not())),
 ]
 
-ADDRESSES = {"vps": "203.0.113.10", "one": "203.0.113.21", "two": "203.0.113.22"}
+ADDRESSES = {"vps": "203.0.113.10", "one": "203.0.113.21"}
+if "NETCTL_MACHINES" in os.environ:  # `make test` does without a second host: it takes a third of the time
+    ADDRESSES["two"] = "203.0.113.22"
 PING_EVERY_S = 0.05
 COMMANDS = 5
 """Of the quick start until the first ping answers, which is one of them: two a machine."""
@@ -123,8 +125,11 @@ def test_from_nothing_to_the_first_ping(site: Site, packager: Dpkg | Rpm) -> Non
     assert "one is on home" in type_all(site, packager, "one", on_each_host, invite.group(0))
     print(f"first ping after {time.monotonic() - began:.0f} s and {len(site.typed)} commands")
     assert len(site.typed) == COMMANDS, site.typed
-    assert "two is on home" in type_all(site, packager, "two", on_each_host, invite.group(0))
-    eventually("hosts reach each other", lambda: site.machines["one"].works("ping -c 1 -W 1 two.home.netctl"))
+    if "two" in site.machines:
+        assert "two is on home" in type_all(site, packager, "two", on_each_host, invite.group(0))
+        eventually(
+            "hosts reach each other", lambda: site.machines["one"].works("ping -c 1 -W 1 two.home.netctl")
+        )
     for machine in site.machines.values():
         assert machine.run("systemctl --failed --no-legend --plain") == ""
     owner = site.machines["vps"].run("stat -c %U /var/lib/netctl-mediator/identity.key").strip()
@@ -132,9 +137,9 @@ def test_from_nothing_to_the_first_ping(site: Site, packager: Dpkg | Rpm) -> Non
 
 
 def test_an_upgrade_and_a_downgrade_lose_no_packet(site: Site, packager: Dpkg | Rpm) -> None:
-    one = site.machines["one"]
+    one, other = site.machines["one"], "two" if "two" in site.machines else "vps"
     before = one.property("netctl", "MainPID")
-    one.run(f"ping -i {PING_EVERY_S} -q two.home.netctl > /run/pinged 2>&1 & echo $! > /run/pinging")
+    one.run(f"ping -i {PING_EVERY_S} -q {other}.home.netctl > /run/pinged 2>&1 & echo $! > /run/pinging")
     for revision in ("2", "1"):
         one.run(packager.install(revision, "netctl"))
         eventually("the agent answers", lambda: one.works("netctl status"))
