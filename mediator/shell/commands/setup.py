@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -191,12 +192,10 @@ def _invite(arguments: argparse.Namespace, network: str) -> str:
 
 def _join(invite: str) -> None:
     """Join by the invite that was just made, as any host does. Raises LocalError."""
-    print("This server joins:", file=sys.stderr)
+    output.note("This server joins:")
     done = subprocess.run(module("netctl.cli.entry", "join", "-"), input=invite, text=True, stdout=sys.stderr)
     if done.returncode != 0:
-        raise LocalError(
-            "this server did not join: see above; the mediator runs, and the invite is good:\n" + invite
-        )
+        raise LocalError("this server did not join, and the line above says why; the mediator runs")
 
 
 def _say_firewall(ports: tuple[list[int], tuple[int, int]]) -> None:
