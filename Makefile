@@ -22,7 +22,7 @@ test: setup  ## every tier of tests
 	@$(PYTEST) -n 2 --durations=10
 
 test-pure: venv  ## pure functions and state machines: about a minute on two cores
-	@$(PYTEST) -n 2 --ignore=tests/netns --ignore=tests/kernel --ignore=tests/machines --ignore=tests/world
+	@$(PYTEST) -n 2 --ignore=tests/netns --ignore=tests/kernel --ignore=tests/machines --ignore=tests/release --ignore=tests/world
 
 test-world: venv  ## the simulated world (NETCTL_WORLD_SEEDS=200 is faster)
 	@$(PYTEST) tests/world
