@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from netctl.agent.armed import Armory, Watchman, start_watchman
 from netctl.agent.changes import Changes
 from netctl.agent.commit import Commit
-from netctl.agent.control_client import ControlClient, LinkState
+from netctl.agent.control_client import ControlClient
 from netctl.agent.disk import Disk
 from netctl.agent.host import Host, look_up
 from netctl.agent.joining import Joining
@@ -19,7 +19,7 @@ from netctl.agent.keys import Keys
 from netctl.agent.paths import PathRunner
 from netctl.agent.patrol import DRIFT_S, Patrol
 from netctl.agent.revival import Revival
-from netctl.agent.status import status_of
+from netctl.agent.snapshot import take
 from netctl.agent.store import StateStore, identities
 from netctl.agent.surroundings import Surroundings, tunnelled
 from netctl.agent.talk import Progress, quiet, reason_of, say
@@ -35,7 +35,9 @@ from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
 from netctl.node.evaluate import Evaluation, evaluate, member_name
 from netctl.node.events import HostRead
+from netctl.node.snapshot import LinkState
 from netctl.node.state import NodeState
+from netctl.node.status import status_of
 from netctl.paths.effects import PathStatus
 from netctl.session import Effect, Kept, LoggedIn, PathMessage, PresenceChanged, ViewChanged
 from netctl.system.guard import Guard
@@ -278,7 +280,7 @@ class Agent:
     async def status(self) -> dict[str, Any]:
         """For `netctl status -o json`, with counts and handshakes of now."""
         await self.tunnels.refresh()
-        return status_of(self)
+        return status_of(take(self))
 
     # -- what the mediator and the paths say --------------------------------------------------------------------
 

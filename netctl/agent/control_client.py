@@ -10,7 +10,6 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 from netctl.agent.keys import Keys
@@ -21,6 +20,7 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import LocalError, RemoteError
 from netctl.model.keys import IdentityKey
+from netctl.node.snapshot import LinkState
 from netctl.session import (
     Backoff,
     ClientSession,
@@ -44,18 +44,6 @@ MAX_HOLD_S = 600.0
 """A drill that its command has forgotten ends by then."""
 LOGIN_TIMEOUT_S = 10.0
 """The mediator gives up after the same time."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkState:
-    """What `status` says about the connection. `state`: connected, connecting, unreachable, none."""
-
-    state: str
-    since: float
-    """Monotonic seconds."""
-    error: str | None = None
-    final: bool = False
-    """The mediator answered and refused us: trying again will not help until something is changed."""
 
 
 def _system_words(error: OSError) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from netctl.agent.batches import BatchRunner
 from netctl.agent.keys import Keys
 from netctl.agent.portmap import PortMapRunner
-from netctl.agent.relaytls import RelayTls, TunnelStatus
+from netctl.agent.relaytls import RelayTls
 from netctl.agent.talk import say
 from netctl.engine.rewrites import Rewrites
 from netctl.engine.routelookup import SourceLookup
@@ -19,6 +19,7 @@ from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus
 from netctl.model.keys import WireGuardKey
+from netctl.node.snapshot import TunnelStatus
 from netctl.paths.behaviour import NOT_ASKED, Behaviour
 from netctl.paths.effects import (
     CloseBatch,

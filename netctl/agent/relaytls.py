@@ -21,8 +21,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 from netctl.agent.pinned import client_context, is_relay_of
 from netctl.agent.proxy import connect, proxy_for
@@ -30,6 +28,7 @@ from netctl.agent.talk import say
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import NetctlError, RemoteError
+from netctl.node.snapshot import TunnelStatus
 from netctl.session import Backoff
 from netctl.system.guard import Guard
 from netctl.system.tasks import Tasks
@@ -50,23 +49,6 @@ DRAIN = 128
 """Datagrams of one peer before others get their turn."""
 BUFFER = 1 << 20
 """Of a peer's socket: what the engine sends in one burst."""
-
-TunnelState = Literal["unwanted", "connecting", "waiting", "up"]
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelStatus:
-    """What `status` and `doctor` say about it."""
-
-    state: TunnelState
-    at: str | None = None
-    """The relay's host and port."""
-    proxy: str | None = None
-    since: float = 0.0
-    """Monotonic seconds."""
-    error: str | None = None
-    dropped: int = 0
-    """Frames that a slow connection made too late."""
 
 
 class _Peer:

@@ -13,12 +13,13 @@ from typing import Any
 
 from netctl.agent.agent import Agent
 from netctl.agent.armed import terms_of
-from netctl.agent.doctor import examine
 from netctl.agent.places import Places
+from netctl.agent.snapshot import take
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import ConfigError, LocalError, NetctlError
 from netctl.node import leases
 from netctl.node.choices import Down
+from netctl.node.diagnosis.examine import examine
 from netctl.node.planreport import expected
 from netctl.plan import plan_to_json
 from netctl.wire.jsonline import parse_request, text_of
@@ -130,7 +131,7 @@ class ControlServer:
             case "status":
                 return await agent.status()
             case "doctor":
-                return examine(agent)
+                return examine(take(agent))
             case "plan":
                 asked = {"ssh_connection": text_of(request, "ssh_connection", "")}
                 everyone = bool(request.get("everyone"))

@@ -19,11 +19,12 @@ from patience import BUSY_S
 from mediator.shell.keys import ALPN, Identity, relay_secret
 from mediator.shell.server import Server
 from mediator.shell.watched import find_mediator
-from netctl.agent.control_client import ControlClient, LinkState
+from netctl.agent.control_client import ControlClient
 from netctl.agent.keys import Keys
 from netctl.config import load_document
 from netctl.model.document import Mediator
 from netctl.model.errors import RemoteError
+from netctl.node.snapshot import LinkState
 from netctl.session import Effect, ViewChanged
 from netctl.wire import control as w
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from netctl.agent import doctornat
+from netctl.node.diagnosis import nat as doctornat
 from netctl.paths.filtering import Filtering4787
 from netctl.paths.predict import Allocation
 

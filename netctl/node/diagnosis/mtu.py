@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from netctl.config.limits import tunnel_mtu
 from netctl.config.mtu import least_mtu, link_mtu
-from netctl.engine.pathmtu import path_mtu
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
+from netctl.model.hoststate import PeerStatus
+from netctl.model.keys import WireGuardKey
 from netctl.node.evaluate import member_name
-
-if TYPE_CHECKING:
-    from netctl.agent.agent import Agent
+from netctl.node.snapshot import Snapshot
+from netctl.paths.effects import PathStatus
 
 ASKED_MAX = 256
 """Endpoints looked at, some 10 µs each: hosts with more have them behind the same few links."""
 
 
-def _endpoints(agent: Agent) -> list[SocketAddress]:
-    paths = agent.paths.status()
+def endpoints(
+    paths: Mapping[WireGuardKey, PathStatus], tunnels: Mapping[WireGuardKey, PeerStatus]
+) -> list[SocketAddress]:
+    """Whose ways are looked at."""
     found = [status.endpoint for status in paths.values() if status.endpoint is not None]
-    found += [status.endpoint for status in agent.tunnels.statuses.values() if status.endpoint is not None]
+    found += [status.endpoint for status in tunnels.values() if status.endpoint is not None]
     return list(dict.fromkeys(found))[:ASKED_MAX]
 
 
@@ -36,19 +38,18 @@ def advice(document: Document, name: str, fits: int) -> str:
     return text
 
 
-def narrow(agent: Agent) -> tuple[str, str] | None:
+def narrow(snapshot: Snapshot) -> tuple[str, str] | None:
     """(what is the case, what to do) where full packets go in fragments outside; None where they fit."""
-    document = agent.state.document
+    document = snapshot.state.document
     if document is None:
         return None
     try:
-        name = member_name(document, agent.keys.wireguard)
+        name = member_name(document, snapshot.key)
     except LocalError:
         return None
     inside = link_mtu(document, document.members[name])
     worst: tuple[int, SocketAddress, int] | None = None
-    for endpoint in _endpoints(agent):
-        outside = path_mtu(endpoint)
+    for endpoint, outside in snapshot.path_mtus.items():
         if outside is None:
             continue
         fits = tunnel_mtu(outside, 6 if endpoint.is_ipv6 else 4)

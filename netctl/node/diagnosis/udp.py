@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from netctl.agent.relaytls import TunnelStatus
+from netctl.node.snapshot import TunnelStatus
 
 
 def carried(status: TunnelStatus, *, blocked: bool) -> str | None:
@@ -32,14 +31,14 @@ def checks(status: TunnelStatus, *, blocked: bool) -> list[dict[str, Any]]:
     return [{"level": level, "check": "relay-tls", "text": text, "advice": advice}]
 
 
-def to_json(status: TunnelStatus, *, blocked: bool) -> dict[str, Any]:
-    """For programs."""
+def to_json(status: TunnelStatus, now_s: float, *, blocked: bool) -> dict[str, Any]:
+    """For programs. `now_s`: monotonic."""
     return {
         "udp_blocked": blocked,
         "state": status.state,
         "at": status.at,
         "proxy": status.proxy,
-        "since_s": round(time.monotonic() - status.since, 1) if status.state != "unwanted" else None,
+        "since_s": round(now_s - status.since, 1) if status.state != "unwanted" else None,
         "error": status.error,
         "dropped": status.dropped,
     }

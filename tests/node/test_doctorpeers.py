@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from netctl.agent.doctorpeers import checks
+from netctl.node.diagnosis.peers import checks
 
 
 def state(*peers: tuple[str, bool, str], mediator: str = "connected", down: bool = False) -> dict[str, Any]:

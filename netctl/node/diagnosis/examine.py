@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from netctl.agent import doctornat, doctorpeers
-from netctl.agent.doctorports import port_mapping, port_mapping_json
-from netctl.agent.doctorudp import checks as udp_checks
-from netctl.agent.doctorudp import to_json as udp_json
-from netctl.agent.mtu import narrow
-from netctl.agent.status import status_of
+from netctl.node.diagnosis import nat, peers, udp
+from netctl.node.diagnosis.mtu import narrow
+from netctl.node.diagnosis.ports import port_mapping, port_mapping_json
+from netctl.node.snapshot import Snapshot
+from netctl.node.status import status_of
 from netctl.paths.behaviour import DEPENDENT, Behaviour
 from netctl.paths.filtering import Filtering4787
-
-if TYPE_CHECKING:
-    from netctl.agent.agent import Agent
 
 Level = Literal["ok", "note", "problem"]
 HARD = "open hosts reach it directly; others by guessing ports, which may fail"
@@ -58,10 +54,10 @@ def _family(name: str, seen: Behaviour) -> list[dict[str, Any]]:
     return found
 
 
-def examine(agent: Agent) -> dict[str, Any]:
+def examine(snapshot: Snapshot) -> dict[str, Any]:
     """Checks for people (level, check, text, advice), and the NAT's behaviour for programs."""
-    four, six, hairpin = agent.paths.nat()
-    link = agent.client.state
+    four, six, hairpin = snapshot.nat
+    link = snapshot.link
     checks = []
     if link.state == "connected":
         checks.append(_check("ok", "mediator", "the mediator is connected"))
@@ -73,29 +69,31 @@ def examine(agent: Agent) -> dict[str, Any]:
     else:
         checks.append(_check("note", "mediator", "the document names no mediator: fixed endpoints alone"))
     checks += _family("IPv4", four) + _family("IPv6", six)
-    filtering = agent.paths.filtering()
+    filtering = snapshot.filtering
     if four.udp == "works":
-        checks += doctornat.filtering(filtering) + doctornat.allocation(agent.paths.allocation())
-    checks += udp_checks(agent.paths.relay_tls(), blocked=agent.paths.udp_blocked)
+        checks += nat.filtering(filtering) + nat.allocation(snapshot.allocation)
+    checks += udp.checks(snapshot.relay_tls, blocked=snapshot.udp_blocked)
     if hairpin is not None:
         text = f"the NAT {'sends back' if hairpin else 'does not send back'} what goes to its own outside (hairpin)"
         checks.append(_check("ok", "hairpin", text))
-    checks += port_mapping(agent.paths.port_mapping(), four)
-    checks += doctorpeers.checks(status_of(agent))
-    if (found := narrow(agent)) is not None:
+    checks += port_mapping(snapshot.port_mapping, four)
+    checks += peers.checks(status_of(snapshot))
+    if (found := narrow(snapshot)) is not None:
         checks.append(_check("note", "mtu", *found))
-    checks += [_check("problem", "condition", f"{one.peer}: {one.message}") for one in agent.state.conditions]
+    checks += [
+        _check("problem", "condition", f"{one.peer}: {one.message}") for one in snapshot.state.conditions
+    ]
     checks += [
         _check("problem", "drift", f"the host departs from the document: {one.to_json()['line']}")
-        for one in agent.patrol.drift
+        for one in snapshot.drift
     ]
     return {
         "checks": checks,
         "nat": {"ipv4": _behaviour(four, filtering), "ipv6": _behaviour(six, "unknown")},
         "hairpin": hairpin,
-        "allocation": doctornat.allocation_json(agent.paths.allocation()),
-        "relay_tls": udp_json(agent.paths.relay_tls(), blocked=agent.paths.udp_blocked),
-        "port_mapping": port_mapping_json(agent.paths.port_mapping()),
+        "allocation": nat.allocation_json(snapshot.allocation),
+        "relay_tls": udp.to_json(snapshot.relay_tls, snapshot.now_s, blocked=snapshot.udp_blocked),
+        "port_mapping": port_mapping_json(snapshot.port_mapping),
     }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from netctl.agent.doctorports import port_mapping, port_mapping_json
 from netctl.model.addresses import SocketAddress
+from netctl.node.diagnosis.ports import port_mapping, port_mapping_json
 from netctl.paths.behaviour import behaviour
 from netctl.paths.mapping import Gateway, Mapping
 from netctl.paths.portmap import MapState, MapStatus

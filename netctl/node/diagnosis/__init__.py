@@ -1,0 +1,1 @@
+"""What `netctl doctor` looks at, by subject: pure projections of a snapshot."""

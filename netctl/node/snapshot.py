@@ -1,0 +1,92 @@
+"""Everything that `netctl status` and `netctl doctor` tell of a host, taken at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.hoststate import PeerStatus
+from netctl.model.keys import WireGuardKey
+from netctl.node.drift import Counters, Departure
+from netctl.node.state import NodeState
+from netctl.paths.behaviour import NOT_ASKED, Behaviour
+from netctl.paths.effects import PathStatus
+from netctl.paths.filtering import Filtering4787
+from netctl.paths.portmap import MapState, MapStatus
+from netctl.paths.predict import Allocation
+
+TunnelState = Literal["unwanted", "connecting", "waiting", "up"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """What `status` says about the connection. `state`: connected, connecting, unreachable, none."""
+
+    state: str
+    since: float
+    """Monotonic seconds."""
+    error: str | None = None
+    final: bool = False
+    """The mediator answered and refused us: trying again will not help until something is changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelStatus:
+    """What `status` and `doctor` say about the connection to the relay that carries what UDP does not."""
+
+    state: TunnelState
+    at: str | None = None
+    """The relay's host and port."""
+    proxy: str | None = None
+    since: float = 0.0
+    """Monotonic seconds."""
+    error: str | None = None
+    dropped: int = 0
+    """Frames that a slow connection made too late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One host at one moment."""
+
+    key: WireGuardKey
+    now_s: float
+    """Monotonic."""
+    unix_s: float
+    state: NodeState
+    link: LinkState
+    view_refused: str | None = None
+    """Why the mediator's last word is not believed; None: it is."""
+    paths: Mapping[WireGuardKey, PathStatus] = field(default_factory=dict)
+    tunnels: Mapping[WireGuardKey, PeerStatus] = field(default_factory=dict)
+    relay_tls: TunnelStatus = TunnelStatus("unwanted")
+    udp_blocked: bool = False
+    nat: tuple[Behaviour, Behaviour, bool | None] = (NOT_ASKED, NOT_ASKED, None)
+    """(IPv4, IPv6, hairpin)."""
+    filtering: Filtering4787 = "unknown"
+    allocation: Allocation | None = None
+    port_mapping: MapStatus = field(default_factory=lambda: MapStatus(MapState.OFF))
+    path_mtus: Mapping[SocketAddress, int | None] = field(default_factory=dict)
+    """Bytes that the way to an endpoint carries, as far as this host knows."""
+    drift: tuple[Departure, ...] = ()
+    drift_counters: Counters = field(default_factory=Counters)
+    engine: str = ""
+    data_path: str = ""
+    engine_restarts: int = 0
+    link_lasted_s: float = 0.0
+    """How long the WireGuard link was away the last time."""
+    link_away_since: float | None = None
+    """Monotonic; None: it is there, or nobody wants it."""
+    faults: int = 0
+    armed: Mapping[str, Any] | None = None
+    """What waits for its confirmation."""
+    refused: tuple[str, ...] = ()
+    """Digests of documents that were rolled back."""
+    watch: Mapping[str, Any] | None = None
+    """The document that is followed."""
+    store: tuple[str, ...] = ()
+    """What of the state on disk was lost."""
+    trouble: str | None = None
+    """Why paths do not follow the host's present state."""

@@ -1,0 +1,67 @@
+"""`status` and `doctor` are projections of a snapshot: no agent, no clock, no file is behind them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from netctl.config import Condition, load_document
+from netctl.model.addresses import SocketAddress
+from netctl.model.hoststate import PeerStatus
+from netctl.model.keys import WireGuardKey
+from netctl.node.diagnosis.examine import examine
+from netctl.node.snapshot import LinkState, Snapshot
+from netctl.node.state import NodeState
+from netctl.node.status import status_of
+
+ME, OTHER = (WireGuardKey(bytes([number]) * 32) for number in (1, 2))
+TEXT = f"""apiVersion: netctl/v1
+mediators: []
+members:
+  me: {{wireguard: "{ME}"}}
+  other: {{wireguard: "{OTHER}", endpoints: ["192.0.2.2:51820"]}}
+networks:
+  net: {{mode: routed, ipv4: 10.1.2.0/24, members: ["*"], addresses: {{me: 10.1.2.1, other: 10.1.2.2}}}}
+"""
+AT = SocketAddress("192.0.2.2", 51820)
+BASE = Snapshot(
+    key=ME,
+    now_s=1000.0,
+    unix_s=5000.0,
+    state=NodeState(loaded=load_document(TEXT, "f")),
+    link=LinkState("none", 990.0),
+    tunnels={OTHER: PeerStatus(AT, 4990.0, 7, 8)},
+)
+
+
+def test_ages_come_from_the_times_of_the_snapshot() -> None:
+    status = status_of(BASE)
+    assert status["mediator"]["since_s"] == 10.0
+    (peer,) = status["peers"]
+    assert (peer["last_handshake_s"], peer["rx_bytes"], peer["endpoint"]) == (10.0, 7, str(AT))
+    assert status_of(replace(BASE, link_away_since=997.5))["link_away_s"] == 2.5
+    assert status_of(BASE) == status, "it has changed something"
+
+
+def test_what_was_lost_of_the_disk_and_what_is_refused_is_said() -> None:
+    state = replace(BASE.state, conditions=(Condition("networks.net", "not brought up: a route"),))
+    status = status_of(replace(BASE, state=state, store=("joined.json is empty",), trouble="paths wait"))
+    assert status["conditions"] == [
+        "networks.net: not brought up: a route",
+        "joined.json is empty",
+        "paths wait",
+    ]
+    assert status["networks"]["net"]["refused"] == "not brought up: a route"
+    told = [(one["check"], one["text"]) for one in examine(replace(BASE, state=state))["checks"]]
+    assert ("condition", "networks.net: not brought up: a route") in told
+
+
+def test_a_way_that_carries_too_little_is_a_condition_and_a_check() -> None:
+    narrow = replace(BASE, path_mtus={AT: 1280})
+    assert any("1280 bytes" in line for line in status_of(narrow)["conditions"])
+    assert any(one["check"] == "mtu" for one in examine(narrow)["checks"])
+    assert not any(one["check"] == "mtu" for one in examine(replace(BASE, path_mtus={AT: None}))["checks"])
+
+
+def test_a_host_without_a_document_says_only_what_it_knows() -> None:
+    status = status_of(replace(BASE, state=NodeState()))
+    assert (status["member"], status["peers"], status["document"]) == (None, [], {"digest": None})
