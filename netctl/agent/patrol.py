@@ -6,11 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from netctl.agent.talk import quiet, reason_of, say
-from netctl.config.origins import Origins
-from netctl.model.document import Drift
-from netctl.node.drift import Counters, Departure, departures
-from netctl.node.evaluate import member_name
-from netctl.plan import diff
+from netctl.node.drift import Counters, Departure, inspect
 
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent
@@ -41,30 +37,27 @@ class Patrol:
     async def check(self) -> None:
         """Compare the host with what it should have, and heal it if the document says so. Raises EngineError."""
         agent = self._agent
-        if agent.state.loaded is None:
-            return
-        if not agent.state.settled:  # no view yet, or the first try failed: try again, and remove nothing
-            agent.wanted.set()
+        if (
+            not agent.state.settled
+        ):  # nothing is read and nothing removed; but a try that failed is tried again
+            if agent.state.loaded is not None:
+                agent.wanted.set()
             return
         async with agent.lock:
-            state = agent.state
-            if state.loaded is None:
+            foreign, actual = await agent.host.foreign(), await agent.host.read()
+            found = inspect(agent.state, agent.keys.wireguard, foreign, actual, self.drift)
+            if found.evaluate_again:
+                agent.wanted.set()
+            self.counters.found += found.fresh
+            self.drift = found.departures
+            if not found.heal:
                 return
-            if state.foreign.differs(await agent.host.foreign()):
-                agent.wanted.set()  # something came into the way of a network, or out of it
-            actual = await agent.host.read()
-            plan = diff(state.desired, actual)
-            document = state.loaded.document
-            found = departures(plan, Origins(document, member_name(document, agent.keys.wireguard)), actual)
-            self.counters.found += len(set(found) - set(self.drift))
-            self.drift = found
-            if plan and document.drift is Drift.CORRECT:
-                for departure in found:
-                    say(f"drift: {departure}")
-                outcome = await agent.host.apply(state.desired, quiet)
-                self.counters.healed += outcome.changed if outcome.error is None else 0
-                if outcome.error is None:
-                    self.drift = ()
-                else:
-                    self.counters.failed += 1
-                    say(f"drift could not be put right: {outcome.error}")
+            for departure in found.departures:
+                say(f"drift: {departure}")
+            outcome = await agent.host.apply(agent.state.desired, quiet)
+            self.counters.healed += outcome.changed if outcome.error is None else 0
+            if outcome.error is None:
+                self.drift = ()
+            else:
+                self.counters.failed += 1
+                say(f"drift could not be put right: {outcome.error}")

@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from netctl.config.origins import ANYWHERE, Origins
+from netctl.model.document import Drift
+from netctl.model.foreign import Foreign
 from netctl.model.hoststate import FilterTable, HostState
-from netctl.plan import Change, Plan, describe
+from netctl.model.keys import WireGuardKey
+from netctl.node.evaluate import member_name
+from netctl.node.state import NodeState
+from netctl.plan import Change, Plan, describe, diff
 from netctl.plan import changes as c
 
 MAX_PATHS = 8
@@ -42,6 +47,38 @@ class Counters:
     healed: int = 0
     failed: int = 0
     """Tries to put the host right that did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a look at the host comes to."""
+
+    departures: tuple[Departure, ...] = ()
+    fresh: int = 0
+    """How many of them were not there at the last look."""
+    heal: bool = False
+    """Bring the host back to what it should have: the document says so."""
+    evaluate_again: bool = False
+    """Something foreign came or went, or it is not known yet what the host should have."""
+
+
+def inspect(
+    state: NodeState, key: WireGuardKey, foreign: Foreign, actual: HostState, before: tuple[Departure, ...]
+) -> Inspection:
+    """Compare the host with what it should have. `before`: what the last look found. Raises LocalError."""
+    document = state.document
+    if document is None:
+        return Inspection()
+    if not state.settled:  # no view yet, or the first try failed: nothing may be taken for drift
+        return Inspection(evaluate_again=True)
+    plan = diff(state.desired, actual)
+    found = departures(plan, Origins(document, member_name(document, key)), actual)
+    return Inspection(
+        departures=found,
+        fresh=len(set(found) - set(before)),
+        heal=bool(plan) and document.drift is Drift.CORRECT,
+        evaluate_again=state.foreign.differs(foreign),
+    )
 
 
 def departures(plan: Plan, origins: Origins, actual: HostState) -> tuple[Departure, ...]:
