@@ -54,6 +54,8 @@ class Store:
     leases: tuple[GrantLease, ...]
     ports: tuple[tuple[WireGuardKey, int], ...]
     pairs: tuple[PairGrant, ...] = ()
+    resting: tuple[tuple[int, int], ...] = ()
+    """Relay ports that are given up by this, and until when (Unix time) nobody else may have them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,9 @@ class Holdings:
         self._leases: dict[tuple[str, WireGuardKey], IPv4Address] = {}
         self._ports: dict[WireGuardKey, int] = {}
         self._resting: dict[int, int] = {}
-        """Relay ports of members that are gone, and until when (Unix time) a grant for them can live."""
+        """Relay ports that were given up, and until when (Unix time) a grant for them can live."""
+        self.ports_due: int | None = None
+        """When (Unix time) a port that somebody waits for has rested."""
         self.pairs = PairBook()
         self.exhausted: tuple[Exhausted, ...] = ()
         """Who gets no address, and why."""
@@ -69,21 +71,30 @@ class Holdings:
         self.exhausted = tuple(item for item in found if isinstance(item, Exhausted))
         leases = tuple(item for item in found if isinstance(item, GrantLease))
         ports = tuple(self._missing_ports(membership.by_key, relay_ports))
-        taken = {*self._ports.values(), *(port for _, port in ports), *self._resting}
-        pairs = tuple(self.pairs.missing(membership, relay_ports, taken))
+        taken = {*self._ports.values(), *(port for _, port in ports)}
+        pairs = tuple(self.pairs.missing(membership, relay_ports, taken, self._resting))
+        given = {*self._ports, *(key for key, _ in ports)}
+        waiting = self.pairs.without_port or not given.issuperset(membership.by_key)
+        self.ports_due = min(self._resting.values(), default=None) if waiting else None
+        given_up = [self._ports[key] for key, _ in ports if key in self._ports] + [
+            *self.pairs.given_up(pairs)
+        ]
+        resting = tuple((port, unix_s + GRANT_TTL_S) for port in given_up)
         self._asked = bool(leases or ports or pairs)
-        return Store(leases, ports, pairs) if self._asked else None
+        return Store(leases, ports, pairs, resting) if self._asked else None
 
     def stored(
         self,
         leases: Iterable[GrantLease],
         ports: Iterable[tuple[WireGuardKey, int]],
         pairs: Iterable[PairGrant] = (),
+        resting: Iterable[tuple[int, int]] = (),
     ) -> bool:
         """The store was asked for these and has them. True: more is wanted by now, ask with `want`."""
         self.granted(leases)
         self._ports.update(ports)
         self.pairs.stored(pairs)
+        self._resting.update(resting)
         again, self._asked, self._again = self._again, False, False
         return again
 
@@ -98,6 +109,11 @@ class Holdings:
         """The store did not take what it was asked for; it is asked again later, for what is wanted then."""
         self.store_due = now + STORE_RETRY_S
         self._asked = self._again = False
+
+    def is_due(self, now: float, unix_s: int) -> bool:
+        """Whether to ask the store: again, or for a port that has rested."""
+        ports = self.ports_due is not None and unix_s >= self.ports_due
+        return ports or (self.store_due is not None and now >= self.store_due)
 
     def forget(self, key: WireGuardKey, unix_s: int) -> None:
         """A member is one no longer. Its relay port rests as long as it may have a grant for it.

@@ -184,9 +184,10 @@ class Hub:
         leases: Iterable[GrantLease],
         ports: Iterable[tuple[WireGuardKey, int]],
         pairs: Iterable[PairGrant] = (),
+        resting: Iterable[tuple[int, int]] = (),
     ) -> list[Effect]:
         """These are committed: show them."""
-        again = self._holdings.stored(leases, ports, pairs)
+        again = self._holdings.stored(leases, ports, pairs, resting)
         self._generation += 1
         self._hang()
         return self._show() + (self._want() if again else [])
@@ -279,7 +280,7 @@ class Hub:
             if now >= self._deadline(state):
                 code = "login.timeout" if state.member is None else "silent"
                 effects += self._drop(number, code, "nothing was heard in time")
-        if self._holdings.store_due is not None and now >= self._holdings.store_due:
+        if self._holdings.is_due(now, self.unix_now):
             effects += self._want()
         return effects
 

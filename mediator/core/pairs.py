@@ -1,7 +1,7 @@
 """Relay ports of pairs with a stock WireGuard app: one a pair, for it alone, kept like a lease.
 
 An app knows an address for each peer and nothing of allocations, so a pair of it needs a port that no other pair
-has. A pair that is wanted no longer keeps its port for its return, until there is no other.
+has. A pair that is wanted no longer keeps its port for its return, until there is no other and no grant for it lives.
 """
 
 from __future__ import annotations
@@ -88,9 +88,16 @@ class PairBook:
         return found.port if found is not None and found.apps else None
 
     def missing(
-        self, membership: Membership, relay_ports: tuple[int, int], taken: Collection[int]
+        self,
+        membership: Membership,
+        relay_ports: tuple[int, int],
+        taken: Collection[int],
+        resting: Collection[int] = (),
     ) -> Iterator[PairGrant]:
-        """What the store has to learn; `taken`: ports of members, and those about to be."""
+        """What the store has to learn; `taken`: ports of members, and those about to be.
+
+        `resting`: ports for which there may be a grant of whoever gave them up.
+        """
         wanted = wanted_pairs(membership)
         self.without_port = 0
         for grant in self._held.values():
@@ -99,9 +106,14 @@ class PairBook:
         if not wanted:
             return
         first, last = relay_ports
-        used = {*taken, *self.ports()}
+        used = {*taken, *resting, *self.ports()}
         free = (port for port in range(first, last + 1) if port not in used)
-        left = [g for g in self._held.values() if g.pair not in wanted and first <= g.port <= last]
+        left = [
+            grant
+            for grant in self._held.values()
+            if not grant.apps and grant.port not in resting and first <= grant.port <= last
+            if grant.pair not in wanted
+        ]
         for pair, apps in wanted.items():
             held = self._held.get(pair)
             if held is not None and first <= held.port <= last:
@@ -118,6 +130,13 @@ class PairBook:
                 self.without_port += 1
                 if held is not None and held.apps:
                     yield PairGrant(pair, held.port, 0)  # outside the range nobody listens
+
+    def given_up(self, pairs: Iterable[PairGrant]) -> Iterator[int]:
+        """Ports that somebody may have a grant for and that no pair is to use, once these are stored."""
+        for grant in pairs:
+            held = self._held.get(grant.pair)
+            if held is not None and held.apps and (held.port != grant.port or not grant.apps):
+                yield held.port
 
     def stored(self, pairs: Iterable[PairGrant]) -> None:
         """These are committed."""

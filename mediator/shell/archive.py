@@ -1,12 +1,16 @@
 """`netctl-mediator backup` and `restore`: the whole state in one file (tar, readable by its owner alone).
 
 The store is copied with SQLite's online backup, so the server may run meanwhile. The identity and the relay's secret
-go along: without them no member would know the restored server again. So the file is as secret as the state itself.
+go along: without the identity no member would know the restored server again. So the file is as secret as the state.
+
+A backup does not know which relay ports were given out after it. So a restored server begins with a new secret, and no
+grant from before is good at its relay: members get new ones.
 """
 
 from __future__ import annotations
 
 import contextlib
+import secrets
 import sqlite3
 import tarfile
 import tempfile
@@ -16,7 +20,7 @@ from pathlib import Path
 from mediator.core.generations import clock_is_behind, written_s
 from mediator.shell.admin import SOCKET_NAME
 from mediator.shell.asking import ask_mediator
-from mediator.shell.keys import IDENTITY_FILE, RELAY_SECRET_FILE, Identity, belong
+from mediator.shell.keys import IDENTITY_FILE, RELAY_SECRET_FILE, SECRET_LEN, Identity, belong
 from mediator.shell.store import STORE_FILE, Store
 from netctl.model.errors import LocalError
 from netctl.system.files import create, move, replacing
@@ -82,6 +86,7 @@ def restore(state: Path, source: Path, *, force: bool = False) -> None:
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=state, prefix=".restore-") as name:
+            parts[RELAY_SECRET_FILE] = secrets.token_bytes(SECRET_LEN)
             for part, data in parts.items():
                 create(Path(name, part), data)
             problems = _problems(Path(name, STORE_FILE))

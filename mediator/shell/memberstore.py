@@ -56,8 +56,12 @@ class MemberStore(Protocol):
         leases: Iterable[GrantLease],
         ports: Iterable[tuple[WireGuardKey, int]],
         pairs: Iterable[PairGrant] = (),
+        resting: Iterable[tuple[int, int]] = (),
     ) -> None:
-        """Grant these, or none; a member's older lease in the network is given up. Uniqueness is the store's own."""
+        """Grant these, or none; a member's older lease in the network is given up. Uniqueness is the store's own.
+
+        `resting`: relay ports that are given up, and until when (Unix time) nobody else may have them.
+        """
 
     async def reserve_generation(self, reserved: int) -> None:
         """From here on generations up to this one may be in use."""

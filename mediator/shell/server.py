@@ -404,7 +404,7 @@ class Server:
 
     async def _commit(self, wanted: fx.Store, behind: list[fx.Effect]) -> None:
         """Have the store take it, and do `behind` after that: what a slow one must not hold up, without it."""
-        commit = awaited(self._store.add(wanted.leases, wanted.ports, wanted.pairs))
+        commit = awaited(self._store.add(wanted.leases, wanted.ports, wanted.pairs, wanted.resting))
         try:
             await asyncio.wait({commit}, timeout=SLOW_STORE_S)
             if not commit.done():
@@ -424,7 +424,8 @@ class Server:
             self._refused = None
             say("the store takes leases again")
         self._now()
-        self.perform([*self._hub.stored(wanted.leases, wanted.ports, wanted.pairs), *behind])
+        stored = self._hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting)
+        self.perform([*stored, *behind])
 
     async def _ask(self, asked: Coroutine[Any, Any, list[fx.Effect]], behind: list[fx.Effect]) -> None:
         """What only the store can answer, and `behind` after it."""

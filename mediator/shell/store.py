@@ -17,7 +17,7 @@ from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.pairstore import PAIRS, read_pairs, write_pairs
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
-from netctl.system.files import make_directory, move
+from netctl.system.files import PRIVATE, create, make_directory, move
 
 LEASES = """
 CREATE TABLE lease (
@@ -136,6 +136,7 @@ def make_store(path: Path) -> None:
     beside = path.with_name(f".{path.name}.new")
     try:
         beside.unlink(missing_ok=True)
+        create(beside, b"", PRIVATE)  # SQLite would make it by the umask
         with contextlib.closing(_connect(beside)) as db:
             _migrate(db, path)
         move(beside, path)
@@ -144,6 +145,14 @@ def make_store(path: Path) -> None:
     finally:
         for end in ("", "-journal"):
             beside.with_name(beside.name + end).unlink(missing_ok=True)
+
+
+def _for_the_owner_alone(path: Path) -> None:
+    """It says who is a member and who was shut out. Files beside it get the mode that it has from SQLite."""
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        with contextlib.suppress(OSError):  # it is not there, or the disk is read-only
+            if file.stat().st_mode & 0o077:
+                file.chmod(PRIVATE)
 
 
 class Store:
@@ -163,6 +172,8 @@ class Store:
             if upgrade and not path.exists():
                 make_directory(path.parent)
                 make_store(path)
+            if upgrade:
+                _for_the_owner_alone(path)
             self._db = _connect(path)
         except sqlite3.Error as error:
             raise LocalError(f"cannot open {path}: {error}") from error
@@ -245,7 +256,7 @@ class Store:
         return {WireGuardKey(member): port for member, port in rows}
 
     def resting_ports(self) -> dict[int, int]:
-        """Relay ports of members that are gone, and until when (Unix time) nobody else may have them."""
+        """Relay ports that were given up, and until when (Unix time) nobody else may have them."""
         return dict(self._db.execute("SELECT port, until_s FROM resting_port").fetchall())
 
     def pairs(self) -> list[PairGrant]:
@@ -257,9 +268,11 @@ class Store:
         leases: Iterable[GrantLease],
         ports: Iterable[tuple[WireGuardKey, int]],
         pairs: Iterable[PairGrant] = (),
+        resting: Iterable[tuple[int, int]] = (),
     ) -> None:
         """Grant leases and ports in one transaction; a member's older lease in the network is given up.
 
+        `resting`: relay ports that are given up, and until when (Unix time) nobody else may have them.
         Raises LocalError, and grants nothing, when one of them is taken or the disk is full.
         """
         with self.transaction("new leases") as db:
@@ -268,6 +281,7 @@ class Store:
                 db.execute("DELETE FROM relay_port WHERE member=?", (member.raw,))
                 db.execute("INSERT INTO relay_port (member, port) VALUES (?,?)", (member.raw, port))
             write_pairs(db, pairs)
+            db.executemany("INSERT OR REPLACE INTO resting_port (port, until_s) VALUES (?,?)", resting)
 
     def generation(self) -> int:
         """What the next run's generations must not be below."""

@@ -64,9 +64,10 @@ class StoreThread:
         leases: Iterable[GrantLease],
         ports: Iterable[tuple[WireGuardKey, int]],
         pairs: Iterable[PairGrant] = (),
+        resting: Iterable[tuple[int, int]] = (),
     ) -> None:
         """Of `MemberStore`."""
-        await self._do(functools.partial(self._store.add, leases, ports, pairs))
+        await self._do(functools.partial(self._store.add, leases, ports, pairs, resting))
 
     async def reserve_generation(self, reserved: int) -> None:
         """Of `MemberStore`."""

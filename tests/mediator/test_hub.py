@@ -98,7 +98,10 @@ class Shell:
                     if self.full:
                         pending = self.hub.refused(0.0) + pending
                     else:
-                        pending = self.hub.stored(wanted.leases, wanted.ports, wanted.pairs) + pending
+                        pending = (
+                            self.hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting)
+                            + pending
+                        )
                 case _:
                     pass
 
