@@ -118,6 +118,7 @@ class Device:
             return
         had_none = peer.endpoint is None
         peer.endpoint = endpoint
+        peer.endpoint_aside = None
         self.changed.add(peer)
         if had_none and (peer.staged or peer.keepalive_s) and peer.sendable_keypair(now) is None:
             peer.timers.cancel(Timer.RETRANSMIT)
@@ -131,10 +132,18 @@ class Device:
         return self.allowed_ips.lookup(endpoint.address.packed) is None or not self.comes_back(endpoint)
 
     def leave_loops(self, peer: Peer) -> None:
-        """Allowed IPs have changed: an endpoint that became a loop is forgotten."""
+        """Allowed IPs have changed: an endpoint that became a loop is put aside."""
         if peer.endpoint is not None and not self.takes(peer.endpoint):
-            peer.endpoint = None
+            peer.endpoint_aside, peer.endpoint = peer.endpoint, None
             self.changed.add(peer)
+
+    def routes_changed(self, now: float) -> None:
+        """Endpoints that became loops are put aside; those put aside that are none any more are good again."""
+        for peer in self._peers.values():
+            self.leave_loops(peer)
+            aside = peer.endpoint_aside
+            if peer.endpoint is None and aside is not None and self.takes(aside):
+                self.set_endpoint(peer, aside, now)
 
     def set_keepalive(self, peer: Peer, seconds: int, now: float) -> None:
         """Persistent keepalive, 0-65535 s, 0 is off. Switched on, the first one is due at once."""

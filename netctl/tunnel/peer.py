@@ -47,6 +47,7 @@ class Peer:
         "cookie",
         "current",
         "endpoint",
+        "endpoint_aside",
         "endpoint_fixed",
         "handshake",
         "handshake_attempts",
@@ -78,6 +79,8 @@ class Peer:
         self.timers = PeerTimers(self, queue)
         self.cookie = CookieGenerator(public_key)
         self.endpoint: SocketAddress | None = None
+        self.endpoint_aside: SocketAddress | None = None
+        """What would be it, did routes not lead from there back into our own interface."""
         self.takes: Callable[[SocketAddress], bool] = _anywhere
         """Whether an endpoint may be this; asked when it would change, never for a packet."""
         self.endpoint_fixed = False
@@ -199,6 +202,7 @@ class Peer:
             return
         if self.takes(source):
             self.endpoint = source
+            self.endpoint_aside = None
             self._changed.add(self)
 
     def authenticated_sent(self, now: float) -> None:

@@ -17,7 +17,7 @@ from netctl.wg import native
 from netctl.wg.inbox import Inbox
 from netctl.wg.native.path import NativePath
 from netctl.wg.outbox import Burst, Outbox
-from netctl.wg.routes import interface_to
+from netctl.wg.routes import RouteWatch, interface_to
 from netctl.wg.tun import Tun
 from netctl.wg.udp import Udp
 
@@ -66,6 +66,8 @@ class Shell:
         self._last_read = self._last_received = -BUSY_S
         self._running = True
         self._watched: tuple[int, int] | None = None
+        self._routes = RouteWatch(self._routes_changed, time.monotonic)
+        self.register(self._routes.fileno(), self._routes.readable)
         self.register(tun.fd, self._from_tun if self._native is None else self._look)
 
     # -- what UAPI and hand-over use ----------------------------------------------------------------------------
@@ -124,6 +126,9 @@ class Shell:
     def _comes_back(self, endpoint: SocketAddress) -> bool:
         return interface_to(endpoint.address, self.fwmark) == self.tun.index
 
+    def _routes_changed(self) -> None:
+        self.device.routes_changed(time.monotonic())
+
     def register(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back while `fd` is readable."""
         self._callbacks[fd] = callback
@@ -154,6 +159,8 @@ class Shell:
             due = self.device.next_timer()
             now = time.monotonic()
             wait = min(tick, max(due, self._rest_until)) - now if due is not None else tick - now
+            if self._routes.due is not None:
+                wait = min(wait, self._routes.due - now)
             for fd in self._wait(max(wait, 0.0)):
                 callback = self._callbacks.get(fd)
                 if callback is not None:
@@ -161,6 +168,7 @@ class Shell:
                         callback()
                     except Exception as error:
                         self.guard.caught("what came in", error)
+            self.guard.run("a look at the routes", self._routes.handle_timer)
             if now >= self._rest_until and not self.guard.run("a timer", self._timers):
                 self._rest_until = now + FAULT_REST_S
             if time.monotonic() >= tick:
@@ -197,6 +205,7 @@ class Shell:
         """Close sockets and interface."""
         if self._udp is not None:
             self._udp.close()
+        self._routes.close()
         self._poll.close()
         self.tun.close()
 

@@ -1,10 +1,14 @@
-"""Over which interface the kernel would send: tells an endpoint whose packets would come back out of our own TUN."""
+"""Over which interface the kernel would send: tells an endpoint whose packets would come back out of our own TUN.
+
+`RouteWatch` says when that may have changed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 
 from netctl.model.addresses import Address
 
@@ -16,6 +20,14 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
 _NUMBER = struct.Struct("=I")
 _ANSWER = 8192
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
+"""RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE and IPV6_RULE: routes that go with an
+address or a link are not told of one by one."""
+LOOK_REST_S = 0.05
+"""Between two looks: a loop carries a hundred thousand packets a second, an apply makes thousands of routes."""
+LOOK_SHARE = 20
+"""A look that took long is followed by so many times its own length of rest: a router with a full table changes a route
+at any time."""
 
 
 def interface_to(address: Address, mark: int = 0) -> int | None:
@@ -52,3 +64,47 @@ def _oif(answer: bytes) -> int | None:
             return int(_NUMBER.unpack_from(answer, at + _ATTRIBUTE.size)[0])
         at += (size + 3) & ~3
     return None
+
+
+class RouteWatch:
+    """Calls `look` soon after routes, rules, addresses or links have changed, at a bounded rate."""
+
+    def __init__(self, look: Callable[[], None], clock: Callable[[], float]) -> None:
+        """`clock`: monotonic seconds. Raises OSError."""
+        self._look = look
+        self._clock = clock
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        self._socket.bind((0, _GROUPS))
+        self._rest_until = float("-inf")
+        self.due: float | None = None
+        """When `handle_timer` wants to be called."""
+
+    def fileno(self) -> int:
+        """Readable after a change."""
+        return self._socket.fileno()
+
+    def readable(self) -> None:
+        """Something changed: what, the look will find out."""
+        with contextlib.suppress(OSError):  # EAGAIN: that was all; ENOBUFS: more than the kernel keeps for us
+            while self._socket.recv(_ANSWER):
+                pass
+        if self.due is None:
+            self.due = max(self._clock(), self._rest_until)
+
+    def handle_timer(self) -> None:
+        """Look, if it is due."""
+        began = self._clock()
+        if self.due is None or began < self.due:
+            return
+        self.due = None
+        try:
+            self._look()
+        finally:
+            ended = self._clock()
+            self._rest_until = ended + max(LOOK_REST_S, LOOK_SHARE * (ended - began))
+
+    def close(self) -> None:
+        """No more."""
+        self._socket.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from wgside import GO, LINK, OURS, PORT, Side, stream, text
 
 from netctl.tunnel.primitives import public_key
 
+LOOP = 50
+"""Two pings and a handshake are less; a loop makes a hundred thousand a second."""
 pytestmark = [pytest.mark.netns, needs_namespaces, pytest.mark.usefixtures("data_path")]
 
 
@@ -376,3 +379,34 @@ def test_a_peer_that_is_killed_and_comes_back(pair: tuple[Host, Host], programs:
     again.peer(one, "192.0.2.1")
     assert again.ping(one).count(" 0% packet loss") == 2, "it has no session: it makes one at once"
     assert one.ping(again).count(" 0% packet loss") == 2
+
+
+@pytest.mark.parametrize("outside", ["192.0.2.2", "2001:db8::2"], ids=["v4", "v6"])
+def test_a_route_that_leads_a_tunnel_into_itself_stops_it_and_one_that_goes_brings_it_back(
+    pair: tuple[Host, Host], outside: str
+) -> None:
+    """Nothing but the route changes: no endpoint, no allowed IP."""
+    one, other = Side(pair[0], OURS, 1), Side(pair[1], GO, 2)
+    one.peer(other, None)
+    other.peer(one, None)
+    at = f"[{outside}]" if ":" in outside else outside
+    one.host.run(
+        "wg", "set", LINK, "peer", other.key, "allowed-ips", "0.0.0.0/0,::/0", "endpoint", f"{at}:{PORT}"
+    )
+    assert one.ping(other).count(" 0% packet loss") == 2
+
+    def endpoint() -> str:
+        return one.host.run("wg", "show", LINK, "endpoints").split()[-1]
+
+    def carried() -> int:
+        said = json.loads(one.host.run("ip", "-j", "-s", "link", "show", LINK))
+        return int(said[0]["stats64"]["tx"]["packets"])
+
+    before = carried()
+    one.host.run("ip", "route", "add", outside, "dev", LINK)
+    wait_for("the endpoint is put aside", lambda: endpoint() == "(none)")
+    one.host.run("ping", "-c", "1", "-s", "1000", "-W", "1", "10.77.0.2", check=False)
+    assert carried() - before < LOOP
+    one.host.run("ip", "route", "del", outside, "dev", LINK)
+    wait_for("it is good again", lambda: endpoint() == f"{at}:{PORT}")
+    assert one.ping(other).count(" 0% packet loss") == 2

@@ -50,3 +50,38 @@ def test_a_whole_tunnel_whose_own_packets_are_routed_past_it_keeps_its_endpoint(
     made.set_endpoint(peer, OUTSIDE, 1.0)
     made.leave_loops(peer)
     assert peer.endpoint == OUTSIDE
+
+
+def test_a_route_that_makes_a_loop_puts_the_endpoint_aside_until_it_is_gone() -> None:
+    made = device(routed=False)
+    peer, other = made.add_peer(b"\x05" * 32), made.add_peer(b"\x06" * 32)
+    assert peer is not None
+    assert other is not None
+    made.allowed_ips.insert(ipaddress.ip_network("203.0.113.0/24"), peer)
+    for one in (peer, other):
+        made.set_endpoint(one, OUTSIDE, 1.0)
+    made.comes_back = lambda endpoint: endpoint == OUTSIDE
+    made.changed.clear()
+    made.routes_changed(2.0)
+    assert (peer.endpoint, other.endpoint, made.changed) == (None, None, {peer, other})
+    made.routes_changed(3.0)
+    assert peer.endpoint is None
+    other.roam(SocketAddress("198.51.100.7", 9))
+    made.comes_back = lambda endpoint: False
+    made.routes_changed(4.0)
+    assert peer.endpoint == OUTSIDE
+    assert other.endpoint == SocketAddress("198.51.100.7", 9), "it was heard from elsewhere meanwhile"
+
+
+def test_what_was_set_meanwhile_is_not_replaced() -> None:
+    made = device(routed=False)
+    peer = made.add_peer(b"\x05" * 32)
+    assert peer is not None
+    made.allowed_ips.insert(ipaddress.ip_network("0.0.0.0/0"), peer)
+    made.set_endpoint(peer, OUTSIDE, 1.0)
+    made.comes_back = lambda endpoint: endpoint == OUTSIDE
+    made.routes_changed(2.0)
+    made.set_endpoint(peer, SocketAddress("198.51.100.7", 9), 3.0)
+    made.comes_back = lambda endpoint: False
+    made.routes_changed(4.0)
+    assert peer.endpoint == SocketAddress("198.51.100.7", 9)
