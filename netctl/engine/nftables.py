@@ -140,7 +140,9 @@ class Nftables:
 
     def _listing_digest(self) -> str | None:
         """A digest of the table as the kernel lists it; None when there is none."""
-        result = nft(["-j", "list", "table", FAMILY, FILTER_TABLE])
+        result = nft(
+            ["-j", "-p", "list", "table", FAMILY, FILTER_TABLE]
+        )  # -p: whether /etc/protocols is there or not
         if result.returncode != 0:
             return None
         try:

@@ -22,7 +22,7 @@ from netctl.engine.ruleset_guards import VNI, VXLAN_PORT, guard_chains, tunnel_i
 from netctl.model.addresses import Address, Prefix
 from netctl.model.hoststate import FILTER_TABLE, WIREGUARD_LINK, FilterTable, SourceBinding
 
-RENDERING = 5
+RENDERING = 6
 """Goes up when the same table is written otherwise: what an earlier version loaded is then loaded anew."""
 FLOOD_PER_S = 200
 """Flooded frames a member may send: a LAN's broadcast noise is far below, a storm far above."""

@@ -29,6 +29,8 @@ PAIRS_MAX = 2_000_000
 FLAT_FACTOR = 4
 """A class is written out box by box while that is at most so many times its sources and boxes."""
 EVERYTHING: Range = (0, 65535)
+IP_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58}
+"""nft looks names of them up in /etc/protocols, which a small system may not have: it is given the numbers."""
 PORTED = ("tcp", "udp")
 """What a rule can name ports of."""
 _TWIN = "o"
@@ -196,7 +198,7 @@ class Compiler:
         parts.append(self.address(destination))
         kind = "any"
         if proto is not None:
-            parts.append(proto)
+            parts.append(IP_PROTOCOLS[proto])
             kind = "proto"
         if ports is not None:
             parts.append(ports[0] if ports[0] == ports[1] else {"range": list(ports)})
@@ -223,7 +225,9 @@ class Compiler:
                 ask = match(left[0] if single else {"concat": left}, f"@{full}")
                 # nft knows the type of an original port only behind a match of one protocol.
                 ported = before_nat and name.endswith("port")
-                first = [[match(meta("l4proto"), proto)] for proto in PORTED] if ported else [[]]
+                first = (
+                    [[match(meta("l4proto"), IP_PROTOCOLS[proto])] for proto in PORTED] if ported else [[]]
+                )
                 for protocol in first if where else ():
                     self.made.append(add_rule(where, family, *protocol, ask, {"accept": None}))
         self.sets.clear()

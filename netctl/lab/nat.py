@@ -97,7 +97,7 @@ def _translate(kind: NatKind, wan: IPv4Address, where: str) -> str:
     """The statements that translate what leaves by `where`."""
     lines = [f"{where} snat to {wan}"]
     if kind in PORTS:
-        lines.insert(0, f"{where} meta l4proto udp snat ip to {wan}{PORTS[kind]}")
+        lines.insert(0, f"{where} meta l4proto 17 snat ip to {wan}{PORTS[kind]}")
     return "".join(f"\n    {line}" for line in lines)
 
 
@@ -111,8 +111,8 @@ def _source_nat(kind: NatKind, wan: IPv4Address) -> str:
 _NO_UDP = """
   chain no_udp {
     type filter hook forward priority filter - 1; policy accept;
-    iifname "wan" meta l4proto udp drop
-    oifname "wan" meta l4proto udp drop
+    iifname "wan" meta l4proto 17 drop
+    oifname "wan" meta l4proto 17 drop
   }"""
 """A strict company network: no UDP at all, whatever passed before."""
 
@@ -133,7 +133,7 @@ def _noted(timeout_s: int, remembered: str = "", remember: str = "") -> str:
   }}{remembered}
   chain note {{
     type filter hook postrouting priority srcnat + 10; policy accept;
-    oifname "wan" ct direction original meta l4proto udp jump map_it
+    oifname "wan" ct direction original meta l4proto 17 jump map_it
   }}
   chain map_it {{
     update @mappings {{ udp sport : ct original ip saddr . ct original proto-src }}
@@ -152,7 +152,7 @@ def _redirect(where: str) -> str:
 def _cone(kind: NatKind, wan: IPv4Address, timeout_s: int) -> str:
     """Anybody may send to a mapping; or, if address-restricted, those that the host sent to from that port."""
     if kind is not NatKind.ADDRESS_RESTRICTED:
-        return _noted(timeout_s) + _redirect(f'iifname "wan" ip daddr {wan} meta l4proto udp')
+        return _noted(timeout_s) + _redirect(f'iifname "wan" ip daddr {wan} meta l4proto 17')
     talked = f"""
   set talked {{
     type inet_service . ipv4_addr
@@ -196,12 +196,12 @@ def _beside(kind: NatKind, wan: IPv4Address, properties: Properties) -> str:
     if properties.hairpin:
         parts += [
             _noted(properties.udp_timeout_s or MAPPING_TIMEOUT_S),
-            _redirect(f'iifname "lan" ip daddr {wan} meta l4proto udp ct mark set {TURNED_MARK}'),
+            _redirect(f'iifname "lan" ip daddr {wan} meta l4proto 17 ct mark set {TURNED_MARK}'),
             "\n  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;"
             f"{_translate(kind, wan, TURNED)}\n  }}",
             # What comes before the mapping must leave no entry behind, as on the WAN side.
             "\n  chain input {\n    type filter hook input priority filter; policy accept;"
-            f'\n    iifname "lan" ip daddr {wan} meta l4proto udp drop\n  }}',
+            f'\n    iifname "lan" ip daddr {wan} meta l4proto 17 drop\n  }}',
         ]
     name = BESIDE_TABLE
     return f"table ip {name}\ndelete table ip {name}\n" + (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from netctl.engine.conntrack import Flow, narrowing
 from netctl.engine.nftables import plain_table, table_of
 from netctl.engine.ruleset import render
-from netctl.engine.ruleset_acl import COUNTER, boxes
+from netctl.engine.ruleset_acl import COUNTER, IP_PROTOCOLS, boxes
 from netctl.engine.ruleset_guards import VXLAN_PORT
 from netctl.model.document import PortRange
 from netctl.model.hoststate import FilterRule, FilterTable, Guards, SourceBinding
@@ -44,6 +44,7 @@ def sets(table: FilterTable) -> list[dict[str, Any]]:
 
 def lookups(table: FilterTable, *packet: int | str) -> bool:
     """Does a set of this table have this packet: source, destination, protocol, port?"""
+    packet = tuple(IP_PROTOCOLS.get(str(part), part) for part in packet)
     for found in sets(table):
         for element in found["elem"]:
             parts = element["concat"]
@@ -127,8 +128,8 @@ def test_both_families_and_none_mixed() -> None:
     both = frozenset({ONE, TWO})
     table = FilterTable(LINKS, (FilterRule("mine", both, both, "icmp"),))
     assert sorted(part for found in sets(table) for e in found["elem"] for part in e["concat"][2:]) == [
-        "icmp",
-        "ipv6-icmp",
+        IP_PROTOCOLS["icmp"],
+        IP_PROTOCOLS["ipv6-icmp"],
     ]
     mixed = FilterRule("mixed", frozenset({ONE}), frozenset({TWO}))
     assert not sets(FilterTable(LINKS, (mixed,))), "no packet is of both families"

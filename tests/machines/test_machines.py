@@ -200,7 +200,7 @@ def test_a_member_whose_udp_is_blocked_takes_the_relay_over_tls(site: Site) -> N
     eventually("a ping by name both ways", lambda: reaches(site))
     site.one.run(
         "nft 'add table ip blocked; add chain ip blocked out {type filter hook output priority -300;};"
-        f"add rule ip blocked out ip daddr {{{VPS}, {TWO}}} meta l4proto udp drop'"
+        f"add rule ip blocked out ip daddr {{{VPS}, {TWO}}} meta l4proto 17 drop'"
     )
     try:
         eventually("packets over TLS", lambda: "relay-tls" in site.one.run("netctl status || true"))

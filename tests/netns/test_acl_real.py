@@ -92,7 +92,7 @@ WITNESS = """
 table inet witness {
   set seen { type inet_service; flags dynamic; size 65535; }
   set pings { typeof icmp id; flags dynamic; size 65535; }
-  chain got { meta l4proto { tcp, udp } add @seen { th sport }
+  chain got { meta l4proto { 6, 17 } add @seen { th sport }
     icmp type echo-request add @pings { icmp id }
     icmpv6 type echo-request add @pings { icmpv6 id }
   }

@@ -51,7 +51,7 @@ table inet counted {{
   }}
   chain deaf {{
     type filter hook input priority 0
-    ip saddr {laptop} meta l4proto udp {verdict}
+    ip saddr {laptop} meta l4proto 17 {verdict}
   }}
 }}
 """

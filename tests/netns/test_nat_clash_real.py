@@ -27,7 +27,7 @@ HOPS = f"""
 table ip lab_hops {{
   chain prerouting {{
     type filter hook prerouting priority raw; policy accept;
-    iifname "wan" meta l4proto udp ip ttl < {FAR} counter drop
+    iifname "wan" meta l4proto 17 ip ttl < {FAR} counter drop
   }}
 }}
 """
@@ -35,7 +35,7 @@ LATE = f"""
 table ip lab_late {{
   chain prerouting {{
     type filter hook prerouting priority raw; policy accept;
-    iifname "lan" ip daddr {WORK} meta l4proto udp ip ttl >= {FAR} quota until 350 bytes drop
+    iifname "lan" ip daddr {WORK} meta l4proto 17 ip ttl >= {FAR} quota until 350 bytes drop
   }}
 }}
 """
@@ -44,7 +44,7 @@ NO_KNOCK = f"""
 table ip lab_knock {{
   chain prerouting {{
     type filter hook prerouting priority raw; policy accept;
-    iifname "lan" ip daddr {WORK} meta l4proto udp ip ttl < {FAR} drop
+    iifname "lan" ip daddr {WORK} meta l4proto 17 ip ttl < {FAR} drop
   }}
 }}
 """
@@ -52,7 +52,7 @@ NEW_PORT = f"""
 table ip lab_seen {{
   chain postrouting {{
     type filter hook postrouting priority srcnat + 50; policy accept;
-    oifname "wan" ip daddr {WORK} meta l4proto udp udp sport != 51820 counter
+    oifname "wan" ip daddr {WORK} meta l4proto 17 udp sport != 51820 counter
   }}
 }}
 """

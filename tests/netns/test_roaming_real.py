@@ -32,8 +32,8 @@ BETWEEN = """
 table ip between {{
   chain f {{
     type filter hook forward priority -200
-    ip saddr {other} meta l4proto udp drop
-    ip daddr {other} meta l4proto udp drop
+    ip saddr {other} meta l4proto 17 drop
+    ip daddr {other} meta l4proto 17 drop
   }}
 }}
 """
