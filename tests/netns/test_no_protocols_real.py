@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hosts import Host, needs_namespaces
 from netkit import members
@@ -17,6 +19,7 @@ OFFICE = """  office:
     ipv4: 10.8.0.0/24
     ipv6: "fd00:8::/64"
     members: ["*"]
+    addresses: {one: ["10.8.0.1", "fd00:8::1"], other: ["10.8.0.2", "fd00:8::2"]}
     acls:
       - {name: web, src: [other], dst: [one], proto: tcp, ports: [80, "8000-8080"]}
       - {name: names, src: [other], dst: [one], proto: udp, ports: [53]}
@@ -29,7 +32,9 @@ def test_acls_are_applied_and_read_back_whether_it_is_there_or_not() -> None:
     with members("one", "other") as there:
         one = there.add("one")
         one.run("rm", "-f", PROTOCOLS)
-        text = there.document({"one": "groups: []", "other": "groups: []"}, OFFICE)
+        text = there.document(
+            {"one": 'endpoints: ["198.18.1.2:51820"]', "other": 'endpoints: ["198.18.2.2:51820"]'}, OFFICE
+        )
         there.apply(text, "one")
         listed = one.run("nft", "-p", "list", "table", "inet", "netctl")
         assert "ipv6-icmp" not in listed
@@ -51,7 +56,7 @@ def test_the_boxes_of_a_lab(kind: NatKind, bare: Host) -> None:
 
 
 @pytest.fixture(scope="module")
-def bare() -> Host:
+def bare() -> Iterator[Host]:
     """A host without the file."""
     host = Host("bare")
     host.run("rm", "-f", PROTOCOLS)
