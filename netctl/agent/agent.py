@@ -19,6 +19,8 @@ from netctl.agent.keys import Keys
 from netctl.agent.paths import PathRunner
 from netctl.agent.patrol import DRIFT_S, Patrol
 from netctl.agent.revival import Revival
+from netctl.agent.routewatch import RouteWatch
+from netctl.agent.rulesets import Rulesets
 from netctl.agent.snapshot import take
 from netctl.agent.store import StateStore, identities
 from netctl.agent.surroundings import Surroundings, tunnelled
@@ -90,10 +92,14 @@ class Agent:
         self.surroundings = Surroundings(self)
         self.patrol = Patrol(self, drift_s)
         self.revival = Revival(self)
+        self.rulesets = Rulesets(self)
+        self.routes = RouteWatch(self)
         self.changes = Changes(self)
         self.joining = Joining(self)
         self.commit = Commit(self, Armory(store.places), watchman)
         self.watch = DocumentWatch(self, watch) if watch is not None else None
+        self.unmet: str | None = None
+        """Why the last try to bring the host to its accepted document failed; tried again with each look for drift."""
         self.wanted = asyncio.Event()
         """Set by whoever wants the host to be reconciled."""
         self.view_came = asyncio.Event()
@@ -122,6 +128,8 @@ class Agent:
             "watching the surroundings": self.surroundings.run,
             "watching for drift": self.patrol.run,
             "watching the engine": self.revival.run,
+            "watching the tables": self.rulesets.run,
+            "watching the routes": self.routes.run,
             "watching what is armed": self.commit.run,
             "keeping views": self._keep_views,
             **({"watching the document": self.watch.run} if self.watch is not None else {}),
@@ -180,10 +188,15 @@ class Agent:
                 async with self.lock:
                     await self.joining.take_excerpt()
                     outcome = await self.reconcile(quiet)
-                if outcome.error is not None:
-                    say(f"could not bring the host to its document: {outcome.error}")
+                self._unmet(outcome.error)
             except Exception as error:  # one failure is one line: the agent lives on
-                say(reason_of(error))
+                self._unmet(reason_of(error))
+
+    def _unmet(self, reason: str | None) -> None:
+        """Keep why the host is not as its document says, for `status`; say it once."""
+        if reason is not None and reason != self.unmet:
+            say(f"could not bring the host to its document: {reason}")
+        self.unmet = reason
 
     # -- reconciling ------------------------------------------------------------------------------------------
 
@@ -246,7 +259,7 @@ class Agent:
         """
         outcome = await self.host.apply(desired, progress, seen)
         if outcome.error is None:
-            self.state = self.state.brought(desired, document)
+            self.state, self.unmet = self.state.brought(desired, document), None
             if desired.wireguard is None:
                 self.tunnels.gone()
             try:

@@ -141,7 +141,7 @@ class Changes:
                 agent.wanted.set()
         if end.error is not None:
             raise end.error
-        warnings = end.warnings
+        warnings = (*end.warnings, *agent.host.troubles())
         if end.outcome.error is None and agent.trouble is not None:
             warnings = (*warnings, agent.trouble)
         armed = agent.commit.pending() if end.record is not None else None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from netctl.engine import ApplyOutcome, Engine, apply_plan, apply_prune
+from netctl.engine import ApplyOutcome, Engine, Restored, apply_plan, apply_prune
 from netctl.engine.interfaces import local_addresses
 from netctl.model.addresses import Address, Endpoint, SocketAddress
 from netctl.model.document import Document
@@ -68,6 +68,26 @@ class Host:
     async def foreign(self) -> Foreign:
         """What is in the way on this host. Raises EngineError."""
         return await self._run(lambda engine: engine.foreign())
+
+    async def tables_stand(self) -> bool:
+        """Whether our nftables tables are as they were loaded. Raises EngineError."""
+        return await self._run(lambda engine: engine.tables_stand())
+
+    async def restore_tables(self) -> Restored:
+        """Put our nftables tables back as they were loaded. Raises EngineError."""
+        return await self._run(lambda engine: engine.restore_tables())
+
+    async def restore_routes(self, desired: HostState) -> int:
+        """Set routes and addresses again that are gone; how many. Raises EngineError."""
+        return await self._run(lambda engine: engine.restore_routes(desired))
+
+    def troubles(self) -> tuple[str, ...]:
+        """What could not be done the last time and nothing else waits for."""
+        return self._engine.troubles() if self._engine is not None else ()
+
+    async def retry(self) -> None:
+        """Try once more what `troubles` names."""
+        await self._run(lambda engine: engine.retry())
 
     async def read(self) -> HostState:
         """What the host has now. Raises EngineError."""

@@ -126,6 +126,16 @@ class _Now(Collector):
         yield GaugeMetricFamily("netctl_link_away", "1 while the link is gone and brought back", value=away)
         for name, words, count in (
             ("engine_restarts", "How often the engine ended and was started again", agent.revival.restarts),
+            (
+                "filter_restored",
+                "How often a table was flushed or changed, and loaded again",
+                agent.rulesets.restored,
+            ),
+            (
+                "routes_restored",
+                "How often routes or addresses were taken away, and set again",
+                agent.routes.restored,
+            ),
             ("faults", "Datagrams, frames and timers whose handling failed", agent.guard.dropped),
         ):
             yield CounterMetricFamily(f"netctl_{name}", words, value=float(count))

@@ -44,6 +44,7 @@ class Patrol:
                 agent.wanted.set()
             return
         async with agent.lock:
+            await agent.host.retry()
             foreign, actual = await agent.host.foreign(), await agent.host.read()
             found = inspect(agent.state, agent.keys.wireguard, foreign, actual, self.drift)
             if found.evaluate_again:

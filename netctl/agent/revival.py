@@ -33,6 +33,8 @@ class Revival:
         """How often the link was gone and brought back."""
         self.lasted_s = 0.0
         """How long it was away the last time, in seconds."""
+        self.took_along: tuple[str, ...] = ()
+        """Links of others that went with it the last time: nobody but who made them can bring them back."""
         self.since: float | None = None
         """Since when it is away (monotonic seconds); None: it is there, or nobody wants it."""
 
@@ -40,7 +42,6 @@ class Revival:
         """Until cancelled."""
         while True:
             try:
-                await self.look()  # what happened while nobody listened
                 async for _ in vanished(WIREGUARD_LINK):
                     await self.look()
             except EngineError as error:
@@ -76,6 +77,11 @@ class Revival:
                     f"{WIREGUARD_LINK} is gone: its engine ended; it is started again, "
                     "and the networks are unreachable meanwhile"
                 )
+                if stacked := agent.state.foreign.stacked:
+                    self.took_along = stacked
+                    say(
+                        f"links of others that were made on it are gone too: {', '.join(stacked)}; make them again"
+                    )
                 agent.paths.engine_gone()
                 outcome = await agent.bring(agent.state.desired, agent.state.told, quiet)
             if outcome.error is None:

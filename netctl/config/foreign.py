@@ -60,6 +60,8 @@ def _in_the_way(network: Network, foreign: Foreign) -> Iterator[tuple[str, bool]
         for route in foreign.routes:
             if overlaps(pool, route.destination):
                 yield f"its pool {pool} overlaps {route.what}", pool in foreign.own
+    if network.mode is Mode.LAN and foreign.segment_port:
+        yield f"its segment needs UDP port 4789, held by {foreign.segment_port}", False
     link = segment_name(network.id)
     if network.mode is Mode.LAN and link in foreign.links:
         yield f"its segment {link} would take the name of a {foreign.links[link]} link", False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from netctl.model.addresses import SocketAddress
@@ -36,6 +37,21 @@ class Engine(Protocol):
     def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
         """Send a peer's packets to this endpoint from now on. No error when the peer is gone."""
 
+    def tables_stand(self) -> bool:
+        """Whether our tables are there as they were loaded last."""
+
+    def restore_tables(self) -> Restored:
+        """Put our tables back as they were loaded last; nothing where they stand, or none were loaded."""
+
+    def restore_routes(self, desired: HostState) -> int:
+        """Set those routes and addresses of `desired` again that are gone; how many."""
+
+    def troubles(self) -> tuple[str, ...]:
+        """What could not be done and nothing else waits for, in words for people."""
+
+    def retry(self) -> None:
+        """Try once more what `troubles` names."""
+
     def listen_port(self) -> int:
         """The UDP port in use; 0 while there is no link."""
 
@@ -44,3 +60,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of handles; the host keeps what it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Tables of ours that somebody had removed or changed, and that are as they were loaded again. False: none."""
+
+    tables: tuple[str, ...] = ()
+    ended: int = 0
+    """Tracked flows that no rule lets through, ended: while a table was away everything was open."""
+
+    def __bool__(self) -> bool:
+        return bool(self.tables)

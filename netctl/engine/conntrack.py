@@ -8,18 +8,19 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
 
 from netctl.engine.nlsocket import NESTED, NetlinkError, NetlinkSocket, attribute, attributes
+from netctl.engine.ruleset_guards import VXLAN_PORT
 from netctl.model.addresses import Address
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import FilterRule, FilterTable
 
 _NETLINK_NETFILTER = 12
 _GET, _DELETE = 0x0101, 0x0102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*
-_TUPLE_ORIG, _ID, _ZONE = 1, 12, 18
+_TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE = 1, 2, 12, 18
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _PLACES: dict[int, tuple[int, int]] = {AF_INET: (1, 2), AF_INET6: (3, 4)}
 _PROTO_NUM, _PROTO_DST_PORT = 1, 3
@@ -38,6 +39,8 @@ class Flow:
     """tcp, udp, icmp (both families), or None: another one."""
     port: int | None
     """Destination port of tcp and udp."""
+    answered_to: Address | None = None
+    """Where its answers are sent: the source, unless source NAT has made another of it."""
 
 
 def lets(rule: FilterRule, flow: Flow) -> bool:
@@ -75,11 +78,48 @@ def narrowing(before: FilterTable, after: FilterTable) -> Callable[[Flow], bool]
     return ended
 
 
+def beside(table: FilterTable) -> Callable[[Flow], bool]:
+    """Says which flows this table would never have let begin: those that came while it was not there.
+
+    The kernel does not note the link that a flow came by. What only our links carry tells it: a source in a pool,
+    behind another member, or a segment's link-local one, that is no address or LAN of this host.
+    """
+    guards = table.guards
+    theirs = [*guards.sources, *guards.remote]
+    inner = {address for binding in table.bindings for address in binding.addresses}
+    segments = {binding.underlay for binding in table.bindings}
+
+    def ended(flow: Flow) -> bool:
+        source = flow.source
+        hidden = any(source in pool and flow.destination in lan for pool, lan in table.masquerade)
+        if hidden and source == flow.answered_to:
+            return True  # it goes out under an address that nobody there can answer
+        if source not in guards.leases and not any(source in lan for lan in guards.lans):
+            came = source in inner or any(source in prefix for prefix in theirs)
+            frames = source in segments and (flow.proto, flow.port) == ("udp", VXLAN_PORT)
+            if came and not frames and not any(lets(rule, flow) for rule in table.rules):
+                return True
+        sent = any(flow.destination in prefix for prefix in table.stock)
+        return sent and not any(lets(rule, flow) for rule in table.sending)
+
+    return ended
+
+
+def end_flows_beside(table: FilterTable) -> int:
+    """Delete the tracked flows that began while this table was not there, and that it does not let; how many.
+
+    Raises EngineError.
+    """
+    return _end_all(beside(table))
+
+
 def end_flows(before: FilterTable, after: FilterTable) -> int:
     """Delete the tracked flows that `before` let through and `after` does not; how many. Raises EngineError."""
     ended = narrowing(before, after)
-    if ended is None:
-        return 0
+    return _end_all(ended) if ended is not None else 0
+
+
+def _end_all(ended: Callable[[Flow], bool]) -> int:
     try:
         connection = NetlinkSocket(_NETLINK_NETFILTER)
     except OSError:
@@ -119,6 +159,9 @@ def _matching(entries: Iterable[bytes], family: int, ended: Callable[[Flow], boo
     for body in entries:
         found = attributes(body[4:])
         flow = flow_of(found.get(_TUPLE_ORIG, b""), family)
+        answers = flow_of(found.get(_TUPLE_REPLY, b""), family)
+        if flow is not None and answers is not None:
+            flow = replace(flow, answered_to=answers.destination)
         if flow is not None and ended(flow):
             parts = [attribute(_TUPLE_ORIG | NESTED, found[_TUPLE_ORIG])]
             parts += [attribute(kind, found[kind]) for kind in (_ID, _ZONE) if kind in found]

@@ -1,49 +1,99 @@
-"""Hearing from the kernel that this host has moved: links and addresses that come and go (rtnetlink(7))."""
+"""Hearing from the kernel that this host has changed: links, addresses and routes that come and go (rtnetlink(7)).
+
+Where messages were lost (a thousand links at once), that is a change too: whoever listens looks anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator
 
-from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK
-
+from netctl.engine.listening import NETLINK_ROUTE, Listener, Messages
+from netctl.engine.nlsocket import attributes, words
 from netctl.model.errors import EngineError
+from netctl.model.hoststate import ROUTE_PROTOCOL
 
-GROUPS = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
+_LINKS, _ADDRESSES4, _ROUTES4, _ADDRESSES6, _ROUTES6 = 1, 5, 7, 9, 11
+"""Multicast groups (RTNLGRP_…)."""
+_DELETE_LINK, _DELETE_ADDRESS, _DELETE_ROUTE = 17, 21, 25
+_LINK_HEADER, _NAME = 16, 3
+_ADDRESS = struct.Struct("=BBBBI")
+_ROUTE_HEADER, _ROUTE_PROTOCOL = 12, 5
 SETTLE_S = 0.2
 """A new address comes as several messages, and a link that goes up as a dozen."""
+BURST_S = 2.0
+"""Changes without end are said so often all the same."""
 
 
 async def moves() -> AsyncIterator[None]:
     """One item for each burst of changes, as soon as it is over. Raises EngineError when the kernel cannot be heard."""
+    loop = asyncio.get_running_loop()
     try:
-        async with AsyncIPRoute() as route:
-            await route.bind(GROUPS)
+        with Listener(NETLINK_ROUTE, _LINKS, _ADDRESSES4, _ADDRESSES6) as listener:
             while True:
-                await _next(route)
-                with contextlib.suppress(TimeoutError):
-                    while True:
-                        await asyncio.wait_for(_next(route), SETTLE_S)
+                await listener.receive()
+                until = loop.time() + BURST_S
+                try:
+                    while (left := until - loop.time()) > 0:
+                        await asyncio.wait_for(listener.receive(), min(SETTLE_S, left))
+                except TimeoutError:
+                    pass
                 yield None
     except OSError as error:
         raise EngineError(f"rtnetlink does not answer: {error.strerror or error}") from error
 
 
 async def vanished(name: str) -> AsyncIterator[None]:
-    """One item each time that a link of this name goes, at once. Raises EngineError when the kernel cannot be heard."""
+    """One item each time that a link of this name goes, at once, and one to begin with, when it is listened to.
+
+    Raises EngineError when the kernel cannot be heard.
+    """
     try:
-        async with AsyncIPRoute() as route:
-            await route.bind(RTMGRP_LINK)
+        with Listener(NETLINK_ROUTE, _LINKS) as listener:
+            yield None
             while True:
-                async for message in route.get():
-                    if message.get("event") == "RTM_DELLINK" and message.get("ifname") == name:
-                        yield None
+                messages = await listener.receive()
+                if messages is None or any(_goes(kind, body, name) for kind, body in messages):
+                    yield None
     except OSError as error:
         raise EngineError(f"rtnetlink does not answer: {error.strerror or error}") from error
 
 
-async def _next(route: AsyncIPRoute) -> None:
-    async for _ in route.get():
-        return
+async def taken_away(links: tuple[str, ...]) -> AsyncIterator[None]:
+    """One item when a route of ours goes, or an address of a link whose name begins with one of these, at once.
+
+    Our own changes come too. Raises EngineError when the kernel cannot be heard.
+    """
+    try:
+        with Listener(NETLINK_ROUTE, _ADDRESSES4, _ADDRESSES6, _ROUTES4, _ROUTES6) as listener:
+            yield None
+            while True:
+                messages = await listener.receive()
+                if messages is None or _ours(messages, links):
+                    yield None
+    except OSError as error:
+        raise EngineError(f"rtnetlink does not answer: {error.strerror or error}") from error
+
+
+def _goes(kind: int, body: bytes, name: str) -> bool:
+    """Whether this says that the link is gone; a bridge says of its ports by the same message that they left it."""
+    if kind != _DELETE_LINK or len(body) < _LINK_HEADER or body[0] != socket.AF_UNSPEC:
+        return False
+    return words(attributes(body[_LINK_HEADER:]).get(_NAME)) == name
+
+
+def _ours(messages: Messages, links: tuple[str, ...]) -> bool:
+    for kind, body in messages:
+        if kind == _DELETE_ROUTE and len(body) >= _ROUTE_HEADER and body[_ROUTE_PROTOCOL] == ROUTE_PROTOCOL:
+            return True
+        if kind == _DELETE_ADDRESS and len(body) >= _ADDRESS.size:
+            *_, index = _ADDRESS.unpack_from(body)
+            try:
+                name = socket.if_indextoname(index)
+            except OSError:
+                continue  # its link is gone: that is heard elsewhere
+            if name.startswith(links):
+                return True
+    return False

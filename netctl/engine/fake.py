@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from netctl.engine.api import Restored
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.foreign import Foreign
@@ -56,6 +57,25 @@ class FakeEngine:
     def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
         """Remember it."""
         self.endpoints[key] = endpoint
+
+    def tables_stand(self) -> bool:
+        """Nobody else changes this host's table."""
+        return True
+
+    def restore_tables(self) -> Restored:
+        """Nothing to be put back."""
+        return Restored()
+
+    def restore_routes(self, desired: HostState) -> int:
+        """Nothing to be put back."""
+        return 0
+
+    def troubles(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def retry(self) -> None:
+        """Nothing to be tried."""
 
     def listen_port(self) -> int:
         """The port of the link."""

@@ -24,6 +24,8 @@ RTF_LOCAL = 0x80000000
 """IPv6: an address of this host."""
 RTF_ANYCAST = 0x00100000
 RTF_REJECT = 0x0200
+_INODE = 9
+"""The column of /proc/net/udp6."""
 NOWHERE = "*"
 """What the kernel calls the link of a route that goes nowhere."""
 HOST_MASK, HOST_LENGTH = "FFFFFFFF", "80"
@@ -84,6 +86,15 @@ def _read(name: str) -> str:
         return (PROC_NET / name).read_text()
     except OSError:
         return ""  # a kernel without IPv6
+
+
+def is_udp6_taken(port: int, text: str | None = None) -> bool:
+    """Whether a program listens on this UDP port over IPv6 (/proc/net/udp6; the kernel's own sockets have no inode)."""
+    for line in (_read("udp6") if text is None else text).splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > _INODE and fields[1].endswith(f":{port:04X}") and fields[_INODE] != "0":
+            return True
+    return False
 
 
 def look(

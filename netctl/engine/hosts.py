@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,13 +21,28 @@ NEW_MODE = 0o644
 """Of a hosts file where there was none: every program reads it."""
 
 
+def _decoded(content: bytes) -> str:
+    """As text that gives the same bytes back, whatever encoding others have written in."""
+    return content.decode(errors="surrogateescape")
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def _lines(text: str) -> list[str]:
+    """Each with its end. Only a line feed ends one: what other characters mean is for those who wrote them."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
 def _split(text: str) -> tuple[list[str], list[str], list[str]]:
     """Lines before, inside and after the block. Without an end marker the block is empty."""
-    lines = text.splitlines()
-    if BEGIN not in lines or END not in lines[lines.index(BEGIN) :]:
-        return [line for line in lines if line != BEGIN], [], []
-    start = lines.index(BEGIN)
-    end = lines.index(END, start)
+    lines = _lines(text)
+    bare = [line.rstrip("\r\n") for line in lines]
+    if BEGIN not in bare or END not in bare[bare.index(BEGIN) :]:
+        return [line for line, found in zip(lines, bare, strict=True) if found != BEGIN], [], []
+    start = bare.index(BEGIN)
+    end = bare.index(END, start)
     return lines[:start], lines[start + 1 : end], lines[end + 1 :]
 
 
@@ -46,19 +62,20 @@ def replace_block(text: str, names: Mapping[str, tuple[Address, ...]]) -> str:
     """The file's text with the block set to `names`; an empty mapping removes it."""
     before, _, after = _split(text)
     block = [
-        f"{texts.print_address(address)}\t{host}"
+        f"{texts.print_address(address)}\t{host}\n"
         for host, addresses in sorted(names.items())
         for address in addresses
     ]
-    middle = [BEGIN, *block, END] if block else []
-    lines = [*before, *middle, *after]
-    return "\n".join(lines) + "\n" if lines else ""
+    if block and before and not before[-1].endswith("\n"):
+        before[-1] += "\n"  # a line of ours would be a part of theirs
+    middle = [f"{BEGIN}\n", *block, f"{END}\n"] if block else []
+    return "".join((*before, *middle, *after))
 
 
 def foreign_names(text: str, domain: str) -> tuple[ForeignName, ...]:
     """Names below our domain on lines that are not ours."""
     before, block, after = _split(text)
-    skipped = len(block) + 2 if len(before) + len(after) < len(text.splitlines()) else 0
+    skipped = len(block) + 2 if len(before) + len(after) < len(_lines(text)) else 0
     numbered = [*enumerate(before, 1), *enumerate(after, len(before) + skipped + 1)]
     found = []
     for number, line in numbered:
@@ -76,9 +93,9 @@ class HostsFile:
         self.path = path
 
     def read(self) -> dict[str, tuple[Address, ...]]:
-        """Our names."""
+        """Our names. Raises EngineError."""
         try:
-            return parse_block(self.path.read_text())
+            return parse_block(_decoded(self.path.read_bytes()))
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -87,37 +104,46 @@ class HostsFile:
     def foreign(self, domain: str) -> tuple[ForeignName, ...]:
         """Names below our domain that somebody else gives an address; none where the file cannot be read."""
         try:
-            return foreign_names(self.path.read_text(), domain)
-        except (OSError, UnicodeDecodeError):
+            return foreign_names(_decoded(self.path.read_bytes()), domain)
+        except OSError:
             return ()
 
     def write(self, names: Mapping[str, tuple[Address, ...]]) -> None:
-        """Replace our block. Atomic where the file can be renamed over; in place where it is a mount."""
+        """Replace our block; all else keeps its bytes. Raises EngineError.
+
+        Atomic where the file can be renamed over; in place where it is a mount. A link is followed, and stays one.
+        """
         try:
-            old = self.path.read_text() if self.path.exists() else ""
-            text = replace_block(old, names)
-            if text == old:
+            place = self.path.resolve()
+        except (OSError, RuntimeError) as error:  # links that lead to each other
+            raise EngineError(f"cannot write {self.path}: it is a link that leads nowhere") from error
+        try:
+            old = place.read_bytes() if place.exists() else b""
+            new = _encoded(replace_block(_decoded(old), names))
+            if new == old:
                 return
-            if self._is_mounted() or not self._renamed(text):
-                overwrite(self.path, text)
+            if self._is_mounted(place) or not self._renamed(place, new):
+                overwrite(place, new)
         except OSError as error:
             raise EngineError(f"cannot write {self.path}: {error.strerror}") from error
 
-    def _is_mounted(self) -> bool:
+    @staticmethod
+    def _is_mounted(place: Path) -> bool:
         """Whether the file itself is a mount, as in containers: nothing can be renamed over it."""
         try:
             mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         except OSError:
-            return os.path.ismount(self.path)
+            return os.path.ismount(place)
         # Field 5, with blanks in octal (proc(5)). A bind mount of the same file system is seen only here.
-        return str(self.path.resolve()).replace(" ", "\\040") in {line.split()[4] for line in mounts}
+        return str(place).replace(" ", "\\040") in {line.split()[4] for line in mounts}
 
-    def _renamed(self, text: str) -> bool:
+    @staticmethod
+    def _renamed(place: Path, content: bytes) -> bool:
         """Write beside and rename over; False, with nothing left behind, where that cannot be done."""
         try:
-            write_atomic(
-                self.path, text, self.path.stat().st_mode & 0o777 if self.path.exists() else NEW_MODE
-            )
+            about = place.stat() if place.exists() else None
+            mode = about.st_mode & 0o777 if about is not None else NEW_MODE
+            write_atomic(place, content, mode, (about.st_uid, about.st_gid) if about is not None else None)
         except OSError:
             return False
         return True

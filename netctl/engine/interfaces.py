@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from socket import AF_INET, AF_INET6
 
-from netctl.engine.rtnl import Link, Rtnl
+from netctl.engine.links import Link
+from netctl.engine.rtnl import Rtnl
 from netctl.model.addresses import Address
 from netctl.model.hoststate import LINK_ALIAS
 
@@ -25,7 +26,10 @@ _UNUSABLE = 0x20 | 0x40 | 0x08  # IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_DADFA
 
 
 def local_addresses() -> list[Address]:
-    """Own addresses worth offering, in the kernel's order, at most `MAX_ADDRESSES`."""
+    """Own addresses worth offering, at most `MAX_ADDRESSES`.
+
+    In the kernel's order, but first those of links with a default route: what is cut off is never the way out.
+    """
     netlink = Rtnl()
     try:
         links, addresses = netlink.links(), netlink.addresses()
@@ -33,6 +37,7 @@ def local_addresses() -> list[Address]:
     finally:
         netlink.close()
     usable = {link.index for link in links if _usable_link(link, link.index in routed)}
+    addresses.sort(key=lambda entry: entry.index not in routed)
     found: list[Address] = []
     for entry in addresses:
         address = entry.address

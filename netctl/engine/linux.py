@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from netctl.engine import userspace
+from netctl.engine.api import Restored
 from netctl.engine.foreign import resolvers
-from netctl.engine.hosts import HostsFile
 from netctl.engine.kernel import KernelDriver
+from netctl.engine.names import Names
 from netctl.engine.netlink import Netlink
 from netctl.engine.nftables import Nftables
 from netctl.engine.records import forget, is_kept, keep
@@ -24,7 +26,10 @@ from netctl.model.errors import EngineError
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import (
     DOMAIN,
+    FILTER_TABLE,
     LINK_ALIAS,
+    REWRITE_TABLE,
+    SEGMENT_PREFIX,
     WIREGUARD_LINK,
     HostState,
     Peer,
@@ -33,10 +38,9 @@ from netctl.model.hoststate import (
     is_session,
 )
 from netctl.model.keys import WireGuardKey
-from netctl.plan import Change
+from netctl.plan import Change, diff
 from netctl.plan import changes as c
 
-SEGMENT_PREFIX = "nseg"
 GONE_TIMEOUT_S = 5.0
 """A userspace engine takes its interface away within a second of its socket going."""
 
@@ -73,7 +77,7 @@ class LinuxEngine:
         self._nftables = Nftables(state_dir / "filter.json")
         self._rewrites = Rewrites(state_dir / REWRITES_FILE)
         self._sysctls = Sysctls(state_dir / "sysctls.json")
-        self._hosts = HostsFile(hosts_file)
+        self._names = Names(hosts_file)
         self._making = state_dir / "making"
 
     def _choose(self, kind: str) -> str:
@@ -145,7 +149,7 @@ class LinuxEngine:
             routes=frozenset(self._netlink.routes()),
             unreachable=self._netlink.unreachable(),
             filter=self._nftables.read(),
-            names=self._hosts.read(),
+            names=self._names.read(),
             sysctls=self._sysctls.read(frozenset(segments)),
             rewrites=self._rewrites.any(),
         )
@@ -157,7 +161,10 @@ class LinuxEngine:
         ours = {
             name: kind for name, kind in kinds.items() if name.startswith(SEGMENT_PREFIX) and kind != "vxlan"
         }
-        return Foreign(routes, own, ours, self._hosts.foreign(DOMAIN), resolvers())
+        holder = self._netlink.segment_port_holder()
+        return Foreign(
+            routes, own, ours, holder, self._names.foreign(DOMAIN), resolvers(), self._netlink.stacked()
+        )
 
     def _read_link(self) -> WireGuardLink | None:
         name, device = self._interface, self._device()
@@ -199,6 +206,55 @@ class LinuxEngine:
     def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
         """Send a peer's packets to this endpoint from now on."""
         self._driver.steer(key, endpoint)
+
+    def tables_stand(self) -> bool:
+        """Whether our tables are there as they were loaded last."""
+        return self._nftables.stands() and self._rewrites.stands()
+
+    def restore_tables(self) -> Restored:
+        """Put our tables back as they were loaded last."""
+        tables: list[str] = []
+        ended = self._nftables.restore()
+        if ended is not None:
+            tables.append(FILTER_TABLE)
+        if self._rewrites.restore():
+            tables.append(REWRITE_TABLE)
+        return Restored(tuple(tables), ended or 0)
+
+    def restore_routes(self, desired: HostState) -> int:
+        """Set those routes and addresses again that are gone; how many. Links that are gone are left to others."""
+        wanted = desired.wireguard
+        if wanted is None or self._netlink.find(wanted.name) is None:
+            return 0
+        there = frozenset(address for address, _ in self._netlink.addresses(wanted.name))
+        segments = {
+            name: replace(segment, addresses=self._netlink.addresses(name))
+            if self._netlink.find(name) is not None
+            else segment
+            for name, segment in desired.segments.items()
+        }
+        actual = replace(
+            desired,
+            wireguard=replace(wanted, addresses=there, underlay=frozenset()),
+            segments=segments,
+            routes=frozenset(self._netlink.routes()),
+            unreachable=self._netlink.unreachable(),
+        )
+        missing = [
+            change
+            for change in diff(desired, actual).changes
+            if isinstance(change, c.AddAddress | c.SetRoute | c.AddUnreachable)
+        ]
+        self.apply_all(missing)
+        return len(missing)
+
+    def troubles(self) -> tuple[str, ...]:
+        """What could not be done and nothing else waits for."""
+        return (self._names.trouble,) if self._names.trouble else ()
+
+    def retry(self) -> None:
+        """Try once more what could not be done."""
+        self._names.retry()
 
     def listen_port(self) -> int:
         """The UDP port in use; 0 while there is no link."""
@@ -258,7 +314,7 @@ class LinuxEngine:
             case c.RemoveRewrites():
                 self._rewrites.remove()
             case c.SetNames(names):
-                self._hosts.write(names)
+                self._names.write(names)
             case c.SetSysctl(key, value):
                 self._sysctls.set(key, value, link_bound=f"/{SEGMENT_PREFIX}" in key)
             case c.RestoreSysctl(key):

@@ -13,9 +13,10 @@ from socket import AF_INET, AF_INET6
 from typing import Any, TypeVar
 
 from netctl.engine import foreign
+from netctl.engine.links import Link
 from netctl.engine.nlsocket import NetlinkError
 from netctl.engine.routes import Routes
-from netctl.engine.rtnl import Link, Rtnl
+from netctl.engine.rtnl import Rtnl
 from netctl.engine.ruleset_guards import VXLAN_PORT
 from netctl.model.addresses import Address, Prefix
 from netctl.model.errors import EngineError
@@ -129,14 +130,33 @@ class Netlink:
 
     def foreign(self) -> tuple[dict[str, str], tuple[ForeignRoute, ...], frozenset[Prefix]]:
         """Links that are not ours (name to kind), foreign routes and addresses, and where our routes lead."""
-        kinds = {link.name: link.kind or "network" for link in self._links() if link.alias != LINK_ALIAS}
+        links = [link for link in self._links() if link.alias != LINK_ALIAS]
+        kinds = {link.name: link.kind or "network" for link in links}
+        names = {link.index: link.name for link in links}
+        # One dump: there may be thousands of links, and the kernel walks all of them for each that it is asked for.
+        every = self._do("reading addresses", self._rtnl.addresses, *GONE) or ()
         addresses = [
-            (address, link)
-            for link in kinds
-            for address, _ in self._all_addresses(self.index(link) or -1)
-            if address.version == 4
+            (found.address, names[found.index])
+            for found in every
+            if found.address.version == 4 and found.index in names
         ]
         return (kinds, *foreign.look(kinds, addresses))
+
+    def stacked(self) -> tuple[str, ...]:
+        """Links of others that are made on links of ours: they go with those."""
+        links = self._links()
+        ours = {link.index for link in links if link.alias == LINK_ALIAS}
+        return tuple(sorted(link.name for link in links if link.alias != LINK_ALIAS and link.lower in ours))
+
+    def segment_port_holder(self) -> str:
+        """Who else holds the UDP port that segments need, for people; empty: nobody."""
+        links = self._links()
+        if any(link.alias == LINK_ALIAS and link.vni is not None for link in links):
+            return ""  # it is ours
+        for link in links:
+            if link.holds_port == VXLAN_PORT:
+                return f"the VXLAN link {link.name}"
+        return "a program" if foreign.is_udp6_taken(VXLAN_PORT) else ""
 
     def set_mtu(self, name: str, mtu: int) -> None:
         """Bytes."""

@@ -134,6 +134,8 @@ class Nftables:
 
     def __init__(self, record: Path) -> None:
         self._record = record
+        self._was_open = False
+        """Whether the table was gone or changed when it was read last: then everything may have begun meanwhile."""
 
     def _load(self, transaction: dict[str, Any]) -> None:
         load(["-j"], json.dumps(transaction), "the table")
@@ -153,36 +155,65 @@ class Nftables:
 
     def read(self) -> FilterTable | None:
         """The table in place; one that somebody changed reads as an empty one, which no desired state is."""
-        listed = self._listing_digest()
+        listed, record = self._listing_digest(), self._read_record()
+        self._was_open = record is not None and record.get("listing") != listed
         if listed is None:
             return None
         try:
-            record = json.loads(kept(self._record))
-            if record["listing"] == listed and record["rendering"] == RENDERING:
+            if record is not None and not self._was_open and record["rendering"] == RENDERING:
                 return table_of(record["table"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             pass
         return FilterTable(frozenset(), ())
 
+    def _read_record(self) -> dict[str, Any] | None:
+        try:
+            record: dict[str, Any] = json.loads(kept(self._record))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) else None
+
+    def stands(self) -> bool:
+        """Whether the table is there as it was loaded last; also where none was."""
+        record = self._read_record()
+        return record is None or record.get("listing") == self._listing_digest()
+
+    def restore(self) -> int | None:
+        """Load again what was loaded last; how many flows were ended. None: it stands, or none was loaded."""
+        table = self._loaded()
+        if table is None or self.stands():
+            return None
+        self._was_open = True
+        return self.set(table)
+
     def _loaded(self) -> FilterTable | None:
         """What was loaded last, whatever became of it since."""
+        record = self._read_record()
         try:
-            return table_of(json.loads(kept(self._record))["table"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return table_of(record["table"]) if record is not None else None
+        except (ValueError, KeyError, TypeError):
             return None
 
-    def set(self, table: FilterTable) -> None:
-        """Replace the table in one transaction, and end the flows that only the old one let through."""
-        before = self._loaded()
+    def set(self, table: FilterTable) -> int:
+        """Replace the table in one transaction, and end the flows that only the old one let through; how many.
+
+        A table that was gone or changed let everything through.
+        """
+        before, was_open = self._loaded(), self._was_open
         self._load(render(table))
-        if before is not None:
-            conntrack.end_flows(before, table)
+        ended = 0
+        if was_open:
+            ended = conntrack.end_flows_beside(table)
+        elif before is not None:
+            ended = conntrack.end_flows(before, table)
         record = {
             "listing": self._listing_digest(),
             "rendering": RENDERING,
             "table": plain_table(table),
         }
         keep(self._record, json.dumps(record))
+        self._was_open = False
+        return ended
 
     def remove(self) -> None:
         """Remove the table; no error when there is none."""

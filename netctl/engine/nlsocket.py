@@ -96,6 +96,17 @@ def words(value: bytes | None) -> str | None:
     return None if value is None else value.rstrip(b"\0").decode(errors="replace")
 
 
+def split(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and payload of each message of one datagram. A length that cannot be ends it."""
+    offset, end = 0, len(data)
+    while offset + _HEADER.size <= end:
+        length, kind, *_ = _HEADER.unpack_from(data, offset)
+        if length < _HEADER.size or offset + length > end:
+            return
+        yield kind, data[offset + _HEADER.size : offset + length]
+        offset += (length + 3) & ~3
+
+
 @lru_cache(maxsize=MAX_KNOWN)
 def prefix(address: bytes, prefix_len: int) -> Prefix:
     """From the bytes of its address."""

@@ -10,11 +10,12 @@ What is loaded is written down first: the file is the mark of ownership, and tel
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from netctl.engine.nft import load
+from netctl.engine.nft import load, nft
 from netctl.engine.records import forget, is_kept, keep, kept
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import EngineError
@@ -22,6 +23,8 @@ from netctl.model.hoststate import REWRITE_TABLE
 
 REWRITES_FILE = "rewrites.json"
 """The record, in the state directory."""
+_ONE_AT_A_TIME = threading.Lock()
+"""What is noted and what is loaded go together, whichever thread does it."""
 MAX_REWRITES = 4096
 """More peers behind such NATs than any host has."""
 
@@ -63,6 +66,21 @@ def script(rewrites: frozenset[PortRewrite]) -> str:
 """
 
 
+def listed(wanted: frozenset[PortRewrite]) -> bool:
+    """Whether nftables has just these, in a table with its two chains."""
+    result = nft(["-j", "list", "table", "inet", REWRITE_TABLE])
+    try:
+        items = json.loads(result.stdout)["nftables"] if result.returncode == 0 else []
+        elements = next(
+            item["map"].get("elem", []) for item in items if item.get("map", {}).get("name") == "inward"
+        )
+        found = {(*key["concat"], port) for key, port in elements}
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return False
+    rows = {(one.remote.host, one.remote.port, one.local_port, one.listen_port) for one in wanted}
+    return found == rows and [kind for item in items for kind in item].count("rule") == len(("in", "out"))
+
+
 class Rewrites:
     """The rewrites of this host. `record` is a file of ours that says which there are. Blocking."""
 
@@ -78,6 +96,20 @@ class Rewrites:
             return frozenset()
         return frozenset(one for one in found if not one.remote.is_ipv6)
 
+    def stands(self) -> bool:
+        """Whether the table is there with what was loaded last; also where nothing was."""
+        wanted = self.read()
+        return not wanted or listed(wanted)
+
+    def restore(self) -> bool:
+        """Load again what was loaded last; False: it stands, or nothing was. Raises EngineError."""
+        with _ONE_AT_A_TIME:
+            wanted = self.read()
+            if not wanted or listed(wanted):
+                return False
+            load([], script(wanted), "the rewrite of ports")
+            return True
+
     def any(self) -> bool:
         """Whether there may be some."""
         return is_kept(self._record)
@@ -89,6 +121,10 @@ class Rewrites:
             raise EngineError(f"more than {MAX_REWRITES} peers by rewritten ports")
         if not wanted and not self.any():
             return
+        with _ONE_AT_A_TIME:
+            self._set(wanted)
+
+    def _set(self, wanted: frozenset[PortRewrite]) -> None:
         rows = [[str(one.remote), one.local_port, one.listen_port] for one in wanted]
         keep(self._record, json.dumps(sorted(rows)))
         load([], script(wanted), "the rewrite of ports")

@@ -1,16 +1,16 @@
 """Links, addresses, neighbours and single routes by pyroute2: its values as ours, its refusals as `NetlinkError`.
 
-Lists of routes are not read here (`routes.py` says why).
+Lists of routes, links and addresses are read by a codec of our own (`routes.py` and `linkdump.py` say why).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import ip_address
-from socket import AF_INET, AF_INET6
 from typing import Any, TypeVar
 
+from netctl.engine.linkdump import LinkDump
+from netctl.engine.links import Link, LinkAddress
 from netctl.engine.nlsocket import DUMP_TRIES, NetlinkError
 from netctl.model.addresses import Address
 
@@ -19,32 +19,6 @@ _INTERRUPTED = 0x10
 """NLM_F_DUMP_INTR: the list changed while it was read."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link as the kernel has it."""
-
-    index: int
-    flags: int
-    name: str
-    mtu: int
-    alias: str | None
-    mac: str
-    kind: str | None
-    vni: int | None = None
-    """Of a VXLAN link, and the next one too."""
-    local: Address | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LinkAddress:
-    """An address on a link."""
-
-    index: int
-    address: Address
-    prefix_len: int
-    flags: int
 
 
 def _link(message: Any) -> Link:
@@ -75,10 +49,12 @@ class Rtnl:
 
         # Strict: the kernel filters what it can; its words with a refusal.
         self._library = IPRoute(strict_check=True, ext_ack=True)
+        self._lists = LinkDump()
 
     def close(self) -> None:
         """Close the socket."""
         self._library.close()
+        self._lists.close()
 
     def ask(self, call: Callable[[Any], T]) -> T:
         """One call of the library's `IPRoute`. Raises NetlinkError."""
@@ -100,7 +76,7 @@ class Rtnl:
 
     def links(self) -> list[Link]:
         """All links of this network namespace. Raises NetlinkError."""
-        return [_link(message) for message in self.dump(lambda library: library.link("dump"))]
+        return self._lists.links()
 
     def link(self, name: str) -> Link:
         """The link of that name, or of that alternative name. Raises NetlinkError."""
@@ -108,13 +84,7 @@ class Rtnl:
 
     def addresses(self, index: int = 0) -> list[LinkAddress]:
         """All addresses, or those of one link. Raises NetlinkError."""
-        which = {"index": index} if index else {}
-        return [
-            LinkAddress(message["index"], ip_address(raw), message["prefixlen"], message.get("flags") or 0)
-            for message in self.dump(lambda library: library.addr("dump", match=which))
-            if message["family"] in (AF_INET, AF_INET6)
-            and (raw := message.get("local") or message.get("address"))
-        ]
+        return self._lists.addresses(index)
 
     def default_links(self, family: int) -> set[int]:
         """The links that a default route of the main table leads over. Raises NetlinkError."""

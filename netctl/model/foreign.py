@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from netctl.model.addresses import Address, Prefix
 
@@ -37,16 +37,15 @@ class Foreign:
     """Where routes of ours to more than one address lead at present: what is already ours stays."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Links without our mark under names that we would use (``nseg…``), to their kinds."""
+    segment_port: str = ""
+    """Who holds the UDP port that segments need, for people: ``the VXLAN link vx0``; empty: nobody else."""
     names: tuple[ForeignName, ...] = ()
     """Only names below our domain."""
     resolvers: tuple[Address, ...] = ()
     """Whom this host asks for names (resolv.conf(5)), other than itself."""
+    stacked: tuple[str, ...] = ()
+    """Links that others have made on ours (a VLAN or a VXLAN on the tunnels): the kernel removes them with ours."""
 
     def differs(self, other: Foreign) -> bool:
         """Whether something foreign came or went; what is ours does not count."""
-        return (self.routes, self.links, self.names, self.resolvers) != (
-            other.routes,
-            other.links,
-            other.names,
-            other.resolvers,
-        )
+        return replace(self, own=frozenset()) != replace(other, own=frozenset())

@@ -15,6 +15,8 @@ from netctl.model.document import PortRange
 from netctl.model.keys import WireGuardKey
 
 WIREGUARD_LINK = "nctl0"
+SEGMENT_PREFIX = "nseg"
+"""What the names of segment devices begin with."""
 LINK_ALIAS = "netctl"
 """The ownership mark on every link of ours (``ip link set … alias netctl``)."""
 ROUTE_PROTOCOL = 201

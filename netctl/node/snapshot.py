@@ -79,6 +79,18 @@ class Snapshot:
     """How long the WireGuard link was away the last time."""
     link_away_since: float | None = None
     """Monotonic; None: it is there, or nobody wants it."""
+    took_along: tuple[str, ...] = ()
+    """Links of others that went with the WireGuard link the last time."""
+    filter_restored: int = 0
+    """How often a table of ours was flushed or changed, and loaded again."""
+    routes_restored: int = 0
+    """How often routes or addresses of ours were taken away, and set again."""
+    taken_away: tuple[str, ...] = ()
+    """The same in words, where it has happened."""
+    unmet: str | None = None
+    """Why the last try to bring the host to its accepted document failed."""
+    undone: tuple[str, ...] = ()
+    """What of the last apply could not be done and nothing else waits for, in words."""
     faults: int = 0
     armed: Mapping[str, Any] | None = None
     """What waits for its confirmation."""

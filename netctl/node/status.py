@@ -107,6 +107,8 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
         "engine": snapshot.engine,
         "data_path": snapshot.data_path,
         "engine_restarts": snapshot.engine_restarts,
+        "filter_restored": snapshot.filter_restored,
+        "routes_restored": snapshot.routes_restored,
         "link_away_s": round(snapshot.now_s - away, 1)
         if (away := snapshot.link_away_since) is not None
         else None,
@@ -136,7 +138,18 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
         result["conditions"].append(
             f"the engine ended {times} since this agent began, and was started again "
             f"(the last time within {snapshot.link_lasted_s:.1f} s); its log says why"
+            + (
+                f"; with it went, to be made again: {', '.join(along)}"
+                if (along := snapshot.took_along)
+                else ""
+            )
         )
+    if snapshot.unmet is not None:
+        said = (
+            f"this host could not be brought to its document: {snapshot.unmet}; it is tried again by itself"
+        )
+        result["conditions"].append(said)
+    result["conditions"] += [*snapshot.undone, *snapshot.taken_away]
     if snapshot.trouble is not None:
         result["conditions"].append(snapshot.trouble)
     document = state.loaded.document

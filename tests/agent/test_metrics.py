@@ -98,6 +98,8 @@ class Host:
         default_factory=lambda: SimpleNamespace(drift=(), counters=SimpleNamespace(found=3, healed=2))
     )
     revival: Any = field(default_factory=lambda: SimpleNamespace(since=None, restarts=2))
+    routes: Any = field(default_factory=lambda: SimpleNamespace(restored=5))
+    rulesets: Any = field(default_factory=lambda: SimpleNamespace(restored=4))
     guard: Any = field(default_factory=lambda: SimpleNamespace(dropped=7))
     client: Any = field(default_factory=lambda: SimpleNamespace(state=SimpleNamespace(state="connected")))
     paths: Any = field(
@@ -134,6 +136,8 @@ def test_the_page() -> None:
             assert found["netctl_drift_healed_total", ()] == 2
             assert found["netctl_link_away", ()] == 0
             assert found["netctl_engine_restarts_total", ()] == 2
+            assert found["netctl_filter_restored_total", ()] == 4
+            assert found["netctl_routes_restored_total", ()] == 5
             assert found["netctl_faults_total", ()] == 7
             assert (await fetched(port, b"GET / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
             assert await fetched(port, b"x" * 10_000) == b""

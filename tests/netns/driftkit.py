@@ -69,8 +69,8 @@ class Member:
         plain: dict[str, Any] = json.loads(self.netctl("status", "-o", "json"))
         return plain
 
-    def start_agent(self) -> None:
-        inside = self.host.command(NETCTL, "agent", "--drift-every", str(PERIOD_S))
+    def start_agent(self, *arguments: str) -> None:
+        inside = self.host.command(NETCTL, "agent", *(arguments or ("--drift-every", str(PERIOD_S))))
         self.agent = Program(inside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.agent.stdout is not None
         said = self.agent.stdout.readline()

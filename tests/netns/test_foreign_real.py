@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from driftkit import SEGMENT, Member
+from driftkit import PERIOD_S, SEGMENT, Member
 from hosts import needs_namespaces
 from patience import wait_for
 
@@ -42,6 +42,18 @@ def routes(one: Member) -> str:
         ("ip addr add 10.9.0.77/32 dev lo", "the address 10.9.0.77 on lo", "10.9.0.1", "10.8.0.1"),
         ("ip route add blackhole 10.9.0.0/26", "the route 10.9.0.0/26 over *", "10.9.0.1", "10.8.0.1"),
         (f"ip link add {SEGMENT} type veth", "the name of a veth link", "10.9.0.1", "10.8.0.1"),
+        (
+            "ip link add vx0 type vxlan external dstport 4789; ip link set vx0 up",
+            "its segment needs UDP port 4789, held by the VXLAN link vx0",
+            "10.9.0.1",
+            "10.8.0.1",
+        ),
+        (
+            "socat -u UDP6-RECV:4789 /dev/null > /dev/null 2>&1 & sleep 0.5",
+            "held by a program",
+            "10.9.0.1",
+            "10.8.0.1",
+        ),
         (f"ip link add {SEGMENT} type bridge", "the name of a bridge link", "10.9.0.1", "10.8.0.1"),
     ],
 )
@@ -175,3 +187,45 @@ def test_prune_by_the_agent(one: Member) -> None:
     one.host.run("ip", "route", "add", "203.0.113.0/24", "dev", "eth0", "proto", "201")
     assert "pruned: 1 removal\n" in one.netctl("prune") or "203.0.113.0/24" not in routes(one)
     assert "203.0.113.0/24" not in routes(one)
+
+
+def test_who_takes_the_segments_port_is_named_until_it_goes(one: Member) -> None:
+    one.host.run("sh", "-c", "ip link add vx0 type vxlan external dstport 4789; ip link set vx0 up")
+    one.start_agent()
+    assert "held by the VXLAN link vx0" in one.netctl("apply", "--yes")
+    assert any("the VXLAN link vx0" in said for said in one.status()["conditions"])
+    assert "10.8.0.1" in one.host.run("ip", "-4", "-o", "addr")
+    one.host.run("ip", "link", "del", "vx0")
+    wait_for("the segment comes by itself", lambda: SEGMENT in one.host.run("ip", "-o", "link"))
+
+
+def test_a_host_that_cannot_come_up_after_a_boot_says_so_until_it_can(one: Member) -> None:
+    one.start_agent()
+    one.netctl("apply", "--yes")
+    assert one.agent is not None
+    # A boot: no agent, no engine, and somebody is faster.
+    for program in ("netctl agent", "(netctl-wg|wireguard-go) nctl0"):
+        one.host.run("kill", "-9", *one.host.run("pgrep", "-f", program).split())
+    one.agent.communicate()
+    wait_for("the link is gone", lambda: "nctl0" not in one.host.run("ip", "-o", "link"))
+    squatter = one.host.start("socat", "-u", "UDP6-RECV:51820,ipv6only=0", "/dev/null")
+    one.start_agent()
+    wait_for("it is said", lambda: any("could not be brought" in said for said in one.status()["conditions"]))
+    said = next(said for said in one.status()["conditions"] if "could not be brought" in said)
+    assert "51820" in said, said
+    assert "could not be brought" in one.host.run(*one.host_command("doctor"), check=False)
+    squatter.kill()
+    squatter.communicate()
+    wait_for("the link is up", lambda: "nctl0" in one.host.run("ip", "-o", "link"))
+    wait_for("nothing is said", lambda: not any("brought" in said for said in one.status()["conditions"]))
+
+
+def test_links_that_others_made_on_ours_are_named_when_they_go_with_it(one: Member) -> None:
+    one.start_agent()
+    one.netctl("apply", "--yes")
+    one.host.run("sh", "-c", "ip link add vx7 type vxlan id 77 dev nctl0 remote 10.8.0.2 dstport 4790")
+    one.host.run("sleep", str(3 * PERIOD_S))  # a look or two: what it was made on is known before it goes
+    one.host.run("kill", "-9", *one.host.run("pgrep", "-f", "(netctl-wg|wireguard-go) nctl0").split())
+    wait_for("the link is back", lambda: one.status()["engine_restarts"] == 1)
+    assert "vx7" not in one.host.run("ip", "-o", "link"), "the kernel took it along"
+    assert any("to be made again: vx7" in said for said in one.status()["conditions"])

@@ -83,6 +83,10 @@ def examine(snapshot: Snapshot) -> dict[str, Any]:
     checks += [
         _check("problem", "condition", f"{one.peer}: {one.message}") for one in snapshot.state.conditions
     ]
+    if snapshot.unmet is not None:
+        text = f"this host could not be brought to its document: {snapshot.unmet}"
+        checks.append(_check("problem", "condition", text, "mend that; it is tried again by itself"))
+    checks += [_check("problem", "condition", trouble) for trouble in snapshot.undone]
     checks += [
         _check("problem", "drift", f"the host departs from the document: {one.to_json()['line']}")
         for one in snapshot.drift

@@ -1,0 +1,57 @@
+"""A netlink socket that hears what the kernel tells everybody, and knows when it has missed something (netlink(7))."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from types import TracebackType
+
+from netctl.engine.nlsocket import split
+
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+Messages = list[tuple[int, bytes]]
+"""Type and payload of each message of a datagram."""
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_SO_RCVBUFFORCE = 33
+_RECEIVE = 1 << 16
+"""The kernel puts at most 32 KiB into one datagram."""
+_BUFFER = 1 << 20
+"""Thousands of links that come at once are about 1 KiB each; whatever is lost is looked at anew."""
+
+
+class Listener:
+    """Member of multicast groups of one netlink protocol. Raises OSError where the kernel lets nobody listen."""
+
+    def __init__(self, protocol: int, *groups: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        try:
+            with contextlib.suppress(
+                OSError
+            ):  # not root: the buffer stays small, and more is lost and noticed
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+            self._socket.bind((0, 0))
+            for group in groups:
+                self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+            self._socket.setblocking(False)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    async def receive(self) -> Messages | None:
+        """The next datagram; None: some were lost since the last one, so look at everything. Raises OSError."""
+        try:
+            return list(split(await asyncio.get_running_loop().sock_recv(self._socket, _RECEIVE)))
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            return None

@@ -1,0 +1,201 @@
+"""Somebody flushes the ruleset under a running agent: what was guarded is guarded again at once.
+
+one ── internet ── gate ── nas (192.168.77.9, the gateway's `routes`, masqueraded)
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hosts import Host, Program, join, needs_namespaces
+from netkit import FILE, Members, call, internet, members, pings, serving
+from onehost import NETCTL
+from patience import wait_for
+
+pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
+
+WITHIN_S = 1.0
+"""What is promised, from nftables' word to the table in place, as the agent itself has measured it."""
+RULES = """    masquerade: true
+    acls:
+      - {name: web, src: [one], dst: [gate, "192.168.77.0/24"], proto: tcp, ports: [80]}
+      - {name: ping, src: ["*"], dst: ["*"], proto: icmp}
+"""
+FIREWALL = """
+flush ruleset
+table inet firewall { chain input { type filter hook input priority 10; ct state established accept; }; }
+"""
+"""What a firewall's restart does, with tracking of its own."""
+HOLD = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5); s.settimeout(2)
+print('open', flush=True)
+for line in sys.stdin:
+    try: s.sendall(b'x'); print(s.recv(9) == b'x', flush=True)
+    except OSError: print(False, flush=True)
+"""
+ECHO = """
+import socket, sys, threading
+def echo(c):
+    try:
+        while (d := c.recv(100)): c.sendall(d)
+    except OSError: pass
+def serve(p):
+    s = socket.create_server(('0.0.0.0', p))
+    while True: threading.Thread(target=echo, args=(s.accept()[0],), daemon=True).start()
+for p in map(int, sys.argv[1:]): threading.Thread(target=serve, args=(p,), daemon=True).start()
+import time; time.sleep(.3); print('up', flush=True); time.sleep(600)
+"""
+GAP = """
+import subprocess, sys, time
+def there():
+    return subprocess.run(['nft', 'list', 'chain', 'inet', 'netctl', 'published'], capture_output=True).returncode == 0
+assert there()
+subprocess.run(['nft', 'flush', 'ruleset'], check=True)
+began = time.monotonic()
+while not there() and time.monotonic() - began < 8: pass
+print(time.monotonic() - began)
+"""
+
+
+class Holder:
+    """A connection that is kept, and asked whether it lives."""
+
+    def __init__(self, host: Host, address: str, port: int) -> None:
+        command = host.command(sys.executable, "-c", HOLD, address, str(port))
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.opened = self._process.stdout.readline() == "open\n"
+
+    def alive(self) -> bool:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline() == "True\n"
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def write(host: Host, text: str) -> None:
+    host.run("sh", "-c", f"cat > {FILE}", text=text)
+
+
+def status(host: Host) -> dict[str, object]:
+    found: dict[str, object] = json.loads(host.run(NETCTL, "status", "-o", "json"))
+    return found
+
+
+def count(host: Host) -> int:
+    found = status(host)["filter_restored"]
+    assert isinstance(found, int)
+    return found
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[tuple[Members, str]]:
+    """Two members, an agent on the gateway, and its document."""
+    with members("one", "gate") as there:
+        internet(there, "one", "gate")
+        one, gate, nas = there["one"], there["gate"], there.add("nas")
+        join(gate, nas, "192.168.77.1/24", "192.168.77.9/24", "lan0")
+        said = {"one": there.endpoint("one"), "gate": there.endpoint("gate") + ", routes: [192.168.77.0/24]"}
+        network = """  office:
+    mode: routed
+    ipv4: 10.8.0.0/24
+    members: ["*"]
+    addresses: {one: 10.8.0.1, gate: 10.8.0.2}
+"""
+        gate.run(NETCTL, "keys", "init")
+        # The caller sends what it likes: what is tried is the receiver's table.
+        there.apply(there.document(said, network), "one")
+        text = there.document(said, network + RULES)
+        write(gate, text)
+        # In its own PID namespace: an agent looks into /proc.
+        agent = Program(
+            gate.command(NETCTL, "agent"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        wait_for(
+            "the agent answers", lambda: "mediator" in gate.run(NETCTL, "status", "-o", "json", check=False)
+        )
+        gate.run(NETCTL, "apply", "--yes")
+        server = gate.start(sys.executable, "-c", ECHO, "22", "80")
+        assert server.stdout is not None
+        assert server.stdout.readline() == "up\n"
+        assert pings(one, "10.8.0.2")
+        yield there, text
+    for program in (agent, server):
+        print(program.communicate()[0])  # they ended with their host
+
+
+def test_a_flushed_ruleset_is_back_within_a_second_and_what_came_in_the_gap_ends(
+    world: tuple[Members, str],
+) -> None:
+    there, _ = world
+    one, gate, nas = there["one"], there["gate"], there["nas"]
+    assert call(one, "10.8.0.2", 22) is None, "no rule names it"
+    allowed = Holder(one, "10.8.0.2", 80)
+    assert allowed.opened
+    before = count(gate)
+    gaps = [float(gate.run(sys.executable, "-c", GAP)) for _ in range(5)]
+    print("gaps after a flush:", [f"{gap * 1000:.0f} ms" for gap in gaps])
+    assert count(gate) == before + len(gaps)
+    said = status(gate)
+    assert any("flushed or changed 5 times" in one and "'nft'" in one for one in said["conditions"])  # type: ignore[attr-defined]
+    assert max(gaps) < WITHIN_S
+    assert call(one, "10.8.0.2", 22) is None
+    assert allowed.alive(), "a flow that the rules let through goes on"
+    with serving(nas, "192.168.77.9", 80):
+        assert call(one, "192.168.77.9", 80) == "192.168.77.1", "masqueraded again"
+    # A flow that began while the table was away: the agent is stopped for that long, and then finds it gone.
+    agent = gate.run("pgrep", "-f", "netctl agent").split()
+    gate.run("kill", "-STOP", *agent)
+    gate.run("nft", "-f", "-", text=FIREWALL)
+    denied = Holder(one, "10.8.0.2", 22)
+    assert denied.opened
+    assert denied.alive()
+    assert "dport=22" in gate.run("conntrack", "-L", "-s", "10.8.0.1")
+    gate.run("kill", "-CONT", *agent)
+    wait_for("the table is back", lambda: count(gate) == before + len(gaps) + 1)
+    assert "dport=22" not in gate.run("conntrack", "-L", "-s", "10.8.0.1"), "its flow was not ended"
+    assert not denied.alive()
+    assert allowed.alive()
+    for holder in (denied, allowed):
+        holder.close()
+
+
+def test_a_changed_table_is_put_right_and_with_drift_report_only_said(
+    world: tuple[Members, str],
+) -> None:
+    there, text = world
+    gate = there["gate"]
+    before = count(gate)
+    gate.run("nft", "insert", "rule", "inet", "netctl", "guard", "tcp", "dport", "22", "accept")
+    wait_for("the rule is gone", lambda: count(gate) == before + 1)
+    assert "22 accept" not in gate.run("nft", "list", "chain", "inet", "netctl", "guard")
+    # What others do in tables of their own is no concern of ours.
+    gate.run("nft", "add", "table", "inet", "theirs")
+    gate.run(
+        "sh",
+        "-c",
+        "cat > /etc/netctl/networks.yaml",
+        text=text.replace("members:", "drift: report\nmembers:", 1),
+    )
+    gate.run(NETCTL, "apply", "--yes")
+
+    def said() -> bool:
+        gate.run(
+            "nft", "delete", "table", "inet", "netctl", check=False
+        )  # a reconcile of its own brings it back
+        return bool(status(gate)["drift"])
+
+    wait_for("it is said", said)
+    assert count(gate) == before + 1
+    write(gate, text)
+    gate.run(NETCTL, "apply", "--yes")
