@@ -91,7 +91,16 @@ RPM = {
         ("fedora43", "3.14", "fc43", "2.42"),
     )
 }
-RPM_NEEDS = ("glibc", "libstdc++", "libseccomp", "openssl-libs", "nftables", "setup")
+LIBRARIES = {
+    "libcrypto.so.3": ("", "openssl-libs"),
+    "libgcc_s.so.1": ("libgcc-s1", "libgcc"),
+    "libstdc++.so.6": ("libstdc++6", "libstdc++"),
+    "libz.so.1": ("zlib1g", "libz.so.1()(64bit)"),
+}
+"""What the wheels and our own C load of the system: Debian's package (OpenSSL's by target), and Fedora's."""
+C_LIBRARY = re.compile(r"(libc|libm|libpthread|librt|libdl|libutil|ld-linux-[a-z0-9-]+)\.so\.\d+")
+"""Parts of glibc, which both name once."""
+RPM_NEEDS = ("glibc", *(fedora for _, fedora in LIBRARIES.values()), "libseccomp", "nftables", "setup")
 """What Fedora has to install besides Python; `setup` brings /etc/protocols, whose names nft takes."""
 MACHINES = {"x86_64": ("amd64", "x86_64"), "aarch64": ("arm64", "aarch64")}
 """By the kernel's name for it: Debian's and RPM's."""
@@ -141,6 +150,17 @@ def environment(target: Target, package: Path, site: Path, uv: Path) -> None:
     for pattern in LEFT_OUT:
         for path in sorted(site.glob(pattern), reverse=True):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def undeclared(site: Path) -> set[str]:
+    """Names (sonames) of libraries that something in `site` loads, and that neither it nor LIBRARIES has."""
+    objects = [path for path in site.rglob("*.so*") if path.is_file()]
+    listing = ["readelf", "--dynamic", "--wide", *map(str, objects)]
+    said = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
+    needed = (
+        set(re.findall(r"\(NEEDED\).*\[(.+)\]", said)) - {path.name for path in objects} - LIBRARIES.keys()
+    )
+    return {name for name in needed if not C_LIBRARY.fullmatch(name)}
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
@@ -220,6 +240,8 @@ def stage(target: Target, work: Path, package: Path, uv: Path) -> dict[str, Path
     """Both packages' files, each below a root of its own."""
     site = work / "site"
     environment(target, package, site, uv)
+    if strange := undeclared(site):
+        raise SystemExit(f"no package is named that has {', '.join(sorted(strange))}: see LIBRARIES")
     roots = {name: work / name for name in SUMMARY}
     split(site, target, roots)
     for path in sorted((ROOT / "packaging/systemd").glob("*.service")):
@@ -275,7 +297,7 @@ def needs(name: str, target: Target, revision: str) -> list[str]:
         *python,
         f"libc6 (>= {target.glibc})",
         target.ssl,
-        "libstdc++6",
+        *(debian for debian, _ in LIBRARIES.values() if debian),
         "nftables",
         "netbase",
         "libseccomp2",
