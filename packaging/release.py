@@ -21,7 +21,6 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-import build
 from cyclonedx.model import Property
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
@@ -31,6 +30,8 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import build
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKED = ROOT / "requirements/mediator.txt"
