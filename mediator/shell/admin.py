@@ -1,21 +1,18 @@
-"""The operator's socket: JSON lines over a Unix socket in the state directory, for this user and root alone.
+"""The operator's socket in the state directory: what each request of `netctl.wire.operatorrequests` does.
 
-One request a connection: `{"op": "…", …}`, answered by `{"result": …}` or `{"error": {"message": "…"}}`. `netctl
-invite`, `members` and `export` speak it when they are run on the mediator's machine; it is reachable from no other.
+`netctl invite`, `members` and `export` speak it when they are run on the mediator's machine, and `netctl-mediator`
+itself; it is reachable from no other.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import os
 import re
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import structs
 
 from mediator.core import admissions as a
 from mediator.core.hub import Hub
@@ -23,14 +20,16 @@ from mediator.shell.roster import Roster, unix_now
 from netctl.config.guests import NAME
 from netctl.config.stock import stock_config
 from netctl.model.document import MemberState
-from netctl.model.errors import LocalError, NetctlError
+from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
-from netctl.wire.jsonline import parse_request, text_of
+from netctl.system.lineserver import LineServer, Progress, Service, cannot_listen
+from netctl.wire import operatorrequests as r
+from netctl.wire.jsonline import Request
 
 SOCKET_NAME = "admin.sock"
 MAX_REQUEST = 64 * 1024
 """A request is a line of words; an answer may be longer."""
-Request = dict[str, Any]
+DEFAULT_LIFE = "24h"
 _LIFE = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)\Z")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -44,11 +43,7 @@ def life_s(text: str) -> int:
     return seconds
 
 
-def _text(request: Request, key: str) -> str:
-    value = request.get(key)
-    if not isinstance(value, str) or not value:
-        raise LocalError(f"the request does not say '{key}'")
-    return value
+Kind = TypeVar("Kind", bound=Request[Any])
 
 
 class AdminServer:
@@ -59,110 +54,80 @@ class AdminServer:
         self._hub = hub
         self._path = state / SOCKET_NAME
         self._document = document
-        self._server: asyncio.Server | None = None
-        self.operations: dict[str, Callable[[Request], Any]] = {
-            "invite.create": self._invite,
-            "invite.list": self._invites,
-            "invite.revoke": self._revoke_invite,
-            "members.list": self._members,
-            "members.approve": lambda request: self._roster.approve(_text(request, "who")),
-            "members.reject": lambda request: self._roster.revoke(_text(request, "who"), pending=True),
-            "members.revoke": lambda request: self._roster.revoke(_text(request, "who")),
-            "members.restore": lambda request: self._roster.restore(_text(request, "who")),
-            "members.rekey": self._rekey,
-            "export": self._export,
-            "export.wg": self._export_wg,
-        }
-        """By name: whatever else an operator may ask is added here. What waits for the store is a coroutine."""
+        self._operations: dict[type[Request[Any]], Callable[[Any], Any]] = {}
+        self.service = Service("mediator", r.OPERATIONS, self._perform, MAX_REQUEST)
+        self._server = LineServer(self._path, self.service)
+        self.add(r.CreateInvite, self._invite)
+        self.add(r.ListInvites, self._invites)
+        self.add(r.RevokeInvite, self._revoke_invite)
+        self.add(r.ListMembers, self._members)
+        self.add(r.Approve, lambda request: self._roster.approve(request.who))
+        self.add(r.Reject, lambda request: self._roster.revoke(request.who, pending=True))
+        self.add(r.Revoke, lambda request: self._roster.revoke(request.who))
+        self.add(r.Restore, lambda request: self._roster.restore(request.who))
+        self.add(r.Rekey, self._rekey)
+        self.add(r.Export, self._export)
+        self.add(r.ExportWireGuard, self._export_wg)
+
+    def add(self, kind: type[Kind], operation: Callable[[Kind], Any]) -> None:
+        """Serve one more operation. What waits for the store is a coroutine."""
+        self._operations[kind] = operation
 
     async def start(self) -> None:
-        """Listen. The socket is 0600 from its first moment. Raises LocalError."""
+        """Listen. Raises LocalError."""
         try:
-            self._path.unlink(missing_ok=True)
-            old = os.umask(0o177)
-            try:
-                self._server = await asyncio.start_unix_server(self._serve, self._path, limit=MAX_REQUEST)
-            finally:
-                os.umask(old)
+            await self._server.start()
         except OSError as error:
-            raise LocalError(f"cannot listen on {self._path}: {error.strerror or error}") from error
+            raise cannot_listen(self._path, error) from error
 
     async def close(self) -> None:
         """Stop listening."""
-        if self._server is not None:
-            self._server.close()
-            self._path.unlink(missing_ok=True)
+        await self._server.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            connection: socket.socket = writer.get_extra_info("socket")
-            raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            if struct.unpack("3i", raw)[1] not in (0, os.getuid()):
-                return
-            line = await reader.readline()
-            if line:
-                writer.write(json.dumps(await self.answer(line)).encode() + b"\n")
-                await writer.drain()
-        except (OSError, ValueError, asyncio.IncompleteReadError):
-            return
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-
-    async def answer(self, line: bytes) -> dict[str, Any]:
-        """What to say to a request, whatever it was."""
-        try:
-            request = parse_request(line)
-            operation = self.operations.get(request["op"])
-            if operation is None:
-                raise LocalError(f"this mediator does not know '{request['op']}': is it of the same version?")
-            result = operation(request)
-            return {"result": await result if isinstance(result, Awaitable) else result}
-        except NetctlError as error:
-            return {"error": {"kind": "failed", "message": str(error)}}
-        except Exception as error:  # whoever asks gets a line
-            message = f"the mediator itself failed ({type(error).__name__}: {error})"
-            return {"error": {"kind": "failed", "message": message}}
+    async def _perform(self, request: Request[Any], progress: Progress) -> Any:
+        operation = self._operations.get(type(request))
+        if operation is None:
+            raise LocalError(f"this mediator cannot do '{request.operation()}' here")
+        result = operation(request)
+        return await result if isinstance(result, Awaitable) else result
 
     # -- invites --------------------------------------------------------------------------------------------
 
-    async def _invite(self, request: Request) -> dict[str, Any]:
-        uses, name = request.get("uses", 1), text_of(request, "name", "")
-        if not isinstance(uses, int) or not 1 <= uses <= a.MAX_USES:
+    async def _invite(self, request: r.CreateInvite) -> r.NewInvite:
+        uses, name = request.uses, request.name or ""
+        if not 1 <= uses <= a.MAX_USES:
             raise LocalError(f"an invite has 1 to {a.MAX_USES} uses")
         if name and (uses != 1 or not NAME.match(name)):
             raise LocalError(
                 "a name is for an invite with one use, and a host name: letters, digits, hyphens"
             )
-        network = self._roster.network(_text(request, "network"))
-        life = life_s(text_of(request, "expires", "24h"))
+        network = self._roster.network(request.network)
+        life = life_s(request.expires or DEFAULT_LIFE)
         made, text = await self._roster.invite(network, uses, life, name)
-        return {**self._row(made), "invite": text, "approve": network.join.approve}
+        return r.NewInvite(**structs.asdict(self._row(made)), invite=text, approve=network.join.approve)
 
-    def _row(self, invite: a.Invite) -> dict[str, Any]:
+    def _row(self, invite: a.Invite) -> r.InviteRow:
         names = {network.id: network.name for network in self._roster.document.networks.values()}
-        return {
-            "id": invite.id,
-            "network": names.get(invite.network),
-            "uses": invite.uses,
-            "used": invite.used,
-            "name": invite.name or None,
-            "expires_s": invite.expires_s,
-            "state": invite.state(unix_now()),
-        }
+        return r.InviteRow(
+            id=invite.id,
+            network=names.get(invite.network),
+            uses=invite.uses,
+            used=invite.used,
+            name=invite.name or None,
+            expires_s=invite.expires_s,
+            state=invite.state(unix_now()),
+        )
 
-    async def _invites(self, _: Request) -> list[dict[str, Any]]:
+    async def _invites(self, _: r.ListInvites) -> list[r.InviteRow]:
         return [self._row(invite) for invite in await self._roster.store.invites()]
 
-    async def _revoke_invite(self, request: Request) -> str:
-        identifier = _text(request, "id")
-        await self._roster.store.revoke_invite(identifier)
-        return identifier
+    async def _revoke_invite(self, request: r.RevokeInvite) -> str:
+        await self._roster.store.revoke_invite(request.id)
+        return request.id
 
     # -- members --------------------------------------------------------------------------------------------
 
-    def _members(self, _: Request) -> list[dict[str, Any]]:
+    def _members(self, _: r.ListMembers) -> list[r.MemberRow]:
         roster, book = self._roster, self._roster.book
         document, waiting = a.effective(roster.document, book)
         full = {(item.network, item.member): item.message for item in self._hub.exhausted}
@@ -185,20 +150,20 @@ class AdminServer:
             elif key in pending and not networks:
                 state = "pending"
             rows.append(
-                {
-                    "name": member.name,
-                    "wireguard": str(key),
-                    "identity": str(member.identity) if member.identity is not None else None,
-                    "from": "invite" if member.guest else "document",
-                    "state": state,
-                    "networks": {
+                r.MemberRow(
+                    name=member.name,
+                    wireguard=str(key),
+                    identity=str(member.identity) if member.identity is not None else None,
+                    state=state,
+                    networks={
                         n.name: [str(x) for x in self._hub.addresses(n.name, member.name, key)]
                         for n in networks
                     },
-                    "condition": waiting.get(member.name) or (trouble[0] if trouble else None),
-                }
+                    condition=waiting.get(member.name) or (trouble[0] if trouble else None),
+                    source="invite" if member.guest else "document",
+                )
             )
-        names = {row["name"] for row in rows}
+        names = {row.name for row in rows}
         for key, name in book.revoked.items():
             if key not in shown and name not in names:  # an old key of somebody who has a new one is not news
                 rows.append(_bare(name, key, "revoked", None))
@@ -207,50 +172,46 @@ class AdminServer:
                 rows.append(_bare(entry.name, key, "waiting", waiting.get(entry.name)))
         return rows
 
-    async def _rekey(self, request: Request) -> str:
+    async def _rekey(self, request: r.Rekey) -> str:
         try:
-            key = WireGuardKey.parse(_text(request, "wireguard"))
-            identity = IdentityKey.parse(_text(request, "identity"))
+            key = WireGuardKey.parse(request.wireguard)
+            identity = IdentityKey.parse(request.identity)
         except ValueError as error:
             raise LocalError(f"{error}; `netctl keys` on the host prints both") from error
-        return await self._roster.rekey_by_operator(_text(request, "who"), key, identity)
+        return await self._roster.rekey_by_operator(request.who, key, identity)
 
-    def _export(self, _: Request) -> dict[str, Any]:
+    def _export(self, _: r.Export) -> r.ExportReply:
         book = self._roster.book
         known = {member.wireguard for member in self._roster.document.members.values()}
         guests = a.guests_of(self._roster.document, book)
-        return {
-            "document": str(self._document.absolute()),
-            "guests": [
-                {
-                    "name": guest.name,
-                    "wireguard": str(guest.key),
-                    "identity": str(guest.identity),
-                    "networks": list(guest.networks),
-                }
+        return r.ExportReply(
+            str(self._document.absolute()),
+            [
+                r.GuestRow(guest.name, str(guest.key), str(guest.identity), list(guest.networks))
                 for guest in guests
                 if guest.key not in known and guest.networks
             ],
-        }
+        )
 
-    def _export_wg(self, request: Request) -> dict[str, Any]:
-        name = _text(request, "member")
+    def _export_wg(self, request: r.ExportWireGuard) -> r.StockConfig:
+        name = request.member
         document, mediator = self._hub.document, self._roster.mediator
         member = document.members.get(name)
         key = member.wireguard if member is not None and member.state is MemberState.PRESENT else None
         if key is None or mediator is None:
             raise LocalError(f"the mediator's document has no present member '{name}'")
         hub = self._hub
-        return stock_config(document, name, hub.view(key), mediator, lambda peer: hub.pair_port(key, peer))
+        made = stock_config(document, name, hub.view(key), mediator, lambda peer: hub.pair_port(key, peer))
+        return msgspec.convert(made, r.StockConfig)
 
 
-def _bare(name: str, key: WireGuardKey, state: str, condition: str | None) -> dict[str, Any]:
-    return {
-        "name": name,
-        "wireguard": str(key),
-        "identity": None,
-        "from": "invite",
-        "state": state,
-        "networks": {},
-        "condition": condition,
-    }
+def _bare(name: str, key: WireGuardKey, state: str, condition: str | None) -> r.MemberRow:
+    return r.MemberRow(
+        name=name,
+        wireguard=str(key),
+        identity=None,
+        state=state,
+        networks={},
+        condition=condition,
+        source="invite",
+    )

@@ -24,6 +24,7 @@ from mediator.shell.keys import IDENTITY_FILE, RELAY_SECRET_FILE, SECRET_LEN, Id
 from mediator.shell.store import STORE_FILE, Store
 from netctl.model.errors import LocalError
 from netctl.system.files import create, move, replacing
+from netctl.wire import operatorrequests as r
 
 NAMES = (STORE_FILE, IDENTITY_FILE, RELAY_SECRET_FILE)
 MAX_MEMBER = 1 << 30
@@ -139,7 +140,7 @@ def _is_running(state: Path) -> bool:
     if not (state / SOCKET_NAME).exists():
         return False
     try:
-        ask_mediator(state, {"op": "status"})
+        ask_mediator(state, r.ServerStatusRequest())
     except LocalError:
         return False
     return True

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import socket
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from mediator.shell.admin import SOCKET_NAME
 from netctl.model.errors import LocalError
+from netctl.system.lineclient import Answer, NobodyListensError, Server, ask
+from netctl.wire.jsonline import Request
 
+SOCKET_NAME = "admin.sock"
 TIMEOUT_S = 10.0
 """Whatever it is asked, it answers in milliseconds; it may be busy with a thousand logins."""
+Reply = TypeVar("Reply")
 
 
-def ask_mediator(state: Path, request: dict[str, Any]) -> Any:
-    """The result of one request. Raises LocalError."""
+class NoMediatorError(LocalError):
+    """No mediator runs on this machine."""
+
+
+def ask_mediator(state: Path, request: Request[Reply]) -> Answer[Reply]:
+    """Send one request. Raises NoMediatorError and LocalError."""
     path = state / SOCKET_NAME
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(TIMEOUT_S)
-        try:
-            connection.connect(str(path))
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            with connection.makefile("rb") as answers:
-                answer = json.loads(answers.readline() or b"{}")
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise LocalError(f"no mediator runs here: nothing answers at {path}") from None
-        except PermissionError:
-            raise LocalError(f"{path} is for its owner alone: run this with sudo") from None
-        except (OSError, ValueError) as error:
-            raise LocalError(f"the mediator at {path} does not answer: {error}") from error
-    if "result" not in answer:
-        reason = answer.get("error", {}).get("message", "it hung up")
-        raise LocalError(f"the mediator cannot say: {reason}")
-    return answer["result"]
+    missing = f"no mediator runs here: nothing answers at {path}"
+    try:
+        return ask(Server(path, "mediator", missing), request, timeout_s=TIMEOUT_S)
+    except NobodyListensError as error:
+        raise NoMediatorError(str(error)) from None

@@ -40,6 +40,7 @@ from netctl.model.printable import printable_lines
 from netctl.system.guard import Guard
 from netctl.system.sdnotify import notify, watchdog_s
 from netctl.system.tasks import Tasks, awaited, watch_loop
+from netctl.wire import operatorrequests as r
 from netctl.wire.control import Error, encode
 from netctl.wire.relayframe import RELAY_ALPN
 
@@ -106,7 +107,7 @@ class Server:
         """Why the store did not take what was wanted of it last."""
         self.roster = Roster(self._hub, self._store, self._later, self.perform)
         self._admin = AdminServer(self.roster, self._hub, state, document)
-        self._admin.operations["status"] = lambda _: self.status()
+        self._admin.add(r.ServerStatusRequest, lambda _: self.status())
         self._loaded_s = time.time()
         self._connections: dict[int, Connection] = {}
         self._gate = Gate()
@@ -123,8 +124,8 @@ class Server:
         self._gathering: list[Connection] = []
         self._flush_due: asyncio.TimerHandle | None = None
         self._flush_took_s = 0.0
-        self._admin.operations["bans.list"] = lambda _: self._bans()
-        self._admin.operations["bans.lift"] = self._lift
+        self._admin.add(r.ListBans, lambda _: self._bans())
+        self._admin.add(r.LiftBan, self._lift)
         self._next = 0
         self._stun: list[StunServer] = []
 
@@ -338,15 +339,12 @@ class Server:
         """A connection sent what no client of ours sends."""
         self._offend(connection, "garbage")
 
-    def _bans(self) -> dict[str, Any]:
+    def _bans(self) -> r.BansReply:
         bans = [
-            {"source": ban.source, "left_s": round(ban.left_s, 1), "refused": ban.refused}
-            for ban in self._gate.bans(time.monotonic())
+            r.Ban(ban.source, round(ban.left_s, 1), ban.refused) for ban in self._gate.bans(time.monotonic())
         ]
-        slowed = [
-            {"member": self._name(item.key), "refused": item.refused} for item in self._hub.pace.slowed()
-        ]
-        return {"bans": bans, "slowed": slowed, "strangers": self._gate.strangers}
+        slowed = [r.Slowed(self._name(item.key), item.refused) for item in self._hub.pace.slowed()]
+        return r.BansReply(bans, slowed, self._gate.strangers)
 
     def _name(self, key: WireGuardKey) -> str:
         """What people call the member with this key."""
@@ -355,13 +353,13 @@ class Server:
             str(key),
         )
 
-    def _lift(self, request: dict[str, Any]) -> dict[str, Any]:
-        name = str(request.get("source", ""))
+    def _lift(self, request: r.LiftBan) -> r.LiftedReply:
+        name = request.source
         keys = [item.key for item in self._hub.pace.slowed() if name in (self._name(item.key), str(item.key))]
         pardoned = [self._hub.pace.forgive(key) for key in keys]
         if not self._gate.unban(name) and not pardoned:
             raise LocalError(f"nothing is held against '{name}'; `netctl-mediator bans` lists who is banned")
-        return {"source": name}
+        return r.LiftedReply(name)
 
     def frame(self, connection: Connection, payload: bytes) -> None:
         """A whole frame came."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+from msgspec import structs
 
 from netctl.agent.places import Places, read_document
 from netctl.cli import output
@@ -12,6 +14,9 @@ from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.exits import CONVERGED, FAILED, ROLL_BACK_FAILED, ROLLED_BACK
 from netctl.cli.findings import show_findings
 from netctl.model.errors import ConfigError, LocalError
+from netctl.system.lineclient import Answer, answer_of
+from netctl.wire import agentrequests as r
+from netctl.wire.jsonline import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +34,28 @@ class ApplyWish:
     unattended: bool = False
 
 
-def request_change(places: Places, engine: str, op: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Plan or apply. Raises LocalError; the findings of an invalid document are shown before."""
-    text, path = request["text"], request["file"]
+Reply = TypeVar("Reply", r.PlanReply, r.ApplyReply)
+
+
+def plan_or_apply(places: Places, engine: str, request: Request[Reply]) -> Answer[Reply]:
+    """Ask the agent, or do it here. Raises LocalError; the findings of an invalid document are shown before."""
+    assert isinstance(request, r.Plan | r.Apply)
+    dry = isinstance(request, r.Plan)
     try:
         try:
-            result: dict[str, Any] = ask(
-                places, {"op": op, **request}, output.progress if op == "apply" else None
-            )
+            answer = ask(places, request, None if dry else output.progress)
         except NoAgentError:
             from netctl.agent import oneshot
 
-            here = oneshot.plan if op == "plan" else oneshot.apply
-            result = here(places, request, engine, output.progress)
+            here = oneshot.plan if dry else oneshot.apply
+            done = here(places, structs.asdict(request), engine, output.progress)
+            answer = answer_of(request, done)
     except ConfigError as error:
-        show_findings(error.findings, text)
-        raise LocalError(f"{path} is not valid; nothing was changed") from None
-    for warning in result["warnings"]:
+        show_findings(error.findings, request.text)
+        raise LocalError(f"{request.file} is not valid; nothing was changed") from None
+    for warning in answer.reply.warnings:
         output.warning(warning.replace(" warning", "", 1))
-    return result
+    return answer
 
 
 def session_of(given: str | None) -> str:
@@ -63,32 +71,35 @@ def apply_document(wish: ApplyWish, places: Places) -> int:
 
     path = wish.file or places.config
     text = read_document(path)
-    request: dict[str, Any] = {"text": text, "file": str(path)}
     kept = planfile.read(text, path)
-    if kept is not None:
-        request = {"text": kept.text, "file": kept.file, "binding": kept.binding}
-    request["confirm_s"] = wish.confirm_within
-    request["ssh_connection"] = "" if wish.no_confirm else session_of(wish.ssh_connection)
-    request["force"] = wish.force
-    request["unattended"] = wish.unattended
-    result = request_change(places, wish.engine, "apply", request)
+    request = r.Apply(
+        kept.text if kept is not None else text,
+        kept.file if kept is not None else str(path),
+        binding=kept.binding if kept is not None else None,
+        confirm_s=wish.confirm_within,
+        ssh_connection="" if wish.no_confirm else session_of(wish.ssh_connection),
+        force=wish.force,
+        unattended=wish.unattended,
+    )
+    answer = plan_or_apply(places, wish.engine, request)
+    result = answer.reply
     if wish.output == "json":
-        output.json(result)
-    if result["error"] is not None:
-        state = "everything is as it was" if result["rolled_back"] else "the host is between two states"
-        output.error(f"{result['error']}; {state}")
-        if not result["rolled_back"]:
+        output.json(answer.plain)
+    if result.error is not None:
+        state = "everything is as it was" if result.rolled_back else "the host is between two states"
+        output.error(f"{result.error}; {state}")
+        if not result.rolled_back:
             return ROLL_BACK_FAILED
-        return ROLLED_BACK if result["changed"] else FAILED
-    if result["waiting"]:
-        output.warning(f"{result['waiting']}; this host goes on with what the mediator said last")
+        return ROLLED_BACK if result.changed else FAILED
+    if result.waiting:
+        output.warning(f"{result.waiting}; this host goes on with what the mediator said last")
     if wish.output != "json":
-        count = result["changed"]
+        count = result.changed
         output.line(
             "nothing to change" if not count else f"applied: {count} change{'s' if count != 1 else ''}"
         )
-    if result["armed"] is not None:
+    if result.armed is not None:
         output.note(
-            f"armed: this host goes back in {result['armed']['rolls_back_in_s']:.0f} s unless you run `netctl confirm`"
+            f"armed: this host goes back in {result.armed.rolls_back_in_s:.0f} s unless you run `netctl confirm`"
         )
     return CONVERGED

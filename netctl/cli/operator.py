@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TypeVar
 
-from netctl.cli.ask import ask_socket
+from netctl.cli.ask import TIMEOUT_S
+from netctl.system.lineclient import Answer, Server, ask
+from netctl.wire.jsonline import Request
 
 ADMIN_SOCKET = "admin.sock"
+Reply = TypeVar("Reply")
 
 
-def admin(arguments: argparse.Namespace, request: dict[str, Any]) -> Any:
+def admin(arguments: argparse.Namespace, request: Request[Reply]) -> Answer[Reply]:
     """Ask the mediator of this machine. Raises LocalError."""
     path = arguments.mediator_state / ADMIN_SOCKET
     missing = (
         f"no mediator runs here with its state in {arguments.mediator_state}: name it with --mediator-state"
     )
-    return ask_socket(path, request, "mediator", missing)
+    return ask(Server(path, "mediator", missing), request, timeout_s=TIMEOUT_S)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from netctl.model.errors import LocalError
 from netctl.system.files import write_atomic
+from netctl.wire.agentrequests import BindingState
 
 FORMAT = "netctl/plan-file/v1"
 AGAIN = "make it anew with `netctl plan --out`"
@@ -20,10 +22,10 @@ class KeptPlan:
 
     text: str
     file: str
-    binding: dict[str, Any]
+    binding: BindingState
 
 
-def save(path: Path, text: str, file: Path, plan: dict[str, Any]) -> None:
+def save(path: Path, text: str, file: Path, plan: object) -> None:
     """Keep a plan for `netctl apply`. Readable by its owner alone, as the document may be. Raises LocalError."""
     kept = {"format": FORMAT, "file": str(file), "text": text, "plan": plan}
     try:
@@ -44,8 +46,9 @@ def read(text: str, path: Path) -> KeptPlan | None:
 
     try:
         kept = json.loads(text)
-        found = KeptPlan(kept["text"], kept["file"], kept["plan"]["binding"])
-        same = digest(found.text) == found.binding["document"]
+        binding = msgspec.convert(kept["plan"]["binding"], BindingState)
+        found = KeptPlan(kept["text"], kept["file"], binding)
+        same = digest(found.text) == binding.document
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise LocalError(f"{path} is a damaged plan: {AGAIN}") from None
     if not same:

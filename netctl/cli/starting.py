@@ -12,6 +12,7 @@ from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError
 from netctl.system.files import open_log
 from netctl.system.ourselves import own_command
+from netctl.wire import agentrequests as r
 
 START_TIMEOUT_S = 10.0
 """Importing on a slow board takes three."""
@@ -48,7 +49,7 @@ def start_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         try:
-            ask(places, {"op": "status"})
+            ask(places, r.Status())
         except NoAgentError:
             if process is not None and process.poll() is not None:
                 lines = log.read_text().strip().splitlines() or ["no reason given"]
@@ -63,7 +64,7 @@ def start_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
 def restart_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
     """End the agent that runs, if one does, and start it: it reads its keys at the start. Tunnels stay."""
     try:
-        ask(places, {"op": "stop"})
+        ask(places, r.Stop())
     except NoAgentError:
         pass
     else:

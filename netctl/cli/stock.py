@@ -11,6 +11,7 @@ from netctl.cli import output
 from netctl.cli.operator import admin
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
+from netctl.wire.operatorrequests import ExportWireGuard
 
 MAX_KEY_FILE = 256
 """A key is 44 characters; a larger file is another file."""
@@ -34,18 +35,19 @@ def export_wg(arguments: argparse.Namespace) -> int:
             "a QR code without the private key is of no use to an app: name the key's file with --private-key "
             f"(`netctl export --wg {arguments.wg} --new-key FILE` makes one)"
         )
-    config = admin(arguments, {"op": "export.wg", "member": arguments.wg})
-    if public is not None and public != config["wireguard"]:
+    answer = admin(arguments, ExportWireGuard(arguments.wg))
+    config = answer.reply
+    if public is not None and public != config.wireguard:
         raise LocalError(
             f"{arguments.private_key} is the key of {public}, and the mediator's document says "
-            f'{config["wireguard"]}: write `wireguard: "{public}"` there first'
+            f'{config.wireguard}: write `wireguard: "{public}"` there first'
         )
-    for name in config["without_port"]:
+    for name in config.without_port:
         output.warning(f"no relay port is left for {name}, which is left out: widen `relayPorts`")
-    return _write(arguments, config, private)
+    return _write(arguments, answer.plain, private)
 
 
-def _write(arguments: argparse.Namespace, config: dict[str, Any], private: str | None) -> int:
+def _write(arguments: argparse.Namespace, config: Any, private: str | None) -> int:
     from netctl.config.stock import render
     from netctl.system.files import write_atomic
 

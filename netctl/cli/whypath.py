@@ -1,56 +1,82 @@
-"""What `netctl why` says about a pair's path, from what the agent answered."""
+"""The path between two members, and why it is no better one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from netctl.cli import output
+from netctl.wire.agentrequests import DoctorReply, PeerState
 
 PORTS = {"sequential": ", ports counted", "block": ", random ports of a block", "random": ", random ports"}
 
 
-def say_path(own: str, peer: dict[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """A peer as this host's agent sees it. `ping_ms`: through a relay; `down`: this host is."""
+
+    state: PeerState
+    plain_state: Any
+    ping_ms: float | None
+    doctor: DoctorReply
+    plain_doctor: Any
+    down: bool
+
+    def plain(self) -> object:
+        """For programs: all that the agent says."""
+        allocation = self.doctor.allocation
+        nat = {**self.plain_doctor["nat"]["ipv4"], "ports": allocation.kind if allocation else None}
+        return {
+            **self.plain_state,
+            "ping_ms": self.ping_ms,
+            "own_nat": nat,
+            "port_mapping": self.plain_doctor["port_mapping"],
+            "down": self.down,
+        }
+
+
+def say_path(own: str, view: PeerView) -> None:
     """The path, and why it is no better one. `own`: the member that this host is."""
-    name = peer["name"]
-    rtt = f", round trip {peer['rtt_ms']:.1f} ms" if peer["rtt_ms"] is not None else ""
-    if peer["ping_ms"] is not None:
-        rtt = f", a ping through it takes {peer['ping_ms']:.1f} ms"
-    since = f", for {output.age(peer['since_s'])}" if peer["since_s"] is not None else ""
-    at = peer["via"] or peer["endpoint"]
-    output.check(peer["path"] != "none", f"path: {peer['path']}{f' at {at}' if at else ''}{rtt}{since}")
-    if peer["down"]:
+    peer, mapping = view.state, view.doctor.port_mapping
+    name = peer.name
+    rtt = f", round trip {peer.rtt_ms:.1f} ms" if peer.rtt_ms is not None else ""
+    if view.ping_ms is not None:
+        rtt = f", a ping through it takes {view.ping_ms:.1f} ms"
+    since = f", for {output.age(peer.since_s)}" if peer.since_s is not None else ""
+    at = peer.via or peer.endpoint
+    output.check(peer.path != "none", f"path: {peer.path}{f' at {at}' if at else ''}{rtt}{since}")
+    if view.down:
         output.line("     this host is down: `netctl up` starts it")
         return
-    if not peer["online"]:
-        asks = (
-            "is it switched on?" if peer["stock"] else "is its agent running, and does it reach the mediator?"
-        )
+    if not peer.online:
+        asks = "is it switched on?" if peer.stock else "is its agent running, and does it reach the mediator?"
         output.line(f"     {name} is not online: {asks}")
-    if peer["path"] != "none":
-        last = peer["last_handshake_s"]
+    if peer.path != "none":
+        last = peer.last_handshake_s
         heard = f"last handshake {output.age(last)} ago" if last is not None else "no handshake yet"
-        output.line(f"     {heard}, {output.size(peer['rx_bytes'])} received from {name}")
-    if peer["hindrance"]:
-        output.line(f"     not direct: {peer['hindrance']}")
-    for line in peer["tried"]:
+        output.line(f"     {heard}, {output.size(peer.rx_bytes)} received from {name}")
+    if peer.hindrance:
+        output.line(f"     not direct: {peer.hindrance}")
+    for line in peer.tried:
         output.line(f"     {line}")
-    output.line(f"     NAT of {own}: {_own_nat(peer['own_nat'])}")
-    if peer["nat"]:
-        output.line(f"     NAT of {name}: {peer['nat']}")
-    if peer["port_mapping"]["external"]:
-        opened = peer["port_mapping"]
-        output.line(f"     this host's router keeps {opened['external']} open for it ({opened['protocol']})")
-    if peer["condition"]:
-        output.warning(peer["condition"])
+    output.line(f"     NAT of {own}: {_own_nat(view.doctor)}")
+    if peer.nat:
+        output.line(f"     NAT of {name}: {peer.nat}")
+    if mapping.external:
+        output.line(f"     this host's router keeps {mapping.external} open for it ({mapping.protocol})")
+    if peer.condition:
+        output.warning(peer.condition)
 
 
-def _own_nat(seen: dict[str, Any]) -> str:
-    if seen["udp"] == "blocked":
+def _own_nat(doctor: DoctorReply) -> str:
+    seen = doctor.nat.ipv4
+    if seen.udp == "blocked":
         return "unknown: UDP is blocked"
-    if seen["mapping"] == "none":
+    if seen.mapping == "none":
         return "none: it has a public address"
-    if seen["mapping"] == "unknown":
+    if seen.mapping == "unknown":
         return "unknown"
-    if seen["mapping"] == "endpoint-independent":
+    if seen.mapping == "endpoint-independent":
         return "endpoint-independent mapping"
-    return f"{seen['mapping']} mapping (symmetric){PORTS.get(seen['ports'], '')}"
+    ports = PORTS.get(doctor.allocation.kind, "") if doctor.allocation is not None else ""
+    return f"{seen.mapping} mapping (symmetric){ports}"

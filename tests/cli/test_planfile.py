@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from netctl.cli import planfile
 from netctl.config.build import digest
@@ -30,7 +31,7 @@ def test_it_comes_back_as_it_was_and_is_for_its_owner(tmp_path: Path) -> None:
     found = planfile.read(path.read_text(), path)
     assert found is not None
     assert found.text == TEXT
-    assert found.binding == PLAN["binding"]
+    assert structs.asdict(found.binding) == PLAN["binding"]
     (tmp_path / "networks.yaml").unlink()
     assert planfile.read(path.read_text(), path) == found, "a plan has all that it needs"
 

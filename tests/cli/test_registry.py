@@ -54,7 +54,8 @@ def test_every_module_is_a_command_with_add_and_run(program: str) -> None:
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_help_imports_nothing_heavy(module: str, arguments: list[str]) -> None:
-    heavy = tuple(name for name in HEAVY if "socket" not in name or arguments != ["status", "--bad"])
+    own = {"msgspec", "socket"} if arguments[0] != "--help" else set()  # of whoever asks the agent
+    heavy = tuple(name for name in HEAVY if name not in own)
     said = run(
         f"import sys\nfrom {module} import main\ntry:\n main({arguments})\nexcept SystemExit: pass\n"
         f"print('imported', sorted(set({heavy}) & set(sys.modules)))"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from netctl.cli.whypath import say_path
+from netctl.cli.whypath import PeerView, say_path
+from netctl.wire.agentrequests import DoctorReply, PeerState
 
 NAT = {"udp": "works", "mapping": "endpoint-independent", "ports": "kept"}
 DIRECT: dict[str, Any] = {
@@ -34,7 +36,16 @@ NONE = {**DIRECT, "path": "none", "endpoint": None, "rtt_ms": None, "since_s": N
 
 
 def said(peer: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    say_path("laptop", peer)
+    own = peer["own_nat"]
+    state = msgspec.convert({"key": "k", "addresses": {}, "tx_bytes": 0, **peer}, PeerState)
+    seen = {
+        "checks": [],
+        "nat": {"ipv4": own, "ipv6": {"udp": "not asked", "mapping": "unknown"}},
+        "allocation": {"kind": own["ports"]} if own["ports"] else None,
+        "port_mapping": peer["port_mapping"],
+    }
+    doctor = msgspec.convert(seen, DoctorReply)
+    say_path("laptop", PeerView(state, peer, peer["ping_ms"], doctor, seen, peer["down"]))
     return capsys.readouterr().out.splitlines()
 
 

@@ -35,6 +35,7 @@ with atheris.instrument_imports(
     from netctl.tunnel import Device
     from netctl.wg.inbox import Inbox
     from netctl.wg.tun import Tun
+    from netctl.wire import operatorrequests
 
 UDP_SEGMENT, UDP_GRO, SOL_UDP = 103, 104, 17
 PORTS = range(47100, 47102)
@@ -123,7 +124,7 @@ RING, RELAY = Ring(), Relay()
 DIRECTORY = tempfile.TemporaryDirectory(prefix="netctl-fuzz-")
 STATE = Path(DIRECTORY.name)
 DESK = Desk(Store(STATE / STORE_FILE), STATE)
-OPERATIONS = sorted(DESK.admin.operations)
+OPERATIONS = sorted(operatorrequests.OPERATIONS)
 
 
 def admin(data: bytes) -> None:

@@ -101,7 +101,7 @@ class Site:
                 line = lines.readline()
                 if not line:
                     return
-                connection.sendall(json.dumps(asyncio.run(self.admin.answer(line))).encode() + b"\n")
+                connection.sendall(asyncio.run(self.admin.service.answer(line, print)))
 
     def close(self) -> None:
         with socket.socket(socket.AF_UNIX) as last:

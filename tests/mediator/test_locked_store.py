@@ -27,6 +27,7 @@ from mediator.shell.store import STORE_FILE, Store
 from mediator.shell.storethread import StoreThread
 from netctl.agent.enrol import enrol
 from netctl.model.errors import LocalError, RemoteError
+from netctl.wire import operatorrequests as r
 from netctl.wire.invite import Invite, parse_invite
 
 LOCKED_S = 8.0
@@ -81,8 +82,8 @@ def test_a_locked_store_holds_up_only_what_needs_it(site: Site, tmp_path: Path) 
     open_house(site, {"ann": ANN, "bob": BOB})
 
     async def main() -> None:
-        made = ask_mediator(site.state, {"op": "invite.create", "network": "lan", "uses": 5})
-        invite = parse_invite(made["invite"])
+        made = ask_mediator(site.state, r.CreateInvite("lan", 5)).reply
+        invite = parse_invite(made.invite)
         async with Member(ANN, site.entry()) as ann, Member(BOB, site.entry()) as bob:
             await ann.view(lambda changed: len(addresses(changed.view)) == 2)
             await bob.view()
@@ -97,7 +98,7 @@ def test_a_locked_store_holds_up_only_what_needs_it(site: Site, tmp_path: Path) 
                     await new.view()
                 assert "let anybody in just now" in await early
                 assert time.monotonic() - began < BUSY_S
-                revoke = {"op": "members.revoke", "who": "new"}
+                revoke = r.Revoke("new")
                 with pytest.raises(LocalError, match="locked"):
                     await asyncio.to_thread(ask_mediator, site.state, revoke)
                 late = asyncio.create_task(admitted(11, invite, "late"))
@@ -107,9 +108,9 @@ def test_a_locked_store_holds_up_only_what_needs_it(site: Site, tmp_path: Path) 
             while len(addresses(whole.view)) < 3:
                 whole = await ann.view()
             assert await admitted(10, invite, "early") == "early"
-        used = ask_mediator(site.state, {"op": "invite.list"})[0]["used"]
+        used = ask_mediator(site.state, r.ListInvites()).reply[0].used
         assert used == 2, "what was told of an error took no use"
-        assert ask_mediator(site.state, {"op": "status"})["longest_stall_s"] < STALL_S
+        assert ask_mediator(site.state, r.ServerStatusRequest()).plain["longest_stall_s"] < STALL_S
 
     with serving(site, log):
         asyncio.run(asyncio.wait_for(main(), 3 * BUSY_S))

@@ -20,6 +20,7 @@ from netctl.model.errors import LocalError
 from netctl.session import LoggedIn, PresenceChanged
 from netctl.session.login import make_login
 from netctl.wire import control as w
+from netctl.wire import operatorrequests as r
 from netctl.wire.frame import LIMIT_BEFORE_LOGIN, FrameDecoder, encode_frame
 
 
@@ -197,17 +198,15 @@ def test_an_address_that_only_does_wrong_is_banned_and_pardoned(run: Run, site: 
             assert 0 <= tries - gate.BAN_AT / gate.POINTS["garbage"] <= 2  # it fades while the test runs
             with pytest.raises(OSError):
                 await Raw.connect(site.port)
-            said = await asyncio.to_thread(ask_mediator, site.state, {"op": "bans.list"})
-            assert [(ban["source"], ban["refused"]) for ban in said["bans"]] == [(HOST, 1)]
+            said = await asyncio.to_thread(ask_mediator, site.state, r.ListBans())
+            assert [(ban.source, ban.refused) for ban in said.reply.bans] == [(HOST, 1)]
             ann.client.send(w.Refresh())
             await ann.view()  # what is logged in feels nothing
-            await asyncio.to_thread(ask_mediator, site.state, {"op": "bans.lift", "source": HOST})
+            await asyncio.to_thread(ask_mediator, site.state, r.LiftBan(HOST))
             async with Member(BOB, mediator) as bob:
                 await bob.view()
             with pytest.raises(LocalError, match="nothing is held against"):
-                await asyncio.to_thread(
-                    ask_mediator, site.state, {"op": "bans.lift", "source": "203.0.113.9"}
-                )
+                await asyncio.to_thread(ask_mediator, site.state, r.LiftBan("203.0.113.9"))
 
     run(main())
 
@@ -221,12 +220,12 @@ def test_a_member_that_logs_in_without_end_waits_and_its_neighbours_do_not(run: 
                 refused = await ann.refused()
             assert "logs in too often and has to wait: is its key on two machines?" in str(refused.error)
             assert not refused.final
-            said = await asyncio.to_thread(ask_mediator, site.state, {"op": "bans.list"})
-            assert said["bans"] == []
-            assert [row["member"] for row in said["slowed"]] == ["ann"]
+            said = await asyncio.to_thread(ask_mediator, site.state, r.ListBans())
+            assert said.reply.bans == []
+            assert [row.member for row in said.reply.slowed] == ["ann"]
             async with Member(BOB, mediator) as bob:  # from the same address
                 await bob.view()
-            await asyncio.to_thread(ask_mediator, site.state, {"op": "bans.lift", "source": "ann"})
+            await asyncio.to_thread(ask_mediator, site.state, r.LiftBan("ann"))
             async with Member(ANN, mediator) as ann:
                 await ann.view()
 

@@ -7,6 +7,7 @@ import argparse
 from mediator.shell import output
 from mediator.shell.asking import ask_mediator
 from mediator.shell.options import add_output, add_state
+from netctl.wire import operatorrequests as r
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -17,14 +18,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show them."""
-    found = ask_mediator(arguments.state, {"op": "bans.list"})
+    answer = ask_mediator(arguments.state, r.ListBans())
+    found = answer.reply
     if arguments.output == "json":
-        output.json(found)
+        output.json(answer.plain)
         return 0
-    for ban in found["bans"]:
-        output.line(f"{ban['source']}: {ban['left_s']:.0f} s left, {ban['refused']} connections refused")
-    for slow in found["slowed"]:
-        output.line(f"{slow['member']}: logs in too often, {slow['refused']} logins refused")
-    if not found["bans"] and not found["slowed"]:
-        output.line(f"nobody is banned; {found['strangers']} connections have not logged in yet")
+    for ban in found.bans:
+        output.line(f"{ban.source}: {ban.left_s:.0f} s left, {ban.refused} connections refused")
+    for slow in found.slowed:
+        output.line(f"{slow.member}: logs in too often, {slow.refused} logins refused")
+    if not found.bans and not found.slowed:
+        output.line(f"nobody is banned; {found.strangers} connections have not logged in yet")
     return 0

@@ -25,6 +25,7 @@ from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.system.files import PUBLIC_DIRECTORY, create, make_directory
 from netctl.system.ourselves import module
+from netctl.wire import operatorrequests as r
 
 UNITS = ("netctl-relay.service", "netctl-mediator.service")
 START_TIMEOUT_S = 30.0
@@ -170,24 +171,18 @@ def _start() -> bool:
 
 def _invite(arguments: argparse.Namespace, network: str) -> str:
     """Wait for the server, and have it make the invite. Raises LocalError."""
-    request = {
-        "op": "invite.create",
-        "network": network,
-        "uses": arguments.uses + arguments.join,  # its own is one more
-        "expires": arguments.expires,
-        "name": None,
-    }
+    uses = arguments.uses + arguments.join  # its own is one more
+    request = r.CreateInvite(network, uses, arguments.expires)
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
-            made = ask_mediator(arguments.state, {"op": "status"})
+            ask_mediator(arguments.state, r.ServerStatusRequest())
         except LocalError as error:
             if time.monotonic() > deadline:
                 raise LocalError(f"{error}; `journalctl -u netctl-mediator` says why") from None
             time.sleep(POLL_S)
-            continue
-        if made:
-            return str(ask_mediator(arguments.state, request)["invite"])
+        else:
+            return ask_mediator(arguments.state, request).reply.invite
 
 
 def _join(invite: str) -> None:

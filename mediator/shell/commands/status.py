@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from mediator.shell import output
 from mediator.shell.asking import ask_mediator
 from mediator.shell.options import add_output, add_state
 from mediator.shell.relaystatus import ask_relay
 from mediator.shell.relaywords import say_relay
+from netctl.wire import operatorrequests as r
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,28 +21,24 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show it. Exit 1 when the server refuses its document."""
-    state: dict[str, Any] = ask_mediator(arguments.state, {"op": "status"})
-    state["relay"] = ask_relay(Path(state["relay_state"]))
-    document = state["document"]
+    answer = ask_mediator(arguments.state, r.ServerStatusRequest())
+    state, document = answer.reply, answer.reply.document
+    relay = ask_relay(Path(state.relay_state))
     if arguments.output == "json":
-        output.json(state)
-        return 1 if document["refused"] else 0
-    output.line(f"{state['online']} of {state['members']} members online, {state['networks']} networks")
-    output.line(
-        f"document {document['path']}, digest {document['digest'][:12]}, for {document['since_s']:.0f} s"
-    )
-    say_relay(state["relay"], {int(port): name for port, name in state["relay_ports"].items()})
-    if state["store"]:
-        output.warning(f"{state['store']} Nobody can join, leave, be revoked or get a new address")
-    for message in state["without_address"]:
-        output.warning(f"{message}")
-    if state["without_port"]:
+        output.json({**answer.plain, "relay": relay})
+        return 1 if document.refused else 0
+    output.line(f"{state.online} of {state.members} members online, {state.networks} networks")
+    output.line(f"document {document.path}, digest {document.digest[:12]}, for {document.since_s:.0f} s")
+    say_relay(relay, {int(port): name for port, name in state.relay_ports.items()})
+    if state.store:
+        output.warning(f"{state.store} Nobody can join, leave, be revoked or get a new address")
+    for message in state.without_address:
+        output.warning(message)
+    if state.without_port:
         output.warning(
-            f"no relay port is left for {state['without_port']} pairs with stock apps: widen relayPorts"
+            f"no relay port is left for {state.without_port} pairs with stock apps: widen relayPorts"
         )
-    if document["refused"]:
-        output.warning(
-            f"the file as it is now is refused, and the last good one stays:\n{document['refused']}"
-        )
+    if document.refused:
+        output.warning(f"the file as it is now is refused, and the last good one stays:\n{document.refused}")
         return 1
     return 0

@@ -7,6 +7,7 @@ import argparse
 from mediator.shell import output
 from mediator.shell.asking import ask_mediator
 from mediator.shell.options import add_state
+from netctl.wire import operatorrequests as r
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Forget it."""
-    ask_mediator(arguments.state, {"op": "bans.lift", "source": arguments.source})
+    ask_mediator(arguments.state, r.LiftBan(arguments.source))
     output.line(f"{arguments.source} may connect again")
     return 0

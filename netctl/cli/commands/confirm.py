@@ -10,6 +10,7 @@ from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.exits import CONVERGED
 from netctl.cli.options import add_output
+from netctl.wire import agentrequests as r
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -20,17 +21,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Keep what the last apply made."""
     try:
-        result = ask(places, {"op": "confirm"})
+        digest = ask(places, r.Confirm()).reply.digest
     except NoAgentError:
         from netctl.agent.armed import Armory
 
         armory = Armory(places)
         armory.confirmable()  # without root's lock where there is nothing to do
         with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
-            result = {"digest": armory.confirmable().digest}
+            digest = armory.confirmable().digest
             armory.disarm()
     if arguments.output == "json":
-        output.json(result)
+        output.json({"digest": digest})
     else:
         output.line("confirmed: the apply stays")
     return CONVERGED

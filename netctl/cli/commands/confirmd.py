@@ -15,6 +15,7 @@ from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError, NetctlError
 from netctl.system.files import open_log
+from netctl.wire import agentrequests as r
 
 TICK_S = 0.5
 """CLOCK_BOOTTIME goes on while the host sleeps: it is looked at this often."""
@@ -87,7 +88,7 @@ def _wait(places: Places, nonce: str) -> None:
 def _hangs(places: Places) -> bool:
     """Whether there is an agent, and it does not even say how it is."""
     try:
-        ask(places, {"op": "status"}, timeout_s=ANSWER_S)
+        ask(places, r.Status(), timeout_s=ANSWER_S)
     except NoAgentError:
         return False
     except LocalError:
@@ -113,8 +114,8 @@ def _take_back(places: Places, nonce: str, said: str) -> str:
 
     try:
         try:
-            result = ask(places, {"op": "rollback", "nonce": nonce}, timeout_s=ANSWER_S)
-            text = result["error"] or "the agent went back"
+            result = ask(places, r.Rollback(nonce), timeout_s=ANSWER_S).reply
+            text = result.error or "the agent went back"
         except NoAgentError:
             with only_writer(places):
                 outcome = roll_back(places)

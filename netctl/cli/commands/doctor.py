@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from typing import Any
 
 from netctl.agent.places import Places
 from netctl.cli import output
@@ -12,6 +11,7 @@ from netctl.cli.ask import ask
 from netctl.cli.options import add_output
 from netctl.engine.dropped import MEANINGS, dropped
 from netctl.model.errors import EngineError
+from netctl.wire import agentrequests as r
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,24 +21,24 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Say what this host's way to the others is like. Exit 1: something is wrong."""
-    found: dict[str, Any] = ask(places, {"op": "doctor"})
+    answer = ask(places, r.Doctor())
+    checks = answer.reply.checks
     refused = _dropped()
-    found["dropped"] = refused
-    problems = [check for check in found["checks"] if check["level"] == "problem"]
+    status = 1 if any(check.level == "problem" for check in checks) else 0
     if arguments.output == "json":
-        output.json(found)
-        return 1 if problems else 0
-    for check in found["checks"]:
-        if check["level"] == "note":
-            output.line(f"note {check['text']}")
+        output.json({**answer.plain, "dropped": refused})
+        return status
+    for check in checks:
+        if check.level == "note":
+            output.line(f"note {check.text}")
         else:
-            output.check(check["level"] == "ok", check["text"])
-        if check["advice"]:
-            output.line(f"       {check['advice']}")
+            output.check(check.level == "ok", check.text)
+        if check.advice:
+            output.line(f"       {check.advice}")
     for reason, packets in sorted(refused.items(), key=lambda item: -item[1]):
         what = f": {MEANINGS[reason]}" if reason in MEANINGS else ""
         output.line(f"note dropped since the filter was loaded: {packets} packets{what} ({reason})")
-    return 1 if problems else 0
+    return status
 
 
 def _dropped() -> dict[str, int]:

@@ -8,6 +8,7 @@ from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError
 from netctl.cli.switching import switch
+from netctl.wire import agentrequests as r
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Take all networks of this host down, or one."""
     try:
-        return switch(places, "down", arguments.network)
+        return switch(places, r.Down(arguments.network))
     except NoAgentError:
         if arguments.network is not None:
             raise

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import time
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from netctl.agent.pinger import Answers, Pinger
 from netctl.agent.places import Places
@@ -15,6 +14,7 @@ from netctl.cli.ask import ask
 from netctl.cli.options import add_output
 from netctl.model.addresses import Address
 from netctl.model.errors import LocalError
+from netctl.wire import agentrequests as r
 
 BEFORE_S = 3.0
 AFTER_S = 3.0
@@ -42,20 +42,34 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def _targets(state: dict[str, Any]) -> dict[Address, dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one peer answered before, during and after the drill."""
+
+    name: str
+    address: str
+    path: str
+    path_after: str
+    before: Answers
+    during: Answers
+    after: Answers
+    verdict: str
+
+
+def _targets(state: r.StatusReply) -> dict[Address, r.PeerState]:
     """An address of each peer that has one."""
-    found: dict[Address, dict[str, Any]] = {}
-    for peer in state["peers"]:
-        addresses = [ipaddress.ip_address(text) for held in peer["addresses"].values() for text in held]
-        if addresses and peer["last_handshake_s"] is not None:
+    found: dict[Address, r.PeerState] = {}
+    for peer in state.peers:
+        addresses = [ipaddress.ip_address(text) for held in peer.addresses.values() for text in held]
+        if addresses and peer.last_handshake_s is not None:
             found[min(addresses, key=lambda address: address.version)] = peer
     return found
 
 
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Take the mediator for gone for a while, and see."""
-    state: dict[str, Any] = ask(places, {"op": "status"})
-    if state["mediator"]["state"] != "connected":
+    state = ask(places, r.Status()).reply
+    if state.mediator.state != "connected":
         raise LocalError("this host has no mediator just now: that is no drill; `netctl status` says why")
     targets = _targets(state)
     if not targets:
@@ -64,29 +78,29 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     try:
         output.progress(f"asking {len(targets)} peers, with the mediator")
         before = pinger.stretch(BEFORE_S)
-        ask(places, {"op": "drill", "seconds": arguments.seconds})
+        ask(places, r.Drill(arguments.seconds))
         try:
             output.progress(f"the same for {arguments.seconds:g} s without it (Ctrl-C ends the drill)")
             during = pinger.stretch(arguments.seconds)
         finally:
-            ask(places, {"op": "drill", "seconds": 0})
+            ask(places, r.Drill(0))
         back_s = _wait_back(places)
         output.progress("and with it again")
         after = pinger.stretch(AFTER_S)
     finally:
         pinger.close()
-    now = {peer["name"]: peer for peer in ask(places, {"op": "status"})["peers"]}
+    now = {peer.name: peer for peer in ask(places, r.Status()).reply.peers}
     rows = [
-        {
-            "name": peer["name"],
-            "address": str(address),
-            "path": peer["path"],
-            "path_after": now.get(peer["name"], peer)["path"],
-            "before": asdict(before[address]),
-            "during": asdict(during[address]),
-            "after": asdict(after[address]),
-            "verdict": _verdict(before[address], during[address], after[address]),
-        }
+        Row(
+            peer.name,
+            str(address),
+            peer.path,
+            now.get(peer.name, peer).path,
+            before[address],
+            during[address],
+            after[address],
+            _verdict(before[address], during[address], after[address]),
+        )
         for address, peer in targets.items()
     ]
     return _tell(arguments, rows, back_s)
@@ -96,7 +110,7 @@ def _wait_back(places: Places) -> float | None:
     """Seconds until the agent was logged in again."""
     start = time.monotonic()
     while time.monotonic() - start < BACK_S:
-        if ask(places, {"op": "status"})["mediator"]["state"] == "connected":
+        if ask(places, r.Status()).reply.mediator.state == "connected":
             return time.monotonic() - start
         time.sleep(0.1)
     return None
@@ -111,30 +125,28 @@ def _verdict(before: Answers, during: Answers, after: Answers) -> str:
     return f"interrupted for {gap:.1f} s" if gap > GAP_S else "held"
 
 
-def _tell(arguments: argparse.Namespace, rows: list[dict[str, Any]], back_s: float | None) -> int:
-    asked = [row for row in rows if row["before"]["received"]]
-    held = [row for row in asked if row["verdict"] == "held"]
+def _tell(arguments: argparse.Namespace, rows: list[Row], back_s: float | None) -> int:
+    asked = [row for row in rows if row.before.received]
+    held = [row for row in asked if row.verdict == "held"]
     good = bool(asked) and len(held) == len(asked) and back_s is not None
     if arguments.output == "json":
-        output.json({"peers": rows, "back_s": back_s, "held": good})
+        output.json({"peers": [asdict(row) for row in rows], "back_s": back_s, "held": good})
         return 0 if good else 1
     output.table(
         "peers",
         ("name", "path", "before", "during", "after", "longest gap", "verdict"),
         [
             (
-                row["name"],
-                row["path"]
-                if row["path"] == row["path_after"]
-                else f"{row['path']}, then {row['path_after']}",
-                *(f"{row[when]['received']}/{row[when]['sent']}" for when in ("before", "during", "after")),
-                f"{row['during']['longest_gap_s']:.1f} s",
-                row["verdict"],
+                row.name,
+                row.path if row.path == row.path_after else f"{row.path}, then {row.path_after}",
+                *(f"{seen.received}/{seen.sent}" for seen in (row.before, row.during, row.after)),
+                f"{row.during.longest_gap_s:.1f} s",
+                row.verdict,
             )
             for row in rows
         ],
     )
-    relayed = [row["name"] for row in rows if row["path"].startswith("relay")]
+    relayed = [row.name for row in rows if row.path.startswith("relay")]
     if relayed:
         output.note(
             f"{', '.join(relayed)}: relayed. The relay went on in this drill; with the whole machine of the "

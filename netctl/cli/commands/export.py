@@ -10,6 +10,7 @@ from netctl.cli import output
 from netctl.cli.operator import admin
 from netctl.cli.options import add_mediator_state, add_output
 from netctl.model.errors import LocalError
+from netctl.wire.operatorrequests import Export
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -48,19 +49,19 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     from netctl.model.keys import IdentityKey, WireGuardKey
     from netctl.system.files import write_atomic
 
-    answer = admin(arguments, {"op": "export"})
-    path = Path(arguments.file or answer["document"])
+    answer = admin(arguments, Export()).reply
+    path = Path(arguments.file or answer.document)
     text = read_document(path)
     before = load_document(text, str(path)).document
     known = {member.wireguard for member in before.members.values()}
     guests = [
         Guest(
-            row["name"],
-            WireGuardKey.parse(row["wireguard"]),
-            tuple(row["networks"]),
-            IdentityKey.parse(row["identity"]),
+            row.name,
+            WireGuardKey.parse(row.wireguard),
+            tuple(row.networks),
+            IdentityKey.parse(row.identity),
         )
-        for row in answer["guests"]
+        for row in answer.guests
     ]
     new = [guest for guest in guests if guest.key not in known]
     taken = [guest.name for guest in new if guest.name in before.members]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
 
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.operator import admin
 from netctl.cli.options import add_mediator_state, add_output
 from netctl.model.errors import LocalError
+from netctl.wire import operatorrequests as r
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -29,52 +29,47 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Make, list or revoke invites."""
     if arguments.what == "list":
-        rows = admin(arguments, {"op": "invite.list"})
+        answer = admin(arguments, r.ListInvites())
         if arguments.output == "json":
-            output.json(rows)
+            output.json(answer.plain)
         else:
-            _invites(rows)
+            _invites(answer.reply)
         return 0
     if arguments.what == "revoke":
         if arguments.id is None:
             raise LocalError("say which: `netctl invite list` shows the IDs")
-        admin(arguments, {"op": "invite.revoke", "id": arguments.id})
+        admin(arguments, r.RevokeInvite(arguments.id))
         output.note(f"invite {arguments.id} is good for nothing now; who came with it stays")
         return 0
-    request = {
-        "op": "invite.create",
-        "network": arguments.what,
-        "uses": arguments.uses,
-        "expires": arguments.expires,
-        "name": arguments.name,
-    }
-    made = admin(arguments, request)
+    request = r.CreateInvite(arguments.what, arguments.uses, arguments.expires, arguments.name)
+    created = admin(arguments, request)
+    made = created.reply
     if arguments.output == "json":
-        output.json(made)
+        output.json(created.plain)
         return 0
-    hosts = "1 host" if made["uses"] == 1 else f"{made['uses']} hosts"
-    approval = "; each waits for `netctl members approve`" if made["approve"] == "manual" else ""
+    hosts = "1 host" if made.uses == 1 else f"{made.uses} hosts"
+    approval = "; each waits for `netctl members approve`" if made.approve == "manual" else ""
     output.note(
-        f"invite {made['id']} for {hosts} to '{made['network']}', good for {arguments.expires}{approval}. "
+        f"invite {made.id} for {hosts} to '{made.network}', good for {arguments.expires}{approval}. "
         "Who has this string can join: send it as you would a password. On the host: `sudo netctl join`, and paste it."
     )
-    output.line(made["invite"])
+    output.line(made.invite)
     return 0
 
 
-def _invites(rows: list[dict[str, Any]]) -> None:
+def _invites(rows: list[r.InviteRow]) -> None:
     now = time.time()
     output.table(
         "invites",
         ("id", "network", "used", "state", "expires in", "name"),
         [
             (
-                row["id"],
-                row["network"] or "gone",
-                f"{row['used']} of {row['uses']}",
-                row["state"],
-                output.age(row["expires_s"] - now) if row["expires_s"] > now else "-",
-                row["name"] or "-",
+                row.id,
+                row.network or "gone",
+                f"{row.used} of {row.uses}",
+                row.state,
+                output.age(row.expires_s - now) if row.expires_s > now else "-",
+                row.name or "-",
             )
             for row in rows
         ],

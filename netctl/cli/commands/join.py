@@ -7,13 +7,14 @@ import os
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_engine
 from netctl.model.errors import LocalError
+from netctl.wire import agentrequests as r
 
 if TYPE_CHECKING:
     from netctl.agent.store import StateStore
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         restart_agent(places, arguments.engine, at_boot=True)
     else:
         try:
-            ask(places, {"op": "adopt"})
+            ask(places, r.Adopt())
         except NoAgentError:
             start_agent(places, arguments.engine, at_boot=True)
     if not answer.admitted:
@@ -101,7 +102,7 @@ def _set_routes(store: StateStore, allow: bool) -> None:
 def _agree(store: StateStore, places: Places, allow: bool) -> int:
     """Take, or take no more, the routes that only a person agrees to."""
     _set_routes(store, allow)
-    ask(places, {"op": "adopt"})
+    ask(places, r.Adopt())
     output.line(
         "this host takes every route that its mediator gives: what goes there goes to the member that has it"
         if allow
@@ -145,15 +146,15 @@ def _name(wanted: str | None) -> str:
 
 def _wait_for(places: Places, name: str, network: str) -> int:
     deadline = time.monotonic() + ONLINE_TIMEOUT_S
-    state: dict[str, Any] = {}
+    why = "the agent is still at it"
     while time.monotonic() < deadline:
-        state = ask(places, {"op": "status"})
-        there = state["networks"].get(network)
-        if there is not None and there["addresses"] and state["engine"]:
-            _say_refused(state["conditions"])
-            output.line(f"{name} is on {network}: {', '.join(there['addresses'])}")
+        state = ask(places, r.Status()).reply
+        there = state.networks.get(network)
+        if there is not None and there.addresses and state.engine:
+            _say_refused(state.conditions)
+            output.line(f"{name} is on {network}: {', '.join(there.addresses)}")
             return 0
+        why = state.mediator.error or "; ".join(state.conditions) or why
         time.sleep(POLL_S)
-    why = state["mediator"]["error"] or "; ".join(state["conditions"]) or "the agent is still at it"
     output.error(f"{name} has joined {network} and is not on it yet: {why}; see `netctl status`")
     return 1

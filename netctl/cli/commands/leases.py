@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.options import add_output
 from netctl.model.errors import LocalError
+from netctl.wire import agentrequests as r
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,16 +24,16 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     """Show them, or forget some."""
     if arguments.action == "forget":
         return _forget(arguments, places)
-    rows: list[dict[str, Any]] = ask(places, {"op": "leases"})
+    answer = ask(places, r.Leases())
     if arguments.output == "json":
-        output.json(rows)
+        output.json(answer.plain)
         return 0
     output.table(
         "leases",
         ("network", "member", "address", "refused", "key"),
         [
-            (row["network"], row["member"] or "-", row["address"] or "-", row["refused"] or "-", row["key"])
-            for row in rows
+            (row.network, row.member or "-", row.address or "-", row.refused or "-", row.key)
+            for row in answer.reply
         ],
     )
     return 0
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
 def _forget(arguments: argparse.Namespace, places: Places) -> int:
     if (arguments.member is None) == (not arguments.all):
         raise LocalError("say whose leases to forget, or --all")
-    done = ask(places, {"op": "leases.forget", "member": arguments.member}, output.progress)
-    count = done["forgotten"]
+    done = ask(places, r.ForgetLeases(arguments.member), output.progress).reply
+    count = done.forgotten
     output.line(f"forgot {count} lease{'s' if count != 1 else ''}; what the mediator says next is believed")
     return 0

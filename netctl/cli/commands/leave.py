@@ -8,6 +8,7 @@ from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError
+from netctl.wire import agentrequests as r
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -27,13 +28,13 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
             else "this host has joined no network"
         )
     try:
-        result = ask(places, {"op": "leave"}, output.progress)
+        result = ask(places, r.Leave(), output.progress).reply
     except NoAgentError:
         raise LocalError(
             "no agent runs on this host, and only it can tell the mediator: `netctl up` first"
         ) from None
-    if result["error"] is not None:
-        output.error(result["error"])
+    if result.error is not None:
+        output.error(result.error)
         return 1
     if arguments.forget_keys:
         places.private_key.unlink(missing_ok=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from itertools import compress
 
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.operator import admin
 from netctl.cli.options import add_mediator_state, add_output
 from netctl.model.errors import LocalError
+from netctl.wire import operatorrequests as r
+from netctl.wire.jsonline import Request
 
 ACTIONS = ("list", "pending", "approve", "reject", "revoke", "restore", "rekey")
 
@@ -27,22 +29,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """List members; approve, reject, revoke, restore, rekey one."""
     if arguments.action in ("list", "pending"):
-        rows = admin(arguments, {"op": "members.list"})
-        if arguments.action == "pending":
-            rows = [row for row in rows if row["state"] == "pending"]
-        if arguments.output == "json":
-            output.json(rows)
-        else:
-            _members(rows)
-        return 0
+        return _list(arguments)
     if arguments.who is None:
         raise LocalError(f"say whom to {arguments.action}: a name or a key; `netctl members` shows all")
-    request = {"op": f"members.{arguments.action}", "who": arguments.who}
-    if arguments.action == "rekey":
-        if not arguments.wireguard or not arguments.identity:
-            raise LocalError("say NAME NEW-KEY NEW-IDENTITY: `netctl keys` on the host prints both")
-        request.update(wireguard=arguments.wireguard, identity=arguments.identity)
-    name = admin(arguments, request)
+    if arguments.action == "rekey" and not (arguments.wireguard and arguments.identity):
+        raise LocalError("say NAME NEW-KEY NEW-IDENTITY: `netctl keys` on the host prints both")
+    name = admin(arguments, _request(arguments)).reply
     done = {
         "approve": "is in",
         "reject": "is rejected, and its key with it",
@@ -54,21 +46,34 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     return 0
 
 
-def _members(rows: list[dict[str, Any]]) -> None:
+def _request(arguments: argparse.Namespace) -> Request[str]:
+    if arguments.action == "rekey":
+        return r.Rekey(arguments.who, arguments.wireguard, arguments.identity)
+    kinds = {"approve": r.Approve, "reject": r.Reject, "revoke": r.Revoke, "restore": r.Restore}
+    made: Request[str] = kinds[arguments.action](arguments.who)
+    return made
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    answer = admin(arguments, r.ListMembers())
+    wanted = [arguments.action == "list" or row.state == "pending" for row in answer.reply]
+    if arguments.output == "json":
+        output.json(list(compress(answer.plain, wanted)))
+    else:
+        _show(list(compress(answer.reply, wanted)))
+    return 0
+
+
+def _show(rows: list[r.MemberRow]) -> None:
     output.table(
         "members",
         ("name", "state", "from", "networks", "key"),
-        [
-            (
-                row["name"],
-                row["state"],
-                row["from"],
-                ", ".join(f"{n} {a[0] if a else '(no address)'}" for n, a in row["networks"].items()) or "-",
-                row["wireguard"],
-            )
-            for row in rows
-        ],
+        [(row.name, row.state, row.source, _networks(row), row.wireguard) for row in rows],
     )
     for row in rows:
-        if row["condition"]:
-            output.warning(f"{row['name']}: {row['condition']}")
+        if row.condition:
+            output.warning(f"{row.name}: {row.condition}")
+
+
+def _networks(row: r.MemberRow) -> str:
+    return ", ".join(f"{n} {a[0] if a else '(no address)'}" for n, a in row.networks.items()) or "-"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from netctl.agent.places import Places, read_document
 from netctl.cli import output
 from netctl.cli.exits import CHANGES, CONVERGED
 from netctl.cli.options import add_engine, add_file, add_output, add_session
 from netctl.model.errors import LocalError
+from netctl.wire import agentrequests as r
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -41,37 +41,34 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         return against(arguments, places)
     if arguments.output == "markdown":
         raise LocalError("-o markdown says what a branch changes: name what to compare with, --against REV")
-    from netctl.cli.applying import request_change, session_of
+    from netctl.cli.applying import plan_or_apply, session_of
 
     path = arguments.file or places.config
-    request = {
-        "text": read_document(path),
-        "file": str(path),
-        "ssh_connection": session_of(arguments.ssh_connection),
-        "everyone": arguments.everyone,
-    }
-    result = request_change(places, arguments.engine, "plan", request)
+    request = r.Plan(
+        read_document(path), str(path), session_of(arguments.ssh_connection), everyone=arguments.everyone
+    )
+    answer = plan_or_apply(places, arguments.engine, request)
     if arguments.out is not None:
         from netctl.cli import planfile
 
-        planfile.save(arguments.out, request["text"], path.resolve(), result)
+        planfile.save(arguments.out, request.text, path.resolve(), answer.plain)
     if arguments.output == "json":
-        output.json(result)
+        output.json(answer.plain)
     else:
-        _show(result, arguments.out)
-    return CHANGES if result["changes"] and arguments.detailed_exitcode else CONVERGED
+        _show(answer.reply, arguments.out)
+    return CHANGES if answer.reply.changes and arguments.detailed_exitcode else CONVERGED
 
 
-def _show(result: dict[str, Any], out: Path | None) -> None:
-    for row in result["changes"]:
-        output.change(row["line"])
-    people = result["people"]["lines"]
+def _show(result: r.PlanReply, out: Path | None) -> None:
+    for row in result.changes:
+        output.change(row.line)
+    people = result.people.lines
     if people:
         output.line("For people:")
         for line in people:
             output.change(line)
-    output.line(f"Plan: {result['summary']}.")
-    if result["session"]["drops"] is not None:
-        output.warning(f"this drops the link that you are connected through: {result['session']['drops']}")
+    output.line(f"Plan: {result.summary}.")
+    if result.session.drops is not None:
+        output.warning(f"this drops the link that you are connected through: {result.session.drops}")
     if out is not None:
         output.note(f"kept in {out}: `netctl apply {out}` does this and nothing else")

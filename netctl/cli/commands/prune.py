@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_engine, add_output
 from netctl.model.errors import LocalError
+from netctl.system.lineclient import Answer, answer_of
+from netctl.wire import agentrequests as r
 
 ASK_ABOVE = 10
 """Removals that go without a question: what one network or a few peers leave behind."""
@@ -27,26 +28,26 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Show what would go, ask where it is much, and remove it."""
     found = _do(places, None, arguments.engine)
-    count = len(found["changes"])
+    count = len(found.reply.changes)
     if arguments.output == "json" and arguments.dry_run:
-        output.json(found)
+        output.json(found.plain)
         return 0
     if arguments.output != "json":
-        for row in found["changes"]:
-            output.change(row["line"])
+        for row in found.reply.changes:
+            output.change(row.line)
     if arguments.dry_run or not count:
-        output.line(f"Prune: {found['summary']}." if count else "nothing to prune")
+        output.line(f"Prune: {found.reply.summary}." if count else "nothing to prune")
         return 0
     if count > ASK_ABOVE and not arguments.yes:
         _agree(count)
     done = _do(places, count, arguments.engine)
     if arguments.output == "json":
-        output.json(done)
-    if done["error"] is not None:
-        output.error(done["error"])
+        output.json(done.plain)
+    if done.reply.error is not None:
+        output.error(done.reply.error)
         return 1
     if arguments.output != "json":
-        output.line(f"pruned: {done['changed']} removal{'s' if done['changed'] != 1 else ''}")
+        output.line(f"pruned: {done.reply.changed} removal{'s' if done.reply.changed != 1 else ''}")
     return 0
 
 
@@ -59,11 +60,11 @@ def _agree(count: int) -> None:
         raise LocalError("nothing was removed")
 
 
-def _do(places: Places, at_most: int | None, engine: str) -> dict[str, Any]:
+def _do(places: Places, at_most: int | None, engine: str) -> Answer[r.PruneReply]:
     try:
-        done: dict[str, Any] = ask(places, {"op": "prune", "at_most": at_most}, output.progress)
-        return done
+        return ask(places, r.Prune(at_most), output.progress)
     except NoAgentError:
         from netctl.agent import oneshot
 
-        return oneshot.prune(places, at_most, engine, output.progress, output.warning)
+        done = oneshot.prune(places, at_most, engine, output.progress, output.warning)
+        return answer_of(r.Prune(at_most), done)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+
+from msgspec import structs
 
 from netctl.agent.places import Places
 from netctl.agent.writer import LOCK_WAIT_S, only_writer
@@ -12,6 +13,7 @@ from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.exits import CONVERGED, ROLL_BACK_FAILED
 from netctl.cli.options import add_output
 from netctl.model.errors import LocalError
+from netctl.wire import agentrequests as r
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Take back what the last apply made, now."""
     try:
-        result: dict[str, Any] = ask(places, {"op": "rollback"})
+        result = ask(places, r.Rollback()).reply
     except NoAgentError:
         from netctl.agent.armed import Armory
         from netctl.agent.oneshot import roll_back
@@ -33,13 +35,13 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         check_privileges()
         with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
             outcome = roll_back(places, output.progress)
-        result = {"changed": outcome.changed, "error": outcome.error, "rolled_back": outcome.rolled_back}
+        result = r.OutcomeReply(outcome.changed, outcome.error, outcome.rolled_back)
     if arguments.output == "json":
-        output.json(result)
-    if result["error"] is not None:
-        output.error(f"{result['error']}; it is tried again until it holds: see `netctl status`")
+        output.json(structs.asdict(result))
+    if result.error is not None:
+        output.error(f"{result.error}; it is tried again until it holds: see `netctl status`")
         return ROLL_BACK_FAILED
     if arguments.output != "json":
-        count = result["changed"]
+        count = result.changed
         output.line(f"rolled back: {count} change{'s' if count != 1 else ''}; the document of before is back")
     return CONVERGED

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.options import add_output
+from netctl.wire import agentrequests as r
 
 SHOWN_DRIFT = 20
 """A screen; a host that lost its link departs in thousands of ways."""
@@ -21,70 +21,69 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Show this host, its networks and its peers."""
-    state: dict[str, Any] = ask(places, {"op": "status"})
+    answer = ask(places, r.Status())
     if arguments.output == "json":
-        output.json(state)
+        output.json(answer.plain)
         return 0
-    if state["document"]["digest"] is None:
+    state = answer.reply
+    if state.document.digest is None:
         _armed(state)
         output.line(f"No document yet: edit {places.config}, then `netctl apply`; or `netctl join`.")
         return 0
-    mediator = state["mediator"]
-    said = {"none": "none in the document", "connected": f"connected for {output.age(mediator['since_s'])}"}
-    if state["joined"] is not None:
-        output.line(f"joined {state['joined']} by invite: networks and members are as the mediator says")
-    text = said.get(mediator["state"], f"{mediator['state']} for {output.age(mediator['since_s'])}")
-    engine = state["engine"] or "not running"
-    if state.get("data_path"):  # an agent of before has none
-        engine += f", data path {state['data_path']}"
-    output.line(f"{state['member'] or 'not a member'}  (engine {engine})")
-    output.line(f"mediator: {text}" + (f": {mediator['error']}" if mediator["error"] else ""))
+    if state.joined is not None:
+        output.line(f"joined {state.joined} by invite: networks and members are as the mediator says")
+    engine = state.engine or "not running"
+    if state.data_path:
+        engine += f", data path {state.data_path}"
+    output.line(f"{state.member or 'not a member'}  (engine {engine})")
+    output.line(_mediator(state.mediator))
     output.line()
-    rows = [
-        (
-            name,
-            network["mode"],
-            "down"
-            if network["down"]
-            else "refused"
-            if network["refused"]
-            else ", ".join(network["addresses"]) or "no address yet",
-        )
-        for name, network in state["networks"].items()
-    ]
+    rows = [(name, network.mode, _addresses(network)) for name, network in state.networks.items()]
     output.table("networks", ("name", "mode", "addresses"), rows)
     output.table(
         "peers",
         ("name", "online", "path", "for", "rtt", "handshake", "received", "sent", "endpoint"),
-        [
-            (
-                peer["name"],
-                "yes" if peer["online"] else "no",
-                peer["path"],
-                output.age(peer["since_s"]) if peer["path"] != "none" else "-",
-                f"{peer['rtt_ms']:.1f} ms" if peer["rtt_ms"] is not None else "-",
-                f"{output.age(peer['last_handshake_s'])} ago"
-                if peer["last_handshake_s"] is not None
-                else "never",
-                output.size(peer["rx_bytes"]),
-                output.size(peer["tx_bytes"]),
-                peer["via"] or peer["endpoint"] or "-",
-            )
-            for peer in state["peers"]
-        ],
+        [_peer(peer) for peer in state.peers],
     )
     _armed(state)
-    for condition in state["conditions"]:
+    for condition in state.conditions:
         output.warning(condition)
-    for drift in state["drift"][:SHOWN_DRIFT]:
-        paths = ", ".join(drift["paths"])
-        output.warning(f"the host departs from the document at {paths}: {drift['line']}")
-    if (more := len(state["drift"]) - SHOWN_DRIFT) > 0:
+    for drift in state.drift[:SHOWN_DRIFT]:
+        paths = ", ".join(drift.paths)
+        output.warning(f"the host departs from the document at {paths}: {drift.line}")
+    if (more := len(state.drift) - SHOWN_DRIFT) > 0:
         output.warning(f"the host departs from the document in {more} more ways: `netctl status -o json`")
     return 0
 
 
-def _armed(state: dict[str, Any]) -> None:
-    if state["armed"] is not None:
-        seconds = state["armed"]["rolls_back_in_s"]
+def _mediator(link: r.MediatorState) -> str:
+    age = output.age(link.since_s)
+    said = {"none": "none in the document", "connected": f"connected for {age}"}
+    text = said.get(link.state, f"{link.state} for {age}")
+    return f"mediator: {text}" + (f": {link.error}" if link.error else "")
+
+
+def _addresses(network: r.NetworkState) -> str:
+    if network.down:
+        return "down"
+    return "refused" if network.refused else ", ".join(network.addresses) or "no address yet"
+
+
+def _peer(peer: r.PeerState) -> tuple[str, ...]:
+    return (
+        peer.name,
+        "yes" if peer.online else "no",
+        peer.path,
+        output.age(peer.since_s) if peer.path != "none" else "-",
+        f"{peer.rtt_ms:.1f} ms" if peer.rtt_ms is not None else "-",
+        f"{output.age(peer.last_handshake_s)} ago" if peer.last_handshake_s is not None else "never",
+        output.size(peer.rx_bytes),
+        output.size(peer.tx_bytes),
+        peer.via or peer.endpoint or "-",
+    )
+
+
+def _armed(state: r.StatusReply) -> None:
+    if state.armed is not None:
+        seconds = state.armed.rolls_back_in_s
         output.warning(f"armed: rolls back in {seconds:.0f} s unless you run `netctl confirm`")

@@ -22,6 +22,8 @@ from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.facts import facts
 from netctl.model.errors import LocalError, NetctlError
 from netctl.system.files import replacing
+from netctl.wire import agentrequests as r
+from netctl.wire.jsonline import Request
 
 COMMAND_TIMEOUT_S = 10.0
 """A command that hangs is one of the things that people report; the others are still wanted."""
@@ -40,7 +42,7 @@ COMMANDS = {
     "log/netctl-relay.txt": ("journalctl", "-u", "netctl-relay", "-n", "500", "--no-pager"),
 }
 """Asked as they are; what is missing on a host is said in its place."""
-QUESTIONS = {"agent/status.json": "status", "agent/doctor.json": "doctor"}
+QUESTIONS: dict[str, Request[Any]] = {"agent/status.json": r.Status(), "agent/doctor.json": r.Doctor()}
 SECRETS = re.compile(
     rb"netctl1[A-Za-z0-9_-]{20,}"  # an invite
     rb"|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)"  # user and password of a URL
@@ -92,7 +94,7 @@ def parts(places: Places, *, with_document: bool) -> Iterator[tuple[str, bytes]]
     yield "version.json", json.dumps(known, indent=2).encode()
     for name, question in QUESTIONS.items():
         try:
-            answer = json.dumps(ask(places, {"op": question}), indent=2)
+            answer = json.dumps(ask(places, question).plain, indent=2)
         except NoAgentError:
             answer = "no agent runs on this host"
         except (NetctlError, OSError) as error:

@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from netctl.agent.places import Places
 from netctl.cli import output
@@ -21,6 +20,7 @@ from netctl.fleet.syncstate import Outcome, StateFile, to_json
 from netctl.model.errors import LocalError
 from netctl.system.files import write_atomic
 from netctl.system.ourselves import own_command
+from netctl.wire import agentrequests as r
 
 REPOSITORY = "NETCTL_SYNC_REPOSITORY"
 """The same as --repository, where no other user can read it."""
@@ -113,10 +113,10 @@ class MemberTarget:
 
     def _mediator_answers(self) -> bool:
         try:
-            status: dict[str, Any] = ask(self._places, {"op": "status"})
+            status = ask(self._places, r.Status()).reply
         except LocalError:
             return False
-        return bool(status["mediator"]["state"] == "connected")
+        return status.mediator.state == "connected"
 
     def _netctl(self, *words: str) -> tuple[int, str]:
         """One of our own commands; its exit status and its last line about what went wrong."""

@@ -12,6 +12,7 @@ from netctl.cli.applying import ApplyWish, apply_document
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_engine, add_file
 from netctl.model.errors import LocalError, NetctlError
+from netctl.wire import agentrequests as r
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +25,10 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     """Until interrupted."""
     path = arguments.file or places.config
     try:
-        state = ask(places, {"op": "status"})
+        watching = ask(places, r.Status()).reply.watch
     except NoAgentError:
-        state = {"watch": None}
-    if state["watch"] is not None and state["watch"]["file"] == str(path):
+        watching = None
+    if watching is not None and watching.file == str(path):
         raise LocalError(f"the agent on this host watches {path} already: there is nothing left to do")
     asyncio.run(_watch(ApplyWish(path, arguments.engine, unattended=True), path, places))
     return 0

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import difflib
 import ipaddress
-from typing import Any
 
 from netctl.agent.pinger import Pinger
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_output
-from netctl.cli.whypath import say_path
+from netctl.cli.whypath import PeerView, say_path
 from netctl.config import load_document
 from netctl.config.whichrule import Flow, flows, parse_target
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
+from netctl.wire import agentrequests as r
 
 UNREACHABLE = 2
 """Exit status of `why`: the document denies it, or there is no path just now."""
@@ -53,15 +53,20 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     allowed = any(flow.allowed for flow in answers)
     if arguments.output == "json":
         output.json(
-            {"from": src, "to": arguments.target, "flows": [_json(one) for one in answers], "path": peer}
+            {
+                "from": src,
+                "to": arguments.target,
+                "flows": [_json(one) for one in answers],
+                "path": _path_json(peer),
+            }
         )
     else:
         _say(src, arguments.target, answers, peer)
-    connected = peer is None or "unknown" in peer or peer["path"] != "none"
+    connected = not isinstance(peer, PeerView) or peer.state.path != "none"
     return 0 if allowed and connected else UNREACHABLE
 
 
-def _say(src: str, target: str, answers: tuple[Flow, ...], peer: dict[str, Any] | None) -> None:
+def _say(src: str, target: str, answers: tuple[Flow, ...], peer: PeerView | str | None) -> None:
     if not answers:
         output.check(False, f"{src} and {target.partition(':')[0]} have no network in common")
     for flow in answers:
@@ -73,43 +78,37 @@ def _say(src: str, target: str, answers: tuple[Flow, ...], peer: dict[str, Any] 
         )
     if peer is None:
         output.note("the path is known on the two hosts themselves: run this on one of them")
-    elif "unknown" in peer:
-        output.note(f"the path is not known: {peer['unknown']}")
+    elif isinstance(peer, str):
+        output.note(f"the path is not known: {peer}")
     else:
-        say_path(src if peer["name"] != src else target.partition(":")[0], peer)
+        say_path(src if peer.state.name != src else target.partition(":")[0], peer)
 
 
-def _peer(places: Places, src: str, dst: str) -> dict[str, Any] | None:
-    """The path between them as this host's agent sees it; None: this host is neither."""
+def _peer(places: Places, src: str, dst: str) -> PeerView | str | None:
+    """The path between them as this host's agent sees it, or why it is not known; None: this host is neither."""
     try:
-        state = ask(places, {"op": "status"})
-        seen = ask(places, {"op": "doctor"})
-        nat = {**seen["nat"]["ipv4"], "ports": (seen["allocation"] or {}).get("kind")}
+        status = ask(places, r.Status())
+        doctor = ask(places, r.Doctor())
     except NoAgentError:
-        return {"unknown": "no agent runs on this host: `netctl up` starts it"}
-    if state["member"] not in (src, dst):
+        return "no agent runs on this host: `netctl up` starts it"
+    state = status.reply
+    if state.member not in (src, dst):
         return None
-    other = dst if state["member"] == src else src
-    for peer in state["peers"]:
-        if peer["name"] == other:
-            down = state["down"]["everything"]
-            return {
-                **peer,
-                "ping_ms": _pinged(peer),
-                "own_nat": nat,
-                "port_mapping": seen["port_mapping"],
-                "down": down,
-            }
-    return {"unknown": f"this host has no tunnel to {other}: has the document been applied here?"}
+    other = dst if state.member == src else src
+    for number, peer in enumerate(state.peers):
+        if peer.name == other:
+            plain = status.plain["peers"][number]
+            return PeerView(peer, plain, _pinged(peer), doctor.reply, doctor.plain, state.down.everything)
+    return f"this host has no tunnel to {other}: has the document been applied here?"
 
 
-def _pinged(peer: dict[str, Any]) -> float | None:
+def _pinged(peer: r.PeerState) -> float | None:
     """Milliseconds there and back through the tunnel; None: no answer, or direct, where the agent measures.
 
     The relay carries nothing but WireGuard's own messages, so there is no probe that could tell.
     """
-    addresses = [ipaddress.ip_address(text) for held in peer["addresses"].values() for text in held]
-    if not addresses or not peer["path"].startswith("relay"):
+    addresses = [ipaddress.ip_address(text) for held in peer.addresses.values() for text in held]
+    if not addresses or not peer.path.startswith("relay"):
         return None
     address = min(addresses, key=lambda one: one.version)
     pinger = Pinger([address], every_s=PINGS_S / 4)
@@ -119,7 +118,13 @@ def _pinged(peer: dict[str, Any]) -> float | None:
         pinger.close()
 
 
-def _json(flow: Flow) -> dict[str, Any]:
+def _path_json(peer: PeerView | str | None) -> object:
+    if peer is None:
+        return None
+    return {"unknown": peer} if isinstance(peer, str) else peer.plain()
+
+
+def _json(flow: Flow) -> dict[str, object]:
     return {
         "network": flow.network,
         "allowed": flow.allowed,
