@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import ssl
 import struct
-import sys
 from collections.abc import Callable
 
 from mediator.core.gate import Ban, Gate, Offence
@@ -16,6 +16,8 @@ from netctl.model.addresses import SocketAddress
 from netctl.system.guard import Guard
 from netctl.system.tasks import Tasks
 from netctl.wire import clienthello
+
+_LOG = logging.getLogger("mediator.server")
 
 BACKLOG = 1024
 ACCEPTS_PER_TURN = 64
@@ -49,9 +51,7 @@ class Door:
         `divert` sees which protocols a connection asks for before anything is read; True: somebody else has it now.
         `guard` counts what could not be handled. `on_full`: the process may open no more files, said once in a while.
         """
-        self._guard = (
-            guard if guard is not None else Guard(lambda line: print(line, file=sys.stderr, flush=True))
-        )
+        self._guard = guard if guard is not None else Guard(_LOG.warning)
         self._handshakes = Tasks(self._guard)
         self._divert = divert
         self._context = context

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import resource
 import select
 import signal
 import socket
 import struct
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -33,6 +33,8 @@ from netctl.model.errors import LocalError
 from netctl.system import mmsg, pktinfo
 from netctl.system.guard import Guard
 from netctl.wire.datagram import DatagramKind, classify
+
+_LOG = logging.getLogger("mediator.relay")
 
 SOL_UDP = 17
 UDP_SEGMENT = 103
@@ -107,7 +109,7 @@ class RelayServer:
         """Raises LocalError when a port is taken or there are not enough file descriptors."""
         _allow_files(len(ports) + SPARE_FILES)
         self.counters = Counters()
-        self.guard = Guard(_say)
+        self.guard = Guard(_LOG.warning)
         """Counts what could not be handled."""
         self.table = table
         self.pairs = PairTable(table)
@@ -486,10 +488,6 @@ class RelayServer:
 def _source_of(address: RawAddress) -> tuple[str, int, int]:
     """As `forwarding` has it."""
     return address[0].partition("%")[0], address[1], address[3] if len(address) == 4 else 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _stands_in(address: SocketAddress) -> bool:

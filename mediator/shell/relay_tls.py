@@ -14,10 +14,10 @@ own messages is looked at. What a member sends goes where its bindings say, so i
 
 from __future__ import annotations
 
+import logging
 import resource
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +33,8 @@ from netctl.system.tlslink import LinkState, TlsLink
 from netctl.wire.datagram import DatagramKind, classify
 from netctl.wire.relay import RelayKind, peek_allocation
 from netctl.wire.relayframe import LIMIT_BEFORE_LOGIN, MAX_DATAGRAM
+
+_LOG = logging.getLogger("mediator.relay")
 
 MAX_LINKS = 4096
 """Some 60 KB each: a network whose members are all blocked is smaller."""
@@ -302,7 +304,7 @@ class TlsDoor:
         self._strangers.pop(link.ticket, None)
         self.gate.leave(link.ticket)
         if offence is not None and (ban := self.gate.offend(link.source, offence, self._clock())) is not None:
-            _say(
+            _LOG.warning(
                 f"{ban.source} is banned from the relay for {ban.left_s:.0f} s: connections that led to no login"
             )
 
@@ -321,18 +323,14 @@ def open_doors(
     try:
         taker = Taker(state)
     except LocalError as error:
-        _say(f"{error}: members whose UDP is blocked are not relayed")
+        _LOG.warning(f"{error}: members whose UDP is blocked are not relayed")
     door = TlsDoor(relay, context, taker)
     for port in ports:
         try:
             door.listen(address, port)
         except LocalError as error:
-            _say(str(error))
+            _LOG.warning(str(error))
     try:
         yield door
     finally:
         door.close()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import subprocess
-import sys
 
 from mediator.shell.relaylock import KEPT, running_relay
+from netctl.system.logs import options_of
 from netctl.system.ourselves import environment, module
+
+_LOG = logging.getLogger("mediator.server")
 
 RESTART_S = 1.0
 """A relay that dies is started again after this, and not faster."""
@@ -23,17 +26,14 @@ async def keep_relay(arguments: argparse.Namespace) -> None:
     command += ["--listen", arguments.listen]
     command += ["--pair-rate", str(arguments.pair_rate), "--member-rate", str(arguments.member_rate)]
     command += ["--quota", str(arguments.quota)]
+    command += options_of(arguments)
     said = 0
     while True:
         found = running_relay(arguments.state)
         if found is not None:  # of a mediator that was killed, or a unit of its own: its tunnels go on
             if found.pid != said:
                 said = found.pid
-                print(
-                    f"the relay that runs (process {said}) goes on with its tunnels",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                _LOG.info(f"the relay that runs (process {said}) goes on with its tunnels")
             try:
                 await asyncio.sleep(RESTART_S)
             except asyncio.CancelledError:
@@ -49,5 +49,5 @@ async def keep_relay(arguments: argparse.Namespace) -> None:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-        print("the relay ended; starting it again", file=sys.stderr, flush=True)
+        _LOG.warning("the relay ended; starting it again")
         await asyncio.sleep(RESTART_S)

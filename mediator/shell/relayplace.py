@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +30,8 @@ from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.system.files import write_atomic
 from netctl.wire.relayframe import RELAY_SUBJECT
+
+_LOG = logging.getLogger("mediator.relay")
 
 CERTIFICATE_FILE = "relay.pem"
 PAIRS_FILE = "pairs.json"
@@ -144,11 +146,9 @@ def handed_over(directory: Path, sleep: Callable[[float], None] = time.sleep) ->
         except FileNotFoundError:
             if not said:
                 said = True
-                print(
+                _LOG.warning(
                     f"waiting for the mediator: it has put nothing into {directory} yet (where a relay runs alone: "
-                    f"netctl-mediator init --state {directory})",
-                    file=sys.stderr,
-                    flush=True,
+                    f"netctl-mediator init --state {directory})"
                 )
             sleep(WAIT_S)
             continue

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import resource
 import secrets
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -36,13 +36,14 @@ from mediator.shell.watched import WatchedDocument
 from netctl.model.document import Mediator
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import WireGuardKey
-from netctl.model.printable import printable_lines
 from netctl.system.guard import Guard
 from netctl.system.sdnotify import notify, watchdog_s
 from netctl.system.tasks import Tasks, awaited, watch_loop
 from netctl.wire import operatorrequests as r
 from netctl.wire.control import Error, encode
 from netctl.wire.relayframe import RELAY_ALPN
+
+_LOG = logging.getLogger("mediator.server")
 
 MAX_CONNECTIONS = 60_000
 """Under the files that a service may have open by default with systemd's LimitNOFILE."""
@@ -65,11 +66,6 @@ READ_ONLY = (
 )
 
 
-def say(text: str) -> None:
-    """One line for the operator."""
-    print(printable_lines(text), file=sys.stderr, flush=True)
-
-
 class Server:
     """Everything of `netctl-mediator serve` but the relay, which is a process of its own."""
 
@@ -90,7 +86,7 @@ class Server:
 
         `relay_state`: the directory of a relay of another user; without it the relay lives in `state` too.
         """
-        self.guard = Guard(say)
+        self.guard = Guard(_LOG.warning)
         """Counts what could not be handled."""
         self._listen = listen
         self._stun_also = stun_also
@@ -158,9 +154,9 @@ class Server:
         """Read the store and, for the first time, the document. Raises NetctlError."""
         document, mediator = self._watched.load()
         if self._watched.refusal is not None:
-            say(self._watched.said_at_start())
+            _LOG.warning(self._watched.said_at_start())
         if self._store.takes_nothing is not None:
-            say(f"{self._store.takes_nothing} {READ_ONLY}")
+            _LOG.warning(f"{self._store.takes_nothing} {READ_ONLY}")
         kept = await self._store.kept()
         first = first_generation(int(time.time()), kept.generation)
         self._hub.restore(kept.leases, kept.ports, kept.pairs, kept.resting, generation=first)
@@ -177,7 +173,7 @@ class Server:
         async with self._keeping:
             said = await asyncio.to_thread(self._watched.keep)
         if said is not None:
-            say(said)
+            _LOG.info(said)
 
     async def start(self, mediator: Mediator) -> None:
         """Listen. Raises LocalError for a port that is in use."""
@@ -200,7 +196,7 @@ class Server:
             except OSError as error:
                 if port == mediator.port:
                     raise _cannot_listen("TCP", port, error) from error
-                say(
+                _LOG.info(
                     f"TCP port {port} cannot be had ({_reason(error)}): members reach this server at {mediator.port}"
                 )
         if self._stun_also:
@@ -215,7 +211,7 @@ class Server:
         for one, other in zip(self._stun, [*self._stun[1:], *self._stun[:1]], strict=True):
             one.sibling = other if other is not one else None
         await self._admin.start()
-        say(f"listening on TCP {mediator.port}, STUN {', '.join(map(str, mediator.stun))}")
+        _LOG.info(f"listening on TCP {mediator.port}, STUN {', '.join(map(str, mediator.stun))}")
 
     async def run(self) -> None:
         """Tick and watch until cancelled, then close everything."""
@@ -252,7 +248,7 @@ class Server:
 
     def _keep_place(self) -> None:
         if self._place is not None and (said := self._place.keep()) is not None:
-            say(said)
+            _LOG.info(said)
 
     def _tick(self) -> None:
         self.perform(self._hub.handle_timer(self._now()))
@@ -277,7 +273,7 @@ class Server:
             await self._store.reserve_generation(self._reserved)
         except LocalError as error:
             if first:
-                say(f"{error}; the clock alone keeps generations in order until there is room")
+                _LOG.warning(f"{error}; the clock alone keeps generations in order until there is room")
 
     def _now(self) -> float:
         self._hub.unix_now = int(time.time())
@@ -286,17 +282,19 @@ class Server:
     def _reload(self) -> None:
         found = self._watched.look()
         if isinstance(found, str):
-            say(found)
+            _LOG.info(found)
         elif found is not None:
             document, mediator = found
             try:
                 self.perform(self.roster.set_document(document, mediator))
             except NetctlError as error:
-                say(self._watched.refuse(f" {error}"))
+                _LOG.warning(self._watched.refuse(f" {error}"))
                 return
             self._loaded_s = time.time()
             self._tasks.start("keeping the document", self._keep_document())
-            say(f"{self._watched.path}: {len(document.members)} members, {len(document.networks)} networks")
+            _LOG.info(
+                f"{self._watched.path}: {len(document.members)} members, {len(document.networks)} networks"
+            )
 
     def _divert(self, connection: socket.socket, protocols: tuple[bytes, ...]) -> bool:
         """Who asks for the relay is passed on to it; where none runs here it just ends, and did no wrong."""
@@ -415,12 +413,12 @@ class Server:
         except LocalError as error:
             if str(error) != self._refused:
                 self._refused = str(error)
-                say(f"no new leases: {error}; it is asked again until it takes them")
+                _LOG.warning(f"no new leases: {error}; it is asked again until it takes them")
             self.perform([*self._hub.refused(self._now()), *behind])
             return
         if self._refused is not None:
             self._refused = None
-            say("the store takes leases again")
+            _LOG.info("the store takes leases again")
         self._now()
         stored = self._hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting)
         self.perform([*stored, *behind])
@@ -462,7 +460,7 @@ class Server:
                     self._tasks.start("a commit", self._commit(wanted, pending[::-1]))
                     return
                 case fx.Say(text):
-                    say(text)
+                    _LOG.info(text)
                 case fx.Challenge(number):
                     pending.extend(reversed(self._challenge(number)))
                 case fx.Redeem() as request:
@@ -489,12 +487,14 @@ def _offence(code: str) -> Offence | None:
 
 
 def _say_ban(ban: Ban) -> None:
-    say(f"{ban.source} is banned for {ban.left_s:.0f} s: too many connections that led to no login")
+    _LOG.warning(f"{ban.source} is banned for {ban.left_s:.0f} s: too many connections that led to no login")
 
 
 def _say_full() -> None:
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    say(f"all {files} files are open: nobody else is let in until somebody leaves; raise LimitNOFILE")
+    _LOG.warning(
+        f"all {files} files are open: nobody else is let in until somebody leaves; raise LimitNOFILE"
+    )
 
 
 def _cannot_listen(kind: str, port: int, error: OSError) -> LocalError:

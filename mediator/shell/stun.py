@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
-import sys
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -14,6 +14,8 @@ from netctl.model.errors import LocalError
 from netctl.system import pktinfo
 from netctl.system.guard import Guard
 from netctl.wire import stun
+
+_LOG = logging.getLogger("mediator.server")
 
 MAX_DATAGRAM = 1500
 """A binding request has 20 bytes and a few attributes; what is cut off here is refused whole."""
@@ -40,9 +42,7 @@ class StunServer:
         `second`: another IPv4 address of this host that it may answer from (RFC 5780), "" for none. `guard` counts
         what could not be handled.
         """
-        self._guard = (
-            guard if guard is not None else Guard(lambda line: print(line, file=sys.stderr, flush=True))
-        )
+        self._guard = guard if guard is not None else Guard(_LOG.warning)
         self._second = second
         self.sibling: StunServer | None = None
         """The server of the other port: answers that shall come from there are sent by it."""

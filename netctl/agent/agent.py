@@ -24,7 +24,7 @@ from netctl.agent.rulesets import Rulesets
 from netctl.agent.snapshot import take
 from netctl.agent.store import StateStore, identities
 from netctl.agent.surroundings import Surroundings, tunnelled
-from netctl.agent.talk import Progress, quiet, reason_of, say
+from netctl.agent.talk import Progress, quiet, reason_of, say, warn
 from netctl.agent.tunnels import Tunnels
 from netctl.agent.verify import HANDSHAKE_WAIT_S
 from netctl.agent.watch import DocumentWatch
@@ -62,7 +62,7 @@ class Agent:
         watchman: Watchman = start_watchman,
         watch: Path | None = None,
     ) -> None:
-        self.guard = Guard(say)
+        self.guard = Guard(warn)
         """Counts what could not be handled, wherever it came from."""
         self.tasks = Tasks(self.guard)
         self.keys = keys
@@ -172,7 +172,7 @@ class Agent:
             try:
                 await self.disk.run(self.store.keep_view, kept)
             except OSError as error:  # a full disk stops no network
-                say(f"cannot keep the view for the next start: {error.strerror}")
+                warn(f"cannot keep the view for the next start: {error.strerror}")
 
     def drop_view(self) -> None:
         """The view that came last is not for the next life."""
@@ -195,7 +195,7 @@ class Agent:
     def _unmet(self, reason: str | None) -> None:
         """Keep why the host is not as its document says, for `status`; say it once."""
         if reason is not None and reason != self.unmet:
-            say(f"could not bring the host to its document: {reason}")
+            warn(f"could not bring the host to its document: {reason}")
         self.unmet = reason
 
     # -- reconciling ------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ class Agent:
         try:
             await self.disk.run(self.store.keep_pins, evaluation.pins)
         except OSError as error:  # a full disk stops no network
-            say(f"cannot keep the leases for the next start: {error.strerror}")
+            warn(f"cannot keep the leases for the next start: {error.strerror}")
 
     async def bring(
         self, desired: HostState, document: Document | None, progress: Progress, seen: HostState | None = None
@@ -267,7 +267,7 @@ class Agent:
                 self.trouble = None
             except Exception as error:  # the host is as the document says: that stands, this is tried again
                 if self.trouble != (reason := f"paths between members wait: {reason_of(error)}"):
-                    say(reason)
+                    warn(reason)
                 self.trouble = reason
         return outcome
 
@@ -322,7 +322,7 @@ class Agent:
             self._said = None
         elif state.state == "unreachable":
             if state.error != self._said:  # not once a try
-                say(f"no mediator: {state.error}")
+                warn(f"no mediator: {state.error}")
             self._said = state.error
             self.paths.mediator_gone()
         self.view_came.set()
@@ -343,5 +343,5 @@ def remembered(store: StateStore) -> Loaded | None:
     try:
         return store.document()
     except LocalError as error:
-        say(str(error))
+        warn(str(error))
         return None

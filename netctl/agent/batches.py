@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from netctl.agent.talk import say
+from netctl.agent.talk import warn
 from netctl.engine.batches import BatchSockets
 from netctl.engine.rewrites import Rewrites
 from netctl.model.addresses import SocketAddress
@@ -23,7 +23,7 @@ class BatchRunner:
 
     def __init__(self, rewrites: Rewrites, opened: Opened, heard: Heard, guard: Guard | None = None) -> None:
         """`guard` counts what could not be handled."""
-        self._guard = guard if guard is not None else Guard(say)
+        self._guard = guard if guard is not None else Guard(warn)
         self._tasks = Tasks(self._guard)
         self._rewrites = rewrites
         self._opened = opened
@@ -80,7 +80,7 @@ class BatchRunner:
             try:
                 await asyncio.to_thread(self._rewrites.set, dict(self._wanted))
             except (NetctlError, OSError) as error:
-                say(f"no path by the birthday method: {error}")
+                warn(f"no path by the birthday method: {error}")
 
     def close(self) -> None:
         """Close the sockets; what is rewritten stays rewritten."""

@@ -18,7 +18,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from netctl.agent.armed import Armed, Armory, Watchman, boottime_s, start_watchman
-from netctl.agent.talk import quiet, say
+from netctl.agent.talk import quiet, say, warn
 from netctl.config import Loaded
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import LocalError, NetctlError
@@ -218,10 +218,10 @@ class Commit:
         try:
             record = self.armory.record()
             if record is not None and record.left_s <= 0:
-                say("an apply was not confirmed before its time was over: going back")
+                warn("an apply was not confirmed before its time was over: going back")
                 self._report(await self.roll_back())
         except (NetctlError, OSError) as error:
-            say(str(error))
+            warn(str(error))
         self._changed.set()
 
     async def run(self) -> None:
@@ -232,7 +232,7 @@ class Commit:
             try:
                 record = self.armory.record()
             except LocalError as error:
-                say(str(error))
+                warn(str(error))
                 record = None
             if record is None:
                 self._changed.clear()
@@ -241,14 +241,14 @@ class Commit:
             else:
                 async with agent.lock:
                     try:
-                        say("nobody confirmed the apply: going back")
+                        warn("nobody confirmed the apply: going back")
                         self._report(await self.roll_back(record.nonce))
                     except (NetctlError, OSError) as error:
-                        say(str(error))
+                        warn(str(error))
                 await asyncio.sleep(RETRY_S if self.armory.places.armed.exists() else 0)
 
     def _report(self, outcome: ApplyOutcome) -> None:
         if outcome.error is not None:
-            say(f"could not go back, trying again: {outcome.error}")
+            warn(f"could not go back, trying again: {outcome.error}")
         else:
             say(f"went back: {outcome.changed} changes")

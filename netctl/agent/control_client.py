@@ -15,7 +15,7 @@ from typing import cast
 from netctl.agent.keys import Keys
 from netctl.agent.pinned import certificate_key, client_context
 from netctl.agent.proxy import connect, proxy_for
-from netctl.agent.talk import say
+from netctl.agent.talk import warn
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import LocalError, RemoteError
@@ -177,7 +177,7 @@ class ControlClient:
         on_state: Callable[[LinkState], None],
         guard: Guard | None = None,
     ) -> None:
-        self.guard = guard if guard is not None else Guard(say)
+        self.guard = guard if guard is not None else Guard(warn)
         """Counts what could not be handled."""
         self.keys = keys
         self.state = LinkState("none", time.monotonic())

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from netctl.agent.talk import Progress, say
+from netctl.agent.talk import Progress, warn
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import LocalError, NetctlError, RemoteError
 from netctl.model.hoststate import HostState
@@ -87,7 +87,9 @@ class Joining:
             await agent.disk.run(agent.store.accept, text)
         except (NetctlError, OSError) as error:
             self._refused = text
-            say(f"what the mediator says about this host's networks is refused: {str(error).splitlines()[0]}")
+            warn(
+                f"what the mediator says about this host's networks is refused: {str(error).splitlines()[0]}"
+            )
             return
         agent.state = replace(agent.state, loaded=loaded)
         agent.client.set_mediators(loaded.document.mediators)

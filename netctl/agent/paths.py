@@ -11,7 +11,7 @@ from netctl.agent.batches import BatchRunner
 from netctl.agent.keys import Keys
 from netctl.agent.portmap import PortMapRunner
 from netctl.agent.relaytls import RelayTls
-from netctl.agent.talk import say
+from netctl.agent.talk import warn
 from netctl.engine.rewrites import Rewrites
 from netctl.engine.routelookup import SourceLookup
 from netctl.engine.sharedport import SharedPort, open_shared_port
@@ -60,7 +60,7 @@ class PathRunner:
         guard: Guard | None = None,
     ) -> None:
         """`guard` counts what could not be handled."""
-        self._guard = guard if guard is not None else Guard(say)
+        self._guard = guard if guard is not None else Guard(warn)
         self._tasks = Tasks(self._guard)
         private = keys.wireguard_private.private_bytes_raw()
         epoch_s = time.time() - time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from netctl.agent.talk import quiet, reason_of, say
+from netctl.agent.talk import quiet, reason_of, warn
 from netctl.node.drift import Counters, Departure, inspect
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Patrol:
             try:
                 await self.check()
             except Exception as error:
-                say(reason_of(error))
+                warn(reason_of(error))
 
     async def check(self) -> None:
         """Compare the host with what it should have, and heal it if the document says so. Raises EngineError."""
@@ -54,11 +54,11 @@ class Patrol:
             if not found.heal:
                 return
             for departure in found.departures:
-                say(f"drift: {departure}")
+                warn(f"drift: {departure}")
             outcome = await agent.host.apply(agent.state.desired, quiet)
             self.counters.healed += outcome.changed if outcome.error is None else 0
             if outcome.error is None:
                 self.drift = ()
             else:
                 self.counters.failed += 1
-                say(f"drift could not be put right: {outcome.error}")
+                warn(f"drift could not be put right: {outcome.error}")

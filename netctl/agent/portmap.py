@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from netctl.agent.talk import say
+from netctl.agent.talk import say, warn
 from netctl.engine.gateway import RouterSockets, default_gateway, fetch
 from netctl.paths.mapping import Fetch, Gateway, Mapping, MappingChanged, PortEffect, Search, ToRouter
 from netctl.paths.portmap import MapStatus, PortMapper
@@ -26,7 +26,7 @@ class PortMapRunner:
 
     def __init__(self, secret: bytes, on_change: Callable[[], None], guard: Guard | None = None) -> None:
         """`on_change` is called when the mapping came, moved or went; `guard` counts what could not be handled."""
-        self._guard = guard if guard is not None else Guard(say)
+        self._guard = guard if guard is not None else Guard(warn)
         self._mapper = PortMapper(secret, secrets.token_bytes)
         self._on_change = on_change
         self._gateway: Gateway | None = None

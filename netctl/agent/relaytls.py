@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 from netctl.agent.pinned import client_context, is_relay_of
 from netctl.agent.proxy import connect, proxy_for
-from netctl.agent.talk import say
+from netctl.agent.talk import warn
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import NetctlError, RemoteError
@@ -79,7 +79,7 @@ class RelayTls:
 
         `guard` counts what could not be handled.
         """
-        self._guard = guard if guard is not None else Guard(say)
+        self._guard = guard if guard is not None else Guard(warn)
         self._tasks = Tasks(self._guard)
         self._on_state = on_state
         self._on_message = on_message
@@ -177,7 +177,7 @@ class RelayTls:
         try:
             peer = _Peer(address, self._engine_port)
         except OSError as error:
-            say(f"{address} cannot stand in for a peer whose packets go over TLS: {error.strerror}")
+            warn(f"{address} cannot stand in for a peer whose packets go over TLS: {error.strerror}")
             return
         self._peers[number] = peer
         asyncio.get_running_loop().add_reader(peer.socket.fileno(), self._from_engine, number, peer)
@@ -272,14 +272,14 @@ class RelayTls:
             return f"cannot reach the relay at {where}: {error.strerror or error}"
         via = str(proxy) if proxy is not None else None
         self._status = TunnelStatus("up", where, via, time.monotonic())
-        say(
+        warn(
             f"UDP is blocked: the relay is reached over TLS at {where}"
             + (f" through the proxy {via}" if via else "")
         )
         try:
             self._on_state(True)
             reason = await self._ended
-            say(f"the relay over TLS at {where} is lost: {reason}")
+            warn(f"the relay over TLS at {where} is lost: {reason}")
             return reason
         finally:
             self._drop_link()

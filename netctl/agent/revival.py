@@ -11,7 +11,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from netctl.agent.talk import quiet, say
+from netctl.agent.talk import quiet, say, warn
 from netctl.engine.events import vanished
 from netctl.model.document import Drift
 from netctl.model.errors import EngineError
@@ -45,7 +45,7 @@ class Revival:
                 async for _ in vanished(WIREGUARD_LINK):
                     await self.look()
             except EngineError as error:
-                say(f"{error}; the link is looked at every {RETRY_S:.0f} s")
+                warn(f"{error}; the link is looked at every {RETRY_S:.0f} s")
             await asyncio.sleep(RETRY_S)
 
     def _is_away(self) -> bool:
@@ -73,7 +73,7 @@ class Revival:
             async with agent.lock:  # an apply, which may be what takes the link away, ends first
                 if not self._is_away():
                     break
-                say(
+                warn(
                     f"{WIREGUARD_LINK} is gone: its engine ended; it is started again, "
                     "and the networks are unreachable meanwhile"
                 )
@@ -89,6 +89,6 @@ class Revival:
                 self.lasted_s = time.monotonic() - self.since
                 say(f"{WIREGUARD_LINK} is back after {self.lasted_s:.1f} s")
                 break
-            say(f"{WIREGUARD_LINK} could not be brought back: {outcome.error}")
+            warn(f"{WIREGUARD_LINK} could not be brought back: {outcome.error}")
             await asyncio.sleep(RETRY_S)
         self.since = None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable
 
 from netctl.model.errors import NetctlError
-from netctl.model.printable import printable_lines
 
 Progress = Callable[[str], None]
 """Takes one line for the person who waits."""
+_LOG = logging.getLogger("netctl.agent")
 
 
 def say(text: str) -> None:
-    """One line for the log."""
-    print(printable_lines(text), file=sys.stderr, flush=True)
+    """One line for the log, about what is as it should be."""
+    _LOG.info("%s", text)
+
+
+def warn(text: str) -> None:
+    """One line for the log, about what somebody should look at."""
+    _LOG.warning("%s", text)
 
 
 def quiet(line: str) -> None:

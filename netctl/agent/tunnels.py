@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from netctl.agent.host import knock
-from netctl.agent.talk import reason_of, say
+from netctl.agent.talk import reason_of, warn
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus, is_session
 from netctl.model.keys import WireGuardKey
 
@@ -53,7 +53,7 @@ class Tunnels:
                     await agent.surroundings.look(agent.state.document)
                 self._open(now)
             except Exception as error:
-                say(reason_of(error))
+                warn(reason_of(error))
 
     async def observe(self) -> None:
         """Look at what the tunnels do."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netctl.agent.filewatch import QUIET_S, SLOW_S, FileWatch, Seen
-from netctl.agent.talk import say
+from netctl.agent.talk import say, warn
 from netctl.config.build import digest
 from netctl.model.errors import ConfigError, NetctlError
 from netctl.node.commit import Terms
@@ -63,7 +63,7 @@ class DocumentWatch:
         watch = FileWatch(self._path, read_document, slow_s=self._slow_s, quiet_s=self._quiet_s)
         try:
             if watch.blind is not None:
-                say(f"watch: {watch.blind}")
+                warn(f"watch: {watch.blind}")
             self._seen = watch.look()
             known = self._seen
             if self._follows() and self._seen.error is None:
@@ -110,7 +110,7 @@ class DocumentWatch:
     def _refuse(self, why: str) -> None:
         error = f"the save of {self._path} is not in force: {why}"
         if error != self._error:
-            say(error)
+            warn(error)
         self._error = error
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +41,7 @@ class Shell:
 
     def __init__(self, tun: Tun, device: Device, say: Callable[[str], None] | None = None) -> None:
         """`say` takes a line about what was dropped because handling it failed; standard error unless given."""
-        self.guard = Guard(say if say is not None else lambda line: print(line, file=sys.stderr, flush=True))
+        self.guard = Guard(say if say is not None else logging.getLogger("netctl.wg").warning)
         self.dropped_nowhere = 0
         """Datagrams from port 0: they cannot be answered, and nobody who wants to be heard sends them (RFC 768)."""
         self._rest_until = float("-inf")

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import gc
+import logging
 import os
 import signal
 import socket
 import sys
 import syslog
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from netctl.model.errors import LocalError, NetctlError
+from netctl.system import logs
+from netctl.system.logs import SILENT
 
 if TYPE_CHECKING:
     from netctl.wg.loop import Shell
 
-USAGE = """usage: netctl-wg [-f|--foreground] INTERFACE
+USAGE = """usage: netctl-wg [-f|--foreground] [--log-level LEVEL] [--log-format text|json] INTERFACE
        netctl-wg --version
 
 Makes the interface and serves /var/run/wireguard/INTERFACE.sock for wg(8); ends when either is deleted.
 
 environment:
-  LOG_LEVEL                silent, error (default) or verbose
+  LOG_LEVEL                silent, error (default) or verbose; --log-level (debug, info, warning, error) goes before it
   WG_PROCESS_FOREGROUND=1  the same as --foreground
   NETCTL_WG_NATIVE=0       move packets in Python, also where the data path in C was built
   NETCTL_WG_BUSY_POLL_US=N look for the next packet for N microseconds before sleeping (0 to 1000, default 0):
@@ -34,7 +39,15 @@ environment:
 EXIT_OK, EXIT_FAILED = 0, 1
 MAX_MESSAGE = 4096
 """Bytes of the one line that a failing child hands to its parent."""
-VERBOSE_LEVELS = frozenset({"verbose", "debug", "info"})
+ENVIRONMENT_LEVELS = {
+    "silent": SILENT,
+    "error": logging.WARNING,
+    "verbose": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+}
+"""What ``LOG_LEVEL`` means, as `wireguard-go` has it: an error of its is what somebody should look at."""
+_LOG = logging.getLogger("netctl.wg")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,14 +61,58 @@ def main(argv: list[str] | None = None) -> int:
     if arguments in (["-h"], ["--help"]):
         sys.stdout.write(USAGE)
         return EXIT_OK
-    foreground = arguments[:1] in (["-f"], ["--foreground"])
-    names = arguments[1:] if foreground else arguments
-    if len(names) != 1 or names[0].startswith("-"):
+    options = _parsed(arguments)
+    if options is None:
         sys.stderr.write(USAGE)
         return EXIT_FAILED
-    if foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1":
-        return _in_foreground(names[0])
-    return _in_background(names[0])
+    syslog.openlog("netctl-wg", syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
+    also = None if logs.to_journal() else _SystemLog(logging.WARNING)
+    logs.start(options.level, options.form, prefix="netctl-wg: ", also=also)
+    if options.foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1":
+        return _in_foreground(options.interface)
+    return _in_background(options.interface, keep_stderr=options.keep_stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    interface: str
+    foreground: bool
+    level: int
+    form: str
+    keep_stderr: bool
+    """In the background too: the log was asked for."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def _parsed(arguments: Sequence[str]) -> _Options | None:
+    """None: these are no arguments of ours."""
+    parser = _Parser(prog="netctl-wg", add_help=False, allow_abbrev=False)
+    parser.add_argument("-f", "--foreground", action="store_true")
+    parser.add_argument("--log-level", choices=list(logs.LEVELS))
+    parser.add_argument("--log-format", choices=logs.FORMATS, default=logs.FORMATS[0])
+    parser.add_argument("interface")
+    try:
+        found = parser.parse_args(arguments)
+    except ValueError:
+        return None
+    said = os.environ.get("LOG_LEVEL", "")
+    level = ENVIRONMENT_LEVELS.get(said, logging.WARNING)
+    if found.log_level is not None:
+        level = logs.LEVELS[found.log_level]
+    keep = found.log_level is not None or said not in ("", "silent")
+    return _Options(found.interface, found.foreground, level, found.log_format, keep)
+
+
+class _SystemLog(logging.Handler):
+    """To the system's log as well: a daemon's standard error is often nobody's."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass it on."""
+        syslog.syslog(syslog.LOG_WARNING, logs.one_line(record))
 
 
 def _version() -> str:
@@ -70,16 +127,6 @@ def _say(message: str) -> None:
         os.write(2, f"netctl-wg: {message}\n".encode(errors="replace"))
 
 
-def _complain(message: str) -> None:
-    """To whoever has the standard error, and to the system's log: a daemon's standard error is often nobody's."""
-    _say(message)
-    syslog.syslog(syslog.LOG_WARNING, message)
-
-
-def _nothing(_: str) -> None:
-    pass
-
-
 def _in_foreground(name: str) -> int:
     try:
         serve(name, lambda: None)
@@ -89,7 +136,7 @@ def _in_foreground(name: str) -> int:
     return EXIT_OK
 
 
-def _in_background(name: str) -> int:
+def _in_background(name: str, *, keep_stderr: bool) -> int:
     """Fork; the parent waits until the child serves the socket, or says why it cannot."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -106,7 +153,7 @@ def _in_background(name: str) -> int:
     code = EXIT_FAILED
 
     def ready() -> None:
-        _detach()
+        _detach(keep_stderr=keep_stderr)
         os.write(writer, b"\0")
         os.close(writer)
 
@@ -120,12 +167,11 @@ def _in_background(name: str) -> int:
         os._exit(code)  # never back into what the parent was doing
 
 
-def _detach() -> None:
+def _detach(*, keep_stderr: bool) -> None:
     os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
-    is_logging = os.environ.get("LOG_LEVEL", "") not in ("", "silent")
-    for fd in (0, 1) if is_logging else (0, 1, 2):
+    for fd in (0, 1) if keep_stderr else (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
 
@@ -143,16 +189,12 @@ def serve(name: str, ready: Callable[[], None]) -> None:
     from netctl.wg.tun import Tun
     from netctl.wg.uapi_server import SOCKET_DIR, UapiServer, socket_path
 
-    level = os.environ.get("LOG_LEVEL", "error")
-    syslog.openlog("netctl-wg", syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
-    error_log = _nothing if level == "silent" else _complain
-    verbose_log = _say if level in VERBOSE_LEVELS else _nothing
     try:
         tun = Tun.create(name)
     except OSError as error:
         raise LocalError(explain(name, error)) from error
-    shell = Shell(tun, Device(None, os.urandom), error_log)
-    server = UapiServer(shell, socket_path(name), error_log)
+    shell = Shell(tun, Device(None, os.urandom), _LOG.warning)
+    server = UapiServer(shell, socket_path(name), _LOG.warning)
     handover = HandoverServer(shell, handover_path(name))
     try:
         try:
@@ -166,10 +208,10 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         with _signals(shell):
             ready()
             for missing in confine(SOCKET_DIR):
-                verbose_log(f"not given up, {missing}")
-            verbose_log(f"{name} is up, configured through {socket_path(name)}; data path: {shell.data_path}")
+                _LOG.debug(f"not given up, {missing}")
+            _LOG.info(f"{name} is up, configured through {socket_path(name)}; data path: {shell.data_path}")
             shell.run()
-        verbose_log(f"{name} is going away")
+        _LOG.info(f"{name} is going away")
     finally:
         handover.close()
         server.close()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import secrets
 import signal
 from collections.abc import Iterator
 
-from mediator.shell import output
 from mediator.shell.keys import IDENTITY_FILE, Identity, relay_secret, server_context
 from mediator.shell.options import add_document, add_listen, add_state
 from mediator.shell.pairstore import PairReader
@@ -21,7 +21,10 @@ from mediator.shell.relaystatus import tell_status
 from mediator.shell.relaywords import add_limits, limits_of
 from mediator.shell.store import STORE_FILE
 from mediator.shell.watched import WatchedDocument
+from netctl.system import logs
 from netctl.wire.relayframe import RELAY_ALPN
+
+_LOG = logging.getLogger("mediator.relay")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +33,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_document(parser)
     add_listen(parser)
     add_limits(parser)
+    logs.add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT."""
+    logs.set_up(arguments)
     own = (arguments.state / IDENTITY_FILE).exists()
     if own:  # the mediator's own state directory, or that of a relay without a mediator beside it
         identity = Identity.load(arguments.state)
@@ -45,12 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
     watched = WatchedDocument(arguments.document, whose, arguments.state)
     _, mediator = watched.load()
     if watched.refusal is not None:
-        output.note(watched.said_at_start())
+        _LOG.warning(watched.said_at_start())
     # The mediator that runs beside it passes connections on; where there is none, they come to the relay itself.
     ports = sorted({mediator.port, *mediator.tls}) if mediator.relay_only else []
 
     def start_anew() -> None:
-        output.note("the mediator has given this relay another key: it starts anew")
+        _LOG.warning("the mediator has given this relay another key: it starts anew")
         os.kill(os.getpid(), signal.SIGTERM)
 
     @contextlib.contextmanager

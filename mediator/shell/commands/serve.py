@@ -17,6 +17,7 @@ from mediator.shell.relaywords import add_limits
 from mediator.shell.server import Server
 from mediator.shell.storeplace import NEW_STORE
 from netctl.model.errors import LocalError
+from netctl.system import logs
 from netctl.system.tasks import Tasks
 
 
@@ -44,10 +45,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="begin without the store that this state had: its invites, guests, revocations and leases are lost",
     )
     add_limits(parser)
+    logs.add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT."""
+    logs.set_up(arguments)
     if arguments.relay_state is not None and not arguments.no_relay:
         raise LocalError("--relay-state is for a relay that runs on its own: give --no-relay too")
     secret = relay_secret(arguments.state)

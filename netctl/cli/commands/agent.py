@@ -7,6 +7,7 @@ import argparse
 from netctl.agent.places import Places
 from netctl.cli.options import add_engine
 from netctl.model.errors import LocalError
+from netctl.system import logs
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +26,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="do not follow saves of the document: only `netctl apply` counts",
     )
     parser.add_argument("--metrics", metavar="HOST:PORT", help="serve /metrics for Prometheus there")
+    logs.add_options(parser)
 
 
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Run the agent in the foreground."""
+    logs.set_up(arguments)
     from netctl.agent.daemon import run_agent
 
     if not 0 < arguments.drift_every < float("inf"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         _wait(places, arguments.nonce)
         status = 0
     except BaseException as error:
-        print(f"confirmd: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        output.note(f"confirmd: {type(error).__name__}: {error}")
     finally:
         os._exit(status)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import subprocess
 import time
@@ -18,6 +19,7 @@ from netctl.fleet.keeper import is_well, keep, one_round, only_keeper, poke
 from netctl.fleet.sync import Settings, Sync, Taken
 from netctl.fleet.syncstate import Outcome, StateFile, to_json
 from netctl.model.errors import LocalError
+from netctl.system import logs
 from netctl.system.files import write_atomic
 from netctl.system.ourselves import own_command
 from netctl.wire import agentrequests as r
@@ -160,6 +162,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--once", action="store_true", help="look once; exit 1 when the newest is not applied"
     )
+    logs.add_options(parser)
     parser.add_argument("--now", action="store_true", help="make the sync that runs here look at once")
     add_output(parser)
 
@@ -184,6 +187,8 @@ def _follow(arguments: argparse.Namespace, places: Places) -> int:
         )
     if not MIN_INTERVAL_S <= arguments.interval <= MAX_INTERVAL_S:
         raise LocalError("--interval is a number of seconds, from 1 to 86400 (a day)")
+    logs.set_up(arguments)
+    log = logging.getLogger("netctl.sync").info
     settings = Settings(
         repository,
         arguments.branch,
@@ -196,9 +201,9 @@ def _follow(arguments: argparse.Namespace, places: Places) -> int:
     with only_keeper(_directory(places) / "lock"):
         sync = Sync(settings, _directory(places), target, _states(places))
         if arguments.once:
-            one_round(sync, True, "", output.note)
+            one_round(sync, True, "", log)
             return 0 if is_well(sync.state) else 1
-        keep(sync, arguments.interval, output.note)
+        keep(sync, arguments.interval, log)
     return 0
 
 
