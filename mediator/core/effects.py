@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mediator.core.desk import Challenge, DeskEffect, Left, Redeem, Rekey
+from mediator.core.enrollment import Challenge, EnrollmentEffect, Left, Redeem, Rekey
 from mediator.core.leases import GrantLease
 from mediator.core.pairs import PairGrant
 from netctl.model.keys import WireGuardKey
@@ -65,7 +65,7 @@ class Say:
     text: str
 
 
-Effect = Send | Deliver | Drop | LoggedIn | Store | Say | DeskEffect
+Effect = Send | Deliver | Drop | LoggedIn | Store | Say | EnrollmentEffect
 __all__ = [
     "Challenge",
     "Deliver",

@@ -5,7 +5,7 @@ A connection goes through
 | state   | event          | next                                         |
 |---------|----------------|----------------------------------------------|
 | GREETED | Login, good    | MEMBER (an older session of it is dropped)   |
-| GREETED | EnrolStart, …  | GREETED: `mediator.core.desk` has the rest   |
+| GREETED | EnrolStart, …  | GREETED: `mediator.core.enrollment` has the rest   |
 | GREETED | anything else  | dropped                                      |
 | MEMBER  | other messages | MEMBER                                       |
 
@@ -21,16 +21,16 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
-from mediator.core.desk import Challenge, Desk
+from mediator.core.allocations import Allocations
 from mediator.core.effects import Deliver, Drop, Effect, Left, LoggedIn, Say, Send
-from mediator.core.gallery import Gallery, Picture
-from mediator.core.holdings import Holdings
+from mediator.core.enrollment import Challenge, Enrollment
+from mediator.core.introducer import Allowance, Introducer
 from mediator.core.leases import Exhausted, GrantLease
-from mediator.core.meetings import Allowance, Meetings
 from mediator.core.membership import Membership, membership_of
 from mediator.core.pace import Pace, Questions
 from mediator.core.pairs import PairGrant, is_app
 from mediator.core.relay_grants import GRANT_TTL_S, grant
+from mediator.core.viewcache import ViewCache, ViewClass
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import RemoteError
@@ -58,7 +58,7 @@ class _Connection:
     member: WireGuardKey | None = None
     questions: Questions | None = None
     """From its login on."""
-    shown: Picture | None = None
+    shown: ViewClass | None = None
 
 
 class Hub:
@@ -83,14 +83,14 @@ class Hub:
         self._generation = generation
         self._epoch = generation
         self._membership = Membership()
-        self._gallery = Gallery(identity, sign)
-        self._desk = Desk(identity)
+        self._view_cache = ViewCache(identity, sign)
+        self._enrollment = Enrollment(identity)
         self._guests: frozenset[WireGuardKey] = frozenset()
         self._mediator: Mediator | None = None
         self._connections: dict[int, _Connection] = {}
         self._online: dict[WireGuardKey, int] = {}
-        self._holdings = Holdings()
-        self._meetings = Meetings()
+        self._allocations = Allocations()
+        self._introducer = Introducer()
         self.pace = Pace()
         """Who logs in too often."""
         self.unix_now = 0
@@ -99,20 +99,20 @@ class Hub:
     @property
     def exhausted(self) -> tuple[Exhausted, ...]:
         """Who gets no address, and why."""
-        return self._holdings.exhausted
+        return self._allocations.exhausted
 
     @property
     def without_port(self) -> int:
         """Pairs with a stock app that no relay port is left for: widen `relayPorts`."""
-        return self._holdings.pairs.without_port
+        return self._allocations.pairs.without_port
 
     def pair_port(self, one: WireGuardKey, other: WireGuardKey) -> int | None:
         """The relay port of a pair with a stock app."""
-        return self._holdings.pairs.port(one, other)
+        return self._allocations.pairs.port(one, other)
 
     def relay_port(self, key: WireGuardKey) -> int | None:
         """A member's relay port: its name in the relay's accounts."""
-        return self._holdings.port(key)
+        return self._allocations.port(key)
 
     @property
     def document(self) -> Document:
@@ -148,7 +148,7 @@ class Hub:
 
         `generation`: at least as high as this one is where this run begins.
         """
-        self._holdings.restore(leases, ports, pairs, resting)
+        self._allocations.restore(leases, ports, pairs, resting)
         self._generation = self._epoch = max(self._generation, generation)
 
     def load(
@@ -176,7 +176,7 @@ class Hub:
     def _want(self) -> list[Effect]:
         """What the document needs of the store."""
         assert self._mediator is not None
-        wanted = self._holdings.want(self._membership, self._mediator.relay_ports, self.unix_now)
+        wanted = self._allocations.want(self._membership, self._mediator.relay_ports, self.unix_now)
         return [wanted] if wanted is not None else []
 
     def stored(
@@ -187,22 +187,22 @@ class Hub:
         resting: Iterable[tuple[int, int]] = (),
     ) -> list[Effect]:
         """These are committed: show them."""
-        again = self._holdings.stored(leases, ports, pairs, resting)
+        again = self._allocations.stored(leases, ports, pairs, resting)
         self._generation += 1
         self._hang()
         return self._show() + (self._want() if again else [])
 
     def granted(self, leases: Iterable[GrantLease]) -> None:
         """These were committed together with a new member, who is about to be loaded."""
-        self._holdings.granted(leases)
+        self._allocations.granted(leases)
 
     def restore_leases(self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address]) -> None:
         """What the store holds after a member's key was replaced, before the next `load`."""
-        self._holdings.restore_leases(leases)
+        self._allocations.restore_leases(leases)
 
     def forget(self, key: WireGuardKey) -> None:
         """A member is one no longer, or has another key: its relay port is free again when its grants are over."""
-        self._holdings.forget(key, self.unix_now)
+        self._allocations.forget(key, self.unix_now)
 
     def store_is_slow(self) -> list[Effect]:
         """The store has not answered yet: whatever else is new goes out, above all who is a member no longer."""
@@ -210,7 +210,7 @@ class Hub:
 
     def refused(self, now: float) -> list[Effect]:
         """The store did not take them: whatever else is new goes out, and it is asked again later."""
-        self._holdings.refused(now)
+        self._allocations.refused(now)
         self._generation += 1
         self._hang()
         return self._show()
@@ -225,7 +225,7 @@ class Hub:
     def disconnected(self, connection: int) -> list[Effect]:
         """A connection is gone: whoever sees the member should check it."""
         gone = self._connections.pop(connection, None)
-        self._desk.forget(connection)
+        self._enrollment.forget(connection)
         if gone is None or gone.member is None or self._online.get(gone.member) != connection:
             return []
         del self._online[gone.member]
@@ -247,10 +247,10 @@ class Hub:
                 previous = _key(message.previous) if isinstance(message, w.Rotate) else None
                 known = self._membership.by_key.get(previous) if previous is not None else None
                 identity = known.identity if known is not None else None
-                asked = self._desk.receive(connection, message, state.nonce, identity)
+                asked = self._enrollment.receive(connection, message, state.nonce, identity)
                 if not isinstance(
                     asked, Challenge
-                ):  # the store's time, which the stranger does not answer for
+                ):  # the store's time, which the other end does not answer for
                     state.since = now
                 return [asked]
             raise RemoteError("log in first", "login.first")
@@ -261,7 +261,7 @@ class Hub:
         """The shell has made a fresh key for a host that wants to enrol."""
         if connection not in self._connections:
             return []
-        return [Send(connection, self._desk.challenged(connection, ephemeral, agree))]
+        return [Send(connection, self._enrollment.challenged(connection, ephemeral, agree))]
 
     def refuse(self, connection: int, error: RemoteError) -> list[Effect]:
         """The shell could not do what the connection came for."""
@@ -270,7 +270,7 @@ class Hub:
     def next_timer(self) -> float | None:
         """When somebody's time is up."""
         deadlines = [self._deadline(state) for state in self._connections.values()]
-        due = self._holdings.store_due
+        due = self._allocations.store_due
         return min(deadlines if due is None else [*deadlines, due], default=None)
 
     def handle_timer(self, now: float) -> list[Effect]:
@@ -280,7 +280,7 @@ class Hub:
             if now >= self._deadline(state):
                 code = "login.timeout" if state.member is None else "silent"
                 effects += self._drop(number, code, "nothing was heard in time")
-        if self._holdings.is_due(now, self.unix_now):
+        if self._allocations.is_due(now, self.unix_now):
             effects += self._want()
         return effects
 
@@ -324,11 +324,11 @@ class Hub:
             stun += [f"{self._stun_also}:{port}" for port in self._mediator.stun[:1]]
         welcome = w.Welcome(self._generation, self._epoch, str(state.source), stun, KEEPALIVE_S)
         effects += [LoggedIn(connection, member.name), Send(connection, welcome)]
-        state.shown = picture = self._gallery.of(key)
-        if login.view == picture.digest:  # it has come back to what it knows
-            effects.append(Deliver((connection,), (self._gallery.sealed(picture, self._online),)))
+        state.shown = view_class = self._view_cache.of(key)
+        if login.view == view_class.digest:  # it has come back to what it knows
+            effects.append(Deliver((connection,), (self._view_cache.sealed(view_class, self._online),)))
         else:
-            effects.append(self._whole(connection, picture))
+            effects.append(self._whole(connection, view_class))
         return effects + self._presence(key, online=True)
 
     def _from_member(
@@ -344,7 +344,7 @@ class Hub:
             case w.Pong():
                 return []
             case w.Refresh():
-                state.shown = self._gallery.of(key)
+                state.shown = self._view_cache.of(key)
                 return [self._whole(connection, state.shown)]
             case w.Leave():
                 return [Left(connection, key)] if key in self._guests else []
@@ -372,11 +372,13 @@ class Hub:
         if peer is None or not state.offers.take(now):
             return []
         other = self._online.get(peer)
-        return [] if other is None else self._meetings.introduce(key, self._online[key], peer, other, message)
+        return (
+            [] if other is None else self._introducer.introduce(key, self._online[key], peer, other, message)
+        )
 
     def _relay(self, connection: int, key: WireGuardKey, text: str) -> list[Effect]:
         peer = self._peer(key, text)
-        own = self._holdings.port(key)
+        own = self._allocations.port(key)
         port = self._port_for(key, peer) if peer is not None else None
         if own is None or port is None:
             return []
@@ -388,54 +390,54 @@ class Hub:
     def _port_for(self, key: WireGuardKey, peer: WireGuardKey) -> int | None:
         """Where a member sends what is for a peer."""
         if is_app(self._membership.by_key[peer]):
-            return self._holdings.pairs.port(key, peer)
-        return self._holdings.port(peer)
+            return self._allocations.pairs.port(key, peer)
+        return self._allocations.port(peer)
 
     def _presence(self, key: WireGuardKey, *, online: bool) -> list[Effect]:
         member = self._membership.by_key.get(key)
         effects: list[Effect] = []
         if member is not None:
-            own, audience = self._online.get(key), map(self._online.get, self._gallery.of(key).keys)
+            own, audience = self._online.get(key), map(self._online.get, self._view_cache.of(key).keys)
             connections = tuple(found for found in audience if found is not None and found != own)
             if connections:
                 effects.append(Deliver(connections, (w.encode(w.Presence(str(key), online)),)))
         if not online:
-            self._meetings.forget(key)
+            self._introducer.forget(key)
         return effects
 
     def view(self, key: WireGuardKey) -> View:
         """All that the member with this key may see."""
-        return self._gallery.view(key, self._online)
+        return self._view_cache.view(key, self._online)
 
     def addresses(self, network_name: str, name: str, key: WireGuardKey) -> tuple[Address, ...]:
         """What a member has in a network: fixed by the document, leased, derived."""
-        return self._holdings.addresses(self._membership, network_name, name, key)
+        return self._allocations.addresses(self._membership, network_name, name, key)
 
-    def _whole(self, connection: int, picture: Picture) -> Deliver:
-        frames = (*self._gallery.whole(picture), self._gallery.sealed(picture, self._online))
+    def _whole(self, connection: int, view_class: ViewClass) -> Deliver:
+        frames = (*self._view_cache.whole(view_class), self._view_cache.sealed(view_class, self._online))
         return Deliver((connection,), frames)
 
     def _hang(self) -> None:
-        self._gallery.hang(self._membership, self._guests, self.addresses, self._generation)
+        self._view_cache.rebuild(self._membership, self._guests, self.addresses, self._generation)
 
     def _show(self) -> list[Effect]:
         """Membership or leases have changed: everybody whose view is another now gets the difference."""
-        changes: dict[tuple[Picture | None, Picture], list[int]] = {}
+        changes: dict[tuple[ViewClass | None, ViewClass], list[int]] = {}
         for key, connection in self._online.items():
             state = self._connections[connection]
-            old, state.shown = state.shown, self._gallery.of(key)
+            old, state.shown = state.shown, self._view_cache.of(key)
             if old is None or old.digest != state.shown.digest:
                 changes.setdefault((old, state.shown), []).append(connection)
         effects: list[Effect] = []
         for (old, new), connections in changes.items():
-            frames = self._gallery.change(old, new) if old is not None else self._gallery.whole(new)
-            sealed = self._gallery.sealed(new, self._online)
+            frames = self._view_cache.change(old, new) if old is not None else self._view_cache.whole(new)
+            sealed = self._view_cache.sealed(new, self._online)
             effects.append(Deliver(tuple(connections), (*frames, sealed)))
         return effects
 
 
 def _key(text: str) -> WireGuardKey:
-    """A key as a stranger wrote it: not all that looks like base64 is."""
+    """A key as an unauthenticated connection wrote it: not all that looks like base64 is."""
     try:
         return WireGuardKey.parse(text)
     except ValueError as error:

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from mediator.core import admissions as a
 from mediator.core.hub import Hub
-from mediator.shell.roster import Roster, unix_now
+from mediator.shell.membershipservice import MembershipService, unix_now
 from netctl.config.guests import NAME
 from netctl.config.stock import stock_config
 from netctl.model.document import MemberState
@@ -49,8 +49,8 @@ Kind = TypeVar("Kind", bound=Request[Any])
 class AdminServer:
     """Serves the operator of this mediator."""
 
-    def __init__(self, roster: Roster, hub: Hub, state: Path, document: Path) -> None:
-        self._roster = roster
+    def __init__(self, membership: MembershipService, hub: Hub, state: Path, document: Path) -> None:
+        self._membership = membership
         self._hub = hub
         self._path = state / SOCKET_NAME
         self._document = document
@@ -61,10 +61,10 @@ class AdminServer:
         self.add(r.ListInvites, self._invites)
         self.add(r.RevokeInvite, self._revoke_invite)
         self.add(r.ListMembers, self._members)
-        self.add(r.Approve, lambda request: self._roster.approve(request.who))
-        self.add(r.Reject, lambda request: self._roster.revoke(request.who, pending=True))
-        self.add(r.Revoke, lambda request: self._roster.revoke(request.who))
-        self.add(r.Restore, lambda request: self._roster.restore(request.who))
+        self.add(r.Approve, lambda request: self._membership.approve(request.who))
+        self.add(r.Reject, lambda request: self._membership.revoke(request.who, pending=True))
+        self.add(r.Revoke, lambda request: self._membership.revoke(request.who))
+        self.add(r.Restore, lambda request: self._membership.restore(request.who))
         self.add(r.Rekey, self._rekey)
         self.add(r.Export, self._export)
         self.add(r.ExportWireGuard, self._export_wg)
@@ -101,13 +101,13 @@ class AdminServer:
             raise LocalError(
                 "a name is for an invite with one use, and a host name: letters, digits, hyphens"
             )
-        network = self._roster.network(request.network)
+        network = self._membership.network(request.network)
         life = life_s(request.expires or DEFAULT_LIFE)
-        made, text = await self._roster.invite(network, uses, life, name)
+        made, text = await self._membership.invite(network, uses, life, name)
         return r.NewInvite(**structs.asdict(self._row(made)), invite=text, approve=network.join.approve)
 
     def _row(self, invite: a.Invite) -> r.InviteRow:
-        names = {network.id: network.name for network in self._roster.document.networks.values()}
+        names = {network.id: network.name for network in self._membership.document.networks.values()}
         return r.InviteRow(
             id=invite.id,
             network=names.get(invite.network),
@@ -119,17 +119,17 @@ class AdminServer:
         )
 
     async def _invites(self, _: r.ListInvites) -> list[r.InviteRow]:
-        return [self._row(invite) for invite in await self._roster.store.invites()]
+        return [self._row(invite) for invite in await self._membership.store.invites()]
 
     async def _revoke_invite(self, request: r.RevokeInvite) -> str:
-        await self._roster.store.revoke_invite(request.id)
+        await self._membership.store.revoke_invite(request.id)
         return request.id
 
     # -- members --------------------------------------------------------------------------------------------
 
     def _members(self, _: r.ListMembers) -> list[r.MemberRow]:
-        roster, book = self._roster, self._roster.book
-        document, waiting = a.effective(roster.document, book)
+        membership, book = self._membership, self._membership.book
+        document, waiting = a.effective(membership.document, book)
         full = {(item.network, item.member): item.message for item in self._hub.exhausted}
         pending = {entry.key for entry in book.admissions if entry.pending}
         invited = {entry.key: entry for entry in book.admissions}
@@ -178,12 +178,12 @@ class AdminServer:
             identity = IdentityKey.parse(request.identity)
         except ValueError as error:
             raise LocalError(f"{error}; `netctl keys` on the host prints both") from error
-        return await self._roster.rekey_by_operator(request.who, key, identity)
+        return await self._membership.rekey_by_operator(request.who, key, identity)
 
     def _export(self, _: r.Export) -> r.ExportReply:
-        book = self._roster.book
-        known = {member.wireguard for member in self._roster.document.members.values()}
-        guests = a.guests_of(self._roster.document, book)
+        book = self._membership.book
+        known = {member.wireguard for member in self._membership.document.members.values()}
+        guests = a.guests_of(self._membership.document, book)
         return r.ExportReply(
             str(self._document.absolute()),
             [
@@ -195,7 +195,7 @@ class AdminServer:
 
     def _export_wg(self, request: r.ExportWireGuard) -> r.StockConfig:
         name = request.member
-        document, mediator = self._hub.document, self._roster.mediator
+        document, mediator = self._hub.document, self._membership.mediator
         member = document.members.get(name)
         key = member.wireguard if member is not None and member.state is MemberState.PRESENT else None
         if key is None or mediator is None:

@@ -36,7 +36,7 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Of a stranger at first; `known` once it has logged in."""
+    """Unauthenticated at first; `known` once it has logged in."""
 
     __slots__ = (
         "_decoder",
@@ -48,18 +48,18 @@ class Connection(asyncio.Protocol):
         "_transport",
         "number",
         "source",
-        "stranger",
         "ticket",
+        "unauthenticated",
     )
 
     def __init__(self, owner: Owner, source: SocketAddress, ticket: int = 0) -> None:
-        """`ticket`: of the gate, as long as this is a stranger's."""
+        """`ticket`: of the admission limiter, while this is unauthenticated."""
         self._owner = owner
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
         self.number = 0
         self.source = source
-        self.stranger = True
+        self.unauthenticated = True
         self.ticket = ticket
         self._paused = False
         self._queue: deque[bytes] | None = None

@@ -1,10 +1,10 @@
 """Members whose UDP is blocked, at the relay: TLS connections that stand in for sources of datagrams (DESIGN §7.8).
 
-state       event                                            next
-SHAKING     the TLS handshake is done, within 5 s            STRANGER
-STRANGER    the relay says BOUND on it, within 10 s          MEMBER: an older connection of that member is closed
-MEMBER      frames, at least one in `IDLE_S`                 MEMBER
-any         time is up, garbage, the other side hangs up     closed
+state            event                                        next
+HANDSHAKE        the TLS handshake is done, within 5 s        UNAUTHENTICATED
+UNAUTHENTICATED  the relay says BOUND on it, within 10 s      MEMBER: an older connection of that member is closed
+MEMBER           frames, at least one in `IDLE_S`             MEMBER
+any              time is up, garbage, the other side ends it  closed
 
 Each connection has an address of its own in the discard-only prefix (RFC 6666), from which no datagram can come, and
 is to `RelayTable` a source like any other: BIND, COOKIE and CONFIRM go over it, and prove on this very connection
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from ipaddress import IPv6Address
 from pathlib import Path
 
-from mediator.core.gate import Gate, Offence
+from mediator.core.admissionlimiter import AdmissionLimiter, Offence
 from mediator.shell.passing import Taker
 from mediator.shell.relay import STAND_IN, RelayServer
 from netctl.model.addresses import SocketAddress
@@ -57,7 +57,7 @@ class _Link:
 
     def __init__(
         self,
-        door: TlsDoor,
+        listener: TlsListener,
         tls: TlsLink,
         source: SocketAddress,
         stand_in: SocketAddress,
@@ -66,7 +66,7 @@ class _Link:
     ) -> None:
         self.tls = tls
         self.ticket = ticket
-        """Of the gate, as long as this is a stranger's."""
+        """Of the admission limiter, while this is unauthenticated."""
         self.source = source
         self.stand_in = stand_in
         self.began = self.heard = now
@@ -75,17 +75,17 @@ class _Link:
         """The relay port that its messages say is its own."""
         self.member = False
         self.counted = 0
-        """Bytes of its queue in the door's sum."""
-        self._door = door
+        """Bytes of its queue in the listener's sum."""
+        self._listener = listener
 
     def put(self, port: int, datagram: bytes, now: float) -> None:
         """A datagram for it, out of this relay port."""
         if not self.member and classify(datagram) is DatagramKind.RELAY and datagram[4] == RelayKind.BOUND:
-            self._door.login(self, now)
-        self._door.queue(self, port, datagram, now)
+            self._listener.login(self, now)
+        self._listener.queue(self, port, datagram, now)
 
 
-class TlsDoor:
+class TlsListener:
     """Belongs to one RelayServer, whose loop it lives in."""
 
     def __init__(
@@ -98,7 +98,7 @@ class TlsDoor:
     ) -> None:
         """`taker`: where connections are passed from the mediator. `patience_s`: for a TLS handshake."""
         self._patience_s = patience_s
-        self.gate = Gate()
+        self.limiter = AdmissionLimiter()
         self.queued = 0
         """Bytes that wait in all queues."""
         self._relay = relay
@@ -106,8 +106,8 @@ class TlsDoor:
         self._taker = taker
         self._clock = clock
         self._links: dict[int, _Link] = {}
-        self._strangers: dict[int, _Link] = {}
-        """By the gate's ticket."""
+        self._unauthenticated: dict[int, _Link] = {}
+        """By the limiter's ticket."""
         self._of_member: dict[int, _Link] = {}
         self._dirty: dict[int, _Link] = {}
         self._listening: list[socket.socket] = []
@@ -138,7 +138,7 @@ class TlsDoor:
         return int(opened.getsockname()[1])
 
     def close(self) -> None:
-        """Hang up on everybody."""
+        """End every connection."""
         for link in list(self._links.values()):
             self._drop(link)
         for opened in self._listening:
@@ -162,7 +162,7 @@ class TlsDoor:
             self._relay.guard.run("a connection", self.adopt, connection)
 
     def adopt(self, connection: socket.socket) -> None:
-        """A connection of a stranger."""
+        """An unauthenticated connection came."""
         now = self._clock()
         try:
             host, port = connection.getpeername()[:2]
@@ -173,22 +173,25 @@ class TlsDoor:
         if len(self._links) >= MAX_LINKS:
             connection.close()
             return
-        knock = self.gate.knock(source, now)
-        if knock.evicted is not None and (evicted := self._strangers.get(knock.evicted)) is not None:
+        admittance = self.limiter.admit(source, now)
+        if (
+            admittance.evicted is not None
+            and (evicted := self._unauthenticated.get(admittance.evicted)) is not None
+        ):
             self._drop(evicted)
-        if knock.refused is not None:
+        if admittance.refused is not None:
             connection.close()
             return
         try:
             tls = TlsLink(connection, self._context, server=True, limit=LIMIT_BEFORE_LOGIN)
         except OSError:
             connection.close()
-            self.gate.leave(knock.ticket)
+            self.limiter.leave(admittance.ticket)
             return
         self._number += 1
         stand_in = SocketAddress(str(IPv6Address(int(IPv6Address(STAND_IN)) + self._number)), 1)
-        link = _Link(self, tls, source, stand_in, now, knock.ticket)
-        self._strangers[knock.ticket] = link
+        link = _Link(self, tls, source, stand_in, now, admittance.ticket)
+        self._unauthenticated[admittance.ticket] = link
         self._links[tls.fileno()] = link
         self._relay.links[stand_in] = link
         self._relay.listen(tls.fileno(), lambda: self._turn(link))
@@ -197,8 +200,8 @@ class TlsDoor:
         """It has shown the key of a grant."""
         link.member = True
         link.tls.reader.limit = MAX_DATAGRAM
-        self._strangers.pop(link.ticket, None)
-        self.gate.welcome(link.ticket, now)
+        self._unauthenticated.pop(link.ticket, None)
+        self.limiter.authenticated(link.ticket, now)
         assert link.claimed is not None
         older = self._of_member.get(link.claimed)
         self._of_member[link.claimed] = link
@@ -301,19 +304,22 @@ class TlsDoor:
         self._count(link)
         if link.member:
             return
-        self._strangers.pop(link.ticket, None)
-        self.gate.leave(link.ticket)
-        if offence is not None and (ban := self.gate.offend(link.source, offence, self._clock())) is not None:
+        self._unauthenticated.pop(link.ticket, None)
+        self.limiter.leave(link.ticket)
+        if (
+            offence is not None
+            and (ban := self.limiter.offend(link.source, offence, self._clock())) is not None
+        ):
             _LOG.warning(
                 f"{ban.source} is banned from the relay for {ban.left_s:.0f} s: connections that led to no login"
             )
 
 
 @contextmanager
-def open_doors(
+def open_listeners(
     relay: RelayServer, context: ssl.SSLContext, state: Path, address: str, ports: Sequence[int]
-) -> Iterator[TlsDoor]:
-    """A door for connections that the mediator passes on, and for those that come to `ports`.
+) -> Iterator[TlsListener]:
+    """A listener for connections that the mediator passes on, and for those that come to `ports`.
 
     What cannot be listened on is one line for the operator: UDP is relayed all the same.
     """
@@ -324,13 +330,13 @@ def open_doors(
         taker = Taker(state)
     except LocalError as error:
         _LOG.warning(f"{error}: members whose UDP is blocked are not relayed")
-    door = TlsDoor(relay, context, taker)
+    listener = TlsListener(relay, context, taker)
     for port in ports:
         try:
-            door.listen(address, port)
+            listener.listen(address, port)
         except LocalError as error:
             _LOG.warning(str(error))
     try:
-        yield door
+        yield listener
     finally:
-        door.close()
+        listener.close()

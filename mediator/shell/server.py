@@ -18,16 +18,16 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
-from mediator.core.gate import Ban, Gate, Offence
+from mediator.core.admissionlimiter import AdmissionLimiter, Ban, Offence
 from mediator.core.generations import RESERVE, first_generation
 from mediator.shell.admin import AdminServer
 from mediator.shell.connection import Connection
-from mediator.shell.door import Door
 from mediator.shell.keys import Identity
+from mediator.shell.listener import Listener
+from mediator.shell.membershipservice import MembershipService
 from mediator.shell.memberstore import MemberStore
 from mediator.shell.passing import Passer
 from mediator.shell.relayplace import RelayPlace
-from mediator.shell.roster import Roster
 from mediator.shell.store import STORE_FILE
 from mediator.shell.storeplace import open_store
 from mediator.shell.storethread import StoreThread
@@ -101,13 +101,13 @@ class Server:
         self._reserved = 0
         self._refused: str | None = None
         """Why the store did not take what was wanted of it last."""
-        self.roster = Roster(self._hub, self._store, self._later, self.perform)
-        self._admin = AdminServer(self.roster, self._hub, state, document)
+        self.membership = MembershipService(self._hub, self._store, self._later, self.perform)
+        self._admin = AdminServer(self.membership, self._hub, state, document)
         self._admin.add(r.ServerStatusRequest, lambda _: self.status())
         self._loaded_s = time.time()
         self._connections: dict[int, Connection] = {}
-        self._gate = Gate()
-        self._door: Door | None = None
+        self._limiter = AdmissionLimiter()
+        self._listener: Listener | None = None
         self._relay_state = relay_state or state
         self._passer = Passer(self._relay_state)
         self._place = (
@@ -127,7 +127,7 @@ class Server:
 
     def status(self) -> dict[str, Any]:
         """What `netctl-mediator status` shows."""
-        document = self.roster.document
+        document = self.membership.document
         return {
             "document": self._watched.status(document, time.time() - self._loaded_s),
             "generation": self._hub.generation,
@@ -135,7 +135,7 @@ class Server:
             "members": len(document.members),
             "online": self._hub.online,
             "networks": len(document.networks),
-            "bans": len(self._gate.bans(time.monotonic())),
+            "bans": len(self._limiter.bans(time.monotonic())),
             "connections": len(self._connections),
             "tasks": len(asyncio.all_tasks()),
             "store": self._store.takes_nothing,
@@ -160,10 +160,10 @@ class Server:
         kept = await self._store.kept()
         first = first_generation(int(time.time()), kept.generation)
         self._hub.restore(kept.leases, kept.ports, kept.pairs, kept.resting, generation=first)
-        self.roster.book = kept.book
+        self.membership.book = kept.book
         self._now()
         await self._reserve()
-        self.perform(self.roster.set_document(document, mediator))
+        self.perform(self.membership.set_document(document, mediator))
         await self._tasks.wait(SLOW_STORE_S)
         self._tasks.start("keeping the document", self._keep_document())
         return mediator
@@ -179,20 +179,20 @@ class Server:
         """Listen. Raises LocalError for a port that is in use."""
         watch_loop(asyncio.get_running_loop(), self.guard)
         context = self._identity.server_context()
-        door = Door(
+        listener = Listener(
             context,
             lambda source, ticket: Connection(self, source, ticket),
-            self._gate,
+            self._limiter,
             time.monotonic,
             _say_ban,
             _say_full,
             self._divert,
             self.guard,
         )
-        self._door = door
+        self._listener = listener
         for port in sorted({mediator.port, *mediator.tls}):
             try:
-                door.listen(self._listen, port, both=self._listen == ANY)
+                listener.listen(self._listen, port, both=self._listen == ANY)
             except OSError as error:
                 if port == mediator.port:
                     raise _cannot_listen("TCP", port, error) from error
@@ -234,8 +234,8 @@ class Server:
         finally:
             notify("STOPPING=1")
             await self._admin.close()
-            if self._door is not None:
-                self._door.close()
+            if self._listener is not None:
+                self._listener.close()
             self._passer.close()
             if self._place is not None:
                 self._place.close()
@@ -286,7 +286,7 @@ class Server:
         elif found is not None:
             document, mediator = found
             try:
-                self.perform(self.roster.set_document(document, mediator))
+                self.perform(self.membership.set_document(document, mediator))
             except NetctlError as error:
                 _LOG.warning(self._watched.refuse(f" {error}"))
                 return
@@ -312,7 +312,7 @@ class Server:
         if wrong or len(self._connections) >= MAX_CONNECTIONS:
             if wrong:
                 self._offend(connection, "tls")
-            self._no_stranger(connection)
+            self._admitted_no_more(connection)
             transport.abort()
             return
         self._next += 1
@@ -321,17 +321,17 @@ class Server:
         nonce = secrets.token_bytes(32)
         self.perform(self._hub.connected(connection.number, connection.source, nonce, self._now()))
 
-    def _no_stranger(self, connection: Connection, *, logged_in: bool = False) -> None:
-        if connection.stranger and self._door is not None:
-            connection.stranger = False
+    def _admitted_no_more(self, connection: Connection, *, logged_in: bool = False) -> None:
+        if connection.unauthenticated and self._listener is not None:
+            connection.unauthenticated = False
             if logged_in:
-                self._door.welcome(connection.ticket)
+                self._listener.authenticated(connection.ticket)
             else:
-                self._door.leave(connection.ticket)
+                self._listener.leave(connection.ticket)
 
     def _offend(self, connection: Connection, offence: Offence | None) -> None:
-        if offence is not None and connection.stranger and self._door is not None:
-            self._door.offend(connection.source, offence)
+        if offence is not None and connection.unauthenticated and self._listener is not None:
+            self._listener.offend(connection.source, offence)
 
     def garbage(self, connection: Connection) -> None:
         """A connection sent what no client of ours sends."""
@@ -339,15 +339,16 @@ class Server:
 
     def _bans(self) -> r.BansReply:
         bans = [
-            r.Ban(ban.source, round(ban.left_s, 1), ban.refused) for ban in self._gate.bans(time.monotonic())
+            r.Ban(ban.source, round(ban.left_s, 1), ban.refused)
+            for ban in self._limiter.bans(time.monotonic())
         ]
         slowed = [r.Slowed(self._name(item.key), item.refused) for item in self._hub.pace.slowed()]
-        return r.BansReply(bans, slowed, self._gate.strangers)
+        return r.BansReply(bans, slowed, self._limiter.unauthenticated)
 
     def _name(self, key: WireGuardKey) -> str:
         """What people call the member with this key."""
         return next(
-            (member.name for member in self.roster.document.members.values() if member.wireguard == key),
+            (member.name for member in self.membership.document.members.values() if member.wireguard == key),
             str(key),
         )
 
@@ -355,7 +356,7 @@ class Server:
         name = request.source
         keys = [item.key for item in self._hub.pace.slowed() if name in (self._name(item.key), str(item.key))]
         pardoned = [self._hub.pace.forgive(key) for key in keys]
-        if not self._gate.unban(name) and not pardoned:
+        if not self._limiter.unban(name) and not pardoned:
             raise LocalError(f"nothing is held against '{name}'; `netctl-mediator bans` lists who is banned")
         return r.LiftedReply(name)
 
@@ -371,7 +372,7 @@ class Server:
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
-        self._no_stranger(connection)
+        self._admitted_no_more(connection)
         if self._connections.pop(connection.number, None) is not None:
             self.perform(self._hub.disconnected(connection.number))
 
@@ -449,12 +450,12 @@ class Server:
                     target = self._connections.pop(number, None)
                     if target is not None:
                         self._offend(target, _offence(error.code))
-                        self._no_stranger(target)
+                        self._admitted_no_more(target)
                         target.end(error)
                 case fx.LoggedIn(number, _):
                     target = self._connections.get(number)
                     if target is not None:
-                        self._no_stranger(target, logged_in=True)
+                        self._admitted_no_more(target, logged_in=True)
                         target.known()
                 case fx.Store() as wanted:
                     self._tasks.start("a commit", self._commit(wanted, pending[::-1]))
@@ -464,14 +465,16 @@ class Server:
                 case fx.Challenge(number):
                     pending.extend(reversed(self._challenge(number)))
                 case fx.Redeem() as request:
-                    self._tasks.start("an enrolment", self._ask(self.roster.redeem(request), pending[::-1]))
+                    self._tasks.start(
+                        "an enrolment", self._ask(self.membership.redeem(request), pending[::-1])
+                    )
                     return
                 case fx.Left() as request:
-                    self._tasks.start("a leave", self._ask(self.roster.leave(request), pending[::-1]))
+                    self._tasks.start("a leave", self._ask(self.membership.leave(request), pending[::-1]))
                     return
                 case fx.Rekey() as request:
                     self._tasks.start(
-                        "a change of keys", self._ask(self.roster.rekey(request), pending[::-1])
+                        "a change of keys", self._ask(self.membership.rekey(request), pending[::-1])
                     )
                     return
 

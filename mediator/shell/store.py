@@ -1,4 +1,4 @@
-"""What must outlive the process, in SQLite: leases, relay ports, and (`register.py`) who joined by invite.
+"""What must outlive the process, in SQLite: leases, relay ports, and (`admissionstore.py`) who joined by invite.
 
 Uniqueness is the database's own business.
 """

@@ -12,8 +12,8 @@ from typing import TypeVar
 from mediator.core import admissions as a
 from mediator.core.leases import GrantLease
 from mediator.core.pairs import PairGrant
+from mediator.shell.admissionstore import AdmissionStore
 from mediator.shell.memberstore import PATIENCE_S, Kept
-from mediator.shell.register import Register
 from mediator.shell.store import Store
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
@@ -28,7 +28,7 @@ class StoreThread:
     def __init__(self, store: Store, patience_s: float = PATIENCE_S) -> None:
         """`store` is this object's alone from now on."""
         self._store = store
-        self._register = Register(store)
+        self._register = AdmissionStore(store)
         self._patience_s = patience_s
         self._thread = ThreadPoolExecutor(1, "store")
 

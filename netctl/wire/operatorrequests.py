@@ -189,11 +189,11 @@ class Slowed(Struct, frozen=True):
 
 
 class BansReply(Struct, frozen=True):
-    """What is held against whom. `strangers`: connections that have not logged in yet."""
+    """What is held against whom. `unauthenticated`: how many connections have not logged in yet."""
 
     bans: list[Ban]
     slowed: list[Slowed]
-    strangers: int
+    unauthenticated: int = field(name="strangers")
 
 
 class ListBans(Request[BansReply], frozen=True, tag="bans.list"):

@@ -22,7 +22,7 @@ from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
 from mediator.shell.keys import Identity
 from mediator.shell.relay import RelayServer
-from mediator.shell.relay_tls import TlsDoor
+from mediator.shell.relay_tls import TlsListener
 from netctl.agent.proxy import Proxy, proxy_for
 from netctl.agent.relaytls import RelayTls
 from netctl.model.addresses import SocketAddress
@@ -47,12 +47,12 @@ class Site:
     identity: Identity
     port: int = 0
     server: RelayServer | None = None
-    door: TlsDoor | None = None
+    door: TlsListener | None = None
     thread: threading.Thread | None = None
 
     def start(self) -> None:
         self.server = RelayServer(HOST, PORTS, RelayTable(SECRET, secrets.token_bytes(32), PORTS))
-        self.door = TlsDoor(self.server, self.identity.server_context(RELAY_ALPN))
+        self.door = TlsListener(self.server, self.identity.server_context(RELAY_ALPN))
         self.port = self.door.listen(HOST, self.port)
         self.thread = threading.Thread(target=self.server.serve)
         self.thread.start()

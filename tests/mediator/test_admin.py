@@ -15,10 +15,10 @@ from test_admissions import document, host, identity, key
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
-from mediator.core.desk import Left, Redeem
+from mediator.core.enrollment import Left, Redeem
 from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.admin import AdminServer, life_s
-from mediator.shell.roster import Roster
+from mediator.shell.membershipservice import MembershipService
 from mediator.shell.store import Store
 from mediator.shell.storethread import StoreThread
 from netctl.model.errors import LocalError
@@ -37,13 +37,15 @@ class Desk:
         pin = IdentityKey(PRIVATE.public_key().public_bytes_raw())
         self.hub = h.Hub(pin, PRIVATE.sign, bytes(32), generation=1)
         self.loop = asyncio.Runner()
-        self.roster = Roster(self.hub, StoreThread(store), lambda seconds, call: call(), self.perform)
-        self.admin = AdminServer(self.roster, self.hub, state, state / "networks.yaml")
+        self.membership = MembershipService(
+            self.hub, StoreThread(store), lambda seconds, call: call(), self.perform
+        )
+        self.admin = AdminServer(self.membership, self.hub, state, state / "networks.yaml")
         self.load("10.1.0.0/28")
 
     def load(self, pool: str, **join: Any) -> None:
         loaded = document(pool, **join)
-        self.perform(self.roster.set_document(loaded, loaded.mediators[0]))
+        self.perform(self.membership.set_document(loaded, loaded.mediators[0]))
 
     def perform(self, effects: list[fx.Effect]) -> None:
         for effect in effects:
@@ -55,7 +57,7 @@ class Desk:
         return json.loads(self.loop.run(self.admin.service.answer(line, print)))
 
     def close(self) -> None:
-        self.loop.run(self.roster.store.close())
+        self.loop.run(self.membership.store.close())
         self.loop.close()
 
     def ask(self, op: str, **more: Any) -> Any:
@@ -71,7 +73,7 @@ class Desk:
         who = host(number, name)
         token = parse_invite(text).token
         request = Redeem(number, type(who)(who.key, who.identity, name, False, token))
-        self.perform(self.loop.run(self.roster.redeem(request)))
+        self.perform(self.loop.run(self.membership.redeem(request)))
 
     def rows(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in self.ask("members.list")}
@@ -113,7 +115,7 @@ def test_nobody_gets_a_relay_port_while_a_grant_for_it_lives(desk: Desk, end: st
     if end == "revoke":
         desk.ask("members.revoke", who="thief")
     elif end == "leave":
-        desk.perform(desk.loop.run(desk.roster.leave(Left(10, key(10)))))
+        desk.perform(desk.loop.run(desk.membership.leave(Left(10, key(10)))))
     else:
         desk.ask("members.rekey", who="thief", wireguard=str(key(30)), identity=str(identity(30)))
         assert desk.hub.relay_port(key(30)) not in (None, port)

@@ -23,7 +23,7 @@ from test_hub import PIN, Shell, identity, key
 from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.shell.admin import SOCKET_NAME, AdminServer
-from mediator.shell.roster import Roster
+from mediator.shell.membershipservice import MembershipService
 from mediator.shell.store import Store
 from mediator.shell.storethread import StoreThread
 from netctl.cli.main import main
@@ -75,8 +75,10 @@ class Site:
         self.state = state
         self.store = Store(state / "mediator.db")
         self.hub = h.Hub(PIN, MEDIATOR.sign, bytes(32), generation=1)
-        self.roster = Roster(self.hub, StoreThread(self.store), lambda seconds, call: call(), self.perform)
-        self.admin = AdminServer(self.roster, self.hub, state, state / "networks.yaml")
+        self.membership = MembershipService(
+            self.hub, StoreThread(self.store), lambda seconds, call: call(), self.perform
+        )
+        self.admin = AdminServer(self.membership, self.hub, state, state / "networks.yaml")
         self.load(document())
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(str(state / SOCKET_NAME))
@@ -86,7 +88,7 @@ class Site:
 
     def load(self, text: str) -> None:
         loaded = load_document(text).document
-        self.perform(self.roster.set_document(loaded, loaded.mediators[0]))
+        self.perform(self.membership.set_document(loaded, loaded.mediators[0]))
 
     def perform(self, effects: list[fx.Effect]) -> None:
         for effect in effects:

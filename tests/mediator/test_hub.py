@@ -222,7 +222,7 @@ def test_a_weak_identity_is_refused_even_if_a_document_has_it() -> None:
         w.Login(1, f"ed25519:{NOT_A_KEY}", NOT_A_KEY, "00" * 32, "00" * 64),
     ],
 )
-def test_a_stranger_gets_nothing_but_a_refusal(message: w.Message) -> None:
+def test_an_unauthenticated_connection_gets_nothing_but_a_refusal(message: w.Message) -> None:
     shell = Shell()
     shell.connect(1)
     assert shell.give(1, message) == []

@@ -11,16 +11,16 @@ from test_hub import Shell, key
 from test_pairs import document, membership
 
 from mediator.core.effects import Store as Stored
-from mediator.core.holdings import Holdings
+from mediator.core.allocations import Allocations
 from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.store import STORE_FILE, Store
 
 
 class Book:
-    """Holdings that are told what they ask for, as by a store that takes everything."""
+    """Allocations that are told what they ask for, as by a store that takes everything."""
 
     def __init__(self) -> None:
-        self.holdings = Holdings()
+        self.holdings = Allocations()
 
     def load(self, at_s: int, ports: tuple[int, int], *members: str) -> Stored:
         wanted = self.holdings.want(membership(*members), ports, at_s)

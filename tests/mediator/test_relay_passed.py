@@ -17,7 +17,7 @@ from test_relay_tls import ANN, BOB, HOST, PORTS, SECRET, Client, Relay
 from mediator.core.relay_table import RelayTable
 from mediator.shell.passing import SOCKET_NAME, Taker
 from mediator.shell.relay import RelayServer
-from mediator.shell.relay_tls import TlsDoor, open_doors
+from mediator.shell.relay_tls import TlsListener, open_listeners
 from netctl.model.errors import LocalError
 from netctl.wire import relay
 from netctl.wire.relayframe import RELAY_ALPN
@@ -29,7 +29,7 @@ class Beside:
     def __init__(self, site: Site) -> None:
         self.server = RelayServer(HOST, PORTS, RelayTable(SECRET, secrets.token_bytes(32), PORTS))
         context = site.identity.server_context(RELAY_ALPN)
-        self.door = TlsDoor(self.server, context, Taker(site.state))
+        self.door = TlsListener(self.server, context, Taker(site.state))
         self.relay = Relay(self.server, self.door, site.port, site.identity)
         self._thread = threading.Thread(target=self.server.serve)
         self._thread.start()
@@ -146,7 +146,7 @@ def test_a_second_tls_port_that_is_taken_is_one_line(
     assert f"TCP port {second} cannot be had (Address already in use)" in said
 
 
-def test_a_relay_whose_doors_cannot_open_still_relays_udp(
+def test_a_relay_that_cannot_listen_over_tls_still_relays_udp(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     site = Site(tmp_path)
@@ -160,7 +160,7 @@ def test_a_relay_whose_doors_cannot_open_still_relays_udp(
             taken.bind((HOST, 0))
             taken.listen()
             port = taken.getsockname()[1]
-            with open_doors(server, site.identity, deep, HOST, [port]) as door:
+            with open_listeners(server, site.identity, deep, HOST, [port]) as door:
                 assert len(door) == 0
             assert f"TCP port {port}" in capfd.readouterr().err
     finally:

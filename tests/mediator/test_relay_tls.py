@@ -21,7 +21,7 @@ from mediator.core.relay_table import RelayTable
 from mediator.shell import relay_tls
 from mediator.shell.keys import Identity
 from mediator.shell.relay import RelayServer
-from mediator.shell.relay_tls import TlsDoor
+from mediator.shell.relay_tls import TlsListener
 from netctl.wire import relay
 from netctl.wire.relayframe import HEADER, MAX_QUEUED, RELAY_ALPN, FrameReader, frame
 
@@ -39,7 +39,7 @@ QUICK = 0.2
 @dataclass
 class Relay:
     server: RelayServer
-    door: TlsDoor
+    door: TlsListener
     port: int
     identity: Identity
 
@@ -48,7 +48,7 @@ class Relay:
 def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Relay]:
     identity = Identity.create(tmp_path)
     server = RelayServer(HOST, PORTS, RelayTable(SECRET, secrets.token_bytes(32), PORTS))
-    door = TlsDoor(
+    door = TlsListener(
         server, identity.server_context(RELAY_ALPN), patience_s=getattr(request, "param", relay_tls.TLS_S)
     )
     port = door.listen(HOST, 0)
@@ -166,7 +166,7 @@ def test_a_member_over_tls_and_one_over_udp_reach_each_other(running: Relay) -> 
         assert (got_data, source) == (data(2), (HOST, ANN))
 
 
-def test_a_stranger_gets_nothing_through_and_is_hung_up(running: Relay) -> None:
+def test_an_unauthenticated_connection_gets_nothing_through_and_is_ended(running: Relay) -> None:
     with member(running, BOB) as bob:
         bob.bind(ANN)
         with member(running, ANN) as stranger:
@@ -262,8 +262,8 @@ def test_silence_before_the_login_ends(running: Relay) -> None:
         began = time.monotonic()
         assert silent.recv(1) == b""
         assert QUICK - 0.05 < time.monotonic() - began < QUICK + 2
-    wait_for("it is forgotten", lambda: running.door.gate.strangers == 0)
-    assert running.door.gate.strangers == 0
+    wait_for("it is forgotten", lambda: running.door.limiter.unauthenticated == 0)
+    assert running.door.limiter.unauthenticated == 0
 
 
 def test_garbage_again_and_again_is_banned(running: Relay, capfd: pytest.CaptureFixture[str]) -> None:

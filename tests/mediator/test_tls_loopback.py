@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from loopbackkit import ANN, BOB, HOST, PATIENCE_S, STRANGER, Member, Raw, Run, Site, client_context, impostor
 
-from mediator.core import gate
-from mediator.shell import door
+from mediator.core import admissionlimiter as limiter
+from mediator.shell import listener
 from mediator.shell.asking import ask_mediator
 from mediator.shell.keys import Identity
 from netctl.model.errors import LocalError
@@ -139,7 +139,9 @@ def test_a_recorded_login_does_not_open_a_second_connection(run: Run, site: Site
     run(main())
 
 
-def test_a_stranger_may_not_send_much_nor_speak_another_protocol(run: Run, site: Site) -> None:
+def test_an_unauthenticated_connection_may_not_send_much_nor_speak_another_protocol(
+    run: Run, site: Site
+) -> None:
     async def main() -> None:
         async with site.serving():
             raw = await Raw.connect(site.port)
@@ -165,9 +167,12 @@ def test_connections_count_from_their_first_packet_and_are_given_back(run: Run, 
     async def main() -> None:
         async with site.serving() as (server, mediator):
             silent = [
-                await asyncio.open_connection(HOST, site.port) for _ in range(gate.MAX_STRANGERS_PER_PREFIX)
+                await asyncio.open_connection(HOST, site.port)
+                for _ in range(limiter.MAX_UNAUTHENTICATED_PER_PREFIX)
             ]
-            async with asyncio.timeout(door.TLS_TIMEOUT_S / 2):  # it is the limit that ends it, not the time
+            async with asyncio.timeout(
+                listener.TLS_TIMEOUT_S / 2
+            ):  # it is the limit that ends it, not the time
                 with contextlib.suppress(ConnectionError):
                     reader, writer = await asyncio.open_connection(HOST, site.port)
                     assert await reader.read() == b""
@@ -178,7 +183,7 @@ def test_connections_count_from_their_first_packet_and_are_given_back(run: Run, 
                     await held.wait_closed()
             async with Member(ANN, mediator) as ann:
                 await ann.view()
-            assert server._gate.strangers == 0
+            assert server._limiter.unauthenticated == 0
 
     run(main())
 
@@ -188,14 +193,16 @@ def test_an_address_that_only_does_wrong_is_banned_and_pardoned(run: Run, site: 
         async with site.serving() as (server, mediator), Member(ANN, mediator) as ann:
             await ann.view()
             tries = 0
-            while not server._gate.bans(server._now()):
+            while not server._limiter.bans(server._now()):
                 tries += 1
                 raw = await Raw.connect(site.port)
                 await raw.message()
                 raw.writer.write((LIMIT_BEFORE_LOGIN + 1).to_bytes(4, "big"))
                 assert isinstance(await raw.message(), w.Error)
                 await raw.close()
-            assert 0 <= tries - gate.BAN_AT / gate.POINTS["garbage"] <= 2  # it fades while the test runs
+            assert (
+                0 <= tries - limiter.BAN_AT / limiter.POINTS["garbage"] <= 2
+            )  # it fades while the test runs
             with pytest.raises(OSError):
                 await Raw.connect(site.port)
             said = await asyncio.to_thread(ask_mediator, site.state, r.ListBans())
@@ -232,7 +239,7 @@ def test_a_member_that_logs_in_without_end_waits_and_its_neighbours_do_not(run: 
     run(main())
 
 
-def test_slow_strangers_and_a_flood_leave_members_alone(run: Run, site: Site) -> None:
+def test_slow_connections_and_a_flood_leave_members_alone(run: Run, site: Site) -> None:
     """One byte at a time at each stage, and connections as fast as they go; ANN's questions are answered."""
 
     async def main() -> None:
@@ -255,7 +262,7 @@ def test_slow_strangers_and_a_flood_leave_members_alone(run: Run, site: Site) ->
                 ann.client.send(w.Refresh())
                 await ann.view()
                 waits.append(loop.time() - asked)
-                assert server._gate.strangers <= gate.MAX_STRANGERS_PER_PREFIX, turn
+                assert server._limiter.unauthenticated <= limiter.MAX_UNAUTHENTICATED_PER_PREFIX, turn
             assert sorted(waits)[-2] < 1.0
             for _, writer in held:
                 writer.close()
@@ -265,7 +272,7 @@ def test_slow_strangers_and_a_flood_leave_members_alone(run: Run, site: Site) ->
     run(main())
 
 
-def test_a_door_that_is_full_makes_room_for_a_member(run: Run, site: Site) -> None:
+def test_a_full_listener_makes_room_for_a_member(run: Run, site: Site) -> None:
     """Silent connections from as many networks as a flood has: the oldest of them are hung up on."""
 
     def from_elsewhere(number: int) -> socket.socket:
@@ -279,15 +286,15 @@ def test_a_door_that_is_full_makes_room_for_a_member(run: Run, site: Site) -> No
         async with site.serving() as (server, mediator):
             held: list[socket.socket] = []
             try:
-                for number in range(gate.MAX_STRANGERS + 50):
+                for number in range(limiter.MAX_UNAUTHENTICATED + 50):
                     held.append(from_elsewhere(number))
                     if number % 50 == 0:
                         await asyncio.sleep(0)
-                while server._gate.strangers < gate.MAX_OF_A_FAMILY:
+                while server._limiter.unauthenticated < limiter.MAX_OF_A_FAMILY:
                     await asyncio.sleep(0.01)
                 async with Member(ANN, mediator) as ann:
                     await asyncio.wait_for(ann.view(), PATIENCE_S)
-                assert server._gate.strangers <= gate.MAX_OF_A_FAMILY
+                assert server._limiter.unauthenticated <= limiter.MAX_OF_A_FAMILY
             finally:
                 for opened in held:
                     opened.close()

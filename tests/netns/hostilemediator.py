@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mediator.core.gallery import Gallery
 from mediator.core.hub import Hub
+from mediator.core.viewcache import Gallery
 from mediator.shell.keys import relay_secret
 from mediator.shell.server import Server
 from netctl.model.keys import IdentityKey

@@ -15,7 +15,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from mediator.core.meetings import PUNCH_AFTER_MS
+from mediator.core.introducer import PUNCH_AFTER_MS
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
 from netctl.model.addresses import SocketAddress

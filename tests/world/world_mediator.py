@@ -11,9 +11,9 @@ from world_net import End, Internet, Site
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
-from mediator.core.gallery import Gallery
 from mediator.core.leases import GrantLease
 from mediator.core.relay_table import RelayTable
+from mediator.core.viewcache import Gallery
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
 from netctl.model.errors import LocalError

@@ -28,5 +28,5 @@ def run(arguments: argparse.Namespace) -> int:
     for slow in found.slowed:
         output.line(f"{slow.member}: logs in too often, {slow.refused} logins refused")
     if not found.bans and not found.slowed:
-        output.line(f"nobody is banned; {found.strangers} connections have not logged in yet")
+        output.line(f"nobody is banned; {found.unauthenticated} connections have not logged in yet")
     return 0

@@ -14,7 +14,7 @@ from mediator.shell.keys import IDENTITY_FILE, Identity, relay_secret, server_co
 from mediator.shell.options import add_document, add_listen, add_state
 from mediator.shell.pairstore import PairReader
 from mediator.shell.relay import RelayServer, run_relay
-from mediator.shell.relay_tls import open_doors
+from mediator.shell.relay_tls import open_listeners
 from mediator.shell.relaylock import only_relay
 from mediator.shell.relayplace import Handed, handed_over
 from mediator.shell.relaystatus import tell_status
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     def beside(relay: RelayServer) -> Iterator[None]:
         with (
             contextlib.closing(PairReader(arguments.state / STORE_FILE)) as reader,
-            open_doors(relay, context, arguments.state, arguments.listen, ports),
+            open_listeners(relay, context, arguments.state, arguments.listen, ports),
             tell_status(relay, arguments.state),
         ):
             if own:

@@ -143,7 +143,7 @@ static uint64_t mix(uint64_t value)
 	return value ^ value >> 33;
 }
 
-/* Only bound members get in here, so no stranger chooses what meets in a bucket. */
+/* Only bound members get in here, so nobody else chooses what meets in a bucket. */
 static unsigned bucket_of(const Forwarder *self, unsigned port, const union address *source)
 {
 	uint64_t words[2] = {0, 0}, hash = self->seed + port;

@@ -19,7 +19,7 @@ STORE_RETRY_S = 2.0
 """A full disk or a locked store is asked again this often: it costs a thread one try, and nobody waits for it."""
 
 
-class Holdings:
+class Allocations:
     """Leases by network id and key, relay ports by key, as the store has them."""
 
     def __init__(self) -> None:

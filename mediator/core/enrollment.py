@@ -1,4 +1,4 @@
-"""Where a stranger on a fresh connection enrols, or a member brings new keys.
+"""Where whoever has a fresh connection enrols, or a member brings new keys.
 
 | state      | event       | next                                      |
 |------------|-------------|-------------------------------------------|
@@ -52,10 +52,10 @@ class Left:
     key: WireGuardKey
 
 
-DeskEffect = Challenge | Redeem | Rekey | Left
+EnrollmentEffect = Challenge | Redeem | Rekey | Left
 
 
-class Desk:
+class Enrollment:
     """The challenges of connections that are no members yet."""
 
     def __init__(self, pin: IdentityKey) -> None:
@@ -77,7 +77,7 @@ class Desk:
         message: w.EnrolStart | w.Enrol | w.Rotate,
         nonce: bytes,
         known: IdentityKey | None,
-    ) -> DeskEffect:
+    ) -> EnrollmentEffect:
         """`known`: for a rotation the identity of the member whose key it is to replace. Raises RemoteError."""
         if isinstance(message, w.EnrolStart):
             if connection in self._open:

@@ -43,7 +43,7 @@ def _book(db: sqlite3.Connection) -> a.Book:
     return a.Book(admissions, revoked, read_leases(db))
 
 
-class Register:
+class AdmissionStore:
     """The store's tables about invites and those who came with them."""
 
     def __init__(self, store: Store) -> None:
@@ -172,7 +172,7 @@ class Register:
             book = _book(db)
             a.rekeyed(book, old, key, identity)
             name = next(entry.name for entry in book.admissions if entry.key == old)
-            # What the new key may have had as a stranger goes.
+            # What the new key had before goes.
             db.execute("DELETE FROM lease WHERE member=?", (key.raw,))
             db.execute("UPDATE lease SET member=? WHERE member=?", (key.raw, old.raw))
             for one in (old, key):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from mediator.core import admissions as a
 from mediator.core import effects as fx
 from mediator.core import hub as h
-from mediator.core.desk import Left, Redeem, Rekey
+from mediator.core.enrollment import Left, Redeem, Rekey
 from mediator.shell.memberstore import MemberStore
 from netctl.model.document import Document, Mediator, Network
 from netctl.model.errors import LocalError, NetctlError, RemoteError
@@ -31,7 +31,7 @@ def unix_now() -> int:
 
 
 @dataclass(slots=True)
-class Roster:
+class MembershipService:
     """Changes what the hub knows of membership; each method that returns effects wants them performed."""
 
     hub: h.Hub

@@ -1,7 +1,7 @@
-"""What members are shown: one picture for all who may see the same, encoded and signed once for all of them.
+"""The views of all members: one for all members that may see the same, encoded and signed once for all of them.
 
-A picture is a class of members at one moment: the same others visible, the same networks. A thousand members that
-come back at once cost one encoding; a change costs one difference for each pair of pictures, old and new.
+A view class is a set of members at one moment: the same others visible, the same networks. A thousand members that
+come back at once cost one encoding; a change costs one difference for each pair of view classes, old and new.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Rows:
 
 
 @dataclass(eq=False, slots=True)
-class Picture:
+class ViewClass:
     """What one class of members sees."""
 
     names: tuple[str, ...]
@@ -51,7 +51,7 @@ class Picture:
     """The newest generation's alone."""
 
     def member_rows(self) -> list[w.MemberRow]:
-        """Of everybody in the picture."""
+        """Of everybody in the view."""
         return [self.rows.members[name][1] for name in self.names]
 
     def leases(self) -> Iterable[tuple[Lease, w.LeaseRow, bytes]]:
@@ -65,8 +65,8 @@ class Picture:
         return [row for _, row, _ in self.leases()]
 
 
-class Gallery:
-    """All pictures of one membership. Everything but presence, which changes by the second."""
+class ViewCache:
+    """All view classes of one membership. Everything but presence, which changes by the second."""
 
     def __init__(self, identity: IdentityKey, sign: Signer) -> None:
         self._identity = identity
@@ -75,11 +75,11 @@ class Gallery:
         self._guests: frozenset[WireGuardKey] = frozenset()
         self._generation = 0
         self._rows = _Rows({}, {}, {})
-        self._pictures: dict[tuple[frozenset[str], tuple[str, ...], str], Picture] = {}
-        self._of: dict[WireGuardKey, Picture] = {}
+        self._classes: dict[tuple[frozenset[str], tuple[str, ...], str], ViewClass] = {}
+        self._of: dict[WireGuardKey, ViewClass] = {}
         self._networks: dict[str, tuple[str, ...]] = {}
 
-    def hang(
+    def rebuild(
         self,
         membership: Membership,
         guests: frozenset[WireGuardKey],
@@ -88,7 +88,7 @@ class Gallery:
     ) -> None:
         """Start again with another membership or other leases."""
         self._membership, self._guests, self._generation = membership, guests, generation
-        self._pictures.clear()
+        self._classes.clear()
         self._of.clear()
         document = membership.document
         by_key = sorted(membership.by_key.items())
@@ -113,7 +113,7 @@ class Gallery:
         rank = {member.name: index for index, (_, member) in enumerate(by_key)}
         self._rows = _Rows(rank, members, leases)
 
-    def of(self, key: WireGuardKey) -> Picture:
+    def of(self, key: WireGuardKey) -> ViewClass:
         """What the member with this key sees."""
         found = self._of.get(key)
         if found is None:
@@ -122,56 +122,56 @@ class Gallery:
             networks = self._networks.get(name, ())
             part = excerpt(self._membership.document, name, seen) if key in self._guests else ""
             which = (seen, networks, part)
-            found = self._pictures.get(which)
+            found = self._classes.get(which)
             if found is None:
-                found = self._pictures[which] = self._paint(seen, networks, part)
+                found = self._classes[which] = self._paint(seen, networks, part)
             found.viewers += 1
             self._of[key] = found
         return found
 
-    def _paint(self, seen: Collection[str], networks: tuple[str, ...], document: str) -> Picture:
+    def _paint(self, seen: Collection[str], networks: tuple[str, ...], document: str) -> ViewClass:
         rows = self._rows
         names = tuple(sorted((name for name in seen if name in rows.rank), key=rows.rank.__getitem__))
         keys = tuple(rows.members[name][0] for name in names)
-        picture = Picture(names, keys, networks, document, "", rows)
+        view_class = ViewClass(names, keys, networks, document, "", rows)
         lines = (rows.members[name][2] for name in names)
-        picture.digest = v.digest_of(lines, (line for _, _, line in picture.leases()), document)
-        return picture
+        view_class.digest = v.digest_of(lines, (line for _, _, line in view_class.leases()), document)
+        return view_class
 
     def view(self, key: WireGuardKey, online: Mapping[WireGuardKey, int]) -> View:
         """As a value, for whoever asks inside the mediator."""
-        picture = self.of(key)
+        view_class = self.of(key)
         members = {
             peer: ViewMember(name, peer, peer in online)
-            for name, peer in zip(picture.names, picture.keys, strict=True)
+            for name, peer in zip(view_class.names, view_class.keys, strict=True)
         }
-        leases = {(lease.network, lease.key): lease for lease, _, _ in picture.leases()}
-        return View(self._generation, members, leases, picture.document)
+        leases = {(lease.network, lease.key): lease for lease, _, _ in view_class.leases()}
+        return View(self._generation, members, leases, view_class.document)
 
-    def whole(self, picture: Picture) -> tuple[bytes, ...]:
+    def whole(self, view_class: ViewClass) -> tuple[bytes, ...]:
         """The whole view, without its seal."""
-        if picture.frames:
-            return picture.frames
-        chunks = v.make_chunks(picture.member_rows(), picture.lease_rows(), picture.document)
+        if view_class.frames:
+            return view_class.frames
+        chunks = v.make_chunks(view_class.member_rows(), view_class.lease_rows(), view_class.document)
         frames = tuple(w.encode(chunk) for chunk in chunks)
-        if picture.viewers > 1:
-            picture.frames = frames
+        if view_class.viewers > 1:
+            view_class.frames = frames
         return frames
 
-    def sealed(self, picture: Picture, online: Mapping[WireGuardKey, int]) -> bytes:
-        """The seal of a picture with the presence of now."""
-        sealed = picture.seals.get(self._generation)
+    def sealed(self, view_class: ViewClass, online: Mapping[WireGuardKey, int]) -> bytes:
+        """The seal of a view with the presence of now."""
+        sealed = view_class.seals.get(self._generation)
         if sealed is None:
-            sealed = v.seal(self._generation, picture.digest, "", self._identity, self._sign)
-            picture.seals.clear()
-            picture.seals[self._generation] = sealed
-        bits = v.online_bits(map(online.__contains__, picture.keys))
+            sealed = v.seal(self._generation, view_class.digest, "", self._identity, self._sign)
+            view_class.seals.clear()
+            view_class.seals[self._generation] = sealed
+        bits = v.online_bits(map(online.__contains__, view_class.keys))
         return w.encode(
             w.Sealed(sealed.generation, sealed.digest, sealed.identity, sealed.signature, online=bits)
         )
 
-    def change(self, old: Picture, new: Picture) -> tuple[bytes, ...]:
-        """What brings a member from one picture to another, without its seal: a difference, or the whole."""
+    def change(self, old: ViewClass, new: ViewClass) -> tuple[bytes, ...]:
+        """What brings a member from one view to another, without its seal: a difference, or the whole."""
         before, after = {row.key: row for row in old.member_rows()}, {r.key: r for r in new.member_rows()}
         had = {(row.network, row.key): row for row in old.lease_rows()}
         has = {(row.network, row.key): row for row in new.lease_rows()}

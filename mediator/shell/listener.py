@@ -1,4 +1,4 @@
-"""Listening: every connection is judged by `Gate` before a byte of TLS costs anything."""
+"""Listening: every connection is judged by `AdmissionLimiter` before a byte of TLS costs anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ssl
 import struct
 from collections.abc import Callable
 
-from mediator.core.gate import Ban, Gate, Offence
+from mediator.core.admissionlimiter import AdmissionLimiter, Ban, Offence
 from netctl.model.addresses import SocketAddress
 from netctl.system.guard import Guard
 from netctl.system.tasks import Tasks
@@ -32,14 +32,14 @@ _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: closing sends a reset, and nothing of a refused connection stays in the kernel."""
 
 
-class Door:
+class Listener:
     """The listening sockets, and the handshakes under way. For one event loop."""
 
     def __init__(
         self,
         context: ssl.SSLContext,
         factory: Callable[[SocketAddress, int], asyncio.Protocol],
-        gate: Gate,
+        limiter: AdmissionLimiter,
         clock: Callable[[], float],
         on_ban: Callable[[Ban], None],
         on_full: Callable[[], None],
@@ -56,14 +56,14 @@ class Door:
         self._divert = divert
         self._context = context
         self._factory = factory
-        self._gate = gate
+        self._limiter = limiter
         self._clock = clock
         self._on_ban = on_ban
         self._on_full = on_full
         self._said_full_at = float("-inf")
         self._sockets: list[socket.socket] = []
         self._hang_up: dict[int, Callable[[], object]] = {}
-        """How each stranger's connection is ended when it has to make room, by its ticket."""
+        """How each unauthenticated connection is ended when it has to make room, by its ticket."""
 
     def listen(self, address: str, port: int, *, both: bool) -> int:
         """Listen on a port (0: any); `both`: IPv4 on an IPv6 socket, too. The port. Raises OSError."""
@@ -91,19 +91,19 @@ class Door:
         self._sockets.clear()
         self._handshakes.cancel()
 
-    def welcome(self, ticket: int) -> None:
-        """A stranger has logged in."""
+    def authenticated(self, ticket: int) -> None:
+        """A connection is authenticated."""
         self._hang_up.pop(ticket, None)
-        self._gate.welcome(ticket, self._clock())
+        self._limiter.authenticated(ticket, self._clock())
 
     def leave(self, ticket: int) -> None:
-        """A stranger's connection is gone."""
+        """An unauthenticated connection is gone."""
         self._hang_up.pop(ticket, None)
-        self._gate.leave(ticket)
+        self._limiter.leave(ticket)
 
     def offend(self, source: SocketAddress, offence: Offence) -> None:
-        """A stranger did wrong."""
-        ban = self._gate.offend(source, offence, self._clock())
+        """An unauthenticated connection did wrong."""
+        ban = self._limiter.offend(source, offence, self._clock())
         if ban is not None:
             self._on_ban(ban)
 
@@ -119,10 +119,10 @@ class Door:
                 connection.close()
                 continue
             source = SocketAddress.of(raw[0].partition("%")[0], raw[1])
-            knock = self._gate.knock(source, self._clock())
-            if knock.evicted is not None:
-                self._hang_up.pop(knock.evicted, _nothing)()
-            if knock.refused is not None:
+            admittance = self._limiter.admit(source, self._clock())
+            if admittance.evicted is not None:
+                self._hang_up.pop(admittance.evicted, _nothing)()
+            if admittance.refused is not None:
                 with contextlib.suppress(OSError):
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 connection.close()
@@ -132,10 +132,12 @@ class Door:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:  # it has hung up already
                 connection.close()
-                self._gate.leave(knock.ticket)
+                self._limiter.leave(admittance.ticket)
                 continue
-            task = self._handshakes.start("a handshake", self._shake_hands(connection, source, knock.ticket))
-            self._hang_up[knock.ticket] = task.cancel
+            task = self._handshakes.start(
+                "a handshake", self._shake_hands(connection, source, admittance.ticket)
+            )
+            self._hang_up[admittance.ticket] = task.cancel
 
     def _rest(self, listening: socket.socket) -> None:
         """Without files nothing can be accepted, and the socket would stay readable for ever: look again later."""
@@ -151,7 +153,7 @@ class Door:
             asyncio.get_running_loop().add_reader(listening.fileno(), self._accept, listening)
 
     async def _shake_hands(self, connection: socket.socket, source: SocketAddress, ticket: int) -> None:
-        """After this the connection belongs to its protocol, which tells the gate when the stranger leaves."""
+        """After this the connection belongs to its protocol, which tells the limiter when it leaves."""
         try:
             async with asyncio.timeout(TLS_TIMEOUT_S):
                 asked = await _asked_for(connection)
@@ -181,7 +183,7 @@ class Door:
 
 
 def _nothing() -> None:
-    """Of a stranger that has hung up by itself."""
+    """Of a connection that has ended by itself."""
 
 
 async def _asked_for(connection: socket.socket) -> tuple[bytes, ...]:

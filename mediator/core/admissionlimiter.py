@@ -1,4 +1,4 @@
-"""Who may knock: limits before login, and bans of single addresses (DESIGN §8), without I/O.
+"""Who may connect: limits before login, and bans of single addresses (DESIGN §8), without I/O.
 
     a source (IPv4 address, IPv6 /64) is      when                                      its connections are
     free                                      it has tokens, and its penalty is low     let in
@@ -7,13 +7,13 @@
     banned                                    its penalty reached BAN_AT                closed at once, until the
                                                                                         ban ends or is lifted
 
-A penalty comes from what strangers do wrong, fades with time, and belongs to one source: never to a range. A source
-that comes back wrong after a ban is banned for twice as long. What is logged in is never touched.
+A penalty comes from what is done wrong before the login, fades with time, and belongs to one source: never to a range.
+A source that comes back wrong after a ban is banned for twice as long. What is logged in is never touched.
 
-Strangers are limited together, too: in a neighbourhood (/24, /56), where the next one is refused; in a region (/16,
-/48: what one customer of a provider has), likewise; by family and in all, where room is made: of the most crowded
-region the stranger that came first goes. So whoever has one /48, or many, holds no more places than there are, and
-whoever comes from elsewhere still gets in.
+Unauthenticated connections are limited together, too: in a neighbourhood (/24, /56), where the next one is refused; in
+a region (/16, /48: what one customer of a provider has), likewise; by family and in all, where room is made: of the
+most crowded region the connection that came first goes. So whoever has one /48, or many, holds no more places than
+there are, and whoever comes from elsewhere still gets in.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from typing import Any, Literal
 
 from netctl.model.addresses import SocketAddress
 
-MAX_STRANGERS = 1000
+MAX_UNAUTHENTICATED = 1000
 MAX_OF_A_FAMILY = 750
 """Connections before login, in all and of one IP version: whoever floods by one leaves a quarter to the other."""
-MAX_STRANGERS_PER_PREFIX = 64
+MAX_UNAUTHENTICATED_PER_PREFIX = 64
 """From one /24 or /56: a house full of members behind one NAT, at once."""
-MAX_STRANGERS_PER_REGION = {4: 256, 6: 128}
+MAX_UNAUTHENTICATED_PER_REGION = {4: 256, 6: 128}
 """From one /16 (a carrier's customers share it) or /48 (one site has all of it, RFC 6177)."""
 TOKENS = 128.0
 TOKENS_PER_S = 4.0
@@ -77,19 +77,19 @@ class Ban:
 
 
 @dataclass(frozen=True, slots=True)
-class Knock:
+class Admittance:
     """What becomes of a connection that came."""
 
     refused: Refusal | None
-    """None: it is in, as a stranger, until `leave` or `welcome`."""
+    """None: it is in, unauthenticated, until `leave` or `authenticated`."""
     ticket: int = 0
-    """Of a stranger: its number."""
+    """The number of a connection that is in."""
     evicted: int | None = None
-    """The ticket of another stranger, which has to go now."""
+    """The ticket of another connection, which has to go now."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Stranger:
+class _Unauthenticated:
     address: SocketAddress
     prefix: str
     region: str
@@ -104,7 +104,7 @@ def source_of(address: SocketAddress) -> str:
 
 
 def prefix_of(address: SocketAddress) -> str:
-    """The neighbourhood whose strangers are limited together: /24 or /56."""
+    """The neighbourhood whose connections are limited together: /24 or /56."""
     if not address.is_ipv6:
         return address.host.rpartition(".")[0] + ".0/24"
     return str(ipaddress.ip_network((address.host.partition("%")[0], 56), strict=False))
@@ -117,12 +117,12 @@ def region_of(address: SocketAddress) -> str:
     return str(ipaddress.ip_network((address.host.partition("%")[0], 48), strict=False))
 
 
-class Gate:
-    """Counts strangers and judges sources. `now` is monotonic seconds."""
+class AdmissionLimiter:
+    """Counts unauthenticated connections and judges sources. `now` is monotonic seconds."""
 
     def __init__(self) -> None:
         self._sources: dict[str, _Source] = {}
-        self._strangers: dict[int, _Stranger] = {}
+        self._unauthenticated: dict[int, _Unauthenticated] = {}
         """By ticket, the one that came first at the front."""
         self._prefixes: Counter[str] = Counter()
         self._regions: Counter[str] = Counter()
@@ -131,76 +131,78 @@ class Gate:
         self._swept_at = float("-inf")
 
     @property
-    def strangers(self) -> int:
+    def unauthenticated(self) -> int:
         """Connections before login."""
-        return len(self._strangers)
+        return len(self._unauthenticated)
 
-    def knock(self, address: SocketAddress, now: float) -> Knock:
+    def admit(self, address: SocketAddress, now: float) -> Admittance:
         """A connection came."""
         source = self._source(address, now)
         if source is not None:
             if now < source.until:
                 source.refused += 1
-                return Knock("banned")
+                return Admittance("banned")
             if source.tokens < 1.0:
                 source.refused += 1
-                return Knock("slowed")
+                return Admittance("slowed")
         version = 6 if address.is_ipv6 else 4
-        stranger = _Stranger(address, prefix_of(address), region_of(address), version)
-        if self._prefixes[stranger.prefix] >= MAX_STRANGERS_PER_PREFIX:
-            return Knock("prefix full")
-        if self._regions[stranger.region] >= MAX_STRANGERS_PER_REGION[version]:
-            return Knock("region full")
+        connection = _Unauthenticated(address, prefix_of(address), region_of(address), version)
+        if self._prefixes[connection.prefix] >= MAX_UNAUTHENTICATED_PER_PREFIX:
+            return Admittance("prefix full")
+        if self._regions[connection.region] >= MAX_UNAUTHENTICATED_PER_REGION[version]:
+            return Admittance("region full")
         evicted = None
         if self._versions[version] >= MAX_OF_A_FAMILY:
             evicted = self._make_room(version)
-        elif len(self._strangers) >= MAX_STRANGERS:
+        elif len(self._unauthenticated) >= MAX_UNAUTHENTICATED:
             evicted = self._make_room(None)
         if source is not None:
             source.tokens -= 1.0
         self._tickets += 1
-        self._strangers[self._tickets] = stranger
-        for counter, key in self._counters(stranger):
+        self._unauthenticated[self._tickets] = connection
+        for counter, key in self._counters(connection):
             counter[key] += 1
-        return Knock(None, self._tickets, evicted)
+        return Admittance(None, self._tickets, evicted)
 
-    def welcome(self, ticket: int, now: float) -> None:
-        """It logged in: no stranger any more, and it may come back as often as it can do that."""
-        stranger = self._strangers.get(ticket)
-        if stranger is None:
+    def authenticated(self, ticket: int, now: float) -> None:
+        """The connection is authenticated now, and its source may come back as often as it can do that."""
+        connection = self._unauthenticated.get(ticket)
+        if connection is None:
             return
         self.leave(ticket)
-        source = self._source(stranger.address, now)
+        source = self._source(connection.address, now)
         if source is not None:
             source.tokens = min(TOKENS, source.tokens + 1.0)
 
     def leave(self, ticket: int) -> None:
-        """A stranger's connection is gone. Idempotent: one that had to make room has left already."""
-        stranger = self._strangers.pop(ticket, None)
-        if stranger is None:
+        """An unauthenticated connection is gone. Idempotent: one that had to make room has left already."""
+        connection = self._unauthenticated.pop(ticket, None)
+        if connection is None:
             return
-        for counter, key in self._counters(stranger):
+        for counter, key in self._counters(connection):
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]
 
-    def _counters(self, stranger: _Stranger) -> tuple[tuple[Counter[Any], str | int], ...]:
+    def _counters(self, connection: _Unauthenticated) -> tuple[tuple[Counter[Any], str | int], ...]:
         return (
-            (self._prefixes, stranger.prefix),
-            (self._regions, stranger.region),
-            (self._versions, stranger.version),
+            (self._prefixes, connection.prefix),
+            (self._regions, connection.region),
+            (self._versions, connection.version),
         )
 
     def _make_room(self, version: int | None) -> int:
-        """Of the most crowded region (of this IP version) the stranger that came first; its ticket."""
-        there = [item for item in self._strangers.items() if version is None or item[1].version == version]
-        most = max(self._regions[stranger.region] for _, stranger in there)
-        ticket = next(number for number, stranger in there if self._regions[stranger.region] == most)
+        """Of the most crowded region (of this IP version) the connection that came first; its ticket."""
+        there = [
+            item for item in self._unauthenticated.items() if version is None or item[1].version == version
+        ]
+        most = max(self._regions[connection.region] for _, connection in there)
+        ticket = next(number for number, connection in there if self._regions[connection.region] == most)
         self.leave(ticket)
         return ticket
 
     def offend(self, address: SocketAddress, offence: Offence, now: float) -> Ban | None:
-        """A stranger did wrong. The ban that this led to, if it did."""
+        """An unauthenticated connection did wrong. The ban that this led to, if it did."""
         source = self._source(address, now)
         if source is None or now < source.until:
             return None

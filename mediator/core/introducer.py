@@ -32,7 +32,7 @@ class Allowance:
         return True
 
 
-class Meetings:
+class Introducer:
     """Who has offered candidates to whom, and in which round."""
 
     def __init__(self) -> None:

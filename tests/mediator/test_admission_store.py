@@ -17,7 +17,7 @@ from test_admissions import DOCUMENT, LAN, NOW, host, identity, key
 
 from mediator.core.leases import GrantLease
 from mediator.core.relay_grants import GRANT_TTL_S
-from mediator.shell.register import Register
+from mediator.shell.admissionstore import AdmissionStore
 from mediator.shell.store import LEASES, Store
 from netctl.model.errors import LocalError, RemoteError
 
@@ -25,12 +25,12 @@ HOSTS = 40
 USES = 5
 
 
-def invited(register: Register, uses: int = 1) -> bytes:
+def invited(register: AdmissionStore, uses: int = 1) -> bytes:
     _, token = register.invite(LAN, uses=uses, made_s=NOW, expires_s=NOW + 100, name="")
     return token
 
 
-def redeem(register: Register, token: bytes, number: int, name: str = "newbie") -> str:
+def redeem(register: AdmissionStore, token: bytes, number: int, name: str = "newbie") -> str:
     """The name it got; or the code of the refusal."""
     who = host(number, name)
     try:
@@ -45,14 +45,14 @@ def redeem(register: Register, token: bytes, number: int, name: str = "newbie") 
 def test_of_forty_at_once_exactly_as_many_win_as_there_are_uses(tmp_path: Path) -> None:
     path = tmp_path / "m.db"
     with closing(Store(path)) as store:
-        token = invited(Register(store), USES)
+        token = invited(AdmissionStore(store), USES)
     answers: list[str] = []
     together = threading.Barrier(HOSTS)
 
     def one(number: int) -> None:
         with closing(Store(path)) as store:  # each with a connection of its own, as replicas would have
             together.wait()
-            answers.append(redeem(Register(store), token, number, f"host-{number}"))
+            answers.append(redeem(AdmissionStore(store), token, number, f"host-{number}"))
 
     threads = [threading.Thread(target=one, args=(100 + n,)) for n in range(HOSTS)]
     for thread in threads:
@@ -61,8 +61,8 @@ def test_of_forty_at_once_exactly_as_many_win_as_there_are_uses(tmp_path: Path) 
         thread.join()
     assert answers.count("invite.used-up") == HOSTS - USES
     with closing(Store(path)) as store:
-        book = Register(store).book()
-        (invite,) = Register(store).invites()
+        book = AdmissionStore(store).book()
+        (invite,) = AdmissionStore(store).invites()
         assert len(book.admissions) == invite.used == USES
         assert len(set(store.leases().values())) == len(store.leases()) == USES
 
@@ -71,7 +71,7 @@ def test_a_made_up_invite_costs_one_look(tmp_path: Path) -> None:
     """Anybody can send one: it must not make the mediator read all that it has."""
     asked: list[str] = []
     with closing(Store(tmp_path / "m.db")) as store:
-        register = Register(store)
+        register = AdmissionStore(store)
         token, spent = invited(register), invited(register)
         assert redeem(register, spent, 10) == "newbie"
         store._db.set_trace_callback(asked.append)
@@ -85,7 +85,7 @@ def test_a_made_up_invite_costs_one_look(tmp_path: Path) -> None:
 
 def test_who_comes_twice_takes_one_use(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "m.db")) as store:
-        register = Register(store)
+        register = AdmissionStore(store)
         token = invited(register, 2)
         assert [redeem(register, token, 10), redeem(register, token, 10, "again")] == ["newbie", "newbie"]
         assert register.invites()[0].used == 1
@@ -96,8 +96,8 @@ def test_who_comes_twice_takes_one_use(tmp_path: Path) -> None:
 
 def test_nothing_on_disk_holds_a_token(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "m.db")) as store:
-        token = invited(Register(store))
-        redeem(Register(store), token, 10)
+        token = invited(AdmissionStore(store))
+        redeem(AdmissionStore(store), token, 10)
         with closing(sqlite3.connect(tmp_path / "m.db")) as raw:
             dump = "\n".join(raw.iterdump())
         files = b"".join(file.read_bytes() for file in tmp_path.iterdir())
@@ -109,7 +109,7 @@ def test_nothing_on_disk_holds_a_token(tmp_path: Path) -> None:
 
 def test_a_revoked_invite_lets_nobody_in_and_throws_nobody_out(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "m.db")) as store:
-        register = Register(store)
+        register = AdmissionStore(store)
         token = invited(register, 2)
         redeem(register, token, 10)
         register.revoke_invite(register.invites()[0].id)
@@ -121,7 +121,7 @@ def test_a_revoked_invite_lets_nobody_in_and_throws_nobody_out(tmp_path: Path) -
 
 def test_a_new_key_takes_name_and_address_along_and_leaves_the_relay_port(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "m.db")) as store:
-        register = Register(store)
+        register = AdmissionStore(store)
         redeem(register, invited(register), 10)
         store.add([], [(key(10), 40000)])
         before = store.leases()[LAN, key(10)]
@@ -139,7 +139,7 @@ def test_a_new_key_takes_name_and_address_along_and_leaves_the_relay_port(tmp_pa
 @pytest.mark.parametrize("end", ["revoke", "leave"])
 def test_a_relay_port_rests_as_long_as_a_grant_for_it_can_live(end: str, tmp_path: Path) -> None:
     with closing(Store(tmp_path / "m.db")) as store:
-        register = Register(store)
+        register = AdmissionStore(store)
         redeem(register, invited(register), 10)
         store.add([], [(key(10), 40000)])
         if end == "revoke":
@@ -149,13 +149,13 @@ def test_a_relay_port_rests_as_long_as_a_grant_for_it_can_live(end: str, tmp_pat
         assert (store.relay_ports(), store.resting_ports()) == ({}, {40000: NOW + GRANT_TTL_S})
     with closing(Store(tmp_path / "m.db")) as store:  # another run knows it, too
         assert store.resting_ports() == {40000: NOW + GRANT_TTL_S}
-        Register(store).leave(key(11), NOW + GRANT_TTL_S)
+        AdmissionStore(store).leave(key(11), NOW + GRANT_TTL_S)
         assert store.resting_ports() == {}
 
 
 def test_who_is_shut_out_stays_out_until_restored(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "m.db")) as store:
-        register = Register(store)
+        register = AdmissionStore(store)
         token = invited(register, 3)
         redeem(register, token, 10)
         register.revoke(key(10), "newbie", NOW)
@@ -175,7 +175,7 @@ def test_a_store_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> 
         raw.commit()
     with closing(Store(path)) as store:
         assert store.leases() == {("n", key(1)): IPv4Address("10.0.0.1")}
-        assert redeem(Register(store), invited(Register(store)), 10) == "newbie"
+        assert redeem(AdmissionStore(store), invited(AdmissionStore(store)), 10) == "newbie"
         store.add([GrantLease("n", key(2), IPv4Address("10.0.0.2"))], [])
 
 
@@ -183,8 +183,8 @@ ENROL = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from test_register import Register, Store, redeem
-register = Register(Store(Path(sys.argv[1])))
+from test_admission_store import AdmissionStore, Store, redeem
+register = AdmissionStore(Store(Path(sys.argv[1])))
 for number in range(100, 10_000):
     print(number, redeem(register, bytes.fromhex(sys.argv[2]), number, f"host-{number}"), flush=True)
     print(number, redeem(register, bytes.fromhex(sys.argv[2]), number, "again"), flush=True)
@@ -196,7 +196,7 @@ for number in range(100, 10_000):
 def test_killed_anywhere_a_membership_is_whole_or_not_there(tmp_path: Path, lines: int) -> None:
     path = tmp_path / "m.db"
     with closing(Store(path)) as store:
-        token = invited(Register(store), 10_000)
+        token = invited(AdmissionStore(store), 10_000)
     argv = [sys.executable, "-c", ENROL, str(path), token.hex(), str(Path(__file__).parent)]
     enrolling = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     assert enrolling.stdout is not None
@@ -207,7 +207,7 @@ def test_killed_anywhere_a_membership_is_whole_or_not_there(tmp_path: Path, line
     enrolling.wait()
     told = {int(line.split()[0]) for line in said if line.endswith("host-" + line.split()[0] + "\n")}
     with closing(Store(path)) as store:
-        register = Register(store)
+        register = AdmissionStore(store)
         book = register.book()
         numbers = {int.from_bytes(entry.key.raw, "big") for entry in book.admissions}
         leased = {int.from_bytes(member.raw, "big") for _, member in store.leases()}
