@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from mediator.core.effects import Store
-from mediator.core.leases import Exhausted, GrantLease, missing_leases, usable
+from mediator.core.leasegrants import Exhausted, GrantLease, missing_leases, usable
 from mediator.core.membership import Membership
 from mediator.core.pairs import PairBook, PairGrant
 from mediator.core.relay_grants import GRANT_TTL_S

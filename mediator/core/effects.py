@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mediator.core.enrollment import Challenge, EnrollmentEffect, Left, Redeem, Rekey
-from mediator.core.leases import GrantLease
+from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant
 from netctl.model.keys import WireGuardKey
 from netctl.wire import control as w

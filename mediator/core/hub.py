@@ -25,7 +25,7 @@ from mediator.core.allocations import Allocations
 from mediator.core.effects import Deliver, Drop, Effect, Left, LoggedIn, Say, Send
 from mediator.core.enrollment import Challenge, Enrollment
 from mediator.core.introducer import Allowance, Introducer
-from mediator.core.leases import Exhausted, GrantLease
+from mediator.core.leasegrants import Exhausted, GrantLease
 from mediator.core.membership import Membership, membership_of
 from mediator.core.pace import Pace, Questions
 from mediator.core.pairs import PairGrant, is_app

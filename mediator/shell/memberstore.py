@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from mediator.core import admissions as a
-from mediator.core.leases import GrantLease, LeaseKey
+from mediator.core.leasegrants import GrantLease, LeaseKey
 from mediator.core.pairs import PairGrant
 from netctl.model.document import Document
 from netctl.model.keys import IdentityKey, WireGuardKey

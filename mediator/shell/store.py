@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from mediator.core.leases import GrantLease
+from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant
 from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.pairstore import PAIRS, read_pairs, write_pairs

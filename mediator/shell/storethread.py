@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from mediator.core import admissions as a
-from mediator.core.leases import GrantLease
+from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant
 from mediator.shell.admissionstore import AdmissionStore
 from mediator.shell.memberstore import PATIENCE_S, Kept

@@ -1,7 +1,7 @@
 """Text to document to desired state, purely (floor F1)."""
 
 from netctl.config.document import Loaded, load_document
-from netctl.config.foreign import clear_of
+from netctl.config.obstacles import clear_of
 from netctl.config.pins import Judged, Pins, judge_leases
 from netctl.config.reach import ReachChanges, reach_changes
 from netctl.config.reachtext import reach_lines, reach_to_json

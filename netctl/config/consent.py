@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from netctl.config.foreign import overlaps
+from netctl.config.obstacles import overlaps
 from netctl.config.resolve import Condition
 from netctl.config.semantic import in_private_space
 from netctl.model.addresses import Address, Prefix, parse_address

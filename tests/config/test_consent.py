@@ -12,7 +12,7 @@ import pytest
 
 from netctl.config import load_document
 from netctl.config.consent import MAX_NETWORKS, MAX_ROUTES, within_consent
-from netctl.config.foreign import clear_of
+from netctl.config.obstacles import clear_of
 from netctl.config.resolve import Condition
 from netctl.model.document import Document
 from netctl.model.errors import ConfigError

@@ -13,7 +13,7 @@ from test_review import DOCUMENT
 from netctl.cli.main import main
 from netctl.config import load_document
 from netctl.fleet.ansible import TaskResult
-from netctl.fleet.batches import Size, batches
+from netctl.fleet.canary import Size, batches
 from netctl.fleet.inventory import from_document, split_host
 from netctl.fleet.rollout import unified
 from netctl.model.errors import LocalError

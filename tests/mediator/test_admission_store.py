@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from test_admissions import DOCUMENT, LAN, NOW, host, identity, key
 
-from mediator.core.leases import GrantLease
+from mediator.core.leasegrants import GrantLease
 from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.admissionstore import AdmissionStore
 from mediator.shell.store import LEASES, Store

@@ -19,7 +19,7 @@ import pytest
 from loopbackkit import ANN, BOB, HOST, STRANGER, Member, Site, keys
 from patience import BUSY_S, wait_for
 
-from mediator.core.leases import GrantLease
+from mediator.core.leasegrants import GrantLease
 from mediator.shell.archive import backup
 from mediator.shell.keys import relay_secret
 from mediator.shell.main import main

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mediator.core.leases import Exhausted, GrantLease, LeaseKey, missing_leases
+from mediator.core.leasegrants import Exhausted, GrantLease, LeaseKey, missing_leases
 from netctl.config import load_document
 from netctl.model.document import Document
 from netctl.model.keys import WireGuardKey

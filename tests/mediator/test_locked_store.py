@@ -19,7 +19,7 @@ from test_admissions import DOCUMENT, LAN, NOW, host, identity, key
 from test_exhausted import addresses, serving
 
 from mediator.core import admissions as a
-from mediator.core.leases import GrantLease
+from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant, pair_of
 from mediator.shell.asking import ask_mediator
 from mediator.shell.memberstore import PATIENCE_S, MemberStore

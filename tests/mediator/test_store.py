@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mediator.core.leases import GrantLease
+from mediator.core.leasegrants import GrantLease
 from mediator.shell.store import Store
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
@@ -88,7 +88,7 @@ WRITER = """
 import sys
 from ipaddress import IPv4Address
 from pathlib import Path
-from mediator.core.leases import GrantLease
+from mediator.core.leasegrants import GrantLease
 from mediator.shell.store import Store
 from netctl.model.keys import WireGuardKey
 store = Store(Path(sys.argv[1]))

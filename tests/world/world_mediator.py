@@ -11,7 +11,7 @@ from world_net import End, Internet, Site
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
-from mediator.core.leases import GrantLease
+from mediator.core.leasegrants import GrantLease
 from mediator.core.relay_table import RelayTable
 from mediator.core.viewcache import Gallery
 from netctl.model.addresses import SocketAddress

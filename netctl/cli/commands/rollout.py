@@ -17,7 +17,7 @@ from netctl.config import Loaded, load_document
 from netctl.config.reachtext import reach_lines, reach_to_json
 from netctl.config.schema import fits_definition
 from netctl.fleet.ansible import TaskResult, Variables, passed_over, play, private_directory
-from netctl.fleet.batches import Size, batches
+from netctl.fleet.canary import Size, batches
 from netctl.fleet.enrol import PublicKeys, enrol, read_keys
 from netctl.fleet.inventory import MEMBER_VARIABLE, Inventory, connections, from_document, from_file, listed
 from netctl.fleet.rollout import OVER, HostRun, PlanRow, Rollout, State, Wishes
