@@ -17,10 +17,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from netctl.model.errors import LocalError
+from netctl.model.errors import LocalError, RemoteError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths.effects import PathStatus
+from netctl.wire import http
 
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 KINDS = ("lan", "direct", "relay-udp", "relay-tls", "none")
 DIRECT = frozenset({"lan", "direct"})
 BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
-MAX_REQUEST = 8192
-"""Bytes of a request's head; a scraper's has a few hundred."""
 REQUEST_S = 5.0
 """For a request to arrive whole."""
 
@@ -160,7 +159,7 @@ class MetricsServer:
     async def start(self) -> None:
         """Listen. Raises LocalError."""
         try:
-            self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=MAX_REQUEST)
+            self._server = await asyncio.start_server(self._serve, self._host, self._port)
         except OSError as error:
             where = f"{self._host} port {self._port}"
             raise LocalError(f"cannot serve metrics on {where}: {error.strerror or error}") from error
@@ -171,22 +170,22 @@ class MetricsServer:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(
-            OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError
-        ):
+        with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(REQUEST_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-                words = head.split(b"\r\n", 1)[0].split(b" ")
-                if words[:2] == [b"GET", b"/metrics"]:
-                    self._answer(writer, b"200 OK", CONTENT_TYPE_LATEST, generate_latest(self._registry))
-                else:
-                    self._answer(writer, b"404 Not Found", "text/plain", b"GET /metrics\n")
-                await writer.drain()
+                if (answer := await self._answer(reader)) is not None:
+                    writer.write(answer)
+                    await writer.drain()
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
-    @staticmethod
-    def _answer(writer: asyncio.StreamWriter, status: bytes, kind: str, body: bytes) -> None:
-        head = f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        writer.write(b"HTTP/1.1 " + status + b"\r\n" + head.encode() + body)
+    async def _answer(self, reader: asyncio.StreamReader) -> bytes | None:
+        served = http.Served()
+        try:
+            while (asked := served.receive(await reader.read(http.MAX_HEAD))) is None:
+                pass
+        except RemoteError as error:
+            return served.answer(400, "text/plain", f"{error}\n".encode()) if served.can_answer else None
+        if asked == ("GET", "/metrics"):
+            return served.answer(200, CONTENT_TYPE_LATEST, generate_latest(self._registry))
+        return served.answer(404, "text/plain", b"GET /metrics\n")

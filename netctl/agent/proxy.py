@@ -14,11 +14,11 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from netctl.model.errors import LocalError, RemoteError
+from netctl.wire import http
 
 DEFAULT_PORT = 3128
 """Squid's, where the URL says none."""
-MAX_ANSWER = 8192
-"""Bytes of a proxy's answer, up to its empty line."""
+AUTHENTICATION_REQUIRED = 407
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,10 @@ class Proxy:
     def request(self, host: str, port: int) -> bytes:
         """Ask for a connection."""
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
-        if self.user is not None:
-            secret = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
-            lines.append(f"Proxy-Authorization: Basic {secret}")
-        return "\r\n".join((*lines, "", "")).encode()
+        if self.user is None:
+            return http.connect_request(where)
+        secret = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        return http.connect_request(where, (("Proxy-Authorization", f"Basic {secret}"),))
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -69,12 +68,13 @@ def proxy_for(host: str) -> Proxy | None:
 
 def judge(answer: bytes, proxy: Proxy, where: str) -> None:
     """The proxy's answer, up to its empty line. Raises RemoteError unless it is a success."""
-    words = answer.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
-    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
-        raise RemoteError(f"{proxy} is no HTTP proxy: it answers in another way", "proxy")
-    if not words[1].startswith("2"):
-        said = " ".join(words[1:])
-        hint = ": put USER:PASSWORD@ into HTTPS_PROXY" if words[1] == "407" else ""
+    try:
+        head = http.connect_head(answer)
+    except RemoteError:
+        raise RemoteError(f"{proxy} is no HTTP proxy: it answers in another way", "proxy") from None
+    if not 200 <= head.status < 300:
+        said = f"{head.status} {head.reason}".rstrip()
+        hint = ": put USER:PASSWORD@ into HTTPS_PROXY" if head.status == AUTHENTICATION_REQUIRED else ""
         raise RemoteError(f"the proxy {proxy} does not connect to {where}: {said}{hint}", "proxy")
 
 
@@ -88,8 +88,8 @@ async def connect(host: str, port: int) -> socket.socket:
     try:
         await loop.sock_sendall(opened, proxy.request(host, port))
         answer = b""
-        while not answer.endswith(b"\r\n\r\n"):  # byte by byte: what follows belongs to TLS
-            if len(answer) > MAX_ANSWER:
+        while not answer.endswith(http.END_OF_HEAD):  # byte by byte: what follows belongs to TLS
+            if len(answer) > http.MAX_HEAD:
                 raise RemoteError(f"{proxy} is no HTTP proxy: its answer has no end", "proxy")
             more = await loop.sock_recv(opened, 1)
             if not more:

@@ -1,15 +1,22 @@
-"""As much of HTTP/1.1 (RFC 9112) as a router's UPnP needs: one request, one answer of bounded size, no redirects."""
+"""HTTP/1.1 (RFC 9112) by h11, without I/O: a router's UPnP, a proxy's CONNECT, `/metrics`.
+
+One request, one answer of bounded size, no redirects.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import h11
 
 from netctl.model.errors import RemoteError
 
 MAX_RESPONSE = 65_536
 """Bytes with head and chunks: descriptions of real routers are 2 to 20 KB."""
 MAX_HEAD = 8192
-_BLANK = b"\r\n\r\n"
+"""Bytes of a request's or an answer's head."""
+END_OF_HEAD = b"\r\n\r\n"
+Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +27,32 @@ class Response:
     body: bytes
 
 
-def request(
-    method: str, host: str, path: str, body: bytes = b"", headers: tuple[tuple[str, str], ...] = ()
-) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of an answer."""
+
+    status: int
+    reason: str
+
+
+def request(method: str, host: str, path: str, body: bytes = b"", headers: Headers = ()) -> bytes:
     """A request after which the connection ends."""
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Connection: close", "User-Agent: netctl UPnP/1.1"]
-    lines += [f"{name}: {value}" for name, value in headers]
+    fields = [("Host", host), ("Connection", "close"), ("User-Agent", "netctl UPnP/1.1"), *headers]
     if body:
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join((*lines, "", "")).encode() + body
+        fields.append(("Content-Length", str(len(body))))
+    return _sent(h11.Request(method=method, target=path, headers=fields), body)
+
+
+def connect_request(where: str, headers: Headers = ()) -> bytes:
+    """Ask a proxy for a connection to HOST:PORT (RFC 9110 §9.3.6)."""
+    return _sent(h11.Request(method="CONNECT", target=where, headers=[("Host", where), *headers]), b"")
+
+
+def _sent(asked: h11.Request, body: bytes) -> bytes:
+    connection = h11.Connection(h11.CLIENT)
+    parts = [connection.send(asked), connection.send(h11.Data(body)) if body else b""]
+    parts.append(connection.send(h11.EndOfMessage()))
+    return b"".join(part for part in parts if part is not None)
 
 
 def response(data: bytes, *, ended: bool) -> Response | None:
@@ -36,56 +60,89 @@ def response(data: bytes, *, ended: bool) -> Response | None:
 
     Raises RemoteError for what is no HTTP, too much of it, or cut off.
     """
-    head, blank, body = data.partition(_BLANK)
-    if len(data) > MAX_RESPONSE or len(head) > MAX_HEAD:
+    if len(data) > MAX_RESPONSE:
         raise RemoteError("too long an HTTP answer", "http.length")
-    status, headers = _head(head) if blank else (0, {})
-    whole = _body(headers, body, ended) if blank else None
-    if whole is not None:
-        return Response(status, whole)
+    connection = _asking("GET")
+    status, parts = 0, []
+    try:
+        connection.receive_data(data)
+        if ended and data:
+            connection.receive_data(b"")
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                parts.append(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                return Response(status, b"".join(parts))
+            elif not isinstance(event, h11.InformationalResponse):
+                break
+    except h11.RemoteProtocolError as error:
+        raise RemoteError(f"not an HTTP answer: {error}", "http.answer") from error
     if ended:
         raise RemoteError("an HTTP answer that is cut off", "http.short")
     return None
 
 
-def _body(headers: dict[str, str], data: bytes, ended: bool) -> bytes | None:
-    """RFC 9112 §6.3; None: more is to come."""
-    if headers.get("transfer-encoding", "").lower() == "chunked":
-        return _chunks(data)
-    length = headers.get("content-length")
-    if length is None:
-        return data if ended else None
-    if not length.isascii() or not length.isdigit() or len(length) > 6:
-        raise RemoteError("not a content length", "http.length")
-    return data[: int(length)] if len(data) >= int(length) else None
+def connect_head(data: bytes) -> Head:
+    """The head of a proxy's answer to CONNECT, which `END_OF_HEAD` ends. Raises RemoteError for what is none."""
+    connection = _asking("CONNECT")
+    try:
+        connection.receive_data(data)
+        event = connection.next_event()
+        while isinstance(event, h11.InformationalResponse):
+            event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise RemoteError(f"not an HTTP answer: {error}", "http.answer") from error
+    if not isinstance(event, h11.Response):
+        raise RemoteError("an HTTP answer that is cut off", "http.short")
+    return Head(event.status_code, bytes(event.reason).decode("latin-1"))
 
 
-def _head(head: bytes) -> tuple[int, dict[str, str]]:
-    first, *lines = head.decode("latin-1").split("\r\n")
-    parts = first.split(" ", 2)
-    if len(parts) < 2 or not parts[0].startswith("HTTP/1.") or len(parts[1]) != 3 or not parts[1].isdecimal():
-        raise RemoteError("not an HTTP answer", "http.status")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        headers.setdefault(name.strip().lower(), value.strip())
-    return int(parts[1]), headers
+def _asking(method: str) -> h11.Connection:
+    """A client's connection that has sent a request with this method, which decides how an answer ends."""
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+    connection.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
+    connection.send(h11.EndOfMessage())
+    return connection
 
 
-def _chunks(data: bytes) -> bytes | None:
-    """RFC 9112 §7.1; None: more is to come."""
-    parts: list[bytes] = []
-    while True:
-        line, end, data = data.partition(b"\r\n")
-        if not end:
+class Served:
+    """The server's side of one connection: one request without a body that matters, and one answer."""
+
+    def __init__(self) -> None:
+        self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+
+    def receive(self, data: bytes) -> tuple[str, str] | None:
+        """Method and target of the request once its head is there; None: more is to come. Empty `data`: none will.
+
+        Raises RemoteError for what is no request.
+        """
+        try:
+            self._connection.receive_data(data)
+            event = self._connection.next_event()
+        except h11.RemoteProtocolError as error:
+            raise RemoteError(f"not an HTTP request: {error}", "http.request") from error
+        if isinstance(event, h11.Request):
+            return event.method.decode("latin-1"), event.target.decode("latin-1")
+        if event is h11.NEED_DATA:
             return None
-        size = line.partition(b";")[0].strip()
-        if not size or len(size) > 6 or any(byte not in b"0123456789abcdefABCDEF" for byte in size):
-            raise RemoteError("not a chunk", "http.chunk")
-        length = int(size, 16)
-        if length == 0:
-            return b"".join(parts)
-        if len(data) < length + 2:
-            return None
-        parts.append(data[:length])
-        data = data[length + 2 :]
+        raise RemoteError("the connection ended before a request", "http.short")
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether somebody may still wait for an answer."""
+        return self._connection.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+
+    def answer(self, status: int, kind: str, body: bytes) -> bytes:
+        """The whole answer, also to what was no request. The connection ends with it."""
+        fields = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Connection", "close")]
+        parts = [
+            self._connection.send(h11.Response(status_code=status, headers=fields, reason=_REASONS[status]))
+        ]
+        parts += [self._connection.send(h11.Data(body)), self._connection.send(h11.EndOfMessage())]
+        return b"".join(part for part in parts if part is not None)
+
+
+_REASONS = {200: b"OK", 400: b"Bad Request", 404: b"Not Found"}

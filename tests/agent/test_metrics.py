@@ -116,6 +116,17 @@ async def fetched(port: int, request: bytes) -> bytes:
     return answer
 
 
+async def fetched_in_parts(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for byte in request:
+        writer.write(bytes([byte]))
+        await writer.drain()
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
 def test_the_page() -> None:
     async def scenario() -> None:
         server = MetricsServer(cast(Any, Host()), "127.0.0.1:9")
@@ -139,9 +150,13 @@ def test_the_page() -> None:
             assert found["netctl_filter_restored_total", ()] == 4
             assert found["netctl_routes_restored_total", ()] == 5
             assert found["netctl_faults_total", ()] == 7
-            assert (await fetched(port, b"GET / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
-            assert await fetched(port, b"x" * 10_000) == b""
-            assert await fetched(port, b"GET /metrics HTTP/1.1\r\n\r\n") != b"", "it goes on"
+            whole = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
+            assert (await fetched(port, whole % b"/")).startswith(b"HTTP/1.1 404 ")
+            for wrong in (b"x" * 10_000, b"GET /metrics HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n"):
+                assert (await fetched(port, wrong)).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert (await fetched(port, whole % b"/metrics")).startswith(b"HTTP/1.1 200 "), "it goes on"
+            slow = await fetched_in_parts(port, whole % b"/metrics")
+            assert slow.startswith(b"HTTP/1.1 200 ")
         finally:
             await server.close()
 

@@ -200,7 +200,42 @@ def test_http_answers_whole_chunked_and_until_the_end() -> None:
     closing = b"HTTP/1.0 200 OK\r\n\r\nabc"
     assert http.response(closing, ended=False) is None
     assert http.response(closing, ended=True) == http.Response(200, b"abc")
-    assert b"\r\nHost: 192.168.1.1:80\r\n" in http.request("GET", "192.168.1.1:80", "/x")
+    asked = http.request("GET", "192.168.1.1:80", "/x")
+    assert asked.startswith(b"GET /x HTTP/1.1\r\nHost: 192.168.1.1:80\r\nConnection: close\r\n")
+    posted = http.request("POST", "192.168.1.1:80", "/x", b"abc", (("SOAPAction", '"a#b"'),))
+    assert b'\r\nSOAPAction: "a#b"\r\n' in posted
+    assert posted.endswith(b"\r\nContent-Length: 3\r\n\r\nabc")
+    continued = b"HTTP/1.1 100 Continue\r\n\r\n" + plain
+    assert http.response(continued, ended=False) == http.Response(200, b"abc")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 200 Connection established\r\n\r\n", 200),
+        (b"HTTP/1.0 200\r\nVia: x\r\n\r\n", 200),
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 9\r\n\r\n", 407),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 200),
+    ],
+)
+def test_the_head_of_a_proxys_answer(answer: bytes, status: int) -> None:
+    assert http.connect_head(answer).status == status
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"\0" * 9000, b"HTTP/1.1 100 Continue\r\n\r\n"],
+)
+def test_what_no_proxy_answers(answer: bytes) -> None:
+    with pytest.raises(RemoteError):
+        http.connect_head(answer)
+
+
+def test_a_proxy_is_asked_for_host_and_port() -> None:
+    asked = http.connect_request("[2001:db8::1]:443", (("Proxy-Authorization", "Basic eA=="),))
+    assert asked == (
+        b"CONNECT [2001:db8::1]:443 HTTP/1.1\r\nHost: [2001:db8::1]:443\r\nProxy-Authorization: Basic eA==\r\n\r\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -232,6 +267,8 @@ DECODERS: list[Callable[[bytes], object]] = [
     lambda data: upnp.soap_answer(500, data),
     lambda data: http.response(data, ended=True),
     lambda data: http.response(data, ended=False),
+    http.connect_head,
+    lambda data: http.Served().receive(data),
 ]
 STARTS = st.sampled_from(
     [
