@@ -196,7 +196,7 @@ class Server:
             except OSError as error:
                 if port == mediator.port:
                     raise _cannot_listen("TCP", port, error) from error
-                _LOG.info(
+                _LOG.warning(
                     f"TCP port {port} cannot be had ({_reason(error)}): members reach this server at {mediator.port}"
                 )
         if self._stun_also:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from msgspec import structs
+from msgspec import to_builtins
 
 from netctl.agent.places import Places, read_document
 from netctl.cli import output
@@ -48,7 +48,7 @@ def plan_or_apply(places: Places, engine: str, request: Request[Reply]) -> Answe
             from netctl.agent import oneshot
 
             here = oneshot.plan if dry else oneshot.apply
-            done = here(places, structs.asdict(request), engine, output.progress)
+            done = here(places, to_builtins(request), engine, output.progress)
             answer = answer_of(request, done)
     except ConfigError as error:
         show_findings(error.findings, request.text)

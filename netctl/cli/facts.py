@@ -13,6 +13,7 @@ from netctl import __version__
 from netctl.agent.places import Places
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import NetctlError
+from netctl.wire.agentrequests import Status
 
 COMMAND_TIMEOUT_S = 5.0
 AGENT_TIMEOUT_S = 5.0
@@ -70,16 +71,16 @@ def rows(known: dict[str, Any]) -> list[tuple[str, str]]:
 def _agent(places: Places) -> dict[str, Any]:
     """After an upgrade the agent may run on with the code from before: its version is its own word."""
     try:
-        status = ask(places, {"op": "status"}, timeout_s=AGENT_TIMEOUT_S)
+        status = ask(places, Status(), timeout_s=AGENT_TIMEOUT_S).reply
     except NoAgentError:
         return {"runs": False, "error": None}
     except (NetctlError, OSError) as error:
         return {"runs": False, "error": f"does not answer: {error}"}
     return {
         "runs": True,
-        "version": status.get("version", "an older version"),
-        "engine": status.get("engine") or None,
-        "data_path": status.get("data_path") or None,
+        "version": status.version or "an older version",
+        "engine": status.engine or None,
+        "data_path": status.data_path or None,
     }
 
 

@@ -8,6 +8,7 @@ others wrote reaches neither as anything but text.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -67,13 +68,12 @@ def start(
     level: int, form: str = FORMATS[0], *, prefix: str = "", also: logging.Handler | None = None
 ) -> None:
     """Write the log to the standard error. `prefix`: before each line of text; `also`: another handler."""
-    handler = _Handler(sys.stderr)
+    handler = _Handler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(prefix, journal=to_journal()))
     for name in _ROOTS:
         logger = logging.getLogger(name)
         logger.handlers = [handler] if also is None else [handler, also]
         logger.setLevel(level)
-        logger.propagate = False
 
 
 def to_journal(environment: Mapping[str, str] = os.environ, descriptor: int = 2) -> bool:
@@ -120,8 +120,11 @@ class JsonFormatter(logging.Formatter):
         return printable_json(json.dumps(row, ensure_ascii=False))
 
 
-class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs alone
-    """A stream that may be gone: a line that nobody can get is no reason to end."""
+class _Handler(logging.Handler):
+    """To the standard error, whatever that is now. It may be gone: a line that nobody can get is no reason to end."""
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Pass over it."""
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()

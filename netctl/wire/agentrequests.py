@@ -115,6 +115,8 @@ class StatusReply(Struct, frozen=True):
     drift: list[Departure]
     engine: str | None
     data_path: str | None = None
+    version: str | None = None
+    """Of the agent; None: of before it said so."""
     armed: ArmedState | None = None
     watch: WatchState | None = None
 

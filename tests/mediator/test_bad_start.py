@@ -24,6 +24,7 @@ from mediator.shell.store import STORE_FILE
 from mediator.shell.storeplace import MARK_FILE, open_store
 from mediator.shell.watched import KEPT_FILE
 from netctl.model.errors import LocalError
+from netctl.wire import operatorrequests as r
 from netctl.wire.invite import parse_invite
 
 __all__ = ["small_disk"]
@@ -126,8 +127,8 @@ def test_with_a_full_disk_it_starts_for_those_whom_it_knows(small_disk: Path, tm
     open_house(site, {"ann": ANN, "bob": BOB})
     with serving(site, log):
         asyncio.run(asyncio.wait_for(logged_in(site), BUSY_S))
-        made = ask_mediator(site.state, {"op": "invite.create", "network": "lan", "uses": 5})
-    invite = parse_invite(made["invite"])
+        made = ask_mediator(site.state, r.CreateInvite("lan", 5)).reply
+    invite = parse_invite(made.invite)
 
     async def meanwhile() -> None:
         async with Member(ANN, site.entry()) as ann, Member(BOB, site.entry()) as bob:
@@ -139,7 +140,7 @@ def test_with_a_full_disk_it_starts_for_those_whom_it_knows(small_disk: Path, tm
             seen = await ann.view(lambda changed: len(changed.view.members) == 2)
             assert len(addresses(seen.view)) == 1, "who is out is out; who is new has no address yet"
             with pytest.raises(LocalError, match="is its disk full"):
-                await asyncio.to_thread(ask_mediator, site.state, {"op": "members.revoke", "who": "new"})
+                await asyncio.to_thread(ask_mediator, site.state, r.Revoke("new"))
 
     async def afterwards() -> None:
         async with Member(ANN, site.entry()) as ann:
@@ -152,14 +153,14 @@ def test_with_a_full_disk_it_starts_for_those_whom_it_knows(small_disk: Path, tm
         try:
             assert "starts all the same" in log.read_text()
             asyncio.run(asyncio.wait_for(meanwhile(), BUSY_S))
-            assert "disk full" in ask_mediator(site.state, {"op": "status"})["store"]
+            assert "disk full" in str(ask_mediator(site.state, r.ServerStatusRequest()).reply.store)
             assert main(["status", "--state", str(site.state)]) == 0
         except BaseException:
             process.__exit__(None, None, None)
             raise
     try:
         asyncio.run(asyncio.wait_for(afterwards(), BUSY_S))
-        assert ask_mediator(site.state, {"op": "status"})["store"] is None
+        assert ask_mediator(site.state, r.ServerStatusRequest()).reply.store is None
     finally:
         process.__exit__(None, None, None)
     assert "Traceback" not in log.read_text()

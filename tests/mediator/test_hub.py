@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mediator.core import allocations, introducer
 from mediator.core import effects as fx
-from mediator.core import holdings, meetings
 from mediator.core import hub as h
 from netctl.config import load_document
 from netctl.model.addresses import SocketAddress
@@ -313,7 +313,7 @@ def test_a_removed_member_is_dropped_and_gone_from_every_view_even_with_a_full_d
     assert owners == [key("cid")]
     shell.full = False
     due = shell.hub.next_timer()
-    assert due == holdings.STORE_RETRY_S
+    assert due == allocations.STORE_RETRY_S
     shell.perform(shell.hub.handle_timer(due))
     assert len(shell.view(1, "ann").leases["lan", key("ann")].addresses) == 2
 
@@ -426,8 +426,8 @@ def test_two_offers_of_one_round_start_a_punch_on_both_sides() -> None:
     shell.give(2, w.Candidates(str(key("ann")), 3, candidates))
     assert not any(isinstance(message, w.Punch) for message in shell.sent[1] + shell.sent[2])
     shell.give(2, w.Candidates(str(key("ann")), 4, candidates))
-    assert shell.sent[1][-1] == w.Punch(str(key("bob")), meetings.PUNCH_AFTER_MS)
-    assert shell.sent[2][-1] == w.Punch(str(key("ann")), meetings.PUNCH_AFTER_MS)
+    assert shell.sent[1][-1] == w.Punch(str(key("bob")), introducer.PUNCH_AFTER_MS)
+    assert shell.sent[2][-1] == w.Punch(str(key("ann")), introducer.PUNCH_AFTER_MS)
 
 
 @pytest.mark.parametrize("peer", ["dan", "nobody", "bob"])
@@ -469,5 +469,5 @@ def test_a_member_that_floods_offers_is_cut_short_and_recovers() -> None:
             shell.give(1, offer, now)
         return len(shell.sent[2]) - before
 
-    assert count(int(meetings.MAX_OFFERS_BURST) + 100, 0.0) == meetings.MAX_OFFERS_BURST
-    assert count(200, 2.0) == 2 * meetings.MAX_OFFERS_PER_S
+    assert count(int(introducer.MAX_OFFERS_BURST) + 100, 0.0) == introducer.MAX_OFFERS_BURST
+    assert count(200, 2.0) == 2 * introducer.MAX_OFFERS_PER_S

@@ -10,8 +10,8 @@ import pytest
 from test_hub import Shell, key
 from test_pairs import document, membership
 
-from mediator.core.effects import Store as Stored
 from mediator.core.allocations import Allocations
+from mediator.core.effects import Store as Stored
 from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.store import STORE_FILE, Store
 

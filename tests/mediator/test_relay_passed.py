@@ -125,7 +125,7 @@ def test_without_a_relay_who_asks_for_it_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_second_tls_port_that_is_taken_is_one_line(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     site = Site(tmp_path)
     with socket.socket() as taken:
@@ -142,12 +142,12 @@ def test_a_second_tls_port_that_is_taken_is_one_line(
                     assert await asyncio.to_thread(shake_hands, port, "netctl/1") == "netctl/1"
 
         asyncio.run(main())
-    said = capfd.readouterr().err
+    said = caplog.text
     assert f"TCP port {second} cannot be had (Address already in use)" in said
 
 
 def test_a_relay_that_cannot_listen_over_tls_still_relays_udp(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     site = Site(tmp_path)
     deep = tmp_path / ("x" * 120)
@@ -162,6 +162,6 @@ def test_a_relay_that_cannot_listen_over_tls_still_relays_udp(
             port = taken.getsockname()[1]
             with open_listeners(server, site.identity, deep, HOST, [port]) as door:
                 assert len(door) == 0
-            assert f"TCP port {port}" in capfd.readouterr().err
+            assert f"TCP port {port}" in caplog.text
     finally:
         server.close()

@@ -156,7 +156,7 @@ def test_a_damaged_certificate_is_said_and_made_anew(tmp_path: Path) -> None:
         assert RelayIdentity.load(site.relay).identity == site.identity.public
 
 
-def test_the_relay_waits_for_the_mediator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_relay_waits_for_the_mediator(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     site = Fixture(tmp_path)
     waited: list[float] = []
     with closing(site.store), closing(site.place()) as place:
@@ -169,7 +169,7 @@ def test_the_relay_waits_for_the_mediator(tmp_path: Path, capsys: pytest.Capture
         handed, _ = handed_over(site.relay, sleep)
     assert handed.identity == site.identity.public
     assert len(waited) == 3
-    assert capsys.readouterr().err.count("waiting for the mediator") == 1
+    assert caplog.text.count("waiting for the mediator") == 1
 
 
 def test_a_directory_that_is_not_there_is_said_once(tmp_path: Path) -> None:

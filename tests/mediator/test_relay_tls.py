@@ -266,11 +266,11 @@ def test_silence_before_the_login_ends(running: Relay) -> None:
     assert running.door.limiter.unauthenticated == 0
 
 
-def test_garbage_again_and_again_is_banned(running: Relay, capfd: pytest.CaptureFixture[str]) -> None:
+def test_garbage_again_and_again_is_banned(running: Relay, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(10):
         with contextlib.suppress(OSError), member(running, ANN) as stranger:
             stranger.tls.sendall(HEADER.pack(65000, BOB))
             stranger.closed()
     with pytest.raises(OSError):
         Client(running, ANN)
-    assert "banned from the relay" in capfd.readouterr().err
+    assert "banned from the relay" in caplog.text

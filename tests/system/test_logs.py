@@ -35,6 +35,7 @@ MAY = {
     "mediator/shell/output.py": "what people read",
     "netctl/cli/entry.py": "--version, before anything is imported",
     "netctl/wg/main.py": "--help, --version, and why it cannot start; its log goes through netctl.system.logs",
+    "netctl/system/logs.py": "the log itself",
     "netctl/lab/programs.py": "programs that run on a host of the lab: their output is their protocol",
     "netctl/lab/meet.py": "a program that runs on a host of the lab: its output is its protocol",
 }
