@@ -187,7 +187,7 @@ def python(into: Path) -> None:
 def images(into: Path) -> None:
     """Both images, as archives that `podman load` and `docker load` take."""
     base = os.environ.get("BASE", "")
-    subprocess.run([ROOT / "packaging/container/build", *([base] if base else []), str(into)], check=True)
+    subprocess.run([ROOT / "packaging/container/build", base, str(into)], check=True)
     options = os.environ.get("BUILDAH_OPTIONS", "").split()
     for name in IMAGES:
         archive = into / f"{name}-{build.version()}-{platform.machine()}.tar"
