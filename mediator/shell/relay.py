@@ -139,6 +139,7 @@ class RelayServer:
         )
         self._ring = Ring() if mmsg.AVAILABLE and self._native is None else None
         self._running = True
+        self._unix: Callable[[], float] = time.time
         try:
             for port in ports:
                 self._open(bind_address, port)
@@ -168,9 +169,12 @@ class RelayServer:
         self._poll.register(sock, select.EPOLLIN)
 
     def serve(
-        self, clock: Callable[[], float] = time.monotonic, unix: Callable[[], float] = time.time
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        unix: Callable[[], float] | None = None,
     ) -> None:
-        """Relay until `stop`."""
+        """Relay until `stop`. `unix`: what grants are judged by from now on."""
+        self._unix = unix = unix or self._unix
         expire_at = clock() + EXPIRE_EVERY_S
         while self._running:
             for fileno, _ in self._poll.poll(WATCH_EVERY_S if self._watches else EXPIRE_EVERY_S):
@@ -221,12 +225,12 @@ class RelayServer:
         source: SocketAddress,
         datagram: bytes,
         now: float,
-        unix: Callable[[], float] = time.time,
+        unix: Callable[[], float] | None = None,
     ) -> None:
         """A datagram that came from one of `links`, for one of our ports."""
         if port in self._sockets:
             raw = (source.host, source.port)
-            self._batch(port, raw, memoryview(datagram), len(datagram), now, unix, ())
+            self._batch(port, raw, memoryview(datagram), len(datagram), now, unix or self._unix, ())
         else:
             self.counters.dropped_stranger += 1
 
@@ -523,14 +527,15 @@ def run_relay(
     cookie_secret: bytes,
     *,
     limits: Limits | None = None,
+    unix: Callable[[], float] = time.time,
     ready: Callable[[], None] = lambda: None,
     also: Callable[[RelayServer], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> None:
     """Relay on ports first to last (inclusive) until SIGTERM or SIGINT; for a process of its own.
 
     `bind_address` ``::`` serves both families; what a member is sent leaves from the address that it speaks to.
-    `secret` is shared with the mediator, `cookie_secret` is 32 fresh random bytes. `also`: what else lives in its
-    loop. Raises LocalError as `RelayServer`.
+    `secret` is shared with the mediator, `cookie_secret` is 32 fresh random bytes. `unix`: the clock that grants are
+    judged by, the mediator's own. `also`: what else lives in its loop. Raises LocalError as `RelayServer`.
     """
     ports = range(port_range[0], port_range[1] + 1)
     server = RelayServer(bind_address, ports, RelayTable(secret, cookie_secret, ports, limits))
@@ -543,6 +548,6 @@ def run_relay(
     try:
         with also(server):
             ready()
-            server.serve()
+            server.serve(unix=unix)
     finally:
         server.close()

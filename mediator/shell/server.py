@@ -28,6 +28,7 @@ from mediator.shell.membershipservice import MembershipService
 from mediator.shell.memberstore import MemberStore
 from mediator.shell.passing import Passer
 from mediator.shell.relayplace import RelayPlace
+from mediator.shell.steadyclock import SteadyClock
 from mediator.shell.store import STORE_FILE
 from mediator.shell.storeplace import open_store
 from mediator.shell.storethread import StoreThread
@@ -109,6 +110,7 @@ class Server:
         self._limiter = AdmissionLimiter()
         self._listener: Listener | None = None
         self._relay_state = relay_state or state
+        self._clock = SteadyClock(self._relay_state)
         self._passer = Passer(self._relay_state)
         self._place = (
             None
@@ -276,7 +278,7 @@ class Server:
                 _LOG.warning(f"{error}; the clock alone keeps generations in order until there is room")
 
     def _now(self) -> float:
-        self._hub.unix_now = int(time.time())
+        self._hub.unix_now = int(self._clock.unix())
         return time.monotonic()
 
     def _reload(self) -> None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from netctl.engine import userspace
 from netctl.engine.api import Restored
 from netctl.engine.foreign import resolvers
+from netctl.engine.handshakes import Handshakes
 from netctl.engine.kernel import KernelDriver
 from netctl.engine.names import Names
 from netctl.engine.netlink import Netlink
@@ -40,6 +41,7 @@ from netctl.model.hoststate import (
 from netctl.model.keys import WireGuardKey
 from netctl.plan import Change, diff
 from netctl.plan import changes as c
+from netctl.system.clock import boottime
 
 GONE_TIMEOUT_S = 5.0
 """A userspace engine takes its interface away within a second of its socket going."""
@@ -79,6 +81,7 @@ class LinuxEngine:
         self._sysctls = Sysctls(state_dir / "sysctls.json")
         self._names = Names(hosts_file)
         self._making = state_dir / "making"
+        self._handshakes = Handshakes()
 
     def _choose(self, kind: str) -> str:
         if self._uapi.answers():
@@ -174,13 +177,14 @@ class LinuxEngine:
             return None
         public = X25519PrivateKey.from_private_bytes(device.private_key).public_key().public_bytes_raw()
         addresses, now = self._netlink.addresses(name), time.time()
+        handshakes = self._settled(device, now)
         peers = {
             key: Peer(
                 key,
                 frozenset(peer.allowed_ips),
                 peer.endpoint,
                 peer.keepalive_s,
-                is_live=is_session(peer.last_handshake_s, now),
+                is_live=is_session(handshakes[key], now),
             )
             for key, peer in device.peers.items()
         }
@@ -198,10 +202,16 @@ class LinuxEngine:
         device = self._device()
         if device is None:
             return {}
+        handshakes = self._settled(device, time.time())
         return {
-            key: PeerStatus(peer.endpoint, peer.last_handshake_s, peer.rx_bytes, peer.tx_bytes)
+            key: PeerStatus(peer.endpoint, handshakes[key], peer.rx_bytes, peer.tx_bytes)
             for key, peer in device.peers.items()
         }
+
+    def _settled(self, device: DeviceState, unix_now: float) -> dict[WireGuardKey, float]:
+        """Last handshakes by the present wall clock."""
+        told = {key: peer.last_handshake_s for key, peer in device.peers.items()}
+        return self._handshakes.settled(told, unix_now, boottime())
 
     def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
         """Send a peer's packets to this endpoint from now on."""

@@ -57,13 +57,16 @@ def _peer(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) 
         "tried": list(path.tried) if path is not None else [],
         "nat": path.peer_nat or None if path is not None else None,
         "hindrance": _hindrance(snapshot, path) if online else None,
-        "last_handshake_s": round(snapshot.unix_s - status.last_handshake_s, 1)
-        if status and session
-        else None,
+        "last_handshake_s": _ago(snapshot, status.last_handshake_s) if status and session else None,
         "rx_bytes": status.rx_bytes if status is not None else 0,
         "tx_bytes": status.tx_bytes if status is not None else 0,
         "condition": conditions[0] if conditions else None,
     }
+
+
+def _ago(snapshot: Snapshot, unix_s: float) -> float:
+    """Seconds; a clock that is just being set back makes nothing of the future."""
+    return max(0.0, round(snapshot.unix_s - unix_s, 1))
 
 
 def _hindrance(snapshot: Snapshot, path: PathStatus | None) -> str | None:

@@ -255,6 +255,10 @@ class Device:
         is_flood = now - peer.last_initiation_taken < 1.0 / constants.INITIATIONS_PER_SECOND
         if timestamp <= peer.latest_timestamp or is_flood:
             handshake.wipe()
+            if timestamp < peer.latest_timestamp and peer.endpoint is not None:
+                # A copy of an old message, or a peer that has booted with a clock behind: it can be called, while
+                # nothing of its own will be taken for as long as its clock is behind.
+                peer.want_handshake(now)
             return []
         index = self._indices.fresh()
         answered = noise.create_response(

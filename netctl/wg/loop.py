@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from netctl.model.addresses import SocketAddress
+from netctl.system.clock import boottime
 from netctl.system.guard import Guard
 from netctl.tunnel import Device, Effect, FlushStaged, SendDatagram, SendKeepalive
 from netctl.wg import native
@@ -100,8 +101,8 @@ class Shell:
 
     @staticmethod
     def now() -> float:
-        """Monotonic seconds."""
-        return time.monotonic()
+        """Seconds of a clock that nobody sets and that goes on in suspend: sessions age there too."""
+        return boottime()
 
     @staticmethod
     def unix_now() -> float:
@@ -110,7 +111,7 @@ class Shell:
 
     def perform(self, effects: list[Effect]) -> None:
         """Do what the protocol asks for."""
-        now = time.monotonic()
+        now = boottime()
         for effect in effects:
             match effect:
                 case SendDatagram(_, destination, data):
@@ -152,12 +153,12 @@ class Shell:
 
     def run(self) -> None:
         """Until `stop`, or until the interface or the watched socket file is gone."""
-        tick, ticks = time.monotonic(), 0
+        tick, ticks = boottime(), 0
         if self.watch_socket is not None:
             self._watched = _identity(self.watch_socket)
         while self._running:
             due = self.device.next_timer()
-            now = time.monotonic()
+            now = boottime()
             wait = min(tick, max(due, self._rest_until)) - now if due is not None else tick - now
             if self._routes.due is not None:
                 wait = min(wait, self._routes.due - now)
@@ -171,8 +172,8 @@ class Shell:
             self.guard.run("a look at the routes", self._routes.handle_timer)
             if now >= self._rest_until and not self.guard.run("a timer", self._timers):
                 self._rest_until = now + FAULT_REST_S
-            if time.monotonic() >= tick:
-                tick = time.monotonic() + TICK_S
+            if boottime() >= tick:
+                tick = boottime() + TICK_S
                 self.guard.run("a look at the interface", self._look)
                 ticks += 1
                 if self._udp is not None and ticks % RETRY_GSO_TICKS == 0:
@@ -197,7 +198,7 @@ class Shell:
             return None
         self.data_path = f"native ({why})"
         tun, epoll = self.tun, self._poll.fileno()
-        clock, busy_poll_s = time.CLOCK_MONOTONIC, native.busy_poll_s()
+        clock, busy_poll_s = time.CLOCK_BOOTTIME, native.busy_poll_s()
         core = module.Core(tun.fd, epoll, clock, tun.offload, tun.uso, busy_poll_s)
         return NativePath(core, self.device, self._other, self.perform)
 
@@ -212,7 +213,7 @@ class Shell:
     def _timers(self) -> None:
         """One bounded share of what is due: before the next, packets and the configuration socket have their turn."""
         due = self.device.next_timer()
-        now = time.monotonic()
+        now = boottime()
         if due is not None and due <= now:
             self.perform(self.device.handle_timer(now, time.time()))
 
@@ -240,7 +241,7 @@ class Shell:
             self.stop()
 
     def _from_tun(self) -> None:
-        now = time.monotonic()
+        now = boottime()
         outbox, burst, fd = self._outbox, self._burst, self.tun.fd
         is_busy = now - self._last_read < BUSY_S
         self._last_read = now
@@ -282,7 +283,7 @@ class Shell:
         udp, inbox = self._udp, self._inbox
         if udp is None:
             return
-        now = time.monotonic()
+        now = boottime()
         is_busy = now - self._last_received < BUSY_S
         self._last_received = now
         unmerged = 0
@@ -340,7 +341,7 @@ class Shell:
             if self.on_foreign is not None:
                 self.on_foreign(datagram, source)
             return
-        now = time.monotonic()
+        now = boottime()
         self.perform(self.device.handle_handshake(datagram, source, now, time.time()))
 
 

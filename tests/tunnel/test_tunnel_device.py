@@ -179,6 +179,38 @@ def test_a_preshared_key_must_be_on_both_sides() -> None:
     assert len(b.inbox) == 1
 
 
+def test_who_boots_with_a_clock_that_is_behind_is_called_by_who_stayed() -> None:
+    world = World()
+    a, b = world.pair()
+    world.talk(a, b)
+    world.run(10)
+    a.restart()
+    world.clock_error = -86_400.0
+    before = len(b.sent)
+    a.send(ipv4(a.inner, b.inner, b"after the boot"))
+    world.run(0.5)
+    assert b.inbox[-1] == ipv4(a.inner, b.inner, b"after the boot")
+    kinds = [message_type(datagram) for _, datagram in b.sent[before:]]
+    assert kinds.count(INITIATION) == 1
+    world.talk(b, a)
+
+
+def test_old_initiations_copied_by_somebody_cause_one_in_five_seconds_and_move_no_endpoint() -> None:
+    world = World()
+    a, b = world.pair()
+    world.talk(a, b)
+    (old,) = [datagram for _, datagram in a.sent if message_type(datagram) == INITIATION]
+    world.run(c.REJECT_AFTER_TIME)
+    world.talk(a, b)
+    before = len(b.sent)
+    for _ in range(100):
+        world.carry(ELSEWHERE, b.address, old)
+        world.run(0.1)
+    kinds = [message_type(datagram) for _, datagram in b.sent[before:]]
+    assert 1 <= kinds.count(INITIATION) <= 1 + 10 / c.REKEY_TIMEOUT
+    assert only_peer(b).endpoint == a.address
+
+
 def test_a_replayed_initiation_or_response_is_silence() -> None:
     world = World()
     a, b = world.pair()

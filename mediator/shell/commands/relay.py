@@ -19,6 +19,7 @@ from mediator.shell.relaylock import only_relay
 from mediator.shell.relayplace import Handed, handed_over
 from mediator.shell.relaystatus import tell_status
 from mediator.shell.relaywords import add_limits, limits_of
+from mediator.shell.steadyclock import SteadyClock
 from mediator.shell.store import STORE_FILE
 from mediator.shell.watched import WatchedDocument
 from netctl.system import logs
@@ -79,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             secret,
             cookie_secret,
             limits=limits_of(arguments),
+            unix=SteadyClock(arguments.state).unix,
             also=beside,
         )
     return 0

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from netctl.model.addresses import SocketAddress
+from netctl.system.clock import boottime
 from netctl.tunnel import Device, Effect, Keypair, Peer
 from netctl.wg.udp import Udp, scope_id
 
@@ -168,7 +168,7 @@ class NativePath:
 
     def stage(self, number: int, raw: bytes) -> None:
         """A packet, as the TUN gave it, for a peer that there is no session with."""
-        self._perform(self._device.stage(self._peers[number], [raw], time.monotonic()))
+        self._perform(self._device.stage(self._peers[number], [raw], boottime()))
 
     def report(
         self,
