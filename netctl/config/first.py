@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -17,8 +16,6 @@ TRIES = 64
 """Pools looked at; a host that has routes to so many places of 10.0.0.0/8 must name one."""
 ID_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 """None that are mistaken for another when read aloud or copied by hand."""
-NOT_IN_A_NAME = re.compile(r"[^a-z0-9-]+")
-MAX_NAME = 63
 
 _TEXT = """# The networks of this installation: the same file on every host and on the mediator.
 # `netctl validate` checks it, `netctl plan` says what would change, `netctl apply` does it.
@@ -80,12 +77,6 @@ def installation_id(numbers: Iterable[int]) -> str:
     """Eight letters, by random numbers: 40 bits, as many installations never meet."""
     letters = "".join(ID_LETTERS[number % len(ID_LETTERS)] for number in numbers)
     return f"{letters[:4]}-{letters[4:8]}"
-
-
-def member_name(host_name: str) -> str:
-    """The name that a host of this name gets: a strict DNS label."""
-    label = NOT_IN_A_NAME.sub("-", host_name.partition(".")[0].lower())[:MAX_NAME].strip("-")
-    return label or "host"
 
 
 def free_pool(numbers: Sequence[int], taken: Iterable[Prefix]) -> IPv4Network:

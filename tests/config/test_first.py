@@ -9,7 +9,7 @@ import pytest
 
 from netctl.config import load_document
 from netctl.config.edit import add_guests
-from netctl.config.first import Host, Server, first_document, free_pool, installation_id, member_name
+from netctl.config.first import Host, Server, first_document, free_pool, installation_id
 from netctl.config.fmt import format_text
 from netctl.config.guests import Guest
 from netctl.model.document import Mode
@@ -90,22 +90,6 @@ def test_a_bad_name_is_for_the_loader_to_say() -> None:
 def test_half_a_mediator_is_told_as_that(bad: str) -> None:
     with pytest.raises(LocalError, match="URL#IDENTITY"):
         Server.parse(bad)
-
-
-@pytest.mark.parametrize(
-    ("host", "name"),
-    [
-        ("NAS.example.org", "nas"),
-        ("my_pc", "my-pc"),
-        ("-x-", "x"),
-        ("ü", "host"),
-        ("", "host"),
-        ("a" * 80, "a" * 63),
-    ],
-)
-def test_names_of_hosts_become_names_of_members(host: str, name: str) -> None:
-    assert member_name(host) == name
-    load_document(text(name=member_name(host)))
 
 
 def test_a_pool_is_where_the_host_has_no_route() -> None:

@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     """Make this host's keys and write the document; nothing is changed where there is one already."""
     from netctl.agent.keys import make_keys
     from netctl.config import load_document
-    from netctl.config.first import Host, first_document, installation_id, member_name
+    from netctl.config.first import Host, first_document, installation_id
+    from netctl.config.hostnames import checked_name, label_of
 
     path: Path = arguments.file or places.config
     if path.exists() or path.is_symlink():
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         )
     servers = [Server.parse(text) for text in arguments.mediator]
     pool = _pool(arguments.ipv4)
-    name = arguments.name or member_name(os.uname().nodename)
+    name = checked_name(arguments.name) if arguments.name else label_of(os.uname().nodename)
 
     def document(wireguard: str, identity: str) -> str:
         return first_document(

@@ -131,17 +131,9 @@ def _string(said: str | None) -> str:
 
 
 def _name(wanted: str | None) -> str:
-    from netctl.config.guests import NAME
+    from netctl.config.hostnames import checked_name, label_of
 
-    name = wanted or os.uname().nodename.split(".")[0].lower()
-    if not wanted:
-        name = (
-            "".join(c if c.isascii() and c.isalnum() else "-" for c in name).strip("-")[:63].strip("-")
-            or "host"
-        )
-    if not NAME.match(name):
-        raise LocalError(f"'{name}' is no host name: small letters, digits and inner hyphens, at most 63")
-    return name
+    return checked_name(wanted) if wanted else label_of(os.uname().nodename)
 
 
 def _wait_for(places: Places, name: str, network: str) -> int:

@@ -21,7 +21,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Make this host's keys, show their public halves, or take new ones."""
     from netctl.agent.keys import load_keys, make_keys
+    from netctl.config.hostnames import checked_name, label_of
 
+    name = checked_name(arguments.name) if arguments.name else label_of(os.uname().nodename)
     if arguments.action == "rotate":
         from netctl.cli.rotate import rotate
 
@@ -33,7 +35,6 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         )
     else:
         pair = load_keys(places)
-    name = arguments.name or os.uname().nodename.split(".")[0].lower()
     if arguments.output == "json":
         output.json({"name": name, "wireguard": str(pair.wireguard), "identity": str(pair.identity)})
     else:
