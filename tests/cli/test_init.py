@@ -58,7 +58,7 @@ def test_it_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ("arguments", "words"),
     [
         (["--network", "My Home"], 'networks."My Home"'),
-        (["--name", "UPPER"], "members.UPPER"),
+        (["--name", "UPPER"], "'UPPER' is no host name"),
         (["--mediator", "vps.example.org"], "URL#IDENTITY"),
         (["--mediator", "netctl://x?tls=many#ed25519:AAAA"], "are numbers"),
         (["--mediator", "https://x#ed25519:AAAA"], "mediators[0]"),
