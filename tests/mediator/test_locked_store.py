@@ -33,7 +33,7 @@ from netctl.wire.invite import Invite, parse_invite
 LOCKED_S = 8.0
 """Longer than anybody waits for the store, shorter than members take to notice a mediator that stands still."""
 STALL_S = 2.0
-"""On a quiet machine it is 0.01 s; a loop that waits for the lock stands still for 5 s and more."""
+"""A loop that waits for the lock stands still for 5 s and more."""
 LOCK = """
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
