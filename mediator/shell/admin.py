@@ -34,6 +34,12 @@ _LIFE = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)\Z")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+def check_uses(uses: int) -> None:
+    """Of an invite. Raises LocalError."""
+    if not 1 <= uses <= a.MAX_USES:
+        raise LocalError(f"an invite has 1 to {a.MAX_USES} uses")
+
+
 def life_s(text: str) -> int:
     """Seconds of ``24h``. Raises LocalError."""
     found = _LIFE.match(text)
@@ -95,8 +101,7 @@ class AdminServer:
 
     async def _invite(self, request: r.CreateInvite) -> r.NewInvite:
         uses, name = request.uses, request.name or ""
-        if not 1 <= uses <= a.MAX_USES:
-            raise LocalError(f"an invite has 1 to {a.MAX_USES} uses")
+        check_uses(uses)
         if name and (uses != 1 or not NAME.match(name)):
             raise LocalError(
                 "a name is for an invite with one use, and a host name: letters, digits, hyphens"

@@ -68,6 +68,11 @@ class Identity:
             raise LocalError(f"cannot write to {state}: {error.strerror}") from error
         return cls(key)
 
+    @classmethod
+    def kept(cls, state: Path) -> Identity:
+        """The one that is there, or a new one. Raises LocalError."""
+        return cls.load(state) if (state / IDENTITY_FILE).exists() else cls.create(state)
+
     def certificate(self) -> bytes:
         """Self-signed, PEM. Its dates mean nothing and are ignored."""
         return certificate("netctl mediator", self.private.public_key(), self.private)

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from mediator.shell import output
+from mediator.shell.admin import check_uses, life_s
 from mediator.shell.asking import ask_mediator
 from mediator.shell.keys import Identity, relay_secret
 from mediator.shell.options import add_document, add_port, add_state
@@ -69,9 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Do all of it. Raises LocalError."""
     if os.geteuid() != 0:
         raise LocalError("this writes below /etc and starts services: run it with sudo")
+    check_uses(arguments.uses + arguments.join)
+    life_s(arguments.expires)
     alone = arguments.port == EVERYWHERE or taken(EVERYWHERE)
     tls = () if alone else (EVERYWHERE,)
-    identity = Identity.create(arguments.state)
+    identity = Identity.kept(arguments.state)
     relay_secret(arguments.state)
     document = _document(arguments, str(identity.public), tls)
     network = _invited(document, arguments)
