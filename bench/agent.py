@@ -24,13 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from control import TICKS, Mediator, close, log_in, make_members
 
+from netctl.lab.namespaces import OWN_PLACES
 from netctl.model.keys import IdentityKey
 
 IN_NAMESPACE = "NETCTL_BENCH_IN_NAMESPACE"
-OWN_HOSTS_FILE = (
-    "mount -t tmpfs tmpfs /mnt && cp /etc/hosts /mnt/hosts && mount --bind /mnt/hosts /etc/hosts || exit 1; "
-)
-"""The agent writes the names of its peers there: this machine's own file is none of its business."""
 START_S = 60.0
 SETTLE_S = 10.0
 """After the last peer is known: candidates are gathered and offered."""
@@ -127,7 +124,9 @@ def main() -> None:
         os.environ[IN_NAMESPACE] = "1"
         again = [sys.executable, os.path.abspath(sys.argv[0]), *sys.argv[1:]]
         own = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        os.execvp(own[0], [*own, "sh", "-c", OWN_HOSTS_FILE + 'ip link set lo up; exec "$@"', "sh", *again])
+        # The agent writes names of peers into the hosts file: this machine's own is none of its business.
+        inside = f'{OWN_PLACES}\nmount --make-rprivate / && own_places && ip link set lo up && exec "$@"'
+        os.execvp(own[0], [*own, "sh", "-c", inside, "sh", *again])
     with tempfile.TemporaryDirectory() as name, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(measure(Path(name), arguments.peers, arguments.seconds))
 
