@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mediator.core.hub import Hub
-from mediator.core.viewcache import Gallery
+from mediator.core.viewcache import ViewCache
 from mediator.shell.keys import relay_secret
 from mediator.shell.server import Server
 from netctl.model.keys import IdentityKey
@@ -25,15 +25,17 @@ def lie(hub: Hub, how: str) -> None:
         hub._generation = 5
     else:  # views signed by somebody else
         other = Ed25519PrivateKey.from_private_bytes(b"\x0b" * 32)
-        hub._gallery = Gallery(IdentityKey(other.public_key().public_bytes_raw()), other.sign)
+        hub._view_cache = ViewCache(IdentityKey(other.public_key().public_bytes_raw()), other.sign)
+    hub._hang()
 
 
 async def main(how: str, document: str, state: str) -> None:
     """Serve until killed."""
     place = Path(state)
     server = Server(document=Path(document), state=place, listen="::", secret=relay_secret(place))
-    lie(server._hub, how)
-    await server.start(await server.load())
+    mediator = await server.load()
+    lie(server._hub, how)  # after the store is read, which makes the generation an honest one
+    await server.start(mediator)
     await server.run()
 
 

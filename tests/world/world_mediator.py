@@ -13,7 +13,7 @@ from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core.leasegrants import GrantLease
 from mediator.core.relay_table import RelayTable
-from mediator.core.viewcache import Gallery
+from mediator.core.viewcache import ViewCache
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
@@ -116,7 +116,7 @@ class SimMediator:
         hub = h.Hub(self.identity, self._private.sign, self._secret, generation=generation)
         if self.lie == "stranger":
             other = Ed25519PrivateKey.from_private_bytes(b"\x0b" * 32)
-            hub._gallery = Gallery(IdentityKey(other.public_key().public_bytes_raw()), other.sign)
+            hub._view_cache = ViewCache(IdentityKey(other.public_key().public_bytes_raw()), other.sign)
         ports = range(*self.document.mediators[0].relay_ports)
         relay = RelayTable(self._secret, self._net.chance.randbytes(32), ports)
         self.life = life = _Life(hub, relay)
