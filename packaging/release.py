@@ -15,7 +15,6 @@ import platform
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -175,8 +174,7 @@ def python(into: Path) -> None:
     subprocess.run([*hatchling, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True)
     with tempfile.TemporaryDirectory() as place:
         sdist = next(into.glob("*.tar.gz"))
-        with tarfile.open(sdist) as archive:
-            archive.extractall(place, filter="data")
+        subprocess.run(["tar", "-xf", sdist, "-C", place], check=True)
         unpacked = Path(place, sdist.name.removesuffix(".tar.gz"))
         for native in ("1", "0"):
             variables = {**os.environ, "NETCTL_BUILD_NATIVE": native}

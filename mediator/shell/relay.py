@@ -357,11 +357,11 @@ class RelayServer:
             if self.pairs.transport(port, first, _canonical(address), now) is not None:
                 flow = self._flow(port, address, now)
         if flow is None:
-            self.counters.dropped_stranger += 1
+            self.counters.dropped_stranger += -(-size // segment)
             return
         known, out, destination, local, link = flow
         if not known.toll.take(size, now):
-            self.counters.dropped_rate += 1
+            self.counters.dropped_rate += -(-size // segment)
             return
         if known.heard is not None:
             last = parts[-1]

@@ -60,6 +60,10 @@ def read(path: Path) -> Found:
     if present is None:
         return Found(None)
     if _is_whole(present, known):
+        if not known and _beside(path, SUMS).exists():
+            return Found(
+                present, f"{path}{SUMS} is damaged: nobody can tell whether {path} is what was written last"
+            )
         return Found(present)
     how = "is empty" if not present.strip(BLANK) else "is not what was written into it"
     with contextlib.suppress(OSError):

@@ -143,7 +143,9 @@ def test_what_is_torn_is_the_generation_before_or_nothing_and_always_said(
     if sums == "whole" and path.read_bytes() != whole:
         assert found == before, "the generation before is there and was not used"
         assert any(path.name in line for line in reborn.losses)
-    if found != newest and path.read_bytes().strip(generations.BLANK):
+    # Without sums a file is one of an earlier version, and this one would say that there is nothing.
+    is_earlier = sums == "none" and path.read_bytes() == b"{}"
+    if found != newest and path.read_bytes().strip(generations.BLANK) and not is_earlier:
         assert any(path.name in line for line in reborn.losses), "lost in silence"
     if not path.read_bytes().strip(generations.BLANK):
         assert any(path.name in line for line in reborn.losses), "a blank file was taken for none"

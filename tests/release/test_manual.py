@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "packaging/man/netctl-wg.8"
 
 def test_what_the_usage_names_is_explained() -> None:
     page = PAGE.read_text().replace("\\-", "-")
-    named = set(re.findall(r"--[a-z]+|\b[A-Z]+(?:_[A-Z]+)+", USAGE))
+    named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*|\b[A-Z]+(?:_[A-Z]+)+", USAGE))
     assert {"--foreground", "--version", "NETCTL_WG_NATIVE", "LOG_LEVEL"} <= named
     assert not {word for word in named if word not in page}
 
