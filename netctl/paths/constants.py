@@ -32,7 +32,9 @@ PING_NOMINATE = 0.2
 PING_SUSPECT = 0.4
 """Between pings of a path that has stopped to answer."""
 ACTIVE_FOR = 5.0
-"""Packets count as flowing this long after the engine's counters moved."""
+"""Packets count as flowing this long after the engine's counters moved by more than a keepalive."""
+KEEPALIVE_LEN = 32
+"""Bytes of WireGuard's keepalive: an empty transport message (header and tag). One that carries something has 48."""
 ANSWER_WITHIN = 0.6
 """A ping older than this (or than three round trips) is unanswered: the path is suspect."""
 RESCUE_AFTER = 1.0

@@ -389,9 +389,12 @@ class Pair:
         counters = (status.rx_bytes, status.tx_bytes)
         if self._counters is None or status.rx_bytes != self._counters[0]:
             self._heard_at = now
-        moved = self._counters is not None and counters != self._counters
+        flows = self._counters is not None and any(
+            now_is - was not in (0, c.KEEPALIVE_LEN)
+            for now_is, was in zip(counters, self._counters, strict=True)
+        )
         self._counters = counters
-        if moved:
+        if flows:
             if now >= self._active_until:
                 self.check(now)  # the first packets after a rest find out at once whether the path lives
             self._active_until = now + c.ACTIVE_FOR

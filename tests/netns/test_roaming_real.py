@@ -39,7 +39,7 @@ table ip between {{
 """
 BOTH = {("laptop", "desktop"), ("desktop", "laptop")}
 IDLE_S = 40.0
-IDLE_PACKETS_A_MINUTE = 100
+IDLE_PACKETS_A_MINUTE = 80
 """Pings of the path with answers, STUN, and the control connection; both ways."""
 IDLE_CPU = 0.05
 """Of one core of the machine where `LOOP_S` was measured: elsewhere, and under load, processor time is worth less."""
