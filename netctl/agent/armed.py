@@ -59,7 +59,7 @@ class Armed(PendingCommit):
     @property
     def left_s(self) -> float:
         """Seconds until the roll-back; 0 or less: now. A record of another boot is over."""
-        return self.deadline_s - boottime_s() if self.boot_id == boot_id() else 0.0
+        return self.remaining_s(boottime_s(), boot_id())
 
     def plain(self) -> dict[str, Any]:
         """For `netctl status -o json`."""
@@ -203,7 +203,7 @@ class Armory:
             raise LocalError("the armed apply was never finished: it cannot be confirmed; `netctl rollback`")
         return record
 
-    def put_back(self, record: Armed) -> None:
+    def put_back(self, record: PendingCommit) -> None:
         """The document of before is the accepted one again. Raises OSError."""
         if record.before is not None:
             generations.write(self.places.accepted, record.before)
@@ -218,7 +218,7 @@ class Armory:
         except (OSError, UnicodeDecodeError):
             return None
 
-    def over(self, record: Armed) -> None:
+    def over(self, record: PendingCommit) -> None:
         """The roll-back is done: refuse the document that was tried, and forget the record. Raises OSError."""
         if record.before is None or digest(record.before) != record.digest:
             self.refuse(record.digest)

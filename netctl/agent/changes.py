@@ -21,9 +21,10 @@ from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node import leases
 from netctl.node.choices import Down, Joined
-from netctl.node.commit import Terms
+from netctl.node.commit import PendingCommit, Terms
 from netctl.node.evaluate import member_name
 from netctl.node.planreport import Planned, make_plan
+from netctl.node.rollback import RollBack
 from netctl.node.state import NodeState
 from netctl.node.transaction import Apply, State
 from netctl.plan import Binding, Plan, prune
@@ -128,7 +129,7 @@ class Changes:
             change = Apply(
                 loaded, agent.state, agent.keys.wireguard, terms=terms, holds=holds, standing=standing
             )
-            end = await self._carry(change, progress)
+            end = await self.carry(change, progress)
             agent.commit.remember(end.saved)
             if end.committed and end.evaluation is not None:
                 agent.state = change.accepted(agent.state)
@@ -147,7 +148,7 @@ class Changes:
         armed = agent.commit.pending() if end.record is not None else None
         return ApplyResult(end.outcome, warnings, end.waiting, armed)
 
-    async def _carry(self, change: Apply, progress: Progress) -> do.Finished:
+    async def carry(self, change: Apply | RollBack, progress: Progress) -> do.Finished:
         """Do what a transaction wants, until it is over."""
         agent = self._agent
         before, kept = agent.state, agent.client.kept
@@ -168,7 +169,9 @@ class Changes:
             assert event is not None, "an effect that is answered"
             effects = change.handle(event)
 
-    async def _perform(self, effect: do.Effect, change: Apply, progress: Progress) -> on.Event | None:
+    async def _perform(
+        self, effect: do.Effect, change: Apply | RollBack, progress: Progress
+    ) -> on.Event | None:
         agent = self._agent
         match effect:
             case do.AwaitView(document):
@@ -190,7 +193,30 @@ class Changes:
             case do.Disarm():
                 await agent.commit.disarm()
                 return on.Stored()
+            case do.RestoreDocument(record):
+                return await self._restore(record)
+            case do.LiveBy(loaded, joined):
+                await self.live_by(loaded, joined)
+                return on.ViewRecalled(agent.state.view)
+            case do.CloseCommit(record):
+                try:
+                    await agent.disk.run(agent.commit.armory.over, record)
+                except OSError as error:
+                    return on.StoreFailed(error.strerror or str(error))
+                return on.Stored()
         return None
+
+    async def _restore(self, record: PendingCommit) -> on.Event:
+        agent = self._agent
+        try:
+            await agent.disk.run(agent.commit.armory.put_back, record)
+        except OSError as error:
+            return on.StoreFailed(error.strerror or str(error))
+        try:
+            loaded = await agent.disk.run(agent.store.document)
+        except LocalError:
+            loaded = None  # it was damaged before: what the host had comes back all the same
+        return on.DocumentRead(loaded, await agent.disk.run(agent.store.joined))
 
     async def _persist(self, text: str) -> on.Event:
         """Have the document on disk."""

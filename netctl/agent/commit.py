@@ -24,15 +24,14 @@ from netctl.engine import ApplyOutcome
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import WireGuardKey
 from netctl.node import effects as do
-from netctl.node.commit import Back, Standing, Terms
+from netctl.node.commit import Back, Proof, Standing, Terms
+from netctl.node.rollback import RollBack
 
 if TYPE_CHECKING:
     from netctl.agent.agent import Agent
 
 RETRY_S = 2.0
 """A roll-back that failed is tried again so often."""
-SETTLE_S = 5.0
-"""What works for so long after a save works: a login takes a second, a path to a peer about three."""
 PROVE_S = 0.5
 MAX_KNOCKS = 16
 """One answer is enough; a host with thousands of peers need not call them all."""
@@ -48,9 +47,8 @@ class Commit:
         self.armory = armory
         self._watchman = watchman
         self._changed = asyncio.Event()
-        self._worked: tuple[bool, frozenset[WireGuardKey]] = False, frozenset()
-        """What worked before an apply that nobody is asked about: the mediator, and tunnels."""
-        self._heard = False
+        self._worked = Proof(connected=False, live=frozenset())
+        """What worked before an apply that nobody is asked about."""
         self._saved: Back | None = None
         """What the last save of the watched file started from."""
         self._proof: asyncio.Task[None] | None = None
@@ -95,8 +93,7 @@ class Commit:
             raise
         self._changed.set()
         if terms.unattended:
-            self._worked = agent.client.state.state == "connected", agent.tunnels.live
-            self._heard = False
+            self._worked = Proof(agent.client.state.state == "connected", agent.tunnels.live)
             self._proof = agent.tasks.start("the proof of a save", self._prove(record))
         return record
 
@@ -115,27 +112,22 @@ class Commit:
         return self._agent.client.state.state == "connected" or bool(self._agent.tunnels.live)
 
     def works(self) -> bool:
-        """Whether what worked before the apply works: the mediator, and one tunnel of those still wanted was heard.
-
-        What the document itself takes away is not missed.
-        """
-        connected, live = self._worked
+        """Whether what worked before the apply works now."""
         agent = self._agent
-        mediated = agent.state.document is not None and bool(agent.state.document.mediators)
-        if connected and mediated and agent.client.state.state != "connected":
-            return False
-        return self._heard or not live & agent.tunnels.wanted_peers()
+        return self._worked.works(
+            connected=agent.client.state.state == "connected",
+            mediated=agent.state.document is not None and bool(agent.state.document.mediators),
+            wanted=agent.tunnels.wanted_peers(),
+        )
 
     async def _prove(self, record: Armed) -> None:
         """Confirm what nobody confirms, once what worked before has worked for a while."""
-        agent, since = self._agent, None
+        agent = self._agent
         async with agent.lock:  # the apply itself
             received = {key: status.rx_bytes for key, status in agent.tunnels.statuses.items()}
         while record.left_s > TICK_S:
             await self._listen(received)
-            now = boottime_s()
-            since = (since if since is not None else now) if self.works() else None
-            if since is not None and now - since >= min(SETTLE_S, record.left_s / 2):
+            if self._worked.settled(works=self.works(), now_s=boottime_s(), left_s=record.left_s):
                 async with agent.lock:
                     with contextlib.suppress(LocalError):
                         if (armed := self.armory.record()) is not None and armed.nonce == record.nonce:
@@ -146,15 +138,15 @@ class Commit:
 
     async def _listen(self, received: dict[WireGuardKey, int]) -> None:
         """Whether a peer is heard: each knock makes it answer, at the latest with WireGuard's own keepalive."""
-        agent = self._agent
-        if self._heard:
+        agent, worked = self._agent, self._worked
+        if worked.heard:
             return
-        for key in sorted(self._worked[1] & agent.tunnels.wanted_peers())[:MAX_KNOCKS]:
+        for key in sorted(worked.live & agent.tunnels.wanted_peers())[:MAX_KNOCKS]:
             agent.tunnels.knock_at(key)
         with contextlib.suppress(NetctlError):
             statuses = await agent.host.observe()
-            self._heard = any(
-                statuses[key].rx_bytes > received.get(key, 0) for key in self._worked[1] if key in statuses
+            worked.heard = any(
+                statuses[key].rx_bytes > received.get(key, 0) for key in worked.live if key in statuses
             )
 
     async def decide_unproven(self) -> None:
@@ -185,33 +177,18 @@ class Commit:
             raise LocalError("nothing is armed: there is nothing to roll back")
         agent = self._agent
         self._saved = None
-        try:
-            await agent.disk.run(self.armory.put_back, record)
-        except OSError as error:
-            return ApplyOutcome(0, error=f"cannot put the document of before back: {error.strerror}")
-        try:
-            loaded = await agent.disk.run(agent.store.document)
-        except LocalError:
-            loaded = None  # it was damaged before: what the host had comes back all the same
-        await agent.changes.live_by(loaded, await agent.disk.run(agent.store.joined))
-        outcome = ApplyOutcome(0, error="not tried")
-        if loaded is not None and loaded.document.mediators and agent.state.view is not None:
-            outcome = await agent.reconcile()  # as before, and without those that were revoked meanwhile
-        if outcome.error is not None:
-            document = loaded.document if loaded is not None else None
-            outcome = await agent.bring(record.checkpoint, document, quiet)
-            if agent.state.knows:
-                with contextlib.suppress(NetctlError):
-                    agent.state = agent.state.evaluated(await agent.evaluate(agent.state))
-        if outcome.error is None:
+        end = await agent.changes.carry(RollBack(record, agent.state, agent.keys.wireguard), quiet)
+        if end.error is not None:
+            raise end.error
+        if end.evaluation is not None:
+            agent.state = agent.state.evaluated(end.evaluation)
+            await agent.pin(end.evaluation)
+        elif agent.state.knows:
+            with contextlib.suppress(NetctlError):
+                agent.state = agent.state.evaluated(await agent.evaluate(agent.state))
+        if end.outcome.error is None:
             agent.patrol.drift = ()
-            try:
-                await agent.disk.run(self.armory.over, record)
-            except OSError as error:
-                return ApplyOutcome(
-                    outcome.changed, error=f"cannot write in the state directory: {error.strerror}"
-                )
-        return outcome
+        return end.outcome
 
     async def recover(self) -> None:
         """At the start of a life, before anything is reconciled: a record that is over is rolled back."""

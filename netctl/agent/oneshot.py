@@ -25,9 +25,10 @@ from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
 from netctl.node import effects as do
 from netctl.node import events as on
-from netctl.node.commit import Standing
+from netctl.node.commit import PendingCommit, Standing
 from netctl.node.evaluate import Evaluation, evaluate, member_name
 from netctl.node.planreport import expected, make_plan
+from netctl.node.rollback import RollBack
 from netctl.node.state import NodeState
 from netctl.node.transaction import Apply
 from netctl.plan import plan_to_json
@@ -171,7 +172,21 @@ class Shell:
             case do.Disarm():
                 self._armory.disarm()
                 return on.Stored()
+            case do.RestoreDocument(record):
+                self._write(self._armory.put_back, record)
+                return on.DocumentRead()
+            case do.LiveBy():
+                return on.ViewRecalled()  # nobody lives by it: the host returns to its checkpoint
+            case do.CloseCommit(record):
+                self._write(self._armory.over, record)
+                return on.Stored()
         return None
+
+    def _write(self, call: Callable[[PendingCommit], None], record: PendingCommit) -> None:
+        try:
+            call(record)
+        except OSError as error:
+            raise LocalError(f"cannot write in {self._armory.places.state}: {error.strerror}") from error
 
     def _persist(self, text: str) -> on.Event:
         try:
@@ -182,7 +197,7 @@ class Shell:
         return on.Stored()
 
 
-def carry(change: Apply, shell: Shell) -> do.Finished:
+def carry(change: Apply | RollBack, shell: Shell) -> do.Finished:
     """Carry a transaction through. Raises what ended it."""
     effects = change.begin()
     while True:
@@ -230,17 +245,11 @@ def roll_back(places: Places, progress: Say = _quiet) -> ApplyOutcome:
     record = armory.record()
     if record is None:
         raise LocalError("nothing is armed: there is nothing to roll back")
+    engine = open_engine(
+        places.private_key, kind=record.engine, state_dir=places.state, hosts_file=places.hosts
+    )
     try:
-        armory.put_back(record)
-        engine = open_engine(
-            places.private_key, kind=record.engine, state_dir=places.state, hosts_file=places.hosts
-        )
-        try:
-            outcome = apply_plan(engine, record.checkpoint, progress=progress)
-        finally:
-            engine.close()
-        if outcome.error is None:
-            armory.over(record)
-    except OSError as error:
-        raise LocalError(f"cannot write in {places.state}: {error.strerror}") from error
-    return outcome
+        shell = Shell(StateStore(places), armory, engine, progress)
+        return carry(RollBack(record, NodeState()), shell).outcome
+    finally:
+        engine.close()

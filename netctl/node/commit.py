@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netctl.model.hoststate import HostState
+from netctl.model.keys import WireGuardKey
 from netctl.plan import Session, carrier, diff
 
 SAVED_S = 600.0
 """Who saves the watched file and then applies it with a confirmation means one change. Not hours later."""
+
+SETTLE_S = 5.0
+"""What works for so long after a save works: a login takes a second, a path to a peer about three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,10 @@ class PendingCommit:
     """Whether the apply has come to its end: only then it can be confirmed."""
     joined: str | None = None
     """What `joined.json` said: the network that this host had joined by invite."""
+
+    def remaining_s(self, now_s: float, boot_id: str) -> float:
+        """Seconds until the roll-back; 0 or less: now. A record of another boot is over."""
+        return self.deadline_s - now_s if self.boot_id == boot_id else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +118,31 @@ def arming(terms: Terms, confirm_s: float, back: Back, desired: HostState, stand
     elif saved is not None and saved.holds(back):
         back = saved  # the save itself has brought the host here: what was before it is the way back
     return Arming(confirm_time(terms, confirm_s, desired, back.checkpoint), back, saved)
+
+
+@dataclass(slots=True)
+class Proof:
+    """Whether what worked before an apply works after it, where nobody was asked to confirm."""
+
+    connected: bool
+    """Whether the mediator was there."""
+    live: frozenset[WireGuardKey]
+    """The peers that a session was up with."""
+    heard: bool = False
+    """Whether one of them has said something since the apply."""
+    _since_s: float | None = None
+    """Since when it works."""
+
+    def works(self, *, connected: bool, mediated: bool, wanted: frozenset[WireGuardKey]) -> bool:
+        """Whether what worked before works: the mediator, and one tunnel of those still wanted was heard.
+
+        What the document itself takes away (`mediated`, `wanted`) is not missed.
+        """
+        if self.connected and mediated and not connected:
+            return False
+        return self.heard or not self.live & wanted
+
+    def settled(self, *, works: bool, now_s: float, left_s: float) -> bool:
+        """Whether it has worked for long enough to be believed. `left_s`: until the roll-back."""
+        self._since_s = (self._since_s if self._since_s is not None else now_s) if works else None
+        return self._since_s is not None and now_s - self._since_s >= min(SETTLE_S, left_s / 2)

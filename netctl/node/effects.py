@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from netctl.config import Loaded
 from netctl.model.document import Document
 from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
 from netctl.model.outcome import ApplyOutcome
+from netctl.node.choices import Joined
 from netctl.node.commit import Back, PendingCommit, Terms
 from netctl.node.evaluate import Evaluation
 
@@ -84,6 +86,28 @@ class Disarm:
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreDocument:
+    """The document of before a pending commit is the accepted one again, on disk. → DocumentRead or StoreFailed"""
+
+    record: PendingCommit
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBy:
+    """Live by this document from now on; the host itself is not touched. → ViewRecalled"""
+
+    loaded: Loaded | None
+    joined: Joined | None
+
+
+@dataclass(frozen=True, slots=True)
+class CloseCommit:
+    """The roll-back is done: refuse the document that was tried, forget the record. → Stored or StoreFailed"""
+
+    record: PendingCommit
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The transaction is over. `error`: raised for whoever asked; then `outcome` says nothing."""
 
@@ -113,5 +137,8 @@ Effect = (
     | Persist
     | FinishCommit
     | Disarm
+    | RestoreDocument
+    | LiveBy
+    | CloseCommit
     | Finished
 )

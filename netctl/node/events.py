@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from netctl.config import Loaded
 from netctl.model.addresses import SocketAddress
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
 from netctl.model.outcome import ApplyOutcome
 from netctl.model.view import View
+from netctl.node.choices import Joined
 from netctl.node.commit import PendingCommit
 
 MAX_NAMED = 5
@@ -79,10 +81,36 @@ class StoreFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentRead:
+    """What the host lives by again. `loaded` None: there was no document, or it was damaged before."""
+
+    loaded: Loaded | None = None
+    joined: Joined | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRecalled:
+    """The present view where it is for this document, or what is kept of its mediators; None: there is neither."""
+
+    view: View | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """Doing it raised this."""
 
     error: BaseException
 
 
-Event = ViewKnown | HostRead | WatchdogReady | Applied | Verified | Stored | StoreFailed | Failed
+Event = (
+    ViewKnown
+    | HostRead
+    | WatchdogReady
+    | Applied
+    | Verified
+    | Stored
+    | StoreFailed
+    | DocumentRead
+    | ViewRecalled
+    | Failed
+)

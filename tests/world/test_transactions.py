@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 
 import pytest
 
@@ -22,11 +22,13 @@ from netctl.model.keys import WireGuardKey
 from netctl.model.view import View, ViewMember
 from netctl.node import effects as do
 from netctl.node import events as on
+from netctl.node import rollback, transaction
 from netctl.node.commit import PendingCommit, Standing, Terms
 from netctl.node.evaluate import evaluate
 from netctl.node.planreport import binding
+from netctl.node.rollback import RollBack
 from netctl.node.state import NodeState
-from netctl.node.transaction import TABLE, Apply, State
+from netctl.node.transaction import Apply, State
 from netctl.plan import diff
 
 SEEDS = int(os.environ.get("NETCTL_WORLD_SEEDS", "2000"))
@@ -98,22 +100,36 @@ class Host:
         self.engine.fail_at, self.disk.full = None, False
         self.state = NodeState(loaded=self.disk.accepted, view=self.view, told=None)
         record = self.disk.record
-        if record is not None and (record.deadline_s <= self.now or not record.finished):
+        if record is not None and (record.remaining_s(self.now, "b") <= 0 or not record.finished):
             self.roll_back(record)
         self.reconcile()
 
     def deadline(self) -> None:
-        """Time goes on past every deadline."""
+        """Time goes on past every deadline. Whoever goes back may be cut short as often as it happens."""
         self.now += CONFIRM_S
-        if self.disk.record is not None and self.disk.record.deadline_s <= self.now:
-            self.roll_back(self.disk.record)
+        while (record := self.disk.record) is not None and record.remaining_s(self.now, "b") <= 0:
+            crash_at = self.chance.randrange(1, 7) if self.chance.random() < 0.5 else None
+            self.engine.fail_at = None
+            if self.chance.random() < 0.2:
+                self.engine.fail_at = len(self.engine.applied) + self.chance.randrange(1, 6)
+            self.disk.full = self.chance.random() < 0.1
+            alone = self.chance.random() < 0.3
+            try:
+                self.roll_back(record, crash_at=crash_at, alone=alone)
+            except Crash:
+                self.tape.append("crash")
+                self.state = NodeState(loaded=self.disk.accepted, view=self.view, told=None)
+        self.engine.fail_at, self.disk.full = None, False
 
-    def roll_back(self, record: PendingCommit) -> None:
+    def roll_back(self, record: PendingCommit, *, crash_at: int | None = None, alone: bool = False) -> None:
+        """`alone`: no agent runs, so nobody knows views."""
         self.tape.append("roll back")
-        self.disk.accepted = load_document(record.before, "f") if record.before is not None else None
-        assert apply_plan(self.engine, record.checkpoint).error is None
-        self.disk.record = None
-        self.state = replace(self.state, loaded=self.disk.accepted, desired=record.checkpoint, settled=True)
+        change = RollBack(record, self.state, None if alone else ME)
+        end = self.carry(change, crash_at=crash_at)
+        done = end.error is None and end.outcome.error is None
+        assert done == (self.disk.record is None), "the record is there until the host is back"
+        if end.evaluation is not None:
+            self.state = self.state.evaluated(end.evaluation)
 
     def wanted(self) -> HostState:
         """What the accepted document and the present view come to."""
@@ -167,6 +183,19 @@ class Host:
             case do.Disarm():
                 self.disk.record = None
                 return on.Stored()
+            case do.RestoreDocument(record):
+                if self.disk.full:
+                    return on.StoreFailed("No space left on device")
+                self.disk.accepted = load_document(record.before, "f") if record.before is not None else None
+                return on.DocumentRead(self.disk.accepted)
+            case do.LiveBy(loaded):
+                self.state = replace(self.state, loaded=loaded, view=self.view)
+                return on.ViewRecalled(self.view)
+            case do.CloseCommit():
+                if self.disk.full:
+                    return on.StoreFailed("No space left on device")
+                self.disk.record = None
+                return on.Stored()
         return None
 
     def crashing(self, effect: do.Effect) -> on.Event | None:
@@ -194,14 +223,18 @@ class Host:
             desired = evaluate(document, view, {}, Foreign(), frozenset(), {}, key=ME, told=told).desired
             holds = binding(loaded, desired, self.engine.read())
         change = Apply(loaded, self.state, ME, terms=terms, holds=holds, standing=standing)
+        end = self.carry(change, crash_at=crash_at)
+        if end.committed:
+            self.state = change.accepted(self.state)
+        return end
+
+    def carry(self, change: Apply | RollBack, *, crash_at: int | None) -> do.Finished:
         effects, count = change.begin(), 0
         while True:
             event: on.Event | None = None
             for effect in effects:
                 self.tape.append(type(effect).__name__)
                 if isinstance(effect, do.Finished):
-                    if effect.committed:
-                        self.state = change.accepted(self.state)
                     return effect
                 count += 1
                 if count == crash_at:
@@ -253,6 +286,9 @@ def story(seed: int) -> None:
             else:
                 host.deadline()
                 assert host.disk.accepted == before, "an unconfirmed document stands"
+                if before is not None and before.document.mediators:
+                    host.reconcile()  # where nobody knew views: those who left meanwhile go now
+                    was = host.wanted()
                 assert same(host.engine.read(), was), "an unconfirmed change was not undone"
         assert host.disk.record is None
         host.start()
@@ -301,15 +337,10 @@ def test_an_event_that_is_not_in_the_table_raises_and_changes_nothing() -> None:
     assert change.state is State.AWAIT_VIEW
 
 
-def every_state() -> Iterator[tuple[State, Callable[..., object]]]:
-    for (state, _), name in TABLE.items():
-        yield state, getattr(Apply, name)
-
-
-def test_every_state_that_waits_can_fail_and_every_row_has_its_method() -> None:
-    assert {state for state, method in every_state() if callable(method)} == set(State) - {
-        State.IDLE,
-        State.DONE,
-    }
-    waiting = {state for state, _ in TABLE}
-    assert {state for state, event in TABLE if event is on.Failed} == waiting
+@pytest.mark.parametrize("module", [transaction, rollback])
+def test_every_state_that_waits_can_fail_and_every_row_has_its_method(module: ModuleType) -> None:
+    machine = {transaction: Apply, rollback: RollBack}[module]
+    waiting = {state for state, _ in module.TABLE}
+    assert waiting == set(module.State) - {module.State.IDLE, module.State.DONE}
+    assert all(callable(getattr(machine, name)) for name in module.TABLE.values())
+    assert {state for state, event in module.TABLE if event is on.Failed} == waiting

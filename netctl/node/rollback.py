@@ -1,0 +1,157 @@
+"""One roll-back of an armed apply: document and host as before it. Pure: events in, effects out.
+
+The record of the apply stays on disk until the host is back, so a crash at any place is healed by a roll-back from
+the beginning: whoever lives next finds the record. Where the document of before has mediators, the newest view of
+theirs counts, so nobody who was removed meanwhile comes back; where that cannot be had or applied, the checkpoint
+is what the host returns to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from netctl.config import Loaded
+from netctl.model.errors import NetctlError
+from netctl.model.keys import WireGuardKey
+from netctl.model.outcome import ApplyOutcome
+from netctl.node import effects as do
+from netctl.node import events as on
+from netctl.node.choices import Joined
+from netctl.node.commit import PendingCommit
+from netctl.node.evaluate import Evaluation, evaluate
+from netctl.node.state import NodeState
+
+Effects = list[do.Effect]
+
+
+class State(Enum):
+    """Where a roll-back is."""
+
+    IDLE = "idle"
+    RESTORING = "restoring the document"
+    RECALLING = "recalling the view"
+    READING = "reading"
+    RECONCILING = "reconciling"
+    RETURNING = "returning to the checkpoint"
+    CLOSING = "closing"
+    DONE = "done"
+
+
+TABLE: dict[tuple[State, type[on.Event]], str] = {
+    (State.RESTORING, on.DocumentRead): "_restored",
+    (State.RESTORING, on.StoreFailed): "_not_restored",
+    (State.RESTORING, on.Failed): "_broken_off",
+    (State.RECALLING, on.ViewRecalled): "_recalled",
+    (State.RECALLING, on.Failed): "_to_checkpoint",
+    (State.READING, on.HostRead): "_host_read",
+    (State.READING, on.Failed): "_to_checkpoint",
+    (State.RECONCILING, on.Applied): "_reconciled",
+    (State.RECONCILING, on.Failed): "_to_checkpoint",
+    (State.RETURNING, on.Applied): "_returned",
+    (State.RETURNING, on.Failed): "_broken_off",
+    (State.CLOSING, on.Stored): "_closed",
+    (State.CLOSING, on.StoreFailed): "_not_closed",
+    (State.CLOSING, on.Failed): "_broken_off",
+}
+"""What follows which event in which state. Anything else is a fault of the shell: it raises and changes nothing."""
+
+
+class RollBack:
+    """Takes back what is armed. What it could not do is tried again by whoever finds the record."""
+
+    def __init__(self, record: PendingCommit, before: NodeState, key: WireGuardKey | None = None) -> None:
+        """`key` None: nobody here knows views, and the host returns to its checkpoint."""
+        self.state = State.IDLE
+        self._record, self._before, self._key = record, before, key
+        self._loaded: Loaded | None = None
+        self._joined: Joined | None = None
+        self._evaluation: Evaluation | None = None
+        self._outcome = ApplyOutcome(0)
+        self._error: BaseException | None = None
+
+    def begin(self) -> Effects:
+        """The first effect."""
+        assert self.state is State.IDLE
+        return self._go(State.RESTORING, do.RestoreDocument(self._record))
+
+    def handle(self, event: on.Event) -> Effects:
+        """What follows an event."""
+        name = TABLE.get((self.state, type(event)))
+        if name is None:
+            raise RuntimeError(f"{type(event).__name__} while {self.state.value}")
+        follow: Callable[[on.Event], Effects] = getattr(self, name)
+        return follow(event)
+
+    def _go(self, state: State, effect: do.Effect) -> Effects:
+        self.state = state
+        return [effect]
+
+    def _restored(self, event: on.DocumentRead) -> Effects:
+        self._loaded, self._joined = event.loaded, event.joined
+        return self._go(State.RECALLING, do.LiveBy(event.loaded, event.joined))
+
+    def _not_restored(self, event: on.StoreFailed) -> Effects:
+        self._outcome = ApplyOutcome(0, error=f"cannot put the document of before back: {event.reason}")
+        return self._finish()
+
+    def _recalled(self, event: on.ViewRecalled) -> Effects:
+        mediated = self._loaded is not None and bool(self._loaded.document.mediators)
+        if self._loaded is not None and mediated and event.view is not None and self._key is not None:
+            return self._go(State.READING, do.ReadHost(self._loaded.document))
+        return self._to_checkpoint(event)
+
+    def _host_read(self, event: on.HostRead) -> Effects:
+        assert self._loaded is not None
+        assert self._key is not None
+        document, before = self._loaded.document, self._before
+        try:
+            evaluation = evaluate(
+                document,
+                event.view,
+                before.pins,
+                event.foreign,
+                event.live,
+                event.resolved,
+                key=self._key,
+                down=before.down,
+                joined=self._joined,
+                told=before.told,
+            )
+        except NetctlError:
+            return self._to_checkpoint(event)
+        self._evaluation = evaluation
+        return self._go(State.RECONCILING, do.ApplyHost(evaluation.desired, document))
+
+    def _reconciled(self, event: on.Applied) -> Effects:
+        if event.outcome.error is not None:
+            return self._to_checkpoint(event)
+        self._outcome = event.outcome
+        return self._go(State.CLOSING, do.CloseCommit(self._record))
+
+    def _to_checkpoint(self, _: on.Event) -> Effects:
+        self._evaluation = None
+        document = self._loaded.document if self._loaded is not None else None
+        return self._go(State.RETURNING, do.ApplyHost(self._record.checkpoint, document))
+
+    def _returned(self, event: on.Applied) -> Effects:
+        self._outcome = event.outcome
+        if event.outcome.error is not None:
+            return self._finish()
+        return self._go(State.CLOSING, do.CloseCommit(self._record))
+
+    def _closed(self, _: on.Stored) -> Effects:
+        return self._finish()
+
+    def _not_closed(self, event: on.StoreFailed) -> Effects:
+        reason = f"cannot write in the state directory: {event.reason}"
+        self._outcome = ApplyOutcome(self._outcome.changed, error=reason)
+        return self._finish()
+
+    def _broken_off(self, event: on.Failed) -> Effects:
+        self._error = event.error
+        return self._finish()
+
+    def _finish(self) -> Effects:
+        end = do.Finished(self._outcome, evaluation=self._evaluation, error=self._error)
+        return self._go(State.DONE, end)
