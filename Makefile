@@ -2,6 +2,8 @@
 
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
+# Tests with real packets wait more than they compute: one worker more than cores.
+WORKERS := $(shell expr $$(nproc) + 1)
 
 .PHONY: release test-pythons test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 
@@ -19,7 +21,7 @@ demo: setup  ## the main job, on a small internet in this machine's namespaces
 
 test: setup  ## every tier of tests
 	@scripts/setup kernel || echo 'make: without QEMU and its kernel, the tests of the kernel engine are skipped' >&2
-	@$(PYTEST) -n 2 --durations=10
+	@$(PYTEST) -n $(WORKERS) --durations=10
 
 test-pure: venv  ## pure functions and state machines: about a minute on two cores
 	@$(PYTEST) -n 2 --ignore=tests/netns --ignore=tests/kernel --ignore=tests/machines --ignore=tests/release --ignore=tests/world
@@ -28,7 +30,7 @@ test-world: venv  ## the simulated world (NETCTL_WORLD_SEEDS=200 is faster)
 	@$(PYTEST) tests/world
 
 test-netns: setup  ## real packets in network namespaces
-	@$(PYTEST) -n 2 --durations=10 tests/netns
+	@$(PYTEST) -n $(WORKERS) --durations=10 tests/netns
 
 test-pythons:  ## the pure tests and a slice of the world on each of Python 3.11 to 3.14 that is here (minutes)
 	@scripts/test-pythons
@@ -46,7 +48,7 @@ test-birthday: setup  ## the birthday method twenty times, each in a lab of its 
 test-latest:  ## every test against the newest packages that pyproject.toml admits, in an environment of its own
 	@scripts/setup newest
 	@scripts/setup kernel || echo 'make: without QEMU and its kernel, the tests of the kernel engine are skipped' >&2
-	@.venv-newest/bin/pytest -n 2
+	@.venv-newest/bin/pytest -n $(WORKERS)
 
 lock:  ## renew requirements/: what make, CI, roles and the action install, with hashes
 	@scripts/lock
