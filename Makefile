@@ -102,6 +102,7 @@ bench: setup  ## every benchmark; each prints ratios against a peer measured in 
 
 matrix: setup  ## docs/connectivity.md: every pair of kinds of NAT, direct or not, and how soon (minutes)
 	@$(BIN)/python bench/matrix.py $(MATRIX)
+	@$(BIN)/python bench/matrix.py --families
 
 fuzz: venv  ## every decoder under atheris, and the data path in C under libFuzzer, a minute each (installs atheris)
 	@$(BIN)/pip install -q atheris

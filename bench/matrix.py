@@ -2,7 +2,7 @@
 
 Run: python bench/matrix.py [--runs 3] [--only KIND …] [--birthday N] [--again] [--report]. Each run is a line of
 docs/connectivity.jsonl: a second call does what is missing, `--again` does everything anew, `--report` only writes the
-document. `--minutes` bounds it.
+document. `--minutes` bounds it. `--families` measures address families instead and writes docs/families.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from netctl.lab import families
 from netctl.lab.connectivity import render
 from netctl.lab.matrix import Trial, pairs_of, standing
 from netctl.lab.namespaces import check_machine
@@ -23,6 +24,7 @@ from netctl.lab.theory import Verdict, theory
 from netctl.model.errors import NetctlError
 
 DOCS = Path(__file__).parents[1] / "docs"
+FAMILIES = DOCS / "families.md"
 RESULTS, DOCUMENT = DOCS / "connectivity.jsonl", DOCS / "connectivity.md"
 MINUTES = 25.0
 Pair = tuple[NatKind, NatKind]
@@ -83,6 +85,26 @@ def measure(pairs: list[Pair], work: list[tuple[Pair, int]], results: Path, minu
             print(f"{number}/{len(work)} {told(trial)}", flush=True)
 
 
+def measure_families(document: Path) -> int:
+    """Every pair of families, for a mediator of each; how many pairs are not as they should be."""
+    found: list[families.Meeting] = []
+    for mediator in families.Family:
+        every = families.reaching(list(families.Family), mediator)
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            families.standing(Path(directory), every, mediator) as (lab, began),
+        ):
+            seen = families.meetings(lab, began, every, mediator)
+        found += seen
+        slowest = max((meeting.seconds or 0.0 for meeting in seen), default=0.0)
+        wrong = [meeting for meeting in seen if meeting.seconds is None]
+        print(
+            f"mediator {mediator}: {len(seen) - len(wrong)} of {len(seen)} pairs as they should be, {slowest:.1f} s"
+        )
+    document.write_text(families.render(found, machine()))
+    return sum(meeting.seconds is None for meeting in found)
+
+
 def main() -> int:
     """Measure what is missing, then write the document."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -102,9 +124,12 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=MINUTES, help="begin no run after so many (default: 25)"
     )
+    parser.add_argument("--families", action="store_true", help="address families instead of kinds of NAT")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where runs are kept, a line each")
     parser.add_argument("--document", type=Path, default=DOCUMENT, help="what is written from them")
     arguments = parser.parse_args()
+    if arguments.families:
+        return 1 if measure_families(FAMILIES) else 0
     pairs = chosen(arguments.only)
     runs = arguments.runs
     if arguments.birthday is not None:

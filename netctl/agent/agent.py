@@ -309,8 +309,8 @@ class Agent:
                 self.wanted.set()
             case PresenceChanged(key, online):
                 self._presence(key, online)
-            case PathMessage(message):
-                self.paths.message(message)
+            case PathMessage(message, servers):
+                self.paths.message(message, servers)
 
     def _presence(self, key: WireGuardKey, online: bool) -> None:
         self.state = self.state.present(key, online)

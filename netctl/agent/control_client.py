@@ -14,9 +14,9 @@ from typing import cast
 
 from netctl.agent.keys import Keys
 from netctl.agent.pinned import certificate_key, client_context
-from netctl.agent.proxy import connect, proxy_for
+from netctl.agent.proxy import Connected, connect
 from netctl.agent.talk import warn
-from netctl.model.addresses import SocketAddress
+from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import LocalError, RemoteError
 from netctl.model.keys import IdentityKey
@@ -53,23 +53,36 @@ def _system_words(error: OSError) -> str:
     return str(error.strerror or error)
 
 
+def _without_scope(address: SocketAddress) -> SocketAddress:
+    return SocketAddress.of(address.host.partition("%")[0], address.port)
+
+
 def certificate_identity(transport: asyncio.Transport) -> IdentityKey | None:
     """The Ed25519 key of the server's certificate."""
     return certificate_key(transport.get_extra_info("ssl_object").getpeercert(binary_form=True))
 
 
-async def dial(protocol: asyncio.Protocol, host: str, port: int) -> None:
+async def dial(
+    protocol: asyncio.Protocol,
+    host: str,
+    port: int,
+    *,
+    connected: Callable[[Connected], None] | None = None,
+    avoid: Address | None = None,
+) -> None:
     """Connect with TLS 1.3; the protocol compares the pin. Through a proxy where the environment has one.
 
-    Raises RemoteError.
+    `connected` is called before TLS begins; `avoid`: see `connect`. Raises RemoteError.
     """
     where = f"{host}:{port}"
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            raw = await connect(host, port)
+            tcp = await connect(host, port, avoid=avoid)
+            if connected is not None:
+                connected(tcp)
             loop = asyncio.get_running_loop()
             context = client_context(ALPN)
-            await loop.create_connection(lambda: protocol, sock=raw, ssl=context, server_hostname=host)
+            await loop.create_connection(lambda: protocol, sock=tcp.socket, ssl=context, server_hostname=host)
     except LocalError as error:
         raise RemoteError(str(error), "proxy") from error
     except TimeoutError:
@@ -86,22 +99,13 @@ async def dial(protocol: asyncio.Protocol, host: str, port: int) -> None:
         raise RemoteError(f"cannot reach the mediator at {where}: {words}", "unreachable") from error
 
 
-async def _address_beyond_proxy(host: str) -> str | None:
-    """An address of this host, where a proxy makes the connection; None: there is none, or it is not known here."""
-    with contextlib.suppress(OSError, LocalError):
-        if proxy_for(host) is not None:
-            found = await asyncio.get_running_loop().getaddrinfo(host, None)
-            return str(found[0][4][0])
-    return None
-
-
 class _Wire(asyncio.Protocol):
     """One connection. `ended` is done when it is over."""
 
-    def __init__(self, client: ControlClient, mediator: Mediator, host: str | None) -> None:
-        """`host`: the mediator's address, where the connection goes to another one: a proxy's."""
+    def __init__(self, client: ControlClient, mediator: Mediator) -> None:
         self._client = client
-        self._host = host
+        self.reached: tuple[SocketAddress, ...] = ()
+        """The mediator's addresses, the one that the connection goes to first."""
         self._mediator = mediator
         self._decoder = FrameDecoder(LIMIT_AFTER_LOGIN)
         self._transport: asyncio.Transport | None = None
@@ -120,15 +124,18 @@ class _Wire(asyncio.Protocol):
             self.finish(RemoteError(message, "login.wrong-pin"))
             return
         self._client.mediator = self._mediator
-        host, port = transport.get_extra_info("peername")[:2]
-        host = self._host or host
+        if (
+            not self.reached
+        ):  # a proxy finds the host, and nobody here does: STUN and relay wait for UDP anyway
+            host, port = transport.get_extra_info("peername")[:2]
+            self.reached = (SocketAddress.of(host.partition("%")[0], port),)
         self.session = ClientSession(
             identity=self._client.keys.identity,
             key=self._client.keys.wireguard,
             sign=self._client.keys.identity_private.sign,
             pin=pin,
             pins=self._mediator.identity,
-            mediator=SocketAddress.of(host.partition("%")[0], port),
+            mediator=self.reached,
             nonce=secrets.token_bytes(32),
             now=time.monotonic(),
             kept=self._client.kept,
@@ -149,6 +156,10 @@ class _Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.finish(RemoteError("the connection to the mediator was lost", "lost"))
+
+    def over(self, tcp: Connected) -> None:
+        """There is TCP; TLS begins."""
+        self.reached = tuple(_without_scope(one) for one in tcp.reached)
 
     def finish(self, error: RemoteError) -> None:
         if not self.ended.done():
@@ -194,6 +205,8 @@ class ControlClient:
         self._changed = asyncio.Event()
         self._wire: _Wire | None = None
         self._backoff = Backoff()
+        self._avoid: Address | None = None
+        """Took TCP the last time, and let TLS end in silence: large packets do not pass there."""
 
     def set_mediators(self, mediators: tuple[Mediator, ...]) -> None:
         """Whom to be connected to; a change ends the present connection."""
@@ -279,12 +292,14 @@ class ControlClient:
 
     async def _connect(self, mediator: Mediator, port: int) -> RemoteError:
         """One connection from beginning to end; why it ended."""
-        wire = _Wire(self, mediator, await _address_beyond_proxy(mediator.host))
+        wire = _Wire(self, mediator)
         try:
-            await dial(wire, mediator.host, port)
+            await dial(wire, mediator.host, port, connected=wire.over, avoid=self._avoid)
         except RemoteError as error:
+            self._avoid = wire.reached[0].address if error.code == "timeout" and wire.reached else None
             return error
         self._wire = wire
+        self._avoid = None
         try:
             return await self._attend(wire)
         finally:

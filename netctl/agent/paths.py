@@ -277,9 +277,11 @@ class PathRunner:
         """It is not: every path is looked at directly."""
         self._perform(self._manager.control_down(time.monotonic()))
 
-    def message(self, message: Introduction | Punch | RelayGrant) -> None:
-        """The mediator says something about paths."""
-        self._perform(self._manager.handle_message(message, time.monotonic()))
+    def message(
+        self, message: Introduction | Punch | RelayGrant, servers: tuple[SocketAddress, ...] = ()
+    ) -> None:
+        """The mediator says something about paths; `servers`: of a grant, the relay's addresses."""
+        self._perform(self._manager.handle_message(message, time.monotonic(), servers))
 
     def presence(self, key: WireGuardKey, online: bool) -> None:
         """A member came, or should be checked."""

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
+from netctl.model.addresses import Address, SocketAddress
 from netctl.model.errors import LocalError, RemoteError
+from netctl.system.dial import away_from, race, resolve
 from netctl.wire import http
 
 DEFAULT_PORT = 3128
@@ -78,12 +80,31 @@ def judge(answer: bytes, proxy: Proxy, where: str) -> None:
         raise RemoteError(f"the proxy {proxy} does not connect to {where}: {said}{hint}", "proxy")
 
 
-async def connect(host: str, port: int) -> socket.socket:
-    """A TCP connection to a host. Raises OSError, RemoteError (the proxy's no), LocalError (its address is wrong)."""
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A TCP connection to a host, through a proxy or not."""
+
+    socket: socket.socket
+    reached: tuple[SocketAddress, ...]
+    """The host's own addresses, the one that the connection goes to first; behind a proxy none where it has no DNS."""
+
+
+async def connect(host: str, port: int, *, avoid: Address | None = None) -> Connected:
+    """A TCP connection to a host, on whichever family answers first.
+
+    `avoid`: its family comes second: an earlier connection there led to nothing. Raises OSError, RemoteError (the
+    proxy's no), LocalError (its address is wrong).
+    """
     proxy = proxy_for(host)
     if proxy is None:
-        return await _straight(host, port)
-    opened = await _straight(proxy.host, proxy.port)
+        addresses = away_from(avoid, await resolve(host, port))
+        opened = await race(addresses)
+        to = SocketAddress.of(*opened.getpeername()[:2])
+        return Connected(opened, (to, *(one for one in addresses if one != to)))
+    known: tuple[SocketAddress, ...] = ()
+    with contextlib.suppress(OSError):
+        known = await resolve(host, port)
+    opened = await race(await resolve(proxy.host, proxy.port))
     loop = asyncio.get_running_loop()
     try:
         await loop.sock_sendall(opened, proxy.request(host, port))
@@ -99,24 +120,4 @@ async def connect(host: str, port: int) -> socket.socket:
     except BaseException:
         opened.close()
         raise
-    return opened
-
-
-async def _straight(host: str, port: int) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    found: Sequence[tuple[int, int, int, str, tuple[object, ...]]]
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    last: OSError = OSError("no address")
-    for family, kind, proto, _, address in found:
-        opened = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
-        try:
-            await loop.sock_connect(opened, address)
-        except OSError as error:
-            opened.close()
-            last = error
-            continue
-        except BaseException:
-            opened.close()
-            raise
-        return opened
-    raise last
+    return Connected(opened, known)

@@ -286,7 +286,7 @@ class RelayTls:
 
     async def _dial(self, mediator: Mediator, port: int) -> None:
         loop = asyncio.get_running_loop()
-        raw = await connect(mediator.host, port)
+        raw = (await connect(mediator.host, port)).socket
         try:
             link = TlsLink(raw, client_context(RELAY_ALPN), server=False, name=mediator.host)
         except OSError:

@@ -53,6 +53,12 @@ def usable(address: SocketAddress) -> bool:
     return not any(ip in prefix for prefix in _NOBODY)
 
 
+def is_private(address: SocketAddress) -> bool:
+    """Whether it means something inside a site alone (RFC 1918, 6598, 2544, 4193)."""
+    ip = address.address
+    return any(ip in prefix for prefix in _PRIVATE)
+
+
 def in_reach(address: SocketAddress, own: Iterable[SocketAddress], remote: Iterable[SocketAddress]) -> bool:
     """Whether an offered address may be one that we can mean: a private one only where the site can be the same.
 

@@ -88,6 +88,9 @@ STUN_RETRY = (0.1, 0.2, 0.4)
 """Between binding requests to a server that has not answered in this gathering."""
 STUN_GATHER = 0.6
 """Candidates are offered at latest this long after gathering began, with what is known then."""
+FAMILY_LEAD = 0.25
+"""Once every server of one address family has answered, an offer waits no longer for the other (RFC 8305 §5): it
+follows in an offer of its own."""
 STUN_REST = 5.0
 """Gatherings caused by single peers share one within this time."""
 STUN_REFRESH = 25.0

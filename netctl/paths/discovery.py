@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
 from netctl.paths.constants import (
+    FAMILY_LEAD,
     HAIRPIN_WAIT,
     MAX_SRFLX,
     MAX_STUN_SERVERS,
@@ -107,9 +108,21 @@ class Discovery:
         server.transactions.clear()
         server.due = now + STUN_REFRESH
         server.attempts = 0
-        if all(other.due is None or not other.transactions for other in self._servers.values()):
+        if not any(self._waits_for(other) for other in self._servers):
             self._deadline = None
+        elif self._deadline is not None and not any(
+            self._waits_for(other) for other in self._servers if other.is_ipv6 == source.is_ipv6
+        ):
+            self._deadline = min(self._deadline, now + FAMILY_LEAD)
         return self.mapped() != before
+
+    def _waits_for(self, address: SocketAddress) -> bool:
+        """Whether this server's answer is worth an offer's delay: it is asked, and of a family that this host has."""
+        server = self._servers[address]
+        if server.due is None or not server.transactions:
+            return False
+        ours = {one.is_ipv6 for one in self.own}
+        return address.is_ipv6 in ours or not any(other.is_ipv6 in ours for other in self._servers)
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
@@ -132,7 +145,8 @@ class Discovery:
                 server.mapped = None
                 self.blocked = not self.mapped()
                 server.transactions.clear()
-                server.attempts = 0
+                # Where others answer, this one's family is not there: one question finds out when it is again.
+                server.attempts = 0 if self.blocked else len(STUN_RETRY)
                 server.due = now + STUN_REFRESH
                 continue
             transaction = self._rng(stun.TRANSACTION_LEN)

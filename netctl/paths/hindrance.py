@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
+from netctl.model.addresses import SocketAddress
+from netctl.paths.candidates import is_private
 from netctl.wire.control import Nat
 
 OUTSIDE = frozenset({"srflx", "mapped", "explicit"})
@@ -16,26 +18,42 @@ MAPPINGS = {
 }
 
 
-def peer_nat(nat: Nat | None, hosts: Collection[str], kinds: Collection[str]) -> str:
-    """The peer's IPv4 NAT, from its last offer: `nat`, the addresses of its interfaces, the kinds of its candidates.
+def _seen_outside(remote: Mapping[SocketAddress, str]) -> bool:
+    """Whether any of a peer's candidates is an address outside: told by a server, or its own and public."""
+    return any(kind in OUTSIDE or not is_private(address) for address, kind in remote.items())
+
+
+def peer_nat(nat: Nat | None, remote: Mapping[SocketAddress, str]) -> str:
+    """The peer's IPv4 NAT, from its last offer: `nat`, and its candidates with their kinds.
 
     Empty: it has offered nothing yet.
     """
-    if not kinds:
+    if not remote:
         return ""
     if nat is None:
-        return "unknown" if OUTSIDE & set(kinds) else "unknown: no server saw it over UDP"
-    if nat.allocation == "fixed" and nat.address in hosts:
+        return "unknown" if _seen_outside(remote) else "unknown: no server saw it over UDP"
+    if nat.allocation == "fixed" and any(
+        address.host == nat.address and kind == "host" for address, kind in remote.items()
+    ):
         return "none: it has a public address"
     return MAPPINGS[nat.allocation]
 
 
-def hindrance(own: Nat | None, peer: Nat | None, kinds: Collection[str]) -> str | None:
+def hindrance(
+    own: Nat | None,
+    peer: Nat | None,
+    remote: Mapping[SocketAddress, str],
+    ours: Collection[SocketAddress] = (),
+) -> str | None:
     """Why a pair that tried has no direct path; None: nothing that the two sides know explains it.
 
-    `kinds` are those of the peer's candidates.
+    `remote`: the peer's candidates and their kinds, `ours`: the addresses of our own.
     """
-    if kinds and not OUTSIDE & set(kinds):
+    families, theirs = {one.is_ipv6 for one in ours}, {one.is_ipv6 for one in remote}
+    if families and theirs and not families & theirs:
+        mine, other = ("IPv6", "IPv4") if True in families else ("IPv4", "IPv6")
+        return f"this host has {mine} alone and the peer {other} alone: only the relay joins the two"
+    if remote and not _seen_outside(remote):
         return "no server saw the peer over UDP, which is probably blocked there"
     if own is None or peer is None:
         return None

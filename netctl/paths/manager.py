@@ -200,7 +200,7 @@ class PathManager:
             return asked + (self._unblocked(now) if was_blocked else self._reoffer(now))
         if kind is DatagramKind.RELAY:
             for pair in self._pairs.values():
-                if pair.relay.server == source:
+                if source in pair.relay.servers:
                     return pair.handle_relay(data, source, now) + self._settle(pair, now)
         if kind is DatagramKind.PROBE:
             sender = self._by_tag.get(probe.sender_tag(data))
@@ -228,8 +228,16 @@ class PathManager:
             effects += pair.tunnel(up, now) + self._settle(pair, now)
         return effects
 
-    def handle_message(self, message: Introduction | Punch | RelayGrant, now: float) -> list[Effect]:
-        """A message about paths came over the control connection; about an unknown peer: ignored, in the end."""
+    def handle_message(
+        self,
+        message: Introduction | Punch | RelayGrant,
+        now: float,
+        servers: tuple[SocketAddress, ...] = (),
+    ) -> list[Effect]:
+        """A message about paths came over the control connection; about an unknown peer: ignored, in the end.
+
+        `servers`: of a grant, the relay's addresses in every family.
+        """
         try:
             key = WireGuardKey.parse(message.peer)
         except ValueError:
@@ -249,7 +257,7 @@ class PathManager:
         elif isinstance(message, Punch):
             pair.punch(now + min(max(message.after_ms, 0), MAX_PUNCH_DELAY_MS) / 1000)
         else:
-            pair.relay.handle_grant(message, now)
+            pair.relay.handle_grant(message, now, servers)
         return self._settle(pair, now)
 
     def peer_online(self, key: WireGuardKey, online: bool, now: float) -> list[Effect]:

@@ -114,16 +114,16 @@ class Pair:
         now = self._status
         rtt = self.selected.rtt_s if self.selected else None
         remote, own, peer = self.routes.remote, self.guesser.own, self.guesser.peer
-        kinds = remote.values()
-        hosts = [address.host for address, kind in remote.items() if kind == "host"]
         return PathStatus(
             now.kind,
             now.endpoint,
             None if rtt is None else rtt * 1000,
             now.since_s,
             lines,
-            peer_nat(peer, hosts, kinds),
-            hindrance(own, peer, kinds) if self.state is PairState.WAITING else None,
+            peer_nat(peer, remote),
+            hindrance(own, peer, remote, self.routes.me.addresses)
+            if self.state is PairState.WAITING
+            else None,
         )
 
     # --- what the manager drives ---------------------------------------------------------------------
@@ -431,6 +431,7 @@ class Pair:
         if (
             not self.routes.get(endpoint)
             and endpoint != self.relay.address
+            and endpoint not in self.relay.servers
             and self.routes.peer_reflexive(endpoint, now)
         ):
             self._punches = sorted([*self._punches, now])

@@ -2,7 +2,7 @@
 
 state       event                       next
 UNGRANTED   grant                       BINDING
-BINDING     cookie                      CONFIRMING
+BINDING     cookie                      CONFIRMING   (with the server that it came from, of whatever family)
 CONFIRMING  bound                       BOUND
 CONFIRMING  cookie                      CONFIRMING   (with the new cookie)
 CONFIRMING  lost                        BINDING
@@ -78,8 +78,10 @@ class RelayLink:
         self._rng = rng
         self.state = RelayState.UNGRANTED
         self.wanted = False
+        self.servers: tuple[SocketAddress, ...] = ()
+        """The relay's port of this peer, by every family that it has."""
         self.server: SocketAddress | None = None
-        """The relay's port of this peer."""
+        """The one of them that answered last, else the first."""
         self.by_tls = False
         """Frames over TLS carry this pair, not datagrams."""
         self._tunnel = False
@@ -182,18 +184,22 @@ class RelayLink:
         elif self.wanted:
             self._grant_due = now
 
-    def handle_grant(self, grant: RelayGrant, now: float) -> None:
-        """The mediator's answer. Ignored when it cannot be read."""
+    def handle_grant(self, grant: RelayGrant, now: float, servers: tuple[SocketAddress, ...] = ()) -> None:
+        """The mediator's answer. Ignored when it cannot be read.
+
+        `servers`: the addresses that `grant.address` stands for, where there are several.
+        """
         try:
-            address = SocketAddress.parse(grant.address)
+            servers = servers or (SocketAddress.parse(grant.address),)
             allocation = relay.Allocation.unpack(bytes.fromhex(grant.allocation))
             key = bytes.fromhex(grant.key)
         except (ValueError, RemoteError):
             return
         if len(key) != relay.KEY_LEN:
             return
-        same = address == self.server and self.state in _HELD
-        self.server, self._allocation, self._key = address, allocation, key
+        same = self.server in servers and self.state in _HELD
+        self.servers, self._allocation, self._key = servers, allocation, key
+        self.server = self.server if same else servers[0]
         self._grant_attempts = 0
         self._granted_at = now
         self._grant_due = now + GRANT_RENEW
@@ -206,8 +212,11 @@ class RelayLink:
 
     def handle_datagram(self, data: bytes, source: SocketAddress, now: float) -> bool:
         """A relay message over UDP from our relay address; True if `usable` or `address` changed."""
-        if source != self.server or self._allocation is None or not self.wanted:
+        if source not in self.servers or self._allocation is None or not self.wanted:
             return False
+        choosing = self.state is RelayState.BINDING if self._trial is None else not self._trial.cookie
+        if source != self.server and not choosing:
+            return False  # the other family's answer came first, and the cookie is of our address there
         try:
             message = relay.open_message(data, self._key)
         except RemoteError:
@@ -215,9 +224,13 @@ class RelayLink:
         if self._trial is None:
             if not self._answered(message, now):
                 return False
+            self.server = source
             self._silence = 0
             return self._changed
-        if (bound := self._trial.handle(message, now)) is None:
+        bound = self._trial.handle(message, now)
+        if self._trial.cookie:
+            self.server = source
+        if bound is None:
             return False
         cookie = self._trial.cookie
         self._udp()
@@ -268,7 +281,8 @@ class RelayLink:
         if self._trial is not None and self.server is not None:
             question, moved = self._trial.handle_timer(now)
             if question is not None:
-                effects.append(SendDatagram(self.server, question))
+                asked = (self.server,) if self._trial.cookie else self.servers
+                effects += [SendDatagram(server, question) for server in asked]
             if moved:
                 self.refresh(now)  # the relay may send to an address where nothing arrives: call it back
         if self._grant_due is not None and now >= self._grant_due:
@@ -279,7 +293,8 @@ class RelayLink:
         self._consider_tls(now)
         if self._due is None or now < self._due or self._allocation is None or self.server is None:
             return effects
-        if self.usable and self._attempts >= RELAY_LOST_AFTER:
+        silent = self.state is RelayState.BOUND and not self.by_tls and self._silence > RELAY_LOST_AFTER
+        if silent or (self.usable and self._attempts >= RELAY_LOST_AFTER):
             self.peer_bound = False
             self._begin(RelayState.BINDING, now)
         elif self.state is RelayState.CONFIRMING and self._attempts >= len(RELAY_RETRY):
@@ -297,7 +312,9 @@ class RelayLink:
         if self.by_tls:
             effects.append(SendFrame(self.server.port, sealed))
         else:
-            effects.append(SendDatagram(self.server, sealed))
+            everywhere = self.state is RelayState.BINDING and self._attempts
+            asked = self.servers if everywhere else (self.server,)
+            effects += [SendDatagram(server, sealed) for server in asked]
             self._silence += 1
         steps = RELAY_WAIT_PEER if self.state is RelayState.BOUND and not self.peer_bound else RELAY_RETRY
         self._due = now + _step(steps, self._attempts)

@@ -34,6 +34,10 @@ UNSPECIFIED = "0.0.0.0"  # noqa: S104
 """As an address from the mediator it means: where you reached me. A mediator behind NAT knows no better."""
 
 
+MAX_OTHERS = 2
+"""Addresses beside the one that was reached: of the other family, whose first may be another machine's."""
+
+
 class State(Enum):
     """Where the connection is."""
 
@@ -79,6 +83,8 @@ class PathMessage:
     """For the path manager."""
 
     message: w.Introduction | w.Punch | w.RelayGrant
+    servers: tuple[SocketAddress, ...] = ()
+    """Of a grant: every address of the relay's port, the one of the family that was reached first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +108,20 @@ class ClientSession:
         sign: Signer,
         pin: IdentityKey,
         pins: Sequence[IdentityKey],
-        mediator: SocketAddress,
+        mediator: Sequence[SocketAddress],
         nonce: bytes,
         now: float,
         kept: Kept | None = None,
     ) -> None:
-        """`nonce`: 32 fresh random bytes. `mediator`: the address that the connection goes to.
+        """`nonce`: 32 fresh random bytes. `mediator`: its addresses, at least one: first the one that
+        the connection goes to, then those of the other family, where its name has any.
 
         `kept`: the view that the member has; the mediator sends only what differs from it.
         """
         self.state = State.NEW
         self._identity, self._key, self._sign = identity, key, sign
-        self._pin, self._pins, self._mediator, self._nonce = pin, tuple(pins), mediator, nonce
+        self._pin, self._pins, self._nonce = pin, tuple(pins), nonce
+        self._mediator = _one_family_each(mediator)
         self._replica = Replica(self._pins, key, kept)
         self._keepalive_s = 20.0
         self._heard = now
@@ -168,17 +176,21 @@ class ClientSession:
             self.state = State.READY
             self._keepalive_s = message.keepalive_s
             self._pinged = now
-            return [LoggedIn(message, tuple(self._reached(text) for text in message.stun))]
+            stun = dict.fromkeys(one for text in message.stun for one in self._reached(text))
+            return [LoggedIn(message, tuple(stun))]
         if self.state is State.READY:
             return self._ready(message)
         raise RemoteError(f"unexpected {type(message).__name__} while {self.state.value}", "protocol.order")
 
-    def _reached(self, text: str) -> SocketAddress:
+    def _reached(self, text: str) -> list[SocketAddress]:
+        """An address from the mediator; of both families where it says: where you reached me."""
         try:
             address = SocketAddress.parse(text)
         except ValueError as error:
             raise RemoteError(f"a bad address from the mediator: {text}", "message.bad") from error
-        return replace(address, host=self._mediator.host) if address.host == UNSPECIFIED else address
+        if address.host != UNSPECIFIED:
+            return [address]
+        return [replace(address, host=one.host) for one in self._mediator]
 
     def _ready(self, message: w.Message) -> list[Effect]:
         match message:
@@ -192,11 +204,9 @@ class ClientSession:
             case w.Presence(peer, online):
                 return [PresenceChanged(WireGuardKey.parse(peer), online)]
             case w.RelayGrant():
-                address = str(self._reached(message.address))
-                grant = w.RelayGrant(
-                    message.peer, address, message.allocation, message.key, message.expires_s
-                )
-                return [PathMessage(grant)]
+                servers = tuple(self._reached(message.address))
+                grant = msgspec.structs.replace(message, address=str(servers[0]))
+                return [PathMessage(grant, servers)]
             case w.Introduction() | w.Punch():
                 return [PathMessage(message)]
             case w.Ping(id_):
@@ -210,3 +220,8 @@ class ClientSession:
     @staticmethod
     def _refresh(ask: bool) -> list[Effect]:
         return [SendFrame(w.encode(w.Refresh()))] if ask else []
+
+
+def _one_family_each(mediator: Sequence[SocketAddress]) -> tuple[SocketAddress, ...]:
+    reached = mediator[0]
+    return (reached, *[one for one in mediator if one.is_ipv6 != reached.is_ipv6][:MAX_OTHERS])

@@ -43,6 +43,8 @@ from netctl.wire.datagram import DatagramKind, classify
 WAN_DELAY = 0.010
 LAN_DELAY = 0.001
 MEDIATOR = "198.51.100.1"
+MEDIATOR6 = "2001:db8:ff::1"
+STUN6 = [SocketAddress(MEDIATOR6, 3478), SocketAddress(MEDIATOR6, 3479)]
 STUN = [SocketAddress(MEDIATOR, 3478), SocketAddress(MEDIATOR, 3479)]
 RELAY_PORTS = range(40000, 40100)
 SECRET = bytes(range(32))
@@ -158,6 +160,14 @@ class Host:
     """Seconds that the mediator's word takes longer to it than to others."""
     opened: int = 0
     """Sockets of batches, ever."""
+    four: bool = True
+    """It has IPv4, at `address`."""
+    six: SocketAddress | None = None
+    """Its IPv6 address, behind a stateful firewall."""
+    six_works: bool = True
+    """What it sends over IPv6 arrives."""
+    passed: set[SocketAddress] = field(default_factory=set)
+    """Whom its IPv6 firewall lets in."""
 
 
 class World:
@@ -184,6 +194,8 @@ class World:
         self.second_address: str | None = None
         """The mediator's, which its STUN may answer from."""
         self._tunnels = 0
+        self.mediator_families = [4]
+        """What the mediator's name has, the one that control connections take first."""
 
     # --- building ---
 
@@ -218,8 +230,11 @@ class World:
 
     def start_one(self, host: Host) -> None:
         """One host logs in; nobody is told."""
-        self.perform(host, host.manager.set_local([Candidate("host", str(host.address))], self.now))
-        self.perform(host, host.manager.set_stun(STUN, self.now))
+        own = [Candidate("host", str(host.address))] if host.four else []
+        own += [Candidate("host", str(host.six))] if host.six is not None else []
+        self.perform(host, host.manager.set_local(own, self.now))
+        stun = [one for family in self.mediator_families for one in (STUN6 if family == 6 else STUN)]
+        self.perform(host, host.manager.set_stun(stun, self.now))
         others = [other.key for other in self.hosts if other is not host]
         self.perform(host, host.manager.set_peers(others, self.now))
         host.control = True
@@ -372,6 +387,14 @@ class World:
             return
         if self.random.random() < self.loss:
             return
+        if destination.is_ipv6:
+            if host.six is not None and host.six_works:
+                six = host.six
+                host.passed.add(destination)
+                self.at(self.now + WAN_DELAY, lambda: self._internet(six, destination, data))
+            return
+        if not host.four:
+            return
         for other in self.hosts:
             if host.nat is None or host.nat.isolated:
                 break
@@ -389,12 +412,15 @@ class World:
     def _internet(self, source: SocketAddress, destination: SocketAddress, data: bytes) -> None:
         if frozenset((source.host, destination.host)) in self.cut:
             return
-        if destination.host == MEDIATOR:
+        if destination.host in (MEDIATOR, MEDIATOR6):
             self._server(source, destination.port, data)
             return
         for host in self.hosts:
             if host.no_udp:
                 continue
+            if host.six == destination and host.six_works and source in host.passed:
+                self._arrive(host, source, data)
+                return
             if host.nat is None and host.address.host == destination.host:
                 self._inside(host, destination.port, source, data)
                 return
@@ -435,7 +461,7 @@ class World:
             other = SocketAddress(second or MEDIATOR, sibling)
             answer = stun.answer_from(data, source, other, second_address=second is not None)
             if answer is not None:
-                at = second if answer.other_address and second is not None else MEDIATOR
+                at = second if answer.other_address and second is not None else self._mediator(source)
                 self._reply(sibling if answer.other_port else port, source, answer.data, at)
             return
         kind = classify(data)
@@ -447,18 +473,27 @@ class World:
             if flow is not None and flow.toll.take(len(data), self.now):
                 self._reply(flow.port, flow.destination, data)
 
-    def _reply(self, port: int, destination: SocketAddress, data: bytes, at: str = MEDIATOR) -> None:
+    @staticmethod
+    def _mediator(peer: SocketAddress) -> str:
+        return MEDIATOR6 if peer.is_ipv6 else MEDIATOR
+
+    def _reply(self, port: int, destination: SocketAddress, data: bytes, at: str = "") -> None:
         if self.random.random() >= self.loss:
             if destination.host.startswith("100::"):
                 self.at(self.now + WAN_DELAY, lambda: self._from_tls(destination, port, data))
                 return
-            source = SocketAddress(at, port)
+            source = SocketAddress(at or self._mediator(destination), port)
             self.at(self.now + WAN_DELAY, lambda: self._internet(source, destination, data))
 
     def _tell(self, host: Host, message: Introduction | Punch | RelayGrant) -> None:
         def deliver() -> None:
             if host.control:
-                self.perform(host, host.manager.handle_message(message, self.now))
+                servers: tuple[SocketAddress, ...] = ()
+                if isinstance(message, RelayGrant):
+                    port = SocketAddress.parse(message.address).port
+                    named = {4: MEDIATOR, 6: MEDIATOR6}
+                    servers = tuple(SocketAddress(named[family], port) for family in self.mediator_families)
+                self.perform(host, host.manager.handle_message(message, self.now, servers))
 
         self.at(self.now + WAN_DELAY + host.far, deliver)
 

@@ -15,6 +15,16 @@ RANDOM = Nat("random", "203.0.113.4", 1024, 1, 64512)
 SEEN = ("host", "srflx")
 
 
+def candidates(kinds: tuple[str, ...], hosts: tuple[str, ...] = ("192.168.1.2",)) -> dict[SocketAddress, str]:
+    """What a peer offered."""
+    outside = [kind for kind in kinds if kind != "host"]
+    inside = hosts if "host" in kinds else ()
+    return {
+        **{SocketAddress(host, 51820): "host" for host in inside},
+        **{SocketAddress("203.0.113.7", 51820 + number): kind for number, kind in enumerate(outside)},
+    }
+
+
 @pytest.mark.parametrize(
     ("own", "peer", "kinds", "says"),
     [
@@ -32,7 +42,7 @@ SEEN = ("host", "srflx")
 def test_why_there_is_no_direct_path(
     own: Nat | None, peer: Nat | None, kinds: tuple[str, ...], says: str
 ) -> None:
-    assert (hindrance(own, peer, kinds) or "").startswith(says)
+    assert (hindrance(own, peer, candidates(kinds)) or "").startswith(says)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +51,17 @@ def test_why_there_is_no_direct_path(
 def test_nothing_is_made_up_where_a_side_is_unknown(
     own: Nat | None, peer: Nat | None, kinds: tuple[str, ...]
 ) -> None:
-    assert hindrance(own, peer, kinds) is None
+    assert hindrance(own, peer, candidates(kinds)) is None
+
+
+def test_no_family_in_common_is_said_and_a_public_address_of_its_own_is_one_that_is_seen() -> None:
+    four, six = SocketAddress("192.168.1.9", 51820), SocketAddress("2001:db8::9", 51820)
+    said = hindrance(ONE, None, {six: "host"}, (four, SocketAddress("203.0.113.1", 51820)))
+    assert said == "this host has IPv4 alone and the peer IPv6 alone: only the relay joins the two"
+    said = hindrance(None, ONE, {SocketAddress("192.168.1.2", 51820): "host"}, (six,))
+    assert said == "this host has IPv6 alone and the peer IPv4 alone: only the relay joins the two"
+    assert hindrance(ONE, None, {six: "host"}, (four, SocketAddress("2001:db8::8", 51820))) is None
+    assert peer_nat(None, {six: "host"}) == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +78,7 @@ def test_nothing_is_made_up_where_a_side_is_unknown(
 def test_the_nat_of_a_peer(
     nat: Nat | None, hosts: tuple[str, ...], kinds: tuple[str, ...], says: str
 ) -> None:
-    assert peer_nat(nat, hosts, kinds) == says
+    assert peer_nat(nat, candidates(kinds, hosts)) == says
 
 
 def test_probes_that_were_answered_before_the_path_died_are_not_counted_as_unanswered() -> None:

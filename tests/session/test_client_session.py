@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -33,18 +34,19 @@ from netctl.wire import control as w
 
 PIN = public(MEDIATOR)
 WELCOME = w.Welcome(7, 8, "203.0.113.9:5555", ["0.0.0.0:3478", "192.0.2.9:3479"], 20.0)
+V4_ONLY = (SocketAddress("198.51.100.1", 8443),)
 NOT_A_KEY = "A" * 42 + "B="
 """Passes for base64 at first sight; its last bits are no bytes."""
 
 
-def session(kept: Kept | None = None) -> ClientSession:
+def session(kept: Kept | None = None, mediator: Sequence[SocketAddress] = V4_ONLY) -> ClientSession:
     return ClientSession(
         identity=public(MEMBER),
         key=KEY,
         sign=MEMBER.sign,
         pin=PIN,
         pins=(PIN,),
-        mediator=SocketAddress("198.51.100.1", 8443),
+        mediator=mediator,
         nonce=NONCE,
         now=0.0,
         kept=kept,
@@ -149,6 +151,22 @@ def test_what_the_mediator_says_about_paths_is_handed_on() -> None:
     assert effect.message.address == "198.51.100.1:40001"
     (effect,) = give(client, w.Punch(str(PEER), 50))
     assert effect == PathMessage(w.Punch(str(PEER), 50))
+
+
+def test_where_you_reached_me_is_every_family_that_the_mediators_name_has() -> None:
+    """A member that logged in by IPv6 must know its IPv4 outside too: a peer may have nothing else."""
+    reached = [SocketAddress(host, 8443) for host in ("2001:db8::1", "198.51.100.1", "2001:db8::2")]
+    client = session(mediator=reached)
+    give(client, w.Hello(1, MEDIATOR_NONCE.hex()))
+    (effect,) = give(client, WELCOME)
+    assert isinstance(effect, LoggedIn)
+    assert [str(one) for one in effect.stun] == ["[2001:db8::1]:3478", "198.51.100.1:3478", "192.0.2.9:3479"]
+    (effect,) = give(client, w.RelayGrant(str(PEER), "0.0.0.0:40001", "00", "00" * 32, 5))
+    assert isinstance(effect, PathMessage)
+    assert [str(one) for one in effect.servers] == ["[2001:db8::1]:40001", "198.51.100.1:40001"]
+    (effect,) = give(client, w.RelayGrant(str(PEER), "192.0.2.9:40001", "00", "00" * 32, 5))
+    assert isinstance(effect, PathMessage)
+    assert effect.servers == (SocketAddress("192.0.2.9", 40001),), "what the mediator names itself stays so"
 
 
 @pytest.mark.parametrize(

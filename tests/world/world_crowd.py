@@ -79,7 +79,7 @@ class CrowdMember:
             sign=self._login.sign,
             pin=crowd.mediator.identity,
             pins=(crowd.mediator.identity,),
-            mediator=crowd.mediator.address,
+            mediator=(crowd.mediator.address,),
             nonce=crowd.chance.randbytes(32),
             now=crowd.clock.now,
             kept=self.kept,

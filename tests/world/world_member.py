@@ -219,7 +219,7 @@ class SimMember:
             sign=self._login.sign,
             pin=self._mediator.identity,
             pins=(self._mediator.identity,),
-            mediator=self._mediator.address,
+            mediator=(self._mediator.address,),
             nonce=self._net.chance.randbytes(32),
             now=self._clock.now,
             kept=self._disk,
@@ -290,8 +290,8 @@ class SimMember:
                         seen = replace(agent.view.members[key], online=online)
                         agent.view = replace(agent.view, members={**agent.view.members, key: seen})
                     self._paths(agent.manager.peer_online(key, online, now))
-                case PathMessage(message):
-                    self._paths(agent.manager.handle_message(message, now))
+                case PathMessage(message, servers):
+                    self._paths(agent.manager.handle_message(message, now, servers))
                 case Closed(error):
                     self._lost(f"{error.code}: {error}")
         if agent is not None and agent.session is not None:

@@ -1,0 +1,249 @@
+"""Address families as a dimension of the lab: members and a mediator with IPv4, IPv6, both, or IPv6 that leads nowhere.
+
+Every member stands behind a port-restricted NAT of its own for IPv4 and a stateful firewall for IPv6. What a family
+is not there for is taken away again after the lab was wired, and the mediator's name has the addresses that its
+host is said to have: with `IPV6_BROKEN` one that nobody answers at.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from netctl.lab.build import Network
+from netctl.lab.internet import Lab, raise_lab, statuses_of
+from netctl.lab.namespaces import Holder
+from netctl.lab.topology import FIRST_MEDIATOR, PUBLIC, PUBLIC6
+from netctl.system.files import write_atomic
+
+MEDIATOR = "m1.example.net"
+PATIENCE_S = 30.0
+"""How long a lab of families may take until every pair is as it should be; a quiet machine needs two."""
+POLL_S = 0.25
+_HOLE = """
+table ip6 hole {
+  chain forward { type filter hook forward priority 0; policy drop; }
+  chain input { type filter hook input priority 0; policy accept; iifname lan meta l4proto { tcp, udp } drop; }
+}
+"""
+
+
+class Family(StrEnum):
+    """What a host has."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+    BOTH = "both"
+    IPV6_BROKEN = "IPv6 broken"  # IPv4, and an IPv6 address with a default route into a black hole
+
+    @property
+    def works(self) -> frozenset[int]:
+        """The families over which packets arrive."""
+        return {
+            Family.IPV4: frozenset({4}),
+            Family.IPV6: frozenset({6}),
+            Family.BOTH: frozenset({4, 6}),
+            Family.IPV6_BROKEN: frozenset({4}),
+        }[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """One pair of a lab of families, and what became of it."""
+
+    mediator: Family
+    one: Family
+    other: Family
+    wanted: str
+    paths: tuple[str, str]
+    seconds: float | None
+    """From the end of the last apply until both were as they should be; None: never."""
+
+
+def reaching(families: Sequence[Family], mediator: Family) -> list[Family]:
+    """Who has a family in common with the mediator: nobody else logs in, so nobody else is in the lab."""
+    return [family for family in families if family.works & mediator.works]
+
+
+def expected(one: Family, other: Family) -> str:
+    """``direct`` or ``relayed``, of two members that reach the mediator."""
+    return "direct" if one.works & other.works else "relayed"
+
+
+def met(wanted: str, paths: tuple[str, str]) -> bool:
+    """Whether both sides are as they should be."""
+    kinds = {"direct": {"direct"}, "relayed": {"relay-udp"}}[wanted]
+    return set(paths) <= kinds
+
+
+def _name(family: Family, side: int) -> str:
+    return f"{family.lower().replace(' ', '-')}-{'ab'[side]}"
+
+
+def pairs_of(
+    families: Sequence[Family], *, twice: bool = True
+) -> list[tuple[tuple[str, Family], tuple[str, Family]]]:
+    """Every pair of families once, names and families; where there are two members of each, also with itself."""
+    if not twice:
+        return [
+            ((_name(one, 0), one), (_name(other, 0), other))
+            for one, other in itertools.combinations(families, 2)
+        ]
+    found = itertools.combinations_with_replacement(families, 2)
+    return [((_name(one, 0), one), (_name(other, 1), other)) for one, other in found]
+
+
+def document_of(families: Sequence[Family], *, twice: bool = True) -> tuple[str, str, dict[str, Family]]:
+    """The document, its sidecar, and who is of which family."""
+    members = {_name(family, side): family for family in families for side in range(1 + twice)}
+
+    def key(name: str) -> bytes:
+        return hashlib.sha256(name.encode()).digest()
+
+    def identity(name: str) -> str:
+        public = Ed25519PrivateKey.from_private_bytes(key(name)).public_key().public_bytes_raw()
+        return f"ed25519:{base64.b64encode(public).decode()}"
+
+    document: dict[str, Any] = {
+        "apiVersion": "netctl/v1",
+        "mediators": [{"url": f"netctl://{MEDIATOR}:8443", "identity": [identity("mediator")]}],
+        "members": {
+            name: {"wireguard": base64.b64encode(key(name)).decode(), "identity": identity(name)}
+            for name in members
+        },
+        "networks": {"families": {"mode": "routed", "ipv4": "10.66.0.0/24", "members": ["*"]}},
+    }
+    boxes = {
+        f"{name}-box": {"kind": "port-restricted", "members": [name], "ipv6": "firewall"} for name in members
+    }
+    return json.dumps(document, indent=1), json.dumps({"nats": boxes}, indent=1), members
+
+
+def wire(network: Network, members: Mapping[str, Family], mediator: Family) -> None:
+    """Take away what each host has not, and give the mediator its addresses and its name."""
+    four, six = PUBLIC[FIRST_MEDIATOR], PUBLIC6[FIRST_MEDIATOR]
+    (host,) = network.mediators.values()
+    if mediator in (Family.IPV6, Family.BOTH):
+        host.run(
+            ["ip", "-6", "-batch", "-"],
+            f"addr add {six}/64 dev eth0 nodad\nroute add default via {PUBLIC6[1]}\n",
+        )
+    if mediator is Family.IPV6:
+        host.run(["ip", "-4", "addr", "flush", "dev", "eth0"])
+    named = [str(six)] * (mediator is not Family.IPV4) + [str(four)] * (mediator is not Family.IPV6)
+    text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n" + "".join(
+        f"{address}\t{MEDIATOR}\n" for address in named
+    )
+    for node in (*network.members.values(), host):
+        node.write("/etc/hosts", text)
+    for name, family in members.items():
+        member, box = network.members[name], network.boxes[f"{name}-box"]
+        if family is Family.IPV4:
+            member.run(["ip", "-6", "addr", "flush", "dev", "eth0", "scope", "global"])
+            member.attempt(["ip", "-6", "route", "del", "default"])
+        elif family is Family.IPV6:
+            member.run(["ip", "-4", "addr", "flush", "dev", "eth0"])
+        elif family is Family.IPV6_BROKEN:
+            box.run(["nft", "-f", "-"], _HOLE)
+
+
+@contextlib.contextmanager
+def standing(
+    directory: Path, families: Sequence[Family], mediator: Family, *, twice: bool = True
+) -> Iterator[tuple[Lab, float]]:
+    """A lab with one or two members of each family; when the last apply had ended (seconds, monotonic)."""
+    document, sidecar, members = document_of(families, twice=twice)
+    path = directory / "families.yaml"
+    write_atomic(path, document)
+    write_atomic(path.with_name("families.lab.yaml"), sidecar)
+    holder = Holder.start()
+    try:
+        lab = raise_lab(holder, path, lambda _: None, wired=lambda network: wire(network, members, mediator))
+        yield lab, time.monotonic()
+    finally:
+        holder.destroy()
+
+
+def meetings(
+    lab: Lab, began: float, families: Sequence[Family], mediator: Family, *, twice: bool = True
+) -> list[Meeting]:
+    """Wait until every pair is as it should be, `PATIENCE_S` at most."""
+    pairs = pairs_of(families, twice=twice)
+    since: dict[int, float] = {}
+    paths: list[tuple[str, str]] = []
+    while True:
+        said = statuses_of(lab.network.members)
+        paths = [(_path(said, one, other), _path(said, other, one)) for (one, _), (other, _) in pairs]
+        now = time.monotonic() - began
+        for number, ((_, one), (_, other)) in enumerate(pairs):
+            if met(expected(one, other), paths[number]):
+                since.setdefault(number, now)
+            else:
+                since.pop(number, None)
+        if len(since) == len(pairs) or now > PATIENCE_S:
+            break
+        time.sleep(POLL_S)
+    return [
+        Meeting(mediator, one, other, expected(one, other), paths[number], since.get(number))
+        for number, ((_, one), (_, other)) in enumerate(pairs)
+    ]
+
+
+def _path(said: Mapping[str, dict[str, Any]], one: str, other: str) -> str:
+    return next((str(peer["path"]) for peer in said[one]["peers"] if peer["name"] == other), "none")
+
+
+def render(found: Sequence[Meeting], machine: str) -> str:
+    """docs/families.md; `machine` says in words what it was measured on."""
+    good = sum(meeting.seconds is not None for meeting in found)
+    slowest = max((meeting.seconds or 0.0 for meeting in found), default=0.0)
+    return f"""# Address families: which pairs are direct
+
+Made by `make matrix` from real packets, not by hand: members with IPv4 alone, IPv6 alone, both, and both where IPv6
+leads nowhere, two of each in one lab, once for every such mediator. Each stands behind a port-restricted NAT for IPv4
+and a stateful firewall for IPv6. The mediator's name has an address for each family that it is said to have; the broken
+one is an AAAA at which nobody answers.
+
+{good} of {len(found)} pairs were as below; the slowest {slowest:.1f} s after the last `netctl apply` had ended, on
+{machine}.
+
+{table(found)}
+
+- A member asks STUN servers and relay in every family that the mediator's name has, whichever one its control
+  connection took: so an IPv4 host and a dual-stack one that logged in by IPv6 are direct.
+- "relayed": the two have no family in common. The relay joins them over UDP, each by its own family.
+- "no mediator": the member has no family in common with the mediator, and so nobody to introduce it.
+"""
+
+
+def table(found: Sequence[Meeting]) -> str:
+    """A row for each pair, a column for each mediator."""
+    mediators = list(dict.fromkeys(meeting.mediator for meeting in found))
+    lines = [
+        "| members | " + " | ".join(f"mediator: {mediator}" for mediator in mediators) + " |",
+        "|---|" + "---|" * len(mediators),
+    ]
+    every = itertools.combinations_with_replacement(Family, 2)
+    cells: dict[tuple[Family, Family], dict[Family, str]] = {pair: {} for pair in every}
+    for meeting in found:
+        if meeting.seconds is None:
+            told = f"**{' / '.join(dict.fromkeys(meeting.paths))}** instead of {meeting.wanted}"
+        else:
+            told = meeting.wanted
+        cells[meeting.one, meeting.other][meeting.mediator] = told
+    for (one, other), row in cells.items():
+        lines.append(
+            f"| {one} – {other} | " + " | ".join(row.get(m, "no mediator") for m in mediators) + " |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,73 @@
+"""TCP to a name on whichever of its addresses answers first: Happy Eyeballs (RFC 8305).
+
+The standard library runs the race (`asyncio.staggered`); `loop.create_connection(happy_eyeballs_delay=…)` does the
+same, but it keeps the socket, which TLS over a proxy and the relay's frames need, and in Python 3.11 it hides why
+each address failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from asyncio.staggered import staggered_race
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from netctl.model.addresses import Address, SocketAddress
+
+ATTEMPT_DELAY_S = 0.25
+"""Between the beginnings of two attempts (RFC 8305 §5, Connection Attempt Delay): what a dead family costs."""
+MAX_ATTEMPTS = 8
+"""Addresses of one name that are tried; a name with more is somebody's whole cluster."""
+
+
+async def resolve(host: str, port: int) -> tuple[SocketAddress, ...]:
+    """The addresses of a host, families by turns, in the system's order (RFC 6724). Raises OSError (gaierror)."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = dict.fromkeys(_socket_address(sockaddr) for _, _, _, _, sockaddr in found)
+    return by_turns(addresses)
+
+
+def by_turns(addresses: Iterable[SocketAddress]) -> tuple[SocketAddress, ...]:
+    """The family of the first address first, then by turns (RFC 8305 §4), at most `MAX_ATTEMPTS`."""
+    every = list(addresses)
+    first = [one for one in every if one.is_ipv6 == every[0].is_ipv6]
+    other = [one for one in every if one.is_ipv6 != every[0].is_ipv6]
+    pairs = itertools.zip_longest(first, other)
+    return tuple(one for pair in pairs for one in pair if one is not None)[:MAX_ATTEMPTS]
+
+
+async def race(addresses: Sequence[SocketAddress]) -> socket.socket:
+    """A connection to the first of these addresses that answers. Raises OSError: the last address's."""
+    opened: list[socket.socket] = []
+
+    async def attempt(address: SocketAddress) -> socket.socket:
+        family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
+        one = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        opened.append(one)
+        await asyncio.get_running_loop().sock_connect(one, (address.host, address.port))
+        return one
+
+    won: socket.socket | None = None
+    try:
+        attempts = [partial(attempt, address) for address in addresses]
+        won, _, failures = await staggered_race(attempts, ATTEMPT_DELAY_S)
+        if won is None:
+            raise next((e for e in reversed(failures) if isinstance(e, OSError)), OSError("no address"))
+        return won
+    finally:
+        for one in opened:
+            if one is not won:
+                one.close()
+
+
+def away_from(bad: Address | None, addresses: Sequence[SocketAddress]) -> tuple[SocketAddress, ...]:
+    """The other family first: this address took a connection, and nothing came of it."""
+    if bad is None:
+        return tuple(addresses)
+    return tuple(sorted(addresses, key=lambda one: one.is_ipv6 == (bad.version == 6)))  # the sort is stable
+
+
+def _socket_address(sockaddr: tuple[object, ...]) -> SocketAddress:
+    return SocketAddress.of(str(sockaddr[0]), int(str(sockaddr[1])))

@@ -1,0 +1,46 @@
+"""Members with IPv4, IPv6, both, and IPv6 that leads nowhere, in one lab: whoever shares a family is direct."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from netctl.lab.families import Family, meetings, standing
+from netctl.lab.internet import LOG_PATH, status_of
+from netctl.lab.namespaces import Node, check_machine
+from netctl.model.errors import LocalError
+
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
+
+
+def _why(node: Node, one: str, other: str) -> str:
+    return node.attempt(["netctl", "why", one, other]).stdout
+
+
+def test_every_pair_with_a_family_in_common_is_direct(tmp_path: Path) -> None:
+    """Also an IPv4 host and a dual-stack one that logged in by IPv6: each asks its outside in both families."""
+    try:
+        check_machine()
+    except LocalError as error:
+        pytest.skip(str(error))
+    families = list(Family)
+    with standing(tmp_path, families, Family.BOTH, twice=False) as (lab, began):
+        found = meetings(lab, began, families, Family.BOTH, twice=False)
+        for meeting in found:
+            print(meeting)
+        assert len(found) == 6
+        assert not [meeting for meeting in found if meeting.seconds is None]
+
+        # The control connection took IPv6 where there is any that works, and the dead one cost 300 ms at most.
+        tcp = lab.node("both-a").run(["cat", "/proc/net/tcp6"])
+        assert re.search(r":20FB 01 ", tcp), "the dual-stack member is logged in by IPv6"
+        broken = lab.node("ipv6-broken-a")
+        assert status_of(broken)["mediator"]["state"] == "connected"
+        assert "no mediator" not in broken.run(["cat", LOG_PATH])
+
+        # One that has no family in common is said to be so, and nothing is said of UDP that would be blocked.
+        text = _why(lab.node("ipv4-a"), "ipv4-a", "ipv6-a")
+        assert "relay-udp" in text
+        assert "UDP" not in text.replace("relay-udp", "")
