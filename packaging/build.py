@@ -144,7 +144,7 @@ def environment(target: Target, package: Path, site: Path, uv: Path) -> None:
     common = [str(uv), "pip", "install", "--quiet", "--no-config", "--target", str(site)]
     common += ["--python-version", target.python, "--python-platform", f"{machine}-{WHEELS}"]
     common += ["--no-deps", "--no-compile-bytecode", "--link-mode", "copy"]
-    locked = ROOT / "requirements/mediator.txt"
+    locked = ROOT / "requirements/package.txt"
     subprocess.run([*common, "--only-binary", ":all:", "--require-hashes", "-r", str(locked)], check=True)
     subprocess.run([*common, str(package)], check=True)
     for pattern in LEFT_OUT:

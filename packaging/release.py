@@ -33,7 +33,7 @@ from packaging.utils import canonicalize_name
 import build
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKED = ROOT / "requirements/mediator.txt"
+LOCKED = ROOT / "requirements/package.txt"
 """What every package, image and role installs: the set of the member is a part of it."""
 PARTS = ("python", "deb", "rpm", "image")
 IMAGES = ("netctl-member", "netctl-mediator")

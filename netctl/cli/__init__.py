@@ -1,1 +1,1 @@
-"""What people type and read (floor F5)."""
+"""What people type and read (floor F6)."""

@@ -25,6 +25,7 @@ from netctl.model.document import (
     Network,
     PortRange,
     Rule,
+    Ui,
 )
 from netctl.model.durations import seconds
 from netctl.model.keys import IdentityKey, WireGuardKey
@@ -46,6 +47,7 @@ def build(tree: Mapping[str, Any], name_of_text: str, report: Report) -> Documen
         name: _network(name, body, document_id, members, report) for name, body in tree["networks"].items()
     }
     mediators = tuple(_mediator(index, body, report) for index, body in enumerate(tree.get("mediators", [])))
+    ui = tree.get("ui", {})
     confirm = tree.get("apply", {}).get("confirm", "90s")
     return Document(
         members=members,
@@ -54,6 +56,7 @@ def build(tree: Mapping[str, Any], name_of_text: str, report: Report) -> Documen
         id=document_id,
         confirm_s=seconds(confirm),
         drift=Drift(tree.get("drift", "correct")),
+        ui=Ui(tuple(ui.get("viewers", ())), tuple(ui.get("operators", ()))),
         digest=name_of_text,
     )
 

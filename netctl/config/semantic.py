@@ -60,6 +60,9 @@ def check_semantics(document: Document, tree: Mapping[str, Any], report: Report)
             _check_unmediated(document, network, report)
     _check_overlaps(document, report)
     _check_ids(document, tree, report)
+    for role, selectors in (("viewers", document.ui.viewers), ("operators", document.ui.operators)):
+        for index, selector in enumerate(selectors):
+            _check_selector(selector, ("ui", role, index), document, groups, report)
 
 
 def in_private_space(pool: Prefix) -> bool:

@@ -161,6 +161,14 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Ui:
+    """Who may open a host's page over the overlay: selectors, as in a network's members."""
+
+    viewers: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """networks.yaml, loaded and valid."""
 
@@ -171,6 +179,7 @@ class Document:
     confirm_s: float = 90.0
     """`apply.confirm`: seconds an armed apply waits for `netctl confirm`."""
     drift: Drift = Drift.CORRECT
+    ui: Ui = Ui()
     digest: str = ""
     """SHA-256 of the text, hex: which document this is."""
 

@@ -17,6 +17,7 @@ WANTED = {
     "dev": [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)],
     "member": PROJECT["dependencies"],
     "mediator": [*PROJECT["dependencies"], *EXTRAS["mediator"]],
+    "package": [*PROJECT["dependencies"], *EXTRAS["mediator"], *EXTRAS["ui"]],
 }
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
@@ -69,7 +70,7 @@ def test_what_pyproject_asks_for_is_locked(name: str, python: str) -> None:
 @pytest.mark.parametrize("python", PYTHONS)
 def test_hosts_get_what_the_tests_ran_with(python: str) -> None:
     tested = chosen("dev", python)
-    for name in ("member", "mediator"):
+    for name in ("member", "mediator", "package"):
         assert chosen(name, python).items() <= tested.items()
 
 

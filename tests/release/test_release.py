@@ -61,7 +61,7 @@ def test_the_bill_of_materials_is_the_lock(made: Path) -> None:
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     bill = json.loads(text)
     locked = {}
-    for line in lines(ROOT / "requirements/mediator.txt"):
+    for line in lines(ROOT / "requirements/package.txt"):
         pin = Requirement(line.partition("--hash")[0].strip())
         version = str(pin.specifier).removeprefix("==")
         locked[canonicalize_name(pin.name), version] = sorted(re.findall(r"sha256:(\w+)", line))

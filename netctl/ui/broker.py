@@ -1,0 +1,155 @@
+"""The half of `netctl ui` that keeps its rights: it asks agent and mediator what the server may ask, and no more.
+
+The server that reads what browsers send has no rights and no files: all that it can do is in the tables of
+`netctl.ui.brokerwire`. Whoever takes it over can do what an operator of the page can, and is not root.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from netctl.agent.places import Places, read_document
+from netctl.model.errors import LocalError, NetctlError
+from netctl.system.lineclient import Server, ask
+from netctl.ui import brokerwire as w
+from netctl.ui.logintokens import TokenRefusedError, Tokens
+from netctl.wire.jsonline import Operations, Request, failure_line, progress_line, result_line
+
+TIMEOUT_S = 120.0
+"""As for a person at a command line: an apply of a large document on a small machine."""
+WORKERS = 8
+"""Questions at a time: one that waits for an apply must not hold up what others look at."""
+MAX_WAITING = 64
+"""Questions that may wait for a worker: twenty pages ask for one each, and the live data is asked for once."""
+AGENT_MISSING = "no agent runs on this host: start it with `netctl up`"
+MEDIATOR_MISSING = "no mediator runs on this machine"
+
+Perform = Callable[[Request[Any], Callable[[str], None]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Whom a question can be for: what it knows, and what it does with it."""
+
+    operations: Operations
+    perform: Perform
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a broker may do. `operators`: whether anybody may change anything through it."""
+
+    places: Places
+    mediator_socket: Path
+    operators: bool
+
+
+class Broker:
+    """Answers one server's questions until it goes."""
+
+    def __init__(self, connection: socket.socket, rights: Rights) -> None:
+        self._connection = connection
+        self._rights = rights
+        self._sending = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
+        self._tokens = Tokens()
+        self._token_lock = threading.Lock()
+        self._desks = {
+            "agent": Desk(w.AGENT, self._agent),
+            "mediator": Desk(w.mediator_operations(operators=rights.operators), self._mediator),
+            "broker": Desk(w.BROKER, self._own),
+        }
+
+    def issue(self, token: str) -> None:
+        """Let a link with this token open the page once."""
+        with self._token_lock:
+            self._tokens.issue(token, time.monotonic())
+
+    def serve(self) -> None:
+        """Until the server closes its end."""
+        decoder = msgspec.json.Decoder(w.Question)
+        with ThreadPoolExecutor(WORKERS, "broker") as pool, self._connection.makefile("rb") as lines:
+            while line := lines.readline(w.MAX_LINE + 1):
+                if len(line) > w.MAX_LINE:
+                    return
+                try:
+                    question = decoder.decode(line)
+                except msgspec.MsgspecError:
+                    return  # our own server speaks better than that: it is no longer ours
+                if self._waiting.acquire(blocking=False):
+                    pool.submit(self._answer, question)
+                else:
+                    self._tell(question, failure_line(LocalError("too many questions at once"), "page"))
+
+    def _answer(self, question: w.Question) -> None:
+        try:
+            self._tell(question, self._line(question))
+        finally:
+            self._waiting.release()
+
+    def _line(self, question: w.Question) -> bytes:
+        desk = self._desks.get(question.to)
+        if desk is None:
+            return failure_line(LocalError("there is nobody of that name to ask"), "page")
+
+        def progress(text: str) -> None:
+            self._tell(question, progress_line(text), final=False)
+
+        try:
+            return result_line(desk.perform(desk.operations.parse(bytes(question.request)), progress))
+        except Exception as error:
+            return failure_line(error, "page's broker")
+
+    def _tell(self, question: w.Question, line: bytes, *, final: bool = True) -> None:
+        told = w.Told(question.id, final, msgspec.Raw(line.rstrip(b"\n")))
+        with self._sending:
+            try:
+                self._connection.sendall(msgspec.json.encode(told) + b"\n")
+            except OSError:
+                return  # the server has gone; `serve` sees it too
+
+    def _agent(self, request: Request[Any], progress: Callable[[str], None]) -> Any:
+        server = Server(self._rights.places.socket, "agent", AGENT_MISSING)
+        return ask(server, request, progress, timeout_s=TIMEOUT_S).plain
+
+    def _mediator(self, request: Request[Any], progress: Callable[[str], None]) -> Any:
+        server = Server(self._rights.mediator_socket, "mediator", MEDIATOR_MISSING)
+        return ask(server, request, progress, timeout_s=TIMEOUT_S).plain
+
+    def _own(self, request: Request[Any], _: Callable[[str], None]) -> Any:
+        match request:
+            case w.Redeem():
+                return self._redeem(request.token)
+            case w.ReadDocument():
+                return self._document()
+            case w.IsMediator():
+                return w.Mediates(self._rights.operators and self._rights.mediator_socket.exists())
+        raise LocalError("the broker cannot do that")
+
+    def _redeem(self, token: str) -> w.Redeemed:
+        try:
+            with self._token_lock:
+                self._tokens.redeem(token, time.monotonic())
+        except TokenRefusedError as error:
+            raise LocalError(str(error)) from None
+        return w.Redeemed(self._rights.operators)
+
+    def _document(self) -> w.DocumentText:
+        places = self._rights.places
+        text = trouble = accepted = None
+        try:
+            text = read_document(places.config)
+        except NetctlError as error:
+            trouble = str(error)
+        if places.accepted.exists():
+            accepted = read_document(places.accepted)
+        return w.DocumentText(str(places.config), text, accepted, trouble)

@@ -1,0 +1,79 @@
+"""What the page asks of its broker, which keeps the rights that the page's server gives up.
+
+One connection carries all questions, each with a number; a line an answer, and lines of progress before it. Which
+operations a broker knows depends on what it may do: one for viewers has none that changes anything.
+"""
+
+from __future__ import annotations
+
+from msgspec import Raw, Struct
+
+from netctl.wire import agentrequests as a
+from netctl.wire import operatorrequests as m
+from netctl.wire.jsonline import Operations, Request
+
+MAX_LINE = 20 * 1024 * 1024
+"""As at the agent's socket: a document of 20,000 members is about 4 MB; JSON may need twice that."""
+
+
+class Question(Struct, frozen=True):
+    """A request for `to`: agent, mediator or broker."""
+
+    id: int
+    to: str
+    request: Raw
+
+
+class Told(Struct, frozen=True):
+    """A line of an answer (`netctl.wire.jsonline.Line`). `final`: the last one of this question."""
+
+    id: int
+    final: bool
+    line: Raw
+
+
+class Redeemed(Struct, frozen=True):
+    """A link was good. `operator`: who has it may change what is there."""
+
+    operator: bool
+
+
+class Redeem(Request[Redeemed], frozen=True, tag="redeem"):
+    """Use a link's token up. Fails for one that is used, old or none, and when too many failed."""
+
+    token: str
+
+
+class DocumentText(Struct, frozen=True):
+    """The document: the file that people edit, and the one that this host lives by (None: none)."""
+
+    file: str
+    text: str | None
+    accepted: str | None
+    trouble: str | None = None
+    """Why `text` is None."""
+
+
+class ReadDocument(Request[DocumentText], frozen=True, tag="document.read"):
+    """The document of this host."""
+
+
+class Mediates(Struct, frozen=True):
+    """Whether there is one."""
+
+    here: bool
+
+
+class IsMediator(Request[Mediates], frozen=True, tag="mediator.here"):
+    """Whether a mediator is on this machine that operators of the page may use."""
+
+
+AGENT = Operations("page's broker", a.Status, a.Doctor)
+BROKER = Operations("page's broker", Redeem, ReadDocument, IsMediator)
+MEDIATOR = (m.ListMembers, m.ListInvites, m.CreateInvite, m.RevokeInvite)
+MEMBERS = (m.Approve, m.Reject, m.Revoke, m.Restore)
+
+
+def mediator_operations(*, operators: bool) -> Operations:
+    """What may be asked of the mediator: nothing where nobody may change anything, for the lists are an operator's."""
+    return Operations("page's broker", *((*MEDIATOR, *MEMBERS) if operators else ()))

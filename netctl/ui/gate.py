@@ -1,0 +1,206 @@
+"""The gate before every page: whose request this is, and whether it may do that. No page is reached around it.
+
+What each check is against: the Host header, DNS rebinding; the Origin of a change and its token, other sites (CSRF);
+SameSite=Strict and HttpOnly, cookies that are carried off; the policy of content, scripts that somebody got into a
+page; the bounds, whoever sends without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qsl
+
+from netctl.ui.pageaccess import LOOPBACK_HOSTS, Caller, address_of, host_of, same_origin
+from netctl.ui.websessions import Session, Sessions, carries
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+COOKIE = "netctl"
+SAFE = frozenset({"GET", "HEAD"})
+MAX_FORM = 25 * 1024 * 1024
+"""A document of 20,000 members, as a form writes it."""
+BODY_S = 30.0
+"""For a form to arrive whole."""
+MAX_FIELDS = 64
+FREE = ("/static/", "/login")
+"""What is served to whoever reaches the port: nothing of it says anything about this host."""
+HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        b"form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    # Not "no-referrer": with it browsers send `Origin: null` with a form of our own (Fetch standard).
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=(), usb=()"),
+)
+STORED = (b"cache-control", b"no-store")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Who asks. `form`: what a change says, its token checked."""
+
+    session: Session
+    cookie: str
+    form: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Exception):
+    """Why a request goes no further, for a person."""
+
+    status: int
+    text: str
+
+
+class Gate:
+    """Lets requests through to the pages, with `Known` in their state; tells the others why not."""
+
+    def __init__(
+        self,
+        app: App,
+        refused: Callable[[Refusal, Scope, Receive, Send], Awaitable[None]],
+        caller_at: Callable[[str], Caller | None],
+        hosts: Iterable[str] = (),
+    ) -> None:
+        """`refused`: the page that says why not; `caller_at`: the member at an overlay address; `hosts`: our names."""
+        self._app = app
+        self._refused = refused
+        self._caller_at = caller_at
+        self._hosts = LOOPBACK_HOSTS | {name.lower() for name in hosts}
+        self.sessions = Sessions()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        cookies: list[bytes] = []
+        store = not scope["path"].startswith("/static/")
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = [*HEADERS, *((b"set-cookie", one) for one in cookies)]
+                message = {**message, "headers": [*message["headers"], *more, *((STORED,) if store else ())]}
+            await send(message)
+
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["set_cookie"] = cookies.append
+        try:
+            known = await self._admit(scope, receive, cookies.append)
+        except Refusal as refusal:
+            await self._refused(refusal, scope, receive, with_headers)
+            return
+        state["known"] = known
+        await self._app(scope, receive, with_headers)
+
+    async def _admit(
+        self, scope: Scope, receive: Receive, set_cookie: Callable[[bytes], None]
+    ) -> Known | None:
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name == b"host" and name in headers:
+                raise Refusal(400, "this request has two Host headers")
+            headers[name] = value
+        host = headers.get(b"host", b"").decode("latin-1")
+        if host_of(host) not in self._hosts:
+            raise Refusal(421, "this page goes by another name: use the link that `netctl ui` printed")
+        safe = scope["method"] in SAFE
+        origin = headers.get(b"origin")
+        if not safe and not same_origin(origin.decode("latin-1") if origin is not None else None, host):
+            raise Refusal(403, "a change must come from this page itself, and this one does not")
+        if safe and scope["path"].startswith(FREE):
+            return None
+        cookie = _cookie(headers.get(b"cookie", b"").decode("latin-1"))
+        session, cookie = self._session(scope, cookie, set_cookie)
+        if safe:
+            return Known(session, cookie, {})
+        form = _fields(await _body(receive))
+        if not carries(session, form.pop("csrf", "")):
+            raise Refusal(403, "this form is too old: load the page again, and do it once more")
+        if not session.operator and scope["path"] != "/logout":
+            raise Refusal(403, "who may look may not change anything: ask an operator")
+        return Known(session, cookie, form)
+
+    def _session(
+        self, scope: Scope, cookie: str | None, set_cookie: Callable[[bytes], None]
+    ) -> tuple[Session, str]:
+        now = time.monotonic()
+        session = self.sessions.find(cookie, now)
+        known = self._caller_at(address_of(scope["client"][0])) if scope.get("client") else None
+        if session is not None and cookie is not None:
+            if session.member is None:
+                return session, cookie
+            if known is not None and session.member == known.member:  # what it may is what it may now
+                return Session(session.csrf, known.operator, session.until, known.member), cookie
+        if known is None:
+            raise Refusal(401, "open the link that `netctl ui` printed; each is good once")
+        cookie, session = self.begin(set_cookie, operator=known.operator, member=known.member)
+        return session, cookie
+
+    def begin(
+        self, set_cookie: Callable[[bytes], None], *, operator: bool, member: str | None = None
+    ) -> tuple[str, Session]:
+        """A session for a browser that has shown who it is, and its cookie."""
+        cookie = secrets.token_urlsafe(32)
+        session = self.sessions.begin(
+            cookie, secrets.token_urlsafe(32), time.monotonic(), operator=operator, member=member
+        )
+        set_cookie(f"{COOKIE}={cookie}; Path=/; HttpOnly; SameSite=Strict".encode())
+        return cookie, session
+
+    def still(self, known: Known, address: str) -> bool:
+        """Whether somebody who has been let in would be now."""
+        session = self.sessions.find(known.cookie, time.monotonic())
+        if session is None:
+            return False
+        caller = self._caller_at(address_of(address))
+        return session.member is None or (caller is not None and caller.member == session.member)
+
+
+def _cookie(header: str) -> str | None:
+    try:
+        found = SimpleCookie(header).get(COOKIE)
+    except CookieError:
+        return None
+    return found.value if found is not None else None
+
+
+async def _body(receive: Receive) -> bytes:
+    parts, length = [], 0
+    try:
+        async with asyncio.timeout(BODY_S):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise Refusal(400, "the form broke off")
+                parts.append(message.get("body", b""))
+                length += len(parts[-1])
+                if length > MAX_FORM:
+                    raise Refusal(413, "this form is larger than any document")
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise Refusal(408, "the form took too long") from None
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+    except ValueError:
+        raise Refusal(400, "this is no form of this page") from None
+    return dict(pairs)

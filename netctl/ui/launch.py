@@ -1,0 +1,140 @@
+"""Starts the page: opens its sockets, starts its server, and is the server's broker."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import secrets
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from netctl.agent.places import Places
+from netctl.model.addresses import Address
+from netctl.model.errors import LocalError
+from netctl.system.lineclient import Server, ask
+from netctl.system.ourselves import environment, module
+from netctl.ui.broker import AGENT_MISSING, TIMEOUT_S, Broker, Rights
+from netctl.wire.agentrequests import Status
+
+LOOPBACK = ("127.0.0.1", "::1")
+BACKLOG = 128
+SUFFIX = "netctl"
+"""Of the names that members have in the hosts file: NAME.NETWORK.netctl."""
+GOODBYE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person wants of the page. `listen`: an address of this host in the overlay, beside loopback."""
+
+    places: Places
+    mediator_socket: Path
+    port: int
+    listen: Address | None
+    viewer: bool
+
+
+class Page:
+    """A running page."""
+
+    def __init__(self, wish: Wish) -> None:
+        self._port = wish.port
+        with contextlib.ExitStack() as opened:
+            hosts = _names(wish) if wish.listen is not None else []
+            listeners = [opened.enter_context(one) for one in _listeners(wish)]
+            self._port = int(listeners[0].getsockname()[1])
+            ours, theirs = socket.socketpair()
+            opened.enter_context(theirs)
+            numbers = [one.fileno() for one in listeners]
+            setup = {"broker": theirs.fileno(), "listeners": numbers, "hosts": hosts}
+            self._server = subprocess.Popen(
+                module("netctl.ui.webserver", msgspec.json.encode(setup).decode()),
+                pass_fds=[theirs.fileno(), *numbers],
+                stdin=subprocess.DEVNULL,
+                env=environment(),
+                cwd="/",
+            )
+        self._connection = ours
+        self._broker = Broker(ours, Rights(wish.places, wish.mediator_socket, operators=not wish.viewer))
+        self._thread = threading.Thread(target=self._broker.serve, name="broker", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def link(self) -> str:
+        """A new link: good once, for `logintokens.TOKEN_S`."""
+        token = secrets.token_urlsafe(32)
+        self._broker.issue(token)
+        return f"http://127.0.0.1:{self._port}/login?token={token}"
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """Until the server ends: its status. None: it runs on after so many seconds."""
+        try:
+            return self._server.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def close(self) -> None:
+        """End it."""
+        if self._server.poll() is None:
+            self._server.send_signal(signal.SIGTERM)
+            if self.wait(GOODBYE_S) is None:
+                self._server.kill()
+                self._server.wait()
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join(GOODBYE_S)
+        self._connection.close()
+
+
+def _names(wish: Wish) -> list[str]:
+    """What this host is called in the overlay. Raises LocalError where the address is not its own."""
+    status = ask(Server(wish.places.socket, "agent", AGENT_MISSING), Status(), timeout_s=TIMEOUT_S).reply
+    address = str(wish.listen)
+    networks = [name for name, network in status.networks.items() if address in network.addresses]
+    if not networks or status.member is None:
+        own = ", ".join(text for network in status.networks.values() for text in network.addresses)
+        raise LocalError(
+            f"{address} is no address of this host in a network of the document; it has {own or 'none'}. "
+            "The page is served over the overlay alone: WireGuard says there who is who"
+        )
+    return [address, *(f"{status.member}.{network}.{SUFFIX}" for network in networks)]
+
+
+def _listeners(wish: Wish) -> Iterator[socket.socket]:
+    first = _listener(ipaddress.ip_address(LOOPBACK[0]), wish.port)
+    yield first
+    port = first.getsockname()[1]
+    with contextlib.suppress(LocalError):  # a host without IPv6 has no ::1
+        yield _listener(ipaddress.ip_address(LOOPBACK[1]), port)
+    if wish.listen is not None:
+        yield _listener(wish.listen, port)
+
+
+def _listener(address: Address, port: int) -> socket.socket:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind((str(address), port))
+        opened.listen(BACKLOG)
+    except OSError as error:
+        opened.close()
+        raise LocalError(
+            f"cannot listen on {address} port {port}: {error.strerror}; --port names another"
+        ) from error
+    return opened

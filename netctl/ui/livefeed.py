@@ -1,0 +1,190 @@
+"""What the agent says, asked for once for all who look, and told to each as differences."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any
+
+from netctl.config import load_document
+from netctl.config.document import Loaded
+from netctl.model.errors import NetctlError
+from netctl.ui.brokerclient import BrokerClient
+from netctl.ui.brokerwire import IsMediator, ReadDocument
+from netctl.ui.pageaccess import Caller, callers
+from netctl.ui.peerhistory import PeerHistory
+from netctl.ui.peerview import Cells, cells, in_networks, troubles
+from netctl.wire.agentrequests import Status, StatusReply
+
+WATCHED_S = 1.0
+"""Between two looks while somebody looks: a link that is cut shall show within two seconds."""
+ALONE_S = 5.0
+"""While nobody does: for the plots of whoever comes next."""
+Networks = frozenset[str]
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one look has changed. `texts`: by the networks that somebody may see, encoded once for all of them."""
+
+    number: int = 0
+    changed: frozenset[str] = frozenset()
+    general: bool = False
+    texts: dict[tuple[Networks, bool], str] = field(default_factory=dict)
+
+
+class LiveFeed:
+    """The newest state of this host."""
+
+    def __init__(self, broker: BrokerClient) -> None:
+        self._broker = broker
+        self._turn = _Turn()
+        self._next: asyncio.Event = asyncio.Event()
+        self._looking = 0
+        self._wake = asyncio.Event()
+        self._one = asyncio.Lock()
+        self._looked_at = float("-inf")
+        self._cells: dict[str, Cells] = {}
+        self._of: tuple[str | None, tuple[tuple[str, ...], ...]] | None = None
+        self.history = PeerHistory()
+        self.status: StatusReply | None = None
+        self.error: str | None = "the agent has not been asked yet"
+        """Why there is no newest state."""
+        self.loaded: Loaded | None = None
+        """The document that this host lives by."""
+        self.callers: dict[str, Caller] = {}
+        self.mediates = False
+        """Whether a mediator is on this machine, for operators."""
+
+    async def run(self) -> None:
+        """Look for ever. A NetctlError is shown, and looked past."""
+        while True:
+            await self.fresh(0.0)
+            if self._looking:
+                await asyncio.sleep(WATCHED_S)
+                continue
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ALONE_S):
+                    await self._wake.wait()
+
+    async def fresh(self, age_s: float = WATCHED_S) -> None:
+        """Look, unless somebody has within so many seconds."""
+        async with self._one:
+            if time.monotonic() - self._looked_at >= age_s:
+                await self._look()
+                self._looked_at = time.monotonic()
+
+    async def _look(self) -> None:
+        was, banner = self._cells, self.banner()
+        try:
+            self.mediates = (await self._broker.ask("broker", IsMediator())).here
+            status = await self._broker.ask("agent", Status())
+            await self._document(status)
+        except NetctlError as error:
+            self.error = str(error)
+        else:
+            self.error = None
+            self.status = status
+            self.history.observe(status.peers, time.monotonic())
+            self._cells = {peer.name: cells(peer, self.history.last(peer.name)) for peer in status.peers}
+        changed = frozenset(name for name, one in self._cells.items() if was.get(name) != one)
+        self._turn = _Turn(self._turn.number + 1, changed, banner != self.banner())
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def _document(self, status: StatusReply) -> None:
+        held = [tuple(sorted(texts)) for peer in status.peers for texts in peer.addresses.values()]
+        of = status.document.digest, tuple(held)
+        if of == self._of:
+            return
+        digest = self._of[0] if self._of is not None else None
+        if status.document.digest is None or status.joined is not None:
+            self.loaded = None
+        elif digest != status.document.digest or self.loaded is None:
+            text = await self._broker.ask("broker", ReadDocument())
+            accepted = text.accepted
+            loaded = await asyncio.to_thread(load_document, accepted, text.file) if accepted else None
+            if loaded is not None and loaded.document.digest != status.document.digest:
+                return  # it is just being replaced: look again
+            self.loaded = loaded
+        self.callers = callers(self.loaded.document, status) if self.loaded is not None else {}
+        self._of = of
+
+    def banner(self) -> list[str]:
+        """What is wrong."""
+        if self.error is not None:
+            return [self.error]
+        return troubles(self.status) if self.status is not None else []
+
+    def cells(self, name: str) -> Cells:
+        """A peer's row."""
+        return self._cells[name]
+
+    def groups(self, name: str) -> list[str]:
+        """A member's groups in the document."""
+        if self.loaded is None or name not in self.loaded.document.members:
+            return []
+        return sorted(self.loaded.document.members[name].groups)
+
+    async def watch(self, networks: Networks) -> AsyncGenerator[str, None]:
+        """Events for somebody who may see these networks: all at first, then what has changed."""
+        self._looking += 1
+        self._wake.set()
+        seen = -1
+        try:
+            while True:
+                coming, turn = self._next, self._turn
+                if turn.number != seen:
+                    text = self._event(networks, whole=turn.number != seen + 1 or seen < 0)
+                    seen = turn.number
+                    yield text
+                await coming.wait()
+        finally:
+            self._looking -= 1
+
+    def _event(self, networks: Networks, *, whole: bool) -> str:
+        turn = self._turn
+        text = turn.texts.get((networks, whole))
+        if text is None:
+            text = turn.texts[networks, whole] = self._encoded(networks, turn, whole=whole)
+        return text
+
+    def _encoded(self, networks: Networks, turn: _Turn, *, whole: bool) -> str:
+        told: dict[str, Any] = {}
+        peers = in_networks(self.status.peers, networks) if self.status is not None else []
+        told["rows"] = {
+            peer.name: _row(self._cells[peer.name]) for peer in peers if whole or peer.name in turn.changed
+        }
+        told["online"] = sum(peer.online for peer in peers)
+        told["known"] = len(peers)
+        if whole or turn.general:
+            told["banner"] = self.banner()
+        if whole:
+            now = time.monotonic()
+            told["past"] = {
+                peer.name: [
+                    [round(one.at - now, 1), one.rtt_ms, round(one.rx_rate), round(one.tx_rate)]
+                    for one in self.history.of(peer.name, now)
+                ]
+                for peer in peers
+            }
+        event = "all" if whole else "changes"
+        return f"event: {event}\ndata: {json.dumps(told, separators=(',', ':'))}\n\n"
+
+
+def _row(one: Cells) -> list[Any]:
+    return [
+        int(one.online),
+        one.path,
+        one.path_text,
+        one.rtt,
+        one.received,
+        one.sent,
+        one.handshake,
+        list(one.numbers),
+    ]

@@ -1,0 +1,109 @@
+"""What is shown of a peer, in words: by the page, and by `netctl top`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from netctl.model.forpeople import age, size
+from netctl.ui.peerhistory import Sample
+from netctl.wire.agentrequests import PeerState, StatusReply
+
+PATHS = {
+    "lan": "same LAN",
+    "direct": "direct",
+    "relay-udp": "relay",
+    "relay-tls": "relay (TLS)",
+    "none": "no path",
+}
+MINUTE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """A peer's row as texts, and the numbers of the newest sample for the plots."""
+
+    online: bool
+    path: str
+    path_text: str
+    rtt: str
+    received: str
+    sent: str
+    handshake: str
+    numbers: tuple[float | None, float, float]
+    """Round trip in milliseconds; bytes a second received and sent."""
+
+
+def cells(peer: PeerState, sample: Sample | None) -> Cells:
+    """A peer as it is shown."""
+    rx, tx = (sample.rx_rate, sample.tx_rate) if sample is not None else (0.0, 0.0)
+    return Cells(
+        online=peer.online,
+        path=peer.path,
+        path_text=PATHS.get(peer.path, peer.path),
+        rtt=round_trip(peer.rtt_ms),
+        received=rate(rx),
+        sent=rate(tx),
+        handshake=handshake(peer.last_handshake_s),
+        numbers=(round(peer.rtt_ms, 1) if peer.rtt_ms is not None else None, round(rx), round(tx)),
+    )
+
+
+def round_trip(rtt_ms: float | None) -> str:
+    """``3.2 ms``, ``48 ms``; nothing where it is not known."""
+    if rtt_ms is None:
+        return ""
+    return f"{rtt_ms:.1f} ms" if rtt_ms < 10 else f"{rtt_ms:.0f} ms"
+
+
+def rate(bytes_s: float) -> str:
+    """``1.2 MB/s``; nothing where nothing moves."""
+    return f"{size(round(bytes_s))}/s" if bytes_s >= 1 else ""
+
+
+def handshake(seconds: float | None) -> str:
+    """How long ago, in minutes at least: WireGuard renews its keys every two."""
+    if seconds is None:
+        return "never"
+    return "under a minute ago" if seconds < MINUTE_S else f"{age(max(seconds, 2 * MINUTE_S))} ago"
+
+
+def addresses(peer: PeerState, network: str) -> list[str]:
+    """A peer's addresses in a network."""
+    return peer.addresses.get(network, [])
+
+
+def in_networks(peers: Iterable[PeerState], networks: Collection[str]) -> list[PeerState]:
+    """Those that are in one of these networks."""
+    return [peer for peer in peers if not peer.addresses.keys().isdisjoint(networks)]
+
+
+def matches(peer: PeerState, words: str, groups: Collection[str], group: str) -> bool:
+    """Whether a search finds a peer: every word is in its name, an address, its path or a group."""
+    if group and group not in groups:
+        return False
+    texts = [peer.name, peer.path, PATHS.get(peer.path, ""), *groups]
+    texts += [text for held in peer.addresses.values() for text in held]
+    haystack = " ".join(texts).lower()
+    return all(word in haystack for word in words.lower().split())
+
+
+def troubles(status: StatusReply) -> list[str]:
+    """What is wrong, for a banner."""
+    said = list(status.conditions)
+    if status.down.everything:
+        said.append("this host is down: `netctl up` brings its networks up")
+    link = status.mediator
+    if link.state not in ("none", "connected"):
+        why = f": {link.error}" if link.error else ""
+        since = f" for {age(link.since_s)}" if link.since_s >= 2 * MINUTE_S else ""
+        said.append(f"the mediator is not reached{since}{why}; tunnels that are up stay up")
+    said += [
+        f"network '{name}': {network.refused}" for name, network in status.networks.items() if network.refused
+    ]
+    if status.drift:
+        count = len(status.drift)
+        first = status.drift[0].line
+        more = f", and in {count - 1} more ways" if count > 1 else ""
+        said.append(f"this host departs from the document: {first}{more}")
+    return list(dict.fromkeys(said))

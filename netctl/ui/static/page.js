@@ -1,0 +1,149 @@
+// What the page does beyond reading: live rows, plots, copying, finding as you type. Without it the page still reads.
+"use strict";
+
+const WINDOW_S = 180;
+const past = new Map();
+
+function rowsOf(name) {
+  return document.querySelectorAll(`[data-peer="${CSS.escape(name)}"]`);
+}
+
+function put(element, text) {
+  if (element && element.textContent !== text) element.textContent = text;
+}
+
+function line(samples, index) {
+  const now = Date.now() / 1000;
+  let top = 0;
+  for (const one of samples) if (one[index] !== null && one[index] > top) top = one[index];
+  let path = "";
+  let pen = "M";
+  for (const one of samples) {
+    if (one[index] === null) { pen = "M"; continue; }
+    const x = 120 * (1 - (now - one[0]) / WINDOW_S);
+    const y = 23 - 22 * (top > 0 ? one[index] / top : 0);
+    path += `${pen}${x.toFixed(1)} ${y.toFixed(1)}`;
+    pen = "L";
+  }
+  return index !== 1 && top === 0 ? "" : path;
+}
+
+function draw(row, samples) {
+  const rtt = row.querySelector("path.rtt");
+  if (rtt && rtt.getClientRects().length) rtt.setAttribute("d", line(samples, 1));
+  const rx = row.querySelector("path.rx");
+  if (rx && rx.getClientRects().length) {
+    rx.setAttribute("d", line(samples, 2));
+    row.querySelector("path.tx").setAttribute("d", line(samples, 3));
+  }
+}
+
+function show(name, row) {
+  const [on, path, pathText, rtt, received, sent, handshake] = row;
+  const found = rowsOf(name);
+  for (const element of found) {
+    if ("edge" in element.dataset) element.dataset.edge = on ? path : "none";
+    if ("tile" in element.dataset) element.dataset.tile = on ? path : "none";
+    if ("on" in element.dataset) element.dataset.on = on;
+    const cell = (kind) => element.querySelector(`[data-cell="${kind}"]`);
+    const dot = cell("dot");
+    if (!dot) continue;
+    dot.dataset.on = on;
+    put(cell("online"), on ? "online" : "offline");
+    cell("path").dataset.path = path;
+    put(cell("path"), pathText);
+    put(cell("rtt"), rtt);
+    put(cell("received"), received);
+    put(cell("sent"), sent);
+    put(cell("handshake"), handshake);
+  }
+  return found.length > 0;
+}
+
+function remember(names) {
+  const now = Date.now() / 1000;
+  for (const [name, samples] of past) {
+    const numbers = names[name] ? names[name][7] : samples.length ? samples[samples.length - 1].slice(1) : null;
+    if (numbers === null) continue;
+    samples.push([now, ...numbers]);
+    while (samples.length && samples[0][0] < now - WINDOW_S) samples.shift();
+    if (!document.hidden) for (const row of rowsOf(name)) draw(row, samples);
+  }
+}
+
+function banner(lines) {
+  const box = document.getElementById("banner");
+  const list = box.querySelector("ul");
+  if ([...list.children].map((item) => item.textContent.trim()).join("\n") === lines.join("\n")) return;
+  list.replaceChildren(...lines.map((text) => {
+    const item = document.createElement("li");
+    item.textContent = text;
+    return item;
+  }));
+  box.hidden = lines.length === 0;
+}
+
+async function again() {
+  const live = document.getElementById("live");
+  if (!live) return;
+  const answer = await fetch(location.href, { credentials: "same-origin" });
+  if (!answer.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
+  if (fresh) live.replaceWith(fresh);
+}
+
+function follow() {
+  if (!document.querySelector("[data-peer], #live")) return;
+  const stream = new EventSource("/live");
+  const take = (told) => {
+    let strangers = false;
+    for (const [name, row] of Object.entries(told.rows)) strangers = !show(name, row) || strangers;
+    if (told.banner) banner(told.banner);
+    const live = document.getElementById("live");
+    if (strangers && live && live.dataset.filtered === "0") again();
+  };
+  stream.addEventListener("all", (event) => {
+    const told = JSON.parse(event.data);
+    const now = Date.now() / 1000;
+    past.clear();
+    for (const [name, samples] of Object.entries(told.past)) past.set(name, samples.map((one) => [now + one[0], ...one.slice(1)]));
+    take(told);
+  });
+  stream.addEventListener("changes", (event) => {
+    const told = JSON.parse(event.data);
+    take(told);
+    remember(told.rows);
+  });
+  window.addEventListener("pagehide", () => stream.close());
+}
+
+async function copy(button) {
+  const text = button.dataset.copy;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const range = document.createRange();
+    range.selectNodeContents(button.lastChild);
+    getSelection().removeAllRanges();
+    getSelection().addRange(range);
+    if (!document.execCommand("copy")) return;
+  }
+  button.classList.add("copied");
+  setTimeout(() => button.classList.remove("copied"), 900);
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (button) copy(button);
+});
+
+document.addEventListener("input", (event) => {
+  if (event.target.id !== "q") return;
+  const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const row of document.querySelectorAll("tr[data-peer]")) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !words.every((word) => text.includes(word));
+  }
+});
+
+follow();

@@ -1,0 +1,363 @@
+"""The pages."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import mimetypes
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import segno
+from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from netctl.model.errors import NetctlError
+from netctl.model.forpeople import age, size
+from netctl.ui import peerview
+from netctl.ui.brokerclient import BrokerClient
+from netctl.ui.brokerwire import Redeem
+from netctl.ui.gate import Gate, Known, Receive, Refusal, Scope, Send
+from netctl.ui.livefeed import LiveFeed
+from netctl.ui.pageaccess import Caller, visible
+from netctl.ui.peerhistory import WINDOW_S
+from netctl.ui.plots import Points, svg_path
+from netctl.wire import operatorrequests as m
+from netctl.wire.agentrequests import Doctor, PeerState
+from netctl.wire.jsonline import Request as Wish
+
+HERE = Path(__file__).parent
+MAX_GRAPH = 60
+"""Members of a picture with lines; more are a field of tiles."""
+MAX_PLOTTED = 300
+"""Rows with plots in the page as it is sent: they are four fifths of a row, and the script draws them anyway."""
+PLOT = {"width": 120, "height": 24}
+QUIET = 4
+"""Modules around a QR code."""
+KEEPALIVE_S = 15.0
+"""A stream without news says so, so that one whose reader has gone is noticed."""
+
+
+MEMBERSHIP: dict[str, tuple[Callable[[str], Wish[str]], str]] = {
+    "approve": (m.Approve, "{} is in"),
+    "reject": (m.Reject, "{} is rejected, and its key with it"),
+    "revoke": (m.Revoke, "{} is shut out: its tunnels go away everywhere now"),
+    "restore": (m.Restore, "{} may come back: a member of the document at once, another with a new invite"),
+}
+
+
+class Loaded(BaseLoader):
+    """Templates from memory: the server may read no file once it has given up its rights."""
+
+    def __init__(self, directory: Path) -> None:
+        self._texts = {path.name: path.read_text(encoding="utf-8") for path in directory.glob("*.html")}
+
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str | None, Any]:
+        """As jinja2 asks for it."""
+        if template not in self._texts:
+            raise TemplateNotFound(template)
+        return self._texts[template], None, lambda: True
+
+
+class Pages:
+    """All pages of one server, behind its gate."""
+
+    def __init__(self, broker: BrokerClient, hosts: tuple[str, ...] = ()) -> None:
+        self._broker = broker
+        self.feed = LiveFeed(broker)
+        self._static = {
+            path.name: (path.read_bytes(), mimetypes.guess_type(path.name)[0] or "application/octet-stream")
+            for path in (HERE / "static").iterdir()
+        }
+        self._templates = Environment(
+            loader=Loaded(HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals.update(age=age, size=size, view=peerview, plot=PLOT)
+        for name in (path.name for path in (HERE / "templates").glob("*.html")):
+            self._templates.get_template(name)  # compiled now, kept for later
+        routes = [
+            Route("/", self._networks),
+            Route("/members/{name}", self._member),
+            Route("/doctor", self._doctor),
+            Route("/invites", self._invites),
+            Route("/invites/new", self._invite, methods=["POST"]),
+            Route("/invites/revoke", self._revoke_invite, methods=["POST"]),
+            Route("/invites/members", self._membership, methods=["POST"]),
+            Route("/live", self._live),
+            Route("/login", self._login),
+            Route("/logout", self._logout, methods=["POST"]),
+            Route("/static/{name}", self._file),
+        ]
+        self.routes = tuple(routes)
+        errors: dict[Any, Any] = {
+            HTTPException: self._went_wrong,
+            NetctlError: self._failed,
+            Exception: self._broke,
+        }
+        self.gate = Gate(
+            Starlette(routes=routes, exception_handlers=errors), self._refuse, self._caller, hosts
+        )
+
+    def _caller(self, address: str) -> Caller | None:
+        return self.feed.callers.get(address)
+
+    def _page(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        known: Known | None = request.scope["state"].get("known")
+        session = known.session if known is not None else None
+        state = self.feed.status
+        common = {
+            "session": session,
+            "csrf": session.csrf if session is not None else "",
+            "here": request.url.path,
+            "banner": self.feed.banner() if session is not None else [],
+            "mediates": self.feed.mediates and session is not None and session.operator,
+            "host": state.member if state is not None and session is not None else None,
+        }
+        text = self._templates.get_template(template).render(**common, **values)
+        return HTMLResponse(text, status)
+
+    async def _refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        page = self._page(
+            request, "refused.html", refusal.status, text=refusal.text, status_code=refusal.status
+        )
+        await page(scope, receive, send)
+
+    async def _went_wrong(self, request: Request, error: HTTPException) -> Response:
+        text = "there is no such page" if error.status_code == 404 else error.detail
+        return self._page(
+            request, "refused.html", error.status_code, text=text, status_code=error.status_code
+        )
+
+    async def _failed(self, request: Request, error: NetctlError) -> Response:
+        return self._page(request, "refused.html", 502, text=str(error), status_code=502)
+
+    async def _broke(self, request: Request, error: Exception) -> Response:
+        """Starlette raises it again, so that the server's log has it."""
+        text = f"the page itself failed ({type(error).__name__}); what `netctl ui` printed says where"
+        return self._page(request, "refused.html", 500, text=text, status_code=500)
+
+    # -- who it is --------------------------------------------------------------------------------------------
+
+    async def _login(self, request: Request) -> Response:
+        try:
+            redeemed = await self._broker.ask("broker", Redeem(request.query_params.get("token", "")))
+        except NetctlError as error:
+            return self._page(request, "refused.html", 401, text=str(error), status_code=401)
+        self.gate.begin(request.scope["state"]["set_cookie"], operator=redeemed.operator)
+        return self._page(request, "welcome.html")
+
+    async def _logout(self, request: Request) -> Response:
+        self.gate.sessions.end(_known(request).cookie)
+        return self._page(request, "refused.html", 200, text="you are signed out", status_code=200)
+
+    # -- what is here -----------------------------------------------------------------------------------------
+
+    def _seen(self, request: Request) -> frozenset[str]:
+        state = self.feed.status
+        if state is None:
+            return frozenset()
+        document = self.feed.loaded.document if self.feed.loaded is not None else None
+        return visible(state, document, _known(request).session.member)
+
+    async def _networks(self, request: Request) -> Response:
+        await self.feed.fresh()
+        state = self.feed.status
+        words, group = request.query_params.get("q", ""), request.query_params.get("group", "")
+        if state is None:
+            return self._page(
+                request, "networks.html", state=None, networks=[], groups=[], q=words, group=group
+            )
+        seen = self._seen(request)
+        peers = peerview.in_networks(state.peers, seen)
+        networks = []
+        for name in (name for name in state.networks if name in seen):
+            members = [peer for peer in peers if name in peer.addresses]
+            found = [p for p in members if peerview.matches(p, words, self.feed.groups(p.name), group)]
+            networks.append(
+                {
+                    "name": name,
+                    "state": state.networks[name],
+                    "online": sum(peer.online for peer in members),
+                    "known": len(members),
+                    "rows": [self._row(peer, index) for index, peer in enumerate(found)],
+                    "picture": _picture(members) if len(members) <= MAX_GRAPH else None,
+                }
+            )
+        groups = sorted({group for peer in peers for group in self.feed.groups(peer.name)})
+        return self._page(
+            request, "networks.html", state=state, networks=networks, groups=groups, q=words, group=group
+        )
+
+    def _row(self, peer: PeerState, index: int) -> dict[str, Any]:
+        return {
+            "peer": peer,
+            "cells": self.feed.cells(peer.name),
+            "groups": self.feed.groups(peer.name),
+            "plots": self._plots(peer.name) if index < MAX_PLOTTED else {"rtt": "", "rx": "", "tx": ""},
+        }
+
+    def _plots(self, name: str) -> dict[str, str]:
+        now = time.monotonic()
+        past = self.feed.history.of(name, now)
+        values: dict[str, Points] = {
+            "rtt": [(one.at, one.rtt_ms) for one in past],
+            "rx": [(one.at, one.rx_rate) for one in past],
+            "tx": [(one.at, one.tx_rate) for one in past],
+        }
+        return {
+            kind: svg_path(points, now=now, window_s=WINDOW_S, **PLOT)
+            for kind, points in values.items()
+            if any(value for _, value in points) or kind == "rtt"
+        } | {"of": name}
+
+    async def _member(self, request: Request) -> Response:
+        await self.feed.fresh()
+        state, seen = self.feed.status, self._seen(request)
+        name = request.path_params["name"]
+        peers = peerview.in_networks(state.peers, seen) if state is not None else []
+        peer = next((peer for peer in peers if peer.name == name), None)
+        if peer is None:
+            raise HTTPException(404)
+        shown = {network: held for network, held in peer.addresses.items() if network in seen}
+        return self._page(request, "member.html", row=self._row(peer, 0), addresses=shown)
+
+    async def _doctor(self, request: Request) -> Response:
+        await self.feed.fresh()
+        return self._page(request, "doctor.html", doctor=await self._broker.ask("agent", Doctor()))
+
+    # -- who comes and goes -----------------------------------------------------------------------------------
+
+    async def _invites(self, request: Request) -> Response:
+        return await self._invites_page(request)
+
+    async def _invites_page(
+        self,
+        request: Request,
+        status: int = 200,
+        *,
+        made: m.NewInvite | None = None,
+        said: str = "",
+        failed: str = "",
+    ) -> Response:
+        await self.feed.fresh()
+        if not (self.feed.mediates and _known(request).session.operator):
+            raise HTTPException(404)
+        members = await self._broker.ask("mediator", m.ListMembers())
+        invites = await self._broker.ask("mediator", m.ListInvites())
+        document = self.feed.loaded.document if self.feed.loaded is not None else None
+        open_for = (
+            [n.name for n in document.networks.values() if n.join.invites] if document is not None else None
+        )
+        return self._page(
+            request,
+            "invites.html",
+            status,
+            waiting=[row for row in members if row.state == "pending"],
+            members=[row for row in members if row.state != "pending"],
+            invites=invites,
+            open_for=open_for,
+            now=time.time(),
+            made=made,
+            **_code(made.invite if made is not None else ""),
+            said=said,
+            failed=failed,
+        )
+
+    async def _invite(self, request: Request) -> Response:
+        form = _known(request).form
+        try:
+            uses = int(form.get("uses", "1"))
+            wish = m.CreateInvite(
+                form.get("network", ""), uses, form.get("expires"), form.get("name") or None
+            )
+            made = await self._broker.ask("mediator", wish)
+        except ValueError:
+            return await self._invites_page(request, 422, failed="how many hosts may use it is a number")
+        except NetctlError as error:
+            return await self._invites_page(request, 422, failed=str(error))
+        return await self._invites_page(request, made=made)
+
+    async def _revoke_invite(self, request: Request) -> Response:
+        number = _known(request).form.get("id", "")
+        return await self._done(
+            request, m.RevokeInvite(number), "invite {} is good for nothing now; who came with it stays"
+        )
+
+    async def _membership(self, request: Request) -> Response:
+        form = _known(request).form
+        action = MEMBERSHIP.get(form.get("action", ""))
+        if action is None:
+            return await self._invites_page(request, 422, failed="there is no such thing to do with a member")
+        make, words = action
+        return await self._done(request, make(form.get("who", "")), words)
+
+    async def _done(self, request: Request, wish: Wish[str], words: str) -> Response:
+        try:
+            name = await self._broker.ask("mediator", wish)
+        except NetctlError as error:
+            return await self._invites_page(request, 422, failed=str(error))
+        return await self._invites_page(request, said=words.format(name))
+
+    # -- what it needs ----------------------------------------------------------------------------------------
+
+    async def _live(self, request: Request) -> Response:
+        await self.feed.fresh()
+        networks, known = self._seen(request), _known(request)
+        address = request.client.host if request.client is not None else ""
+
+        async def events() -> AsyncIterator[str]:
+            news = self.feed.watch(networks)
+            try:
+                while self.gate.still(known, address) and self._seen(request) == networks:
+                    try:
+                        async with asyncio.timeout(KEEPALIVE_S):
+                            yield await anext(news)
+                    except TimeoutError:
+                        return  # the browser comes again by itself
+            finally:
+                await news.aclose()
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    async def _file(self, request: Request) -> Response:
+        found = self._static.get(request.path_params["name"])
+        if found is None:
+            raise HTTPException(404)
+        return Response(found[0], media_type=found[1], headers={"cache-control": "max-age=300"})
+
+
+def _known(request: Request) -> Known:
+    known: Known = request.scope["state"]["known"]
+    return known
+
+
+def _code(text: str) -> dict[str, Any]:
+    """A QR code as the `d` of a path, one unit a module, with the quiet zone that readers want (ISO/IEC 18004)."""
+    if not text:
+        return {"code": "", "code_size": 0}
+    rows = segno.make(text, error="m", micro=False).matrix
+    dark = (
+        f"M{x + QUIET} {y + QUIET}h1v1h-1z" for y, row in enumerate(rows) for x, one in enumerate(row) if one
+    )
+    return {"code": "".join(dark), "code_size": len(rows) + 2 * QUIET}
+
+
+def _picture(members: list[PeerState]) -> list[dict[str, Any]]:
+    """Where each member stands in the picture: this host in the middle, the others around it."""
+    placed = []
+    for index, peer in enumerate(members):
+        turn = 2 * math.pi * index / max(len(members), 1) - math.pi / 2
+        x, y = 50 + 38 * math.cos(turn), 50 + 38 * math.sin(turn)
+        placed.append({"peer": peer, "x": round(x, 1), "y": round(y, 1), "left": x < 49, "right": x > 51})
+    return placed

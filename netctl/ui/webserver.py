@@ -1,0 +1,170 @@
+"""The server of the page: a process of its own that has its sockets and its broker, and then no rights.
+
+It is started with its sockets open, loads everything, and becomes nobody in an empty directory that is deleted: from
+then on there is no file for it. What it may do is what its broker does for it (`netctl.ui.broker`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import pwd
+import resource
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import uvicorn
+from starlette.responses import StreamingResponse
+
+from netctl.config import load_document
+from netctl.model.errors import ConfigError
+from netctl.system import logs
+from netctl.system.guard import Guard
+from netctl.system.tasks import Tasks, watch_loop
+from netctl.ui.brokerclient import BrokerClient
+from netctl.ui.gate import App, Message, Receive, Scope, Send
+from netctl.ui.webapp import Pages
+
+NOBODY = "nobody"
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
+MAX_FILES = 1024
+"""Connections, and what the loop needs."""
+MAX_CONNECTIONS = 256
+"""Twenty pages have a stream and a connection or two each."""
+KEEP_ALIVE_S = 15
+GOODBYE_S = 1
+PAUSE_S = 0.01
+"""Before the browser of the warm-up goes: its answer is there by then."""
+UNFIT = "apiVersion: netctl/v0\nmembers: {Ä: {wireguard: 1}}\nnetworks: {}\n"
+"""A document with errors of several kinds: explaining them loads what an error needs."""
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What the other half hands over: file descriptors, and the names that this host goes by."""
+
+    broker: int
+    listeners: list[int]
+    hosts: list[str]
+
+
+def become_nobody() -> None:
+    """Give all rights and all files up, for good. Without root there are no rights. Raises OSError."""
+    if os.geteuid() == 0:
+        user = pwd.getpwnam(NOBODY)
+        with contextlib.suppress(PermissionError):  # a container may keep CAP_SYS_CHROOT from its root
+            _leave_files()
+        os.setgroups([])
+        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for option, value in ((PR_SET_DUMPABLE, 0), (PR_SET_NO_NEW_PRIVS, 1)):
+        if libc.prctl(option, value, 0, 0, 0) < 0:
+            raise OSError(ctypes.get_errno(), "prctl")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def _leave_files() -> None:
+    """chroot(2) into a directory that is gone."""
+    path = tempfile.mkdtemp(prefix="netctl-ui-")
+    above = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.chroot(path)
+        os.chdir("/")
+    finally:
+        os.rmdir(os.path.basename(path), dir_fd=above)
+        os.close(above)
+
+
+async def warm_up(app: App) -> None:
+    """What Python reads from files the first time that something is used, which is not possible later."""
+
+    async def receive() -> Message:
+        await asyncio.sleep(PAUSE_S)
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None:
+        return
+
+    async def nothing() -> AsyncIterator[str]:
+        yield ""
+
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+    scope |= {"client": None, "server": None, "scheme": "http", "http_version": "1.1", "root_path": ""}
+    await app(dict(scope), receive, send)  # which is refused, with a page
+    await StreamingResponse(nothing())(scope, receive, send)
+    with contextlib.suppress(ConfigError):
+        await asyncio.to_thread(load_document, UNFIT)
+    "localhost".encode("idna")
+    traceback.format_exception(ValueError("nothing"))
+    os.strerror(0)
+
+
+async def serve(setup: Setup) -> None:
+    """Until the other half goes, or says so by a signal."""
+    guard = Guard(logging.getLogger(__name__).warning)
+    watch_loop(asyncio.get_running_loop(), guard)
+    broker = BrokerClient(socket.socket(fileno=setup.broker))
+    await broker.connect()
+    pages = Pages(broker, tuple(setup.hosts))
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await pages.gate(scope, receive, send)
+        except Exception as error:
+            guard.caught("a request", error)
+
+    config = uvicorn.Config(
+        guarded,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,  # who asks is who connects: no header of a stranger's changes that
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GOODBYE_S,
+    )
+    config.load()
+    # It has a line for each request that is none, without a bound; what fails in ours is said by the guard.
+    logging.getLogger("uvicorn.error").disabled = True
+    await warm_up(pages.gate)
+    become_nobody()
+    server = uvicorn.Server(config)
+    tasks = Tasks(guard)
+
+    async def until_gone() -> None:
+        try:
+            await broker.run()
+        finally:  # whatever came: a page without its broker can do nothing
+            server.should_exit = True
+
+    tasks.start("the broker", until_gone())
+    tasks.keep("the live data", pages.feed.run)
+    try:
+        await server.serve([socket.socket(fileno=number) for number in setup.listeners])
+    finally:
+        await tasks.end()
+
+
+def main() -> None:
+    """Started by `netctl.ui.launch` alone."""
+    logs.start(logging.INFO, prefix="page: ")
+    asyncio.run(serve(msgspec.json.decode(sys.argv[1], type=Setup)))
+
+
+if __name__ == "__main__":
+    main()

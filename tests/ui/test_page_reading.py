@@ -1,0 +1,155 @@
+"""What the page shows, read without a script: the networks of a host, its members, and what is wrong."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from uikit import NETCTL, Browser, Host, Served, command, host, page, peer
+
+from netctl.ui.webapp import HERE, MAX_GRAPH
+
+PEERS = (
+    peer("nas", "10.9.0.2", path="lan", rtt_ms=0.71),
+    peer("laptop", "10.9.0.3", path="relay-udp", online=False, rtt_ms=None, last_handshake_s=7300.0),
+)
+MAX_ASSETS = 150_000
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Iterator[Host]:
+    with host(tmp_path, *PEERS) as made:
+        yield made
+
+
+@pytest.fixture
+def served(known: Host) -> Iterator[Served]:
+    with page(known) as one:
+        yield one
+
+
+def events(browser: Browser) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The live stream of a page."""
+    connection = http.client.HTTPConnection("127.0.0.1", browser.port, timeout=30)
+    connection.request("GET", "/live", headers={"Cookie": browser.cookie})
+    answer = connection.getresponse()
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    try:
+        while True:
+            event = answer.readline().decode().removeprefix("event: ").strip()
+            data = answer.readline().decode().removeprefix("data: ")
+            answer.readline()
+            yield event, json.loads(data)
+    finally:
+        connection.close()
+
+
+def test_members_are_shown_as_they_are(served: Served) -> None:
+    browser = served.signed_in()
+    text = re.sub(r"\s+", " ", browser.get("/").text)
+    assert "1 of 2 others online" in text
+    assert 'data-copy="10.9.0.2"' in text
+    assert "same LAN" in text
+    assert "0.7 ms" in text
+    assert "2 h ago" in text
+    assert "servers" in text
+    one = browser.get("/members/laptop").text
+    assert "10.9.0.3" in one
+    assert "nas" not in one
+    assert browser.get("/members/nobody").status == 404
+
+
+def test_finding_works_without_a_script(served: Served) -> None:
+    browser = served.signed_in()
+    assert 'data-peer="laptop"' not in browser.get("/?q=nas").text.partition("<details")[0]
+    assert 'data-peer="nas"' in browser.get("/?group=servers").text
+    assert "Nobody here is called that" in browser.get("/?q=zzz").text
+
+
+def test_what_is_wrong_stands_on_every_page(known: Host, served: Served) -> None:
+    browser = served.signed_in()
+    known.status = msgspec.structs.replace(known.status, conditions=["the disk is full"])
+    live = (told for _, told in islice(events(browser), 5))
+    assert any("the disk is full" in told.get("banner", []) for told in live)
+    for path in ("/", "/doctor", "/members/nas"):
+        assert "the disk is full" in browser.get(path).text
+    assert "do this" in browser.get("/doctor").text
+
+
+def test_changes_come_by_themselves_and_alone(known: Host, served: Served) -> None:
+    browser = served.signed_in()
+    stream = events(browser)
+    kind, first = next(stream)
+    assert kind == "all"
+    assert set(first["rows"]) == set(first["past"]) == {"nas", "laptop"}
+    cut = msgspec.structs.replace(PEERS[0], online=False, path="none")
+    known.status = msgspec.structs.replace(known.status, peers=[cut, PEERS[1]])
+    for kind, told in islice(stream, 10):
+        assert kind == "changes"
+        if told["rows"]:
+            assert set(told["rows"]) == {"nas"}
+            assert told["rows"]["nas"][:3] == [0, "none", "no path"]
+            return
+    raise AssertionError("nothing came")
+
+
+def test_a_host_without_an_agent_says_the_next_step(tmp_path: Path) -> None:
+    with host(tmp_path, *PEERS) as made:
+        pass
+    with page(made) as one:
+        text = one.signed_in().get("/").text
+        assert "sudo netctl up" in text
+        assert "no agent runs on this host" in text
+
+
+def test_a_host_without_a_document_says_the_next_step(tmp_path: Path) -> None:
+    with host(tmp_path) as made:
+        made.status = msgspec.structs.replace(
+            made.status,
+            document=msgspec.structs.replace(made.status.document, digest=None),
+            networks={},
+            member=None,
+        )
+        with page(made) as one:
+            assert "netctl init" in one.signed_in().get("/").text
+
+
+def test_many_members_are_a_field_of_tiles(known: Host, served: Served) -> None:
+    crowd = [peer(f"m{n}", f"10.9.1.{n}") for n in range(MAX_GRAPH + 1)]
+    known.status = msgspec.structs.replace(known.status, peers=crowd)
+    browser = served.signed_in()
+    text = browser.get("/").text
+    while "m60" not in text:
+        text = browser.get("/").text
+    assert 'class="tiles"' in text
+    assert 'class="self"' not in text
+
+
+def test_all_that_a_browser_loads_is_small_and_ours() -> None:
+    files = list((HERE / "static").iterdir())
+    assert sum(path.stat().st_size for path in files) < MAX_ASSETS
+    for path in files:
+        text = path.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert "//" not in re.sub(r"^\s*//.*$", "", text, flags=re.M), f"{path.name} names another server"
+
+
+def test_without_the_extra_it_says_how_to_get_it(known: Host) -> None:
+    code = (
+        "import sys\nsys.modules['starlette'] = None\nfrom importlib import util\nfound = util.find_spec\n"
+        "from netctl.cli.main import main\n"
+        f"sys.exit(main({command(known)[1:]!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'netctl[ui]'" in done.stderr
+    assert NETCTL
