@@ -178,31 +178,6 @@ class Armory:
         """Nothing is armed any more; also after a power cut."""
         generations.remove(self.places.armed)
 
-    def must_be_free(self) -> None:
-        """Raises LocalError while an apply waits for its confirmation.
-
-        One that nobody was asked about does not stand in the way of who comes now: being here, they keep it.
-        """
-        record = self.record()
-        if record is not None and record.unattended and record.left_s > 0:
-            self.disarm()
-        elif record is not None:
-            raise LocalError(
-                f"an apply waits for its confirmation ({max(record.left_s, 0):.0f} s left): "
-                "`netctl confirm` keeps it, `netctl rollback` takes it back; nothing was changed"
-            )
-
-    def confirmable(self) -> Armed:
-        """The record, if it may be confirmed now. Raises LocalError that says why not."""
-        record = self.record()
-        if record is None:
-            raise LocalError("nothing is armed: there is nothing to confirm")
-        if record.left_s <= 0:
-            raise LocalError("too late: the time to confirm is over and this host goes back")
-        if not record.finished:
-            raise LocalError("the armed apply was never finished: it cannot be confirmed; `netctl rollback`")
-        return record
-
     def put_back(self, record: PendingCommit) -> None:
         """The document of before is the accepted one again. Raises OSError."""
         if record.before is not None:
@@ -239,17 +214,11 @@ class Armory:
         kept = [entry for entry in self.refused() if entry != name]
         generations.write(self.places.refused, json.dumps([*kept, name][-MAX_REFUSED:]))
 
-    def admit(self, name: str, *, force: bool) -> None:
-        """Raises LocalError for a document that was rolled back, unless forced: then it is so no more."""
-        known = self.refused()
-        if name not in known:
-            return
-        if not force:
-            raise LocalError(
-                "this document was rolled back on this host, because nobody confirmed it: change it, or "
-                "`netctl apply --force`; nothing was changed"
-            )
-        generations.write(self.places.refused, json.dumps([entry for entry in known if entry != name]))
+    def admit_again(self, name: str) -> None:
+        """A document that was rolled back is refused no more. Raises OSError."""
+        generations.write(
+            self.places.refused, json.dumps([entry for entry in self.refused() if entry != name])
+        )
 
 
 def start_watchman(places: Places, record: Armed) -> None:

@@ -20,7 +20,7 @@ from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import LocalError, RemoteError
 from netctl.model.keys import IdentityKey
-from netctl.node.snapshot import LinkState
+from netctl.node.linkstate import LinkState
 from netctl.session import (
     Backoff,
     ClientSession,

@@ -8,7 +8,6 @@ import signal
 from netctl.agent.agent import Agent
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, load_keys
-from netctl.agent.patrol import DRIFT_S
 from netctl.agent.places import Places
 from netctl.agent.server import ControlServer
 from netctl.agent.store import StateStore
@@ -16,6 +15,7 @@ from netctl.agent.talk import say
 from netctl.agent.writer import only_writer
 from netctl.engine import Engine, open_engine
 from netctl.engine.privilege import check_privileges
+from netctl.node.node import DRIFT_S
 from netctl.system.tasks import watch_loop
 
 START_WAIT_S = 5.0

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 from collections import Counter as Count
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client import Counter as Total
@@ -17,14 +16,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from netctl.agent.agent import Agent
 from netctl.model.errors import LocalError, RemoteError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths.effects import PathStatus
 from netctl.wire import http
-
-if TYPE_CHECKING:
-    from netctl.agent.agent import Agent
 
 KINDS = ("lan", "direct", "relay-udp", "relay-tls", "none")
 DIRECT = frozenset({"lan", "direct"})
@@ -119,12 +116,16 @@ class _Now(Collector):
             "netctl_tasks", "Tasks of the agent now", value=float(len(asyncio.all_tasks()))
         )
         yield GaugeMetricFamily(
-            "netctl_drift", "Departures from the document now", value=float(len(agent.patrol.drift))
+            "netctl_drift", "Departures from the document now", value=float(len(agent.context.departures))
         )
-        away = float(agent.revival.since is not None)
+        away = float(agent.context.revival.since_s is not None)
         yield GaugeMetricFamily("netctl_link_away", "1 while the link is gone and brought back", value=away)
         for name, words, count in (
-            ("engine_restarts", "How often the engine ended and was started again", agent.revival.restarts),
+            (
+                "engine_restarts",
+                "How often the engine ended and was started again",
+                agent.context.revival.restarts,
+            ),
             (
                 "filter_restored",
                 "How often a table was flushed or changed, and loaded again",
@@ -138,7 +139,10 @@ class _Now(Collector):
             ("faults", "Datagrams, frames and timers whose handling failed", agent.guard.dropped),
         ):
             yield CounterMetricFamily(f"netctl_{name}", words, value=float(count))
-        for name, value in (("found", agent.patrol.counters.found), ("healed", agent.patrol.counters.healed)):
+        for name, value in (
+            ("found", agent.context.counters.found),
+            ("healed", agent.context.counters.healed),
+        ):
             yield CounterMetricFamily(f"netctl_drift_{name}", f"Departures {name} so far", value=float(value))
 
 
@@ -151,8 +155,9 @@ class MetricsServer:
         if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
             raise LocalError(f"--metrics wants HOST:PORT, for example 127.0.0.1:9586, not '{address}'")
         self._host, self._port = host.strip("[]"), int(port)
-        agent.meters = agent.meters or Meters()
-        self._registry = agent.meters.registry
+        meters = Meters()
+        agent.tunnels.meter = meters
+        self._registry = meters.registry
         self._registry.register(_Now(agent))
         self._server: asyncio.Server | None = None
 

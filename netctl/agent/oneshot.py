@@ -1,16 +1,16 @@
 """The node without a daemon: plan, apply, prune and roll back in this process, where no agent runs.
 
-Only for a document without mediators. What is decided, and in which order, is decided where the agent has it decided
-(`netctl.node`); here it is done, one thing after the other, by whoever holds the host's lock.
+Only for a document without mediators. What is decided, and in which order, is decided by the very jobs that an agent
+has decide (`netctl.node`); here their steps are done, one after the other, by whoever holds the host's lock.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from netctl.agent.armed import Armory, start_watchman, terms_of
+from netctl.agent.armed import Armory, boot_id, boottime_s, start_watchman, terms_of
 from netctl.agent.host import look_up
 from netctl.agent.keys import load_keys
 from netctl.agent.places import Places
@@ -23,19 +23,22 @@ from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
+from netctl.node import changing, confirming, requests
 from netctl.node import effects as do
 from netctl.node import events as on
-from netctl.node.commit import PendingCommit, Standing
-from netctl.node.evaluate import Evaluation, evaluate, member_name
-from netctl.node.planreport import expected, make_plan
-from netctl.node.rollback import RollBack
+from netctl.node.commit import PendingCommit
+from netctl.node.context import Context, Job, ask
+from netctl.node.evaluate import member_name
+from netctl.node.planreport import expected
+from netctl.node.reconciling import evaluate_state
 from netctl.node.state import NodeState
-from netctl.node.transaction import Apply
 from netctl.plan import plan_to_json
-from netctl.plan import prune as prune_plan
 
+T = TypeVar("T")
 Say = Callable[[str], None]
 """Takes one line for the person who waits."""
+NOBODY = WireGuardKey(bytes(32))
+"""A roll-back without an agent evaluates nothing: it needs no key, and works where the key is lost."""
 
 
 def _quiet(line: str) -> None:
@@ -51,6 +54,10 @@ def _own_key(places: Places, document: Document) -> WireGuardKey:
     return key
 
 
+def _context(key: WireGuardKey, state: NodeState) -> Context:
+    return Context(key, boot_id(), state, alone=True, now=boottime_s(), request=0)
+
+
 def _state(store: StateStore, loaded: Loaded) -> NodeState:
     """What is kept on disk. `loaded`: the document that is asked about, most often the accepted one."""
     accepted: Loaded | None = loaded
@@ -63,53 +70,17 @@ def _state(store: StateStore, loaded: Loaded) -> NodeState:
     return NodeState(loaded=accepted, joined=store.joined(), down=store.down(), told=told)
 
 
-def _read(engine: Engine, document: Document, *, actual: bool) -> on.HostRead:
-    """As the agent reads it; every peer counts as one with a session, for nobody observes them."""
-    keys = (member.wireguard for member in document.members.values())
-    return on.HostRead(
-        foreign=engine.foreign(),
-        live=frozenset(key for key in keys if key is not None),
-        resolved=asyncio.run(look_up(document)),
-        actual=engine.read() if actual else None,
-    )
-
-
-def _evaluate(engine: Engine, state: NodeState, document: Document, key: WireGuardKey) -> Evaluation:
-    seen = _read(engine, document, actual=False)
-    return evaluate(
-        document, None, {}, seen.foreign, seen.live, seen.resolved, key=key, down=state.down, told=state.told
-    )
-
-
-def _said(evaluation: Evaluation | None) -> tuple[str, ...]:
-    conditions = evaluation.conditions if evaluation is not None else ()
-    return tuple(f"{condition.peer}: {condition.message}" for condition in conditions)
-
-
 def plan(places: Places, request: Mapping[str, Any], engine: str, say: Say) -> dict[str, Any]:
     """What the agent would answer to a request to plan. Raises NetctlError."""
     store = StateStore(places)
     loaded = store.load(request["text"], request["file"])
     check_privileges()
     key = _own_key(places, loaded.document)
+    wish = requests.Plan(loaded, request.get("ssh_connection", ""), bool(request.get("everyone")))
     with only_writer(places, wait_s=LOCK_WAIT_S, progress=say):
-        state = _state(store, loaded)
-        host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
-        try:
-            evaluation, actual = _evaluate(host, state, loaded.document, key), host.read()
-        finally:
-            host.close()
-    return make_plan(
-        evaluation.member,
-        loaded,
-        state.down.of(state.loaded.document) if state.loaded is not None else None,
-        state.down.of(loaded.document),
-        evaluation.desired,
-        actual,
-        ssh_connection=request.get("ssh_connection", ""),
-        everyone=bool(request.get("everyone")),
-        refusals=_said(evaluation),
-    ).to_json()
+        context = _context(key, _state(store, loaded))
+        planned = Shell(store, Armory(places), engine, say).carry_out(changing.plan(context, wish), context)
+    return planned.to_json()
 
 
 def apply(places: Places, request: Mapping[str, Any], engine: str, say: Say) -> dict[str, Any]:
@@ -118,40 +89,123 @@ def apply(places: Places, request: Mapping[str, Any], engine: str, say: Say) -> 
     loaded = store.load(request["text"], request["file"])
     check_privileges()
     key = _own_key(places, loaded.document)
-    holds, terms = expected(request.get("binding")), terms_of({**request, "unattended": False})
+    terms = terms_of({**request, "unattended": False})
+    wish = requests.Apply(loaded, terms, expected(request.get("binding")))
     with only_writer(places, wait_s=LOCK_WAIT_S, progress=say):
-        armory.must_be_free()
-        armory.admit(loaded.document.digest, force=terms.force)
-        host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
-        try:
-            change = Apply(loaded, _state(store, loaded), key, terms=terms, holds=holds, standing=Standing())
-            end = carry(change, Shell(store, armory, host, say))
-        finally:
-            host.close()
-    record = armory.record() if end.record is not None else None
+        context = _context(key, _state(store, loaded))
+        result = Shell(store, armory, engine, say).carry_out(changing.apply(context, wish), context)
+    record = armory.record() if result.armed is not None else None
+    said = changing.said(result.evaluation)
     return {
-        "changed": end.outcome.changed,
-        "rolled_back": end.outcome.rolled_back,
-        "error": end.outcome.error,
-        "warnings": [*(str(finding) for finding in loaded.warnings), *_said(end.evaluation)],
+        "changed": result.outcome.changed,
+        "rolled_back": result.outcome.rolled_back,
+        "error": result.outcome.error,
+        "warnings": [*(str(finding) for finding in loaded.warnings), *said],
         "waiting": None,
         "armed": record.plain() if record is not None else None,
     }
 
 
+def prune(places: Places, at_most: int | None, engine: str, say: Say, warn: Say) -> dict[str, Any]:
+    """What the agent would do and answer for a request to prune. Raises NetctlError."""
+    check_privileges()
+    store = StateStore(places)
+    loaded = store.document()
+    key = _own_key(places, loaded.document) if loaded is not None else NOBODY
+    with only_writer(places, wait_s=LOCK_WAIT_S, progress=say):
+        context = _context(key, _state(store, loaded) if loaded is not None else NodeState())
+        shell = Shell(store, Armory(places), engine, say)
+        removals, outcome = shell.carry_out(_prune(context, at_most, warn), context)
+    return {**plan_to_json(removals), "changed": outcome.changed, "error": outcome.error}
+
+
+def _prune(context: Context, at_most: int | None, warn: Say) -> Job[tuple[Any, ApplyOutcome]]:
+    """As of an agent that has just come to what its host should have."""
+    if context.state.loaded is not None:
+        evaluation, _ = yield from evaluate_state(context, context.state)
+        for line in changing.said(evaluation):
+            warn(line)
+        context.state = context.state.brought(evaluation.desired, evaluation.document)
+    return (yield from changing.prune_host(context, requests.Prune(at_most)))
+
+
+def roll_back(places: Places, progress: Say = _quiet) -> ApplyOutcome:
+    """Take back what is armed, document and host. Call with the host's lock held. Raises NetctlError."""
+    armory = Armory(places)
+    record = armory.record()
+    if record is None:
+        raise LocalError("nothing is armed: there is nothing to roll back")
+    context = _context(NOBODY, NodeState())
+    shell = Shell(StateStore(places), armory, record.engine, progress)
+    return shell.carry_out(confirming.roll_back(context), context)
+
+
+def confirm(places: Places, progress: Say) -> str:
+    """Keep what is armed; the digest of its document. Raises LocalError."""
+    context = _context(NOBODY, NodeState())
+
+    def shell() -> Shell:
+        return Shell(StateStore(places), Armory(places), "auto", progress)
+
+    shell().carry_out(
+        confirming.confirmable(context), context
+    )  # without the lock where there is nothing to do
+    with only_writer(places, wait_s=LOCK_WAIT_S, progress=progress):
+        context.now = boottime_s()
+        return shell().carry_out(confirming.confirm(context), context).digest
+
+
+def take_down(places: Places, progress: Say) -> ApplyOutcome:
+    """Take everything of ours off the host; its document stays. Raises LocalError while an apply is armed."""
+
+    def down() -> Job[ApplyOutcome]:
+        yield from confirming.must_be_free(context)
+        return (yield from ask(do.ApplyHost(HostState(), None), on.Applied)).outcome
+
+    with only_writer(places, wait_s=LOCK_WAIT_S, progress=progress):
+        context = _context(NOBODY, NodeState())
+        return Shell(StateStore(places), Armory(places), "auto", progress).carry_out(down(), context)
+
+
 class Shell:
-    """Does what a transaction wants, on this host, and waits for it."""
+    """Does what a job wants, on this host, and waits for it. The engine is opened when it is needed first."""
 
-    def __init__(self, store: StateStore, armory: Armory, host: Engine, say: Say) -> None:
-        self._store, self._armory, self._host, self._say = store, armory, host, say
+    def __init__(self, store: StateStore, armory: Armory, engine: str, say: Say) -> None:
+        self._store, self._armory, self._kind, self._say = store, armory, engine, say
+        self._engine: Engine | None = None
 
-    def perform(self, effect: do.Effect) -> on.Event | None:
-        """Do one thing. Raises what it raises."""
-        match effect:
-            case do.AwaitView():
-                return on.ViewKnown()
+    @property
+    def _host(self) -> Engine:
+        if self._engine is None:
+            places = self._armory.places
+            self._engine = open_engine(
+                places.private_key, kind=self._kind, state_dir=places.state, hosts_file=places.hosts
+            )
+        return self._engine
+
+    def carry_out(self, job: Job[T], context: Context) -> T:
+        """Do every step of a job, and return what it comes to. Raises what it raises."""
+        try:
+            step = next(job)
+            while True:
+                try:
+                    event = self._perform(step)
+                except BaseException as error:
+                    event = on.Failed(error)
+                context.now = boottime_s()
+                step = job.send(event)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            if self._engine is not None:
+                self._engine.close()
+
+    def _perform(self, step: do.Effect) -> on.Event:
+        """Do one step. Raises what it raises."""
+        match step:
             case do.ReadHost(document, actual):
-                return _read(self._host, document, actual=actual)
+                return self._read(document, actual=actual)
             case do.Arm(seconds, text, back, terms):
                 record = self._armory.arm(seconds, text, back.before, back.checkpoint, self._host.kind, terms)
                 try:
@@ -162,10 +216,17 @@ class Shell:
                 return on.WatchdogReady(record)
             case do.ApplyHost(desired, _, seen):
                 return on.Applied(apply_plan(self._host, desired, progress=self._say, seen=seen))
-            case do.Verify():
-                return on.Verified()  # nobody observes the tunnels
+            case do.PruneHost(desired, at_most):
+                return on.Applied(apply_prune(self._host, desired, at_most, progress=self._say))
+            case do.FollowHost():
+                return on.Followed()  # there are no paths
             case do.Persist(text):
                 return self._persist(text)
+            case do.ReadCommit():
+                return on.CommitRead(self._armory.record(), self._armory.refused())
+            case do.AdmitAgain(digest):
+                self._armory.admit_again(digest)
+                return on.Stored()
             case do.FinishCommit(record):
                 self._armory.finish(record)
                 return on.Stored()
@@ -174,19 +235,21 @@ class Shell:
                 return on.Stored()
             case do.RestoreDocument(record):
                 self._write(self._armory.put_back, record)
-                return on.DocumentRead()
-            case do.LiveBy():
-                return on.ViewRecalled()  # nobody lives by it: the host returns to its checkpoint
+                return on.DocumentRead()  # nobody lives by it: the host returns to its checkpoint
             case do.CloseCommit(record):
                 self._write(self._armory.over, record)
                 return on.Stored()
-        return None
+        raise RuntimeError(f"{type(step).__name__} is nothing that is done without an agent")
 
-    def _write(self, call: Callable[[PendingCommit], None], record: PendingCommit) -> None:
-        try:
-            call(record)
-        except OSError as error:
-            raise LocalError(f"cannot write in {self._armory.places.state}: {error.strerror}") from error
+    def _read(self, document: Document | None, *, actual: bool) -> on.HostRead:
+        """As the agent reads it; every peer counts as one with a session, for nobody observes them."""
+        keys = (member.wireguard for member in document.members.values()) if document is not None else ()
+        return on.HostRead(
+            foreign=self._host.foreign(),
+            live=frozenset(key for key in keys if key is not None),
+            resolved=asyncio.run(look_up(document)) if document is not None else {},
+            actual=self._host.read() if actual else None,
+        )
 
     def _persist(self, text: str) -> on.Event:
         try:
@@ -196,60 +259,8 @@ class Shell:
             return on.StoreFailed(error.strerror or str(error))
         return on.Stored()
 
-
-def carry(change: Apply | RollBack, shell: Shell) -> do.Finished:
-    """Carry a transaction through. Raises what ended it."""
-    effects = change.begin()
-    while True:
-        event: on.Event | None = None
-        for effect in effects:
-            if isinstance(effect, do.Finished):
-                if effect.error is not None:
-                    raise effect.error
-                return effect
-            try:
-                event = shell.perform(effect)
-            except BaseException as error:
-                event = on.Failed(error)
-        assert event is not None, "an effect that is answered"
-        effects = change.handle(event)
-
-
-def prune(places: Places, at_most: int | None, engine: str, say: Say, warn: Say) -> dict[str, Any]:
-    """What the agent would do and answer for a request to prune. Raises NetctlError."""
-    check_privileges()
-    store = StateStore(places)
-    loaded = store.document()
-    key = _own_key(places, loaded.document) if loaded is not None else None
-    with only_writer(places, wait_s=LOCK_WAIT_S, progress=say):
-        host = open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
+    def _write(self, call: Callable[[PendingCommit], None], record: PendingCommit) -> None:
         try:
-            desired = HostState()  # without a document nothing of ours is wanted
-            if loaded is not None and key is not None:
-                evaluation = _evaluate(host, _state(store, loaded), loaded.document, key)
-                desired = evaluation.desired
-                for line in _said(evaluation):
-                    warn(line)
-            removals = prune_plan(desired, host.read())
-            outcome = ApplyOutcome(0)
-            if at_most is not None:
-                outcome = apply_prune(host, desired, at_most, progress=say)
-        finally:
-            host.close()
-    return {**plan_to_json(removals), "changed": outcome.changed, "error": outcome.error}
-
-
-def roll_back(places: Places, progress: Say = _quiet) -> ApplyOutcome:
-    """Take back what is armed, document and host. Call with the host's lock held. Raises NetctlError."""
-    armory = Armory(places)
-    record = armory.record()
-    if record is None:
-        raise LocalError("nothing is armed: there is nothing to roll back")
-    engine = open_engine(
-        places.private_key, kind=record.engine, state_dir=places.state, hosts_file=places.hosts
-    )
-    try:
-        shell = Shell(StateStore(places), armory, engine, progress)
-        return carry(RollBack(record, NodeState()), shell).outcome
-    finally:
-        engine.close()
+            call(record)
+        except OSError as error:
+            raise LocalError(f"cannot write in {self._armory.places.state}: {error.strerror}") from error

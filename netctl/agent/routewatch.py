@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
+from netctl.agent.runner import Runner
 from netctl.agent.talk import say
 from netctl.engine.events import taken_away
-from netctl.model.document import Drift
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import SEGMENT_PREFIX, WIREGUARD_LINK
-
-if TYPE_CHECKING:
-    from netctl.agent.agent import Agent
+from netctl.node import requests
 
 SETTLE_S = 0.05
 """A flush is a message for each route: those that come together are one."""
@@ -25,10 +22,10 @@ SAY_S = 60.0
 
 
 class RouteWatch:
-    """Belongs to one agent."""
+    """Has routes set again."""
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
         self.restored = 0
         """How often routes or addresses of ours were taken away and set again."""
         self.lasted_s = 0.0
@@ -53,18 +50,11 @@ class RouteWatch:
 
     async def _look(self, began: float) -> bool:
         """Whether something had to be put right. Raises EngineError."""
-        agent = self._agent
-        if agent.state.loaded is None or agent.state.loaded.document.drift is not Drift.CORRECT:
-            return False  # departures are said where all of them are
-        async with agent.lock:  # an apply, which may be what takes them away, ends first
-            if not agent.state.settled or agent.state.desired.wireguard is None:
-                return False
-            count = await agent.host.restore_routes(agent.state.desired)
+        # In its turn: an apply, which may be what takes them away, ends first.
+        count: int = await self._runner.ask(requests.RestoreRoutes())
         if not count:
             return False
         self.restored += 1
-        agent.patrol.counters.found += count
-        agent.patrol.counters.healed += count
         self.lasted_s = time.monotonic() - began
         self._refused = ""
         if time.monotonic() - self._said_s > SAY_S:

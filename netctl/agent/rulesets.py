@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
+from netctl.agent.host import Host
+from netctl.agent.runner import Runner
 from netctl.agent.talk import say
 from netctl.engine.nftevents import transactions
 from netctl.model.document import Drift
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import FILTER_TABLE, REWRITE_TABLE
-
-if TYPE_CHECKING:
-    from netctl.agent.agent import Agent
+from netctl.node import requests
 
 PAUSE_S = 0.2
 """Between two looks: somebody who takes the tables away in a loop must not cost a core."""
@@ -22,10 +21,11 @@ RETRY_S = 5.0
 
 
 class Rulesets:
-    """Belongs to one agent."""
+    """Has tables loaded again."""
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self, runner: Runner, host: Host) -> None:
+        self._runner, self._host = runner, host
+        self._context = runner.node.context
         self.restored = 0
         """How often a table was gone or changed and was loaded again."""
         self.lasted_s = 0.0
@@ -46,18 +46,18 @@ class Rulesets:
 
     async def _look(self, by: str) -> bool:
         """Whether something had to be put right. Raises EngineError."""
-        agent, began = self._agent, time.monotonic()
-        if agent.state.loaded is not None and agent.state.loaded.document.drift is not Drift.CORRECT:
-            if await agent.host.tables_stand():
+        began, document = time.monotonic(), self._context.state.document
+        if document is not None and document.drift is not Drift.CORRECT:
+            if await self._host.tables_stand():
                 return False
-            await agent.patrol.check()  # it is only said
+            await self._runner.ask(requests.CheckDrift())  # it is only said
             return True
-        restored = await agent.host.restore_tables()
+        restored = await self._host.restore_tables()
         if not restored:
             return False
         self.restored += 1
-        agent.patrol.counters.found += len(restored.tables)
-        agent.patrol.counters.healed += len(restored.tables)
+        self._context.counters.found += len(restored.tables)
+        self._context.counters.healed += len(restored.tables)
         self.by = by
         self.lasted_s = time.monotonic() - began
         who = f" by '{by}'" if by else ""

@@ -12,11 +12,10 @@ from msgspec import structs
 from netctl.agent.agent import Agent
 from netctl.agent.armed import terms_of
 from netctl.agent.places import Places
-from netctl.agent.snapshot import take
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import LocalError
 from netctl.node import leases
-from netctl.node.choices import Down
+from netctl.node import requests as ask
 from netctl.node.diagnosis.examine import examine
 from netctl.node.planreport import expected
 from netctl.plan import plan_to_json
@@ -57,9 +56,9 @@ class ControlServer:
             case r.Status():
                 return await agent.status()
             case r.Doctor():
-                return examine(take(agent))
+                return examine(agent.snapshot())
             case r.Plan():
-                planned = await agent.changes.plan(
+                planned = await agent.plan(
                     request.text,
                     request.file,
                     everyone=request.everyone,
@@ -69,32 +68,31 @@ class ControlServer:
             case r.Apply():
                 return await self._apply(request, progress)
             case r.Prune():
-                plan, pruned = await agent.changes.prune(request.at_most, progress)
+                plan, pruned = await agent.runner.ask(ask.Prune(request.at_most), progress)
                 return {**plan_to_json(plan), "changed": pruned.changed, "error": pruned.error}
             case r.Stop():  # for `netctl` on this host, which starts it again with what has changed
                 asyncio.get_running_loop().call_later(STOP_DELAY_S, os.kill, os.getpid(), signal.SIGTERM)
                 return r.Empty()
             case r.Adopt():
-                await agent.joining.adopt()
+                await agent.runner.ask(ask.Join(), progress)
                 return r.Empty()
             case r.Leave():
-                return outcome_reply(await agent.joining.leave(progress))
+                return outcome_reply(await agent.runner.ask(ask.Leave(), progress))
             case r.Confirm():
-                async with agent.changes.turn(progress):
-                    return r.ConfirmReply((await agent.commit.confirm()).digest)
+                return r.ConfirmReply((await agent.runner.ask(ask.Confirm(), progress)).digest)
             case r.Rollback():
-                async with agent.changes.turn(progress):
-                    return outcome_reply(await agent.commit.roll_back(request.nonce or None))
+                return outcome_reply(await agent.runner.ask(ask.RollBack(request.nonce or None), progress))
             case r.Leases():
                 return leases.rows(agent.state)
             case r.ForgetLeases():
-                return r.ForgottenReply(await agent.changes.forget_leases(request.member or None, progress))
+                forgotten = await agent.runner.ask(ask.ForgetLeases(request.member or None), progress)
+                return r.ForgottenReply(forgotten)
             case r.Drill():
                 agent.client.hold(request.seconds)
                 return r.Empty()
             case r.Down() | r.Up():
-                up = isinstance(request, r.Up)
-                return await self._switch("up" if up else "down", request.network or None, progress)
+                wish = ask.SetDown(request.network or None, down=isinstance(request, r.Down))
+                return outcome_reply(await agent.runner.ask(wish, progress))
             case _:
                 raise LocalError(f"this agent cannot do '{request.operation()}'")
 
@@ -102,9 +100,7 @@ class ControlServer:
         agent = self._agent
         holds = expected(structs.asdict(request.binding) if request.binding is not None else None)
         terms = terms_of({**structs.asdict(request), "ssh_connection": request.ssh_connection or ""})
-        if terms.unattended:
-            await agent.commit.decide_unproven()
-        result = await agent.changes.apply(request.text, request.file, progress, holds=holds, terms=terms)
+        result = await agent.apply(request.text, request.file, progress, holds=holds, terms=terms)
         outcome = result.outcome
         armed = result.armed
         return r.ApplyReply(
@@ -115,26 +111,6 @@ class ControlServer:
             waiting=result.waiting,
             armed=r.ArmedState(**armed) if armed is not None else None,
         )
-
-    async def _switch(self, op: str, network: str | None, progress: Progress) -> r.OutcomeReply:
-        agent = self._agent
-        document = agent.state.document
-        if document is None:
-            raise LocalError("this host has no document yet: run `netctl apply`")
-        known = document.networks
-        if network is not None and network not in known:
-            raise LocalError(f"there is no network '{network}'; there are: {', '.join(known)}")
-        down = agent.state.down
-        if op == "down":
-            wanted = (
-                Down(down.everything, down.networks | {network}) if network else Down(True, down.networks)
-            )
-        elif network is None:
-            wanted = Down()
-        else:
-            others = frozenset(known) if down.everything else down.networks
-            wanted = Down(False, others - {network})
-        return outcome_reply(await agent.changes.set_down(wanted, progress))
 
 
 def outcome_reply(outcome: ApplyOutcome) -> r.OutcomeReply:

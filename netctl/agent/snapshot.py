@@ -3,60 +3,90 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+from netctl.agent.armed import Armory, boottime_s
+from netctl.agent.control_client import ControlClient
+from netctl.agent.following import Following
+from netctl.agent.host import Host
+from netctl.agent.paths import PathRunner
+from netctl.agent.routewatch import RouteWatch
+from netctl.agent.rulesets import Rulesets
+from netctl.agent.store import StateStore
+from netctl.agent.tunnels import Tunnels
+from netctl.agent.watch import DocumentWatch
 from netctl.engine.pathmtu import path_mtu
 from netctl.model.errors import LocalError
+from netctl.node.context import Context
 from netctl.node.diagnosis.mtu import endpoints
 from netctl.node.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from netctl.agent.agent import Agent
+from netctl.system.guard import Guard
 
 
-def take(agent: Agent) -> Snapshot:
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Who knows what."""
+
+    context: Context
+    store: StateStore
+    armory: Armory
+    client: ControlClient
+    paths: PathRunner
+    tunnels: Tunnels
+    following: Following
+    rulesets: Rulesets
+    routes: RouteWatch
+    host: Host
+    guard: Guard
+    watch: DocumentWatch | None
+
+
+def take(of: Sources) -> Snapshot:
     """What is so just now. Reads the two files of commit-confirm and asks the kernel for MTUs, which takes no time."""
-    store = agent.store.losses
-    armory, armed = agent.commit.armory, None
+    context, lost, armory, armed = of.context, of.store.losses, of.armory, None
     try:
-        armed = agent.commit.pending()
-        store = (*store, *((armory.lost,) if armory.lost is not None else ()))
+        record = armory.record()
+        armed = record.plain() if record is not None else None
+        lost = (*lost, *((armory.lost,) if armory.lost is not None else ()))
     except LocalError as error:
-        store = (*store, str(error))
-    paths, tunnels = agent.paths.status(), agent.tunnels.statuses
+        lost = (*lost, str(error))
+    paths, tunnels, revival = of.paths.status(), of.tunnels.statuses, context.revival
+    away = None
+    if revival.since_s is not None:
+        away = time.monotonic() - (boottime_s() - revival.since_s)
     return Snapshot(
-        key=agent.keys.wireguard,
+        key=context.key,
         now_s=time.monotonic(),
         unix_s=time.time(),
-        state=agent.state,
-        link=agent.client.state,
-        view_refused=agent.client.refused,
+        state=context.state,
+        link=of.client.state,
+        view_refused=of.client.refused,
         paths=paths,
         tunnels=tunnels,
-        relay_tls=agent.paths.relay_tls(),
-        udp_blocked=agent.paths.udp_blocked,
-        nat=agent.paths.nat(),
-        filtering=agent.paths.filtering(),
-        allocation=agent.paths.allocation(),
-        port_mapping=agent.paths.port_mapping(),
+        relay_tls=of.paths.relay_tls(),
+        udp_blocked=of.paths.udp_blocked,
+        nat=of.paths.nat(),
+        filtering=of.paths.filtering(),
+        allocation=of.paths.allocation(),
+        port_mapping=of.paths.port_mapping(),
         path_mtus={endpoint: path_mtu(endpoint) for endpoint in endpoints(paths, tunnels)},
-        drift=agent.patrol.drift,
-        drift_counters=agent.patrol.counters,
-        engine=agent.engine_kind,
-        data_path=agent.data_path,
-        engine_restarts=agent.revival.restarts,
-        link_lasted_s=agent.revival.lasted_s,
-        link_away_since=agent.revival.since,
-        took_along=agent.revival.took_along,
-        filter_restored=agent.rulesets.restored,
-        routes_restored=agent.routes.restored,
-        taken_away=tuple(filter(None, (agent.rulesets.condition(), agent.routes.condition()))),
-        unmet=agent.unmet,
-        undone=agent.host.troubles(),
-        faults=agent.guard.dropped,
+        drift=context.departures,
+        drift_counters=context.counters,
+        engine=of.following.engine_kind,
+        data_path=of.following.data_path,
+        engine_restarts=revival.restarts,
+        link_lasted_s=revival.lasted_s,
+        link_away_since=away,
+        took_along=revival.took_along,
+        filter_restored=of.rulesets.restored,
+        routes_restored=of.routes.restored,
+        taken_away=tuple(filter(None, (of.rulesets.condition(), of.routes.condition()))),
+        unmet=context.unmet,
+        undone=of.host.troubles(),
+        faults=of.guard.dropped,
         armed=armed,
         refused=armory.refused(),
-        watch=agent.watch.status() if agent.watch is not None else None,
-        store=store,
-        trouble=agent.trouble,
+        watch=of.watch.status() if of.watch is not None else None,
+        store=lost,
+        trouble=context.trouble,
     )

@@ -25,7 +25,6 @@ from msgspec.structs import replace as replace_struct
 from netctl.agent.compiled import CompiledDocuments
 from netctl.agent.places import Places
 from netctl.config import Loaded, Pins
-from netctl.model.document import Document
 from netctl.model.errors import ConfigError, LocalError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.node.choices import Down, Joined
@@ -243,8 +242,3 @@ class StateStore:
         else:
             plain = {"everything": down.everything, "networks": sorted(down.networks)}
             self._write(self._places.down, json.dumps(plain))
-
-
-def identities(document: Document) -> tuple[IdentityKey, ...]:
-    """The identities of all mediators that a document pins."""
-    return tuple(pin for mediator in document.mediators for pin in mediator.identity)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from netctl.model.errors import NetctlError
-
 Progress = Callable[[str], None]
 """Takes one line for the person who waits."""
 _LOG = logging.getLogger("netctl.agent")
@@ -24,10 +22,3 @@ def warn(text: str) -> None:
 
 def quiet(line: str) -> None:
     """Tell nobody."""
-
-
-def reason_of(error: Exception) -> str:
-    """One line for what went wrong, whatever it was."""
-    if isinstance(error, NetctlError):
-        return str(error)
-    return f"netctl itself failed ({type(error).__name__}: {error}); it goes on"

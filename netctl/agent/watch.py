@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from netctl.agent.filewatch import QUIET_S, SLOW_S, FileWatch, Seen
 from netctl.agent.talk import say, warn
 from netctl.config.build import digest
 from netctl.model.errors import ConfigError, NetctlError
+from netctl.model.outcome import ApplyOutcome
 from netctl.node.commit import Terms
-
-if TYPE_CHECKING:
-    from netctl.agent.agent import Agent
+from netctl.node.state import NodeState
 
 UNSETTLED = Seen("", "to be tried again")
 """No file reads so: the slow timer finds a change."""
@@ -26,10 +25,37 @@ FREE_S = 1.0
 """While an apply waits for its confirmation, a save is looked at again so often."""
 
 
-class DocumentWatch:
-    """Belongs to one agent."""
+class Applied(Protocol):
+    """How an apply ended."""
 
-    def __init__(self, agent: Agent, path: Path, *, slow_s: float = SLOW_S, quiet_s: float = QUIET_S) -> None:
+    @property
+    def outcome(self) -> ApplyOutcome:
+        """What became of the host."""
+
+
+class Applier(Protocol):
+    """Who lives by the document."""
+
+    @property
+    def state(self) -> NodeState:
+        """What is known and decided."""
+
+    def somebody_confirms(self) -> bool:
+        """Whether an apply waits for a person."""
+
+    def refused(self) -> tuple[str, ...]:
+        """Digests of documents that were rolled back."""
+
+    async def apply(self, text: str, file: str, *, terms: Terms) -> Applied:
+        """Make this text the host's document. Raises NetctlError."""
+
+
+class DocumentWatch:
+    """Brings each save of one file into force."""
+
+    def __init__(
+        self, agent: Applier, path: Path, *, slow_s: float = SLOW_S, quiet_s: float = QUIET_S
+    ) -> None:
         self._agent = agent
         self._path = path
         self._slow_s = slow_s
@@ -48,7 +74,7 @@ class DocumentWatch:
         return {"file": str(self._path), "error": error}
 
     def _taken_back(self) -> bool:
-        return self._follows() and digest(self._seen.text) in self._agent.commit.armory.refused()
+        return self._follows() and digest(self._seen.text) in self._agent.refused()
 
     def _in_force(self) -> bool:
         loaded = self._agent.state.loaded
@@ -70,7 +96,7 @@ class DocumentWatch:
                 self._error = f"{self._path} is not what this host lives by: `netctl apply` makes it so"
             while True:
                 self._seen = known = await watch.change(known)
-                while self._follows() and self._agent.commit.somebody_confirms():
+                while self._follows() and self._agent.somebody_confirms():
                     await asyncio.sleep(FREE_S)
                     self._seen = known = watch.look()
                 if self._follows() and not self._in_force() and not await self._bring(self._seen):
@@ -89,9 +115,7 @@ class DocumentWatch:
             self._refuse(f"{seen.error}; nothing was changed")
             return True
         try:
-            await agent.commit.decide_unproven()
-            terms = Terms(unattended=True)
-            result = await agent.changes.apply(seen.text, str(self._path), _quiet, terms=terms)
+            result = await agent.apply(seen.text, str(self._path), terms=Terms(unattended=True))
         except ConfigError as error:
             self._refuse(f"{error.findings[0]}; nothing was changed")
             return True
@@ -112,7 +136,3 @@ class DocumentWatch:
         if error != self._error:
             warn(error)
         self._error = error
-
-
-def _quiet(line: str) -> None:
-    """Tell nobody."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from netctl.model.document import Document
+from netctl.model.errors import LocalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,20 @@ class Down:
             if not self.everything and name not in self.networks
         }
         return replace(document, networks=kept)
+
+    def switched(self, document: Document | None, network: str | None, *, down: bool) -> Down:
+        """With one network, or all of them (None), down or up. Raises LocalError where there is none of that name."""
+        if document is None:
+            raise LocalError("this host has no document yet: run `netctl apply`")
+        known = document.networks
+        if network is not None and network not in known:
+            raise LocalError(f"there is no network '{network}'; there are: {', '.join(known)}")
+        if down:
+            return Down(self.everything, self.networks | {network}) if network else Down(True, self.networks)
+        if network is None:
+            return Down()
+        others = frozenset(known) if self.everything else self.networks
+        return Down(False, others - {network})
 
 
 NOTHING_DOWN = Down()

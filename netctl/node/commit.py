@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from netctl.model.hoststate import HostState
@@ -130,8 +131,16 @@ class Proof:
     """The peers that a session was up with."""
     heard: bool = False
     """Whether one of them has said something since the apply."""
+    _before: Mapping[WireGuardKey, int] | None = None
+    """What each had sent when it was listened to first."""
     _since_s: float | None = None
     """Since when it works."""
+
+    def listen(self, received: Mapping[WireGuardKey, int]) -> None:
+        """Bytes that came from each peer so far."""
+        if self._before is None:
+            self._before = received
+        self.heard = any(received[key] > self._before.get(key, 0) for key in self.live if key in received)
 
     def works(self, *, connected: bool, mediated: bool, wanted: frozenset[WireGuardKey]) -> bool:
         """Whether what worked before works: the mediator, and one tunnel of those still wanted was heard.

@@ -1,17 +1,19 @@
-"""What a transaction wants to be done. Each but `UseMediators` is answered by one event, or by `Failed`."""
+"""What a node wants to be done: steps, each of which is answered by one event or by `Failed`, and notices."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from netctl.config import Loaded
-from netctl.model.document import Document
+from netctl.config import Loaded, Pins
+from netctl.model.document import Document, Mediator
 from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
 from netctl.model.outcome import ApplyOutcome
-from netctl.node.choices import Joined
+from netctl.node.choices import Down, Joined
 from netctl.node.commit import Back, PendingCommit, Terms
 from netctl.node.evaluate import Evaluation
+from netctl.session import Kept
+from netctl.wire.control import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class AwaitView:
 
 
 @dataclass(frozen=True, slots=True)
-class UseMediators:
+class ReturnToMediators:
     """Be at the mediators of the accepted document again, as before this one was tried. No answer."""
 
     tried: Document
@@ -30,9 +32,12 @@ class UseMediators:
 
 @dataclass(frozen=True, slots=True)
 class ReadHost:
-    """What an evaluation of this document needs. `actual`: the state of the host, too. → HostRead"""
+    """What an evaluation of this document needs. `actual`: the state of the host, too. → HostRead
 
-    document: Document
+    `document` None: nothing is looked up.
+    """
+
+    document: Document | None
     actual: bool = False
 
 
@@ -56,6 +61,8 @@ class ApplyHost:
     desired: HostState
     document: Document | None
     seen: HostState | None = None
+    quiet: bool = False
+    """Nobody is told what is being done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +134,118 @@ class Finished:
     error: BaseException | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FollowHost:
+    """The host has another state: paths, port and addresses follow it. → Followed"""
+
+    document: Document | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecallView:
+    """The view of one of this document's mediators that is on disk. → ViewKept"""
+
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCommit:
+    """What is armed, and what was rolled back. → CommitRead"""
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitAgain:
+    """A document that was rolled back is refused no more. → Stored or StoreFailed"""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDocument:
+    """What the disk says that this host lives by. → DocumentRead"""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadDocument:
+    """The document of this text. → DocumentRead"""
+
+    text: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepExcerpt:
+    """This excerpt of the mediator's is the accepted document. → Stored or StoreFailed"""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepView:
+    """For the next life. → Stored or StoreFailed"""
+
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPins:
+    """For the next life. → Stored or StoreFailed"""
+
+    pins: Pins
+
+
+@dataclass(frozen=True, slots=True)
+class KeepDown:
+    """For the next life. → Stored or StoreFailed"""
+
+    down: Down
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetAll:
+    """Have nothing on disk but the keys, as before the first apply. → Stored or StoreFailed"""
+
+
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """What the tunnels do just now. → Observed"""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryHost:
+    """Try once more what of the last apply could not be done and nothing else waits for. → Stored"""
+
+
+@dataclass(frozen=True, slots=True)
+class PruneHost:
+    """Remove what is ours and not wanted, at most so many changes. → Applied"""
+
+    desired: HostState
+    at_most: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreRoutes:
+    """Set routes and addresses again that somebody has taken away. → Restored"""
+
+    desired: HostState
+
+
+@dataclass(frozen=True, slots=True)
+class LookForLink:
+    """Whether the WireGuard link is there. → LinkSeen"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Until then (seconds, as `now`), or until the mediator says something. → Woken, by the node itself"""
+
+    until_s: float
+
+
 Effect = (
     AwaitView
-    | UseMediators
+    | ReturnToMediators
     | ReadHost
     | Arm
     | ApplyHost
@@ -140,5 +256,114 @@ Effect = (
     | RestoreDocument
     | LiveBy
     | CloseCommit
+    | FollowHost
+    | RecallView
+    | ReadCommit
+    | AdmitAgain
+    | ReadDocument
+    | LoadDocument
+    | KeepExcerpt
+    | KeepView
+    | KeepPins
+    | KeepDown
+    | ForgetAll
+    | Observe
+    | RetryHost
+    | PruneHost
+    | RestoreRoutes
+    | LookForLink
+    | Wait
     | Finished
 )
+"""One step of a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Perform:
+    """Do one step, and answer with this token. `request`: who is told about it, or None."""
+
+    token: int
+    step: Effect
+    request: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class UseMediators:
+    """Whom to be connected to; `kept`: the view that this host has of them."""
+
+    mediators: tuple[Mediator, ...]
+    kept: Kept | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectNow:
+    """Try the mediator again at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetMediator:
+    """Have no view: the mediator's next one is believed whatever its generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellMediator:
+    """Send this, or drop it while not logged in."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """Make a packet want to go to each of these peers, so that its tunnel opens now."""
+
+    keys: tuple[WireGuardKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineGone:
+    """The engine has ended: what belongs to it is opened again with the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostLeft:
+    """This host has left its networks: nothing is left to have paths to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One line for the log. `warning`: somebody should look at it."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One line for whoever waits for a request."""
+
+    request: int
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The end of a request. `error`: raised for whoever asked; then `result` says nothing."""
+
+    request: int
+    result: object = None
+    error: Exception | None = None
+
+
+Notice = (
+    UseMediators
+    | ConnectNow
+    | ForgetMediator
+    | TellMediator
+    | Knock
+    | EngineGone
+    | HostLeft
+    | Log
+    | Progress
+    | Reply
+)
+"""What is not answered."""

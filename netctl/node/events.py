@@ -1,9 +1,9 @@
-"""What can happen to a transaction: the answers to its effects (`netctl.node.effects`)."""
+"""What can happen to a node: answers to its steps (`netctl.node.effects`), and what comes by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from netctl.config import Loaded
 from netctl.model.addresses import SocketAddress
@@ -14,6 +14,9 @@ from netctl.model.outcome import ApplyOutcome
 from netctl.model.view import View
 from netctl.node.choices import Joined
 from netctl.node.commit import PendingCommit
+from netctl.node.linkstate import LinkState
+from netctl.node.requests import Request
+from netctl.session import Kept
 
 MAX_NAMED = 5
 """So many peers are named in a warning."""
@@ -102,6 +105,56 @@ class Failed:
     error: BaseException
 
 
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Paths, port and addresses are as the host is. `trouble`: why not, or None."""
+
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewKept:
+    """What the disk has; None: nothing that can be used."""
+
+    kept: Kept | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRead:
+    """What is armed, and the digests of documents that were rolled back."""
+
+    record: PendingCommit | None = None
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """`live`: peers with a session. `received`: bytes so far."""
+
+    live: frozenset[WireGuardKey] = frozenset()
+    received: Mapping[WireGuardKey, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """So many things were set again."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSeen:
+    """`there`: the WireGuard link is. `engine`: what moves its packets, if that is known."""
+
+    there: bool
+    engine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """The time is over, or the mediator has said something."""
+
+
 Event = (
     ViewKnown
     | HostRead
@@ -112,5 +165,94 @@ Event = (
     | StoreFailed
     | DocumentRead
     | ViewRecalled
+    | Followed
+    | ViewKept
+    | CommitRead
+    | Observed
+    | Restored
+    | LinkSeen
+    | Woken
     | Failed
 )
+"""The answer to one step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A life begins: what is on disk is what it begins from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """Somebody asks for something (`netctl.node.requests`). The answer is one `Reply`."""
+
+    request: int
+    body: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A step is done."""
+
+    token: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class ViewReceived:
+    """The mediator's newest word."""
+
+    view: View
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceReceived:
+    """A member of the view came or went."""
+
+    key: WireGuardKey
+    online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """The control connection has another state."""
+
+    state: LinkState
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsChanged:
+    """Other peers have a session now."""
+
+    live: frozenset[WireGuardKey]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkVanished:
+    """The kernel says that the WireGuard link may be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileWanted:
+    """Something has changed that the host should follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """A timer is due."""
+
+
+Happening = (
+    Started
+    | Requested
+    | Answered
+    | ViewReceived
+    | PresenceReceived
+    | LinkChanged
+    | SessionsChanged
+    | LinkVanished
+    | ReconcileWanted
+    | TimePassed
+)
+"""What a node is told."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from netctl.config import Loaded
+from netctl.model.document import Document
 from netctl.model.errors import NetctlError
 from netctl.model.keys import WireGuardKey
 from netctl.model.outcome import ApplyOutcome
@@ -121,7 +122,7 @@ class RollBack:
         except NetctlError:
             return self._to_checkpoint(event)
         self._evaluation = evaluation
-        return self._go(State.RECONCILING, do.ApplyHost(evaluation.desired, document))
+        return self._go(State.RECONCILING, do.ApplyHost(evaluation.desired, document, quiet=True))
 
     def _reconciled(self, event: on.Applied) -> Effects:
         if event.outcome.error is not None:
@@ -132,7 +133,10 @@ class RollBack:
     def _to_checkpoint(self, _: on.Event) -> Effects:
         self._evaluation = None
         document = self._loaded.document if self._loaded is not None else None
-        return self._go(State.RETURNING, do.ApplyHost(self._record.checkpoint, document))
+        return self._go(State.RETURNING, self._apply_checkpoint(document))
+
+    def _apply_checkpoint(self, document: Document | None) -> do.ApplyHost:
+        return do.ApplyHost(self._record.checkpoint, document, quiet=self._key is not None)
 
     def _returned(self, event: on.Applied) -> Effects:
         self._outcome = event.outcome

@@ -10,6 +10,7 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.node.drift import Counters, Departure
+from netctl.node.linkstate import LinkState
 from netctl.node.state import NodeState
 from netctl.paths.behaviour import NOT_ASKED, Behaviour
 from netctl.paths.effects import PathStatus
@@ -18,18 +19,6 @@ from netctl.paths.portmap import MapState, MapStatus
 from netctl.paths.predict import Allocation
 
 TunnelState = Literal["unwanted", "connecting", "waiting", "up"]
-
-
-@dataclass(frozen=True, slots=True)
-class LinkState:
-    """What `status` says about the connection. `state`: connected, connecting, unreachable, none."""
-
-    state: str
-    since: float
-    """Monotonic seconds."""
-    error: str | None = None
-    final: bool = False
-    """The mediator answered and refused us: trying again will not help until something is changed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ class Apply:
 
     def _nothing_changed(self, event: on.Failed) -> Effects:
         self._error = event.error
-        return [do.UseMediators(self._loaded.document), *self._finish()]
+        return [do.ReturnToMediators(self._loaded.document), *self._finish()]
 
     # -- the host is changed -----------------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ class Apply:
     def _applied(self, event: on.Applied) -> Effects:
         self._outcome = event.outcome
         if event.outcome.error is not None:
-            return [do.UseMediators(self._loaded.document), *self._settle()]
+            return [do.ReturnToMediators(self._loaded.document), *self._settle()]
         if event.outcome.changed:
             return self._go(State.VERIFYING, do.Verify(self._loaded.document, self._live))
         return self._persist()
@@ -203,20 +203,20 @@ class Apply:
     def _broken_off(self, event: on.Failed) -> Effects:
         """Something raised what nobody says that it raises: the accepted document is what holds."""
         self._error = event.error
-        return [do.UseMediators(self._loaded.document), *self._finish(unsettled=True)]
+        return [do.ReturnToMediators(self._loaded.document), *self._finish(unsettled=True)]
 
     # -- back --------------------------------------------------------------------------------------------------
 
     def _undo(self, why: str) -> Effects:
         """Bring the host back to what is remembered, which is all that the next life will know."""
         self._why, before = why, self._before
-        back = do.UseMediators(self._loaded.document)
+        back = do.ReturnToMediators(self._loaded.document)
         if before.loaded is None:
-            return [back, *self._go(State.UNDOING, do.ApplyHost(HostState(), None))]
+            return [back, *self._go(State.UNDOING, do.ApplyHost(HostState(), None, quiet=True))]
         if before.knows:
             return [back, *self._go(State.UNDO_READING, do.ReadHost(before.loaded.document))]
         if before.settled:
-            return [back, *self._go(State.UNDOING, do.ApplyHost(before.desired, before.told))]
+            return [back, *self._go(State.UNDOING, do.ApplyHost(before.desired, before.told, quiet=True))]
         reason = "there is no view of the accepted document's mediator"
         return [back, *self._not_undone(on.Failed(LocalError(reason)))]
 
@@ -239,7 +239,7 @@ class Apply:
             )
         except NetctlError as error:
             return self._not_undone(on.Failed(error))
-        return self._go(State.UNDOING, do.ApplyHost(evaluation.desired, document))
+        return self._go(State.UNDOING, do.ApplyHost(evaluation.desired, document, quiet=True))
 
     def _undone(self, event: on.Applied) -> Effects:
         if event.outcome.error is not None:

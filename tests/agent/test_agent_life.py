@@ -21,6 +21,7 @@ from netctl.engine import FakeEngine
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
+from netctl.node import requests
 
 OTHER = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
 
@@ -171,12 +172,12 @@ def test_drift_is_healed_but_nothing_is_removed_before_a_view_is_known(tmp_path:
     async def main() -> None:
         host = Host(lambda: engine)
         agent = Agent(keys, StateStore(where), host)
-        await agent.changes.apply(document(keys), "f", lambda text: None)
+        await agent.apply(document(keys), "f", lambda text: None)
         whole = engine.state
         engine.state = replace(whole, routes=frozenset())
-        await agent.patrol.check()
+        await agent.runner.ask(requests.CheckDrift())
         assert engine.state == whole
-        assert agent.patrol.counters.healed > 0
+        assert agent.context.counters.healed > 0
         agent.paths.close()
         mediated = document(keys).replace(
             "mediators: []", f'mediators: [{{url: "netctl://127.0.0.1:1", identity: ["{keys.identity}"]}}]'
@@ -184,7 +185,7 @@ def test_drift_is_healed_but_nothing_is_removed_before_a_view_is_known(tmp_path:
         StateStore(where).accept(mediated)
         reborn = Agent(keys, StateStore(where), host)  # its view is lost and its mediator is gone
         assert reborn.state.loaded is not None
-        await reborn.patrol.check()
+        await reborn.runner.ask(requests.CheckDrift())
         assert engine.state == whole
         reborn.paths.close()
         await host.close()
@@ -263,7 +264,7 @@ def test_the_status_shows_counts_of_now(tmp_path: Path) -> None:
 
     async def main() -> None:
         agent = Agent(keys, StateStore(where), Host(lambda: engine))  # without its observer
-        await agent.changes.apply(document(keys), "f", lambda text: None)
+        await agent.apply(document(keys), "f", lambda text: None)
         engine.status = {other: PeerStatus(None, 0.0, 7, 0)}
         assert (await agent.status())["peers"][0]["rx_bytes"] == 7
         agent.paths.close()

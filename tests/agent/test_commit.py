@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -35,6 +36,13 @@ SESSION = "10.1.2.4 50000 10.1.2.3 22"
 
 def quiet(line: str) -> None:
     """Tell nobody."""
+
+
+async def settled(agent: Agent) -> None:
+    """Nothing is under way any more, and nothing waits."""
+    async with asyncio.timeout(60):
+        while agent.runner.node.busy:
+            await asyncio.sleep(0.001)
 
 
 class World:
@@ -203,9 +211,7 @@ def test_a_record_of_another_boot_is_rolled_back_before_anything_is_reconciled(w
     world.engine.state, world.engine.applied[:] = HostState(), []
 
     async def reborn(agent: Agent) -> None:
-        async with agent.lock:  # its own recovery goes first
-            pass
-        while agent.state.loaded is None or agent.commit.armory.record() is not None:
+        while agent.state.loaded is None or agent.armory.record() is not None:
             await asyncio.sleep(0)
 
     world.live(reborn)
@@ -268,9 +274,9 @@ def test_armed_by_itself_only_where_the_session_rides_on_a_change(
 ) -> None:
     async def main() -> None:
         agent = world.agent()
-        await agent.changes.apply(world.text(), "f", quiet)
+        await agent.apply(world.text(), "f", quiet)
         more = "apply: {confirm: 7m}\n" if text == "10.1.2.5" else ""
-        result = await agent.changes.apply(world.text(text, more), "f", quiet, terms=terms)
+        result = await agent.apply(world.text(text, more), "f", quiet, terms=terms)
         assert (result.armed is not None) is armed
         if armed and terms.confirm_s is None:
             left = world.started[0].left_s
@@ -288,7 +294,7 @@ def test_a_watchman_that_does_not_start_leaves_everything_as_it_was(world: World
     async def main() -> None:
         agent = Agent(world.keys, StateStore(world.where), Host(lambda: world.engine), watchman=broken)
         with pytest.raises(LocalError, match="no process"):
-            await agent.changes.apply(world.text(), "f", quiet, terms=Terms(confirm_s=LONG_S))
+            await agent.apply(world.text(), "f", quiet, terms=Terms(confirm_s=LONG_S))
         assert world.engine.applied == []
         assert agent.state.loaded is None
         assert world.armory.record() is None
@@ -300,14 +306,20 @@ def test_a_watchman_that_does_not_start_leaves_everything_as_it_was(world: World
 
 def test_two_applies_at_once_come_one_after_the_other_and_it_is_said(world: World) -> None:
     async def main() -> None:
+        world.engine = engine = Slow()
         agent, said = world.agent(), []
-        async with agent.lock:
-            waiting = asyncio.create_task(agent.changes.apply(world.text(), "f", said.append))
-            while not said:
-                await asyncio.sleep(0)
-            assert "another change of this host" in said[0]
-            assert world.engine.applied == []
+        engine.go.clear()
+        first = asyncio.create_task(agent.apply(world.text(), "f", quiet))
+        await asyncio.to_thread(engine.looking.wait, 60)
+        waiting = asyncio.create_task(agent.apply(world.text("10.1.2.5"), "f", said.append))
+        while not said:
+            await asyncio.sleep(0.01)
+        assert "another change of this host" in said[0]
+        assert world.engine.applied == []
+        engine.go.set()
+        assert (await first).outcome.error is None
         assert (await waiting).outcome.error is None
+        assert world.where.accepted.read_text() == world.text("10.1.2.5")
         agent.paths.close()
         await agent.host.close()
 
@@ -336,6 +348,21 @@ def test_a_record_comes_back_as_it_went(world: World) -> None:
             world.armory.arm(seconds, "text", None, HostState(), "auto", Terms())
 
 
+class Slow(FakeEngine):
+    """A look at the host takes until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+        self.go.set()
+        self.looking = threading.Event()
+
+    def read(self) -> HostState:
+        self.looking.set()
+        assert self.go.wait(60)
+        return super().read()
+
+
 class Deaf(FakeEngine):
     """Forgets its sessions when its peers change, as a link that is made anew does; they come back if it is healed."""
 
@@ -361,7 +388,7 @@ def test_an_apply_after_which_no_tunnel_answers_is_taken_back(healed: bool, worl
         engine.status = {WireGuardKey.parse(OTHER): PeerStatus(None, 0.0, 0, 0)}
         while not agent.tunnels.live:
             await agent.tunnels.observe()
-        engine.healed, agent.handshake_wait_s = healed, 0.3
+        engine.healed, agent.context.handshake_wait_s = healed, 0.3
         done = (await world.apply(world.text("10.1.2.5")))["result"]
         if healed:
             assert (done["error"], done["warnings"]) == (None, [])

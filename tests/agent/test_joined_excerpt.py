@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 from test_agent_life import places
+from test_commit import settled
 
 from netctl.agent.agent import Agent
 from netctl.agent.host import Host
@@ -17,7 +17,10 @@ from netctl.agent.store import StateStore
 from netctl.engine import FakeEngine
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
+from netctl.node import events as on
 from netctl.node.choices import Joined
+from netctl.session import Kept
+from netctl.wire.control import Sealed
 
 GATEWAY = WireGuardKey(bytes([2]) * 32)
 PIN = "ed25519:9m0vYlTVFpDkqcEuZ4hHLnWGoPdTBgGx0nPmJXW6K0c="
@@ -66,8 +69,10 @@ def test_an_excerpt_without_a_mediator_is_refused(tmp_path: Path) -> None:
     async def life() -> None:
         agent = Agent(keys, store, Host(FakeEngine))
         before = agent.state.loaded
-        agent.state = replace(agent.state, view=seen(keys, excerpt(keys, [], mediators=False)))
-        await agent.joining.take_excerpt()
+        newest = seen(keys, excerpt(keys, [], mediators=False))
+        agent.runner.post(on.ViewReceived(newest, Kept(newest, Sealed(1, "", "", ""))))
+        await settled(agent)
+        assert agent.state.view is newest
         assert agent.state.loaded is before
         await agent.close()
 

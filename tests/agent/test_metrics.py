@@ -16,6 +16,8 @@ from netctl.agent.metrics import Meters, MetricsServer
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
+from netctl.node.context import Revival
+from netctl.node.drift import Counters
 from netctl.node.state import NodeState
 from netctl.paths.effects import PathKind, PathStatus
 
@@ -92,12 +94,13 @@ def test_a_peer_that_is_gone_leaves_nothing() -> None:
 class Host:
     """As much of an agent as the page reads."""
 
-    meters: Meters = field(default_factory=Meters)
+    tunnels: Any = field(default_factory=lambda: SimpleNamespace(meter=None))
     state: NodeState = field(default_factory=NodeState)
-    patrol: Any = field(
-        default_factory=lambda: SimpleNamespace(drift=(), counters=SimpleNamespace(found=3, healed=2))
+    context: Any = field(
+        default_factory=lambda: SimpleNamespace(
+            departures=(), counters=Counters(found=3, healed=2), revival=Revival(restarts=2)
+        )
     )
-    revival: Any = field(default_factory=lambda: SimpleNamespace(since=None, restarts=2))
     routes: Any = field(default_factory=lambda: SimpleNamespace(restored=5))
     rulesets: Any = field(default_factory=lambda: SimpleNamespace(restored=4))
     guard: Any = field(default_factory=lambda: SimpleNamespace(dropped=7))

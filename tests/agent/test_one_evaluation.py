@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_commit import LONG_S, OTHER, World, quiet
+from test_commit import LONG_S, OTHER, Slow, World, quiet, settled
 from test_joined_excerpt import PIN
 
 from netctl.agent.agent import Agent
@@ -22,6 +22,7 @@ from netctl.model.foreign import Foreign, ForeignRoute
 from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
+from netctl.node import requests
 from netctl.node.commit import Terms
 from netctl.node.state import NodeState
 from netctl.plan import Binding
@@ -46,35 +47,18 @@ def test_a_plan_leaves_the_foreign_route_that_the_drift_check_has_to_miss(world:
     async def main() -> None:
         agent = world.agent()
         world.engine.strangers = IN_THE_WAY
-        await agent.changes.apply(with_lab(world), "f", quiet)
+        await agent.apply(with_lab(world), "f", quiet)
         assert any("not brought up" in one.message for one in agent.state.conditions)
-        agent.wanted.clear()
         world.engine.strangers = Foreign()  # it went away, and somebody plans before the next look
         before = agent.state
-        await agent.changes.plan(with_lab(world), "f")
+        await agent.plan(with_lab(world), "f")
         assert agent.state == before, "a plan has changed what the node knows"
-        await agent.patrol.check()
-        assert agent.wanted.is_set(), "the network stays down though nothing is in its way"
-        await agent.reconcile()
-        assert agent.state.conditions == ()
+        await agent.runner.ask(requests.CheckDrift())
+        await settled(agent)
+        assert agent.state.conditions == (), "the network stays down though nothing is in its way"
         await agent.close()
 
     asyncio.run(main())
-
-
-class Slow(FakeEngine):
-    """A look at the host takes until it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go = threading.Event()
-        self.go.set()
-        self.looking = threading.Event()
-
-    def read(self) -> HostState:
-        self.looking.set()
-        assert self.go.wait(60)
-        return super().read()
 
 
 def test_conditions_of_a_planned_or_refused_document_are_not_the_hosts(world: World) -> None:
@@ -147,16 +131,17 @@ def test_a_view_that_comes_while_an_apply_is_armed_waits_for_its_end(world: Worl
 
         world.watchman = watchman  # type: ignore[method-assign]
         agent = world.agent()
-        agent.handshake_wait_s = 0.0
-        agent.state = NodeState(loaded=agent.store.load(mediated(world), "f"), view=view(world, 1, other))
-        planned = (await agent.changes.plan(mediated(world), "f")).to_json()
+        agent.context.handshake_wait_s = 0.0
+        agent.context.state = NodeState(
+            loaded=agent.store.load(mediated(world), "f"), view=view(world, 1, other)
+        )
+        planned = (await agent.plan(mediated(world), "f")).to_json()
         assert "third" not in str(planned["changes"])
         terms, bound = Terms(confirm_s=LONG_S), Binding(**planned["binding"])
-        result = await agent.changes.apply(mediated(world), "f", quiet, holds=bound, terms=terms)
+        result = await agent.apply(mediated(world), "f", quiet, holds=bound, terms=terms)
         assert result.outcome.error is None
         assert peers(world.engine) == {other}, "a view that came after the check was applied"
-        assert agent.wanted.is_set()
-        await agent.reconcile()
+        await settled(agent)
         assert peers(world.engine) == {other, THIRD}
         await agent.close()
 
@@ -202,7 +187,7 @@ def test_an_exception_while_an_apply_is_verified_ends_in_the_accepted_document(w
         failed = await world.apply(world.text("10.1.2.5"))
         assert "does not answer" in failed["error"]["message"]
         async with asyncio.timeout(30):
-            while engine.state != before or agent.lock.locked():
+            while engine.state != before or agent.runner.node.busy:
                 await asyncio.sleep(0)
         assert world.where.accepted.read_text() == world.text()
 

@@ -24,7 +24,7 @@ from netctl.agent.keys import Keys
 from netctl.config import load_document
 from netctl.model.document import Mediator
 from netctl.model.errors import RemoteError
-from netctl.node.snapshot import LinkState
+from netctl.node.linkstate import LinkState
 from netctl.session import Effect, ViewChanged
 from netctl.wire import control as w
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame

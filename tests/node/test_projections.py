@@ -9,7 +9,8 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.node.diagnosis.examine import examine
-from netctl.node.snapshot import LinkState, Snapshot
+from netctl.node.linkstate import LinkState
+from netctl.node.snapshot import Snapshot
 from netctl.node.state import NodeState
 from netctl.node.status import status_of
 

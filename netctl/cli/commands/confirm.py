@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from netctl.agent.places import Places
-from netctl.agent.writer import LOCK_WAIT_S, only_writer
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.exits import CONVERGED
@@ -23,13 +22,9 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     try:
         digest = ask(places, r.Confirm()).reply.digest
     except NoAgentError:
-        from netctl.agent.armed import Armory
+        from netctl.agent.oneshot import confirm
 
-        armory = Armory(places)
-        armory.confirmable()  # without root's lock where there is nothing to do
-        with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
-            digest = armory.confirmable().digest
-            armory.disarm()
+        digest = confirm(places, output.progress)
     if arguments.output == "json":
         output.json({"digest": digest})
     else:

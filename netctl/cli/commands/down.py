@@ -24,20 +24,11 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     except NoAgentError:
         if arguments.network is not None:
             raise
-    from netctl.agent.armed import Armory
-    from netctl.agent.writer import LOCK_WAIT_S, only_writer
-    from netctl.engine import apply_plan, open_engine
+    from netctl.agent.oneshot import take_down
     from netctl.engine.privilege import check_privileges
-    from netctl.model.hoststate import HostState
 
     check_privileges()
-    with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
-        Armory(places).must_be_free()
-        host = open_engine(places.private_key, state_dir=places.state, hosts_file=places.hosts)
-        try:
-            outcome = apply_plan(host, HostState(), progress=output.progress)
-        finally:
-            host.close()
+    outcome = take_down(places, output.progress)
     if outcome.error is not None:
         output.error(outcome.error)
         return 1

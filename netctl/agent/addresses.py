@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from netctl.agent.host import look_up
+from netctl.agent.host import Host, look_up
+from netctl.agent.paths import PathRunner
 from netctl.agent.talk import say
-from netctl.agent.tunnels import LOOK_AROUND_S
 from netctl.engine.events import moves
 from netctl.model.addresses import Prefix
 from netctl.model.derive import underlay_prefix
 from netctl.model.document import Document
 from netctl.model.errors import EngineError, NetctlError
 from netctl.model.hoststate import HostState
+from netctl.node.context import Context
 
-if TYPE_CHECKING:
-    from netctl.agent.agent import Agent
+LOOK_AROUND_S = 10.0
+"""How often own addresses are looked up."""
 
 
 def tunnelled(desired: HostState, document: Document | None) -> frozenset[Prefix]:
@@ -35,35 +35,34 @@ def tunnelled(desired: HostState, document: Document | None) -> frozenset[Prefix
     )
 
 
-class Surroundings:
-    """Belongs to one agent."""
+class AddressMonitor:
+    """Tells the path manager the addresses of this host."""
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self, context: Context, host: Host, paths: PathRunner) -> None:
+        self._context, self._host, self._paths = context, host, paths
 
     async def look(self, document: Document | None) -> None:
-        """Tell the path manager the addresses of this host, with what a document says. Raises EngineError."""
-        agent = self._agent
+        """Look now, with what a document says. Raises EngineError."""
         if document is None or not document.mediators:
             return
-        addresses = await agent.host.addresses()
-        member = document.member_by_key(agent.keys.wireguard)
+        addresses = await self._host.addresses()
+        member = document.member_by_key(self._context.key)
         named = replace(document, members={member.name: member} if member is not None else {})
         explicit = await look_up(named)
         mapping = member is None or member.port_mapping
         guessing = member is None or member.port_guessing
-        agent.paths.look_around(
+        self._paths.look_around(
             tuple(explicit.values()), addresses, port_mapping=mapping, port_guessing=guessing
         )
 
     async def run(self) -> None:
-        """Look around as soon as the kernel says that links or addresses have changed."""
+        """Look as soon as the kernel says that links or addresses have changed."""
         said = ""
         while True:
             try:
                 async for _ in moves():
                     with contextlib.suppress(OSError, NetctlError):  # the observer looks again, and says so
-                        await self.look(self._agent.state.document)
+                        await self.look(self._context.state.document)
             except EngineError as error:  # too many changes at once are such, and over in a moment
                 if (text := f"{error}; addresses are looked at every {LOOK_AROUND_S:.0f} s") != said:
                     say(text)

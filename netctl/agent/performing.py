@@ -1,0 +1,183 @@
+"""Does what a node wants, on a real host: its engine, its files, its mediator."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from netctl.agent.armed import Armory, Watchman
+from netctl.agent.control_client import ControlClient
+from netctl.agent.disk import Disk
+from netctl.agent.following import Following
+from netctl.agent.host import Host, look_up
+from netctl.agent.store import StateStore
+from netctl.agent.talk import Progress, quiet
+from netctl.agent.tunnels import Tunnels
+from netctl.model.errors import LocalError
+from netctl.model.hoststate import WIREGUARD_LINK
+from netctl.node import effects as do
+from netctl.node import events as on
+from netctl.node.context import Context, identities, reason_of
+
+
+class Performer:
+    """All in the agent's event loop; files in a thread, the engine in another."""
+
+    def __init__(
+        self,
+        context: Context,
+        store: StateStore,
+        armory: Armory,
+        watchman: Watchman,
+        host: Host,
+        client: ControlClient,
+        tunnels: Tunnels,
+        following: Following,
+    ) -> None:
+        self._context, self._store, self._armory, self._watchman = context, store, armory, watchman
+        self._host, self._client, self._tunnels, self._following = host, client, tunnels, following
+        self._disk = Disk()
+
+    @property
+    def disk(self) -> Disk:
+        """The thread that files are written in."""
+        return self._disk
+
+    async def perform(self, step: do.Effect, progress: Progress) -> on.Event:
+        """Do one step. Raises what it raises."""
+        match step:
+            case do.ReadHost(document, actual):
+                return on.HostRead(
+                    foreign=await self._host.foreign(),
+                    live=self._tunnels.live,
+                    resolved={} if document is None or document.mediators else await look_up(document),
+                    view=self._context.state.view,
+                    actual=await self._host.read() if actual else None,
+                )
+            case do.ApplyHost(desired, _, seen):
+                tell = quiet if step.quiet else progress
+                return on.Applied(await self._host.apply(desired, tell, seen))
+            case do.FollowHost(document):
+                try:
+                    await self._following.follow(document)
+                except Exception as error:  # the host is as the document says: that stands
+                    return on.Followed(f"paths between members wait: {reason_of(error)}")
+                return on.Followed()
+            case do.Observe():
+                await self._tunnels.observe()
+                received = {key: status.rx_bytes for key, status in self._tunnels.statuses.items()}
+                return on.Observed(self._tunnels.live, received)
+            case do.RetryHost():
+                await self._host.retry()
+                return on.Stored()
+            case do.PruneHost(desired, at_most):
+                return on.Applied(await self._host.prune(desired, at_most, progress))
+            case do.RestoreRoutes(desired):
+                return on.Restored(await self._host.restore_routes(desired))
+            case do.LookForLink():
+                return on.LinkSeen(_is_there(WIREGUARD_LINK), self._following.engine_kind)
+            case _:
+                return await self._files(step)
+
+    async def _files(self, step: do.Effect) -> on.Event:
+        store, armory, run = self._store, self._armory, self._disk.run
+        match step:
+            case do.RecallView(document):
+                return on.ViewKept(await run(store.view, identities(document), self._context.key))
+            case do.LoadDocument(text, file):
+                return on.DocumentRead(await run(store.load, text, file))
+            case do.ReadDocument():
+                return on.DocumentRead(await run(store.document), await run(store.joined))
+            case do.ReadCommit():
+                return on.CommitRead(await run(armory.record), await run(armory.refused))
+            case do.Arm():
+                return await self._arm(step)
+            case do.Disarm():
+                return await self._kept(armory.disarm, f"cannot remove {armory.places.armed}")
+            case do.FinishCommit(record):
+                await run(armory.finish, record)
+                return on.Stored()
+            case do.CloseCommit(record):
+                return await self._kept(lambda: armory.over(record))
+            case do.RestoreDocument(record):
+                stored = await self._kept(lambda: armory.put_back(record))
+                if isinstance(stored, on.StoreFailed):
+                    return stored
+                try:
+                    loaded = await run(store.document)
+                except LocalError:
+                    loaded = None  # it was damaged before: what the host had comes back all the same
+                return on.DocumentRead(loaded, await run(store.joined))
+            case do.AdmitAgain(digest):
+                return await self._kept(lambda: armory.admit_again(digest))
+            case do.Persist(text):
+                return await self._kept(lambda: _accept(store, text))
+            case do.KeepExcerpt(text):
+                return await self._kept(lambda: store.accept(text))
+            case do.KeepView(kept):
+                return await self._kept(lambda: store.keep_view(kept))
+            case do.KeepPins(pins):
+                return await self._kept(lambda: store.keep_pins(pins))
+            case do.KeepDown(down):
+                return await self._kept(lambda: store.set_down(down))
+            case do.ForgetAll():
+                return await self._kept(store.forget)
+            case _:
+                raise RuntimeError(f"{type(step).__name__} is nothing that a shell does")
+
+    async def _kept(self, write: Callable[[], object], failed: str = "") -> on.Stored | on.StoreFailed:
+        """Write in the thread for files."""
+        try:
+            await self._disk.run(write)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            return on.StoreFailed(f"{failed}: {reason}" if failed else reason)
+        return on.Stored()
+
+    async def _arm(self, wanted: do.Arm) -> on.Event:
+        """Put the way back on disk and start who waits for the deadline. Raises LocalError."""
+        back, terms, engine = wanted.back, wanted.terms, self._following.engine_kind or "auto"
+        record = await self._disk.run(
+            self._armory.arm, wanted.seconds, wanted.text, back.before, back.checkpoint, engine, terms
+        )
+        try:
+            await asyncio.to_thread(self._watchman, self._armory.places, record)
+        except BaseException:
+            await self._disk.run(self._armory.disarm)
+            raise
+        return on.WatchdogReady(record)
+
+    def notify(self, notice: do.Notice) -> None:
+        """Do what is not answered."""
+        match notice:
+            case do.UseMediators(mediators, kept):
+                self._client.kept = kept
+                self._client.set_mediators(mediators)
+            case do.ConnectNow():
+                self._client.poke()
+            case do.ForgetMediator():
+                self._client.forget()
+            case do.TellMediator(message):
+                self._client.send(message)
+            case do.Knock(keys):
+                for key in keys:
+                    self._tunnels.knock_at(key)
+            case do.EngineGone():
+                self._following.engine_gone()
+            case do.HostLeft():
+                self._following.leave()
+
+
+def _accept(store: StateStore, text: str) -> None:
+    """This is the accepted document, of this host's own."""
+    store.accept(text)
+    store.set_joined(None)
+
+
+def _is_there(link: str) -> bool:
+    try:
+        socket.if_nametoindex(link)
+    except OSError:
+        return False
+    return True

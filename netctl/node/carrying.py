@@ -1,0 +1,117 @@
+"""Carries an apply or a roll-back through: what its effects mean to the node, and what its shell has to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from netctl.config import Loaded
+from netctl.model.document import Document
+from netctl.model.errors import LocalError
+from netctl.node import effects as do
+from netctl.node import events as on
+from netctl.node.choices import Joined
+from netctl.node.commit import Proof
+from netctl.node.context import Context, Job, ask, share_mediator
+from netctl.node.reconciling import bring, verify
+from netctl.node.rollback import RollBack
+from netctl.node.state import NodeState
+from netctl.node.transaction import Apply
+from netctl.session import Kept
+
+VIEW_WAIT_S = 10.0
+"""How long the first apply waits for a mediator that it has never seen."""
+
+
+def carry(context: Context, change: Apply | RollBack) -> Job[do.Finished]:
+    """Do what a transaction wants, until it is over."""
+    before, kept = context.state, context.kept
+    effects = change.begin()
+    while True:
+        event: on.Event | None = None
+        for effect in effects:
+            match effect:
+                case do.Finished():
+                    return effect
+                case do.ReturnToMediators(tried):
+                    _go_back(context, before, kept, tried)
+                case _:
+                    try:
+                        event = yield from _perform(context, effect)
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        event = on.Failed(error)
+        assert event is not None, "an effect that is answered"
+        effects = change.handle(event)
+
+
+def _perform(context: Context, effect: do.Effect) -> Job[on.Event]:
+    match effect:
+        case do.AwaitView(document):
+            return on.ViewKnown((yield from _meet(context, document)))
+        case do.ApplyHost():
+            return on.Applied((yield from bring(context, effect)))
+        case do.Verify(document, live):
+            return (yield from verify(context, document, live))
+        case do.LiveBy(loaded, joined):
+            yield from live_by(context, loaded, joined)
+            return on.ViewRecalled(context.state.view)
+    event = yield effect
+    match effect, event:
+        case do.Arm(_, _, _, terms), on.WatchdogReady(record):
+            context.armed = record
+            if terms.unattended:
+                context.proof = Proof(context.connected, context.live)
+        case ((do.Disarm() | do.CloseCommit()), on.Stored()):
+            context.armed = context.proof = None
+    return event
+
+
+def live_by(context: Context, loaded: Loaded | None, joined: Joined | None) -> Job[None]:
+    """Live by this document from now on, with the present view, or the one that is remembered for it.
+
+    The host itself is not touched.
+    """
+    if loaded is None:
+        context.use(None)
+    elif context.state.view is None or not share_mediator(context.state.document, loaded.document):
+        yield from recall(context, loaded.document)
+    context.state = replace(context.state, loaded=loaded, joined=joined)
+    context.use_mediators(loaded.document if loaded is not None else None)
+
+
+def recall(context: Context, document: Document) -> Job[None]:
+    """Live by the view of one of a document's mediators that is on disk."""
+    if context.alone:
+        return
+    context.use((yield from ask(do.RecallView(document), on.ViewKept)).kept)
+
+
+def _go_back(context: Context, before: NodeState, kept: Kept | None, tried: Document) -> None:
+    """Be at the mediators of before again. The newest view stays where it is one of theirs."""
+    if tried.mediators and not share_mediator(before.document, tried):
+        context.kept, context.unkept = kept, None
+        context.state = replace(context.state, view=before.view)
+        context.use_mediators(before.document)
+
+
+def _meet(context: Context, document: Document) -> Job[str | None]:
+    """Have a view before anything is changed; without one there is nothing to build a network from.
+
+    Returns why the mediator is not there just now, or None. Raises LocalError.
+    """
+    if not document.mediators:
+        return None
+    if context.state.view is None or not share_mediator(context.state.document, document):
+        yield from recall(context, document)
+    context.use_mediators(document)
+    if not context.connected:
+        context.emit(do.ConnectNow())
+    if context.state.view is None:
+        context.tell("waiting for the mediator")
+    deadline = context.now + VIEW_WAIT_S
+    while context.state.view is None and context.now < deadline and not context.link.final:
+        yield do.Wait(deadline)
+    if context.state.view is not None:
+        return None if context.connected else context.link.error
+    raise LocalError(f"{context.link.error or 'it has not answered yet'}; nothing was changed")

@@ -1,0 +1,92 @@
+"""A host that departs from its document by itself or by others' hands is brought back, where the document says so."""
+
+from __future__ import annotations
+
+from netctl.model.document import Drift
+from netctl.model.hoststate import WIREGUARD_LINK
+from netctl.node import effects as do
+from netctl.node import events as on
+from netctl.node.context import Context, Job, ask
+from netctl.node.drift import inspect
+from netctl.node.reconciling import bring
+
+RETRY_S = 1.0
+"""After a start of the engine that failed."""
+
+
+def check(context: Context) -> Job[None]:
+    """Compare the host with what it should have, and heal it if the document says so. Raises EngineError."""
+    if not context.state.settled:  # nothing is read and nothing removed; but a try that failed is tried again
+        context.wanted = context.wanted or context.state.loaded is not None
+        return
+    yield from ask(do.RetryHost(), on.Stored)
+    seen = yield from ask(do.ReadHost(None, actual=True), on.HostRead)
+    assert seen.actual is not None, "it was asked for"
+    found = inspect(context.state, context.key, seen.foreign, seen.actual, context.departures)
+    if found.evaluate_again:
+        context.wanted = True
+    context.counters.found += found.fresh
+    context.departures = found.departures
+    if not found.heal:
+        return
+    for departure in found.departures:
+        context.warn(f"drift: {departure}")
+    wanted = do.ApplyHost(context.state.desired, context.state.told, quiet=True)
+    outcome = (yield from ask(wanted, on.Applied)).outcome
+    if outcome.error is None:
+        context.counters.healed += outcome.changed
+        context.departures = ()
+    else:
+        context.counters.failed += 1
+        context.warn(f"drift could not be put right: {outcome.error}")
+
+
+def restore_routes(context: Context) -> Job[int]:
+    """Set routes and addresses of ours again that are gone; how many. Raises EngineError."""
+    document, desired = context.state.document, context.state.desired
+    if document is None or document.drift is not Drift.CORRECT:
+        return 0  # departures are said where all of them are
+    if not context.state.settled or desired.wireguard is None:
+        return 0
+    count = (yield from ask(do.RestoreRoutes(desired), on.Restored)).count
+    context.counters.found += count
+    context.counters.healed += count
+    return count
+
+
+def revive(context: Context) -> Job[None]:
+    """Bring the WireGuard link back if it is gone and wanted: its engine has ended. It is tried until it is there."""
+    revival = context.revival
+    if not (yield from _is_away(context)):
+        revival.since_s = None
+        return
+    revival.since_s = revival.since_s if revival.since_s is not None else context.now
+    context.warn(
+        f"{WIREGUARD_LINK} is gone: its engine ended; it is started again, "
+        "and the networks are unreachable meanwhile"
+    )
+    if stacked := context.state.foreign.stacked:
+        revival.took_along = stacked
+        context.say(
+            f"links of others that were made on it are gone too: {', '.join(stacked)}; make them again"
+        )
+    context.emit(do.EngineGone())
+    outcome = yield from bring(context, do.ApplyHost(context.state.desired, context.state.told, quiet=True))
+    if outcome.error is not None:
+        context.warn(f"{WIREGUARD_LINK} could not be brought back: {outcome.error}")
+        return
+    revival.restarts += 1
+    revival.lasted_s = context.now - revival.since_s
+    revival.since_s = None
+    context.say(f"{WIREGUARD_LINK} is back after {revival.lasted_s:.1f} s")
+
+
+def _is_away(context: Context) -> Job[bool]:
+    """Whether this node has made a link that is there no more."""
+    state = context.state
+    if not state.settled or state.desired.wireguard is None:
+        return False
+    seen = yield from ask(do.LookForLink(), on.LinkSeen)
+    correct = state.document is None or state.document.drift is Drift.CORRECT
+    # The kernel's engine does not die: somebody took the link away, and drift is only said.
+    return not seen.there and (seen.engine != "kernel" or correct)

@@ -1,0 +1,118 @@
+"""Bringing a host to a state, and all that follows it: evaluate, apply, pin leases, have paths follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from netctl.model.document import Document
+from netctl.model.hoststate import HostState
+from netctl.model.keys import WireGuardKey
+from netctl.model.outcome import ApplyOutcome
+from netctl.node import effects as do
+from netctl.node import events as on
+from netctl.node.context import Context, Job, ask, store
+from netctl.node.evaluate import Evaluation, evaluate, member_name
+from netctl.node.state import NodeState
+
+LOOK_S = 0.2
+"""Between two looks at whether a tunnel answers."""
+
+
+def evaluate_state(
+    context: Context, state: NodeState, *, actual: bool = False
+) -> Job[tuple[Evaluation, HostState | None]]:
+    """What a state's document wants of this host, and what the host has. Raises LocalError, EngineError."""
+    assert state.loaded is not None
+    document = state.loaded.document
+    member_name(document, context.key)  # before anything is looked up
+    seen = yield from ask(do.ReadHost(document, actual), on.HostRead)
+    evaluation = evaluate(
+        document,
+        state.view,
+        state.pins,
+        seen.foreign,
+        seen.live,
+        seen.resolved,
+        key=context.key,
+        down=state.down,
+        joined=state.joined,
+        told=state.told,
+    )
+    return evaluation, seen.actual
+
+
+def reconcile(context: Context) -> Job[ApplyOutcome]:
+    """Bring the host to the accepted document and the newest view. Raises LocalError, EngineError."""
+    if not context.state.knows:
+        return ApplyOutcome(0)  # nothing is known yet: what the host has stays
+    evaluation, _ = yield from evaluate_state(context, context.state)
+    context.state = context.state.evaluated(evaluation)
+    outcome = yield from bring(context, do.ApplyHost(evaluation.desired, evaluation.document))
+    if outcome.error is None:
+        yield from pin(context, evaluation)
+    return outcome
+
+
+def pin(context: Context, evaluation: Evaluation) -> Job[None]:
+    """The host lives by this evaluation: from now on only the document moves its leases."""
+    if evaluation.pins is None or evaluation.pins == context.state.pins or context.alone:
+        return
+    context.state = replace(context.state, pins=evaluation.pins)
+    reason = yield from store(do.KeepPins(evaluation.pins))
+    if reason is not None:  # a full disk stops no network
+        context.warn(f"cannot keep the leases for the next start: {reason}")
+
+
+def bring(context: Context, wanted: do.ApplyHost) -> Job[ApplyOutcome]:
+    """Bring the host to a state, and have paths follow. Raises what the engine raises and no engine should."""
+    outcome = (yield from ask(wanted, on.Applied)).outcome
+    if outcome.error is None:
+        context.state = context.state.brought(wanted.desired, wanted.document)
+        context.unmet = None
+        if wanted.desired.wireguard is None:
+            context.live = frozenset()
+        trouble = (yield from ask(do.FollowHost(wanted.document), on.Followed)).trouble
+        if trouble is not None and trouble != context.trouble:  # the host stands; this is tried again
+            context.warn(trouble)
+        context.trouble = trouble
+    return outcome
+
+
+def observe(context: Context) -> Job[on.Observed]:
+    """What the tunnels do just now."""
+    seen = yield from ask(do.Observe(), on.Observed)
+    context.live = seen.live
+    return seen
+
+
+def verify(context: Context, document: Document, live_before: frozenset[WireGuardKey]) -> Job[on.Verified]:
+    """Wait for handshakes with the peers that are there: online at the mediator, or with a session before.
+
+    One peer that does not answer is a warning: it may be its own fault. Only where tunnels were up before, are still
+    wanted, and not one of them answers any more, has this apply cut the host off: then it is taken back.
+    """
+    if context.alone:
+        return on.Verified()  # nobody observes the tunnels
+    view = context.state.view
+    online = {key for key, member in view.members.items() if member.online} if view is not None else set()
+    expected = context.wanted_peers & (live_before | online)
+    if not expected:
+        return on.Verified()
+    deadline = context.now + context.handshake_wait_s
+    live = (yield from observe(context)).live
+    context.emit(do.Knock(tuple(sorted(expected - live))))
+    while expected - live and context.now < deadline:
+        yield do.Wait(context.now + LOOK_S)
+        live = (yield from observe(context)).live
+    silent = expected - live
+    lost = live_before & silent
+    names = tuple(sorted(_name(document, key) for key in silent))
+    if lost and not live_before & live & context.wanted_peers:
+        gone = ", ".join(sorted(_name(document, key) for key in lost)[: on.MAX_NAMED])
+        return on.Verified(f"no tunnel that was up before answers ({gone})", names)
+    return on.Verified(None, names)
+
+
+def _name(document: Document, key: WireGuardKey) -> str:
+    member = document.member_by_key(key)
+    return member.name if member is not None else key.short
