@@ -1,31 +1,43 @@
 """A member's machine: engine and WireGuard in the kernel, files on the disk, and an agent that comes and goes.
 
-The agent's own code is a shell around asyncio; what it wires together is here wired the same way.
+The agent's decisions are made by the very `Node` that a real agent runs; what it wants is done here with a fake
+engine and a fake disk, a moment later, so that views and crashes come in between.
 """
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from msgspec.structs import replace as replace_struct
 from world_clock import UNIX_EPOCH, Clock, Timer
+from world_disk import SimDisk
 from world_mediator import SimMediator
 from world_net import CONNECT_TIMEOUT_S, End, Internet, Site, stream
 from world_wireguard import SimWireGuard
 
-from netctl.config import Pins
+from netctl.config import Loaded, Pins, load_document
 from netctl.engine import FakeEngine, apply_plan
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
 from netctl.model.foreign import Foreign
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import View
+from netctl.node import confirming, requests
+from netctl.node import effects as do
+from netctl.node import events as on
+from netctl.node.commit import PendingCommit, Terms
+from netctl.node.context import Context
 from netctl.node.evaluate import Evaluation, evaluate
+from netctl.node.linkstate import LinkState
+from netctl.node.node import Node
+from netctl.node.state import NodeState
 from netctl.paths import effects as p
 from netctl.paths.manager import PathManager
+from netctl.plan import diff
 from netctl.session import (
     Backoff,
     ClientSession,
@@ -49,19 +61,37 @@ PORT = 51820
 OBSERVE_S = 1.0
 SESSION_S = 180.0
 LOGIN_TIMEOUT_S = 10.0
+STEP_S = 0.01
+"""What an engine or a disk takes at most for one step of a job."""
+AGAIN_S = 3.0
+"""How soon a person tries again what was refused, and the watchdog what it could not do."""
 
 
 class _Agent:
     """One life of the agent: what is gone when it ends."""
 
-    def __init__(self, manager: PathManager) -> None:
-        self.manager = manager
+    def __init__(self, manager: PathManager, node: Node) -> None:
+        self.manager, self.node = manager, node
         self.backoff = Backoff()
         self.session: ClientSession | None = None
         self.end: End | None = None
-        self.view: View | None = None
+        self.kept: Kept | None = None
+        self.mediated = False
+        """Whether there is a mediator to be connected to."""
+        self.tries = 0
+        """To connect, so far: the newest one counts."""
         self.live: frozenset[WireGuardKey] = frozenset()
-        self.desired: Evaluation | None = None
+        self.requests = 0
+
+    @property
+    def context(self) -> Context:
+        """What its node knows."""
+        return self.node.context
+
+    @property
+    def view(self) -> View | None:
+        """The newest word of the mediator."""
+        return self.context.state.view
 
 
 class SimMember:
@@ -84,19 +114,48 @@ class SimMember:
         self.key = WireGuardKey(public)
         self._login = Ed25519PrivateKey.from_private_bytes(net.chance.randbytes(32))
         self.identity = IdentityKey(self._login.public_key().public_bytes_raw())
-        self.document: Document | None = None
+        self._chance = random.Random(net.chance.randbytes(8))
+        self.disk = SimDisk()
         self.skew_s = 0
-        self._disk: Kept | None = None
-        self.pins: Pins = {}
+        self.boots = 0
+        self.crash_in: int | None = None
+        """So many steps from now the host crashes."""
+        self.crashed: Callable[[], None] = lambda: None
+        """Called when it has."""
+        self.tried: Loaded | None = None
+        """The document of the last apply, whatever became of it."""
+        self._way_back: tuple[PendingCommit, Loaded | None] | None = None
+        """What was armed last, and the document that it must lead back to unless somebody confirms."""
+        self.tally: Counter[str] = Counter()
+        """What befell it: a world in which nothing happens would prove nothing."""
         self._new_kernel()
         self.agent: _Agent | None = None
         self._path_timer = Timer(clock, self._paths_due)
         self._session_timer = Timer(clock, self._session_due)
+        self._node_timer = Timer(clock, lambda: self._post(on.TimePassed()))
         net.stations.append(self)
 
     def _new_kernel(self) -> None:
         self.engine = FakeEngine()
         self.wireguard = SimWireGuard(self.key, self.engine, self._send)
+        self.boots += 1
+
+    @property
+    def document(self) -> Document | None:
+        """The accepted document, as the next life would find it."""
+        accepted = self.disk.accepted.read()
+        return accepted.document if accepted is not None else None
+
+    @property
+    def pins(self) -> Pins:
+        """The leases that this host holds its mediator to."""
+        return self.agent.context.state.pins if self.agent is not None else (self.disk.pins.read() or {})
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is under way: the host is as its agent has brought it."""
+        agent = self.agent
+        return agent is None or (not agent.node.busy and agent.context.unmet is None)
 
     # -- lives ----------------------------------------------------------------------------------------------
 
@@ -106,16 +165,23 @@ class SimMember:
             return
         self._clock.say(f"{self.name} starts")
         rng, epoch_s = self._net.chance.randbytes, float(UNIX_EPOCH + self.skew_s)
-        self.agent = agent = _Agent(PathManager(self.key, self._private, rng, epoch_s=epoch_s))
-        if self._disk is not None and self.document is not None:
-            pins, view = self.document.mediators[0].identity, self._disk.view
-            agent.view = open_view(
-                pack_view(view), replace_struct(self._disk.seal, online=""), pins, self.key
-            )
-        self._observe()
-        self.reconcile()
+        manager = PathManager(self.key, self._private, rng, epoch_s=epoch_s)
+        loaded = self.disk.accepted.read()
+        state = NodeState(
+            loaded=loaded,
+            joined=self.disk.joined.read(),
+            pins=self.disk.pins.read() or {},
+            told=loaded.document if loaded is not None else None,
+        )
+        context = Context(self.key, self.boot_id, state, handshake_wait_s=2.0)
+        self.agent = agent = _Agent(manager, Node(context))
+        self._post(on.Started())
         self._tick(agent)
-        self._connect(agent)
+
+    @property
+    def boot_id(self) -> str:
+        """Of this boot."""
+        return f"{self.name}/{self.boots}"
 
     def stop(self) -> None:
         """The agent dies; tunnels live on, the kernel closes its connection."""
@@ -140,40 +206,275 @@ class SimMember:
         self.powered = True
         self.start()
 
-    def apply(self, document: Document) -> None:
-        """`netctl apply`: a document without this host is refused and the old one stays."""
-        if document.member_by_key(self.key) is not None:
-            self.document = document
-            self.reconcile()
+    # -- people -----------------------------------------------------------------------------------------------
 
-    # -- agent ----------------------------------------------------------------------------------------------
+    def apply(self, loaded: Loaded, terms: Terms | None = None) -> None:
+        """`netctl apply`: a document without this host is refused and the old one stays."""
+        self.tried = loaded
+        self._ask(requests.Apply(loaded, terms or Terms()))
+
+    def confirm(self) -> None:
+        """`netctl confirm`."""
+        self._ask(requests.Confirm())
+
+    def forget_leases(self) -> None:
+        """`netctl leases forget --all`."""
+        self._ask(requests.ForgetLeases())
+
+    def persist(self, loaded: Loaded) -> None:
+        """Somebody applies a document until it is in force."""
+        if loaded.document.member_by_key(self.key) is None:
+            return
+        armed = self.disk.armed.read()
+        if armed is None and self.disk.accepted.read() is loaded:
+            return
+        if armed is None:
+            self.apply(loaded, Terms(force=True))
+        self._clock.after(AGAIN_S, lambda: self.persist(loaded))
+
+    def _ask(self, body: requests.Request) -> None:
+        if self.agent is not None:
+            self.agent.requests += 1
+            self._post(on.Requested(self.agent.requests, body))
+
+    # -- the node -----------------------------------------------------------------------------------------------
 
     def evaluation(self) -> Evaluation | None:
         """What this host should have by all that its agent knows; None before it knows enough."""
-        if self.agent is None or self.document is None or self.agent.view is None:
+        agent, document = self.agent, self.document
+        if agent is None or document is None or agent.view is None:
             return None
-        agent = self.agent
-        return evaluate(self.document, agent.view, self.pins, Foreign(), agent.live, {}, key=self.key)
+        return evaluate(document, agent.view, self.pins, Foreign(), agent.live, {}, key=self.key)
 
-    def reconcile(self) -> None:
-        """Bring the host to the present document and view."""
-        wanted, agent = self.evaluation(), self.agent
-        if wanted is None or agent is None:
+    def _post(self, event: on.Happening) -> None:
+        agent = self.agent
+        if agent is None:
             return
-        assert self.document is not None
-        outcome = apply_plan(self.engine, wanted.desired)
-        assert outcome.error is None, f"{self.name}: {outcome.error}"
-        agent.desired = wanted
-        self.pins = wanted.pins if wanted.pins is not None else self.pins
+        for effect in agent.node.handle(event, self._clock.now):
+            if self.agent is not agent:
+                return
+            match effect:
+                case do.Perform(token, step):
+                    delay = self._chance.uniform(0, STEP_S)
+                    self._clock.after(delay, lambda t=token, s=step: self._due(agent, t, s))
+                case do.Log(text):
+                    self._clock.say(f"{self.name}: {text}")
+                case do.Reply(_, _, error) if error is not None:
+                    self._clock.say(f"{self.name}: {error}")
+                case do.UseMediators(mediators, kept):
+                    agent.kept = kept
+                    self._use_mediators(agent, bool(mediators))
+                case do.ConnectNow():
+                    agent.backoff.reset()
+                    self._connect(agent)
+                case do.ForgetMediator():
+                    agent.kept = None
+                    self._lost("the view was forgotten on demand")
+        if self.agent is agent:
+            self._node_timer.set(agent.node.next_timer())
+
+    def _use_mediators(self, agent: _Agent, wanted: bool) -> None:
+        """There is one mediator in this world: either it is wanted, or none is."""
+        agent.mediated, before = wanted, agent.mediated
+        if wanted and not before:
+            self._connect(agent)
+        elif before and not wanted:
+            self._lost("the document names other mediators now")
+
+    def _due(self, agent: _Agent, token: int, step: do.Effect) -> None:
+        """Do one step of the present job, or crash at it."""
+        if self.agent is not agent:
+            return
+        if self.crash_in is not None:
+            self.crash_in -= 1
+            if self.crash_in <= 0:
+                self.crash_in = None
+                self._crash(agent, step)
+                return
+        try:
+            answer = self._perform(step)
+        except Exception as error:
+            answer = on.Failed(error)
+        self._post(on.Answered(token, answer))
+
+    def _crash(self, agent: _Agent, step: do.Effect) -> None:
+        """Before a step, in the middle of it, or after it; of the agent alone or of the whole host."""
+        self.tally["crash while armed" if self.disk.armed.read() is not None else "crash"] += 1
+        self.tally[f"crash at {type(step).__name__}"] += 1
+        where, power = self._chance.choice(("before", "middle", "after")), self._chance.random() < 0.5
+        self._clock.say(f"{self.name} crashes {where} {type(step).__name__}{', all of it' if power else ''}")
+        if where == "middle" and isinstance(step, do.ApplyHost):
+            steps = diff(step.desired, self.engine.read()).changes
+            for change in steps[: self._chance.randrange(len(steps) + 1)]:
+                self.engine.apply(change)
+        elif where != "before":
+            self.disk.written = None
+            try:
+                self._perform(step)
+            except Exception as error:
+                self._clock.say(f"{self.name}: {error}")
+            if power and where == "middle" and self.disk.written is not None:
+                self.disk.written.tear()
+                self.tally["torn write"] += 1
+        if power:
+            self.power_off()
+        else:
+            self.stop()
         self._changed()
-        now, manager = self._clock.now, agent.manager
-        link = wanted.desired.wireguard
+        self.crashed()
+
+    def _perform(self, step: do.Effect, *, alone: bool = False) -> on.Event:
+        """What a step comes to. Raises what it raises."""
+        match step:
+            case do.ReadHost(_, actual):
+                agent = self.agent
+                return on.HostRead(
+                    Foreign(),
+                    agent.live if agent is not None else frozenset(),
+                    {},
+                    agent.view if agent is not None else None,
+                    self.engine.read() if actual else None,
+                )
+            case do.ApplyHost(desired, _, seen):
+                outcome = apply_plan(self.engine, desired, seen=seen)
+                self._changed()
+                return on.Applied(outcome)
+            case do.FollowHost():
+                if not alone:
+                    self._follow()
+                return on.Followed()
+            case do.Observe():
+                self._observe()
+                status = self.engine.observe()
+                assert self.agent is not None
+                return on.Observed(self.agent.live, {key: seen.rx_bytes for key, seen in status.items()})
+            case do.RetryHost():
+                return on.Stored()
+            case do.LookForLink():
+                return on.LinkSeen(self.engine.state.wireguard is not None)
+            case do.RecallView(document):
+                return on.ViewKept(self._recalled(document))
+            case do.ReadCommit():
+                return on.CommitRead(self.disk.armed.read(), tuple(sorted(self.disk.newest)))
+        try:
+            return self._write(step)
+        except OSError as error:
+            self.tally["full disk"] += 1
+            return on.StoreFailed(str(error.strerror))
+
+    def _write(self, step: do.Effect) -> on.Event:
+        """Raises OSError."""
+        disk = self.disk
+        match step:
+            case do.Arm(seconds, text, back):
+                nonce, boot = str(self._chance.random()), self.boot_id
+                digest = load_document(text).document.digest
+                record = PendingCommit(
+                    nonce, boot, self._clock.now + seconds, digest, back.before, back.checkpoint
+                )
+                disk.write(disk.armed, record)
+                self._way_back = record, disk.accepted.read()
+                self._clock.after(seconds, lambda: self._watchdog(record))
+                return on.WatchdogReady(record)
+            case do.FinishCommit(record):
+                finished = PendingCommit(
+                    record.nonce,
+                    record.boot_id,
+                    record.deadline_s,
+                    record.digest,
+                    record.before,
+                    record.checkpoint,
+                    finished=True,
+                )
+                disk.write(disk.armed, finished)
+            case do.Disarm():
+                disk.write(disk.armed, None)
+                self.tally["confirmed or undone by itself"] += 1
+                self._way_back = None
+            case do.RestoreDocument(record):
+                restored = load_document(record.before) if record.before is not None else None
+                disk.write(disk.accepted, restored)
+                return on.DocumentRead(restored, disk.joined.read())
+            case do.CloseCommit(record):
+                disk.write(disk.refused, disk.newest | {record.digest})
+                disk.write(disk.armed, None)
+                self._check_way_back(record)
+            case do.AdmitAgain(digest):
+                disk.write(disk.refused, disk.newest - {digest})
+            case do.Persist(text):
+                assert self.tried is not None
+                assert self.tried.source.text == text
+                before = disk.accepted.read()
+                if before is None or before.source.text != text:
+                    disk.write(disk.accepted, self.tried)
+                disk.write(disk.joined, None)
+            case do.KeepView(kept):
+                disk.write(disk.view, kept)
+            case do.KeepPins(pins):
+                disk.write(disk.pins, pins)
+            case _:
+                raise RuntimeError(f"nobody in this world does {type(step).__name__}")
+        return on.Stored()
+
+    def _check_way_back(self, record: PendingCommit) -> None:
+        """A roll-back says that it is done: then it is."""
+        assert self._way_back is not None
+        armed, before = self._way_back
+        assert armed.nonce == record.nonce
+        accepted = self.disk.accepted.read()
+        was = before.source.text if before is not None else None
+        assert (accepted.source.text if accepted is not None else None) == was, (
+            f"{self.name}: an unconfirmed document stands"
+        )
+        self._way_back = None
+        self.tally["went back"] += 1
+
+    def overdue(self) -> bool:
+        """Whether something armed is over for long and the host has not gone back."""
+        record = self.disk.armed.read()
+        return record is not None and record.remaining_s(self._clock.now, self.boot_id) < -5 * AGAIN_S
+
+    def _watchdog(self, record: PendingCommit) -> None:
+        """The process that waits for the deadline; it outlives the agent, not the boot."""
+        armed = self.disk.armed.read()
+        if not self.powered or record.boot_id != self.boot_id or armed is None or armed.nonce != record.nonce:
+            return
+        if self.agent is not None:
+            self._ask(requests.RollBack(record.nonce))
+        else:
+            self._clock.say(f"{self.name}: the watchdog goes back")
+            self.tally["went back without an agent"] += 1
+            self._alone()
+        self._clock.after(AGAIN_S, lambda: self._watchdog(record))
+
+    def _alone(self) -> None:
+        """A roll-back where no agent runs: the same job, done step by step."""
+        context = Context(self.key, self.boot_id, alone=True, now=self._clock.now)
+        job = confirming.roll_back(context)
+        try:
+            step = next(job)
+            while True:
+                step = job.send(self._perform(step, alone=True))
+        except StopIteration:
+            return
+
+    def _recalled(self, document: Document) -> Kept | None:
+        kept = self.disk.view.read()
+        if kept is None:
+            return None
+        pins = document.mediators[0].identity
+        view = open_view(pack_view(kept.view), replace_struct(kept.seal, online=""), pins, self.key)
+        return Kept(view, kept.seal, kept.newest)
+
+    def _follow(self) -> None:
+        agent, now = self.agent, self._clock.now
+        assert agent is not None
+        link, manager = agent.context.state.desired.wireguard, agent.manager
         self._paths(manager.set_local([Candidate("host", str(self.address))], now))
         self._paths(manager.set_peers(link.peers if link is not None else (), now))
         for key, status in self.engine.status.items():
             self._paths(manager.observe(key, status, now))
-        assert agent.view is not None
-        for key, member in agent.view.members.items():
+        for key, member in (agent.view.members if agent.view is not None else {}).items():
             self._paths(manager.peer_online(key, member.online, now))
 
     def _tick(self, agent: _Agent) -> None:
@@ -182,34 +483,38 @@ class SimMember:
             self._clock.after(OBSERVE_S, lambda: self._tick(agent))
 
     def _observe(self) -> None:
-        assert self.agent is not None
+        agent = self.agent
+        assert agent is not None
         now, unix = self._clock.now, self._clock.unix + self.skew_s
         self.wireguard.tick(now, unix)
         status = self.engine.observe()
         for key, seen in status.items():
-            self._paths(self.agent.manager.observe(key, seen, now))
+            self._paths(agent.manager.observe(key, seen, now))
         recent = unix - SESSION_S
         live = frozenset(key for key, seen in status.items() if seen.last_handshake_s > recent)
-        if live != self.agent.live:
-            self.agent.live = live
-            self.reconcile()
+        if live != agent.live:
+            agent.live = live
+            self._post(on.SessionsChanged(live))
 
     # -- the control connection -------------------------------------------------------------------------------
 
     def _connect(self, agent: _Agent) -> None:
-        if self.agent is not agent:
+        """Begin a try; one that was under way is over."""
+        if self.agent is not agent or not agent.mediated or agent.session is not None:
             return
+        agent.tries += 1
+        this = agent.tries
         if self._net.cut(self.site, self._mediator.site):
-            self._clock.after(CONNECT_TIMEOUT_S, lambda: self._again(agent))
+            self._clock.after(CONNECT_TIMEOUT_S, lambda: self._again(agent, this))
             return
         way = self._net.delay(self.site, self._mediator.site)
-        self._clock.after(2 * way, lambda: self._arrived(agent))
+        self._clock.after(2 * way, lambda: self._arrived(agent, this))
 
-    def _arrived(self, agent: _Agent) -> None:
-        if self.agent is not agent:
+    def _arrived(self, agent: _Agent, this: int) -> None:
+        if self.agent is not agent or not agent.mediated or agent.tries != this:
             return
         if self._mediator.life is None:
-            self._again(agent)
+            self._again(agent, this)
             return
         agent.end, theirs = stream(self._net, self.site, self._mediator.site)
         end, decoder = agent.end, FrameDecoder(LIMIT_AFTER_LOGIN)
@@ -222,7 +527,7 @@ class SimMember:
             mediator=(self._mediator.address,),
             nonce=self._net.chance.randbytes(32),
             now=self._clock.now,
-            kept=self._disk,
+            kept=agent.kept,
         )
 
         def came(data: bytes) -> None:
@@ -239,9 +544,9 @@ class SimMember:
         self._mediator.accept(theirs, SocketAddress(self.site.public, 40000))
         self._clock.after(LOGIN_TIMEOUT_S, slow)
 
-    def _again(self, agent: _Agent) -> None:
+    def _again(self, agent: _Agent, this: int) -> None:
         delay = agent.backoff.next_delay(self._net.chance.random())
-        self._clock.after(delay, lambda: self._connect(agent))
+        self._clock.after(delay, lambda: self._connect(agent) if agent.tries == this else None)
 
     def forget_connection(self) -> None:
         """The member's end of its connection dies in silence."""
@@ -258,7 +563,8 @@ class SimMember:
             agent.end.close()
         agent.session = agent.end = None
         self._paths(agent.manager.control_down(self._clock.now))
-        self._again(agent)
+        self._post(on.LinkChanged(LinkState("unreachable", self._clock.now, why)))
+        self._again(agent, agent.tries)
 
     def tell(self, message: Message) -> None:
         """To the mediator, if there is one."""
@@ -280,15 +586,14 @@ class SimMember:
                         agent.end.write(encode_frame(payload))
                 case LoggedIn(_, servers):
                     agent.backoff.reset()
+                    self._post(on.LinkChanged(LinkState("connected", now)))
                     self._paths(agent.manager.set_stun(list(servers), now))
                     self._paths(agent.manager.control_up(now))
                 case ViewChanged(view, kept):
-                    agent.view, self._disk = view, kept
-                    self.reconcile()
+                    agent.kept = kept
+                    self._post(on.ViewReceived(view, kept))
                 case PresenceChanged(key, online):
-                    if agent.view is not None and key in agent.view.members:
-                        seen = replace(agent.view.members[key], online=online)
-                        agent.view = replace(agent.view, members={**agent.view.members, key: seen})
+                    self._post(on.PresenceReceived(key, online))
                     self._paths(agent.manager.peer_online(key, online, now))
                 case PathMessage(message, servers):
                     self._paths(agent.manager.handle_message(message, now, servers))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from ipaddress import IPv4Address, ip_address
 
 from world_clock import Clock
@@ -11,9 +12,10 @@ from world_mediator import ADDRESS, SimMediator
 from world_member import SimMember
 from world_net import Internet, Site
 
-from netctl.config import load_document
+from netctl.config import Loaded, load_document
 from netctl.model.document import Document
 from netctl.model.hoststate import HostState
+from netctl.node.commit import Terms
 from netctl.plan import describe, diff
 
 POOLS = ("10.1.0.0/28", "10.2.0.0/28", "10.3.0.0/24")
@@ -47,8 +49,13 @@ class World:
         self.fixed: dict[str, str] = {}
         self.second = self.chance.sample(names, self.chance.randint(2, len(names)))
         self.first: list[str] = ["*"] if self.chance.random() < 0.6 else names[:-1]
-        self.documents = [self.write()]
-        self.document = self.documents[0]
+        self.loaded = self.write()
+        self.documents = [self.loaded.document]
+
+    @property
+    def document(self) -> Document:
+        """The newest."""
+        return self.loaded.document
 
     def _changed(self) -> None:
         self._dirty = True
@@ -65,7 +72,7 @@ class World:
 
     # -- documents --------------------------------------------------------------------------------------------
 
-    def write(self) -> Document:
+    def write(self) -> Loaded:
         """The document as things are meant to be now."""
         members = {
             member.name: {"wireguard": str(member.key), "identity": str(member.identity)}
@@ -92,7 +99,7 @@ class World:
             "members": members,
             "networks": networks,
         }
-        return load_document(json.dumps(text)).document
+        return load_document(json.dumps(text))
 
     def edit(self) -> None:
         """The document changes: a member comes or goes, a network is renumbered, an address is fixed."""
@@ -109,26 +116,32 @@ class World:
                 taken = sorted(a for (_, a) in self.mediator.store.by_address if self._in_party(a))
                 wanted = taken or [IPv4Address(int(ip_address(self.pools[0].split("/")[0])) + 5)]
                 self.fixed = {self.chance.choice(names): str(self.chance.choice(wanted))}
-        self.document = document = self.write()
-        self.documents.append(document)
+        self.loaded = loaded = self.write()
+        self.documents.append(loaded.document)
         self.clock.say(f"document {len(self.documents)}: absent {sorted(self.absent)}, fixed {self.fixed}")
-        self.clock.after(self.chance.uniform(0, 5), lambda: self._publish(document))
+        self.clock.after(self.chance.uniform(0, 5), lambda: self._publish(loaded))
 
     def _in_party(self, address: IPv4Address) -> bool:
         pool = self.document.networks["party"].ipv4
         return pool is not None and address in pool
 
-    def _publish(self, document: Document) -> None:
-        if document is self.document:
-            self.mediator.load(document)
+    def _publish(self, loaded: Loaded) -> None:
+        if loaded is self.loaded:
+            self.mediator.load(loaded.document)
         for member in self.members:
-            self.clock.after(
-                self.chance.uniform(0, 10), lambda member=member: self._applied(member, document)
-            )
+            self.clock.after(self.chance.uniform(0, 10), lambda member=member: self._applied(member, loaded))
 
-    def _applied(self, member: SimMember, document: Document) -> None:
-        if document is self.document and member.agent is not None:
-            member.apply(document)
+    def _applied(self, member: SimMember, loaded: Loaded) -> None:
+        """Some arm their applies, and some of these confirm."""
+        if loaded is not self.loaded or member.agent is None:
+            return
+        if self.chance.random() < 0.5:
+            member.apply(loaded)
+            return
+        seconds = self.chance.uniform(5, 25)
+        member.apply(loaded, Terms(confirm_s=seconds))
+        if self.chance.random() < 0.5:
+            self.clock.after(self.chance.uniform(1, 30), member.confirm)
 
     # -- what happens -----------------------------------------------------------------------------------------
 
@@ -138,7 +151,8 @@ class World:
         self.mediator.document = self.document
         self.clock.after(self.chance.uniform(0, 3), self.mediator.start)
         for member in self.members:
-            member.document = self.document if member.name not in self.absent else None
+            member.disk.accepted.content = self.loaded if member.name not in self.absent else None
+            member.crashed = lambda member=member: self._crashed(member)
             self.clock.after(self.chance.uniform(0, 3), member.start)
         self.run(self.chance.uniform(2, 12))
 
@@ -151,7 +165,7 @@ class World:
     def _mishap(self) -> None:
         chance, member = self.chance, self.chance.choice(self.members)
         soon = chance.uniform(0.5, 15)
-        match chance.randrange(12):
+        match chance.randrange(16):
             case 0:
                 one, other = chance.sample([*self.sites, self.mediator.site], 2)
                 cut = frozenset((one.public, other.public))
@@ -192,8 +206,22 @@ class World:
             case 10:
                 member.skew_s = chance.choice(JUMPS_S)
                 self.clock.say(f"the clock of {member.name} is {member.skew_s} s off")
+            case 11 | 12 | 13:
+                member.crash_in = chance.randrange(1, 12)
+                self.edit()
+            case 14:
+                self.clock.say(f"the disk of {member.name} is full")
+                member.disk.full = True
+                self.edit()
+                self.clock.after(soon + 5, lambda: self._member_room(member))
             case _:
                 self.edit()
+
+    def _crashed(self, member: SimMember) -> None:
+        self.clock.after(self.chance.uniform(0.1, 15), member.power_on)
+
+    def _member_room(self, member: SimMember) -> None:
+        member.disk.full = False
 
     def _room(self) -> None:
         self.mediator.store.full = False
@@ -209,9 +237,10 @@ class World:
             self.mediator.load(self.document)
         self.mediator.start()
         for member in self.members:
+            member.disk.full, member.crash_in = False, None
             member.power_on()
             member.start()
-            member.apply(self.document)
+            member.persist(self.loaded)
 
     def settle(self) -> None:
         """Time passes until all is well, and a while longer. Raises AssertionError when it does not become so."""
@@ -243,8 +272,7 @@ class World:
             assert granted.issuperset(told), f"{member.name} is told of a lease that nobody granted"
             assert granted.issuperset(held), f"{member.name} has pinned a lease that nobody granted"
             self.clock.say(f"{member.name}: netctl leases forget --all")
-            member.pins = {}
-            member.reconcile()
+            member.forget_leases()
 
     def run(self, seconds: float) -> None:
         """Let time pass, and look after every step."""
@@ -262,13 +290,17 @@ class World:
     def _check_peers(self, member: SimMember) -> None:
         """Nobody is a peer who is no present member in a shared network of the document that the host has."""
         link = member.engine.state.wireguard
-        if link is None or not link.peers:
+        assert not member.overdue(), f"{member.name} has not gone back from what nobody confirmed"
+        if link is None or not link.peers or not member.quiet:
             return
-        assert member.document is not None
-        allowed = sharing(member.document, member.name)
+        documents = [member.document] if member.document is not None else []
+        if member.agent is None and member.tried is not None:  # it died in the middle of an apply
+            documents.append(member.tried.document)
+        known = {other.wireguard: other for document in documents for other in document.members.values()}
+        allowed = {name for document in documents for name in sharing(document, member.name)}
         view = member.agent.view if member.agent is not None else None
         for key in link.peers:
-            other = member.document.member_by_key(key)
+            other = known.get(key)
             assert other is not None, f"{member.name} has the peer {key.short}, who is nobody"
             assert view is None or key in view.members, (
                 f"{member.name} keeps {other.name}, which its view lacks"
@@ -297,6 +329,9 @@ class World:
         present = [member for member in self.members if member.name not in self.absent]
         own: dict[tuple[str, str], str] = {}
         for member in present:
+            if member.document != self.document or member.disk.armed.read() is not None:
+                wrong.append(f"{member.name} does not live by the newest document")
+                continue
             wanted = member.evaluation()
             if member.agent is None or member.agent.session is None or wanted is None:
                 wrong.append(f"{member.name} has no mediator or no view")
@@ -357,12 +392,15 @@ def tell(seed: int) -> World:
     return world
 
 
-def failures(seeds: list[int]) -> list[str]:
-    """What went wrong in the stories of these seeds, as text: it comes from another process."""
-    found = []
+def failures(seeds: list[int]) -> tuple[list[str], Counter[str]]:
+    """What went wrong in the stories of these seeds, as text: it comes from another process; and what happened."""
+    found, happened = [], Counter[str]()
     for seed in seeds:
         try:
-            tell(seed)
+            world = tell(seed)
         except AssertionError as error:
             found.append(str(error))
-    return found
+        else:
+            for member in world.members:
+                happened += member.tally
+    return found, happened
