@@ -70,8 +70,8 @@ def revive(context: Context) -> Job[None]:
         context.say(
             f"links of others that were made on it are gone too: {', '.join(stacked)}; make them again"
         )
-    context.emit(do.EngineGone())
-    outcome = yield from bring(context, do.ApplyHost(context.state.desired, context.state.told, quiet=True))
+    wanted = do.ApplyHost(context.state.desired, context.state.told, quiet=True)
+    outcome = yield from bring(context, wanted, new_engine=True)
     if outcome.error is not None:
         context.warn(f"{WIREGUARD_LINK} could not be brought back: {outcome.error}")
         return

@@ -63,14 +63,19 @@ def pin(context: Context, evaluation: Evaluation) -> Job[None]:
         context.warn(f"cannot keep the leases for the next start: {reason}")
 
 
-def bring(context: Context, wanted: do.ApplyHost) -> Job[ApplyOutcome]:
-    """Bring the host to a state, and have paths follow. Raises what the engine raises and no engine should."""
+def bring(context: Context, wanted: do.ApplyHost, *, new_engine: bool = False) -> Job[ApplyOutcome]:
+    """Bring the host to a state, and have paths follow. Raises what the engine raises and no engine should.
+
+    `new_engine`: the one before has ended; the new one is told its endpoints once it is there, not before.
+    """
     outcome = (yield from ask(wanted, on.Applied)).outcome
     if outcome.error is None:
         context.state = context.state.brought(wanted.desired, wanted.document)
         context.unmet = None
         if wanted.desired.wireguard is None:
             context.live = frozenset()
+        if new_engine:
+            context.emit(do.EngineGone())
         trouble = (yield from ask(do.FollowHost(wanted.document), on.Followed)).trouble
         if trouble is not None and trouble != context.trouble:  # the host stands; this is tried again
             context.warn(trouble)

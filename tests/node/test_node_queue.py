@@ -190,6 +190,19 @@ def test_an_armed_apply_is_looked_at_every_second_and_taken_back_at_its_deadline
     assert shell.node.context.armed is None
 
 
+def test_a_new_engine_is_told_its_endpoints_once_it_is_there(shell: Shell) -> None:
+    """Told before, they would go to the one that has ended, and every path would be looked for anew."""
+    shell.ask(1, requests.Apply(document()))
+    shell.answers[do.LookForLink] = on.LinkSeen(there=False)
+    shell.hold = do.ApplyHost
+    shell.post(on.LinkVanished())
+    assert shell.held
+    assert do.EngineGone() not in shell.notices
+    shell.let_go()
+    assert shell.notices.count(do.EngineGone()) == 1
+    assert shell.node.context.revival.restarts == 1
+
+
 def test_a_roll_back_that_fails_is_tried_again(shell: Shell) -> None:
     record = PendingCommit("n", "another boot", 0.0, "digest", None, HostState(), finished=True)
     shell.answers |= {
