@@ -294,7 +294,8 @@ class World:
         if link is None or not link.peers or not member.quiet:
             return
         documents = [member.document] if member.document is not None else []
-        if member.agent is None and member.tried is not None:  # it died in the middle of an apply
+        # It died in the middle of an apply, which may have been its first: without a document it keeps what it has.
+        if (member.agent is None or member.document is None) and member.tried is not None:
             documents.append(member.tried.document)
         known = {other.wireguard: other for document in documents for other in document.members.values()}
         allowed = {name for document in documents for name in sharing(document, member.name)}
