@@ -111,8 +111,10 @@ fuzz: venv  ## every decoder under atheris, and the data path in C under libFuzz
 	@$(BIN)/python tests/fuzz/fuzz_sockets.py -max_total_time=60
 	@if command -v clang > /dev/null; then tests/fuzz/native.sh 60; else tests/fuzz/native.sh rounds 1000000; fi
 
-sanitize: setup  ## real packets through netctl-wg, its C code under ASan and UBSan: minutes
+sanitize: setup  ## real packets through netctl-wg, its C code under ASan and UBSan, then ThreadSanitizer; valgrind: minutes
 	@tests/fuzz/sanitized.sh
+	@SANITIZER=thread tests/fuzz/sanitized.sh
+	@if command -v valgrind > /dev/null; then tests/fuzz/native.sh valgrind 20000; fi
 
 bench-peers: setup  ## docs/performance.md's comparison with the newest of others (as root, 25 minutes of a quiet machine)
 	@bench/peers

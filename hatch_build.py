@@ -37,8 +37,8 @@ class Module(NamedTuple):
 WG = Module(
     "netctl-wg",
     Path("netctl", "wg", "native", "_core.abi3.so"),
-    ("packet.c", "session.c", "turn.c", "module.c"),
-    "-lcrypto",
+    ("packet.c", "session.c", "turn.c", "workers.c", "module.c"),
+    "-lcrypto -pthread",
     "libssl-dev, python3-dev",
 )
 RELAY = Module("the relay", Path("mediator", "shell", "native", "_forward.abi3.so"), ("forward.c",))

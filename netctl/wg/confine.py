@@ -18,6 +18,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -31,9 +32,10 @@ _CAPABILITY_VERSION_3 = 0x20080522
 LIBSECCOMP = "libseccomp.so.2"
 _ACT_ALLOW, _ACT_ERRNO = 0x7FFF0000, 0x00050000
 _CMP_EQ = 4
-_ATTRIBUTES = {7: 1, 8: 2}
-"""CTL_SSB: kernels before 5.16 would switch a speculation of the CPU off for whoever has a filter, which costs a tenth
-and is for those who run code of strangers. CTL_OPTIMIZE: a tree instead of a list. Both are of libseccomp 2.5."""
+_ATTRIBUTES = {4: 1, 7: 1, 8: 2}
+"""CTL_TSYNC: for all threads. CTL_SSB: kernels before 5.16 would switch a speculation of the CPU off for whoever has a
+filter, which costs a tenth and is for those who run code of strangers. CTL_OPTIMIZE: a tree instead of a list. The last
+two are of libseccomp 2.5."""
 CALLS = """
     read write readv writev pread64 pwrite64 preadv preadv2 pwritev recvfrom recvmsg recvmmsg sendto sendmsg sendmmsg
     bind listen accept accept4 shutdown getsockname getpeername getsockopt setsockopt ioctl
@@ -60,10 +62,12 @@ _ACCESS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1}
 _ACCESS_LATER = (1 << 15) - 1
 
 
-def confine(directory: Path) -> list[str]:
+def confine(directory: Path, start_threads: Callable[[], None] = lambda: None) -> list[str]:
     """Give it all up; what this system could not do, in words. `directory`: where our sockets are.
 
-    Before it everything is loaded and opened; afterwards no file is.
+    Before it everything is loaded and opened; afterwards no file is. `start_threads` is called before the filter, which
+    lets none be made and is put on all that are there (SECCOMP_FILTER_FLAG_TSYNC), and after the rest: capabilities,
+    no_new_privs and landlock are of each thread, and inherited.
     """
     _warm_up()
     missing: list[str] = []
@@ -78,6 +82,8 @@ def confine(directory: Path) -> list[str]:
         ("landlock", lambda: _landlock(libc, directory)),
         ("seccomp", seccomp),
     ):
+        if name == "seccomp":
+            start_threads()
         try:
             step()
         except OSError as error:

@@ -35,6 +35,7 @@ RETRY_GSO_TICKS = 60
 """A destination that refused a GSO send is tried again after a minute."""
 FAULT_REST_S = 0.1
 """After a timer failed: it may be due again at once, and packets want their turn."""
+_LOG = logging.getLogger("netctl.wg")
 
 
 class Shell:
@@ -42,7 +43,7 @@ class Shell:
 
     def __init__(self, tun: Tun, device: Device, say: Callable[[str], None] | None = None) -> None:
         """`say` takes a line about what was dropped because handling it failed; standard error unless given."""
-        self.guard = Guard(say if say is not None else logging.getLogger("netctl.wg").warning)
+        self.guard = Guard(say if say is not None else _LOG.warning)
         self.dropped_nowhere = 0
         """Datagrams from port 0: they cannot be answered, and nobody who wants to be heard sends them (RFC 768)."""
         self._rest_until = float("-inf")
@@ -202,8 +203,25 @@ class Shell:
         core = module.Core(tun.fd, epoll, clock, tun.offload, tun.uso, busy_poll_s)
         return NativePath(core, self.device, self._other, self.perform)
 
+    def start_workers(self) -> None:
+        """Seal and open by more threads, where there are cores for them; they inherit what this one has given up."""
+        if self._native is None:
+            return
+        wanted, wrong = native.threads()
+        if wrong:
+            _LOG.warning(wrong)
+        if wanted > 1:
+            try:
+                self._native.core.start_workers(wanted)
+            except OSError as error:  # no memory, or a limit of processes: one thread does it all, as well
+                _LOG.warning(f"no more than one thread: {error.strerror or error}")
+                return
+            self.data_path += f", {wanted} threads"
+
     def close(self) -> None:
         """Close sockets and interface."""
+        if self._native is not None:
+            self._native.core.stop_workers()
         if self._udp is not None:
             self._udp.close()
         self._routes.close()

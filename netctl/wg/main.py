@@ -35,6 +35,8 @@ environment:
   NETCTL_WG_NATIVE=0       move packets in Python, also where the data path in C was built
   NETCTL_WG_BUSY_POLL_US=N look for the next packet for N microseconds before sleeping (0 to 1000, default 0):
                            shorter answers where a core is idle, longer ones where none is
+  NETCTL_WG_THREADS=N      seal and open by N threads (1 to 8); default: 1 on one or two cores, else all but one, at
+                           most 4
 """
 EXIT_OK, EXIT_FAILED = 0, 1
 MAX_MESSAGE = 4096
@@ -207,7 +209,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         gc.freeze()  # what has been loaded stays: no collection goes through it while packets wait
         with _signals(shell):
             ready()
-            for missing in confine(SOCKET_DIR):
+            for missing in confine(SOCKET_DIR, shell.start_workers):
                 _LOG.debug(f"not given up, {missing}")
             _LOG.info(f"{name} is up, configured through {socket_path(name)}; data path: {shell.data_path}")
             shell.run()

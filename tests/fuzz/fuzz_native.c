@@ -2,6 +2,9 @@
  *
  * With libFuzzer (`make fuzz`), or with -DSTANDALONE and a number of rounds as the argument: inputs of its own, from
  * fixed seeds, for machines without clang. Build with -fsanitize=address,undefined, or it finds half of it.
+ *
+ * NETCTL_WG_THREADS (environment) makes it seal and open by so many threads, each batch, however small; with
+ * -fsanitize=thread it finds who touches what another thread has.
  */
 #include "core.h"
 
@@ -96,7 +99,7 @@ static void from_peer(const uint8_t *data, size_t size, size_t step, uint64_t co
 		uint8_t *text = memory + total + HEADER_LEN;
 		memcpy(text, data + at, length);
 		peer.peers[0].current->send_counter = counter + (number == 3 ? number - 1 : number);
-		if (!session_seal(peer.peers[0].current, memory + total, length))
+		if (!session_seal(&peer, peer.peers[0].current, memory + total, length))
 			abort();
 		if (number == forged)
 			memory[total + HEADER_LEN] ^= 1;
@@ -104,7 +107,7 @@ static void from_peer(const uint8_t *data, size_t size, size_t step, uint64_t co
 	}
 	if (total)
 		take_merged(&core, memory, total, step + OVERHEAD, &source);
-	tun_flush(&core);
+	receive_flush(&core);
 }
 
 /* The same of the packets of one flow. */
@@ -117,12 +120,12 @@ static void from_peer_super(const struct super *super, const uint8_t *packet)
 	peer.peers[0].current->send_counter = session_find(&core, 1)->greatest;
 	for (size_t i = 0; i < super->count && total + step <= sizeof memory; i++) {
 		super_cut(super, packet, i, memory + total + HEADER_LEN);
-		if (!session_seal(peer.peers[0].current, memory + total, super_length(super, i)))
+		if (!session_seal(&peer, peer.peers[0].current, memory + total, super_length(super, i)))
 			abort();
 		total += super_length(super, i) + OVERHEAD;
 	}
 	take_merged(&core, memory, total, step, &source);
-	tun_flush(&core);
+	receive_flush(&core);
 }
 
 /* A super-packet cut into its packets is merged again, and nothing but whole headers is ever written. */
@@ -149,16 +152,57 @@ static void there_and_back(uint8_t *data, size_t size, const struct vnet *vnet)
 	}
 }
 
+/* A session ends while what it is to seal and open has only been published: all of it is done first, with its key. */
+static void renew(uint16_t kind, uint16_t number)
+{
+	static uint8_t memory[40 * (100 + OVERHEAD)];
+	union address source = {.v4 = {.sin_family = AF_INET, .sin_port = 9}};
+	struct session *session = session_find(&core, 1);
+	uint64_t first = session->send_counter;
+	unsigned count = 1 + number % 40, at = core.filling % SENDINGS;
+	uint8_t raw[VNET_LEN + 100] = {[VNET_LEN] = 0x45, [VNET_LEN + 3] = 100};
+
+	core.peers[0].endpoint.any.sa_family = AF_INET;
+	core.peers[0].current = session;
+	core.mtu = 1420;
+	core.now = core_now(&core);
+	for (unsigned i = 0; i < count; i++)
+		tun_packet(&core, raw, sizeof raw, true);
+	if (core.threads > 1)
+		work_publish(&core, core.sendings[at].work);
+	peer.peers[0].current->send_counter = session->greatest;
+	for (unsigned i = 0; i < count; i++)
+		if (!session_seal(&peer, peer.peers[0].current, memory + i * (100 + OVERHEAD), 100))
+			abort();
+	take_merged(&core, memory, count * (100 + OVERHEAD), 100 + OVERHEAD, &source);
+	session_drop(&core, session);
+	for (unsigned i = 0; i < count; i++) {
+		static const uint8_t wanted[112] = {0x45, 0, 0, 100};
+		uint8_t *datagram = core.sendings[at].arena + i * (112 + OVERHEAD);
+		uint64_t counter;
+		memcpy(&counter, datagram + 8, 8);
+		if (counter != first + i || !session_open_by(&peer, peer.peers[0].current, 0, datagram, 112 + OVERHEAD) ||
+		    memcmp(datagram + HEADER_LEN, wanted, sizeof wanted))
+			abort();
+	}
+	core_abandon(&core);
+	core.peers[0].current = session_add(&core, 1, kind & 1 ? 1 : 2, 0, KEY, KEY, core_now(&core));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	union address source = {.v4 = {.sin_family = AF_INET}};
 	uint8_t *copy;
 	uint16_t kind, number;
+	const char *threads = getenv("NETCTL_WG_THREADS");
 
 	if (!core.cipher) {
 		start(&core, 1, 2);
 		start(&peer, 2, 1);
 		own_port = core.peers[0].endpoint.v4.sin_port;
+		core.worth = 0;
+		if (workers_start(&core, threads ? (unsigned)atoi(threads) : 1))
+			abort();
 	}
 	kind = take16(&data, &size);
 	number = take16(&data, &size);
@@ -190,7 +234,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		source.v4.sin_port = kind & 0x2000 ? 0 : 9;
 		core.now = core_now(&core) + (kind & 0x4000 ? 0 : REJECT_AFTER_TIME);
 		take_merged(&core, copy, size, number, &source);
-		tun_flush(&core);
+		receive_flush(&core);
 		break;
 	case 2:
 		from_peer(copy, size, number % 2000 + 1, session_find(&core, 1)->greatest + number % 64, kind >> 12);
@@ -203,10 +247,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		}
 	}
 	free(copy);
-	if (number == 0x1234) { /* the keys are renewed */
-		session_drop(&core, session_find(&core, 1));
-		core.peers[0].current = session_add(&core, 1, kind & 1 ? 1 : 2, 0, KEY, KEY, core_now(&core));
-	}
+	if (core.is_failed)
+		core_abandon(&core);
+	if (number == 0x1234 || number % 64 == 7) /* the keys are renewed */
+		renew(kind, number);
 	return 0;
 }
 

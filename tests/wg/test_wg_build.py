@@ -81,11 +81,33 @@ def test_busy_poll_is_bounded(text: str, seconds: float, monkeypatch: pytest.Mon
     assert native.busy_poll_s() == seconds
 
 
+@pytest.mark.parametrize(
+    ("threads", "number"), [("0", 0), ("x", 0), ("1", 1), ("8", 8), ("9", 0), ("10", 0), ("-1", 0), ("²", 0)]
+)
+def test_threads_are_bounded(threads: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.THREADS, threads)
+    found, wrong = native.threads()
+    assert found == (number or native.default_threads(len(os.sched_getaffinity(0))))
+    assert bool(wrong) == (number == 0)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 2), (4, 3), (5, 4), (64, 4)])
+def test_small_machines_have_one_thread(cores: int, threads: int) -> None:
+    assert native.default_threads(cores) == threads
+
+
 @pytest.mark.skipif(not HAS_COMPILER, reason="there is no C compiler")
-def test_a_slice_of_the_fuzzing_under_sanitizers() -> None:
+@pytest.mark.parametrize(
+    ("how", "threads", "rounds"), [("rounds", 1, 60_000), ("rounds", 3, 20_000), ("race", 3, 10_000)]
+)
+def test_a_slice_of_the_fuzzing_under_sanitizers(how: str, threads: int, rounds: int) -> None:
     done = subprocess.run(
-        [str(ROOT / "tests/fuzz/native.sh"), "rounds", "60000"], capture_output=True, text=True, check=False
+        [str(ROOT / "tests/fuzz/native.sh"), how, str(rounds)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, native.THREADS: str(threads)},
     )
     if done.returncode == 77:
         pytest.skip("this compiler has no sanitizers")
-    assert done.stdout == "60000 rounds\n", done.stderr
+    assert done.stdout == f"{rounds} rounds\n", done.stderr

@@ -1,4 +1,7 @@
-"""The data path in C gives what the one in Python gives: the same bytes, counters and drops for the same packets."""
+"""The data path in C gives what the one in Python gives: the same bytes, counters and drops for the same packets.
+
+By one thread and by several: `threads` lets workers have every batch, also the small ones that one thread does faster.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,11 @@ import ipaddress
 import os
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -27,10 +33,13 @@ from netctl.wg.tun import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_HEA
 pytestmark = pytest.mark.skipif(native.load()[0] is None, reason=f"the data path is {native.describe()}")
 
 
+THREADS = st.sampled_from([1, 2, 4])
+
+
 class End:
     """A `Shell` on the C data path whose TUN is a socket pair and whose peer is a UDP socket here."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, threads: int = 1) -> None:
         self.sink = sink
         sink.name = "none"
         for opened in sink._ends:
@@ -41,6 +50,7 @@ class End:
         self.shell.on_foreign = lambda datagram, _: self.strangers.append(datagram)
         assert self.shell._native is not None
         self.native = self.shell._native
+        self.native.core.start_workers(threads, 0)
         self.shell.set_listen_port(0)
         self.out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.out.bind(("127.0.0.1", 0))
@@ -72,8 +82,8 @@ class End:
 
 
 @contextmanager
-def end(sink: Sink | None = None) -> Iterator[End]:
-    opened = End(sink or Super())
+def end(sink: Sink | None = None, threads: int = 1) -> Iterator[End]:
+    opened = End(sink or Super(), threads)
     try:
         yield opened
     finally:
@@ -81,9 +91,9 @@ def end(sink: Sink | None = None) -> Iterator[End]:
         opened.shell.close()
 
 
-def through_c(raws: list[bytes]) -> tuple[list[bytes], int, int]:
+def through_c(raws: list[bytes], threads: int) -> tuple[list[bytes], int, int]:
     """(datagrams, bytes counted, the next counter) of reads of the TUN."""
-    with end() as one:
+    with end(threads=threads) as one:
         one.begin(7, 8, is_initiator=True)
         for raw in raws:
             os.write(one.sink.reader, raw)
@@ -143,17 +153,19 @@ odd_reads = st.one_of(
 
 
 @settings(max_examples=60, deadline=None)
-@given(raws=st.lists(st.one_of(single_reads, super_reads, odd_reads), min_size=1, max_size=12))
-def test_what_is_read_from_the_tun_goes_out_as_the_same_bytes(raws: list[bytes]) -> None:
+@given(
+    raws=st.lists(st.one_of(single_reads, super_reads, odd_reads), min_size=1, max_size=12), threads=THREADS
+)
+def test_what_is_read_from_the_tun_goes_out_as_the_same_bytes(raws: list[bytes], threads: int) -> None:
     raws = [raw for raw in raws if raw]
-    found, wanted = through_c(raws), through_python(raws)
+    found, wanted = through_c(raws, threads), through_python(raws)
     assert found == wanted
     unsealed(found[0])  # counters follow one another, and all of them are authentic
 
 
-def c_taken(datagrams: list[bytes], at_once: bool) -> Taken:
+def c_taken(datagrams: list[bytes], at_once: bool, threads: int) -> Taken:
     """As `test_wg_burst.taken`, through real sockets: as one GSO send, or one by one."""
-    with end() as one:
+    with end(threads=threads) as one:
         one.begin()
         to = ("127.0.0.1", one.shell.listen_port)
         size = len(datagrams[0])
@@ -175,6 +187,7 @@ def c_taken(datagrams: list[bytes], at_once: bool) -> Taken:
     kind=st.sampled_from(["tcp", "udp", "vxlan", "small"]),
     sequence=st.integers(0, 2**32 - 1),
     at_once=st.booleans(),
+    threads=THREADS,
     harm=st.lists(
         st.tuples(
             st.sampled_from(["repeat", "swap", "forge", "foreign", "old", "spoof", "empty", "junk", "cut"]),
@@ -189,6 +202,7 @@ def test_what_comes_by_udp_reaches_the_tun_as_the_same_packets(
     kind: str,
     sequence: int,
     at_once: bool,
+    threads: int,
     harm: list[tuple[str, int]],
 ) -> None:
     if kind == "tcp":
@@ -225,7 +239,7 @@ def test_what_comes_by_udp_reaches_the_tun_as_the_same_packets(
                 datagrams[i] = b"\xf5nc1" + datagrams[i][4:]
             case "old":
                 datagrams[i] = datagrams[i][:8] + (2**63).to_bytes(8, "little") + datagrams[i][16:]
-    assert c_taken(datagrams, at_once) == taken(datagrams, False)
+    assert c_taken(datagrams, at_once, threads) == taken(datagrams, False)
 
 
 def sealed(counter: int, packet: bytes, index: int = 8) -> bytes:
@@ -355,6 +369,134 @@ def test_a_peer_that_is_removed_leaves_its_number_to_the_next() -> None:
         one.peer = other
         one.begin(9, 6)
         assert one.native.lookup(bytes((10, 0, 0, 1))) == -1, "and none of its allowed IPs"
+
+
+def received(one: End, datagrams: list[bytes]) -> None:
+    """Fill the socket, so that one turn takes it all: some of it is being opened when the rest is received."""
+    for data in datagrams:
+        one.out.sendto(data, ("127.0.0.1", one.shell.listen_port))
+    one.turn()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_order_is_kept_and_nothing_is_lost_while_workers_open(threads: int) -> None:
+    with end(Sink(), threads) as one:
+        one.begin()
+        packets = [plain()[:-4] + number.to_bytes(4, "big") for number in range(400)]
+        received(one, [sealed(number, packet) for number, packet in enumerate(packets)])
+        assert one.sink.written() == packets
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_session_that_goes_within_a_batch_takes_no_packet_after_that(threads: int) -> None:
+    """What came before the datagram that ended it was received; what stood behind it was opened already, and is not."""
+    with end(Sink(), threads) as one:
+        one.begin()
+        one.shell.on_foreign = lambda datagram, source: one.peer.wipe_sessions()
+        datagrams = [sealed(number, plain()) for number in range(30)]
+        datagrams.insert(20, b"\xf5nc1")
+        received(one, datagrams)
+        assert len(one.sink.written()) == 20
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_session_that_begins_within_a_batch_takes_what_follows(threads: int) -> None:
+    with end(Sink(), threads) as one:
+        one.begin()
+
+        def handshake(datagram: bytes, source: SocketAddress) -> None:
+            now = one.shell.now()
+            pair = one.device.new_keypair(one.peer, 9, 7, KEY, KEY, False, now, now)
+            one.peer.begin_session(pair, now)
+
+        one.shell.on_foreign = handshake
+        datagrams = [sealed(number, plain(), 8 if number < 15 else 9) for number in range(30)]
+        datagrams.insert(15, b"\xf5nc1")
+        received(one, datagrams)
+        assert len(one.sink.written()) == 30
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_fault_of_the_protocol_while_workers_are_at_it_ends_nothing(threads: int) -> None:
+    with end(Sink(), threads) as one:
+        one.begin()
+        failing = FailingHost.__new__(FailingHost)
+        for number in range(0, 400, 100):
+            batch = [sealed(number + i, plain()) for i in range(100)]
+            for data in [*batch[:50], b"\xf5nc1", *batch[50:]]:
+                one.out.sendto(data, ("127.0.0.1", one.shell.listen_port))
+            with pytest.raises((ZeroDivisionError, AttributeError)):
+                one.native.core.move(failing, 5)
+            one.sink.written()
+            one.turn()
+        one.sink.written()
+        received(one, [sealed(1000, plain())])
+        assert len(one.sink.written()) == 1
+
+
+KEYS_GONE = """
+import os, sys, time, select
+from netctl.wg import native
+sys.path.insert(0, sys.argv[1])
+from threads import Nobody, PEER, super_packet
+module, _ = native.load()
+core = module.Core(-1, select.epoll().fileno(), time.CLOCK_BOOTTIME, True, True, 0.0)
+core.set_peer(PEER, None, b"", False)
+core.start_workers(int(sys.argv[2]), 0)
+host, raw = Nobody(), super_packet()
+address = bytes([4, 127, 0, 0, 1]) + bytes(12) + (9).to_bytes(2, "big") + bytes(4)
+masked = bytearray(os.urandom(32))
+def look():
+    print(masked.hex(), flush=True)
+    sys.stdin.readline()
+def key():
+    return bytes(byte ^ 0x5A for byte in masked)
+look()
+core.add_session(1, 2, PEER, key(), key(), time.clock_gettime(time.CLOCK_BOOTTIME))
+core.set_peer(PEER, 1, address, False)
+for _ in range(20):
+    core.transmit(host, raw)
+look()
+core.transmit(host, raw)
+core.transmit(host, raw)
+core.drop_session(1)
+look()
+"""
+
+
+def copies(pid: int, key: bytes) -> int:
+    """In memory that a process can write."""
+    found = 0
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            place, rights, *rest = line.split()
+            if not rights.startswith("rw") or rest[-1] in ("[vvar]", "[vsyscall]"):
+                continue
+            start, last = (int(text, 16) for text in place.split("-"))
+            memory.seek(start)
+            found += memory.read(last - start).count(key)
+    return found
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_keys_are_gone_from_memory_when_their_session_is(threads: int) -> None:
+    """Also those that workers have made contexts of, and seal with at that very moment."""
+    bench = Path(__file__).parents[2] / "bench"
+    command = [sys.executable, "-c", KEYS_GONE, str(bench), str(threads)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        counts = []
+        for _ in range(3):
+            key = bytes(byte ^ 0x5A for byte in bytes.fromhex(process.stdout.readline()))
+            counts.append(copies(process.pid, key[:16]))  # OpenSSL keeps it as words, in this order
+            process.stdin.write("\n")
+            process.stdin.flush()
+    before, alive, after = counts
+    assert before == 0
+    assert alive >= (3 if threads > 1 else 2), "else this test looks in the wrong place"
+    assert after <= 2, "the two bytes objects that Python was given, which it frees and does not overwrite"
+    assert alive - after >= 4
 
 
 class FailingHost(NativePath):

@@ -2,8 +2,9 @@
  *
  * The protocol is Python's (netctl/tunnel): it makes sessions, says which one a peer sends with and where to, and owns
  * timers and allowed IPs. This does what a kernel does once that is settled (compare noise.c's counters, receive.c and
- * send.c of the Linux kernel's WireGuard): packet.c knows IP, session.c keys and counters, turn.c moves packets.
- * Nothing here knows Python but module.c; what these files need of it goes through `struct host`.
+ * send.c of the Linux kernel's WireGuard): packet.c knows IP, session.c keys and counters, turn.c moves packets, workers.c seals
+ * and opens with more than one core. Nothing here knows Python but module.c; what these files need of it goes through
+ * `struct host`.
  *
  * Lengths are checked once, where bytes come in: `tun_packet` and `take_datagram`.
  */
@@ -16,6 +17,8 @@
 
 #include <netinet/in.h>
 #include <openssl/evp.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -52,6 +55,15 @@ enum {
 	CROWD = 32,               /* More packets than this at once, and all of them smaller than SMALL: their reader's */
 	SMALL = 512,              /* socket buffer holds a few hundred, and it may share our core: it has a turn first. */
 	ARENA = 2 * (MAX_PACKET + 1) + OVERHEAD,
+	MAX_THREADS = 8,          /* Beyond four the one that reads and writes is the limit; a session has room for so many. */
+	SENDINGS = 4,             /* batches on their way to the wire: read, sealed by workers, sent */
+	ARRIVALS = 2,             /* one is opened while the next is received */
+	WORKS = SENDINGS + ARRIVALS,
+	MAX_JOBS = 1024,          /* of one batch: more small packets than a turn reads */
+	CHUNK = 8,                /* jobs that a thread takes at once: some 8 µs of full packets */
+	JOB_COST = 512,           /* a packet costs as much as so many bytes, whatever its size */
+	WORTH = 24 << 10,         /* bytes and jobs that are worth waking others for: some 15 µs; a ping is not */
+	TURN_OVER = 32 << 10,     /* bytes and jobs after which workers begin, while the next are read */
 };
 
 #define REJECT_AFTER_MESSAGES (UINT64_MAX - WINDOW_SIZE)
@@ -59,6 +71,7 @@ enum {
 #define BUSY_S 0.001     /* a turn that comes sooner after the one before belongs to a stream */
 #define REPORT_S 1.0     /* traffic is told to the protocol after this: its timers are of seconds, and count from the packet */
 #define QUIET_S 0.001    /* but not sooner after a packet: an answer may be under way, and Python takes 0.1 ms */
+#define SPIN_S 5e-5      /* a worker looks for the next batch before it sleeps: to wake one takes as long */
 #define PATIENCE_S 0.05  /* and not later than this: in a stream it is never quiet */
 
 /* A super-packet as the kernel describes it (virtio 1.2 §5.1.6). */
@@ -103,11 +116,13 @@ struct session {
 	uint32_t local_index, remote_index;
 	uint32_t peer;
 	double created_at;
-	EVP_CIPHER_CTX *seal, *open;
+	uint64_t serial;              /* no other session has had it */
 	uint64_t send_counter;        /* the next to send with */
 	uint64_t greatest;            /* received, plus one; 0: nothing yet */
-	uint64_t seen[WINDOW_BITS / 64];
 	struct traffic traffic;
+	uint64_t seen[WINDOW_BITS / 64]; /* what is above changes with each packet; workers read only what is below */
+	uint8_t send_key[KEY_LEN], receive_key[KEY_LEN];
+	EVP_CIPHER_CTX *seal[MAX_THREADS], *open[MAX_THREADS]; /* each thread's own, made when it first needs it */
 };
 
 struct peer {
@@ -133,6 +148,50 @@ struct batch {
 
 struct core;
 
+/* One datagram to seal or open where it stands. */
+struct job {
+	struct session *session;      /* NULL: nothing to do. No longer valid once it is done: see `serial` */
+	uint8_t *datagram;
+	const union address *source;
+	uint64_t serial;
+	uint32_t length;              /* of the datagram, or, where it is to be sealed, of its padded text */
+	bool is_open;                 /* the outcome */
+};
+
+/* The jobs of one batch. One thread fills it, all do it, the first goes on with it once all is done. */
+struct work {
+	_Alignas(64) atomic_uint unclaimed;
+	_Alignas(64) atomic_uint done;
+	_Alignas(64) unsigned first, count; /* jobs before `first` were done early: see `settle` */
+	size_t cost;
+	bool is_sealing, is_out;
+	struct job jobs[MAX_JOBS];
+};
+
+/* What is to be sent. */
+struct sending {
+	uint8_t *arena;
+	size_t arena_used;
+	unsigned batch_count;
+	struct batch batches[MAX_BATCHES];
+	struct work *work;            /* NULL with one thread: packets are sealed as they are put here */
+};
+
+/* What one recvmmsg(2) brings. */
+struct arrival {
+	uint8_t *slots, *controls;
+	union address *sources;
+	struct mmsghdr *incoming;
+	struct work *work;
+	size_t bytes, packets;
+};
+
+struct worker {
+	struct core *core;
+	unsigned number;
+	pthread_t thread;
+};
+
 /* What Python does. `lookup`: whose a packed inner address is, -1 for nobody's. A call may change peers and sessions. */
 struct host {
 	void *context;
@@ -157,14 +216,22 @@ struct core {
 	uint32_t seed;
 	struct flow flows[FLOWS];
 	struct run run;
-	struct batch batches[MAX_BATCHES];
-	unsigned batch_count;
-	size_t arena_used;
-	uint8_t *arena;               /* what is to be sent */
 	uint8_t *raw;                 /* one read of the TUN */
-	uint8_t *slots, *controls;    /* what one recvmmsg(2) brings */
-	union address *sources;
-	struct mmsghdr *incoming, *outgoing;
+	struct mmsghdr *outgoing;
+	struct sending sendings[SENDINGS];
+	unsigned filling, draining;   /* of the ring of them: the one that packets are put to, the oldest on its way */
+	struct arrival arrivals[ARRIVALS];
+	unsigned arriving;            /* the one that is being received */
+	struct arrival *opening;      /* the one before, in the hands of workers; NULL: none */
+	uint64_t serials;
+	size_t worth;                 /* WORTH, but for tests */
+	unsigned threads;             /* 1: no workers */
+	struct work *works;           /* WORKS of them */
+	struct worker workers[MAX_THREADS];
+	pthread_mutex_t lock;         /* for going to sleep */
+	pthread_cond_t wake;
+	atomic_uint published, sleepers;
+	atomic_bool is_stopping;
 };
 
 /* packet.c */
@@ -181,6 +248,8 @@ bool run_extend(struct run *run, uint8_t *packet, size_t length);
 void run_header(const struct run *run, uint8_t vnet[VNET_LEN], uint8_t *header);
 
 /* session.c */
+bool sending_init(struct sending *sending);
+bool arrival_init(struct arrival *arrival);
 bool core_init(struct core *core);
 void core_free(struct core *core);
 struct session *session_find(struct core *core, uint32_t local_index);
@@ -188,8 +257,10 @@ struct session *session_add(struct core *core, uint32_t local_index, uint32_t re
 			    const uint8_t *send_key, const uint8_t *receive_key, double created_at);
 void session_drop(struct core *core, struct session *session);
 bool session_is_usable(const struct session *session, double now);
-bool session_seal(struct session *session, uint8_t *datagram, size_t padded);
-bool session_open(struct session *session, uint8_t *datagram, size_t length, uint64_t counter);
+bool session_seal(struct core *core, struct session *session, uint8_t *datagram, size_t padded);
+void session_number(struct session *session, uint8_t *datagram);
+bool session_seal_by(struct core *core, struct session *session, unsigned thread, uint8_t *datagram, size_t padded);
+bool session_open_by(struct core *core, struct session *session, unsigned thread, uint8_t *datagram, size_t length);
 bool session_accept(struct session *session, uint64_t counter);
 struct traffic *session_touch(struct core *core, struct session *session);
 bool peer_reserve(struct core *core, uint32_t peer);
@@ -201,7 +272,18 @@ bool tun_packet(struct core *core, const uint8_t *raw, size_t length, bool may_s
 bool send_keepalive(struct core *core, struct session *session);
 void send_flush(struct core *core);
 void take_merged(struct core *core, uint8_t *data, size_t total, size_t size, const union address *source);
-void tun_flush(struct core *core);
+void receive_flush(struct core *core);
+void core_abandon(struct core *core);
 int core_run(struct core *core, double timeout, int *ready, int most);
+
+/* workers.c */
+int workers_start(struct core *core, unsigned threads);
+void workers_stop(struct core *core);
+struct job *work_add(struct work *work, struct session *session, uint8_t *datagram, size_t length);
+void work_publish(struct core *core, struct work *work);
+bool work_is_done(const struct work *work);
+void work_finish(struct core *core, struct work *work);
+void work_clear(struct work *work);
+void settle(struct core *core);
 
 #endif

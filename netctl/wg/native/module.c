@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <endian.h>
+#include <errno.h>
 #include <openssl/crypto.h>
 #include <string.h>
 
@@ -302,6 +303,32 @@ static PyObject *finished(Core *self, PyObject *host, PyObject *result)
 	return result;
 }
 
+static PyObject *core_start_workers(Core *self, PyObject *arguments)
+{
+	unsigned long threads, worth = WORTH;
+	int error;
+
+	if (!PyArg_ParseTuple(arguments, "k|k", &threads, &worth))
+		return NULL;
+	if (threads < 1 || threads > MAX_THREADS || self->core.threads > 1) {
+		PyErr_SetString(PyExc_ValueError, "1 to 8 threads, and once");
+		return NULL;
+	}
+	if ((error = workers_start(&self->core, (unsigned)threads))) {
+		errno = error;
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	self->core.worth = worth;
+	Py_RETURN_NONE;
+}
+
+static PyObject *core_stop_workers(Core *self, PyObject *Py_UNUSED(nothing))
+{
+	send_flush(&self->core);
+	workers_stop(&self->core);
+	Py_RETURN_NONE;
+}
+
 static PyObject *core_transmit(Core *self, PyObject *arguments)
 {
 	PyObject *host, *before = self->host;
@@ -362,8 +389,7 @@ static PyObject *core_move(Core *self, PyObject *arguments)
 	self->thread = NULL;
 	self->core.is_running = false;
 	if (self->core.is_failed || count < 0) {
-		self->core.run.count = self->core.batch_count = 0;
-		self->core.arena_used = 0;
+		core_abandon(&self->core);
 		return self->core.is_failed ? finished(self, NULL, NULL) : PyErr_SetFromErrno(PyExc_OSError);
 	}
 	if (self->core.is_tun_broken)
@@ -395,6 +421,10 @@ static PyMethodDef core_methods[] = {
 	{"forget_refusals", (PyCFunction)core_forget_refusals, METH_NOARGS, "Try GSO again everywhere."},
 	{"set_sockets", (PyCFunction)core_set_sockets, METH_VARARGS, "set_sockets(ipv4, ipv6): descriptors, -1 for none."},
 	{"set_mtu", (PyCFunction)core_set_mtu, METH_VARARGS, "set_mtu(mtu): padding depends on it."},
+	{"start_workers", (PyCFunction)core_start_workers, METH_VARARGS,
+	 "start_workers(threads, worth=WORTH): seal and open by so many threads, this one and others; with 1, by this "
+	 "one. Batches below `worth` (see core.h) are this one's all the same."},
+	{"stop_workers", (PyCFunction)core_stop_workers, METH_NOARGS, "By this thread alone again."},
 	{"transmit", (PyCFunction)core_transmit, METH_VARARGS,
 	 "transmit(host, raw): as if `raw` had been read from the TUN. False: there is no session. Goes with `flush`."},
 	{"keepalive", (PyCFunction)core_keepalive, METH_VARARGS,

@@ -8,39 +8,62 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of those that are there already nothing changes. False: no memory. */
+bool sending_init(struct sending *sending)
+{
+	return sending->arena || (sending->arena = malloc(ARENA));
+}
+
+bool arrival_init(struct arrival *arrival)
+{
+	if (!arrival->slots)
+		arrival->slots = malloc((size_t)SLOTS * SLOT_STRIDE);
+	if (!arrival->controls)
+		arrival->controls = malloc((size_t)SLOTS * CONTROL_LEN);
+	if (!arrival->sources)
+		arrival->sources = calloc(SLOTS, sizeof *arrival->sources);
+	if (!arrival->incoming)
+		arrival->incoming = calloc(SLOTS, sizeof *arrival->incoming);
+	return arrival->slots && arrival->controls && arrival->sources && arrival->incoming;
+}
+
 bool core_init(struct core *core)
 {
 	core->udp4 = core->udp6 = -1;
 	core->mtu = 1420;
 	core->last_read = core->last_received = -BUSY_S;
 	core->cipher = EVP_CIPHER_fetch(NULL, "ChaCha20-Poly1305", NULL);
-	core->arena = malloc(ARENA);
 	core->raw = malloc(VNET_LEN + MAX_PACKET + 1);
-	core->slots = malloc((size_t)SLOTS * SLOT_STRIDE);
-	core->controls = malloc((size_t)SLOTS * CONTROL_LEN);
-	core->sources = calloc(SLOTS, sizeof *core->sources);
-	core->incoming = calloc(SLOTS, sizeof *core->incoming);
 	core->outgoing = calloc(MAX_BATCHES, sizeof *core->outgoing);
-	return core->cipher && core->arena && core->raw && core->slots && core->controls && core->sources &&
-	       core->incoming && core->outgoing && RAND_bytes((unsigned char *)&core->seed, sizeof core->seed) == 1;
+	core->threads = 1;
+	core->worth = WORTH;
+	return core->cipher && core->raw && core->outgoing && sending_init(&core->sendings[0]) &&
+	       arrival_init(&core->arrivals[0]) && RAND_bytes((unsigned char *)&core->seed, sizeof core->seed) == 1;
 }
 
 void core_free(struct core *core)
 {
+	workers_stop(core);
 	for (size_t i = 0; i < BUCKETS; i++)
 		while (core->buckets[i])
 			session_drop(core, core->buckets[i]);
-	if (core->arena)
-		OPENSSL_cleanse(core->arena, ARENA);
-	if (core->slots)
-		OPENSSL_cleanse(core->slots, (size_t)SLOTS * SLOT_STRIDE);
+	for (unsigned i = 0; i < SENDINGS; i++) {
+		if (core->sendings[i].arena)
+			OPENSSL_cleanse(core->sendings[i].arena, ARENA);
+		free(core->sendings[i].arena);
+	}
+	for (unsigned i = 0; i < ARRIVALS; i++) {
+		struct arrival *arrival = &core->arrivals[i];
+		if (arrival->slots)
+			OPENSSL_cleanse(arrival->slots, (size_t)SLOTS * SLOT_STRIDE);
+		free(arrival->slots);
+		free(arrival->controls);
+		free(arrival->sources);
+		free(arrival->incoming);
+	}
 	EVP_CIPHER_free(core->cipher);
-	free(core->arena);
+	free(core->works);
 	free(core->raw);
-	free(core->slots);
-	free(core->controls);
-	free(core->sources);
-	free(core->incoming);
 	free(core->outgoing);
 	free(core->peers);
 }
@@ -72,14 +95,17 @@ struct session *session_add(struct core *core, uint32_t local_index, uint32_t re
 
 	if (session_find(core, local_index) || !(session = calloc(1, sizeof *session)))
 		return NULL;
-	session->seal = keyed(core, send_key, 1);
-	session->open = keyed(core, receive_key, 0);
-	if (!session->seal || !session->open) {
-		EVP_CIPHER_CTX_free(session->seal);
-		EVP_CIPHER_CTX_free(session->open);
+	session->seal[0] = keyed(core, send_key, 1);
+	session->open[0] = keyed(core, receive_key, 0);
+	if (!session->seal[0] || !session->open[0]) {
+		EVP_CIPHER_CTX_free(session->seal[0]);
+		EVP_CIPHER_CTX_free(session->open[0]);
 		free(session);
 		return NULL;
 	}
+	memcpy(session->send_key, send_key, KEY_LEN);
+	memcpy(session->receive_key, receive_key, KEY_LEN);
+	session->serial = ++core->serials;
 	session->local_index = local_index;
 	session->remote_index = remote_index;
 	session->peer = peer;
@@ -89,11 +115,13 @@ struct session *session_add(struct core *core, uint32_t local_index, uint32_t re
 	return session;
 }
 
-/* The keys die: EVP_CIPHER_CTX_free overwrites its own copies. */
+/* The keys die: EVP_CIPHER_CTX_free overwrites its own copies. What workers have to do with them is done before: a
+ * packet that was taken is not lost. */
 void session_drop(struct core *core, struct session *session)
 {
 	struct session **link = &core->buckets[session->local_index % BUCKETS];
 
+	settle(core);
 	while (*link != session)
 		link = &(*link)->next;
 	*link = session->next;
@@ -104,8 +132,10 @@ void session_drop(struct core *core, struct session *session)
 		}
 	if (session->peer < core->peer_count && core->peers[session->peer].current == session)
 		core->peers[session->peer].current = NULL;
-	EVP_CIPHER_CTX_free(session->seal);
-	EVP_CIPHER_CTX_free(session->open);
+	for (unsigned i = 0; i < MAX_THREADS; i++) {
+		EVP_CIPHER_CTX_free(session->seal[i]);
+		EVP_CIPHER_CTX_free(session->open[i]);
+	}
 	OPENSSL_cleanse(session, sizeof *session);
 	free(session);
 }
@@ -115,11 +145,11 @@ bool session_is_usable(const struct session *session, double now)
 	return now - session->created_at < REJECT_AFTER_TIME && session->send_counter < REJECT_AFTER_MESSAGES;
 }
 
-static void make_nonce(uint8_t nonce[NONCE_LEN], uint64_t counter)
+/* The counter stands in the header as it does in the nonce: little-endian. */
+static void make_nonce(uint8_t nonce[NONCE_LEN], const uint8_t *datagram)
 {
-	uint64_t little = htole64(counter);
 	memset(nonce, 0, 4);
-	memcpy(nonce + 4, &little, 8);
+	memcpy(nonce + 4, datagram + 8, 8);
 }
 
 /* Where the tag stands. EVP_CIPHER_CTX_ctrl would make the same of its arguments, at a tenth of the cipher's time. */
@@ -128,38 +158,56 @@ static void make_nonce(uint8_t nonce[NONCE_LEN], uint64_t counter)
 		OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, at, TAG_LEN), OSSL_PARAM_construct_end() \
 	}
 
-/* Seal `padded` bytes after the header, in place, with the next counter; the header is written here.
- * The caller has asked `session_is_usable`, and there is room for the tag. */
-bool session_seal(struct session *session, uint8_t *datagram, size_t padded)
+/* Write the header, with the next counter. The caller has asked `session_is_usable`. */
+void session_number(struct session *session, uint8_t *datagram)
 {
-	uint8_t nonce[NONCE_LEN], *text = datagram + HEADER_LEN;
 	uint32_t words[2] = {htole32(TRANSPORT), htole32(session->remote_index)};
-	uint64_t counter = session->send_counter++, little = htole64(counter);
-	OSSL_PARAM tag[] = TAG_AT(text + padded);
-	int done = 0, rest = 0;
+	uint64_t little = htole64(session->send_counter++);
 
 	memcpy(datagram, words, 8);
 	memcpy(datagram + 8, &little, 8);
-	make_nonce(nonce, counter);
-	return EVP_EncryptInit_ex2(session->seal, NULL, NULL, nonce, NULL) == 1 &&
-	       (padded == 0 || EVP_EncryptUpdate(session->seal, text, &done, text, (int)padded) == 1) &&
-	       EVP_EncryptFinal_ex(session->seal, text + done, &rest) == 1 &&
-	       EVP_CIPHER_CTX_get_params(session->seal, tag) == 1;
 }
 
-/* Open a datagram of at least OVERHEAD bytes in place: the packet stands after the header. */
-bool session_open(struct session *session, uint8_t *datagram, size_t length, uint64_t counter)
+/* Seal `padded` bytes after the header, in place; there is room for the tag. By thread 0, or by a worker that no other
+ * thread has the number of: it reads of a session only keys and its own contexts. False: OpenSSL has no memory. */
+bool session_seal_by(struct core *core, struct session *session, unsigned thread, uint8_t *datagram, size_t padded)
 {
 	uint8_t nonce[NONCE_LEN], *text = datagram + HEADER_LEN;
+	EVP_CIPHER_CTX *context = session->seal[thread];
+	OSSL_PARAM tag[] = TAG_AT(text + padded);
+	int done = 0, rest = 0;
+
+	if (!context && !(context = session->seal[thread] = keyed(core, session->send_key, 1)))
+		return false;
+	make_nonce(nonce, datagram);
+	return EVP_EncryptInit_ex2(context, NULL, NULL, nonce, NULL) == 1 &&
+	       (padded == 0 || EVP_EncryptUpdate(context, text, &done, text, (int)padded) == 1) &&
+	       EVP_EncryptFinal_ex(context, text + done, &rest) == 1 && EVP_CIPHER_CTX_get_params(context, tag) == 1;
+}
+
+/* Both, by thread 0. */
+bool session_seal(struct core *core, struct session *session, uint8_t *datagram, size_t padded)
+{
+	session_number(session, datagram);
+	return session_seal_by(core, session, 0, datagram, padded);
+}
+
+/* Open a datagram of at least OVERHEAD bytes in place: the packet stands after the header. Threads: as above. */
+bool session_open_by(struct core *core, struct session *session, unsigned thread, uint8_t *datagram, size_t length)
+{
+	uint8_t nonce[NONCE_LEN], *text = datagram + HEADER_LEN;
+	EVP_CIPHER_CTX *context = session->open[thread];
 	size_t padded = length - OVERHEAD;
 	OSSL_PARAM tag[] = TAG_AT(text + padded);
 	int done = 0, rest = 0;
 
-	make_nonce(nonce, counter);
-	return EVP_DecryptInit_ex2(session->open, NULL, NULL, nonce, NULL) == 1 &&
-	       EVP_CIPHER_CTX_set_params(session->open, tag) == 1 &&
-	       (padded == 0 || EVP_DecryptUpdate(session->open, text, &done, text, (int)padded) == 1) &&
-	       EVP_DecryptFinal_ex(session->open, text + done, &rest) == 1;
+	if (!context && !(context = session->open[thread] = keyed(core, session->receive_key, 0)))
+		return false;
+	make_nonce(nonce, datagram);
+	return EVP_DecryptInit_ex2(context, NULL, NULL, nonce, NULL) == 1 &&
+	       EVP_CIPHER_CTX_set_params(context, tag) == 1 &&
+	       (padded == 0 || EVP_DecryptUpdate(context, text, &done, text, (int)padded) == 1) &&
+	       EVP_DecryptFinal_ex(context, text + done, &rest) == 1;
 }
 
 /* Take an authentic counter as seen (RFC 6479). False: a duplicate, too old, or past the limit. */

@@ -55,14 +55,14 @@ static void fill(struct mmsghdr *message, struct iovec *iov, uint8_t *data, size
 }
 
 /* The segments of a batch as datagrams of their own. What finds no room, or is refused, is lost, as on any link. */
-static void send_singly(struct core *core, struct batch *batch)
+static void send_singly(struct core *core, struct sending *sending, struct batch *batch)
 {
 	struct iovec iovs[MAX_GSO_SEGMENTS];
 	unsigned count = 0, sent = 0;
 
 	for (size_t at = 0; at < batch->total; at += batch->segment, count++) {
 		size_t length = batch->total - at < batch->segment ? batch->total - at : batch->segment;
-		fill(&core->outgoing[count], &iovs[count], core->arena + batch->start + at, length, &batch->to);
+		fill(&core->outgoing[count], &iovs[count], sending->arena + batch->start + at, length, &batch->to);
 	}
 	while (sent < count) {
 		int done = sendmmsg(socket_for(core, &batch->to), core->outgoing + sent, count - sent, MSG_DONTWAIT);
@@ -75,8 +75,8 @@ static void send_singly(struct core *core, struct batch *batch)
 	}
 }
 
-/* Send all that has gathered: each batch as one GSO datagram, all of them with one call where one socket takes them. */
-void send_flush(struct core *core)
+/* Send what is sealed: each batch as one GSO datagram, all of them with one call where one socket takes them. */
+static void transmit(struct core *core, struct sending *sending)
 {
 	struct iovec iovs[MAX_BATCHES];
 	struct {
@@ -84,16 +84,16 @@ void send_flush(struct core *core)
 	} controls[MAX_BATCHES];
 	unsigned first = 0;
 
-	while (first < core->batch_count) {
-		int fd = socket_for(core, &core->batches[first].to), sent;
+	while (first < sending->batch_count) {
+		int fd = socket_for(core, &sending->batches[first].to), sent;
 		unsigned end = first;
 
-		for (; end < core->batch_count && socket_for(core, &core->batches[end].to) == fd; end++) {
-			struct batch *batch = &core->batches[end];
+		for (; end < sending->batch_count && socket_for(core, &sending->batches[end].to) == fd; end++) {
+			struct batch *batch = &sending->batches[end];
 			struct mmsghdr *message = &core->outgoing[end - first];
 			if (batch->count > 1 && core->peers[batch->peer].no_gso)
 				break;
-			fill(message, &iovs[end], core->arena + batch->start, batch->total, &batch->to);
+			fill(message, &iovs[end], sending->arena + batch->start, batch->total, &batch->to);
 			if (batch->count > 1) {
 				uint16_t segment = (uint16_t)batch->segment;
 				struct cmsghdr *head = (struct cmsghdr *)controls[end].bytes;
@@ -108,46 +108,89 @@ void send_flush(struct core *core)
 		}
 		if (fd < 0 || end == first) { /* no socket of this family; or a destination that takes no GSO */
 			if (fd >= 0)
-				send_singly(core, &core->batches[first]);
+				send_singly(core, sending, &sending->batches[first]);
 			first++;
 			continue;
 		}
 		sent = sendmmsg(fd, core->outgoing, end - first, MSG_DONTWAIT);
 		if (sent > 0)
 			first += (unsigned)sent;
-		else if (core->batches[first].count > 1 && is_gso_refused(errno))
-			core->peers[core->batches[first].peer].no_gso = true; /* once more, singly */
+		else if (sending->batches[first].count > 1 && is_gso_refused(errno))
+			core->peers[sending->batches[first].peer].no_gso = true; /* once more, singly */
 		else if (errno != EINTR)
 			first++; /* lost, as on any link */
 	}
-	core->batch_count = 0;
-	core->arena_used = 0;
+	sending->batch_count = 0;
+	sending->arena_used = 0;
+}
+
+static struct sending *filling(struct core *core)
+{
+	return &core->sendings[core->filling % SENDINGS];
+}
+
+/* Send the oldest that is on its way: in the order in which packets were read, for each peer, and for all of them. */
+static void send_oldest(struct core *core)
+{
+	struct sending *sending = &core->sendings[core->draining++ % SENDINGS];
+
+	work_finish(core, sending->work);
+	transmit(core, sending);
+	work_clear(sending->work);
+}
+
+/* Let go of what has gathered; with workers, it is sent once they have sealed it, and there is room for more already. */
+static void send_on(struct core *core)
+{
+	if (core->threads == 1) {
+		transmit(core, filling(core));
+		return;
+	}
+	if (!filling(core)->batch_count)
+		return;
+	work_publish(core, filling(core)->work);
+	core->filling++;
+	while (core->draining != core->filling && (core->filling - core->draining == SENDINGS ||
+						   work_is_done(core->sendings[core->draining % SENDINGS].work)))
+		send_oldest(core);
+}
+
+/* Send all that has gathered. */
+void send_flush(struct core *core)
+{
+	send_on(core);
+	while (core->draining != core->filling)
+		send_oldest(core);
 }
 
 /* A place for a datagram with `padded` bytes of text, at the end of a batch that takes it. At most MAX_PACKET bytes. */
 static uint8_t *send_slot(struct core *core, uint32_t peer, size_t padded)
 {
 	size_t size = padded + OVERHEAD;
-	struct batch *batch = core->batch_count ? &core->batches[core->batch_count - 1] : NULL;
+	struct sending *sending = filling(core);
+	struct batch *batch = sending->batch_count ? &sending->batches[sending->batch_count - 1] : NULL;
 	uint8_t *slot;
 
-	if (core->arena_used + size > ARENA) {
-		send_flush(core);
+	if (sending->arena_used + size > ARENA || (core->threads > 1 && sending->work->count == MAX_JOBS)) {
+		send_on(core);
+		sending = filling(core);
 		batch = NULL;
 	}
 	if (!batch || batch->is_closed || batch->peer != peer || size > batch->segment ||
 	    batch->count == MAX_GSO_SEGMENTS || batch->total + size > MAX_GSO_BYTES) {
-		if (core->batch_count == MAX_BATCHES)
-			send_flush(core);
-		batch = &core->batches[core->batch_count++];
-		*batch = (struct batch){.peer = peer, .to = core->peers[peer].endpoint, .start = core->arena_used,
+		if (sending->batch_count == MAX_BATCHES) {
+			send_on(core);
+			sending = filling(core);
+		}
+		batch = &sending->batches[sending->batch_count++];
+		*batch = (struct batch){.peer = peer, .to = core->peers[peer].endpoint, .start = sending->arena_used,
 					.segment = size};
 	}
 	batch->is_closed = size < batch->segment; /* a shorter one is the last */
 	batch->count++;
 	batch->total += size;
-	slot = core->arena + core->arena_used;
-	core->arena_used += size;
+	slot = sending->arena + sending->arena_used;
+	sending->arena_used += size;
 	return slot;
 }
 
@@ -188,14 +231,18 @@ static uint8_t *begin_packet(struct core *core, struct session *session, size_t 
 	return NULL;
 }
 
-/* Seal it where it stands. */
+/* Seal it where it stands, or have it sealed. */
 static void end_packet(struct core *core, struct session *session, uint8_t *slot, size_t length)
 {
 	size_t padded = padded_length(core, length);
 
 	memset(slot + HEADER_LEN + length, 0, padded - length);
-	if (!session_seal(session, slot, padded))
+	if (core->threads > 1) {
+		session_number(session, slot);
+		work_add(filling(core)->work, session, slot, padded);
+	} else if (!session_seal(core, session, slot, padded)) {
 		memset(slot, 0, HEADER_LEN); /* OpenSSL has no memory: no message, everybody drops it */
+	}
 	sent(core, session, length);
 }
 
@@ -254,7 +301,8 @@ bool tun_packet(struct core *core, const uint8_t *raw, size_t length, bool may_s
 			return false;
 		send_flush(core);
 		report(core);
-		core->host.stage(core->host.context, (uint32_t)peer, raw, length);
+		if (!core->is_failed)
+			core->host.stage(core->host.context, (uint32_t)peer, raw, length);
 		return true;
 	}
 	if (vnet.gso_type) {
@@ -289,6 +337,8 @@ static void tun_turn(struct core *core)
 		}
 		taken += (size_t)count;
 		tun_packet(core, core->raw, (size_t)count, true);
+		if (core->threads > 1 && filling(core)->work->cost >= TURN_OVER)
+			send_on(core);
 	}
 	send_flush(core);
 }
@@ -305,7 +355,7 @@ static void tun_write(struct core *core, uint8_t *packet, size_t length)
 }
 
 /* Write the packets that were gathered. */
-void tun_flush(struct core *core)
+static void tun_flush(struct core *core)
 {
 	struct run *run = &core->run;
 
@@ -354,29 +404,37 @@ static void received(struct core *core, struct session *session, size_t length, 
 		core->is_urgent = true;
 }
 
-/* One datagram: opened in place, its packet gathered for the TUN. */
-static void take_datagram(struct core *core, uint8_t *data, size_t length, const union address *source)
+static bool is_transport(const uint8_t *data, size_t length)
+{
+	uint32_t type;
+
+	if (length < OVERHEAD)
+		return false;
+	memcpy(&type, data, 4);
+	return le32toh(type) == TRANSPORT;
+}
+
+/* Whose a datagram of at least OVERHEAD bytes is; NULL: of no session that may receive. */
+static struct session *receiver(struct core *core, const uint8_t *data)
 {
 	struct session *session;
+	uint32_t index;
+
+	memcpy(&index, data + 4, 4);
+	session = session_find(core, le32toh(index));
+	return session && core->now - session->created_at < REJECT_AFTER_TIME ? session : NULL;
+}
+
+/* A datagram that was opened: its packet is gathered for the TUN. */
+static void take_opened(struct core *core, struct session *session, uint8_t *data, size_t length,
+			const union address *source)
+{
 	uint8_t *packet = data + HEADER_LEN;
-	uint32_t type, index;
 	uint64_t counter;
 	size_t size;
 
-	if (length >= OVERHEAD)
-		memcpy(&type, data, 4);
-	if (length < OVERHEAD || le32toh(type) != TRANSPORT) {
-		tun_flush(core);
-		report(core);
-		core->host.other(core->host.context, data, length, source);
-		return;
-	}
-	memcpy(&index, data + 4, 4);
 	memcpy(&counter, data + 8, 8);
-	counter = le64toh(counter);
-	session = session_find(core, le32toh(index));
-	if (!session || core->now - session->created_at >= REJECT_AFTER_TIME ||
-	    !session_open(session, data, length, counter) || !session_accept(session, counter))
+	if (!session_accept(session, le64toh(counter)))
 		return;
 	received(core, session, length, source);
 	size = true_length(packet, length - OVERHEAD);
@@ -391,6 +449,72 @@ static void take_datagram(struct core *core, uint8_t *data, size_t length, const
 	run_begin(&core->run, packet, size, core->offload, core->uso);
 }
 
+/* One datagram: opened in place, or the protocol's. */
+static void take_datagram(struct core *core, uint8_t *data, size_t length, const union address *source)
+{
+	struct session *session;
+
+	if (!is_transport(data, length)) {
+		tun_flush(core);
+		report(core);
+		if (!core->is_failed)
+			core->host.other(core->host.context, data, length, source);
+	} else if ((session = receiver(core, data)) && session_open_by(core, session, 0, data, length)) {
+		take_opened(core, session, data, length, source);
+	}
+}
+
+/* Go on with what workers have opened, in the order in which it came. */
+static void deliver(struct core *core, struct arrival *arrival)
+{
+	work_finish(core, arrival->work);
+	for (unsigned i = 0; i < arrival->work->count && !core->is_failed; i++) {
+		struct job *job = &arrival->work->jobs[i];
+		struct session *session;
+
+		if (!job->session) /* no session then: a handshake before it may have made one */
+			take_datagram(core, job->datagram, job->length, job->source);
+		else if (job->is_open && (session = receiver(core, job->datagram)) && session->serial == job->serial)
+			take_opened(core, session, job->datagram, job->length, job->source);
+	}
+	tun_flush(core);
+	work_clear(arrival->work);
+	if (arrival->packets > CROWD && arrival->bytes < arrival->packets * SMALL)
+		sched_yield();
+	arrival->packets = arrival->bytes = 0;
+}
+
+/* Let go of what has been received. With workers, they open it, and what was received before is delivered. */
+static void receive_on(struct core *core)
+{
+	struct arrival *arrival = &core->arrivals[core->arriving], *before = core->opening;
+
+	if (core->threads == 1) {
+		tun_flush(core);
+		if (arrival->packets > CROWD && arrival->bytes < arrival->packets * SMALL)
+			sched_yield();
+		arrival->packets = arrival->bytes = 0;
+		return;
+	}
+	work_publish(core, arrival->work);
+	core->opening = arrival;
+	core->arriving = (core->arriving + 1) % ARRIVALS;
+	if (before)
+		deliver(core, before);
+}
+
+/* Deliver all that has been received. */
+void receive_flush(struct core *core)
+{
+	struct arrival *before;
+
+	receive_on(core);
+	if ((before = core->opening)) {
+		core->opening = NULL;
+		deliver(core, before);
+	}
+}
+
 /* `total` bytes in datagrams of `size` (the last may be shorter), all from one source. */
 void take_merged(struct core *core, uint8_t *data, size_t total, size_t size, const union address *source)
 {
@@ -398,8 +522,20 @@ void take_merged(struct core *core, uint8_t *data, size_t total, size_t size, co
 
 	if (port == 0 || size == 0)
 		return; /* nobody can be answered there (RFC 768) */
-	for (size_t at = 0; at < total && !core->is_failed; at += size)
-		take_datagram(core, data + at, total - at < size ? total - at : size, source);
+	for (size_t at = 0; at < total && !core->is_failed; at += size) {
+		size_t length = total - at < size ? total - at : size;
+		if (core->threads == 1) {
+			take_datagram(core, data + at, length, source);
+			continue;
+		}
+		if (core->arrivals[core->arriving].work->count == MAX_JOBS) {
+			unsigned here = core->arriving; /* the rest lies in the same slots */
+			receive_flush(core);
+			core->arriving = here;
+		}
+		work_add(core->arrivals[core->arriving].work, is_transport(data + at, length) ? receiver(core, data + at) : NULL,
+			 data + at, length)->source = source;
+	}
 }
 
 static size_t merged_size(struct msghdr *message, size_t total)
@@ -419,35 +555,52 @@ static void udp_turn(struct core *core, int fd)
 
 	core->last_received = core->now;
 	for (unsigned calls = 0; calls < UDP_CALLS && !core->is_failed; calls++) {
+		struct arrival *arrival = &core->arrivals[core->arriving];
 		int most = core->is_merged ? SLOTS_MERGED : SLOTS, got;
-		size_t bytes = 0, packets = 0;
 		for (int i = 0; i < most; i++) {
-			uint8_t *slot = core->slots + (size_t)i * SLOT_STRIDE;
-			fill(&core->incoming[i], &iovs[i], slot, SLOT_LEN, &core->sources[i]);
-			core->incoming[i].msg_hdr.msg_namelen = sizeof(union address);
-			core->incoming[i].msg_hdr.msg_control = core->controls + (size_t)i * CONTROL_LEN;
-			core->incoming[i].msg_hdr.msg_controllen = CONTROL_LEN;
+			uint8_t *slot = arrival->slots + (size_t)i * SLOT_STRIDE;
+			struct mmsghdr *message = &arrival->incoming[i];
+			fill(message, &iovs[i], slot, SLOT_LEN, &arrival->sources[i]);
+			message->msg_hdr.msg_namelen = sizeof(union address);
+			message->msg_hdr.msg_control = arrival->controls + (size_t)i * CONTROL_LEN;
+			message->msg_hdr.msg_controllen = CONTROL_LEN;
 		}
-		got = recvmmsg(fd, core->incoming, (unsigned)most, MSG_DONTWAIT, NULL);
+		got = recvmmsg(fd, arrival->incoming, (unsigned)most, MSG_DONTWAIT, NULL);
 		if (got <= 0) /* nothing more, or an ICMP error of an earlier send */
-			return;
+			break;
 		core->is_merged = false;
-		for (int i = 0; i < got; i++) {
-			size_t total = core->incoming[i].msg_len;
-			size_t size = merged_size(&core->incoming[i].msg_hdr, total);
+		for (int i = 0; i < got && !core->is_failed; i++) {
+			size_t total = arrival->incoming[i].msg_len;
+			size_t size = merged_size(&arrival->incoming[i].msg_hdr, total);
 			if (size < total)
 				core->is_merged = true;
-			bytes += total;
-			packets += size ? (total + size - 1) / size : 0;
-			take_merged(core, core->slots + (size_t)i * SLOT_STRIDE, total, size, &core->sources[i]);
+			arrival->bytes += total;
+			arrival->packets += size ? (total + size - 1) / size : 0;
+			take_merged(core, arrival->slots + (size_t)i * SLOT_STRIDE, total, size, &arrival->sources[i]);
 		}
-		tun_flush(core);
-		if (packets > CROWD && bytes < packets * SMALL)
-			sched_yield();
-		if (got < most)
-			return;
+		if (got < most) /* what is left is not worth a call that finds nothing */
+			break;
+		receive_on(core);
 		core->now = core_now(core);
 	}
+	receive_flush(core);
+}
+
+/* Forget what is on its way, after a call of the host failed: lost, as on any link. */
+void core_abandon(struct core *core)
+{
+	settle(core);
+	core->run.count = 0;
+	core->filling = core->draining = core->arriving = 0;
+	core->opening = NULL;
+	for (unsigned i = 0; i < SENDINGS; i++) {
+		core->sendings[i].batch_count = 0;
+		core->sendings[i].arena_used = 0;
+		if (core->threads > 1)
+			work_clear(core->sendings[i].work);
+	}
+	for (unsigned i = 0; i < ARRIVALS && core->threads > 1; i++)
+		work_clear(core->arrivals[i].work);
 }
 
 /* ---- the loop ---- */
