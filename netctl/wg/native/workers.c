@@ -27,6 +27,7 @@ static inline void relax(void)
 enum {
 	LOOKS = 64,     /* between two looks at the clock, or at whether another wants this core */
 };
+#define WORKER_NAME "wg-crypt" /* in top(1) */
 
 static void perform(struct core *core, bool is_sealing, struct job *job, unsigned thread)
 {
@@ -98,6 +99,7 @@ static void *worker_run(void *argument)
 /* Seal and open by `threads` threads, of which this is one. 0, or an errno: then by this one alone, as before. */
 int workers_start(struct core *core, unsigned threads)
 {
+	char name[16] = "";
 	sigset_t all, before;
 	int error = 0;
 
@@ -123,12 +125,15 @@ int workers_start(struct core *core, unsigned threads)
 	atomic_store(&core->is_stopping, false);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the interpreter's: its thread takes them */
+	pthread_getname_np(pthread_self(), name, sizeof name);
+	pthread_setname_np(pthread_self(), WORKER_NAME); /* inherited: no thread may name another once it is confined */
 	for (core->threads = 1; core->threads < threads; core->threads++) {
 		struct worker *worker = &core->workers[core->threads];
 		*worker = (struct worker){.core = core, .number = core->threads};
 		if ((error = pthread_create(&worker->thread, NULL, worker_run, worker)))
 			break;
 	}
+	pthread_setname_np(pthread_self(), name);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (error && core->threads > 1)
 		workers_stop(core);
