@@ -87,6 +87,11 @@ def redraw(lines: Sequence[str], over: int) -> None:
     print(up + "\n".join(map(printable_lines, lines)), file=sys.stderr, flush=True)
 
 
+def anew() -> None:
+    """On a terminal: an empty screen to write the next picture on (ECMA-48 ED, CUP); else a line between two."""
+    _out("\033[H\033[2J" if sys.stdout.isatty() else "--")
+
+
 def check(ok: bool, text: str) -> None:
     """One thing that was looked at, and how it is."""
     sign = _paint("ok  ", _GREEN, sys.stdout) if ok else _paint("FAIL", _RED, sys.stdout)

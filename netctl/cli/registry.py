@@ -34,6 +34,7 @@ GROUPS = {
     },
     "see": {
         "status": _command("status", "show this host, its networks and its peers"),
+        "top": _command("top", "show the peers of this host live, in the terminal"),
         "ui": _command("ui", "open a page of this host, its networks and its peers in a browser"),
         "why": _command("why", "say which path a pair has, and what allows or denies a port"),
         "doctor": _command("doctor", "say what this host's NAT is, and what is wrong here"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import time
 
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.options import add_output
+from netctl.model.errors import LocalError, NetctlError
 from netctl.wire import agentrequests as r
 
+EVERY_S = 2.0
 SHOWN_DRIFT = 20
 """A screen; a host that lost its link departs in thousands of ways."""
 
@@ -17,10 +20,25 @@ SHOWN_DRIFT = 20
 def add(parser: argparse.ArgumentParser) -> None:
     """Define the options."""
     add_output(parser)
+    parser.add_argument("--watch", action="store_true", help="show it anew every two seconds, until Ctrl-C")
 
 
 def run(arguments: argparse.Namespace, places: Places) -> int:
     """Show this host, its networks and its peers."""
+    if not arguments.watch:
+        return _show(arguments, places)
+    if arguments.output == "json":
+        raise LocalError("--watch is for people; for programs: `netctl status -o json`, as often as you like")
+    while True:
+        output.anew()
+        try:
+            _show(arguments, places)
+        except NetctlError as error:
+            output.error(str(error))
+        time.sleep(EVERY_S)
+
+
+def _show(arguments: argparse.Namespace, places: Places) -> int:
     answer = ask(places, r.Status())
     if arguments.output == "json":
         output.json(answer.plain)

@@ -1,0 +1,88 @@
+"""`netctl top`: the peers of this host, live, in a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from importlib.util import find_spec
+
+from netctl.agent.places import Places
+from netctl.cli.ask import ask
+from netctl.model.errors import LocalError, NetctlError
+from netctl.wire.agentrequests import Status
+
+EVERY_S = 1.0
+TIMEOUT_S = 5.0
+"""An agent answers in milliseconds; one that hangs shall not hold the screen."""
+KEYS = {
+    b"\x1b[A": "up",
+    b"\x1bOA": "up",
+    b"\x1b[B": "down",
+    b"\x1bOB": "down",
+    b"\r": "enter",
+    b"\n": "enter",
+    b"\x1b": "escape",
+    b"\x7f": "backspace",
+    b"\x08": "backspace",
+    b"\x03": "q",
+}
+"""What a terminal sends (ECMA-48, xterm), and what it means."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("--sort", choices=("name", "path", "rtt", "traffic", "handshake"), default="name")
+    parser.add_argument("--filter", default="", metavar="TEXT", help="names, addresses or paths to show")
+
+
+def run(arguments: argparse.Namespace, places: Places) -> int:
+    """Show the peers until somebody types q."""
+    if find_spec("rich") is None:
+        raise LocalError("`netctl top` needs a package more: `pip install 'netctl[ui]'` brings it")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise LocalError("`netctl top` draws on a terminal, and this is none; `netctl status` prints")
+    from rich.console import Console
+    from rich.live import Live
+
+    from netctl.ui.liveview import Choice, picture, pressed
+    from netctl.ui.peerhistory import PeerHistory
+
+    choice, history = Choice(order=arguments.sort, words=arguments.filter), PeerHistory()
+    status, error, due = None, None, time.monotonic()
+    console = Console()
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        tty.setcbreak(sys.stdin)
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while not choice.left:
+                now = time.monotonic()
+                if now >= due:
+                    due = now + EVERY_S
+                    try:
+                        status, error = ask(places, Status(), timeout_s=TIMEOUT_S).reply, None
+                        history.observe(status.peers, now)
+                    except NetctlError as failed:
+                        error = str(failed)
+                live.update(picture(status, error, history, choice, console.size, now), refresh=True)
+                for key in _typed(due - time.monotonic()):
+                    choice = pressed(choice, key)
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+    return 0
+
+
+def _typed(seconds: float) -> list[str]:
+    """The keys that somebody presses within so long; returns with the first."""
+    if not select.select([sys.stdin], [], [], max(seconds, 0.0))[0]:
+        return []
+    raw = os.read(sys.stdin.fileno(), 256)
+    if not raw:
+        return ["q"]  # the terminal is gone
+    if raw in KEYS:
+        return [KEYS[raw]]
+    return [KEYS.get(char.encode(), char) for char in raw.decode(errors="ignore")]
