@@ -35,8 +35,15 @@ def clear_of(document: Document, me: str, foreign: Foreign) -> tuple[Document, t
             conditions.append(Condition(f"networks.{name}", said))
         if refused:
             more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-            said = f"not brought up: {refused[0]}, which is not netctl's{more}; {ELSEWHERE}"
+            if foreign.no_ipv6 and refused[0].endswith(foreign.no_ipv6):
+                said = f"not brought up: {refused[0]}{more}"
+            else:
+                said = f"not brought up: {refused[0]}, which is not netctl's{more}; {ELSEWHERE}"
             conditions.append(Condition(f"networks.{name}", said))
+        elif foreign.no_ipv6 and me in network.member_names and network.ipv6 is not None:
+            said = f"IPv4 alone: {foreign.no_ipv6}, so this host has no address in {network.ipv6}"
+            conditions.append(Condition(f"networks.{name}.ipv6", said))
+            networks[name] = _ipv4_alone(network)
         else:
             networks[name] = network
     members = {
@@ -52,8 +59,19 @@ def clear_of(document: Document, me: str, foreign: Foreign) -> tuple[Document, t
     return replace(document, networks=networks, members=members), tuple(conditions)
 
 
+def _ipv4_alone(network: Network) -> Network:
+    addresses = {
+        name: tuple(address for address in found if address.version == 4)
+        for name, found in network.addresses.items()
+    }
+    return replace(network, ipv6=None, addresses=addresses)
+
+
 def _in_the_way(network: Network, foreign: Foreign) -> Iterator[tuple[str, bool]]:
     """Reasons, each with whether the network is up all the same."""
+    if foreign.no_ipv6 and (network.mode is Mode.LAN or network.ipv4 is None):
+        why = "its segment travels over IPv6" if network.mode is Mode.LAN else "it has IPv6 alone"
+        yield f"{why}, and {foreign.no_ipv6}", False
     for pool in (network.ipv4, network.ipv6):
         if pool is None:
             continue

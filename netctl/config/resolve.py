@@ -275,8 +275,11 @@ class _Resolver:
             for name in network.member_names:
                 mine.update(self.document.members[name].routes)
         if routed and (is_hub or self.me.routes):
-            self.sysctls["net/ipv4/ip_forward"] = "1"
-            self.sysctls["net/ipv6/conf/all/forwarding"] = "1"
+            passing = {*self.me.routes, *(mine if is_hub else ())}
+            # IPv6 forwarding makes a host a router, which lives without advertisements: only where it must.
+            for key, version in (("net/ipv4/ip_forward", 4), ("net/ipv6/conf/all/forwarding", 6)):
+                if any(prefix.version == version for prefix in passing):
+                    self.sysctls[key] = "1"
             if network.masquerade:
                 self.masquerade.update(
                     (pool, route)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from netctl.engine import userspace
+from netctl.engine import ipv6switch, userspace
 from netctl.engine.api import Restored
 from netctl.engine.foreign import resolvers
 from netctl.engine.handshakes import Handshakes
@@ -166,7 +166,14 @@ class LinuxEngine:
         }
         holder = self._netlink.segment_port_holder()
         return Foreign(
-            routes, own, ours, holder, self._names.foreign(DOMAIN), resolvers(), self._netlink.stacked()
+            routes,
+            own,
+            ours,
+            holder,
+            self._names.foreign(DOMAIN),
+            resolvers(),
+            self._netlink.stacked(),
+            ipv6switch.why_not((self._interface,)),
         )
 
     def _read_link(self) -> WireGuardLink | None:

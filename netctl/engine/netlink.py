@@ -12,7 +12,7 @@ from pathlib import Path
 from socket import AF_INET, AF_INET6
 from typing import Any, TypeVar
 
-from netctl.engine import foreign
+from netctl.engine import foreign, ipv6switch
 from netctl.engine.links import Link
 from netctl.engine.nlsocket import NetlinkError
 from netctl.engine.routes import Routes
@@ -53,6 +53,8 @@ class Netlink:
         except NetlinkError as error:
             if error.errno in ignore:
                 return None
+            if error.errno == errno.EACCES:  # what the kernel says where IPv6 is off
+                raise EngineError(f"{what}: refused; is IPv6 switched off there (disable_ipv6)?") from error
             if error.errno == errno.EPERM:
                 raise EngineError(f"{what}: no permission; run as root (CAP_NET_ADMIN)") from error
             raise EngineError(f"{what}: {error.strerror}") from error
@@ -94,6 +96,8 @@ class Netlink:
         # Without this, taking the first address of a pool away takes the others of that pool with it.
         with contextlib.suppress(OSError):
             write_kernel(Path(f"/proc/sys/net/ipv4/conf/{name}/promote_secondaries"), "1")
+        with contextlib.suppress(EngineError):  # who has no IPv6 here has been told, and IPv4 comes up
+            ipv6switch.allow(name)
         self._change(f"bringing up {name}", index, state="up")
 
     def _links(self) -> list[Link]:
@@ -196,6 +200,7 @@ class Netlink:
         """No error when it is there."""
         more: dict[str, object] = {}
         if address.version == 6:
+            ipv6switch.allow(name)
             more["flags"] = _IFA_F_NODAD
         elif prefix_len < 31:
             pool = ipaddress.ip_network((int(address), prefix_len), strict=False)
@@ -266,10 +271,14 @@ class Netlink:
     def set_routes(self, routes: Iterable[Route]) -> None:
         """Add, or replace those of ours. Raises EngineError that names a route in the way which is not."""
         indexes: dict[str, int] = {}
+        switched: set[str] = set()
         additions = []
         for route in routes:
             if route.link not in indexes:
                 indexes[route.link] = self._need(route.link).index
+            if route.destination.version == 6 and route.link not in switched:
+                switched.add(route.link)
+                ipv6switch.allow(route.link)
             additions.append((route, indexes[route.link]))
         try:
             self._routes.add(additions)

@@ -12,6 +12,10 @@ from netctl.model.errors import EngineError
 from netctl.system.files import write_kernel
 
 PROC_SYS = Path("/proc/sys")
+FORWARDING = "net/ipv6/conf/all/forwarding"
+"""Makes a router of the host. A link whose `accept_ra` is 1 then takes no advertisement any more, and the kernel drops
+the default route that came by one at once (kernel: Documentation/networking/ip-sysctl.rst); with 2 it goes on."""
+_CONF6 = "net/ipv6/conf"
 _LINK = re.compile(r"(conf|neigh)/[^/]+/")
 """A parameter of one link: a new link begins with the value of `default`."""
 
@@ -38,7 +42,7 @@ class Sysctls:
 
     def read(self, segments: frozenset[str]) -> dict[str, str]:
         """Values of the keys that we have set: those saved, and those of our segments."""
-        keys = set(self._originals())
+        keys = {key for key in self._originals() if not _is_accept_ra(key)}
         for segment in segments:
             keys |= {f"net/ipv4/conf/{segment}/rp_filter", f"net/ipv6/conf/{segment}/addr_gen_mode"}
         values = {key: self._value(key) for key in keys}
@@ -53,9 +57,22 @@ class Sysctls:
             raise EngineError(f"the kernel has no parameter {key}")
         if not link_bound:
             originals = self._originals()
-            if key not in originals:
-                keep(self._saved, json.dumps({**originals, key: before}), generations_too=True)
+            listening = self._listening() if key == FORWARDING and value != "0" and before == "0" else []
+            known = {**dict.fromkeys(listening, "1"), key: before, **originals}
+            if known != originals:
+                keep(self._saved, json.dumps(known), generations_too=True)
+            for one in listening:
+                self._write(one, "2")
         self._write(key, value)
+
+    def _listening(self) -> list[str]:
+        """`accept_ra` of the links that live by router advertisements as long as the host is no router."""
+        try:
+            links = sorted(path.name for path in (self._root / _CONF6).iterdir())
+        except OSError:
+            return []
+        keys = [f"{_CONF6}/{link}/accept_ra" for link in links if link != "all"]
+        return [key for key in keys if self._value(key) == "1"]
 
     def _write(self, key: str, value: str) -> None:
         if self._value(key) == value:
@@ -74,4 +91,12 @@ class Sysctls:
         originals = self._originals()
         if key in originals:
             self._write(key, originals.pop(key))
+            for one in [one for one in originals if _is_accept_ra(one)] if key == FORWARDING else []:
+                before = originals.pop(one)
+                if self._value(one) == "2":  # else somebody has changed it meanwhile, or the link is gone
+                    self._write(one, before)
             keep(self._saved, json.dumps(originals), generations_too=True)
+
+
+def _is_accept_ra(key: str) -> bool:
+    return key.startswith(_CONF6) and key.endswith("/accept_ra")

@@ -46,6 +46,9 @@ class Foreign:
     stacked: tuple[str, ...] = ()
     """Links that others have made on ours (a VLAN or a VXLAN on the tunnels): the kernel removes them with ours."""
 
+    no_ipv6: str = ""
+    """Why this host can have no IPv6 on links of ours, for people; empty: it can."""
+
     def differs(self, other: Foreign) -> bool:
         """Whether something foreign came or went; what is ours does not count."""
         return replace(self, own=frozenset()) != replace(other, own=frozenset())

@@ -122,3 +122,39 @@ def test_a_container_is_told_how_to_give_what_it_cannot_set(sysctls: Sysctls, tm
         "rp_filter to 2: Read-only file system; in a container, start it with "
         "--sysctl net.ipv4.conf.default.rp_filter=2"
     ), done.stdout + done.stderr
+
+
+def test_links_that_live_by_router_advertisements_go_on_when_the_host_becomes_a_router(
+    tmp_path: Path,
+) -> None:
+    conf = tmp_path / "proc/net/ipv6/conf"
+    values = {"all": "1", "default": "1", "eth0": "1", "eth1": "0", "eth2": "2", "wlan0": "1"}
+    for link, value in values.items():
+        (conf / link).mkdir(parents=True)
+        (conf / link / "accept_ra").write_text(value)
+    (conf / "all" / "forwarding").write_text("0")
+    sysctls = Sysctls(tmp_path / "state" / "sysctls.json", tmp_path / "proc")
+
+    def now() -> dict[str, str]:
+        return {link: (conf / link / "accept_ra").read_text() for link in values}
+
+    sysctls.set("net/ipv6/conf/all/forwarding", "1", link_bound=False)
+    assert now() == {**values, "default": "2", "eth0": "2", "wlan0": "2"}
+    assert sysctls.read(frozenset()) == {"net/ipv6/conf/all/forwarding": "1"}, (
+        "they are no part of the document"
+    )
+    (conf / "wlan0" / "accept_ra").write_text("0")  # somebody's own wish meanwhile
+    sysctls.restore("net/ipv6/conf/all/forwarding")
+    assert now() == {**values, "wlan0": "0"}
+    assert (conf / "all" / "forwarding").read_text() == "0"
+
+
+def test_who_was_a_router_before_us_has_chosen_himself(tmp_path: Path) -> None:
+    conf = tmp_path / "proc/net/ipv6/conf"
+    for link in ("all", "eth0"):
+        (conf / link).mkdir(parents=True)
+        (conf / link / "accept_ra").write_text("1")
+    (conf / "all" / "forwarding").write_text("1")
+    sysctls = Sysctls(tmp_path / "state" / "sysctls.json", tmp_path / "proc")
+    sysctls.set("net/ipv6/conf/all/forwarding", "1", link_bound=False)
+    assert (conf / "eth0" / "accept_ra").read_text() == "1"
