@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 
 from netctl.agent.host import Host, look_up
@@ -38,8 +39,12 @@ def tunnelled(desired: HostState, document: Document | None) -> frozenset[Prefix
 class AddressMonitor:
     """Tells the path manager the addresses of this host."""
 
-    def __init__(self, context: Context, host: Host, paths: PathRunner) -> None:
+    def __init__(
+        self, context: Context, host: Host, paths: PathRunner, on_move: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_move` is called at every change, before anything is looked at."""
         self._context, self._host, self._paths = context, host, paths
+        self._on_move = on_move
 
     async def look(self, document: Document | None) -> None:
         """Look now, with what a document says. Raises EngineError."""
@@ -61,6 +66,7 @@ class AddressMonitor:
         while True:
             try:
                 async for _ in moves():
+                    self._on_move()
                     with contextlib.suppress(OSError, NetctlError):  # the observer looks again, and says so
                         await self.look(self._context.state.document)
             except EngineError as error:  # too many changes at once are such, and over in a moment

@@ -91,7 +91,7 @@ class Agent:
         self.client = ControlClient(keys, self._on_control, self._on_link, self.guard)
         rewrites = Rewrites(store.places.state / REWRITES_FILE)
         self.paths = PathRunner(keys, host.steer, self.client.send, self._on_path, rewrites, self.guard)
-        self.addresses = AddressMonitor(self.context, host, self.paths)
+        self.addresses = AddressMonitor(self.context, host, self.paths, self.client.prove)
         self.tunnels = Tunnels(self.runner, host, self.paths, self.addresses)
         self.following = Following(self.context, host, self.paths, self.tunnels, self.addresses)
         self.rulesets = Rulesets(self.runner, host)

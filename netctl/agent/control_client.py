@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +43,8 @@ CONNECT_TIMEOUT_S = 10.0
 DRILL = "a drill: this host acts as if it had no mediator"
 MAX_HOLD_S = 600.0
 """A drill that its command has forgotten ends by then."""
+USER_TIMEOUT_MS = 10_000
+"""What nobody acknowledges so long ends the connection (RFC 5482)."""
 LOGIN_TIMEOUT_S = 10.0
 """The mediator gives up after the same time."""
 
@@ -78,6 +81,7 @@ async def dial(
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             tcp = await connect(host, port, avoid=avoid)
+            tcp.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
             if connected is not None:
                 connected(tcp)
             loop = asyncio.get_running_loop()
@@ -238,6 +242,14 @@ class ControlClient:
         """Try again now: something about the network, or the user's mind, has changed."""
         self._backoff.reset()
         self._changed.set()
+
+    def prove(self) -> None:
+        """The ways out of this host have changed: the connection proves that it lives, or a new one is made."""
+        wire = self._wire
+        if wire is not None and wire.session is not None:
+            wire.perform(wire.session.prove(time.monotonic()))
+        elif wire is None:
+            self.poke()
 
     def send(self, message: w.Message) -> None:
         """Send, or drop while not logged in."""

@@ -15,12 +15,15 @@ from netctl.engine.nlsocket import attributes, words
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import ROUTE_PROTOCOL
 
-_LINKS, _ADDRESSES4, _ROUTES4, _ADDRESSES6, _ROUTES6 = 1, 5, 7, 9, 11
+_LINKS, _ADDRESSES4, _ROUTES4, _RULES4, _ADDRESSES6, _ROUTES6, _RULES6 = 1, 5, 7, 8, 9, 11, 19
 """Multicast groups (RTNLGRP_…)."""
-_DELETE_LINK, _DELETE_ADDRESS, _DELETE_ROUTE = 17, 21, 25
+_DELETE_LINK, _DELETE_ADDRESS, _NEW_ROUTE, _DELETE_ROUTE = 17, 21, 24, 25
+_DEFAULT_BITS = 1
+"""Routes this short lead everywhere, whole or in two halves as VPN clients set them. A router of the internet learns
+others by the thousand, and none of them says that this host's way out is another."""
 _LINK_HEADER, _NAME = 16, 3
 _ADDRESS = struct.Struct("=BBBBI")
-_ROUTE_HEADER, _ROUTE_PROTOCOL = 12, 5
+_ROUTE_HEADER, _ROUTE_BITS, _ROUTE_PROTOCOL = 12, 1, 5
 SETTLE_S = 0.2
 """A new address comes as several messages, and a link that goes up as a dozen."""
 BURST_S = 2.0
@@ -28,12 +31,17 @@ BURST_S = 2.0
 
 
 async def moves() -> AsyncIterator[None]:
-    """One item for each burst of changes, as soon as it is over. Raises EngineError when the kernel cannot be heard."""
+    """One item for each burst of changes, as soon as it is over: of links, addresses, rules, and ways out.
+
+    Raises EngineError when the kernel cannot be heard.
+    """
     loop = asyncio.get_running_loop()
+    groups = (_LINKS, _ADDRESSES4, _ADDRESSES6, _ROUTES4, _ROUTES6, _RULES4, _RULES6)
     try:
-        with Listener(NETLINK_ROUTE, _LINKS, _ADDRESSES4, _ADDRESSES6) as listener:
+        with Listener(NETLINK_ROUTE, *groups) as listener:
             while True:
-                await listener.receive()
+                if not _moves(await listener.receive()):
+                    continue
                 until = loop.time() + BURST_S
                 try:
                     while (left := until - loop.time()) > 0:
@@ -75,6 +83,19 @@ async def taken_away(links: tuple[str, ...]) -> AsyncIterator[None]:
                     yield None
     except OSError as error:
         raise EngineError(f"rtnetlink does not answer: {error.strerror or error}") from error
+
+
+def _moves(messages: Messages | None) -> bool:
+    """Whether more has changed than a route to some place, or one of ours."""
+    return messages is None or any(
+        kind not in (_NEW_ROUTE, _DELETE_ROUTE)
+        or (
+            len(body) >= _ROUTE_HEADER
+            and body[_ROUTE_BITS] <= _DEFAULT_BITS
+            and body[_ROUTE_PROTOCOL] != ROUTE_PROTOCOL
+        )
+        for kind, body in messages
+    )
 
 
 def _goes(kind: int, body: bytes, name: str) -> bool:

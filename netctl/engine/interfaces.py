@@ -14,7 +14,11 @@ from netctl.model.addresses import Address
 from netctl.model.hoststate import LINK_ALIAS
 
 OVERLAY_KINDS = frozenset(
-    {"wireguard", "vxlan", "geneve", "tun", "gre", "gretap", "ip6gre", "ipip", "sit", "ip6tnl", "vti", "xfrm"}
+    {
+        *("wireguard", "amneziawg", "tun", "ovpn", "ovpn-dco", "xfrm", "vti", "vti6"),
+        *("vxlan", "geneve", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan"),
+        *("ipip", "sit", "ip6tnl", "bareudp", "gtp"),
+    }
 )
 """Link kinds whose addresses are only reachable through some tunnel."""
 SKIPPED_KINDS = frozenset({"dummy", "ifb", "nlmon", "vcan"})

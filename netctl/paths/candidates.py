@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 from netctl.model.addresses import Address, SocketAddress
@@ -93,12 +93,21 @@ def _near(one: Address, other: Address) -> bool:
 
 
 def path_kind(
-    remote: SocketAddress, kind: str, remote_all: dict[SocketAddress, str], local: Iterable[SocketAddress]
+    remote: SocketAddress,
+    kind: str,
+    remote_all: Mapping[SocketAddress, str],
+    local: Iterable[SocketAddress],
+    ours: Collection[SocketAddress] = (),
 ) -> Literal["lan", "direct"]:
-    """``lan`` if the peer's own address works from behind its NAT, or is on a network of ours."""
+    """``lan`` if the peer's own address is on a network of ours, or works where both are seen under one outside.
+
+    An address of a private range that works says nothing by itself: a VPN between two routers carries it too.
+    `ours`: all our addresses, those that servers see among them.
+    """
     address = remote.address
     if kind in ("host", "prflx") and any(_near(mine.address, address) for mine in local):
         return "lan"
-    reflexive = [other for other, what in remote_all.items() if what == "srflx"]
-    behind_nat = any(other.is_ipv6 == remote.is_ipv6 for other in reflexive) and remote not in reflexive
-    return "lan" if kind == "host" and behind_nat and not address.is_global else "direct"
+    if kind != "host" or address.is_global:
+        return "direct"
+    outside = {other.host for other, what in remote_all.items() if what == "srflx"}
+    return "lan" if any(mine.host in outside for mine in ours) else "direct"

@@ -267,6 +267,9 @@ class Pair:
         if not ready:
             return []
         best = min(ready, key=lambda route: (-route.rank, route.rtt_s or 0.0))
+        nearest = min(ready, key=lambda route: route.rtt_s or 0.0)
+        if best.far_behind(nearest):
+            best = nearest
         if self.selected is None or self._better(best, self.selected, now):
             return self._select(best, now)
         return []
@@ -276,8 +279,10 @@ class Pair:
             return False
         if old.suspect(now):
             return old.silent_for(now) >= c.RESCUE_AFTER
-        if new.rank != old.rank:
-            return new.rank > old.rank
+        if new.rank > old.rank:
+            return not new.far_behind(old)
+        if new.rank < old.rank:
+            return old.far_behind(new) and now - self._selected_at >= c.SWITCH_REST
         old_ms, new_ms = (old.rtt_s or 0.0) * 1000, (new.rtt_s or 0.0) * 1000
         gain = new_ms < c.SWITCH_GAIN * old_ms and new_ms < old_ms - c.SWITCH_GAIN_MS
         return gain and now - self._selected_at >= c.SWITCH_REST

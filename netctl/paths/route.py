@@ -16,6 +16,9 @@ KINDS = {
     "mapped": "opened by its router",
     "explicit": "from the document",
 }
+FAR_FACTOR = 2.0
+FAR_S = 0.005
+"""A `lan` path with more than twice a direct one's round trip, and 5 ms more, leads somewhere else first."""
 RTT_WEIGHT = 0.2
 """Of a new sample in the smoothed round trip."""
 
@@ -49,6 +52,11 @@ class Route:
     def rank(self) -> int:
         """lan over direct."""
         return 2 if self.path == "lan" else 1
+
+    def far_behind(self, other: Route) -> bool:
+        """Whether it is so much slower that its kind does not make up for it: a LAN that is a tunnel somewhere."""
+        mine, theirs = self.rtt_s or 0.0, other.rtt_s or 0.0
+        return mine > FAR_FACTOR * theirs and mine > theirs + FAR_S
 
     @property
     def flags(self) -> ProbeFlag:

@@ -108,7 +108,7 @@ class Routes:
             if self.me.takes(address) and (address in self._by_address or self._room(keep)):
                 route = self._by_address.setdefault(address, Route(address, kind))
                 route.kind = kind
-                route.path = path_kind(address, kind, remote, self.me.hosts)
+                route.path = path_kind(address, kind, remote, self.me.hosts, self.me.addresses)
 
     def review(self, me: Self) -> list[Route]:
         """What this host is has changed; the routes that may be used no longer are forgotten, and returned."""

@@ -30,6 +30,8 @@ from netctl.wire import control as w
 
 SILENCE_FACTOR = 2.5
 """A connection silent for this many keepalive intervals is dead: one lost ping is forgiven."""
+PROOF_S = 2.0
+"""For an answer where the ways out of this host have changed; a satellite takes 0.7 s."""
 UNSPECIFIED = "0.0.0.0"  # noqa: S104
 """As an address from the mediator it means: where you reached me. A mediator behind NAT knows no better."""
 
@@ -127,10 +129,13 @@ class ClientSession:
         self._heard = now
         self._pinged = now
         self._ping_id = 0
+        self._proof_due: float | None = None
+        """By when something must have come; None: nothing is doubted."""
 
     def receive_frame(self, payload: bytes, now: float) -> list[Effect]:
         """One whole frame came."""
         self._heard = now
+        self._proof_due = None
         try:
             return self._handle(w.decode(payload), now)
         except RemoteError as error:
@@ -142,14 +147,27 @@ class ClientSession:
         """Send a message; nothing while not logged in: whoever wants it sends it again after the login."""
         return [SendFrame(w.encode(message))] if self.state is State.READY else []
 
+    def prove(self, now: float) -> list[Effect]:
+        """The ways out of this host have changed: an answer within `PROOF_S`, or the connection is over."""
+        if self.state is not State.READY or self._proof_due is not None:
+            return []
+        self._proof_due = now + PROOF_S
+        self._pinged = now
+        self._ping_id += 1
+        return self.send(w.Ping(self._ping_id))
+
     def next_timer(self) -> float:
         """When `handle_timer` wants to be called."""
-        return min(self._pinged + self._keepalive_s, self._heard + SILENCE_FACTOR * self._keepalive_s)
+        due = min(self._pinged + self._keepalive_s, self._heard + SILENCE_FACTOR * self._keepalive_s)
+        return due if self._proof_due is None else min(due, self._proof_due)
 
     def handle_timer(self, now: float) -> list[Effect]:
         """Keep the connection alive, or find it dead."""
         if self.state is State.CLOSED:
             return []
+        if self._proof_due is not None and now >= self._proof_due:
+            message = "the mediator does not answer since this host's addresses or routes have changed"
+            return self._close(RemoteError(message, "silent"))
         if now >= self._heard + SILENCE_FACTOR * self._keepalive_s:
             return self._close(RemoteError("the mediator has gone silent", "silent"))
         if now >= self._pinged + self._keepalive_s:

@@ -6,17 +6,39 @@ import re
 from pathlib import Path
 
 import pytest
+from patience import wait_for
 
 from netctl.lab.families import Family, meetings, standing
 from netctl.lab.internet import LOG_PATH, status_of
 from netctl.lab.namespaces import Node, check_machine
 from netctl.model.errors import LocalError
 
+FOUND_DEAD_S = 15.0
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
 
 def _why(node: Node, one: str, other: str) -> str:
     return node.attempt(["netctl", "why", one, other]).stdout
+
+
+def _a_vpn_that_takes_every_way_out(node: Node) -> None:
+    """As wg-quick with 0.0.0.0/0 sets it, to a server that is dead: the control connection finds out in seconds."""
+    up = "ip tuntap add vpn mode tun; ip link set vpn up"
+    both = "; ".join(
+        f"ip -{family} route add default dev vpn table 51820; ip -{family} rule add not fwmark 51820 table 51820"
+        for family in (4, 6)
+    )
+    node.run(["sh", "-ec", f"{up}; {both}"])
+    took = wait_for("the control connection is found dead", lambda: _mediator(node) != "connected")
+    print(f"found dead after {took:.1f} s")
+    assert took < FOUND_DEAD_S, "2 s, and what a busy machine takes: it was 50"
+    node.run(["sh", "-ec", "for f in 4 6; do ip -$f rule del table 51820; done; ip link del vpn"])
+    took = wait_for("the control connection is back", lambda: _mediator(node) == "connected")
+    print(f"back after {took:.1f} s")
+
+
+def _mediator(node: Node) -> str:
+    return str(status_of(node)["mediator"]["state"])
 
 
 def test_every_pair_with_a_family_in_common_is_direct(tmp_path: Path) -> None:
@@ -39,6 +61,8 @@ def test_every_pair_with_a_family_in_common_is_direct(tmp_path: Path) -> None:
         broken = lab.node("ipv6-broken-a")
         assert status_of(broken)["mediator"]["state"] == "connected"
         assert "no mediator" not in broken.run(["cat", LOG_PATH])
+
+        _a_vpn_that_takes_every_way_out(lab.node("both-a"))
 
         # One that has no family in common is said to be so, and nothing is said of UDP that would be blocked.
         text = _why(lab.node("ipv4-a"), "ipv4-a", "ipv6-a")

@@ -141,6 +141,24 @@ def test_an_answering_mediator_is_kept() -> None:
     assert now >= 300
 
 
+def test_where_the_ways_out_have_changed_the_connection_proves_itself_within_two_seconds() -> None:
+    """A VPN that takes the default route left it "connected" on a dead way for 50 s."""
+    client = ready()
+    (effect,) = client.prove(1.0)
+    assert isinstance(effect, SendFrame)
+    assert client.prove(1.5) == [], "one proof at a time: changes come in bursts"
+    assert client.next_timer() == 3.0
+    assert client.handle_timer(2.9) == []
+    assert closed(client.handle_timer(3.0)) == "silent"
+
+    client = ready()
+    client.prove(1.0)
+    give(client, w.Pong(1), 2.0)
+    assert client.handle_timer(3.0) == []
+    assert client.state is State.READY
+    assert session().prove(0.0) == [], "a login has its own bound"
+
+
 def test_what_the_mediator_says_about_paths_is_handed_on() -> None:
     client = ready()
     assert give(client, w.Presence(str(PEER), online=False)) == [PresenceChanged(PEER, online=False)]
