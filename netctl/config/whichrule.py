@@ -48,12 +48,21 @@ def flows(loaded: Loaded, src: str, dst: str, proto: str | None, port: int | Non
     found = []
     for network in loaded.document.networks.values():
         if src in network.member_names and dst in network.member_names:
-            found.append(_flow(loaded, network, src, dst, proto, port))
+            found.append(flow_in(loaded, network, src, dst, proto, port))
     return tuple(found)
 
 
-def _flow(loaded: Loaded, network: Network, src: str, dst: str, proto: str | None, port: int | None) -> Flow:
-    evaluator = Evaluator(loaded.document, network)
+def flow_in(
+    loaded: Loaded,
+    network: Network,
+    src: str,
+    dst: str,
+    proto: str | None,
+    port: int | None,
+    evaluator: Evaluator | None = None,
+) -> Flow:
+    """The answer for one network that both are in. `evaluator`: of that network, for who asks about many pairs."""
+    evaluator = evaluator or Evaluator(loaded.document, network)
     base: Path = ("networks", network.name)
     rules = network.acls
     if rules is None:

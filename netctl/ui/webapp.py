@@ -18,16 +18,19 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from netctl.model.errors import NetctlError
+from netctl.config import load_document
+from netctl.config.whichrule import flows, parse_target
+from netctl.model.errors import ConfigError, NetctlError
 from netctl.model.forpeople import age, size
 from netctl.ui import peerview
 from netctl.ui.brokerclient import BrokerClient
-from netctl.ui.brokerwire import Redeem
+from netctl.ui.brokerwire import ReadDocument, Redeem
 from netctl.ui.gate import Gate, Known, Receive, Refusal, Scope, Send
 from netctl.ui.livefeed import LiveFeed
 from netctl.ui.pageaccess import Caller, visible
 from netctl.ui.peerhistory import WINDOW_S
 from netctl.ui.plots import Points, svg_path
+from netctl.ui.reachview import lines, matrix
 from netctl.wire import operatorrequests as m
 from netctl.wire.agentrequests import Doctor, PeerState
 from netctl.wire.jsonline import Request as Wish
@@ -44,6 +47,8 @@ KEEPALIVE_S = 15.0
 """A stream without news says so, so that one whose reader has gone is noticed."""
 
 
+MAX_NAMES = 2000
+"""That a field completes; more are typed."""
 MEMBERSHIP: dict[str, tuple[Callable[[str], Wish[str]], str]] = {
     "approve": (m.Approve, "{} is in"),
     "reject": (m.Reject, "{} is rejected, and its key with it"),
@@ -89,6 +94,8 @@ class Pages:
             Route("/", self._networks),
             Route("/members/{name}", self._member),
             Route("/doctor", self._doctor),
+            Route("/reach", self._reach),
+            Route("/document", self._document),
             Route("/invites", self._invites),
             Route("/invites/new", self._invite, methods=["POST"]),
             Route("/invites/revoke", self._revoke_invite, methods=["POST"]),
@@ -235,6 +242,69 @@ class Pages:
     async def _doctor(self, request: Request) -> Response:
         await self.feed.fresh()
         return self._page(request, "doctor.html", doctor=await self._broker.ask("agent", Doctor()))
+
+    # -- what the document says -------------------------------------------------------------------------------
+
+    async def _reach(self, request: Request) -> Response:
+        await self.feed.fresh()
+        loaded, asked = self.feed.loaded, request.query_params
+        src, dst, on = (asked.get(name, "").strip() for name in ("from", "to", "on"))
+        if loaded is None:
+            return self._page(request, "reach.html", known=False)
+        document, failed, proto, port = loaded.document, "", None, None
+        try:
+            _, proto, port = parse_target(f"x:{on}" if on else "x")
+        except NetctlError:
+            failed = f"'{on}' is no port: say 22, tcp/22, udp/53 or icmp"
+        for name in (src, dst):
+            if name and name not in document.members:
+                failed = f"there is no member '{name}'"
+        ask = bool(src and dst and src != dst and not failed)
+        member = _known(request).session.member
+        mine = {one.name for one in (document.networks_of(member) if member else document.networks.values())}
+        answers = (
+            [one for one in flows(loaded, src, dst, proto, port) if one.network in mine] if ask else None
+        )
+        matrices = [
+            await asyncio.to_thread(matrix, loaded, network, proto, port, src if not dst else "")
+            for network in document.networks.values()
+            if network.name in mine
+        ]
+        state = self.feed.status
+        others = [name for name in (src, dst) if state is not None and name != state.member]
+        return self._page(
+            request,
+            "reach.html",
+            known=True,
+            src=src,
+            dst=dst,
+            on=on,
+            failed=failed,
+            names=list(document.members)[:MAX_NAMES],
+            answers=answers,
+            matrices=matrices,
+            peer=others[0] if ask and len(others) == 1 else None,
+        )
+
+    async def _document(self, request: Request) -> Response:
+        await self.feed.fresh()
+        read = await self._broker.ask("broker", ReadDocument())
+        if read.text is None:
+            return self._page(request, "document.html", trouble=read.trouble or "it cannot be read")
+        try:
+            found = (await asyncio.to_thread(load_document, read.text, read.file)).warnings
+        except ConfigError as error:
+            found = error.findings
+        return self._page(
+            request,
+            "document.html",
+            trouble=None,
+            file=read.file,
+            lines=lines(read.text, found),
+            findings=len(found),
+            errors=sum(one.severity == "error" for one in found),
+            in_force=read.text == read.accepted,
+        )
 
     # -- who comes and goes -----------------------------------------------------------------------------------
 

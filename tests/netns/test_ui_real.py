@@ -1,0 +1,102 @@
+"""The page of a real host, over the overlay: WireGuard says who is who, and the document what each may."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lablife import PARTY, addresses, connected_lab
+from onehost import NETCTL
+from patience import wait_for
+
+from netctl.lab.internet import Lab
+
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
+
+PORT = 8642
+FETCH = """
+import http.client, json, sys
+address, host, method, path, cookie, origin = json.loads(sys.argv[1])
+connection = http.client.HTTPConnection(address, 8642, timeout=20)
+headers = {"Host": host, "Cookie": cookie, "Origin": origin, "X-Forwarded-For": "10.9.0.99"}
+connection.request(method, path, "csrf=guess", {name: text for name, text in headers.items() if text})
+answer = connection.getresponse()
+print(json.dumps([answer.status, answer.getheader("set-cookie") or "", answer.read().decode()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    document = Path(tmp_path_factory.mktemp("ui")) / "party.yaml"
+    document.write_text(PARTY + "ui: {viewers: [laptop]}\n")
+    with connected_lab(document) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def address(lab: Lab) -> Iterator[str]:
+    """Where the page of `desktop` is served over the overlay."""
+    found = addresses(lab)["desktop"]["party"]
+    address = next(text for text in found if "." in text)
+    shell = lab.node("desktop").popen(
+        ["sh", "-c", 'echo $$; exec "$@"', "sh", NETCTL, "ui", "--listen", address]
+    )
+    assert shell.stdout is not None
+    pid = int(shell.stdout.readline())
+    said = [shell.stdout.readline(), shell.stdout.readline()]
+    assert any(line.startswith("http://127.0.0.1:8642/login?token=") for line in said), said
+    try:
+        yield address
+    finally:
+        lab.node("desktop").kill(pid, 15)
+        shell.communicate()
+
+
+def fetch(
+    lab: Lab,
+    who: str,
+    address: str,
+    path: str = "/",
+    *,
+    host: str = "",
+    method: str = "GET",
+    cookie: str = "",
+) -> tuple[int, str, str]:
+    """What a browser of `who` gets: status, cookie, text."""
+    name = host or f"{address}:{PORT}"
+    origin = f"http://{name}" if method == "POST" else ""
+    asked = json.dumps([address, name, method, path, cookie, origin])
+    done = lab.node(who).attempt([sys.executable, "-c", FETCH, asked])
+    assert done.returncode == 0, done.stderr
+    status, cookie, text = json.loads(done.stdout)
+    return status, cookie.partition(";")[0], text
+
+
+def test_a_member_sees_what_the_agent_says_and_changes_nothing(lab: Lab, address: str) -> None:
+    wait_for("the document lets it in", lambda: fetch(lab, "laptop", address)[0] == 200)
+    _, cookie, text = fetch(lab, "laptop", address)
+    assert "laptop: viewer" in text
+    own = next(held for held in addresses(lab)["laptop"]["party"] if "." in held)
+    assert f'data-copy="{own}"' in text
+    assert re.search(r'data-path="(lan|direct|relay-udp)"', text)
+    assert "/invites" not in text
+    assert fetch(lab, "laptop", address, "/doctor", cookie=cookie)[0] == 200
+    assert fetch(lab, "laptop", address, "/invites/new", method="POST", cookie=cookie)[0] == 403
+
+
+def test_the_page_goes_by_the_hosts_name_and_by_no_other(lab: Lab, address: str) -> None:
+    name = f"desktop.party.netctl:{PORT}"
+    assert fetch(lab, "laptop", address, host=name)[0] == 200
+    assert fetch(lab, "laptop", address, host="evil.example")[0] == 421
+
+
+def test_whoever_is_on_the_host_itself_needs_a_link(lab: Lab, address: str) -> None:
+    """Also with the cookie of a member, and with a header that claims another address."""
+    _, cookie, _ = fetch(lab, "laptop", address)
+    assert fetch(lab, "desktop", address)[0] == 401
+    assert fetch(lab, "desktop", address, cookie=cookie)[0] == 401
+    assert fetch(lab, "desktop", "127.0.0.1", cookie=cookie)[0] == 401
