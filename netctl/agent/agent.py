@@ -14,6 +14,7 @@ from netctl.agent.addresses import AddressMonitor
 from netctl.agent.armed import Armory, Watchman, boot_id, start_watchman
 from netctl.agent.control_client import ControlClient
 from netctl.agent.enginewatch import EngineWatch
+from netctl.agent.firewall import Firewall
 from netctl.agent.following import Following
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys
@@ -94,6 +95,7 @@ class Agent:
         self.addresses = AddressMonitor(self.context, host, self.paths, self.client.prove)
         self.tunnels = Tunnels(self.runner, host, self.paths, self.addresses)
         self.following = Following(self.context, host, self.paths, self.tunnels, self.addresses)
+        self.firewall = Firewall(self.context, host, self.runner)
         self.rulesets = Rulesets(self.runner, host)
         self.routes = RouteWatch(self.runner)
         self.performer = Performer(
@@ -176,6 +178,8 @@ class Agent:
         warnings = (*result.warnings, *self.host.troubles())
         if result.outcome.error is None and self.context.trouble is not None:
             warnings = (*warnings, self.context.trouble)
+        if result.outcome.error is None:
+            warnings = (*warnings, *map(str, await self.firewall.look()))
         armed = self.armory.record() if result.armed is not None else None
         return ApplyReport(
             result.outcome, warnings, result.waiting, armed.plain() if armed is not None else None
@@ -199,6 +203,7 @@ class Agent:
     async def status(self) -> dict[str, Any]:
         """For `netctl status -o json`, with counts and handshakes of now."""
         await self.tunnels.refresh()
+        await self.firewall.refresh()
         return status_of(self.snapshot())
 
     def snapshot(self) -> Snapshot:
@@ -217,6 +222,7 @@ class Agent:
                 self.host,
                 self.guard,
                 self.watch,
+                self.firewall,
             )
         )
 

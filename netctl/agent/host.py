@@ -17,6 +17,7 @@ from netctl.model.errors import EngineError
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
+from netctl.model.packetfilter import PacketFilter
 from netctl.plan import Plan, diff
 
 T = TypeVar("T")
@@ -68,6 +69,10 @@ class Host:
     async def foreign(self) -> Foreign:
         """What is in the way on this host. Raises EngineError."""
         return await self._run(lambda engine: engine.foreign())
+
+    async def packet_filter(self) -> PacketFilter:
+        """The host's own firewall. Raises EngineError."""
+        return await self._run(lambda engine: engine.packet_filter())
 
     async def tables_stand(self) -> bool:
         """Whether our nftables tables are as they were loaded. Raises EngineError."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from netctl.agent.armed import Armory, boot_id, boottime_s, start_watchman, terms_of
@@ -18,6 +19,7 @@ from netctl.agent.store import StateStore
 from netctl.agent.writer import LOCK_WAIT_S, only_writer
 from netctl.config import Loaded
 from netctl.engine import ApplyOutcome, Engine, apply_plan, apply_prune, open_engine
+from netctl.engine.hostfirewall.reading import HostFilter
 from netctl.engine.privilege import check_privileges
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
@@ -29,6 +31,7 @@ from netctl.node import events as on
 from netctl.node.commit import PendingCommit
 from netctl.node.context import Context, Job, ask
 from netctl.node.evaluate import member_name
+from netctl.node.firewall.obstacles import obstacles
 from netctl.node.planreport import expected
 from netctl.node.reconciling import evaluate_state
 from netctl.node.state import NodeState
@@ -95,7 +98,8 @@ def apply(places: Places, request: Mapping[str, Any], engine: str, say: Say) -> 
         context = _context(key, _state(store, loaded))
         result = Shell(store, armory, engine, say).carry_out(changing.apply(context, wish), context)
     record = armory.record() if result.armed is not None else None
-    said = changing.said(result.evaluation)
+    dropped = _dropped(result) if result.outcome.error is None else ()
+    said = (*changing.said(result.evaluation), *dropped)
     return {
         "changed": result.outcome.changed,
         "rolled_back": result.outcome.rolled_back,
@@ -104,6 +108,15 @@ def apply(places: Places, request: Mapping[str, Any], engine: str, say: Say) -> 
         "waiting": None,
         "armed": record.plain() if record is not None else None,
     }
+
+
+def _dropped(result: changing.ApplyResult) -> tuple[str, ...]:
+    """What the host's own firewall drops of what was applied, in words."""
+    made = result.evaluation
+    if made is None:
+        return ()
+    foreign = replace(made.foreign, packet_filter=HostFilter().read())
+    return tuple(map(str, obstacles(made.desired, made.document, made.member, foreign)))
 
 
 def prune(places: Places, at_most: int | None, engine: str, say: Say, warn: Say) -> dict[str, Any]:

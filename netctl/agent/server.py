@@ -56,6 +56,7 @@ class ControlServer:
             case r.Status():
                 return await agent.status()
             case r.Doctor():
+                await agent.firewall.refresh()
                 return examine(agent.snapshot())
             case r.Plan():
                 planned = await agent.plan(

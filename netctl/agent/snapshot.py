@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from netctl.agent.armed import Armory, boottime_s
 from netctl.agent.control_client import ControlClient
+from netctl.agent.firewall import Firewall
 from netctl.agent.following import Following
 from netctl.agent.host import Host
 from netctl.agent.paths import PathRunner
@@ -39,6 +40,7 @@ class Sources:
     host: Host
     guard: Guard
     watch: DocumentWatch | None
+    firewall: Firewall
 
 
 def take(of: Sources) -> Snapshot:
@@ -81,6 +83,7 @@ def take(of: Sources) -> Snapshot:
         filter_restored=of.rulesets.restored,
         routes_restored=of.routes.restored,
         taken_away=tuple(filter(None, (of.rulesets.condition(), of.routes.condition()))),
+        blocked=of.firewall.obstacles,
         unmet=context.unmet,
         undone=of.host.troubles(),
         faults=of.guard.dropped,

@@ -65,6 +65,21 @@ class Evaluator:
                 return Verdict(True, rule.name)
         return Verdict(False, "default deny")
 
+    def decide_behind(self, src: str, address: Address, proto: str, port: int | None = None) -> Verdict:
+        """May member `src` open it to an address behind a gateway? Only prefixes name such, no member does."""
+        if self.network.acls is None:
+            return Verdict(True, "no acls: all reach all")
+        where = host_prefix(address)
+        for rule in self.network.acls:
+            named = (self._rule_prefixes()[text] for text in rule.dst if "/" in text)
+            if (
+                _covers(rule, proto, port)
+                and not self.selectors(src, address.version).isdisjoint(rule.src)
+                and any(contains(prefix, where) for prefix in named)
+            ):
+                return Verdict(True, rule.name)
+        return Verdict(False, "default deny")
+
     def ethertypes(self, src: str, dst: str) -> tuple[int, ...] | None:
         """The ethertypes beside IP and ARP that `src` may send to `dst`; None: any (no acls)."""
         if self.network.acls is None:

@@ -17,6 +17,7 @@ from netctl.model.document import (
     AclTest,
     Document,
     Drift,
+    Firewall,
     Join,
     Mediator,
     Member,
@@ -129,6 +130,7 @@ def _member(name: str, body: Mapping[str, Any], report: Report) -> Member:
         listen_port=body.get("listenPort"),
         port_mapping=body.get("portMapping", True),
         port_guessing=body.get("portGuessing", True),
+        firewall=Firewall(body.get("firewall", "report")),
         mtu=body.get("mtu"),
         previous_keys=tuple(WireGuardKey.parse(text) for text in body.get("previousKeys", ())),
     )

@@ -1,13 +1,18 @@
-"""May A talk to B over this, and which line of the document says so?"""
+"""May A talk to B over this, and which line of the document says so? B: a member, or an address behind a gateway."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
-from netctl.config.acl import Evaluator
+from netctl.config.acl import Evaluator, Verdict
 from netctl.config.document import Loaded
 from netctl.config.loader import Path, format_path
-from netctl.model.document import Network
+from netctl.model.addresses import Address, Prefix
+from netctl.model.document import Mode, Network
 from netctl.model.errors import LocalError, Mark
 
 PROTOCOLS = ("tcp", "udp", "icmp")
@@ -26,6 +31,10 @@ class Flow:
     mark: Mark
     partly: bool = False
     """Nothing was asked for, and the rule allows only some protocols or ports."""
+    gateway: str | None = None
+    """The member that the address is behind; None: it was a member that was asked about."""
+    route: str | None = None
+    """What of the gateway's `routes` covers the address."""
 
 
 def parse_target(text: str) -> tuple[str, str | None, int | None]:
@@ -38,6 +47,50 @@ def parse_target(text: str) -> tuple[str, str | None, int | None]:
     if not valid or (proto == "icmp" and port):
         raise LocalError(f"'{text}' is no target: say nas, nas:22, nas:tcp/22, nas:udp/53 or nas:icmp")
     return name, proto, int(port) if port else None
+
+
+def parse_address(text: str) -> tuple[Address, str] | None:
+    """``192.168.7.9:80``, ``[fd00::9]:80`` or either without a port: the address, and the target without it.
+
+    None: that is no address, so a name.
+    """
+    if text.startswith("["):
+        inside, bracket, rest = text[1:].partition("]")
+    else:
+        inside, bracket, rest = text, "]", ""
+        if text.count(":") <= 1:
+            inside, _, rest = text.partition(":")
+            rest = f":{rest}" if ":" in text else ""
+    with contextlib.suppress(ValueError):
+        if bracket:
+            return ipaddress.ip_address(inside), f"address{rest}"
+    return None
+
+
+def flows_behind(
+    loaded: Loaded, src: str, address: Address, proto: str | None, port: int | None
+) -> tuple[Flow, ...]:
+    """One answer for each network in which a gateway leads there, in the document's order; as `flows` otherwise."""
+    found = []
+    for network in loaded.document.networks.values():
+        if network.mode is not Mode.ROUTED or src not in network.member_names:
+            continue
+        ways = [
+            (route, name)
+            for name in network.member_names
+            for route in loaded.document.members[name].routes
+            if name != src and address in route
+        ]
+        if ways:
+            route, gateway = _narrowest(ways)
+            evaluator = Evaluator(loaded.document, network)
+            flow = _judged(loaded, evaluator, proto, port, partial(evaluator.decide_behind, src, address))
+            found.append(replace(flow, gateway=gateway, route=str(route)))
+    return tuple(found)
+
+
+def _narrowest(ways: list[tuple[Prefix, str]]) -> tuple[Prefix, str]:
+    return max(ways, key=lambda way: way[0].prefixlen)
 
 
 def flows(loaded: Loaded, src: str, dst: str, proto: str | None, port: int | None) -> tuple[Flow, ...]:
@@ -63,18 +116,25 @@ def flow_in(
 ) -> Flow:
     """The answer for one network that both are in. `evaluator`: of that network, for who asks about many pairs."""
     evaluator = evaluator or Evaluator(loaded.document, network)
+    return _judged(loaded, evaluator, proto, port, partial(evaluator.decide, src, dst))
+
+
+Decide = Callable[[str, int | None], Verdict]
+
+
+def _judged(
+    loaded: Loaded, evaluator: Evaluator, proto: str | None, port: int | None, decide: Decide
+) -> Flow:
+    network = evaluator.network
     base: Path = ("networks", network.name)
     rules = network.acls
     if rules is None:
         return Flow(network.name, True, "no acls: all reach all", format_path(base), loaded.mark(base))
     if proto is not None:
-        verdict = evaluator.decide(src, dst, proto, port)
+        verdict = decide(proto, port)
         allowed, why = verdict.allowed, verdict.rule
     else:
-        asked = (
-            evaluator.decide(src, dst, rule.proto or "tcp", rule.ports[0].first if rule.ports else 1)
-            for rule in rules
-        )
+        asked = (decide(rule.proto or "tcp", rule.ports[0].first if rule.ports else 1) for rule in rules)
         allowed, why = next(((v.allowed, v.rule) for v in asked if v.allowed), (False, "default deny"))
     names = [rule.name for rule in rules]
     narrow = {rule.name for rule in rules if rule.proto is not None or rule.ports}

@@ -10,6 +10,7 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
+from netctl.model.packetfilter import PacketFilter
 from netctl.plan import Change
 
 
@@ -24,6 +25,9 @@ class Engine(Protocol):
 
     def foreign(self) -> Foreign:
         """What is on the host and not ours, as far as it could be in the way."""
+
+    def packet_filter(self) -> PacketFilter:
+        """The host's own firewall: the same value while it is as it was."""
 
     def apply(self, change: Change) -> None:
         """Do one step. Doing it again does no harm."""

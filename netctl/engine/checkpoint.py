@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import asdict
 from typing import Any
 
 from netctl.engine.nftables import plain_table, table_of
 from netctl.model.addresses import SocketAddress
-from netctl.model.hoststate import HostState, Peer, Route, SegmentLink, WireGuardLink
+from netctl.model.hoststate import HostState, Opening, Peer, Route, SegmentLink, WireGuardLink
 from netctl.model.keys import WireGuardKey
 
 _address = ipaddress.ip_address
@@ -27,6 +28,7 @@ def to_plain(state: HostState) -> dict[str, Any]:
         "filter": plain_table(state.filter) if state.filter is not None else None,
         "names": {name: [str(address) for address in found] for name, found in sorted(state.names.items())},
         "sysctls": dict(sorted(state.sysctls.items())),
+        "openings": [asdict(one) for one in sorted(state.openings)],
     }
 
 
@@ -46,6 +48,7 @@ def from_plain(plain: dict[str, Any]) -> HostState:
         filter=table_of(plain["filter"]) if plain["filter"] is not None else None,
         names={name: tuple(_address(text) for text in found) for name, found in plain["names"].items()},
         sysctls={str(key): str(value) for key, value in plain["sysctls"].items()},
+        openings=frozenset(Opening(**row) for row in plain.get("openings", ())),
     )
 
 

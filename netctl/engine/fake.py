@@ -13,8 +13,9 @@ from netctl.engine.api import Restored
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.foreign import Foreign
-from netctl.model.hoststate import FilterTable, HostState, PeerStatus, Route, WireGuardLink
+from netctl.model.hoststate import FilterTable, HostState, Opening, PeerStatus, Route, WireGuardLink
 from netctl.model.keys import WireGuardKey
+from netctl.model.packetfilter import PacketFilter
 from netctl.plan import Change
 from netctl.plan import changes as c
 from netctl.plan.renames import renamed
@@ -49,6 +50,10 @@ class FakeEngine:
     def foreign(self) -> Foreign:
         """What a test has put into `strangers`."""
         return self.strangers
+
+    def packet_filter(self) -> PacketFilter:
+        """What a test has put into `strangers`."""
+        return self.strangers.packet_filter
 
     def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
         """What a test has put into `status`."""
@@ -171,6 +176,10 @@ class FakeEngine:
                 return replace(state, rewrites=False)
             case c.SetNames(names):
                 return replace(state, names=dict(names))
+            case c.OpenFirewall(opening):
+                return replace(state, openings=frozenset({*_beside(state, opening), opening}))
+            case c.CloseFirewall(opening):
+                return replace(state, openings=frozenset(_beside(state, opening)))
             case c.SetSysctl(key, value):
                 return replace(state, sysctls={**state.sysctls, key: value})
             case c.RestoreSysctl(key):
@@ -220,3 +229,7 @@ def settled(state: HostState) -> HostState:
 def empty_filter() -> FilterTable:
     """A table that says nothing: what a table changed by hand reads as."""
     return FilterTable(frozenset(), ())
+
+
+def _beside(state: HostState, opening: Opening) -> set[Opening]:
+    return {one for one in state.openings if replace(one, stands=True) != replace(opening, stands=True)}

@@ -116,7 +116,7 @@ def look(
             return
         address = f"the address {prefix.network_address} on {link}"
         what = address if is_address else f"the route {prefix} over {link}"
-        found.setdefault((prefix, link), ForeignRoute(prefix, what, is_address))
+        found.setdefault((prefix, link), ForeignRoute(prefix, what, is_address, link))
 
     for prefix, link in routes4(_read("route"), others):
         add(prefix, link, False)

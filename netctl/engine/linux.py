@@ -14,6 +14,8 @@ from netctl.engine import ipv6switch, userspace
 from netctl.engine.api import Restored
 from netctl.engine.foreign import resolvers
 from netctl.engine.handshakes import Handshakes
+from netctl.engine.hostfirewall.opener import OPENINGS_FILE, Opener
+from netctl.engine.hostfirewall.reading import HostFilter
 from netctl.engine.kernel import KernelDriver
 from netctl.engine.names import Names
 from netctl.engine.netlink import Netlink
@@ -39,6 +41,7 @@ from netctl.model.hoststate import (
     is_session,
 )
 from netctl.model.keys import WireGuardKey
+from netctl.model.packetfilter import PacketFilter
 from netctl.plan import Change, diff
 from netctl.plan import changes as c
 from netctl.system.clock import boottime
@@ -80,6 +83,8 @@ class LinuxEngine:
         self._rewrites = Rewrites(state_dir / REWRITES_FILE)
         self._sysctls = Sysctls(state_dir / "sysctls.json")
         self._names = Names(hosts_file)
+        self._host_filter = HostFilter()
+        self._opener = Opener(state_dir / OPENINGS_FILE, self._host_filter)
         self._making = state_dir / "making"
         self._handshakes = Handshakes()
 
@@ -155,6 +160,7 @@ class LinuxEngine:
             names=self._names.read(),
             sysctls=self._sysctls.read(frozenset(segments)),
             rewrites=self._rewrites.any(),
+            openings=self._opener.read(),
         )
 
     def foreign(self) -> Foreign:
@@ -174,7 +180,13 @@ class LinuxEngine:
             resolvers(),
             self._netlink.stacked(),
             ipv6switch.why_not((self._interface,)),
+            self._host_filter.read(),
+            self._opener.recorded(),
         )
+
+    def packet_filter(self) -> PacketFilter:
+        """The host's own firewall."""
+        return self._host_filter.read()
 
     def _read_link(self) -> WireGuardLink | None:
         name, device = self._interface, self._device()
@@ -267,11 +279,13 @@ class LinuxEngine:
 
     def troubles(self) -> tuple[str, ...]:
         """What could not be done and nothing else waits for."""
-        return (self._names.trouble,) if self._names.trouble else ()
+        names = (self._names.trouble,) if self._names.trouble else ()
+        return (*names, *self._opener.troubles())
 
     def retry(self) -> None:
         """Try once more what could not be done."""
         self._names.retry()
+        self._opener.retry()
 
     def listen_port(self) -> int:
         """The UDP port in use; 0 while there is no link."""
@@ -332,6 +346,10 @@ class LinuxEngine:
                 self._rewrites.remove()
             case c.SetNames(names):
                 self._names.write(names)
+            case c.OpenFirewall(opening):
+                self._opener.open(opening)
+            case c.CloseFirewall(opening):
+                self._opener.close(opening)
             case c.SetSysctl(key, value):
                 self._sysctls.set(key, value, link_bound=f"/{SEGMENT_PREFIX}" in key)
             case c.RestoreSysctl(key):

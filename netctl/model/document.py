@@ -29,6 +29,13 @@ class MemberState(StrEnum):
     ABSENT = "absent"
 
 
+class Firewall(StrEnum):
+    """What is done about the host's own firewall."""
+
+    REPORT = "report"  # it is only said what it drops
+    MANAGE = "manage"
+
+
 class Drift(StrEnum):
     """What the agent does with a host that departs from the document."""
 
@@ -74,6 +81,7 @@ class Member:
     """Whether its router may be asked to open the port (PCP, NAT-PMP, UPnP)."""
     port_guessing: bool = True
     """Whether it takes part in the birthday method, where only that makes a pair direct."""
+    firewall: Firewall = Firewall.REPORT
     mtu: int | None = None
     previous_keys: tuple[WireGuardKey, ...] = ()
     guest: bool = False

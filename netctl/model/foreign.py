@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from netctl.model.addresses import Address, Prefix
+from netctl.model.hoststate import Opening
+from netctl.model.packetfilter import PacketFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,7 @@ class ForeignRoute:
     what: str
     """For people: ``the route 10.77.0.0/16 over eth0``, ``the address 10.77.0.9 on lo``."""
     is_address: bool = False
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,15 @@ class Foreign:
 
     no_ipv6: str = ""
     """Why this host can have no IPv6 on links of ours, for people; empty: it can."""
+    packet_filter: PacketFilter = field(default_factory=PacketFilter)
+    """The host's own firewall."""
+    opened: frozenset[Opening] = frozenset()
+    """What of it is there because of us."""
 
     def differs(self, other: Foreign) -> bool:
-        """Whether something foreign came or went; what is ours does not count."""
-        return replace(self, own=frozenset()) != replace(other, own=frozenset())
+        """Whether something foreign came or went; what is ours does not count, and a firewall only by its effects."""
+        one, two = (
+            replace(each, own=frozenset(), packet_filter=PacketFilter(), opened=frozenset())
+            for each in (self, other)
+        )
+        return one != two

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.document import PortRange
@@ -165,6 +166,25 @@ class FilterTable:
     guards: Guards = field(default_factory=Guards)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Opening:
+    """One thing that the host's own firewall lets through because of us, by `firewall: manage`.
+
+    What comes in by `iif` (`hook` input), what goes from `iif` to `oif` (forward), or UDP to `port` (input).
+    """
+
+    manager: Literal["ufw", "firewalld", "iptables", "nft"]
+    """By whose means."""
+    hook: Literal["input", "forward"]
+    iif: str = ""
+    oif: str = ""
+    port: int = 0
+    place: str = ""
+    """Of iptables and nft: ``ip filter DOCKER-USER``, family, table and chain."""
+    stands: bool = True
+    """Actual: False when somebody has taken it away."""
+
+
 @dataclass(frozen=True, slots=True)
 class HostState:
     """Everything of ours on one host."""
@@ -183,6 +203,8 @@ class HostState:
     engine died, and the default route would take their packets out in clear."""
     rewrites: bool = False
     """Ports are rewritten for some peers. Which ones belongs to the paths, as live endpoints do: never desired."""
+    openings: frozenset[Opening] = frozenset()
+    """In the host's own firewall."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ class Context:
     """Why paths do not follow the host's present state; tried again while the tunnels are observed."""
     departures: tuple[Departure, ...] = ()
     """Where the host departs from the document, as it was seen last."""
+    blocked: frozenset[str] = frozenset()
+    """What the host's own firewall drops of what the document allows, as it was said last."""
     counters: Counters = field(default_factory=Counters)
     revival: Revival = field(default_factory=Revival)
     excerpt_refused: str = ""

@@ -12,6 +12,7 @@ from netctl.model.foreign import Foreign
 from netctl.model.hoststate import FilterTable, HostState
 from netctl.model.keys import WireGuardKey
 from netctl.node.evaluate import member_name
+from netctl.node.firewall.obstacles import openings
 from netctl.node.state import NodeState
 from netctl.plan import Change, Plan, describe, diff
 from netctl.plan import changes as c
@@ -77,7 +78,8 @@ def inspect(
         departures=found,
         fresh=len(set(found) - set(before)),
         heal=bool(plan) and document.drift is Drift.CORRECT,
-        evaluate_again=state.foreign.differs(foreign),
+        evaluate_again=state.foreign.differs(foreign)
+        or openings(state.desired, document, member_name(document, key), foreign) != state.desired.openings,
     )
 
 
@@ -126,6 +128,8 @@ def _paths(change: Change, at: Origins, actual: HostState) -> Iterator[str]:
             both = names.keys() | actual.names.keys()
             changed_names = sorted(name for name in both if names.get(name) != actual.names.get(name))
             yield from (at.name(name) for name in changed_names)
+        case c.OpenFirewall() | c.CloseFirewall():
+            yield at.own("firewall")
         case c.SetSysctl(key) | c.RestoreSysctl(key):
             yield at.sysctl(key)
 

@@ -7,7 +7,7 @@ the result away, whoever applies carries the same result from the check of a pla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from netctl.config import Condition, Pins, clear_of, judge_leases, resolve
 from netctl.config.called import called_elsewhere
@@ -20,6 +20,7 @@ from netctl.model.hoststate import HostState, insisting
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
 from netctl.node.choices import NOTHING_DOWN, Down, Joined
+from netctl.node.firewall.obstacles import openings
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,11 @@ def evaluate(
     conditions = (*refused, *judged.conditions, *resolution.conditions)
     if document.networks_of(name) and not up.networks_of(name):
         conditions = ()  # it belongs to networks: they are down, because somebody wanted that
+    state = replace(resolution.state, openings=openings(resolution.state, document, name, foreign))
     return Evaluation(
         document=document,
         member=name,
-        desired=insisting(resolution.state, called_elsewhere(told, document)),
+        desired=insisting(state, called_elsewhere(told, document)),
         conditions=conditions,
         view=judged.view,
         pins=judged.pins if joined is None else None,

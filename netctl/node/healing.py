@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from netctl.model.document import Drift
+from netctl.model.foreign import Foreign
 from netctl.model.hoststate import WIREGUARD_LINK
 from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.context import Context, Job, ask
 from netctl.node.drift import inspect
+from netctl.node.evaluate import member_name
+from netctl.node.firewall.obstacles import obstacles
 from netctl.node.reconciling import bring
 
 RETRY_S = 1.0
@@ -22,6 +25,7 @@ def check(context: Context) -> Job[None]:
     yield from ask(do.RetryHost(), on.Stored)
     seen = yield from ask(do.ReadHost(None, actual=True), on.HostRead)
     assert seen.actual is not None, "it was asked for"
+    _tell_blocked(context, seen.foreign)
     found = inspect(context.state, context.key, seen.foreign, seen.actual, context.departures)
     if found.evaluate_again:
         context.wanted = True
@@ -39,6 +43,18 @@ def check(context: Context) -> Job[None]:
     else:
         context.counters.failed += 1
         context.warn(f"drift could not be put right: {outcome.error}")
+
+
+def _tell_blocked(context: Context, foreign: Foreign) -> None:
+    """One line for all that the host's own firewall drops by now and did not."""
+    document = context.state.document
+    if document is None:
+        return
+    found = obstacles(context.state.desired, document, member_name(document, context.key), foreign)
+    lines = frozenset(map(str, found))
+    for line in sorted(lines - context.blocked):
+        context.warn(f"firewall: {line}")
+    context.blocked = lines
 
 
 def restore_routes(context: Context) -> Job[int]:

@@ -10,6 +10,7 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.node.drift import Counters, Departure
+from netctl.node.firewall.obstacles import Obstacle
 from netctl.node.linkstate import LinkState
 from netctl.node.state import NodeState
 from netctl.paths.behaviour import NOT_ASKED, Behaviour
@@ -76,6 +77,8 @@ class Snapshot:
     """How often routes or addresses of ours were taken away, and set again."""
     taken_away: tuple[str, ...] = ()
     """The same in words, where it has happened."""
+    blocked: tuple[Obstacle, ...] = ()
+    """What the host's own firewall drops of what the document allows."""
     unmet: str | None = None
     """Why the last try to bring the host to its accepted document failed."""
     undone: tuple[str, ...] = ()

@@ -152,7 +152,7 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
             f"this host could not be brought to its document: {snapshot.unmet}; it is tried again by itself"
         )
         result["conditions"].append(said)
-    result["conditions"] += [*snapshot.undone, *snapshot.taken_away]
+    result["conditions"] += [*snapshot.undone, *snapshot.taken_away, *map(str, snapshot.blocked)]
     if snapshot.trouble is not None:
         result["conditions"].append(snapshot.trouble)
     document = state.loaded.document

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from netctl.model.addresses import Address, Prefix
-from netctl.model.hoststate import FilterTable, Peer, Route, SegmentLink, WireGuardLink
+from netctl.model.hoststate import FilterTable, Opening, Peer, Route, SegmentLink, WireGuardLink
 from netctl.model.keys import WireGuardKey
 
 
@@ -178,6 +178,20 @@ class SetNames:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenFirewall:
+    """Have the host's own firewall let something through; also where it was open and somebody has closed it."""
+
+    opening: Opening
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFirewall:
+    """Take back what the host's own firewall lets through because of us."""
+
+    opening: Opening
+
+
+@dataclass(frozen=True, slots=True)
 class SetSysctl:
     """Set a kernel parameter, keeping what it was."""
 
@@ -217,4 +231,6 @@ Change = (
     | SetNames
     | SetSysctl
     | RestoreSysctl
+    | OpenFirewall
+    | CloseFirewall
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from netctl.model.hoststate import Opening
 from netctl.plan import changes as c
 from netctl.plan.diff import Plan
 
@@ -70,6 +71,20 @@ def _prefixes(prefixes: frozenset[Any]) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _opening(opening: Opening) -> str:
+    """By whose means, and what passes."""
+    if opening.port:
+        what = f"udp/{opening.port}"
+    else:
+        what = f"from {opening.iif} to {opening.oif}" if opening.oif else f"what comes in on {opening.iif}"
+    where = f" ({opening.place})" if opening.place else ""
+    return (
+        f"{opening.manager}{where} lets in {what}"
+        if not opening.oif
+        else f"{opening.manager}{where} passes {what}"
+    )
 
 
 def _peer_change(change: c.SetPeer) -> str:
@@ -144,6 +159,10 @@ def _line(change: c.Change) -> str:
             kinds = [bool(added_count), bool(removed), bool(moved)]
             sign = "+" if kinds == [True, False, False] else "-" if kinds == [False, True, False] else "~"
             return f"{sign} names: {', '.join(part for part in parts if part)}"
+        case c.OpenFirewall(opening):
+            return f"+ firewall: {_opening(opening)}"
+        case c.CloseFirewall(opening):
+            return f"- firewall: {_opening(opening)}"
         case c.SetSysctl(key, value, before):
             was = f" (was {before})" if before is not None else ""
             return f"~ sysctl {key} = {value}{was}"

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from netctl.model.addresses import Address, Prefix, host_prefix
-from netctl.model.hoststate import FilterTable, HostState, Peer, Route, SegmentLink, WireGuardLink
+from netctl.model.hoststate import FilterTable, HostState, Opening, Peer, Route, SegmentLink, WireGuardLink
 from netctl.plan.changes import (
     AddAddress,
     AddFlood,
     AddUnreachable,
     Change,
+    CloseFirewall,
     CreateSegment,
     CreateWireGuard,
     DeleteSegment,
     DeleteWireGuard,
+    OpenFirewall,
     RemoveAddress,
     RemoveFilter,
     RemoveFlood,
@@ -111,6 +113,8 @@ def _adding(desired: HostState, actual: HostState) -> Iterator[Change]:
         flooded = frozenset() if name in recreated else _flood(actual, name)
         for destination in sorted(segment.flood - flooded, key=str):
             yield AddFlood(name, destination)
+    for opening in sorted(_standing(desired) - actual.openings):
+        yield OpenFirewall(opening)
     names = _names(desired, actual)
     if names.added or names.moved:
         yield names
@@ -121,6 +125,8 @@ def _removing(desired: HostState, actual: HostState) -> Iterator[Change]:
     names = _names(desired, actual)
     if names.removed and not names.added and not names.moved:
         yield names
+    for opening in sorted(_standing(actual) - _standing(desired)):
+        yield CloseFirewall(opening)
     for name, segment in sorted(actual.segments.items()):
         if name in desired.segments and name not in recreated:
             for destination in sorted(segment.flood - desired.segments[name].flood, key=str):
@@ -248,6 +254,11 @@ def _addresses(state: HostState) -> dict[str, LinkAddresses]:
     for name, segment in state.segments.items():
         found[name] = segment.addresses
     return found
+
+
+def _standing(state: HostState) -> frozenset[Opening]:
+    """Openings as they should be: a checkpoint may have one that somebody had taken away."""
+    return frozenset(replace(one, stands=True) for one in state.openings)
 
 
 def _flood(state: HostState, name: str) -> frozenset[Address]:

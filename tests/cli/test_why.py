@@ -69,6 +69,64 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+GATEWAY = """apiVersion: netctl/v1
+mediators: []
+members:
+  a: {wireguard: "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}
+  gate: {wireguard: "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=", routes: [192.168.7.0/24, "fd77::/64"]}
+  deep: {wireguard: "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=", routes: [192.168.7.128/25]}
+networks:
+  office:
+    mode: routed
+    ipv4: 10.8.0.0/24
+    members: ["*"]
+    addresses: {a: 10.8.0.1, gate: 10.8.0.2, deep: 10.8.0.3}
+    acls:
+      - {name: web, src: [a], dst: ["192.168.7.0/24", "fd77::9/128"], proto: tcp, ports: [80]}
+      - {name: ssh, src: [a], dst: [gate], proto: tcp, ports: [22]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "place", "gateway", "route"),
+    [
+        ("192.168.7.9:80", 0, "networks.office.acls[0]", "gate", "192.168.7.0/24"),
+        ("192.168.7.200:tcp/80", 0, "networks.office.acls[0]", "deep", "192.168.7.128/25"),
+        ("192.168.7.9:22", 2, "networks.office.acls", "gate", "192.168.7.0/24"),
+        ("192.168.7.9:icmp", 2, "networks.office.acls", "gate", "192.168.7.0/24"),
+        ("192.168.7.9", 0, "networks.office.acls[0]", "gate", "192.168.7.0/24"),
+        ("[fd77::9]:80", 0, "networks.office.acls[0]", "gate", "fd77::/64"),
+        ("fd77::9", 0, "networks.office.acls[0]", "gate", "fd77::/64"),
+        ("[fd77::8]:80", 2, "networks.office.acls", "gate", "fd77::/64"),
+        # A member's own address is the member.
+        ("10.8.0.2:22", 0, "networks.office.acls[1]", None, None),
+    ],
+)
+def test_an_address_behind_a_gateway(
+    target: str,
+    status: int,
+    place: str,
+    gateway: str | None,
+    route: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "networks.yaml"
+    file.write_text(GATEWAY)
+    places = ["--config", str(file), "--state", str(tmp_path), "--run", str(tmp_path)]
+    assert main([*places, "why", "a", target, "-o", "json"]) == status
+    said = json.loads(capsys.readouterr().out)
+    (flow,) = said["flows"]
+    assert (flow["allowed"], flow["path"]) == (status == 0, place)
+    assert (flow.get("gateway"), flow.get("route")) == (gateway, route)
+    assert said["firewall"] is None, "no agent runs here"
+
+
+def test_an_address_that_nobody_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert why(tmp_path, "anna", "198.51.100.7:80") == 1
+    assert "no member of a routed network of anna has a route to 198.51.100.7" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("source", "target", "says"),
     [

@@ -11,11 +11,17 @@ from test_projections import ME, TEXT
 from netctl.config import load_document
 from netctl.model.foreign import Foreign, ForeignRoute
 from netctl.model.hoststate import HostState
+from netctl.model.packetfilter import Chain, PacketFilter, Table
 from netctl.node.drift import Inspection, inspect
 from netctl.node.evaluate import evaluate
 from netctl.node.state import NodeState
 
 IN_THE_WAY = Foreign(routes=(ForeignRoute(ip_network("10.1.2.0/24"), "the route 10.1.2.0/24 over eth0"),))
+
+
+CLOSED = Foreign(
+    packet_filter=PacketFilter((Table("inet", "f", {"in": Chain("in", (), "input", 0, "drop")}),)),
+)
 
 
 def settled(more: str = "") -> NodeState:
@@ -52,3 +58,23 @@ def test_something_foreign_that_came_or_went_asks_for_another_evaluation() -> No
     refused = state.evaluated(evaluate(state.loaded.document, None, {}, IN_THE_WAY, frozenset(), {}, key=ME))  # type: ignore[union-attr]
     assert inspect(refused, ME, Foreign(), state.desired, ()).evaluate_again
     assert not inspect(refused, ME, IN_THE_WAY, state.desired, ()).evaluate_again
+
+
+def test_a_firewall_is_opened_by_the_key_alone_and_kept_open() -> None:
+    said = f'wireguard: "{ME}"'
+    assert said in TEXT
+    for text, opened in ((TEXT, False), (TEXT.replace(said, f"{said}, firewall: manage"), True)):
+        loaded = load_document(text, "f")
+        found = evaluate(loaded.document, None, {}, CLOSED, frozenset(), {}, key=ME)
+        assert bool(found.desired.openings) is opened
+        state = NodeState(loaded=loaded).evaluated(found).brought(found.desired, loaded.document)
+        assert inspect(state, ME, CLOSED, state.desired, ()) == Inspection()
+        # The firewall that drops goes: with the key, what was opened is not needed any more.
+        assert inspect(state, ME, Foreign(), state.desired, ()).evaluate_again is opened
+    gone = frozenset(replace(one, stands=False) for one in state.desired.openings)
+    taken = inspect(state, ME, CLOSED, replace(state.desired, openings=gone), ())
+    assert taken.heal
+    assert {path for one in taken.departures for path in one.paths} == {"members.me.firewall"}
+    assert [one.kind for one in taken.departures] == ["OpenFirewall"]
+    left = inspect(settled(), ME, Foreign(), replace(settled().desired, openings=state.desired.openings), ())
+    assert [one.kind for one in left.departures] == ["CloseFirewall"]

@@ -16,6 +16,7 @@ from netctl.model.hoststate import (
     FilterTable,
     Guards,
     HostState,
+    Opening,
     Peer,
     Route,
     SegmentLink,
@@ -28,6 +29,12 @@ KEYS = [WireGuardKey(hashlib.blake2s(bytes([number])).digest()) for number in ra
 ADDRESSES = [ipaddress.ip_address(f"10.9.0.{number}") for number in range(1, 9)]
 UNDERLAYS = [ipaddress.ip_address(f"fd00::{number}") for number in range(1, 6)]
 SEGMENTS = ["nseg00000001", "nseg00000002"]
+OPENINGS = [
+    Opening("ufw", "input", "nctl0"),
+    Opening("nft", "forward", "nctl0", "eth1", place="inet filter forward"),
+    Opening("iptables", "input", port=51820, place="ip filter INPUT", stands=False),
+]
+"""The last has been taken away by somebody."""
 POOLS = [ipaddress.ip_network("10.9.0.0/24"), ipaddress.ip_network("192.168.50.0/24")]
 
 
@@ -138,6 +145,7 @@ def host_states(draw: st.DrawFn) -> HostState:
         filter=draw(filters()),
         names=names,
         sysctls=sysctls,
+        openings=draw(st.frozensets(st.sampled_from(OPENINGS))),
     )
 
 

@@ -11,9 +11,11 @@ from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_output
+from netctl.cli.whyfirewall import Asked, ask_firewall
 from netctl.cli.whypath import PeerView, say_path
 from netctl.config import load_document
-from netctl.config.whichrule import Flow, flows, parse_target
+from netctl.config.whichrule import Flow, flows, flows_behind, parse_address, parse_target
+from netctl.model.addresses import Address
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.wire import agentrequests as r
@@ -26,7 +28,8 @@ PINGS_S = 1.0
 def add(parser: argparse.ArgumentParser) -> None:
     """Define the options."""
     parser.add_argument("source", metavar="A", help="a member")
-    parser.add_argument("target", metavar="B[:PORT]", help="a member: nas, nas:22, nas:udp/53, nas:icmp")
+    help_text = "a member, or an address behind one: nas, nas:22, nas:udp/53, nas:icmp, 192.168.7.9:80"
+    parser.add_argument("target", metavar="B[:PORT]", help=help_text)
     add_output(parser)
 
 
@@ -38,38 +41,71 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     except OSError as error:
         raise LocalError(f"cannot read {path}: {error.strerror}") from error
     src = arguments.source
-    dst, proto, port = parse_target(arguments.target)
+    behind = parse_address(arguments.target)
+    dst, proto, port = parse_target(behind[1] if behind is not None else arguments.target)
     if ":" in src:
+        asked = dst if behind is None else behind[0]
         raise LocalError(
-            f"the port belongs to the second member: netctl why {src.partition(':')[0]} {dst}:22"
+            f"the port belongs to the second member: netctl why {src.partition(':')[0]} {asked}:22"
         )
-    for name in (src, dst):
+    names = (src,) if behind is not None else (src, dst)
+    for name in names:
         if name not in loaded.document.members:
             raise LocalError(_unknown(name, loaded.document))
+    if behind is not None and (owner := _owner(loaded.document, behind[0])) is not None:
+        behind, dst = None, owner
     if src == dst:
         raise LocalError("a host reaches itself; name two members")
-    answers = flows(loaded, src, dst, proto, port)
+    if behind is not None:
+        answers = flows_behind(loaded, src, behind[0], proto, port)
+        dst = next((flow.gateway for flow in answers if flow.gateway is not None), "")
+        if not dst:
+            reason = f"no member of a routed network of {src} has a route to {behind[0]}, and none has that address"
+            raise LocalError(f"{reason} in the document")
+    else:
+        answers = flows(loaded, src, dst, proto, port)
     peer = _peer(places, src, dst)
     allowed = any(flow.allowed for flow in answers)
+    about = Asked(src, dst, proto, port, behind[0] if behind is not None else None)
+    firewall = ask_firewall(places, about) if allowed else None
     if arguments.output == "json":
         output.json(
             {
                 "from": src,
                 "to": arguments.target,
                 "flows": [_json(one) for one in answers],
+                "firewall": firewall.plain() if firewall is not None else None,
                 "path": _path_json(peer),
             }
         )
     else:
-        _say(src, arguments.target, answers, peer)
+        _say(src, dst, arguments.target, answers, peer)
+        if firewall is not None:
+            firewall.say()
     connected = not isinstance(peer, PeerView) or peer.state.path != "none"
-    return 0 if allowed and connected else UNREACHABLE
+    dropped = firewall is not None and bool(firewall.drops)
+    return 0 if allowed and connected and not dropped else UNREACHABLE
 
 
-def _say(src: str, target: str, answers: tuple[Flow, ...], peer: PeerView | str | None) -> None:
+def _owner(document: Document, address: Address) -> str | None:
+    """The member that a document gives this address."""
+    return next(
+        (
+            name
+            for network in document.networks.values()
+            for name, fixed in network.addresses.items()
+            if address in fixed
+        ),
+        None,
+    )
+
+
+def _say(src: str, dst: str, target: str, answers: tuple[Flow, ...], peer: PeerView | str | None) -> None:
     if not answers:
-        output.check(False, f"{src} and {target.partition(':')[0]} have no network in common")
+        output.check(False, f"{src} and {dst} have no network in common")
     for flow in answers:
+        if flow.gateway is not None:
+            output.line(f"     {flow.network}: {flow.route} is behind {flow.gateway}")
         text = "denied" if not flow.allowed else "allowed in part" if flow.partly else "allowed"
         output.check(flow.allowed, f"{flow.network}: {text} by {flow.path} ({flow.why}), {flow.mark}")
     if any(flow.partly for flow in answers):
@@ -81,7 +117,7 @@ def _say(src: str, target: str, answers: tuple[Flow, ...], peer: PeerView | str 
     elif isinstance(peer, str):
         output.note(f"the path is not known: {peer}")
     else:
-        say_path(src if peer.state.name != src else target.partition(":")[0], peer)
+        say_path(src if peer.state.name != src else dst, peer)
 
 
 def _peer(places: Places, src: str, dst: str) -> PeerView | str | None:
@@ -125,6 +161,7 @@ def _path_json(peer: PeerView | str | None) -> object:
 
 
 def _json(flow: Flow) -> dict[str, object]:
+    behind = {} if flow.gateway is None else {"gateway": flow.gateway, "route": flow.route}
     return {
         "network": flow.network,
         "allowed": flow.allowed,
@@ -133,6 +170,7 @@ def _json(flow: Flow) -> dict[str, object]:
         "path": flow.path,
         "file": flow.mark.file,
         "line": flow.mark.line,
+        **behind,
     }
 
 

@@ -88,6 +88,10 @@ def examine(snapshot: Snapshot) -> dict[str, Any]:
         checks.append(_check("problem", "condition", text, "mend that; it is tried again by itself"))
     checks += [_check("problem", "condition", trouble) for trouble in snapshot.undone]
     checks += [
+        _check("problem", "firewall", one.text, f"{one.advice}, or `firewall: manage` on this member")
+        for one in snapshot.blocked
+    ]
+    checks += [
         _check("problem", "drift", f"the host departs from the document: {one.to_json()['line']}")
         for one in snapshot.drift
     ]

@@ -1,0 +1,1 @@
+"""The host's own packet filter: read, understood, and opened where the document says so."""

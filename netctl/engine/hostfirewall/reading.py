@@ -1,0 +1,145 @@
+"""Reads the packet filter of this host: all tables but ours.
+
+Nothing is run while nftables says that nothing has changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from netctl.engine.hostfirewall import iptables, nftjson
+from netctl.engine.nft import TIMEOUT_S, nft
+from netctl.engine.nlsocket import attributes
+from netctl.model.errors import EngineError
+from netctl.model.hoststate import FILTER_TABLE, REWRITE_TABLE
+from netctl.model.packetfilter import PacketFilter, Table
+
+OURS = frozenset({("inet", FILTER_TABLE), ("inet", REWRITE_TABLE)})
+MAX_TABLES = 64
+"""More of them nobody has; a listing of each costs some milliseconds."""
+LEGACY_NAMES = {"ip": Path("/proc/net/ip_tables_names"), "ip6": Path("/proc/net/ip6_tables_names")}
+"""Which tables of the old iptables there are; no such file: none."""
+PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
+_GET_GENERATION = 10 << 8 | 16
+"""NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN (linux/netfilter/nf_tables.h)."""
+_NETFILTER = 12
+_GENERATION_ID = 1
+_ANSWER_S = 1.0
+"""The kernel answers in the same call."""
+
+
+def generation() -> int | None:
+    """A number that goes up with each change of any table of nftables; None: the kernel does not tell."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as asker:
+        asker.settimeout(_ANSWER_S)
+        asker.send(struct.pack("=IHHIIBBH", 20, _GET_GENERATION, 1, 1, 0, 0, 0, 0))
+        # The number is in the order of the network, as all of nftables' are.
+        found = attributes(asker.recv(4096)[20:]).get(_GENERATION_ID)
+        return int.from_bytes(found, "big") if found is not None else None
+    return None
+
+
+class HostFilter:
+    """The packet filter of this host, read again when it has changed."""
+
+    def __init__(self) -> None:
+        self._at: tuple[object, ...] | None = None
+        self._kept = PacketFilter()
+
+    def read(self) -> PacketFilter:
+        """All tables that are not ours; what could not be read is said in it."""
+        now = (generation(), *map(_legacy_tables, LEGACY_NAMES))
+        if self._at is None or now != self._at or now[0] is None or any(now[1:]):
+            found = _read()
+            self._kept = found if found != self._kept else self._kept
+            self._at = now
+        return self._kept
+
+
+def _legacy_tables(family: str) -> str:
+    try:
+        return LEGACY_NAMES[family].read_text()
+    except OSError:
+        return ""
+
+
+def _read() -> PacketFilter:
+    unread: list[str] = []
+    found: list[Table] = []
+    try:
+        found += _nftables()
+    except EngineError as error:
+        unread.append(str(error))
+    for family, program in PROGRAMS.items():
+        if _legacy_tables(family).strip():
+            saved = _save(f"{program}-legacy-save")
+            if saved is None:
+                unread.append(f"there are tables of {program}-legacy, which is not here")
+            else:
+                found += iptables.legacy(saved, family)
+    return PacketFilter(tuple(found), "; ".join(unread))
+
+
+def _nftables() -> list[Table]:
+    listed = _listing("list", "tables")
+    names = [
+        (body["family"], body["name"])
+        for item in listed.get("nftables", ())
+        if isinstance(body := item.get("table"), dict)
+        and body.get("family") in nftjson.FAMILIES
+        and (body.get("family"), body.get("name")) not in OURS
+    ]
+    if len(names) > MAX_TABLES:
+        raise EngineError(f"there are more than {MAX_TABLES} tables of nftables")
+    tables: list[Table] = []
+    saved: dict[str, dict[str, Table]] = {}
+    for family, name in names:
+        with contextlib.suppress(_GoneError):
+            for table in nftjson.tables(_listing("list", "table", family, name)):
+                if table.is_iptables and family not in saved:
+                    text = _save(f"{PROGRAMS[family]}-nft-save") or _save(f"{PROGRAMS[family]}-save") or ""
+                    saved[family] = {one.name: one for one in iptables.tables(text, family)}
+                other = saved.get(family, {}).get(name)
+                tables.append(iptables.named(table, other) if table.is_iptables and other else table)
+    return tables
+
+
+class _GoneError(EngineError):
+    """A table went while it was looked at."""
+
+
+def _listing(*words: str) -> dict[str, Any]:
+    result = nft(["-j", *words])
+    if result.returncode != 0:
+        line = (result.stderr.strip().splitlines() or ["no reason given"])[0]
+        if "No such file" in line:
+            raise _GoneError(line)
+        raise EngineError(f"nft lists nothing: {line}")
+    try:
+        listed = json.loads(result.stdout)
+    except ValueError as error:
+        raise EngineError("nft gave no JSON") from error
+    return listed if isinstance(listed, dict) else {}
+
+
+def _save(program: str) -> str | None:
+    """What a program of iptables prints; None where it is missing or fails."""
+    try:
+        result = subprocess.run(
+            [program],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout if result.returncode == 0 else None

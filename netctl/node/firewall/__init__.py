@@ -1,0 +1,1 @@
+"""What the host's own firewall does to packets that the document allows."""

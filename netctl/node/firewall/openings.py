@@ -1,0 +1,155 @@
+"""What opens a host's firewall: by whose means, by which command, and how a rule that we made is known again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from netctl.model.hoststate import Opening
+from netctl.model.packetfilter import Chain, Match, PacketFilter, Place, Rule, Table
+from netctl.node.firewall.questions import Question
+from netctl.node.firewall.walk import Skips
+
+MARK = "netctl"
+"""The comment on rules of ours in chains of others, and the name of our policy in firewalld."""
+DOCKER_USER = "DOCKER-USER"
+"""The chain that Docker keeps for rules of others; it comes before all of its own."""
+UFW_CHAINS = {"input": "before-input", "forward": "before-forward"}
+NAMES = {
+    "ufw": "your ufw",
+    "firewalld": "your firewalld",
+    "docker": "Docker's FORWARD chain",
+    "iptables": "this host's iptables",
+    "nft": "this host's nftables",
+}
+
+
+def manager_of(place: Place) -> str:
+    """Who keeps the rule, or the policy, that a packet ends at: a key of NAMES."""
+    table = place.table
+    if table.name == "firewalld":
+        return "firewalld"
+    if not table.is_iptables:
+        return "nft"
+    if place.base == "FORWARD" and DOCKER_USER in table.chains:
+        return "docker"
+    before = UFW_CHAINS["forward" if place.base == "FORWARD" else "input"]
+    has_ufw = not {f"ufw-{before}", f"ufw6-{before}"}.isdisjoint(table.chains)
+    by_ufw = place.chain.startswith("ufw") or (place.rule is None and has_ufw)
+    return "ufw" if by_ufw else "iptables"
+
+
+def openings_at(question: Question, place: Place) -> tuple[Opening, ...]:
+    """What has this packet pass where it ends now."""
+    packet, manager = question.packet, manager_of(place)
+    iif, oif, port = ("", "", packet.port) if question.is_outer else (packet.iif, packet.oif, 0)
+    if manager == "ufw":
+        return (Opening("ufw", packet.hook, iif, oif, port),)
+    if manager == "firewalld":
+        return tuple(_zones(packet.hook, iif, oif, port))
+    chain = DOCKER_USER if manager == "docker" else place.base
+    where = f"{place.table.family} {place.table.name} {chain}"
+    return (Opening("nft" if manager == "nft" else "iptables", packet.hook, iif, oif, port, where),)
+
+
+def _zones(hook: str, iif: str, oif: str, port: int) -> Iterator[Opening]:
+    """firewalld: our link is in the zone `trusted`; what goes into it needs a policy between zones too."""
+    if port:
+        yield Opening("firewalld", "input", port=port)
+        return
+    into = hook == "forward" and oif.startswith("nctl")
+    yield Opening("firewalld", "input", oif if into else iif)
+    if into and iif != oif:
+        yield Opening("firewalld", "forward", iif, oif)
+
+
+def command(opening: Opening, *, is_legacy: bool = False) -> str:
+    """What somebody types for it."""
+    iif, oif, port = opening.iif, opening.oif, opening.port
+    match opening.manager:
+        case "ufw":
+            if port:
+                return f"ufw allow {port}/udp"
+            return f"ufw route allow in on {iif} out on {oif}" if oif else f"ufw allow in on {iif}"
+        case "firewalld":
+            if port:
+                return _twice(f"--add-port={port}/udp")
+            if not oif:
+                return _twice(f"--zone=trusted --add-interface={iif}")
+            policy = f"firewall-cmd --permanent --policy={MARK}"
+            return (
+                f"firewall-cmd --permanent --new-policy={MARK} && {policy} --add-ingress-zone=ANY && "
+                f"{policy} --add-egress-zone=trusted && {policy} --set-target=ACCEPT && firewall-cmd --reload"
+            )
+        case "iptables":
+            family, table, chain = opening.place.split()
+            program = ("iptables" if family == "ip" else "ip6tables") + ("-legacy" if is_legacy else "")
+            which = "" if table == "filter" else f"-t {table} "
+            what = f"-p udp --dport {port}" if port else f"-i {iif}" + (f" -o {oif}" if oif else "")
+            return f"{program} {which}-I {chain} {what} -j ACCEPT"
+        case "nft":
+            what = f"udp dport {port}" if port else f'iifname "{iif}"' + (f' oifname "{oif}"' if oif else "")
+            return f"nft insert rule {opening.place} {what} accept"
+
+
+def _twice(what: str) -> str:
+    """firewalld keeps what is in force and what it begins with apart; a reload would drop what is only in force."""
+    return f"firewall-cmd {what} && firewall-cmd --permanent {what}"
+
+
+def is_rule_of(opening: Opening, table: Table, chain: Chain, rule: Rule) -> bool:
+    """Whether a rule of the host's is what this opening has put there."""
+    if opening.manager in ("nft", "iptables"):
+        at = f"{table.family} {table.name} {chain.name}"
+        return rule.comment == MARK and at == opening.place and _same(opening, rule.matches)
+    if rule.action not in ("accept", "goto", "jump"):
+        return False
+    if opening.manager == "ufw":
+        where = "forward" if opening.oif else "input"
+        return chain.name in (f"ufw-user-{where}", f"ufw6-user-{where}") and _same(opening, rule.matches)
+    if table.name != "firewalld":
+        return False
+    if opening.port:
+        return chain.name.endswith("_allow") and rule.action == "accept" and _same(opening, rule.matches)
+    if opening.oif:
+        return rule.target.endswith(f"_policy_{MARK}")
+    return rule.target.endswith("_trusted") and _same(opening, rule.matches)
+
+
+def _same(opening: Opening, matches: Iterable[Match]) -> bool:
+    """Whether a rule asks for just what an opening is about."""
+    if opening.port:
+        wanted = {Match("l4proto", ("udp",)), Match("dport", ((opening.port, opening.port),))}
+    else:
+        wanted = {Match("iifname", (opening.iif,))}
+        wanted |= {Match("oifname", (opening.oif,))} if opening.oif else set()
+    return set(matches) == wanted
+
+
+def ours(openings: Iterable[Opening]) -> Skips:
+    """Rules that are there because of us."""
+    listed = tuple(openings)
+
+    def skips(table: Table, chain: Chain, rule: Rule) -> bool:
+        return any(is_rule_of(one, table, chain, rule) for one in listed)
+
+    return skips
+
+
+def stands(opening: Opening, found: PacketFilter) -> bool:
+    """Whether what an opening has put into the host's firewall is there: of both families, where it is for both."""
+    places = [
+        table.family
+        for table in found.tables
+        for chain in table.chains.values()
+        for rule in chain.rules
+        if is_rule_of(opening, table, chain, rule)
+    ]
+    if opening.manager == "ufw":
+        wanted = {
+            table.family
+            for table in found.tables
+            for name in table.chains
+            if name in ("ufw-user-input", "ufw6-user-input")
+        }
+        return bool(wanted) and wanted <= set(places)
+    return bool(places)

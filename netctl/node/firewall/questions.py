@@ -1,0 +1,206 @@
+"""Which packets the document lets come to this host and through it: what its own firewall is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from netctl.config.acl import contains
+from netctl.model.addresses import Address, Prefix, host_prefix, parse_prefix
+from netctl.model.document import Document, Mode, PortRange
+from netctl.model.foreign import Foreign
+from netctl.model.hoststate import WIREGUARD_LINK, FilterRule, FilterTable, HostState
+from netctl.model.packetfilter import Packet, PacketFilter
+
+MAX_QUESTIONS = 200
+"""A document may have thousands of rules; a firewall that drops something drops one of the first."""
+FIRST_UNNAMED = 20011
+"""Where the search for a port that no rule names begins: none that a service is known by."""
+DEFAULT_ROUTES = tuple(map(ip_network, ("0.0.0.0/0", "::/0")))
+ANYTHING = ("tcp", "udp", "icmp")
+"""What a rule without a protocol stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A packet, and what it stands for in the words of the document: ``tcp/22``, ``udp``, ``answers``."""
+
+    packet: Packet
+    what: str
+    is_outer: bool = False
+    """It carries the tunnel."""
+
+
+def unnamed_port(found: PacketFilter) -> int:
+    """A port that no rule of a packet filter names by itself: what stands for all ports."""
+    named = {
+        value[0]
+        for table in found.tables
+        for chain in table.chains.values()
+        for rule in chain.rules
+        for match in rule.matches
+        if match.subject == "dport"
+        for value in match.values
+        if isinstance(value, tuple) and value[0] == value[1]
+    }
+    return next((port for port in range(FIRST_UNNAMED, 0xFFFF) if port not in named), FIRST_UNNAMED)
+
+
+def link_to(prefix: Prefix, foreign: Foreign) -> str:
+    """Over which link of the host's a LAN is reached; empty: over none that is known."""
+    covering = [
+        route
+        for route in foreign.routes
+        if route.link and not route.is_address and contains(route.destination, prefix)
+    ]
+    best = max(covering, key=lambda route: route.destination.prefixlen, default=None)
+    return best.link if best is not None else ""
+
+
+def questions(desired: HostState, document: Document, member: str, foreign: Foreign) -> tuple[Question, ...]:
+    """At most MAX_QUESTIONS, each once; none for a host that has no link of ours."""
+    if desired.wireguard is None or desired.filter is None:
+        return ()
+    found: dict[Question, None] = {}
+    for question in _every(desired, desired.filter, document, member, foreign):
+        found[question] = None
+        if len(found) == MAX_QUESTIONS:
+            break
+    return tuple(found)
+
+
+def _every(
+    desired: HostState, table: FilterTable, document: Document, member: str, foreign: Foreign
+) -> Iterator[Question]:
+    port = unnamed_port(foreign.packet_filter)
+    yield from _outer(desired, document, member, foreign)
+    for rule in table.rules:
+        for version in (4, 6):
+            source = _source(rule, table.guards.leases, version)
+            if source is not None:
+                yield from _inbound(rule, source, desired, table, port)
+                yield from _through(rule, source, table, document, member, foreign, port)
+    yield from _from_lans(table, document, member, foreign, port)
+
+
+def _source(rule: FilterRule, own: Iterable[Address], version: int) -> Prefix | None:
+    mine = {host_prefix(address) for address in own}
+    others = (prefix for prefix in rule.sources if prefix.version == version and prefix not in mine)
+    return min(others, key=lambda prefix: (-prefix.prefixlen, int(prefix.network_address)), default=None)
+
+
+def _asked(rule: FilterRule, port: int) -> Iterator[tuple[str, int, str]]:
+    """(protocol, port, in words)."""
+    yield from _protocols(rule.proto, rule.ports, port)
+
+
+def _protocols(proto: str | None, ports: tuple[PortRange, ...], port: int) -> Iterator[tuple[str, int, str]]:
+    for name in ANYTHING if proto is None else (proto,):
+        if name not in ANYTHING:
+            continue
+        if name == "icmp":
+            yield name, 0, name
+        elif ports:
+            yield from ((name, one.first, f"{name}/{one}") for one in ports)
+        else:
+            yield name, port, name
+
+
+def _inbound(
+    rule: FilterRule, source: Prefix, desired: HostState, table: FilterTable, port: int
+) -> Iterator[Question]:
+    """To this host: unicast by the tunnels, broadcast by the segments."""
+    for lease in sorted(table.guards.leases, key=str):
+        own = host_prefix(lease)
+        if own.version == source.version and any(contains(prefix, own) for prefix in rule.destinations):
+            for proto, number, what in _asked(rule, port):
+                yield Question(Packet("input", WIREGUARD_LINK, source, own, proto, number), what)
+    for segment in desired.segments.values():
+        for address, length in sorted(segment.addresses, key=str):
+            if address.version != 4 or source.version != 4:
+                continue
+            pool = ip_network((int(address), length), strict=False)
+            everybody = host_prefix(pool.broadcast_address)
+            if length < 31 and everybody in rule.destinations and contains(pool, source):
+                for proto, number, what in _asked(rule, port):
+                    if proto == "udp":
+                        packet = Packet(
+                            "input", segment.name, source, everybody, proto, number, is_broadcast=True
+                        )
+                        yield Question(packet, f"{what} broadcast")
+
+
+def _through(
+    rule: FilterRule,
+    source: Prefix,
+    table: FilterTable,
+    document: Document,
+    member: str,
+    foreign: Foreign,
+    port: int,
+) -> Iterator[Question]:
+    """From members to the LANs behind this one, and the answers; of a hub, to other members."""
+    for lan in sorted(table.guards.lans, key=str):
+        inside = _overlap(rule.destinations, lan)
+        link = link_to(lan, foreign)
+        if inside is None or lan.version != source.version or not link or link == WIREGUARD_LINK:
+            continue
+        for proto, number, what in _asked(rule, port):
+            yield Question(Packet("forward", WIREGUARD_LINK, source, inside, proto, number, link), what)
+            back = Packet("forward", link, inside, source, proto, number, WIREGUARD_LINK, "established")
+            yield Question(back, "answers")
+    for network in document.networks_of(member):
+        if network.hub == member:
+            for pool in (network.ipv4, network.ipv6):
+                if pool is not None and pool.version == source.version and pool in rule.destinations:
+                    for proto, number, what in _asked(rule, port):
+                        packet = Packet(
+                            "forward", WIREGUARD_LINK, source, pool, proto, number, WIREGUARD_LINK
+                        )
+                        yield Question(packet, what)
+
+
+def _overlap(prefixes: Iterable[Prefix], lan: Prefix) -> Prefix | None:
+    """What of a LAN a rule names: some part, or all of it."""
+    found = [prefix if contains(lan, prefix) else lan for prefix in prefixes if _touch(prefix, lan)]
+    return min(found, key=str, default=None)
+
+
+def _touch(one: Prefix, other: Prefix) -> bool:
+    return contains(one, other) or contains(other, one)
+
+
+def _from_lans(
+    table: FilterTable, document: Document, member: str, foreign: Foreign, port: int
+) -> Iterator[Question]:
+    """Flows that begin in a LAN behind this host: where members see it as it is, and a rule of theirs may let it in."""
+    for network in document.networks_of(member):
+        if network.mode is not Mode.ROUTED or network.masquerade:
+            continue
+        for lan in sorted(table.guards.lans, key=str):
+            pool = network.ipv4 if lan.version == 4 else network.ipv6
+            link = link_to(lan, foreign)
+            if pool is None or not link or link == WIREGUARD_LINK:
+                continue
+            asked: list[tuple[str, int, str]] = []
+            if network.acls is None:
+                asked += _protocols(None, (), port)
+            for acl in network.acls or ():
+                named = (parse_prefix(text) for text in acl.src if "/" in text)
+                if any(_touch(prefix, lan) for prefix in named):
+                    asked += _protocols(acl.proto, acl.ports, port)
+            for proto, number, what in asked:
+                yield Question(Packet("forward", link, lan, pool, proto, number, WIREGUARD_LINK), what)
+
+
+def _outer(desired: HostState, document: Document, member: str, foreign: Foreign) -> Iterator[Question]:
+    """WireGuard's own packets, of a host that the document has others call at an address of its own."""
+    link, body = desired.wireguard, document.members.get(member)
+    if link is None or body is None or not body.endpoints or not link.listen_port:
+        return
+    for route in foreign.routes:
+        if route.destination in DEFAULT_ROUTES and route.link and route.link != WIREGUARD_LINK:
+            anybody = route.destination
+            packet = Packet("input", route.link, anybody, anybody, "udp", link.listen_port)
+            yield Question(packet, f"udp/{link.listen_port}", is_outer=True)
