@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netctl.config.origins import ANYWHERE, Origins
-from netctl.model.document import Drift
+from netctl.model.document import Document, Drift
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import FilterTable, HostState
 from netctl.model.keys import WireGuardKey
@@ -78,9 +78,15 @@ def inspect(
         departures=found,
         fresh=len(set(found) - set(before)),
         heal=bool(plan) and document.drift is Drift.CORRECT,
-        evaluate_again=state.foreign.differs(foreign)
-        or openings(state.desired, document, member_name(document, key), foreign) != state.desired.openings,
+        evaluate_again=state.foreign.differs(foreign) or _opened_otherwise(state, document, key, foreign),
     )
+
+
+def _opened_otherwise(state: NodeState, document: Document, key: WireGuardKey, foreign: Foreign) -> bool:
+    """Whether the host's firewall is another one by now than what was opened for."""
+    if state.joined is not None:
+        return False
+    return openings(state.desired, document, member_name(document, key), foreign) != state.desired.openings
 
 
 def departures(plan: Plan, origins: Origins, actual: HostState) -> tuple[Departure, ...]:

@@ -91,7 +91,9 @@ def evaluate(
     conditions = (*refused, *judged.conditions, *resolution.conditions)
     if document.networks_of(name) and not up.networks_of(name):
         conditions = ()  # it belongs to networks: they are down, because somebody wanted that
-    state = replace(resolution.state, openings=openings(resolution.state, document, name, foreign))
+    state = resolution.state
+    if joined is None:  # a mediator's document is no word of this host's owner about its firewall
+        state = replace(state, openings=openings(state, document, name, foreign))
     return Evaluation(
         document=document,
         member=name,

@@ -201,7 +201,7 @@ def test_what_a_firewall_drops_is_named_and_opened_by_the_key_or_by_the_command_
     gate.run("sh", "-c", case.up)
     try:
         assert reached(world) == (not case.input_too, False)
-        wait_for("it is said", lambda: case.says in str(conditions(gate)))
+        wait_for("it is said", lambda: case.says in "\n".join(conditions(gate)))
         said = conditions(gate)
         assert "from nctl0 to lan0" in str(said)
         assert ("from lan0 to nctl0" in str(said)) is (name == "docker"), "the others let answers through"

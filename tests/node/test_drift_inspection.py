@@ -12,6 +12,7 @@ from netctl.config import load_document
 from netctl.model.foreign import Foreign, ForeignRoute
 from netctl.model.hoststate import HostState
 from netctl.model.packetfilter import Chain, PacketFilter, Table
+from netctl.node.choices import Joined
 from netctl.node.drift import Inspection, inspect
 from netctl.node.evaluate import evaluate
 from netctl.node.state import NodeState
@@ -58,6 +59,14 @@ def test_something_foreign_that_came_or_went_asks_for_another_evaluation() -> No
     refused = state.evaluated(evaluate(state.loaded.document, None, {}, IN_THE_WAY, frozenset(), {}, key=ME))  # type: ignore[union-attr]
     assert inspect(refused, ME, Foreign(), state.desired, ()).evaluate_again
     assert not inspect(refused, ME, IN_THE_WAY, state.desired, ()).evaluate_again
+
+
+def test_a_mediator_opens_no_firewall_of_a_host_that_joined() -> None:
+    text = TEXT.replace(f'wireguard: "{ME}"', f'wireguard: "{ME}", firewall: manage')
+    document = load_document(text, "f").document
+    for joined in (None, Joined("net")):
+        found = evaluate(document, None, {}, CLOSED, frozenset(), {}, key=ME, joined=joined)
+        assert bool(found.desired.openings) is (joined is None)
 
 
 def test_a_firewall_is_opened_by_the_key_alone_and_kept_open() -> None:

@@ -56,10 +56,11 @@ class HostFilter:
     def read(self) -> PacketFilter:
         """All tables that are not ours; what could not be read is said in it."""
         now = (generation(), *map(_legacy_tables, LEGACY_NAMES))
-        if self._at is None or now != self._at or now[0] is None or any(now[1:]):
-            found = _read()
+        if self._at is None or now != self._at:
+            found, whole = _read()
             self._kept = found if found != self._kept else self._kept
-            self._at = now
+            # Nothing tells of a change in the old iptables; what went wrong once may go well the next time.
+            self._at = now if whole and now[0] is not None and not any(now[1:]) else None
         return self._kept
 
 
@@ -70,11 +71,14 @@ def _legacy_tables(family: str) -> str:
         return ""
 
 
-def _read() -> PacketFilter:
+def _read() -> tuple[PacketFilter, bool]:
+    """All that can be read, and whether nothing went wrong or changed meanwhile."""
     unread: list[str] = []
     found: list[Table] = []
+    steady = True
     try:
-        found += _nftables()
+        listed, steady = _nftables()
+        found += listed
     except EngineError as error:
         unread.append(str(error))
     for family, program in PROGRAMS.items():
@@ -84,10 +88,10 @@ def _read() -> PacketFilter:
                 unread.append(f"there are tables of {program}-legacy, which is not here")
             else:
                 found += iptables.legacy(saved, family)
-    return PacketFilter(tuple(found), "; ".join(unread))
+    return PacketFilter(tuple(found), "; ".join(unread)), steady and not unread
 
 
-def _nftables() -> list[Table]:
+def _nftables() -> tuple[list[Table], bool]:
     listed = _listing("list", "tables")
     names = [
         (body["family"], body["name"])
@@ -100,15 +104,21 @@ def _nftables() -> list[Table]:
         raise EngineError(f"there are more than {MAX_TABLES} tables of nftables")
     tables: list[Table] = []
     saved: dict[str, dict[str, Table]] = {}
+    steady = True
     for family, name in names:
-        with contextlib.suppress(_GoneError):
-            for table in nftjson.tables(_listing("list", "table", family, name)):
-                if table.is_iptables and family not in saved:
-                    text = _save(f"{PROGRAMS[family]}-nft-save") or _save(f"{PROGRAMS[family]}-save") or ""
-                    saved[family] = {one.name: one for one in iptables.tables(text, family)}
-                other = saved.get(family, {}).get(name)
-                tables.append(iptables.named(table, other) if table.is_iptables and other else table)
-    return tables
+        try:
+            listing = _listing("list", "table", family, name)
+        except _GoneError:
+            steady = False
+            continue
+        for table in nftjson.tables(listing):
+            if table.is_iptables and family not in saved:
+                text = _save(f"{PROGRAMS[family]}-nft-save") or _save(f"{PROGRAMS[family]}-save")
+                steady = steady and text is not None
+                saved[family] = {one.name: one for one in iptables.tables(text or "", family)}
+            other = saved.get(family, {}).get(name)
+            tables.append(iptables.named(table, other) if table.is_iptables and other else table)
+    return tables, steady
 
 
 class _GoneError(EngineError):
