@@ -116,7 +116,7 @@ sanitize: setup  ## real packets through netctl-wg, its C code under ASan and UB
 	@SANITIZER=thread tests/fuzz/sanitized.sh
 	@if command -v valgrind > /dev/null; then tests/fuzz/native.sh valgrind 20000; fi
 
-bench-peers: setup  ## docs/performance.md's comparison with the newest of others (as root, 25 minutes of a quiet machine)
+bench-peers: setup  ## docs/performance.md's comparison with the newest of others (as root, 45 minutes of a quiet machine; `bench/peers list`)
 	@bench/peers
 
 clean:  ## remove the virtual environment and caches

@@ -45,8 +45,11 @@ COLUMNS = {
     "ping µs": "ping",
     "ping p99 µs": "ping_p99",
     "RSS MB": "rss",
+    "CPU µs a packet": "cost",
 }
-LESS_IS_BETTER = frozenset({"ping", "ping_p99", "rss"})
+LESS_IS_BETTER = frozenset({"ping", "ping_p99", "rss", "cost"})
+PAYLOAD = 1368
+"""Of a TCP packet of 1,420 bytes with timestamps: `cost` is per so many bytes, whatever a program's packets are."""
 
 
 def run(*argv: str, text: str | None = None) -> str:
@@ -181,8 +184,11 @@ def measure(program: Program, seconds: int) -> dict[str, float]:
     """One row of one run."""
     with tunnel(program) as (address, pids):
         tcp = ["-C", "cubic"]
+        before = sum(map(busy_s, pids))
+        forward = iperf(address, seconds, *tcp)["sum_received"]
         row = {
-            "forward": iperf(address, seconds, *tcp)["sum_received"]["bits_per_second"] / 1e9,
+            "forward": forward["bits_per_second"] / 1e9,
+            "cost": (sum(map(busy_s, pids)) - before) * 1e6 / (forward["bytes"] / PAYLOAD),
             "reverse": iperf(address, seconds, *tcp, "-R")["sum_received"]["bits_per_second"] / 1e9,
             "four": iperf(address, seconds, *tcp, "-P", "4")["sum_received"]["bits_per_second"] / 1e9,
         }
@@ -195,6 +201,12 @@ def measure(program: Program, seconds: int) -> dict[str, float]:
         row["ping"], row["ping_p99"] = statistics.median(times), times[int(len(times) * 0.99) - 1]
         row["rss"] = max((resident_mb(pid) for pid in pids), default=0.0)
         return row
+
+
+def busy_s(pid: int) -> float:
+    """Processor time of a program so far, all of its threads; both ends together send and receive a packet."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(pid: int) -> float:
