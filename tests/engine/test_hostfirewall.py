@@ -8,6 +8,7 @@ and of a plain ruleset with sets, maps and limits.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.engine.hostfirewall import iptables, nftjson
+from netctl.engine.hostfirewall.opener import Opener
+from netctl.engine.hostfirewall.reading import HostFilter
+from netctl.model.hoststate import Opening
 from netctl.model.packetfilter import Packet, PacketFilter
 from netctl.node.firewall.obstacles import blocked
 from netctl.node.firewall.questions import Question
@@ -303,3 +307,33 @@ def test_options_of_iptables_that_are_not_known_are_no_reason_for_a_claim(rest: 
     text = f"*filter\n:INPUT DROP [0:0]\n-A INPUT {rest}\nCOMMIT\n"
     (saved,) = iptables.legacy(text, "ip")
     assert judge(PacketFilter((saved,)), inbound("tcp/80")).kind == "unknown"
+
+
+def test_what_a_firewall_refuses_holds_nothing_up_and_is_known_after_a_crash(tmp_path: Path) -> None:
+    note, found = tmp_path / "openings.json", HostFilter()
+    opener = Opener(note, found)
+    nowhere = Opening("nft", "input", "nctl0", place="inet nosuchtable input")
+    opener.open(nowhere)
+    assert opener.read() == {nowhere}, "no change could bring it: it counts as there"
+    (trouble,) = opener.troubles()
+    assert trouble.startswith("the firewall cannot be opened: nft refused a rule in inet nosuchtable input")
+    opener.retry()
+    assert opener.troubles() == (trouble,)
+    # Another life, as after a crash between the note and the rule.
+    again = Opener(note, found)
+    assert again.read() == {replace(nowhere, stands=False)}
+    again.close(nowhere)
+    assert again.recorded() == frozenset()
+    assert not note.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '[{"manager": "ufw"}]', '{"a": 1}'])
+def test_a_note_that_is_none_is_no_opening(text: str, tmp_path: Path) -> None:
+    (tmp_path / "openings.json").write_text(text)
+    assert Opener(tmp_path / "openings.json", HostFilter()).read() == frozenset()
+
+
+def test_a_name_that_would_be_words_of_a_rule_is_refused(tmp_path: Path) -> None:
+    opener = Opener(tmp_path / "openings.json", HostFilter())
+    opener.open(Opening("nft", "input", 'x" drop; add', place="inet mine input"))
+    assert "is no name" in opener.troubles()[0]

@@ -261,3 +261,37 @@ def test_elsewhere_it_is_said_where_to_ask(world: Members) -> None:
     assert "no member of a routed network of one has a route to 192.168.99.1" in netctl(
         one, "why", "one", "192.168.99.1:80"
     )
+
+
+OPENER = """
+import json, pathlib, sys
+from netctl.engine.hostfirewall.opener import Opener
+from netctl.engine.hostfirewall.reading import HostFilter
+from netctl.model.hoststate import Opening
+opener = Opener(pathlib.Path('/run/openings.json'), HostFilter())
+getattr(opener, sys.argv[1])(Opening('firewalld', 'input', 'nctl0'))
+print(json.dumps([len(opener.recorded()), opener.troubles()]))
+"""
+
+
+def test_of_firewalld_nothing_stays_while_it_is_stopped_and_another_zone_is_kept() -> None:
+    case = CASES["firewalld"]
+    if missing(case):
+        pytest.skip(f"missing: {', '.join(missing(case))}")
+    host = Host("fire")
+    try:
+        host.run("ip", "link", "add", "lan0", "type", "bridge")
+        host.run("sh", "-c", case.up)
+        zone = "/etc/firewalld/zones/trusted.xml"
+        assert json.loads(host.python(OPENER, "open")) == [1, []]
+        assert "nctl0" in host.run("cat", zone)
+        host.run("sh", "-c", "kill $(pgrep -x firewalld); while pgrep -x firewalld; do sleep 0.1; done")
+        assert json.loads(host.python(OPENER, "close")) == [0, []]
+        assert "nctl0" not in host.run("cat", zone)
+        host.run("sh", "-c", "firewalld --nopid; firewall-cmd --zone=work --add-interface=nctl0")
+        _, (trouble,) = json.loads(host.python(OPENER, "open"))
+        assert "already bound to 'work'" in trouble
+        assert json.loads(host.python(OPENER, "close")) == [0, []]
+        assert host.run("firewall-cmd", "--get-zone-of-interface=nctl0") == "work\n"
+    finally:
+        host.close()

@@ -157,9 +157,15 @@ def _open_firewalld(opening: Opening) -> None:
 def _close_firewalld(opening: Opening, found: HostFilter) -> None:
     if shutil.which("firewall-cmd") is None:
         return
-    gone = ("NOT_ENABLED", "UNKNOWN_INTERFACE", "not in")
-    _run(["firewall-cmd", *_firewalld(opening, "remove")], *gone, "not running")
-    _run(["firewall-cmd", "--permanent", *_firewalld(opening, "remove")], *gone, "not running")
+    what = _firewalld(opening, "remove")
+    gone = ("NOT_ENABLED", "UNKNOWN_INTERFACE", "ZONE_CONFLICT", "not in")
+    try:
+        _run(["firewall-cmd", "--state"])
+    except EngineError:  # it does not run: what it begins with is in its files
+        _run(["firewall-offline-cmd", *what], *gone)
+        return
+    for how in ([], ["--permanent"]):
+        _run(["firewall-cmd", *how, *what], *gone)
 
 
 def _iptables(opening: Opening, verb: str) -> list[str]:
