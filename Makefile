@@ -5,7 +5,7 @@ PYTEST := $(BIN)/pytest
 # Tests with real packets wait more than they compute: one worker more than cores.
 WORKERS := $(shell expr $$(nproc) + 1)
 
-.PHONY: release test-pythons test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
+.PHONY: test-cluster release test-pythons test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -41,6 +41,9 @@ soak: setup  ## long runs: keys renewed under load, and what must not grow (minu
 test-kernel: setup  ## the kernel's own WireGuard: Debian's cloud kernel under QEMU
 	@scripts/setup kernel
 	@NETCTL_KERNEL_LONG=1 $(PYTEST) tests/kernel/test_kernel_guest.py
+
+test-cluster: setup  ## PostgreSQL killed 50 times under load: nothing acknowledged is lost or doubled (NETCTL_STORE_SEED=n: another run)
+	@NETCTL_STORE_ROUNDS=50 $(PYTEST) -s tests/mediator/test_store_killed.py
 
 test-birthday: setup  ## the birthday method twenty times, each in a lab of its own: minutes
 	@$(PYTEST) -m birthday -s tests/netns/test_hard_nats_real.py

@@ -9,8 +9,9 @@ from types import MappingProxyType
 from mediator.core.effects import Store
 from mediator.core.leasegrants import Exhausted, GrantLease, missing_leases, usable
 from mediator.core.membership import Membership
-from mediator.core.pairs import PairBook, PairGrant
+from mediator.core.pairs import PairBook, PairGrant, pair_ports
 from mediator.core.relay_grants import GRANT_TTL_S
+from mediator.core.relay_pairs import PairPort
 from netctl.model.addresses import Address
 from netctl.model.derive import member_ipv6
 from netctl.model.keys import WireGuardKey
@@ -127,6 +128,10 @@ class Allocations:
     def port(self, key: WireGuardKey) -> int | None:
         """A member's relay port."""
         return self._ports.get(key)
+
+    def pair_ports(self) -> list[PairPort]:
+        """What the relay is to know of pairs."""
+        return pair_ports(self.pairs.held(), self._ports)
 
     def addresses(
         self, membership: Membership, network_name: str, name: str, key: WireGuardKey

@@ -30,6 +30,7 @@ from mediator.core.membership import Membership, membership_of
 from mediator.core.pace import Pace, Questions
 from mediator.core.pairs import PairGrant, is_app
 from mediator.core.relay_grants import GRANT_TTL_S, grant
+from mediator.core.relay_pairs import PairPort
 from mediator.core.viewcache import ViewCache, ViewClass
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Document, Mediator
@@ -109,6 +110,10 @@ class Hub:
     def pair_port(self, one: WireGuardKey, other: WireGuardKey) -> int | None:
         """The relay port of a pair with a stock app."""
         return self._allocations.pairs.port(one, other)
+
+    def pair_ports(self) -> list[PairPort]:
+        """What the relay is to know of pairs with a stock app."""
+        return self._allocations.pair_ports()
 
     def relay_port(self, key: WireGuardKey) -> int | None:
         """A member's relay port: its name in the relay's accounts."""

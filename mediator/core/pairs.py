@@ -6,10 +6,11 @@ has. A pair that is wanted no longer keeps its port for its return, until there 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mediator.core.membership import Membership
+from mediator.core.relay_pairs import PairMember, PairPort
 from netctl.model.document import Document, Member, MemberState
 from netctl.model.keys import WireGuardKey
 
@@ -66,6 +67,21 @@ def _neighbours(document: Document, name: str) -> Iterator[str]:
                 yield other
 
 
+def pair_ports(pairs: Iterable[PairGrant], ports: Mapping[WireGuardKey, int]) -> list[PairPort]:
+    """What the relay is to know of pairs that are wanted; `ports`: of members."""
+    return [
+        PairPort(
+            grant.port,
+            (
+                PairMember(grant.pair[0], ports.get(grant.pair[0], 0), bool(grant.apps & LOW)),
+                PairMember(grant.pair[1], ports.get(grant.pair[1], 0), bool(grant.apps & HIGH)),
+            ),
+        )
+        for grant in pairs
+        if grant.apps
+    ]
+
+
 class PairBook:
     """Every pair that has a port, as the store has it."""
 
@@ -77,6 +93,10 @@ class PairBook:
     def restore(self, pairs: Iterable[PairGrant]) -> None:
         """What the store holds at the start."""
         self._held = {grant.pair: grant for grant in pairs}
+
+    def held(self) -> list[PairGrant]:
+        """Every pair that has a port, by port."""
+        return sorted(self._held.values(), key=lambda grant: grant.port)
 
     def ports(self) -> set[int]:
         """All ports that belong to a pair."""

@@ -22,6 +22,7 @@ from mediator.shell.admin import SOCKET_NAME
 from mediator.shell.asking import ask_mediator
 from mediator.shell.keys import IDENTITY_FILE, RELAY_SECRET_FILE, SECRET_LEN, Identity, belong
 from mediator.shell.store import STORE_FILE, Store
+from mediator.shell.storeplace import elsewhere
 from netctl.model.errors import LocalError
 from netctl.system.files import create, move, replacing
 from netctl.wire import operatorrequests as r
@@ -35,6 +36,11 @@ def backup(state: Path, target: Path, *, force: bool = False) -> int:
     """Write the state to `target`, whole or not at all; its size in bytes. Raises LocalError."""
     if target.exists() and not force:
         raise LocalError(f"{target} exists already: name another file, or say --force")
+    if (name := elsewhere(state)) is not None:
+        raise LocalError(
+            f"this server's store is {name}, which has its own backup (pg_dump); beside that keep {IDENTITY_FILE} and "
+            f"{RELAY_SECRET_FILE} of {state}"
+        )
     missing = [name for name in NAMES if not (state / name).exists()]
     if missing:
         raise LocalError(f"{state} is no state of a mediator: {', '.join(missing)} missing")

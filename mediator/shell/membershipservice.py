@@ -69,12 +69,15 @@ class MembershipService:
             verdict, book = await self.store.redeem(self.document, request.applicant, unix_now())
         except NetctlError as error:
             return self.hub.refuse(request.connection, _remote(error))
-        self.book = book
+        before, self.book = self.book, book
         self.hub.granted([verdict.lease] if verdict.lease is not None else [])
         entry = verdict.admission
         answer = w.Enrolled(entry.name, verdict.network, admitted=not entry.pending)
         if not verdict.fresh:
-            return [fx.Send(request.connection, answer)]
+            if book == before:
+                return [fx.Send(request.connection, answer)]
+            self.hub.restore_leases(book.leases)  # it was let in by a commit whose answer was lost
+            return self._answer(request.connection, answer)
         waits = ", waits for approval" if entry.pending else ""
         said = fx.Say(f"'{entry.name}' joined '{verdict.network}' with invite {entry.invite}{waits}")
         return [said, *self._answer(request.connection, answer)]

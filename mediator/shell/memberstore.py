@@ -1,4 +1,4 @@
-"""What the mediator wants of its store, whatever that is: the one seam that SQLite stands behind.
+"""What the mediator wants of its store, whatever that is: the one seam that SQLite and PostgreSQL stand behind.
 
 Every method is a transaction: what it returned is kept, what it raised LocalError for is not. Changes take effect in
 the order in which they were asked for. None of them holds the event loop, and each ends, with an answer or with an
@@ -47,6 +47,13 @@ class MemberStore(Protocol):
     @property
     def takes_nothing(self) -> str | None:
         """Why nothing can be written just now: everybody who is known is served, and nobody else comes."""
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a change whose asker was told an error may be kept all the same: `kept` tells, and ends it."""
+
+    async def open(self) -> None:
+        """Before anything else. Raises LocalError for a store that cannot be used."""
 
     async def kept(self) -> Kept:
         """All of it. It waits for no writer."""

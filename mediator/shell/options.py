@@ -38,6 +38,27 @@ def add_port(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Add `--store`, and where its password is."""
+    parser.add_argument(
+        "--store",
+        metavar="STORE",
+        default=os.environ.get("NETCTL_MEDIATOR_STORE", ""),
+        help="postgresql://USER@HOST[,HOST]/DATABASE (default: mediator.db in the state directory)",
+    )
+    add_store_password(parser)
+
+
+def add_store_password(parser: argparse.ArgumentParser) -> None:
+    """Add `--store-password-file`."""
+    parser.add_argument(
+        "--store-password-file",
+        metavar="FILE",
+        type=Path,
+        help="has PostgreSQL's password (default: the systemd credential store-password, then libpq's own places)",
+    )
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add `--output`."""
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="default: text")

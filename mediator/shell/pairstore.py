@@ -1,49 +1,53 @@
-"""Ports of pairs on disk, and how the relay, a process of its own, hears of them: it reads the same store."""
+"""How the relay, a process of its own, hears of ports of pairs: it reads the mediator's store."""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
-from mediator.core.pairs import HIGH, LOW, PairGrant
-from mediator.core.relay_pairs import PairMember, PairPort, PairTable
-from netctl.model.keys import WireGuardKey
+from mediator.core.hub import Hub
+from mediator.core.pairs import pair_ports
+from mediator.core.relay_pairs import PairPort, PairTable
+from mediator.shell import storesql
+from mediator.shell.sqlsession import SqliteSession, finished
 
-PAIRS = """
-CREATE TABLE relay_pair (
-  low BLOB NOT NULL,
-  high BLOB NOT NULL,
-  port INTEGER NOT NULL UNIQUE,
-  apps INTEGER NOT NULL,
-  PRIMARY KEY (low, high)
-) STRICT, WITHOUT ROWID;
-CREATE TRIGGER pair_port_is_free BEFORE INSERT ON relay_pair
-WHEN EXISTS (SELECT 1 FROM relay_port WHERE port = NEW.port)
-BEGIN SELECT RAISE(ABORT, 'the port is a member''s'); END;
-CREATE TRIGGER member_port_is_free BEFORE INSERT ON relay_port
-WHEN EXISTS (SELECT 1 FROM relay_pair WHERE port = NEW.port)
-BEGIN SELECT RAISE(ABORT, 'the port is a pair''s'); END;
-"""
 READ_TIMEOUT_S = 0.05
 """The relay waits for no writer: it looks again soon."""
 
 
-def write_pairs(db: sqlite3.Connection, pairs: Iterable[PairGrant]) -> None:
-    """Within a transaction."""
-    for grant in pairs:
-        for pair in (grant.pair, grant.taken_from):
-            if pair is not None:
-                db.execute("DELETE FROM relay_pair WHERE low=? AND high=?", (pair[0].raw, pair[1].raw))
-        row = (grant.pair[0].raw, grant.pair[1].raw, grant.port, grant.apps)
-        db.execute("INSERT INTO relay_pair (low, high, port, apps) VALUES (?,?,?,?)", row)
+class PairSource(Protocol):
+    """What says which ports of pairs the relay is to serve."""
+
+    def changed(self) -> list[PairPort] | None:
+        """All pairs that are wanted, if that has changed since the last time. None: it has not, or no telling."""
+
+    def close(self) -> None:
+        """Let go of it."""
 
 
-def read_pairs(db: sqlite3.Connection) -> list[PairGrant]:
-    """Every pair that has a port."""
-    rows = db.execute("SELECT low, high, port, apps FROM relay_pair ORDER BY port")
-    return [PairGrant((WireGuardKey(low), WireGuardKey(high)), port, apps) for low, high, port, apps in rows]
+class HubPairs:
+    """The mediator's own knowledge, for a store that the relay cannot read."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._seen: list[PairPort] | None = None
+        self._generation = -1
+
+    def changed(self) -> list[PairPort] | None:
+        """Of `PairSource`."""
+        if self._hub.generation == self._generation:
+            return None
+        self._generation = self._hub.generation
+        found = self._hub.pair_ports()
+        if found == self._seen:
+            return None
+        self._seen = found
+        return found
+
+    def close(self) -> None:
+        """Of `PairSource`."""
 
 
 class PairReader:
@@ -94,19 +98,11 @@ class PairReader:
     def _read(db: sqlite3.Connection) -> list[PairPort]:
         db.execute("BEGIN")
         try:
-            pairs = [grant for grant in read_pairs(db) if grant.apps]
+            session = SqliteSession(db)
+            pairs = [grant for grant in finished(storesql.pairs(session)) if grant.apps]
             if not pairs:
                 return []
-            ports = dict(db.execute("SELECT member, port FROM relay_port").fetchall())
+            ports = finished(storesql.relay_ports(session))
         finally:
             db.execute("COMMIT")
-        return [
-            PairPort(
-                grant.port,
-                (
-                    PairMember(grant.pair[0], ports.get(grant.pair[0].raw, 0), bool(grant.apps & LOW)),
-                    PairMember(grant.pair[1], ports.get(grant.pair[1].raw, 0), bool(grant.apps & HIGH)),
-                ),
-            )
-            for grant in pairs
-        ]
+        return pair_ports(pairs, ports)

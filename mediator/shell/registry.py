@@ -27,5 +27,6 @@ GROUPS = {
     "keep": _commands(
         backup="copy the state into one file; the server may run meanwhile",
         restore="put a backup in the place of the state",
+        store="move the store from SQLite to PostgreSQL, or back",
     ),
 }

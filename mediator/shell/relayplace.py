@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mediator.core.relay_pairs import PairMember, PairPort, PairTable
 from mediator.shell.keys import RELAY_SECRET_FILE, SECRET_LEN, Identity, certificate, key_pem
-from mediator.shell.pairstore import PairReader
+from mediator.shell.pairstore import PairSource
 from mediator.shell.watched import KEPT_FILE
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
@@ -41,6 +41,47 @@ WAIT_S = 0.25
 """Between looks for what the mediator has not put there yet."""
 
 
+def _write(path: Path, content: bytes) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if path.read_bytes() == content:
+            return
+    write_atomic(path, content, SHARED)
+
+
+class PairFile:
+    """The mediator's side: keeps the ports of pairs where a relay reads them that cannot read the store."""
+
+    def __init__(self, directory: Path, pairs: PairSource) -> None:
+        self._path = directory / PAIRS_FILE
+        self._source = pairs
+        self._text: str | None = None
+        self._refused: str | None = None
+
+    def write(self) -> None:
+        """Write what has changed. Raises OSError."""
+        found = self._source.changed()
+        if found is not None:
+            self._text = _told(found)
+        if self._text is not None:
+            _write(self._path, self._text.encode())
+            self._text = None
+
+    def keep(self) -> str | None:
+        """The same; a line for the operator when that fails anew."""
+        try:
+            self.write()
+        except OSError as error:
+            said = f"{self._path} cannot be written, and the relay needs it: {error.strerror or error}"
+            known, self._refused = self._refused, said
+            return None if known == said else said
+        self._refused = None
+        return None
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._source.close()
+
+
 class RelayPlace:
     """The mediator's side: keeps the relay's directory as it is to be."""
 
@@ -49,17 +90,16 @@ class RelayPlace:
         directory: Path,
         identity: Identity,
         secret: bytes,
-        store: Path,
+        pairs: PairSource,
         document: Callable[[], str] = lambda: "",
     ) -> None:
         """`document`: the text that is in force, if any; the relay starts with it where the file is refused."""
         self._directory = directory
         self._identity = identity
         self._secret = secret
-        self._pairs = PairReader(store)
+        self._pairs = PairFile(directory, pairs)
         self._document = document
         self._document_text = ""
-        self._text: str | None = None
         self._refused: str | None = None
 
     def keep(self) -> str | None:
@@ -67,7 +107,7 @@ class RelayPlace:
         try:
             self._certificate()
             self._file(RELAY_SECRET_FILE, self._secret)
-            self._pair_ports()
+            self._pairs.write()
             if (text := self._document()) != self._document_text:
                 self._file(KEPT_FILE, text.encode())
                 self._document_text = text
@@ -92,19 +132,7 @@ class RelayPlace:
         write_atomic(path, key_pem(own) + leaf + self._identity.certificate(), SHARED)
 
     def _file(self, name: str, content: bytes) -> None:
-        path = self._directory / name
-        with contextlib.suppress(FileNotFoundError):
-            if path.read_bytes() == content:
-                return
-        write_atomic(path, content, SHARED)
-
-    def _pair_ports(self) -> None:
-        found = self._pairs.changed()
-        if found is not None:
-            self._text = _told(found)
-        if self._text is not None:
-            self._file(PAIRS_FILE, self._text.encode())
-            self._text = None
+        _write(self._directory / name, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,25 +189,37 @@ def handed_over(directory: Path, sleep: Callable[[float], None] = time.sleep) ->
         return identity, secret
 
 
+class ToldPairs:
+    """The relay's look at the ports of pairs that the mediator has put into a directory."""
+
+    def __init__(self, directory: Path, table: PairTable) -> None:
+        self._table = table
+        self._path = directory / PAIRS_FILE
+        self._seen: tuple[int, int] | None = None
+
+    def look(self, now: float) -> bool:
+        """Take up what has changed. False: the mediator has put nothing there."""
+        stamp = _stamp(self._path)
+        if stamp is not None and stamp != self._seen:
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+                self._table.load(_read(self._path.read_text()), now)
+        self._seen = stamp
+        return stamp is not None
+
+
 class Handed:
     """The relay's look at its directory, beside its work."""
 
     def __init__(self, directory: Path, table: PairTable, other: Callable[[], None]) -> None:
         """`other` is called when the mediator has put another secret or certificate there: that takes a new start."""
-        self._table = table
         self._other = other
         self._kept = [directory / CERTIFICATE_FILE, directory / RELAY_SECRET_FILE]
         self._stamps = [_stamp(path) for path in self._kept]
-        self._pairs = directory / PAIRS_FILE
-        self._seen: tuple[int, int] | None = None
+        self._pairs = ToldPairs(directory, table)
 
     def look(self, now: float) -> None:
         """Take up what has changed."""
-        stamp = _stamp(self._pairs)
-        if stamp is not None and stamp != self._seen:
-            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-                self._table.load(_read(self._pairs.read_text()), now)
-            self._seen = stamp
+        self._pairs.look(now)
         for path, before in zip(self._kept, self._stamps, strict=True):
             now_there = _stamp(path)
             if now_there is not None and now_there != before:

@@ -26,8 +26,9 @@ from mediator.shell.keys import Identity
 from mediator.shell.listener import Listener
 from mediator.shell.membershipservice import MembershipService
 from mediator.shell.memberstore import MemberStore
+from mediator.shell.pairstore import HubPairs, PairReader, PairSource
 from mediator.shell.passing import Passer
-from mediator.shell.relayplace import RelayPlace
+from mediator.shell.relayplace import PAIRS_FILE, PairFile, RelayPlace
 from mediator.shell.steadyclock import SteadyClock
 from mediator.shell.store import STORE_FILE
 from mediator.shell.storeplace import open_store
@@ -79,11 +80,11 @@ class Server:
         secret: bytes,
         stun_also: str = "",
         relay_state: Path | None = None,
-        new_store: bool = False,
+        store: MemberStore | None = None,
     ) -> None:
         """`stun_also`: another IPv4 address of this host that STUN may answer from.
 
-        `new_store`: begin without the store that this state had.
+        `store`: without it, the one in the state directory.
 
         `relay_state`: the directory of a relay of another user; without it the relay lives in `state` too.
         """
@@ -93,7 +94,7 @@ class Server:
         self._stun_also = stun_also
         self._identity = Identity.load(state)
         self._watched = WatchedDocument(document, self._identity.public, state)
-        self._store: MemberStore = StoreThread(open_store(state, new=new_store))
+        self._store: MemberStore = store if store is not None else StoreThread(open_store(state))
         self._tasks = Tasks(self.guard)
         self._keeping = asyncio.Lock()
         self._longest_stall_s = 0.0
@@ -112,13 +113,17 @@ class Server:
         self._relay_state = relay_state or state
         self._clock = SteadyClock(self._relay_state)
         self._passer = Passer(self._relay_state)
-        self._place = (
-            None
-            if relay_state is None
-            else RelayPlace(
-                relay_state, self._identity, secret, state / STORE_FILE, lambda: self._watched.good_text
+        in_file = isinstance(self._store, StoreThread)
+        pairs: PairSource = PairReader(state / STORE_FILE) if in_file else HubPairs(self._hub)
+        self._place: RelayPlace | PairFile | None = None
+        if relay_state is not None:
+            self._place = RelayPlace(
+                relay_state, self._identity, secret, pairs, lambda: self._watched.good_text
             )
-        )
+        elif not in_file:
+            self._place = PairFile(state, pairs)
+        else:  # of a store in PostgreSQL that this state had before
+            (state / PAIRS_FILE).unlink(missing_ok=True)
         self._gathering: list[Connection] = []
         self._flush_due: asyncio.TimerHandle | None = None
         self._flush_took_s = 0.0
@@ -157,6 +162,7 @@ class Server:
         document, mediator = self._watched.load()
         if self._watched.refusal is not None:
             _LOG.warning(self._watched.said_at_start())
+        await self._store.open()
         if self._store.takes_nothing is not None:
             _LOG.warning(f"{self._store.takes_nothing} {READ_ONLY}")
         kept = await self._store.kept()
@@ -252,7 +258,19 @@ class Server:
         if self._place is not None and (said := self._place.keep()) is not None:
             _LOG.info(said)
 
+    async def _look_again(self) -> None:
+        """A commit whose answer was lost may be kept: what the store says counts."""
+        try:
+            kept = await self._store.kept()
+        except LocalError:
+            return  # it is asked again
+        self.membership.book = kept.book
+        self._hub.restore_leases(kept.leases)
+        self.perform(self.membership.rebuild())
+
     def _tick(self) -> None:
+        if self._store.in_doubt and self._store.takes_nothing is None:
+            self._tasks.start("a fresh look at the store", self._look_again())
         self.perform(self._hub.handle_timer(self._now()))
         if self._hub.generation + RESERVE // 2 > self._reserved:
             self._tasks.start("a reservation of generations", self._reserve())

@@ -1,7 +1,4 @@
-"""What must outlive the process, in SQLite: leases, relay ports, and (`admissionstore.py`) who joined by invite.
-
-Uniqueness is the database's own business.
-"""
+"""What must outlive the process, in SQLite: one file, one writer. The transactions themselves are in `storesql.py`."""
 
 from __future__ import annotations
 
@@ -10,102 +7,24 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import TypeVar
 
 from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant
-from mediator.core.relay_grants import GRANT_TTL_S
-from mediator.shell.pairstore import PAIRS, read_pairs, write_pairs
+from mediator.shell import storesql
+from mediator.shell.sqlsession import SqliteSession, finished
+from mediator.shell.storemark import check_place
+from mediator.shell.storeschema import MIGRATIONS
+from mediator.shell.storesql import Body
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
 from netctl.system.files import PRIVATE, create, make_directory, move
 
-LEASES = """
-CREATE TABLE lease (
-  network TEXT NOT NULL,
-  address INTEGER NOT NULL,
-  member BLOB NOT NULL,
-  PRIMARY KEY (network, address),
-  UNIQUE (network, member)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE relay_port (
-  member BLOB PRIMARY KEY,
-  port INTEGER NOT NULL UNIQUE
-) STRICT, WITHOUT ROWID;
-"""
-INVITES = """
-CREATE TABLE invite (
-  id TEXT PRIMARY KEY,
-  hash BLOB NOT NULL UNIQUE,
-  network TEXT NOT NULL,
-  uses INTEGER NOT NULL,
-  used INTEGER NOT NULL DEFAULT 0 CHECK (used <= uses),
-  made_s INTEGER NOT NULL,
-  expires_s INTEGER NOT NULL,
-  revoked INTEGER NOT NULL DEFAULT 0,
-  name TEXT NOT NULL DEFAULT ''
-) STRICT, WITHOUT ROWID;
-CREATE TABLE guest (
-  member BLOB PRIMARY KEY,
-  identity BLOB NOT NULL UNIQUE,
-  name TEXT NOT NULL UNIQUE
-) STRICT, WITHOUT ROWID;
-CREATE TABLE admission (
-  network TEXT NOT NULL,
-  member BLOB NOT NULL REFERENCES guest (member) ON UPDATE CASCADE ON DELETE CASCADE,
-  invite TEXT NOT NULL,
-  pending INTEGER NOT NULL,
-  joined_s INTEGER NOT NULL,
-  PRIMARY KEY (network, member)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE revoked (
-  member BLOB PRIMARY KEY,
-  name TEXT NOT NULL,
-  at_s INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-"""
-GENERATION = """
-CREATE TABLE generation (
-  one INTEGER PRIMARY KEY CHECK (one = 1),
-  reserved INTEGER NOT NULL
-) STRICT;
-"""
-RESTING = """
-CREATE TABLE resting_port (
-  port INTEGER PRIMARY KEY,
-  until_s INTEGER NOT NULL
-) STRICT;
-"""
-MIGRATIONS = (LEASES, INVITES, GENERATION, PAIRS, RESTING)
-"""One step a version: a store of an older netctl is brought up to date where it lies."""
+T = TypeVar("T")
+
 STORE_FILE = "mediator.db"
 BUSY_S = 5.0
 """Of ours, only `netctl-mediator backup` or `check` can hold the database, and only for moments."""
-
-
-def write_leases(db: sqlite3.Connection, leases: Iterable[GrantLease]) -> None:
-    """Grant leases within a transaction; a member's older one in the network is given up."""
-    for lease in leases:
-        for key in (lease.key, lease.taken_from):
-            if key is not None:
-                db.execute("DELETE FROM lease WHERE network=? AND member=?", (lease.network, key.raw))
-        row = (lease.network, int(lease.address), lease.key.raw)
-        db.execute("INSERT INTO lease (network, address, member) VALUES (?,?,?)", row)
-
-
-def read_leases(db: sqlite3.Connection) -> dict[tuple[str, WireGuardKey], IPv4Address]:
-    """Every lease ever granted and not moved since, by network id and key."""
-    rows = db.execute("SELECT network, member, address FROM lease")
-    return {(network, WireGuardKey(member)): IPv4Address(address) for network, member, address in rows}
-
-
-def rest_port(db: sqlite3.Connection, key: WireGuardKey, now_s: int) -> None:
-    """Within a transaction: a member gives its relay port up, and it rests as long as a grant for it can live."""
-    db.execute("DELETE FROM resting_port WHERE until_s <= ?", (now_s,))
-    db.execute(
-        "INSERT OR REPLACE INTO resting_port (port, until_s) SELECT port, ? FROM relay_port WHERE member=?",
-        (now_s + GRANT_TTL_S, key.raw),
-    )
-    db.execute("DELETE FROM relay_port WHERE member=?", (key.raw,))
 
 
 NO_ROOM = frozenset(
@@ -246,22 +165,30 @@ class Store:
         """Close the database."""
         self._db.close()
 
+    def perform(self, what: str, body: Body[T], *, writes: bool = True) -> T:
+        """Carry out one transaction. Raises LocalError, or what it raises."""
+        with self.transaction(what) if writes else self.reading(what) as db:
+            return finished(body(SqliteSession(db)))
+
     def leases(self) -> dict[tuple[str, WireGuardKey], IPv4Address]:
         """Every lease ever granted and not moved since, by network id and key."""
-        return read_leases(self._db)
+        return self.perform("a look at its leases", storesql.leases, writes=False)
 
     def relay_ports(self) -> dict[WireGuardKey, int]:
         """Relay ports by key."""
-        rows = self._db.execute("SELECT member, port FROM relay_port")
-        return {WireGuardKey(member): port for member, port in rows}
+        return self.perform("a look at its ports", storesql.relay_ports, writes=False)
 
     def resting_ports(self) -> dict[int, int]:
         """Relay ports that were given up, and until when (Unix time) nobody else may have them."""
-        return dict(self._db.execute("SELECT port, until_s FROM resting_port").fetchall())
+        return self.perform("a look at its ports", storesql.resting_ports, writes=False)
 
     def pairs(self) -> list[PairGrant]:
         """Every pair with a stock app that has a relay port, wanted now or not."""
-        return read_pairs(self._db)
+        return self.perform("a look at its pairs", storesql.pairs, writes=False)
+
+    def generation(self) -> int:
+        """What the next run's generations must not be below."""
+        return self.perform("a look at its generation", storesql.generation, writes=False)
 
     def add(
         self,
@@ -275,23 +202,11 @@ class Store:
         `resting`: relay ports that are given up, and until when (Unix time) nobody else may have them.
         Raises LocalError, and grants nothing, when one of them is taken or the disk is full.
         """
-        with self.transaction("new leases") as db:
-            write_leases(db, leases)
-            for member, port in ports:
-                db.execute("DELETE FROM relay_port WHERE member=?", (member.raw,))
-                db.execute("INSERT INTO relay_port (member, port) VALUES (?,?)", (member.raw, port))
-            write_pairs(db, pairs)
-            db.executemany("INSERT OR REPLACE INTO resting_port (port, until_s) VALUES (?,?)", resting)
-
-    def generation(self) -> int:
-        """What the next run's generations must not be below."""
-        row = self._db.execute("SELECT reserved FROM generation").fetchone()
-        return int(row[0]) if row is not None else 0
+        self.perform("new leases", lambda db: storesql.add(db, leases, ports, pairs, resting))
 
     def reserve_generation(self, reserved: int) -> None:
         """From here on generations up to this one may be in use. Raises LocalError."""
-        with self.transaction("the next generations") as db:
-            db.execute("INSERT OR REPLACE INTO generation (one, reserved) VALUES (1,?)", (reserved,))
+        self.perform("the next generations", lambda db: storesql.reserve_generation(db, reserved))
 
     def wait_at_most(self, seconds: float) -> None:
         """How long a transaction waits for another process's, from now on."""
@@ -304,11 +219,16 @@ class Store:
             yield db
 
     @contextlib.contextmanager
-    def transaction(self, what: str) -> Iterator[sqlite3.Connection]:
-        """Reads and writes that are one: all of it is on disk afterwards, or none. Raises LocalError."""
+    def transaction(self, what: str, *, anyway: bool = False) -> Iterator[sqlite3.Connection]:
+        """Reads and writes that are one: all of it is on disk afterwards, or none. Raises LocalError.
+
+        `anyway`: also in a store that is not the one in force.
+        """
         if self.takes_nothing is not None:
             self._try_again()
         with self._one("BEGIN IMMEDIATE", what) as db:
+            if not anyway:
+                finished(check_place(SqliteSession(db), str(self._path)))
             yield db
 
     @contextlib.contextmanager

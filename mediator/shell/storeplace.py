@@ -11,12 +11,15 @@ import time
 from pathlib import Path
 
 from mediator.shell.keys import belong
+from mediator.shell.sqlsession import SqliteSession, finished
 from mediator.shell.store import STORE_FILE, DamagedStore, Store, make_store
+from mediator.shell.storemark import MOVED, check_place, read_mark
 from netctl.model.errors import LocalError
-from netctl.system.files import create, make_directory, move
+from netctl.system.files import PRIVATE, make_directory, move, write_atomic
 
 MARK_FILE = "had-store"
-"""Made with the first store, and never removed."""
+"""Made with the first store, and never removed. It says which store that is."""
+_SAYS = "this server has a store: "
 LEFTOVERS = ("", "-wal", "-shm")
 NEW_STORE = "--new-store"
 
@@ -27,6 +30,8 @@ def open_store(state: Path, *, new: bool = False) -> Store:
     What is left of the lost one is set aside. Raises LocalError, with `new` also for a store that is sound.
     """
     path = state / STORE_FILE
+    if (name := elsewhere(state)) is not None:
+        raise LocalError(f"this server's store is {name}: say `netctl-mediator serve --store {name}`")
     trouble = _trouble(state)
     if trouble is not None and not new:
         raise LocalError(
@@ -46,11 +51,54 @@ def open_store(state: Path, *, new: bool = False) -> Store:
     except OSError as error:
         raise LocalError(f"cannot make {path}: {error.strerror or error}") from error
     store = Store(path)
-    with contextlib.suppress(OSError):  # on a full disk the next start does it
+    try:
+        with store.reading("a look at its place") as db:
+            finished(check_place(SqliteSession(db), str(path)))
+    except BaseException:
+        store.close()
+        raise
+    with contextlib.suppress(LocalError):  # on a full disk the next start does it
         if not (state / MARK_FILE).exists():
-            create(state / MARK_FILE, "this server has a store: mediator.db\n")
-            belong(state / MARK_FILE)
+            note_store(state, STORE_FILE)
     return store
+
+
+def note_store(state: Path, name: str) -> None:
+    """This is where the store of this state is from now on. Raises LocalError."""
+    path = state / MARK_FILE
+    try:
+        write_atomic(path, f"{_SAYS}{name}\n", PRIVATE)
+        belong(path)
+    except OSError as error:
+        raise LocalError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def elsewhere(state: Path) -> str | None:
+    """The name of the store that this state has in PostgreSQL. None: it has a file, or none yet."""
+    try:
+        name = (state / MARK_FILE).read_text().removeprefix(_SAYS).strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return name if name.startswith("postgresql:") else None
+
+
+def begin_elsewhere(state: Path, name: str) -> None:
+    """Before the store in PostgreSQL is used. Raises LocalError where this state has a store in a file."""
+    path = state / STORE_FILE
+    if path.exists() and path.stat().st_size:
+        store = Store(path)
+        try:
+            with store.reading("a look at its place") as db:
+                moved = finished(read_mark(SqliteSession(db))).state == MOVED
+        finally:
+            store.close()
+        if not moved:
+            raise LocalError(
+                f"this server's store is {path}: take it along with `netctl-mediator store move --to {name}`"
+            )
+    if elsewhere(state) != name:
+        make_directory(state)
+        note_store(state, name)
 
 
 def had_store(state: Path) -> bool:

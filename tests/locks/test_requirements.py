@@ -18,6 +18,7 @@ WANTED = {
     "member": PROJECT["dependencies"],
     "mediator": [*PROJECT["dependencies"], *EXTRAS["mediator"]],
     "package": [*PROJECT["dependencies"], *EXTRAS["mediator"], *EXTRAS["ui"]],
+    "postgres": [*PROJECT["dependencies"], *EXTRAS["mediator"], *EXTRAS["postgres"]],
 }
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
@@ -70,7 +71,7 @@ def test_what_pyproject_asks_for_is_locked(name: str, python: str) -> None:
 @pytest.mark.parametrize("python", PYTHONS)
 def test_hosts_get_what_the_tests_ran_with(python: str) -> None:
     tested = chosen("dev", python)
-    for name in ("member", "mediator", "package"):
+    for name in ("member", "mediator", "package", "postgres"):
         assert chosen(name, python).items() <= tested.items()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import uvloop
 from loopbackkit import PATIENCE_S, Run, Site
+from postgreskit import Postgres, running
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -37,3 +38,10 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One for all tests of this process that leave it running."""
+    with running() as server:
+        yield server

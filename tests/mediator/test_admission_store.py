@@ -13,12 +13,13 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from registerkit import AdmissionStore
 from test_admissions import DOCUMENT, LAN, NOW, host, identity, key
 
 from mediator.core.leasegrants import GrantLease
 from mediator.core.relay_grants import GRANT_TTL_S
-from mediator.shell.admissionstore import AdmissionStore
-from mediator.shell.store import LEASES, Store
+from mediator.shell.store import Store
+from mediator.shell.storeschema import LEASES
 from netctl.model.errors import LocalError, RemoteError
 
 HOSTS = 40

@@ -19,6 +19,7 @@ from test_locked_store import admitted, open_house
 from mediator.shell.asking import ask_mediator
 from mediator.shell.keys import RELAY_SECRET_FILE, relay_secret
 from mediator.shell.main import main
+from mediator.shell.pairstore import PairReader
 from mediator.shell.relayplace import RelayPlace
 from mediator.shell.store import STORE_FILE
 from mediator.shell.storeplace import MARK_FILE, open_store
@@ -213,7 +214,9 @@ def test_a_relay_of_another_user_is_given_it_too(site: Site, tmp_path: Path) -> 
     relay.mkdir()
     open_store(site.state).close()
     texts = ["one: document"]
-    place = RelayPlace(relay, site.identity, bytes(32), site.state / STORE_FILE, lambda: texts[-1])
+    place = RelayPlace(
+        relay, site.identity, bytes(32), PairReader(site.state / STORE_FILE), lambda: texts[-1]
+    )
     with closing(place):
         assert place.keep() is None
         assert (relay / KEPT_FILE).read_text() == "one: document"

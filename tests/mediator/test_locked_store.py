@@ -7,20 +7,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from contractkit import applicant, invited, run
 from loopbackkit import ANN, BOB, STRANGER, Member, Site, keys
 from patience import BUSY_S
-from test_admissions import DOCUMENT, LAN, NOW, host, identity, key
+from test_admissions import DOCUMENT, NOW, key
 from test_exhausted import addresses, serving
 
-from mediator.core import admissions as a
-from mediator.core.leasegrants import GrantLease
-from mediator.core.pairs import PairGrant, pair_of
 from mediator.shell.asking import ask_mediator
 from mediator.shell.memberstore import PATIENCE_S, MemberStore
 from mediator.shell.store import STORE_FILE, Store
@@ -122,105 +119,9 @@ def test_a_locked_store_holds_up_only_what_needs_it(site: Site, tmp_path: Path) 
         assert store.check() == []
 
 
-# -- the contract: whatever stands behind `MemberStore` passes this ------------------------------------------
-
-Open = Callable[[], MemberStore]
-
-
-@pytest.fixture
-def open_store(tmp_path: Path) -> Open:
-    return lambda: StoreThread(Store(tmp_path / "m.db"), patience_s=0.5)
-
-
-def run(open_store: Open, main: Callable[[MemberStore], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        store = open_store()
-        try:
-            await main(store)
-        finally:
-            await store.close()
-
-    asyncio.run(whole())
-
-
-async def invited(store: MemberStore, uses: int = 1) -> bytes:
-    _, token = await store.invite(LAN, uses=uses, made_s=NOW, expires_s=NOW + 100, name="")
-    return token
-
-
-def applicant(number: int, token: bytes, name: str = "newbie") -> a.Applicant:
-    who = host(number, name)
-    return a.Applicant(who.key, who.identity, who.name, False, token)
-
-
-def test_what_returned_is_kept_and_the_book_is_the_one_that_is_kept(open_store: Open) -> None:
-    pair = PairGrant(pair_of(key(1), key(2)), 40100, 1)
-
-    async def first(store: MemberStore) -> None:
-        assert (await store.kept()).book == a.Book()
-        await store.add([GrantLease("n", key(1), IPv4Address("10.9.0.1"))], [(key(1), 40000)], [pair])
-        await store.reserve_generation(77)
-        token = await invited(store, 3)
-        for number, name in ((12, "zoe"), (10, "amy"), (11, "bob")):
-            verdict, book = await store.redeem(DOCUMENT, applicant(number, token, name), NOW)
-            assert verdict.admission.name == name
-            assert book == (await store.kept()).book
-        verdict, book = await store.redeem(DOCUMENT, applicant(11, token), NOW)
-        assert (verdict.fresh, book) == (False, (await store.kept()).book)
-        await store.add([], [(key(10), 40001), (key(11), 40002), (key(12), 40003)])
-        for change in (
-            lambda: store.rekey(key(10), key(30), identity(30), NOW),
-            lambda: store.revoke(key(11), "bob", NOW),
-            lambda: store.leave(key(12), NOW),
-            lambda: store.restore(key(11)),
-        ):
-            assert await change() == (await store.kept()).book
-
-    async def second(store: MemberStore) -> None:
-        kept = await store.kept()
-        assert [entry.name for entry in kept.book.admissions] == ["amy"]
-        assert kept.book.revoked == {key(10): "amy"}
-        assert kept.leases["n", key(1)] == IPv4Address("10.9.0.1")
-        assert (kept.ports, sorted(kept.resting)) == ({key(1): 40000}, [40001, 40002, 40003])
-        assert (kept.pairs, kept.generation) == ((pair,), 77)
-        (invite,) = await store.invites()
-        assert (invite.used, invite.uses) == (3, 3)
-
-    run(open_store, first)
-    run(open_store, second)
-
-
-def test_of_many_at_once_as_many_come_in_as_there_are_uses(open_store: Open) -> None:
-    async def main(store: MemberStore) -> None:
-        token = await invited(store, 3)
-        asked = [store.redeem(DOCUMENT, applicant(100 + n, token, f"h{n}"), NOW) for n in range(8)]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        assert [isinstance(answer, RemoteError) for answer in answers] == 3 * [False] + 5 * [True]
-        kept = await store.kept()
-        assert len(kept.book.admissions) == len(set(kept.leases.values())) == 3
-
-    run(open_store, main)
-
-
-def test_an_address_or_port_that_is_taken_is_refused_and_with_it_all_the_rest(open_store: Open) -> None:
-    async def main(store: MemberStore) -> None:
-        await store.add([GrantLease("n", key(1), IPv4Address("10.9.0.1"))], [(key(1), 40000)])
-        before = await store.kept()
-        for leases, ports in (
-            ([GrantLease("n", key(2), IPv4Address("10.9.0.1"))], [(key(2), 40001)]),
-            ([GrantLease("n", key(2), IPv4Address("10.9.0.2"))], [(key(2), 40000)]),
-        ):
-            with pytest.raises(LocalError):
-                await store.add(leases, ports)
-        assert await store.kept() == before
-
-    run(open_store, main)
-
-
 def test_who_waits_for_a_lock_is_told_so_in_time_and_nothing_happened(
-    open_store: Open, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    """Of SQLite: another process may lock its file."""
 
     async def main(store: MemberStore) -> None:
         token = await invited(store, 9)
@@ -236,7 +137,7 @@ def test_who_waits_for_a_lock_is_told_so_in_time_and_nothing_happened(
         assert await store.kept() == before
         assert (await store.redeem(DOCUMENT, applicant(100, token), NOW))[0].fresh
 
-    run(open_store, main)
+    run(lambda: StoreThread(Store(tmp_path / "m.db"), patience_s=0.5), main)
 
 
 def test_the_patience_of_a_store_ends_before_that_of_whoever_asks() -> None:

@@ -14,8 +14,9 @@ from mediator.core.membership import Membership, membership_of
 from mediator.core.pairs import HIGH, LOW, PairBook, PairGrant, pair_of, wanted_pairs
 from mediator.core.relay_pairs import PairTable
 from mediator.core.relay_table import RelayTable
-from mediator.shell.pairstore import PAIRS, PairReader
-from mediator.shell.store import MIGRATIONS, STORE_FILE, Store
+from mediator.shell.pairstore import PairReader
+from mediator.shell.store import STORE_FILE, Store
+from mediator.shell.storeschema import MIGRATIONS, PAIRS
 from netctl.config import load_document
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
@@ -162,7 +163,7 @@ def test_a_store_from_before_there_were_pairs_is_brought_up_to_date(tmp_path: Pa
     with closing(sqlite3.connect(path)) as raw:
         raw.executescript(
             "DROP TRIGGER pair_port_is_free; DROP TRIGGER member_port_is_free; DROP TABLE relay_pair;"
-            "DROP TABLE resting_port"
+            "DROP TABLE resting_port; DROP TABLE place"
         )
         raw.execute(f"PRAGMA user_version = {MIGRATIONS.index(PAIRS)}")
     with closing(Store(path)) as store:

@@ -15,6 +15,7 @@ from mediator.core.relay_pairs import PairTable
 from mediator.core.relay_table import RelayTable
 from mediator.shell.keys import RELAY_SECRET_FILE, Identity, certificate, key_pem, server_context
 from mediator.shell.main import main
+from mediator.shell.pairstore import PairReader
 from mediator.shell.relayplace import (
     CERTIFICATE_FILE,
     PAIRS_FILE,
@@ -43,7 +44,7 @@ class Fixture:
         self.store = Store(self.state / STORE_FILE)
 
     def place(self) -> RelayPlace:
-        return RelayPlace(self.relay, self.identity, SECRET, self.state / STORE_FILE)
+        return RelayPlace(self.relay, self.identity, SECRET, PairReader(self.state / STORE_FILE))
 
 
 def leaf_of(pem: bytes) -> bytes:

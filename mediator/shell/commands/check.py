@@ -9,7 +9,7 @@ from mediator.shell import output
 from mediator.shell.identified import load_mediator
 from mediator.shell.keys import RELAY_SECRET_FILE, Identity, relay_secret
 from mediator.shell.options import add_document, add_state
-from mediator.shell.storeplace import had_store, open_store
+from mediator.shell.storeplace import elsewhere, had_store, open_store
 from mediator.shell.watched import KEPT_FILE
 from netctl.model.errors import NetctlError
 
@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
         problems.append(f"relay secret: {error}")
     leases = "no store yet"
     try:
-        if had_store(state):
+        if (name := elsewhere(state)) is not None:
+            leases = f"its store is {name}"
+        elif had_store(state):
             store = open_store(state)
             problems += [f"store: {problem}" for problem in store.check()]
             if store.takes_nothing is not None:

@@ -16,7 +16,7 @@ from mediator.shell.pairstore import PairReader
 from mediator.shell.relay import RelayServer, run_relay
 from mediator.shell.relay_tls import open_listeners
 from mediator.shell.relaylock import only_relay
-from mediator.shell.relayplace import Handed, handed_over
+from mediator.shell.relayplace import Handed, ToldPairs, handed_over
 from mediator.shell.relaystatus import tell_status
 from mediator.shell.relaywords import add_limits, limits_of
 from mediator.shell.steadyclock import SteadyClock
@@ -67,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
             tell_status(relay, arguments.state),
         ):
             if own:
-                relay.watch(lambda now: reader.tell(relay.pairs, now))
+                told = ToldPairs(arguments.state, relay.pairs)  # by a mediator whose store is in PostgreSQL
+                relay.watch(lambda now: None if told.look(now) else reader.tell(relay.pairs, now))
             else:
                 relay.watch(Handed(arguments.state, relay.pairs, start_anew).look)
             yield

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mediator.shell.keys import relay_secret
-from mediator.shell.options import add_document, add_listen, add_state
+from mediator.shell.memberstore import MemberStore
+from mediator.shell.options import add_document, add_listen, add_state, add_store
+from mediator.shell.postgresplace import PostgresPlace, is_postgres
 from mediator.shell.relaykeeper import keep_relay
 from mediator.shell.relaywords import add_limits
 from mediator.shell.server import Server
-from mediator.shell.storeplace import NEW_STORE
+from mediator.shell.storeplace import NEW_STORE, begin_elsewhere, open_store
+from mediator.shell.storethread import StoreThread
 from netctl.model.errors import LocalError
 from netctl.system import logs
 from netctl.system.tasks import Tasks
@@ -44,6 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="begin without the store that this state had: its invites, guests, revocations and leases are lost",
     )
+    add_store(parser)
     add_limits(parser)
     logs.add_options(parser)
 
@@ -63,11 +67,29 @@ def run(arguments: argparse.Namespace) -> int:
         secret=secret,
         stun_also=arguments.stun_also,
         relay_state=arguments.relay_state,
-        new_store=arguments.new_store,
+        store=_store(arguments),
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(server, arguments))
     return 0
+
+
+def _store(arguments: argparse.Namespace) -> MemberStore:
+    """Raises LocalError."""
+    state: Path = arguments.state
+    if not arguments.store:
+        return StoreThread(open_store(state, new=arguments.new_store))
+    if not is_postgres(arguments.store):
+        raise LocalError(f"'{arguments.store}' is no store: say postgresql://USER@HOST[,HOST]/DATABASE")
+    if arguments.new_store:
+        raise LocalError(
+            f"{NEW_STORE} is for a store in the state directory: give PostgreSQL an empty database"
+        )
+    place = PostgresPlace.parse(arguments.store, arguments.store_password_file)
+    from mediator.shell.postgresstore import PostgresStore
+
+    begin_elsewhere(state, place.name)
+    return PostgresStore(place)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,0 +1,468 @@
+"""The store in PostgreSQL, by psycopg: one writer, which an advisory lock makes sure of, and one reader.
+
+A transaction that lost its connection before its commit was sent did not happen, and is carried out again on the next
+one while there is time. One whose commit was sent left a mark of its own (`place.written`), which tells on the next
+connection whether it is kept: nobody else writes meanwhile, for that takes the lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection
+
+from mediator.shell.memberstore import PATIENCE_S, Kept
+from mediator.shell.postgresplace import PostgresPlace
+from mediator.shell.sqlsession import Row, Session
+from mediator.shell.storemark import Mark, refuse_other
+from mediator.shell.storeschema import MIGRATIONS, for_postgres
+from mediator.shell.storesql import Body, SqlStore
+from netctl.model.errors import LocalError
+from netctl.system.guard import Guard
+from netctl.system.tasks import Tasks
+
+_LOG = logging.getLogger("mediator.store")
+
+T = TypeVar("T")
+COMMIT_S = 5.0
+"""A commit that was sent is waited for so long; a synchronous standby that is away holds it up for ever."""
+FIRST_RETRY_S, LAST_RETRY_S = 0.1, 3.0
+"""Between tries to connect, doubled each time: one that restarts is back at once, one that is away is not flooded."""
+LOOK_S = 2.0
+"""How often an idle connection is tried: what ended it is known before somebody needs it."""
+LOCK_S = 3.0
+"""A new mediator waits so long for the lock of one that has just ended."""
+LOCK_CLASS = 0x6E657463
+"""The advisory lock's first half, "netc"; the second stands for the schema."""
+READ_ONLY = "25006"
+"""SQLSTATE of a write to a server that is a standby by now."""
+MARK_LEN = 8
+"""Bytes of a transaction's mark: no two of a mediator's life are the same."""
+
+_VERSION = "CREATE TABLE IF NOT EXISTS schema_version (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL)"
+_HOLDER = """
+SELECT application_name, client_addr FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND classid = %s AND objid = hashtext(current_schema())::oid AND granted LIMIT 1
+"""
+
+
+@dataclass(slots=True)
+class Commit:
+    """One that was sent."""
+
+    mark: str
+    before: str
+    """The mark of the transaction before it."""
+    kept: bool | None = None
+    """What the next connection found out; None: that cannot be told, or not yet."""
+
+
+class Lost(Exception):
+    """The connection ended. `sent`: a commit that was on its way."""
+
+    def __init__(self, reason: str, sent: Commit | None = None) -> None:
+        super().__init__(reason)
+        self.sent = sent
+
+
+def _is_lost(connection: AsyncConnection[Row], error: psycopg.Error) -> bool:
+    """Whether the connection is of no use any more: it ended, or its server writes no longer."""
+    state = error.sqlstate or ""
+    ended = isinstance(error, psycopg.InterfaceError) or (
+        isinstance(error, psycopg.OperationalError) and not state
+    )
+    return connection.closed or ended or state.startswith(("08", "57P")) or state == READ_ONLY
+
+
+class PostgresSession:
+    """A `Session` of PostgreSQL."""
+
+    def __init__(self, connection: AsyncConnection[Row]) -> None:
+        self._connection = connection
+
+    async def rows(self, sql: str, *values: Any) -> list[Row]:
+        """Of `Session`."""
+        return await (await self._connection.execute(_sql(sql), values)).fetchall()
+
+    async def change(self, sql: str, *values: Any) -> int:
+        """Of `Session`."""
+        return (await self._connection.execute(_sql(sql), values)).rowcount
+
+    async def change_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Of `Session`: psycopg sends them in one go."""
+        rows = list(rows)
+        if rows:
+            async with self._connection.cursor() as cursor:
+                await cursor.executemany(_sql(sql), rows)
+
+
+def _sql(text: str) -> Any:
+    return text.replace("?", "%s")
+
+
+class _Line:
+    """One connection, made anew when it is lost. Transactions on it come one after another."""
+
+    def __init__(self, place: PostgresPlace, name: str, *, writes: bool) -> None:
+        self._place = place
+        self._name = name
+        self._writes = writes
+        self._connection: AsyncConnection[Row] | None = None
+        self._turn = asyncio.Lock()
+        self.ready = asyncio.Event()
+        self.lost = asyncio.Event()
+        self.lost.set()
+        self._written = ""
+        """The mark of the last transaction that is kept."""
+        self._sent: Commit | None = None
+        """Whose answer was lost."""
+
+    async def connect(self) -> None:
+        """Raises LocalError."""
+        parameters = {**self._place.parameters, "application_name": self._name}
+        try:
+            connection = await AsyncConnection.connect(autocommit=True, **parameters)
+        except (psycopg.Error, OSError) as error:
+            raise LocalError(f"{self._place.name} cannot be reached: {reason_of(error)}") from error
+        try:
+            await self._prepare(connection)
+        except BaseException as error:
+            await connection.close()
+            if isinstance(error, psycopg.Error):
+                raise LocalError(f"{self._place.name} cannot be used: {reason_of(error)}") from error
+            raise
+        self._connection = connection
+        self.lost.clear()
+        self.ready.set()
+
+    async def _prepare(self, connection: AsyncConnection[Row]) -> None:
+        """Raises LocalError and psycopg's errors."""
+        await connection.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) "
+            "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+        )
+        if not self._writes:
+            return
+        # An earlier connection of this very process may still hold the lock at the server.
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = %s AND pid <> pg_backend_pid()",
+            (self._name,),
+        )
+        await self._lock(connection)
+        await migrate(connection, self._place.name)
+        found = await (await connection.execute("SELECT state, move, other, written FROM place")).fetchone()
+        assert found is not None
+        self._written = written = found[3]
+        if self._sent is not None and written in (self._sent.mark, self._sent.before):
+            self._sent.kept = written == self._sent.mark
+        self._sent = None
+
+    async def _lock(self, connection: AsyncConnection[Row]) -> None:
+        deadline = time.monotonic() + LOCK_S
+        ask = "SELECT pg_try_advisory_lock(%s, hashtext(current_schema()))"
+        while True:
+            found = await (await connection.execute(ask, (LOCK_CLASS,))).fetchone()
+            if found is not None and found[0]:
+                return
+            if time.monotonic() >= deadline:
+                break
+            await asyncio.sleep(FIRST_RETRY_S)
+        holder = await (await connection.execute(_HOLDER, (LOCK_CLASS,))).fetchone()
+        who = f" ({holder[0]}, from {holder[1] or 'this host'})" if holder is not None else ""
+        raise LocalError(
+            f"another mediator works with {self._place.name}{who}: one store serves one mediator, so stop the other"
+        )
+
+    async def transaction(self, what: str, body: Body[T], deadline: float) -> T:
+        """Carry it out once. Raises Lost, LocalError, or what the body raises."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise LocalError("the store is busy with what it was asked before") from None
+        limit: asyncio.TimerHandle | None = None
+        try:
+            connection = self._connection
+            if connection is None or connection.closed:
+                self.drop()
+                raise Lost("there is no connection")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise LocalError("the store is busy with what it was asked before")
+            limit = loop.call_later(left + 0.5, self._sever, connection)
+            sent: Commit | None = None
+            try:
+                milliseconds = max(1, int(left * 1000))
+                mark = await self._begin(connection, milliseconds)
+                if self._writes:
+                    refuse_other(mark, self._place.name)
+                result = await body(PostgresSession(connection))
+                if self._writes:
+                    limit.cancel()
+                    limit = loop.call_later(COMMIT_S, self._sever, connection)
+                    sent = Commit(secrets.token_hex(MARK_LEN), self._written)
+                    await connection.execute(
+                        # A literal of hexadecimal digits: several statements in one go take no values.
+                        f"SET LOCAL statement_timeout = 0; UPDATE place SET written = '{sent.mark}'; COMMIT"
+                    )
+                    self._written = sent.mark
+                else:
+                    await connection.execute("COMMIT")
+                return result
+            except psycopg.Error as error:
+                if _is_lost(connection, error):
+                    self._sent = sent
+                    self.drop()
+                    raise Lost(reason_of(error), sent) from error
+                await self._roll_back(connection)
+                raise LocalError(f"the store refused {what}: {reason_of(error)}") from error
+            except BaseException:
+                await self._roll_back(connection)
+                raise
+        finally:
+            if limit is not None:
+                limit.cancel()
+            self._turn.release()
+
+    async def _begin(self, connection: AsyncConnection[Row], milliseconds: int) -> Mark:
+        kind = "" if self._writes else " ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        cursor = await connection.execute(
+            f"BEGIN{kind}; SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds}; "
+            f"SELECT state, move, other FROM place{'' if not self._writes else ' FOR UPDATE'}"
+        )
+        while cursor.nextset():
+            pass
+        rows = await cursor.fetchall()
+        return Mark(*rows[0])
+
+    async def _roll_back(self, connection: AsyncConnection[Row]) -> None:
+        try:
+            await connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self.drop()
+
+    def _sever(self, connection: AsyncConnection[Row]) -> None:
+        """A server that does not answer at all: end the connection under psycopg's hands, which then raises."""
+        with (
+            contextlib.suppress(psycopg.Error, OSError),
+            socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as end,
+        ):
+            end.shutdown(socket.SHUT_RDWR)
+
+    async def look(self) -> None:
+        """Whether the connection still lives. Whoever works on it finds out by itself."""
+        connection = self._connection
+        if connection is None or self._turn.locked():
+            return
+        async with self._turn:
+            limit = asyncio.get_running_loop().call_later(PATIENCE_S, self._sever, connection)
+            try:
+                await connection.execute("SELECT 1")
+            except psycopg.Error:
+                self.drop()
+            finally:
+                limit.cancel()
+
+    def drop(self) -> None:
+        """This connection is of no use any more."""
+        self.ready.clear()
+        self.lost.set()
+        if self._connection is not None:
+            self._connection.pgconn.finish()
+            self._connection = None
+
+    async def close(self) -> None:
+        """End it, after what has begun."""
+        async with self._turn:
+            self.ready.clear()
+            if self._connection is not None:
+                await self._connection.close()
+                self._connection = None
+
+
+async def migrate(connection: AsyncConnection[Row], name: str) -> None:
+    """Bring it up to date, or make it; each step is one transaction. Raises LocalError and psycopg's errors."""
+    there = await (await connection.execute("SELECT to_regclass('schema_version') IS NOT NULL")).fetchone()
+    if there is None or not there[0]:  # a role that may make no tables is enough from then on
+        await connection.execute(_VERSION)
+    found = await (await connection.execute("SELECT version FROM schema_version")).fetchone()
+    version = found[0] if found is not None else 0
+    if version > len(MIGRATIONS):
+        raise LocalError(f"{name} was written by another version of netctl (schema {version})")
+    for number, step in enumerate(MIGRATIONS[version:], version + 1):
+        write = (
+            f"INSERT INTO schema_version (one, version) VALUES (1, {number}) "
+            f"ON CONFLICT (one) DO UPDATE SET version = {number}"
+        )
+        await connection.execute(f"BEGIN; {for_postgres(step)} {write}; COMMIT")
+
+
+class PostgresStore(SqlStore):
+    """A `MemberStore`. Known members are served while it is away; whoever needs it is told why it waits."""
+
+    def __init__(self, place: PostgresPlace, patience_s: float = PATIENCE_S) -> None:
+        self._place = place
+        self._patience_s = patience_s
+        self._guard = Guard(_LOG.warning)
+        self._tasks = Tasks(self._guard)
+        self._why: str | None = None
+        self._doubt = False
+        self._name = f"netctl-mediator {secrets.token_hex(4)}"
+        self._lines: tuple[_Line, _Line] | None = None
+
+    @property
+    def takes_nothing(self) -> str | None:
+        """Of `MemberStore`."""
+        return self._why
+
+    @property
+    def in_doubt(self) -> bool:
+        """Of `MemberStore`."""
+        return self._doubt
+
+    async def open(self) -> None:
+        """Of `MemberStore`."""
+        writer = _Line(self._place, self._name, writes=True)
+        reader = _Line(self._place, f"{self._name} reads", writes=False)
+        await writer.connect()
+        try:
+            await reader.connect()
+        except BaseException:
+            await writer.close()
+            raise
+        self._lines = writer, reader
+        for line in self._lines:
+            self._tasks.keep("the connection to PostgreSQL", lambda line=line: self._keep(line))  # type: ignore[misc]
+        try:
+            await self.within("a look at its place", _nothing)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _keep(self, line: _Line) -> None:
+        """Connect again whenever the connection is lost."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await line.lost.wait()
+            if not line.lost.is_set():
+                await line.look()
+                continue
+            wait = FIRST_RETRY_S
+            while True:
+                try:
+                    await line.connect()
+                    break
+                except LocalError as error:
+                    if self._why is None:
+                        _LOG.warning(
+                            f"{error}; known members are served, and it is tried again until it answers"
+                        )
+                    self._why = f"{error}."
+                await asyncio.sleep(wait * random.uniform(0.75, 1.25))
+                wait = min(2 * wait, LAST_RETRY_S)
+            if (
+                self._why is not None
+                and self._lines is not None
+                and all(x.ready.is_set() for x in self._lines)
+            ):
+                self._why = None
+                _LOG.info(f"{self._place.name} answers again")
+
+    async def within(self, what: str, body: Body[T], *, writes: bool = True) -> T:
+        """Of `SqlStore`. Whoever asked and is gone by now is not heard; what has begun ends by itself."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._tasks.start(what, self._answer(answer, what, body, writes))
+        return await answer
+
+    async def _answer(self, answer: asyncio.Future[T], what: str, body: Body[T], writes: bool) -> None:
+        try:
+            result = await self._carry(what, body, writes)
+        except asyncio.CancelledError:
+            if not answer.done():
+                answer.set_exception(LocalError("the store is being closed"))
+            raise
+        except Exception as error:
+            if not answer.done():
+                answer.set_exception(error)
+            return
+        if not answer.done():
+            answer.set_result(result)
+
+    async def _carry(self, what: str, body: Body[T], writes: bool) -> T:
+        if self._lines is None:
+            raise LocalError("the store is not open")
+        line = self._lines[0 if writes else 1]
+        deadline = time.monotonic() + self._patience_s
+        result: T
+
+        async def noting(db: Session) -> T:
+            nonlocal result
+            result = await body(db)
+            return result
+
+        while True:
+            await self._connected(line, deadline)
+            try:
+                return await line.transaction(what, noting, deadline)
+            except Lost as lost:
+                if lost.sent is None:
+                    continue
+                if await self._was_kept(line, lost.sent, deadline, what):
+                    return result
+
+    async def _connected(self, line: _Line, deadline: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await line.ready.wait()
+        except TimeoutError:
+            raise LocalError((self._why or f"{self._place.name} cannot be reached").rstrip(".")) from None
+
+    async def _was_kept(self, line: _Line, sent: Commit, deadline: float, what: str) -> bool:
+        """What became of a commit whose answer was lost. Raises LocalError when that cannot be told."""
+        try:
+            await self._connected(line, max(deadline, time.monotonic() + self._patience_s / 2))
+        except LocalError as error:
+            self._doubt = True
+            raise LocalError(f"{error}: whether it took {what} shows when it is back") from error
+        if sent.kept is None:
+            self._doubt = True
+            raise LocalError(f"the connection to the store was lost: look whether it took {what}")
+        return sent.kept
+
+    async def kept(self) -> Kept:
+        """Of `MemberStore`."""
+        doubt, self._doubt = self._doubt, False
+        try:
+            return await super().kept()
+        except BaseException:
+            self._doubt = self._doubt or doubt
+            raise
+
+    async def close(self) -> None:
+        """Of `MemberStore`."""
+        await self._tasks.end()
+        if self._lines is not None:
+            for line in self._lines:
+                await line.close()
+
+
+async def _nothing(db: Session) -> None:
+    """Only the mark is looked at."""
+
+
+def reason_of(error: BaseException) -> str:
+    """PostgreSQL's own words in one line: they name hosts and users, never a password."""
+    return " ".join(str(error).split()) or type(error).__name__

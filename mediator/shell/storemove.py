@@ -1,0 +1,134 @@
+"""`netctl-mediator store move`: all that a store holds to another one, of SQLite or PostgreSQL.
+
+The source is locked for as long as the rows are copied: a mediator that runs on it serves those whom it knows and takes
+nothing new; afterwards it says where the store is. However a move is cut off, one of the two stores is in force, or
+neither until the same move is asked for again (`storemark.py`); never both.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+import psycopg
+from psycopg import AsyncConnection
+
+from mediator.shell.postgresplace import PostgresPlace
+from mediator.shell.postgresstore import PostgresSession, migrate, reason_of
+from mediator.shell.sqlsession import Row, Session, SqliteSession
+from mediator.shell.store import Store
+from mediator.shell.storemark import ARRIVING, MOVED, SERVING, Mark, read_mark, refuse_other, set_mark
+from mediator.shell.storeschema import TABLES
+from netctl.model.errors import LocalError
+
+LOCK_S = 10
+"""A mediator's transaction takes milliseconds."""
+
+
+class End(Protocol):
+    """A store that is moved from or to."""
+
+    name: str
+    """For people."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Session]:
+        """One in which nobody else writes, whether the store is in force or not. Raises LocalError."""
+
+
+class SqliteEnd:
+    """The file in the state directory."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.name = name
+        self._store = store
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """Of `End`."""
+        with self._store.transaction("a move", anyway=True) as db:
+            yield SqliteSession(db)
+
+
+class PostgresEnd:
+    """A database, beside a mediator that may work with it."""
+
+    def __init__(self, place: PostgresPlace) -> None:
+        self.name = place.name
+        self._place = place
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """Of `End`."""
+        try:
+            async with await AsyncConnection[Row].connect(
+                autocommit=True,
+                **{**self._place.parameters, "application_name": "netctl-mediator store move"},
+            ) as connection:
+                await migrate(connection, self.name)
+                async with connection.transaction():
+                    await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
+                    # Every transaction of a mediator that writes begins with a look at this row, for update.
+                    await connection.execute("LOCK TABLE place IN EXCLUSIVE MODE")
+                    yield PostgresSession(connection)
+        except (psycopg.Error, OSError) as error:
+            raise LocalError(f"{self.name}: {reason_of(error)}") from error
+
+
+async def move(source: End, target: End) -> dict[str, int]:
+    """Take everything along, and make the target the one in force. How many rows of which table. Raises LocalError."""
+    async with source.transaction() as old:
+        mark = await read_mark(old)
+        if mark.state == MOVED:
+            return await _finish(mark, source, target)
+        refuse_other(mark, source.name)
+        mark = Mark(MOVED, secrets.token_hex(8), target.name)
+        async with target.transaction() as new:
+            await _refuse_to_overwrite(new, source, target)
+            counts = await copy(old, new)
+            await set_mark(new, Mark(ARRIVING, mark.move, source.name))
+        await set_mark(old, mark)
+    await _finish(mark, source, target)
+    return counts
+
+
+async def _refuse_to_overwrite(new: Session, source: End, target: End) -> None:
+    there = await read_mark(new)
+    if there.state == SERVING and any((await count(new)).values()):
+        raise LocalError(
+            f"{target.name} has a store in force already: a store is moved to an empty place alone"
+        )
+    if there.state == ARRIVING and there.other != source.name:
+        raise LocalError(f"{target.name} has a store that came from {there.other}: finish that move first")
+
+
+async def _finish(mark: Mark, source: End, target: End) -> dict[str, int]:
+    """The source is given up: from here on the target is in force."""
+    async with target.transaction() as new:
+        there = await read_mark(new)
+        if there.move != mark.move or there.state == MOVED:
+            raise LocalError(f"the store was moved from {source.name} to {mark.other} already")
+        await set_mark(new, Mark(SERVING, mark.move, source.name))
+        return await count(new)
+
+
+async def count(db: Session) -> dict[str, int]:
+    """How many rows each table has."""
+    found: dict[str, int] = {}
+    for table in TABLES:
+        found[table] = (await db.rows(f"SELECT count(*) FROM {table}"))[0][0]
+    return found
+
+
+async def copy(old: Session, new: Session) -> dict[str, int]:
+    """Every row, in the place of what is there. How many of which table."""
+    for table in reversed(TABLES):
+        await new.change(f"DELETE FROM {table}")
+    counts = {}
+    for table, columns in TABLES.items():
+        names, marks = ", ".join(columns), ",".join("?" * len(columns))
+        rows = await old.rows(f"SELECT {names} FROM {table}")
+        await new.change_many(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
+        counts[table] = len(rows)
+    return counts

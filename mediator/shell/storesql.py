@@ -1,0 +1,319 @@
+"""Every transaction of the store, once: what is read, decided (`mediator.core.admissions`) and written within it.
+
+`SqlStore` says how a database carries them; one that changes something answers with what the book says after it, so
+that nobody has to ask a store that may be locked or away by then.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Coroutine, Iterable
+from ipaddress import IPv4Address
+from typing import Any, TypeVar
+
+from mediator.core import admissions as a
+from mediator.core.leasegrants import GrantLease, LeaseKey
+from mediator.core.pairs import PairGrant
+from mediator.core.relay_grants import GRANT_TTL_S
+from mediator.shell.memberstore import Kept
+from mediator.shell.sqlsession import Row, Session
+from netctl.model.document import Document
+from netctl.model.errors import LocalError, RemoteError
+from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.wire.invite import TOKEN_LEN, token_hash
+
+T = TypeVar("T")
+Body = Callable[[Session], Coroutine[Any, Any, T]]
+"""What happens within a transaction. It may be carried out again where the connection was lost before its commit."""
+
+ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+ID_LEN = 6
+"""Names an invite for its operator: no secret, and read aloud without a mistake."""
+MAX_INVITES = 10_000
+_INVITE = "id, network, uses, used, made_s, expires_s, revoked, name"
+_REST = (
+    "INSERT INTO resting_port (port, until_s) VALUES (?,?) "
+    "ON CONFLICT (port) DO UPDATE SET until_s = excluded.until_s"
+)
+_REVOKE = (
+    "INSERT INTO revoked (member, name, at_s) VALUES (?,?,?) "
+    "ON CONFLICT (member) DO UPDATE SET name = excluded.name, at_s = excluded.at_s"
+)
+
+
+# -- reading ------------------------------------------------------------------------------------------------
+
+
+async def leases(db: Session) -> dict[LeaseKey, IPv4Address]:
+    """Every lease ever granted and not moved since, by network id and key."""
+    rows = await db.rows("SELECT network, member, address FROM lease")
+    return {(network, WireGuardKey(member)): IPv4Address(address) for network, member, address in rows}
+
+
+async def relay_ports(db: Session) -> dict[WireGuardKey, int]:
+    """Relay ports by key."""
+    return {WireGuardKey(key): port for key, port in await db.rows("SELECT member, port FROM relay_port")}
+
+
+async def resting_ports(db: Session) -> dict[int, int]:
+    """Relay ports that were given up, and until when (Unix time) nobody else may have them."""
+    return dict(await db.rows("SELECT port, until_s FROM resting_port"))
+
+
+async def pairs(db: Session) -> list[PairGrant]:
+    """Every pair with a stock app that has a relay port, wanted now or not."""
+    rows = await db.rows("SELECT low, high, port, apps FROM relay_pair ORDER BY port")
+    return [PairGrant((WireGuardKey(low), WireGuardKey(high)), port, apps) for low, high, port, apps in rows]
+
+
+async def generation(db: Session) -> int:
+    """What the next run's generations must not be below."""
+    rows = await db.rows("SELECT reserved FROM generation")
+    return int(rows[0][0]) if rows else 0
+
+
+async def book(db: Session) -> a.Book:
+    """Who joined, who was shut out, and the leases."""
+    rows = await db.rows(
+        "SELECT member, identity, name, network, invite, pending, joined_s FROM admission JOIN guest USING (member)"
+        " ORDER BY joined_s, name, network"
+    )
+    admissions = tuple(
+        a.Admission(WireGuardKey(key), IdentityKey(identity), name, network, invite, bool(pending), joined_s)
+        for key, identity, name, network, invite, pending, joined_s in rows
+    )
+    revoked = {WireGuardKey(key): name for key, name in await db.rows("SELECT member, name FROM revoked")}
+    return a.Book(admissions, revoked, await leases(db))
+
+
+async def kept(db: Session) -> Kept:
+    """All that the store holds."""
+    return Kept(
+        await book(db),
+        await relay_ports(db),
+        tuple(await pairs(db)),
+        await resting_ports(db),
+        await generation(db),
+    )
+
+
+def _invite(row: Row) -> a.Invite:
+    identifier, network, uses, used, made_s, expires_s, revoked, name = row
+    return a.Invite(identifier, network, uses, used, made_s, expires_s, bool(revoked), name)
+
+
+async def invites(db: Session) -> list[a.Invite]:
+    """All of them, the newest last."""
+    return [_invite(row) for row in await db.rows(f"SELECT {_INVITE} FROM invite ORDER BY made_s, id")]
+
+
+# -- writing ------------------------------------------------------------------------------------------------
+
+
+async def _grant(db: Session, granted: Iterable[GrantLease]) -> None:
+    """A member's older lease in the network is given up."""
+    granted = list(granted)
+    gone = [(lease.network, key.raw) for lease in granted for key in (lease.key, lease.taken_from) if key]
+    await db.change_many("DELETE FROM lease WHERE network=? AND member=?", gone)
+    rows = [(lease.network, int(lease.address), lease.key.raw) for lease in granted]
+    await db.change_many("INSERT INTO lease (network, address, member) VALUES (?,?,?)", rows)
+
+
+async def _rest_port(db: Session, key: WireGuardKey, now_s: int) -> None:
+    """A member gives its relay port up, and it rests as long as a grant for it can live."""
+    await db.change("DELETE FROM resting_port WHERE until_s <= ?", now_s)
+    rows = await db.rows("SELECT port FROM relay_port WHERE member=?", key.raw)
+    await db.change_many(_REST, [(port, now_s + GRANT_TTL_S) for (port,) in rows])
+    await db.change("DELETE FROM relay_port WHERE member=?", key.raw)
+
+
+async def add(
+    db: Session,
+    granted: Iterable[GrantLease],
+    ports: Iterable[tuple[WireGuardKey, int]],
+    of_pairs: Iterable[PairGrant] = (),
+    resting: Iterable[tuple[int, int]] = (),
+) -> None:
+    """Grant leases and ports, of members and of pairs, or none of them."""
+    ports, of_pairs = list(ports), list(of_pairs)
+    await _grant(db, granted)
+    await db.change_many("DELETE FROM relay_port WHERE member=?", [(key.raw,) for key, _ in ports])
+    rows = [(key.raw, port) for key, port in ports]
+    await db.change_many("INSERT INTO relay_port (member, port) VALUES (?,?)", rows)
+    gone = [
+        (pair[0].raw, pair[1].raw) for grant in of_pairs for pair in (grant.pair, grant.taken_from) if pair
+    ]
+    await db.change_many("DELETE FROM relay_pair WHERE low=? AND high=?", gone)
+    await db.change_many(
+        "INSERT INTO relay_pair (low, high, port, apps) VALUES (?,?,?,?)",
+        [(grant.pair[0].raw, grant.pair[1].raw, grant.port, grant.apps) for grant in of_pairs],
+    )
+    await db.change_many(_REST, list(resting))
+
+
+async def reserve_generation(db: Session, reserved: int) -> None:
+    """From here on generations up to this one may be in use."""
+    await db.change(
+        "INSERT INTO generation (one, reserved) VALUES (1,?) "
+        "ON CONFLICT (one) DO UPDATE SET reserved = excluded.reserved",
+        reserved,
+    )
+
+
+async def _new_invite(db: Session, made: a.Invite, token: bytes) -> None:
+    await db.change("DELETE FROM invite WHERE expires_s < ?", made.made_s - a.MAX_LIFE_S)
+    if (await db.rows("SELECT count(*) FROM invite"))[0][0] >= MAX_INVITES:
+        raise LocalError(f"there are {MAX_INVITES} invites already: revoke some")
+    await db.change(
+        "INSERT INTO invite (id, hash, network, uses, made_s, expires_s, name) VALUES (?,?,?,?,?,?,?)",
+        made.id,
+        token_hash(token),
+        made.network,
+        made.uses,
+        made.made_s,
+        made.expires_s,
+        made.name,
+    )
+
+
+async def _revoke_invite(db: Session, identifier: str) -> None:
+    if not await db.change("UPDATE invite SET revoked=1 WHERE id=?", identifier):
+        raise LocalError(f"there is no invite '{identifier}'; `netctl invite list` shows all")
+
+
+async def _redeem(db: Session, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, a.Book]:
+    rows = await db.rows(f"SELECT {_INVITE} FROM invite WHERE hash=?", token_hash(who.token))
+    invite = _invite(rows[0]) if rows else None
+    known = bool(await db.rows("SELECT 1 FROM guest WHERE member=?", who.key.raw))
+    before = await book(db) if a.needs_book(invite, now_s, known=known) else a.Book()
+    verdict = a.decide(document, before, invite, who, now_s)
+    if not verdict.fresh:
+        return verdict, before
+    entry = verdict.admission
+    used = "UPDATE invite SET used=used+1 WHERE id=? AND used<uses AND revoked=0"
+    if not await db.change(used, entry.invite):
+        raise RemoteError("this invite is used up: ask for another", "invite.used-up")
+    await db.change(
+        "INSERT INTO guest (member, identity, name) VALUES (?,?,?) ON CONFLICT DO NOTHING",
+        entry.key.raw,
+        entry.identity.raw,
+        entry.name,
+    )
+    await db.change(
+        "INSERT INTO admission (network, member, invite, pending, joined_s) VALUES (?,?,?,?,?)",
+        entry.network,
+        entry.key.raw,
+        entry.invite,
+        int(entry.pending),
+        entry.joined_s,
+    )
+    await _grant(db, [verdict.lease] if verdict.lease is not None else [])
+    return verdict, before.admitted(verdict)
+
+
+async def _approve(db: Session, key: WireGuardKey) -> a.Book:
+    if not await db.change("UPDATE admission SET pending=0 WHERE member=? AND pending<>0", key.raw):
+        raise LocalError("this member does not wait for approval; `netctl members pending` shows who does")
+    return await book(db)
+
+
+async def _leave(db: Session, key: WireGuardKey, now_s: int) -> a.Book:
+    await db.change("DELETE FROM guest WHERE member=?", key.raw)
+    await _rest_port(db, key, now_s)
+    return await book(db)
+
+
+async def _revoke(db: Session, key: WireGuardKey, name: str, now_s: int) -> a.Book:
+    await db.change(_REVOKE, key.raw, name, now_s)
+    return await _leave(db, key, now_s)
+
+
+async def _restore(db: Session, key: WireGuardKey) -> a.Book:
+    if not await db.change("DELETE FROM revoked WHERE member=?", key.raw):
+        raise LocalError("this key was not revoked here; `netctl members` shows which are")
+    return await book(db)
+
+
+async def _rekey(
+    db: Session, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int
+) -> a.Book:
+    """The relay port is not moved: whoever has the old key may have a grant for it."""
+    before = await book(db)
+    a.rekeyed(before, old, key, identity)
+    name = next(entry.name for entry in before.admissions if entry.key == old)
+    await db.change("DELETE FROM lease WHERE member=?", key.raw)  # what the new key had before goes
+    await db.change("UPDATE lease SET member=? WHERE member=?", key.raw, old.raw)
+    for one in (old, key):
+        await _rest_port(db, one, now_s)
+    await db.change("UPDATE guest SET member=?, identity=? WHERE member=?", key.raw, identity.raw, old.raw)
+    await db.change(_REVOKE, old.raw, name, now_s)
+    return await book(db)
+
+
+class SqlStore:
+    """A `MemberStore` but for how a transaction is carried to the database."""
+
+    async def within(self, what: str, body: Body[T], *, writes: bool = True) -> T:
+        """Carry it out as one transaction; `what` is refused, when it is. Raises LocalError, or what it raises."""
+        raise NotImplementedError
+
+    async def kept(self) -> Kept:
+        """Of `MemberStore`."""
+        return await self.within("a look at all that it holds", kept, writes=False)
+
+    async def add(
+        self,
+        leases: Iterable[GrantLease],
+        ports: Iterable[tuple[WireGuardKey, int]],
+        pairs: Iterable[PairGrant] = (),
+        resting: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        """Of `MemberStore`."""
+        asked = (list(leases), list(ports), list(pairs), list(resting))
+        await self.within("new leases", lambda db: add(db, *asked))
+
+    async def reserve_generation(self, reserved: int) -> None:
+        """Of `MemberStore`."""
+        await self.within("the next generations", lambda db: reserve_generation(db, reserved))
+
+    async def invite(
+        self, network: str, *, uses: int, made_s: int, expires_s: int, name: str
+    ) -> tuple[a.Invite, bytes]:
+        """Of `MemberStore`."""
+        token = secrets.token_bytes(TOKEN_LEN)
+        identifier = "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LEN))
+        made = a.Invite(identifier, network, uses, 0, made_s, expires_s, name=name)
+        await self.within("a new invite", lambda db: _new_invite(db, made, token))
+        return made, token
+
+    async def invites(self) -> list[a.Invite]:
+        """Of `MemberStore`."""
+        return await self.within("a look at its invites", invites, writes=False)
+
+    async def revoke_invite(self, identifier: str) -> None:
+        """Of `MemberStore`."""
+        await self.within("to revoke an invite", lambda db: _revoke_invite(db, identifier))
+
+    async def redeem(self, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, a.Book]:
+        """Of `MemberStore`."""
+        return await self.within("a new member", lambda db: _redeem(db, document, who, now_s))
+
+    async def approve(self, key: WireGuardKey) -> a.Book:
+        """Of `MemberStore`."""
+        return await self.within("an approval", lambda db: _approve(db, key))
+
+    async def revoke(self, key: WireGuardKey, name: str, now_s: int) -> a.Book:
+        """Of `MemberStore`."""
+        return await self.within("to revoke a member", lambda db: _revoke(db, key, name, now_s))
+
+    async def leave(self, key: WireGuardKey, now_s: int) -> a.Book:
+        """Of `MemberStore`."""
+        return await self.within("to let a member go", lambda db: _leave(db, key, now_s))
+
+    async def restore(self, key: WireGuardKey) -> a.Book:
+        """Of `MemberStore`."""
+        return await self.within("to restore a member", lambda db: _restore(db, key))
+
+    async def rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int) -> a.Book:
+        """Of `MemberStore`."""
+        return await self.within("a new key", lambda db: _rekey(db, old, key, identity, now_s))

@@ -1,0 +1,361 @@
+"""What only a store in PostgreSQL has: an address, a password, TLS, a server that goes away, one writer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import ipaddress
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from contractkit import applicant, invited
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from loopbackkit import ANN, BOB, HOST, STRANGER, Member, Site
+from patience import BUSY_S, wait_for
+from postgreskit import Postgres, running
+from test_admissions import DOCUMENT, NOW, key
+from test_locked_store import admitted, open_house
+
+from mediator.shell.asking import ask_mediator
+from mediator.shell.main import main as mediator_main
+from mediator.shell.memberstore import PATIENCE_S
+from mediator.shell.postgresplace import PostgresPlace
+from mediator.shell.postgresstore import PostgresStore
+from mediator.shell.store import STORE_FILE
+from mediator.shell.storeschema import MIGRATIONS, for_postgres
+from netctl.model.errors import LocalError
+from netctl.system.tasks import awaited
+from netctl.wire import operatorrequests as r
+from netctl.wire.invite import parse_invite
+
+SHORT_S = 1.0
+
+
+# -- the address --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("postgresql://u:secret@db/netctl", "--store-password-file"),
+        ("postgresql://u@db/netctl?password=secret", "--store-password-file"),
+        ("postgresql://u@db", "names no database"),
+        ("postgresql://u@db/x?nonsense=secret", "not understood"),
+    ],
+)
+def test_an_address_with_a_secret_or_without_sense_is_refused(text: str, words: str) -> None:
+    with pytest.raises(LocalError, match=words) as caught:
+        PostgresPlace.parse(text)
+    assert "secret" not in str(caught.value)
+
+
+def test_over_a_network_the_server_is_verified_unless_somebody_says_otherwise(tmp_path: Path) -> None:
+    place = PostgresPlace.parse("postgresql://u@one,two:5433/netctl")
+    assert (place.parameters["sslmode"], place.parameters["sslrootcert"]) == ("verify-full", "system")
+    assert place.parameters["target_session_attrs"] == "read-write"
+    assert place.name == "postgresql://one,two/netctl"
+    assert "sslmode" not in PostgresPlace.parse("postgresql://u@/netctl?host=/run/postgresql").parameters
+    assert "sslmode" not in PostgresPlace.parse("postgresql://u@127.0.0.1/netctl").parameters
+    assert PostgresPlace.parse("postgresql://u@db/n?sslmode=require").parameters["sslmode"] == "require"
+
+
+def test_the_password_is_a_files_or_the_services_credential(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store-password").write_text("of the service\n")
+    (tmp_path / "own").write_text("of the file\n")
+    (tmp_path / "two").write_text("a\nb\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    text = "postgresql://u@db/netctl"
+    assert PostgresPlace.parse(text).parameters["password"] == "of the service"
+    place = PostgresPlace.parse(text, tmp_path / "own")
+    assert place.parameters["password"] == "of the file"
+    assert "of the file" not in repr(place)
+    for name, words in (("none", "No such file"), ("two", "one line")):
+        with pytest.raises(LocalError, match=words):
+            PostgresPlace.parse(text, tmp_path / name)
+
+
+def test_without_psycopg_the_command_says_how_to_get_it(tmp_path: Path) -> None:
+    """In a process whose Python has none: importing it fails there."""
+    code = (
+        "import sys; sys.modules['psycopg'] = None; from mediator.shell.main import main; "
+        f"sys.exit(main(['serve', '--state', {str(tmp_path)!r}, '--store', 'postgresql://u@db/n']))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'netctl[mediator,postgres]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sqlite_pays_nothing(tmp_path: Path) -> None:
+    commands = "mediator.shell.commands.serve, mediator.shell.commands.store"
+    code = f"import sys, {commands}; print('psycopg' in sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+# -- the server ---------------------------------------------------------------------------------------------
+
+
+def certificates(directory: Path) -> tuple[Path, Path]:
+    """A key and a certificate for 127.0.0.1, signed by itself."""
+    own = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "db")])
+    day = datetime.timedelta(days=1)
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(own.public_key())
+        .serial_number(1)
+        .not_valid_before(now - day)
+        .not_valid_after(now + day)
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(own, hashes.SHA256())
+    )
+    key_file, file = directory / "server.key", directory / "server.crt"
+    pem = serialization.Encoding.PEM
+    key_file.write_bytes(
+        own.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    file.write_bytes(made.public_bytes(pem))
+    key_file.chmod(0o600)
+    status = directory.stat()
+    os.chown(key_file, status.st_uid, status.st_gid)
+    return key_file, file
+
+
+def test_over_tls_with_a_password_to_whichever_host_answers(tmp_path: Path) -> None:
+    """And not with a certificate that nobody vouches for."""
+    with running(port=5999) as server:
+        _, certificate = certificates(server.directory)
+        (server.data / "pg_hba.conf").write_text(
+            "local all all trust\nhostssl all mediator 127.0.0.1/32 scram-sha-256\n"
+        )
+        with psycopg.connect(server.dsn("postgres"), autocommit=True) as admin:
+            admin.execute("CREATE ROLE mediator LOGIN PASSWORD 'one two three'")
+            admin.execute("CREATE DATABASE netctl OWNER mediator")
+            for name, value in (
+                ("ssl_key_file", server.directory / "server.key"),
+                ("ssl_cert_file", certificate),
+                ("ssl", "on"),
+            ):
+                admin.execute(f"ALTER SYSTEM SET {name} = '{value}'")  # type: ignore[arg-type]
+            admin.execute("SELECT pg_reload_conf()")
+        password = tmp_path / "password"
+        password.write_text("one two three\n")
+        hosts = "postgresql://mediator@127.0.0.1:5998,127.0.0.1:5999/netctl"
+
+        async def once(query: str) -> None:
+            store = PostgresStore(PostgresPlace.parse(hosts + query, password))
+            await store.open()
+            try:
+                await store.reserve_generation(8)
+                assert (await store.kept()).generation == 8
+            finally:
+                await store.close()
+
+        wait_for(
+            "it has read its settings",
+            lambda: _works(once, f"?sslmode=verify-full&sslrootcert={certificate}"),
+        )
+        with pytest.raises(LocalError, match="certificate"):
+            asyncio.run(once("?sslmode=verify-full&sslrootcert=system"))
+        with pytest.raises(LocalError, match="cannot be reached"):
+            asyncio.run(once("?sslmode=disable"))
+        password.write_text("wrong\n")
+        with pytest.raises(LocalError, match="password authentication failed") as caught:
+            asyncio.run(once(f"?sslmode=verify-full&sslrootcert={certificate}"))
+        assert "wrong" not in str(caught.value)
+
+
+def _works(once: object, query: str) -> bool:
+    with contextlib.suppress(LocalError):
+        asyncio.run(once(query))  # type: ignore[operator]
+        return True
+    return False
+
+
+def test_a_store_of_an_older_version_is_brought_up_to_date_and_a_newer_one_refused(
+    postgres: Postgres,
+) -> None:
+    database = postgres.database()
+    with psycopg.connect(database, autocommit=True) as raw:
+        raw.execute("CREATE TABLE schema_version (one BIGINT PRIMARY KEY, version BIGINT NOT NULL)")
+        for step in MIGRATIONS[:2]:
+            raw.execute(for_postgres(step))  # type: ignore[arg-type]
+        raw.execute("INSERT INTO schema_version VALUES (1, 2)")
+        raw.execute("INSERT INTO lease VALUES ('n', 4294967295, '\\x01')")
+
+    async def main() -> None:
+        store = PostgresStore(PostgresPlace.parse(database))
+        await store.open()
+        await store.reserve_generation(4)
+        await store.close()
+        with psycopg.connect(database, autocommit=True) as raw:
+            assert raw.execute("SELECT version FROM schema_version").fetchall() == [(len(MIGRATIONS),)]
+            raw.execute("UPDATE schema_version SET version = 99")
+        with pytest.raises(LocalError, match="another version"):
+            await PostgresStore(PostgresPlace.parse(database)).open()
+
+    asyncio.run(main())
+
+
+def test_who_waits_for_a_lock_is_told_so_in_time_and_nothing_happened(postgres: Postgres) -> None:
+    database = postgres.database()
+
+    async def main() -> None:
+        store = PostgresStore(PostgresPlace.parse(database), patience_s=SHORT_S)
+        await store.open()
+        token = await invited(store, 9)
+        before = await store.kept()
+        with psycopg.connect(database) as other:
+            other.execute("LOCK TABLE invite IN EXCLUSIVE MODE")
+            asked = [awaited(store.redeem(DOCUMENT, applicant(100 + n, token), NOW)) for n in range(5)]
+            began = time.monotonic()
+            assert await store.kept() == before, "whoever reads waits for no writer"
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            assert all(isinstance(answer, LocalError) for answer in answers), answers
+            assert time.monotonic() - began < len(asked) * SHORT_S, "they wait together"
+        assert await store.kept() == before
+        assert (await store.redeem(DOCUMENT, applicant(100, token), NOW))[0].fresh
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_stands_still_holds_nobody_up(tmp_path: Path) -> None:
+    """Its kernel still answers for it, so only the clock tells."""
+
+    async def main(server: Postgres) -> None:
+        store = PostgresStore(server.place(), patience_s=SHORT_S)
+        await store.open()
+        await store.reserve_generation(1)
+        server.signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(LocalError):
+                await store.reserve_generation(2)
+            assert time.monotonic() - began < 3 * SHORT_S
+        finally:
+            server.signal(signal.SIGCONT)
+        async with asyncio.timeout(BUSY_S):
+            while True:
+                with contextlib.suppress(LocalError):
+                    await store.reserve_generation(3)
+                    break
+        assert (await store.kept()).generation == 3
+        await store.close()
+
+    with running() as server:
+        asyncio.run(main(server))
+
+
+# -- the mediator -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving(site: Site, dsn: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-P", "-m", "mediator.shell.main", "serve", "--listen", HOST, "--store", dsn]
+    command += ["--document", str(site.document), "--state", str(site.state), "--no-relay"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stderr=out)
+    try:
+        wait_for("it listens or ends", lambda: "listening" in log.read_text() or process.poll() is not None)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(BUSY_S)
+
+
+def test_while_the_store_is_away_known_members_log_in_and_enrolment_says_why_it_waits(
+    site: Site, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    open_house(site, {"ann": ANN, "bob": BOB})
+
+    async def main(server: Postgres) -> None:
+        made = await asyncio.to_thread(ask_mediator, site.state, r.CreateInvite("lan", 5))
+        invite = parse_invite(made.reply.invite)
+        async with Member(ANN, site.entry()) as ann:
+            await ann.view()
+            server.kill()
+            async with Member(BOB, site.entry()) as bob:
+                await bob.view()
+                early = asyncio.create_task(admitted(10, invite, "early"))
+                open_house(site, {"ann": ANN, "new": STRANGER})
+                await ann.view(lambda changed: "new" in {m.name for m in changed.view.members.values()})
+                assert "no member any more" in str((await bob.refused()).error)
+                said = await early
+                assert "just now" in said
+                assert "cannot be reached" in said
+                with pytest.raises(LocalError, match="cannot be reached"):
+                    await asyncio.to_thread(ask_mediator, site.state, r.Revoke("ann"))
+                status = await asyncio.to_thread(ask_mediator, site.state, r.ServerStatusRequest())
+                assert "cannot be reached" in status.reply.store
+            server.start()
+            while await admitted(10, invite, "early") != "early":
+                pass
+            await ann.view(lambda changed: len(changed.view.members) == 3)
+        rows = await asyncio.to_thread(ask_mediator, site.state, r.ListInvites())
+        assert rows.reply[0].used == 1
+
+    with running(durable=True) as server:
+        dsn = server.database()
+        with serving(site, dsn, log) as process:
+            asyncio.run(asyncio.wait_for(main(server), 3 * BUSY_S))
+            second = Site(tmp_path / "second")
+            with serving(second, dsn, tmp_path / "log2") as refused:
+                assert refused.wait(BUSY_S) == 1
+            said = (tmp_path / "log2").read_text()
+            assert "another mediator works with postgresql://" in said
+            assert process.poll() is None
+    assert "Traceback" not in log.read_text()
+    assert log.read_text().count("known members are served") == 1
+    assert "answers again" in log.read_text()
+
+
+def test_a_state_knows_where_its_store_is(
+    site: Site, postgres: Postgres, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a new file nor an empty database comes in the place of what it had."""
+    dsn = postgres.database()
+    with serving(site, dsn, tmp_path / "log"):
+        pass
+    words = ["--state", str(site.state), "--document", str(site.document)]
+    assert mediator_main(["serve", *words]) == 1
+    assert "say `netctl-mediator serve --store postgresql://" in capsys.readouterr().err
+    assert mediator_main(["backup", str(tmp_path / "b"), "--state", str(site.state)]) == 1
+    assert "pg_dump" in capsys.readouterr().err
+    assert mediator_main(["check", *words]) == 0
+    assert "its store is postgresql://" in capsys.readouterr().out
+    assert not (site.state / STORE_FILE).exists()
+    other = Site(tmp_path / "other")
+
+    async def with_file() -> None:
+        async with other.serving():
+            await asyncio.sleep(0)  # it has begun, so it ends in order
+
+    asyncio.run(with_file())
+    assert mediator_main(["serve", "--state", str(other.state), "--store", dsn]) == 1
+    assert "take it along with `netctl-mediator store move" in capsys.readouterr().err
+
+
+def test_the_patience_is_the_one_of_the_seam() -> None:
+    assert PostgresStore(PostgresPlace.parse("postgresql://u@/n"))._patience_s == PATIENCE_S
+    assert key(1)

@@ -1,0 +1,164 @@
+"""The contract: whatever stands behind `MemberStore` passes this, SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from contractkit import Open, applicant, invited, run
+from postgreskit import Postgres
+from test_admissions import DOCUMENT, NOW, identity, key
+
+from mediator.core import admissions as a
+from mediator.core.leasegrants import GrantLease
+from mediator.core.pairs import PairGrant, pair_of
+from mediator.shell.memberstore import MemberStore
+from mediator.shell.postgresstore import PostgresStore
+from mediator.shell.store import Store
+from mediator.shell.storethread import StoreThread
+from netctl.model.errors import LocalError, RemoteError
+from netctl.system.tasks import awaited
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens the same one each time."""
+    if request.param == "sqlite":
+        return lambda: StoreThread(Store(tmp_path / "m.db"), patience_s=0.5)
+    server: Postgres = request.getfixturevalue("postgres")
+    place = server.place()
+    return lambda: PostgresStore(place)
+
+
+def test_what_returned_is_kept_and_the_book_is_the_one_that_is_kept(open_store: Open) -> None:
+    pair = PairGrant(pair_of(key(1), key(2)), 40100, 1)
+
+    async def first(store: MemberStore) -> None:
+        assert (await store.kept()).book == a.Book()
+        await store.add([GrantLease("n", key(1), IPv4Address("10.9.0.1"))], [(key(1), 40000)], [pair])
+        await store.reserve_generation(77)
+        token = await invited(store, 3)
+        for number, name in ((12, "zoe"), (10, "amy"), (11, "bob")):
+            verdict, book = await store.redeem(DOCUMENT, applicant(number, token, name), NOW)
+            assert verdict.admission.name == name
+            assert book == (await store.kept()).book
+        verdict, book = await store.redeem(DOCUMENT, applicant(11, token), NOW)
+        assert (verdict.fresh, book) == (False, (await store.kept()).book)
+        await store.add([], [(key(10), 40001), (key(11), 40002), (key(12), 40003)])
+        for change in (
+            lambda: store.rekey(key(10), key(30), identity(30), NOW),
+            lambda: store.revoke(key(11), "bob", NOW),
+            lambda: store.leave(key(12), NOW),
+            lambda: store.restore(key(11)),
+        ):
+            assert await change() == (await store.kept()).book
+
+    async def second(store: MemberStore) -> None:
+        kept = await store.kept()
+        assert [entry.name for entry in kept.book.admissions] == ["amy"]
+        assert kept.book.revoked == {key(10): "amy"}
+        assert kept.leases["n", key(1)] == IPv4Address("10.9.0.1")
+        assert (kept.ports, sorted(kept.resting)) == ({key(1): 40000}, [40001, 40002, 40003])
+        assert (kept.pairs, kept.generation) == ((pair,), 77)
+        (invite,) = await store.invites()
+        assert (invite.used, invite.uses) == (3, 3)
+
+    run(open_store, first)
+    run(open_store, second)
+
+
+def test_of_many_at_once_as_many_come_in_as_there_are_uses(open_store: Open) -> None:
+    async def main(store: MemberStore) -> None:
+        token = await invited(store, 3)
+        asked = [store.redeem(DOCUMENT, applicant(100 + n, token, f"h{n}"), NOW) for n in range(8)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [isinstance(answer, RemoteError) for answer in answers] == 3 * [False] + 5 * [True]
+        kept = await store.kept()
+        assert len(kept.book.admissions) == len(set(kept.leases.values())) == 3
+
+    run(open_store, main)
+
+
+def test_an_address_or_port_that_is_taken_is_refused_and_with_it_all_the_rest(open_store: Open) -> None:
+    async def main(store: MemberStore) -> None:
+        await store.add([GrantLease("n", key(1), IPv4Address("10.9.0.1"))], [(key(1), 40000)])
+        before = await store.kept()
+        for leases, ports in (
+            ([GrantLease("n", key(2), IPv4Address("10.9.0.1"))], [(key(2), 40001)]),
+            ([GrantLease("n", key(2), IPv4Address("10.9.0.2"))], [(key(2), 40000)]),
+        ):
+            with pytest.raises(LocalError):
+                await store.add(leases, ports)
+        assert await store.kept() == before
+
+    run(open_store, main)
+
+
+def test_a_port_is_a_members_or_a_pairs_never_both(open_store: Open) -> None:
+    pair = pair_of(key(1), key(2))
+
+    async def main(store: MemberStore) -> None:
+        await store.add([], [(key(1), 40000)], [PairGrant(pair, 40001, 1)])
+        before = await store.kept()
+        with pytest.raises(LocalError, match="the port is a pair's"):
+            await store.add([], [(key(2), 40001)])
+        with pytest.raises(LocalError, match="the port is a member's"):
+            await store.add([], [], [PairGrant(pair_of(key(2), key(3)), 40000, 1)])
+        assert await store.kept() == before
+        await store.add([], [(key(1), 40002)], [PairGrant(pair_of(key(2), key(3)), 40001, 1, pair)])
+        kept = await store.kept()
+        assert kept.ports == {key(1): 40002}
+        assert kept.pairs == (PairGrant(pair_of(key(2), key(3)), 40001, 1),)
+
+    run(open_store, main)
+
+
+def test_what_is_refused_is_refused_in_the_same_words(open_store: Open) -> None:
+    async def main(store: MemberStore) -> None:
+        for asked, words in (
+            (store.approve(key(1)), "does not wait for approval"),
+            (store.restore(key(1)), "was not revoked here"),
+            (store.revoke_invite("nothin"), "there is no invite"),
+        ):
+            with pytest.raises(LocalError, match=words):
+                await asked
+        with pytest.raises(RemoteError, match="knows no such invite"):
+            await store.redeem(DOCUMENT, applicant(9, b"\1" * 32), NOW)
+        token = await invited(store, 2)
+        await store.redeem(DOCUMENT, applicant(10, token), NOW)
+        await store.redeem(DOCUMENT, applicant(11, token), NOW)
+        with pytest.raises(RemoteError, match="in use already"):
+            await store.rekey(key(10), key(11), identity(30), NOW)
+
+    run(open_store, main)
+
+
+def test_names_come_in_the_order_of_their_letters_codes(open_store: Open) -> None:
+    """Whatever language the database sorts for: the book after an admission is put together from memory."""
+
+    async def main(store: MemberStore) -> None:
+        token = await invited(store, 9)
+        for number, name in enumerate(("b-2", "b1", "a", "z-2", "z1", "1")):
+            _, book = await store.redeem(DOCUMENT, applicant(40 + number, token, name), NOW)
+            assert book == (await store.kept()).book
+        assert [entry.name for entry in book.admissions] == ["1", "a", "b-2", "b1", "z-2", "z1"]
+
+    run(open_store, main)
+
+
+def test_who_is_cancelled_while_it_waits_harms_nobody(open_store: Open) -> None:
+    async def main(store: MemberStore) -> None:
+        token = await invited(store, 50)
+        asked = [awaited(store.redeem(DOCUMENT, applicant(100 + n, token, f"h{n}"), NOW)) for n in range(20)]
+        await asyncio.sleep(0)
+        for one in asked[::2]:
+            one.cancel()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        whole = {answer[0].admission.name for answer in answers if isinstance(answer, tuple)}
+        kept = {entry.name for entry in (await store.kept()).book.admissions}
+        assert whole <= kept
+        await store.reserve_generation(3)
+
+    run(open_store, main)

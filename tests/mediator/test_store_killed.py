@@ -1,0 +1,179 @@
+"""`kill -9` of PostgreSQL under load: what was acknowledged is kept, once; the end state explains what everybody heard.
+
+Each client writes down what it was told. An error says that it does not know: such a change may be kept or not, and is
+asked for again. `make test-cluster` has 50 rounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from contractkit import applicant
+from postgreskit import Postgres, running
+from test_admissions import LAN, NOW, document, key
+
+from mediator.core.admissions import Book
+from mediator.core.leasegrants import GrantLease
+from mediator.shell.memberstore import Kept, MemberStore
+from mediator.shell.postgresstore import PostgresStore
+from netctl.model.errors import LocalError
+from netctl.model.keys import WireGuardKey
+from netctl.system.tasks import awaited
+
+ROUNDS = int(os.environ.get("NETCTL_STORE_ROUNDS", "3"))
+SEED = int(os.environ.get("NETCTL_STORE_SEED", "20"))
+BUSY_S = (0.05, 0.6)
+"""Between two kills."""
+USES = 10_000
+DOCUMENT = document("10.64.0.0/12", approve="manual")
+
+
+@dataclass(slots=True)
+class History:
+    """What clients were told. `asked` counts every try, told or not."""
+
+    leases: dict[WireGuardKey, IPv4Address] = field(default_factory=dict)
+    joined: dict[WireGuardKey, str] = field(default_factory=dict)
+    approved: set[WireGuardKey] = field(default_factory=set)
+    revoked: set[WireGuardKey] = field(default_factory=set)
+    generation: int = 0
+    asked: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Errors, each of which leaves open what became of it."""
+    wanted_revoked: set[WireGuardKey] = field(default_factory=set)
+
+    async def until_told(self, what: str, ask: Callable[..., Awaitable[object]], *values: object) -> object:
+        """Ask until there is an answer."""
+        while True:
+            self.asked[what] += 1
+            try:
+                return await ask(*values)
+            except LocalError as error:
+                if what == "approve" and "does not wait" in str(error):
+                    return None  # an earlier one was kept, and its answer lost
+                self.unknown[what] += 1
+                await asyncio.sleep(0.01)
+
+
+async def grants(store: MemberStore, history: History, first: int, over: asyncio.Event) -> None:
+    number = first
+    while not over.is_set():
+        who, address = key(number), IPv4Address("10.128.0.0") + number
+        await history.until_told("lease", store.add, [GrantLease("n", who, address)], [(who, number)])
+        history.leases[who] = address
+        number += 1
+
+
+async def joins(store: MemberStore, history: History, first: int, token: bytes, over: asyncio.Event) -> None:
+    number = first
+    while not over.is_set():
+        who = key(number)
+        host = applicant(number, token, f"h{number}")
+        answer = await history.until_told("redeem", store.redeem, DOCUMENT, host, NOW)
+        assert isinstance(answer, tuple)
+        history.joined[who] = answer[0].admission.name
+        await history.until_told("approve", store.approve, who)
+        history.approved.add(who)
+        if number % 2:
+            history.wanted_revoked.add(who)
+            await history.until_told("revoke", store.revoke, who, f"h{number}", NOW)
+            history.revoked.add(who)
+        number += 1
+
+
+async def generations(store: MemberStore, history: History, over: asyncio.Event) -> None:
+    while not over.is_set():
+        wanted = history.generation + 1
+        await history.until_told("generation", store.reserve_generation, wanted)
+        history.generation = wanted
+        await asyncio.sleep(0.005)
+
+
+def explain(kept: Kept, used: int, history: History) -> None:
+    """Whether the end state is one that could have told everybody what it was told."""
+    leases = {who: address for (network, who), address in kept.leases.items() if network == "n"}
+    for who, address in history.leases.items():
+        assert leases[who] == address, "an acknowledged lease is lost"
+    assert len(leases) - len(history.leases) <= 2, "leases that nobody asked for"
+    assert len(set(leases.values())) == len(leases)
+    present = {entry.key: entry for entry in kept.book.admissions}
+    assert len(present) == len(kept.book.admissions), "somebody is in twice"
+    for who in history.joined.keys() - history.wanted_revoked:
+        assert who in present, "an acknowledged member is lost"
+        assert present[who].name == history.joined[who]
+    for who in history.approved - history.wanted_revoked:
+        assert not present[who].pending, "an acknowledged approval is lost"
+    assert history.revoked <= kept.book.revoked.keys() <= history.wanted_revoked
+    assert not present.keys() & history.revoked, "who was shut out is in"
+    everybody = present.keys() | kept.book.revoked.keys()
+    assert used == len(everybody), "a use was lost or counted twice"
+    assert history.joined.keys() <= everybody
+    assert kept.generation in (history.generation, history.generation + 1)
+
+
+async def load(server: Postgres, rounds: int) -> History:
+    place = server.place()
+    store, history, over = PostgresStore(place), History(), asyncio.Event()
+    chance = random.Random(SEED)
+    await store.open()
+    _, token = await store.invite(LAN, uses=USES, made_s=NOW, expires_s=NOW + 10**9, name="")
+    clients = [
+        awaited(grants(store, history, 1_000, over)),
+        awaited(grants(store, history, 30_000, over)),
+        awaited(joins(store, history, 100_000, token, over)),
+        awaited(joins(store, history, 200_000, token, over)),
+        awaited(generations(store, history, over)),
+    ]
+    for _ in range(rounds):
+        await asyncio.sleep(chance.uniform(*BUSY_S))
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+    await asyncio.sleep(BUSY_S[1])
+    over.set()
+    await asyncio.gather(*clients)
+    kept, (invite,) = await store.kept(), await store.invites()
+    await store.close()
+    explain(kept, invite.used, history)
+    again = PostgresStore(place)  # not only as one connection sees it
+    await again.open()
+    assert await again.kept() == kept
+    await again.close()
+    return history
+
+
+def test_no_acknowledged_write_is_lost_or_doubled() -> None:
+    with running(durable=True) as server:
+        history = asyncio.run(load(server, ROUNDS))
+    told = {"lease": len(history.leases), "redeem": len(history.joined), "approve": len(history.approved)}
+    print(
+        f"\n{ROUNDS} kills, seed {SEED}: told {told}, revoked {len(history.revoked)}, {dict(history.unknown)} unknown"
+    )
+    assert min(told.values()) > ROUNDS, "there was load"
+
+
+def test_the_checker_sees_a_lost_and_a_doubled_one() -> None:
+    """It can fail."""
+    who = key(1)
+    history = History(leases={who: IPv4Address("10.0.0.1")})
+    explain(Kept(a_book({("n", who): IPv4Address("10.0.0.1")})), 0, history)
+    for kept, used in (
+        (Kept(a_book({})), 0),
+        (Kept(a_book({("n", who): IPv4Address("10.0.0.2")})), 0),
+        (Kept(a_book({("n", who): IPv4Address("10.0.0.1")})), 1),
+        (Kept(a_book({("n", who): IPv4Address("10.0.0.1")}), generation=2), 0),
+    ):
+        try:
+            explain(kept, used, history)
+        except (AssertionError, KeyError):
+            continue
+        raise RuntimeError(f"{kept} explains nothing, and was taken")
+
+
+def a_book(leases: dict[tuple[str, WireGuardKey], IPv4Address]) -> Book:
+    return Book(leases=leases)
