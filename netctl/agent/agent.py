@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from netctl.agent.addresses import AddressMonitor
-from netctl.agent.armed import Armory, Watchman, boot_id, start_watchman
+from netctl.agent.commitstore import CommitStore, Watchdog, boot_id, start_watchdog
 from netctl.agent.control_client import ControlClient
 from netctl.agent.enginewatch import EngineWatch
 from netctl.agent.firewall import Firewall
@@ -71,13 +71,13 @@ class Agent:
         host: Host,
         *,
         drift_s: float = DRIFT_S,
-        watchman: Watchman = start_watchman,
+        watchdog: Watchdog = start_watchdog,
         watch: Path | None = None,
     ) -> None:
         self.guard = Guard(warn)
         """Counts what could not be handled, wherever it came from."""
         self.tasks = Tasks(self.guard)
-        self.store, self.host, self.armory = store, host, Armory(store.places)
+        self.store, self.host, self.commits = store, host, CommitStore(store.places)
         loaded = remembered(store)
         state = NodeState(
             loaded=loaded,
@@ -99,7 +99,7 @@ class Agent:
         self.rulesets = Rulesets(self.runner, host)
         self.routes = RouteWatch(self.runner)
         self.performer = Performer(
-            self.context, store, self.armory, watchman, host, self.client, self.tunnels, self.following
+            self.context, store, self.commits, watchdog, host, self.client, self.tunnels, self.following
         )
         self.runner.attach(self.performer.perform, self.performer.notify)
         self.watch = DocumentWatch(self, watch) if watch is not None else None
@@ -180,7 +180,7 @@ class Agent:
             warnings = (*warnings, self.context.trouble)
         if result.outcome.error is None:
             warnings = (*warnings, *map(str, await self.firewall.look()))
-        armed = self.armory.record() if result.armed is not None else None
+        armed = self.commits.record() if result.armed is not None else None
         return ApplyReport(
             result.outcome, warnings, result.waiting, armed.plain() if armed is not None else None
         )
@@ -191,14 +191,14 @@ class Agent:
     def somebody_confirms(self) -> bool:
         """Whether an apply waits for a person."""
         try:
-            record = self.armory.record()
+            record = self.commits.record()
         except LocalError:
             return False
         return record is not None and not record.unattended
 
     def refused(self) -> tuple[str, ...]:
         """Digests of documents that were rolled back."""
-        return self.armory.refused()
+        return self.commits.refused()
 
     async def status(self) -> dict[str, Any]:
         """For `netctl status -o json`, with counts and handshakes of now."""
@@ -212,7 +212,7 @@ class Agent:
             Sources(
                 self.context,
                 self.store,
-                self.armory,
+                self.commits,
                 self.client,
                 self.paths,
                 self.tunnels,

@@ -7,12 +7,12 @@ import signal
 
 from netctl.agent.agent import Agent
 from netctl.agent.host import Host
+from netctl.agent.hostlock import host_lock
 from netctl.agent.keys import Keys, load_keys
 from netctl.agent.places import Places
 from netctl.agent.server import ControlServer
 from netctl.agent.store import StateStore
 from netctl.agent.talk import say
-from netctl.agent.writer import only_writer
 from netctl.engine import Engine, open_engine
 from netctl.engine.privilege import check_privileges
 from netctl.node.node import DRIFT_S
@@ -37,7 +37,7 @@ def run_agent(
     """
     check_privileges()
     keys = load_keys(places)
-    with only_writer(places, wait_s=START_WAIT_S):
+    with host_lock(places, wait_s=START_WAIT_S):
         asyncio.run(_main(places, keys, engine, drift_s, watch, metrics))
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from netctl.agent.armed import Armory, boot_id, boottime_s, start_watchman, terms_of
+from netctl.agent.commitstore import CommitStore, boot_id, boottime_s, start_watchdog, terms_of
 from netctl.agent.host import look_up
+from netctl.agent.hostlock import LOCK_WAIT_S, host_lock
 from netctl.agent.keys import load_keys
 from netctl.agent.places import Places
 from netctl.agent.store import StateStore
-from netctl.agent.writer import LOCK_WAIT_S, only_writer
 from netctl.config import Loaded
 from netctl.engine import ApplyOutcome, Engine, apply_plan, apply_prune, open_engine
 from netctl.engine.hostfirewall.reading import HostFilter
@@ -80,24 +80,26 @@ def plan(places: Places, request: Mapping[str, Any], engine: str, say: Say) -> d
     check_privileges()
     key = _own_key(places, loaded.document)
     wish = requests.Plan(loaded, request.get("ssh_connection", ""), bool(request.get("everyone")))
-    with only_writer(places, wait_s=LOCK_WAIT_S, progress=say):
+    with host_lock(places, wait_s=LOCK_WAIT_S, progress=say):
         context = _context(key, _state(store, loaded))
-        planned = Shell(store, Armory(places), engine, say).carry_out(changing.plan(context, wish), context)
+        planned = Shell(store, CommitStore(places), engine, say).carry_out(
+            changing.plan(context, wish), context
+        )
     return planned.to_json()
 
 
 def apply(places: Places, request: Mapping[str, Any], engine: str, say: Say) -> dict[str, Any]:
     """What the agent would do and answer for a request to apply. Raises NetctlError."""
-    store, armory = StateStore(places), Armory(places)
+    store, commits = StateStore(places), CommitStore(places)
     loaded = store.load(request["text"], request["file"])
     check_privileges()
     key = _own_key(places, loaded.document)
     terms = terms_of({**request, "unattended": False})
     wish = requests.Apply(loaded, terms, expected(request.get("binding")))
-    with only_writer(places, wait_s=LOCK_WAIT_S, progress=say):
+    with host_lock(places, wait_s=LOCK_WAIT_S, progress=say):
         context = _context(key, _state(store, loaded))
-        result = Shell(store, armory, engine, say).carry_out(changing.apply(context, wish), context)
-    record = armory.record() if result.armed is not None else None
+        result = Shell(store, commits, engine, say).carry_out(changing.apply(context, wish), context)
+    record = commits.record() if result.armed is not None else None
     dropped = _dropped(result) if result.outcome.error is None else ()
     said = (*changing.said(result.evaluation), *dropped)
     return {
@@ -125,9 +127,9 @@ def prune(places: Places, at_most: int | None, engine: str, say: Say, warn: Say)
     store = StateStore(places)
     loaded = store.document()
     key = _own_key(places, loaded.document) if loaded is not None else NOBODY
-    with only_writer(places, wait_s=LOCK_WAIT_S, progress=say):
+    with host_lock(places, wait_s=LOCK_WAIT_S, progress=say):
         context = _context(key, _state(store, loaded) if loaded is not None else NodeState())
-        shell = Shell(store, Armory(places), engine, say)
+        shell = Shell(store, CommitStore(places), engine, say)
         removals, outcome = shell.carry_out(_prune(context, at_most, warn), context)
     return {**plan_to_json(removals), "changed": outcome.changed, "error": outcome.error}
 
@@ -144,12 +146,12 @@ def _prune(context: Context, at_most: int | None, warn: Say) -> Job[tuple[Any, A
 
 def roll_back(places: Places, progress: Say = _quiet) -> ApplyOutcome:
     """Take back what is armed, document and host. Call with the host's lock held. Raises NetctlError."""
-    armory = Armory(places)
-    record = armory.record()
+    commits = CommitStore(places)
+    record = commits.record()
     if record is None:
         raise LocalError("nothing is armed: there is nothing to roll back")
     context = _context(NOBODY, NodeState())
-    shell = Shell(StateStore(places), armory, record.engine, progress)
+    shell = Shell(StateStore(places), commits, record.engine, progress)
     return shell.carry_out(confirming.roll_back(context), context)
 
 
@@ -158,12 +160,12 @@ def confirm(places: Places, progress: Say) -> str:
     context = _context(NOBODY, NodeState())
 
     def shell() -> Shell:
-        return Shell(StateStore(places), Armory(places), "auto", progress)
+        return Shell(StateStore(places), CommitStore(places), "auto", progress)
 
     shell().carry_out(
         confirming.confirmable(context), context
     )  # without the lock where there is nothing to do
-    with only_writer(places, wait_s=LOCK_WAIT_S, progress=progress):
+    with host_lock(places, wait_s=LOCK_WAIT_S, progress=progress):
         context.now = boottime_s()
         return shell().carry_out(confirming.confirm(context), context).digest
 
@@ -175,22 +177,22 @@ def take_down(places: Places, progress: Say) -> ApplyOutcome:
         yield from confirming.must_be_free(context)
         return (yield from ask(do.ApplyHost(HostState(), None), on.Applied)).outcome
 
-    with only_writer(places, wait_s=LOCK_WAIT_S, progress=progress):
+    with host_lock(places, wait_s=LOCK_WAIT_S, progress=progress):
         context = _context(NOBODY, NodeState())
-        return Shell(StateStore(places), Armory(places), "auto", progress).carry_out(down(), context)
+        return Shell(StateStore(places), CommitStore(places), "auto", progress).carry_out(down(), context)
 
 
 class Shell:
     """Does what a job wants, on this host, and waits for it. The engine is opened when it is needed first."""
 
-    def __init__(self, store: StateStore, armory: Armory, engine: str, say: Say) -> None:
-        self._store, self._armory, self._kind, self._say = store, armory, engine, say
+    def __init__(self, store: StateStore, commits: CommitStore, engine: str, say: Say) -> None:
+        self._store, self._commits, self._kind, self._say = store, commits, engine, say
         self._engine: Engine | None = None
 
     @property
     def _host(self) -> Engine:
         if self._engine is None:
-            places = self._armory.places
+            places = self._commits.places
             self._engine = open_engine(
                 places.private_key, kind=self._kind, state_dir=places.state, hosts_file=places.hosts
             )
@@ -220,11 +222,13 @@ class Shell:
             case do.ReadHost(document, actual):
                 return self._read(document, actual=actual)
             case do.Arm(seconds, text, back, terms):
-                record = self._armory.arm(seconds, text, back.before, back.checkpoint, self._host.kind, terms)
+                record = self._commits.arm(
+                    seconds, text, back.before, back.checkpoint, self._host.kind, terms
+                )
                 try:
-                    start_watchman(self._armory.places, record)
+                    start_watchdog(self._commits.places, record)
                 except BaseException:
-                    self._armory.disarm()
+                    self._commits.disarm()
                     raise
                 return on.WatchdogReady(record)
             case do.ApplyHost(desired, _, seen):
@@ -236,21 +240,21 @@ class Shell:
             case do.Persist(text):
                 return self._persist(text)
             case do.ReadCommit():
-                return on.CommitRead(self._armory.record(), self._armory.refused())
+                return on.CommitRead(self._commits.record(), self._commits.refused())
             case do.AdmitAgain(digest):
-                self._armory.admit_again(digest)
+                self._commits.admit_again(digest)
                 return on.Stored()
             case do.FinishCommit(record):
-                self._armory.finish(record)
+                self._commits.finish(record)
                 return on.Stored()
             case do.Disarm():
-                self._armory.disarm()
+                self._commits.disarm()
                 return on.Stored()
             case do.RestoreDocument(record):
-                self._write(self._armory.put_back, record)
+                self._write(self._commits.put_back, record)
                 return on.DocumentRead()  # nobody lives by it: the host returns to its checkpoint
             case do.CloseCommit(record):
-                self._write(self._armory.over, record)
+                self._write(self._commits.over, record)
                 return on.Stored()
         raise RuntimeError(f"{type(step).__name__} is nothing that is done without an agent")
 
@@ -276,4 +280,4 @@ class Shell:
         try:
             call(record)
         except OSError as error:
-            raise LocalError(f"cannot write in {self._armory.places.state}: {error.strerror}") from error
+            raise LocalError(f"cannot write in {self._commits.places.state}: {error.strerror}") from error

@@ -7,10 +7,10 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-from netctl.agent.batches import BatchRunner
 from netctl.agent.keys import Keys
-from netctl.agent.portmap import PortMapRunner
+from netctl.agent.mapper import PortMapRunner
 from netctl.agent.relaytls import RelayTls
+from netctl.agent.sideports import BatchRunner
 from netctl.agent.talk import warn
 from netctl.engine.rewrites import Rewrites
 from netctl.engine.routelookup import SourceLookup

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from netctl.agent.armed import Armory, Watchman
+from netctl.agent.commitstore import CommitStore, Watchdog
 from netctl.agent.control_client import ControlClient
 from netctl.agent.disk import Disk
 from netctl.agent.following import Following
@@ -28,14 +28,14 @@ class Performer:
         self,
         context: Context,
         store: StateStore,
-        armory: Armory,
-        watchman: Watchman,
+        commits: CommitStore,
+        watchdog: Watchdog,
         host: Host,
         client: ControlClient,
         tunnels: Tunnels,
         following: Following,
     ) -> None:
-        self._context, self._store, self._armory, self._watchman = context, store, armory, watchman
+        self._context, self._store, self._commits, self._watchdog = context, store, commits, watchdog
         self._host, self._client, self._tunnels, self._following = host, client, tunnels, following
         self._disk = Disk()
 
@@ -81,7 +81,7 @@ class Performer:
                 return await self._files(step)
 
     async def _files(self, step: do.Effect) -> on.Event:
-        store, armory, run = self._store, self._armory, self._disk.run
+        store, commits, run = self._store, self._commits, self._disk.run
         match step:
             case do.RecallView(document):
                 return on.ViewKept(await run(store.view, identities(document), self._context.key))
@@ -90,18 +90,18 @@ class Performer:
             case do.ReadDocument():
                 return on.DocumentRead(await run(store.document), await run(store.joined))
             case do.ReadCommit():
-                return on.CommitRead(await run(armory.record), await run(armory.refused))
+                return on.CommitRead(await run(commits.record), await run(commits.refused))
             case do.Arm():
                 return await self._arm(step)
             case do.Disarm():
-                return await self._kept(armory.disarm, f"cannot remove {armory.places.armed}")
+                return await self._kept(commits.disarm, f"cannot remove {commits.places.armed}")
             case do.FinishCommit(record):
-                await run(armory.finish, record)
+                await run(commits.finish, record)
                 return on.Stored()
             case do.CloseCommit(record):
-                return await self._kept(lambda: armory.over(record))
+                return await self._kept(lambda: commits.over(record))
             case do.RestoreDocument(record):
-                stored = await self._kept(lambda: armory.put_back(record))
+                stored = await self._kept(lambda: commits.put_back(record))
                 if isinstance(stored, on.StoreFailed):
                     return stored
                 try:
@@ -110,7 +110,7 @@ class Performer:
                     loaded = None  # it was damaged before: what the host had comes back all the same
                 return on.DocumentRead(loaded, await run(store.joined))
             case do.AdmitAgain(digest):
-                return await self._kept(lambda: armory.admit_again(digest))
+                return await self._kept(lambda: commits.admit_again(digest))
             case do.Persist(text):
                 return await self._kept(lambda: _accept(store, text))
             case do.KeepExcerpt(text):
@@ -139,12 +139,12 @@ class Performer:
         """Put the way back on disk and start who waits for the deadline. Raises LocalError."""
         back, terms, engine = wanted.back, wanted.terms, self._following.engine_kind or "auto"
         record = await self._disk.run(
-            self._armory.arm, wanted.seconds, wanted.text, back.before, back.checkpoint, engine, terms
+            self._commits.arm, wanted.seconds, wanted.text, back.before, back.checkpoint, engine, terms
         )
         try:
-            await asyncio.to_thread(self._watchman, self._armory.places, record)
+            await asyncio.to_thread(self._watchdog, self._commits.places, record)
         except BaseException:
-            await self._disk.run(self._armory.disarm)
+            await self._disk.run(self._commits.disarm)
             raise
         return on.WatchdogReady(record)
 

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import structs
 
 from netctl.agent.agent import Agent
-from netctl.agent.armed import terms_of
+from netctl.agent.commitstore import terms_of
 from netctl.agent.places import Places
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import LocalError

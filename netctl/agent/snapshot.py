@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from netctl.agent.armed import Armory, boottime_s
+from netctl.agent.commitstore import CommitStore, boottime_s
 from netctl.agent.control_client import ControlClient
 from netctl.agent.firewall import Firewall
 from netctl.agent.following import Following
@@ -30,7 +30,7 @@ class Sources:
 
     context: Context
     store: StateStore
-    armory: Armory
+    commits: CommitStore
     client: ControlClient
     paths: PathRunner
     tunnels: Tunnels
@@ -45,11 +45,11 @@ class Sources:
 
 def take(of: Sources) -> Snapshot:
     """What is so just now. Reads the two files of commit-confirm and asks the kernel for MTUs, which takes no time."""
-    context, lost, armory, armed = of.context, of.store.losses, of.armory, None
+    context, lost, commits, armed = of.context, of.store.losses, of.commits, None
     try:
-        record = armory.record()
+        record = commits.record()
         armed = record.plain() if record is not None else None
-        lost = (*lost, *((armory.lost,) if armory.lost is not None else ()))
+        lost = (*lost, *((commits.lost,) if commits.lost is not None else ()))
     except LocalError as error:
         lost = (*lost, str(error))
     paths, tunnels, revival = of.paths.status(), of.tunnels.statuses, context.revival
@@ -88,7 +88,7 @@ def take(of: Sources) -> Snapshot:
         undone=of.host.troubles(),
         faults=of.guard.dropped,
         armed=armed,
-        refused=armory.refused(),
+        refused=commits.refused(),
         watch=of.watch.status() if of.watch is not None else None,
         store=lost,
         trouble=context.trouble,

@@ -8,7 +8,7 @@
 | leases.json   | the generation before; else the mediator's next word is believed, as at first           |
 | down.json     | the generation before; else everything is up                                            |
 
-The way back from an apply is in `armed.py`, by the same means (`netctl.system.generations`).
+The way back from an apply is in `commitstore.py`, by the same means (`netctl.system.generations`).
 """
 
 from __future__ import annotations

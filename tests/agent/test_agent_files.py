@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from netctl.agent.hostlock import host_lock
 from netctl.agent.keys import load_keys, make_keys
 from netctl.agent.places import Places, read_document
 from netctl.agent.store import StateStore
-from netctl.agent.writer import only_writer
 from netctl.config import load_document
 from netctl.model.errors import LocalError
 from netctl.node.choices import Down
@@ -132,9 +132,9 @@ def test_a_damaged_view_is_no_view(text: str, where: Places) -> None:
 
 def test_one_writer_at_a_time(where: Places) -> None:
     busy = pytest.raises(LocalError, match=rf"process {os.getpid()}\) is changing this host")
-    with only_writer(where), busy, only_writer(where):
+    with host_lock(where), busy, host_lock(where):
         raise AssertionError("two writers")
-    with only_writer(where):
+    with host_lock(where):
         assert where.lock.read_text() == str(os.getpid())
 
 

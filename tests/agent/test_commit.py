@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from netctl.agent.agent import Agent
-from netctl.agent.armed import Armed, Armory, boottime_s
+from netctl.agent.commitstore import CommitStore, StoredCommit, boottime_s
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, make_keys
 from netctl.agent.places import Places
@@ -52,15 +52,15 @@ class World:
         self.where = Places(root / "networks.yaml", root / "state", root / "run", root / "hosts")
         self.keys: Keys = make_keys(self.where)[0]
         self.engine: FakeEngine = FakeEngine()
-        self.armory = Armory(self.where)
-        self.started: list[Armed] = []
+        self.commits = CommitStore(self.where)
+        self.started: list[StoredCommit] = []
 
-    def watchman(self, places: Places, record: Armed) -> None:
-        assert self.armory.record() == record, "the record is on disk before anything is started"
+    def watchdog(self, places: Places, record: StoredCommit) -> None:
+        assert self.commits.record() == record, "the record is on disk before anything is started"
         self.started.append(record)
 
     def agent(self) -> Agent:
-        return Agent(self.keys, StateStore(self.where), Host(lambda: self.engine), watchman=self.watchman)
+        return Agent(self.keys, StateStore(self.where), Host(lambda: self.engine), watchdog=self.watchdog)
 
     def text(self, other: str = "10.1.2.4", more: str = "") -> str:
         return f"""apiVersion: netctl/v1
@@ -167,11 +167,11 @@ def test_a_first_apply_goes_back_to_nothing(world: World) -> None:
     world.live(script)
 
 
-def over(world: World, **changes: Any) -> Armed:
+def over(world: World, **changes: Any) -> StoredCommit:
     """The record on disk, changed."""
     plain = json.loads(world.where.armed.read_text())
     generations.write(world.where.armed, json.dumps({**plain, **changes}))
-    record = world.armory.record()
+    record = world.commits.record()
     assert record is not None
     return record
 
@@ -185,7 +185,7 @@ def test_too_late_is_too_late_and_an_agent_that_starts_goes_back_first(world: Wo
         assert "too late" in late["error"]["message"]
 
     world.live(script)
-    assert world.armory.record() is not None
+    assert world.commits.record() is not None
     assert world.where.accepted.read_text() == world.text("10.1.2.5")
 
     async def reborn(agent: Agent) -> None:
@@ -211,13 +211,13 @@ def test_a_record_of_another_boot_is_rolled_back_before_anything_is_reconciled(w
     world.engine.state, world.engine.applied[:] = HostState(), []
 
     async def reborn(agent: Agent) -> None:
-        while agent.state.loaded is None or agent.armory.record() is not None:
+        while agent.state.loaded is None or agent.commits.record() is not None:
             await asyncio.sleep(0)
 
     world.live(reborn)
     assert world.where.accepted.read_text() == world.text()
     assert "10.1.2.5" not in str(world.engine.applied), "nothing of the unconfirmed document was ever there"
-    assert world.armory.refused() == (digest(world.text("10.1.2.5")),)
+    assert world.commits.refused() == (digest(world.text("10.1.2.5")),)
 
 
 def test_an_agent_that_starts_with_time_left_stays_armed(world: World) -> None:
@@ -287,17 +287,17 @@ def test_armed_by_itself_only_where_the_session_rides_on_a_change(
     asyncio.run(main())
 
 
-def test_a_watchman_that_does_not_start_leaves_everything_as_it_was(world: World) -> None:
-    def broken(places: Places, record: Armed) -> None:
+def test_a_watchdog_that_does_not_start_leaves_everything_as_it_was(world: World) -> None:
+    def broken(places: Places, record: StoredCommit) -> None:
         raise LocalError("no process could be started")
 
     async def main() -> None:
-        agent = Agent(world.keys, StateStore(world.where), Host(lambda: world.engine), watchman=broken)
+        agent = Agent(world.keys, StateStore(world.where), Host(lambda: world.engine), watchdog=broken)
         with pytest.raises(LocalError, match="no process"):
             await agent.apply(world.text(), "f", quiet, terms=Terms(confirm_s=LONG_S))
         assert world.engine.applied == []
         assert agent.state.loaded is None
-        assert world.armory.record() is None
+        assert world.commits.record() is None
         agent.paths.close()
         await agent.host.close()
 
@@ -339,13 +339,13 @@ def test_a_damaged_record_is_said_and_stops_no_agent(damage: str, world: World) 
 
 
 def test_a_record_comes_back_as_it_went(world: World) -> None:
-    record = world.armory.arm(5.0, "text", None, HostState(names={"a": ()}), "auto", Terms(unattended=True))
-    assert world.armory.record() == record
+    record = world.commits.arm(5.0, "text", None, HostState(names={"a": ()}), "auto", Terms(unattended=True))
+    assert world.commits.record() == record
     assert world.where.armed.stat().st_mode & 0o777 == 0o600
     assert replace(record, boot_id="other").left_s == 0.0
     for seconds in (0.5, 86_401.0, float("nan")):
         with pytest.raises(LocalError, match="confirmation"):
-            world.armory.arm(seconds, "text", None, HostState(), "auto", Terms())
+            world.commits.arm(seconds, "text", None, HostState(), "auto", Terms())
 
 
 class Slow(FakeEngine):

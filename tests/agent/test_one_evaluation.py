@@ -15,7 +15,7 @@ from test_commit import LONG_S, OTHER, Slow, World, quiet, settled
 from test_joined_excerpt import PIN
 
 from netctl.agent.agent import Agent
-from netctl.agent.armed import Armed
+from netctl.agent.commitstore import StoredCommit
 from netctl.agent.places import Places
 from netctl.engine import FakeEngine
 from netctl.model.foreign import Foreign, ForeignRoute
@@ -125,11 +125,11 @@ def test_a_view_that_comes_while_an_apply_is_armed_waits_for_its_end(world: Worl
             tell(agent, view(world, 2, other, THIRD))
             arrived.set()
 
-        def watchman(places: Places, record: Armed) -> None:
+        def watchdog(places: Places, record: StoredCommit) -> None:
             loop.call_soon_threadsafe(come)
             assert arrived.wait(60)
 
-        world.watchman = watchman  # type: ignore[method-assign]
+        world.watchdog = watchdog  # type: ignore[method-assign]
         agent = world.agent()
         agent.context.handshake_wait_s = 0.0
         agent.context.state = NodeState(
@@ -149,17 +149,17 @@ def test_a_view_that_comes_while_an_apply_is_armed_waits_for_its_end(world: Worl
 
 
 def test_a_host_that_changes_while_an_apply_is_armed_makes_its_plan_stale(world: World) -> None:
-    def watchman(places: Places, record: Armed) -> None:
+    def watchdog(places: Places, record: StoredCommit) -> None:
         world.engine.state = HostState(names={"by.hand": (IPv4Address("10.1.2.99"),)})
 
-    world.watchman = watchman  # type: ignore[method-assign]
+    world.watchdog = watchdog  # type: ignore[method-assign]
 
     async def script(agent: Agent) -> None:
         planned = (await world.ask(op="plan", text=world.text(), file="f"))["result"]
         done = (await world.apply(world.text(), binding=planned["binding"], confirm_s=LONG_S))["result"]
         assert "has changed since the plan" in done["error"]
         assert (done["rolled_back"], world.engine.applied) == (True, [])
-        assert world.armory.record() is None
+        assert world.commits.record() is None
 
     world.live(script)
 

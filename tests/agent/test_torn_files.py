@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from test_commit import LONG_S, World
 
 from netctl.agent.agent import Agent
-from netctl.agent.armed import Armory
+from netctl.agent.commitstore import CommitStore
 from netctl.agent.keys import load_keys, make_keys
 from netctl.agent.places import Places
 from netctl.agent.store import StateStore
@@ -63,19 +63,19 @@ def _joined(store: StateStore) -> int:
 
 
 def _armed(store: StateStore) -> int:
-    armory = Armory(store.places)
+    commits = CommitStore(store.places)
     try:
-        record = armory.record()
+        record = commits.record()
     except LocalError as error:
         store._lost[store.places.armed] = str(error)
         return 0
-    if armory.lost is not None:
-        store._lost[store.places.armed] = armory.lost
+    if commits.lost is not None:
+        store._lost[store.places.armed] = commits.lost
     return int(record.before or 0) if record is not None else 0
 
 
 def _arm(store: StateStore, number: int) -> None:
-    Armory(store.places).arm(LONG_S, "text", str(number), HostState(), "auto", Terms())
+    CommitStore(store.places).arm(LONG_S, "text", str(number), HostState(), "auto", Terms())
 
 
 WHERE = ("net", KEY)
@@ -262,12 +262,12 @@ def test_originals_of_kernel_parameters_outlive_a_torn_file(tmp_path: Path) -> N
 
 def test_a_record_that_is_torn_while_it_is_finished_still_leads_back(tmp_path: Path) -> None:
     where = Places(state=tmp_path)
-    armory = Armory(where)
-    record = armory.arm(LONG_S, "text", "before", HostState(), "auto", Terms())
-    armory.finish(record)
+    commits = CommitStore(where)
+    record = commits.arm(LONG_S, "text", "before", HostState(), "auto", Terms())
+    commits.finish(record)
     plain: dict[str, Any] = json.loads(where.armed.read_text())
     assert plain["finished"]
     where.armed.write_bytes(where.armed.read_bytes()[:100])
-    found = Armory(where).record()
+    found = CommitStore(where).record()
     assert found is not None
     assert (found.nonce, found.before, found.finished) == (record.nonce, "before", False)

@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from mediator.core.relay_table import RelayTable
 from mediator.shell.relay import RelayServer
 from mediator.shell.stun import StunServer
-from netctl.agent.batches import BatchRunner
 from netctl.agent.keys import Keys
+from netctl.agent.mapper import PortMapRunner
 from netctl.agent.paths import PathRunner
-from netctl.agent.portmap import PortMapRunner
 from netctl.agent.relaytls import RelayTls
+from netctl.agent.sideports import BatchRunner
 from netctl.engine.rewrites import Rewrites
 from netctl.model.addresses import SocketAddress
 from netctl.model.keys import WireGuardKey

@@ -8,8 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+from netctl.agent.hostlock import host_lock
 from netctl.agent.places import Places
-from netctl.agent.writer import only_writer
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError, NetctlError
@@ -37,9 +37,9 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     Returns when the waiting process is ready. It has a session of its own and outlives whoever started it.
     """
     from netctl.agent import oneshot  # noqa: F401 - all that a roll-back needs is in memory before the change
-    from netctl.agent.armed import Armory
+    from netctl.agent.commitstore import CommitStore
 
-    record = Armory(places).record()
+    record = CommitStore(places).record()
     if record is None or record.nonce != arguments.nonce:
         raise LocalError("that apply is not armed any more")
     log = open_log(places.confirmd_log)
@@ -61,13 +61,13 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
 
 
 def _wait(places: Places, nonce: str) -> None:
-    from netctl.agent.armed import Armory
+    from netctl.agent.commitstore import CommitStore
 
-    armory = Armory(places)
+    commits = CommitStore(places)
     said, silent = "", 0
     while True:
         try:
-            record = armory.record()
+            record = commits.record()
         except LocalError as error:
             output.note(str(error))
             return
@@ -77,7 +77,7 @@ def _wait(places: Places, nonce: str) -> None:
             time.sleep(min(record.left_s, TICK_S))
             continue
         said = _take_back(places, nonce, said)
-        if armory.places.armed.exists():
+        if commits.places.armed.exists():
             silent = silent + 1 if _hangs(places) else 0
             if silent >= MAX_SILENT:
                 _end_holder(places)
@@ -116,7 +116,7 @@ def _take_back(places: Places, nonce: str, said: str) -> str:
             result = ask(places, r.Rollback(nonce), timeout_s=ANSWER_S).reply
             text = result.error or "the agent went back"
         except NoAgentError:
-            with only_writer(places):
+            with host_lock(places):
                 outcome = roll_back(places)
             text = outcome.error or f"went back without an agent: {outcome.changed} changes"
     except (NetctlError, OSError) as error:

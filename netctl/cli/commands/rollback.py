@@ -6,8 +6,8 @@ import argparse
 
 from msgspec import structs
 
+from netctl.agent.hostlock import LOCK_WAIT_S, host_lock
 from netctl.agent.places import Places
-from netctl.agent.writer import LOCK_WAIT_S, only_writer
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.exits import CONVERGED, ROLL_BACK_FAILED
@@ -26,14 +26,14 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     try:
         result = ask(places, r.Rollback()).reply
     except NoAgentError:
-        from netctl.agent.armed import Armory
+        from netctl.agent.commitstore import CommitStore
         from netctl.agent.oneshot import roll_back
         from netctl.engine.privilege import check_privileges
 
-        if Armory(places).record() is None:
+        if CommitStore(places).record() is None:
             raise LocalError("nothing is armed: there is nothing to roll back") from None
         check_privileges()
-        with only_writer(places, wait_s=LOCK_WAIT_S, progress=output.progress):
+        with host_lock(places, wait_s=LOCK_WAIT_S, progress=output.progress):
             outcome = roll_back(places, output.progress)
         result = r.OutcomeReply(outcome.changed, outcome.error, outcome.rolled_back)
     if arguments.output == "json":

@@ -35,7 +35,7 @@ START_TIMEOUT_S = 30.0
 """The waiting process imports all that it will need before it says that it is ready: seconds on a slow board."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-Watchman = Callable[[Places, "Armed"], None]
+Watchdog = Callable[[Places, "StoredCommit"], None]
 """Starts the process that takes the host back at the deadline. Raises LocalError when it does not start."""
 
 
@@ -53,7 +53,7 @@ def terms_of(request: Mapping[str, Any]) -> Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Armed(PendingCommit):
+class StoredCommit(PendingCommit):
     """A pending commit of this host, held against this host's clock."""
 
     @property
@@ -85,7 +85,7 @@ def within(confirm_s: float) -> float:
     return confirm_s
 
 
-class Armory:
+class CommitStore:
     """The two files."""
 
     def __init__(self, places: Places) -> None:
@@ -101,9 +101,9 @@ class Armory:
         checkpoint: HostState,
         engine: str,
         terms: Terms,
-    ) -> Armed:
+    ) -> StoredCommit:
         """Write the record; it is on the disk when this returns. Raises LocalError."""
-        record = Armed(
+        record = StoredCommit(
             nonce=secrets.token_hex(8),
             boot_id=boot_id(),
             deadline_s=boottime_s() + within(confirm_s),
@@ -146,7 +146,7 @@ class Armory:
         }
         generations.write(self.places.armed, json.dumps(plain))
 
-    def record(self) -> Armed | None:
+    def record(self) -> StoredCommit | None:
         """The armed apply, or None. Raises LocalError when the record is damaged."""
         try:
             found = generations.read(self.places.armed)
@@ -154,7 +154,7 @@ class Armory:
                 self.lost = None
                 return None
             plain = json.loads(found.content or b"")
-            record = Armed(
+            record = StoredCommit(
                 nonce=str(plain["nonce"]),
                 boot_id=str(plain["boot_id"]),
                 deadline_s=float(plain["deadline_s"]),
@@ -221,7 +221,7 @@ class Armory:
         )
 
 
-def start_watchman(places: Places, record: Armed) -> None:
+def start_watchdog(places: Places, record: StoredCommit) -> None:
     """Start `netctl _confirmd`; returns when it waits, in a session of its own. Raises LocalError."""
     command = own_command(*places.options(), "_confirmd", record.nonce)
     environment = {**os.environ, "NETCTL_HOSTS": str(places.hosts)}

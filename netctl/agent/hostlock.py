@@ -23,7 +23,7 @@ def _quiet(line: str) -> None:
 
 
 @contextlib.contextmanager
-def only_writer(
+def host_lock(
     places: Places, *, wait_s: float = 0.0, progress: Callable[[str], None] = _quiet
 ) -> Iterator[IO[str]]:
     """Hold the host's lock, waiting for it at most `wait_s`. Raises LocalError when somebody else holds it."""
