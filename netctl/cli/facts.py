@@ -7,7 +7,9 @@ import platform
 import re
 import subprocess
 import sys
-from typing import Any
+from typing import Literal
+
+from msgspec import Struct
 
 from netctl import __version__
 from netctl.agent.places import Places
@@ -22,82 +24,116 @@ LIBRARIES = ("cryptography", "msgspec", "numpy", "pyroute2", "uvloop")
 """Those whose version has explained a fault before: code in C, and the kernel's interfaces."""
 
 
-def facts(places: Places) -> dict[str, Any]:
+class NoAgent(Struct, frozen=True):
+    """None that answers. `error`: what it does instead; None: none runs."""
+
+    error: str | None = None
+    runs: Literal[False] = False
+
+
+class Running(Struct, frozen=True):
+    """An agent's own word: after an upgrade it may run on with the code from before."""
+
+    version: str
+    engine: str | None
+    data_path: str | None
+    runs: Literal[True] = True
+
+
+class EngineFacts(Struct, frozen=True):
+    """What `--engine auto` would take, and what a netctl-wg that starts now moves packets with."""
+
+    auto: str | None
+    kernel_wireguard: bool
+    data_path: str
+    userspace: str | None = None
+
+
+class PythonFacts(Struct, frozen=True):
+    """What runs this."""
+
+    version: str
+    implementation: str
+    executable: str
+
+
+class KernelFacts(Struct, frozen=True):
+    """As uname has it."""
+
+    system: str
+    release: str
+    machine: str
+    version: str = ""
+
+
+class Facts(Struct, frozen=True):
     """What `netctl version -o json` prints. A fact that cannot be had says why, and fails nothing."""
-    return {
-        "netctl": __version__,
-        "agent": _agent(places),
-        "engine": _engine(),
-        "python": {
-            "version": platform.python_version(),
-            "implementation": platform.python_implementation(),
-            "executable": sys.executable,
-        },
-        "kernel": {
-            "system": platform.system(),
-            "release": platform.release(),
-            "version": platform.version(),
-            "machine": platform.machine(),
-        },
-        "distribution": _distribution(),
-        "libraries": _libraries(),
-        "openssl": _openssl(),
-        "nft": _nft(),
-    }
+
+    netctl: str
+    agent: NoAgent | Running
+    engine: EngineFacts
+    python: PythonFacts
+    kernel: KernelFacts
+    distribution: str
+    libraries: dict[str, str]
+    openssl: str
+    nft: str
 
 
-def rows(known: dict[str, Any]) -> list[tuple[str, str]]:
+def facts(places: Places) -> Facts:
+    """Of this host, now."""
+    return Facts(
+        netctl=__version__,
+        agent=_agent(places),
+        engine=_engine(),
+        python=PythonFacts(platform.python_version(), platform.python_implementation(), sys.executable),
+        kernel=KernelFacts(platform.system(), platform.release(), platform.machine(), platform.version()),
+        distribution=_distribution(),
+        libraries=_libraries(),
+        openssl=_openssl(),
+        nft=_nft(),
+    )
+
+
+def rows(known: Facts) -> list[tuple[str, str]]:
     """The same for people: a name and a text."""
-    agent, engine, python, kernel = (known[name] for name in ("agent", "engine", "python", "kernel"))
-    if agent["runs"]:
-        said = f"{agent['version']}, with {agent['engine'] or 'no engine yet'}"
+    agent, engine, python, kernel = known.agent, known.engine, known.python, known.kernel
+    if isinstance(agent, Running):
+        said = f"{agent.version}, with {agent.engine or 'no engine yet'}"
     else:
-        said = agent["error"] or "does not run on this host"
-    has = "has WireGuard" if engine["kernel_wireguard"] else "has no WireGuard"
-    libraries = [f"{name} {number}" for name, number in known["libraries"].items()]
+        said = agent.error or "does not run on this host"
+    has = "has WireGuard" if engine.kernel_wireguard else "has no WireGuard"
+    libraries = [f"{name} {number}" for name, number in known.libraries.items()]
     return [
-        ("netctl", known["netctl"]),
+        ("netctl", known.netctl),
         ("agent", said),
-        ("engine", f"{engine['auto'] or 'none'} (what auto takes: the kernel {has})"),
-        ("netctl-wg", f"data path: {engine['data_path']}"),
-        ("Python", f"{python['version']} ({python['implementation']}, {python['executable']})"),
-        ("kernel", f"{kernel['system']} {kernel['release']} {kernel['machine']}"),
-        ("system", known["distribution"]),
-        ("nft", known["nft"]),
-        ("libraries", ", ".join([*libraries, known["openssl"]])),
+        ("engine", f"{engine.auto or 'none'} (what auto takes: the kernel {has})"),
+        ("netctl-wg", f"data path: {engine.data_path}"),
+        ("Python", f"{python.version} ({python.implementation}, {python.executable})"),
+        ("kernel", f"{kernel.system} {kernel.release} {kernel.machine}"),
+        ("system", known.distribution),
+        ("nft", known.nft),
+        ("libraries", ", ".join([*libraries, known.openssl])),
     ]
 
 
-def _agent(places: Places) -> dict[str, Any]:
-    """After an upgrade the agent may run on with the code from before: its version is its own word."""
+def _agent(places: Places) -> NoAgent | Running:
     try:
         status = ask(places, Status(), timeout_s=AGENT_TIMEOUT_S).reply
     except NoAgentError:
-        return {"runs": False, "error": None}
+        return NoAgent()
     except (NetctlError, OSError) as error:
-        return {"runs": False, "error": f"does not answer: {error}"}
-    return {
-        "runs": True,
-        "version": status.version or "an older version",
-        "engine": status.engine or None,
-        "data_path": status.data_path or None,
-    }
+        return NoAgent(f"does not answer: {error}")
+    return Running(status.version or "an older version", status.engine or None, status.data_path or None)
 
 
-def _engine() -> dict[str, Any]:
-    """What `--engine auto` would take, and what a netctl-wg that starts now moves packets with."""
+def _engine() -> EngineFacts:
     from netctl.engine import userspace
     from netctl.engine.linux import kernel_has_wireguard
     from netctl.wg import native
 
-    kernel = kernel_has_wireguard()
-    best = userspace.available()
-    return {
-        "auto": "kernel" if kernel else best,
-        "kernel_wireguard": kernel,
-        "userspace": best,
-        "data_path": native.describe(),
-    }
+    kernel, best = kernel_has_wireguard(), userspace.available()
+    return EngineFacts("kernel" if kernel else best, kernel, native.describe(), best)
 
 
 def _distribution() -> str:

@@ -23,6 +23,8 @@ GROUPS = frozenset({"all", "ungrouped"})
 """Patterns that mean every host."""
 MEMBER_VARIABLE = "netctl_member"
 """In the user's own inventory: which member a host is, where its name there is another."""
+HostVariables = dict[str, Any]
+"""Ansible's variables of one host: it says what there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Inventory:
     """Members without a host; in the user's own inventory hosts that are no member, too."""
 
 
-def split_host(text: str) -> dict[str, Any]:
+def split_host(text: str) -> HostVariables:
     """``admin@nas.example.net:2222`` as Ansible's connection variables. Raises LocalError for anything else.
 
     Ansible hands the host to ssh as a word of its own, and ssh takes one that begins with ``-`` for an option.
@@ -48,7 +50,7 @@ def split_host(text: str) -> dict[str, Any]:
     host, colon, port = place.rpartition(":")
     if not colon or not port.isdigit() or (":" in host and not host.startswith("[")):
         host, port = place, ""
-    variables: dict[str, Any] = {"ansible_host": host.strip("[]")}
+    variables: HostVariables = {"ansible_host": host.strip("[]")}
     if at:
         variables["ansible_user"] = user
     if port:
@@ -56,7 +58,7 @@ def split_host(text: str) -> dict[str, Any]:
     return variables
 
 
-def connections(hosts: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+def connections(hosts: Iterable[tuple[str, str]]) -> dict[str, HostVariables]:
     """Names of members, and where they are, for Ansible. Raises LocalError."""
     found = {}
     for name, host in hosts:
@@ -83,7 +85,7 @@ def from_document(document: Document) -> Inventory:
     return Inventory(found, {name: name for name in found}, left)
 
 
-def listed(path: Path) -> dict[str, dict[str, Any]]:
+def listed(path: Path) -> dict[str, HostVariables]:
     """The hosts of an Ansible inventory with their variables. Raises LocalError."""
     # Absolute: of a relative path Ansible takes one with a comma for a list of hosts.
     command = [program("ansible-inventory"), "-i", str(path.resolve()), "--list"]

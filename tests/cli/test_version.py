@@ -12,7 +12,7 @@ import pytest
 from patience import BUSY_S
 
 from netctl import __version__
-from netctl.cli.facts import rows
+from netctl.cli.facts import EngineFacts, Facts, KernelFacts, NoAgent, PythonFacts, Running, rows
 from netctl.cli.main import main
 from netctl.wg import native
 
@@ -71,22 +71,22 @@ def test_an_agent_that_talks_nonsense_is_a_fact_too(
 @pytest.mark.parametrize(
     ("agent", "shown"),
     [
-        ({"runs": True, "version": "9.9.9", "engine": "kernel", "data_path": None}, "9.9.9, with kernel"),
-        ({"runs": True, "version": "9.9.9", "engine": None, "data_path": None}, "9.9.9, with no engine yet"),
-        ({"runs": False, "error": "does not answer: late"}, "does not answer: late"),
+        (Running("9.9.9", "kernel", None), "9.9.9, with kernel"),
+        (Running("9.9.9", None, None), "9.9.9, with no engine yet"),
+        (NoAgent("does not answer: late"), "does not answer: late"),
     ],
 )
-def test_the_agent_speaks_for_itself(agent: dict[str, object], shown: str) -> None:
+def test_the_agent_speaks_for_itself(agent: NoAgent | Running, shown: str) -> None:
     """After an upgrade it may run on with the code from before."""
-    known = {
-        "netctl": "1.0.0",
-        "agent": agent,
-        "engine": {"auto": None, "kernel_wireguard": False, "data_path": "Python (no compiler)"},
-        "python": {"version": "3.12.1", "implementation": "CPython", "executable": "/usr/bin/python3"},
-        "kernel": {"system": "Linux", "release": "6.1", "machine": "x86_64"},
-        "distribution": "Debian",
-        "libraries": {},
-        "openssl": "OpenSSL 3",
-        "nft": "not installed",
-    }
+    known = Facts(
+        netctl="1.0.0",
+        agent=agent,
+        engine=EngineFacts(None, False, "Python (no compiler)"),
+        python=PythonFacts("3.12.1", "CPython", "/usr/bin/python3"),
+        kernel=KernelFacts("Linux", "6.1", "x86_64"),
+        distribution="Debian",
+        libraries={},
+        openssl="OpenSSL 3",
+        nft="not installed",
+    )
     assert dict(rows(known))["agent"] == shown

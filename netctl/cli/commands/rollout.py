@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct, to_builtins
+
 from netctl.agent.places import Places, read_document
 from netctl.cli import output
 from netctl.cli.findings import show_findings
@@ -19,7 +21,15 @@ from netctl.config.schema import fits_definition
 from netctl.fleet.ansible import TaskResult, Variables, passed_over, play, private_directory
 from netctl.fleet.canary import Size, batches
 from netctl.fleet.enrol import PublicKeys, enrol, read_keys
-from netctl.fleet.inventory import MEMBER_VARIABLE, Inventory, connections, from_document, from_file, listed
+from netctl.fleet.inventory import (
+    MEMBER_VARIABLE,
+    HostVariables,
+    Inventory,
+    connections,
+    from_document,
+    from_file,
+    listed,
+)
 from netctl.fleet.rollout import OVER, HostRun, PlanRow, Rollout, State, Wishes
 from netctl.model.errors import ConfigError, LocalError
 from netctl.system.files import write_atomic
@@ -112,7 +122,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         live.close()
     ok = rolled and all(run.state in OVER for run in rollout.runs.values())
     if quiet:
-        output.json(_to_json(ok, document.digest, rows, order, rollout))
+        output.json(to_builtins(_report(ok, document.digest, rows, order, rollout)))
     else:
         _show_end(ok, rollout)
     return 0 if ok else 1
@@ -206,23 +216,38 @@ def _show_end(ok: bool, rollout: Rollout) -> None:
     output.verdict(ok, counts + hint)
 
 
-def _to_json(
-    ok: bool, digest: str, rows: list[PlanRow], order: list[list[str]], rollout: Rollout
-) -> dict[str, Any]:
-    def of(run: HostRun) -> dict[str, Any]:
-        plain = {"member": run.member, "state": run.state, "batch": run.batch or None, "changed": run.changed}
-        return {**plain, "why": "" if run.state in OVER else run.why, "diff": run.diffs}
+class HostReport(Struct, frozen=True):
+    """What became of one host."""
 
-    return {
-        "ok": ok,
-        "document": digest,
-        "left_out": list(rollout.inventory.left_out),
-        "plan": [
-            {"hosts": list(row.hosts), "before": row.before, **reach_to_json(row.changes)} for row in rows
-        ],
-        "batches": order,
-        "hosts": {run.host: of(run) for run in rollout.runs.values()},
-    }
+    member: str
+    state: State
+    batch: int | None
+    changed: int
+    why: str
+    diff: list[str]
+
+
+class RolloutReport(Struct, frozen=True):
+    """What `netctl rollout -o json` prints."""
+
+    ok: bool
+    document: str
+    left_out: list[str]
+    plan: list[object]
+    batches: list[list[str]]
+    hosts: dict[str, HostReport]
+
+
+def _report(
+    ok: bool, digest: str, rows: list[PlanRow], order: list[list[str]], rollout: Rollout
+) -> RolloutReport:
+    def of(run: HostRun) -> HostReport:
+        why = "" if run.state in OVER else run.why
+        return HostReport(run.member, run.state, run.batch or None, run.changed, why, run.diffs)
+
+    plan = [{"hosts": list(row.hosts), "before": row.before, **reach_to_json(row.changes)} for row in rows]
+    hosts = {run.host: of(run) for run in rollout.runs.values()}
+    return RolloutReport(ok, digest, list(rollout.inventory.left_out), [*plan], order, hosts)
 
 
 def _enrol(path: Path, arguments: argparse.Namespace, variables: Variables) -> int:
@@ -282,7 +307,7 @@ def _enrol(path: Path, arguments: argparse.Namespace, variables: Variables) -> i
     return 1 if failed or done.differing else 0
 
 
-def _hosts_in(text: str, path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+def _hosts_in(text: str, path: Path) -> tuple[dict[str, str], dict[str, HostVariables]]:
     """Members with a `host`, of a document that may still lack keys."""
     from netctl.config.loader import parse
 

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
@@ -91,7 +93,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
 
 def parts(places: Places, *, with_document: bool) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each part, not scrubbed yet."""
-    known = {**facts(places), "packages": _packages()}
+    known = {**to_builtins(facts(places)), "packages": _packages()}
     yield "version.json", json.dumps(known, indent=2).encode()
     for name, question in QUESTIONS.items():
         try:

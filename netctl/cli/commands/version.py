@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from msgspec import to_builtins
+
 from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.facts import facts, rows
@@ -19,7 +21,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     """Print the facts."""
     known = facts(places)
     if arguments.output == "json":
-        output.json(known)
+        output.json(to_builtins(known))
         return 0
     for name, text in rows(known):
         output.line(f"{name:<11}{text}")
