@@ -5,7 +5,7 @@ PYTEST := $(BIN)/pytest
 # Tests with real packets wait more than they compute: one worker more than cores.
 WORKERS := $(shell expr $$(nproc) + 1)
 
-.PHONY: test-cluster release test-pythons test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
+.PHONY: test-ui screenshots test-cluster release test-pythons test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -83,6 +83,14 @@ test-image: setup  ## the container images: built, and a mediator with two membe
 test-machines: setup  ## three machines with a real systemd, on Debian 12, 13 and Ubuntu 24.04, and Fedora's package: minutes
 	@scripts/setup rpm
 	@NETCTL_MACHINES=debian12,debian13,ubuntu24.04,fedora42 $(PYTEST) -s tests/machines
+
+test-ui: setup  ## the page in a real Chromium, with axe-core on every page (a minute; fetches both)
+	@scripts/setup ui
+	@$(PYTEST) -m browser tests/ui
+
+screenshots: setup  ## docs/ui/: the page in light, dark and on a phone (minutes: the plots fill)
+	@scripts/setup ui
+	@NETCTL_SCREENSHOTS=100 $(PYTEST) -q -m browser -k test_pictures tests/ui
 
 test-fresh: setup  ## make demo and make test in a fresh clone on fresh Debian 12, 13, Ubuntu 24.04 (FRESH=debian12 SLICE=tests/plan: less)
 	@$(BIN)/python tests/machines/fresh.py $(if $(FRESH),--on $(FRESH)) $(if $(SLICE),--slice "$(SLICE)")

@@ -85,6 +85,8 @@ class Host:
     doctor: a.DoctorReply
     asked: list[Request[Any]] = field(default_factory=list)
     answers: dict[type[Request[Any]], Callable[[Any], Any]] = field(default_factory=dict)
+    moving: bool = True
+    """Whether what the agent says changes by itself, where it can."""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
     def perform(self, request: Request[Any], _: Any) -> Any:

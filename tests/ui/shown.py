@@ -1,0 +1,120 @@
+"""A host as the pictures show it, and its pages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from uikit import KEYS, Host, host, peer, status
+
+from netctl.wire import agentrequests as a
+from netctl.wire import operatorrequests as m
+
+DOCUMENT = f"""apiVersion: netctl/v1
+id: kx3m-p9qd
+mediators:
+  - url: netctl://vps.example.org:8443
+    identity: ["ed25519:{KEYS[0]}"]
+members:
+  here:    {{wireguard: "{KEYS[0]}", groups: [admins]}}
+  nas:     {{wireguard: "{KEYS[1]}", groups: [servers]}}   # in the cellar
+  laptop:  {{wireguard: "{KEYS[2]}", groups: [admins]}}
+networks:
+  home:
+    mode: lan
+    ipv4: 10.147.20.0/24
+    members: ["*"]
+    join: {{invites: true, approve: manual}}
+    acls:
+      - {{name: admins, src: ["group:admins"], dst: ["*"]}}
+      - {{name: files, src: ["*"], dst: ["group:servers"], proto: tcp, ports: [445]}}
+    tests:
+      - {{src: laptop, accept: ["nas:tcp/22"]}}
+      - {{src: nas, deny: ["laptop:tcp/22"]}}
+ui: {{viewers: ["*"], operators: ["group:admins"]}}
+"""
+DAY_S = 80_000
+PAGES = {
+    "networks": "/",
+    "member": "/members/laptop",
+    "reach": "/reach?from=nas&to=laptop&on=22",
+    "document": "/document",
+    "doctor": "/doctor",
+    "invites": "/invites",
+}
+PEERS = (
+    ("nas", "10.147.20.11", {"path": "lan", "rtt_ms": 0.7, "key": KEYS[1]}),
+    (
+        "laptop", "10.147.20.12",
+        {"path": "relay-udp", "rtt_ms": 48.0, "key": KEYS[2], "nat": "another port for each destination",
+         "hindrance": "both NATs give every destination another port", "tried": ["8 rounds of punching"]},
+    ),
+    ("phone", "10.147.20.13", {"path": "relay-udp", "rtt_ms": None, "stock": True}),
+    ("desktop", "10.147.20.14", {"path": "direct", "rtt_ms": 12.3}),
+    ("console", "10.147.20.15", {"path": "direct", "rtt_ms": 21.0}),
+    ("printer", "10.147.20.16", {"path": "none", "online": False, "rtt_ms": None, "last_handshake_s": 7300.0}),
+)  # fmt: skip
+MOVED = (90_000, 12_000, 400, 1_800_000, 30_000, 0)
+"""Bytes a look, at most, in the order of the peers."""
+
+
+def state(turn: int) -> a.StatusReply:
+    """The host at its look number `turn`: counters grow, round trips waver."""
+    peers = []
+    for number, ((name, address, more), step) in enumerate(zip(PEERS, MOVED, strict=True)):
+        wave = (turn * (number + 3)) % 11 / 10
+        rtt = more["rtt_ms"]
+        trip = None if rtt is None else round(float(str(rtt)) * (1 + wave / 6), 1)
+        total = sum(step * ((k * (number + 3)) % 11) // 10 for k in range(turn))
+        peers.append(
+            peer(name, address, **{**more, "rtt_ms": trip, "rx_bytes": total, "tx_bytes": total // 7})
+        )
+    network = a.NetworkState("lan", ["10.147.20.10"], False)
+    link = a.MediatorState("connected", 7300.0)
+    return status(*peers, document=DOCUMENT, networks={"home": network}, mediator=link)
+
+
+def _member(name: str, state: str) -> m.MemberRow:
+    source = "invite" if state == "pending" else "document"
+    return m.MemberRow(name, KEYS[1], None, state, {"home": []}, None, source)
+
+
+def _made(asked: m.CreateInvite) -> m.NewInvite:
+    row = ("i8", asked.network, asked.uses, 0, None, time.time() + DAY_S, "open")
+    return m.NewInvite(*row, invite="netctl-invite-" + "k3x9" * 20, approve="manual")
+
+
+@contextmanager
+def shown_host(directory: Path) -> Iterator[Host]:
+    """A host with six peers, one of whom waits to be let in."""
+    with host(directory, document=DOCUMENT) as made:
+        made.status = state(0)
+        looks = iter(range(1, 10**9))
+        made.answers = {
+            m.ListMembers: lambda _: [
+                _member("tablet", "pending"),
+                *(_member(one[0], "member") for one in PEERS),
+            ],
+            m.ListInvites: lambda _: [m.InviteRow("i7", "home", 3, 1, None, time.time() + DAY_S, "open")],
+            m.CreateInvite: _made,
+        }
+        answer = made.perform
+
+        def moving(request: object, progress: object) -> object:
+            if isinstance(request, a.Status) and made.moving:
+                made.status = state(next(looks))
+            return answer(request, progress)  # type: ignore[arg-type]
+
+        made.perform = moving  # type: ignore[method-assign]
+        made.doctor = a.DoctorReply(
+            [
+                a.Check("ok", "nat", "the NAT keeps its mapping: peers reach this host directly"),
+                a.Check("ok", "mediator", "the mediator answers in 18 ms"),
+                a.Check("note", "portmap", "the router opens no port (no PCP, NAT-PMP or UPnP)",
+                        "switch one of them on in the router, and more pairs are direct"),
+            ],
+            made.doctor.nat, made.doctor.port_mapping,
+        )  # fmt: skip
+        yield made

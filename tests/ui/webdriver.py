@@ -1,0 +1,132 @@
+"""A real Chromium, driven by its own chromedriver (W3C WebDriver: JSON over HTTP)."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+WAIT_S = 60.0
+AXE = Path(__file__).parents[2] / ".cache/axe/package/axe.min.js"
+"""Put there by `scripts/setup ui`; MPL-2.0, and no part of the product."""
+ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+
+
+class Chromium:
+    """One window."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        options = {"args": ARGUMENTS}
+        wanted = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
+        self._base = ""
+        made = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+        self._base = f"/session/{made['sessionId']}"
+
+    def _call(self, method: str, path: str, said: object = None) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=WAIT_S)
+        try:
+            body = json.dumps(said if said is not None else {}) if method == "POST" else None
+            connection.request(method, self._base + path, body, {"Content-Type": "application/json"})
+            answer = json.loads(connection.getresponse().read())["value"]
+        finally:
+            connection.close()
+        assert not (isinstance(answer, dict) and "error" in answer), answer["message"]
+        return answer
+
+    def go(self, url: str) -> None:
+        self._call("POST", "/url", {"url": url})
+
+    def url(self) -> str:
+        return str(self._call("GET", "/url"))
+
+    def run(self, script: str, *arguments: object) -> Any:
+        """The value of a function's body."""
+        return self._call("POST", "/execute/sync", {"script": script, "args": list(arguments)})
+
+    def run_until_told(self, script: str) -> Any:
+        """The same, of what it hands to its last argument."""
+        return self._call("POST", "/execute/async", {"script": script, "args": []})
+
+    def text(self, selector: str) -> str | None:
+        found = self.run(
+            "const one = document.querySelector(arguments[0]); return one && one.textContent", selector
+        )
+        return None if found is None else str(found).strip()
+
+    def click(self, selector: str) -> None:
+        self.run("document.querySelector(arguments[0]).click()", selector)
+
+    def type(self, keys: str) -> None:
+        """On the keyboard, wherever the focus is."""
+        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self._call("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
+
+    def devtools(self, command: str, **parameters: object) -> Any:
+        return self._call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def look(self, width: int, height: int, scheme: str = "light", *, scripts: bool = True) -> None:
+        """The window's size, the system's colours, and whether scripts run."""
+        self.devtools(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self.devtools(
+            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+        )
+        self.devtools("Emulation.setScriptExecutionDisabled", value=not scripts)
+
+    def picture(self) -> bytes:
+        return base64.b64decode(self._call("GET", "/screenshot"))
+
+    def complaints(self) -> list[str]:
+        """What the browser had to say: errors of scripts, what a policy forbade, what did not load."""
+        return [line["message"] for line in self._call("POST", "/se/log", {"type": "browser"})]
+
+    def axe(self) -> list[str]:
+        """Findings of axe-core that are serious or worse."""
+        self.run(AXE.read_text())
+        found = self.run_until_told("const done = arguments[arguments.length - 1]; axe.run().then(done)")
+        assert len(found["passes"]) > 10, "it has looked at nothing"
+        return [
+            f"{one['impact']} {one['id']}: {one['nodes'][0]['html'][:100]}"
+            for one in found["violations"]
+            if one["impact"] in ("serious", "critical")
+        ]
+
+    def quit(self) -> None:
+        self._call("DELETE", "")
+
+
+@contextmanager
+def chromium() -> Iterator[Chromium]:
+    """A browser that ends with the block."""
+    driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert driver.stdout is not None
+        port = next(
+            int(found[1])
+            for line in driver.stdout
+            if (found := re.search(r"successfully on port (\d+)", line))
+        )
+        browser = Chromium(port)
+        try:
+            yield browser
+        finally:
+            browser.quit()
+    finally:
+        driver.terminate()
+        driver.communicate(timeout=WAIT_S)
