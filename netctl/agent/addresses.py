@@ -50,8 +50,8 @@ class AddressMonitor:
         """Look now, with what a document says. Raises EngineError."""
         if document is None or not document.mediators:
             return
-        addresses = await self._host.addresses()
         member = document.member_by_key(self._context.key)
+        addresses = await self._host.addresses(member.interfaces if member is not None else ())
         named = replace(document, members={member.name: member} if member is not None else {})
         explicit = await look_up(named)
         mapping = member is None or member.port_mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -120,9 +120,9 @@ class Host:
         """What moves the engine's packets, for people."""
         return await self._run(lambda engine: engine.data_path())
 
-    async def addresses(self) -> list[Address]:
-        """Own addresses that others could use."""
-        return await self._run(lambda _: local_addresses())
+    async def addresses(self, patterns: Sequence[str] = ()) -> list[Address]:
+        """Own addresses that others could use, of interfaces that these patterns allow."""
+        return await self._run(lambda _: local_addresses(patterns))
 
 
 async def look_up(document: Document) -> dict[str, SocketAddress]:

@@ -131,6 +131,7 @@ def _member(name: str, body: Mapping[str, Any], report: Report) -> Member:
         port_mapping=body.get("portMapping", True),
         port_guessing=body.get("portGuessing", True),
         firewall=Firewall(body.get("firewall", "report")),
+        interfaces=tuple(body.get("interfaces", ())),
         mtu=body.get("mtu"),
         previous_keys=tuple(WireGuardKey.parse(text) for text in body.get("previousKeys", ())),
     )

@@ -88,6 +88,8 @@ def _member(member: Member, me: str, used: Collection[str]) -> dict[str, Any]:
         plain["portMapping"] = False
     if not member.port_guessing and member.name == me:
         plain["portGuessing"] = False
+    if member.interfaces and member.name == me:
+        plain["interfaces"] = list(member.interfaces)
     if member.mtu is not None:
         plain["mtu"] = member.mtu
     return plain

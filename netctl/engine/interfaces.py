@@ -6,6 +6,8 @@ them (a homelab server whose network card sits in one), not those of containers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from socket import AF_INET, AF_INET6
 
 from netctl.engine.links import Link
@@ -29,8 +31,8 @@ _IFF_LOOPBACK = 8
 _UNUSABLE = 0x20 | 0x40 | 0x08  # IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_DADFAILED
 
 
-def local_addresses() -> list[Address]:
-    """Own addresses worth offering, at most `MAX_ADDRESSES`.
+def local_addresses(patterns: Sequence[str] = ()) -> list[Address]:
+    """Own addresses worth offering, at most `MAX_ADDRESSES`, of links that the patterns (see `chosen`) do not deny.
 
     In the kernel's order, but first those of links with a default route: what is cut off is never the way out.
     """
@@ -40,7 +42,7 @@ def local_addresses() -> list[Address]:
         routed = {index for family in (AF_INET, AF_INET6) for index in netlink.default_links(family)}
     finally:
         netlink.close()
-    usable = {link.index for link in links if _usable_link(link, link.index in routed)}
+    usable = {link.index for link in links if _usable_link(link, link.index in routed, patterns)}
     addresses.sort(key=lambda entry: entry.index not in routed)
     found: list[Address] = []
     for entry in addresses:
@@ -49,12 +51,32 @@ def local_addresses() -> list[Address]:
             continue
         if not (address.is_loopback or address.is_link_local or address.is_multicast):
             found.append(address)
-    return found[:MAX_ADDRESSES]
+            if len(found) == MAX_ADDRESSES:
+                break
+    return found
 
 
-def _usable_link(link: Link, has_default_route: bool) -> bool:
-    if not link.flags & _IFF_UP or link.flags & _IFF_LOOPBACK:
+def chosen(name: str, patterns: Sequence[str]) -> bool | None:
+    """What a member's `interfaces:` say of a link; None: nothing, so its kind decides.
+
+    Shell patterns. One with ``!`` denies, and goes before all that allow; where any allows, what none allows is denied.
+    ``*`` alone allows what fits by its kind.
+    """
+    denying = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    allowing = [pattern for pattern in patterns if not pattern.startswith("!")]
+    if any(fnmatchcase(name, pattern) for pattern in denying):
         return False
-    if link.alias == LINK_ALIAS or link.kind in OVERLAY_KINDS or link.kind in SKIPPED_KINDS:
+    by_name = any(fnmatchcase(name, pattern) for pattern in allowing if pattern != "*")
+    if by_name or not allowing or "*" in allowing:
+        return True if by_name else None
+    return False
+
+
+def _usable_link(link: Link, has_default_route: bool, patterns: Sequence[str]) -> bool:
+    if not link.flags & _IFF_UP or link.flags & _IFF_LOOPBACK or link.alias == LINK_ALIAS:
+        return False
+    if (said := chosen(link.name, patterns)) is not None:
+        return said
+    if link.kind in OVERLAY_KINDS or link.kind in SKIPPED_KINDS:
         return False
     return link.kind != "bridge" or has_default_route

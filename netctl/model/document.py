@@ -82,6 +82,8 @@ class Member:
     port_guessing: bool = True
     """Whether it takes part in the birthday method, where only that makes a pair direct."""
     firewall: Firewall = Firewall.REPORT
+    interfaces: tuple[str, ...] = ()
+    """Patterns of the interfaces whose addresses it offers; with ``!`` in front: does not. Empty: all that fit."""
     mtu: int | None = None
     previous_keys: tuple[WireGuardKey, ...] = ()
     guest: bool = False
