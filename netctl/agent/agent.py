@@ -18,6 +18,7 @@ from netctl.agent.firewall import Firewall
 from netctl.agent.following import Following
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys
+from netctl.agent.pathmtus import PathMtus
 from netctl.agent.paths import PathRunner
 from netctl.agent.performing import Performer
 from netctl.agent.routewatch import RouteWatch
@@ -91,13 +92,24 @@ class Agent:
         self.runner = Runner(Node(self.context, drift_s), self.guard, self.tasks)
         self.client = ControlClient(keys, self._on_control, self._on_link, self.guard)
         rewrites = Rewrites(store.places.state / REWRITES_FILE)
-        self.paths = PathRunner(keys, host.steer, self.client.send, self._on_path, rewrites, self.guard)
+        self.mtus = PathMtus(self.context, host)
+        self.paths = PathRunner(
+            keys,
+            host.steer,
+            self.client.send,
+            self._on_path,
+            rewrites,
+            self.guard,
+            through=lambda key: self.tunnels.knock_at(key),
+            look_soon=lambda after_s: self.tunnels.look_soon(after_s),
+            limit_size=self.mtus.limit,
+        )
         self.addresses = AddressMonitor(self.context, host, self.paths, self.client.prove)
         self.tunnels = Tunnels(self.runner, host, self.paths, self.addresses)
-        self.following = Following(self.context, host, self.paths, self.tunnels, self.addresses)
+        self.following = Following(self.context, host, self.paths, self.tunnels, self.addresses, self.mtus)
         self.firewall = Firewall(self.context, host, self.runner)
         self.rulesets = Rulesets(self.runner, host)
-        self.routes = RouteWatch(self.runner)
+        self.routes = RouteWatch(self.runner, self.mtus)
         self.performer = Performer(
             self.context, store, self.commits, watchdog, host, self.client, self.tunnels, self.following
         )
@@ -121,6 +133,7 @@ class Agent:
             "watching the engine": EngineWatch(self.runner).run,
             "watching the tables": self.rulesets.run,
             "watching the routes": self.routes.run,
+            "sizes of packets": self.mtus.run,
             **({"watching the document": self.watch.run} if self.watch is not None else {}),
         }.items():
             self.tasks.keep(name, work)
@@ -249,9 +262,9 @@ class Agent:
     def _on_path(self, key: WireGuardKey, status: PathStatus) -> None:
         if self.tunnels.meter is not None:
             self.tunnels.meter.path(key, status.kind, time.monotonic())
-        view = self.state.view
-        name = view.members[key].name if view is not None and key in view.members else key.short
-        say(f"{name}: {status.kind}" + (f" at {status.endpoint}" if status.endpoint else ""))
+        name = self.context.state.name_of(key)
+        why = f" ({status.distrust})" if status.distrust else ""
+        say(f"{name}: {status.kind}" + (f" at {status.endpoint}" if status.endpoint else "") + why)
 
 
 def remembered(store: StateStore) -> Loaded | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netctl.agent.addresses import AddressMonitor, tunnelled
 from netctl.agent.host import Host
+from netctl.agent.pathmtus import PathMtus
 from netctl.agent.paths import PathRunner
 from netctl.agent.tunnels import Tunnels
 from netctl.model.document import Document
@@ -14,8 +15,15 @@ class Following:
     """Keeps the path manager at what the host has."""
 
     def __init__(
-        self, context: Context, host: Host, paths: PathRunner, tunnels: Tunnels, addresses: AddressMonitor
+        self,
+        context: Context,
+        host: Host,
+        paths: PathRunner,
+        tunnels: Tunnels,
+        addresses: AddressMonitor,
+        mtus: PathMtus,
     ) -> None:
+        self._mtus = mtus
         self._context, self._host, self._paths = context, host, paths
         self._tunnels, self._addresses = tunnels, addresses
         self.engine_kind = ""
@@ -36,6 +44,8 @@ class Following:
             return
         self._paths.use_port(self.engine_kind, port)
         self._paths.inside(tunnelled(desired, document))
+        self._paths.tunnel_mtu(desired.wireguard.mtu if desired.wireguard is not None else 0)
+        self._mtus.again()
         await self._addresses.look(document)
         self._paths.peers(frozenset(peers), document.stock_keys())
         self._paths.observe(self._tunnels.statuses)  # an endpoint that already works is where a path begins

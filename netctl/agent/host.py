@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from netctl.engine import ApplyOutcome, Engine, Restored, apply_plan, apply_prune
 from netctl.engine.interfaces import local_addresses
-from netctl.model.addresses import Address, Endpoint, SocketAddress
+from netctl.model.addresses import Address, Endpoint, Prefix, SocketAddress
 from netctl.model.document import Document
 from netctl.model.errors import EngineError
 from netctl.model.foreign import Foreign
@@ -85,6 +85,10 @@ class Host:
     async def restore_routes(self, desired: HostState) -> int:
         """Set routes and addresses again that are gone; how many. Raises EngineError."""
         return await self._run(lambda engine: engine.restore_routes(desired))
+
+    async def limit_sizes(self, link: str, sizes: Mapping[Prefix, int]) -> None:
+        """Let our routes over a link carry so many bytes, those not named as many as the link. Raises EngineError."""
+        await self._run(lambda engine: engine.limit_sizes(link, sizes))
 
     def troubles(self) -> tuple[str, ...]:
         """What could not be done the last time and nothing else waits for."""

@@ -24,6 +24,8 @@ from netctl.paths.behaviour import NOT_ASKED, Behaviour
 from netctl.paths.effects import (
     CloseBatch,
     Effect,
+    LimitSize,
+    LookSoon,
     OpenBatch,
     PathChanged,
     PathStatus,
@@ -32,6 +34,7 @@ from netctl.paths.effects import (
     SendDatagram,
     SendFrame,
     SendFrom,
+    SendThrough,
     SetEndpoint,
     StandIn,
     WantTunnel,
@@ -58,8 +61,19 @@ class PathRunner:
         on_change: Callable[[WireGuardKey, PathStatus], None],
         rewrites: Rewrites,
         guard: Guard | None = None,
+        *,
+        through: Callable[[WireGuardKey], None] = lambda _: None,
+        look_soon: Callable[[float], None] = lambda _: None,
+        limit_size: Callable[[WireGuardKey, int | None], None] = lambda _, __: None,
     ) -> None:
-        """`guard` counts what could not be handled."""
+        """`guard` counts what could not be handled.
+
+        `through` sends a small packet through the tunnel to a peer; `look_soon` has `observe` called in some seconds;
+        `limit_size` keeps what goes to a peer to so many bytes.
+        """
+        self._limit_size = limit_size
+        self._through = through
+        self._look_soon = look_soon
         self._guard = guard if guard is not None else Guard(warn)
         self._tasks = Tasks(self._guard)
         private = keys.wireguard_private.private_bytes_raw()
@@ -171,15 +185,22 @@ class PathRunner:
 
     def _do(self, effect: Effect) -> None:
         match effect:
-            case SendDatagram(destination, data, ttl):
+            case SendDatagram(destination, data, ttl, whole):
                 if self._port is not None and not self._over_our_links(destination):
-                    self._port.send(destination, data, ttl)
+                    self._port.send(destination, data, ttl, whole=whole)
             case SendFrame(port, data):
                 self._tls.send(port, data)
             case SendFrom(_, _, destination, _) if self._over_our_links(destination):
                 pass
             case OpenBatch() | SendFrom() | CloseBatch() | Rewrite():
                 self._batches.perform(effect)
+            case SendThrough(key, count):
+                for _ in range(count):
+                    self._through(key)
+            case LookSoon(after_s):
+                self._look_soon(after_s)
+            case LimitSize(key, mtu):
+                self._limit_size(key, mtu)
             case WantTunnel(wanted):
                 self._tls.want(wanted)
             case StandIn(address, wanted):
@@ -216,6 +237,10 @@ class PathRunner:
         """Whom to have paths to; `stock`: who of them has no agent."""
         self._steered = {key: endpoint for key, endpoint in self._steered.items() if key in keys}
         self._perform(self._manager.set_peers(keys, time.monotonic(), stock=stock))
+
+    def tunnel_mtu(self, mtu: int) -> None:
+        """What this host's tunnels carry, in bytes."""
+        self._perform(self._manager.set_mtu(mtu, time.monotonic()))
 
     def inside(self, prefixes: Iterable[Prefix]) -> None:
         """What lies inside the tunnels: the pools of this host's networks, and the underlay of segments."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from netctl.agent.pathmtus import PathMtus
 from netctl.agent.runner import Runner
 from netctl.agent.talk import say
 from netctl.engine.events import taken_away
@@ -24,8 +25,8 @@ SAY_S = 60.0
 class RouteWatch:
     """Has routes set again."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+    def __init__(self, runner: Runner, mtus: PathMtus) -> None:
+        self._runner, self._mtus = runner, mtus
         self.restored = 0
         """How often routes or addresses of ours were taken away and set again."""
         self.lasted_s = 0.0
@@ -52,6 +53,7 @@ class RouteWatch:
         """Whether something had to be put right. Raises EngineError."""
         # In its turn: an apply, which may be what takes them away, ends first.
         count: int = await self._runner.ask(requests.RestoreRoutes())
+        self._mtus.again()
         if not count:
             return False
         self.restored += 1

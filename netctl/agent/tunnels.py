@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 
@@ -36,12 +37,14 @@ class Tunnels:
         """The peers that a session with is up."""
         self._observed_at = -FRESH_S
         self._knocked: dict[WireGuardKey, float] = {}
+        self._wake: asyncio.Event = asyncio.Event()
+        """Set when a look is due before its time."""
 
     async def run(self) -> None:
         """Until cancelled."""
         looked = -LOOK_AROUND_S
         while True:
-            await asyncio.sleep(OBSERVE_S)
+            await self._rest()
             if self._context.state.desired.wireguard is None:
                 continue
             try:
@@ -55,6 +58,16 @@ class Tunnels:
                 self._open(now)
             except Exception as error:
                 warn(reason_of(error))
+
+    async def _rest(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OBSERVE_S):
+                await self._wake.wait()
+        self._wake.clear()
+
+    def look_soon(self, after_s: float) -> None:
+        """Have the next look at the tunnels in so many seconds, at the latest."""
+        asyncio.get_running_loop().call_later(after_s, self._wake.set)
 
     async def observe(self) -> None:
         """Look at what the tunnels do."""

@@ -55,6 +55,10 @@ def say_path(own: str, view: PeerView) -> None:
         last = peer.last_handshake_s
         heard = f"last handshake {output.age(last)} ago" if last is not None else "no handshake yet"
         output.line(f"     {heard}, {output.size(peer.rx_bytes)} received from {name}")
+    if peer.mtu is not None:
+        output.line(
+            f"     packets of up to {peer.mtu} bytes pass: larger ones were tried, and routes keep to it"
+        )
     if peer.hindrance:
         output.line(f"     not direct: {peer.hindrance}")
     for line in peer.tried:

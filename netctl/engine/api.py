@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from netctl.model.addresses import SocketAddress
+from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
@@ -49,6 +49,9 @@ class Engine(Protocol):
 
     def restore_routes(self, desired: HostState) -> int:
         """Set those routes and addresses of `desired` again that are gone; how many."""
+
+    def limit_sizes(self, link: str, sizes: Mapping[Prefix, int]) -> None:
+        """Let our routes over a link carry packets of so many bytes; those not named as many as the link."""
 
     def troubles(self) -> tuple[str, ...]:
         """What could not be done and nothing else waits for, in words for people."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from netctl.engine.api import Restored
-from netctl.model.addresses import Address, SocketAddress
+from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import FilterTable, HostState, Opening, PeerStatus, Route, WireGuardLink
@@ -74,6 +74,10 @@ class FakeEngine:
     def restore_routes(self, desired: HostState) -> int:
         """Nothing to be put back."""
         return 0
+
+    def limit_sizes(self, link: str, sizes: Mapping[Prefix, int]) -> None:
+        """Remember them."""
+        self.sizes = dict(sizes)
 
     def troubles(self) -> tuple[str, ...]:
         """None."""

@@ -2,7 +2,7 @@
 
 A Unix datagram socket beside its UAPI socket. We subscribe with one zero byte; it then sends us
 ``family(1) address(16) port(2) payload``. We send ``1`` + the same to have a payload sent from the WireGuard
-port, or ``2`` + the same with one TTL byte before the payload.
+port, or ``2`` + the same with one TTL byte before the payload; ``3`` is ``1`` for what goes whole or not at all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ UAPI_DIR = Path("/var/run/wireguard")
 SUBSCRIBE = b"\x00"
 SEND = b"\x01"
 SEND_TTL = b"\x02"
+SEND_WHOLE = b"\x03"
 RESUBSCRIBE_S = 15.0
 """A restarted netctl-wg has forgotten us: we say that we are there again at least this often."""
 MAX_DATAGRAM = 65535
@@ -75,9 +76,11 @@ class HandoverPort:
                     found.append((data[ADDRESS_LEN:], source))
         return found
 
-    def send(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> bool:
+    def send(
+        self, destination: SocketAddress, data: bytes, ttl: int | None = None, *, whole: bool = False
+    ) -> bool:
         """Have one datagram sent from the WireGuard port. False when netctl-wg is busy or away."""
-        head = SEND if ttl is None else SEND_TTL
+        head = (SEND_WHOLE if whole else SEND) if ttl is None else SEND_TTL
         message = head + pack_address(destination) + (b"" if ttl is None else bytes([ttl])) + data
         try:
             now = time.monotonic()

@@ -24,7 +24,7 @@ from netctl.engine.records import forget, is_kept, keep
 from netctl.engine.rewrites import REWRITES_FILE, Rewrites
 from netctl.engine.sysctls import Sysctls
 from netctl.engine.uapi import DeviceState, UapiDriver, read_private_key
-from netctl.model.addresses import SocketAddress
+from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import (
@@ -276,6 +276,11 @@ class LinuxEngine:
         ]
         self.apply_all(missing)
         return len(missing)
+
+    def limit_sizes(self, link: str, sizes: Mapping[Prefix, int]) -> None:
+        """Let our routes over a link carry packets of so many bytes; those not named as many as the link."""
+        if self._netlink.find(link) is not None:
+            self._netlink.limit_sizes(link, sizes)
 
     def troubles(self) -> tuple[str, ...]:
         """What could not be done and nothing else waits for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from netctl.engine.ruleset_guards import VXLAN_PORT
 from netctl.model.addresses import Address, Prefix
 from netctl.model.errors import EngineError
 from netctl.model.foreign import ForeignRoute
-from netctl.model.hoststate import LINK_ALIAS, Route, SegmentLink
+from netctl.model.hoststate import LINK_ALIAS, SIZE_PROTOCOL, Route, SegmentLink
 from netctl.system.files import write_kernel
 
 ALL_ZERO_MAC = "00:00:00:00:00:00"
@@ -285,6 +285,37 @@ class Netlink:
         except NetlinkError:
             for route, index in additions:  # one by one: which of them it is
                 self._set_route(route, index)
+
+    def limit_sizes(self, link: str, sizes: Mapping[Prefix, int]) -> None:
+        """Let packets to these destinations over a link be no larger, and to all others as large as its MTU.
+
+        A destination with a route of ours has the size there; inside of a wider one it gets a route of its own.
+        """
+        index = self._need(link).index
+        absent = (*GONE, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
+        for family, version in ((AF_INET, 4), (AF_INET6, 6)):
+            ours = self._do("reading routes", partial(self._routes.read_sizes, family), *absent) or ()
+            read = partial(self._routes.read_sizes, family, SIZE_PROTOCOL)
+            extra = self._do("reading routes", read, *absent) or ()
+            left = {to: size for to, size in sizes.items() if to.version == version}
+            wide = sorted(
+                (entry for entry in ours if entry[1] == index), key=lambda entry: -entry[0].prefixlen
+            )
+            for destination, _, source, size in wide:
+                if size != (wanted := left.pop(destination, 0)):
+                    route, what = Route(destination, link, source), f"the size of packets to {destination}"
+                    self._do(what, partial(self._routes.replace, route, index, wanted), *GONE)
+            for destination, at, _, size in extra:
+                if at == index and left.get(destination) == size:
+                    del left[destination]
+                elif at == index and destination not in left:
+                    what = f"the size of packets to {destination}"
+                    self._do(what, partial(self._routes.remove_size, destination, index), *GONE)
+            for destination, size in left.items():
+                covering = (one for one in wide if destination.subnet_of(one[0]))  # type: ignore[arg-type]
+                if (around := next(covering, None)) is not None:
+                    route, what = Route(destination, link, around[2]), f"the size of packets to {destination}"
+                    self._do(what, partial(self._routes.set_size, route, index, size), *GONE)
 
     def _set_route(self, route: Route, index: int) -> None:
         what = f"routing {route.destination} over {route.link}"

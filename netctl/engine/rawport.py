@@ -17,6 +17,7 @@ import errno
 import select
 import socket
 import struct
+from collections.abc import Iterator
 
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import EngineError
@@ -34,6 +35,12 @@ _IPV6_CHECKSUM = 7
 _UDP_CHECKSUM_OFFSET = 6
 _UDP_HEADER = struct.Struct(">HHHH")
 _INSTRUCTION = struct.Struct("HBBI")
+_MTU_DISCOVER: dict[int, tuple[int, int]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, 10),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 23),
+}
+"""IP_MTU_DISCOVER, IPV6_MTU_DISCOVER."""
+_PMTUDISC_PROBE = 3
 _NO_ROUTE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
@@ -119,6 +126,18 @@ def _open(family: int, program: bytes) -> socket.socket:
     return sock
 
 
+@contextlib.contextmanager
+def in_one_piece(sock: socket.socket, family: int) -> Iterator[None]:
+    """Have what is sent meanwhile go whole or not at all (IPv4: DF), whatever the kernel believes of the way."""
+    level, option = _MTU_DISCOVER[family]
+    before = sock.getsockopt(level, option)
+    sock.setsockopt(level, option, _PMTUDISC_PROBE)
+    try:
+        yield
+    finally:
+        sock.setsockopt(level, option, before)
+
+
 class RawPort:
     """A `SharedPort` on raw sockets, one per family (IPv6 only where the host has it)."""
 
@@ -168,12 +187,17 @@ class RawPort:
                     found += [(message, source) for message in split(payload)]
         return found
 
-    def send(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> bool:
-        """Send from the WireGuard port. False when the system refused."""
+    def send(
+        self, destination: SocketAddress, data: bytes, ttl: int | None = None, *, whole: bool = False
+    ) -> bool:
+        """Send from the WireGuard port. False when the system refused, as what is too large to go `whole`."""
         family = socket.AF_INET6 if destination.is_ipv6 else socket.AF_INET
         sock = self._sockets.get(family)
         if sock is None:
             return False
+        if whole:
+            with in_one_piece(sock, family):
+                return self.send(destination, data, ttl)
         header = _UDP_HEADER.pack(self._port, destination.port, _UDP_HEADER.size + len(data), 0)
         try:
             if family == socket.AF_INET6:

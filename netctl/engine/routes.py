@@ -19,34 +19,38 @@ from netctl.engine.nlsocket import (
     NetlinkSocket,
     attribute,
     attributes,
+    nest,
     number,
     prefix,
     u32,
 )
 from netctl.engine.rtnl import TABLE_MAIN, UNICAST
 from netctl.model.addresses import Address, Prefix
-from netctl.model.hoststate import ROUTE_PROTOCOL, UNREACHABLE_METRIC, Route
+from netctl.model.hoststate import ROUTE_PROTOCOL, SIZE_PROTOCOL, UNREACHABLE_METRIC, Route
 
 _NETLINK_ROUTE = 0
 _NEW, _DELETE, _GET = 24, 25, 26
 _ROUTE = struct.Struct("=BBBBBBBBI")
-_DST, _OIF, _PRIORITY, _PREFSRC = 1, 4, 6, 7
+_DST, _OIF, _PRIORITY, _PREFSRC, _METRICS = 1, 4, 6, 7, 8
+_METRIC_MTU = 2
+"""RTAX_MTU."""
 _UNREACHABLE = 7
 """The type of a route whose packets are answered with "host unreachable" (RTN_UNREACHABLE)."""
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
 """The last one, in a removal: whatever the scope (rtnetlink(7)); others may have marked a route with theirs."""
 
 
-def _request(destination: Prefix, index: int, scope: int) -> bytes:
+def _request(destination: Prefix, index: int, scope: int, protocol: int = ROUTE_PROTOCOL) -> bytes:
     family = AF_INET if destination.version == 4 else AF_INET6
-    header = _ROUTE.pack(family, destination.prefixlen, 0, 0, TABLE_MAIN, ROUTE_PROTOCOL, scope, UNICAST, 0)
+    header = _ROUTE.pack(family, destination.prefixlen, 0, 0, TABLE_MAIN, protocol, scope, UNICAST, 0)
     return header + attribute(_DST, destination.network_address.packed) + u32(_OIF, index)
 
 
-def _addition(route: Route, index: int) -> bytes:
+def _addition(route: Route, index: int, size: int = 0, protocol: int = ROUTE_PROTOCOL) -> bytes:
     scope = _SCOPE_LINK if route.destination.version == 4 else _SCOPE_UNIVERSE
     source = attribute(_PREFSRC, route.source.packed) if route.source is not None else b""
-    return _request(route.destination, index, scope) + source
+    metrics = nest(_METRICS, u32(_METRIC_MTU, size)) if size else b""
+    return _request(route.destination, index, scope, protocol) + source + metrics
 
 
 def _nowhere(destination: Prefix) -> bytes:
@@ -82,17 +86,24 @@ class Routes:
 
     def read(self, family: int) -> list[tuple[Prefix, int, Address | None]]:
         """Destination, index of the link and source of each of ours."""
-        request = _ROUTE.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)
+        return [(destination, index, source) for destination, index, source, _ in self.read_sizes(family)]
+
+    def read_sizes(
+        self, family: int, wanted: int = ROUTE_PROTOCOL
+    ) -> list[tuple[Prefix, int, Address | None, int]]:
+        """The same of one protocol number, with the MTU of the route; 0: that of its link."""
+        request = _ROUTE.pack(family, 0, 0, 0, 0, wanted, 0, 0, 0)
         found = []
         for answer in self._socket.dump(_GET, request):
             version, prefix_len, _, _, _, protocol, _, kind, _ = _ROUTE.unpack_from(answer)
             attrs = attributes(answer[_ROUTE.size :])
             index = number(attrs.get(_OIF))
-            if protocol != ROUTE_PROTOCOL or not index or kind == _UNREACHABLE:
+            if protocol != wanted or not index or kind == _UNREACHABLE:
                 continue
             destination = prefix(attrs.get(_DST, bytes(4 if version == AF_INET else 16)), prefix_len)
-            source = attrs.get(_PREFSRC)
-            found.append((destination, index, ipaddress.ip_address(source) if source else None))
+            source, metrics = attrs.get(_PREFSRC), attrs.get(_METRICS)
+            size = number(attributes(metrics).get(_METRIC_MTU)) if metrics else 0
+            found.append((destination, index, ipaddress.ip_address(source) if source else None, size))
         return found
 
     def read_unreachable(self, family: int) -> list[Prefix]:
@@ -119,9 +130,17 @@ class Routes:
         """Add routes, each with the index of its link; the first refusal of a batch raises when it is through."""
         self._socket.ask_all(_NEW, [_addition(*each) for each in routes], NLM_F_CREATE | NLM_F_EXCL)
 
-    def replace(self, route: Route, index: int) -> None:
-        """Put a route in the place of whatever leads to its destination."""
-        self._socket.ask(_NEW, _addition(route, index), NLM_F_CREATE | NLM_F_REPLACE)
+    def replace(self, route: Route, index: int, size: int = 0) -> None:
+        """Put a route in the place of whatever leads to its destination; `size`: its MTU, 0 is that of the link."""
+        self._socket.ask(_NEW, _addition(route, index, size), NLM_F_CREATE | NLM_F_REPLACE)
+
+    def set_size(self, route: Route, index: int, size: int) -> None:
+        """Add or replace a route that only says how large packets to its destination may be."""
+        self._socket.ask(_NEW, _addition(route, index, size, SIZE_PROTOCOL), NLM_F_CREATE | NLM_F_REPLACE)
+
+    def remove_size(self, destination: Prefix, index: int) -> None:
+        """Remove such a one."""
+        self._socket.ask(_DELETE, _request(destination, index, _SCOPE_ANY, SIZE_PROTOCOL))
 
     def remove(self, route: Route, index: int) -> None:
         """Remove a route."""

@@ -25,8 +25,13 @@ class SharedPort(Protocol):
     def receive(self) -> list[tuple[bytes, SocketAddress]]:
         """What has arrived, without blocking; about `MAX_DRAIN` at most, the descriptor stays readable then."""
 
-    def send(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> bool:
-        """Send one datagram; False when the system refused (no route, no buffer): never raises for that."""
+    def send(
+        self, destination: SocketAddress, data: bytes, ttl: int | None = None, *, whole: bool = False
+    ) -> bool:
+        """Send one datagram; False when the system refused (no route, no buffer): never raises for that.
+
+        `whole`: in one piece or not at all, whatever the kernel knows of the way (ip(7), IP_PMTUDISC_PROBE).
+        """
 
     def close(self) -> None:
         """Close; idempotent."""

@@ -22,6 +22,9 @@ LINK_ALIAS = "netctl"
 """The ownership mark on every link of ours (``ip link set … alias netctl``)."""
 ROUTE_PROTOCOL = 201
 """The ownership mark on every route and rule of ours."""
+SIZE_PROTOCOL = 202
+"""The mark on host routes that only say how large packets to a peer may be: they go with its path, and are no desired
+state."""
 DOMAIN = "netctl"
 """What our names in the hosts file end in."""
 FILTER_TABLE = "netctl"

@@ -72,6 +72,11 @@ class NodeState:
         """The host has nothing of ours, because nothing says what it should have."""
         return replace(self, desired=HostState(), settled=False)
 
+    def name_of(self, key: WireGuardKey) -> str:
+        """A member's name as the view has it, for people; else the beginning of its key."""
+        member = self.view.members.get(key) if self.view is not None else None
+        return member.name if member is not None else key.short
+
     def present(self, key: WireGuardKey, online: bool) -> NodeState:
         """A member of the view came or went."""
         if self.view is None or key not in self.view.members:

@@ -15,6 +15,9 @@ from netctl.node.evaluate import member_name
 from netctl.node.snapshot import Snapshot
 from netctl.paths.effects import PathStatus
 
+NAMED = 8
+"""Peers with a line of their own among the conditions: more have their reason at this host."""
+
 
 def _addresses(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
@@ -57,6 +60,8 @@ def _peer(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) 
         "tried": list(path.tried) if path is not None else [],
         "nat": path.peer_nat or None if path is not None else None,
         "hindrance": _hindrance(snapshot, path) if online else None,
+        "mtu": path.mtu if path is not None else None,
+        "distrust": path.distrust if path is not None and online else None,
         "last_handshake_s": _ago(snapshot, status.last_handshake_s) if status and session else None,
         "rx_bytes": status.rx_bytes if status is not None else 0,
         "tx_bytes": status.tx_bytes if status is not None else 0,
@@ -185,4 +190,14 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
             if other != name and key is not None:
                 peers[other] = key
     result["peers"] = [_peer(snapshot, document, other, key) for other, key in peers.items()]
+    result["conditions"] += [
+        f"the way to {peer['name']} carries packets of up to {peer['mtu']} bytes, and its routes have that size"
+        for peer in result["peers"][:NAMED]
+        if peer["mtu"] is not None
+    ]
+    distrusted = [peer for peer in result["peers"] if peer["distrust"] is not None]
+    if distrusted:
+        more = f" (and {len(distrusted) - 1} more peers)" if len(distrusted) > 1 else ""
+        first = distrusted[0]
+        result["conditions"].append(f"{first['name']}{more} goes by {first['path']}: {first['distrust']}")
     return result

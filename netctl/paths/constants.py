@@ -41,6 +41,38 @@ RESCUE_AFTER = 1.0
 """A path suspect this long: ready the relay, ping every other candidate."""
 DEAD_AFTER = 2.8
 """A path that answered nothing this long is dead. With PING_ACTIVE: back on the relay within 5 s."""
+DATA_SILENT = 0.9
+"""The engine sends and hears nothing this long, over two looks: the path is doubted. A round trip is far shorter."""
+DATA_ASKS = 3
+"""Answers of the peer that it has sent something, after which a path that brought nothing is given up: two packets
+each, so a path that loses a tenth is given up wrongly once in a million doubts."""
+DATA_LOOK = 0.35
+"""Between questions for data, and looks at the engine, while a path is doubted."""
+DATA_SETTLE = 0.25
+"""From the peer's word that it has sent something to where that must be here: it waits in line with other packets."""
+DATA_REST = 60.0
+"""A peer that knows of no question for data is not asked for so long."""
+DATA_GIVEN_AT_ONCE = 2
+DATA_GIVEN_REST = 0.2
+"""What a peer is sent through the tunnel when it asks, and how soon again: no question makes a flood."""
+KEEPALIVE_WAIT = 12.0
+"""WireGuard answers data with a keepalive after ten seconds (Keepalive-Timeout) where nothing else goes back."""
+REKEY_AFTER = 120.0
+"""WireGuard's Rekey-After-Time: with packets flowing, a session this old is replaced by the next."""
+HANDSHAKE_OVERDUE = 16.0
+"""Longer than the initiator's own keepalive and two tries of a handshake: nothing is lost before 180 s."""
+REFUSED_FIRST = 60.0
+REFUSED_MAX = 3600.0
+"""A path that carried no data is left alone for so long, doubling: each try costs a second or two of silence."""
+MTU_RETRY = 0.4
+MTU_TRIES = 3
+"""Between padded pings, and how many of one size: at a loss of a tenth each way one in 150 sizes is judged wrongly."""
+MTU_CONFIRM = 60.0
+"""Between padded pings of the size that was found, while packets flow: a minute is what a hop that changes may cost."""
+MTU_CONFIRM_REST = 5.0
+"""The same while packets go out and none comes back: a stream that nobody answers asks no more often."""
+MTU_RAISE = 600.0
+"""Between tries of the full size on a narrow path (RFC 8899 §5.1.1, PMTU_RAISE_TIMER)."""
 TRIGGERED_REST = 0.02
 """Between pings of one address that pings of the peer cause."""
 TRUST_FRESH = 2.5

@@ -28,6 +28,10 @@ class PathStatus:
     """The peer's IPv4 NAT in words, as it said itself; empty: it has not."""
     hindrance: str | None = None
     """Why there is no direct path, as far as the two NATs explain it."""
+    mtu: int | None = None
+    """The largest packet of the tunnel that passes on the way, where it is less than this host's tunnels carry."""
+    distrust: str | None = None
+    """A direct way that answers probes and carries no data, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class SendDatagram:
     destination: SocketAddress
     data: bytes
     ttl: int | None = None
+    whole: bool = False
+    """In one piece or not at all: a hop that would cut it drops it (IPv4: DF)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,29 @@ class SendControl:
 
 
 @dataclass(frozen=True, slots=True)
+class SendThrough:
+    """Send a small packet through the tunnel to this peer: it has asked whether data passes."""
+
+    key: WireGuardKey
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LookSoon:
+    """Tell `PathManager.observe` what the engine sees in so many seconds, not only with the next look."""
+
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSize:
+    """Let packets to this peer be no larger than so many bytes; None: as large as the tunnels carry."""
+
+    key: WireGuardKey
+    mtu: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class SetEndpoint:
     """`engine.steer(key, endpoint)`."""
 
@@ -125,5 +154,15 @@ class PathChanged:
 
 BatchEffect = OpenBatch | SendFrom | CloseBatch | Rewrite
 Effect = (
-    SendDatagram | SendFrame | WantTunnel | StandIn | SendControl | SetEndpoint | PathChanged | BatchEffect
+    SendDatagram
+    | SendFrame
+    | SendThrough
+    | LookSoon
+    | LimitSize
+    | WantTunnel
+    | StandIn
+    | SendControl
+    | SetEndpoint
+    | PathChanged
+    | BatchEffect
 )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.errors import RemoteError
@@ -108,6 +109,7 @@ class PathManager:
                 self._numbers,
                 stock=key in stock,
             )
+            pair.set_mtu(self._me.mtu, now)
             self._pairs[key] = pair
             self._by_tag[keys_.open_tag] = pair
             if self._tunnel:
@@ -131,6 +133,18 @@ class PathManager:
         effects: list[Effect] = []
         for pair in self._pairs.values():
             effects += pair.review(self._me, now) + self._settle(pair, now)
+        return effects
+
+    def set_mtu(self, mtu: int, now: float) -> list[Effect]:
+        """What this host's tunnels carry, in bytes: how much of it passes on a path is tried out."""
+        if mtu == self._me.mtu:
+            return []
+        self._me = replace(self._me, mtu=mtu)
+        effects: list[Effect] = []
+        for pair in self._pairs.values():
+            pair.routes.me = self._me
+            pair.set_mtu(mtu, now)
+            effects += self._settle(pair, now)
         return effects
 
     def set_local(self, candidates: list[Candidate], now: float) -> list[Effect]:
@@ -377,7 +391,7 @@ class PathManager:
     def _renew_self(self) -> None:
         addresses = parse_candidates(self._candidates())
         hosts = tuple(address for address, kind in addresses.items() if kind == "host")
-        self._me = Self(self._me.key, tuple(addresses), hosts, self._inside)
+        self._me = Self(self._me.key, tuple(addresses), hosts, self._me.mtu, self._inside)
         self._discovery.own = frozenset(hosts)
         for pair in self._pairs.values():
             pair.routes.me = self._me

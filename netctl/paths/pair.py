@@ -17,10 +17,23 @@ from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
 from netctl.paths.birthday import Birthdays
 from netctl.paths.budget import Bucket
-from netctl.paths.effects import Effect, PathChanged, PathKind, PathStatus, SendDatagram, SetEndpoint, StandIn
+from netctl.paths.datawatch import PEER_SAYS, DataWatch
+from netctl.paths.effects import (
+    Effect,
+    LimitSize,
+    LookSoon,
+    PathChanged,
+    PathKind,
+    PathStatus,
+    SendDatagram,
+    SendThrough,
+    SetEndpoint,
+    StandIn,
+)
 from netctl.paths.freshness import Numbers
 from netctl.paths.guess import Guesser
 from netctl.paths.hindrance import hindrance, peer_nat
+from netctl.paths.mtuprobe import MtuProbe
 from netctl.paths.pairstates import PairEvent, PairState, following
 from netctl.paths.relaylink import RelayLink
 from netctl.paths.route import Route
@@ -88,6 +101,12 @@ class Pair:
         self._stand_in: SocketAddress | None = None
         self._losses = 0
         """Paths lost before they were stable, in a row."""
+        self._data = DataWatch()
+        self._mtu = MtuProbe()
+        self._limited: int | None = None
+        """The size that the host was told of."""
+        self._data_given_at = float("-inf")
+        """When the peer was last sent something through the tunnel because it asked."""
         self._heard_at = 0.0
         """When the engine's receive counter last moved, or we last asked the relay about it."""
 
@@ -114,6 +133,7 @@ class Pair:
         now = self._status
         rtt = self.selected.rtt_s if self.selected else None
         remote, own, peer = self.routes.remote, self.guesser.own, self.guesser.peer
+        distrust = self._distrust()
         return PathStatus(
             now.kind,
             now.endpoint,
@@ -121,10 +141,20 @@ class Pair:
             now.since_s,
             lines,
             peer_nat(peer, remote),
-            hindrance(own, peer, remote, self.routes.me.addresses)
-            if self.state is PairState.WAITING
-            else None,
+            distrust
+            or (
+                hindrance(own, peer, remote, self.routes.me.addresses)
+                if self.state is PairState.WAITING
+                else None
+            ),
+            self._limited,
+            distrust,
         )
+
+    def _distrust(self) -> str | None:
+        """What was found out of a direct way that answers, and is not taken."""
+        found = next((route for route in self.routes.all() if route.says_refusal), None)
+        return f"{found.address}: {found.refusal}" if found is not None and self.selected is None else None
 
     # --- what the manager drives ---------------------------------------------------------------------
 
@@ -227,14 +257,21 @@ class Pair:
         route = self.routes.get(source)
         if message.kind is ProbeType.PONG:
             fresh = route is not None and route.fresh(now)
+            if route is not None and route is self.selected and self._mtu.answered(message.transaction):
+                return self._ask_sizes(now)
             if route is None or not route.answered(message.transaction, now):
                 return effects
+            if message.transaction in route.asks:
+                route.asks.discard(message.transaction)
+                if route is self.selected:
+                    self._data.answered(bool(message.flags & ProbeFlag.DATA), now)
             check = not fresh  # our next ping tells the peer that this one was answered
         else:
             if not self.routes.is_new(message, source, now) or not self.routes.me.takes(source):
                 return effects  # a copy, or from inside a tunnel: whoever sent it, nothing is learnt from it
             using = route is not None and route is self.selected
-            effects += self.routes.pong(message, source, now, using=using)
+            through = self._give_data(message, now)
+            effects += self.routes.pong(message, source, now, using=using, data=bool(through)) + through
             if route is None:
                 route = self.routes.peer_reflexive(source, now)
                 if route is None:
@@ -245,6 +282,11 @@ class Pair:
                 self._wanted = source
         route.peer_confirmed = bool(message.flags & ProbeFlag.HAVE_PONG)
         route.peer_using = bool(message.flags & ProbeFlag.USING)
+        if message.flags & ProbeFlag.PADDED and not route.takes_padded:
+            route.takes_padded = True
+            if route is self.selected:
+                self._mtu.begin(now)
+        effects += self._peer_refuses(route, bool(message.flags & ProbeFlag.REFUSED), now)
         if check and route is not self.selected:
             effects += self._ping(route, now)  # RFC 8445 §7.3.1.4, a triggered check
         effects += self._choose(now)
@@ -252,18 +294,83 @@ class Pair:
             self._plan_ping(now)
         return effects
 
-    def _ping(self, route: Route, now: float) -> list[SendDatagram]:
-        return self.routes.ping(route, now, using=route is self.selected)
+    def _ping(self, route: Route, now: float, *, data: bool = False) -> list[SendDatagram]:
+        return self.routes.ping(route, now, using=route is self.selected, data=data)
+
+    # --- how large packets may be ----------------------------------------------------------------------
+
+    def set_mtu(self, mtu: int, now: float) -> None:
+        """What this host's own tunnels carry."""
+        if mtu != self._mtu.full:
+            self._mtu.full = mtu
+            if self.selected is not None and self.selected.takes_padded:
+                self._mtu.begin(now)
+
+    def _ask_sizes(self, now: float) -> list[Effect]:
+        """The padded pings that are due, and what came of those before."""
+        effects: list[Effect] = []
+        route = self.selected
+        if route is None:
+            return effects
+        for size in self._mtu.sizes(now):
+            transaction, ping = self.routes.padded(route, size, now, using=True)
+            self._mtu.sent(transaction, size)
+            effects.append(ping)
+        found, full = self._mtu.found, self._mtu.full
+        limit = found if found is not None and found < full else None
+        if limit != self._limited:
+            self._limited = limit
+            effects.append(LimitSize(self.key, limit))
+        return effects
+
+    # --- whether data passes ---------------------------------------------------------------------------
+
+    def _give_data(self, ping: Probe, now: float) -> list[Effect]:
+        """What a ping asked for, to be sent through the tunnel."""
+        if not ping.flags & ProbeFlag.DATA or now - self._data_given_at < c.DATA_GIVEN_REST:
+            return []
+        self._data_given_at = now
+        return [SendThrough(self.key, c.DATA_GIVEN_AT_ONCE)]
+
+    def _peer_refuses(self, route: Route, refuses: bool, now: float) -> list[Effect]:
+        """The peer says with each probe whether WireGuard's packets arrive by this path."""
+        if route.peer_refuses and not refuses and now >= route.refused_until:
+            route.refusal = ""
+        route.peer_refuses = refuses
+        if not refuses:
+            return []
+        route.refusal = route.refusal or PEER_SAYS
+        return self._lose(now) if route is self.selected else []
+
+    def _judge_data(self, now: float) -> list[Effect]:
+        """Ask the peer for data while there is doubt, and give the path up when none comes."""
+        route = self.selected
+        if route is None:
+            return []
+        if (why := self._data.verdict(now)) is not None and not route.suspect(now):
+            route.refuse(why, now)
+            told = self._ping(route, now)  # with REFUSED: the peer goes, too
+            return [*told, *self._lose(now), *self._ping(route, now)]
+        if self._data.doubted:
+            self._mtu.doubted(now)
+        else:
+            if self._data.carried and now - self._selected_at >= c.STABLE_AFTER:
+                route.refusals, route.refusal = 0, ""
+            return []
+        if self._data.shaken(now):
+            self._relay_until = now + c.RELAY_KEEP
+            self.relay.want(now)
+        return [*self._ping(route, now, data=True), LookSoon(c.DATA_LOOK)]
 
     # --- choosing ------------------------------------------------------------------------------------
 
     def _choose(self, now: float) -> list[Effect]:
         if not self.chooser:
             wanted = self.routes.get(self._wanted) if self._wanted is not None else None
-            if wanted is None or wanted is self.selected or not wanted.fresh(now):
+            if wanted is None or wanted is self.selected or not wanted.fresh(now) or wanted.refused(now):
                 return []
             return self._select(wanted, now)
-        ready = [route for route in self.routes.all() if route.fresh(now) and route.peer_confirmed]
+        ready = [r for r in self.routes.all() if r.fresh(now) and r.peer_confirmed and not r.refused(now)]
         if not ready:
             return []
         best = min(ready, key=lambda route: (-route.rank, route.rtt_s or 0.0))
@@ -305,7 +412,12 @@ class Pair:
         effects: list[Effect] = [*self._steer_gently(route.address, now), *self._ping(route, now)]
         effects += self.guesser.chosen(route.address)
         self._plan_ping(now)
-        return effects + self._report(now)
+        self._data.begin(doubted=bool(route.refusals))
+        if route.takes_padded:
+            self._mtu.begin(now)
+        else:
+            self._mtu.rest()
+        return effects + self._report(now) + self._judge_data(now)
 
     def _lose(self, now: float) -> list[Effect]:
         self._enter(PairEvent.LOSE)
@@ -318,6 +430,7 @@ class Pair:
         self.selected = None
         self._wanted = None
         self._ping_due = None
+        self._mtu.rest()
         self._reassert = []
         self._relay_until = None
         self._retry_at = now if self._losses == 1 else now + self._retry_s
@@ -399,10 +512,13 @@ class Pair:
             for now_is, was in zip(counters, self._counters, strict=True)
         )
         self._counters = counters
+        self._data.observe(*counters, status.last_handshake_s, now)
+        effects = self._judge_data(now)
         if flows:
             if now >= self._active_until:
                 self.check(now)  # the first packets after a rest find out at once whether the path lives
             self._active_until = now + c.ACTIVE_FOR
+            self._mtu.flows(now)
             if self.selected is None and now - self._heard_at >= c.RELAY_DOUBT:
                 self._heard_at = now
                 self.relay.refresh(now)  # our NAT may have given us another address
@@ -413,21 +529,26 @@ class Pair:
             and not self.stock
         ):
             self._inherit(status.endpoint, now)
-        if status.endpoint is None or self._endpoint is None or status.endpoint == self._endpoint:
+        return effects + self._defend(status.endpoint, now)
+
+    def _defend(self, endpoint: SocketAddress | None, now: float) -> list[Effect]:
+        """WireGuard's own roaming undone, where it is not the better truth."""
+        if endpoint is None or self._endpoint is None or endpoint == self._endpoint:
             return []
-        if self.routes.me.is_inside(status.endpoint):
+        if self.routes.me.is_inside(endpoint):
             return [
                 self._steer(self._endpoint)
             ]  # the tunnel would carry itself: whatever else there is, is better
         if self.selected is not None:
             # A suspect path is not defended: where WireGuard hears the peer may be the better truth.
             return [] if self.selected.suspect(now) else [self._steer(self.selected.address)]
-        return self._engine_roamed(status.endpoint, now)
+        return self._engine_roamed(endpoint, now)
 
     def _engine_roamed(self, endpoint: SocketAddress, now: float) -> list[Effect]:
         """WireGuard hears the peer where we steered it not, and no direct path is chosen."""
         known = self.routes.get(endpoint)
-        if self.relay.usable and self.relay.address is not None and not (known and known.fresh(now)):
+        trusted = known is not None and known.fresh(now) and not known.refused(now)
+        if self.relay.usable and self.relay.address is not None and not trusted:
             return [self._steer(self.relay.address)]
         return []
 
@@ -453,6 +574,7 @@ class Pair:
             self._reassert[0] if self._reassert else None,
             self.relay.next_timer(),
             self.guesser.next_timer(),
+            self._mtu.due,
         ]
         return min((time for time in times if time is not None), default=None)
 
@@ -468,6 +590,7 @@ class Pair:
             if self._endpoint is not None:
                 effects.append(self._steer(self._endpoint))
         effects += self.knocks(now)
+        effects += self._ask_sizes(now)
         effects += self.guesser.handle_timer(now)
         if self._punches and now >= self._punches[0]:
             self._punches = [at for at in self._punches if at > now]

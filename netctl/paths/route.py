@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from netctl.model.addresses import SocketAddress
-from netctl.paths.constants import ANSWER_WITHIN, MAX_OUTSTANDING, TRUST_FRESH
+from netctl.paths.constants import ANSWER_WITHIN, MAX_OUTSTANDING, REFUSED_FIRST, REFUSED_MAX, TRUST_FRESH
 from netctl.wire.probe import ProbeFlag
 
 KINDS = {
@@ -19,6 +19,10 @@ KINDS = {
 FAR_FACTOR = 2.0
 FAR_S = 0.005
 """A `lan` path with more than twice a direct one's round trip, and 5 ms more, leads somewhere else first."""
+SILENT_PINGS = 3
+"""Unanswered, after which that is what is to be said of a route."""
+MAX_REFUSALS = 16
+"""Counted no further: the time is at its longest by then."""
 RTT_WEIGHT = 0.2
 """Of a new sample in the smoothed round trip."""
 
@@ -47,6 +51,18 @@ class Route:
     """It answered at some time: what is sent there hits nobody who did not ask for it."""
     heard_at: float = float("-inf")
     """When the peer was last heard from there."""
+    refused_until: float = float("-inf")
+    """It answered probes and carried no data: not chosen before then."""
+    refusals: int = 0
+    """How often that was so, in a row."""
+    refusal: str = ""
+    """Why, in words."""
+    peer_refuses: bool = False
+    """The peer says the same of it."""
+    takes_padded: bool = False
+    """The peer's program answers padded pings."""
+    asks: set[bytes] = field(default_factory=set)
+    """Transactions of pings that asked for data."""
 
     @property
     def rank(self) -> int:
@@ -63,11 +79,28 @@ class Route:
         """What we tell the peer about this route, USING apart."""
         return ProbeFlag.NONE if self.last_pong_at is None else ProbeFlag.HAVE_PONG
 
+    def refuse(self, why: str, now: float) -> None:
+        """It carried no data: it is left alone for a while."""
+        self.refused_until = now + min(REFUSED_FIRST * 2**self.refusals, REFUSED_MAX)
+        self.refusals = min(self.refusals + 1, MAX_REFUSALS)
+        self.refusal = why
+
+    def refused(self, now: float) -> bool:
+        """Whether it may not be chosen, by our own word or the peer's."""
+        return self.peer_refuses or now < self.refused_until
+
+    @property
+    def says_refusal(self) -> bool:
+        """It was given up for its data, and is not silent by now."""
+        return bool(self.refusal) and (self.last_pong_at is not None or self.pings_sent < SILENT_PINGS)
+
     def sent(self, transaction: bytes, now: float) -> None:
         """A ping went out."""
         self.outstanding[transaction] = now
         while len(self.outstanding) > MAX_OUTSTANDING:
-            del self.outstanding[next(iter(self.outstanding))]
+            oldest = next(iter(self.outstanding))
+            del self.outstanding[oldest]
+            self.asks.discard(oldest)
         self.pings_sent += 1
         self.last_ping_at = now
         if self.unanswered_since is None:
@@ -114,6 +147,7 @@ class Route:
         self.last_pong_at = None
         self.unanswered_since = None
         self.outstanding.clear()
+        self.asks.clear()
         self.peer_confirmed = self.peer_using = False
         self.pings_sent = 0
 
@@ -124,6 +158,8 @@ class Route:
     def describe(self) -> str:
         """One line on why this route does not carry the path."""
         what = self.describe_address()
+        if self.says_refusal:
+            return f"{what}: {self.refusal}"
         if self.last_pong_at is not None:
             return f"{what}: answers in {(self.rtt_s or 0) * 1000:.1f} ms, not chosen"
         if not self.pings_sent:

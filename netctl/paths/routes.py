@@ -26,6 +26,9 @@ from netctl.paths.route import Route
 from netctl.wire import probe
 from netctl.wire.probe import Probe, ProbeFlag, ProbeKeys, ProbeType
 
+WIREGUARD_OVERHEAD = 32
+"""Bytes that WireGuard adds to a packet, inside of UDP."""
+
 
 @dataclass(frozen=True, slots=True)
 class Self:
@@ -36,6 +39,8 @@ class Self:
     """Own candidates of every kind: never probed."""
     hosts: tuple[SocketAddress, ...] = ()
     """Own host candidates: what is near is a LAN."""
+    mtu: int = 0
+    """Of its tunnels, in bytes; 0: not known."""
     inside: tuple[Prefix, ...] = ()
     """What lies inside the tunnels: a path to such an address would carry the tunnel in itself."""
 
@@ -174,13 +179,26 @@ class Routes:
         own = self._heard if route is None or route.kind == "prflx" else self._offered
         return own.has(now) and self._unproven_all.take(now) and own.take(now)
 
-    def ping(self, route: Route, now: float, *, using: bool) -> list[SendDatagram]:
-        """A question on this route; none to one that never answered when there were too many of these."""
+    def ping(self, route: Route, now: float, *, using: bool, data: bool = False) -> list[SendDatagram]:
+        """A question on this route; none to one that never answered when there were too many of these.
+
+        `data`: it asks for a packet through the tunnel, too.
+        """
         if not self.may_send(route, now):
             return []
         transaction = self.transaction()
         route.sent(transaction, now)
-        return [self._send(self._question(transaction, _flags(route, using), now), route.address)]
+        if data:
+            route.asks.add(transaction)
+        flags = _flags(route, using, now) | (ProbeFlag.DATA if data else ProbeFlag.NONE)
+        return [self._send(self._question(transaction, flags, now), route.address)]
+
+    def padded(self, route: Route, size: int, now: float, *, using: bool) -> tuple[bytes, SendDatagram]:
+        """A ping that is as large outside as a packet of `size` bytes in the tunnel, and its transaction."""
+        transaction = self.transaction()
+        sent = self._send(self._question(transaction, _flags(route, using, now), now), route.address)
+        whole = sent.data.ljust(size + WIREGUARD_OVERHEAD, b"\0")
+        return transaction, SendDatagram(sent.destination, whole, whole=True)
 
     def knock(
         self,
@@ -206,21 +224,26 @@ class Routes:
     def _question(self, transaction: bytes, flags: ProbeFlag, now: float) -> Probe:
         return Probe(ProbeType.PING, transaction, flags, number=self._numbers.following(now))
 
-    def pong(self, ping: Probe, source: SocketAddress, now: float, *, using: bool) -> list[SendDatagram]:
-        """The answer to a ping, unless there were too many."""
+    def pong(
+        self, ping: Probe, source: SocketAddress, now: float, *, using: bool, data: bool = False
+    ) -> list[SendDatagram]:
+        """The answer to a ping, unless there were too many. `data`: the packet that it asked for is sent."""
         start, count = self._pong_window
         if now - start >= 1.0:
             start, count = now, 0
         self._pong_window = (start, count + 1)
         if count >= PONGS_PER_SECOND or not self.may_send(self.get(source), now):
             return []
-        answer = Probe(ProbeType.PONG, ping.transaction, _flags(self.get(source), using), source)
+        flags = _flags(self.get(source), using, now) | (ProbeFlag.DATA if data else ProbeFlag.NONE)
+        answer = Probe(ProbeType.PONG, ping.transaction, flags, source)
         return [self._send(answer, source)]
 
     def _send(self, message: Probe, destination: SocketAddress) -> SendDatagram:
         return SendDatagram(destination, probe.seal(self.keys, message, self._rng(probe.NONCE_LEN)))
 
 
-def _flags(route: Route | None, using: bool) -> ProbeFlag:
-    known = ProbeFlag.NONE if route is None else route.flags
+def _flags(route: Route | None, using: bool, now: float) -> ProbeFlag:
+    known = ProbeFlag.PADDED | (ProbeFlag.NONE if route is None else route.flags)
+    if route is not None and now < route.refused_until:
+        known |= ProbeFlag.REFUSED
     return known | ProbeFlag.USING if using else known

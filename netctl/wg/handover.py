@@ -1,8 +1,9 @@
 """The Unix datagram socket through which the path manager shares the WireGuard port.
 
 To us: ``0`` subscribes the sender; ``1 address payload`` is sent from the WireGuard port; ``2 address ttl payload``
-likewise with that TTL. From us, to the last subscriber: ``address payload`` of every datagram received that is no
-WireGuard message. An address is 19 bytes: family 4 or 6, 16 address bytes (IPv4: 4, then zeros), port.
+likewise with that TTL; ``3 address payload`` goes whole or not at all. From us, to the last subscriber: ``address
+payload`` of every datagram received that is no WireGuard message. An address is 19 bytes: family 4 or 6, 16 address
+bytes (IPv4: 4, then zeros), port.
 Nothing waits for anything: what the subscriber has no room for is dropped, as UDP would.
 """
 
@@ -19,7 +20,7 @@ from typing import Protocol
 from netctl.model.addresses import SocketAddress
 from netctl.wg.uapi_server import SOCKET_DIR, bind_unix
 
-SUBSCRIBE, SEND, SEND_TTL = 0, 1, 2
+SUBSCRIBE, SEND, SEND_TTL, SEND_WHOLE = 0, 1, 2, 3
 ADDRESS_LEN = 19
 MAX_DATAGRAM = 1 + ADDRESS_LEN + 1 + 65_507
 """The greatest UDP payload with the longest head."""
@@ -42,8 +43,10 @@ class Port(Protocol):
     def unregister(self, fd: int) -> None:
         """No longer."""
 
-    def send_raw(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> None:
-        """One datagram from the WireGuard port."""
+    def send_raw(
+        self, destination: SocketAddress, data: bytes, ttl: int | None = None, *, whole: bool = False
+    ) -> None:
+        """One datagram from the WireGuard port; `whole`: no hop cuts it, ours neither."""
 
 
 def handover_path(interface: str) -> Path:
@@ -135,5 +138,7 @@ class HandoverServer:
             return
         if kind == SEND:
             self._shell.send_raw(destination, message[start:])
+        elif kind == SEND_WHOLE:
+            self._shell.send_raw(destination, message[start:], whole=True)
         elif kind == SEND_TTL and len(message) > start and message[start] > 0:
             self._shell.send_raw(destination, message[start + 1 :], message[start])

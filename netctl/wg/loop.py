@@ -141,10 +141,12 @@ class Shell:
         if self._callbacks.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
-    def send_raw(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> None:
-        """One datagram from the WireGuard port."""
+    def send_raw(
+        self, destination: SocketAddress, data: bytes, ttl: int | None = None, *, whole: bool = False
+    ) -> None:
+        """One datagram from the WireGuard port; `whole`: no hop cuts it, ours neither."""
         if self._udp is not None:
-            self._udp.send(destination, data, ttl)
+            self._udp.send(destination, data, ttl, whole=whole)
 
     def stop(self) -> None:
         """Leave `run` after this turn."""

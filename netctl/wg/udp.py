@@ -15,7 +15,7 @@ from netctl.wg.tun import MAX_GSO_BYTES, MAX_GSO_SEGMENTS
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_MARK = 32, 33, 36
 _IPV6_V6ONLY = 26
-_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT = 10, 23, 0
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT, _PMTUDISC_PROBE = 10, 23, 0, 3
 BUFFER_BYTES = 7 * 1024 * 1024
 """What wireguard-go asks for: some 60 ms at 1 Gbit/s, enough for a scheduling pause."""
 NO_GSO = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.EOPNOTSUPP})
@@ -127,10 +127,27 @@ class Udp:
             self._addresses[destination] = known
         return known
 
-    def send(self, destination: SocketAddress, data: bytes | memoryview, ttl: int | None = None) -> None:
-        """One datagram; `ttl` for this one alone."""
+    def send(
+        self,
+        destination: SocketAddress,
+        data: bytes | memoryview,
+        ttl: int | None = None,
+        *,
+        whole: bool = False,
+    ) -> None:
+        """One datagram; `ttl` for this one alone, which no hop cuts with `whole`, ours neither."""
         opened = self._socket(destination)
         if opened is None:
+            return
+        if whole:
+            six = destination.is_ipv6
+            protocol = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
+            option = _IPV6_MTU_DISCOVER if six else _IP_MTU_DISCOVER
+            opened.setsockopt(protocol, option, _PMTUDISC_PROBE)
+            try:
+                self.send(destination, data, ttl)
+            finally:
+                opened.setsockopt(protocol, option, _PMTUDISC_DONT)
             return
         ancillary = []
         if ttl is not None:

@@ -75,6 +75,10 @@ class PeerState(Struct, frozen=True):
     tried: list[str] = field(default_factory=list)
     nat: str | None = None
     hindrance: str | None = None
+    mtu: int | None = None
+    """The largest packet of the tunnel that passes, in bytes, where it is less than this host's tunnels carry."""
+    distrust: str | None = None
+    """A direct way that answers probes and carries no data, and how that was found."""
     condition: str | None = None
 
 

@@ -9,6 +9,8 @@ years: 2^32 messages). The sender tag is eight bytes of the same HKDF: only the 
 it stands for, and the receiver finds the key by one look-up, so a stranger's datagram costs no cryptography
 and gets no answer. Ping and pong have one length: an answer is never larger than the question.
 
+What is behind a probe is padding, which nothing is read from: it makes a ping as large as a packet of the tunnel.
+
 The place is a packed address. In a pong it is where the ping came from. A ping needs none and has its number there,
 in the form of an address that nobody has: members that know of no numbers read it as one, and do not look at it.
 """
@@ -63,6 +65,16 @@ class ProbeFlag(IntFlag):
     """A ping of mine on this path was answered."""
     USING = 2
     """I have chosen this path: from the member with the lower key it asks the other to follow."""
+    DATA = 4
+    """In a ping: send me something through the tunnel. In the pong to it: I have."""
+    REFUSED = 8
+    """WireGuard's packets do not arrive by this path: neither of us is to use it."""
+    PADDED = 16
+    """I answer pings that have something behind them, which is how the size of packets is tried."""
+
+
+KNOWN_FLAGS = 31
+"""Others are of later versions, and passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +132,17 @@ def seal(keys: ProbeKeys, probe: Probe, nonce: bytes) -> bytes:
 
 def open_probe(keys: ProbeKeys, data: bytes) -> Probe:
     """Authenticate, then decode. Raises RemoteError for everything that the peer did not seal like this."""
-    if len(data) != PROBE_LEN or data[:5] != MAGIC + bytes([KIND_PROBE]) or sender_tag(data) != keys.open_tag:
+    if len(data) < PROBE_LEN or data[:5] != MAGIC + bytes([KIND_PROBE]) or sender_tag(data) != keys.open_tag:
         raise RemoteError("not a probe of this peer", "probe.header")
     nonce = data[HEADER_LEN : HEADER_LEN + NONCE_LEN]
     try:
-        plain = keys.open.decrypt(nonce, data[HEADER_LEN + NONCE_LEN :], data[:HEADER_LEN])
+        plain = keys.open.decrypt(nonce, data[HEADER_LEN + NONCE_LEN : PROBE_LEN], data[:HEADER_LEN])
     except InvalidTag:
         raise RemoteError("a probe that the peer did not seal", "probe.seal") from None
     kind, flags, transaction, place = _PLAIN.unpack(plain)
     if kind not in (ProbeType.PING, ProbeType.PONG):
         raise RemoteError(f"a probe of unknown type {kind}", "probe.type")
-    known = ProbeFlag(flags & 3)
+    known = ProbeFlag(flags & KNOWN_FLAGS)
     if kind == ProbeType.PING and (number := _unpack_number(place)) is not None:
         return Probe(ProbeType.PING, transaction, known, number=number)
     return Probe(ProbeType(kind), transaction, known, unpack_address(place))

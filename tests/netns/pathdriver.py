@@ -7,6 +7,7 @@ wireguard-go, raw sockets, the relay, STUN.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import select
@@ -28,7 +29,15 @@ from netctl.engine.sharedport import SharedPort, open_shared_port
 from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
-from netctl.paths.effects import Effect, PathChanged, SendControl, SendDatagram, SetEndpoint
+from netctl.paths.effects import (
+    Effect,
+    LookSoon,
+    PathChanged,
+    SendControl,
+    SendDatagram,
+    SendThrough,
+    SetEndpoint,
+)
 from netctl.paths.manager import PathManager
 from netctl.wire import stun
 from netctl.wire.control import Candidate, Introduction, Punch, RelayGrant
@@ -146,13 +155,20 @@ class Member:
         )
         self.started = time.monotonic()
         self.history: list[tuple[float, str]] = []
+        self.look_at = self.started
+        """When to look at the engine."""
         self.servers = [SocketAddress.of(mediator_address, port) for port in STUN_PORTS]
 
     def perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case SendDatagram(destination, data, ttl):
-                    self.port.send(destination, data, ttl)
+                case SendDatagram(destination, data, ttl, whole):
+                    self.port.send(destination, data, ttl, whole=whole)
+                case SendThrough(key, count):
+                    for _ in range(count):
+                        self.through(key)
+                case LookSoon(after_s):
+                    self.look_at = min(self.look_at, time.monotonic() + after_s)
                 case SetEndpoint(key, endpoint):
                     wg(
                         *("set", "wg0", "peer", str(key), "persistent-keepalive", "25"),
@@ -171,9 +187,8 @@ class Member:
         self.perform(self.paths.set_stun(self.servers, now))
         self.perform(self.paths.set_peers([self.peer], now))
         self.perform(self.paths.control_up(now))
-        observe_at = now
         while True:
-            due = min(observe_at, self.paths.next_timer() or observe_at)
+            due = min(self.look_at, self.paths.next_timer() or self.look_at)
             waiting: list[Any] = [self.port] if self.link is None else [self.port, self.link.socket]
             readable, _, _ = select.select(waiting, [], [], max(0.0, due - time.monotonic()))
             now = time.monotonic()
@@ -183,9 +198,15 @@ class Member:
             if self.link is not None and self.link.socket in readable:
                 self.hear(now)
             self.perform(self.paths.handle_timer(now))
-            if now >= observe_at:
-                observe_at = now + 0.5
+            if now >= self.look_at:
+                self.look_at = now + 0.5
                 self.observe(now)
+
+    def through(self, key: WireGuardKey) -> None:
+        """A packet into the tunnel, to the first of the peer's allowed addresses."""
+        allowed = dict(line.split("\t") for line in wg("show", "wg0", "allowed-ips").splitlines())[str(key)]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as knocker, contextlib.suppress(OSError):
+            knocker.sendto(b"", (allowed.split()[0].partition("/")[0], 9))
 
     def hear(self, now: float) -> None:
         assert self.link is not None

@@ -37,6 +37,15 @@ table ip between {{
   }}
 }}
 """
+DROPS = """
+table ip drops {{
+  chain f {{
+    type filter hook forward priority -200
+    ip saddr {other} meta l4proto 17 @th,64,32 0x04000000 counter drop
+  }}
+}}
+"""
+"""What a box does that takes transport messages of WireGuard for what they are; probes and STUN pass."""
 BOTH = {("laptop", "desktop"), ("desktop", "laptop")}
 IDLE_S = 40.0
 IDLE_PACKETS_A_MINUTE = 80
@@ -252,3 +261,23 @@ def test_an_idle_pair_costs_nearly_nothing(lab: Lab) -> None:
     assert a_minute <= IDLE_PACKETS_A_MINUTE
     assert wake_ups <= IDLE_WAKE_UPS_A_SECOND
     assert share <= IDLE_CPU
+
+
+def test_a_box_that_drops_data_and_passes_probes_is_answered_by_the_relay_within_five_seconds(
+    lab: Lab,
+) -> None:
+    """One direction is enough. Last in this file: such a path is left alone for a minute."""
+    with pings(lab, "laptop", desktop(lab)) as heard:
+        time.sleep(2)
+        lab.node("home").run(["nft", "-f", "-"], DROPS.format(other=box(lab, "work").wan))
+        wait_for("both are relayed", lambda: set(pairs_by(lab, "relay-udp")) == BOTH)
+        time.sleep(3)
+    told("data dropped, probes passed", heard)
+    assert set(pairs_by(lab, "relay-udp")) == BOTH
+    assert heard.longest_s <= FALLBACK_S
+    assert "packets do not arrive by it" in path_of(lab, "laptop")["hindrance"]
+    status = statuses_of(lab.network.members)["desktop"]
+    assert any(
+        "laptop goes by relay-udp" in line and "do not arrive" in line for line in status["conditions"]
+    )
+    lab.node("home").run(["nft", "delete", "table", "ip", "drops"])

@@ -50,3 +50,11 @@ def test_many_are_counted() -> None:
 def test_a_host_that_is_down_says_so_and_nothing_else() -> None:
     assert said(state(("nas", True, "none"), down=True)) == [("note", "this host is down: it has no tunnels")]
     assert said(state()) == []
+
+
+def test_a_direct_way_that_carries_no_data_is_named() -> None:
+    one = state(("nas", True, "relay-udp"))
+    one["peers"][0]["distrust"] = (
+        "203.0.113.7:51820: answers probes, but WireGuard's packets do not arrive by it"
+    )
+    assert said(one)[1] == ("note", f"nas is relayed: {one['peers'][0]['distrust']}")

@@ -24,6 +24,8 @@ from netctl.model.keys import WireGuardKey
 from netctl.paths.effects import (
     CloseBatch,
     Effect,
+    LimitSize,
+    LookSoon,
     OpenBatch,
     PathChanged,
     Rewrite,
@@ -31,6 +33,7 @@ from netctl.paths.effects import (
     SendDatagram,
     SendFrame,
     SendFrom,
+    SendThrough,
     SetEndpoint,
     StandIn,
     WantTunnel,
@@ -48,6 +51,8 @@ STUN6 = [SocketAddress(MEDIATOR6, 3478), SocketAddress(MEDIATOR6, 3479)]
 STUN = [SocketAddress(MEDIATOR, 3478), SocketAddress(MEDIATOR, 3479)]
 RELAY_PORTS = range(40000, 40100)
 SECRET = bytes(range(32))
+THROUGH = 2**32 - 1
+"""Sequence number of what goes through the tunnel because a peer asked for it."""
 UNIX_EPOCH = 1_800_000_000.0
 
 
@@ -156,6 +161,8 @@ class Host:
     """Local ports of its batches of sockets."""
     rewrites: dict[SocketAddress, int] = field(default_factory=dict)
     next_port: int = 33000
+    limits: dict[WireGuardKey, int | None] = field(default_factory=dict)
+    """The size of packets to a peer that it was told last."""
     far: float = 0.0
     """Seconds that the mediator's word takes longer to it than to others."""
     opened: int = 0
@@ -242,13 +249,16 @@ class World:
         self.at(self.now + 1, lambda: self._observe(host))
 
     def _observe(self, host: Host) -> None:
+        self._look(host)
+        self.at(self.now + 1, lambda: self._observe(host))
+
+    def _look(self, host: Host) -> None:
         for other in self.hosts:
             if other is not host:
                 status = PeerStatus(
                     host.endpoints.get(other.key), 0, host.rx.get(other.key, 0), host.tx.get(other.key, 0)
                 )
                 self.perform(host, host.manager.observe(other.key, status, self.now))
-        self.at(self.now + 1, lambda: self._observe(host))
 
     # --- time ---
 
@@ -278,7 +288,7 @@ class World:
     def perform(self, host: Host, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case SendDatagram(destination, data, ttl):
+                case SendDatagram(destination, data, ttl, _):
                     self.transmit(host, destination, data, ttl=ttl)
                 case OpenBatch(batch, count):
                     ports = [host.next_port + number for number in range(count)]
@@ -305,6 +315,14 @@ class World:
                 case SendControl(message):
                     if host.control and self.mediator_up:
                         self.at(self.now + WAN_DELAY, lambda message=message: self._mediate(host, message))
+                case SendThrough(key, count):
+                    other = next(one for one in self.hosts if one.key == key)
+                    for _ in range(count):
+                        self.data(host, other, THROUGH)
+                case LookSoon(after_s):
+                    self.at(self.now + after_s, lambda: self._look(host))
+                case LimitSize(key, mtu):
+                    host.limits[key] = mtu
                 case SetEndpoint(key, endpoint):
                     if host.endpoints.get(key) != endpoint:
                         host.steered.append((self.now, endpoint))
@@ -446,7 +464,8 @@ class World:
             peer = self.hosts[data[4]].key
             host.endpoints[peer] = source  # WireGuard roams
             host.rx[peer] = host.rx.get(peer, 0) + 100
-            host.heard.append((self.now, peer, int.from_bytes(data[5:9], "big")))
+            if (sequence := int.from_bytes(data[5:9], "big")) != THROUGH:
+                host.heard.append((self.now, peer, sequence))
         else:
             self.perform(host, host.manager.handle_datagram(data, source, self.now))
 

@@ -55,7 +55,9 @@ class Loop:
     def unregister(self, fd: int) -> None:
         del self._callbacks[fd]
 
-    def send_raw(self, destination: SocketAddress, data: bytes, ttl: int | None = None) -> None:
+    def send_raw(
+        self, destination: SocketAddress, data: bytes, ttl: int | None = None, *, whole: bool = False
+    ) -> None:
         self.sent.append((destination, data, ttl))
 
     def turn(self, most: int = 1000) -> None:

@@ -482,6 +482,10 @@ class SimMember:
             self._observe()
             self._clock.after(OBSERVE_S, lambda: self._tick(agent))
 
+    def _look(self, agent: _Agent | None) -> None:
+        if agent is not None and self.agent is agent:
+            self._observe()
+
     def _observe(self) -> None:
         agent = self.agent
         assert agent is not None
@@ -623,11 +627,16 @@ class SimMember:
     def _paths(self, effects: list[p.Effect]) -> None:
         for effect in effects:
             match effect:
-                case p.SendDatagram(destination, data, _):
+                case p.SendDatagram(destination, data):
                     if self.engine.state.wireguard is not None:
                         self._send(destination, data)
                 case p.SendControl(message):
                     self.tell(message)
+                case p.SendThrough(key, count):
+                    for _ in range(count):
+                        self.wireguard.send_data(key)
+                case p.LookSoon(after_s):
+                    self._clock.after(after_s, lambda agent=self.agent: self._look(agent))
                 case p.SetEndpoint(key, endpoint):
                     self.engine.steer(key, endpoint)
                 case p.PathChanged(key, status):

@@ -83,6 +83,11 @@ class SimWireGuard:
             for key, peer in self._peers.items()
         }
 
+    def send_data(self, key: WireGuardKey) -> None:
+        """A packet that wants to go through the tunnel."""
+        if key in self._peers:
+            self._emit(key, DATA, self._peers[key].current)
+
     def receive(self, data: bytes, source: SocketAddress, now: float) -> None:
         """A WireGuard message came."""
         self._now = now

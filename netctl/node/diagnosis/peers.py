@@ -24,6 +24,14 @@ def checks(state: Mapping[str, Any]) -> list[dict[str, Any]]:
     if lost:
         advice = f"`netctl why {state['member']} {lost[0]}` says what was tried"
         found.append(_check("problem", f"online and without a path: {_names(lost)}", advice))
+    for peer in [peer for peer in peers if peer.get("distrust")][:NAMED]:
+        advice = "a box between the two lets probes pass and drops WireGuard: it is tried again by itself"
+        found.append(_check("note", f"{peer['name']} is relayed: {peer['distrust']}", advice))
+    small = [peer for peer in peers if peer.get("mtu")]
+    for peer in small[:NAMED]:
+        advice = "nothing: routes to it have that size, so TCP and path MTU discovery keep to it"
+        text = f"the way to {peer['name']} carries packets of up to {peer['mtu']} bytes"
+        found.append(_check("note", text, advice))
     away = [peer["name"] for peer in peers if not peer["online"]]
     if away:
         known = state["mediator"]["state"] in ("connected", "none")

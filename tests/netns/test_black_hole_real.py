@@ -1,0 +1,80 @@
+"""A hop that drops what is too large, with its fragments, and says nothing: TCP goes through, both ways.
+
+laptop ── home ── 1,400 or 1,300 ── carrier ── internet ── work ── desktop
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from hardnats import direct_within, pair_behind, peer_of
+from patience import BUSY_S, wait_for
+
+from netctl.lab.internet import Lab, statuses_of
+from netctl.lab.probes import host_name
+
+pytestmark = [pytest.mark.netns, pytest.mark.lab, pytest.mark.alone]
+
+SIZE = 1_000_000
+STALL_S = 30.0
+"""A stall is doubted after two seconds, sizes are tried for two and a half, and TCP doubles its time between tries."""
+SILENT_HOP = """
+table ip hole {
+  chain before_reassembly { type filter hook prerouting priority -450; ip frag-off & 0x3fff != 0 counter drop; }
+  chain said { type filter hook output priority 0; icmp type destination-unreachable counter drop; }
+}
+"""
+TAKE = """
+import socket
+s = socket.create_server(("0.0.0.0", 7000)); print("up", flush=True)
+c, _ = s.accept(); n = 0
+while part := c.recv(65536): n += len(part)
+print(n, flush=True)
+"""
+GIVE = """
+import socket, sys
+c = socket.create_connection((sys.argv[1], 7000), timeout=60)
+c.sendall(bytes(int(sys.argv[2]))); c.close()
+"""
+
+
+def narrow(lab: Lab, size: int) -> None:
+    """The link between the home's box and its carrier's."""
+    lab.node("home").run(["ip", "link", "set", "wan", "mtu", str(size)])
+    lab.node("carrier").run(["ip", "link", "set", "lan", "mtu", str(size)])
+
+
+def transfer(lab: Lab, sender: str, taker: str) -> tuple[int, float]:
+    """Bytes of TCP that arrived, and after how long."""
+    ear = lab.node(taker).popen(["python3", "-c", TAKE])
+    assert ear.stdout is not None
+    assert ear.stdout.readline() == "up\n"
+    began = time.monotonic()
+    lab.node(sender).attempt(["python3", "-c", GIVE, host_name(taker, "party"), str(SIZE)], timeout_s=60)
+    ear_said = ear.communicate(timeout=60)[0]
+    return int(ear_said or 0), time.monotonic() - began
+
+
+def test_tcp_goes_through_both_ways_and_everybody_says_how_large(tmp_path: Path) -> None:
+    with pair_behind(tmp_path, "port-restricted", "port-restricted", carrier="kind: port-restricted") as lab:
+        assert direct_within(lab, BUSY_S) is not None, peer_of(lab, "laptop")
+        for box in ("home", "carrier"):
+            lab.node(box).run(["nft", "-f", "-"], SILENT_HOP)
+        for size, fits in ((1400, 1328), (1300, 1232)):
+            narrow(lab, size)
+            for sender, taker in (("laptop", "desktop"), ("desktop", "laptop")):
+                came, took = transfer(lab, sender, taker)
+                print(f"{size}, {sender} to {taker}: {came} bytes in {took:.1f} s")
+                assert came == SIZE
+                assert took < STALL_S
+            for one, other in (("laptop", "desktop"), ("desktop", "laptop")):
+                wait_for(f"{one} knows", lambda one=one, fits=fits: peer_of(lab, one)["mtu"] == fits)
+                conditions = statuses_of(lab.network.members)[one]["conditions"]
+                assert any(f"{other} carries packets of up to {fits} bytes" in line for line in conditions)
+                why = json.loads(lab.node(one).attempt(["netctl", "why", one, other, "-o", "json"]).stdout)
+                assert why["path"]["mtu"] == fits
+        assert "1328" not in lab.node("laptop").run(["ip", "route", "show", "proto", "202"])
+        assert "mtu 1232" in lab.node("laptop").run(["ip", "route", "show", "proto", "202"])
