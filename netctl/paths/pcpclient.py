@@ -69,11 +69,15 @@ class _DatagramAsker(Asker):
 
     def _grant(self, external: SocketAddress, lifetime_s: int) -> None:
         if lifetime_s <= 0:
-            self.outcome = Refused("it grants no time")
+            self.outcome = Refused(NO_TIME)
         elif external.is_ipv6 or not usable(external):
             self.outcome = Refused(NO_ADDRESS)
         else:
             self.outcome = Granted(external, lifetime_s)
+
+
+NO_TIME = "it grants no time"
+NO_PORT = "it grants port 0, which is none"
 
 
 class PcpAsker(_DatagramAsker):
@@ -121,6 +125,8 @@ class PcpAsker(_DatagramAsker):
         if said.external is not None:
             self._external = said.external
             self._grant(said.external, said.lifetime_s)
+        else:
+            self.outcome = Refused(NO_PORT if said.lifetime_s else NO_TIME)
         return False
 
 
@@ -163,8 +169,11 @@ class NatPmpAsker(_DatagramAsker):
             if self.outcome is not None:
                 return self._epoch.lost(answer.epoch_s, now)
             self._address = str(answer.address)
-        elif answer.internal_port == self.port and answer.lifetime_s:
-            self._mapped = answer
+        elif answer.internal_port == self.port:
+            if answer.lifetime_s and answer.external_port:
+                self._mapped = answer
+            elif self.outcome is None:
+                self.outcome = Refused(NO_PORT if answer.lifetime_s else NO_TIME)
         self._epoch.lost(answer.epoch_s, now)
         if self.outcome is None and self._address is not None and self._mapped is not None:
             self._grant(SocketAddress(self._address, self._mapped.external_port), self._mapped.lifetime_s)

@@ -114,7 +114,7 @@ class UpnpAsker(Asker):
             return []
         self._ticket = -1
         if status == 0:
-            return self._refuse("it does not answer its own description")
+            return self._refuse(f"{_AWAITED[self.state]} does not come, or not whole")
         try:
             if self.state is UpnpState.DESCRIBING:
                 self._control = upnp.control(body, self.gateway.router, *self._place)
@@ -196,6 +196,13 @@ class UpnpAsker(Asker):
         return self._fetch(
             where.port, http.request("POST", self._host(where.port), where.path, body, headers)
         )
+
+
+_AWAITED = {
+    UpnpState.DESCRIBING: "its description",
+    UpnpState.LOCATING: "its answer about its address outside",
+    UpnpState.ADDING: "its answer about the port",
+}
 
 
 def _words(answer: upnp.SoapAnswer) -> str:

@@ -77,7 +77,5 @@ def decode(data: bytes) -> Refusal | ExternalAddress | Mapped:
     if opcode == _MAP_UDP and len(data) >= _HEADER.size + _MAP_BODY.size:
         epoch = _HEADER.unpack_from(data)[3]
         internal, external, lifetime = _MAP_BODY.unpack_from(data, _HEADER.size)
-        if lifetime and not external:
-            raise RemoteError("a mapping with port 0", "natpmp.port")
         return Mapped(epoch, internal, external, lifetime)
     raise RemoteError("not the length of a NAT-PMP answer", "natpmp.length")

@@ -99,8 +99,6 @@ def decode(data: bytes) -> MapAnswer | Announcement:
         raise RemoteError("a mapping of another protocol", "pcp.protocol")
     if result:
         return MapAnswer(result, epoch, lifetime, nonce, internal)
-    try:
-        opened = SocketAddress.of(IPv6Address(address), external) if lifetime else None
-    except ValueError:
-        raise RemoteError("a mapping with port 0", "pcp.port") from None
+    # Some routers grant port 0, which is none: their caller says so.
+    opened = SocketAddress.of(IPv6Address(address), external) if lifetime and external else None
     return MapAnswer(result, epoch, lifetime, nonce, internal, opened)

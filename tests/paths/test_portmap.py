@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +43,10 @@ class Router:
     """Internal port by external port, ours."""
     taken: set[int] = field(default_factory=set)
     permanent_only: bool = False
+    port: int = PORT
+    """Outside, by PCP and NAT-PMP."""
+    cut: bytes = b"never"
+    """Requests with this in them are answered in part."""
     asked: int = 0
     nonces: set[bytes] = field(default_factory=set)
 
@@ -55,19 +60,25 @@ class Router:
             self.nonces.add(data[24:36])
             self._keep(PORT, lifetime)
             head = b"\2\x81\0\0" + lifetime.to_bytes(4, "big") + epoch + bytes(12)
-            return [head + data[24:42] + PORT.to_bytes(2, "big") + bytes(10) + b"\xff\xff" + OUTSIDE.packed]
+            return [
+                head + data[24:42] + self.port.to_bytes(2, "big") + bytes(10) + b"\xff\xff" + OUTSIDE.packed
+            ]
         if "NAT-PMP" not in self.speaks:
             return []
         if data == natpmp.address_request():
             return [b"\0\x80\0\0" + epoch + OUTSIDE.packed]
         lifetime = min(int.from_bytes(data[8:12], "big"), self.lease_s)
         self._keep(PORT, lifetime)
-        return [b"\0\x81\0\0" + epoch + data[4:6] + PORT.to_bytes(2, "big") + lifetime.to_bytes(4, "big")]
+        return [
+            b"\0\x81\0\0" + epoch + data[4:6] + self.port.to_bytes(2, "big") + lifetime.to_bytes(4, "big")
+        ]
 
     def exchange(self, request: bytes) -> tuple[int, bytes]:
         self.asked += 1
         if request.startswith(b"GET /d.xml "):
             return 200, DESCRIPTION
+        if self.cut in request:
+            return 0, b""
         assert request.startswith(b"POST /ctl ")
         body = upnp.read_xml(request.partition(b"\r\n\r\n")[2])
         if b"#GetExternalIPAddress" in request:
@@ -302,6 +313,29 @@ def test_an_outside_that_nobody_can_reach_is_no_mapping() -> None:
                         lan.perform(lan.mapper.handle_fetched(locate.ticket, 200, answer, lan.now))
         lan.now += 1
     assert dict(lan.mapper.status(lan.now).refused)["UPnP"] == "it names no address that others could reach"
+
+
+@pytest.mark.parametrize("protocol", ["PCP", "NAT-PMP"])
+@pytest.mark.parametrize(
+    ("port", "lease_s", "said"),
+    [(0, 1200, "it grants port 0, which is none"), (PORT, 0, "it grants no time")],
+)
+def test_a_grant_of_nothing_is_not_called_silence(protocol: str, port: int, lease_s: int, said: str) -> None:
+    lan = Lan(protocol)
+    lan.router.port, lan.router.lease_s = port, lease_s
+    lan.aim()
+    lan.run(20)
+    assert lan.open is None
+    assert dict(lan.mapper.status(lan.now).refused)[protocol] == said
+
+
+def test_an_answer_that_is_cut_is_called_by_its_name() -> None:
+    lan = Lan("UPnP")
+    lan.router.cut = b"#AddPortMapping"
+    lan.aim()
+    lan.run(20)
+    refused = dict(lan.mapper.status(lan.now).refused)
+    assert refused["UPnP"] == "its answer about the port does not come, or not whole"
 
 
 KINDS = ["router", "search", "fetched", "time"]

@@ -62,16 +62,25 @@ def test_pcp_answers() -> None:
         pcp_answer(version=0),
         pcp_answer()[:24],
         pcp_answer()[:-1],
-        pcp_answer(port=0),
         pcp_answer() + bytes(1100),
         pcp.map_request(OWN, NONCE, 1, None, 9),
         pcp_answer()[:36] + b"\x06" + pcp_answer()[37:],
     ],
-    ids=["empty", "version", "no-body", "odd", "port-0", "long", "our-own-request", "tcp"],
+    ids=["empty", "version", "no-body", "odd", "long", "our-own-request", "tcp"],
 )
 def test_what_is_no_pcp_answer(data: bytes) -> None:
     with pytest.raises(RemoteError):
         pcp.decode(data)
+
+
+def test_a_grant_of_port_0_is_read_for_what_it_is() -> None:
+    """Some routers send it: it is no mapping, and no silence either."""
+    answer = pcp.decode(pcp_answer(port=0))
+    assert isinstance(answer, pcp.MapAnswer)
+    assert answer.external is None
+    assert answer.lifetime_s
+    mapped = bytes.fromhex("0081000000000063ca6c0000000004b0")
+    assert natpmp.decode(mapped) == natpmp.Mapped(99, 51820, 0, 1200)
 
 
 def test_natpmp_is_laid_out_as_in_the_rfc() -> None:
@@ -83,7 +92,7 @@ def test_natpmp_is_laid_out_as_in_the_rfc() -> None:
     mapped = bytes.fromhex("0081000000000063ca6c0fa0000004b0")
     assert natpmp.decode(mapped) == natpmp.Mapped(99, 51820, 4000, 1200)
     assert natpmp.decode(bytes.fromhex("0081000200000063")) == natpmp.Refusal(2)
-    for broken in (b"", b"\0\1\0\0", mapped[:12], mapped[:10] + bytes(2) + mapped[12:], mapped + bytes(60)):
+    for broken in (b"", b"\0\1\0\0", mapped[:12], mapped + bytes(60)):
         with pytest.raises(RemoteError):
             natpmp.decode(broken)
 
