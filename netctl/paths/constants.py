@@ -99,10 +99,12 @@ RELAY_RETRY = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Between unanswered BINDs or CONFIRMs; the last one for ever."""
 RELAY_LOST_AFTER = 3
 """Unanswered refreshes after which the binding is gone."""
-RELAY_DOUBT = 3.0
+RELAY_DOUBT = 2.0
 """Packets go out over the relay and none comes back this long: ask whether it still knows us."""
+RELAY_REGRANT_FIRST = 3
 RELAY_REGRANT = 10
-"""Unanswered BINDs after which a new grant is asked for."""
+"""Unanswered BINDs after which a new grant is asked for, and after how many each time then: a relay whose secret or
+clock is another stays silent to old grants, and packets wait meanwhile."""
 UDP_SILENT = 3
 """Messages to the relay over UDP without an answer, after which TLS is wanted."""
 UDP_SILENT_TUNNEL = 1

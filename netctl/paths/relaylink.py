@@ -32,6 +32,7 @@ from netctl.paths.constants import (
     RELAY_LOST_AFTER,
     RELAY_REFRESH,
     RELAY_REGRANT,
+    RELAY_REGRANT_FIRST,
     RELAY_RETRY,
     RELAY_WAIT_PEER,
     UDP_SILENT,
@@ -297,9 +298,10 @@ class RelayLink:
         if silent or (self.usable and self._attempts >= RELAY_LOST_AFTER):
             self.peer_bound = False
             self._begin(RelayState.BINDING, now)
+            self._grant_due = now  # the grant may be what it does not know any more
         elif self.state is RelayState.CONFIRMING and self._attempts >= len(RELAY_RETRY):
             self._begin(RelayState.BINDING, now)
-        if self.state is RelayState.BINDING and self._attempts % RELAY_REGRANT == RELAY_REGRANT - 1:
+        if self.state is RelayState.BINDING and self._attempts % RELAY_REGRANT == RELAY_REGRANT_FIRST - 1:
             self._grant_due = now  # a relay that has changed its secret stays silent to old grants
         transaction = self._rng(relay.TRANSACTION_LEN)
         self._transactions = [*self._transactions[-3:], transaction]

@@ -188,7 +188,9 @@ class World:
         self.now = 100.0
         self.hosts: list[Host] = []
         self.mediator_up = True
-        self.relay = RelayTable(SECRET, b"c" * 32, RELAY_PORTS)
+        self.secret = SECRET
+        """Of mediator and relay."""
+        self.relay = RelayTable(self.secret, b"c" * 32, RELAY_PORTS)
         self.cut: set[frozenset[str]] = set()
         """Pairs of public addresses between which the internet carries nothing."""
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -522,7 +524,7 @@ class World:
             return
         if isinstance(message, RelayRequest):
             mine, theirs = (RELAY_PORTS[self.hosts.index(one)] for one in (host, other))
-            given = grant(SECRET, mine, theirs, int(UNIX_EPOCH) + 3600)
+            given = grant(self.secret, mine, theirs, int(UNIX_EPOCH) + 3600)
             address = str(SocketAddress(MEDIATOR, theirs))
             self._tell(
                 host, RelayGrant(str(other.key), address, given.allocation, given.key, given.expires_s)
@@ -537,7 +539,7 @@ class World:
 
     def lose_mediator(self) -> None:
         self.mediator_up = False
-        self.relay = RelayTable(SECRET, b"d" * 32, RELAY_PORTS)
+        self.relay = RelayTable(self.secret, b"d" * 32, RELAY_PORTS)
         for host in self.hosts:
             host.control = False
             self.perform(host, host.manager.control_down(self.now))
