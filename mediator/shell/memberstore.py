@@ -7,7 +7,7 @@ error, within `PATIENCE_S` of being asked, or as soon as a commit that has begun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Protocol
@@ -43,6 +43,9 @@ class Kept:
 
 class MemberStore(Protocol):
     """Leases, relay ports, invites and who came with them."""
+
+    took: Callable[[float, bool], None] | None
+    """Told of each transaction how many seconds it took from being asked, and whether it was carried out."""
 
     @property
     def takes_nothing(self) -> str | None:

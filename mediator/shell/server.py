@@ -26,6 +26,7 @@ from mediator.shell.keys import Identity
 from mediator.shell.listener import Listener
 from mediator.shell.membershipservice import MembershipService
 from mediator.shell.memberstore import MemberStore
+from mediator.shell.metrics import HealthPage, Meters
 from mediator.shell.pairstore import HubPairs, PairReader, PairSource
 from mediator.shell.passing import Passer
 from mediator.shell.relayplace import PAIRS_FILE, PairFile, RelayPlace
@@ -81,10 +82,13 @@ class Server:
         stun_also: str = "",
         relay_state: Path | None = None,
         store: MemberStore | None = None,
+        metrics: str | None = None,
     ) -> None:
         """`stun_also`: another IPv4 address of this host that STUN may answer from.
 
         `store`: without it, the one in the state directory.
+
+        `metrics`: HOST:PORT for `/metrics`, `/healthz` and `/readyz`.
 
         `relay_state`: the directory of a relay of another user; without it the relay lives in `state` too.
         """
@@ -129,6 +133,12 @@ class Server:
         self._flush_took_s = 0.0
         self._admin.add(r.ListBans, lambda _: self._bans())
         self._admin.add(r.LiftBan, self._lift)
+        self._meters: Meters | None = None
+        self._page: HealthPage | None = None
+        if metrics is not None:
+            self._meters = meters = Meters()
+            self._store.took = lambda seconds, kept: meters.store(seconds, kept=kept)
+            self._page = HealthPage(metrics, meters, self._gauges, lambda: self.guard.dropped, self._unready)
         self._next = 0
         self._stun: list[StunServer] = []
 
@@ -156,6 +166,25 @@ class Server:
             "without_port": self._hub.without_port,
             "without_address": [item.message for item in self._hub.exhausted],
         }
+
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        return {
+            "members": ("Members of the document", float(len(self.membership.document.members))),
+            "online": ("Members that are logged in", float(self._hub.online)),
+            "connections": ("Connections, logged in or not", float(len(self._connections))),
+            "bans": ("Addresses that may not connect now", float(len(self._limiter.bans(time.monotonic())))),
+            "generation": ("Generation of the membership", float(self._hub.generation)),
+            "store_away": ("1 while the store takes nothing", float(self._store.takes_nothing is not None)),
+            "document_refused": (
+                "1 while the file is refused and the last good one is in force",
+                float(self._watched.refusal is not None),
+            ),
+            "longest_stall_seconds": ("So late the event loop once was", self._longest_stall_s),
+        }
+
+    def _unready(self) -> str | None:
+        """Why nobody new can come in."""
+        return self._store.takes_nothing
 
     async def load(self) -> Mediator:
         """Read the store and, for the first time, the document. Raises NetctlError."""
@@ -219,6 +248,8 @@ class Server:
         for one, other in zip(self._stun, [*self._stun[1:], *self._stun[:1]], strict=True):
             one.sibling = other if other is not one else None
         await self._admin.start()
+        if self._page is not None:
+            await self._page.start()
         _LOG.info(f"listening on TCP {mediator.port}, STUN {', '.join(map(str, mediator.stun))}")
 
     async def run(self) -> None:
@@ -242,6 +273,8 @@ class Server:
         finally:
             notify("STOPPING=1")
             await self._admin.close()
+            if self._page is not None:
+                self._page.close()
             if self._listener is not None:
                 self._listener.close()
             self._passer.close()
@@ -465,14 +498,20 @@ class Server:
                     if target is not None:
                         target.send(encode(message))
                 case fx.Deliver(numbers, payloads):
+                    if self._meters is not None:
+                        self._meters.told(len(numbers))
                     self._deliver(numbers, payloads)
                 case fx.Drop(number, error):
+                    if self._meters is not None:
+                        self._meters.dropped(error.code)
                     target = self._connections.pop(number, None)
                     if target is not None:
                         self._offend(target, _offence(error.code))
                         self._admitted_no_more(target)
                         target.end(error)
                 case fx.LoggedIn(number, _):
+                    if self._meters is not None:
+                        self._meters.logged_in()
                     target = self._connections.get(number)
                     if target is not None:
                         self._admitted_no_more(target, logged_in=True)

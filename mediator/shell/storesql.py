@@ -7,6 +7,7 @@ that nobody has to ask a store that may be locked or away by then.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from ipaddress import IPv4Address
 from typing import Any, TypeVar
@@ -257,9 +258,25 @@ class SqlStore:
         """Carry it out as one transaction; `what` is refused, when it is. Raises LocalError, or what it raises."""
         raise NotImplementedError
 
+    took: Callable[[float, bool], None] | None = None
+    """Told of each transaction how many seconds it took from being asked, and whether it was carried out."""
+
+    async def _ask(self, what: str, body: Body[T], *, writes: bool = True) -> T:
+        began, done = time.monotonic(), False
+        try:
+            result = await self.within(what, body, writes=writes)
+            done = True
+            return result
+        except RemoteError:
+            done = True  # it was the asker's fault, and the store has answered
+            raise
+        finally:
+            if self.took is not None:
+                self.took(time.monotonic() - began, done)
+
     async def kept(self) -> Kept:
         """Of `MemberStore`."""
-        return await self.within("a look at all that it holds", kept, writes=False)
+        return await self._ask("a look at all that it holds", kept, writes=False)
 
     async def add(
         self,
@@ -270,11 +287,11 @@ class SqlStore:
     ) -> None:
         """Of `MemberStore`."""
         asked = (list(leases), list(ports), list(pairs), list(resting))
-        await self.within("new leases", lambda db: add(db, *asked))
+        await self._ask("new leases", lambda db: add(db, *asked))
 
     async def reserve_generation(self, reserved: int) -> None:
         """Of `MemberStore`."""
-        await self.within("the next generations", lambda db: reserve_generation(db, reserved))
+        await self._ask("the next generations", lambda db: reserve_generation(db, reserved))
 
     async def invite(
         self, network: str, *, uses: int, made_s: int, expires_s: int, name: str
@@ -283,37 +300,37 @@ class SqlStore:
         token = secrets.token_bytes(TOKEN_LEN)
         identifier = "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LEN))
         made = a.Invite(identifier, network, uses, 0, made_s, expires_s, name=name)
-        await self.within("a new invite", lambda db: _new_invite(db, made, token))
+        await self._ask("a new invite", lambda db: _new_invite(db, made, token))
         return made, token
 
     async def invites(self) -> list[a.Invite]:
         """Of `MemberStore`."""
-        return await self.within("a look at its invites", invites, writes=False)
+        return await self._ask("a look at its invites", invites, writes=False)
 
     async def revoke_invite(self, identifier: str) -> None:
         """Of `MemberStore`."""
-        await self.within("to revoke an invite", lambda db: _revoke_invite(db, identifier))
+        await self._ask("to revoke an invite", lambda db: _revoke_invite(db, identifier))
 
     async def redeem(self, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, a.Book]:
         """Of `MemberStore`."""
-        return await self.within("a new member", lambda db: _redeem(db, document, who, now_s))
+        return await self._ask("a new member", lambda db: _redeem(db, document, who, now_s))
 
     async def approve(self, key: WireGuardKey) -> a.Book:
         """Of `MemberStore`."""
-        return await self.within("an approval", lambda db: _approve(db, key))
+        return await self._ask("an approval", lambda db: _approve(db, key))
 
     async def revoke(self, key: WireGuardKey, name: str, now_s: int) -> a.Book:
         """Of `MemberStore`."""
-        return await self.within("to revoke a member", lambda db: _revoke(db, key, name, now_s))
+        return await self._ask("to revoke a member", lambda db: _revoke(db, key, name, now_s))
 
     async def leave(self, key: WireGuardKey, now_s: int) -> a.Book:
         """Of `MemberStore`."""
-        return await self.within("to let a member go", lambda db: _leave(db, key, now_s))
+        return await self._ask("to let a member go", lambda db: _leave(db, key, now_s))
 
     async def restore(self, key: WireGuardKey) -> a.Book:
         """Of `MemberStore`."""
-        return await self.within("to restore a member", lambda db: _restore(db, key))
+        return await self._ask("to restore a member", lambda db: _restore(db, key))
 
     async def rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int) -> a.Book:
         """Of `MemberStore`."""
-        return await self.within("a new key", lambda db: _rekey(db, old, key, identity, now_s))
+        return await self._ask("a new key", lambda db: _rekey(db, old, key, identity, now_s))

@@ -145,4 +145,4 @@ class Served:
         return b"".join(part for part in parts if part is not None)
 
 
-_REASONS = {200: b"OK", 400: b"Bad Request", 404: b"Not Found"}
+_REASONS = {200: b"OK", 400: b"Bad Request", 404: b"Not Found", 503: b"Service Unavailable"}

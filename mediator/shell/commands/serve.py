@@ -48,6 +48,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="begin without the store that this state had: its invites, guests, revocations and leases are lost",
     )
     add_store(parser)
+    parser.add_argument(
+        "--metrics", metavar="HOST:PORT", help="serve /metrics for Prometheus, /healthz and /readyz there"
+    )
     add_limits(parser)
     logs.add_options(parser)
 
@@ -68,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         stun_also=arguments.stun_also,
         relay_state=arguments.relay_state,
         store=_store(arguments),
+        metrics=arguments.metrics,
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(server, arguments))

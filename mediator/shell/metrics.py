@@ -1,0 +1,153 @@
+"""What the mediator counts for Prometheus, and whether it is well (`serve --metrics 127.0.0.1:9587`).
+
+`/metrics`, `/healthz` (the event loop answers) and `/readyz` (it can take new members; else 503 and why). Nothing
+listens unless it is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from netctl.model.errors import LocalError, RemoteError
+from netctl.wire import http
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+REQUEST_S = 5.0
+"""For a request to arrive whole."""
+MAX_CLIENTS = 16
+"""Scrapers are one or two; each holds a file that a member could have."""
+TEXT = "text/plain; charset=utf-8"
+
+
+class Meters:
+    """Totals that grow while the mediator lives."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._logins = Counter("netctl_mediator_logins", "Members that logged in", registry=self.registry)
+        self._dropped = Counter(
+            "netctl_mediator_dropped",
+            "Connections that were refused or ended, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._store = Histogram(
+            "netctl_mediator_store_seconds",
+            "From asking the store to its answer",
+            ["result"],
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self._told = Counter(
+            "netctl_mediator_news", "Members that were told of a change, each time", registry=self.registry
+        )
+
+    def logged_in(self) -> None:
+        """A member is in."""
+        self._logins.inc()
+
+    def dropped(self, reason: str) -> None:
+        """A connection was ended by the mediator; `reason`: the code that the other end is told, one of ours."""
+        self._dropped.labels(reason).inc()
+
+    def told(self, members: int) -> None:
+        """So many were told the same news."""
+        self._told.inc(members)
+
+    def store(self, seconds: float, *, kept: bool) -> None:
+        """The store has answered."""
+        self._store.labels("kept" if kept else "error").observe(seconds)
+
+
+class _Now(Collector):
+    """What is so just now, read when somebody asks."""
+
+    def __init__(self, values: Callable[[], dict[str, tuple[str, float]]], faults: Callable[[], int]) -> None:
+        self._values = values
+        self._faults = faults
+
+    def collect(self) -> Iterable[Metric]:
+        """Gauges, each with its help."""
+        for name, (words, value) in self._values().items():
+            yield GaugeMetricFamily(f"netctl_mediator_{name}", words, value=value)
+        yield CounterMetricFamily(
+            "netctl_mediator_faults",
+            "Datagrams, frames and timers whose handling failed",
+            value=float(self._faults()),
+        )
+
+
+class HealthPage:
+    """Serves `/metrics`, `/healthz` and `/readyz`."""
+
+    def __init__(
+        self,
+        address: str,
+        meters: Meters,
+        values: Callable[[], dict[str, tuple[str, float]]],
+        faults: Callable[[], int],
+        unready: Callable[[], str | None],
+    ) -> None:
+        """`address`: HOST:PORT; `values`: gauges with their help; `unready`: why it is not ready. Raises LocalError."""
+        host, _, port = address.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise LocalError(f"--metrics wants HOST:PORT, for example 127.0.0.1:9587, not '{address}'")
+        self._host, self._port = host.strip("[]"), int(port)
+        self._registry = meters.registry
+        self._registry.register(_Now(values, faults))
+        self._unready = unready
+        self._server: asyncio.Server | None = None
+        self._clients = 0
+
+    async def start(self) -> None:
+        """Listen. Raises LocalError."""
+        try:
+            self._server = await asyncio.start_server(self._serve, self._host, self._port)
+        except OSError as error:
+            where = f"{self._host} port {self._port}"
+            raise LocalError(f"cannot serve metrics on {where}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients += 1
+        try:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(REQUEST_S):
+                    answer = await self._answer(reader) if self._clients <= MAX_CLIENTS else None
+                    if answer is not None:
+                        writer.write(answer)
+                        await writer.drain()
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        finally:
+            self._clients -= 1
+
+    async def _answer(self, reader: asyncio.StreamReader) -> bytes | None:
+        served = http.Served()
+        try:
+            while (asked := served.receive(await reader.read(http.MAX_HEAD))) is None:
+                pass
+        except RemoteError as error:
+            return served.answer(400, TEXT, f"{error}\n".encode()) if served.can_answer else None
+        match asked:
+            case ("GET", "/metrics"):
+                return served.answer(200, CONTENT_TYPE_LATEST, generate_latest(self._registry))
+            case ("GET", "/healthz"):
+                return served.answer(200, TEXT, b"ok\n")
+            case ("GET", "/readyz"):
+                reason = self._unready()
+                return served.answer(503 if reason else 200, TEXT, f"{reason or 'ok'}\n".encode())
+            case _:
+                return served.answer(404, TEXT, b"GET /metrics, /healthz or /readyz\n")
