@@ -14,6 +14,7 @@ from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.exits import CONVERGED, FAILED, ROLL_BACK_FAILED, ROLLED_BACK
 from netctl.cli.findings import show_findings
 from netctl.model.errors import ConfigError, LocalError
+from netctl.system.collection import paused
 from netctl.system.lineclient import Answer, answer_of
 from netctl.wire import agentrequests as r
 from netctl.wire.jsonline import Request
@@ -45,10 +46,11 @@ def plan_or_apply(places: Places, engine: str, request: Request[Reply]) -> Answe
         try:
             answer = ask(places, request, None if dry else output.progress)
         except NoAgentError:
-            from netctl.agent import oneshot
+            with paused():
+                from netctl.agent import oneshot
 
-            here = oneshot.plan if dry else oneshot.apply
-            done = here(places, to_builtins(request), engine, output.progress)
+                here = oneshot.plan if dry else oneshot.apply
+                done = here(places, to_builtins(request), engine, output.progress)
             answer = answer_of(request, done)
     except ConfigError as error:
         show_findings(error.findings, request.text)

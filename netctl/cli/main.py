@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from netctl import __version__
 from netctl.cli.registry import GROUPS
+from netctl.system.collection import paused
 from netctl.system.commandline import CommandLine
 
 INTERRUPTED = 130
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The console script. An error is one clear line on stderr and exit status 1, never a traceback."""
     try:
         line = command_line()
-        arguments = line.parse_args(argv)  # imports the command: Ctrl-C may come here
+        with paused():
+            arguments = line.parse_args(argv)  # imports the command: Ctrl-C may come here
         from netctl.agent.places import Places
 
         places = Places.find(arguments.config, arguments.state, arguments.run)
