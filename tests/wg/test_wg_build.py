@@ -109,5 +109,5 @@ def test_a_slice_of_the_fuzzing_under_sanitizers(how: str, threads: int, rounds:
         env={**os.environ, native.THREADS: str(threads)},
     )
     if done.returncode == 77:
-        pytest.skip("this compiler has no sanitizers")
+        pytest.skip("this compiler has no sanitizers, or addresses stay random")
     assert done.stdout == f"{rounds} rounds\n", done.stderr
