@@ -68,7 +68,7 @@ def test_that_place_keeps_the_current_directory_out(argv: list[str]) -> None:
 def lines_of(place: str) -> Iterator[tuple[str, str]]:
     path = ROOT / place
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
-        if file.is_file() and file.suffix not in (".jsonl", ".pyc"):
+        if file.is_file() and file.suffix not in (".jsonl", ".pyc", ".png"):
             for number, line in enumerate(file.read_text().splitlines(), 1):
                 yield f"{file.relative_to(ROOT)}:{number}", line
 
