@@ -84,7 +84,8 @@ class Node:
             min((job.give_up_at_s for job in self._queue), default=NEVER),
         )
         if context.armed is not None:
-            due = min(due, context.now + confirming.TICK_S)
+            left = confirming.left_s(context, context.armed)
+            due = min(due, context.now + (min(left, confirming.TICK_S) if left > 0 else confirming.TICK_S))
         return due if due < NEVER else None
 
     # -- events --------------------------------------------------------------------------------------------------
