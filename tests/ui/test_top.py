@@ -38,7 +38,7 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
         self.ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-        environment = {**os.environ, "TERM": "xterm-256color"}
+        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "40", "LINES": "50"}
         environment.pop("NO_COLOR", None)
         # Ctrl-C is a signal for who has the terminal; a worker of pytest-xdist ignores it, and its children would.
         argv = ["env", "--default-signal=INT", "setsid", "--ctty", *argv]

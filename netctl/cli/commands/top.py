@@ -54,6 +54,8 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
 
     choice, history = Choice(order=arguments.sort, words=arguments.filter), PeerHistory()
     status, error, due = None, None, time.monotonic()
+    for stale in ("COLUMNS", "LINES"):  # of whoever started us: rich would believe them, not the terminal
+        os.environ.pop(stale, None)
     console = Console()
     before = termios.tcgetattr(sys.stdin)
     try:
