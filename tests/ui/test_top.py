@@ -40,8 +40,7 @@ class Terminal:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
         environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "40", "LINES": "50"}
         environment.pop("NO_COLOR", None)
-        # Ctrl-C is a signal for who has the terminal; a worker of pytest-xdist ignores it, and its children would.
-        argv = ["env", "--default-signal=INT", "setsid", "--ctty", *argv]
+        argv = ["setsid", "--ctty", *argv]  # so that Ctrl-C is a signal
         self.process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
         os.close(theirs)
 
@@ -148,6 +147,9 @@ def test_status_watch_goes_on(known: Host) -> None:
         wait_for("the peers stand there", lambda: "laptop" in screen.read())
         known.status = status(*PEERS[:1])
         wait_for("it is shown anew", lambda: "laptop" not in screen.read() and "nas" in screen.read())
+        screen.type("\x03")
+        wait_for("Ctrl-C ends it", lambda: screen.read() is not None and screen.process.poll() is not None)
+        assert screen.process.returncode == 130
     known.status = status(*PEERS)
 
 
