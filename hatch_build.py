@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,18 +57,20 @@ def build(root: Path, module: Module) -> str | None:
         return f"there is no C compiler '{compiler[0]}' (Debian: gcc)"
     target = root / module.target
     sources = [str(target.with_name(name)) for name in module.sources]
-    fresh = target.with_suffix(".new")
     include = sysconfig.get_paths()["include"]
     extra = shlex.split(os.environ.get("CFLAGS", ""))
-    command = [*compiler, *FLAGS.split(), *extra, "-I", include, *sources, "-o", str(fresh)]
-    command += [*LINK.split(), *module.link.split()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        fresh.unlink(missing_ok=True)
-        errors = [line for line in done.stderr.splitlines() if "error" in line or "cannot find" in line]
-        first = (errors or [done.stderr.strip() or "the compiler failed"])[0]
-        return f"{first} (Debian: {module.needs})"
-    fresh.replace(target)  # a process that has the old one mapped keeps it
+    # A place of its own: two builds of one tree at once must not take each other's file away.
+    (root / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root / "build", prefix="native-") as place:
+        fresh = Path(place, target.name)
+        command = [*compiler, *FLAGS.split(), *extra, "-I", include, *sources, "-o", str(fresh)]
+        command += [*LINK.split(), *module.link.split()]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if "error" in line or "cannot find" in line]
+            first = (errors or [done.stderr.strip() or "the compiler failed"])[0]
+            return f"{first} (Debian: {module.needs})"
+        fresh.replace(target)  # a process that has the old one mapped keeps it
     return None
 
 

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from patience import BUSY_S
 
 from netctl.wg import native
 
@@ -63,6 +64,35 @@ def test_without_a_compiler_it_is_python_alone_and_says_so(
         assert f"{what} is built without its native data path: {says}" in said
     with zipfile.ZipFile(built) as opened:
         assert not MODULES & set(opened.namelist())
+
+
+def test_two_builds_of_one_tree_at_once(tmp_path: Path) -> None:
+    """A compiler that ends only when two are at work: neither takes away what the other has made."""
+    compiler = tmp_path / "cc"
+    compiler.write_text("""#!/bin/sh
+while [ $# -gt 1 ]; do if [ "$1" = -o ]; then echo made > "$2"; fi; shift; done
+touch "$AT_WORK/$$"
+while [ "$(ls "$AT_WORK" | wc -l)" -lt 2 ]; do sleep 0.05; done
+""")
+    compiler.chmod(0o755)
+    (at_work := tmp_path / "at-work").mkdir()
+    target = tmp_path / "mediator/shell/native/_forward.abi3.so"
+    target.parent.mkdir(parents=True)
+    code = "import sys, pathlib, hatch_build as h; sys.exit(h.build(pathlib.Path(sys.argv[1]), h.RELAY))"
+    builds = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            cwd=ROOT,
+            env={**os.environ, "CC": str(compiler), "AT_WORK": str(at_work)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [build.communicate(timeout=BUSY_S)[1] for build in builds]
+    assert [build.returncode for build in builds] == [0, 0], said
+    assert target.read_text() == "made\n"
+    assert list((tmp_path / "build").iterdir()) == []
 
 
 def test_the_switch_is_heard_and_said() -> None:
