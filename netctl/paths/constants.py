@@ -33,8 +33,9 @@ PING_SUSPECT = 0.4
 """Between pings of a path that has stopped to answer."""
 ACTIVE_FOR = 5.0
 """Packets count as flowing this long after the engine's counters moved by more than a keepalive."""
-KEEPALIVE_LEN = 32
-"""Bytes of WireGuard's keepalive: an empty transport message (header and tag). One that carries something has 48."""
+KEEPALIVES = (0, 32, 64)
+"""Bytes between two looks that are no packets of a user: WireGuard's keepalive is an empty transport message of 32, and
+one that meets an old key is followed by the handshake's own. An empty ping has 64 too."""
 ANSWER_WITHIN = 0.6
 """A ping older than this (or than three round trips) is unanswered: the path is suspect."""
 RESCUE_AFTER = 1.0

@@ -508,8 +508,7 @@ class Pair:
         if self._counters is None or status.rx_bytes != self._counters[0]:
             self._heard_at = now
         flows = self._counters is not None and any(
-            now_is - was not in (0, c.KEEPALIVE_LEN)
-            for now_is, was in zip(counters, self._counters, strict=True)
+            now_is - was not in c.KEEPALIVES for now_is, was in zip(counters, self._counters, strict=True)
         )
         self._counters = counters
         self._data.observe(*counters, status.last_handshake_s, now)

@@ -48,7 +48,7 @@ table ip drops {{
 """What a box does that takes transport messages of WireGuard for what they are; probes and STUN pass."""
 BOTH = {("laptop", "desktop"), ("desktop", "laptop")}
 IDLE_S = 40.0
-IDLE_PACKETS_A_MINUTE = 80
+IDLE_PACKETS_A_MINUTE = 100
 """Pings of the path with answers, STUN, and the control connection; both ways."""
 IDLE_CPU = 0.05
 """Of one core of the machine where `LOOP_S` was measured: elsewhere, and under load, processor time is worth less."""
