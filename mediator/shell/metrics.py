@@ -6,8 +6,6 @@ listens unless it is asked for.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -15,15 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from netctl.model.errors import LocalError, RemoteError
-from netctl.wire import http
+from netctl.system.pageserver import TEXT, Page, PageServer
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-REQUEST_S = 5.0
-"""For a request to arrive whole."""
-MAX_CLIENTS = 16
-"""Scrapers are one or two; each holds a file that a member could have."""
-TEXT = "text/plain; charset=utf-8"
 
 
 class Meters:
@@ -84,7 +76,7 @@ class _Now(Collector):
         )
 
 
-class HealthPage:
+class HealthPage(PageServer):
     """Serves `/metrics`, `/healthz` and `/readyz`."""
 
     def __init__(
@@ -96,58 +88,15 @@ class HealthPage:
         unready: Callable[[], str | None],
     ) -> None:
         """`address`: HOST:PORT; `values`: gauges with their help; `unready`: why it is not ready. Raises LocalError."""
-        host, _, port = address.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-            raise LocalError(f"--metrics wants HOST:PORT, for example 127.0.0.1:9587, not '{address}'")
-        self._host, self._port = host.strip("[]"), int(port)
-        self._registry = meters.registry
-        self._registry.register(_Now(values, faults))
-        self._unready = unready
-        self._server: asyncio.Server | None = None
-        self._clients = 0
 
-    async def start(self) -> None:
-        """Listen. Raises LocalError."""
-        try:
-            self._server = await asyncio.start_server(self._serve, self._host, self._port)
-        except OSError as error:
-            where = f"{self._host} port {self._port}"
-            raise LocalError(f"cannot serve metrics on {where}: {error.strerror or error}") from error
+        def readiness() -> tuple[int, str, bytes]:
+            reason = unready()
+            return 503 if reason else 200, TEXT, f"{reason or 'ok'}\n".encode()
 
-    def close(self) -> None:
-        """Stop listening."""
-        if self._server is not None:
-            self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._clients += 1
-        try:
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(REQUEST_S):
-                    answer = await self._answer(reader) if self._clients <= MAX_CLIENTS else None
-                    if answer is not None:
-                        writer.write(answer)
-                        await writer.drain()
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-        finally:
-            self._clients -= 1
-
-    async def _answer(self, reader: asyncio.StreamReader) -> bytes | None:
-        served = http.Served()
-        try:
-            while (asked := served.receive(await reader.read(http.MAX_HEAD))) is None:
-                pass
-        except RemoteError as error:
-            return served.answer(400, TEXT, f"{error}\n".encode()) if served.can_answer else None
-        match asked:
-            case ("GET", "/metrics"):
-                return served.answer(200, CONTENT_TYPE_LATEST, generate_latest(self._registry))
-            case ("GET", "/healthz"):
-                return served.answer(200, TEXT, b"ok\n")
-            case ("GET", "/readyz"):
-                reason = self._unready()
-                return served.answer(503 if reason else 200, TEXT, f"{reason or 'ok'}\n".encode())
-            case _:
-                return served.answer(404, TEXT, b"GET /metrics, /healthz or /readyz\n")
+        pages: dict[str, Page] = {
+            "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(meters.registry)),
+            "/healthz": lambda: (200, TEXT, b"ok\n"),
+            "/readyz": readiness,
+        }
+        super().__init__(address, pages, example_port=9587)
+        meters.registry.register(_Now(values, faults))

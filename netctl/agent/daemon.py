@@ -71,5 +71,5 @@ async def _main(
         say("stopping; the tunnels stay")
     finally:
         if page is not None:
-            await page.close()
+            page.close()
         await server.close()

@@ -6,7 +6,6 @@ Peers are labelled by name, which is what an operator knows them by. Nothing lis
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter as Count
 from collections.abc import Iterable, Mapping
 
@@ -17,17 +16,14 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from netctl.agent.agent import Agent
-from netctl.model.errors import LocalError, RemoteError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths.effects import PathStatus
-from netctl.wire import http
+from netctl.system.pageserver import PageServer
 
 KINDS = ("lan", "direct", "relay-udp", "relay-tls", "none")
 DIRECT = frozenset({"lan", "direct"})
 BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
-REQUEST_S = 5.0
-"""For a request to arrive whole."""
 
 
 class Meters:
@@ -146,51 +142,13 @@ class _Now(Collector):
             yield CounterMetricFamily(f"netctl_drift_{name}", f"Departures {name} so far", value=float(value))
 
 
-class MetricsServer:
+class MetricsServer(PageServer):
     """Serves GET /metrics (Prometheus text format)."""
 
     def __init__(self, agent: Agent, address: str) -> None:
         """`address` is HOST:PORT. Raises LocalError."""
-        host, _, port = address.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-            raise LocalError(f"--metrics wants HOST:PORT, for example 127.0.0.1:9586, not '{address}'")
-        self._host, self._port = host.strip("[]"), int(port)
         meters = Meters()
+        pages = {"/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(meters.registry))}
+        super().__init__(address, pages, example_port=9586)
         agent.tunnels.meter = meters
-        self._registry = meters.registry
-        self._registry.register(_Now(agent))
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        """Listen. Raises LocalError."""
-        try:
-            self._server = await asyncio.start_server(self._serve, self._host, self._port)
-        except OSError as error:
-            where = f"{self._host} port {self._port}"
-            raise LocalError(f"cannot serve metrics on {where}: {error.strerror or error}") from error
-
-    async def close(self) -> None:
-        """Stop listening."""
-        if self._server is not None:
-            self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(REQUEST_S):
-                if (answer := await self._answer(reader)) is not None:
-                    writer.write(answer)
-                    await writer.drain()
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-
-    async def _answer(self, reader: asyncio.StreamReader) -> bytes | None:
-        served = http.Served()
-        try:
-            while (asked := served.receive(await reader.read(http.MAX_HEAD))) is None:
-                pass
-        except RemoteError as error:
-            return served.answer(400, "text/plain", f"{error}\n".encode()) if served.can_answer else None
-        if asked == ("GET", "/metrics"):
-            return served.answer(200, CONTENT_TYPE_LATEST, generate_latest(self._registry))
-        return served.answer(404, "text/plain", b"GET /metrics\n")
+        meters.registry.register(_Now(agent))

@@ -161,7 +161,7 @@ def test_the_page() -> None:
             slow = await fetched_in_parts(port, whole % b"/metrics")
             assert slow.startswith(b"HTTP/1.1 200 ")
         finally:
-            await server.close()
+            server.close()
 
     asyncio.run(scenario())
 
