@@ -8,7 +8,6 @@ is what the host returns to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 
 from netctl.config import Loaded
@@ -21,9 +20,8 @@ from netctl.node import events as on
 from netctl.node.choices import Joined
 from netctl.node.commit import PendingCommit
 from netctl.node.evaluate import Evaluation, evaluate
+from netctl.node.machine import Effects, Machine, Table
 from netctl.node.state import NodeState
-
-Effects = list[do.Effect]
 
 
 class State(Enum):
@@ -39,7 +37,7 @@ class State(Enum):
     DONE = "done"
 
 
-TABLE: dict[tuple[State, type[on.Event]], str] = {
+TABLE: Table = {
     (State.RESTORING, on.DocumentRead): "_restored",
     (State.RESTORING, on.StoreFailed): "_not_restored",
     (State.RESTORING, on.Failed): "_broken_off",
@@ -55,15 +53,17 @@ TABLE: dict[tuple[State, type[on.Event]], str] = {
     (State.CLOSING, on.StoreFailed): "_not_closed",
     (State.CLOSING, on.Failed): "_broken_off",
 }
-"""What follows which event in which state. Anything else is a fault of the shell: it raises and changes nothing."""
+"""What follows which event in which state."""
 
 
-class RollBack:
+class RollBack(Machine[State]):
     """Takes back what is armed. What it could not do is tried again by whoever finds the record."""
+
+    table = TABLE
 
     def __init__(self, record: PendingCommit, before: NodeState, key: WireGuardKey | None = None) -> None:
         """`key` None: nobody here knows views, and the host returns to its checkpoint."""
-        self.state = State.IDLE
+        super().__init__(State.IDLE)
         self._record, self._before, self._key = record, before, key
         self._loaded: Loaded | None = None
         self._joined: Joined | None = None
@@ -75,18 +75,6 @@ class RollBack:
         """The first effect."""
         assert self.state is State.IDLE
         return self._go(State.RESTORING, do.RestoreDocument(self._record))
-
-    def handle(self, event: on.Event) -> Effects:
-        """What follows an event."""
-        name = TABLE.get((self.state, type(event)))
-        if name is None:
-            raise RuntimeError(f"{type(event).__name__} while {self.state.value}")
-        follow: Callable[[on.Event], Effects] = getattr(self, name)
-        return follow(event)
-
-    def _go(self, state: State, effect: do.Effect) -> Effects:
-        self.state = state
-        return [effect]
 
     def _restored(self, event: on.DocumentRead) -> Effects:
         self._loaded, self._joined = event.loaded, event.joined

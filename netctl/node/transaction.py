@@ -7,7 +7,6 @@ accepted document is the one of before, and a change that was armed has its way 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 
@@ -20,11 +19,10 @@ from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.commit import Back, PendingCommit, Standing, Terms, arming
 from netctl.node.evaluate import Evaluation, evaluate, member_name
+from netctl.node.machine import Effects, Machine, Table
 from netctl.node.planreport import binding, refuse_stale
 from netctl.node.state import NodeState
 from netctl.plan import Binding
-
-Effects = list[do.Effect]
 
 
 class State(Enum):
@@ -43,7 +41,7 @@ class State(Enum):
     DONE = "done"
 
 
-TABLE: dict[tuple[State, type[on.Event]], str] = {
+TABLE: Table = {
     (State.AWAIT_VIEW, on.ViewKnown): "_view_known",
     (State.AWAIT_VIEW, on.Failed): "_nothing_changed",
     (State.READING, on.HostRead): "_host_read",
@@ -65,11 +63,13 @@ TABLE: dict[tuple[State, type[on.Event]], str] = {
     (State.SETTLING, on.StoreFailed): "_not_settled",
     (State.SETTLING, on.Failed): "_settled_badly",
 }
-"""What follows which event in which state. Anything else is a fault of the shell: it raises and changes nothing."""
+"""What follows which event in which state."""
 
 
-class Apply:
+class Apply(Machine[State]):
     """Makes a document the accepted one, or leaves everything as it was."""
+
+    table = TABLE
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Apply:
         standing: Standing,
     ) -> None:
         """`holds`: the binding of a plan; where it holds no more nothing is changed."""
-        self.state = State.IDLE
+        super().__init__(State.IDLE)
         self._loaded, self._before, self._key = loaded, before, key
         self._terms, self._holds, self._standing = terms, holds, standing
         self._saved = standing.saved
@@ -105,14 +105,6 @@ class Apply:
             return self._go(State.AWAIT_VIEW, do.AwaitView(self._loaded.document))
         return self._read()
 
-    def handle(self, event: on.Event) -> Effects:
-        """What follows an event."""
-        name = TABLE.get((self.state, type(event)))
-        if name is None:
-            raise RuntimeError(f"{type(event).__name__} while {self.state.value}")
-        follow: Callable[[on.Event], Effects] = getattr(self, name)
-        return follow(event)
-
     def accepted(self, state: NodeState) -> NodeState:
         """The state of the node once this document is the accepted one. Views that came meanwhile stay."""
         assert self._evaluation is not None
@@ -121,10 +113,6 @@ class Apply:
         return replace(state, loaded=self._loaded, joined=None, view=view).evaluated(self._evaluation)
 
     # -- until the host is changed -----------------------------------------------------------------------------
-
-    def _go(self, state: State, *effects: do.Effect) -> Effects:
-        self.state = state
-        return list(effects)
 
     def _read(self) -> Effects:
         actual = self._holds is not None or self._terms.may_arm
