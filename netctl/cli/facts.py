@@ -25,7 +25,7 @@ LIBRARIES = ("cryptography", "msgspec", "numpy", "pyroute2", "uvloop")
 
 
 class NoAgent(Struct, frozen=True):
-    """None that answers. `error`: what it does instead; None: none runs."""
+    """No agent answers. `error`: why, where one seems to run; None: none runs."""
 
     error: str | None = None
     runs: Literal[False] = False

@@ -6,9 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
-from netctl.agent.places import Places
 from netctl.cli import output
-from netctl.cli.ask import NoAgentError, ask
 from netctl.engine.hostfirewall.reading import HostFilter
 from netctl.engine.netlink import Netlink
 from netctl.model.addresses import Address, host_prefix
@@ -60,12 +58,8 @@ class Answer:
             output.check(True, f"the firewall of {self.host} lets it through")
 
 
-def ask_firewall(places: Places, asked: Asked) -> Answer | None:
-    """The word of this host's firewall, where this host is the one that decides; None: nothing is known here at all."""
-    try:
-        state = ask(places, r.Status()).reply
-    except NoAgentError:
-        return None
+def ask_firewall(state: r.StatusReply, asked: Asked) -> Answer:
+    """The word of this host's firewall, where this host is the one that decides."""
     if state.member != asked.dst:
         return Answer(
             asked.dst,

@@ -83,7 +83,7 @@ class Broker:
                     return
                 try:
                     question = decoder.decode(line)
-                except msgspec.MsgspecError:
+                except (msgspec.MsgspecError, RecursionError):
                     return  # our own server speaks better than that: it is no longer ours
                 if self._waiting.acquire(blocking=False):
                     pool.submit(self._answer, question)

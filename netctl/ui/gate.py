@@ -1,8 +1,8 @@
 """The gate before every page: whose request this is, and whether it may do that. No page is reached around it.
 
 What each check is against: the Host header, DNS rebinding; the Origin of a change and its token, other sites (CSRF);
-SameSite=Strict and HttpOnly, cookies that are carried off; the policy of content, scripts that somebody got into a
-page; the bounds, whoever sends without end.
+SameSite=Strict and HttpOnly, cookies that are carried off; the Content Security Policy, scripts that somebody got into
+a page; the bounds, whoever sends without end.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "netctl"
 SAFE = frozenset({"GET", "HEAD"})
-MAX_FORM = 25 * 1024 * 1024
-"""A document of 20,000 members, as a form writes it."""
+MAX_FORM = 64 * 1024
+"""Bytes. Our forms have a few short fields, and all of one is read before the token in it can be checked."""
 BODY_S = 30.0
 """For a form to arrive whole."""
 MAX_FIELDS = 64
@@ -191,7 +191,7 @@ async def _body(receive: Receive) -> bytes:
                 parts.append(message.get("body", b""))
                 length += len(parts[-1])
                 if length > MAX_FORM:
-                    raise Refusal(413, "this form is larger than any document")
+                    raise Refusal(413, "this form is larger than any of this page")
                 if not message.get("more_body", False):
                     return b"".join(parts)
     except TimeoutError:

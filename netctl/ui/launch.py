@@ -19,6 +19,7 @@ import msgspec
 from netctl.agent.places import Places
 from netctl.model.addresses import Address
 from netctl.model.errors import LocalError
+from netctl.model.hoststate import DOMAIN
 from netctl.system.lineclient import Server, ask
 from netctl.system.ourselves import environment, module
 from netctl.ui.broker import AGENT_MISSING, TIMEOUT_S, Broker, Rights
@@ -26,8 +27,6 @@ from netctl.wire.agentrequests import Status
 
 LOOPBACK = ("127.0.0.1", "::1")
 BACKLOG = 128
-SUFFIX = "netctl"
-"""Of the names that members have in the hosts file: NAME.NETWORK.netctl."""
 GOODBYE_S = 5.0
 
 
@@ -110,7 +109,7 @@ def _names(wish: Wish) -> list[str]:
             f"{address} is no address of this host in a network of the document; it has {own or 'none'}. "
             "The page is served over the overlay alone: WireGuard says there who is who"
         )
-    return [address, *(f"{status.member}.{network}.{SUFFIX}" for network in networks)]
+    return [address, *(f"{status.member}.{network}.{DOMAIN}" for network in networks)]
 
 
 def _listeners(wish: Wish) -> Iterator[socket.socket]:

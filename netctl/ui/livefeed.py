@@ -160,8 +160,6 @@ class LiveFeed:
         told["rows"] = {
             peer.name: _row(self._cells[peer.name]) for peer in peers if whole or peer.name in turn.changed
         }
-        told["online"] = sum(peer.online for peer in peers)
-        told["known"] = len(peers)
         if whole or turn.general:
             told["banner"] = self.banner()
         if whole:

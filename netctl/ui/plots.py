@@ -8,7 +8,7 @@ from collections.abc import Sequence
 Points = Sequence[tuple[float, float | None]]
 """Time and value, oldest first; None where there is none."""
 _DOTS = ((0x40, 0x04, 0x02, 0x01), (0x80, 0x20, 0x10, 0x08))
-"""Of a braille cell (Unicode 4E00-, U+2800): by column, from the bottom up."""
+"""Of a braille cell (Unicode: Braille Patterns, from U+2800): by column, from the bottom up."""
 BRAILLE = 0x2800
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import segno
-from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
+from jinja2 import DictLoader, Environment, StrictUndefined
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -44,9 +44,7 @@ PLOT = {"width": 120, "height": 24}
 QUIET = 4
 """Modules around a QR code."""
 KEEPALIVE_S = 15.0
-"""A stream without news says so, so that one whose reader has gone is noticed."""
-
-
+"""A stream without news for so long is ended, and the browser opens it again."""
 MAX_NAMES = 2000
 """That a field completes; more are typed."""
 MEMBERSHIP: dict[str, tuple[Callable[[str], Wish[str]], str]] = {
@@ -55,19 +53,6 @@ MEMBERSHIP: dict[str, tuple[Callable[[str], Wish[str]], str]] = {
     "revoke": (m.Revoke, "{} is shut out: its tunnels go away everywhere now"),
     "restore": (m.Restore, "{} may come back: a member of the document at once, another with a new invite"),
 }
-
-
-class Loaded(BaseLoader):
-    """Templates from memory: the server may read no file once it has given up its rights."""
-
-    def __init__(self, directory: Path) -> None:
-        self._texts = {path.name: path.read_text(encoding="utf-8") for path in directory.glob("*.html")}
-
-    def get_source(self, environment: Environment, template: str) -> tuple[str, str | None, Any]:
-        """As jinja2 asks for it."""
-        if template not in self._texts:
-            raise TemplateNotFound(template)
-        return self._texts[template], None, lambda: True
 
 
 class Pages:
@@ -80,15 +65,17 @@ class Pages:
             path.name: (path.read_bytes(), mimetypes.guess_type(path.name)[0] or "application/octet-stream")
             for path in (HERE / "static").iterdir()
         }
+        # In memory: the server may read no file once it has given up its rights.
+        texts = {path.name: path.read_text(encoding="utf-8") for path in (HERE / "templates").glob("*.html")}
         self._templates = Environment(
-            loader=Loaded(HERE / "templates"),
+            loader=DictLoader(texts),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.globals.update(age=age, size=size, view=peerview, plot=PLOT)
-        for name in (path.name for path in (HERE / "templates").glob("*.html")):
+        self._templates.globals.update(age=age, size=size, view=peerview)
+        for name in texts:
             self._templates.get_template(name)  # compiled now, kept for later
         routes = [
             Route("/", self._networks),
@@ -124,6 +111,7 @@ class Pages:
         state = self.feed.status
         common = {
             "session": session,
+            "status_code": status,
             "csrf": session.csrf if session is not None else "",
             "here": request.url.path,
             "banner": self.feed.banner() if session is not None else [],
@@ -135,24 +123,20 @@ class Pages:
 
     async def _refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
-        page = self._page(
-            request, "refused.html", refusal.status, text=refusal.text, status_code=refusal.status
-        )
+        page = self._page(request, "refused.html", refusal.status, text=refusal.text)
         await page(scope, receive, send)
 
     async def _went_wrong(self, request: Request, error: HTTPException) -> Response:
         text = "there is no such page" if error.status_code == 404 else error.detail
-        return self._page(
-            request, "refused.html", error.status_code, text=text, status_code=error.status_code
-        )
+        return self._page(request, "refused.html", error.status_code, text=text)
 
     async def _failed(self, request: Request, error: NetctlError) -> Response:
-        return self._page(request, "refused.html", 502, text=str(error), status_code=502)
+        return self._page(request, "refused.html", 502, text=str(error))
 
     async def _broke(self, request: Request, error: Exception) -> Response:
         """Starlette raises it again, so that the server's log has it."""
         text = f"the page itself failed ({type(error).__name__}); what `netctl ui` printed says where"
-        return self._page(request, "refused.html", 500, text=text, status_code=500)
+        return self._page(request, "refused.html", 500, text=text)
 
     # -- who it is --------------------------------------------------------------------------------------------
 
@@ -160,13 +144,13 @@ class Pages:
         try:
             redeemed = await self._broker.ask("broker", Redeem(request.query_params.get("token", "")))
         except NetctlError as error:
-            return self._page(request, "refused.html", 401, text=str(error), status_code=401)
+            return self._page(request, "refused.html", 401, text=str(error))
         self.gate.begin(request.scope["state"]["set_cookie"], operator=redeemed.operator)
         return self._page(request, "welcome.html")
 
     async def _logout(self, request: Request) -> Response:
         self.gate.sessions.end(_known(request).cookie)
-        return self._page(request, "refused.html", 200, text="you are signed out", status_code=200)
+        return self._page(request, "refused.html", 200, text="you are signed out")
 
     # -- what is here -----------------------------------------------------------------------------------------
 
@@ -226,7 +210,7 @@ class Pages:
             kind: svg_path(points, now=now, window_s=WINDOW_S, **PLOT)
             for kind, points in values.items()
             if any(value for _, value in points) or kind == "rtt"
-        } | {"of": name}
+        }
 
     async def _member(self, request: Request) -> Response:
         await self.feed.fresh()
@@ -392,9 +376,10 @@ class Pages:
                 while self.gate.still(known, address) and self._seen(request) == networks:
                     try:
                         async with asyncio.timeout(KEEPALIVE_S):
-                            yield await anext(news)
+                            text = await anext(news)
                     except TimeoutError:
                         return  # the browser comes again by itself
+                    yield text  # outside of the time limit: how long a reader takes is no silence of ours
             finally:
                 await news.aclose()
 

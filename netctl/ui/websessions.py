@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 SESSION_S = 12 * 3600.0
 """A working day; after that a new link."""
 MAX_SESSIONS = 256
-"""Browsers at once; the oldest goes. A page of one host is read by a handful."""
+"""Browsers with a link, and as many of members; the oldest of its kind goes, so no member puts out who has a link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,9 @@ class Sessions:
     ) -> Session:
         """A browser that has shown who it is."""
         self._open = {name: one for name, one in self._open.items() if one.until > now}
-        while len(self._open) >= MAX_SESSIONS:
-            del self._open[next(iter(self._open))]
+        alike = [name for name, one in self._open.items() if (one.member is None) == (member is None)]
+        if len(alike) >= MAX_SESSIONS:
+            del self._open[alike[0]]
         session = self._open[cookie] = Session(csrf, operator, now + SESSION_S, member)
         return session
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import select
 import sys
 import termios
@@ -20,18 +21,19 @@ EVERY_S = 1.0
 TIMEOUT_S = 5.0
 """An agent answers in milliseconds; one that hangs shall not hold the screen."""
 KEYS = {
-    b"\x1b[A": "up",
-    b"\x1bOA": "up",
-    b"\x1b[B": "down",
-    b"\x1bOB": "down",
-    b"\r": "enter",
-    b"\n": "enter",
-    b"\x1b": "escape",
-    b"\x7f": "backspace",
-    b"\x08": "backspace",
-    b"\x03": "q",
+    "\x1b[A": "up",
+    "\x1bOA": "up",
+    "\x1b[B": "down",
+    "\x1bOB": "down",
+    "\r": "enter",
+    "\n": "enter",
+    "\x1b": "escape",
+    "\x7f": "backspace",
+    "\x08": "backspace",
 }
 """What a terminal sends (ECMA-48, xterm), and what it means."""
+_KEY = re.compile(r"\x1b[\[O][0-9;]*[@-~]|.", re.DOTALL)
+"""A key as a terminal sends it: an escape sequence, or a character."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -71,20 +73,20 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
                     except NetctlError as failed:
                         error = str(failed)
                 live.update(picture(status, error, history, choice, console.size, now), refresh=True)
-                for key in _typed(due - time.monotonic()):
+                if (keys := _typed(due - time.monotonic())) is None:
+                    break
+                for key in keys:
                     choice = pressed(choice, key)
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
     return 0
 
 
-def _typed(seconds: float) -> list[str]:
-    """The keys that somebody presses within so long; returns with the first."""
+def _typed(seconds: float) -> list[str] | None:
+    """The keys that somebody presses within so long; returns with the first. None: the terminal is gone."""
     if not select.select([sys.stdin], [], [], max(seconds, 0.0))[0]:
         return []
     raw = os.read(sys.stdin.fileno(), 256)
     if not raw:
-        return ["q"]  # the terminal is gone
-    if raw in KEYS:
-        return [KEYS[raw]]
-    return [KEYS.get(char.encode(), char) for char in raw.decode(errors="ignore")]
+        return None
+    return [KEYS.get(key, key) for key in _KEY.findall(raw.decode(errors="ignore"))]

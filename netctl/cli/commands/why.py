@@ -18,11 +18,13 @@ from netctl.config.whichrule import Flow, flows, flows_behind, parse_address, pa
 from netctl.model.addresses import Address
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
+from netctl.system.lineclient import Answer
 from netctl.wire import agentrequests as r
 
 UNREACHABLE = 2
 """Exit status of `why`: the document denies it, or there is no path just now."""
 PINGS_S = 1.0
+NO_AGENT = "no agent runs on this host: `netctl up` starts it"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +66,11 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
             raise LocalError(f"{reason} in the document")
     else:
         answers = flows(loaded, src, dst, proto, port)
-    peer = _peer(places, src, dst)
+    status = _status(places)
+    peer = _peer(places, status, src, dst)
     allowed = any(flow.allowed for flow in answers)
     about = Asked(src, dst, proto, port, behind[0] if behind is not None else None)
-    firewall = ask_firewall(places, about) if allowed else None
+    firewall = ask_firewall(status.reply, about) if allowed and status is not None else None
     if arguments.output == "json":
         output.json(
             {
@@ -120,16 +123,24 @@ def _say(src: str, dst: str, target: str, answers: tuple[Flow, ...], peer: PeerV
         say_path(src if peer.state.name != src else dst, peer)
 
 
-def _peer(places: Places, src: str, dst: str) -> PeerView | str | None:
-    """The path between them as this host's agent sees it, or why it is not known; None: this host is neither."""
+def _status(places: Places) -> Answer[r.StatusReply] | None:
     try:
-        status = ask(places, r.Status())
-        doctor = ask(places, r.Doctor())
+        return ask(places, r.Status())
     except NoAgentError:
-        return "no agent runs on this host: `netctl up` starts it"
+        return None
+
+
+def _peer(places: Places, status: Answer[r.StatusReply] | None, src: str, dst: str) -> PeerView | str | None:
+    """The path between them as this host's agent sees it, or why it is not known; None: this host is neither."""
+    if status is None:
+        return NO_AGENT
     state = status.reply
     if state.member not in (src, dst):
         return None
+    try:
+        doctor = ask(places, r.Doctor())
+    except NoAgentError:
+        return NO_AGENT
     other = dst if state.member == src else src
     for number, peer in enumerate(state.peers):
         if peer.name == other:
