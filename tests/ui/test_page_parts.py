@@ -57,6 +57,16 @@ def test_a_session_ends_and_there_are_not_too_many() -> None:
     assert sessions.find("n0", 2.0) is not None
 
 
+def test_members_put_out_nobody_who_has_a_link() -> None:
+    sessions = Sessions()
+    sessions.begin("link", "t", 0.0, operator=True)
+    for number in range(MAX_SESSIONS + 1):
+        sessions.begin(f"m{number}", "t", 1.0, operator=False, member="phone")
+    assert sessions.find("link", 2.0) is not None
+    assert sessions.find("m0", 2.0) is None
+    assert sessions.find("m1", 2.0) is not None
+
+
 @pytest.mark.parametrize(
     ("header", "name"),
     [

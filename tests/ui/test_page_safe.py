@@ -14,6 +14,7 @@ from patience import wait_for
 from uikit import DOCUMENT, Browser, Host, Served, command, host, page, peer
 
 from netctl.ui.brokerclient import BrokerClient
+from netctl.ui.gate import MAX_FORM
 from netctl.ui.webapp import Pages
 
 HOSTILE = "<script>alert(1)</script>\"'&"
@@ -194,6 +195,7 @@ def test_signing_out_ends_the_session(known: Host) -> None:
 def test_a_form_has_a_bound(browser: Browser) -> None:
     many = {f"f{n}": "x" for n in range(100)}
     assert browser.post("/logout", many).status == 400
+    assert browser.post("/logout", {"csrf": "x", "name": "x" * MAX_FORM}).status == 413
     assert browser.get("/doctor").status == 200
 
 

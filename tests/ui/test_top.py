@@ -112,6 +112,18 @@ def test_top_shows_sorts_filters_and_leaves(known: Host) -> None:
     known.status = status(*PEERS)
 
 
+def test_keys_that_come_at_once_are_keys(known: Host) -> None:
+    with terminal(known, "top", "--filter", "lap") as screen:
+        wait_for("one is left", lambda: screen.order() == ["laptop"])
+        screen.type("\x1b[B\x1b[B\x1b[A\x1b[Ar")
+        wait_for("the last one is heard", lambda: "name ▲" in screen.read())
+        assert screen.order() == ["laptop"], "arrows leave the filter"
+        screen.type("/x")
+        wait_for("it asks", lambda: "filter: x" in screen.read() or "filter:" in screen.read())
+        screen.type("\x1bq")
+        wait_for("it leaves", lambda: screen.read() is not None and screen.process.poll() is not None)
+
+
 def test_top_has_plots_of_what_moves(known: Host) -> None:
     with terminal(known, "top", "--sort", "traffic") as screen:
         for turn in range(3):
