@@ -88,7 +88,7 @@ class Agent:
             told=loaded.document if loaded is not None else None,
         )
         self.context = Context(keys.wireguard, boot_id(), state)
-        """What the node knows: to be looked at; only the node changes it."""
+        """What the node knows: to be looked at. The node changes it (exceptions: see `Context`)."""
         self.runner = Runner(Node(self.context, drift_s), self.guard, self.tasks)
         self.client = ControlClient(keys, self._on_control, self._on_link, self.guard)
         rewrites = Rewrites(store.places.state / REWRITES_FILE)

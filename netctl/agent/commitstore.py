@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState
 from netctl.node.commit import PendingCommit, Terms
 from netctl.system import generations
+from netctl.system.clock import boottime
 from netctl.system.ourselves import own_command
 
 MIN_CONFIRM_S = 1.0
@@ -59,16 +59,11 @@ class StoredCommit(PendingCommit):
     @property
     def left_s(self) -> float:
         """Seconds until the roll-back; 0 or less: now. A record of another boot is over."""
-        return self.remaining_s(boottime_s(), boot_id())
+        return self.remaining_s(boottime(), boot_id())
 
     def plain(self) -> dict[str, Any]:
         """For `netctl status -o json`."""
         return {"digest": self.digest, "rolls_back_in_s": round(max(self.left_s, 0.0), 1)}
-
-
-def boottime_s() -> float:
-    """Seconds since boot, with those asleep."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def boot_id() -> str:
@@ -106,7 +101,7 @@ class CommitStore:
         record = StoredCommit(
             nonce=secrets.token_hex(8),
             boot_id=boot_id(),
-            deadline_s=boottime_s() + within(confirm_s),
+            deadline_s=boottime() + within(confirm_s),
             digest=digest(text),
             before=before,
             checkpoint=checkpoint,

@@ -35,7 +35,6 @@ class Following:
         desired, view = self._context.state.desired, self._context.state.view
         if desired.wireguard is None:
             self._tunnels.gone()
-        peers = desired.wireguard.peers if desired.wireguard is not None else {}
         self.engine_kind, port = await self._host.port()
         self.data_path = await self._host.data_path()
         if document is None or not document.mediators:
@@ -47,7 +46,7 @@ class Following:
         self._paths.tunnel_mtu(desired.wireguard.mtu if desired.wireguard is not None else 0)
         self._mtus.again()
         await self._addresses.look(document)
-        self._paths.peers(frozenset(peers), document.stock_keys())
+        self._paths.peers(self._context.wanted_peers, document.stock_keys())
         self._paths.observe(self._tunnels.statuses)  # an endpoint that already works is where a path begins
         if view is not None:
             for key, member in view.members.items():
@@ -59,6 +58,6 @@ class Following:
 
     def leave(self) -> None:
         """There is nothing to have paths to, and what the router has opened is given back."""
-        self._tunnels.statuses = {}
+        self._tunnels.gone()
         self._paths.peers(frozenset())
         self._paths.use_port("", 0)

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from netctl.agent.commitstore import CommitStore, boot_id, boottime_s, start_watchdog, terms_of
+from netctl.agent.commitstore import CommitStore, boot_id, start_watchdog, terms_of
 from netctl.agent.host import look_up
 from netctl.agent.hostlock import LOCK_WAIT_S, host_lock
 from netctl.agent.keys import load_keys
 from netctl.agent.places import Places
 from netctl.agent.store import StateStore
+from netctl.agent.talk import Progress, quiet
 from netctl.config import Loaded
 from netctl.engine import ApplyOutcome, Engine, apply_plan, apply_prune, open_engine
 from netctl.engine.hostfirewall.reading import HostFilter
@@ -36,16 +37,11 @@ from netctl.node.planreport import expected
 from netctl.node.reconciling import evaluate_state
 from netctl.node.state import NodeState
 from netctl.plan import plan_to_json
+from netctl.system.clock import boottime
 
 T = TypeVar("T")
-Say = Callable[[str], None]
-"""Takes one line for the person who waits."""
 NOBODY = WireGuardKey(bytes(32))
 """A roll-back without an agent evaluates nothing: it needs no key, and works where the key is lost."""
-
-
-def _quiet(line: str) -> None:
-    """Tell nobody."""
 
 
 def _own_key(places: Places, document: Document) -> WireGuardKey:
@@ -58,7 +54,7 @@ def _own_key(places: Places, document: Document) -> WireGuardKey:
 
 
 def _context(key: WireGuardKey, state: NodeState) -> Context:
-    return Context(key, boot_id(), state, alone=True, now=boottime_s(), request=0)
+    return Context(key, boot_id(), state, alone=True, now=boottime(), request=0)
 
 
 def _state(store: StateStore, loaded: Loaded) -> NodeState:
@@ -73,7 +69,7 @@ def _state(store: StateStore, loaded: Loaded) -> NodeState:
     return NodeState(loaded=accepted, joined=store.joined(), down=store.down(), told=told)
 
 
-def plan(places: Places, request: Mapping[str, Any], engine: str, say: Say) -> dict[str, Any]:
+def plan(places: Places, request: Mapping[str, Any], engine: str, say: Progress) -> dict[str, Any]:
     """What the agent would answer to a request to plan. Raises NetctlError."""
     store = StateStore(places)
     loaded = store.load(request["text"], request["file"])
@@ -88,7 +84,7 @@ def plan(places: Places, request: Mapping[str, Any], engine: str, say: Say) -> d
     return planned.to_json()
 
 
-def apply(places: Places, request: Mapping[str, Any], engine: str, say: Say) -> dict[str, Any]:
+def apply(places: Places, request: Mapping[str, Any], engine: str, say: Progress) -> dict[str, Any]:
     """What the agent would do and answer for a request to apply. Raises NetctlError."""
     store, commits = StateStore(places), CommitStore(places)
     loaded = store.load(request["text"], request["file"])
@@ -121,7 +117,7 @@ def _dropped(result: changing.ApplyResult) -> tuple[str, ...]:
     return tuple(map(str, obstacles(made.desired, made.document, made.member, foreign)))
 
 
-def prune(places: Places, at_most: int | None, engine: str, say: Say, warn: Say) -> dict[str, Any]:
+def prune(places: Places, at_most: int | None, engine: str, say: Progress, warn: Progress) -> dict[str, Any]:
     """What the agent would do and answer for a request to prune. Raises NetctlError."""
     check_privileges()
     store = StateStore(places)
@@ -134,7 +130,7 @@ def prune(places: Places, at_most: int | None, engine: str, say: Say, warn: Say)
     return {**plan_to_json(removals), "changed": outcome.changed, "error": outcome.error}
 
 
-def _prune(context: Context, at_most: int | None, warn: Say) -> Job[tuple[Any, ApplyOutcome]]:
+def _prune(context: Context, at_most: int | None, warn: Progress) -> Job[tuple[Any, ApplyOutcome]]:
     """As of an agent that has just come to what its host should have."""
     if context.state.loaded is not None:
         evaluation, _ = yield from evaluate_state(context, context.state)
@@ -144,7 +140,7 @@ def _prune(context: Context, at_most: int | None, warn: Say) -> Job[tuple[Any, A
     return (yield from changing.prune_host(context, requests.Prune(at_most)))
 
 
-def roll_back(places: Places, progress: Say = _quiet) -> ApplyOutcome:
+def roll_back(places: Places, progress: Progress = quiet) -> ApplyOutcome:
     """Take back what is armed, document and host. Call with the host's lock held. Raises NetctlError."""
     commits = CommitStore(places)
     record = commits.record()
@@ -155,7 +151,7 @@ def roll_back(places: Places, progress: Say = _quiet) -> ApplyOutcome:
     return shell.carry_out(confirming.roll_back(context), context)
 
 
-def confirm(places: Places, progress: Say) -> str:
+def confirm(places: Places, progress: Progress) -> str:
     """Keep what is armed; the digest of its document. Raises LocalError."""
     context = _context(NOBODY, NodeState())
 
@@ -166,11 +162,11 @@ def confirm(places: Places, progress: Say) -> str:
         confirming.confirmable(context), context
     )  # without the lock where there is nothing to do
     with host_lock(places, wait_s=LOCK_WAIT_S, progress=progress):
-        context.now = boottime_s()
+        context.now = boottime()
         return shell().carry_out(confirming.confirm(context), context).digest
 
 
-def take_down(places: Places, progress: Say) -> ApplyOutcome:
+def take_down(places: Places, progress: Progress) -> ApplyOutcome:
     """Take everything of ours off the host; its document stays. Raises LocalError while an apply is armed."""
 
     def down() -> Job[ApplyOutcome]:
@@ -185,7 +181,7 @@ def take_down(places: Places, progress: Say) -> ApplyOutcome:
 class Shell:
     """Does what a job wants, on this host, and waits for it. The engine is opened when it is needed first."""
 
-    def __init__(self, store: StateStore, commits: CommitStore, engine: str, say: Say) -> None:
+    def __init__(self, store: StateStore, commits: CommitStore, engine: str, say: Progress) -> None:
         self._store, self._commits, self._kind, self._say = store, commits, engine, say
         self._engine: Engine | None = None
 
@@ -207,7 +203,7 @@ class Shell:
                     event = self._perform(step)
                 except BaseException as error:
                     event = on.Failed(error)
-                context.now = boottime_s()
+                context.now = boottime()
                 step = job.send(event)
         except StopIteration as end:
             result: T = end.value

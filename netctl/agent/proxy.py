@@ -20,6 +20,8 @@ from netctl.wire import http
 
 DEFAULT_PORT = 3128
 """Squid's, where the URL says none."""
+LOOK_UP_S = 2.0
+"""Behind a proxy the host's own addresses are of use and not needed: DNS there often does not answer at all."""
 AUTHENTICATION_REQUIRED = 407
 
 
@@ -102,8 +104,9 @@ async def connect(host: str, port: int, *, avoid: Address | None = None) -> Conn
         to = SocketAddress.of(*opened.getpeername()[:2])
         return Connected(opened, (to, *(one for one in addresses if one != to)))
     known: tuple[SocketAddress, ...] = ()
-    with contextlib.suppress(OSError):
-        known = await resolve(host, port)
+    with contextlib.suppress(OSError):  # TimeoutError is one
+        async with asyncio.timeout(LOOK_UP_S):
+            known = await resolve(host, port)
     opened = await race(await resolve(proxy.host, proxy.port))
     loop = asyncio.get_running_loop()
     try:

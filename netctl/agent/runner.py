@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,6 +12,7 @@ from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.node import Node
 from netctl.node.requests import Request
+from netctl.system.clock import boottime
 from netctl.system.guard import Guard
 from netctl.system.tasks import Tasks
 
@@ -80,7 +80,7 @@ class Runner:
 
     def _handle(self, event: on.Happening) -> None:
         try:
-            effects = self.node.handle(event, time.clock_gettime(time.CLOCK_BOOTTIME))
+            effects = self.node.handle(event, boottime())
         except Exception as error:
             self._guard.caught(f"an event of the node ({type(event).__name__})", error)
             return
@@ -127,5 +127,5 @@ class Runner:
             return
         due = self.node.next_timer()
         if due is not None:
-            delay = max(due - time.clock_gettime(time.CLOCK_BOOTTIME), AT_LEAST_S)
+            delay = max(due - boottime(), AT_LEAST_S)
             self._timer = asyncio.get_running_loop().call_later(delay, self.post, on.TimePassed())

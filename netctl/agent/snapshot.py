@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from netctl.agent.commitstore import CommitStore, boottime_s
+from netctl.agent.commitstore import CommitStore
 from netctl.agent.control_client import ControlClient
 from netctl.agent.firewall import Firewall
 from netctl.agent.following import Following
@@ -21,6 +21,7 @@ from netctl.model.errors import LocalError
 from netctl.node.context import Context
 from netctl.node.diagnosis.mtu import endpoints
 from netctl.node.snapshot import Snapshot
+from netctl.system.clock import boottime
 from netctl.system.guard import Guard
 
 
@@ -55,7 +56,7 @@ def take(of: Sources) -> Snapshot:
     paths, tunnels, revival = of.paths.status(), of.tunnels.statuses, context.revival
     away = None
     if revival.since_s is not None:
-        away = time.monotonic() - (boottime_s() - revival.since_s)
+        away = time.monotonic() - (boottime() - revival.since_s)
     return Snapshot(
         key=context.key,
         now_s=time.monotonic(),

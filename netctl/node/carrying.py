@@ -74,7 +74,7 @@ def live_by(context: Context, loaded: Loaded | None, joined: Joined | None) -> J
     """
     if loaded is None:
         context.use(None)
-    elif context.state.view is None or not share_mediator(context.state.document, loaded.document):
+    elif context.view_for(loaded.document) is None:
         yield from recall(context, loaded.document)
     context.state = replace(context.state, loaded=loaded, joined=joined)
     context.use_mediators(loaded.document if loaded is not None else None)
@@ -102,7 +102,7 @@ def _meet(context: Context, document: Document) -> Job[str | None]:
     """
     if not document.mediators:
         return None
-    if context.state.view is None or not share_mediator(context.state.document, document):
+    if context.view_for(document) is None:
         yield from recall(context, document)
     context.use_mediators(document)
     if not context.connected:

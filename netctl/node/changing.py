@@ -14,7 +14,7 @@ from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.carrying import carry
 from netctl.node.commit import PendingCommit, Standing
-from netctl.node.context import Context, Job, ask, share_mediator, store
+from netctl.node.context import Context, Job, ask, store
 from netctl.node.evaluate import Evaluation, member_name
 from netctl.node.planreport import Planned, make_plan
 from netctl.node.reconciling import evaluate_state, pin, reconcile
@@ -144,7 +144,8 @@ def _view_for(context: Context, document: Document) -> Job[View | None]:
     """The view that a document would be applied with: the present one, or what is remembered of its mediator."""
     if not document.mediators:
         return None
-    if context.state.view is not None and share_mediator(context.state.document, document):
-        return context.state.view
+    view = context.view_for(document)
+    if view is not None:
+        return view
     kept = (yield from ask(do.RecallView(document), on.ViewKept)).kept
     return kept.view if kept is not None else None

@@ -13,6 +13,7 @@ from typing import TypeVar
 from netctl.model.document import Document
 from netctl.model.errors import NetctlError
 from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.model.view import View
 from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.commit import Back, PendingCommit, Proof
@@ -45,7 +46,10 @@ class Revival:
 
 @dataclass(slots=True)
 class Context:
-    """One life of one node. Only its jobs write here, one at a time, and what the mediator says comes in between."""
+    """One life of one node. Its jobs write here, one at a time; what the mediator says comes in between.
+
+    The agent around it writes two things alone: it counts tables that it loaded again, and keeps the view at its end.
+    """
 
     key: WireGuardKey
     boot_id: str
@@ -114,6 +118,10 @@ class Context:
     def connected(self) -> bool:
         """Whether the mediator is there."""
         return self.link.state == "connected"
+
+    def view_for(self, document: Document) -> View | None:
+        """The present view, where it comes from one of this document's mediators."""
+        return self.state.view if share_mediator(self.state.document, document) else None
 
     def use(self, kept: Kept | None) -> None:
         """Live by a view that was kept; the mediator is asked for what has changed since."""

@@ -73,7 +73,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """It is on disk, also after a crash."""
+    """It is done; what was to be written is on disk, also after a crash."""
 
 
 @dataclass(frozen=True, slots=True)

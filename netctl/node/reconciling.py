@@ -11,7 +11,7 @@ from netctl.model.outcome import ApplyOutcome
 from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.context import Context, Job, ask, store
-from netctl.node.evaluate import Evaluation, evaluate, member_name
+from netctl.node.evaluate import Evaluation, member_name
 from netctl.node.state import NodeState
 
 LOOK_S = 0.2
@@ -26,17 +26,8 @@ def evaluate_state(
     document = state.loaded.document
     member_name(document, context.key)  # before anything is looked up
     seen = yield from ask(do.ReadHost(document, actual), on.HostRead)
-    evaluation = evaluate(
-        document,
-        state.view,
-        state.pins,
-        seen.foreign,
-        seen.live,
-        seen.resolved,
-        key=context.key,
-        down=state.down,
-        joined=state.joined,
-        told=state.told,
+    evaluation = state.evaluate(
+        document, seen, key=context.key, view=state.view, joined=state.joined, told=state.told
     )
     return evaluation, seen.actual
 

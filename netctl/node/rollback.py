@@ -19,7 +19,7 @@ from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.choices import Joined
 from netctl.node.commit import PendingCommit
-from netctl.node.evaluate import Evaluation, evaluate
+from netctl.node.evaluate import Evaluation
 from netctl.node.machine import Effects, Machine, Table
 from netctl.node.state import NodeState
 
@@ -95,17 +95,8 @@ class RollBack(Machine[State]):
         assert self._key is not None
         document, before = self._loaded.document, self._before
         try:
-            evaluation = evaluate(
-                document,
-                event.view,
-                before.pins,
-                event.foreign,
-                event.live,
-                event.resolved,
-                key=self._key,
-                down=before.down,
-                joined=self._joined,
-                told=before.told,
+            evaluation = before.evaluate(
+                document, event, key=self._key, view=event.view, joined=self._joined, told=before.told
             )
         except NetctlError:
             return self._to_checkpoint(event)

@@ -13,7 +13,8 @@ from netctl.model.hoststate import HostState, insisting
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
 from netctl.node.choices import NOTHING_DOWN, Down, Joined
-from netctl.node.evaluate import Evaluation
+from netctl.node.evaluate import Evaluation, evaluate
+from netctl.node.events import HostRead
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,30 @@ class NodeState:
     def knows(self) -> bool:
         """Whether it is known what the host should have: a document with mediators needs a view, too."""
         return self.loaded is not None and (not self.loaded.document.mediators or self.view is not None)
+
+    def evaluate(
+        self,
+        document: Document,
+        seen: HostRead,
+        *,
+        key: WireGuardKey,
+        view: View | None,
+        joined: Joined | None = None,
+        told: Document | None = None,
+    ) -> Evaluation:
+        """What a document wants of this host as it was seen. Raises LocalError when it is no member of it."""
+        return evaluate(
+            document,
+            view,
+            self.pins,
+            seen.foreign,
+            seen.live,
+            seen.resolved,
+            key=key,
+            down=self.down,
+            joined=joined,
+            told=told,
+        )
 
     def evaluated(self, evaluation: Evaluation) -> NodeState:
         """The accepted document was evaluated anew, whether or not the host can be brought to it."""

@@ -16,7 +16,7 @@ from netctl.node.snapshot import Snapshot
 from netctl.paths.effects import PathStatus
 
 NAMED = 8
-"""Peers with a line of their own among the conditions: more have their reason at this host."""
+"""So many peers get a line of their own among the conditions; where it is more, the cause is near this host."""
 
 
 def _addresses(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) -> dict[str, list[str]]:
@@ -190,10 +190,10 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
             if other != name and key is not None:
                 peers[other] = key
     result["peers"] = [_peer(snapshot, document, other, key) for other, key in peers.items()]
+    small = [peer for peer in result["peers"] if peer["mtu"] is not None]
     result["conditions"] += [
         f"the way to {peer['name']} carries packets of up to {peer['mtu']} bytes, and its routes have that size"
-        for peer in result["peers"][:NAMED]
-        if peer["mtu"] is not None
+        for peer in small[:NAMED]
     ]
     distrusted = [peer for peer in result["peers"] if peer["distrust"] is not None]
     if distrusted:

@@ -18,7 +18,7 @@ from netctl.model.outcome import ApplyOutcome
 from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.commit import Back, PendingCommit, Standing, Terms, arming
-from netctl.node.evaluate import Evaluation, evaluate, member_name
+from netctl.node.evaluate import Evaluation, member_name
 from netctl.node.machine import Effects, Machine, Table
 from netctl.node.planreport import binding, refuse_stale
 from netctl.node.state import NodeState
@@ -125,15 +125,11 @@ class Apply(Machine[State]):
     def _host_read(self, event: on.HostRead) -> Effects:
         document, before = self._loaded.document, self._before
         try:
-            self._evaluation = evaluation = evaluate(
+            self._evaluation = evaluation = before.evaluate(
                 document,
-                event.view if document.mediators else None,
-                before.pins,
-                event.foreign,
-                event.live,
-                event.resolved,
+                event,
                 key=self._key,
-                down=before.down,
+                view=event.view if document.mediators else None,
                 told=before.told,
             )
             if self._holds is not None and event.actual is not None:
@@ -213,15 +209,11 @@ class Apply(Machine[State]):
         assert before.loaded is not None
         document = before.loaded.document
         try:
-            evaluation = evaluate(
+            evaluation = before.evaluate(
                 document,
-                event.view if document.mediators else None,
-                before.pins,
-                event.foreign,
-                event.live,
-                event.resolved,
+                event,
                 key=self._key,
-                down=before.down,
+                view=event.view if document.mediators else None,
                 joined=before.joined,
                 told=self._loaded.document,
             )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from netctl.agent.agent import Agent
-from netctl.agent.commitstore import CommitStore, StoredCommit, boottime_s
+from netctl.agent.commitstore import CommitStore, StoredCommit
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, make_keys
 from netctl.agent.places import Places
@@ -28,6 +28,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.node.commit import Terms
 from netctl.plan import Change
 from netctl.system import generations
+from netctl.system.clock import boottime
 
 OTHER = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
 LONG_S = 900.0
@@ -180,7 +181,7 @@ def test_too_late_is_too_late_and_an_agent_that_starts_goes_back_first(world: Wo
     async def script(agent: Agent) -> None:
         await world.apply(world.text())
         await world.apply(world.text("10.1.2.5"), confirm_s=LONG_S)
-        over(world, deadline_s=boottime_s() - 0.01)
+        over(world, deadline_s=boottime() - 0.01)
         late = await world.ask(op="confirm")
         assert "too late" in late["error"]["message"]
 

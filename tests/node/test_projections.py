@@ -13,6 +13,7 @@ from netctl.node.linkstate import LinkState
 from netctl.node.snapshot import Snapshot
 from netctl.node.state import NodeState
 from netctl.node.status import status_of
+from netctl.paths.effects import PathStatus
 
 ME, OTHER = (WireGuardKey(bytes([number]) * 32) for number in (1, 2))
 TEXT = f"""apiVersion: netctl/v1
@@ -61,6 +62,25 @@ def test_a_way_that_carries_too_little_is_a_condition_and_a_check() -> None:
     assert any("1280 bytes" in line for line in status_of(narrow)["conditions"])
     assert any(one["check"] == "mtu" for one in examine(narrow)["checks"])
     assert not any(one["check"] == "mtu" for one in examine(replace(BASE, path_mtus={AT: None}))["checks"])
+
+
+def test_it_is_said_of_a_peer_behind_many_others() -> None:
+    keys = [WireGuardKey(bytes([number]) * 32) for number in range(2, 14)]
+    text = TEXT
+    for number, key in enumerate(keys[1:], 3):
+        line = f'  p{number}: {{wireguard: "{key}", endpoints: ["192.0.2.{number}:51820"]}}\nnetworks:'
+        text = text.replace("networks:", line, 1).replace("}}", f", p{number}: 10.1.2.{number}}}}}", 1)
+    many = replace(
+        BASE,
+        state=NodeState(loaded=load_document(text, "f")),
+        tunnels={
+            key: PeerStatus(SocketAddress(f"192.0.2.{number}", 51820), 4990.0, 7, 8)
+            for number, key in enumerate(keys, 2)
+        },
+        paths={keys[-1]: PathStatus("direct", mtu=1280)},
+    )
+    assert len(status_of(many)["peers"]) == 12
+    assert any("p13 carries packets of up to 1280 bytes" in line for line in status_of(many)["conditions"])
 
 
 def test_a_host_without_a_document_says_only_what_it_knows() -> None:

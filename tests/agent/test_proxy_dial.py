@@ -1,0 +1,41 @@
+"""Through a proxy to a host that this machine's DNS knows nothing of: names there are the proxy's business."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from connectproxy import ConnectProxy
+
+from netctl.agent.control_client import CONNECT_TIMEOUT_S
+from netctl.agent.proxy import connect
+
+NAMELESS = "mediator.example.net"
+
+
+class SilentDns(asyncio.SelectorEventLoop):
+    """As on a host whose nameserver drops what it is asked."""
+
+    async def getaddrinfo(self, host: Any, port: Any, **words: Any) -> Any:
+        if host == NAMELESS:
+            await asyncio.Event().wait()
+        return await super().getaddrinfo(host, port, **words)
+
+
+def test_a_silent_resolver_keeps_nobody_from_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        proxy = ConnectProxy(answer=b"HTTP/1.1 200 Connection established\r\n\r\n")
+        port = await proxy.start("127.0.0.1", 0)
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                connected = await connect(NAMELESS, 8443)
+            connected.socket.close()
+            assert connected.reached == ()
+            assert proxy.asked == [f"{NAMELESS}:8443"]
+        finally:
+            await proxy.close()
+
+    with asyncio.Runner(loop_factory=SilentDns) as runner:
+        runner.run(scenario())
