@@ -22,7 +22,7 @@ class PathMtus:
         self._context, self._host = context, host
         self._sizes: dict[WireGuardKey, int] = {}
         self._wanted = asyncio.Event()
-        self._was_set = False
+        self._was_set = True  # the agent before may have left some
 
     def limit(self, key: WireGuardKey, mtu: int | None) -> None:
         """Packets to this peer are to be no larger; None: as large as the tunnels carry."""

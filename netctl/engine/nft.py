@@ -27,9 +27,13 @@ def nft(arguments: list[str], text: str | None = None) -> subprocess.CompletedPr
         raise EngineError(f"nft did not finish within {TIMEOUT_S:.0f} s") from None
 
 
+def first_line(result: subprocess.CompletedProcess[str]) -> str:
+    """What nft says is wrong."""
+    return (result.stderr.strip().splitlines() or ["no reason given"])[0]
+
+
 def load(arguments: list[str], transaction: str, what: str) -> None:
     """Load a transaction whole or not at all. Raises EngineError with nft's first line about `what`."""
     result = nft([*arguments, "-f", "-"], transaction)
     if result.returncode != 0:
-        line = (result.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise EngineError(f"nftables refused {what}: {line}")
+        raise EngineError(f"nftables refused {what}: {first_line(result)}")

@@ -16,7 +16,8 @@ DOUBTED   the peer's program knows of no such question                  RESTING
 RESTING   its time is over                                              TRUSTED
 any       another path                                                  TRUSTED; DOUBTED where it was given up before
 
-Nothing is sent for this while data is answered, nor while there is no data.
+Nothing is sent for this while data is answered. Without data it is rare: a handshake that nothing follows within
+KEEPALIVE_WAIT is a doubt, too.
 """
 
 from __future__ import annotations
@@ -31,13 +32,12 @@ from netctl.paths.constants import (
     DATA_SILENT,
     HANDSHAKE_OVERDUE,
     KEEPALIVE_WAIT,
+    KEEPALIVES,
     REKEY_AFTER,
 )
 
 HANDSHAKES = frozenset({92, 148, 184, 240, 296})
 """Bytes of a response, an initiation, and two of them: they are no sign that data passes."""
-KEEPALIVE = 32
-"""Bytes of WireGuard's keepalive, which nobody answers."""
 NO_DATA = "answers probes, but WireGuard's packets do not arrive by it"
 NO_HANDSHAKES = "answers probes, but WireGuard's handshakes do not pass"
 PEER_SAYS = "the peer says that WireGuard's packets do not arrive by it"
@@ -107,7 +107,7 @@ class DataWatch:
             self._enter(DataState.TRUSTED)
             self.carried = True
             return
-        if went > 0 and went != KEEPALIVE:
+        if went > 0 and went not in KEEPALIVES:
             self._sendings += 1
             if self.state is DataState.TRUSTED:
                 self.state, self._sent_at = DataState.WAITING, now

@@ -6,7 +6,7 @@ where a hop drops what is too large and says nothing. Sans-IO, of one pair; size
 state      event                                                   next
 UNKNOWN    a path whose peer answers padded pings                  ASKING      (the full size)
 ASKING     an answer                                               KNOWN
-ASKING     none, three times, and the path answers small pings     SEARCHING   (many sizes at once)
+ASKING     none, three times                                       SEARCHING   (many sizes at once)
 SEARCHING  three rounds are over                                   KNOWN       (the largest that was answered)
 SEARCHING  none was answered                                       UNKNOWN     (the peer takes no padded ones)
 KNOWN      packets flow and a minute is over, or data is doubted   ASKING      (the size that was found)

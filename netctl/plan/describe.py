@@ -76,15 +76,13 @@ def _count(number: int, what: str) -> str:
 def _opening(opening: Opening) -> str:
     """By whose means, and what passes."""
     if opening.port:
-        what = f"udp/{opening.port}"
+        what = f"lets in udp/{opening.port}"
+    elif opening.oif:
+        what = f"passes from {opening.iif} to {opening.oif}"
     else:
-        what = f"from {opening.iif} to {opening.oif}" if opening.oif else f"what comes in on {opening.iif}"
+        what = f"lets in what comes in on {opening.iif}"
     where = f" ({opening.place})" if opening.place else ""
-    return (
-        f"{opening.manager}{where} lets in {what}"
-        if not opening.oif
-        else f"{opening.manager}{where} passes {what}"
-    )
+    return f"{opening.manager}{where} {what}"
 
 
 def _peer_change(change: c.SetPeer) -> str:

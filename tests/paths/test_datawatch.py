@@ -144,11 +144,13 @@ def test_what_a_handshake_brings_is_no_data() -> None:
     assert watch.verdict(6.1) == NO_DATA
 
 
-def test_a_keepalive_of_ours_needs_no_answer() -> None:
+@pytest.mark.parametrize("length", [32, 64])
+def test_a_keepalive_of_ours_needs_no_answer(length: int) -> None:
+    """Nor two: one that meets an old key, and the new handshake's."""
     watch = DataWatch()
     watch.observe(0, 0, 0.0, 0.0)
     for second in range(1, 60):
-        watch.observe(0, 32 * (second // 10), 0.0, float(second))
+        watch.observe(0, length * (second // 10), 0.0, float(second))
     assert watch.state is DataState.TRUSTED
 
 

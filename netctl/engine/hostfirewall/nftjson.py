@@ -57,7 +57,7 @@ def tables(listing: Any) -> Iterator[Table]:
             continue
         key = (family, table)
         if kind == "table":
-            if "dormant" not in _list(body.get("flags")):
+            if "dormant" not in as_list(body.get("flags")):
                 found.setdefault(key, {})
         elif kind in ("set", "map") and isinstance(body.get("name"), str):
             sets.setdefault(key, {})[body["name"]] = body
@@ -87,7 +87,8 @@ def _objects(items: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from sorted(objects, key=lambda one: order.get(one[0], 3))
 
 
-def _list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """A field of nft's JSON that is a list, one value, or missing."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
@@ -112,7 +113,7 @@ def _rules(body: dict[str, Any], sets: Mapping[str, Any]) -> Iterator[Rule]:
         comment=comment if isinstance(comment, str) else "",
     )
     matches: list[Match] = []
-    for expression in _list(body.get("expr")):
+    for expression in as_list(body.get("expr")):
         kind, value = _only(expression)
         if kind == "match":
             matches += _match(value, sets)
@@ -190,9 +191,9 @@ def _elements(data: Any, sets: Mapping[str, Any]) -> list[Any] | None:
         found = value if isinstance(value, list) else [value]
     elif isinstance(data, str) and data.startswith("@"):
         body = sets.get(data[1:], {"flags": "missing"})
-        if not {"timeout", "dynamic", "missing"}.isdisjoint(map(str, _list(body.get("flags")))):
+        if not {"timeout", "dynamic", "missing"}.isdisjoint(map(str, as_list(body.get("flags")))):
             return None  # it is another one in a moment
-        found = _list(body.get("elem"))
+        found = as_list(body.get("elem"))
     else:
         return None
     plain = [_plain(one) for one in found]
@@ -249,7 +250,7 @@ def _subject(left: Any) -> tuple[list[Match], str | None]:
         return [], _CT.get(str(key))
     if kind == "fib" and value.get("result") == "type":
         return [], {"daddr": "daddrtype", "saddr": "saddrtype"}.get(
-            "+".join(map(str, _list(value.get("flags"))))
+            "+".join(map(str, as_list(value.get("flags"))))
         )
     return _payload(value) if kind == "payload" else ([], None)
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from netctl.engine.hostfirewall.reading import HostFilter
-from netctl.engine.nft import TIMEOUT_S, nft
+from netctl.engine.nft import TIMEOUT_S, first_line, nft
 from netctl.engine.records import forget, keep, kept
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import Opening
@@ -210,8 +210,7 @@ def _open_nft(opening: Opening) -> None:
     place, rule = _nft_words(opening)
     result = nft(["-f", "-"], f"insert rule {' '.join(place)} {rule}\n")
     if result.returncode != 0:
-        line = (result.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise EngineError(f"nft refused a rule in {' '.join(place)}: {line}")
+        raise EngineError(f"nft refused a rule in {' '.join(place)}: {first_line(result)}")
 
 
 def _close_nft(opening: Opening, found: HostFilter) -> None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
-import struct
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from netctl.engine.hostfirewall import iptables, nftjson
-from netctl.engine.nft import TIMEOUT_S, nft
-from netctl.engine.nlsocket import attributes
+from netctl.engine.nft import TIMEOUT_S, first_line, nft
+from netctl.engine.nlsocket import NetlinkSocket, attributes
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import FILTER_TABLE, REWRITE_TABLE
 from netctl.model.packetfilter import PacketFilter, Table
@@ -31,18 +29,15 @@ _GET_GENERATION = 10 << 8 | 16
 """NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN (linux/netfilter/nf_tables.h)."""
 _NETFILTER = 12
 _GENERATION_ID = 1
-_ANSWER_S = 1.0
-"""The kernel answers in the same call."""
 
 
 def generation() -> int | None:
     """A number that goes up with each change of any table of nftables; None: the kernel does not tell."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as asker:
-        asker.settimeout(_ANSWER_S)
-        asker.send(struct.pack("=IHHIIBBH", 20, _GET_GENERATION, 1, 1, 0, 0, 0, 0))
-        # The number is in the order of the network, as all of nftables' are.
-        found = attributes(asker.recv(4096)[20:]).get(_GENERATION_ID)
-        return int.from_bytes(found, "big") if found is not None else None
+    with contextlib.suppress(OSError), contextlib.closing(NetlinkSocket(_NETFILTER)) as asker:
+        for body in asker.ask(_GET_GENERATION, bytes(4)):  # struct nfgenmsg
+            # The number is in the order of the network, as all of nftables' are.
+            if (found := attributes(body[4:]).get(_GENERATION_ID)) is not None:
+                return int.from_bytes(found, "big")
     return None
 
 
@@ -95,8 +90,10 @@ def _nftables() -> tuple[list[Table], bool]:
     listed = _listing("list", "tables")
     names = [
         (body["family"], body["name"])
-        for item in listed.get("nftables", ())
-        if isinstance(body := item.get("table"), dict)
+        for item in nftjson.as_list(listed.get("nftables"))
+        if isinstance(item, dict)
+        and isinstance(body := item.get("table"), dict)
+        and isinstance(body.get("name"), str)
         and body.get("family") in nftjson.FAMILIES
         and (body.get("family"), body.get("name")) not in OURS
     ]
@@ -128,7 +125,7 @@ class _GoneError(EngineError):
 def _listing(*words: str) -> dict[str, Any]:
     result = nft(["-j", *words])
     if result.returncode != 0:
-        line = (result.stderr.strip().splitlines() or ["no reason given"])[0]
+        line = first_line(result)
         if "No such file" in line:
             raise _GoneError(line)
         raise EngineError(f"nft lists nothing: {line}")

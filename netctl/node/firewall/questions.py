@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
 from netctl.config.acl import contains
-from netctl.model.addresses import Address, Prefix, host_prefix, parse_prefix
+from netctl.model.addresses import Prefix, host_prefix, parse_prefix
 from netctl.model.document import Document, Mode, PortRange
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import WIREGUARD_LINK, FilterRule, FilterTable, HostState
@@ -74,28 +74,26 @@ def _every(
     desired: HostState, table: FilterTable, document: Document, member: str, foreign: Foreign
 ) -> Iterator[Question]:
     port = unnamed_port(foreign.packet_filter)
+    own = frozenset(map(host_prefix, table.guards.leases))
+    linked = ((lan, link_to(lan, foreign)) for lan in sorted(table.guards.lans, key=str))
+    lans = [(lan, link) for lan, link in linked if link not in ("", WIREGUARD_LINK)]
     yield from _outer(desired, document, member, foreign)
     for rule in table.rules:
         for version in (4, 6):
-            source = _source(rule, table.guards.leases, version)
+            source = _source(rule, own, version)
             if source is not None:
                 yield from _inbound(rule, source, desired, table, port)
-                yield from _through(rule, source, table, document, member, foreign, port)
-    yield from _from_lans(table, document, member, foreign, port)
+                yield from _through(rule, source, lans, document, member, port)
+    yield from _from_lans(lans, document, member, port)
 
 
-def _source(rule: FilterRule, own: Iterable[Address], version: int) -> Prefix | None:
-    mine = {host_prefix(address) for address in own}
-    others = (prefix for prefix in rule.sources if prefix.version == version and prefix not in mine)
+def _source(rule: FilterRule, own: frozenset[Prefix], version: int) -> Prefix | None:
+    others = (prefix for prefix in rule.sources if prefix.version == version and prefix not in own)
     return min(others, key=lambda prefix: (-prefix.prefixlen, int(prefix.network_address)), default=None)
 
 
-def _asked(rule: FilterRule, port: int) -> Iterator[tuple[str, int, str]]:
-    """(protocol, port, in words)."""
-    yield from _protocols(rule.proto, rule.ports, port)
-
-
 def _protocols(proto: str | None, ports: tuple[PortRange, ...], port: int) -> Iterator[tuple[str, int, str]]:
+    """(protocol, port, in words)."""
     for name in ANYTHING if proto is None else (proto,):
         if name not in ANYTHING:
             continue
@@ -114,7 +112,7 @@ def _inbound(
     for lease in sorted(table.guards.leases, key=str):
         own = host_prefix(lease)
         if own.version == source.version and any(contains(prefix, own) for prefix in rule.destinations):
-            for proto, number, what in _asked(rule, port):
+            for proto, number, what in _protocols(rule.proto, rule.ports, port):
                 yield Question(Packet("input", WIREGUARD_LINK, source, own, proto, number), what)
     for segment in desired.segments.values():
         for address, length in sorted(segment.addresses, key=str):
@@ -123,7 +121,7 @@ def _inbound(
             pool = ip_network((int(address), length), strict=False)
             everybody = host_prefix(pool.broadcast_address)
             if length < 31 and everybody in rule.destinations and contains(pool, source):
-                for proto, number, what in _asked(rule, port):
+                for proto, number, what in _protocols(rule.proto, rule.ports, port):
                     if proto == "udp":
                         packet = Packet(
                             "input", segment.name, source, everybody, proto, number, is_broadcast=True
@@ -134,19 +132,17 @@ def _inbound(
 def _through(
     rule: FilterRule,
     source: Prefix,
-    table: FilterTable,
+    lans: Sequence[tuple[Prefix, str]],
     document: Document,
     member: str,
-    foreign: Foreign,
     port: int,
 ) -> Iterator[Question]:
     """From members to the LANs behind this one, and the answers; of a hub, to other members."""
-    for lan in sorted(table.guards.lans, key=str):
+    for lan, link in lans:
         inside = _overlap(rule.destinations, lan)
-        link = link_to(lan, foreign)
-        if inside is None or lan.version != source.version or not link or link == WIREGUARD_LINK:
+        if inside is None or lan.version != source.version:
             continue
-        for proto, number, what in _asked(rule, port):
+        for proto, number, what in _protocols(rule.proto, rule.ports, port):
             yield Question(Packet("forward", WIREGUARD_LINK, source, inside, proto, number, link), what)
             back = Packet("forward", link, inside, source, proto, number, WIREGUARD_LINK, "established")
             yield Question(back, "answers")
@@ -154,7 +150,7 @@ def _through(
         if network.hub == member:
             for pool in (network.ipv4, network.ipv6):
                 if pool is not None and pool.version == source.version and pool in rule.destinations:
-                    for proto, number, what in _asked(rule, port):
+                    for proto, number, what in _protocols(rule.proto, rule.ports, port):
                         packet = Packet(
                             "forward", WIREGUARD_LINK, source, pool, proto, number, WIREGUARD_LINK
                         )
@@ -172,16 +168,15 @@ def _touch(one: Prefix, other: Prefix) -> bool:
 
 
 def _from_lans(
-    table: FilterTable, document: Document, member: str, foreign: Foreign, port: int
+    lans: Sequence[tuple[Prefix, str]], document: Document, member: str, port: int
 ) -> Iterator[Question]:
     """Flows that begin in a LAN behind this host: where members see it as it is, and a rule of theirs may let it in."""
     for network in document.networks_of(member):
         if network.mode is not Mode.ROUTED or network.masquerade:
             continue
-        for lan in sorted(table.guards.lans, key=str):
+        for lan, link in lans:
             pool = network.ipv4 if lan.version == 4 else network.ipv6
-            link = link_to(lan, foreign)
-            if pool is None or not link or link == WIREGUARD_LINK:
+            if pool is None:
                 continue
             asked: list[tuple[str, int, str]] = []
             if network.acls is None:
