@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from netctl.model.document import Drift
 from netctl.model.foreign import Foreign
-from netctl.model.hoststate import WIREGUARD_LINK
 from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.context import Context, Job, ask
 from netctl.node.drift import inspect
 from netctl.node.evaluate import member_name
 from netctl.node.firewall.obstacles import obstacles
-from netctl.node.reconciling import bring
+from netctl.node.reconciling import bring, engine_has_ended
 
 RETRY_S = 1.0
 """After a start of the engine that failed."""
@@ -35,8 +34,7 @@ def check(context: Context) -> Job[None]:
         return
     for departure in found.departures:
         context.warn(f"drift: {departure}")
-    wanted = do.ApplyHost(context.state.desired, context.state.told, quiet=True)
-    outcome = (yield from ask(wanted, on.Applied)).outcome
+    outcome = yield from bring(context, do.ApplyHost(context.state.desired, context.state.told, quiet=True))
     if outcome.error is None:
         context.counters.healed += outcome.changed
         context.departures = ()
@@ -72,37 +70,7 @@ def restore_routes(context: Context) -> Job[int]:
 
 def revive(context: Context) -> Job[None]:
     """Bring the WireGuard link back if it is gone and wanted: its engine has ended. It is tried until it is there."""
-    revival = context.revival
-    if not (yield from _is_away(context)):
-        revival.since_s = None
-        return
-    revival.since_s = revival.since_s if revival.since_s is not None else context.now
-    context.warn(
-        f"{WIREGUARD_LINK} is gone: its engine ended; it is started again, "
-        "and the networks are unreachable meanwhile"
-    )
-    if stacked := context.state.foreign.stacked:
-        revival.took_along = stacked
-        context.say(
-            f"links of others that were made on it are gone too: {', '.join(stacked)}; make them again"
-        )
-    wanted = do.ApplyHost(context.state.desired, context.state.told, quiet=True)
-    outcome = yield from bring(context, wanted, new_engine=True)
-    if outcome.error is not None:
-        context.warn(f"{WIREGUARD_LINK} could not be brought back: {outcome.error}")
-        return
-    revival.restarts += 1
-    revival.lasted_s = context.now - revival.since_s
-    revival.since_s = None
-    context.say(f"{WIREGUARD_LINK} is back after {revival.lasted_s:.1f} s")
-
-
-def _is_away(context: Context) -> Job[bool]:
-    """Whether this node has made a link that is there no more."""
-    state = context.state
-    if not state.settled or state.desired.wireguard is None:
-        return False
-    seen = yield from ask(do.LookForLink(), on.LinkSeen)
-    correct = state.document is None or state.document.drift is Drift.CORRECT
-    # The kernel's engine does not die: somebody took the link away, and drift is only said.
-    return not seen.there and (seen.engine != "kernel" or correct)
+    if (yield from engine_has_ended(context)):
+        yield from bring(context, do.ApplyHost(context.state.desired, context.state.told, quiet=True))
+    else:
+        context.revival.since_s = None

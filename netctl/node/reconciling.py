@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from netctl.model.document import Document
-from netctl.model.hoststate import HostState
+from netctl.model.document import Document, Drift
+from netctl.model.hoststate import WIREGUARD_LINK, HostState
 from netctl.model.keys import WireGuardKey
 from netctl.model.outcome import ApplyOutcome
 from netctl.node import effects as do
@@ -54,24 +54,64 @@ def pin(context: Context, evaluation: Evaluation) -> Job[None]:
         context.warn(f"cannot keep the leases for the next start: {reason}")
 
 
-def bring(context: Context, wanted: do.ApplyHost, *, new_engine: bool = False) -> Job[ApplyOutcome]:
+def bring(context: Context, wanted: do.ApplyHost) -> Job[ApplyOutcome]:
     """Bring the host to a state, and have paths follow. Raises what the engine raises and no engine should.
 
-    `new_engine`: the one before has ended; the new one is told its endpoints once it is there, not before.
+    Whatever job comes first after an engine has ended starts the next one, says so and counts it.
     """
+    ended = yield from engine_has_ended(context)
+    if ended:
+        _say_that_it_ended(context)
     outcome = (yield from ask(wanted, on.Applied)).outcome
+    if ended and outcome.error is not None:
+        context.warn(f"{WIREGUARD_LINK} could not be brought back: {outcome.error}")
     if outcome.error is None:
         context.state = context.state.brought(wanted.desired, wanted.document)
         context.unmet = None
         if wanted.desired.wireguard is None:
             context.live = frozenset()
-        if new_engine:
-            context.emit(do.EngineGone())
+        if ended and wanted.desired.wireguard is not None:
+            _count_restart(context)
+            context.emit(do.EngineGone())  # the new one is told its endpoints once it is there, not before
         trouble = (yield from ask(do.FollowHost(wanted.document), on.Followed)).trouble
         if trouble is not None and trouble != context.trouble:  # the host stands; this is tried again
             context.warn(trouble)
         context.trouble = trouble
     return outcome
+
+
+def engine_has_ended(context: Context) -> Job[bool]:
+    """Whether this node has made a link that is there no more."""
+    state = context.state
+    if not state.settled or state.desired.wireguard is None:
+        return False
+    seen = yield from ask(do.LookForLink(), on.LinkSeen)
+    correct = state.document is None or state.document.drift is Drift.CORRECT
+    # The kernel's engine does not die: somebody took the link away, and drift is only said.
+    return not seen.there and (seen.engine != "kernel" or correct)
+
+
+def _say_that_it_ended(context: Context) -> None:
+    revival = context.revival
+    revival.since_s = revival.since_s if revival.since_s is not None else context.now
+    context.warn(
+        f"{WIREGUARD_LINK} is gone: its engine ended; it is started again, "
+        "and the networks are unreachable meanwhile"
+    )
+    if stacked := context.state.foreign.stacked:
+        revival.took_along = stacked
+        context.say(
+            f"links of others that were made on it are gone too: {', '.join(stacked)}; make them again"
+        )
+
+
+def _count_restart(context: Context) -> None:
+    revival = context.revival
+    assert revival.since_s is not None
+    revival.restarts += 1
+    revival.lasted_s = context.now - revival.since_s
+    revival.since_s = None
+    context.say(f"{WIREGUARD_LINK} is back after {revival.lasted_s:.1f} s")
 
 
 def observe(context: Context) -> Job[on.Observed]:

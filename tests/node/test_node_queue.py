@@ -46,6 +46,7 @@ ANSWERS: dict[type[do.Effect], on.Event] = {
     do.Persist: on.Stored(),
     do.KeepPins: on.Stored(),
     do.RetryHost: on.Stored(),
+    do.LookForLink: on.LinkSeen(there=True),
 }
 
 
@@ -204,6 +205,30 @@ def test_a_new_engine_is_told_its_endpoints_once_it_is_there(shell: Shell) -> No
     shell.let_go()
     assert shell.notices.count(do.EngineGone()) == 1
     assert shell.node.context.revival.restarts == 1
+
+
+@pytest.mark.parametrize("first", ["drift", "reconcile", "apply"])
+def test_whoever_comes_first_after_the_end_of_an_engine_counts_it_and_tells_the_new_one(
+    shell: Shell, first: str
+) -> None:
+    """The kernel's word waits for its turn: the link may be back by then, and nobody would have told of it."""
+    shell.ask(1, requests.Apply(document()))
+    shell.answers[do.LookForLink] = on.LinkSeen(there=False)
+    shell.hold = do.ApplyHost
+    match first:
+        case "drift":
+            shell.ask(2, requests.CheckDrift())
+        case "reconcile":
+            shell.post(on.ReconcileWanted())
+        case _:
+            shell.ask(2, requests.Apply(document(2)))
+    shell.post(on.LinkVanished())
+    assert shell.held
+    shell.answers[do.LookForLink] = on.LinkSeen(there=True)
+    shell.let_go()
+    assert shell.notices.count(do.EngineGone()) == 1
+    assert shell.node.context.revival.restarts == 1
+    assert shell.node.context.revival.since_s is None
 
 
 def test_a_roll_back_that_fails_is_tried_again(shell: Shell) -> None:
