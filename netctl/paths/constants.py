@@ -36,6 +36,8 @@ ACTIVE_FOR = 5.0
 KEEPALIVES = (0, 32, 64)
 """Bytes between two looks that are no packets of a user: WireGuard's keepalive is an empty transport message of 32, and
 one that meets an old key is followed by the handshake's own. An empty ping has 64 too."""
+HANDSHAKES = ((92, 148), (148, 92), (240, 240))
+"""Bytes that came and that went of one handshake: for who begins it, for who answers, and where both begin at once."""
 ANSWER_WITHIN = 0.6
 """A ping older than this (or than three round trips) is unanswered: the path is suspect."""
 RESCUE_AFTER = 1.0

@@ -16,8 +16,8 @@ DOUBTED   the peer's program knows of no such question                  RESTING
 RESTING   its time is over                                              TRUSTED
 any       another path                                                  TRUSTED; DOUBTED where it was given up before
 
-Nothing is sent for this while data is answered. Without data it is rare: a handshake that nothing follows within
-KEEPALIVE_WAIT is a doubt, too.
+Nothing is sent for this while data is answered, nor for keepalives and the handshakes that they cause. A packet
+behind a handshake that nothing follows within KEEPALIVE_WAIT is a doubt, too.
 """
 
 from __future__ import annotations
@@ -31,16 +31,28 @@ from netctl.paths.constants import (
     DATA_SETTLE,
     DATA_SILENT,
     HANDSHAKE_OVERDUE,
+    HANDSHAKES,
     KEEPALIVE_WAIT,
     KEEPALIVES,
     REKEY_AFTER,
 )
 
-HANDSHAKES = frozenset({92, 148, 184, 240, 296})
+NO_DATA_CAME = frozenset({92, 148, 184, 240, 296})
 """Bytes of a response, an initiation, and two of them: they are no sign that data passes."""
 NO_DATA = "answers probes, but WireGuard's packets do not arrive by it"
 NO_HANDSHAKES = "answers probes, but WireGuard's handshakes do not pass"
 PEER_SAYS = "the peer says that WireGuard's packets do not arrive by it"
+
+
+def is_upkeep(came: int, went: int) -> bool:
+    """Whether bytes between two looks at the engine are WireGuard's own: keepalives, and handshakes that succeed.
+
+    An initiation that nobody answers is none: a packet of a user may be what waits for it.
+    """
+    return any(
+        came - received in KEEPALIVES and went - sent in KEEPALIVES
+        for received, sent in ((0, 0), *HANDSHAKES)
+    )
 
 
 class DataState(Enum):
@@ -103,11 +115,11 @@ class DataWatch:
             if now >= self._until:
                 self._enter(DataState.TRUSTED)
             return
-        if came != 0 and came not in HANDSHAKES:  # below nothing: an engine that began anew
+        if came != 0 and came not in NO_DATA_CAME:  # below nothing: an engine that began anew
             self._enter(DataState.TRUSTED)
             self.carried = True
             return
-        if went > 0 and went not in KEEPALIVES:
+        if went > 0 and not is_upkeep(came, went):
             self._sendings += 1
             if self.state is DataState.TRUSTED:
                 self.state, self._sent_at = DataState.WAITING, now

@@ -17,7 +17,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
 from netctl.paths.birthday import Birthdays
 from netctl.paths.budget import Bucket
-from netctl.paths.datawatch import PEER_SAYS, DataWatch
+from netctl.paths.datawatch import PEER_SAYS, DataWatch, is_upkeep
 from netctl.paths.effects import (
     Effect,
     LimitSize,
@@ -507,9 +507,8 @@ class Pair:
         counters = (status.rx_bytes, status.tx_bytes)
         if self._counters is None or status.rx_bytes != self._counters[0]:
             self._heard_at = now
-        flows = self._counters is not None and any(
-            now_is - was not in c.KEEPALIVES for now_is, was in zip(counters, self._counters, strict=True)
-        )
+        before = self._counters
+        flows = before is not None and not is_upkeep(counters[0] - before[0], counters[1] - before[1])
         self._counters = counters
         self._data.observe(*counters, status.last_handshake_s, now)
         effects = self._judge_data(now)

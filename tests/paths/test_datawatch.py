@@ -125,10 +125,10 @@ def test_an_idle_pair_sends_nothing_more() -> None:
 def test_a_keepalive_is_waited_for() -> None:
     watch = DataWatch()
     watch.observe(0, 0, 0.0, 0.0)
-    watch.observe(92, 212, 0.0, 1.0)  # a handshake, and one packet behind it
-    watch.observe(92, 212, 0.0, 11.0)
+    watch.observe(92, 228, 0.0, 1.0)  # a handshake, and one packet behind it
+    watch.observe(92, 228, 0.0, 11.0)
     assert not watch.doubted
-    watch.observe(92, 212, 0.0, 1.0 + KEEPALIVE_WAIT)
+    watch.observe(92, 228, 0.0, 1.0 + KEEPALIVE_WAIT)
     assert watch.doubted
 
 

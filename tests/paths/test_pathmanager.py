@@ -272,6 +272,26 @@ def test_an_idle_pair_costs_nearly_nothing(length: int, most: float) -> None:
     assert (sent > 600 * 0.8) == (length > 64)
 
 
+@pytest.mark.parametrize(
+    ("asked", "told", "idle"),
+    [(148, 92, True), (148 + 32, 92 + 32, True), (148 + 64, 92, True), (240, 240, True), (148, 0, False)],
+)
+def test_a_handshake_that_is_answered_is_no_packet_of_a_user(asked: int, told: int, idle: bool) -> None:
+    """Keepalives alone make WireGuard renew its keys every two minutes. A packet may wait for one without an answer."""
+    world = two_behind_nats()
+    world.start()
+    world.run(200)
+    before = world.sent
+    one, other = world.hosts
+    for _ in range(24):
+        world.run(25)
+        one.tx[other.key] = one.tx.get(other.key, 0) + asked
+        one.rx[other.key] = one.rx.get(other.key, 0) + told
+        other.tx[one.key] = other.tx.get(one.key, 0) + told
+        other.rx[one.key] = other.rx.get(one.key, 0) + (asked if told else 0)
+    assert (world.sent - before < 600 * 0.8) == idle
+
+
 def test_a_stranger_gets_silence() -> None:
     world = two_behind_nats()
     a, b = world.hosts
