@@ -20,7 +20,7 @@ import pytest
 from hosts import Host, Program, join, needs_namespaces
 from netkit import FILE, Members, internet, members, pings
 from onehost import NETCTL
-from patience import wait_for
+from patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -78,9 +78,13 @@ table inet mine {
   chain forward { type filter hook forward priority 10; policy drop; ct state established,related accept; }
 }
 """
+FIREWALLD_UP = (
+    f"firewalld --nopid; timeout {BUSY_S:.0f} sh -c 'until firewall-cmd --state; do sleep 0.1; done'"
+)
+"""Its first process ends before the daemon has its name on the bus."""
 FIREWALLD = f"""{OWN_ETC}
 mkdir -p /run/dbus && dbus-daemon --system --fork
-firewalld --nopid
+{FIREWALLD_UP}
 firewall-cmd --zone=drop --change-interface=lan0 && firewall-cmd --add-port=51820/udp
 """
 
@@ -288,7 +292,7 @@ def test_of_firewalld_nothing_stays_while_it_is_stopped_and_another_zone_is_kept
         host.run("sh", "-c", "kill $(pgrep -x firewalld); while pgrep -x firewalld; do sleep 0.1; done")
         assert json.loads(host.python(OPENER, "close")) == [0, []]
         assert "nctl0" not in host.run("cat", zone)
-        host.run("sh", "-c", "firewalld --nopid; firewall-cmd --zone=work --add-interface=nctl0")
+        host.run("sh", "-c", f"{FIREWALLD_UP}; firewall-cmd --zone=work --add-interface=nctl0")
         _, (trouble,) = json.loads(host.python(OPENER, "open"))
         assert "already bound to 'work'" in trouble
         assert json.loads(host.python(OPENER, "close")) == [0, []]

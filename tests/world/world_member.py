@@ -124,6 +124,8 @@ class SimMember:
         """Called when it has."""
         self.tried: Loaded | None = None
         """The document of the last apply, whatever became of it."""
+        self.brought: Document | None = None
+        """The document that the kernel was last brought to, or was being brought to when the host crashed."""
         self._way_back: tuple[PendingCommit, Loaded | None] | None = None
         """What was armed last, and the document that it must lead back to unless somebody confirms."""
         self.tally: Counter[str] = Counter()
@@ -335,7 +337,8 @@ class SimMember:
                     agent.view if agent is not None else None,
                     self.engine.read() if actual else None,
                 )
-            case do.ApplyHost(desired, _, seen):
+            case do.ApplyHost(desired, document, seen):
+                self.brought = document
                 outcome = apply_plan(self.engine, desired, seen=seen)
                 self._changed()
                 return on.Applied(outcome)

@@ -295,8 +295,8 @@ class World:
             return
         documents = [member.document] if member.document is not None else []
         # It died in the middle of an apply, which may have been its first: without a document it keeps what it has.
-        if (member.agent is None or member.document is None) and member.tried is not None:
-            documents.append(member.tried.document)
+        if (member.agent is None or member.document is None) and member.brought is not None:
+            documents.append(member.brought)
         known = {other.wireguard: other for document in documents for other in document.members.values()}
         allowed = {name for document in documents for name in sharing(document, member.name)}
         view = member.agent.view if member.agent is not None else None
