@@ -74,6 +74,10 @@ class Host:
         """The host's own firewall. Raises EngineError."""
         return await self._run(lambda engine: engine.packet_filter())
 
+    async def link_stands(self) -> bool:
+        """Whether the WireGuard link is there. Raises EngineError."""
+        return await self._run(lambda engine: engine.link_stands())
+
     async def tables_stand(self) -> bool:
         """Whether our nftables tables are as they were loaded. Raises EngineError."""
         return await self._run(lambda engine: engine.tables_stand())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 
 from netctl.agent.commitstore import CommitStore, Watchdog
@@ -15,7 +14,6 @@ from netctl.agent.store import StateStore
 from netctl.agent.talk import Progress, quiet
 from netctl.agent.tunnels import Tunnels
 from netctl.model.errors import LocalError
-from netctl.model.hoststate import WIREGUARD_LINK
 from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.context import Context, identities, reason_of
@@ -76,7 +74,7 @@ class Performer:
             case do.RestoreRoutes(desired):
                 return on.Restored(await self._host.restore_routes(desired))
             case do.LookForLink():
-                return on.LinkSeen(_is_there(WIREGUARD_LINK), self._following.engine_kind)
+                return on.LinkSeen(await self._host.link_stands(), self._following.engine_kind)
             case _:
                 return await self._files(step)
 
@@ -173,11 +171,3 @@ def _accept(store: StateStore, text: str) -> None:
     """This is the accepted document, of this host's own."""
     store.accept(text)
     store.set_joined(None)
-
-
-def _is_there(link: str) -> bool:
-    try:
-        socket.if_nametoindex(link)
-    except OSError:
-        return False
-    return True

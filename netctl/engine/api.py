@@ -41,6 +41,9 @@ class Engine(Protocol):
     def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
         """Send a peer's packets to this endpoint from now on. No error when the peer is gone."""
 
+    def link_stands(self) -> bool:
+        """Whether the WireGuard link is there; it goes when a userspace engine ends."""
+
     def tables_stand(self) -> bool:
         """Whether our tables are there as they were loaded last."""
 

@@ -63,6 +63,10 @@ class FakeEngine:
         """Remember it."""
         self.endpoints[key] = endpoint
 
+    def link_stands(self) -> bool:
+        """Whether the state held has a WireGuard link."""
+        return self.state.wireguard is not None
+
     def tables_stand(self) -> bool:
         """Nobody else changes this host's table."""
         return True

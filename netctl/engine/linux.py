@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -235,6 +236,14 @@ class LinuxEngine:
     def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
         """Send a peer's packets to this endpoint from now on."""
         self._driver.steer(key, endpoint)
+
+    def link_stands(self) -> bool:
+        """Whether the WireGuard link is there."""
+        try:
+            socket.if_nametoindex(self._interface)
+        except OSError:
+            return False
+        return True
 
     def tables_stand(self) -> bool:
         """Whether our tables are there as they were loaded last."""

@@ -354,7 +354,7 @@ class SimMember:
             case do.RetryHost():
                 return on.Stored()
             case do.LookForLink():
-                return on.LinkSeen(self.engine.state.wireguard is not None)
+                return on.LinkSeen(self.engine.link_stands())
             case do.RecallView(document):
                 return on.ViewKept(self._recalled(document))
             case do.ReadCommit():
