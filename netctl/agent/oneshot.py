@@ -247,7 +247,10 @@ class Shell:
                 self._commits.disarm()
                 return on.Stored()
             case do.RestoreDocument(record):
-                self._write(self._commits.put_back, record)
+                try:
+                    self._commits.put_back(record)
+                except OSError as error:
+                    return on.DocumentRead(unstored=error.strerror or str(error))
                 return on.DocumentRead()  # nobody lives by it: the host returns to its checkpoint
             case do.CloseCommit(record):
                 self._write(self._commits.over, record)

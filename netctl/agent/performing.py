@@ -101,7 +101,7 @@ class Performer:
             case do.RestoreDocument(record):
                 stored = await self._kept(lambda: commits.put_back(record))
                 if isinstance(stored, on.StoreFailed):
-                    return stored
+                    return on.DocumentRead(*(await run(store.as_before, record)), stored.reason)
                 try:
                     loaded = await run(store.document)
                 except LocalError:

@@ -85,6 +85,7 @@ def take(of: Sources) -> Snapshot:
         routes_restored=of.routes.restored,
         taken_away=tuple(filter(None, (of.rulesets.condition(), of.routes.condition()))),
         blocked=of.firewall.obstacles,
+        not_back=context.not_back,
         unmet=context.unmet,
         undone=of.host.troubles(),
         faults=of.guard.dropped,

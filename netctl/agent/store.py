@@ -28,6 +28,7 @@ from netctl.config import Loaded, Pins
 from netctl.model.errors import ConfigError, LocalError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.node.choices import Down, Joined
+from netctl.node.commit import PendingCommit
 from netctl.session import Kept, open_view
 from netctl.session.views import pack_view
 from netctl.system import generations
@@ -118,6 +119,18 @@ class StateStore:
             self._lost.pop(path, None)
         return loaded
 
+    def as_before(self, record: PendingCommit) -> tuple[Loaded | None, Joined | None]:
+        """The document and the invite of before a pending commit, from its record alone."""
+        loaded = joined = None
+        with contextlib.suppress(
+            ConfigError
+        ):  # it was damaged before: what the host had comes back all the same
+            if record.before is not None:
+                loaded = self.load(record.before, str(self._places.accepted))
+        with contextlib.suppress(*UNREADABLE):
+            joined = _parse_joined(record.joined) if record.joined is not None else None
+        return loaded, joined
+
     def load(self, text: str, file: str) -> Loaded:
         """The document of this text, quickly when it was read before. Raises ConfigError."""
         return self._compiled.load(text, file)
@@ -139,14 +152,9 @@ class StateStore:
 
     def joined(self) -> Joined | None:
         """The invite that this host lives by; None: it has a document of its own, or nothing yet."""
-
-        def parse(text: str) -> Joined:
-            plain = json.loads(text)
-            return Joined(str(plain["network"]), plain.get("routes") is True)
-
         path = self._places.joined
         without = "this host still lives by its invite, and takes no routes: `netctl join --allow-routes` if it should"
-        found = self._read(path, parse, without)
+        found = self._read(path, _parse_joined, without)
         with contextlib.suppress(OSError):
             if found is None and path.exists():  # nobody but `join` makes this file
                 return Joined(self._first_network())
@@ -242,3 +250,8 @@ class StateStore:
         else:
             plain = {"everything": down.everything, "networks": sorted(down.networks)}
             self._write(self._places.down, json.dumps(plain))
+
+
+def _parse_joined(text: str) -> Joined:
+    plain = json.loads(text)
+    return Joined(str(plain["network"]), plain.get("routes") is True)

@@ -120,7 +120,7 @@ def roll_back(context: Context, nonce: str | None = None) -> Job[ApplyOutcome]:
     context.saved = None
     end = yield from carry(context, RollBack(record, context.state, None if context.alone else context.key))
     if end.error is None and end.outcome.error is None:
-        context.armed = context.proof = None
+        context.armed = context.proof = context.not_back = None
     else:
         context.retry_s = context.now + RETRY_S
     if end.error is not None:
@@ -156,17 +156,21 @@ def expire(context: Context) -> Job[None]:
         record = (yield from read(context)).record
         if record is None or left_s(context, record) > 0:
             return
-        context.warn("nobody confirmed the apply: going back")
+        if context.not_back is None:
+            context.warn("nobody confirmed the apply: going back")
         _report(context, (yield from roll_back(context, record.nonce)))
     except Exception as error:
-        context.warn(reason_of(error))
+        if context.not_back != reason_of(error):
+            context.not_back = reason_of(error)
+            context.warn(context.not_back)
 
 
 def _report(context: Context, outcome: ApplyOutcome) -> None:
-    if outcome.error is not None:
-        context.warn(f"could not go back, trying again: {outcome.error}")
-    else:
+    if outcome.error is None:
         context.say(f"went back: {outcome.changed} changes")
+    elif outcome.error != context.not_back:  # it is tried every other second, on a disk that may be full
+        context.warn(f"not gone back yet, trying again: {outcome.error}")
+    context.not_back = outcome.error
 
 
 # -- nobody is asked: a save of the watched file -----------------------------------------------------------------

@@ -80,6 +80,8 @@ class Context:
     """An excerpt that is not taken: it is said once."""
     armed: PendingCommit | None = None
     """What waits for its confirmation, as far as it was read: the disk has the last word."""
+    not_back: str | None = None
+    """Why the last try to go back from what nobody confirmed is not at its end; tried again until it is."""
     retry_s: float = 0.0
     """When a roll-back that failed is tried again."""
     saved: Back | None = None

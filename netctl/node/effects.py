@@ -94,7 +94,10 @@ class Disarm:
 
 @dataclass(frozen=True, slots=True)
 class RestoreDocument:
-    """The document of before a pending commit is the accepted one again, on disk. → DocumentRead or StoreFailed"""
+    """The document of before a pending commit is the accepted one again, on disk. → DocumentRead
+
+    A disk that is full keeps nothing from being live again: `DocumentRead.unstored` says it.
+    """
 
     record: PendingCommit
 

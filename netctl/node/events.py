@@ -89,6 +89,8 @@ class DocumentRead:
 
     loaded: Loaded | None = None
     joined: Joined | None = None
+    unstored: str | None = None
+    """Why this is not on disk, where it should be: the host lives by it all the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,6 @@ class State(Enum):
 
 TABLE: Table = {
     (State.RESTORING, on.DocumentRead): "_restored",
-    (State.RESTORING, on.StoreFailed): "_not_restored",
     (State.RESTORING, on.Failed): "_broken_off",
     (State.RECALLING, on.ViewRecalled): "_recalled",
     (State.RECALLING, on.Failed): "_to_checkpoint",
@@ -68,6 +67,7 @@ class RollBack(Machine[State]):
         self._loaded: Loaded | None = None
         self._joined: Joined | None = None
         self._evaluation: Evaluation | None = None
+        self._unstored: str | None = None
         self._outcome = ApplyOutcome(0)
         self._error: BaseException | None = None
 
@@ -77,12 +77,8 @@ class RollBack(Machine[State]):
         return self._go(State.RESTORING, do.RestoreDocument(self._record))
 
     def _restored(self, event: on.DocumentRead) -> Effects:
-        self._loaded, self._joined = event.loaded, event.joined
+        self._loaded, self._joined, self._unstored = event.loaded, event.joined, event.unstored
         return self._go(State.RECALLING, do.LiveBy(event.loaded, event.joined))
-
-    def _not_restored(self, event: on.StoreFailed) -> Effects:
-        self._outcome = ApplyOutcome(0, error=f"cannot put the document of before back: {event.reason}")
-        return self._finish()
 
     def _recalled(self, event: on.ViewRecalled) -> Effects:
         mediated = self._loaded is not None and bool(self._loaded.document.mediators)
@@ -107,7 +103,7 @@ class RollBack(Machine[State]):
         if event.outcome.error is not None:
             return self._to_checkpoint(event)
         self._outcome = event.outcome
-        return self._go(State.CLOSING, do.CloseCommit(self._record))
+        return self._close()
 
     def _to_checkpoint(self, _: on.Event) -> Effects:
         self._evaluation = None
@@ -121,7 +117,15 @@ class RollBack(Machine[State]):
         self._outcome = event.outcome
         if event.outcome.error is not None:
             return self._finish()
-        return self._go(State.CLOSING, do.CloseCommit(self._record))
+        return self._close()
+
+    def _close(self) -> Effects:
+        """The host is back. The record stays as long as its document is not: the next life must go back again."""
+        if self._unstored is None:
+            return self._go(State.CLOSING, do.CloseCommit(self._record))
+        reason = f"the host is back, its document of before is not on disk: {self._unstored}"
+        self._outcome = ApplyOutcome(self._outcome.changed, error=reason)
+        return self._finish()
 
     def _closed(self, _: on.Stored) -> Effects:
         return self._finish()

@@ -79,6 +79,8 @@ class Snapshot:
     """The same in words, where it has happened."""
     blocked: tuple[Obstacle, ...] = ()
     """What the host's own firewall drops of what the document allows."""
+    not_back: str | None = None
+    """Why this host has not gone back yet from what nobody confirmed."""
     unmet: str | None = None
     """Why the last try to bring the host to its accepted document failed."""
     undone: tuple[str, ...] = ()

@@ -152,6 +152,8 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
                 else ""
             )
         )
+    if snapshot.not_back is not None:
+        result["conditions"].append(f"going back from what nobody confirmed: {snapshot.not_back}")
     if snapshot.unmet is not None:
         said = (
             f"this host could not be brought to its document: {snapshot.unmet}; it is tried again by itself"

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hosts import Host, needs_namespaces
-from onehost import DOCUMENT, NETCTL, one_host
+from onehost import DOCUMENT, NETCTL, one_host, texts
+from patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -22,6 +23,8 @@ MEDIATOR = "/var/lib/netctl-mediator"
 FILLER = "filler"
 SIZE = "64k"
 """Sixteen pages: a file of one byte takes one."""
+FILES = 100
+"""At most, in each of them; a second name counts as well."""
 NO_NETWORK = "netctl1" + "A" * 60
 GROW = 'while :; do cat /dev/zero >> "$1" 2> /dev/null; done'
 WRITERS = """
@@ -62,7 +65,7 @@ class Disk:
     def __init__(self, host: Host) -> None:
         self.host = host
         for place in (STATE, MEDIATOR):
-            host.run("mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", place)
+            host.run("mount", "-t", "tmpfs", "-o", f"size={SIZE},nr_inodes={FILES}", "tmpfs", place)
 
     def run(self, name: str, *argv: str) -> subprocess.CompletedProcess[str]:
         command = self.host.command(str(BIN / name), *argv)
@@ -70,6 +73,13 @@ class Disk:
 
     def fill(self, place: str) -> None:
         self.host.run("sh", "-c", 'cat /dev/zero > "$1" 2> /dev/null || true', "sh", f"{place}/{FILLER}")
+
+    def crowd(self, place: str) -> None:
+        """No file can be made any more, and what is replaced frees nothing that a write could begin with."""
+        self.host.run("sh", "-c", 'while touch "$0/crowd$((n += 1))" 2> /dev/null; do :; done', place)
+
+    def disperse(self, place: str) -> None:
+        self.host.run("sh", "-c", 'rm "$0"/crowd*', place)
 
     def empty(self, place: str) -> None:
         self.host.run("rm", f"{place}/{FILLER}")
@@ -219,6 +229,32 @@ def test_down_and_up_on_a_full_disk() -> None:
         assert disk.host.run("ls", MEANWHILE) == ""
         assert one.netctl("up")[0] == 0
         assert "filter.json" in disk.files(STATE)
+
+
+@pytest.mark.parametrize("agent", [True, False], ids=["agent", "watchdog alone"])
+def test_a_host_goes_back_though_its_disk_is_full(agent: bool) -> None:
+    with one_host() as one:
+        disk = Disk(one.host)
+        one.host.run(NETCTL, "keys", "init")
+        own = json.loads(one.netctl("keys", "show", "-o", "json")[1])["wireguard"]
+        there = base64.b64encode(X25519PrivateKey.generate().public_key().public_bytes_raw()).decode()
+        good, bad = texts(DOCUMENT % (own, there))
+        if agent:
+            one.start_agent()
+        assert one.apply(good)[0] == 0
+        code, said = one.apply(bad, "--confirm-within", "6s")
+        assert (code, one.has("10.8.0.99")) == (0, True), said
+        disk.crowd(STATE)
+        wait_for("the host is back", lambda: one.has("10.8.0.1") and not one.has("10.8.0.99"))
+        if agent:
+            wait_for(
+                "status says it", lambda: any("not on disk" in line for line in one.status()["conditions"])
+            )
+        assert one.accepted() == bad
+        disk.disperse(STATE)
+        wait_for("nothing is armed any more", lambda: not one.waiting() and one.accepted() == good)
+        assert one.has("10.8.0.1")
+        assert one.netctl("confirm")[0] == 1
 
 
 def test_a_backup_is_whole_or_not_there(disk: Disk) -> None:

@@ -46,6 +46,7 @@ ANSWERS: dict[type[do.Effect], on.Event] = {
     do.Persist: on.Stored(),
     do.KeepPins: on.Stored(),
     do.RetryHost: on.Stored(),
+    do.CloseCommit: on.Stored(),
     do.LookForLink: on.LinkSeen(there=True),
 }
 
@@ -235,11 +236,21 @@ def test_a_roll_back_that_fails_is_tried_again(shell: Shell) -> None:
     record = PendingCommit("n", "another boot", 0.0, "digest", None, HostState(), finished=True)
     shell.answers |= {
         do.ReadCommit: on.CommitRead(record),
-        do.RestoreDocument: on.StoreFailed("No space left on device"),
+        do.RestoreDocument: on.DocumentRead(unstored="No space left on device"),
     }
     shell.post(on.Started())
     assert shell.steps.count("RestoreDocument") == 1
+    assert shell.steps.count("ApplyHost") == 1, "a full disk keeps no host from going back"
     for _ in range(4):
         shell.now += 1.0
         shell.post(on.TimePassed())
     assert shell.steps.count("RestoreDocument") == 3
+    assert "CloseCommit" not in shell.steps, "the next life has to go back again"
+    assert shell.node.context.not_back is not None
+    said = [notice for notice in shell.notices if isinstance(notice, do.Log) and "on disk" in notice.text]
+    assert len(said) == 1, "it is said once, not every other second"
+    shell.answers[do.RestoreDocument] = on.DocumentRead()
+    shell.now += 3.0
+    shell.post(on.TimePassed())
+    assert shell.steps[-1] == "CloseCommit"
+    assert shell.node.context.not_back is None

@@ -184,10 +184,11 @@ class Host:
                 self.disk.record = None
                 return on.Stored()
             case do.RestoreDocument(record):
+                restored = load_document(record.before, "f") if record.before is not None else None
                 if self.disk.full:
-                    return on.StoreFailed("No space left on device")
-                self.disk.accepted = load_document(record.before, "f") if record.before is not None else None
-                return on.DocumentRead(self.disk.accepted)
+                    return on.DocumentRead(restored, unstored="No space left on device")
+                self.disk.accepted = restored
+                return on.DocumentRead(restored)
             case do.LiveBy(loaded):
                 self.state = replace(self.state, loaded=loaded, view=self.view)
                 return on.ViewRecalled(self.view)

@@ -149,6 +149,11 @@ class SimMember:
         return accepted.document if accepted is not None else None
 
     @property
+    def lives_by(self) -> Document | None:
+        """The document of this life; on a full disk another one may be there."""
+        return self.agent.context.state.document if self.agent is not None else self.document
+
+    @property
     def pins(self) -> Pins:
         """The leases that this host holds its mediator to."""
         return self.agent.context.state.pins if self.agent is not None else (self.disk.pins.read() or {})
@@ -396,7 +401,10 @@ class SimMember:
                 self._way_back = None
             case do.RestoreDocument(record):
                 restored = load_document(record.before) if record.before is not None else None
-                disk.write(disk.accepted, restored)
+                try:
+                    disk.write(disk.accepted, restored)
+                except OSError as error:
+                    return on.DocumentRead(restored, disk.joined.read(), error.strerror)
                 return on.DocumentRead(restored, disk.joined.read())
             case do.CloseCommit(record):
                 disk.write(disk.refused, disk.newest | {record.digest})
@@ -435,7 +443,12 @@ class SimMember:
     def overdue(self) -> bool:
         """Whether something armed is over for long and the host has not gone back."""
         record = self.disk.armed.read()
-        return record is not None and record.remaining_s(self._clock.now, self.boot_id) < -5 * AGAIN_S
+        if record is None or record.remaining_s(self._clock.now, self.boot_id) >= -5 * AGAIN_S:
+            return False
+        # On a full disk the record stays, for whoever lives next; the kernel has what it had before all the same.
+        before = self._way_back[1] if self._way_back is not None else None
+        stays = before is not None and before.document.digest == record.digest
+        return not stays and self.brought is not None and self.brought.digest == record.digest
 
     def _watchdog(self, record: PendingCommit) -> None:
         """The process that waits for the deadline; it outlives the agent, not the boot."""

@@ -293,9 +293,9 @@ class World:
         assert not member.overdue(), f"{member.name} has not gone back from what nobody confirmed"
         if link is None or not link.peers or not member.quiet:
             return
-        documents = [member.document] if member.document is not None else []
+        documents = [document] if (document := member.lives_by) is not None else []
         # It died in the middle of an apply, which may have been its first: without a document it keeps what it has.
-        if (member.agent is None or member.document is None) and member.brought is not None:
+        if (member.agent is None or not documents) and member.brought is not None:
             documents.append(member.brought)
         known = {other.wireguard: other for document in documents for other in document.members.values()}
         allowed = {name for document in documents for name in sharing(document, member.name)}

@@ -83,6 +83,9 @@ def examine(snapshot: Snapshot) -> dict[str, Any]:
     checks += [
         _check("problem", "condition", f"{one.peer}: {one.message}") for one in snapshot.state.conditions
     ]
+    if snapshot.not_back is not None:
+        text = f"going back from what nobody confirmed: {snapshot.not_back}"
+        checks.append(_check("problem", "condition", text, "mend that; it is tried again by itself"))
     if snapshot.unmet is not None:
         text = f"this host could not be brought to its document: {snapshot.unmet}"
         checks.append(_check("problem", "condition", text, "mend that; it is tried again by itself"))
