@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
 
-from netctl.agent.host import Host, look_up
+from netctl.agent.endpointnames import EndpointNames
+from netctl.agent.host import Host
 from netctl.agent.paths import PathRunner
 from netctl.agent.talk import say
 from netctl.engine.events import moves
@@ -40,10 +40,15 @@ class AddressMonitor:
     """Tells the path manager the addresses of this host."""
 
     def __init__(
-        self, context: Context, host: Host, paths: PathRunner, on_move: Callable[[], None] = lambda: None
+        self,
+        context: Context,
+        host: Host,
+        paths: PathRunner,
+        names: EndpointNames,
+        on_move: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_move` is called at every change, before anything is looked at."""
-        self._context, self._host, self._paths = context, host, paths
+        self._context, self._host, self._paths, self._names = context, host, paths, names
         self._on_move = on_move
 
     async def look(self, document: Document | None) -> None:
@@ -52,13 +57,10 @@ class AddressMonitor:
             return
         member = document.member_by_key(self._context.key)
         addresses = await self._host.addresses(member.interfaces if member is not None else ())
-        named = replace(document, members={member.name: member} if member is not None else {})
-        explicit = await look_up(named)
+        explicit = await self._names.addresses(member.endpoints if member is not None else ())
         mapping = member is None or member.port_mapping
         guessing = member is None or member.port_guessing
-        self._paths.look_around(
-            tuple(explicit.values()), addresses, port_mapping=mapping, port_guessing=guessing
-        )
+        self._paths.look_around(explicit, addresses, port_mapping=mapping, port_guessing=guessing)
 
     async def run(self) -> None:
         """Look as soon as the kernel says that links or addresses have changed."""

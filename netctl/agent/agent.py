@@ -6,6 +6,7 @@ What is to be done is decided by the node (`netctl.node`); this is what it is wi
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from netctl.agent.addresses import AddressMonitor
 from netctl.agent.commitstore import CommitStore, Watchdog, boot_id, start_watchdog
 from netctl.agent.control_client import ControlClient
+from netctl.agent.endpointnames import EndpointNames
 from netctl.agent.enginewatch import EngineWatch
 from netctl.agent.firewall import Firewall
 from netctl.agent.following import Following
@@ -31,6 +33,7 @@ from netctl.agent.tunnels import Tunnels
 from netctl.agent.watch import DocumentWatch
 from netctl.config import Loaded
 from netctl.engine.rewrites import REWRITES_FILE, Rewrites
+from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
 from netctl.model.outcome import ApplyOutcome
@@ -104,14 +107,25 @@ class Agent:
             look_soon=lambda after_s: self.tunnels.look_soon(after_s),
             limit_size=self.mtus.limit,
         )
-        self.addresses = AddressMonitor(self.context, host, self.paths, self.client.prove)
-        self.tunnels = Tunnels(self.runner, host, self.paths, self.addresses)
-        self.following = Following(self.context, host, self.paths, self.tunnels, self.addresses, self.mtus)
+        self.names = EndpointNames(keys.wireguard, self.guard, self._on_names)
+        self.addresses = AddressMonitor(self.context, host, self.paths, self.names, self._on_move)
+        self.tunnels = Tunnels(self.runner, host, self.paths, self.addresses, self.names)
+        self.following = Following(
+            self.context, host, self.paths, self.tunnels, self.addresses, self.mtus, self.names
+        )
         self.firewall = Firewall(self.context, host, self.runner)
         self.rulesets = Rulesets(self.runner, host)
         self.routes = RouteWatch(self.runner, self.mtus)
         self.performer = Performer(
-            self.context, store, self.commits, watchdog, host, self.client, self.tunnels, self.following
+            self.context,
+            store,
+            self.commits,
+            watchdog,
+            host,
+            self.client,
+            self.tunnels,
+            self.following,
+            self.names,
         )
         self.runner.attach(self.performer.perform, self.performer.notify)
         self.watch = DocumentWatch(self, watch) if watch is not None else None
@@ -148,6 +162,7 @@ class Agent:
     async def close(self) -> None:
         """Let go of everything that this life has opened."""
         self.runner.close()
+        self.names.close()
         await self.paths.release()
         self.paths.close()
         await self.host.close()
@@ -238,6 +253,23 @@ class Agent:
                 self.firewall,
             )
         )
+
+    # -- what the network around says ---------------------------------------------------------------------------
+
+    def _on_move(self) -> None:
+        self.client.prove()
+        self.names.network_changed()
+
+    async def _on_names(self, moved: Mapping[WireGuardKey, SocketAddress]) -> None:
+        """A name has other addresses: of a peer that is silent, or of this host itself."""
+        document = self.state.document
+        if document is not None and document.mediators:
+            await self.addresses.look(document)
+            return
+        self.runner.post(on.ReconcileWanted())
+        for key, address in moved.items():
+            await self.host.steer(key, address)
+            self.tunnels.knock_at(key)
 
     # -- what the mediator and the paths say --------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from netctl.agent.addresses import AddressMonitor, tunnelled
+from netctl.agent.endpointnames import EndpointNames
 from netctl.agent.host import Host
 from netctl.agent.pathmtus import PathMtus
 from netctl.agent.paths import PathRunner
@@ -22,7 +23,9 @@ class Following:
         tunnels: Tunnels,
         addresses: AddressMonitor,
         mtus: PathMtus,
+        names: EndpointNames,
     ) -> None:
+        self._names = names
         self._mtus = mtus
         self._context, self._host, self._paths = context, host, paths
         self._tunnels, self._addresses = tunnels, addresses
@@ -32,6 +35,7 @@ class Following:
 
     async def follow(self, document: Document | None) -> None:
         """Tell the path manager what there is now. Raises EngineError."""
+        self._names.follow(document)
         desired, view = self._context.state.desired, self._context.state.view
         if desired.wireguard is None:
             self._tunnels.gone()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +10,7 @@ from typing import TypeVar
 
 from netctl.engine import ApplyOutcome, Engine, Restored, apply_plan, apply_prune
 from netctl.engine.interfaces import local_addresses
-from netctl.model.addresses import Address, Endpoint, Prefix, SocketAddress
-from netctl.model.document import Document
+from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import HostState, PeerStatus
@@ -131,24 +129,6 @@ class Host:
     async def addresses(self, patterns: Sequence[str] = ()) -> list[Address]:
         """Own addresses that others could use, of interfaces that these patterns allow."""
         return await self._run(lambda _: local_addresses(patterns))
-
-
-async def look_up(document: Document) -> dict[str, SocketAddress]:
-    """The fixed endpoints of a document without mediators, by ``str(Endpoint)``; what does not resolve is left out."""
-    loop = asyncio.get_running_loop()
-
-    async def one(endpoint: Endpoint) -> tuple[str, SocketAddress] | None:
-        with contextlib.suppress(ValueError):  # an address needs no looking up, and there may be thousands
-            return str(endpoint), SocketAddress.of(endpoint.host, endpoint.port)
-        try:
-            found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_DGRAM)
-        except OSError:
-            return None
-        return str(endpoint), SocketAddress.of(str(found[0][4][0]), endpoint.port)
-
-    endpoints = {endpoint for member in document.members.values() for endpoint in member.endpoints}
-    results = await asyncio.gather(*(one(endpoint) for endpoint in endpoints))
-    return dict(result for result in results if result is not None)
 
 
 def knock(address: Address, link: str) -> None:

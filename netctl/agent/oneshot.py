@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from netctl.agent.commitstore import CommitStore, boot_id, start_watchdog, terms_of
-from netctl.agent.host import look_up
+from netctl.agent.endpointnames import look_up_once, names_of
 from netctl.agent.hostlock import LOCK_WAIT_S, host_lock
 from netctl.agent.keys import load_keys
 from netctl.agent.places import Places
@@ -263,7 +263,7 @@ class Shell:
         return on.HostRead(
             foreign=self._host.foreign(),
             live=frozenset(key for key in keys if key is not None),
-            resolved=asyncio.run(look_up(document)) if document is not None else {},
+            resolved=asyncio.run(look_up_once(names_of(document))) if document is not None else {},
             actual=self._host.read() if actual else None,
         )
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from netctl.agent.commitstore import CommitStore, Watchdog
 from netctl.agent.control_client import ControlClient
 from netctl.agent.disk import Disk
+from netctl.agent.endpointnames import EndpointNames, names_of
 from netctl.agent.following import Following
-from netctl.agent.host import Host, look_up
+from netctl.agent.host import Host
 from netctl.agent.store import StateStore
 from netctl.agent.talk import Progress, quiet
 from netctl.agent.tunnels import Tunnels
@@ -32,9 +33,11 @@ class Performer:
         client: ControlClient,
         tunnels: Tunnels,
         following: Following,
+        names: EndpointNames,
     ) -> None:
         self._context, self._store, self._commits, self._watchdog = context, store, commits, watchdog
         self._host, self._client, self._tunnels, self._following = host, client, tunnels, following
+        self._names = names
         self._disk = Disk()
 
     @property
@@ -46,10 +49,11 @@ class Performer:
         """Do one step. Raises what it raises."""
         match step:
             case do.ReadHost(document, actual):
+                named = frozenset() if document is None or document.mediators else names_of(document)
                 return on.HostRead(
                     foreign=await self._host.foreign(),
                     live=self._tunnels.live,
-                    resolved={} if document is None or document.mediators else await look_up(document),
+                    resolved=await self._names.of(named),
                     view=self._context.state.view,
                     actual=await self._host.read() if actual else None,
                 )

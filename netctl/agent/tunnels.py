@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 
 from netctl.agent.addresses import LOOK_AROUND_S, AddressMonitor
+from netctl.agent.endpointnames import EndpointNames
 from netctl.agent.host import Host, knock
 from netctl.agent.meter import Meter
 from netctl.agent.paths import PathRunner
@@ -28,7 +29,15 @@ KNOCK_S = 5.0
 class Tunnels:
     """Looks at the engine once a second."""
 
-    def __init__(self, runner: Runner, host: Host, paths: PathRunner, addresses: AddressMonitor) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        host: Host,
+        paths: PathRunner,
+        addresses: AddressMonitor,
+        names: EndpointNames,
+    ) -> None:
+        self._names = names
         self._runner, self._host, self._paths, self._addresses = runner, host, paths, addresses
         self._context = runner.node.context
         self.meter: Meter | None = None
@@ -80,6 +89,7 @@ class Tunnels:
             self.live = live
             self._runner.post(on.SessionsChanged(live))
         self._paths.observe(self.statuses)
+        self._names.observe(self.statuses, live)
         if self.meter is not None:
             self.meter.observe(self.statuses, self._paths.status(), self._observed_at)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 from netctl.model.addresses import Address, SocketAddress
+from netctl.system.lookup import look_up
 
 ATTEMPT_DELAY_S = 0.25
 """Between the beginnings of two attempts (RFC 8305 §5, Connection Attempt Delay): what a dead family costs."""
@@ -24,9 +25,7 @@ MAX_ATTEMPTS = 8
 
 async def resolve(host: str, port: int) -> tuple[SocketAddress, ...]:
     """The addresses of a host, families by turns, in the system's order (RFC 6724). Raises OSError (gaierror)."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = dict.fromkeys(_socket_address(sockaddr) for _, _, _, _, sockaddr in found)
-    return by_turns(addresses)
+    return by_turns(await look_up(host, port, socket.SOCK_STREAM))
 
 
 def by_turns(addresses: Iterable[SocketAddress]) -> tuple[SocketAddress, ...]:
@@ -67,7 +66,3 @@ def away_from(bad: Address | None, addresses: Sequence[SocketAddress]) -> tuple[
     if bad is None:
         return tuple(addresses)
     return tuple(sorted(addresses, key=lambda one: one.is_ipv6 == (bad.version == 6)))  # the sort is stable
-
-
-def _socket_address(sockaddr: tuple[object, ...]) -> SocketAddress:
-    return SocketAddress.of(str(sockaddr[0]), int(str(sockaddr[1])))
