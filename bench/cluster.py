@@ -48,7 +48,9 @@ async def measure(store: MemberStore) -> dict[str, float]:
     for first in range(10_000, 10_000 + BATCHES * BATCH, BATCH):
         await store.add([lease(first + n) for n in range(BATCH)], [])
     found[f"leases, {BATCH} at once"] = BATCHES * BATCH / (time.perf_counter() - began)
-    _, token = await store.invite(LAN, uses=JOINS, made_s=NOW, expires_s=NOW + 100, name="")
+    _, token = await store.invite(
+        LAN, called="lan", uses=JOINS, made_s=NOW, expires_s=NOW + 100, name="", by="amy"
+    )
     began = time.perf_counter()
     for number in range(100_000, 100_000 + JOINS):
         await store.redeem(DOCUMENT, applicant(number, token, f"h{number}"), NOW)

@@ -6,7 +6,6 @@ itself; it is reachable from no other.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,9 @@ import msgspec
 from msgspec import structs
 
 from mediator.core import admissions as a
+from mediator.core.audit import OPERATOR, Entry
 from mediator.core.hub import Hub
+from mediator.shell.durations import duration_s
 from mediator.shell.membershipservice import MembershipService, unix_now
 from netctl.config.guests import NAME
 from netctl.config.stock import stock_config
@@ -30,8 +31,6 @@ SOCKET_NAME = "admin.sock"
 MAX_REQUEST = 64 * 1024
 """A request is a line of words; an answer may be longer."""
 DEFAULT_LIFE = "24h"
-_LIFE = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)\Z")
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def check_uses(uses: int) -> None:
@@ -42,8 +41,7 @@ def check_uses(uses: int) -> None:
 
 def life_s(text: str) -> int:
     """Seconds of ``24h``. Raises LocalError."""
-    found = _LIFE.match(text)
-    seconds = int(found.group(1)) * _UNITS_S[found.group(2)] if found else 0
+    seconds = duration_s(text) or 0
     if not 0 < seconds <= a.MAX_LIFE_S:
         raise LocalError(f"'{text}' is no time to live: say 30m, 24h or 7d, at most a year")
     return seconds
@@ -65,15 +63,16 @@ class AdminServer:
         self._server = LineServer(self._path, self.service)
         self.add(r.CreateInvite, self._invite)
         self.add(r.ListInvites, self._invites)
-        self.add(r.RevokeInvite, self._revoke_invite)
+        self.add(r.RevokeInvite, lambda request: self._membership.revoke_invite(request.id, _by(request)))
         self.add(r.ListMembers, self._members)
-        self.add(r.Approve, lambda request: self._membership.approve(request.who))
-        self.add(r.Reject, lambda request: self._membership.revoke(request.who, pending=True))
-        self.add(r.Revoke, lambda request: self._membership.revoke(request.who))
-        self.add(r.Restore, lambda request: self._membership.restore(request.who))
+        self.add(r.Approve, lambda request: self._membership.approve(request.who, _by(request)))
+        self.add(r.Reject, lambda request: self._membership.revoke(request.who, _by(request), pending=True))
+        self.add(r.Revoke, lambda request: self._membership.revoke(request.who, _by(request)))
+        self.add(r.Restore, lambda request: self._membership.restore(request.who, _by(request)))
         self.add(r.Rekey, self._rekey)
         self.add(r.Export, self._export)
         self.add(r.ExportWireGuard, self._export_wg)
+        self.add(r.ListAudit, self._audit)
 
     def add(self, kind: type[Kind], operation: Callable[[Kind], Any]) -> None:
         """Serve one more operation. What waits for the store is a coroutine."""
@@ -108,7 +107,7 @@ class AdminServer:
             )
         network = self._membership.network(request.network)
         life = life_s(request.expires or DEFAULT_LIFE)
-        made, text = await self._membership.invite(network, uses, life, name)
+        made, text = await self._membership.invite(network, uses, life, name, _by(request))
         return r.NewInvite(**structs.asdict(self._row(made)), invite=text, approve=network.join.approve)
 
     def _row(self, invite: a.Invite) -> r.InviteRow:
@@ -126,9 +125,9 @@ class AdminServer:
     async def _invites(self, _: r.ListInvites) -> list[r.InviteRow]:
         return [self._row(invite) for invite in await self._membership.store.invites()]
 
-    async def _revoke_invite(self, request: r.RevokeInvite) -> str:
-        await self._membership.store.revoke_invite(request.id)
-        return request.id
+    async def _audit(self, request: r.ListAudit) -> list[r.AuditRow]:
+        entries = await self._membership.store.audit(request.since_s, request.after)
+        return [audit_row(entry) for entry in entries]
 
     # -- members --------------------------------------------------------------------------------------------
 
@@ -183,7 +182,7 @@ class AdminServer:
             identity = IdentityKey.parse(request.identity)
         except ValueError as error:
             raise LocalError(f"{error}; `netctl keys` on the host prints both") from error
-        return await self._membership.rekey_by_operator(request.who, key, identity)
+        return await self._membership.rekey_by_operator(request.who, key, identity, _by(request))
 
     def _export(self, _: r.Export) -> r.ExportReply:
         book = self._membership.book
@@ -208,6 +207,15 @@ class AdminServer:
         hub = self._hub
         made = stock_config(document, name, hub.view(key), mediator, lambda peer: hub.pair_port(key, peer))
         return msgspec.convert(made, r.StockConfig)
+
+
+def audit_row(entry: Entry) -> r.AuditRow:
+    """A line of the audit log as it is answered."""
+    return r.AuditRow(entry.number, entry.at_s, entry.who, entry.what, entry.subject, entry.detail)
+
+
+def _by(request: r.Change[Any]) -> str:
+    return request.by or OPERATOR
 
 
 def _bare(name: str, key: WireGuardKey, state: str, condition: str | None) -> r.MemberRow:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from netctl.model.errors import LocalError
+from netctl.system.asker import asker
 from netctl.system.lineclient import Answer, NobodyListensError, Server, ask
 from netctl.wire.jsonline import Request
+from netctl.wire.operatorrequests import signed
 
 SOCKET_NAME = "admin.sock"
 TIMEOUT_S = 10.0
@@ -24,6 +26,6 @@ def ask_mediator(state: Path, request: Request[Reply]) -> Answer[Reply]:
     path = state / SOCKET_NAME
     missing = f"no mediator runs here: nothing answers at {path}"
     try:
-        return ask(Server(path, "mediator", missing), request, timeout_s=TIMEOUT_S)
+        return ask(Server(path, "mediator", missing), signed(request, asker()), timeout_s=TIMEOUT_S)
     except NobodyListensError as error:
         raise NoMediatorError(str(error)) from None

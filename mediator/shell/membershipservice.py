@@ -85,7 +85,7 @@ class MembershipService:
     async def rekey(self, request: Rekey) -> list[fx.Effect]:
         """Give a member that joined its new keys."""
         try:
-            name = await self._rekey(request.previous, request.key, request.identity)
+            name = await self._rekey(request.previous, request.key, request.identity, None)
         except NetctlError as error:
             return self.hub.refuse(request.connection, _remote(error))
         said = fx.Say(f"'{name}' has new keys")
@@ -100,10 +100,12 @@ class MembershipService:
         self.hub.forget(request.key)
         return self.rebuild()
 
-    async def _rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey) -> str:
+    async def _rekey(
+        self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, by: str | None
+    ) -> str:
         if any(member.wireguard == key for member in self.document.members.values()):
             raise RemoteError("the document has the new key for a member", "rotate.taken")
-        self.book = book = await self.store.rekey(old, key, identity, unix_now())
+        self.book = book = await self.store.rekey(old, key, identity, unix_now(), by=by)
         for one in (old, key):
             self.hub.forget(one)
         self.hub.restore_leases(book.leases)
@@ -136,15 +138,17 @@ class MembershipService:
             )
         return network
 
-    async def invite(self, network: Network, uses: int, life_s: int, name: str) -> tuple[a.Invite, str]:
-        """A new invite and its string. Raises LocalError."""
+    async def invite(
+        self, network: Network, uses: int, life_s: int, name: str, by: str
+    ) -> tuple[a.Invite, str]:
+        """A new invite and its string; `by`: who makes it, as with all below. Raises LocalError."""
         if name:
             taken = {*self.document.members, *(entry.name for entry in self.book.admissions)}
             if name in taken:
                 raise LocalError(f"the name '{name}' is taken")
         now = unix_now()
         made, token = await self.store.invite(
-            network.id, uses=uses, made_s=now, expires_s=now + life_s, name=name
+            network.id, called=network.name, uses=uses, made_s=now, expires_s=now + life_s, name=name, by=by
         )
         full = [mediator for mediator in self.document.mediators if not mediator.relay_only]
         mine = sorted(full, key=lambda mediator: mediator is not self.mediator)
@@ -166,36 +170,41 @@ class MembershipService:
             raise LocalError(f"'{who}' is several members: say the key")
         return present[0]
 
-    async def approve(self, who: str) -> str:
+    async def revoke_invite(self, identifier: str, by: str) -> str:
+        """It is good for nothing any more. Raises LocalError."""
+        await self.store.revoke_invite(identifier, unix_now(), by=by)
+        return identifier
+
+    async def approve(self, who: str, by: str) -> str:
         """Let in who waits. Raises LocalError."""
         key, name = self.find(who)
-        self.book = await self.store.approve(key)
+        self.book = await self.store.approve(key, unix_now(), by=by)
         self.perform(self.rebuild())
         return name
 
-    async def revoke(self, who: str, *, pending: bool = False) -> str:
+    async def revoke(self, who: str, by: str, *, pending: bool = False) -> str:
         """Shut a member out; `pending`: only one that waits. Raises LocalError."""
         key, name = self.find(who)
         if pending and not any(entry.key == key and entry.pending for entry in self.book.admissions):
             raise LocalError(
                 f"'{name}' does not wait for approval; `netctl members revoke` shuts a member out"
             )
-        self.book = await self.store.revoke(key, name, unix_now())
+        self.book = await self.store.revoke(key, name, unix_now(), by=by)
         self.hub.forget(key)
         self.perform(self.rebuild())
         return name
 
-    async def restore(self, who: str) -> str:
+    async def restore(self, who: str, by: str) -> str:
         """Take a revocation back. Raises LocalError."""
         key, name = self.find(who)
-        self.book = await self.store.restore(key)
+        self.book = await self.store.restore(key, unix_now(), by=by)
         self.perform(self.rebuild())
         return name
 
-    async def rekey_by_operator(self, who: str, key: WireGuardKey, identity: IdentityKey) -> str:
+    async def rekey_by_operator(self, who: str, key: WireGuardKey, identity: IdentityKey, by: str) -> str:
         """A reinstalled machine: its name and leases go to a new key. Raises NetctlError."""
         old, _ = self.find(who)
-        name = await self._rekey(old, key, identity)
+        name = await self._rekey(old, key, identity, by)
         self.perform(self.rebuild())
         return name
 

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from mediator.core import admissions as a
+from mediator.core.audit import Entry
 from mediator.core.leasegrants import GrantLease, LeaseKey
 from mediator.core.pairs import PairGrant
 from netctl.model.document import Document
@@ -42,7 +43,10 @@ class Kept:
 
 
 class MemberStore(Protocol):
-    """Leases, relay ports, invites and who came with them."""
+    """Leases, relay ports, invites and who came with them; and the audit log, a line of which is part of the change.
+
+    `by`: who asked for it, for that line.
+    """
 
     took: Callable[[float, bool], None] | None
     """Told of each transaction how many seconds it took from being asked, and whether it was carried out."""
@@ -77,14 +81,14 @@ class MemberStore(Protocol):
         """From here on generations up to this one may be in use."""
 
     async def invite(
-        self, network: str, *, uses: int, made_s: int, expires_s: int, name: str
+        self, network: str, *, called: str, uses: int, made_s: int, expires_s: int, name: str, by: str
     ) -> tuple[a.Invite, bytes]:
-        """A new invite to the network with this id, and its token, which is nowhere else."""
+        """A new invite to the network with this id, and its token, which is nowhere else; `called`: its name."""
 
     async def invites(self) -> list[a.Invite]:
         """All of them, the newest last."""
 
-    async def revoke_invite(self, identifier: str) -> None:
+    async def revoke_invite(self, identifier: str, now_s: int, *, by: str) -> None:
         """It is good for nothing any more; who came with it stays."""
 
     async def redeem(self, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, a.Book]:
@@ -93,20 +97,31 @@ class MemberStore(Protocol):
         The book is as it is afterwards, as with everything below.
         """
 
-    async def approve(self, key: WireGuardKey) -> a.Book:
+    async def approve(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
         """Let in who waits."""
 
-    async def revoke(self, key: WireGuardKey, name: str, now_s: int) -> a.Book:
+    async def revoke(self, key: WireGuardKey, name: str, now_s: int, *, by: str) -> a.Book:
         """Shut a key out for good; its addresses stay bound to it, its relay port rests."""
 
     async def leave(self, key: WireGuardKey, now_s: int) -> a.Book:
         """Forget a member that joined; its addresses stay bound to its key, its relay port rests."""
 
-    async def restore(self, key: WireGuardKey) -> a.Book:
+    async def restore(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
         """Take a revocation back."""
 
-    async def rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int) -> a.Book:
-        """Move name, memberships and leases to a new key. Raises RemoteError when the new one may not be taken."""
+    async def rekey(
+        self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int, *, by: str | None
+    ) -> a.Book:
+        """Move name, memberships and leases to a new key. Raises RemoteError when the new one may not be taken.
+
+        `by` None: the member itself.
+        """
+
+    async def note_document(self, digest: str, detail: str, now_s: int, *, by: str) -> None:
+        """Tell the audit log of a document in force; nothing where its last line about documents says the same."""
+
+    async def audit(self, since_s: int = 0, after: int = 0) -> list[Entry]:
+        """The first `PAGE` lines of the audit log with a higher number than `after`, not older than `since_s`."""
 
     async def close(self) -> None:
         """What has begun is ended, what has not is refused."""

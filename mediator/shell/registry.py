@@ -21,6 +21,7 @@ GROUPS = {
     "see": _commands(
         status="what the server that runs here is doing; 1 when it refuses something",
         check="look whether the store, the identity and the document are sound",
+        audit="who invited, approved and revoked whom, and which document came into force",
         bans="addresses that may not connect now, and for how long",
         unban="forget what is held against an address or a member",
     ),

@@ -22,6 +22,7 @@ from mediator.core.admissionlimiter import AdmissionLimiter, Ban, Offence
 from mediator.core.generations import RESERVE, first_generation
 from mediator.shell.admin import AdminServer
 from mediator.shell.connection import Connection
+from mediator.shell.documentnotes import DocumentNotes
 from mediator.shell.keys import Identity
 from mediator.shell.listener import Listener
 from mediator.shell.membershipservice import MembershipService
@@ -36,7 +37,7 @@ from mediator.shell.storeplace import open_store
 from mediator.shell.storethread import StoreThread
 from mediator.shell.stun import StunServer, check_own
 from mediator.shell.watched import WatchedDocument
-from netctl.model.document import Mediator
+from netctl.model.document import Document, Mediator
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import WireGuardKey
 from netctl.system.guard import Guard
@@ -110,6 +111,7 @@ class Server:
         self.membership = MembershipService(self._hub, self._store, self._later, self.perform)
         self._admin = AdminServer(self.membership, self._hub, state, document)
         self._admin.add(r.ServerStatusRequest, lambda _: self.status())
+        self._notes = DocumentNotes(self._store, str(document))
         self._loaded_s = time.time()
         self._connections: dict[int, Connection] = {}
         self._limiter = AdmissionLimiter()
@@ -203,7 +205,12 @@ class Server:
         self.perform(self.membership.set_document(document, mediator))
         await self._tasks.wait(SLOW_STORE_S)
         self._tasks.start("keeping the document", self._keep_document())
+        self._note_document(document)
         return mediator
+
+    def _note_document(self, document: Document) -> None:
+        self._notes.accepted(document.digest, self._watched.good_origin, int(time.time()))
+        self._tasks.start("a line of the audit log", self._notes.write())
 
     async def _keep_document(self) -> None:
         """For a start with a file that is broken by then."""
@@ -307,6 +314,8 @@ class Server:
         self.perform(self._hub.handle_timer(self._now()))
         if self._hub.generation + RESERVE // 2 > self._reserved:
             self._tasks.start("a reservation of generations", self._reserve())
+        if self._notes.due:
+            self._tasks.start("a line of the audit log", self._notes.write())
 
     def _later(self, seconds: float, call: Callable[[], None]) -> object:
         return asyncio.get_running_loop().call_later(seconds, self.guard.over("what was put off", call))
@@ -345,6 +354,7 @@ class Server:
                 return
             self._loaded_s = time.time()
             self._tasks.start("keeping the document", self._keep_document())
+            self._note_document(document)
             _LOG.info(
                 f"{self._watched.path}: {len(document.members)} members, {len(document.networks)} networks"
             )

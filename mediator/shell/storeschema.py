@@ -91,7 +91,19 @@ INSERT INTO place (one, state, move, other, written) VALUES (1, 'serving', '', '
 `other`: where it came from or went to. `written`: a mark of the last transaction, by which PostgreSQL's outcome of a
 commit whose answer was lost is told."""
 
-MIGRATIONS = (LEASES, INVITES, GENERATION, PAIRS, RESTING, PLACE)
+AUDIT = """
+CREATE TABLE audit (
+  number INTEGER PRIMARY KEY,
+  at_s INTEGER NOT NULL,
+  who TEXT NOT NULL,
+  what TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  detail TEXT NOT NULL
+) STRICT;
+"""
+"""`mediator.core.audit.Entry`."""
+
+MIGRATIONS = (LEASES, INVITES, GENERATION, PAIRS, RESTING, PLACE, AUDIT)
 """One step a version."""
 
 TABLES = {
@@ -114,6 +126,7 @@ TABLES = {
     "generation": ("one", "reserved"),
     "relay_pair": ("low", "high", "port", "apps"),
     "resting_port": ("port", "until_s"),
+    "audit": ("number", "at_s", "who", "what", "subject", "detail"),
 }
 """What a move takes along, table by table, each after those that it refers to. `place` stays: it is about a store."""
 

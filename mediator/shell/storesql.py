@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
 from mediator.core import admissions as a
+from mediator.core import audit as log
 from mediator.core.leasegrants import GrantLease, LeaseKey
 from mediator.core.pairs import PairGrant
 from mediator.core.relay_grants import GRANT_TTL_S
@@ -32,6 +33,7 @@ ID_LEN = 6
 """Names an invite for its operator: no secret, and read aloud without a mistake."""
 MAX_INVITES = 10_000
 _INVITE = "id, network, uses, used, made_s, expires_s, revoked, name"
+_ENTRY = "number, at_s, who, what, subject, detail"
 _REST = (
     "INSERT INTO resting_port (port, until_s) VALUES (?,?) "
     "ON CONFLICT (port) DO UPDATE SET until_s = excluded.until_s"
@@ -108,7 +110,31 @@ async def invites(db: Session) -> list[a.Invite]:
     return [_invite(row) for row in await db.rows(f"SELECT {_INVITE} FROM invite ORDER BY made_s, id")]
 
 
+async def audit(db: Session, since_s: int, after: int) -> list[log.Entry]:
+    """A page of the audit log."""
+    rows = await db.rows(
+        f"SELECT {_ENTRY} FROM audit WHERE number > ? AND at_s >= ? ORDER BY number LIMIT {log.PAGE}",
+        after,
+        since_s,
+    )
+    return [log.Entry(*row) for row in rows]
+
+
 # -- writing ------------------------------------------------------------------------------------------------
+
+
+async def _note(db: Session, now_s: int, who: str, what: str, subject: str, detail: str = "") -> None:
+    """A line of the audit log, as a part of what it tells."""
+    newest = (await db.rows("SELECT coalesce(max(number), 0) FROM audit"))[0][0]
+    await db.change(
+        f"INSERT INTO audit ({_ENTRY}) VALUES (?,?,?,?,?,?)", newest + 1, now_s, who, what, subject, detail
+    )
+    await db.change("DELETE FROM audit WHERE number <= ?", newest + 1 - log.MAX_ENTRIES)
+
+
+async def _guest_name(db: Session, key: WireGuardKey) -> str | None:
+    rows = await db.rows("SELECT name FROM guest WHERE member=?", key.raw)
+    return rows[0][0] if rows else None
 
 
 async def _grant(db: Session, granted: Iterable[GrantLease]) -> None:
@@ -161,7 +187,7 @@ async def reserve_generation(db: Session, reserved: int) -> None:
     )
 
 
-async def _new_invite(db: Session, made: a.Invite, token: bytes) -> None:
+async def _new_invite(db: Session, made: a.Invite, token: bytes, called: str, by: str) -> None:
     await db.change("DELETE FROM invite WHERE expires_s < ?", made.made_s - a.MAX_LIFE_S)
     if (await db.rows("SELECT count(*) FROM invite"))[0][0] >= MAX_INVITES:
         raise LocalError(f"there are {MAX_INVITES} invites already: revoke some")
@@ -175,11 +201,14 @@ async def _new_invite(db: Session, made: a.Invite, token: bytes) -> None:
         made.expires_s,
         made.name,
     )
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made.expires_s))
+    await _note(db, made.made_s, by, "invited", made.id, log.of_invite(called, made.uses, until, made.name))
 
 
-async def _revoke_invite(db: Session, identifier: str) -> None:
+async def _revoke_invite(db: Session, identifier: str, now_s: int, by: str) -> None:
     if not await db.change("UPDATE invite SET revoked=1 WHERE id=?", identifier):
         raise LocalError(f"there is no invite '{identifier}'; `netctl invite list` shows all")
+    await _note(db, now_s, by, "invite-revoked", identifier)
 
 
 async def _redeem(db: Session, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, a.Book]:
@@ -209,34 +238,53 @@ async def _redeem(db: Session, document: Document, who: a.Applicant, now_s: int)
         entry.joined_s,
     )
     await _grant(db, [verdict.lease] if verdict.lease is not None else [])
+    await _note(db, now_s, entry.name, "joined", entry.name, log.of_joined(verdict))
     return verdict, before.admitted(verdict)
 
 
-async def _approve(db: Session, key: WireGuardKey) -> a.Book:
+async def _approve(db: Session, key: WireGuardKey, now_s: int, by: str) -> a.Book:
     if not await db.change("UPDATE admission SET pending=0 WHERE member=? AND pending<>0", key.raw):
         raise LocalError("this member does not wait for approval; `netctl members pending` shows who does")
+    await _note(db, now_s, by, "approved", await _guest_name(db, key) or "", log.of_key(key))
     return await book(db)
 
 
-async def _leave(db: Session, key: WireGuardKey, now_s: int) -> a.Book:
+async def _forget(db: Session, key: WireGuardKey, now_s: int) -> a.Book:
     await db.change("DELETE FROM guest WHERE member=?", key.raw)
     await _rest_port(db, key, now_s)
     return await book(db)
 
 
-async def _revoke(db: Session, key: WireGuardKey, name: str, now_s: int) -> a.Book:
+async def _leave(db: Session, key: WireGuardKey, now_s: int) -> a.Book:
+    name = await _guest_name(db, key)
+    if name is not None:
+        await _note(db, now_s, name, "left", name, log.of_key(key))
+    return await _forget(db, key, now_s)
+
+
+async def _revoke(db: Session, key: WireGuardKey, name: str, now_s: int, by: str) -> a.Book:
+    waits = await db.rows("SELECT min(pending) FROM admission WHERE member=?", key.raw)
+    await _note(db, now_s, by, "rejected" if waits[0][0] else "revoked", name, log.of_key(key))
     await db.change(_REVOKE, key.raw, name, now_s)
-    return await _leave(db, key, now_s)
+    return await _forget(db, key, now_s)
 
 
-async def _restore(db: Session, key: WireGuardKey) -> a.Book:
+async def _restore(db: Session, key: WireGuardKey, now_s: int, by: str) -> a.Book:
+    names = await db.rows("SELECT name FROM revoked WHERE member=?", key.raw)
     if not await db.change("DELETE FROM revoked WHERE member=?", key.raw):
         raise LocalError("this key was not revoked here; `netctl members` shows which are")
+    await _note(db, now_s, by, "restored", names[0][0], log.of_key(key))
     return await book(db)
 
 
+async def _note_document(db: Session, digest: str, detail: str, now_s: int, by: str) -> None:
+    last = "SELECT subject, detail FROM audit WHERE what='document' ORDER BY number DESC LIMIT 1"
+    if await db.rows(last) != [(digest, detail)]:
+        await _note(db, now_s, by, "document", digest, detail)
+
+
 async def _rekey(
-    db: Session, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int
+    db: Session, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int, by: str | None
 ) -> a.Book:
     """The relay port is not moved: whoever has the old key may have a grant for it."""
     before = await book(db)
@@ -248,6 +296,7 @@ async def _rekey(
         await _rest_port(db, one, now_s)
     await db.change("UPDATE guest SET member=?, identity=? WHERE member=?", key.raw, identity.raw, old.raw)
     await db.change(_REVOKE, old.raw, name, now_s)
+    await _note(db, now_s, by or name, "rekeyed", name, log.of_rekeyed(old, key))
     return await book(db)
 
 
@@ -294,43 +343,53 @@ class SqlStore:
         await self._ask("the next generations", lambda db: reserve_generation(db, reserved))
 
     async def invite(
-        self, network: str, *, uses: int, made_s: int, expires_s: int, name: str
+        self, network: str, *, called: str, uses: int, made_s: int, expires_s: int, name: str, by: str
     ) -> tuple[a.Invite, bytes]:
         """Of `MemberStore`."""
         token = secrets.token_bytes(TOKEN_LEN)
         identifier = "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LEN))
         made = a.Invite(identifier, network, uses, 0, made_s, expires_s, name=name)
-        await self._ask("a new invite", lambda db: _new_invite(db, made, token))
+        await self._ask("a new invite", lambda db: _new_invite(db, made, token, called, by))
         return made, token
 
     async def invites(self) -> list[a.Invite]:
         """Of `MemberStore`."""
         return await self._ask("a look at its invites", invites, writes=False)
 
-    async def revoke_invite(self, identifier: str) -> None:
+    async def revoke_invite(self, identifier: str, now_s: int, *, by: str) -> None:
         """Of `MemberStore`."""
-        await self._ask("to revoke an invite", lambda db: _revoke_invite(db, identifier))
+        await self._ask("to revoke an invite", lambda db: _revoke_invite(db, identifier, now_s, by))
 
     async def redeem(self, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, a.Book]:
         """Of `MemberStore`."""
         return await self._ask("a new member", lambda db: _redeem(db, document, who, now_s))
 
-    async def approve(self, key: WireGuardKey) -> a.Book:
+    async def approve(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
         """Of `MemberStore`."""
-        return await self._ask("an approval", lambda db: _approve(db, key))
+        return await self._ask("an approval", lambda db: _approve(db, key, now_s, by))
 
-    async def revoke(self, key: WireGuardKey, name: str, now_s: int) -> a.Book:
+    async def revoke(self, key: WireGuardKey, name: str, now_s: int, *, by: str) -> a.Book:
         """Of `MemberStore`."""
-        return await self._ask("to revoke a member", lambda db: _revoke(db, key, name, now_s))
+        return await self._ask("to revoke a member", lambda db: _revoke(db, key, name, now_s, by))
 
     async def leave(self, key: WireGuardKey, now_s: int) -> a.Book:
         """Of `MemberStore`."""
         return await self._ask("to let a member go", lambda db: _leave(db, key, now_s))
 
-    async def restore(self, key: WireGuardKey) -> a.Book:
+    async def restore(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
         """Of `MemberStore`."""
-        return await self._ask("to restore a member", lambda db: _restore(db, key))
+        return await self._ask("to restore a member", lambda db: _restore(db, key, now_s, by))
 
-    async def rekey(self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int) -> a.Book:
+    async def rekey(
+        self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int, *, by: str | None
+    ) -> a.Book:
         """Of `MemberStore`."""
-        return await self._ask("a new key", lambda db: _rekey(db, old, key, identity, now_s))
+        return await self._ask("a new key", lambda db: _rekey(db, old, key, identity, now_s, by))
+
+    async def note_document(self, digest: str, detail: str, now_s: int, *, by: str) -> None:
+        """Of `MemberStore`."""
+        await self._ask("a line of its audit log", lambda db: _note_document(db, digest, detail, now_s, by))
+
+    async def audit(self, since_s: int = 0, after: int = 0) -> list[log.Entry]:
+        """Of `MemberStore`."""
+        return await self._ask("a look at its audit log", lambda db: audit(db, since_s, after), writes=False)

@@ -13,6 +13,7 @@ from netctl.model.document import Document, Mediator
 from netctl.model.errors import ConfigError, LocalError, NetctlError
 from netctl.model.keys import IdentityKey
 from netctl.system.files import write_atomic
+from netctl.wire.origin import MAX_BYTES, Origin, origin_of, origin_path
 
 KEPT_FILE = "accepted.yaml"
 """The last good document, in the state directory, and in that of a relay of another user."""
@@ -42,6 +43,8 @@ class WatchedDocument:
         self.path = path
         self.good_text = ""
         """What is in force."""
+        self.good_origin: Origin | None = None
+        """Where that came from, if a file beside it says so."""
         self._kept = state / KEPT_FILE if state is not None else None
         self.refusal: str | None = None
         self._identity = identity
@@ -140,7 +143,15 @@ class WatchedDocument:
         document = load_document(text, str(self.path)).document
         mediator = find_mediator(document, self._identity)
         self.good_text = text
+        self.good_origin = self._origin(document.digest)
         return document, mediator
+
+    def _origin(self, digest: str) -> Origin | None:
+        try:
+            with origin_path(self.path.resolve()).open("rb") as file:
+                return origin_of(digest, file.read(MAX_BYTES + 1))
+        except OSError:
+            return None
 
     def _file_stamp(self) -> tuple[int, int, int]:
         status = self.path.stat()

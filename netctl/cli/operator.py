@@ -6,8 +6,10 @@ import argparse
 from typing import TypeVar
 
 from netctl.cli.ask import TIMEOUT_S
+from netctl.system.asker import asker
 from netctl.system.lineclient import Answer, Server, ask
 from netctl.wire.jsonline import Request
+from netctl.wire.operatorrequests import signed
 
 ADMIN_SOCKET = "admin.sock"
 Reply = TypeVar("Reply")
@@ -19,4 +21,4 @@ def admin(arguments: argparse.Namespace, request: Request[Reply]) -> Answer[Repl
     missing = (
         f"no mediator runs here with its state in {arguments.mediator_state}: name it with --mediator-state"
     )
-    return ask(Server(path, "mediator", missing), request, timeout_s=TIMEOUT_S)
+    return ask(Server(path, "mediator", missing), signed(request, asker()), timeout_s=TIMEOUT_S)

@@ -52,8 +52,8 @@ class Target(Protocol):
     def holds(self, text: str) -> bool:
         """Whether it lives by this text already."""
 
-    def take(self, text: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
-        """Live by it. `still_reachable` asks the repository: a host that lost it goes back.
+    def take(self, text: str, commit: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
+        """Live by it; `commit`: where it is from. `still_reachable` asks the repository: a host that lost it goes back.
 
         `again`: somebody asked for it, also where the host gave this very document back before.
         """
@@ -151,7 +151,7 @@ class Sync:
             return Taken(Outcome.REFUSED, f"{error.findings[0]}" + (f" and {more} more" if more else ""))
         if tip.id == self.state.last_good and self._target.holds(text):
             return Taken(Outcome.APPLIED)
-        return self._target.take(text, self.reachable, again=asked)
+        return self._target.take(text, tip.id, self.reachable, again=asked)
 
     def _rewound(self, tip: Commit) -> str:
         good = self.state.last_good

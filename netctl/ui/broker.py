@@ -19,10 +19,12 @@ import msgspec
 
 from netctl.agent.places import Places, read_document
 from netctl.model.errors import LocalError, NetctlError
+from netctl.system.asker import asker
 from netctl.system.lineclient import Server, ask
 from netctl.ui import brokerwire as w
 from netctl.ui.logintokens import TokenRefusedError, Tokens
 from netctl.wire.jsonline import Operations, Request, failure_line, progress_line, result_line
+from netctl.wire.operatorrequests import signed
 
 TIMEOUT_S = 120.0
 """As for a person at a command line: an apply of a large document on a small machine."""
@@ -32,6 +34,8 @@ MAX_WAITING = 64
 """Questions that may wait for a worker: twenty pages ask for one each, and the live data is asked for once."""
 AGENT_MISSING = "no agent runs on this host: start it with `netctl up`"
 MEDIATOR_MISSING = "no mediator runs on this machine"
+PAGE_OF = 48
+"""Characters of the name of whoever runs the page, for the mediator's audit log, which takes 64."""
 
 Perform = Callable[[Request[Any], Callable[[str], None]], Any]
 
@@ -123,6 +127,7 @@ class Broker:
 
     def _mediator(self, request: Request[Any], progress: Callable[[str], None]) -> Any:
         server = Server(self._rights.mediator_socket, "mediator", MEDIATOR_MISSING)
+        request = signed(request, f"{asker()[:PAGE_OF]}, by the page")
         return ask(server, request, progress, timeout_s=TIMEOUT_S).plain
 
     def _own(self, request: Request[Any], _: Callable[[str], None]) -> Any:

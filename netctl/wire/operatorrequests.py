@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
 from netctl.wire.jsonline import Operations, Request
 
 Text = Annotated[str, Meta(min_length=1)]
+Reply = TypeVar("Reply")
+Kind = TypeVar("Kind")
+
+
+class Change(Request[Reply], Generic[Reply], frozen=True, kw_only=True):
+    """A request that the audit log tells of. `by`: who asks, in the asker's own words."""
+
+    by: Annotated[str, Meta(max_length=64)] = ""
+
+
+def signed(request: Kind, by: str) -> Kind:
+    """With the asker's name, where the audit log wants one."""
+    return structs.replace(request, by=by) if isinstance(request, Change) else request
 
 
 class InviteRow(Struct, frozen=True):
@@ -30,7 +43,7 @@ class NewInvite(InviteRow, frozen=True):
     approve: str
 
 
-class CreateInvite(Request[NewInvite], frozen=True, tag="invite.create"):
+class CreateInvite(Change[NewInvite], frozen=True, tag="invite.create"):
     """Make an invite. `expires`: ``30m``, ``24h``, ``7d``."""
 
     network: Text
@@ -43,7 +56,7 @@ class ListInvites(Request[list[InviteRow]], frozen=True, tag="invite.list"):
     """All invites."""
 
 
-class RevokeInvite(Request[str], frozen=True, tag="invite.revoke"):
+class RevokeInvite(Change[str], frozen=True, tag="invite.revoke"):
     """Make an invite good for nothing; its id comes back."""
 
     id: Text
@@ -65,31 +78,31 @@ class ListMembers(Request[list[MemberRow]], frozen=True, tag="members.list"):
     """All members, also those who wait and those who are shut out."""
 
 
-class Approve(Request[str], frozen=True, tag="members.approve"):
+class Approve(Change[str], frozen=True, tag="members.approve"):
     """Let in who waits: a name or a key. The name comes back, as from the next three."""
 
     who: Text
 
 
-class Reject(Request[str], frozen=True, tag="members.reject"):
+class Reject(Change[str], frozen=True, tag="members.reject"):
     """Shut out who waits, and the key with it."""
 
     who: Text
 
 
-class Revoke(Request[str], frozen=True, tag="members.revoke"):
+class Revoke(Change[str], frozen=True, tag="members.revoke"):
     """Shut a member out."""
 
     who: Text
 
 
-class Restore(Request[str], frozen=True, tag="members.restore"):
+class Restore(Change[str], frozen=True, tag="members.restore"):
     """Let a member come back that was shut out."""
 
     who: Text
 
 
-class Rekey(Request[str], frozen=True, tag="members.rekey"):
+class Rekey(Change[str], frozen=True, tag="members.rekey"):
     """Give a member new keys; its addresses move along."""
 
     who: Text
@@ -212,9 +225,27 @@ class LiftBan(Request[LiftedReply], frozen=True, tag="bans.lift"):
     source: Text
 
 
+class AuditRow(Struct, frozen=True):
+    """A line of the audit log (`mediator.core.audit.Entry`). `at_s`: Unix time."""
+
+    number: int
+    at_s: int
+    who: str
+    what: str
+    subject: str
+    detail: str
+
+
+class ListAudit(Request[list[AuditRow]], frozen=True, tag="audit.list"):
+    """Lines with a higher number than `after`, not older than `since_s` (Unix time): the first of them; ask again."""
+
+    since_s: int = 0
+    after: int = 0
+
+
 OPERATIONS = Operations(
     "mediator",
     *(CreateInvite, ListInvites, RevokeInvite),
     *(ListMembers, Approve, Reject, Revoke, Restore, Rekey),
-    *(Export, ExportWireGuard, ServerStatusRequest, ListBans, LiftBan),
+    *(Export, ExportWireGuard, ServerStatusRequest, ListBans, LiftBan, ListAudit),
 )

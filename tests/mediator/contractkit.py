@@ -26,7 +26,9 @@ def run(open_store: Open, main: Callable[[MemberStore], Awaitable[None]]) -> Non
 
 
 async def invited(store: MemberStore, uses: int = 1) -> bytes:
-    _, token = await store.invite(LAN, uses=uses, made_s=NOW, expires_s=NOW + 100, name="")
+    _, token = await store.invite(
+        LAN, called="lan", uses=uses, made_s=NOW, expires_s=NOW + 100, name="", by="amy"
+    )
     return token
 
 

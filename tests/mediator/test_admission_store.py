@@ -27,7 +27,9 @@ USES = 5
 
 
 def invited(register: AdmissionStore, uses: int = 1) -> bytes:
-    _, token = register.invite(LAN, uses=uses, made_s=NOW, expires_s=NOW + 100, name="")
+    _, token = register.invite(
+        LAN, called="lan", uses=uses, made_s=NOW, expires_s=NOW + 100, name="", by="amy"
+    )
     return token
 
 
@@ -113,11 +115,11 @@ def test_a_revoked_invite_lets_nobody_in_and_throws_nobody_out(tmp_path: Path) -
         register = AdmissionStore(store)
         token = invited(register, 2)
         redeem(register, token, 10)
-        register.revoke_invite(register.invites()[0].id)
+        register.revoke_invite(register.invites()[0].id, NOW, by="amy")
         assert redeem(register, token, 11) == "invite.unknown"
         assert len(register.book().admissions) == 1
         with pytest.raises(LocalError, match="no invite"):
-            register.revoke_invite("zzzzzz")
+            register.revoke_invite("zzzzzz", NOW, by="amy")
 
 
 def test_a_new_key_takes_name_and_address_along_and_leaves_the_relay_port(tmp_path: Path) -> None:
@@ -126,7 +128,7 @@ def test_a_new_key_takes_name_and_address_along_and_leaves_the_relay_port(tmp_pa
         redeem(register, invited(register), 10)
         store.add([], [(key(10), 40000)])
         before = store.leases()[LAN, key(10)]
-        register.rekey(key(10), key(30), identity(30), NOW)
+        register.rekey(key(10), key(30), identity(30), NOW, by="amy")
         assert store.leases() == {(LAN, key(30)): before}
         assert store.relay_ports() == {}
         assert store.resting_ports() == {40000: NOW + GRANT_TTL_S}, "the old key may have a grant for it"
@@ -134,7 +136,7 @@ def test_a_new_key_takes_name_and_address_along_and_leaves_the_relay_port(tmp_pa
         assert (entry.key, entry.identity, entry.name) == (key(30), identity(30), "newbie")
         assert register.book().revoked == {key(10): "newbie"}, "the old key is of no use to a thief"
         with pytest.raises(RemoteError):
-            register.rekey(key(10), key(31), identity(31), NOW)
+            register.rekey(key(10), key(31), identity(31), NOW, by="amy")
 
 
 @pytest.mark.parametrize("end", ["revoke", "leave"])
@@ -144,7 +146,7 @@ def test_a_relay_port_rests_as_long_as_a_grant_for_it_can_live(end: str, tmp_pat
         redeem(register, invited(register), 10)
         store.add([], [(key(10), 40000)])
         if end == "revoke":
-            register.revoke(key(10), "newbie", NOW)
+            register.revoke(key(10), "newbie", NOW, by="amy")
         else:
             register.leave(key(10), NOW)
         assert (store.relay_ports(), store.resting_ports()) == ({}, {40000: NOW + GRANT_TTL_S})
@@ -159,13 +161,13 @@ def test_who_is_shut_out_stays_out_until_restored(tmp_path: Path) -> None:
         register = AdmissionStore(store)
         token = invited(register, 3)
         redeem(register, token, 10)
-        register.revoke(key(10), "newbie", NOW)
+        register.revoke(key(10), "newbie", NOW, by="amy")
         assert register.book().admissions == ()
         assert redeem(register, token, 10) == "enrol.revoked"
-        register.restore(key(10))
+        register.restore(key(10), NOW, by="amy")
         assert redeem(register, token, 10) == "newbie"
         with pytest.raises(LocalError, match="was not revoked"):
-            register.restore(key(11))
+            register.restore(key(11), NOW, by="amy")
 
 
 def test_a_store_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_revoked_key_is_out_at_once_and_stays_out(run: Run, site: Site) -> Non
         async with site.serving() as (server, mediator):
             async with Member(BOB, mediator) as bob:
                 await bob.view()
-                await server.membership.revoke("bob")
+                await server.membership.revoke("bob", "amy")
                 first = await bob.refused()
                 assert "no member any more" in str(first.error)
             async with Member(BOB, mediator) as bob:

@@ -9,17 +9,22 @@ from pathlib import Path
 import pytest
 from contractkit import Open, applicant, invited, run
 from postgreskit import Postgres
-from test_admissions import DOCUMENT, NOW, identity, key
+from test_admissions import DOCUMENT, LAN, NOW, document, identity, key
 
 from mediator.core import admissions as a
+from mediator.core import audit as log
 from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant, pair_of
 from mediator.shell.memberstore import MemberStore
 from mediator.shell.postgresstore import PostgresStore
 from mediator.shell.store import Store
+from mediator.shell.storesql import SqlStore
 from mediator.shell.storethread import StoreThread
 from netctl.model.errors import LocalError, RemoteError
 from netctl.system.tasks import awaited
+
+DATE = "1970-01-12T13:46:49Z"
+"""Nine seconds after NOW."""
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -48,10 +53,10 @@ def test_what_returned_is_kept_and_the_book_is_the_one_that_is_kept(open_store: 
         assert (verdict.fresh, book) == (False, (await store.kept()).book)
         await store.add([], [(key(10), 40001), (key(11), 40002), (key(12), 40003)])
         for change in (
-            lambda: store.rekey(key(10), key(30), identity(30), NOW),
-            lambda: store.revoke(key(11), "bob", NOW),
+            lambda: store.rekey(key(10), key(30), identity(30), NOW, by="amy"),
+            lambda: store.revoke(key(11), "bob", NOW, by="amy"),
             lambda: store.leave(key(12), NOW),
-            lambda: store.restore(key(11)),
+            lambda: store.restore(key(11), NOW, by="amy"),
         ):
             assert await change() == (await store.kept()).book
 
@@ -118,9 +123,9 @@ def test_a_port_is_a_members_or_a_pairs_never_both(open_store: Open) -> None:
 def test_what_is_refused_is_refused_in_the_same_words(open_store: Open) -> None:
     async def main(store: MemberStore) -> None:
         for asked, words in (
-            (store.approve(key(1)), "does not wait for approval"),
-            (store.restore(key(1)), "was not revoked here"),
-            (store.revoke_invite("nothin"), "there is no invite"),
+            (store.approve(key(1), NOW, by="amy"), "does not wait for approval"),
+            (store.restore(key(1), NOW, by="amy"), "was not revoked here"),
+            (store.revoke_invite("nothin", NOW, by="amy"), "there is no invite"),
         ):
             with pytest.raises(LocalError, match=words):
                 await asked
@@ -130,7 +135,7 @@ def test_what_is_refused_is_refused_in_the_same_words(open_store: Open) -> None:
         await store.redeem(DOCUMENT, applicant(10, token), NOW)
         await store.redeem(DOCUMENT, applicant(11, token), NOW)
         with pytest.raises(RemoteError, match="in use already"):
-            await store.rekey(key(10), key(11), identity(30), NOW)
+            await store.rekey(key(10), key(11), identity(30), NOW, by="amy")
 
     run(open_store, main)
 
@@ -160,5 +165,84 @@ def test_who_is_cancelled_while_it_waits_harms_nobody(open_store: Open) -> None:
         kept = {entry.name for entry in (await store.kept()).book.admissions}
         assert whole <= kept
         await store.reserve_generation(3)
+
+    run(open_store, main)
+
+
+def test_the_audit_log_has_a_line_for_what_happened_and_none_for_what_was_refused(open_store: Open) -> None:
+    strict = document("10.64.0.0/12", approve="manual")
+
+    async def first(store: MemberStore) -> None:
+        made, token = await store.invite(
+            LAN, called="lan", uses=5, made_s=NOW, expires_s=NOW + 9, name="", by="amy"
+        )
+        for number, name in ((10, "one"), (11, "two"), (12, "three")):
+            await store.redeem(strict, applicant(number, token, name), NOW + 1)
+        await store.redeem(strict, applicant(10, token, "one"), NOW + 1)  # again, and no news
+        await store.approve(key(10), NOW + 2, by="ben")
+        await store.revoke(key(11), "two", NOW + 3, by="ben")
+        await store.rekey(key(10), key(30), identity(30), NOW + 4, by=None)
+        await store.leave(key(12), NOW + 5)
+        await store.leave(key(12), NOW + 5)
+        await store.restore(key(11), NOW + 6, by="amy")
+        await store.revoke(key(30), "one", NOW + 7, by="amy")
+        await store.revoke_invite(made.id, NOW + 8, by="amy")
+        for digest, detail in (("d1", ""), ("d1", ""), ("d2", "commit c of r"), ("d1", "")):
+            await store.note_document(digest, detail, NOW + 9, by="/etc/n.yaml")
+        for refused in (
+            store.approve(key(10), NOW, by="eve"),
+            store.restore(key(10 + 40), NOW, by="eve"),
+            store.revoke_invite("nothin", NOW, by="eve"),
+            store.rekey(key(11), key(31), identity(31), NOW, by="eve"),
+            store.redeem(strict, applicant(13, b"\1" * 32), NOW),
+        ):
+            with pytest.raises((LocalError, RemoteError)):
+                await refused
+        lines = await store.audit()
+        joined = f"network 'lan' with invite {made.id}, key {{}}, waits for approval"
+        assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+        assert [(line.at_s - NOW, line.who, line.what, line.subject, line.detail) for line in lines] == [
+            (0, "amy", "invited", made.id, f"network 'lan', 5 uses, until {DATE}"),
+            (1, "one", "joined", "one", joined.format(key(10))),
+            (1, "two", "joined", "two", joined.format(key(11))),
+            (1, "three", "joined", "three", joined.format(key(12))),
+            (2, "ben", "approved", "one", f"key {key(10)}"),
+            (3, "ben", "rejected", "two", f"key {key(11)}"),
+            (4, "one", "rekeyed", "one", f"key {key(30)} in the place of {key(10)}"),
+            (5, "three", "left", "three", f"key {key(12)}"),
+            (6, "amy", "restored", "two", f"key {key(11)}"),
+            (7, "amy", "revoked", "one", f"key {key(30)}"),
+            (8, "amy", "invite-revoked", made.id, ""),
+            (9, "/etc/n.yaml", "document", "d1", ""),
+            (9, "/etc/n.yaml", "document", "d2", "commit c of r"),
+            (9, "/etc/n.yaml", "document", "d1", ""),
+        ]
+        assert await store.audit(NOW + 8) == lines[-4:]
+        assert await store.audit(NOW + 8, lines[-2].number) == lines[-1:]
+
+    async def second(store: MemberStore) -> None:
+        await store.note_document("d1", "", NOW + 10, by="/etc/n.yaml")
+        assert len(await store.audit()) == 14, "a new start with the same document is no news"
+
+    run(open_store, first)
+    run(open_store, second)
+
+
+def test_the_audit_log_is_bounded_and_its_numbers_never_go_back(open_store: Open) -> None:
+    fill = (
+        "INSERT INTO audit SELECT n, 7, 'f', 'document', 'old', '' FROM (WITH RECURSIVE count(n) AS "
+        f"(SELECT 1 UNION ALL SELECT n+1 FROM count WHERE n < {log.MAX_ENTRIES}) SELECT n FROM count) AS numbers"
+    )
+
+    async def main(store: MemberStore) -> None:
+        assert isinstance(store, SqlStore)
+        assert await store.within("years of lines", lambda db: db.change(fill)) == log.MAX_ENTRIES
+        for number in range(3):
+            await store.note_document(f"d{number}", "", NOW, by="f")
+        page = await store.audit()
+        assert (len(page), page[0].number) == (log.PAGE, 4)
+        assert [line.number - log.MAX_ENTRIES for line in await store.audit(NOW)] == [1, 2, 3]
+        (found,) = await store.within("a count", lambda db: db.rows("SELECT count(*) FROM audit"))
+        assert found == (log.MAX_ENTRIES,)
 
     run(open_store, main)

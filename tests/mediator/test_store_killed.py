@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address
 
 from contractkit import applicant
@@ -78,11 +79,11 @@ async def joins(store: MemberStore, history: History, first: int, token: bytes, 
         answer = await history.until_told("redeem", store.redeem, DOCUMENT, host, NOW)
         assert isinstance(answer, tuple)
         history.joined[who] = answer[0].admission.name
-        await history.until_told("approve", store.approve, who)
+        await history.until_told("approve", partial(store.approve, by="amy"), who, NOW)
         history.approved.add(who)
         if number % 2:
             history.wanted_revoked.add(who)
-            await history.until_told("revoke", store.revoke, who, f"h{number}", NOW)
+            await history.until_told("revoke", partial(store.revoke, by="amy"), who, f"h{number}", NOW)
             history.revoked.add(who)
         number += 1
 
@@ -122,7 +123,9 @@ async def load(server: Postgres, rounds: int) -> History:
     store, history, over = PostgresStore(place), History(), asyncio.Event()
     chance = random.Random(SEED)
     await store.open()
-    _, token = await store.invite(LAN, uses=USES, made_s=NOW, expires_s=NOW + 10**9, name="")
+    _, token = await store.invite(
+        LAN, called="lan", uses=USES, made_s=NOW, expires_s=NOW + 10**9, name="", by="amy"
+    )
     clients = [
         awaited(grants(store, history, 1_000, over)),
         awaited(grants(store, history, 30_000, over)),

@@ -43,10 +43,12 @@ async def fill(store: MemberStore) -> None:
     token = await invited(store, 9)
     for number in range(10, 14):
         await store.redeem(DOCUMENT, applicant(number, token, f"h{number}"), NOW)
-    await store.revoke(key(10), "h10", NOW)
-    await store.rekey(key(11), key(30), identity(30), NOW)
-    made, _ = await store.invite("n", uses=3, made_s=NOW, expires_s=NOW + 9, name="büro")
-    await store.revoke_invite(made.id)
+    await store.revoke(key(10), "h10", NOW, by="amy")
+    await store.rekey(key(11), key(30), identity(30), NOW, by="amy")
+    made, _ = await store.invite(
+        "n", called="lan", uses=3, made_s=NOW, expires_s=NOW + 9, name="büro", by="amy"
+    )
+    await store.revoke_invite(made.id, NOW, by="amy")
 
 
 async def everything(end: End) -> Rows:

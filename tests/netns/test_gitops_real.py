@@ -162,6 +162,15 @@ def test_ten_commits(followers: Followers) -> None:
     wait_for("everybody is connected", lambda: everybody_connected(followers.lab))
     subjects = [row["subject"][:1] for row in followers.status("ann")["history"]]
     assert subjects == ["1", "9", "8", "7", "6", "5", "4", "3", "2", "1"]
+    # And the mediator's audit log knows which commit each document was from.
+    said = followers.lab.node("mediator").run(
+        [program("netctl-mediator"), "audit", "--state", STATE_PATH, "-o", "json"]
+    )
+    told = [row["detail"] for row in json.loads(said) if row["what"] == "document"]
+    commits = [
+        row["commit"] for row in followers.status("mediator")["history"] if row["outcome"] == "applied"
+    ]
+    assert told == ["", *(f"commit {commit} of {repository.path}" for commit in reversed(commits))]
 
 
 def test_a_repository_that_is_gone_changes_nothing(followers: Followers) -> None:

@@ -32,7 +32,7 @@ class Host:
     def holds(self, text: str) -> bool:
         return self.text == text
 
-    def take(self, text: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
+    def take(self, text: str, commit: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
         self.taken += 1
         self.again = again
         assert still_reachable()

@@ -11,6 +11,7 @@ from patience import wait_for
 from uikit import DOCUMENT, KEYS, Browser, Host, host, page, peer
 
 from netctl.model.errors import LocalError
+from netctl.system.asker import asker
 from netctl.wire import operatorrequests as m
 
 OPEN = DOCUMENT.replace("mode: routed", "mode: routed, join: {invites: true, approve: manual}").replace(
@@ -63,6 +64,10 @@ def browser(there: Host) -> Iterator[Browser]:
         yield one.signed_in()
 
 
+PAGE = f"{asker()}, by the page"
+"""Who asks, for the mediator's audit log."""
+
+
 def changes(known: Host) -> list[Any]:
     quiet = ("status", "doctor", "members.list", "invite.list")
     return [one for one in known.asked if one.operation() not in quiet]
@@ -79,7 +84,10 @@ def test_an_invite_is_made_shown_once_and_revoked(known: Host, browser: Browser)
     assert made.all("cache-control") == ["no-store"]
     assert STRING not in browser.get("/invites").text
     assert browser.post("/invites/revoke", {"id": "i1"}).status == 200
-    assert changes(known) == [m.CreateInvite("home", 3, "7d", None), m.RevokeInvite("i1")]
+    assert changes(known) == [
+        m.CreateInvite("home", 3, "7d", None, by=PAGE),
+        m.RevokeInvite("i1", by=PAGE),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +105,7 @@ def test_members_are_let_in_and_shut_out(
     answer = browser.post("/invites/members", {"action": action, "who": "new-one"})
     assert answer.status == 200
     assert f"new-one {said}" in answer.text
-    assert changes(known) == [kind("new-one")]
+    assert changes(known) == [kind("new-one", by=PAGE)]
 
 
 def test_what_the_mediator_refuses_is_said_and_the_page_goes_on(known: Host, browser: Browser) -> None:

@@ -14,15 +14,17 @@ from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.options import add_output, seconds
+from netctl.config.build import digest
 from netctl.fleet.git import without_secret
 from netctl.fleet.keeper import is_well, keep, one_round, only_keeper, poke
-from netctl.fleet.sync import Settings, Sync, Taken
+from netctl.fleet.sync import Settings, Sync, Taken, shown_url
 from netctl.fleet.syncstate import Outcome, StateFile, to_json
 from netctl.model.errors import LocalError
 from netctl.system import logs
 from netctl.system.files import write_atomic
 from netctl.system.ourselves import own_command
 from netctl.wire import agentrequests as r
+from netctl.wire.origin import MAX_URL, Origin, origin_path, origin_text
 
 REPOSITORY = "NETCTL_SYNC_REPOSITORY"
 """The same as --repository, where no other user can read it."""
@@ -41,10 +43,12 @@ def _directory(places: Places) -> Path:
 
 
 class MediatorTarget:
-    """Writes the document where the mediator watches it; the mediator judges it once more."""
+    """Writes the document where the mediator watches it, and beside it where it is from; the mediator judges it."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, repository: str) -> None:
+        """`repository`: a URL without a password."""
         self._file = file
+        self._repository = repository[:MAX_URL]
 
     def holds(self, text: str) -> bool:
         """Whether the file has this text."""
@@ -53,10 +57,14 @@ class MediatorTarget:
         except (OSError, UnicodeDecodeError):
             return False
 
-    def take(self, text: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
+    def take(self, text: str, commit: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
         """Write it, whole or not at all."""
+        file = self._file.resolve()
+        origin = origin_text(Origin(digest(text), commit, self._repository))
         try:
-            write_atomic(self._file.resolve(), text, 0o644)
+            # Before the document: the mediator looks for it as soon as that is another.
+            write_atomic(origin_path(file), origin, 0o644)
+            write_atomic(file, text, 0o644)
         except OSError as error:
             return Taken(Outcome.FAILED, f"cannot write {self._file}: {error.strerror}")
         return Taken(Outcome.APPLIED)
@@ -78,7 +86,7 @@ class MemberTarget:
         except (OSError, UnicodeDecodeError):
             return False
 
-    def take(self, text: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
+    def take(self, text: str, commit: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
         """Apply, look whether the way out is still there, confirm or go back."""
         had_mediator = self._mediator_answers()
         try:
@@ -197,7 +205,11 @@ def _follow(arguments: argparse.Namespace, places: Places) -> int:
         arguments.allow_rewind,
     )
     confirm_s = seconds(arguments.confirm_within)
-    target = MediatorTarget(Path(arguments.write)) if arguments.write else MemberTarget(places, confirm_s)
+    target = (
+        MediatorTarget(Path(arguments.write), shown_url(repository))
+        if arguments.write
+        else MemberTarget(places, confirm_s)
+    )
     with only_keeper(_directory(places) / "lock"):
         sync = Sync(settings, _directory(places), target, _states(places))
         if arguments.once:
