@@ -308,7 +308,8 @@ def test_a_watchdog_that_does_not_start_leaves_everything_as_it_was(world: World
 def test_two_applies_at_once_come_one_after_the_other_and_it_is_said(world: World) -> None:
     async def main() -> None:
         world.engine = engine = Slow()
-        agent, said = world.agent(), []
+        agent = world.agent()
+        said: list[Any] = []
         engine.go.clear()
         first = asyncio.create_task(agent.apply(world.text(), "f", quiet))
         await asyncio.to_thread(engine.looking.wait, 60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -77,7 +77,7 @@ def routes(left: Document) -> set[str]:
     return {str(prefix) for member in left.members.values() for prefix in member.routes}
 
 
-PIECES = [str(one) for one in ip_network("0.0.0.0/0").address_exclude(ip_network("10.77.0.0/24"))]
+PIECES = [str(one) for one in IPv4Network("0.0.0.0/0").address_exclude(IPv4Network("10.77.0.0/24"))]
 """The whole Internet, and not the pool: a route over that is no valid document anyway."""
 HOSTILE = {
     "all but the pool": PIECES,
@@ -198,7 +198,7 @@ def test_hundreds_of_networks_make_no_hundreds_of_links() -> None:
     asked = document()
     many = {
         f"n{number}": replace(
-            asked.networks["net"], name=f"n{number}", ipv4=ip_network(f"10.78.{number}.0/24")
+            asked.networks["net"], name=f"n{number}", ipv4=IPv4Network(f"10.78.{number}.0/24")
         )
         for number in range(200)
     }

@@ -6,7 +6,7 @@ import itertools
 import json
 import time
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import IPv4Network
 from typing import Any
 
 import yaml
@@ -217,7 +217,7 @@ def large(count: int, rules: int) -> Document:
     )
     acls = (*acls, Rule("ping", ("*",), ("*",), "icmp"))
     network = Network(
-        "net", "ab" * 8, Mode.ROUTED, ip_network("10.0.0.0/8"), None, ("*",), tuple(members), acls=acls
+        "net", "ab" * 8, Mode.ROUTED, IPv4Network("10.0.0.0/8"), None, ("*",), tuple(members), acls=acls
     )
     return Document(members, {"net": network})
 

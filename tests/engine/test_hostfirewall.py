@@ -157,8 +157,8 @@ def rule(*expressions: Any, chain: str = "input") -> dict[str, Any]:
 
 
 def table(*rules: Any, policy: str = "accept", chains: tuple[str, ...] = ()) -> PacketFilter:
-    base = {"name": "input", "type": "filter", "hook": "input", "prio": 0, "policy": policy}
-    listed = [{"table": {"family": "inet", "name": "t"}}]
+    base: dict[str, Any] = {"name": "input", "type": "filter", "hook": "input", "prio": 0, "policy": policy}
+    listed: list[dict[str, Any]] = [{"table": {"family": "inet", "name": "t"}}]
     listed += [
         {"chain": {"family": "inet", "table": "t", **one}} for one in (base, *({"name": n} for n in chains))
     ]

@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
 
 import atheris
 
@@ -141,7 +142,7 @@ def _excerpt(data: bytes) -> None:
     """What a mediator tells a host that joined: as it stands, and as prefixes in a document of the right shape."""
     _consented(_text(data))
     reader = memoryview(data)
-    prefixes = []
+    prefixes: list[Any] = []
     while len(reader) >= 6 and len(prefixes) < 12:
         size = 17 if reader[0] & 1 and len(reader) >= 18 else 5
         number = int.from_bytes(reader[1:size], "big")

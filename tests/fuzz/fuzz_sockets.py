@@ -45,7 +45,7 @@ NOW = 1000.0
 
 def datagrams(data: bytes) -> list[bytes]:
     """Cut into datagrams: each begins with its length divided by four."""
-    found = []
+    found: list[bytes] = []
     while data and len(found) < mmsg.COUNT:
         length = data[0] * 4 + (data[0] & 3)
         found.append(data[1 : 1 + length])
@@ -74,9 +74,10 @@ class Ring:
             self.sending.send(datagram)
         merged = sent[0] if sent else b""
         if len(sent) > 1 and 0 < len(merged) * len(sent) < 60_000:
-            size = len(merged).to_bytes(2, "little")
+            segment = len(merged).to_bytes(2, "little")
             self.sending.sendmsg(
-                [b"".join(d.ljust(len(merged))[: len(merged)] for d in sent)], [(SOL_UDP, UDP_SEGMENT, size)]
+                [b"".join(d.ljust(len(merged))[: len(merged)] for d in sent)],
+                [(SOL_UDP, UDP_SEGMENT, segment)],
             )
         ring = self.inbox.ring
         assert ring is not None

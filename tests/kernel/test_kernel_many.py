@@ -6,6 +6,7 @@ Where this machine's kernel has no WireGuard, these run in the guest of `test_ke
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hosts import Host, needs_namespaces
@@ -78,7 +79,7 @@ print(json.dumps(took))
 """
 
 
-def test_five_thousand_peers(record_property: pytest.RecordProperty) -> None:
+def test_five_thousand_peers(record_property: Callable[[str, object], None]) -> None:
     host = Host("kernel-many")
     try:
         took = json.loads(host.python(CODE, timeout=200).splitlines()[-1])

@@ -42,8 +42,17 @@ class Compose:
         podman.chmod(0o755)
         (place / "compose.yaml").write_text(EXAMPLE.read_text())
         (place / "app.yaml").write_text(APP)
-        self._base = ("podman-compose", "-p", "lan", "--podman-path", str(podman), "-f", "compose.yaml")
-        self._base += ("-f", "app.yaml")
+        self._base = (
+            "podman-compose",
+            "-p",
+            "lan",
+            "--podman-path",
+            str(podman),
+            "-f",
+            "compose.yaml",
+            "-f",
+            "app.yaml",
+        )
 
     def __call__(self, *words: str, check: bool = True) -> str:
         done = subprocess.run(

@@ -26,16 +26,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("images")
     base, place = directory / "base.tar", directory / "store"
     run = ["--root", str(place), "--runroot", str(directory / "run")]
-    subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "bookworm", base], check=True, timeout=600)
+    subprocess.run(
+        ["mmdebstrap", "--quiet", "--variant=minbase", "bookworm", str(base)], check=True, timeout=600
+    )
     subprocess.run(
         ["podman", *run, "import", "--quiet", base, "localhost/debian:12"], check=True, timeout=300
     )
     base.unlink()
     packages = directory / "packages"
-    build = [sys.executable, ROOT / "packaging/build.py", "deb", "debian12", "--into", packages]
+    build = [sys.executable, str(ROOT / "packaging/build.py"), "deb", "debian12", "--into", str(packages)]
     subprocess.run(build, check=True, timeout=600)
     environment = {**os.environ, "BUILDAH_ISOLATION": "chroot", "BUILDAH_OPTIONS": " ".join(run)}
-    script = [ROOT / "packaging/container/build", "localhost/debian:12", packages]
+    script = [str(ROOT / "packaging/container/build"), "localhost/debian:12", str(packages)]
     subprocess.run(script, check=True, timeout=600, env=environment)
     return place
 
@@ -60,7 +62,7 @@ def test_the_example_for_compose(store: Path, tmp_path: Path) -> None:
     environment, place = tmp_path / "environment", tmp_path / "place"
     place.mkdir()
     subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=300)
-    install = [environment / "bin/pip", "install", "--quiet", "podman-compose>=1.6,<2"]
+    install = [str(environment / "bin/pip"), "install", "--quiet", "podman-compose>=1.6,<2"]
     subprocess.run(install, check=True, timeout=300)
     said = in_namespaces_of_its_own("composed.py", store, place, first=str(environment / "bin"))
     assert "ok: compose" in said

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ def found(site: Site) -> None:
     site.vps.run("systemctl enable --now netctl-mediator netctl-relay")
     for machine in (site.one, site.two):
         machine.run("systemctl enable --now netctl")
-        eventually("the agent answers", lambda m=machine: m.works("netctl status"))
+        eventually("the agent answers", partial(machine.works, "netctl status"))
         machine.run("netctl up")
 
 
@@ -164,9 +165,13 @@ def test_version_tells_of_the_agent_and_support_the_same(site: Site) -> None:
     assert {**json.loads(bundled), "packages": {}} == {**known, "packages": {}}
 
 
+def has_main_pid(machine: Machine, unit: str) -> bool:
+    return machine.property(unit, "MainPID") != "0"
+
+
 def test_servers_have_users_of_their_own(site: Site) -> None:
     for unit in MEDIATOR_UNITS:
-        eventually(f"{unit} runs", lambda u=unit: site.vps.property(u, "MainPID") != "0")
+        eventually(f"{unit} runs", partial(has_main_pid, site.vps, unit))
         pid = site.vps.property(unit, "MainPID")
         assert site.vps.run(f"stat -c %U /proc/{pid}").strip() == unit
         assert "NoNewPrivs:\t1" in site.vps.run(f"cat /proc/{pid}/status")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,8 @@ def packages(packager: Dpkg | Rpm, tmp_path_factory: pytest.TempPathFactory) -> 
     """Two revisions of the packages for this distribution."""
     place = tmp_path_factory.mktemp("packages")
     subprocess.run([ROOT / "scripts/lock", "--tool"], check=True, timeout=300)
-    command = [sys.executable, "-P", ROOT / "packaging/build.py", packager.kind, packager.distribution]
-    command += ["--into", place, "--revision", "1", "--revision", "2"]
+    command = [sys.executable, "-P", str(ROOT / "packaging/build.py"), packager.kind, packager.distribution]
+    command += ["--into", str(place), "--revision", "1", "--revision", "2"]
     subprocess.run(command, check=True, timeout=900)
     packager.prepare(place)
     return place
@@ -108,7 +109,7 @@ def type_all(site: Site, packager: Dpkg | Rpm, name: str, commands: list[str], s
         elif command.startswith("ping"):
             site.typed.append(f"{name}# {command}")
             ping = command.replace("ping ", "ping -c 1 -W 1 ")
-            eventually("a ping by name", lambda p=ping: site.machines[name].works(p))
+            eventually("a ping by name", partial(site.machines[name].works, ping))
         else:
             said += site.type(name, command.replace("vps.example.org", ADDRESSES["vps"]), stdin)
     return said

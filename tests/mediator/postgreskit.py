@@ -139,7 +139,7 @@ class Postgres:
 
         name = f"t{next(_NUMBERS)}"
         with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+            connection.execute(f"CREATE DATABASE {name}")
         return self.dsn(name)
 
     def place(self) -> PostgresPlace:

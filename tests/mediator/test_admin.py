@@ -54,7 +54,8 @@ class Desk:
                 self.perform(self.hub.stored(effect.leases, effect.ports, effect.pairs))
 
     def answer(self, line: bytes) -> dict[str, Any]:
-        return json.loads(self.loop.run(self.admin.service.answer(line, print)))
+        answer: dict[str, Any] = json.loads(self.loop.run(self.admin.service.answer(line, print)))
+        return answer
 
     def close(self) -> None:
         self.loop.run(self.membership.store.close())

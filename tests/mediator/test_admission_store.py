@@ -27,6 +27,7 @@ USES = 5
 
 
 def invited(register: AdmissionStore, uses: int = 1) -> bytes:
+    token: bytes
     _, token = register.invite(
         LAN, called="lan", uses=uses, made_s=NOW, expires_s=NOW + 100, name="", by="amy"
     )
@@ -42,7 +43,9 @@ def redeem(register: AdmissionStore, token: bytes, number: int, name: str = "new
         )
     except RemoteError as error:
         return error.code
-    return verdict.admission.name
+    name = verdict.admission.name
+    assert isinstance(name, str)
+    return name
 
 
 def test_of_forty_at_once_exactly_as_many_win_as_there_are_uses(tmp_path: Path) -> None:

@@ -362,7 +362,7 @@ def test_a_change_reaches_those_whom_it_concerns_as_a_difference_and_nobody_else
     assert isinstance(delta, w.ViewDelta)
     assert delta.gone == [str(key("cid"))]
     assert delta.released == [w.LeaseName("lan", str(key("cid")))]
-    assert delta.members == delta.leases == []
+    assert (delta.members, delta.leases) == ([], [])
     assert replace(shell.view(1, "ann"), generation=0) == replace(shell.hub.view(key("ann")), generation=0)
     shell.load(document())
     assert names(shell.view(2, "bob")) == {"ann", "bob", "cid"}
@@ -422,12 +422,12 @@ def test_two_offers_of_one_round_start_a_punch_on_both_sides() -> None:
     shell.login(2, "bob")
     candidates = [w.Candidate("host", "192.0.2.7:51820")]
     assert shell.give(1, w.Candidates(str(key("bob")), 4, candidates)) == []
-    assert shell.sent[2][-1] == w.Introduction(str(key("ann")), 4, candidates)
+    assert shell.sent[2][-1:] == [w.Introduction(str(key("ann")), 4, candidates)]
     shell.give(2, w.Candidates(str(key("ann")), 3, candidates))
     assert not any(isinstance(message, w.Punch) for message in shell.sent[1] + shell.sent[2])
     shell.give(2, w.Candidates(str(key("ann")), 4, candidates))
-    assert shell.sent[1][-1] == w.Punch(str(key("bob")), introducer.PUNCH_AFTER_MS)
-    assert shell.sent[2][-1] == w.Punch(str(key("ann")), introducer.PUNCH_AFTER_MS)
+    assert shell.sent[1][-1:] == [w.Punch(str(key("bob")), introducer.PUNCH_AFTER_MS)]
+    assert shell.sent[2][-1:] == [w.Punch(str(key("ann")), introducer.PUNCH_AFTER_MS)]
 
 
 @pytest.mark.parametrize("peer", ["dan", "nobody", "bob"])

@@ -57,7 +57,7 @@ def locked(path: Path) -> Iterator[None]:
 
 def open_house(site: Site, members: dict[str, object], absent: str = "") -> None:
     """The site's document, with a network that lets invites in."""
-    site.write(members)  # type: ignore[arg-type]
+    site.write(members)
     text = json.loads(site.document.read_text())
     text["id"] = "lock-0001"
     text["networks"]["lan"]["join"] = {"invites": True}

@@ -6,6 +6,7 @@ import pytest
 from test_hub import Shell, key
 
 from mediator.core import pace
+from netctl.model.keys import WireGuardKey
 from netctl.wire import control as w
 
 
@@ -69,7 +70,7 @@ def test_a_member_that_floods_is_dropped(message: w.Message, burst: int, per_s: 
 def test_memory_is_bounded() -> None:
     paced = pace.Pace()
     many = pace.MAX_PACED + 5
-    keys = [pace.WireGuardKey(number.to_bytes(32, "big")) for number in range(many)]
+    keys = [WireGuardKey(number.to_bytes(32, "big")) for number in range(many)]
     for one in keys:
         paced.login(one, 0.0)
     assert len(paced._buckets) <= pace.MAX_PACED

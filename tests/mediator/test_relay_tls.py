@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from freeports import free_ports
@@ -240,7 +241,8 @@ def test_a_slow_reader_costs_a_bounded_queue_and_gets_what_is_new(running: Relay
             if number % 100 == 0:
                 assert running.door.queued <= MAX_QUEUED
         ann.tls.settimeout(0.02)
-        number, got = BURST, []
+        number = BURST
+        got: list[Any] = []
         deadline = time.monotonic() + PATIENCE_S
         while not got or got[-1] < BURST:
             assert time.monotonic() < deadline, "nothing new came after the burst"

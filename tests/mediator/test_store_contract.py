@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from contractkit import Open, applicant, invited, run
@@ -52,12 +54,13 @@ def test_what_returned_is_kept_and_the_book_is_the_one_that_is_kept(open_store: 
         verdict, book = await store.redeem(DOCUMENT, applicant(11, token), NOW)
         assert (verdict.fresh, book) == (False, (await store.kept()).book)
         await store.add([], [(key(10), 40001), (key(11), 40002), (key(12), 40003)])
-        for change in (
+        changes: tuple[Callable[[], Awaitable[Any]], ...] = (
             lambda: store.rekey(key(10), key(30), identity(30), NOW, by="amy"),
             lambda: store.revoke(key(11), "bob", NOW, by="amy"),
             lambda: store.leave(key(12), NOW),
             lambda: store.restore(key(11), NOW, by="amy"),
-        ):
+        )
+        for change in changes:
             assert await change() == (await store.kept()).book
 
     async def second(store: MemberStore) -> None:

@@ -141,7 +141,7 @@ class Frail:
 
 async def in_force(end: End) -> bool:
     async with end.transaction() as db:
-        return (await db.rows("SELECT state FROM place"))[0][0] == "serving"
+        return bool((await db.rows("SELECT state FROM place"))[0][0] == "serving")
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["to-postgres", "to-sqlite"])

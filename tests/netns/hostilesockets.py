@@ -47,7 +47,8 @@ def say(value: Any) -> None:
 
 async def asked() -> str:
     """The next line of the standard input, empty at its end."""
-    return (await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)).strip()
+    line: str = await asyncio.to_thread(sys.stdin.readline)
+    return line.strip()
 
 
 def log(line: str) -> None:

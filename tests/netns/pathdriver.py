@@ -224,7 +224,11 @@ class Member:
             status = PeerStatus(address, float(handshake), int(received), int(sent))
             self.perform(self.paths.observe(WireGuardKey.parse(key), status, now))
         status_now = self.paths.status()[self.peer]
-        report = {"kind": status_now.kind, "endpoint": str(status_now.endpoint), "rtt_ms": status_now.rtt_ms}
+        report: dict[str, object] = {
+            "kind": status_now.kind,
+            "endpoint": str(status_now.endpoint),
+            "rtt_ms": status_now.rtt_ms,
+        }
         report |= {"history": self.history, "tried": status_now.tried}
         Path("/run/status.new").write_text(json.dumps(report))
         Path("/run/status.new").rename("/run/status.json")

@@ -52,8 +52,10 @@ Sizes = dict[str, Size]
 def soak(lab: Lab, seconds: float) -> tuple[Sizes, Sizes, Sizes, int]:
     """Shake: sizes after warming up, in the middle and at the end, and how many rounds there were."""
     prepare(lab)
-    agents = itertools.cycle([kill_an_agent, rest_an_agent, flap_a_link])
-    with_mediators = itertools.cycle(
+    agents: Iterator[Callable[[Lab, str], None]] = itertools.cycle(
+        [kill_an_agent, rest_an_agent, flap_a_link]
+    )
+    with_mediators: Iterator[Callable[[Lab, str], None]] = itertools.cycle(
         [kill_an_agent, restart_the_mediator, flap_a_link, kill_the_mediator, rest_an_agent]
     )
     names = itertools.cycle(COME_AND_GO)

@@ -165,7 +165,7 @@ def test_an_unchanged_peer_keeps_its_session_and_an_acl_touches_no_tunnel(pair: 
 
     def handshakes() -> dict[str, str]:
         rows = one.host.run("wg", "show", "nctl0", "latest-handshakes").split("\n")
-        return dict(row.split("\t") for row in rows if row)  # type: ignore[misc]
+        return dict(row.split("\t") for row in rows if row)
 
     (key,) = handshakes()
     before = handshakes()[key]

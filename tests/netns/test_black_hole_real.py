@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,10 @@ def transfer(lab: Lab, sender: str, taker: str) -> tuple[int, float]:
     return int(ear_said or 0), time.monotonic() - began
 
 
+def knows(lab: Lab, name: str, size: int) -> bool:
+    return bool(peer_of(lab, name)["mtu"] == size)
+
+
 def test_tcp_goes_through_both_ways_and_whoever_sends_says_how_large(tmp_path: Path) -> None:
     """Whoever sends finds out at once; the other end with its own packets, of which it asks once a minute."""
     with pair_behind(tmp_path, "port-restricted", "port-restricted", carrier="kind: port-restricted") as lab:
@@ -72,7 +77,7 @@ def test_tcp_goes_through_both_ways_and_whoever_sends_says_how_large(tmp_path: P
                 print(f"{size}, {sender} to {taker}: {came} bytes in {took:.1f} s")
                 assert came == SIZE
                 assert took < STALL_S
-            wait_for(f"{one} knows", lambda one=one, fits=fits: peer_of(lab, one)["mtu"] == fits)
+            wait_for(f"{one} knows", partial(knows, lab, one, fits))
             conditions = statuses_of(lab.network.members)[one]["conditions"]
             assert any(f"{other} carries packets of up to {fits} bytes" in line for line in conditions)
             why = json.loads(lab.node(one).attempt(["netctl", "why", one, other, "-o", "json"]).stdout)

@@ -54,7 +54,7 @@ class Followed:
 
     def begin(self, **changes: object) -> None:
         settings = {**{name: getattr(self.settings, name) for name in self.settings.__slots__}, **changes}
-        self.settings = Settings(**settings)  # type: ignore[arg-type]
+        self.settings = Settings(**settings)
         self.sync = Sync(
             self.settings, self.path / "sync", self.host, StateFile(self.path / "s.json", write_atomic)
         )

@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,10 @@ def tell_mediator(lab: Lab, document: Any) -> None:
 
 def conditions(lab: Lab, name: str) -> str:
     return "\n".join(status_of(lab.node(name))["conditions"])
+
+
+def says_so(lab: Lab, name: str, words: str) -> bool:
+    return words in conditions(lab, name)
 
 
 def trusted(lab: Lab, name: str) -> tuple[list[str], str]:
@@ -185,7 +190,7 @@ def test_a_hostile_document_adds_nobody_moves_nothing_and_opens_no_port(lab: Lab
     with steady_pings(lab, direct_pairs(lab)):
         tell_mediator(lab, document)
         for name in lab.network.members:
-            wait_for(f"{name} says so", lambda name=name: "mallory" in conditions(lab, name))
+            wait_for(f"{name} says so", partial(says_so, lab, name, "mallory"))
         assert {name: trusted(lab, name) for name in lab.network.members} == before
     said = conditions(lab, "laptop")
     assert "to 10.147.10.77: refused" in said
@@ -238,7 +243,7 @@ def test_a_mediator_that_goes_back_or_signs_as_another_is_not_believed(lab: Lab,
             [sys.executable, str(HOSTILE), how, DOCUMENT_PATH, STATE_PATH], LOG_PATH
         )
         for name in lab.network.members:
-            wait_for(f"{name} refuses", lambda name=name: says in conditions(lab, name))
+            wait_for(f"{name} refuses", partial(says_so, lab, name, says))
         assert "keeps its last good view" in conditions(lab, "laptop")
         assert {name: trusted(lab, name) for name in lab.network.members} == before
         lab.stop("mediator", signal.SIGKILL)

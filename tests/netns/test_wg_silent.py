@@ -39,11 +39,11 @@ def test_silent_peers_keep_nobody_waiting() -> None:
             config += f"\n[Peer]\nPublicKey = {text(public_key(os.urandom(32)))}\nPersistentKeepalive = 25\n"
             config += f"Endpoint = 198.18.{number >> 8}.{number & 255}:{PORT}\n"
             config += f"AllowedIPs = 10.{100 + (number >> 8)}.{number & 255}.1/32\n"
-        tried = lambda: [  # noqa: E731
-            int(row.split()[2]) // INITIATION_LEN
-            for row in one.run("wg", "show", LINK, "transfer").splitlines()
-            if row.split()[1] == "0"
-        ]
+
+        def tried() -> list[int]:
+            rows = [row.split() for row in one.run("wg", "show", LINK, "transfer").splitlines()]
+            return [int(sent) // INITIATION_LEN for _, received, sent in rows if received == "0"]
+
         start = time.monotonic()
         one.run("wg", "setconf", LINK, "/dev/stdin", text=config)
         while True:

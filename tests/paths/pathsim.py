@@ -11,6 +11,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -316,7 +317,7 @@ class World:
                     (host.stand_ins.add if wanted else host.stand_ins.discard)(address)
                 case SendControl(message):
                     if host.control and self.mediator_up:
-                        self.at(self.now + WAN_DELAY, lambda message=message: self._mediate(host, message))
+                        self.at(self.now + WAN_DELAY, partial(self._mediate, host, message))
                 case SendThrough(key, count):
                     other = next(one for one in self.hosts if one.key == key)
                     for _ in range(count):
@@ -370,7 +371,7 @@ class World:
             if host.tunnel is not None:
                 host.tunnel = None
                 self.perform(host, host.manager.tunnel(False, self.now))
-                self.at(self.now + 1, lambda host=host: self._tunnel(host))
+                self.at(self.now + 1, partial(self._tunnel, host))
 
     def _by_tls(self, host: Host, port: int, data: bytes) -> None:
         source = host.tunnel
@@ -419,7 +420,7 @@ class World:
             if host.nat is None or host.nat.isolated:
                 break
             if other.address == destination and other.nat is host.nat:
-                self.at(self.now + LAN_DELAY, lambda other=other: self._arrive(other, host.address, data))
+                self.at(self.now + LAN_DELAY, partial(self._arrive, other, host.address, data))
                 return
         local = SocketAddress(host.address.host, port or host.rewrites.get(destination, host.address.port))
         source: SocketAddress | None = local

@@ -13,6 +13,7 @@ from mediator.core.relay_table import RelayTable
 from netctl.model.addresses import SocketAddress
 from netctl.paths.constants import FAMILY_LEAD, STUN_GATHER, STUN_REFRESH
 from netctl.paths.discovery import Discovery
+from netctl.paths.effects import SendDatagram
 from netctl.paths.relaylink import RelayLink, RelayState
 from netctl.wire import stun
 from netctl.wire.control import RelayGrant
@@ -106,9 +107,9 @@ class Relayed:
         while (due := self.link.next_timer()) is not None and due <= until:
             self.now = max(self.now, due)
             for effect in self.link.handle_timer(self.now, online=True):
-                to = getattr(effect, "destination", None)
-                if to is None:
+                if not isinstance(effect, SendDatagram):
                     continue
+                to = effect.destination
                 self.asked.append(to)
                 if to not in self.answering:
                     continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import random
 from collections import Counter
+from typing import Literal
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -55,7 +56,7 @@ class Victim:
             self.do(self.manager.handle_timer(self.now))
         self.now = end
 
-    def offer(self, round_: int, *addresses: str, kind: str = "srflx") -> None:
+    def offer(self, round_: int, *addresses: str, kind: Literal["srflx", "host"] = "srflx") -> None:
         candidates = [Candidate(kind, address) for address in addresses]
         self.do(self.manager.handle_message(Introduction(str(self.peer), round_, candidates), self.now))
 

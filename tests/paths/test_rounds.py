@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pathsim import STUN, World
 
@@ -20,7 +22,7 @@ def test_any_round_of_a_peer_leaves_room_for_ours(said: int) -> None:
     manager.control_up(now)
     candidates = [Candidate("host", "192.0.2.7:7")]
     manager.handle_message(Introduction(str(peer.key), said, candidates), now + 1)
-    offers = []
+    offers: list[Any] = []
     while (due := manager.next_timer()) is not None and due < 5000.0 and len(offers) < 5:
         now = max(now, due)
         for effect in manager.handle_timer(now):

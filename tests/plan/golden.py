@@ -33,7 +33,9 @@ def told(document: Document, path: Path) -> tuple[View | None, frozenset[Any]]:
     if not path.exists():
         return None, frozenset()
     said = yaml.safe_load(path.read_text())
-    keys = {name: document.members[name].wireguard for name in said["members"]}
+    known = {name: document.members[name].wireguard for name in said["members"]}
+    keys = {name: key for name, key in known.items() if key is not None}
+    assert keys.keys() == known.keys()
     leases = {
         (network, keys[name]): Lease(network, keys[name], tuple(map(ipaddress.ip_address, addresses)))
         for network, members in said.get("leases", {}).items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -149,6 +150,9 @@ def host_states(draw: st.DrawFn) -> HostState:
     )
 
 
+EDITS: tuple[dict[str, Any], ...] = ({}, {"vni": 7}, {"mac": "02:00:00:00:00:07"}, {"mtu": 1290})
+
+
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[HostState, HostState]:
     """(desired, before): two strangers, or the same host with some parts edited, which is what people do."""
@@ -157,9 +161,7 @@ def pairs(draw: st.DrawFn) -> tuple[HostState, HostState]:
         return other, before
     link = draw(st.sampled_from([before.wireguard, other.wireguard or before.wireguard]))
     devices = {
-        name: replace(
-            device, **draw(st.sampled_from([{}, {"vni": 7}, {"mac": "02:00:00:00:00:07"}, {"mtu": 1290}]))
-        )
+        name: replace(device, **draw(st.sampled_from(EDITS)))
         for name, device in before.segments.items()
         if draw(st.integers(0, 4))
     }

@@ -82,12 +82,12 @@ def test_what_moves_by_itself_is_not_in_the_digest(state: HostState) -> None:
     if link is not None:
         peers = {
             key: replace(peer, endpoint=SocketAddress("203.0.113.9", 9), path="other")
-            for key, peer in reversed(link.peers.items())
+            for key, peer in reversed(list(link.peers.items()))
         }
         moved = replace(
             state,
             wireguard=replace(link, peers=peers),
-            segments={n: replace(s, flood=frozenset()) for n, s in reversed(state.segments.items())},
+            segments={n: replace(s, flood=frozenset()) for n, s in reversed(list(state.segments.items()))},
         )
     assert state_digest(moved) == state_digest(state)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from golden import CASES, read_case
@@ -39,7 +40,7 @@ def test_plan(folder: Path) -> None:
 
 def test_there_are_cases_and_no_two_say_the_same() -> None:
     assert len(CASES) >= LEAST
-    said = {}
+    said: dict[str, Any] = {}
     for folder in CASES:
         inputs = "".join(path.read_text() for path in sorted(folder.iterdir()) if path.name != "plan.txt")
         assert said.setdefault(inputs, folder) == folder

@@ -131,7 +131,7 @@ def naked(state: HostState) -> list[object]:
     if state.filter is None:
         return ["everything"]
     guards, links = state.filter.guards, {link for link, _ in own(state)}
-    found: list[object] = sorted(links - state.filter.links)
+    found: list[object] = [*sorted(links - state.filter.links)]
     found += [
         address for _, address in own(state) if address and host_prefix(address) not in guards.destinations
     ]

@@ -31,7 +31,7 @@ def build() -> ModuleType:
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
 def test_a_library_that_nobody_brings_is_found(build: ModuleType, tmp_path: Path) -> None:
     def shared(name: str, *links: str) -> None:
-        command = ["cc", "-shared", "-o", tmp_path / name, f"-Wl,-soname,{name}", "-x", "c", "/dev/null"]
+        command = ["cc", "-shared", "-o", str(tmp_path / name), f"-Wl,-soname,{name}", "-x", "c", "/dev/null"]
         subprocess.run([*command, "-x", "none", "-Wl,--no-as-needed", *links], check=True)
 
     shared("libown.so.1", "-lm")

@@ -67,7 +67,7 @@ def delta(old: View, new: View) -> w.ViewDelta:
         v.view_digest(old),
         [row for row in rows.members if WireGuardKey.parse(row.key) not in old.members],
         [str(key) for key in old.members if key not in new.members],
-        [r for r in rows.leases if old.leases.get((r.network, WireGuardKey.parse(r.key))) != r],
+        [row for row in rows.leases if row not in v.pack_view(old)[0].leases],
         [w.LeaseName(network, str(key)) for network, key in old.leases if (network, key) not in new.leases],
     )
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "netns"))
 from hosts import Host, join, needs_namespaces
 from patience import BUSY_S
 from processes import EVERY
-from test_wg_real import GO, LINK, OURS, Side
+from wgside import GO, LINK, OURS, Side
 
 pytestmark = needs_namespaces
 SECONDS = 300
@@ -61,7 +61,7 @@ def test_time_renews_the_keys_and_nothing_is_lost() -> None:
         pings = []
         for first, programs in ((0, (OURS, GO)), (2, (GO, OURS))):
             pair = hosts[first : first + 2]
-            join(*pair, "192.0.2.1/24", "192.0.2.2/24")
+            join(pair[0], pair[1], "192.0.2.1/24", "192.0.2.2/24")
             one, other = (
                 Side(host, program, i + 1)
                 for i, (host, program) in enumerate(zip(pair, programs, strict=True))

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ TIMEOUT_S = 20.0
 async def perform(request: Request[Any], progress: Progress) -> Any:
     match request:
         case r.Down(network):
-            thread = threading.Thread(target=lambda: [progress(f"step {n}") for n in range(3)])
+            thread = threading.Thread(target=lambda: deque(map(progress, ("step 0", "step 1", "step 2"))))
             thread.start()
             thread.join()
             return r.OutcomeReply(7, network)

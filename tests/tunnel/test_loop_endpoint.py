@@ -52,6 +52,10 @@ def test_a_whole_tunnel_whose_own_packets_are_routed_past_it_keeps_its_endpoint(
     assert peer.endpoint == OUTSIDE
 
 
+def endpoints(made: Device) -> list[SocketAddress | None]:
+    return [peer.endpoint for peer in made.peers.values()]
+
+
 def test_a_route_that_makes_a_loop_puts_the_endpoint_aside_until_it_is_gone() -> None:
     made = device(routed=False)
     peer, other = made.add_peer(b"\x05" * 32), made.add_peer(b"\x06" * 32)
@@ -69,8 +73,9 @@ def test_a_route_that_makes_a_loop_puts_the_endpoint_aside_until_it_is_gone() ->
     other.roam(SocketAddress("198.51.100.7", 9))
     made.comes_back = lambda endpoint: False
     made.routes_changed(4.0)
-    assert peer.endpoint == OUTSIDE
-    assert other.endpoint == SocketAddress("198.51.100.7", 9), "it was heard from elsewhere meanwhile"
+    assert endpoints(made) == [OUTSIDE, SocketAddress("198.51.100.7", 9)], (
+        "one was heard from elsewhere meanwhile"
+    )
 
 
 def test_what_was_set_meanwhile_is_not_replaced() -> None:

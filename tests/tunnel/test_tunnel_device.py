@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tunnelworld import Host, World, ipv4
 
 from netctl.model.addresses import SocketAddress
-from netctl.tunnel import Device, Peer, SendDatagram
+from netctl.tunnel import Device, Keypair, Peer, SendDatagram
 from netctl.tunnel import constants as c
 from netctl.tunnel.messages import (
     COOKIE_REPLY,
@@ -30,6 +30,12 @@ ELSEWHERE = SocketAddress("198.51.100.9", 4444)
 def only_peer(host: Host) -> Peer:
     (peer,) = host.device.peers.values()
     return peer
+
+
+def keypair_of(host: Host) -> Keypair:
+    found = only_peer(host).current
+    assert found is not None
+    return found
 
 
 def test_a_staged_packet_arrives_after_the_handshake_and_the_source_is_checked() -> None:
@@ -349,7 +355,7 @@ def test_a_new_private_key_ends_sessions_and_removes_ourselves() -> None:
     world = World()
     a, b = world.pair()
     world.talk(a, b)
-    old = only_peer(a).current
+    old = keypair_of(a)
     assert a.device.private_key == a.private_key
     a.device.set_private_key(a.private_key)
     assert old.is_alive  # the same key is no change
@@ -357,7 +363,7 @@ def test_a_new_private_key_ends_sessions_and_removes_ourselves() -> None:
     assert not old.is_alive
     assert a.device.peers == {}
     assert a.device.lookup(ipaddress.ip_address(b.inner).packed) is None
-    assert a.device.add_peer(b.device.public_key) is None  # type: ignore[arg-type]
+    assert a.device.add_peer(b.device.public_key) is None
     assert not a.device._indices.keypairs
 
 
@@ -366,7 +372,7 @@ def test_a_removed_peer_is_gone_whatever_the_shell_still_holds() -> None:
     a, b = world.pair()
     world.talk(a, b)
     peer = only_peer(a)
-    keypair = peer.current
+    keypair = keypair_of(a)
     a.device.remove_peer(peer.public_key)
     peer.data_received(keypair, b.address, world.now)
     peer.data_sent(world.now, keypair)
@@ -462,8 +468,7 @@ def test_what_is_in_the_slots_after_each_event() -> None:
     world.drop = lambda *_: False
     world.talk(a, b)
     assert at_b.next is None
-    assert at_b.current is not None
-    assert at_b.current.remote_index == first.local_index
+    assert keypair_of(b).remote_index == first.local_index
     world.run(c.REKEY_AFTER_TIME)
     world.talk(a, b)
     assert at_a.previous is first

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from tunnelworld import Host, World, ipv4
 
-from netctl.tunnel import Peer
+from netctl.tunnel import Keypair, Peer
 from netctl.tunnel import constants as c
 from netctl.tunnel.messages import INITIATION, RESPONSE, TRANSPORT, TRANSPORT_OVERHEAD, message_type
 from netctl.tunnel.timers import Timer
@@ -14,6 +14,12 @@ from netctl.tunnel.timers import Timer
 def peer_of(host: Host) -> Peer:
     (peer,) = host.device.peers.values()
     return peer
+
+
+def keypair_of(host: Host) -> Keypair:
+    found = peer_of(host).current
+    assert found is not None
+    return found
 
 
 def initiations(host: Host) -> list[float]:
@@ -92,10 +98,10 @@ def test_renewal_by_messages_on_either_side() -> None:
     world.run(c.REKEY_TIMEOUT + 1)
     for sender, receiver in ((a, b), (b, a)):
         before = len(initiations(sender))
-        peer_of(sender).current.send_counter = c.REKEY_AFTER_MESSAGES
+        keypair_of(sender).send_counter = c.REKEY_AFTER_MESSAGES
         world.talk(sender, receiver)
         assert len(initiations(sender)) == before + 1
-        assert peer_of(sender).current.send_counter < 10
+        assert keypair_of(sender).send_counter < 10
         world.run(c.REKEY_TIMEOUT + 1)
 
 
@@ -107,7 +113,7 @@ def test_an_initiator_that_only_receives_renews_once_near_the_end() -> None:
     started = world.now
     world.run(c.REKEY_AFTER_TIME - 15)
     world.drop = lambda source, _, datagram: source == a.address and message_type(datagram) != TRANSPORT
-    keypair = peer_of(a).current
+    keypair = keypair_of(a)
     world.now = keypair.created_at + c.REKEY_AFTER_TIME_RECEIVING
     peer_of(a).data_received(keypair, b.address, world.now)
     world.run(0.1)
@@ -124,7 +130,7 @@ def test_no_key_is_used_past_reject_after_time(side: str) -> None:
     a, b = world.pair()
     world.talk(a, b)
     host, other = (a, b) if side == "initiator" else (b, a)
-    keypair = peer_of(host).current
+    keypair = keypair_of(host)
     assert (
         host.device.keypair(keypair.local_index, keypair.created_at + c.REJECT_AFTER_TIME - 0.01) is keypair
     )
@@ -140,7 +146,7 @@ def test_counters_end_before_they_wrap() -> None:
     world = World()
     a, b = world.pair()
     world.talk(a, b)
-    keypair = peer_of(a).current
+    keypair = keypair_of(a)
     keypair.send_counter = c.REJECT_AFTER_MESSAGES - 3
     assert keypair.reserve(4, world.now) is None
     assert keypair.reserve(3, world.now) == c.REJECT_AFTER_MESSAGES - 3
@@ -223,7 +229,7 @@ def test_keys_are_dropped_when_no_new_session_came_for_long() -> None:
     world = World()
     a, b = world.pair()
     world.talk(a, b)
-    keypairs = [peer_of(a).current, peer_of(b).current]
+    keypairs = [keypair_of(a), keypair_of(b)]
     world.run(c.ZERO_KEYS_AFTER + 20)
     for host, keypair in zip((a, b), keypairs, strict=True):
         peer = peer_of(host)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from uikit import KEYS, Host, host, peer, status
 
@@ -44,7 +45,7 @@ PAGES = {
     "doctor": "/doctor",
     "invites": "/invites",
 }
-PEERS = (
+PEERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("nas", "10.147.20.11", {"path": "lan", "rtt_ms": 0.7, "key": KEYS[1]}),
     (
         "laptop", "10.147.20.12",
@@ -66,7 +67,7 @@ def state(turn: int) -> a.StatusReply:
     for number, ((name, address, more), step) in enumerate(zip(PEERS, MOVED, strict=True)):
         wave = (turn * (number + 3)) % 11 / 10
         rtt = more["rtt_ms"]
-        trip = None if rtt is None else round(float(str(rtt)) * (1 + wave / 6), 1)
+        trip = None if rtt is None else round(rtt * (1 + wave / 6), 1)
         total = sum(step * ((k * (number + 3)) % 11) // 10 for k in range(turn))
         peers.append(
             peer(name, address, **{**more, "rtt_ms": trip, "rx_bytes": total, "tx_bytes": total // 7})
@@ -107,7 +108,7 @@ def shown_host(directory: Path) -> Iterator[Host]:
                 made.status = state(next(looks))
             return answer(request, progress)  # type: ignore[arg-type]
 
-        made.perform = moving  # type: ignore[method-assign]
+        made.perform = moving  # type: ignore[method-assign, assignment]
         made.doctor = a.DoctorReply(
             [
                 a.Check("ok", "nat", "the NAT keeps its mapping: peers reach this host directly"),

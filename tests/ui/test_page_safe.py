@@ -94,7 +94,9 @@ def test_the_cookie_is_strict(known: Host) -> None:
 )
 def test_another_host_is_told_nothing(browser: Browser, name: str | None) -> None:
     """A name of somebody else's that points here (DNS rebinding)."""
-    for method, path, form in [("GET", "/", None), ("GET", "/live", None), ("POST", "/logout", {})]:
+    asked: list[tuple[str, str, dict[str, str] | None]]
+    asked = [("GET", "/", None), ("GET", "/live", None), ("POST", "/logout", {})]
+    for method, path, form in asked:
         answer = browser.ask(method, path, form, host=name)
         assert answer.status in (400, 421)
         assert "nas" not in answer.text

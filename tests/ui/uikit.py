@@ -186,7 +186,7 @@ class Browser:
         return answer
 
     def get(self, path: str, **headers: str | None) -> Answer:
-        return self.ask("GET", path, **headers)
+        return self.ask("GET", path, None, **headers)
 
     def csrf(self) -> str:
         found = re.search(r'name="csrf" value="([^"]+)"', self.get("/doctor").text)

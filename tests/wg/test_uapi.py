@@ -29,6 +29,7 @@ class FakeShell:
         self.fwmark = 0
         self.ports_taken: set[int] = set()
         self.marks_refused = False
+        self.data_path = "none"
 
     def set_listen_port(self, port: int) -> None:
         if port in self.ports_taken:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import numpy as np
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ def naive_checksum(data: bytes) -> int:
     """RFC 1071, word by word, big-endian."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF
@@ -200,7 +201,7 @@ def test_datagrams_to_the_vxlan_port_are_never_merged() -> None:
 
 def test_what_looks_odd_is_not_merged() -> None:
     good = cut(super_tcp(4, bytes(3000), 5, 0x10, b""), GSO_TCPV4, 1000)
-    cases = {
+    cases: dict[str, Callable[[bytes], bytes]] = {
         "a wrong header checksum": lambda p: p[:10] + b"\xde\xad" + p[12:],
         "a fragment": lambda p: p[:6] + b"\x20\x00" + p[8:],
         "URG": lambda p: p[:33] + b"\x30" + p[34:],

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import socket
 import struct
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -56,7 +57,7 @@ def made() -> tuple[Outbox, Wire, Device, Peer]:
 
 def unsealed(datagrams: list[bytes]) -> list[bytes]:
     """The plain packets with their padding; the counters must follow one another."""
-    found = []
+    found: list[Any] = []
     for number, datagram in enumerate(datagrams):
         kind, index, counter = struct.unpack_from("<IIQ", datagram)
         assert (kind, index, counter) == (4, 8, number)
@@ -112,8 +113,8 @@ def test_a_burst_is_its_packets_one_by_one(raws: list[bytes]) -> None:
     outbox.burst(burst, NOW)
     outbox.flush(NOW)
     single, single_wire, _, single_peer = made()
-    for raw in raws:
-        single.packet(memoryview(raw), NOW)
+    for read_raw in raws:
+        single.packet(memoryview(read_raw), NOW)
         single.flush(NOW)
     packets = unsealed(wire.datagrams)
     assert packets == unsealed(single_wire.datagrams)
@@ -140,8 +141,8 @@ def test_a_checksum_inside_a_tunnel_begins_anywhere() -> None:
         burst.lengths.append(len(raw))
     assert outbox._alike(burst.rows[:8, : len(raws[0])], NOW)
     single, single_wire, _, _ = made()
-    for raw in raws:
-        single.packet(memoryview(raw), NOW)
+    for read_raw in raws:
+        single.packet(memoryview(read_raw), NOW)
         single.flush(NOW)
     assert wire.datagrams == single_wire.datagrams
 
@@ -194,7 +195,7 @@ class Sink(Tun):
 
     def raw(self) -> list[bytes]:
         """With their vnet headers."""
-        found = []
+        found: list[Any] = []
         while True:
             try:
                 found.append(os.read(self.reader, 70_000))
@@ -280,7 +281,7 @@ class Super(Sink):
         self.offload = self.uso = True
 
     def packets(self) -> list[bytes]:
-        found = []
+        found: list[Any] = []
         while True:
             try:
                 data = os.read(self.reader, 70_000)
@@ -292,7 +293,7 @@ class Super(Sink):
 
 def tcp_packets(sizes: list[int], sequence: int) -> list[bytes]:
     """A TCP stream of valid packets."""
-    found = []
+    found: list[Any] = []
     for size in sizes:
         whole = super_tcp(4, bytes(size), sequence, 0x10, b"")
         found += cut(whole, GSO_TCPV4, size)

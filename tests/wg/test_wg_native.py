@@ -177,6 +177,7 @@ def c_taken(datagrams: list[bytes], at_once: bool, threads: int) -> Taken:
                 one.out.sendto(data, to)
         for _ in range(3):
             one.turn()
+        assert isinstance(one.sink, Super)
         return one.sink.packets(), one.peer.rx_bytes, one.strangers
 
 

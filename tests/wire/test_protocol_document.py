@@ -113,7 +113,7 @@ def test_the_relay() -> None:
     (grant,) = (w.decode(text) for _, text in MESSAGES if b'"relay-grant"' in text)
     assert isinstance(grant, w.RelayGrant)
     assert (grant.allocation, grant.key, grant.expires_s) == (right.pack().hex(), key.hex(), right.expires_s)
-    messages = {
+    messages: dict[str, relay.RelayMessage] = {
         "bind": relay.Bind(right, b"12345678"),
         "cookie": relay.Cookie(b"12345678", b"c" * 16),
         "confirm": relay.Confirm(right, b"abcdefgh", b"c" * 16),

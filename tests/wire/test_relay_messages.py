@@ -15,7 +15,7 @@ from netctl.wire.datagram import DatagramKind, classify
 SECRET = bytes(range(32))
 ALLOCATION = relay.Allocation(40001, 40002, 2_000_000_000)
 KEY = ALLOCATION.key(SECRET)
-MESSAGES = [
+MESSAGES: list[relay.RelayMessage] = [
     relay.Bind(ALLOCATION, b"t" * 8),
     relay.Cookie(b"t" * 8, b"c" * 16),
     relay.Confirm(ALLOCATION, b"t" * 8, b"c" * 16),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from world_clock import Clock, Timer
@@ -274,7 +275,7 @@ class Crowd:
         self.document = document = self.write()
         self.mediator.load(document)
         for member in self.members:
-            self.clock.after(self.chance.uniform(0, 5), lambda member=member: self._applied(member, document))
+            self.clock.after(self.chance.uniform(0, 5), partial(self._applied, member, document))
 
     def _applied(self, member: CrowdMember, document: Document) -> None:
         member.document = document

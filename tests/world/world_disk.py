@@ -60,6 +60,13 @@ class SimDisk:
         file.write(content)
         self.written = file  # type: ignore[assignment]
 
+    def tear(self) -> bool:
+        """What was written last never came to the disk; whether anything was."""
+        if self.written is None:
+            return False
+        self.written.tear()
+        return True
+
     @property
     def newest(self) -> frozenset[str]:
         """Digests of documents that were rolled back."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -263,7 +264,7 @@ class SimMember:
             match effect:
                 case do.Perform(token, step):
                     delay = self._chance.uniform(0, STEP_S)
-                    self._clock.after(delay, lambda t=token, s=step: self._due(agent, t, s))
+                    self._clock.after(delay, partial(self._due, agent, token, step))
                 case do.Log(text):
                     self._clock.say(f"{self.name}: {text}")
                 case do.Reply(_, _, error) if error is not None:
@@ -320,8 +321,7 @@ class SimMember:
                 self._perform(step)
             except Exception as error:
                 self._clock.say(f"{self.name}: {error}")
-            if power and where == "middle" and self.disk.written is not None:
-                self.disk.written.tear()
+            if power and where == "middle" and self.disk.tear():
                 self.tally["torn write"] += 1
         if power:
             self.power_off()
@@ -652,7 +652,7 @@ class SimMember:
                     for _ in range(count):
                         self.wireguard.send_data(key)
                 case p.LookSoon(after_s):
-                    self._clock.after(after_s, lambda agent=self.agent: self._look(agent))
+                    self._clock.after(after_s, partial(self._look, self.agent))
                 case p.SetEndpoint(key, endpoint):
                     self.engine.steer(key, endpoint)
                 case p.PathChanged(key, status):

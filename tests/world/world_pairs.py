@@ -10,6 +10,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from pathsim import Host, World
 from world_boxes import KINDS, SHORT_TIMEOUT_S, TIMEOUT_S, Box, Kind, Verdict, Way, seen, theory
@@ -109,7 +110,8 @@ class Story:
             public = next(self._publics)
             self._add(name, public, self._way([self._box(kind, public)]), (kind,))
             return
-        kinds, boxes = (kind,), []
+        kinds: tuple[Kind, ...] = (kind,)
+        boxes: list[Any] = []
         if not self.alone and self.chance.random() < 0.25:
             carrier = self._carrier()
             boxes = [self._box(kind, f"100.64.0.{10 + number}"), carrier]

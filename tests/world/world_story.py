@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from functools import partial
 from ipaddress import IPv4Address, ip_address
+from typing import Any
 
 from world_clock import Clock
 from world_mediator import ADDRESS, SimMediator
@@ -82,7 +84,7 @@ class World:
         present = [name for name in members if name not in self.absent]
         fixed = {name: address for name, address in self.fixed.items() if name in present}
         first = [name for name in self.first if name == "*" or name in present]
-        networks = {
+        networks: dict[str, dict[str, Any]] = {
             "party": {"mode": "lan", "ipv4": self.pools[0], "members": first, "addresses": fixed},
             "office": {
                 "mode": "routed",
@@ -129,7 +131,7 @@ class World:
         if loaded is self.loaded:
             self.mediator.load(loaded.document)
         for member in self.members:
-            self.clock.after(self.chance.uniform(0, 10), lambda member=member: self._applied(member, loaded))
+            self.clock.after(self.chance.uniform(0, 10), partial(self._applied, member, loaded))
 
     def _applied(self, member: SimMember, loaded: Loaded) -> None:
         """Some arm their applies, and some of these confirm."""
@@ -152,7 +154,7 @@ class World:
         self.clock.after(self.chance.uniform(0, 3), self.mediator.start)
         for member in self.members:
             member.disk.accepted.content = self.loaded if member.name not in self.absent else None
-            member.crashed = lambda member=member: self._crashed(member)
+            member.crashed = partial(self._crashed, member)
             self.clock.after(self.chance.uniform(0, 3), member.start)
         self.run(self.chance.uniform(2, 12))
 
