@@ -23,6 +23,7 @@ from mediator.shell.memberstore import PATIENCE_S, MemberStore
 from mediator.shell.store import STORE_FILE, Store
 from mediator.shell.storethread import StoreThread
 from netctl.agent.enrol import enrol
+from netctl.agent.keys import Keys
 from netctl.model.errors import LocalError, RemoteError
 from netctl.wire import operatorrequests as r
 from netctl.wire.invite import Invite, parse_invite
@@ -55,7 +56,7 @@ def locked(path: Path) -> Iterator[None]:
             other.stdin.close()
 
 
-def open_house(site: Site, members: dict[str, object], absent: str = "") -> None:
+def open_house(site: Site, members: dict[str, Keys], absent: str = "") -> None:
     """The site's document, with a network that lets invites in."""
     site.write(members)
     text = json.loads(site.document.read_text())

@@ -160,7 +160,7 @@ def test_a_relay_that_cannot_listen_over_tls_still_relays_udp(
             taken.bind((HOST, 0))
             taken.listen()
             port = taken.getsockname()[1]
-            with open_listeners(server, site.identity, deep, HOST, [port]) as door:
+            with open_listeners(server, site.identity.server_context(RELAY_ALPN), deep, HOST, [port]) as door:
                 assert len(door) == 0
             assert f"TCP port {port}" in caplog.text
     finally:

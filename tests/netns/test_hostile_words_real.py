@@ -191,7 +191,7 @@ class Nobody:
     def holds(self, text: str) -> bool:
         return False
 
-    def take(self, text: str, still_reachable: Any, *, again: bool) -> Taken:
+    def take(self, text: str, commit: str, still_reachable: Any, *, again: bool) -> Taken:
         return Taken(Outcome.APPLIED)
 
 

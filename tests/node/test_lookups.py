@@ -93,7 +93,7 @@ def test_a_silent_peer_is_looked_up_every_minute_and_called_where_its_name_leads
     assert due(names, now) == AGAIN_S
     now += AGAIN_S
     assert names.begin(now) == [NAME]
-    assert names.answered(NAME, (NEW,), now) == {KEY}
+    assert names.answered(NAME, (NEW,), now) == frozenset({KEY})
     assert names.resolved() == {str(NAME): NEW}
 
 
@@ -125,7 +125,7 @@ def test_a_peer_without_a_session_is_tried_at_each_of_its_addresses() -> None:
         now = START + minute * AGAIN_S
         hear(names, now, 0, live=False)
         assert names.begin(now) == [NAME]
-        assert names.answered(NAME, (OLD, NEW, THIRD), now) == {KEY}
+        assert names.answered(NAME, (OLD, NEW, THIRD), now) == frozenset({KEY})
         called.append(names.resolved()[str(NAME)])
     assert called == [NEW, THIRD, OLD]
 
