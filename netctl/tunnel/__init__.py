@@ -21,8 +21,7 @@ the key dies. Short-lived copies are left to the allocator, which may keep their
 
 from netctl.tunnel.device import Device
 from netctl.tunnel.effects import Effect, FlushStaged, SendDatagram, SendKeepalive
-from netctl.tunnel.keypair import Keypair
-from netctl.tunnel.peer import Peer
+from netctl.tunnel.peer import Keypair, Peer
 from netctl.tunnel.replay import ReplayWindow
 
 __all__ = [

@@ -7,13 +7,10 @@ look-up is a handful of dictionary probes whatever the number of peers, and most
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
 
 from netctl.model.addresses import Prefix
 from netctl.tunnel.constants import LOOKUP_CACHE_SIZE
-
-if TYPE_CHECKING:
-    from netctl.tunnel.peer import Peer
+from netctl.tunnel.peer import Peer
 
 _BITS = {4: 32, 16: 128}  # family by length of the packed address
 

@@ -13,11 +13,9 @@ from netctl.tunnel import constants, messages, noise
 from netctl.tunnel.allowedips import AllowedIPs
 from netctl.tunnel.cookie import CookieChecker, LoadState, SourceLimiter
 from netctl.tunnel.effects import Effect, FlushStaged, SendDatagram, SendKeepalive
-from netctl.tunnel.indices import IndexTable
-from netctl.tunnel.keypair import Keypair
 from netctl.tunnel.messages import CookieReply, Initiation, Response
 from netctl.tunnel.pace import Pace
-from netctl.tunnel.peer import Peer
+from netctl.tunnel.peer import IndexTable, Keypair, Peer
 from netctl.tunnel.primitives import KEY_LEN, dh, tai64n
 from netctl.tunnel.timers import Timer, TimerQueue
 
@@ -33,7 +31,7 @@ class Device:
         self._rng = rng
         self._peers: dict[bytes, Peer] = {}
         self._indices = IndexTable(rng)
-        self._timers = TimerQueue()
+        self._timers = TimerQueue[Peer]()
         self._pace = Pace()
         self._load = LoadState()
         self._limiter = SourceLimiter()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from netctl.model.addresses import SocketAddress
-
-if TYPE_CHECKING:
-    from netctl.tunnel.peer import Peer
+from netctl.tunnel.peer import Peer
 
 
 @dataclass(frozen=True, slots=True)

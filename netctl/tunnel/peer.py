@@ -1,4 +1,4 @@
-"""One peer: its three key slots, its timers, what it has staged.
+"""One peer and its sessions: keys, the indices that find them (paper §5.4), timers, what is staged.
 
 Slots (`previous`, `current`, `next`; §6.2 and the reference implementations):
 
@@ -19,13 +19,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
 from netctl.model.addresses import SocketAddress
 from netctl.tunnel import constants
+from netctl.tunnel.constants import REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME
 from netctl.tunnel.cookie import CookieGenerator
-from netctl.tunnel.indices import IndexTable
-from netctl.tunnel.keypair import Keypair
 from netctl.tunnel.noise import Handshake
 from netctl.tunnel.primitives import KEY_LEN
+from netctl.tunnel.replay import ReplayWindow
 from netctl.tunnel.timers import PeerTimers, Timer, TimerQueue
 
 _LONG_AGO = float("-inf")
@@ -33,6 +35,103 @@ _LONG_AGO = float("-inf")
 
 def _anywhere(_: SocketAddress) -> bool:
     return True
+
+
+class Keypair:
+    """The keys of one session, made by `Device`; found by `Device.keypair(local_index)`.
+
+    `send` and `receive` are freed when the keypair dies: `is_alive` is False from then on, and the device no
+    longer finds it.
+    """
+
+    __slots__ = (
+        "created_at",
+        "created_unix",
+        "is_alive",
+        "is_initiator",
+        "local_index",
+        "peer",
+        "receive",
+        "remote_index",
+        "replay",
+        "send",
+        "send_counter",
+    )
+
+    def __init__(
+        self,
+        peer: Peer,
+        local_index: int,
+        remote_index: int,
+        send_key: bytes,
+        receive_key: bytes,
+        is_initiator: bool,
+        now: float,
+        unix_now: float,
+    ) -> None:
+        self.peer = peer
+        self.local_index = local_index
+        """Ours: the receiver index of what the peer sends."""
+        self.remote_index = remote_index
+        """The peer's: the receiver index of what we send."""
+        self.is_initiator = is_initiator
+        """Whether we sent the initiation: only then time makes us renew the session (§6.2)."""
+        self.created_at = now
+        self.created_unix = unix_now
+        self.send_counter = 0
+        """The next counter to send with."""
+        self.replay = ReplayWindow()
+        self.is_alive = True
+        self.take_keys(send_key, receive_key)
+
+    def take_keys(self, send_key: bytes, receive_key: bytes) -> None:
+        """Begin to use them; a keypair whose packets are sealed elsewhere does not."""
+        self.send = ChaCha20Poly1305(send_key)
+        self.receive = ChaCha20Poly1305(receive_key)
+
+    def reserve(self, n: int, now: float) -> int | None:
+        """The first of `n` consecutive counters, now taken; None when the keypair may no longer send."""
+        first = self.send_counter
+        if not self.is_usable(now) or first + n > REJECT_AFTER_MESSAGES:
+            return None
+        self.send_counter = first + n
+        return first
+
+    def is_usable(self, now: float) -> bool:
+        """Whether it may still send and receive: younger than REJECT_AFTER_TIME, counters left, not wiped."""
+        return (
+            self.is_alive
+            and now - self.created_at < REJECT_AFTER_TIME
+            and self.send_counter < REJECT_AFTER_MESSAGES
+        )
+
+    def wipe(self) -> None:
+        """Free the keys (OpenSSL clears its contexts) and refuse all further use."""
+        if self.is_alive:
+            self.is_alive = False
+            del self.send, self.receive
+
+
+class IndexTable:
+    """Who is behind an index of ours. Only configured peers ever have one."""
+
+    def __init__(self, rng: Callable[[int], bytes]) -> None:
+        self._rng = rng
+        self.keypairs: dict[int, Keypair] = {}
+        self.handshakes: dict[int, Peer] = {}
+        """Peers with an initiation of ours under way."""
+
+    def fresh(self) -> int:
+        """An index that nobody has."""
+        while True:
+            index = int.from_bytes(self._rng(4), "little")
+            if index not in self.keypairs and index not in self.handshakes:
+                return index
+
+    def peer(self, index: int) -> Peer | None:
+        """The peer that an index belongs to, whatever for."""
+        keypair = self.keypairs.get(index)
+        return keypair.peer if keypair is not None else self.handshakes.get(index)
 
 
 class Peer:
@@ -70,7 +169,11 @@ class Peer:
     )
 
     def __init__(
-        self, public_key: bytes, indices: IndexTable, queue: TimerQueue, changed: set[Peer] | None = None
+        self,
+        public_key: bytes,
+        indices: IndexTable,
+        queue: TimerQueue[Peer],
+        changed: set[Peer] | None = None,
     ) -> None:
         self.public_key = public_key
         self._changed: set[Peer] = changed if changed is not None else set()

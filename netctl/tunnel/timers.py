@@ -25,13 +25,11 @@ from __future__ import annotations
 import heapq
 from enum import IntEnum, auto
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
 from netctl.tunnel.constants import HEAP_SLACK
 
-if TYPE_CHECKING:
-    from netctl.tunnel.peer import Peer
-
+Owner = TypeVar("Owner")
 _NEVER = float("inf")
 
 
@@ -47,12 +45,12 @@ class Timer(IntEnum):
     FLUSH = auto()
 
 
-class PeerTimers:
+class PeerTimers(Generic[Owner]):
     """The armed timers of one peer."""
 
     __slots__ = ("_deadlines", "_queue", "owner", "ticket", "wake_at")
 
-    def __init__(self, owner: Peer, queue: TimerQueue) -> None:
+    def __init__(self, owner: Owner, queue: TimerQueue[Owner]) -> None:
         self.owner = owner
         self._queue = queue
         self._deadlines: dict[Timer, float] = {}
@@ -104,15 +102,15 @@ class PeerTimers:
             self._queue.schedule(self, first)
 
 
-class TimerQueue:
+class TimerQueue(Generic[Owner]):
     """All peers' timers: a heap with one live entry a peer and few stale ones."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, PeerTimers]] = []
+        self._heap: list[tuple[float, int, PeerTimers[Owner]]] = []
         self._tickets = count()
         self._live = 0
 
-    def schedule(self, timers: PeerTimers, at: float) -> None:
+    def schedule(self, timers: PeerTimers[Owner], at: float) -> None:
         """Look at this peer at `at`, instead of whenever it was."""
         if timers.wake_at == _NEVER:
             self._live += 1
@@ -128,7 +126,7 @@ class TimerQueue:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def pop(self, now: float) -> PeerTimers | None:
+    def pop(self, now: float) -> PeerTimers[Owner] | None:
         """One peer to be looked at, taken from the heap; call its `rest` afterwards."""
         at = self.next()
         if at is None or at > now:
@@ -137,13 +135,13 @@ class TimerQueue:
         self._forget(timers)
         return timers
 
-    def discard(self, timers: PeerTimers) -> None:
+    def discard(self, timers: PeerTimers[Owner]) -> None:
         """Never look at this peer again (it is being removed)."""
         timers.clear()
         if timers.wake_at != _NEVER:
             self._forget(timers)
 
-    def _forget(self, timers: PeerTimers) -> None:
+    def _forget(self, timers: PeerTimers[Owner]) -> None:
         timers.wake_at, timers.ticket = _NEVER, -1
         self._live -= 1
 
