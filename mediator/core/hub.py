@@ -63,7 +63,10 @@ class _Connection:
 
 
 class Hub:
-    """All of a mediator's state that is not on disk."""
+    """All of a mediator's state that is not on disk.
+
+    `now` is monotonic; `unix_s` is seconds since 1970 by the clock that the relay shares: it checks grants.
+    """
 
     def __init__(
         self,
@@ -94,8 +97,6 @@ class Hub:
         self._introducer = Introducer()
         self.pace = Pace()
         """Who logs in too often."""
-        self.unix_now = 0
-        """Seconds since 1970, set by the shell before each event: grants are checked by another process."""
 
     @property
     def exhausted(self) -> tuple[Exhausted, ...]:
@@ -157,7 +158,12 @@ class Hub:
         self._generation = self._epoch = max(self._generation, generation)
 
     def load(
-        self, document: Document, mediator: Mediator, *, guests: frozenset[WireGuardKey] = frozenset()
+        self,
+        document: Document,
+        mediator: Mediator,
+        unix_s: int,
+        *,
+        guests: frozenset[WireGuardKey] = frozenset(),
     ) -> list[Effect]:
         """A new document, valid; `mediator` is the entry of it that is this server.
 
@@ -172,30 +178,31 @@ class Hub:
                 effects += self._drop(number, "login.removed", "this host is no member any more")
         self._generation += 1
         self._hang()
-        wanted = self._want()
+        wanted = self._want(unix_s)
         effects += [Say(item.message) for item in self.exhausted]
         if self.without_port:
             effects.append(Say(f"no relay port is left for {self.without_port} pairs with stock apps"))
         return effects + (wanted or self._show())
 
-    def _want(self) -> list[Effect]:
+    def _want(self, unix_s: int) -> list[Effect]:
         """What the document needs of the store."""
         assert self._mediator is not None
-        wanted = self._allocations.want(self._membership, self._mediator.relay_ports, self.unix_now)
+        wanted = self._allocations.want(self._membership, self._mediator.relay_ports, unix_s)
         return [wanted] if wanted is not None else []
 
     def stored(
         self,
         leases: Iterable[GrantLease],
         ports: Iterable[tuple[WireGuardKey, int]],
-        pairs: Iterable[PairGrant] = (),
-        resting: Iterable[tuple[int, int]] = (),
+        pairs: Iterable[PairGrant],
+        resting: Iterable[tuple[int, int]],
+        unix_s: int,
     ) -> list[Effect]:
         """These are committed: show them."""
         again = self._allocations.stored(leases, ports, pairs, resting)
         self._generation += 1
         self._hang()
-        return self._show() + (self._want() if again else [])
+        return self._show() + (self._want(unix_s) if again else [])
 
     def granted(self, leases: Iterable[GrantLease]) -> None:
         """These were committed together with a new member, who is about to be loaded."""
@@ -205,9 +212,9 @@ class Hub:
         """What the store holds after a member's key was replaced, before the next `load`."""
         self._allocations.restore_leases(leases)
 
-    def forget(self, key: WireGuardKey) -> None:
+    def forget(self, key: WireGuardKey, unix_s: int) -> None:
         """A member is one no longer, or has another key: its relay port is free again when its grants are over."""
-        self._allocations.forget(key, self.unix_now)
+        self._allocations.forget(key, unix_s)
 
     def store_is_slow(self) -> list[Effect]:
         """The store has not answered yet: whatever else is new goes out, above all who is a member no longer."""
@@ -236,7 +243,7 @@ class Hub:
         del self._online[gone.member]
         return self._presence(gone.member, online=False)
 
-    def received(self, connection: int, payload: bytes, now: float) -> list[Effect]:
+    def received(self, connection: int, payload: bytes, now: float, unix_s: int) -> list[Effect]:
         """A whole frame came."""
         state = self._connections.get(connection)
         if state is None:
@@ -245,7 +252,7 @@ class Hub:
         try:
             message = w.decode(payload)
             if state.member is not None:
-                return self._from_member(connection, state, state.member, message, now)
+                return self._from_member(connection, state, state.member, message, now, unix_s)
             if isinstance(message, w.Login):
                 return self._login(connection, state, message, now)
             if isinstance(message, w.EnrolStart | w.Enrol | w.Rotate):
@@ -278,15 +285,15 @@ class Hub:
         due = self._allocations.store_due
         return min(deadlines if due is None else [*deadlines, due], default=None)
 
-    def handle_timer(self, now: float) -> list[Effect]:
+    def handle_timer(self, now: float, unix_s: int) -> list[Effect]:
         """Drop who never logged in and who has gone silent; ask a store again that has refused."""
         effects: list[Effect] = []
         for number, state in list(self._connections.items()):
             if now >= self._deadline(state):
                 code = "login.timeout" if state.member is None else "silent"
                 effects += self._drop(number, code, "nothing was heard in time")
-        if self._allocations.is_due(now, self.unix_now):
-            effects += self._want()
+        if self._allocations.is_due(now, unix_s):
+            effects += self._want(unix_s)
         return effects
 
     @staticmethod
@@ -337,7 +344,13 @@ class Hub:
         return effects + self._presence(key, online=True)
 
     def _from_member(
-        self, connection: int, state: _Connection, key: WireGuardKey, message: w.Message, now: float
+        self,
+        connection: int,
+        state: _Connection,
+        key: WireGuardKey,
+        message: w.Message,
+        now: float,
+        unix_s: int,
     ) -> list[Effect]:
         if state.questions is not None and not state.questions.take(
             now, refresh=isinstance(message, w.Refresh)
@@ -356,7 +369,7 @@ class Hub:
             case w.Candidates():
                 return self._introduce(state, key, message, now)
             case w.RelayRequest(peer):
-                return self._relay(connection, key, peer)
+                return self._relay(connection, key, peer, unix_s)
             case _:
                 raise RemoteError(f"unexpected {type(message).__name__} from a member", "protocol.order")
 
@@ -381,13 +394,13 @@ class Hub:
             [] if other is None else self._introducer.introduce(key, self._online[key], peer, other, message)
         )
 
-    def _relay(self, connection: int, key: WireGuardKey, text: str) -> list[Effect]:
+    def _relay(self, connection: int, key: WireGuardKey, text: str, unix_s: int) -> list[Effect]:
         peer = self._peer(key, text)
         own = self._allocations.port(key)
         port = self._port_for(key, peer) if peer is not None else None
         if own is None or port is None:
             return []
-        granted = grant(self._secret, own, port, self.unix_now + GRANT_TTL_S)
+        granted = grant(self._secret, own, port, unix_s + GRANT_TTL_S)
         address = f"0.0.0.0:{port}"
         message = w.RelayGrant(str(peer), address, granted.allocation, granted.key, granted.expires_s)
         return [Send(connection, message)]

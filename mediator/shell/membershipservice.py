@@ -39,6 +39,8 @@ class MembershipService:
     later: Callable[[float, Callable[[], None]], object]
     """Calls back after seconds: the event loop's."""
     perform: Callable[[list[fx.Effect]], None]
+    grants_s: Callable[[], int]
+    """Seconds since 1970 by the clock that the relay shares."""
     document: Document = field(default_factory=lambda: Document({}, {}))
     """What the file says, without anybody who joined."""
     book: a.Book = field(default_factory=a.Book)
@@ -59,7 +61,7 @@ class MembershipService:
         assert self.mediator is not None
         document, self.waiting = a.effective(self.document, self.book)
         guests = frozenset(entry.key for entry in self.book.admissions)
-        return self.hub.load(document, self.mediator, guests=guests)
+        return self.hub.load(document, self.mediator, self.grants_s(), guests=guests)
 
     # -- what hosts ask for ---------------------------------------------------------------------------------
 
@@ -97,7 +99,7 @@ class MembershipService:
             self.book = await self.store.leave(request.key, unix_now())
         except LocalError as error:
             return [fx.Say(str(error))]
-        self.hub.forget(request.key)
+        self.hub.forget(request.key, self.grants_s())
         return self.rebuild()
 
     async def _rekey(
@@ -107,7 +109,7 @@ class MembershipService:
             raise RemoteError("the document has the new key for a member", "rotate.taken")
         self.book = book = await self.store.rekey(old, key, identity, unix_now(), by=by)
         for one in (old, key):
-            self.hub.forget(one)
+            self.hub.forget(one, self.grants_s())
         self.hub.restore_leases(book.leases)
         return next(entry.name for entry in book.admissions if entry.key == key)
 
@@ -190,7 +192,7 @@ class MembershipService:
                 f"'{name}' does not wait for approval; `netctl members revoke` shuts a member out"
             )
         self.book = await self.store.revoke(key, name, unix_now(), by=by)
-        self.hub.forget(key)
+        self.hub.forget(key, self.grants_s())
         self.perform(self.rebuild())
         return name
 

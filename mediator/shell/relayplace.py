@@ -48,6 +48,23 @@ def _write(path: Path, content: bytes) -> None:
     write_atomic(path, content, SHARED)
 
 
+class _Trouble:
+    """What an operator is told of work that fails: once, until it fails in another way or is well again."""
+
+    def __init__(self) -> None:
+        self._known: str | None = None
+
+    def of(self, work: Callable[[], None], words: str) -> str | None:
+        """Do it; what to say when that fails anew: `words`, and the system's."""
+        said = None
+        try:
+            work()
+        except OSError as error:
+            said = f"{words}: {error.strerror or error}"
+        known, self._known = self._known, said
+        return None if known == said else said
+
+
 class PairFile:
     """The mediator's side: keeps the ports of pairs where a relay reads them that cannot read the store."""
 
@@ -55,7 +72,7 @@ class PairFile:
         self._path = directory / PAIRS_FILE
         self._source = pairs
         self._text: str | None = None
-        self._refused: str | None = None
+        self._trouble = _Trouble()
 
     def write(self) -> None:
         """Write what has changed. Raises OSError."""
@@ -68,14 +85,7 @@ class PairFile:
 
     def keep(self) -> str | None:
         """The same; a line for the operator when that fails anew."""
-        try:
-            self.write()
-        except OSError as error:
-            said = f"{self._path} cannot be written, and the relay needs it: {error.strerror or error}"
-            known, self._refused = self._refused, said
-            return None if known == said else said
-        self._refused = None
-        return None
+        return self._trouble.of(self.write, f"{self._path} cannot be written, and the relay needs it")
 
     def close(self) -> None:
         """Let go of the store."""
@@ -100,23 +110,19 @@ class RelayPlace:
         self._pairs = PairFile(directory, pairs)
         self._document = document
         self._document_text = ""
-        self._refused: str | None = None
+        self._trouble = _Trouble()
 
     def keep(self) -> str | None:
         """Write what is missing or has changed; a line for the operator when that fails anew."""
-        try:
-            self._certificate()
-            self._file(RELAY_SECRET_FILE, self._secret)
-            self._pairs.write()
-            if (text := self._document()) != self._document_text:
-                self._file(KEPT_FILE, text.encode())
-                self._document_text = text
-        except OSError as error:
-            said = f"the relay's directory {self._directory} cannot be kept: {error.strerror or error}"
-            known, self._refused = self._refused, said
-            return None if known == said else said
-        self._refused = None
-        return None
+        return self._trouble.of(self._write, f"the relay's directory {self._directory} cannot be kept")
+
+    def _write(self) -> None:
+        self._certificate()
+        self._file(RELAY_SECRET_FILE, self._secret)
+        self._pairs.write()
+        if (text := self._document()) != self._document_text:
+            self._file(KEPT_FILE, text.encode())
+            self._document_text = text
 
     def close(self) -> None:
         """Let go of the store."""

@@ -108,7 +108,7 @@ class Server:
         self._reserved = 0
         self._refused: str | None = None
         """Why the store did not take what was wanted of it last."""
-        self.membership = MembershipService(self._hub, self._store, self._later, self.perform)
+        self.membership = MembershipService(self._hub, self._store, self._later, self.perform, self._grants_s)
         self._admin = AdminServer(self.membership, self._hub, state, document)
         self._admin.add(r.ServerStatusRequest, lambda _: self.status())
         self._notes = DocumentNotes(self._store, str(document))
@@ -200,7 +200,6 @@ class Server:
         first = first_generation(int(time.time()), kept.generation)
         self._hub.restore(kept.leases, kept.ports, kept.pairs, kept.resting, generation=first)
         self.membership.book = kept.book
-        self._now()
         await self._reserve()
         self.perform(self.membership.set_document(document, mediator))
         await self._tasks.wait(SLOW_STORE_S)
@@ -311,7 +310,7 @@ class Server:
     def _tick(self) -> None:
         if self._store.in_doubt and self._store.takes_nothing is None:
             self._tasks.start("a fresh look at the store", self._look_again())
-        self.perform(self._hub.handle_timer(self._now()))
+        self.perform(self._hub.handle_timer(time.monotonic(), self._grants_s()))
         if self._hub.generation + RESERVE // 2 > self._reserved:
             self._tasks.start("a reservation of generations", self._reserve())
         if self._notes.due:
@@ -337,9 +336,8 @@ class Server:
             if first:
                 _LOG.warning(f"{error}; the clock alone keeps generations in order until there is room")
 
-    def _now(self) -> float:
-        self._hub.unix_now = int(self._clock.unix())
-        return time.monotonic()
+    def _grants_s(self) -> int:
+        return int(self._clock.unix())
 
     def _reload(self) -> None:
         found = self._watched.look()
@@ -382,7 +380,7 @@ class Server:
         connection.number = self._next
         self._connections[connection.number] = connection
         nonce = secrets.token_bytes(32)
-        self.perform(self._hub.connected(connection.number, connection.source, nonce, self._now()))
+        self.perform(self._hub.connected(connection.number, connection.source, nonce, time.monotonic()))
 
     def _admitted_no_more(self, connection: Connection, *, logged_in: bool = False) -> None:
         if connection.unauthenticated and self._listener is not None:
@@ -431,7 +429,7 @@ class Server:
             )
 
     def _received(self, number: int, payload: bytes) -> None:
-        self.perform(self._hub.received(number, payload, self._now()))
+        self.perform(self._hub.received(number, payload, time.monotonic(), self._grants_s()))
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
@@ -478,13 +476,12 @@ class Server:
             if str(error) != self._refused:
                 self._refused = str(error)
                 _LOG.warning(f"no new leases: {error}; it is asked again until it takes them")
-            self.perform([*self._hub.refused(self._now()), *behind])
+            self.perform([*self._hub.refused(time.monotonic()), *behind])
             return
         if self._refused is not None:
             self._refused = None
             _LOG.info("the store takes leases again")
-        self._now()
-        stored = self._hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting)
+        stored = self._hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting, self._grants_s())
         self.perform([*stored, *behind])
 
     async def _ask(self, asked: Coroutine[Any, Any, list[fx.Effect]], behind: list[fx.Effect]) -> None:
@@ -494,7 +491,6 @@ class Server:
         except Exception:
             self.perform(behind)
             raise
-        self._now()
         self.perform([*effects, *behind])
 
     def perform(self, effects: list[fx.Effect]) -> None:

@@ -75,8 +75,9 @@ class Site:
         self.state = state
         self.store = Store(state / "mediator.db")
         self.hub = h.Hub(PIN, MEDIATOR.sign, bytes(32), generation=1)
+        self.unix_s = 0
         self.membership = MembershipService(
-            self.hub, StoreThread(self.store), lambda seconds, call: call(), self.perform
+            self.hub, StoreThread(self.store), lambda seconds, call: call(), self.perform, lambda: self.unix_s
         )
         self.admin = AdminServer(self.membership, self.hub, state, state / "networks.yaml")
         self.load(document())
@@ -94,7 +95,9 @@ class Site:
         for effect in effects:
             if isinstance(effect, fx.Store):
                 self.store.add(effect.leases, effect.ports, effect.pairs)
-                self.perform(self.hub.stored(effect.leases, effect.ports, effect.pairs))
+                self.perform(
+                    self.hub.stored(effect.leases, effect.ports, effect.pairs, effect.resting, self.unix_s)
+                )
 
     def serve(self) -> None:
         while True:

@@ -73,6 +73,7 @@ class Shell:
 
     def __init__(self, first: Document | None = None) -> None:
         self.hub = h.Hub(PIN, MEDIATOR.sign, SECRET, generation=100)
+        self.unix_s = 0
         self.sent: dict[int, list[w.Message]] = {}
         self.dropped: dict[int, str] = {}
         self.stores: list[fx.Store] = []
@@ -80,7 +81,7 @@ class Shell:
         self.load(first or document())
 
     def load(self, wanted: Document) -> None:
-        self.perform(self.hub.load(wanted, wanted.mediators[0]))
+        self.perform(self.hub.load(wanted, wanted.mediators[0], self.unix_s))
 
     def perform(self, effects: list[fx.Effect]) -> None:
         pending = list(effects)
@@ -99,7 +100,9 @@ class Shell:
                         pending = self.hub.refused(0.0) + pending
                     else:
                         pending = (
-                            self.hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting)
+                            self.hub.stored(
+                                wanted.leases, wanted.ports, wanted.pairs, wanted.resting, self.unix_s
+                            )
                             + pending
                         )
                 case _:
@@ -113,7 +116,7 @@ class Shell:
     def give(self, number: int, message: w.Message, now: float = 0.0) -> list[w.Message]:
         """A message from a member; what that member is sent in answer."""
         before = len(self.sent.get(number, []))
-        self.perform(self.hub.received(number, w.encode(message), now))
+        self.perform(self.hub.received(number, w.encode(message), now, self.unix_s))
         return self.sent.get(number, [])[before:]
 
     def login(self, number: int, name: str, now: float = 0.0) -> list[w.Message]:
@@ -237,7 +240,7 @@ def test_no_bytes_raise(data: bytes, known: bool) -> None:
         shell.login(1, "ann")
     else:
         shell.connect(1)
-    shell.perform(shell.hub.received(1, data, 0.0))
+    shell.perform(shell.hub.received(1, data, 0.0, 0))
     assert shell.dropped == {1: "message.bad"}
 
 
@@ -256,12 +259,12 @@ def test_time_is_up_for_those_who_never_log_in_and_those_who_fall_silent() -> No
     shell.connect(1, 0.0)
     shell.login(2, "ann", 0.0)
     assert shell.hub.next_timer() == h.LOGIN_TIMEOUT_S
-    shell.perform(shell.hub.handle_timer(h.LOGIN_TIMEOUT_S))
+    shell.perform(shell.hub.handle_timer(h.LOGIN_TIMEOUT_S, 0))
     assert shell.dropped == {1: "login.timeout"}
     shell.give(2, w.Ping(1), 30.0)
-    shell.perform(shell.hub.handle_timer(h.SILENCE_S))
+    shell.perform(shell.hub.handle_timer(h.SILENCE_S, 0))
     assert 2 not in shell.dropped
-    shell.perform(shell.hub.handle_timer(30.0 + h.SILENCE_S))
+    shell.perform(shell.hub.handle_timer(30.0 + h.SILENCE_S, 0))
     assert shell.dropped[2] == "silent"
     assert shell.hub.next_timer() is None
 
@@ -283,10 +286,10 @@ def test_nothing_is_shown_before_it_is_stored() -> None:
     shell = Shell()
     assert len(shell.stores) == 1
     hub = h.Hub(PIN, MEDIATOR.sign, SECRET)
-    (store,) = hub.load(document(), document().mediators[0])
+    (store,) = hub.load(document(), document().mediators[0], 0)
     assert isinstance(store, fx.Store)
     assert not [lease for lease in hub.view(key("ann")).leases.values() if len(lease.addresses) > 1]
-    hub.stored(store.leases, store.ports)
+    hub.stored(store.leases, store.ports, (), (), 0)
     assert all(len(lease.addresses) == 2 for lease in hub.view(key("ann")).leases.values())
 
 
@@ -295,7 +298,7 @@ def test_a_restart_from_the_store_changes_no_address_and_stores_nothing() -> Non
     (store,) = shell.stores
     hub = h.Hub(PIN, MEDIATOR.sign, SECRET)
     hub.restore({(lease.network, lease.key): lease.address for lease in store.leases}, dict(store.ports))
-    assert hub.load(document(), document().mediators[0]) == []
+    assert hub.load(document(), document().mediators[0], 0) == []
     assert hub.view(key("ann")).leases == shell.hub.view(key("ann")).leases
 
 
@@ -314,7 +317,7 @@ def test_a_removed_member_is_dropped_and_gone_from_every_view_even_with_a_full_d
     shell.full = False
     due = shell.hub.next_timer()
     assert due == allocations.STORE_RETRY_S
-    shell.perform(shell.hub.handle_timer(due))
+    shell.perform(shell.hub.handle_timer(due, 0))
     assert len(shell.view(1, "ann").leases["lan", key("ann")].addresses) == 2
 
 
@@ -324,23 +327,23 @@ def test_a_store_that_is_slow_holds_up_nobody_and_is_asked_for_one_thing_at_a_ti
     shell.login(2, "bob")
     before = shell.view(1, "ann").leases["lan", key("ann")].addresses[0]
     moved = document(absent=("dan",), fixed={"cid": str(before)})
-    effects = shell.hub.load(moved, moved.mediators[0])
+    effects = shell.hub.load(moved, moved.mediators[0], 0)
     (first,) = [effect for effect in effects if isinstance(effect, fx.Store)]
     shell.perform([effect for effect in effects if effect is not first])
     assert "dan" in names(shell.view(1, "ann")), "a store that works answers at once: one change, one view"
     shell.perform(shell.hub.store_is_slow())
     assert names(shell.view(1, "ann")) == {"ann", "bob", "cid"}
     newer = document(absent=("bob", "dan"), fixed={"cid": str(before)})
-    effects = shell.hub.load(newer, newer.mediators[0])
+    effects = shell.hub.load(newer, newer.mediators[0], 0)
     assert not [effect for effect in effects if isinstance(effect, fx.Store)], "it owes an answer still"
     shell.perform(effects)
     assert names(shell.view(1, "ann")) == {"ann", "cid"}
     assert shell.dropped == {2: "login.removed"}
-    shell.perform(shell.hub.handle_timer(1.0))
+    shell.perform(shell.hub.handle_timer(1.0, 0))
     assert len(shell.stores) == 1
-    shell.perform(shell.hub.stored(first.leases, first.ports, first.pairs))
+    shell.perform(shell.hub.stored(first.leases, first.ports, first.pairs, first.resting, 0))
     assert shell.view(1, "ann").leases["lan", key("ann")].addresses[0] == first.leases[0].address
-    assert shell.hub.load(document(), document().mediators[0])[-1:] != [first], (
+    assert shell.hub.load(document(), document().mediators[0], 0)[-1:] != [first], (
         "what it has is not asked for again"
     )
 
@@ -398,7 +401,7 @@ def test_all_who_see_the_same_cost_one_encoding_and_one_signature() -> None:
     for number, name in enumerate(("bob", "cid", "bob", "cid"), 1):
         nonce = shell.connect(number)
         login = make_login(PIN, nonce, NONCE, identity(name), key(name), private(name).sign)
-        for effect in shell.hub.received(number, w.encode(login), 0.0):
+        for effect in shell.hub.received(number, w.encode(login), 0.0, 0):
             if isinstance(effect, fx.Deliver) and len(effect.payloads) == 2:
                 chunks.append(effect.payloads[0])
     assert signatures == 1
@@ -445,7 +448,7 @@ def test_whoever_may_not_see_a_peer_gets_silence(peer: str) -> None:
 def test_a_grant_is_for_both_members_own_ports_and_expires() -> None:
     shell = Shell()
     shell.login(1, "ann")
-    shell.hub.unix_now = 1_000_000
+    shell.unix_s = 1_000_000
     (answer,) = shell.give(1, w.RelayRequest(str(key("bob"))))
     assert isinstance(answer, w.RelayGrant)
     ports = dict(shell.stores[0].ports)

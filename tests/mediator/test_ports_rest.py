@@ -93,14 +93,14 @@ def test_the_store_keeps_it_with_what_took_its_place(tmp_path: Path) -> None:
 def test_who_waits_gets_a_port_as_soon_as_one_has_rested() -> None:
     shell = Shell(document(("ann", "phone"), ports="40000-40004"))
     assert shell.hub.pair_port(key("ann"), key("phone")) is not None
-    shell.hub.unix_now = 1000
+    shell.unix_s = 1000
     shell.load(document(("ann",), ports="40000-40004"))
     shell.load(document(("bob", "phone"), ports="40000-40004"))
     assert shell.hub.pair_port(key("bob"), key("phone")) is None
     assert shell.hub.without_port == 1
     for unix_s, has in ((1000 + GRANT_TTL_S - 1, False), (1000 + GRANT_TTL_S, True)):
-        shell.hub.unix_now = unix_s
-        shell.perform(shell.hub.handle_timer(0.0))
+        shell.unix_s = unix_s
+        shell.perform(shell.hub.handle_timer(0.0, shell.unix_s))
         assert (shell.hub.pair_port(key("bob"), key("phone")) is not None) is has
 
 

@@ -120,10 +120,9 @@ class SimMediator:
         ports = range(*self.document.mediators[0].relay_ports)
         relay = RelayTable(self._secret, self._net.chance.randbytes(32), ports)
         self.life = life = _Life(hub, relay)
-        hub.unix_now = self._unix
         hub.restore(self.store.leases(), self.store.ports)
         self._clock.say("mediator starts")
-        self._perform(hub.load(self.document, self.document.mediators[0]))
+        self._perform(hub.load(self.document, self.document.mediators[0], self._unix))
         self._clock.after(EXPIRE_S, lambda: self._expire(life))
 
     def crash(self) -> None:
@@ -138,8 +137,7 @@ class SimMediator:
         """The operator has written a new document."""
         self.document = document
         if self.life is not None:
-            self.life.hub.unix_now = self._unix
-            self._perform(self.life.hub.load(document, document.mediators[0]))
+            self._perform(self.life.hub.load(document, document.mediators[0], self._unix))
 
     # -- streams --------------------------------------------------------------------------------------------
 
@@ -166,8 +164,7 @@ class SimMediator:
         if self.life is not life or number not in life.ends:
             return
         for payload in life.ends[number][1].feed(data):
-            life.hub.unix_now = self._unix
-            self._perform(life.hub.received(number, payload, self._clock.now))
+            self._perform(life.hub.received(number, payload, self._clock.now, self._unix))
 
     def _lost(self, life: _Life, number: int) -> None:
         if self.life is life and life.ends.pop(number, None) is not None:
@@ -175,7 +172,7 @@ class SimMediator:
 
     def _due(self) -> None:
         if self.life is not None:
-            self._perform(self.life.hub.handle_timer(self._clock.now))
+            self._perform(self.life.hub.handle_timer(self._clock.now, self._unix))
 
     def _expire(self, life: _Life) -> None:
         if self.life is life:
@@ -224,7 +221,7 @@ class SimMediator:
         if moment is not None:
             self.crash()
             return []
-        return life.hub.stored(leases, ports)
+        return life.hub.stored(leases, ports, (), (), self._unix)
 
     # -- datagrams ------------------------------------------------------------------------------------------
 
