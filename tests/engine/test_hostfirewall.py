@@ -1,8 +1,9 @@
 """The host's own firewall, read and walked: rulesets as ufw, firewalld and dockerd left them, and whatever JSON holds.
 
 `rulesets/` has what `nft -j list ruleset` and `iptables-save` said (nftables 1.0.6, iptables 1.8.9): of ufw 0.36.2 with
-`ufw allow 22/tcp`; of firewalld 1.3.3 with lan0 in its zone public; of the rules of Docker 24 with a published port;
-and of a plain ruleset with sets, maps and limits.
+`ufw allow 22/tcp`; of firewalld 1.3.3 with lan0 in its zone public; of firewalld 2.3.1 (nftables 1.1.3; the chains that
+filter) with lan0 in public and nctl0 in trusted; of the rules of Docker 24 with a published port; and of a plain
+ruleset with sets, maps and limits.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from netctl.engine.hostfirewall.reading import HostFilter
 from netctl.model.hoststate import Opening
 from netctl.model.packetfilter import Packet, PacketFilter
 from netctl.node.firewall.obstacles import blocked
+from netctl.node.firewall.openings import stands
 from netctl.node.firewall.questions import Question
 from netctl.node.firewall.walk import judge
 
@@ -150,6 +152,18 @@ def test_the_line_and_the_command(name: str, packet: Packet, says: str, commands
     (one,) = blocked(ruleset(name), [Question(packet, "tcp/80")])
     assert one.text.startswith(says)
     assert one.commands == commands
+
+
+@pytest.mark.parametrize("packet", [inbound("tcp/80"), through("nctl0", "eth0")], ids=lambda one: one.hook)
+def test_what_firewalld_2_lets_through_by_our_opening_is_known_as_ours(packet: Packet) -> None:
+    """Else the opening would not be wanted any more as soon as it stands, and go and come with every plan."""
+    found, opening = ruleset("firewalld2"), Opening("firewalld", "input", "nctl0")
+    assert judge(found, packet).kind == "passes"
+    assert stands(opening, found)
+    assert opening in [
+        one for case in blocked(found, [Question(packet, "")], [opening]) for one in case.openings
+    ]
+    assert blocked(found, [Question(packet, "")], [Opening("firewalld", "input", "nctl9")]) == ()
 
 
 def rule(*expressions: Any, chain: str = "input") -> dict[str, Any]:

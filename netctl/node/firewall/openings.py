@@ -112,7 +112,10 @@ def is_rule_of(opening: Opening, table: Table, chain: Chain, rule: Rule) -> bool
         return chain.name.endswith("_allow") and rule.action == "accept" and _same(opening, rule.matches)
     if opening.oif:
         return rule.target.endswith(f"_policy_{MARK}")
-    return rule.target.endswith("_trusted") and _same(opening, rule.matches)
+    # firewalld 1 goes to the zone's chain, which accepts at its end; firewalld 2 comes back and accepts after the jump.
+    into = rule.target.endswith("_trusted") if rule.target else rule.action == "accept"
+    by_link = {match for match in rule.matches if match.subject != "oifname"}
+    return into and by_link == {Match("iifname", (opening.iif,))}
 
 
 def _same(opening: Opening, matches: Iterable[Match]) -> bool:
