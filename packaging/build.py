@@ -100,7 +100,7 @@ LIBRARIES = {
 """What the wheels and our own C load of the system: Debian's package (OpenSSL's by target), and Fedora's."""
 C_LIBRARY = re.compile(r"(libc|libm|libpthread|librt|libdl|libutil|ld-linux-[a-z0-9-]+)\.so\.\d+")
 """Parts of glibc, which both name once."""
-RPM_NEEDS = ("glibc", *(fedora for _, fedora in LIBRARIES.values()), "libseccomp", "nftables", "setup")
+RPM_NEEDS = ("glibc", *(fedora for _, fedora in LIBRARIES.values()), "libseccomp", "nftables")
 """What Fedora has to install besides Python; `setup` brings /etc/protocols, whose names nft takes."""
 MACHINES = {"x86_64": ("amd64", "x86_64"), "aarch64": ("arm64", "aarch64")}
 """By the kernel's name for it: Debian's and RPM's."""
@@ -299,7 +299,6 @@ def needs(name: str, target: Target, revision: str) -> list[str]:
         target.ssl,
         *(debian for debian, _ in LIBRARIES.values() if debian),
         "nftables",
-        "netbase",
         "libseccomp2",
     ]
 

@@ -21,7 +21,6 @@ STAND_IN = {
     "libseccomp": "libseccomp2",
     "openssl-libs": "libssl3t64",
     "nftables": "nftables",
-    "setup": "netbase",
 }
 """What Fedora 42 calls what Debian 13 has of the same versions: Fedora's name, Debian's package."""
 
