@@ -93,6 +93,7 @@ screenshots: setup  ## docs/ui/: the page in light, dark and on a phone (minutes
 	@NETCTL_SCREENSHOTS=100 $(PYTEST) -q -m browser -k test_pictures tests/ui
 
 test-fresh: setup  ## make demo and make test in a fresh clone on fresh Debian 12, 13, Ubuntu 24.04 (FRESH=debian12 SLICE=tests/plan: less)
+	@scripts/setup fresh
 	@$(BIN)/python tests/machines/fresh.py $(if $(FRESH),--on $(FRESH)) $(if $(SLICE),--slice "$(SLICE)")
 
 test-fleet: setup  ## sixteen hosts with real sshd, rolled out by real Ansible: minutes

@@ -26,7 +26,11 @@ SYSTEM = CHECKOUT / ".cache/kernel/root"
 """The kernel package and busybox, unpacked by `scripts/setup kernel`."""
 QEMU = "qemu-system-x86_64"
 VIRTIOFSD = (Path("/usr/lib/qemu/virtiofsd"), Path("/usr/libexec/virtiofsd"))
-"""Debian 12's, part of QEMU and written in C; Debian 13's, a package of its own."""
+"""Debian 12's, part of QEMU and written in C; Debian 13's, written in Rust, which stands at both places."""
+IN_C = ["-f", "-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot", "-o", "log_level=err"]
+IN_RUST = ["--shared-dir=/", "--cache=always", "--sandbox=chroot", "--log-level=error"]
+NO_SUBMOUNTS = "--no-announce-submounts"
+"""An overlay refuses what the guest is told is a mount point (EREMOTE). Only newer ones in Rust tell, and know this."""
 FIRST_MODULES = ("virtio_pci", "virtiofs", "overlay")
 """What is needed before / is there; every other module is loaded from it when it is asked for."""
 MEMORY_MIB = 1536
@@ -144,25 +148,20 @@ def initramfs(command: str) -> bytes:
     return gzip.compress(archive, 1)
 
 
+def virtiofsd_options(usage: str) -> list[str]:
+    """How the virtiofsd that says this to --help is told to share / with the guest."""
+    if "--shared-dir" not in usage:
+        return IN_C
+    return [*IN_RUST, NO_SUBMOUNTS] if NO_SUBMOUNTS in usage else IN_RUST
+
+
 @contextlib.contextmanager
 def _shared(directory: Path) -> Iterator[Path]:
     """virtiofsd on this machine's /; the path of its socket."""
     socket = directory / "virtiofs.sock"
     program = next(path for path in VIRTIOFSD if path.exists())
-    if program == VIRTIOFSD[0]:
-        options = [
-            "-f",
-            "-o",
-            "source=/",
-            "-o",
-            "cache=always",
-            "-o",
-            "sandbox=chroot",
-            "-o",
-            "log_level=err",
-        ]
-    else:
-        options = ["--shared-dir=/", "--cache=always", "--sandbox=chroot", "--log-level=error"]
+    usage = subprocess.run([str(program), "--help"], capture_output=True, text=True, check=False).stdout
+    options = virtiofsd_options(usage)
     with (directory / "virtiofsd.log").open("w+") as log:
         command = [str(program), f"--socket-path={socket}", *options]
         daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

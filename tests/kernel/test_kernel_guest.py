@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import guest
 import pytest
@@ -50,3 +52,12 @@ def test_the_tests_of_the_guest_pass(capsys: pytest.CaptureFixture[str]) -> None
     assert passed is not None, summary
     assert int(passed[1]) >= len(TESTS), summary
     assert "skipped" not in summary, "\n".join(lines[-10:])
+
+
+@pytest.mark.parametrize("program", [path for path in guest.VIRTIOFSD if path.exists()], ids=str)
+def test_a_virtiofsd_of_either_kind_is_told_what_it_knows(program: Path) -> None:
+    """Debian 13's stands at the place of Debian 12's too, and refuses its options."""
+    usage = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
+    for option in guest.virtiofsd_options(usage):
+        name, _, _ = option.partition("=")
+        assert re.search(rf"{re.escape(name)}\b", usage), (program, option)

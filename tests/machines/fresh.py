@@ -1,20 +1,23 @@
 """`make test-fresh`: the README's two commands in a fresh clone, on a distribution that has nothing of ours.
 
 Each runs in a container over a root file system made by mmdebstrap: an empty home, no caches, no package but what the
-README asks for. Only how packages are reached (apt's and pip's settings of this machine) is passed through. What both
-commands set up is set up first, over the machine's network and without the right to change it; then the commands run in
-a network of their own. All are tried, also where one has failed.
+README asks for. Only how packages are reached (apt's and pip's settings of this machine) is passed through. Its network
+is its own: slirp4netns answers for a way out, so packages come, and nothing in there touches this machine's links,
+routes and tables. All commands are tried, also where one has failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from rootfs import (
@@ -29,15 +32,15 @@ from rootfs import (
     why_not,
 )
 
-TIMEOUT_S = 2 * 3600.0
-"""The whole `make test` on a slow machine, and all that it sets up before."""
+WAY_OUT = "slirp4netns"
+RESOLVER = "10.0.2.3"
+"""Where slirp4netns answers for DNS, as this machine's resolver does."""
 
 # A pivot and no chroot: nsenter(1) into a mount namespace leaves a chroot, and would find this machine's processes, and
 # their network, under the numbers of the container's.
 _RUN = """
 set -e
 root=$2/root
-mount -t tmpfs -o mode=755 tmpfs "$2"
 mkdir "$2/upper" "$2/work" "$root"
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$root"
 mount -t proc proc "$root/proc"
@@ -49,7 +52,7 @@ mkdir -p "$root/mnt/settings" "$root/mnt/source"
 mount --bind "$3" "$root/mnt/settings"
 mount --bind -o ro "$4" "$root/mnt/source"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup" 2> /dev/null || true
-[ ! -e /etc/resolv.conf ] || cat /etc/resolv.conf > "$root/etc/resolv.conf"
+echo "nameserver $RESOLVER" > "$root/etc/resolv.conf"
 cat /etc/hosts > "$root/etc/hosts"
 echo fresh > "$root/etc/hostname"
 shift 4
@@ -61,21 +64,39 @@ umount --lazy /mnt/machine
 rmdir /mnt/machine
 exec env -i "$@"
 """
-# Packages come over the machine's own network, in which nothing here has the right to change anything; the commands
-# themselves have a network of their own.
-_SETUP = """
+_GUARD = "nsenter --target 1 --mount test -e /mnt/settings/apt.conf"
+"""Fails where entering a namespace would lead out of the container; then nothing is run."""
+_CLONE = """
 set -e
 cp /mnt/settings/apt.conf /etc/apt/apt.conf.d/99fresh
 git -c safe.directory='*' clone --quiet /mnt/source /root/netctl
-cd /root/netctl
-echo '== make setup'
-make setup < /dev/null
-scripts/setup kernel < /dev/null || true
 """
-_GUARD = "nsenter --target 1 --mount test -e /mnt/settings/apt.conf"
-"""Fails where entering a namespace would lead out of the container; then nothing is run."""
-_SET_UP = "setpriv --bounding-set=-net_admin,-net_raw,-sys_module --inh-caps=-all sh -c"
-_COMMANDS = "cd /root/netctl; ip link set lo up; failed=0"
+
+
+@contextlib.contextmanager
+def network() -> Iterator[int]:
+    """A network namespace with a way out and none in; a descriptor of it."""
+    holder = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"]
+    with subprocess.Popen(holder, stdout=subprocess.PIPE) as holding:
+        try:
+            assert holding.stdout is not None
+            assert holding.stdout.readline() == b"up\n"
+            ready, told = os.pipe()
+            way = [WAY_OUT, "--configure", "--disable-host-loopback", f"--ready-fd={told}"]
+            with subprocess.Popen(
+                [*way, str(holding.pid), "tap0"], stdout=subprocess.DEVNULL, pass_fds=[told]
+            ) as answering:
+                os.close(told)
+                with os.fdopen(ready, "rb") as pipe:
+                    assert pipe.read(1) == b"1", f"{WAY_OUT} did not start"
+                descriptor = os.open(f"/proc/{holding.pid}/ns/net", os.O_RDONLY)
+                try:
+                    yield descriptor
+                finally:
+                    os.close(descriptor)
+                    answering.terminate()
+        finally:
+            holding.kill()
 
 
 def variables(settings: Path) -> list[str]:
@@ -101,48 +122,32 @@ def try_on(distribution: Distribution, commands: list[str]) -> list[str]:
     """What failed. Raises CannotBeHad."""
     root = base(distribution, FRESH, "fresh")
     failed = []
-    with tempfile.TemporaryDirectory(prefix="netctl-fresh-") as name:
+    with tempfile.TemporaryDirectory(prefix="netctl-fresh-") as name, network() as way_out:
         settings, place, source = (Path(name, part) for part in ("settings", "place", "source"))
         settings.mkdir()
         place.mkdir()
         subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(source)], check=True)
         (settings / "apt.conf").write_text(apt_settings())
-        run = f"{_COMMANDS}\n"
+        script = f"hostname fresh; {_GUARD} || {{ echo '!! the container'; exit 1; }}\n{_CLONE}set +e\n"
+        script += "cd /root/netctl; failed=0\n"
         for command in commands:
-            run += f"echo '== {command}'; ({command}) < /dev/null || "
-            run += f"{{ echo '!! '{shlex.quote(command)}; failed=1; }}\n"
-        run += "exit $failed\n"
-        script = f"hostname fresh; {_GUARD} || {{ echo '!! the container'; exit 1; }}\n"
-        script += f"{_SET_UP} {shlex.quote(_SETUP)} || {{ echo '!! make setup'; exit 1; }}\n"
-        script += f"exec unshare --net sh -c {shlex.quote(run)}\n"
+            script += f"echo '== {command}'; ({command}) < /dev/null || "
+            script += f"{{ echo '!! '{shlex.quote(command)}; failed=1; }}\n"
+        script += "exit $failed\n"
         began = time.monotonic()
         unshare = [
-            "unshare",
-            "--mount",
-            "--pid",
-            "--uts",
-            "--ipc",
-            "--fork",
-            "--kill-child",
-            "--propagation",
-            "private",
+            *("nsenter", f"--net=/proc/self/fd/{way_out}"),
+            *("unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"),
+            *("--propagation", "private", "env", f"RESOLVER={RESOLVER}", "sh", "-c", _RUN, "fresh"),
         ]
-        arguments = [
-            str(root),
-            str(place),
-            str(settings),
-            str(source),
-            *variables(settings),
-            "sh",
-            "-c",
-            script,
-        ]
+        places = [str(path) for path in (root, place, settings, source)]
         with subprocess.Popen(
-            [*unshare, "sh", "-c", _RUN, "fresh", *arguments],
+            [*unshare, *places, *variables(settings), "sh", "-c", script],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            pass_fds=[way_out],
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -162,6 +167,8 @@ def main() -> int:
     parser.add_argument("--slice", default="", help="arguments of pytest instead of the whole `make test`")
     arguments = parser.parse_args()
     reason = why_not()
+    if reason is None and shutil.which(WAY_OUT) is None:
+        reason = f"fresh: {WAY_OUT} is not installed"
     if reason is not None:
         print(f"SKIP {reason}", file=sys.stderr)
         return 77

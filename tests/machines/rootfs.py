@@ -14,6 +14,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.markers import Marker
+
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "machines"
 BUILD_TIMEOUT_S = 1500.0
@@ -21,7 +23,7 @@ BUILD_TIMEOUT_S = 1500.0
 BOOTED = (
     *("apt", "systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "nftables", "iproute2"),
     *("iputils-ping", "conntrack", "procps", "git", "ca-certificates", "libssl3"),
-    *("libseccomp2", "libstdc++6", "netbase"),
+    *("libseccomp2", "libstdc++6"),
 )
 """What a machine has that is booted: Debian's least, and what the README says to install."""
 FRESH = ("apt", "python3", "git", "make", "ca-certificates")
@@ -115,15 +117,17 @@ def with_locked_packages(distribution: Distribution) -> Path:
 
 def _with_locked_packages(distribution: Distribution) -> Path:
     root = base(distribution, BOOTED, "booted")
-    locked = ROOT / "requirements" / "mediator.txt"
-    mark = root.parent / f"locked-{hashlib.sha256(locked.read_bytes()).hexdigest()[:12]}"
+    locked = requirements_for((ROOT / "requirements" / "mediator.txt").read_text(), distribution.python)
+    mark = root.parent / f"locked-{hashlib.sha256(locked.encode()).hexdigest()[:12]}"
     if mark.exists():
         return root
     wheels = root.parent / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
+    listed = root.parent / "requirements.txt"
+    listed.write_text(locked)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(wheels), "--require-hashes"]
     command += ["--no-deps", "--only-binary", ":all:", "--implementation", "cp"]
-    command += ["--python-version", distribution.python, "--requirement", str(locked)]
+    command += ["--python-version", distribution.python, "--requirement", str(listed)]
     for platform in (*PLATFORMS, "any"):
         command += ["--platform", platform]
     subprocess.run(command, check=True, timeout=BUILD_TIMEOUT_S)
@@ -152,6 +156,30 @@ def _with_locked_packages(distribution: Distribution) -> Path:
     shutil.rmtree(wheels)
     mark.touch()
     return root
+
+
+def requirements_for(locked: str, python: str) -> str:
+    """What of a locked set a CPython of this version on Linux installs, without conditions.
+
+    pip judges a condition by the Python that it runs on, whatever `--python-version` says.
+    """
+    target = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "os_name": "posix",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
+    kept = []
+    lines = (line for line in locked.splitlines() if not line.lstrip().startswith("#"))
+    for entry in "\n".join(lines).replace("\\\n", "").splitlines():
+        requirement, *hashes = entry.split(" --hash=")
+        name, _, condition = requirement.partition(";")
+        if not condition or Marker(condition).evaluate(target):
+            kept.append(" --hash=".join([name.strip(), *(one.strip() for one in hashes)]) + "\n")
+    return "".join(kept)
 
 
 def apt_settings() -> str:

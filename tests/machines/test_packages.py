@@ -52,7 +52,16 @@ def packager(request: pytest.FixtureRequest) -> Dpkg | Rpm:
 
 
 @pytest.fixture(scope="module")
-def packages(packager: Dpkg | Rpm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lower(packager: Dpkg | Rpm) -> Path:
+    """The root file system of the machines; where none can be had, nothing is built."""
+    try:
+        return packager.lower()
+    except CannotBeHad as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def packages(packager: Dpkg | Rpm, lower: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two revisions of the packages for this distribution."""
     place = tmp_path_factory.mktemp("packages")
     subprocess.run([ROOT / "scripts/lock", "--tool"], check=True, timeout=300)
@@ -64,11 +73,7 @@ def packages(packager: Dpkg | Rpm, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def site(packager: Dpkg | Rpm, packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    try:
-        lower = packager.lower()
-    except CannotBeHad as error:
-        pytest.skip(str(error))
+def site(lower: Path, packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     segment = Segment()
     place = tmp_path_factory.mktemp("machines")
     machines = {

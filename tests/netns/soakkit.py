@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ STAY = ("laptop", "nas")
 COME_AND_GO = ("desktop", "console")
 RELAY = "the relay"
 METRICS = "127.0.0.1:9586"
+GET = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=30).read().decode())"
 CALM_S = 4.0
 """After everybody is connected: what was under way ends."""
 MAX_MORE_KB = 4096
@@ -147,7 +149,7 @@ def calm(lab: Lab) -> Sizes:
 
 def sizes(lab: Lab) -> Iterator[tuple[str, Size]]:
     for name in STAY:
-        page = lab.node(name).run(["curl", "-sf", f"http://{METRICS}/metrics"])
+        page = lab.node(name).run([sys.executable, "-I", "-c", GET, f"http://{METRICS}/metrics"])
         (tasks,) = [line.split()[1] for line in page.splitlines() if line.startswith("netctl_tasks ")]
         yield name, size(lab, lab.services[name], int(float(tasks)))
     status: dict[str, Any] = json.loads(

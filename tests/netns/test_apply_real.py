@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 from hosts import Host, join, needs_namespaces
-from onehost import NETCTL, STATE, One, one_host
+from onehost import STATE, One, one_host
 from patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
@@ -60,10 +61,8 @@ def twenty(one: One) -> str:
 def killed_after(one: One, stop: int, *arguments: str) -> tuple[int, str]:
     """An apply that is killed after so many steps, 0 for never; its exit code and what it said."""
     one.host.run("sh", "-c", "cat > /run/killed.py", text=KILLED)
-    python = NETCTL.replace("netctl", "python")
-    said = one.host.run(
-        "sh", "-c", '"$@" 2>&1; echo "exit $?"', "sh", python, "/run/killed.py", str(stop), *arguments
-    )
+    command = (sys.executable, "/run/killed.py", str(stop), *arguments)
+    said = one.host.run("sh", "-c", '"$@" 2>&1; echo "exit $?"', "sh", *command)
     text, _, code = said.rpartition("exit ")
     return int(code), text
 
