@@ -4,7 +4,8 @@ A connection goes through
 
 | state   | event          | next                                         |
 |---------|----------------|----------------------------------------------|
-| GREETED | Login, good    | MEMBER (an older session of it is dropped)   |
+| GREETED | Login, good    | MEMBER                                       |
+| GREETED | Login, good, while the key is online | GREETED until the older one has answered or not (`duplicates`) |
 | GREETED | EnrolStart, …  | GREETED: `mediator.core.enrollment` has the rest   |
 | GREETED | anything else  | dropped                                      |
 | MEMBER  | other messages | MEMBER                                       |
@@ -22,6 +23,7 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from mediator.core.allocations import Allocations
+from mediator.core.duplicates import Duplicate, Duplicates
 from mediator.core.effects import Deliver, Drop, Effect, Left, LoggedIn, Say, Send
 from mediator.core.enrollment import Challenge, Enrollment
 from mediator.core.introducer import Allowance, Introducer
@@ -45,6 +47,8 @@ KEEPALIVE_S = 20.0
 """Below the 60 s after which the hastiest middlebox forgets a TCP flow."""
 SILENCE_S = 2.5 * KEEPALIVE_S
 """A member silent this long is gone: one lost ping is forgiven."""
+DUPLICATE = "session.duplicate"
+REPLACED = "this member has logged in again elsewhere"
 LOGIN_TIMEOUT_S = 10.0
 """A login is two small messages; only an attacker needs longer."""
 
@@ -60,6 +64,8 @@ class _Connection:
     questions: Questions | None = None
     """From its login on."""
     shown: ViewClass | None = None
+    waiting: w.Login | None = None
+    """A good login, while another connection has the key and is asked whether it lives."""
 
 
 class Hub:
@@ -97,6 +103,7 @@ class Hub:
         self._introducer = Introducer()
         self.pace = Pace()
         """Who logs in too often."""
+        self._duplicates = Duplicates()
 
     @property
     def exhausted(self) -> tuple[Exhausted, ...]:
@@ -134,6 +141,10 @@ class Hub:
     def online(self) -> int:
         """Logged-in members."""
         return len(self._online)
+
+    def duplicates(self, now: float) -> list[Duplicate]:
+        """Keys that two hosts have."""
+        return self._duplicates.noted(now)
 
     def is_online(self, key: WireGuardKey) -> bool:
         """Whether the member with this key is logged in."""
@@ -214,6 +225,7 @@ class Hub:
 
     def forget(self, key: WireGuardKey, unix_s: int) -> None:
         """A member is one no longer, or has another key: its relay port is free again when its grants are over."""
+        self._duplicates.forget(key)
         self._allocations.forget(key, unix_s)
 
     def store_is_slow(self) -> list[Effect]:
@@ -238,6 +250,7 @@ class Hub:
         """A connection is gone: whoever sees the member should check it."""
         gone = self._connections.pop(connection, None)
         self._enrollment.forget(connection)
+        self._duplicates.gone(connection)
         if gone is None or gone.member is None or self._online.get(gone.member) != connection:
             return []
         del self._online[gone.member]
@@ -282,12 +295,19 @@ class Hub:
     def next_timer(self) -> float | None:
         """When somebody's time is up."""
         deadlines = [self._deadline(state) for state in self._connections.values()]
-        due = self._allocations.store_due
-        return min(deadlines if due is None else [*deadlines, due], default=None)
+        others = (self._allocations.store_due, self._duplicates.next_timer())
+        return min([*deadlines, *(due for due in others if due is not None)], default=None)
 
     def handle_timer(self, now: float, unix_s: int) -> list[Effect]:
-        """Drop who never logged in and who has gone silent; ask a store again that has refused."""
+        """Drop who never logged in and who has gone silent; ask a store again that has refused.
+
+        Let in who waited for the word of another connection that is over.
+        """
         effects: list[Effect] = []
+        for number in self._duplicates.silent(now):
+            effects += self._drop(number, "session.replaced", REPLACED)
+        for number in self._duplicates.free():
+            effects += self._let_in(number, now)
         for number, state in list(self._connections.items()):
             if now >= self._deadline(state):
                 code = "login.timeout" if state.member is None else "silent"
@@ -305,8 +325,18 @@ class Hub:
         return [Drop(connection, error), *self.disconnected(connection)]
 
     def _login(self, connection: int, state: _Connection, login: w.Login, now: float) -> list[Effect]:
-        key = _key(login.wireguard)
-        member = self._membership.by_key.get(key)
+        if state.waiting is not None:
+            raise RemoteError("one login is enough", "protocol.order")
+        key = self._proven(state, login)
+        if not self.pace.login(key, now):
+            name = self._membership.by_key[key].name
+            message = f"'{name}' logs in too often and has to wait: is its key on two machines?"
+            raise RemoteError(message, "session.too-often")
+        return self._enter(connection, state, key, login, now)
+
+    def _proven(self, state: _Connection, login: w.Login) -> WireGuardKey:
+        """Whose login this is. Raises RemoteError."""
+        member = self._membership.by_key.get(_key(login.wireguard))
         if member is None:
             raise RemoteError(
                 "no member of the mediator's document has this WireGuard key", "login.unknown-key"
@@ -315,18 +345,65 @@ class Hub:
             raise RemoteError(
                 f"the document gives '{member.name}' no identity to log in with", "login.no-identity"
             )
-        assert self._mediator is not None
-        assert member.wireguard is not None
-        key = member.wireguard  # the same object everywhere: thousands of look-ups need not compare bytes
         # Our own pin alone: a replica in the same list must not be able to pass a login on to us.
         check_login(login, state.nonce, self.identity, member.identity)
-        if not self.pace.login(key, now):
-            message = f"'{member.name}' logs in too often and has to wait: is its key on two machines?"
-            raise RemoteError(message, "session.too-often")
+        assert member.wireguard is not None
+        return member.wireguard  # the same object everywhere: thousands of look-ups need not compare bytes
+
+    def _enter(
+        self, connection: int, state: _Connection, key: WireGuardKey, login: w.Login, now: float
+    ) -> list[Effect]:
+        """A good login: in, or to wait for the word of the connection that has the key."""
+        older = self._online.get(key)
+        if older is None:
+            return self._admit(connection, state, key, login, now)
+        holder = self._connections[older]
+        if login.previous == holder.nonce.hex():  # nobody but that very process can know it
+            return self._replace(older) + self._admit(connection, state, key, login, now)
+        state.waiting = login
+        ping = self._duplicates.ask(key, older, connection, now)
+        return [] if ping is None else [Send(older, w.Ping(ping))]
+
+    def _replace(self, older: int) -> list[Effect]:
+        """The same host has come back by another connection: it was here all the time, for the others."""
+        member = self._connections[older].member
+        assert member is not None
+        del self._online[member]
+        return self._drop(older, "session.replaced", REPLACED)
+
+    def _let_in(self, connection: int, now: float) -> list[Effect]:
+        """The connection that it waited for is over."""
+        state = self._connections.get(connection)
+        if state is None or state.waiting is None:
+            return []
+        login, state.waiting = state.waiting, None
+        try:  # the document may be another by now, and somebody else may have been first
+            return self._enter(connection, state, self._proven(state, login), login, now)
+        except RemoteError as error:
+            return self._drop(connection, error.code, str(error))
+
+    def _lives(self, connection: int, state: _Connection, newer: Iterable[int], now: float) -> list[Effect]:
+        """The older connection of a key has answered: whoever else has the key waits."""
+        assert state.member is not None
+        name = self._membership.by_key[state.member].name
         effects: list[Effect] = []
-        older = self._online.pop(key, None)
-        if older is not None:
-            effects += self._drop(older, "session.replaced", "this member has logged in again elsewhere")
+        for number in newer:
+            other = self._connections[number].source
+            if self._duplicates.note(state.member, state.source, other, now):
+                effects.append(
+                    Say(f"'{name}' is two hosts with one key: {state.source} stays, {other} waits")
+                )
+            message = f"another host with this key is connected, from {state.source.host}: this one waits"
+            effects += self._drop(number, DUPLICATE, message)
+            effects.append(Send(connection, w.Ping(0, other.host)))
+        return effects
+
+    def _admit(
+        self, connection: int, state: _Connection, key: WireGuardKey, login: w.Login, now: float
+    ) -> list[Effect]:
+        """It is a member's connection from now on."""
+        assert self._mediator is not None
+        effects: list[Effect] = []
         state.member = key
         state.questions = Questions(now)
         self._online[key] = connection
@@ -335,7 +412,8 @@ class Hub:
         if self._stun_also:
             stun += [f"{self._stun_also}:{port}" for port in self._mediator.stun[:1]]
         welcome = w.Welcome(self._generation, self._epoch, str(state.source), stun, KEEPALIVE_S)
-        effects += [LoggedIn(connection, member.name), Send(connection, welcome)]
+        name = self._membership.by_key[key].name
+        effects += [LoggedIn(connection, name), Send(connection, welcome)]
         state.shown = view_class = self._view_cache.of(key)
         if login.view == view_class.digest:  # it has come back to what it knows
             effects.append(Deliver((connection,), (self._view_cache.sealed(view_class, self._online),)))
@@ -359,8 +437,8 @@ class Hub:
         match message:
             case w.Ping(id_):
                 return [Send(connection, w.Pong(id_))]
-            case w.Pong():
-                return []
+            case w.Pong(id_):
+                return self._lives(connection, state, self._duplicates.answered(connection, id_), now)
             case w.Refresh():
                 state.shown = self._view_cache.of(key)
                 return [self._whole(connection, state.shown)]

@@ -6,6 +6,7 @@ itself; it is reachable from no other.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from msgspec import structs
 
 from mediator.core import admissions as a
 from mediator.core.audit import OPERATOR, Entry
+from mediator.core.duplicates import Duplicate
 from mediator.core.hub import Hub
 from mediator.shell.durations import duration_s
 from mediator.shell.membershipservice import MembershipService, unix_now
@@ -135,6 +137,7 @@ class AdminServer:
         membership, book = self._membership, self._membership.book
         document, waiting = a.effective(membership.document, book)
         full = {(item.network, item.member): item.message for item in self._hub.exhausted}
+        shared = {one.key: one for one in self._hub.duplicates(time.monotonic())}
         pending = {entry.key for entry in book.admissions if entry.pending}
         invited = {entry.key: entry for entry in book.admissions}
         rows = []
@@ -163,7 +166,9 @@ class AdminServer:
                         n.name: [str(x) for x in self._hub.addresses(n.name, member.name, key)]
                         for n in networks
                     },
-                    condition=waiting.get(member.name) or (trouble[0] if trouble else None),
+                    condition=waiting.get(member.name)
+                    or (_on_two_hosts(shared[key]) if key in shared else None)
+                    or (trouble[0] if trouble else None),
                     source="invite" if member.guest else "document",
                 )
             )
@@ -216,6 +221,14 @@ def audit_row(entry: Entry) -> r.AuditRow:
 
 def _by(request: r.Change[Any]) -> str:
     return request.by or OPERATOR
+
+
+def _on_two_hosts(one: Duplicate) -> str:
+    ago = f"{time.monotonic() - one.last_s:.0f} s ago"
+    return (
+        f"two hosts have its key (a cloned disk?): {one.holder.host} is connected, {one.other.host} waits and tried "
+        f"{ago}; each needs keys of its own"
+    )
 
 
 def _bare(name: str, key: WireGuardKey, state: str, condition: str | None) -> r.MemberRow:

@@ -176,6 +176,10 @@ class Server:
             "connections": ("Connections, logged in or not", float(len(self._connections))),
             "bans": ("Addresses that may not connect now", float(len(self._limiter.bans(time.monotonic())))),
             "generation": ("Generation of the membership", float(self._hub.generation)),
+            "shared_keys": (
+                "Keys that two hosts had in the last ten minutes (cloned disks)",
+                float(len(self._hub.duplicates(time.monotonic()))),
+            ),
             "store_away": ("1 while the store takes nothing", float(self._store.takes_nothing is not None)),
             "document_refused": (
                 "1 while the file is refused and the last good one is in force",

@@ -285,6 +285,8 @@ class Agent:
                 self.paths.presence(key, online)
             case PathMessage(message, servers):
                 self.paths.message(message, servers)
+            case _:  # the rest is between the client and its session
+                pass
 
     def _on_link(self, state: LinkState) -> None:
         self.runner.post(on.LinkChanged(state))

@@ -22,12 +22,14 @@ from netctl.model.document import Mediator
 from netctl.model.errors import LocalError, RemoteError
 from netctl.model.keys import IdentityKey
 from netctl.node.linkstate import LinkState
+from netctl.node.sharing import SHARED_NOTE_S, Sharing
 from netctl.session import (
     Backoff,
     ClientSession,
     Closed,
     Effect,
     Kept,
+    KeyShared,
     LoggedIn,
     SendFrame,
     State,
@@ -45,6 +47,10 @@ MAX_HOLD_S = 600.0
 """A drill that its command has forgotten ends by then."""
 USER_TIMEOUT_MS = 10_000
 """What nobody acknowledges so long ends the connection (RFC 5482)."""
+DUPLICATE = "session.duplicate"
+"""The mediator's word that another host with this key is connected."""
+DUPLICATE_RETRY_S = 60.0
+"""Between half of this and this: so soon after the other one is gone, this one is in."""
 LOGIN_TIMEOUT_S = 10.0
 """The mediator gives up after the same time."""
 
@@ -143,6 +149,7 @@ class _Wire(asyncio.Protocol):
             nonce=secrets.token_bytes(32),
             now=time.monotonic(),
             kept=self._client.kept,
+            previous=self._client.hello,
         )
 
     def data_received(self, data: bytes) -> None:
@@ -203,6 +210,12 @@ class ControlClient:
         """Why the mediator's last word is not believed; None: it is."""
         self.kept: Kept | None = None
         """The view that this host has: what the mediator need not send again."""
+        self.hello = ""
+        """Of the last session: proves to its mediator that this is no other host with the same key."""
+        self.waits = False
+        """Another host with this key is connected."""
+        self.sharing: Sharing | None = None
+        """What was heard of another host with this key last."""
         self._on_effect = on_effect
         self._on_state = on_state
         self._mediators: tuple[Mediator, ...] = ()
@@ -260,7 +273,15 @@ class ControlClient:
     def deliver(self, effect: Effect) -> None:
         """An effect for the agent."""
         if isinstance(effect, LoggedIn):
+            self.hello = effect.hello
+            if self.waits:
+                self.waits, self.sharing = False, Sharing("", time.monotonic())
             self._set_state(LinkState("connected", time.monotonic()))
+        elif isinstance(effect, KeyShared):
+            now = time.monotonic()
+            if self.sharing is None or now - self.sharing.at_s >= SHARED_NOTE_S:
+                warn(f"another host has this host's key: it tries to log in from {effect.other}, and waits")
+            self.sharing = Sharing(effect.other, now)
         elif isinstance(
             effect, ViewChanged
         ):  # not before: who logs in and then lies is not asked all the time
@@ -278,11 +299,12 @@ class ControlClient:
         while True:
             self._changed.clear()
             if not self._mediators:
+                self.waits = False
                 self._set_state(LinkState("none", time.monotonic()))
                 await self._changed.wait()
                 continue
             if (held := self._held_until - time.monotonic()) > 0:
-                self._set_state(LinkState("unreachable", time.monotonic(), DRILL))
+                self._set_state(LinkState("unreachable", time.monotonic(), DRILL, waits=self.waits))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), held)
                 self._backoff.reset()
@@ -292,15 +314,20 @@ class ControlClient:
             port = ports[turn // len(self._mediators) % len(ports)]
             turn += 1
             if self.state.state in ("none", "connected"):
-                self._set_state(LinkState("connecting", time.monotonic(), self.state.error))
+                self._set_state(LinkState("connecting", time.monotonic(), self.state.error, waits=self.waits))
             error = await self._connect(mediator, port)
             refused = error.code.startswith(("login.", "view."))
             if error.code.startswith("view."):
                 self.refused = str(error)
             since = self.state.since if self.state.state == "unreachable" else time.monotonic()
-            self._set_state(LinkState("unreachable", since, str(error), final=refused))
+            delay = self._backoff.next_delay(random.random())
+            if error.code == DUPLICATE:
+                self.waits = True
+                delay = DUPLICATE_RETRY_S * (1 + random.random()) / 2
+            final = refused or error.code == DUPLICATE
+            self._set_state(LinkState("unreachable", since, str(error), final=final, waits=self.waits))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self._backoff.next_delay(random.random()))
+                await asyncio.wait_for(self._changed.wait(), delay)
 
     async def _connect(self, mediator: Mediator, port: int) -> RemoteError:
         """One connection from beginning to end; why it ended."""

@@ -63,6 +63,7 @@ def take(of: Sources) -> Snapshot:
         unix_s=time.time(),
         state=context.state,
         link=of.client.state,
+        sharing=of.client.sharing,
         view_refused=of.client.refused,
         paths=paths,
         tunnels=tunnels,

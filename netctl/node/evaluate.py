@@ -71,11 +71,13 @@ def evaluate(
     down: Down = NOTHING_DOWN,
     joined: Joined | None = None,
     told: Document | None = None,
+    waits: bool = False,
 ) -> Evaluation:
     """What the host with this key should have. Raises LocalError when it is no member of the document.
 
     `live`: peers with a session. `resolved`: fixed endpoints by ``str(Endpoint)``. `told`: the document whose
-    fixed endpoints the tunnels were told last; one that is another now moves a live tunnel too.
+    fixed endpoints the tunnels were told last; one that is another now moves a live tunnel too. `waits`: another host
+    with this key is connected, so this one calls nobody, and nobody's packets are moved to it.
     """
     name = member_name(document, key)
     up = down.of(document)
@@ -92,6 +94,8 @@ def evaluate(
     if document.networks_of(name) and not up.networks_of(name):
         conditions = ()  # it belongs to networks: they are down, because somebody wanted that
     state = resolution.state
+    if waits and state.wireguard is not None:
+        state = replace(state, wireguard=replace(state.wireguard, peers={}))
     if joined is None:  # a mediator's document is no word of this host's owner about its firewall
         state = replace(state, openings=openings(state, document, name, foreign))
     return Evaluation(

@@ -15,3 +15,5 @@ class LinkState:
     error: str | None = None
     final: bool = False
     """The mediator answered and refused us: trying again will not help until something is changed."""
+    waits: bool = False
+    """Another host with this host's key is connected. Until it is gone this one has no tunnels."""

@@ -124,6 +124,9 @@ class Node:
     def _link(self, state: LinkState) -> None:
         context = self.context
         context.link = state
+        if state.waits != context.state.waits:
+            context.state = replace(context.state, waits=state.waits)
+            context.wanted = True
         if state.state == "connected":
             context.say("logged in to the mediator")
             self._unreachable = None

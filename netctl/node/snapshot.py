@@ -12,6 +12,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.node.drift import Counters, Departure
 from netctl.node.firewall.obstacles import Obstacle
 from netctl.node.linkstate import LinkState
+from netctl.node.sharing import Sharing
 from netctl.node.state import NodeState
 from netctl.paths.behaviour import NOT_ASKED, Behaviour
 from netctl.paths.effects import PathStatus
@@ -47,6 +48,8 @@ class Snapshot:
     unix_s: float
     state: NodeState
     link: LinkState
+    sharing: Sharing | None = None
+    """Of another host with this host's key."""
     view_refused: str | None = None
     """Why the mediator's last word is not believed; None: it is."""
     paths: Mapping[WireGuardKey, PathStatus] = field(default_factory=dict)

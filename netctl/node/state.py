@@ -42,6 +42,8 @@ class NodeState:
     """What the host was brought to last."""
     settled: bool = False
     """Whether `desired` is what this life has worked out: before that nothing may be taken for drift."""
+    waits: bool = False
+    """Another host has this one's key and is connected: this one has no peers until that one is gone."""
     told: Document | None = None
     """The document whose fixed endpoints the tunnels were told last."""
 
@@ -77,6 +79,7 @@ class NodeState:
             down=self.down,
             joined=joined,
             told=told,
+            waits=self.waits,
         )
 
     def evaluated(self, evaluation: Evaluation) -> NodeState:

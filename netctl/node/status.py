@@ -12,6 +12,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.node.diagnosis.mtu import narrow
 from netctl.node.diagnosis.udp import carried, to_json
 from netctl.node.evaluate import member_name
+from netctl.node.sharing import ADVICE, shared_key
 from netctl.node.snapshot import Snapshot
 from netctl.paths.effects import PathStatus
 
@@ -127,6 +128,8 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
         "refused": list(snapshot.refused),
     }
     result["conditions"] += snapshot.store
+    if (shared := shared_key(link, snapshot.sharing, snapshot.now_s)) is not None:
+        result["conditions"].append(f"{shared}; {ADVICE}")
     if state.loaded is None:
         return result
     if snapshot.view_refused is not None:

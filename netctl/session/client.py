@@ -62,6 +62,16 @@ class LoggedIn:
 
     welcome: w.Welcome
     stun: tuple[SocketAddress, ...]
+    hello: str = ""
+    """What the next login of this process shows (`ClientSession.previous`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyShared:
+    """Another host with this host's key tries to log in: it waits."""
+
+    other: str
+    """Its address, as the mediator sees it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +106,7 @@ class Closed:
     error: RemoteError
 
 
-Effect = SendFrame | LoggedIn | ViewChanged | PresenceChanged | PathMessage | Closed
+Effect = SendFrame | LoggedIn | ViewChanged | PresenceChanged | PathMessage | KeyShared | Closed
 
 
 class ClientSession:
@@ -114,17 +124,20 @@ class ClientSession:
         nonce: bytes,
         now: float,
         kept: Kept | None = None,
+        previous: str = "",
     ) -> None:
         """`nonce`: 32 fresh random bytes. `mediator`: its addresses, at least one: first the one that
         the connection goes to, then those of the other family, where its name has any.
 
-        `kept`: the view that the member has; the mediator sends only what differs from it.
+        `kept`: the view that the member has; the mediator sends only what differs from it. `previous`: `LoggedIn.hello`
+        of this process's session before: it takes that one's place at once, which no other host can.
         """
         self.state = State.NEW
         self._identity, self._key, self._sign = identity, key, sign
         self._pin, self._pins, self._nonce = pin, tuple(pins), nonce
         self._mediator = _one_family_each(mediator)
         self._replica = Replica(self._pins, key, kept)
+        self._previous, self._hello = previous, ""
         self._keepalive_s = 20.0
         self._heard = now
         self._pinged = now
@@ -189,13 +202,15 @@ class ClientSession:
             nonce = bytes.fromhex(message.nonce)
             login = make_login(self._pin, nonce, self._nonce, self._identity, self._key, self._sign)
             self.state = State.LOGGING_IN
-            return [SendFrame(w.encode(msgspec.structs.replace(login, view=self._replica.digest)))]
+            self._hello = message.nonce
+            hints = msgspec.structs.replace(login, view=self._replica.digest, previous=self._previous)
+            return [SendFrame(w.encode(hints))]
         if self.state is State.LOGGING_IN and isinstance(message, w.Welcome):
             self.state = State.READY
             self._keepalive_s = message.keepalive_s
             self._pinged = now
             stun = dict.fromkeys(one for text in message.stun for one in self._reached(text))
-            return [LoggedIn(message, tuple(stun))]
+            return [LoggedIn(message, tuple(stun), self._hello)]
         if self.state is State.READY:
             return self._ready(message)
         raise RemoteError(f"unexpected {type(message).__name__} while {self.state.value}", "protocol.order")
@@ -227,8 +242,9 @@ class ClientSession:
                 return [PathMessage(grant, servers)]
             case w.Introduction() | w.Punch():
                 return [PathMessage(message)]
-            case w.Ping(id_):
-                return [SendFrame(w.encode(w.Pong(id_)))]
+            case w.Ping(id_, other):
+                answer = SendFrame(w.encode(w.Pong(id_)))
+                return [answer, KeyShared(printable(other))] if other else [answer]
             case w.Pong():
                 return []
             case _:

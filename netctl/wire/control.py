@@ -72,6 +72,8 @@ class Login(Struct, frozen=True, tag="login"):
     signature: Hex
     view: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
     """The digest of the view that the member still has: the same one is not sent again. A hint, not signed."""
+    previous: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """The nonce of the `Hello` that this process was welcomed on last: it is no other host that has the same key."""
 
 
 class EnrolStart(Struct, frozen=True, tag="enrol-start"):
@@ -249,10 +251,12 @@ class RelayGrant(Struct, frozen=True, tag="relay-grant"):
     expires_s: Count
 
 
-class Ping(Struct, frozen=True, tag="ping"):
+class Ping(Struct, frozen=True, omit_defaults=True, tag="ping"):
     """Either side: are you there?"""
 
     id: Count
+    other: Annotated[str, Meta(max_length=45)] = ""
+    """Mediator: another host with this key tries to log in, from this address. It waits."""
 
 
 class Pong(Struct, frozen=True, tag="pong"):

@@ -244,16 +244,6 @@ def test_no_bytes_raise(data: bytes, known: bool) -> None:
     assert shell.dropped == {1: "message.bad"}
 
 
-def test_the_newer_session_wins() -> None:
-    shell = Shell()
-    shell.login(1, "ann")
-    shell.login(2, "ann")
-    assert shell.dropped == {1: "session.replaced"}
-    assert shell.hub.online == 1
-    shell.perform(shell.hub.disconnected(1))
-    assert shell.hub.online == 1
-
-
 def test_time_is_up_for_those_who_never_log_in_and_those_who_fall_silent() -> None:
     shell = Shell()
     shell.connect(1, 0.0)
@@ -377,6 +367,7 @@ def test_whoever_comes_back_with_the_same_view_gets_its_seal_alone() -> None:
     shell = Shell()
     kept = replayed(shell.login(1, "bob"), key("bob"))
     shell.load(document())  # nothing that anybody sees is different
+    shell.perform(shell.hub.disconnected(1))
     login = make_login(PIN, shell.connect(2), NONCE, identity("bob"), key("bob"), private("bob").sign)
     came = shell.give(2, msgspec.structs.replace(login, view=kept.seal.digest))
     assert kinds(came) == ["Welcome", "Sealed"]
@@ -404,6 +395,7 @@ def test_all_who_see_the_same_cost_one_encoding_and_one_signature() -> None:
         for effect in shell.hub.received(number, w.encode(login), 0.0, 0):
             if isinstance(effect, fx.Deliver) and len(effect.payloads) == 2:
                 chunks.append(effect.payloads[0])
+        shell.hub.disconnected(number)
     assert signatures == 1
     assert len(chunks) == 4
     assert chunks[2] is chunks[3]

@@ -18,7 +18,7 @@ from mediator.shell import listener
 from mediator.shell.asking import ask_mediator
 from mediator.shell.keys import Identity
 from netctl.model.errors import LocalError
-from netctl.session import LoggedIn, PresenceChanged
+from netctl.session import KeyShared, LoggedIn, PresenceChanged
 from netctl.session.login import make_login
 from netctl.wire import control as w
 from netctl.wire import operatorrequests as r
@@ -59,7 +59,9 @@ def test_a_bad_document_changes_nothing_and_a_restart_gives_the_same_leases(run:
     run(main())
 
 
-def test_who_is_no_member_is_told_so_and_the_newer_of_two_sessions_stays(run: Run, site: Site) -> None:
+def test_who_is_no_member_is_told_so_and_the_newer_of_two_hosts_with_one_key_waits(
+    run: Run, site: Site
+) -> None:
     async def main() -> None:
         async with site.serving() as (server, mediator):
             async with Member(STRANGER, mediator) as stranger:
@@ -69,9 +71,13 @@ def test_who_is_no_member_is_told_so_and_the_newer_of_two_sessions_stays(run: Ru
             async with Member(ANN, mediator) as older:
                 await older.view()
                 async with Member(ANN, mediator) as newer:
-                    await newer.view()
-                    assert "again elsewhere" in str((await older.refused()).error)
+                    refused = await newer.refused()
+                    assert refused.waits
+                    assert "another host with this key is connected" in str(refused.error)
+                    assert isinstance(await older.until(lambda one: isinstance(one, KeyShared)), KeyShared)
                     assert server._hub.online == 1
+                older.client.hold(0.1)  # the same process comes back
+                await older.until(lambda one: isinstance(one, LoggedIn))
 
     run(main())
 

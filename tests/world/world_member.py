@@ -77,6 +77,7 @@ class _Agent:
         self.session: ClientSession | None = None
         self.end: End | None = None
         self.kept: Kept | None = None
+        self.hello = ""
         self.mediated = False
         """Whether there is a mediator to be connected to."""
         self.tries = 0
@@ -548,6 +549,7 @@ class SimMember:
             nonce=self._net.chance.randbytes(32),
             now=self._clock.now,
             kept=agent.kept,
+            previous=agent.hello,
         )
 
         def came(data: bytes) -> None:
@@ -604,7 +606,8 @@ class SimMember:
                 case SendFrame(payload):
                     if agent.end is not None:
                         agent.end.write(encode_frame(payload))
-                case LoggedIn(_, servers):
+                case LoggedIn(_, servers, hello):
+                    agent.hello = hello
                     agent.backoff.reset()
                     self._post(on.LinkChanged(LinkState("connected", now)))
                     self._paths(agent.manager.set_stun(list(servers), now))

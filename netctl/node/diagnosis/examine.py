@@ -7,6 +7,7 @@ from typing import Any, Literal
 from netctl.node.diagnosis import nat, peers, udp
 from netctl.node.diagnosis.mtu import narrow
 from netctl.node.diagnosis.ports import port_mapping, port_mapping_json
+from netctl.node.sharing import ADVICE, shared_key
 from netctl.node.snapshot import Snapshot
 from netctl.node.status import status_of
 from netctl.paths.behaviour import DEPENDENT, Behaviour
@@ -68,6 +69,8 @@ def examine(snapshot: Snapshot) -> dict[str, Any]:
         )
     else:
         checks.append(_check("note", "mediator", "the document names no mediator: fixed endpoints alone"))
+    if (shared := shared_key(link, snapshot.sharing, snapshot.now_s)) is not None:
+        checks.append(_check("problem", "key", shared, ADVICE))
     checks += _family("IPv4", four) + _family("IPv6", six)
     filtering = snapshot.filtering
     if four.udp == "works":
