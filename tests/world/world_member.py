@@ -313,6 +313,7 @@ class SimMember:
         where, power = self._chance.choice(("before", "middle", "after")), self._chance.random() < 0.5
         self._clock.say(f"{self.name} crashes {where} {type(step).__name__}{', all of it' if power else ''}")
         if where == "middle" and isinstance(step, do.ApplyHost):
+            self.brought = step.document
             steps = diff(step.desired, self.engine.read()).changes
             for change in steps[: self._chance.randrange(len(steps) + 1)]:
                 self.engine.apply(change)
