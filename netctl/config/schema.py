@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 from typing import Any
 
+from netctl.config.fastvalidator import Check, compile_schema, ecma
 from netctl.config.loader import Path, Tree
 from netctl.config.report import Report
-from netctl.config.shape import Check, compile_schema, ecma
 
 SCHEMA_NAME = "networks.schema.json"
 SHOWN_VALUE_LEN = 50  # a longer value in a message would push what matters out of sight

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from netctl.engine import texts
+from netctl.engine import addresstext
 from netctl.model.addresses import Address
 from netctl.model.errors import EngineError
 from netctl.model.foreign import ForeignName
@@ -52,7 +52,7 @@ def parse_block(text: str) -> dict[str, tuple[Address, ...]]:
     for line in _split(text)[1]:
         address, *hosts = line.split() or [""]
         with contextlib.suppress(ValueError):
-            parsed = texts.address(address)
+            parsed = addresstext.address(address)
             for host in hosts:
                 names.setdefault(host, []).append(parsed)
     return {host: tuple(addresses) for host, addresses in names.items()}
@@ -62,7 +62,7 @@ def replace_block(text: str, names: Mapping[str, tuple[Address, ...]]) -> str:
     """The file's text with the block set to `names`; an empty mapping removes it."""
     before, _, after = _split(text)
     block = [
-        f"{texts.print_address(address)}\t{host}\n"
+        f"{addresstext.print_address(address)}\t{host}\n"
         for host, addresses in sorted(names.items())
         for address in addresses
     ]

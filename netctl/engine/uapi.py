@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from netctl.engine.texts import endpoint, parse_prefix, print_prefix
+from netctl.engine.addresstext import endpoint, parse_prefix, print_prefix
 from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import Peer

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from netctl.config.origins import ANYWHERE, Origins
+from netctl.config.provenance import ANYWHERE, Provenance
 from netctl.model.document import Document, Drift
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import FilterTable, HostState
@@ -73,7 +73,7 @@ def inspect(
     if not state.settled:  # no view yet, or the first try failed: nothing may be taken for drift
         return Inspection(evaluate_again=True)
     plan = diff(state.desired, actual)
-    found = departures(plan, Origins(document, member_name(document, key)), actual)
+    found = departures(plan, Provenance(document, member_name(document, key)), actual)
     return Inspection(
         departures=found,
         fresh=len(set(found) - set(before)),
@@ -89,7 +89,7 @@ def _opened_otherwise(state: NodeState, document: Document, key: WireGuardKey, f
     return openings(state.desired, document, member_name(document, key), foreign) != state.desired.openings
 
 
-def departures(plan: Plan, origins: Origins, actual: HostState) -> tuple[Departure, ...]:
+def departures(plan: Plan, origins: Provenance, actual: HostState) -> tuple[Departure, ...]:
     """The changes that would put a host right, each with its places; at most MAX_KEPT."""
     found = []
     for change, line in zip(plan.changes[:MAX_KEPT], describe(plan), strict=False):
@@ -98,7 +98,7 @@ def departures(plan: Plan, origins: Origins, actual: HostState) -> tuple[Departu
     return tuple(found)
 
 
-def _paths(change: Change, at: Origins, actual: HostState) -> Iterator[str]:
+def _paths(change: Change, at: Provenance, actual: HostState) -> Iterator[str]:
     match change:
         case c.CreateWireGuard() | c.DeleteWireGuard():
             yield at.own()
@@ -140,7 +140,7 @@ def _paths(change: Change, at: Origins, actual: HostState) -> Iterator[str]:
             yield at.sysctl(key)
 
 
-def _rules(wanted: FilterTable, there: FilterTable | None, at: Origins) -> Iterator[str]:
+def _rules(wanted: FilterTable, there: FilterTable | None, at: Provenance) -> Iterator[str]:
     present = frozenset(there.rules) if there is not None else frozenset()
     differ = present ^ frozenset(wanted.rules)
     if not present or not differ:  # gone, changed by hand, or other links and source checks: all of it

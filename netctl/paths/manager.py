@@ -24,13 +24,13 @@ from netctl.paths.behaviour import Behaviour
 from netctl.paths.birthday import Birthdays
 from netctl.paths.budget import Bucket
 from netctl.paths.candidates import parse_candidates
-from netctl.paths.early import EarlyIntroductions
 from netctl.paths.effects import Effect, PathStatus, Rewrite, SendControl, WantTunnel
 from netctl.paths.filtering import Filtering4787
 from netctl.paths.freshness import Numbers
 from netctl.paths.outside import Outside
 from netctl.paths.pair import Pair
 from netctl.paths.pairstates import PairState
+from netctl.paths.pendingintroductions import EarlyIntroductions
 from netctl.paths.predict import Allocation
 from netctl.paths.routes import Self
 from netctl.wire import probe

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from netctl.config.acl import Evaluator
 from netctl.config.document import Loaded
-from netctl.config.whichrule import Flow, flow_in
+from netctl.config.rulelookup import Flow, flow_in
 from netctl.model.document import Network
 from netctl.model.errors import Finding
 

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from netctl.config import load_document
-from netctl.config.whichrule import flows, parse_target
+from netctl.config.rulelookup import flows, parse_target
 from netctl.model.errors import ConfigError, NetctlError
 from netctl.model.forpeople import age, size
 from netctl.ui import peerview

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from netctl.config import load_document, resolve
 from netctl.config.acl import decide
+from netctl.config.fastvalidator import compile_schema
 from netctl.config.loader import parse
 from netctl.config.schema import load_schema, validator_class
-from netctl.config.shape import compile_schema
 from netctl.model.addresses import Address
 from netctl.model.document import Document, MemberState
 from netctl.model.errors import ConfigError, Finding

@@ -9,9 +9,9 @@ import pytest
 
 from netctl.config import load_document
 from netctl.config.edit import add_guests
-from netctl.config.first import Host, Server, first_document, free_pool, installation_id
 from netctl.config.fmt import format_text
 from netctl.config.guests import Guest
+from netctl.config.template import Host, Server, first_document, free_pool, installation_id
 from netctl.model.document import Mode
 from netctl.model.errors import ConfigError, LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from netctl.config.explain import explain, keys
+from netctl.config.fastvalidator import compile_schema
 from netctl.config.schema import load_schema, validator_class
-from netctl.config.shape import compile_schema
 
 SCHEMA = load_schema()
 

@@ -10,7 +10,7 @@ from documents import key
 
 from netctl.config import load_document
 from netctl.config.loader import MAX_BYTES, MAX_FINDINGS
-from netctl.config.show import excerpt, to_github, to_json
+from netctl.config.render import excerpt, to_github, to_json
 from netctl.model.errors import ConfigError, Finding, Mark
 
 CODE = re.compile(r"NC[0-9]{3}")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netctl.engine import texts
+from netctl.engine import addresstext
 from netctl.engine.hosts import BEGIN, END, HostsFile, parse_block, replace_block
 from netctl.engine.ruleset import remove, render
 from netctl.engine.sysctls import Sysctls
@@ -197,17 +197,17 @@ def test_segments_are_checked_before_what_is_established_passes() -> None:
 def test_addresses_are_read_and_written_as_the_standard_library_does(text: str) -> None:
     """The C library's text and ours mean the same."""
     address = ipaddress.ip_address(text)
-    assert texts.address(text) == address
-    assert texts.print_address(address) == text
+    assert addresstext.address(text) == address
+    assert addresstext.print_address(address) == text
     whole = ipaddress.ip_network(text)
-    assert texts.parse_prefix(texts.print_prefix(whole)) == whole
+    assert addresstext.parse_prefix(addresstext.print_prefix(whole)) == whole
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0", "010.0.0.1", "10.0.0.1 ", "fd00::1%eth0", "fd00:::1", "name"])
 def test_text_that_is_no_address_is_refused(text: str) -> None:
     """Other spellings of IPv4 too: an address has one text."""
     with pytest.raises(ValueError, match="not an address"):
-        texts.address(text)
+        addresstext.address(text)
 
 
 @pytest.mark.parametrize(
@@ -227,4 +227,4 @@ def test_text_that_is_no_address_is_refused(text: str) -> None:
 )
 def test_endpoints_as_engines_write_them(text: str, expected: SocketAddress | None) -> None:
     """A canonical address and a port, or nothing."""
-    assert texts.endpoint(text) == expected
+    assert addresstext.endpoint(text) == expected

@@ -7,7 +7,7 @@ from pathsim import STUN, World
 
 from netctl.model.keys import WireGuardKey
 from netctl.paths.constants import EARLY_FOR, EARLY_KEPT
-from netctl.paths.early import EarlyIntroductions
+from netctl.paths.pendingintroductions import EarlyIntroductions
 from netctl.wire.control import Candidate, Introduction
 
 KEYS = [WireGuardKey(number.to_bytes(32, "big")) for number in range(EARLY_KEPT + 1)]

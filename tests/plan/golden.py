@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from netctl.config import Condition, clear_of, load_document, reach_changes, reach_lines, resolve
-from netctl.config.origins import Origins
+from netctl.config.provenance import Provenance
 from netctl.engine import FakeEngine, apply_plan
 from netctl.engine.fake import empty_filter, settled
 from netctl.model.document import Document
@@ -177,7 +177,7 @@ def read_case(folder: Path) -> Case:
         lines += ["For people:", *people] if people else []
     if said.get("hands"):
         lines.append("Departs from:")
-        for departure in departures(plan, Origins(after.document, host), actual):
+        for departure in departures(plan, Provenance(after.document, host), actual):
             lines.append(f"{departure.kind}: {', '.join(departure.paths)}")
     if "session" in said:
         session = Session.parse(said["session"])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.config import clear_of, load_document, reach_changes, resolve
-from netctl.config.origins import Origins
+from netctl.config.provenance import Provenance
 from netctl.engine import FakeEngine, apply_plan
 from netctl.engine.transaction import apply_prune
 from netctl.model.document import Document
@@ -86,7 +86,7 @@ def test_one_apply_leads_from_any_document_to_any_other(
     assert not diff(old, engine.read())
     plan = diff(new, engine.read())
     # Every step says where in the document it comes from.
-    assert all(one.paths for one in departures(plan, Origins(after, me), engine.read()))
+    assert all(one.paths for one in departures(plan, Provenance(after, me), engine.read()))
     assert apply_plan(engine, new).error is None
     assert not diff(new, engine.read())
     assert apply_plan(engine, new).changed == 0

@@ -17,7 +17,7 @@ ANYWHERE = "networks"
 
 
 @dataclass(frozen=True, slots=True)
-class Origins:
+class Provenance:
     """Places in one document, as one of its members sees them. Nothing is worked out before it is asked for."""
 
     document: Document
