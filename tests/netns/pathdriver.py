@@ -141,13 +141,13 @@ def understand(message: Any) -> Introduction | Punch | RelayGrant:
 
 
 class Member:
-    """One member: wireguard-go is there already, on wg0."""
+    """One member: its engine, wireguard-go or netctl-wg, is there already, on wg0."""
 
-    def __init__(self, mediator_address: str, peer: str) -> None:
+    def __init__(self, mediator_address: str, peer: str, engine: str) -> None:
         private = base64.b64decode(Path("/run/key").read_text())
         self.own = wg("show", "wg0", "public-key").strip()
         self.peer = WireGuardKey.parse(peer)
-        self.port: SharedPort = open_shared_port("wireguard-go", "wg0", 51820)
+        self.port: SharedPort = open_shared_port(engine, "wg0", 51820)
         self.link: Lines | None = Lines(socket.create_connection((mediator_address, CONTROL_PORT)))
         self.link.send({"hello": self.own})
         self.paths = PathManager(
@@ -243,4 +243,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "mediator":
         mediator(sys.argv[2])
     else:
-        Member(sys.argv[2], sys.argv[3]).run()
+        Member(*sys.argv[2:5]).run()

@@ -41,18 +41,20 @@ WIREGUARD = """
 set -e
 umask 077
 wg genkey > /run/key
-wireguard-go wg0 >/dev/null 2>&1
+{engine} wg0 >/dev/null 2>&1
 wg set wg0 private-key /run/key listen-port 51820
 ip addr add {inner}/24 dev wg0
 ip link set wg0 up
 wg pubkey < /run/key
 """
+ENGINES = {"wireguard-go": "wireguard-go", "netctl-wg": str(Path(sys.executable).with_name("netctl-wg"))}
 
 
 class Internet:
     """pub in the middle, two homes behind NATs."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: str = "wireguard-go") -> None:
+        self.engine = engine
         self.hosts = {name: Host(name) for name in ("pub", "nat1", "nat2", "m1", "m2")}
         self.started: list[subprocess.Popen[str]] = []
         self.keys: dict[str, str] = {}
@@ -69,7 +71,7 @@ class Internet:
             nat.run("ip", "route", "add", "default", "via", gateway)
             nat.run("nft", "-f", "-", text=NAT)
             member.run("ip", "route", "add", "default", "via", f"192.168.{number}.1")
-            setup = WIREGUARD.format(inner=f"10.9.0.{number}")
+            setup = WIREGUARD.format(inner=f"10.9.0.{number}", engine=ENGINES[self.engine])
             self.keys[f"m{number}"] = member.run("sh", "-c", setup).split()[-1]
         for one, other, number in (("m1", "m2", 2), ("m2", "m1", 1)):
             peer = self.keys[other]
@@ -94,8 +96,8 @@ class Internet:
 
 
 @pytest.fixture
-def internet() -> Iterator[Internet]:
-    made = Internet()
+def internet(request: pytest.FixtureRequest) -> Iterator[Internet]:
+    made = Internet(getattr(request, "param", "wireguard-go"))
     try:
         made.build()
         yield made
@@ -116,7 +118,7 @@ def join_all(internet: Internet) -> Callable[[str], bool]:
     assert mediator.stdout is not None
     assert mediator.stdout.readline() == "ready\n"
     for one, other in (("m1", "m2"), ("m2", "m1")):
-        internet.start(one, "member", MEDIATOR, internet.keys[other])
+        internet.start(one, "member", MEDIATOR, internet.keys[other], internet.engine)
     return lambda kind: all(internet.status(member)["kind"] == kind for member in ("m1", "m2"))
 
 
@@ -187,7 +189,9 @@ def ipv6_behind_firewalls(internet: Internet) -> None:
         pub.run("ip", "-6", "route", "add", f"{home}/64", "via", f"{outside}2")
 
 
+@pytest.mark.parametrize("internet", ["netctl-wg"], indirect=True)
 def test_ipv6_passes_stateful_firewalls_on_both_sides(internet: Internet) -> None:
+    """Not with wireguard-go: from 2023 on it sends to an address cut to 4 bytes after one of IPv4 (its pull 135)."""
     ipv6_behind_firewalls(internet)
     cut(internet)  # IPv4 is no way between the homes
     m1, m2, pub = (internet.hosts[name] for name in ("m1", "m2", "pub"))
