@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from netctl.wg import native
 
 ROOT = Path(__file__).parents[2]
 HAS_COMPILER = shutil.which(os.environ.get("CC", "cc")) is not None
+SIZED = (b"PyArg_ParseTuple", b"Py_BuildValue", b"PyObject_CallMethod")
+"""Names of CPython's functions that take a format, as which `#` is an int until 3.12."""
 MODULES = {"netctl/wg/native/_core.abi3.so", "mediator/shell/native/_forward.abi3.so"}
 
 
@@ -45,6 +48,19 @@ def test_a_wheel_for_every_python_from_3_11_on(tmp_path: Path) -> None:
     assert "-cp311-abi3-linux_" in built.name
     with zipfile.ZipFile(built) as opened:
         assert set(opened.namelist()) >= MODULES
+        for module in MODULES:
+            assert not [name for name in SIZED if b"\0%b\0" % name in opened.read(module)], module
+
+
+@pytest.mark.parametrize("source", ["netctl/wg/native/module.c", "mediator/shell/native/forward.c"])
+def test_a_length_in_a_format_has_one_size_on_every_python(source: str) -> None:
+    """Compiled on 3.13 and run on 3.11, a call by the plain name fails: every packet was dropped."""
+    text = (ROOT / source).read_text()
+    called = set(re.findall(r'\b(Py\w+)\((?:[^;"]|"[^"#]*")*"[^"]*#', text))
+    assert called
+    assert called <= set(
+        re.findall(r"^#define (\w+) _\1_SizeT$", text.partition("#include <Python.h>")[0], re.M)
+    )
 
 
 @pytest.mark.parametrize(

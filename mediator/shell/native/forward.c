@@ -7,6 +7,10 @@
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
+/* '#' in a format is a Py_ssize_t for these names alone where the module runs on Python before 3.13, whatever
+ * Python's headers it was compiled with: those of 3.13 and later no longer say so. */
+#define PyArg_ParseTuple _PyArg_ParseTuple_SizeT
+#define Py_BuildValue _Py_BuildValue_SizeT
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* recvmmsg, sendmmsg */
 #endif

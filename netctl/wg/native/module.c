@@ -1,6 +1,10 @@
 /* What Python sees: `Core`, driven by netctl/wg/native/path.py. CPython's limited API of 3.11. */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
+/* '#' in a format is a Py_ssize_t for these names alone where the module runs on Python before 3.13, whatever
+ * Python's headers it was compiled with: those of 3.13 and later no longer say so. */
+#define PyArg_ParseTuple _PyArg_ParseTuple_SizeT
+#define PyObject_CallMethod _PyObject_CallMethod_SizeT
 #include <Python.h>
 
 #include "core.h"
