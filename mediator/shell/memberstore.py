@@ -59,8 +59,15 @@ class MemberStore(Protocol):
     def in_doubt(self) -> bool:
         """Whether a change whose asker was told an error may be kept all the same: `kept` tells, and ends it."""
 
+    @property
+    def replaced(self) -> str | None:
+        """Which other mediator works with the store by now: this one is to end, for its members go there."""
+
     async def open(self) -> None:
-        """Before anything else. Raises LocalError for a store that cannot be used."""
+        """Before anything else. Raises LocalError for a store that cannot be used.
+
+        A standby waits in here for as long as another mediator works with it; `takes_nothing` says so meanwhile.
+        """
 
     async def kept(self) -> Kept:
         """All of it. It waits for no writer."""

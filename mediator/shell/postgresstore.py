@@ -14,7 +14,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,6 +44,9 @@ LOCK_S = 3.0
 """A new mediator waits so long for the lock of one that has just ended."""
 LOCK_CLASS = 0x6E657463
 """The advisory lock's first half, "netc"; the second stands for the schema."""
+STANDBY_S = 0.5
+"""How often a standby asks for the lock: a take-over begins as soon, and the server has two small questions a second. A
+question that waits for the lock by itself would hold back VACUUM for as long as it waits."""
 READ_ONLY = "25006"
 """SQLSTATE of a write to a server that is a standby by now."""
 MARK_LEN = 8
@@ -65,6 +68,10 @@ class Commit:
     """The mark of the transaction before it."""
     kept: bool | None = None
     """What the next connection found out; None: that cannot be told, or not yet."""
+
+
+class Held(LocalError):
+    """Another mediator works with the store."""
 
 
 class Lost(Exception):
@@ -110,6 +117,10 @@ def _sql(text: str) -> Any:
     return text.replace("?", "%s")
 
 
+Waits = Callable[[Held], None]
+"""Told again and again who has the lock."""
+
+
 class _Line:
     """One connection, made anew when it is lost. Transactions on it come one after another."""
 
@@ -127,15 +138,15 @@ class _Line:
         self._sent: Commit | None = None
         """Whose answer was lost."""
 
-    async def connect(self) -> None:
-        """Raises LocalError."""
+    async def connect(self, waits: Waits | None = None) -> None:
+        """With `waits` for as long as another mediator has the lock. Raises LocalError, without it also Held."""
         parameters = {**self._place.parameters, "application_name": self._name}
         try:
             connection = await AsyncConnection.connect(autocommit=True, **parameters)
         except (psycopg.Error, OSError) as error:
             raise LocalError(f"{self._place.name} cannot be reached: {reason_of(error)}") from error
         try:
-            await self._prepare(connection)
+            await self._prepare(connection, waits)
         except BaseException as error:
             await connection.close()
             if isinstance(error, psycopg.Error):
@@ -145,7 +156,7 @@ class _Line:
         self.lost.clear()
         self.ready.set()
 
-    async def _prepare(self, connection: AsyncConnection[Row]) -> None:
+    async def _prepare(self, connection: AsyncConnection[Row], waits: Waits | None) -> None:
         """Raises LocalError and psycopg's errors."""
         await connection.execute(
             "SELECT set_config('synchronous_commit', 'on', false) "
@@ -159,7 +170,7 @@ class _Line:
             "WHERE application_name = %s AND pid <> pg_backend_pid()",
             (self._name,),
         )
-        await self._lock(connection)
+        await self._lock(connection, waits)
         await migrate(connection, self._place.name)
         found = await (await connection.execute("SELECT state, move, other, written FROM place")).fetchone()
         assert found is not None
@@ -168,21 +179,26 @@ class _Line:
             self._sent.kept = written == self._sent.mark
         self._sent = None
 
-    async def _lock(self, connection: AsyncConnection[Row]) -> None:
-        deadline = time.monotonic() + LOCK_S
+    async def _lock(self, connection: AsyncConnection[Row], waits: Waits | None) -> None:
+        deadline = time.monotonic() + (LOCK_S if waits is None else 0.0)
         ask = "SELECT pg_try_advisory_lock(%s, hashtext(current_schema()))"
         while True:
             found = await (await connection.execute(ask, (LOCK_CLASS,))).fetchone()
             if found is not None and found[0]:
                 return
-            if time.monotonic() >= deadline:
-                break
-            await asyncio.sleep(FIRST_RETRY_S)
+            if time.monotonic() < deadline:
+                await asyncio.sleep(FIRST_RETRY_S)
+                continue
+            held = await self._held(connection)
+            if waits is None:
+                raise held
+            waits(held)
+            await asyncio.sleep(STANDBY_S)
+
+    async def _held(self, connection: AsyncConnection[Row]) -> Held:
         holder = await (await connection.execute(_HOLDER, (LOCK_CLASS,))).fetchone()
         who = f" ({holder[0]}, from {holder[1] or 'this host'})" if holder is not None else ""
-        raise LocalError(
-            f"another mediator works with {self._place.name}{who}: one store serves one mediator, so stop the other"
-        )
+        return Held(f"another mediator works with {self._place.name}{who}")
 
     async def transaction(self, what: str, body: Body[T], deadline: float) -> T:
         """Carry it out once. Raises Lost, LocalError, or what the body raises."""
@@ -312,7 +328,12 @@ async def migrate(connection: AsyncConnection[Row], name: str) -> None:
 class PostgresStore(SqlStore):
     """A `MemberStore`. Known members are served while it is away; whoever needs it is told why it waits."""
 
-    def __init__(self, place: PostgresPlace, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, place: PostgresPlace, patience_s: float = PATIENCE_S, *, standby: bool = False
+    ) -> None:
+        """`standby`: where another mediator works with it, `open` waits for the end of that one."""
+        self._standby = standby
+        self._replaced: str | None = None
         self._place = place
         self._patience_s = patience_s
         self._guard = Guard(_LOG.warning)
@@ -332,11 +353,25 @@ class PostgresStore(SqlStore):
         """Of `MemberStore`."""
         return self._doubt
 
+    @property
+    def replaced(self) -> str | None:
+        """Of `MemberStore`."""
+        return self._replaced
+
     async def open(self) -> None:
         """Of `MemberStore`."""
         writer = _Line(self._place, self._name, writes=True)
         reader = _Line(self._place, f"{self._name} reads", writes=False)
-        await writer.connect()
+        if self._standby:
+            await self._stand_by(writer)
+        else:
+            try:
+                await writer.connect()
+            except Held as error:
+                raise LocalError(
+                    f"{error}: one store serves one mediator, so stop the other, or have this one wait for its end: "
+                    "--standby"
+                ) from None
         try:
             await reader.connect()
         except BaseException:
@@ -350,6 +385,28 @@ class PostgresStore(SqlStore):
         except BaseException:
             await self.close()
             raise
+
+    async def _stand_by(self, writer: _Line) -> None:
+        """Connect as soon as no other mediator works with the store. Raises LocalError where that is not even tried."""
+
+        def waits(held: Held) -> None:
+            if self._why is None:
+                _LOG.info(f"{held}: this one stands by, and takes over when that has ended")
+            self._why = f"{held}: this one stands by."
+
+        while True:
+            try:
+                await writer.connect(waits)
+                break
+            except LocalError as error:
+                if self._why is None:
+                    raise
+                # It stands by already: a server that restarts or fails over is waited for too.
+                self._why = f"{error}; this one stands by."
+            await asyncio.sleep(LAST_RETRY_S * random.uniform(0.25, 0.5))
+        if self._why is not None:
+            self._why = None
+            _LOG.info("no other mediator works with the store any more: this one takes over")
 
     async def _keep(self, line: _Line) -> None:
         """Connect again whenever the connection is lost."""
@@ -366,6 +423,8 @@ class PostgresStore(SqlStore):
                     await line.connect()
                     break
                 except LocalError as error:
+                    if isinstance(error, Held):
+                        self._replaced = str(error)
                     if self._why is None:
                         _LOG.warning(
                             f"{error}; known members are served, and it is tried again until it answers"

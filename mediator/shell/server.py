@@ -36,7 +36,7 @@ from mediator.shell.store import STORE_FILE
 from mediator.shell.storeplace import open_store
 from mediator.shell.storethread import StoreThread
 from mediator.shell.stun import StunServer, check_own
-from mediator.shell.watched import WatchedDocument
+from mediator.shell.watched import WatchedDocument, other_ports
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import WireGuardKey
@@ -193,11 +193,18 @@ class Server:
         return self._store.takes_nothing
 
     async def load(self) -> Mediator:
-        """Read the store and, for the first time, the document. Raises NetctlError."""
+        """Read the store and, for the first time, the document; a standby waits in here. Raises NetctlError.
+
+        The pages for monitoring are served from here on.
+        """
         document, mediator = self._watched.load()
         if self._watched.refusal is not None:
             _LOG.warning(self._watched.said_at_start())
-        await self._store.open()
+        if (said := other_ports(document, mediator)) is not None:
+            _LOG.warning(said)
+        if self._page is not None:
+            await self._page.start()
+        await self._open_store()
         if self._store.takes_nothing is not None:
             _LOG.warning(f"{self._store.takes_nothing} {READ_ONLY}")
         kept = await self._store.kept()
@@ -214,6 +221,21 @@ class Server:
     def _note_document(self, document: Document) -> None:
         self._notes.accepted(document.digest, self._watched.good_origin, int(time.time()))
         self._tasks.start("a line of the audit log", self._notes.write())
+
+    async def _open_store(self) -> None:
+        """A standby waits in there, and systemd is told that all is well."""
+        limit = watchdog_s()
+        tick = TICK_S if limit is None else min(TICK_S, limit / 3)
+        opening = awaited(self._store.open())
+        try:
+            while not (await asyncio.wait({opening}, timeout=tick))[0]:
+                if self._store.takes_nothing is not None:
+                    notify("READY=1\nWATCHDOG=1")
+            await opening
+        except asyncio.CancelledError:
+            opening.cancel()
+            await asyncio.wait({opening})
+            raise
 
     async def _keep_document(self) -> None:
         """For a start with a file that is broken by then."""
@@ -258,8 +280,6 @@ class Server:
         for one, other in zip(self._stun, [*self._stun[1:], *self._stun[:1]], strict=True):
             one.sibling = other if other is not one else None
         await self._admin.start()
-        if self._page is not None:
-            await self._page.start()
         _LOG.info(f"listening on TCP {mediator.port}, STUN {', '.join(map(str, mediator.stun))}")
 
     async def run(self) -> None:
@@ -273,6 +293,8 @@ class Server:
             while True:
                 due = time.monotonic() + WATCH_S
                 await asyncio.sleep(WATCH_S)
+                if self._store.replaced is not None:
+                    raise LocalError(f"{self._store.replaced}: this one ends, and its members go there")
                 self._longest_stall_s = max(self._longest_stall_s, time.monotonic() - due)
                 self.guard.run("a look at the document", self._reload)
                 self.guard.run("the relay's directory", self._keep_place)
@@ -281,21 +303,25 @@ class Server:
                     notify("WATCHDOG=1")
                     self.guard.run("a timer", self._tick)
         finally:
-            notify("STOPPING=1")
-            await self._admin.close()
-            if self._page is not None:
-                self._page.close()
-            if self._listener is not None:
-                self._listener.close()
-            self._passer.close()
-            if self._place is not None:
-                self._place.close()
-            for stun in self._stun:
-                stun.close()
-            for connection in list(self._connections.values()):
-                connection.end(Error("mediator.stopping", "the mediator is being stopped"))
-            await self._tasks.end()
-            await self._store.close()
+            await self.close()
+
+    async def close(self) -> None:
+        """Close everything, however far it came."""
+        notify("STOPPING=1")
+        await self._admin.close()
+        if self._page is not None:
+            self._page.close()
+        if self._listener is not None:
+            self._listener.close()
+        self._passer.close()
+        if self._place is not None:
+            self._place.close()
+        for stun in self._stun:
+            stun.close()
+        for connection in list(self._connections.values()):
+            connection.end(Error("mediator.stopping", "the mediator is being stopped"))
+        await self._tasks.end()
+        await self._store.close()
 
     def _keep_place(self) -> None:
         if self._place is not None and (said := self._place.keep()) is not None:

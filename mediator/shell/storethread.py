@@ -36,6 +36,11 @@ class StoreThread(SqlStore):
         """Of `MemberStore`: an answer of SQLite is never lost."""
         return False
 
+    @property
+    def replaced(self) -> str | None:
+        """Of `MemberStore`: a lock on the file keeps others out."""
+        return None
+
     async def _do(self, call: Callable[[], T]) -> T:
         """Raises what the call raises, or LocalError when its turn has not come in time."""
         deadline = time.monotonic() + self._patience_s

@@ -27,6 +27,23 @@ def find_mediator(document: Document, identity: IdentityKey) -> Mediator:
     raise LocalError(f'no mediator of the document has this server\'s identity; add identity: ["{identity}"]')
 
 
+def other_ports(document: Document, mediator: Mediator) -> str | None:
+    """What to say where another entry with the same identity, which a standby has, names other ports."""
+    for other in document.mediators:
+        same = set(other.identity) & set(mediator.identity) and not other.relay_only
+        if same and (other.port, other.tls, other.stun, other.relay_ports) != (
+            mediator.port,
+            mediator.tls,
+            mediator.stun,
+            mediator.relay_ports,
+        ):
+            return (
+                f"{other.host}:{other.port} has the identity of {mediator.host}:{mediator.port} in the document and "
+                "other ports: the ports of the first are those that this server listens on"
+            )
+    return None
+
+
 def cannot_read(path: Path, error: OSError) -> LocalError:
     """What to say when the document cannot be read."""
     advice = ""

@@ -49,6 +49,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_store(parser)
     parser.add_argument(
+        "--standby",
+        action="store_true",
+        help="where another mediator works with the store in PostgreSQL: wait, and take over when it is gone",
+    )
+    parser.add_argument(
         "--metrics", metavar="HOST:PORT", help="serve /metrics for Prometheus, /healthz and /readyz there"
     )
     add_limits(parser)
@@ -81,6 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _store(arguments: argparse.Namespace) -> MemberStore:
     """Raises LocalError."""
     state: Path = arguments.state
+    if arguments.standby and not arguments.store:
+        raise LocalError(
+            "--standby waits for a store in PostgreSQL that several mediators reach: give --store too"
+        )
     if not arguments.store:
         return StoreThread(open_store(state, new=arguments.new_store))
     if not is_postgres(arguments.store):
@@ -93,7 +102,7 @@ def _store(arguments: argparse.Namespace) -> MemberStore:
     from mediator.shell.postgresstore import PostgresStore
 
     begin_elsewhere(state, place.name)
-    return PostgresStore(place)
+    return PostgresStore(place, standby=arguments.standby)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -112,7 +121,11 @@ async def _run(server: Server, arguments: argparse.Namespace) -> None:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
-    await server.start(await server.load())
+    try:
+        await server.start(await server.load())
+    except asyncio.CancelledError:
+        await server.close()
+        return
     tasks = Tasks(server.guard)
     relay = None if arguments.no_relay else tasks.keep("the relay's keeper", lambda: keep_relay(arguments))
     try:
