@@ -95,6 +95,16 @@ class Places:
         return self.state / "confirmd.log"
 
     @property
+    def timeline(self) -> Path:
+        """What happened within the last day."""
+        return self.state / "timeline.jsonl"
+
+    @property
+    def sync(self) -> Path:
+        """What `netctl sync` keeps: its copy of the repository, its lock and its state."""
+        return self.state / "sync"
+
+    @property
     def lock(self) -> Path:
         """Held by whoever changes the host."""
         return self.state / "lock"

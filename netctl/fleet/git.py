@@ -68,6 +68,8 @@ class Commit:
     id: str
     """40 or 64 hex digits."""
     subject: str
+    author: str = ""
+    """Name and address, as the commit says itself."""
 
     @property
     def short(self) -> str:
@@ -125,7 +127,10 @@ class Git:
         """The commit that a revision names. Raises GitError."""
         name = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}")
         identity = name.strip()
-        return Commit(identity, self.run("log", "-1", "--format=%s", identity).strip())
+        author, _, subject = (
+            self.run("log", "-1", "--format=%an <%ae>%x00%s", identity).strip().partition("\0")
+        )
+        return Commit(identity, subject, author)
 
     def file(self, revision: str, path: str, limit: int) -> bytes:
         """A file's content at a revision. Raises GitError when there is none, or it is larger than `limit`."""

@@ -39,6 +39,18 @@ def only_keeper(lock: Path) -> Iterator[None]:
         yield
 
 
+def is_kept(lock: Path) -> bool:
+    """Whether a sync works in this directory just now."""
+    try:
+        with lock.open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def poke(lock: Path) -> int:
     """Make the sync that runs here look now; its process id. Raises LocalError when none runs."""
     try:

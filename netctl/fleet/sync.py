@@ -36,6 +36,8 @@ class Settings:
     """With it, only a commit counts that one of these has signed, or that a tag of theirs names."""
     allow_rewind: bool = False
     """Follow a history that was rewritten."""
+    writes: Path | None = None
+    """Where a mediator watches the document; None: the host lives by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class Sync:
     def _mine(self, state: SyncState) -> SyncState:
         settings = self.settings
         where = shown_url(settings.repository)
-        return replace(state, repository=where, branch=settings.branch, path=settings.path)
+        writes = str(settings.writes) if settings.writes is not None else ""
+        return replace(state, repository=where, branch=settings.branch, path=settings.path, writes=writes)
 
     def look(self, now_s: float, *, asked: bool = False) -> Verdict | None:
         """One round; the verdict on the newest commit, None when the repository could not be looked at.
@@ -87,8 +90,9 @@ class Sync:
             self._keep(replace(self.state, problem=str(error), looked_at_s=now_s))
             return None
         state = replace(self.state, problem="", looked_at_s=now_s)
-        taken = self._judge(tip, asked)
-        verdict = Verdict(tip.id, tip.subject, taken.outcome, taken.why, now_s)
+        signer = self._signer(tip)
+        taken = self._judge(tip, asked, signer)
+        verdict = Verdict(tip.id, tip.subject, taken.outcome, taken.why, now_s, tip.author, signer or "")
         self._keep(state.judged(verdict))
         return verdict
 
@@ -132,11 +136,11 @@ class Sync:
 
     # -- the verdict ------------------------------------------------------------------------------------------
 
-    def _judge(self, tip: Commit, asked: bool) -> Taken:
+    def _judge(self, tip: Commit, asked: bool, signer: str | None) -> Taken:
         last = self.state.history[0] if self.state.history else None
         if last is not None and last.commit == tip.id and last.outcome is Outcome.ROLLED_BACK and not asked:
             return Taken(last.outcome, last.why)
-        why = self._rewound(tip) or self._unsigned(tip)
+        why = self._rewound(tip) or self._unsigned(signer)
         if why:
             return Taken(Outcome.REFUSED, why)
         try:
@@ -162,25 +166,34 @@ class Sync:
             "(--allow-rewind follows it)"
         )
 
-    def _unsigned(self, tip: Commit) -> str:
-        """Why nobody of the allowed signers stands for this commit; empty when somebody does."""
+    def _unsigned(self, signer: str | None) -> str:
+        """Why nobody of the allowed signers stands for a commit; empty when somebody does, or need not."""
         signers = self.settings.allowed_signers
-        if signers is None:
+        if signers is None or signer is not None:
             return ""
         if not signers.is_file():
             return f"there is no allowed signers file {signers}, so no signature can be judged"
+        return f"nobody in {signers} has signed it, nor a tag that names it"
+
+    def _signer(self, tip: Commit) -> str | None:
+        """Who of the allowed signers stands for this commit; None when nobody does, or nobody is asked for."""
+        signers = self.settings.allowed_signers
+        if signers is None or not signers.is_file():
+            return None
         options = [word for option in ONLY_SSH for word in ("-c", option)]
         options += ["-c", f"gpg.ssh.allowedSignersFile={signers}"]
         if self._git.ok(*options, "verify-commit", tip.id):
-            trust = self._git.run(*options, "log", "-1", "--format=%G?", tip.id).strip()
+            trust, _, name = self._git.run(*options, "log", "-1", "--format=%G?%x00%GS", tip.id).partition(
+                "\0"
+            )
             if trust == "G":
-                return ""
+                return name.strip()
         listed = self._git.run("for-each-ref", "--points-at", tip.id, "--format=%(refname)", "refs/tags")
         for tag in listed.split()[:MAX_TAGS]:
             verified = self._git.ok(*options, "verify-tag", tag)
             if verified and self._git.run("rev-parse", f"{tag}^{{commit}}").strip() == tip.id:
-                return ""
-        return f"nobody in {signers} has signed it, nor a tag that names it"
+                return f"the tag {tag.removeprefix('refs/tags/')}"
+        return None
 
 
 def shown_url(url: str) -> str:

@@ -44,6 +44,10 @@ class Verdict:
     why: str
     at_s: float
     """Unix time."""
+    author: str = ""
+    """Who wrote the commit, as it says itself."""
+    signer: str = ""
+    """Which of the allowed signers stands for it, as their file names them; empty: nobody was asked for, or nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class SyncState:
     repository: str = ""
     branch: str = ""
     path: str = ""
+    writes: str = ""
+    """The file that a mediator watches; empty: the host of this sync lives by the document."""
     last_good: str | None = None
     """The commit that the host lives by."""
     problem: str = ""

@@ -185,14 +185,17 @@ def test_only_signed_commits(followed: Followed) -> None:
     assert "has signed it" in followed.look().why
     assert followed.host.taken == 0
     followed.repository.commit(DOCUMENT, "signed", ours)
-    assert followed.look().outcome is Outcome.APPLIED
+    signed = followed.look()
+    assert signed.outcome is Outcome.APPLIED
+    assert (signed.author, signed.signer) == ("Somebody <somebody@example.net>", "somebody@example.net")
     followed.repository.commit(OPENED, "unsigned on top")
     assert followed.look().outcome is Outcome.REFUSED
     followed.repository.git("-c", f"user.signingkey={theirs}", "tag", "-s", "-m", "theirs", "v1")
     followed.repository.git("tag", "-a", "-m", "unsigned", "v2")
     assert followed.look().outcome is Outcome.REFUSED
     followed.repository.git("-c", f"user.signingkey={ours}", "tag", "-s", "-m", "ours", "v3")
-    assert followed.look().outcome is Outcome.APPLIED
+    tagged = followed.look()
+    assert (tagged.outcome, tagged.signer) == (Outcome.APPLIED, "the tag v3")
     allow(followed.path / "signers")
     followed.repository.commit(DOCUMENT, "by who may no longer", ours)
     assert followed.look().outcome is Outcome.REFUSED

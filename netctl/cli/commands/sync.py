@@ -38,10 +38,6 @@ SHOWN = 10
 MIN_INTERVAL_S, MAX_INTERVAL_S = 1.0, 86400.0
 
 
-def _directory(places: Places) -> Path:
-    return places.state / "sync"
-
-
 class MediatorTarget:
     """Writes the document where the mediator watches it, and beside it where it is from; the mediator judges it."""
 
@@ -76,7 +72,7 @@ class MemberTarget:
     def __init__(self, places: Places, confirm_s: int) -> None:
         self._places = places
         self._confirm_s = confirm_s
-        self._candidate = _directory(places) / "candidate.yaml"
+        self._candidate = places.sync / "candidate.yaml"
 
     def holds(self, text: str) -> bool:
         """Whether the host lives by this text, and the configured file has it."""
@@ -182,7 +178,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
 
 
 def _states(places: Places) -> StateFile:
-    return StateFile(_directory(places) / "state.json", write_atomic)
+    return StateFile(places.sync / "state.json", write_atomic)
 
 
 def _follow(arguments: argparse.Namespace, places: Places) -> int:
@@ -203,6 +199,7 @@ def _follow(arguments: argparse.Namespace, places: Places) -> int:
         arguments.path,
         Path(arguments.verify_signatures).absolute() if arguments.verify_signatures else None,
         arguments.allow_rewind,
+        Path(arguments.write).absolute() if arguments.write else None,
     )
     confirm_s = seconds(arguments.confirm_within)
     target = (
@@ -210,8 +207,8 @@ def _follow(arguments: argparse.Namespace, places: Places) -> int:
         if arguments.write
         else MemberTarget(places, confirm_s)
     )
-    with only_keeper(_directory(places) / "lock"):
-        sync = Sync(settings, _directory(places), target, _states(places))
+    with only_keeper(places.sync / "lock"):
+        sync = Sync(settings, places.sync, target, _states(places))
         if arguments.once:
             one_round(sync, True, "", log)
             return 0 if is_well(sync.state) else 1
@@ -220,7 +217,7 @@ def _follow(arguments: argparse.Namespace, places: Places) -> int:
 
 
 def _now(arguments: argparse.Namespace, places: Places) -> int:
-    poke(_directory(places) / "lock")
+    poke(places.sync / "lock")
     output.note("netctl sync looks now; `netctl sync status` says what it finds")
     return 0
 
@@ -238,6 +235,10 @@ def _status(arguments: argparse.Namespace, places: Places) -> int:
     output.line(f"lives by {state.last_good or 'no commit yet'}")
     output.line(f"looked {output.age(now - state.looked_at_s)} ago")
     output.line()
+    newest = state.history[0] if state.history else None
+    if newest is not None and newest.author:
+        signed = f", signed: {newest.signer}" if newest.signer else ""
+        output.line(f"newest commit {newest.commit[:10]} by {newest.author}{signed}")
     rows = [
         (row.commit[:10], row.outcome, f"{output.age(now - row.at_s)} ago", row.subject, row.why)
         for row in state.history[:SHOWN]
