@@ -17,22 +17,20 @@ from typing import Any
 
 import msgspec
 
-from netctl.agent.places import Places, read_document
-from netctl.model.errors import LocalError, NetctlError
+from netctl.agent.places import Places
+from netctl.model.errors import LocalError
 from netctl.system.asker import asker
 from netctl.system.lineclient import Server, ask
 from netctl.ui import brokerwire as w
+from netctl.ui.editing import AGENT_MISSING, TIMEOUT_S, Editing
 from netctl.ui.logintokens import TokenRefusedError, Tokens
 from netctl.wire.jsonline import Operations, Request, failure_line, progress_line, result_line
 from netctl.wire.operatorrequests import signed
 
-TIMEOUT_S = 120.0
-"""As for a person at a command line: an apply of a large document on a small machine."""
 WORKERS = 8
 """Questions at a time: one that waits for an apply must not hold up what others look at."""
 MAX_WAITING = 64
 """Questions that may wait for a worker: twenty pages ask for one each, and the live data is asked for once."""
-AGENT_MISSING = "no agent runs on this host: start it with `netctl up`"
 MEDIATOR_MISSING = "no mediator runs on this machine"
 PAGE_OF = 48
 """Characters of the name of whoever runs the page, for the mediator's audit log, which takes 64."""
@@ -67,10 +65,11 @@ class Broker:
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
         self._tokens = Tokens()
         self._token_lock = threading.Lock()
+        self._editing = Editing(rights.places)
         self._desks = {
-            "agent": Desk(w.AGENT, self._agent),
+            "agent": Desk(w.agent_operations(operators=rights.operators), self._agent),
             "mediator": Desk(w.mediator_operations(operators=rights.operators), self._mediator),
-            "broker": Desk(w.BROKER, self._own),
+            "broker": Desk(w.broker_operations(operators=rights.operators), self._own),
         }
 
     def issue(self, token: str) -> None:
@@ -130,12 +129,16 @@ class Broker:
         request = signed(request, f"{asker()[:PAGE_OF]}, by the page")
         return ask(server, request, progress, timeout_s=TIMEOUT_S).plain
 
-    def _own(self, request: Request[Any], _: Callable[[str], None]) -> Any:
+    def _own(self, request: Request[Any], progress: Callable[[str], None]) -> Any:
         match request:
             case w.Redeem():
                 return self._redeem(request.token)
             case w.ReadDocument():
-                return self._document()
+                return self._editing.read()
+            case w.ApplyDocument():
+                return self._editing.apply(request, progress)
+            case w.ConfirmDocument():
+                return self._editing.confirm(progress)
             case w.IsMediator():
                 return w.Mediates(self._rights.operators and self._rights.mediator_socket.exists())
         raise LocalError("the broker cannot do that")
@@ -147,14 +150,3 @@ class Broker:
         except TokenRefusedError as error:
             raise LocalError(str(error)) from None
         return w.Redeemed(self._rights.operators)
-
-    def _document(self) -> w.DocumentText:
-        places = self._rights.places
-        text = trouble = accepted = None
-        try:
-            text = read_document(places.config)
-        except NetctlError as error:
-            trouble = str(error)
-        if places.accepted.exists():
-            accepted = read_document(places.accepted)
-        return w.DocumentText(str(places.config), text, accepted, trouble)

@@ -44,6 +44,25 @@ class Redeem(Request[Redeemed], frozen=True, tag="redeem"):
     token: str
 
 
+class GitSource(Struct, frozen=True):
+    """What `netctl sync` makes of this host's document: where it comes from, and the newest commit's fate."""
+
+    repository: str
+    branch: str
+    path: str
+    in_force: str | None
+    """The commit that the host lives by."""
+    looked_at_s: float
+    """Unix time."""
+    problem: str = ""
+    commit: str = ""
+    subject: str = ""
+    author: str = ""
+    signer: str = ""
+    outcome: str = ""
+    why: str = ""
+
+
 class DocumentText(Struct, frozen=True):
     """The document: the file that people edit, and the one that this host lives by (None: none)."""
 
@@ -52,6 +71,8 @@ class DocumentText(Struct, frozen=True):
     accepted: str | None
     trouble: str | None = None
     """Why `text` is None."""
+    git: GitSource | None = None
+    """There while `netctl sync` brings the document: nobody else edits it then."""
 
 
 class ReadDocument(Request[DocumentText], frozen=True, tag="document.read"):
@@ -68,10 +89,46 @@ class IsMediator(Request[Mediates], frozen=True, tag="mediator.here"):
     """Whether a mediator is on this machine that operators of the page may use."""
 
 
-AGENT = Operations("page's broker", a.Status, a.Doctor)
-BROKER = Operations("page's broker", Redeem, ReadDocument, IsMediator)
+class ApplyDocument(Request[a.ApplyReply], frozen=True, tag="document.apply"):
+    """Have the agent apply this text, armed: the host goes back unless somebody confirms. No file is changed.
+
+    `base`: the digest of the file that was edited; refused where the file is another by now. `binding`: of the plan.
+    """
+
+    text: str
+    base: str
+    binding: a.BindingState
+    confirm_s: a.Seconds
+    force: bool = False
+
+
+class Kept(Struct, frozen=True):
+    """What was armed stays. `file`: what was written, or None; `left`: why the file was left alone, or empty."""
+
+    file: str | None
+    left: str = ""
+
+
+class ConfirmDocument(Request[Kept], frozen=True, tag="document.confirm"):
+    """Keep what is armed. What this page has applied goes into the file, where nobody has saved it meanwhile."""
+
+
+AGENT = (a.Status, a.Doctor)
+CHANGING = (a.Plan, a.Rollback)
+BROKER = (Redeem, ReadDocument, IsMediator)
+EDITING = (ApplyDocument, ConfirmDocument)
 MEDIATOR = (m.ListMembers, m.ListInvites, m.CreateInvite, m.RevokeInvite)
 MEMBERS = (m.Approve, m.Reject, m.Revoke, m.Restore)
+
+
+def agent_operations(*, operators: bool) -> Operations:
+    """What may be asked of the agent. An apply goes through `ApplyDocument` alone."""
+    return Operations("page's broker", *((*AGENT, *CHANGING) if operators else AGENT))
+
+
+def broker_operations(*, operators: bool) -> Operations:
+    """What the broker does itself."""
+    return Operations("page's broker", *((*BROKER, *EDITING) if operators else BROKER))
 
 
 def mediator_operations(*, operators: bool) -> Operations:

@@ -16,6 +16,8 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl
 
+from starlette.requests import Request
+
 from netctl.ui.pageaccess import LOOPBACK_HOSTS, Caller, address_of, host_of, same_origin
 from netctl.ui.websessions import Session, Sessions, carries
 
@@ -29,6 +31,10 @@ COOKIE = "netctl"
 SAFE = frozenset({"GET", "HEAD"})
 MAX_FORM = 64 * 1024
 """Bytes. Our forms have a few short fields, and all of one is read before the token in it can be checked."""
+MAX_DOCUMENT = 512 * 1024
+"""Bytes of a document that is edited in the page: some 4,000 members. A larger one is edited in an editor."""
+MAX_DOCUMENT_FORM = 3 * MAX_DOCUMENT + MAX_FORM
+"""An operator's: each byte may be sent as three (percent-encoding)."""
 BODY_S = 30.0
 """For a form to arrive whole."""
 MAX_FIELDS = 64
@@ -58,6 +64,12 @@ class Known:
     session: Session
     cookie: str
     form: dict[str, str]
+
+
+def known_of(request: Request) -> Known:
+    """Who asks for a page that is behind the gate."""
+    known: Known = request.scope["state"]["known"]
+    return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +141,12 @@ class Gate:
         session, cookie = self._session(scope, cookie, set_cookie)
         if safe:
             return Known(session, cookie, {})
-        form = _fields(await _body(receive))
-        if not carries(session, form.pop("csrf", "")):
-            raise Refusal(403, "this form is too old: load the page again, and do it once more")
         if not session.operator and scope["path"] != "/logout":
             raise Refusal(403, "who may look may not change anything: ask an operator")
+        limit = MAX_DOCUMENT_FORM if scope["path"].startswith("/document/") else MAX_FORM
+        form = _fields(await _body(receive, limit))
+        if not carries(session, form.pop("csrf", "")):
+            raise Refusal(403, "this form is too old: load the page again, and do it once more")
         return Known(session, cookie, form)
 
     def _session(
@@ -164,12 +177,15 @@ class Gate:
         return cookie, session
 
     def still(self, known: Known, address: str) -> bool:
-        """Whether somebody who has been let in would be now."""
+        """Whether somebody who has been let in would be now, as what it was let in."""
         session = self.sessions.find(known.cookie, time.monotonic())
         if session is None:
             return False
         caller = self._caller_at(address_of(address))
-        return session.member is None or (caller is not None and caller.member == session.member)
+        if session.member is None:
+            return True
+        now = (caller.member, caller.operator) if caller is not None else None
+        return now == (known.session.member, known.session.operator)
 
 
 def _cookie(header: str) -> str | None:
@@ -180,7 +196,7 @@ def _cookie(header: str) -> str | None:
     return found.value if found is not None else None
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive, limit: int) -> bytes:
     parts, length = [], 0
     try:
         async with asyncio.timeout(BODY_S):
@@ -190,7 +206,7 @@ async def _body(receive: Receive) -> bytes:
                     raise Refusal(400, "the form broke off")
                 parts.append(message.get("body", b""))
                 length += len(parts[-1])
-                if length > MAX_FORM:
+                if length > limit:
                     raise Refusal(413, "this form is larger than any of this page")
                 if not message.get("more_body", False):
                     return b"".join(parts)

@@ -22,7 +22,8 @@ from netctl.model.errors import LocalError
 from netctl.model.hoststate import DOMAIN
 from netctl.system.lineclient import Server, ask
 from netctl.system.ourselves import environment, module
-from netctl.ui.broker import AGENT_MISSING, TIMEOUT_S, Broker, Rights
+from netctl.ui.broker import Broker, Rights
+from netctl.ui.editing import AGENT_MISSING, TIMEOUT_S
 from netctl.wire.agentrequests import Status
 
 LOOPBACK = ("127.0.0.1", "::1")

@@ -15,26 +15,29 @@ from netctl.config.document import Loaded
 from netctl.model.errors import NetctlError
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.brokerwire import IsMediator, ReadDocument
-from netctl.ui.pageaccess import Caller, callers
+from netctl.ui.pageaccess import Caller, Sight, callers, part_of
 from netctl.ui.peerhistory import PeerHistory
-from netctl.ui.peerview import Cells, cells, in_networks, troubles
-from netctl.wire.agentrequests import Status, StatusReply
+from netctl.ui.peerview import Cells, cells, troubles
+from netctl.wire.agentrequests import ArmedState, Status, StatusReply
 
 WATCHED_S = 1.0
 """Between two looks while somebody looks: a link that is cut shall show within two seconds."""
 ALONE_S = 5.0
 """While nobody does: for the plots of whoever comes next."""
-Networks = frozenset[str]
+MAX_PARTS = 64
+"""Members whose part of the document is kept ready: as many as look at once, and some."""
+KEPT_BACK = "something is wrong with this host: its operators see what"
+"""For who sees only its own part: what is wrong names networks and members of others."""
 
 
 @dataclass(slots=True)
 class _Turn:
-    """What one look has changed. `texts`: by the networks that somebody may see, encoded once for all of them."""
+    """What one look has changed. `texts`: by what somebody may see, encoded once for all who see the same."""
 
     number: int = 0
     changed: frozenset[str] = frozenset()
     general: bool = False
-    texts: dict[tuple[Networks, bool], str] = field(default_factory=dict)
+    texts: dict[tuple[Sight, bool], str] = field(default_factory=dict)
 
 
 class LiveFeed:
@@ -56,6 +59,7 @@ class LiveFeed:
         """Why there is no newest state."""
         self.loaded: Loaded | None = None
         """The document that this host lives by."""
+        self._parts: dict[str, Loaded | None] = {}
         self.callers: dict[str, Caller] = {}
         self.mediates = False
         """Whether a mediator is on this machine, for operators."""
@@ -80,7 +84,7 @@ class LiveFeed:
                 self._looked_at = time.monotonic()
 
     async def _look(self) -> None:
-        was, banner = self._cells, self.banner()
+        was, general = self._cells, self._general()
         try:
             self.mediates = (await self._broker.ask("broker", IsMediator())).here
             status = await self._broker.ask("agent", Status())
@@ -93,7 +97,7 @@ class LiveFeed:
             self.history.observe(status.peers, time.monotonic())
             self._cells = {peer.name: cells(peer, self.history.last(peer.name)) for peer in status.peers}
         changed = frozenset(name for name, one in self._cells.items() if was.get(name) != one)
-        self._turn = _Turn(self._turn.number + 1, changed, banner != self.banner())
+        self._turn = _Turn(self._turn.number + 1, changed, general != self._general())
         self._next.set()
         self._next = asyncio.Event()
 
@@ -112,27 +116,51 @@ class LiveFeed:
             if loaded is not None and loaded.document.digest != status.document.digest:
                 return  # it is just being replaced: look again
             self.loaded = loaded
+        if digest != status.document.digest:
+            self._parts.clear()
         self.callers = callers(self.loaded.document, status) if self.loaded is not None else {}
         self._of = of
 
-    def banner(self) -> list[str]:
-        """What is wrong."""
+    def _general(self) -> tuple[list[str], str | None]:
+        """What each page shows, whichever it is."""
+        armed = self.armed
+        return self._troubles(), armed.digest if armed is not None else None
+
+    def _troubles(self) -> list[str]:
         if self.error is not None:
             return [self.error]
         return troubles(self.status) if self.status is not None else []
+
+    @property
+    def armed(self) -> ArmedState | None:
+        """An apply that waits for somebody to keep it."""
+        return self.status.armed if self.status is not None and self.error is None else None
+
+    def banner(self, sight: Sight) -> list[str]:
+        """What is wrong, for somebody who sees this."""
+        wrong = self._troubles()
+        return wrong if sight.whole or not wrong else [KEPT_BACK]
+
+    async def part(self, member: str) -> Loaded | None:
+        """What a member may see of the document."""
+        loaded = self.loaded
+        if loaded is None:
+            return None
+        if member not in self._parts:
+            part = await asyncio.to_thread(part_of, loaded.document, member)
+            if self.loaded is not loaded:
+                return part
+            while len(self._parts) >= MAX_PARTS:
+                del self._parts[next(iter(self._parts))]
+            self._parts[member] = part
+        return self._parts[member]
 
     def cells(self, name: str) -> Cells:
         """A peer's row."""
         return self._cells[name]
 
-    def groups(self, name: str) -> list[str]:
-        """A member's groups in the document."""
-        if self.loaded is None or name not in self.loaded.document.members:
-            return []
-        return sorted(self.loaded.document.members[name].groups)
-
-    async def watch(self, networks: Networks) -> AsyncGenerator[str, None]:
-        """Events for somebody who may see these networks: all at first, then what has changed."""
+    async def watch(self, sight: Sight) -> AsyncGenerator[str, None]:
+        """Events for somebody who may see this: all at first, then what has changed."""
         self._looking += 1
         self._wake.set()
         seen = -1
@@ -140,28 +168,29 @@ class LiveFeed:
             while True:
                 coming, turn = self._next, self._turn
                 if turn.number != seen:
-                    text = self._event(networks, whole=turn.number != seen + 1 or seen < 0)
+                    text = self._event(sight, whole=turn.number != seen + 1 or seen < 0)
                     seen = turn.number
                     yield text
                 await coming.wait()
         finally:
             self._looking -= 1
 
-    def _event(self, networks: Networks, *, whole: bool) -> str:
+    def _event(self, sight: Sight, *, whole: bool) -> str:
         turn = self._turn
-        text = turn.texts.get((networks, whole))
+        text = turn.texts.get((sight, whole))
         if text is None:
-            text = turn.texts[networks, whole] = self._encoded(networks, turn, whole=whole)
+            text = turn.texts[sight, whole] = self._encoded(sight, turn, whole=whole)
         return text
 
-    def _encoded(self, networks: Networks, turn: _Turn, *, whole: bool) -> str:
+    def _encoded(self, sight: Sight, turn: _Turn, *, whole: bool) -> str:
         told: dict[str, Any] = {}
-        peers = in_networks(self.status.peers, networks) if self.status is not None else []
+        peers = sight.peers(self.status.peers) if self.status is not None else []
         told["rows"] = {
             peer.name: _row(self._cells[peer.name]) for peer in peers if whole or peer.name in turn.changed
         }
         if whole or turn.general:
-            told["banner"] = self.banner()
+            told["banner"] = self.banner(sight)
+            told["armed"] = self.armed.rolls_back_in_s if self.armed is not None and sight.whole else None
         if whole:
             now = time.monotonic()
             told["past"] = {

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from netctl.config.build import select
-from netctl.model.document import Document
-from netctl.wire.agentrequests import StatusReply
+import yaml
 
+from netctl.config import Loaded, load_document
+from netctl.config.build import select
+from netctl.config.excerpt import excerpt
+from netctl.config.visibility import visible_members
+from netctl.model.document import Document
+from netctl.ui.websessions import Session
+from netctl.wire.agentrequests import PeerState, StatusReply
+
+PART = "networks.yaml"
+MAX_WIDTH = 100
+"""Columns of a member's part of the document."""
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -72,9 +83,51 @@ def address_of(text: str) -> str:
     return str(mapped or address)
 
 
-def visible(status: StatusReply, document: Document | None, member: str | None) -> frozenset[str]:
-    """The networks of this host that somebody may see: all with a link, a member those that it is in itself."""
-    if member is None or document is None:
-        return frozenset(status.networks) if member is None else frozenset()
-    mine = {network.name for network in document.networks_of(member)}
-    return frozenset(name for name in status.networks if name in mine)
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What somebody may see of a host: these networks, and in them these members.
+
+    `names` None: everybody, and the host's own affairs too (its troubles, what `doctor` says, the whole document).
+    """
+
+    networks: frozenset[str]
+    names: frozenset[str] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is kept from it."""
+        return self.names is None
+
+    def peers(self, peers: Iterable[PeerState]) -> list[PeerState]:
+        """Those of the peers that are in sight."""
+        return [
+            peer
+            for peer in peers
+            if (self.names is None or peer.name in self.names)
+            and not peer.addresses.keys().isdisjoint(self.networks)
+        ]
+
+
+def sight(status: StatusReply | None, session: Session, part: Loaded | None) -> Sight:
+    """What a session sees. `part`: a member's part of the document (`part_of`); only a viewer is held to it."""
+    if session.member is None or session.operator:
+        return Sight(frozenset(status.networks) if status is not None else frozenset())
+    if status is None or part is None:
+        return Sight(frozenset(), frozenset())
+    mine = part.document.networks.keys() & status.networks.keys()
+    return Sight(frozenset(mine), frozenset(part.document.members))
+
+
+def part_of(document: Document, member: str) -> Loaded | None:
+    """What a member may see of a document, as the mediator would tell it: its networks, whom it sees there, the rules.
+
+    None where that is nothing.
+    """
+    seen = visible_members(document).get(member)
+    if seen is None or member not in document.members:
+        return None
+    plain = json.loads(excerpt(document, member, seen))
+    text = yaml.safe_dump(
+        plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=MAX_WIDTH
+    )
+    return load_document(text, PART)

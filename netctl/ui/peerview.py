@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from netctl.model.forpeople import age, size
@@ -71,11 +71,6 @@ def handshake(seconds: float | None) -> str:
 def addresses(peer: PeerState, network: str) -> list[str]:
     """A peer's addresses in a network."""
     return peer.addresses.get(network, [])
-
-
-def in_networks(peers: Iterable[PeerState], networks: Collection[str]) -> list[PeerState]:
-    """Those that are in one of these networks."""
-    return [peer for peer in peers if not peer.addresses.keys().isdisjoint(networks)]
 
 
 def matches(peer: PeerState, words: str, groups: Collection[str], group: str) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import mimetypes
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +20,22 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from netctl.config import load_document
+from netctl.config.document import Loaded
 from netctl.config.rulelookup import flows, parse_target
-from netctl.model.errors import ConfigError, NetctlError
+from netctl.config.schema import SCHEMA_NAME, load_schema
+from netctl.model.errors import NetctlError
 from netctl.model.forpeople import age, size
 from netctl.ui import peerview
 from netctl.ui.brokerclient import BrokerClient
-from netctl.ui.brokerwire import ReadDocument, Redeem
-from netctl.ui.gate import Gate, Known, Receive, Refusal, Scope, Send
+from netctl.ui.brokerwire import Redeem
+from netctl.ui.documentpages import DocumentPages
+from netctl.ui.gate import Gate, Known, Receive, Refusal, Scope, Send, known_of
 from netctl.ui.livefeed import LiveFeed
-from netctl.ui.pageaccess import Caller, visible
+from netctl.ui.pageaccess import Caller, Sight, sight
 from netctl.ui.peerhistory import WINDOW_S
 from netctl.ui.plots import Points, svg_path
-from netctl.ui.reachview import lines, matrix
+from netctl.ui.reachview import matrix
+from netctl.ui.websessions import Session
 from netctl.wire import operatorrequests as m
 from netctl.wire.agentrequests import Doctor, PeerState
 from netctl.wire.jsonline import Request as Wish
@@ -65,6 +70,8 @@ class Pages:
             path.name: (path.read_bytes(), mimetypes.guess_type(path.name)[0] or "application/octet-stream")
             for path in (HERE / "static").iterdir()
         }
+        schema = json.dumps(load_schema(), separators=(",", ":")).encode()
+        self._static[SCHEMA_NAME] = (schema, "application/schema+json")
         # In memory: the server may read no file once it has given up its rights.
         texts = {path.name: path.read_text(encoding="utf-8") for path in (HERE / "templates").glob("*.html")}
         self._templates = Environment(
@@ -74,7 +81,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.globals.update(age=age, size=size, view=peerview)
+        self._templates.globals.update(age=age, size=size, view=peerview, now=time.time)
         for name in texts:
             self._templates.get_template(name)  # compiled now, kept for later
         routes = [
@@ -82,7 +89,7 @@ class Pages:
             Route("/members/{name}", self._member),
             Route("/doctor", self._doctor),
             Route("/reach", self._reach),
-            Route("/document", self._document),
+            *DocumentPages(broker, self.feed, self._page).routes,
             Route("/invites", self._invites),
             Route("/invites/new", self._invite, methods=["POST"]),
             Route("/invites/revoke", self._revoke_invite, methods=["POST"]),
@@ -98,23 +105,40 @@ class Pages:
             NetctlError: self._failed,
             Exception: self._broke,
         }
-        self.gate = Gate(
-            Starlette(routes=routes, exception_handlers=errors), self._refuse, self._caller, hosts
-        )
+        self._app = Starlette(routes=routes, exception_handlers=errors)
+        self.gate = Gate(self._in_sight, self._refuse, self._caller, hosts)
 
     def _caller(self, address: str) -> Caller | None:
         return self.feed.callers.get(address)
 
+    async def _in_sight(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a page, with what its reader may see in its state: no page asks for more than that."""
+        known: Known | None = scope["state"].get("known")
+        if known is not None:
+            await self.feed.fresh()
+            scope["state"]["sight"], scope["state"]["loaded"] = await self._sight(known.session)
+        await self._app(scope, receive, send)
+
+    async def _sight(self, session: Session) -> tuple[Sight, Loaded | None]:
+        """What somebody sees of this host, and of its document."""
+        if session.member is None or session.operator:
+            return sight(self.feed.status, session, None), self.feed.loaded
+        part = await self.feed.part(session.member)
+        return sight(self.feed.status, session, part), part
+
     def _page(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         known: Known | None = request.scope["state"].get("known")
         session = known.session if known is not None else None
-        state = self.feed.status
+        seen: Sight = request.scope["state"].get("sight", Sight(frozenset(), frozenset()))
+        state, armed = self.feed.status, self.feed.armed
         common = {
             "session": session,
             "status_code": status,
             "csrf": session.csrf if session is not None else "",
             "here": request.url.path,
-            "banner": self.feed.banner() if session is not None else [],
+            "banner": self.feed.banner(seen) if session is not None else [],
+            "whole": seen.whole,
+            "armed": armed.rolls_back_in_s if armed is not None else None,
             "mediates": self.feed.mediates and session is not None and session.operator,
             "host": state.member if state is not None and session is not None else None,
         }
@@ -149,52 +173,44 @@ class Pages:
         return self._page(request, "welcome.html")
 
     async def _logout(self, request: Request) -> Response:
-        self.gate.sessions.end(_known(request).cookie)
+        self.gate.sessions.end(known_of(request).cookie)
         return self._page(request, "refused.html", 200, text="you are signed out")
 
     # -- what is here -----------------------------------------------------------------------------------------
 
-    def _seen(self, request: Request) -> frozenset[str]:
-        state = self.feed.status
-        if state is None:
-            return frozenset()
-        document = self.feed.loaded.document if self.feed.loaded is not None else None
-        return visible(state, document, _known(request).session.member)
-
     async def _networks(self, request: Request) -> Response:
-        await self.feed.fresh()
         state = self.feed.status
         words, group = request.query_params.get("q", ""), request.query_params.get("group", "")
         if state is None:
             return self._page(
                 request, "networks.html", state=None, networks=[], groups=[], q=words, group=group
             )
-        seen = self._seen(request)
-        peers = peerview.in_networks(state.peers, seen)
+        seen, loaded = _seen(request), _loaded(request)
+        peers = seen.peers(state.peers)
         networks = []
-        for name in (name for name in state.networks if name in seen):
+        for name in (name for name in state.networks if name in seen.networks):
             members = [peer for peer in peers if name in peer.addresses]
-            found = [p for p in members if peerview.matches(p, words, self.feed.groups(p.name), group)]
+            found = [p for p in members if peerview.matches(p, words, _groups(loaded, p.name), group)]
             networks.append(
                 {
                     "name": name,
                     "state": state.networks[name],
                     "online": sum(peer.online for peer in members),
                     "known": len(members),
-                    "rows": [self._row(peer, index) for index, peer in enumerate(found)],
+                    "rows": [self._row(loaded, peer, index) for index, peer in enumerate(found)],
                     "picture": _picture(members) if len(members) <= MAX_GRAPH else None,
                 }
             )
-        groups = sorted({group for peer in peers for group in self.feed.groups(peer.name)})
+        groups = sorted({group for peer in peers for group in _groups(loaded, peer.name)})
         return self._page(
             request, "networks.html", state=state, networks=networks, groups=groups, q=words, group=group
         )
 
-    def _row(self, peer: PeerState, index: int) -> dict[str, Any]:
+    def _row(self, loaded: Loaded | None, peer: PeerState, index: int) -> dict[str, Any]:
         return {
             "peer": peer,
             "cells": self.feed.cells(peer.name),
-            "groups": self.feed.groups(peer.name),
+            "groups": _groups(loaded, peer.name),
             "plots": self._plots(peer.name) if index < MAX_PLOTTED else {"rtt": "", "rx": "", "tx": ""},
         }
 
@@ -213,25 +229,25 @@ class Pages:
         }
 
     async def _member(self, request: Request) -> Response:
-        await self.feed.fresh()
-        state, seen = self.feed.status, self._seen(request)
+        state, seen = self.feed.status, _seen(request)
         name = request.path_params["name"]
-        peers = peerview.in_networks(state.peers, seen) if state is not None else []
+        peers = seen.peers(state.peers) if state is not None else []
         peer = next((peer for peer in peers if peer.name == name), None)
         if peer is None:
             raise HTTPException(404)
-        shown = {network: held for network, held in peer.addresses.items() if network in seen}
-        return self._page(request, "member.html", row=self._row(peer, 0), addresses=shown)
+        shown = {network: held for network, held in peer.addresses.items() if network in seen.networks}
+        row = self._row(_loaded(request), peer, 0)
+        return self._page(request, "member.html", row=row, addresses=shown)
 
     async def _doctor(self, request: Request) -> Response:
-        await self.feed.fresh()
+        if not _seen(request).whole:
+            raise HTTPException(403, "what is wrong with this host is for its operators")
         return self._page(request, "doctor.html", doctor=await self._broker.ask("agent", Doctor()))
 
     # -- what the document says -------------------------------------------------------------------------------
 
     async def _reach(self, request: Request) -> Response:
-        await self.feed.fresh()
-        loaded, asked = self.feed.loaded, request.query_params
+        loaded, asked = _loaded(request), request.query_params
         src, dst, on = (asked.get(name, "").strip() for name in ("from", "to", "on"))
         if loaded is None:
             return self._page(request, "reach.html", known=False)
@@ -244,17 +260,13 @@ class Pages:
             if name and name not in document.members:
                 failed = f"there is no member '{name}'"
         ask = bool(src and dst and src != dst and not failed)
-        member = _known(request).session.member
-        mine = {one.name for one in (document.networks_of(member) if member else document.networks.values())}
-        answers = (
-            [one for one in flows(loaded, src, dst, proto, port) if one.network in mine] if ask else None
-        )
+        answers = list(flows(loaded, src, dst, proto, port)) if ask else None
         matrices = [
             await asyncio.to_thread(matrix, loaded, network, proto, port, src if not dst else "")
             for network in document.networks.values()
-            if network.name in mine
         ]
         state = self.feed.status
+        shown = {peer.name for peer in _seen(request).peers(state.peers)} if state is not None else set()
         others = [name for name in (src, dst) if state is not None and name != state.member]
         return self._page(
             request,
@@ -267,27 +279,7 @@ class Pages:
             names=list(document.members)[:MAX_NAMES],
             answers=answers,
             matrices=matrices,
-            peer=others[0] if ask and len(others) == 1 else None,
-        )
-
-    async def _document(self, request: Request) -> Response:
-        await self.feed.fresh()
-        read = await self._broker.ask("broker", ReadDocument())
-        if read.text is None:
-            return self._page(request, "document.html", trouble=read.trouble or "it cannot be read")
-        try:
-            found = (await asyncio.to_thread(load_document, read.text, read.file)).warnings
-        except ConfigError as error:
-            found = error.findings
-        return self._page(
-            request,
-            "document.html",
-            trouble=None,
-            file=read.file,
-            lines=lines(read.text, found),
-            findings=len(found),
-            errors=sum(one.severity == "error" for one in found),
-            in_force=read.text == read.accepted,
+            peer=others[0] if ask and len(others) == 1 and others[0] in shown else None,
         )
 
     # -- who comes and goes -----------------------------------------------------------------------------------
@@ -304,8 +296,7 @@ class Pages:
         said: str = "",
         failed: str = "",
     ) -> Response:
-        await self.feed.fresh()
-        if not (self.feed.mediates and _known(request).session.operator):
+        if not (self.feed.mediates and known_of(request).session.operator):
             raise HTTPException(404)
         members = await self._broker.ask("mediator", m.ListMembers())
         invites = await self._broker.ask("mediator", m.ListInvites())
@@ -329,7 +320,7 @@ class Pages:
         )
 
     async def _invite(self, request: Request) -> Response:
-        form = _known(request).form
+        form = known_of(request).form
         try:
             uses = int(form.get("uses", "1"))
             wish = m.CreateInvite(
@@ -343,13 +334,13 @@ class Pages:
         return await self._invites_page(request, made=made)
 
     async def _revoke_invite(self, request: Request) -> Response:
-        number = _known(request).form.get("id", "")
+        number = known_of(request).form.get("id", "")
         return await self._done(
             request, m.RevokeInvite(number), "invite {} is good for nothing now; who came with it stays"
         )
 
     async def _membership(self, request: Request) -> Response:
-        form = _known(request).form
+        form = known_of(request).form
         action = MEMBERSHIP.get(form.get("action", ""))
         if action is None:
             return await self._invites_page(request, 422, failed="there is no such thing to do with a member")
@@ -366,14 +357,15 @@ class Pages:
     # -- what it needs ----------------------------------------------------------------------------------------
 
     async def _live(self, request: Request) -> Response:
-        await self.feed.fresh()
-        networks, known = self._seen(request), _known(request)
+        known, began = known_of(request), _seen(request)
         address = request.client.host if request.client is not None else ""
+        # A page without rows wants to know what is wrong and what is armed, and nothing of members.
+        told = began if request.query_params.get("rows") != "0" else replace(began, networks=frozenset())
 
         async def events() -> AsyncIterator[str]:
-            news = self.feed.watch(networks)
+            news = self.feed.watch(told)
             try:
-                while self.gate.still(known, address) and self._seen(request) == networks:
+                while self.gate.still(known, address) and (await self._sight(known.session))[0] == began:
                     try:
                         async with asyncio.timeout(KEEPALIVE_S):
                             text = await anext(news)
@@ -392,9 +384,20 @@ class Pages:
         return Response(found[0], media_type=found[1], headers={"cache-control": "max-age=300"})
 
 
-def _known(request: Request) -> Known:
-    known: Known = request.scope["state"]["known"]
-    return known
+def _seen(request: Request) -> Sight:
+    seen: Sight = request.scope["state"]["sight"]
+    return seen
+
+
+def _loaded(request: Request) -> Loaded | None:
+    loaded: Loaded | None = request.scope["state"]["loaded"]
+    return loaded
+
+
+def _groups(loaded: Loaded | None, name: str) -> list[str]:
+    if loaded is None or name not in loaded.document.members:
+        return []
+    return sorted(loaded.document.members[name].groups)
 
 
 def _code(text: str) -> dict[str, Any]:

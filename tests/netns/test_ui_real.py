@@ -84,7 +84,8 @@ def test_a_member_sees_what_the_agent_says_and_changes_nothing(lab: Lab, address
     assert f'data-copy="{own}"' in text
     assert re.search(r'data-path="(lan|direct|relay-udp)"', text)
     assert "/invites" not in text
-    assert fetch(lab, "laptop", address, "/doctor", cookie=cookie)[0] == 200
+    assert fetch(lab, "laptop", address, "/document", cookie=cookie)[0] == 200
+    assert fetch(lab, "laptop", address, "/doctor", cookie=cookie)[0] == 403, "it is for operators"
     assert fetch(lab, "laptop", address, "/invites/new", method="POST", cookie=cookie)[0] == 403
 
 

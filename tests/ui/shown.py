@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from uikit import KEYS, Host, host, peer, status
 
+from netctl.config.build import digest
 from netctl.wire import agentrequests as a
 from netctl.wire import operatorrequests as m
 
@@ -42,6 +44,7 @@ PAGES = {
     "member": "/members/laptop",
     "reach": "/reach?from=nas&to=laptop&on=22",
     "document": "/document",
+    "edit": "/document/edit",
     "doctor": "/doctor",
     "invites": "/invites",
 }
@@ -77,6 +80,17 @@ def state(turn: int) -> a.StatusReply:
     return status(*peers, document=DOCUMENT, networks={"home": network}, mediator=link)
 
 
+PLAN = a.PlanReply(
+    [a.ChangeRow("filter", "~ filter: 2 rules changed")],
+    "1 to change",
+    a.PeopleState(["laptop loses nas:tcp/22", "here loses nas:tcp/22"]),
+    a.SessionState(False, None),
+    a.BindingState("d", "o", "w"),
+    [],
+)
+"""What the played agent says of every text."""
+
+
 def _member(name: str, state: str) -> m.MemberRow:
     source = "invite" if state == "pending" else "document"
     return m.MemberRow(name, KEYS[1], None, state, {"home": []}, None, source)
@@ -93,6 +107,21 @@ def shown_host(directory: Path) -> Iterator[Host]:
     with host(directory, document=DOCUMENT) as made:
         made.status = state(0)
         looks = iter(range(1, 10**9))
+        armed: list[a.ArmedState] = []
+        until: list[float] = []
+
+        def apply(asked: a.Apply) -> a.ApplyReply:
+            armed[:] = [a.ArmedState(digest(asked.text), asked.confirm_s or 0.0)]
+            until[:] = [time.monotonic() + (asked.confirm_s or 0.0)]
+            return a.ApplyReply(1, False, None, armed=armed[0])
+
+        def confirm(_: a.Confirm) -> a.ConfirmReply:
+            return a.ConfirmReply(armed.pop().digest)
+
+        def back(_: a.Rollback) -> a.OutcomeReply:
+            armed.clear()
+            return a.OutcomeReply(1, None)
+
         made.answers = {
             m.ListMembers: lambda _: [
                 _member("tablet", "pending"),
@@ -100,12 +129,21 @@ def shown_host(directory: Path) -> Iterator[Host]:
             ],
             m.ListInvites: lambda _: [m.InviteRow("i7", "home", 3, 1, None, time.time() + DAY_S, "open")],
             m.CreateInvite: _made,
+            a.Plan: lambda _: PLAN,
+            a.Apply: apply,
+            a.Confirm: confirm,
+            a.Rollback: back,
         }
         answer = made.perform
 
         def moving(request: object, progress: object) -> object:
             if isinstance(request, a.Status) and made.moving:
                 made.status = state(next(looks))
+            if isinstance(request, a.Status):
+                if armed and until[0] <= time.monotonic():
+                    armed.clear()
+                left = a.ArmedState(armed[0].digest, until[0] - time.monotonic()) if armed else None
+                made.status = replace(made.status, armed=left)
             return answer(request, progress)  # type: ignore[arg-type]
 
         made.perform = moving  # type: ignore[method-assign, assignment]

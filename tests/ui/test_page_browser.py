@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from patience import wait_for
-from shown import PAGES, shown_host
-from uikit import Host, Served, page
+from shown import DOCUMENT, PAGES, shown_host
+from uikit import KEYS, Host, Served, page
 from webdriver import Chromium, chromium
 
 pytestmark = pytest.mark.browser
@@ -140,6 +140,116 @@ def test_an_invite_is_made_and_shown(browser: Chromium, served: Served) -> None:
     browser.click(".fields button")
     wait_for("it is shown", lambda: browser.text(".made .address") is not None)
     assert browser.axe() == []
+
+
+def caret_after(browser: Chromium, words: str) -> None:
+    """Put the caret where somebody would type on."""
+    browser.run(
+        "const field = document.getElementById('text'); const at = field.value.indexOf(arguments[0]);"
+        "if (at < 0) throw Error('not there'); field.focus();"
+        "field.setSelectionRange(at + arguments[0].length, at + arguments[0].length)",
+        words,
+    )
+
+
+def line_of(text: str, words: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if words in line)
+
+
+def test_an_error_is_seen_at_its_line_as_one_types(browser: Chromium, served: Served) -> None:
+    browser.look(*SIZES["light"])
+    browser.go(at(served, "/document/edit"))
+    wait_for("it is judged first", lambda: browser.text("#verdict") == "1 warning.")
+    caret_after(browser, "mode: lan")
+    browser.type("d")
+    wait_for("it is judged", lambda: browser.text("#verdict") == "1 error, 1 warning.")
+    number = line_of(DOCUMENT, "mode: lan")
+    line = f"#under > .l:nth-child({number})"
+    assert browser.run(f"return document.querySelector('{line}').dataset.severity") == "error"
+    assert "NC014" in (browser.text(f"{line} .lens") or "")
+    assert f"Line {number}" in (browser.text("#findings li") or "")
+    assert browser.axe() == []
+    same = "return document.getElementById('under').getBoundingClientRect().height - 1 <= arguments[0]"
+    assert browser.run(same, browser.run("return document.getElementById('text').offsetHeight"))
+    browser.type("\ue003")  # Backspace
+    wait_for("it is mended", lambda: browser.text("#verdict") == "1 warning.")
+    assert browser.text(f"{line} .lens") is None
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize(
+    ("after", "typed", "offered", "there"),
+    [
+        ("    mode: lan", "\ue007ma", "masquerade", "\n    masquerade: "),
+        ("    mode: ", "rou", "routed", "mode: routed"),
+        ("{name: admins, ", "et", "ethertypes", "{name: admins, ethertypes: "),
+        ("approve: manual}\n", "    to", "topology", "    topology:"),
+        ('src: ["group:admins"', ", la", "laptop", 'src: ["group:admins", laptop'),
+        ('operators: ["group:admins"]}\n', "dr", "drift", "\ndrift: "),
+    ],
+)
+def test_what_fits_is_offered(
+    browser: Chromium, served: Served, after: str, typed: str, offered: str, there: str
+) -> None:
+    browser.look(*SIZES["light"])
+    browser.run("window.onbeforeunload = null")
+    browser.go(at(served, "/document/edit"))
+    wait_for("it is judged first", lambda: browser.text("#verdict") == "1 warning.")
+    caret_after(browser, after)
+    browser.type(typed)
+    wait_for("it is offered", lambda: browser.text("#proposals [aria-selected=true] strong") == offered)
+    assert browser.run("return document.getElementById('text').getAttribute('aria-activedescendant')")
+    assert browser.axe() == []
+    browser.type("\ue007")  # Enter
+    assert there in browser.run("return document.getElementById('text').value")
+    assert browser.run("return document.getElementById('proposals').hidden")
+    browser.run("document.getElementById('text').value = document.getElementById('text').defaultValue")
+    assert browser.complaints() == []
+
+
+def changed(browser: Chromium, served: Served, words: str) -> None:
+    """Edit, see the plan, and try it."""
+    browser.go(at(served, "/document/edit"))
+    wait_for("it is judged first", lambda: browser.text("#verdict") == "1 warning.")
+    caret_after(browser, "# in the cellar")
+    browser.type(words)
+    browser.click("#edit button.go")
+    wait_for("the plan is there", lambda: browser.text("h1") == "What it changes")
+    assert "laptop loses nas:tcp/22" in (browser.text("#people + ul") or "")
+    assert f'+  nas:     {{wireguard: "{KEYS[1]}", groups: [servers]}}   # in the cellar{words}' in (
+        browser.text("#patch") or ""
+    )
+    assert browser.axe() == []
+    browser.click("#try ~ form button.go")
+    wait_for("it is asked", lambda: browser.text("#armed-head") and browser.text("h1") == "The document")
+
+
+def test_a_change_is_tried_counted_down_and_kept(browser: Chromium, served: Served, known: Host) -> None:
+    browser.look(*SIZES["light"])
+    file = known.directory / "networks.yaml"
+    changed(browser, served, "s")
+    assert browser.run("return !document.getElementById('armed').hidden")
+    assert browser.axe() == []
+    left = str(browser.text("#armed-left"))
+    wait_for("it is counted down", lambda: browser.text("#armed-left") != left)
+    browser.go(at(served, "/"))
+    assert browser.run("return !document.getElementById('armed').hidden"), "every page asks"
+    assert file.read_text() == DOCUMENT
+    browser.click("#armed button.go")
+    wait_for("it stays", lambda: "It stays" in (browser.text("[role=status] .good") or ""))
+    assert file.read_text() == DOCUMENT.replace("in the cellar", "in the cellars")
+    file.write_text(DOCUMENT)
+    assert browser.complaints() == []
+
+
+def test_what_nobody_keeps_is_gone_by_itself(browser: Chromium, served: Served, known: Host) -> None:
+    browser.look(*SIZES["light"])
+    (known.directory / "networks.yaml").write_text(DOCUMENT + "apply: {confirm: 4s}\n")
+    changed(browser, served, "!")
+    wait_for("it is over", lambda: browser.run("return document.getElementById('armed').hidden"))
+    assert "this host went back" in (browser.text("#armed-end") or "")
+    assert (known.directory / "networks.yaml").read_text() == DOCUMENT + "apply: {confirm: 4s}\n"
+    (known.directory / "networks.yaml").write_text(DOCUMENT)
 
 
 def test_the_first_paint_is_quick(browser: Chromium, served: Served) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from uikit import DOCUMENT, peer, status
 
 from netctl.config import load_document
 from netctl.model.errors import ConfigError
 from netctl.ui.logintokens import FAILURES_S, MAX_FAILURES, MAX_TOKENS, TOKEN_S, TokenRefusedError, Tokens
-from netctl.ui.pageaccess import Caller, address_of, callers, host_of, same_origin, visible
+from netctl.ui.pageaccess import Caller, Sight, address_of, callers, host_of, part_of, same_origin, sight
 from netctl.ui.peerhistory import WINDOW_S, PeerHistory
 from netctl.ui.peerview import handshake, matches, rate, round_trip, troubles
 from netctl.ui.plots import braille, svg_path
-from netctl.ui.websessions import MAX_SESSIONS, SESSION_S, Sessions
+from netctl.ui.websessions import MAX_SESSIONS, SESSION_S, Session, Sessions
 
 
 def test_a_token_opens_once_and_not_late() -> None:
@@ -117,17 +118,45 @@ def test_an_address_of_two_is_nobodys() -> None:
     assert callers(document, status(peer("nas", "10.9.0.2"), peer("laptop", "10.9.0.2"))) == {}
 
 
+OFFICE = """  office: {mode: routed, ipv4: 10.8.0.0/24, members: [here, nas],
+    addresses: {here: 10.8.0.1, nas: 10.8.0.2},
+    acls: [{name: secret, src: [here], dst: [nas], proto: tcp, ports: [22]}]}
+"""
+
+
 def test_a_member_sees_its_own_networks_alone() -> None:
-    more = "  office: {mode: routed, ipv4: 10.8.0.0/24, members: [here, nas], "
-    more += "addresses: {here: 10.8.0.1, nas: 10.8.0.2}}\n"
-    document = load_document(DOCUMENT + more).document
-    state = status(peer("nas", "10.9.0.2"))
+    document = load_document(DOCUMENT + OFFICE).document
+    state = status(peer("nas", "10.9.0.2"), peer("laptop", "10.9.0.3"))
     both = {**state.networks, "office": state.networks["home"]}
-    state = status(peer("nas", "10.9.0.2"), networks=both)
-    assert visible(state, document, None) == {"home", "office"}
-    assert visible(state, document, "nas") == {"home", "office"}
-    assert visible(state, document, "laptop") == {"home"}
-    assert visible(state, None, "laptop") == frozenset()
+    state = msgspec.structs.replace(state, networks=both)
+
+    def seen(member: str | None, *, operator: bool = False) -> Sight:
+        part = part_of(document, member) if member is not None else None
+        return sight(state, Session("", operator, 0.0, member), part)
+
+    assert seen(None) == Sight(frozenset({"home", "office"})), "whoever has a link"
+    assert seen("laptop", operator=True) == seen(None)
+    assert seen("nas") == Sight(frozenset({"home", "office"}), frozenset({"here", "nas", "laptop"}))
+    assert seen("laptop").networks == {"home"}
+    assert not seen("laptop").whole
+    assert seen("nobody") == Sight(frozenset(), frozenset())
+    assert sight(None, Session("", False, 0.0, "laptop"), None) == Sight(frozenset(), frozenset())
+
+
+def test_a_members_part_of_the_document_names_nobody_else() -> None:
+    more = (
+        '  other: {wireguard: "1Zh5TM9e5uxZ0UHVvY3LoJcyF3tdXfpNgyyx4Q9AoUc=", groups: [hidden]}\nnetworks:\n'
+    )
+    text = DOCUMENT.replace("networks:\n", more).replace('members: ["*"]', "members: [here, nas, laptop]")
+    document = load_document(
+        text.replace("  home:", OFFICE + "  home:") + "ui: {viewers: [other]}\n"
+    ).document
+    part = part_of(document, "laptop")
+    assert part is not None
+    assert set(part.document.networks) == {"home"}
+    for word in ("other", "hidden", "office", "secret", "viewers"):
+        assert word not in part.source.text
+    assert part_of(document, "other") is None, "a member of no network"
 
 
 def test_an_address_is_compared_as_it_is_written() -> None:

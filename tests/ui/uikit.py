@@ -222,7 +222,7 @@ class Served:
 
 def command(host: Host, *arguments: str) -> list[str]:
     directory = str(host.directory)
-    places = ["--config", f"{directory}/networks.yaml", "--state", directory, "--run", directory]
+    places = ["--config", "networks.yaml", "--state", directory, "--run", directory]
     return [NETCTL, *places, "ui", "--port", "0", "--mediator-state", directory, *arguments]
 
 
@@ -230,7 +230,11 @@ def command(host: Host, *arguments: str) -> list[str]:
 def page(host: Host, *arguments: str) -> Iterator[Served]:
     """The real command, as its own processes."""
     process = subprocess.Popen(
-        command(host, *arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        command(host, *arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=host.directory,  # pictures show the document's name, and no place of this machine
     )
     try:
         assert process.stdout is not None

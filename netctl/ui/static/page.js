@@ -92,13 +92,43 @@ async function again() {
   if (fresh) live.replaceWith(fresh);
 }
 
+let goesBack = null;
+
+function countDown() {
+  const box = document.getElementById("armed");
+  if (!box || goesBack === null) return;
+  const left = Math.max(0, Math.round(goesBack - Date.now() / 1000));
+  put(document.getElementById("armed-left"), `${left} s`);
+}
+
+function armed(left) {
+  const box = document.getElementById("armed");
+  if (!box) return;
+  const end = document.getElementById("armed-end");
+  if (left !== null) {
+    goesBack = Date.now() / 1000 + left;
+    box.hidden = false;
+    put(end, "");
+    countDown();
+  } else if (!box.hidden) {
+    goesBack = null;
+    box.hidden = true;
+    put(end, "Nothing waits to be kept any more: it was kept, or this host went back. Load the page again to see what is in force.");
+  }
+}
+
 function follow() {
-  if (!document.querySelector("[data-peer], #live")) return;
-  const stream = new EventSource("/live");
+  const rows = document.querySelector("[data-peer], #live");
+  if (!rows && !document.getElementById("armed")) return;
+  const waits = document.querySelector("#armed[data-left]");
+  if (waits) armed(Number(waits.dataset.left));
+  setInterval(countDown, 1000);
+  const stream = new EventSource(rows ? "/live" : "/live?rows=0");
   const take = (told) => {
     let strangers = false;
     for (const [name, row] of Object.entries(told.rows)) strangers = !show(name, row) || strangers;
     if (told.banner) banner(told.banner);
+    if (told.armed !== undefined) armed(told.armed);
     const live = document.getElementById("live");
     if (strangers && live && live.dataset.filtered === "0") again();
   };
@@ -118,12 +148,13 @@ function follow() {
 }
 
 async function copy(button) {
-  const text = button.dataset.copy;
+  const source = button.dataset.copyOf ? document.getElementById(button.dataset.copyOf) : button.lastChild;
+  const text = button.dataset.copy || source.textContent;
   try {
     await navigator.clipboard.writeText(text);
   } catch {
     const range = document.createRange();
-    range.selectNodeContents(button.lastChild);
+    range.selectNodeContents(source);
     getSelection().removeAllRanges();
     getSelection().addRange(range);
     if (!document.execCommand("copy")) return;
@@ -133,8 +164,15 @@ async function copy(button) {
 }
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-copy]");
+  const button = event.target.closest("[data-copy], [data-copy-of]");
   if (button) copy(button);
+});
+
+document.addEventListener("submit", (event) => {
+  const words = event.target.dataset.once;
+  if (!words || event.submitter?.formAction.endsWith("/document/back")) return;
+  put(event.target.querySelector("[data-said]"), words);
+  for (const button of event.target.querySelectorAll("button")) setTimeout(() => { button.disabled = true; });
 });
 
 document.addEventListener("input", (event) => {
@@ -146,4 +184,5 @@ document.addEventListener("input", (event) => {
   }
 });
 
+document.documentElement.classList.add("script");
 follow();
