@@ -126,6 +126,10 @@ class Host:
         """What moves the engine's packets, for people."""
         return await self._run(lambda engine: engine.data_path())
 
+    async def faults(self) -> int:
+        """What the engine could not handle since it began."""
+        return await self._run(lambda engine: engine.faults())
+
     async def addresses(self, patterns: Sequence[str] = ()) -> list[Address]:
         """Own addresses that others could use, of interfaces that these patterns allow."""
         return await self._run(lambda _: local_addresses(patterns))

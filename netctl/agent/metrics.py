@@ -133,6 +133,7 @@ class _Now(Collector):
                 agent.routes.restored,
             ),
             ("faults", "Datagrams, frames and timers whose handling failed", agent.guard.dropped),
+            ("engine_faults", "Packets that the engine could not handle", agent.tunnels.engine_faults),
         ):
             yield CounterMetricFamily(f"netctl_{name}", words, value=float(count))
         for name, value in (

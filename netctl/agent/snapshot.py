@@ -90,6 +90,7 @@ def take(of: Sources) -> Snapshot:
         unmet=context.unmet,
         undone=of.host.troubles(),
         faults=of.guard.dropped,
+        engine_faults=of.tunnels.engine_faults,
         armed=armed,
         refused=commits.refused(),
         watch=of.watch.status() if of.watch is not None else None,

@@ -22,6 +22,8 @@ from netctl.node.context import reason_of
 OBSERVE_S = 1.0
 FRESH_S = 0.3
 """Whoever asks for the status sees nothing older than this; asking more often costs the engine nothing."""
+FAULTS_EVERY_S = 30.0
+"""Between two questions to the engine what it could not handle: for people, who read it in minutes."""
 KNOCK_S = 5.0
 """WireGuard's own retry interval (Rekey-Timeout)."""
 
@@ -44,6 +46,9 @@ class Tunnels:
         self.statuses: Mapping[WireGuardKey, PeerStatus] = {}
         self.live: frozenset[WireGuardKey] = frozenset()
         """The peers that a session with is up."""
+        self.engine_faults = 0
+        """What the engine could not handle since it began."""
+        self._asked_at = -FAULTS_EVERY_S
         self._observed_at = -FRESH_S
         self._knocked: dict[WireGuardKey, float] = {}
         self._wake: asyncio.Event = asyncio.Event()
@@ -82,6 +87,9 @@ class Tunnels:
         """Look at what the tunnels do."""
         self.statuses = await self._host.observe()
         self._observed_at = time.monotonic()
+        if self._observed_at - self._asked_at >= FAULTS_EVERY_S:
+            self._asked_at = self._observed_at
+            self.engine_faults = await self._host.faults()
         live = frozenset(
             key for key, status in self.statuses.items() if is_session(status.last_handshake_s, time.time())
         )
@@ -119,4 +127,4 @@ class Tunnels:
 
     def gone(self) -> None:
         """There is no link any more, and nobody observes one that is not there."""
-        self.statuses, self.live = {}, frozenset()
+        self.statuses, self.live, self.engine_faults = {}, frozenset(), 0

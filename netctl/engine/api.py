@@ -68,6 +68,9 @@ class Engine(Protocol):
     def data_path(self) -> str:
         """What moves the packets, for people, where an engine has more than one way; else empty."""
 
+    def faults(self) -> int:
+        """What the engine could not handle, and dropped, since it began; 0: none, or it does not say."""
+
     def close(self) -> None:
         """Let go of handles; the host keeps what it has."""
 

@@ -98,6 +98,10 @@ class FakeEngine:
         """None."""
         return ""
 
+    def faults(self) -> int:
+        """None."""
+        return 0
+
     def close(self) -> None:
         """Nothing to let go of."""
 

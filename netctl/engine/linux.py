@@ -310,6 +310,10 @@ class LinuxEngine:
         """Of netctl-wg: whether it moves packets in C or in Python."""
         return self._uapi.data_path() if self.kind == "netctl-wg" else ""
 
+    def faults(self) -> int:
+        """Of netctl-wg: what it could not handle since it began."""
+        return self._uapi.faults() if self.kind == "netctl-wg" else 0
+
     def apply(self, change: Change) -> None:
         """Do one step. Raises EngineError."""
         match change:

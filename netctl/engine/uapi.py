@@ -17,6 +17,8 @@ from netctl.model.hoststate import Peer
 from netctl.model.keys import WireGuardKey
 
 SOCKET_DIR = Path("/var/run/wireguard")
+MAX_DIGITS = 20
+"""Of a count: 64 bits have no more."""
 TIMEOUT_S = 5.0
 """A local engine answers in milliseconds; one that does not answer in this time is hung."""
 MAX_REPLY = 64 * 1024 * 1024
@@ -153,13 +155,19 @@ class UapiDriver:
 
     def data_path(self) -> str:
         """What netctl-wg says of itself; empty while it does not run. Other engines have no such question."""
+        return self._about().get("data_path", "")
+
+    def faults(self) -> int:
+        """What netctl-wg could not handle and dropped since it began; 0 where it does not run or does not say."""
+        said = self._about().get("faults", "")
+        return int(said) if said.isascii() and said.isdigit() and len(said) <= MAX_DIGITS else 0
+
+    def _about(self) -> dict[str, str]:
         try:
             reply = self._request("get=data_path\n\n")
         except (EngineError, OSError):
-            return ""
-        return next(
-            (line.partition("=")[2] for line in reply.splitlines() if line.startswith("data_path=")), ""
-        )
+            return {}
+        return {name: value for name, _, value in (line.partition("=") for line in reply.splitlines())}
 
     def configure(self, private_key: bytes, listen_port: int) -> None:
         """Set the private key (32 bytes) and the UDP port (0: any)."""

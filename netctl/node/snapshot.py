@@ -89,6 +89,8 @@ class Snapshot:
     undone: tuple[str, ...] = ()
     """What of the last apply could not be done and nothing else waits for, in words."""
     faults: int = 0
+    engine_faults: int = 0
+    """What the engine could not handle and dropped since it began."""
     armed: Mapping[str, Any] | None = None
     """What waits for its confirmation."""
     refused: tuple[str, ...] = ()

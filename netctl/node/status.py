@@ -122,6 +122,7 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
         if (away := snapshot.link_away_since) is not None
         else None,
         "faults": snapshot.faults,
+        "engine_faults": snapshot.engine_faults,
         "relay_tls": to_json(snapshot.relay_tls, snapshot.now_s, blocked=snapshot.udp_blocked),
         "armed": dict(snapshot.armed) if snapshot.armed is not None else None,
         "watch": watch,
@@ -154,6 +155,11 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
                 if (along := snapshot.took_along)
                 else ""
             )
+        )
+    if snapshot.engine_faults:
+        result["conditions"].append(
+            f"the engine could not handle {snapshot.engine_faults} of what came in, and dropped it: a fault of netctl; "
+            "its log says where"
         )
     if snapshot.not_back is not None:
         result["conditions"].append(f"going back from what nobody confirmed: {snapshot.not_back}")

@@ -47,6 +47,10 @@ class Configurable(Protocol):
     def data_path(self) -> str:
         """What moves the packets, for people."""
 
+    @property
+    def faults(self) -> int:
+        """Packets, datagrams and timers whose handling failed so far."""
+
     def now(self) -> float:
         """Monotonic seconds."""
 

@@ -41,6 +41,11 @@ _LOG = logging.getLogger("netctl.wg")
 class Shell:
     """A TUN, a device of the protocol, and UDP sockets, driven by epoll."""
 
+    @property
+    def faults(self) -> int:
+        """Packets, datagrams and timers whose handling failed so far."""
+        return self.guard.dropped
+
     def __init__(self, tun: Tun, device: Device, say: Callable[[str], None] | None = None) -> None:
         """`say` takes a line about what was dropped because handling it failed; standard error unless given."""
         self.guard = Guard(say if say is not None else _LOG.warning)

@@ -266,9 +266,9 @@ def format_status(code: int) -> str:
     return f"errno={code}\n\n"
 
 
-def format_data_path(text: str) -> str:
-    """The answer to `get=data_path` without its end."""
-    return f"data_path={text}\n"
+def format_data_path(text: str, faults: int) -> str:
+    """The answer to `get=data_path` without its end. `faults`: what could not be handled so far."""
+    return f"data_path={text}\nfaults={faults}\n"
 
 
 def format_device(private_key: bytes | None, listen_port: int, fwmark: int) -> str:

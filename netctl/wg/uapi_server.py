@@ -155,7 +155,9 @@ class _Client:
             if line:
                 self._end(-errno.EPROTO)
             else:
-                self._answer(iter((format_data_path(self._shell.data_path), format_status(0))))
+                self._answer(
+                    iter((format_data_path(self._shell.data_path, self._shell.faults), format_status(0)))
+                )
         elif line == SET:
             self._parser = SetParser()
         elif line == GET:

@@ -94,7 +94,7 @@ def test_a_peer_that_is_gone_leaves_nothing() -> None:
 class Host:
     """As much of an agent as the page reads."""
 
-    tunnels: Any = field(default_factory=lambda: SimpleNamespace(meter=None))
+    tunnels: Any = field(default_factory=lambda: SimpleNamespace(meter=None, engine_faults=6))
     state: NodeState = field(default_factory=NodeState)
     context: Any = field(
         default_factory=lambda: SimpleNamespace(
@@ -153,6 +153,7 @@ def test_the_page() -> None:
             assert found["netctl_filter_restored_total", ()] == 4
             assert found["netctl_routes_restored_total", ()] == 5
             assert found["netctl_faults_total", ()] == 7
+            assert found["netctl_engine_faults_total", ()] == 6
             whole = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
             assert (await fetched(port, whole % b"/")).startswith(b"HTTP/1.1 404 ")
             for wrong in (b"x" * 10_000, b"GET /metrics HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n"):

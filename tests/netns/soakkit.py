@@ -150,6 +150,7 @@ def calm(lab: Lab) -> Sizes:
 def sizes(lab: Lab) -> Iterator[tuple[str, Size]]:
     for name in STAY:
         page = lab.node(name).run([sys.executable, "-I", "-c", GET, f"http://{METRICS}/metrics"])
+        assert "netctl_engine_faults_total 0.0" in page, f"the engine of {name} could not handle something"
         (tasks,) = [line.split()[1] for line in page.splitlines() if line.startswith("netctl_tasks ")]
         yield name, size(lab, lab.services[name], int(float(tasks)))
     status: dict[str, Any] = json.loads(

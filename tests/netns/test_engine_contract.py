@@ -59,6 +59,7 @@ def reach(state):
     outcome = apply_plan(engine, state)
     left = describe(diff(state, engine.read()))
     again = apply_plan(engine, state).changed
+    assert engine.faults() == 0
     engine.close()
     assert outcome.error is None and not left and again == 0, (outcome, left, again)
     return outcome.changed

@@ -35,6 +35,13 @@ BASE = Snapshot(
 )
 
 
+def test_what_the_engine_could_not_handle_is_said() -> None:
+    assert status_of(BASE)["engine_faults"] == 0
+    status = status_of(replace(BASE, engine_faults=3))
+    assert status["engine_faults"] == 3
+    assert any("the engine could not handle 3 of what came in" in line for line in status["conditions"])
+
+
 def test_ages_come_from_the_times_of_the_snapshot() -> None:
     status = status_of(BASE)
     assert status["mediator"]["since_s"] == 10.0

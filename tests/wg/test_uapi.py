@@ -30,6 +30,7 @@ class FakeShell:
         self.ports_taken: set[int] = set()
         self.marks_refused = False
         self.data_path = "none"
+        self.faults = 0
 
     def set_listen_port(self, port: int) -> None:
         if port in self.ports_taken:

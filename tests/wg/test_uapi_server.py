@@ -7,12 +7,14 @@ import select
 import socket
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from netctl.engine.uapi import UapiDriver
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
 from netctl.tunnel import Device
@@ -32,6 +34,7 @@ class Loop:
         self.listen_port = 0
         self.fwmark = 0
         self.data_path = "native (of a test)"
+        self.faults = 7
         self.on_foreign: Callable[[bytes, SocketAddress], None] | None = None
         self.sent: list[tuple[SocketAddress, bytes, int | None]] = []
         self._callbacks: dict[int, Callable[[], None]] = {}
@@ -106,8 +109,33 @@ def test_our_own_question(loop: Loop, server: UapiServer, tmp_path: Path) -> Non
     with client(tmp_path) as one:
         one.send(b"get=data_path\n\nset=1\n\nget=data_path\nx\n\n")
         loop.turn()
-        wanted = b"data_path=native (of a test)\nerrno=0\n\nerrno=0\n\nerrno=-71\n\n<end>"
+        wanted = b"data_path=native (of a test)\nfaults=7\nerrno=0\n\nerrno=0\n\nerrno=-71\n\n<end>"
         assert read(one) == wanted
+
+
+def test_the_driver_understands_the_answer(loop: Loop, server: UapiServer, tmp_path: Path) -> None:
+    driver = UapiDriver("wg0", tmp_path)
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(driver.data_path), pool.submit(driver.faults)]
+        while not all(one.done() for one in asked):
+            loop.turn()
+    assert [one.result() for one in asked] == ["native (of a test)", 7]
+
+
+@pytest.mark.parametrize(
+    "answer", ["errno=0\n\n", "faults=-1\n\n", "faults=\n\n", f"faults={'9' * 5000}\n\n"]
+)
+def test_an_engine_of_before_and_a_false_one_have_no_faults(tmp_path: Path, answer: str) -> None:
+    with (
+        socket.create_server(str(tmp_path / "wg0.sock"), family=socket.AF_UNIX) as old,
+        ThreadPoolExecutor() as pool,
+    ):
+        asked = pool.submit(UapiDriver("wg0", tmp_path).faults)
+        connection, _ = old.accept()
+        with connection:
+            connection.recv(100)
+            connection.sendall(answer.encode())
+        assert asked.result() == 0
 
 
 def test_several_requests_on_one_connection(loop: Loop, server: UapiServer, tmp_path: Path) -> None:
