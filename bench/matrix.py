@@ -88,7 +88,7 @@ def measure(pairs: list[Pair], work: list[tuple[Pair, int]], results: Path, minu
 def measure_families(document: Path) -> int:
     """Every pair of families, for a mediator of each; how many pairs are not as they should be."""
     found: list[families.Meeting] = []
-    for mediator in families.Family:
+    for mediator in families.MEDIATORS:
         every = families.reaching(list(families.Family), mediator)
         with (
             tempfile.TemporaryDirectory() as directory,

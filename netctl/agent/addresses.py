@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from netctl.agent.endpointnames import EndpointNames
 from netctl.agent.host import Host
+from netctl.agent.nat64discovery import Nat64
 from netctl.agent.paths import PathRunner
 from netctl.agent.talk import say
 from netctl.engine.events import moves
@@ -45,16 +46,19 @@ class AddressMonitor:
         host: Host,
         paths: PathRunner,
         names: EndpointNames,
+        nat64: Nat64,
         on_move: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_move` is called at every change, before anything is looked at."""
         self._context, self._host, self._paths, self._names = context, host, paths, names
+        self._nat64 = nat64
         self._on_move = on_move
 
     async def look(self, document: Document | None) -> None:
         """Look now, with what a document says. Raises EngineError."""
         if document is None or not document.mediators:
             return
+        self._nat64.look()
         member = document.member_by_key(self._context.key)
         addresses = await self._host.addresses(member.interfaces if member is not None else ())
         explicit = await self._names.addresses(member.endpoints if member is not None else ())

@@ -20,6 +20,7 @@ from netctl.agent.firewall import Firewall
 from netctl.agent.following import Following
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys
+from netctl.agent.nat64discovery import Nat64
 from netctl.agent.pathmtus import PathMtus
 from netctl.agent.paths import PathRunner
 from netctl.agent.performing import Performer
@@ -107,8 +108,9 @@ class Agent:
             look_soon=lambda after_s: self.tunnels.look_soon(after_s),
             limit_size=self.mtus.limit,
         )
+        self.nat64 = Nat64(self.guard, self.paths.use_nat64)
         self.names = EndpointNames(keys.wireguard, self.guard, self._on_names)
-        self.addresses = AddressMonitor(self.context, host, self.paths, self.names, self._on_move)
+        self.addresses = AddressMonitor(self.context, host, self.paths, self.names, self.nat64, self._on_move)
         self.tunnels = Tunnels(self.runner, host, self.paths, self.addresses, self.names)
         self.following = Following(
             self.context, host, self.paths, self.tunnels, self.addresses, self.mtus, self.names
@@ -163,6 +165,7 @@ class Agent:
         """Let go of everything that this life has opened."""
         self.runner.close()
         self.names.close()
+        self.nat64.close()
         await self.paths.release()
         self.paths.close()
         await self.host.close()
@@ -259,6 +262,7 @@ class Agent:
     def _on_move(self) -> None:
         self.client.prove()
         self.names.network_changed()
+        self.nat64.look(moved=True)
 
     async def _on_names(self, moved: Mapping[WireGuardKey, SocketAddress]) -> None:
         """A name has other addresses: of a peer that is silent, or of this host itself."""

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from netctl.agent.keys import Keys
 from netctl.agent.mapper import PortMapRunner
@@ -46,6 +47,7 @@ from netctl.paths.predict import Allocation
 from netctl.system.guard import Guard
 from netctl.system.tasks import RESTART_S, Tasks
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
+from netctl.wire.nat64 import Translation
 
 Steer = Callable[[WireGuardKey, SocketAddress], Awaitable[None]]
 
@@ -92,8 +94,13 @@ class PathRunner:
         self._tls = RelayTls(self._tunnel, self._frame, self._guard)
         self._batches = BatchRunner(rewrites, self._batch_opened, self._batch_heard, self._guard)
         self._addresses: Sequence[Address] = ()
+        self._guessing = True
         self._inside: frozenset[Prefix] = frozenset()
         self._sources = SourceLookup()
+        self._nat64 = Translation()
+        self._stun: Sequence[SocketAddress] = ()
+        self._grants: dict[str, tuple[RelayGrant, tuple[SocketAddress, ...]]] = {}
+        """The last one for each peer, with the relay's addresses as they came."""
         self._tasks.keep("setting endpoints", self._steer_all)
 
     async def release(self) -> None:
@@ -153,7 +160,7 @@ class PathRunner:
                 self._guard.run("a datagram", self._datagram, data, source)
 
     def _datagram(self, data: bytes, source: SocketAddress) -> None:
-        self._perform(self._manager.handle_datagram(data, source, time.monotonic()))
+        self._perform(self._manager.handle_datagram(data, self._nat64.inward(source), time.monotonic()))
 
     def _tunnel(self, up: bool) -> None:
         self._perform(self._manager.tunnel(up, time.monotonic()))
@@ -165,7 +172,8 @@ class PathRunner:
         self._perform(self._manager.batch_opened(batch, ports, time.monotonic()))
 
     def _batch_heard(self, batch: int, index: int, data: bytes, source: SocketAddress) -> None:
-        self._perform(self._manager.handle_batch(batch, index, data, source, time.monotonic()))
+        there = self._nat64.inward(source)
+        self._perform(self._manager.handle_batch(batch, index, data, there, time.monotonic()))
 
     def _due(self) -> None:
         self._timer = None
@@ -187,12 +195,14 @@ class PathRunner:
         match effect:
             case SendDatagram(destination, data, ttl, whole):
                 if self._port is not None and not self._over_our_links(destination):
-                    self._port.send(destination, data, ttl, whole=whole)
+                    self._port.send(self._outward(destination), data, ttl, whole=whole)
             case SendFrame(port, data):
                 self._tls.send(port, data)
             case SendFrom(_, _, destination, _) if self._over_our_links(destination):
                 pass
-            case OpenBatch() | SendFrom() | CloseBatch() | Rewrite():
+            case SendFrom():
+                self._batches.perform(replace(effect, destination=self._outward(effect.destination)))
+            case OpenBatch() | CloseBatch() | Rewrite():
                 self._batches.perform(effect)
             case SendThrough(key, count):
                 for _ in range(count):
@@ -210,8 +220,9 @@ class PathRunner:
             case SetEndpoint(_, endpoint) if self._over_our_links(endpoint):
                 pass  # the tunnel would carry itself
             case SetEndpoint(key, endpoint):
-                self._steered[key] = endpoint
-                self._endpoints.put_nowait((key, endpoint))
+                there = self._outward(endpoint)
+                self._steered[key] = there
+                self._endpoints.put_nowait((key, there))
             case PathChanged(key, status):
                 self._on_change(key, status)
                 if status.kind in ("relay-udp", "relay-tls", "none") and self._mapper.mapping is not None:
@@ -221,6 +232,13 @@ class PathRunner:
         """Whether the kernel would send this into a tunnel: to an overlay address, or over a route to a gateway."""
         source = self._sources.find(destination.address, time.monotonic()) if self._inside else None
         return source is not None and any(source in prefix for prefix in self._inside)
+
+    def _outward(self, destination: SocketAddress) -> SocketAddress:
+        """Where it is really sent: behind the NAT64's prefix, where the kernel has no way to an IPv4 address."""
+        if not self._nat64.prefixes or destination.is_ipv6:
+            return destination
+        routed = self._sources.find(destination.address, time.monotonic()) is not None
+        return destination if routed else self._nat64.outward(destination)
 
     def _schedule(self, at_least_s: float = 0.0) -> None:
         if self._timer is not None:
@@ -236,6 +254,8 @@ class PathRunner:
     def peers(self, keys: frozenset[WireGuardKey], stock: frozenset[WireGuardKey] = frozenset()) -> None:
         """Whom to have paths to; `stock`: who of them has no agent."""
         self._steered = {key: endpoint for key, endpoint in self._steered.items() if key in keys}
+        named = {str(key) for key in keys}
+        self._grants = {peer: grant for peer, grant in self._grants.items() if peer in named}
         self._perform(self._manager.set_peers(keys, time.monotonic(), stock=stock))
 
     def tunnel_mtu(self, mtu: int) -> None:
@@ -263,7 +283,8 @@ class PathRunner:
         if self._opened is None:
             return
         port = self._opened[1]
-        self._manager.allow_guessing(port_guessing)
+        self._guessing = port_guessing
+        self._manager.allow_guessing(port_guessing and not self._nat64.prefixes)
         self._mapper.look(port, wanted=port_mapping)
         if addresses != self._addresses:
             self._addresses = addresses
@@ -295,8 +316,27 @@ class PathRunner:
         """The mediator is there; its relay is the one that grants come for."""
         now = time.monotonic()
         self._tls.use(() if mediator is None else (mediator,))
-        self._perform(self._manager.set_stun(list(stun), now))
+        self._stun = stun
+        self._perform(self._manager.set_stun(self._plain(stun), now))
         self._perform(self._manager.control_up(now))
+
+    def _plain(self, addresses: Iterable[SocketAddress]) -> list[SocketAddress]:
+        """Servers by their IPv4 addresses, also where a DNS64 or the control connection has them as IPv6."""
+        return list(dict.fromkeys(self._nat64.inward(address) for address in addresses))
+
+    def use_nat64(self, found: Translation) -> None:
+        """How IPv4 is reached from here now: servers are asked anew under their right names."""
+        if found == self._nat64:
+            return
+        self._nat64 = found
+        now = time.monotonic()
+        self._batches.use_ipv6(bool(found.prefixes))
+        # The birthday method ends in rewrites of ports, which are of IPv4.
+        self._manager.allow_guessing(self._guessing and not found.prefixes)
+        self._perform(self._manager.set_stun(self._plain(self._stun), now))
+        for grant, servers in self._grants.values():
+            self._perform(self._manager.handle_message(grant, now, tuple(self._plain(servers))))
+        self._perform(self._manager.ways_changed(now))
 
     def mediator_gone(self) -> None:
         """It is not: every path is looked at directly."""
@@ -306,7 +346,9 @@ class PathRunner:
         self, message: Introduction | Punch | RelayGrant, servers: tuple[SocketAddress, ...] = ()
     ) -> None:
         """The mediator says something about paths; `servers`: of a grant, the relay's addresses."""
-        self._perform(self._manager.handle_message(message, time.monotonic(), servers))
+        if isinstance(message, RelayGrant):
+            self._grants[message.peer] = message, servers
+        self._perform(self._manager.handle_message(message, time.monotonic(), tuple(self._plain(servers))))
 
     def presence(self, key: WireGuardKey, online: bool) -> None:
         """A member came, or should be checked."""
@@ -315,7 +357,9 @@ class PathRunner:
     def observe(self, statuses: Mapping[WireGuardKey, PeerStatus]) -> None:
         """What the engine sees."""
         now = time.monotonic()
-        for key, status in statuses.items():
+        for key, seen in statuses.items():
+            there = None if seen.endpoint is None else self._nat64.inward(seen.endpoint)
+            status = seen if there == seen.endpoint else replace(seen, endpoint=there)
             self._perform(self._manager.observe(key, status, now))
 
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
@@ -327,6 +371,11 @@ class PathRunner:
         if self._port is None:
             return NOT_ASKED, NOT_ASKED, None
         return self._manager.nat(time.monotonic())
+
+    @property
+    def nat64(self) -> Translation:
+        """How IPv4 is reached where this host has none."""
+        return self._nat64
 
     def filtering(self) -> Filtering4787:
         """Whom the IPv4 NAT or firewall lets in."""

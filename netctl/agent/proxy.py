@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
+from netctl.agent.nat64discovery import beyond
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.errors import LocalError, RemoteError
 from netctl.system.dial import away_from, race, resolve
@@ -99,15 +100,17 @@ async def connect(host: str, port: int, *, avoid: Address | None = None) -> Conn
     """
     proxy = proxy_for(host)
     if proxy is None:
-        addresses = away_from(avoid, await resolve(host, port))
-        opened = await race(addresses)
-        to = SocketAddress.of(*opened.getpeername()[:2])
+        ways = await beyond(away_from(avoid, await resolve(host, port)))
+        addresses = tuple(ways.values())
+        opened = await race(tuple(ways))
+        there = SocketAddress.of(*opened.getpeername()[:2])
+        to = ways.get(there, there)
         return Connected(opened, (to, *(one for one in addresses if one != to)))
     known: tuple[SocketAddress, ...] = ()
     with contextlib.suppress(OSError):  # TimeoutError is one
         async with asyncio.timeout(LOOK_UP_S):
             known = await resolve(host, port)
-    opened = await race(await resolve(proxy.host, proxy.port))
+    opened = await race(tuple(await beyond(await resolve(proxy.host, proxy.port))))
     loop = asyncio.get_running_loop()
     try:
         await loop.sock_sendall(opened, proxy.request(host, port))

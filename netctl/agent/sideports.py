@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping
 
 from netctl.agent.talk import warn
@@ -50,6 +51,10 @@ class BatchRunner:
         }
         self._changed.set()
         return {remote: local_port for remote, (local_port, _) in self._wanted.items()}
+
+    def use_ipv6(self, wanted: bool) -> None:
+        """Whether sockets that are opened from now on send by IPv6, to what is behind a NAT64."""
+        self._sockets.family = socket.AF_INET6 if wanted else socket.AF_INET
 
     def perform(self, effect: BatchEffect) -> None:
         """Do one thing. Failures are as packets that are lost."""

@@ -70,6 +70,7 @@ def take(of: Sources) -> Snapshot:
         relay_tls=of.paths.relay_tls(),
         udp_blocked=of.paths.udp_blocked,
         nat=of.paths.nat(),
+        nat64=tuple(map(str, of.paths.nat64.prefixes)),
         filtering=of.paths.filtering(),
         allocation=of.paths.allocation(),
         port_mapping=of.paths.port_mapping(),

@@ -17,6 +17,8 @@ class BatchSockets:
     """Batches of IPv4 sockets by number, and single ones kept of them for their port."""
 
     def __init__(self) -> None:
+        self.family = socket.AF_INET
+        """Of sockets that are opened from now on; AF_INET6 where IPv4 is reached by NAT64."""
         self._poll = select.epoll()
         self._batches: dict[int, list[socket.socket | None]] = {}
         self._where: dict[int, tuple[int, int]] = {}
@@ -33,7 +35,7 @@ class BatchSockets:
         ports = []
         for index in range(count):
             try:
-                one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+                one = socket.socket(self.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             except OSError:
                 break  # no more descriptors: fewer sockets are worth an attempt as well
             try:
@@ -68,7 +70,7 @@ class BatchSockets:
             one = self._batches[batch][index]
             assert one is not None
             try:
-                data, (host, port) = one.recvfrom(MAX_DATAGRAM)
+                data, (host, port, *_) = one.recvfrom(MAX_DATAGRAM)
             except OSError:
                 continue  # an ICMP error of something we sent: belongs to nobody
             if port:

@@ -1,4 +1,5 @@
-"""Address families as a dimension of the lab: members and a mediator with IPv4, IPv6, both, or IPv6 that leads nowhere.
+"""Address families as a dimension of the lab: members and a mediator with IPv4, IPv6, both, or IPv6 that leads nowhere,
+and members whose network has IPv6 and a NAT64.
 
 Every member stands behind a port-restricted NAT of its own for IPv4 and a stateful firewall for IPv6. What a family
 is not there for is taken away again after the lab was wired, and the mediator's name has the addresses that its
@@ -25,12 +26,14 @@ from netctl.lab.build import Network
 from netctl.lab.internet import Lab, raise_lab, statuses_of
 from netctl.lab.namespaces import Holder
 from netctl.lab.topology import FIRST_MEDIATOR, PUBLIC, PUBLIC6
+from netctl.lab.translator import translate
 from netctl.system.files import write_atomic
 
 MEDIATOR = "m1.example.net"
 PATIENCE_S = 30.0
 """How long a lab of families may take until every pair is as it should be; a quiet machine needs two."""
 POLL_S = 0.25
+LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n"
 _HOLE = """
 table ip6 hole {
   chain forward { type filter hook forward priority 0; policy drop; }
@@ -46,6 +49,7 @@ class Family(StrEnum):
     IPV6 = "IPv6"
     BOTH = "both"
     IPV6_BROKEN = "IPv6 broken"  # IPv4, and an IPv6 address with a default route into a black hole
+    NAT64 = "NAT64"  # IPv6 alone, and a translator to IPv4
 
     @property
     def works(self) -> frozenset[int]:
@@ -55,7 +59,12 @@ class Family(StrEnum):
             Family.IPV6: frozenset({6}),
             Family.BOTH: frozenset({4, 6}),
             Family.IPV6_BROKEN: frozenset({4}),
+            Family.NAT64: frozenset({4, 6}),
         }[self]
+
+
+MEDIATORS = tuple(family for family in Family if family is not Family.NAT64)
+"""What a mediator may have: nobody can reach a server behind a NAT64 over IPv4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +151,10 @@ def wire(network: Network, members: Mapping[str, Family], mediator: Family) -> N
     if mediator is Family.IPV6:
         host.run(["ip", "-4", "addr", "flush", "dev", "eth0"])
     named = [str(six)] * (mediator is not Family.IPV4) + [str(four)] * (mediator is not Family.IPV6)
-    text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n" + "".join(
-        f"{address}\t{MEDIATOR}\n" for address in named
-    )
+    text = LOCALHOST + "".join(f"{address}\t{MEDIATOR}\n" for address in named)
     for node in (*network.members.values(), host):
         node.write("/etc/hosts", text)
+    told = {MEDIATOR: named}
     for name, family in members.items():
         member, box = network.members[name], network.boxes[f"{name}-box"]
         if family is Family.IPV4:
@@ -154,6 +162,13 @@ def wire(network: Network, members: Mapping[str, Family], mediator: Family) -> N
             member.attempt(["ip", "-6", "route", "del", "default"])
         elif family is Family.IPV6:
             member.run(["ip", "-4", "addr", "flush", "dev", "eth0"])
+        elif family is Family.NAT64:
+            member.run(["ip", "-4", "addr", "flush", "dev", "eth0"])
+            if name == _name(
+                family, 1
+            ):  # the one has the mediator's own addresses, the other those of a DNS64
+                member.write("/etc/hosts", LOCALHOST)
+            translate(box, member, told)
         elif family is Family.IPV6_BROKEN:
             box.run(["nft", "-f", "-"], _HOLE)
 
@@ -210,10 +225,10 @@ def render(found: Sequence[Meeting], machine: str) -> str:
     slowest = max((meeting.seconds or 0.0 for meeting in found), default=0.0)
     return f"""# Address families: which pairs are direct
 
-Made by `make matrix` from real packets, not by hand: members with IPv4 alone, IPv6 alone, both, and both where IPv6
-leads nowhere, two of each in one lab, once for every such mediator. Each stands behind a port-restricted NAT for IPv4
-and a stateful firewall for IPv6. The mediator's name has an address for each family that it is said to have; the broken
-one is an AAAA at which nobody answers.
+Made by `make matrix` from real packets, not by hand: members with IPv4 alone, IPv6 alone, both, both where IPv6
+leads nowhere, and IPv6 with a NAT64 (TAYGA, its prefix told by ipv4only.arpa), two of each in one lab, once for every
+such mediator. Each stands behind a port-restricted NAT for IPv4 and a stateful firewall for IPv6. The mediator's name
+has an address for each family that it is said to have; the broken one is an AAAA at which nobody answers.
 
 {good} of {len(found)} pairs were as below; the slowest {slowest:.1f} s after the last `netctl apply` had ended, on
 {machine}.
@@ -222,6 +237,8 @@ one is an AAAA at which nobody answers.
 
 - A member asks STUN servers and relay in every family that the mediator's name has, whichever one its control
   connection took: so an IPv4 host and a dual-stack one that logged in by IPv6 are direct.
+- Behind a NAT64 a member is direct with IPv4 ones: it reaches servers and peers behind the discovered prefix, and is
+  seen and called at the translator's IPv4 address.
 - "relayed": the two have no family in common. The relay joins them over UDP, each by its own family.
 - "no mediator": the member has no family in common with the mediator, and so nobody to introduce it.
 """

@@ -58,6 +58,8 @@ class Snapshot:
     udp_blocked: bool = False
     nat: tuple[Behaviour, Behaviour, bool | None] = (NOT_ASKED, NOT_ASKED, None)
     """(IPv4, IPv6, hairpin)."""
+    nat64: tuple[str, ...] = ()
+    """Prefixes behind which IPv4 is reached, where this host has none."""
     filtering: Filtering4787 = "unknown"
     allocation: Allocation | None = None
     port_mapping: MapStatus = field(default_factory=lambda: MapStatus(MapState.OFF))

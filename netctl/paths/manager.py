@@ -152,8 +152,12 @@ class PathManager:
         if candidates == self._local:
             return []
         self._local = list(candidates)
-        self._discovery.gather(now)
         self._renew_self()
+        return self.ways_changed(now)
+
+    def ways_changed(self, now: float) -> list[Effect]:
+        """Servers and peers are reached in another way than before: everything is asked anew, in new rounds."""
+        self._discovery.gather(now)
         return self._moved(now) + self._discover(now)
 
     def set_mapped(self, candidate: Candidate | None, now: float) -> list[Effect]:
@@ -453,7 +457,7 @@ class PathManager:
         return [] if before == bool(self._needing) else [WantTunnel(not before)]
 
     def _moved(self, now: float) -> list[Effect]:
-        """Our own addresses changed: paths may be dead or better ones there."""
+        """The ways out of this host changed: paths may be dead or better ones there."""
         effects: list[Effect] = []
         for pair in self._pairs.values():
             pair.check(now)

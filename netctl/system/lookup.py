@@ -60,13 +60,15 @@ class _DaemonThreads(Executor):
 _THREADS = _DaemonThreads()
 
 
-async def look_up(host: str, port: int, kind: socket.SocketKind) -> tuple[SocketAddress, ...]:
+async def look_up(
+    host: str, port: int, kind: socket.SocketKind, family: int = socket.AF_UNSPEC
+) -> tuple[SocketAddress, ...]:
     """The addresses of a host in the system's order (RFC 6724); an address is its own. Raises OSError (gaierror)."""
     try:
         return (SocketAddress.of(host, port),)
     except ValueError:
         pass  # a name, or an address with a scope
-    ask = partial(socket.getaddrinfo, type=kind)
+    ask = partial(socket.getaddrinfo, family=family, type=kind)
     try:
         found = await asyncio.get_running_loop().run_in_executor(_THREADS, ask, host, port)
     except UnicodeError as error:  # no label of a name is so long, or empty

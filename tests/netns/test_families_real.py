@@ -11,6 +11,7 @@ from patience import wait_for
 from netctl.lab.families import Family, meetings, standing
 from netctl.lab.internet import LOG_PATH, status_of
 from netctl.lab.namespaces import Node, check_machine
+from netctl.lab.translator import PREFIX
 from netctl.model.errors import LocalError
 
 FOUND_DEAD_S = 15.0
@@ -52,7 +53,7 @@ def test_every_pair_with_a_family_in_common_is_direct(tmp_path: Path) -> None:
         found = meetings(lab, began, families, Family.BOTH, twice=False)
         for meeting in found:
             print(meeting)
-        assert len(found) == 6
+        assert len(found) == 10
         assert not [meeting for meeting in found if meeting.seconds is None]
 
         # The control connection took IPv6 where there is any that works, and the dead one cost 300 ms at most.
@@ -68,3 +69,28 @@ def test_every_pair_with_a_family_in_common_is_direct(tmp_path: Path) -> None:
         text = _why(lab.node("ipv4-a"), "ipv4-a", "ipv6-a")
         assert "relay-udp" in text
         assert "UDP" not in text.replace("relay-udp", "")
+
+
+def test_behind_a_nat64_ipv4_servers_and_peers_are_reached(tmp_path: Path) -> None:
+    """One member has the mediator's IPv4 address alone, the other what a DNS64 makes of it."""
+    try:
+        check_machine()
+    except LocalError as error:
+        pytest.skip(str(error))
+    families = [Family.IPV4, Family.NAT64]
+    with standing(tmp_path, families, Family.IPV4) as (lab, began):
+        found = meetings(lab, began, families, Family.IPV4)
+        for meeting in found:
+            print(meeting)
+        assert len(found) == 3
+        assert not [meeting for meeting in found if meeting.seconds is None]
+        for name in ("nat64-a", "nat64-b"):
+            said = lab.node(name).attempt(["netctl", "doctor"]).stdout
+            assert f"no IPv4 in this network: it is reached by NAT64 behind {PREFIX}" in said
+            assert "IPv4: UDP works, seen from outside as 203.0.113." in said
+            assert "address and port-dependent: answers" in said, "asked from a socket beside the port"
+            log = lab.node(name).run(["cat", LOG_PATH])
+            assert "ipv4-a: relay-udp at 203.0.113.10:" in log or "ipv4-b: relay-udp at 203.0.113.10:" in log
+        ours = lab.node("nat64-a").run(["wg", "show", "nctl0", "endpoints"])
+        assert str(PREFIX.network_address) in ours, "the engine sends to what is behind the prefix"
+        assert "203.0.113." not in ours

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hosts import Host, Program, join, needs_namespaces
 from patience import BUSY_S, wait_for
 
+from netctl.system.ourselves import module
+
 pytestmark = [pytest.mark.netns, needs_namespaces]
 NETCTL = str(Path(sys.executable).with_name("netctl"))
 NAME = "vpn.example.net"
@@ -67,8 +69,7 @@ class World:
 @pytest.fixture
 def world() -> Iterator[World]:
     router, one, two = (Host(name) for name in ("router", "one", "two"))
-    zone_server = str(Path(__file__).with_name("dnsserver.py"))
-    made = World(router, one, two, [], router.start(sys.executable, zone_server, ZONE))
+    made = World(router, one, two, [], router.start(*module("netctl.lab.dnsserver", ZONE)))
     try:
         join(one, router, "192.0.2.1/24", "192.0.2.254/24", "eth1")
         join(two, router, f"{OLD}/24", "198.51.100.254/24", "eth2")

@@ -71,6 +71,9 @@ def examine(snapshot: Snapshot) -> dict[str, Any]:
         checks.append(_check("note", "mediator", "the document names no mediator: fixed endpoints alone"))
     if (shared := shared_key(link, snapshot.sharing, snapshot.now_s)) is not None:
         checks.append(_check("problem", "key", shared, ADVICE))
+    if snapshot.nat64:
+        text = f"no IPv4 in this network: it is reached by NAT64 behind {', '.join(snapshot.nat64)}"
+        checks.append(_check("ok", "nat64", text))
     checks += _family("IPv4", four) + _family("IPv6", six)
     filtering = snapshot.filtering
     if four.udp == "works":
@@ -104,6 +107,7 @@ def examine(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "checks": checks,
         "nat": {"ipv4": _behaviour(four, filtering), "ipv6": _behaviour(six, "unknown")},
+        "nat64": list(snapshot.nat64),
         "hairpin": hairpin,
         "allocation": nat.allocation_json(snapshot.allocation),
         "relay_tls": udp.to_json(snapshot.relay_tls, snapshot.now_s, blocked=snapshot.udp_blocked),

@@ -1,7 +1,7 @@
-"""A small DNS server for tests (RFC 1035, A and AAAA over UDP): its zone is a JSON file, read for each question.
+"""A small DNS server of the lab (RFC 1035, A and AAAA over UDP): its zone is a JSON file, read for each question.
 
-`python dnsserver.py ZONE`, where the file is `{"vpn.example.net": ["192.0.2.1", "2001:db8::1"]}`. A name that is not
-there does not exist (NXDOMAIN). It answers on port 53 of all addresses.
+`python -m netctl.lab.dnsserver ZONE`, where the file is `{"vpn.example.net": ["192.0.2.1", "2001:db8::1"]}`. A name
+that is not there does not exist (NXDOMAIN). It answers on port 53 of all addresses.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ NAME_OF_THE_QUESTION = 0xC00C
 
 
 def answer(question: bytes, zone: dict[str, list[str]]) -> bytes:
+    """The answer to one question. Raises what a question that is none raises."""
     labels, at = [], 12
     while length := question[at]:
         labels.append(question[at + 1 : at + 1 + length].decode())
@@ -40,6 +41,7 @@ def answer(question: bytes, zone: dict[str, list[str]]) -> bytes:
 
 
 def main() -> None:
+    """Serve until killed."""
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         server.bind(("::", 53))
