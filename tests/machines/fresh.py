@@ -75,25 +75,32 @@ git -c safe.directory='*' clone --quiet /mnt/source /root/netctl
 
 @contextlib.contextmanager
 def network() -> Iterator[int]:
-    """A network namespace with a way out and none in; a descriptor of it."""
+    """A network namespace with a way out and none in; a descriptor of it. Raises CannotBeHad."""
     holder = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"]
-    with subprocess.Popen(holder, stdout=subprocess.PIPE) as holding:
+    way = [WAY_OUT, "--configure", "--disable-host-loopback"]
+    with tempfile.TemporaryFile() as said, subprocess.Popen(holder, stdout=subprocess.PIPE) as holding:
         try:
             assert holding.stdout is not None
-            assert holding.stdout.readline() == b"up\n"
+            holding.stdout.readline()
             ready, told = os.pipe()
-            way = [WAY_OUT, "--configure", "--disable-host-loopback", f"--ready-fd={told}"]
             with subprocess.Popen(
-                [*way, str(holding.pid), "tap0"], stdout=subprocess.DEVNULL, pass_fds=[told]
+                [*way, f"--ready-fd={told}", str(holding.pid), "tap0"],
+                stdout=said,
+                stderr=said,
+                pass_fds=[told],
             ) as answering:
                 os.close(told)
-                with os.fdopen(ready, "rb") as pipe:
-                    assert pipe.read(1) == b"1", f"{WAY_OUT} did not start"
-                descriptor = os.open(f"/proc/{holding.pid}/ns/net", os.O_RDONLY)
                 try:
-                    yield descriptor
+                    with os.fdopen(ready, "rb") as pipe:
+                        if pipe.read(1) != b"1":
+                            said.seek(0)
+                            raise CannotBeHad(f"fresh: {WAY_OUT}: {said.read()[-500:].decode()}")
+                    descriptor = os.open(f"/proc/{holding.pid}/ns/net", os.O_RDONLY)
+                    try:
+                        yield descriptor
+                    finally:
+                        os.close(descriptor)
                 finally:
-                    os.close(descriptor)
                     answering.terminate()
         finally:
             holding.kill()
