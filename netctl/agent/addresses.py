@@ -18,6 +18,7 @@ from netctl.model.document import Document
 from netctl.model.errors import EngineError, NetctlError
 from netctl.model.hoststate import HostState
 from netctl.node.context import Context
+from netctl.node.ownport import is_fixed
 
 LOOK_AROUND_S = 10.0
 """How often own addresses are looked up."""
@@ -64,7 +65,13 @@ class AddressMonitor:
         explicit = await self._names.addresses(member.endpoints if member is not None else ())
         mapping = member is None or member.port_mapping
         guessing = member is None or member.port_guessing
-        self._paths.look_around(explicit, addresses, port_mapping=mapping, port_guessing=guessing)
+        self._paths.look_around(
+            explicit,
+            addresses,
+            port_mapping=mapping,
+            port_guessing=guessing,
+            port_fixed=member is not None and is_fixed(member),
+        )
 
     async def run(self) -> None:
         """Look as soon as the kernel says that links or addresses have changed."""

@@ -107,6 +107,7 @@ class Agent:
             through=lambda key: self.tunnels.knock_at(key),
             look_soon=lambda after_s: self.tunnels.look_soon(after_s),
             limit_size=self.mtus.limit,
+            another_port=lambda why: self.runner.post(on.PortUnfit(why)),
         )
         self.nat64 = Nat64(self.guard, self.paths.use_nat64)
         self.names = EndpointNames(keys.wireguard, self.guard, self._on_names)

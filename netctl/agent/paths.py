@@ -20,9 +20,11 @@ from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus
 from netctl.model.keys import WireGuardKey
+from netctl.node.ownport import PortState
 from netctl.node.snapshot import TunnelStatus
 from netctl.paths.behaviour import NOT_ASKED, Behaviour
 from netctl.paths.effects import (
+    AnotherPort,
     CloseBatch,
     Effect,
     LimitSize,
@@ -67,12 +69,14 @@ class PathRunner:
         through: Callable[[WireGuardKey], None] = lambda _: None,
         look_soon: Callable[[float], None] = lambda _: None,
         limit_size: Callable[[WireGuardKey, int | None], None] = lambda _, __: None,
+        another_port: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`guard` counts what could not be handled.
 
         `through` sends a small packet through the tunnel to a peer; `look_soon` has `observe` called in some seconds;
-        `limit_size` keeps what goes to a peer to so many bytes.
+        `limit_size` keeps what goes to a peer to so many bytes; `another_port` has the engine listen elsewhere.
         """
+        self._another_port = another_port
         self._limit_size = limit_size
         self._through = through
         self._look_soon = look_soon
@@ -130,6 +134,7 @@ class PathRunner:
         if wanted == self._opened:
             return
         self._close_port()
+        self._manager.port_changed()
         self._tls.engine(listen_port)
         if earlier := self._batches.use_port(listen_port):
             self._manager.adopt(earlier, time.monotonic())
@@ -194,7 +199,8 @@ class PathRunner:
     def _do(self, effect: Effect) -> None:
         match effect:
             case SendDatagram(destination, data, ttl, whole):
-                if self._port is not None and not self._over_our_links(destination):
+                rests = self._manager.port_rests(destination, time.monotonic())
+                if self._port is not None and not rests and not self._over_our_links(destination):
                     self._port.send(self._outward(destination), data, ttl, whole=whole)
             case SendFrame(port, data):
                 self._tls.send(port, data)
@@ -209,6 +215,8 @@ class PathRunner:
                     self._through(key)
             case LookSoon(after_s):
                 self._look_soon(after_s)
+            case AnotherPort(why):
+                self._another_port(why)
             case LimitSize(key, mtu):
                 self._limit_size(key, mtu)
             case WantTunnel(wanted):
@@ -274,17 +282,19 @@ class PathRunner:
         *,
         port_mapping: bool = True,
         port_guessing: bool = True,
+        port_fixed: bool = False,
     ) -> None:
         """What the host's own addresses are now; `explicit` are those that the document gives.
 
         `port_mapping`: whether the router may be asked to open the port; `port_guessing`: whether the birthday
-        method may be tried.
+        method may be tried; `port_fixed`: whether the document names the port.
         """
         if self._opened is None:
             return
         port = self._opened[1]
         self._guessing = port_guessing
         self._manager.allow_guessing(port_guessing and not self._nat64.prefixes)
+        self._manager.fix_port(port_fixed)
         self._mapper.look(port, wanted=port_mapping)
         if addresses != self._addresses:
             self._addresses = addresses
@@ -311,6 +321,13 @@ class PathRunner:
     def udp_blocked(self) -> bool:
         """The mediator's ports for it were asked in vain."""
         return self._port is not None and self._manager.udp_blocked
+
+    def port_state(self) -> PortState:
+        """What is wrong with the shared port, if anything is."""
+        if self._opened is None:
+            return PortState()
+        rests_s = self._manager.port_rests_s(time.monotonic())
+        return PortState(self._opened[1], self._manager.port_verdict, rests_s)
 
     def logged_in(self, stun: Sequence[SocketAddress], mediator: Mediator | None) -> None:
         """The mediator is there; its relay is the one that grants come for."""

@@ -78,7 +78,9 @@ class Performer:
             case do.RestoreRoutes(desired):
                 return on.Restored(await self._host.restore_routes(desired))
             case do.LookForLink():
-                return on.LinkSeen(await self._host.link_stands(), self._following.engine_kind)
+                stands = await self._host.link_stands()
+                port = (await self._host.port())[1] if stands else 0
+                return on.LinkSeen(stands, self._following.engine_kind, port)
             case _:
                 return await self._files(step)
 

@@ -273,7 +273,7 @@ class RelayTls:
         via = str(proxy) if proxy is not None else None
         self._status = TunnelStatus("up", where, via, time.monotonic())
         warn(
-            f"UDP is blocked: the relay is reached over TLS at {where}"
+            f"nothing is answered over UDP: the relay is reached over TLS at {where}"
             + (f" through the proxy {via}" if via else "")
         )
         try:

@@ -69,6 +69,7 @@ def take(of: Sources) -> Snapshot:
         tunnels=tunnels,
         relay_tls=of.paths.relay_tls(),
         udp_blocked=of.paths.udp_blocked,
+        port=of.paths.port_state(),
         nat=of.paths.nat(),
         nat64=tuple(map(str, of.paths.nat64.prefixes)),
         filtering=of.paths.filtering(),

@@ -18,6 +18,14 @@ connection.send(struct.pack("=IHHII4s", 20, 0x0102, 5, 1, 0, bytes(4)))
 error = struct.unpack_from("=i", connection.recv(1000), 16)[0]
 assert error == 0, error
 """
+_GONE = """
+table ip lab_gone {{
+  chain prerouting {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname "wan" ip daddr {old} drop
+  }}
+}}
+"""
 _MEMORIES = ((TABLE, "map", "mappings"), (TABLE, "set", "talked"), (BESIDE_TABLE, "map", "mappings"))
 """What the rulesets remember beside the kernel's flows; a kind has some of them or none."""
 
@@ -29,8 +37,11 @@ def forget_flows(node: Node) -> None:
     node.run(code(_FORGET))
 
 
-def move_wan(node: Node, box: Box, new: IPv4Address) -> None:
-    """Another address on the public segment, as after a line that dialled in again; flows are forgotten."""
+def move_wan(node: Node, box: Box, new: IPv4Address, *, forget: bool = True) -> None:
+    """Another address on the public segment, as after a line that dialled in again.
+
+    Flows are forgotten, unless `forget` is false: then each goes on under the address of before while it is used.
+    """
     node.run(
         ["ip", "-batch", "-"],
         f"addr del {box.wan}/{PUBLIC.prefixlen} dev wan\naddr add {new}/{PUBLIC.prefixlen} dev wan\n"
@@ -41,4 +52,7 @@ def move_wan(node: Node, box: Box, new: IPv4Address) -> None:
         rules = node.attempt(["nft", "-t", "list", "table", "ip", table]).stdout
         if rules:
             node.run(["nft", "-f", "-"], f"delete table ip {table}\n" + rules.replace(str(box.wan), str(new)))
-    forget_flows(node)
+    if forget:
+        forget_flows(node)
+    else:  # neighbours on the segment would find the old address by its MAC; no provider's router does
+        node.run(["nft", "-f", "-"], _GONE.format(old=box.wan))

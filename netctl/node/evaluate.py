@@ -21,6 +21,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
 from netctl.node.choices import NOTHING_DOWN, Down, Joined
 from netctl.node.firewall.obstacles import openings
+from netctl.node.ownport import with_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,14 @@ def evaluate(
     joined: Joined | None = None,
     told: Document | None = None,
     waits: bool = False,
+    port_turn: int = 0,
 ) -> Evaluation:
     """What the host with this key should have. Raises LocalError when it is no member of the document.
 
     `live`: peers with a session. `resolved`: fixed endpoints by ``str(Endpoint)``. `told`: the document whose
     fixed endpoints the tunnels were told last; one that is another now moves a live tunnel too. `waits`: another host
-    with this key is connected, so this one calls nobody, and nobody's packets are moved to it.
+    with this key is connected, so this one calls nobody, and nobody's packets are moved to it. `port_turn`: which port
+    is taken where the document names none (`netctl.node.ownport`).
     """
     name = member_name(document, key)
     up = down.of(document)
@@ -93,7 +96,7 @@ def evaluate(
     conditions = (*refused, *judged.conditions, *resolution.conditions)
     if document.networks_of(name) and not up.networks_of(name):
         conditions = ()  # it belongs to networks: they are down, because somebody wanted that
-    state = resolution.state
+    state = with_port(resolution.state, document, name, port_turn)
     if waits and state.wireguard is not None:
         state = replace(state, wireguard=replace(state.wireguard, peers={}))
     if joined is None:  # a mediator's document is no word of this host's owner about its firewall

@@ -150,6 +150,8 @@ class LinkSeen:
 
     there: bool
     engine: str = ""
+    port: int = 0
+    """UDP port that it listens on; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,13 @@ class PresenceReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class PortUnfit:
+    """Another port of this host would do better. `why`: a verdict of `netctl.paths.portjudge`."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class LinkChanged:
     """The control connection has another state."""
 
@@ -252,6 +261,7 @@ Happening = (
     | ViewReceived
     | PresenceReceived
     | LinkChanged
+    | PortUnfit
     | SessionsChanged
     | LinkVanished
     | ReconcileWanted

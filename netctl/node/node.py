@@ -19,6 +19,7 @@ from netctl.node import events as on
 from netctl.node.carrying import recall
 from netctl.node.context import Context, Job, reason_of, store
 from netctl.node.linkstate import LinkState
+from netctl.node.ownport import WORDS, is_fixed, next_turn, turn_of
 from netctl.node.reconciling import observe, reconcile
 
 DRIFT_S = 30.0
@@ -111,6 +112,8 @@ class Node:
             case on.LinkChanged(state):
                 self._link(state)
                 self._wake()
+            case on.PortUnfit(why):
+                self._another_port(why)
             case on.SessionsChanged(live):
                 context.live = live
                 context.wanted = True  # broadcast follows the sessions
@@ -134,6 +137,18 @@ class Node:
             if state.error != self._unreachable:  # not once a try
                 context.warn(f"no mediator: {state.error}")
             self._unreachable = state.error
+
+    def _another_port(self, why: str) -> None:
+        context = self.context
+        member = context.state.document.member_by_key(context.key) if context.state.document else None
+        if member is not None and is_fixed(member):
+            return
+        link = context.state.desired.wireguard
+        turn = next_turn(context.state.port_turn)
+        context.state = replace(context.state, port_turn=turn)
+        if link is not None:
+            context.say(f"another UDP port in the place of {link.listen_port}: {WORDS.get(why, why)}")
+        context.wanted = True
 
     def _ask(self, number: int, body: requests.Request) -> None:
         job = _Queued(type(body).__name__, self._job(body), number)
@@ -261,6 +276,9 @@ class Node:
             yield from recall(context, document)
             context.use_mediators(document)
             yield from observe(context)  # sessions that live on keep their broadcast
+            seen = yield do.LookForLink()
+            if isinstance(seen, on.LinkSeen):  # a port that was taken in an earlier life is kept
+                context.state = replace(context.state, port_turn=turn_of(context.key, seen.port))
             context.wanted = True
 
     def _reconcile(self) -> Job[None]:

@@ -12,6 +12,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.node.drift import Counters, Departure
 from netctl.node.firewall.obstacles import Obstacle
 from netctl.node.linkstate import LinkState
+from netctl.node.ownport import PortState
 from netctl.node.sharing import Sharing
 from netctl.node.state import NodeState
 from netctl.paths.behaviour import NOT_ASKED, Behaviour
@@ -56,6 +57,8 @@ class Snapshot:
     tunnels: Mapping[WireGuardKey, PeerStatus] = field(default_factory=dict)
     relay_tls: TunnelStatus = TunnelStatus("unwanted")
     udp_blocked: bool = False
+    port: PortState = field(default_factory=PortState)
+    """The shared port."""
     nat: tuple[Behaviour, Behaviour, bool | None] = (NOT_ASKED, NOT_ASKED, None)
     """(IPv4, IPv6, hairpin)."""
     nat64: tuple[str, ...] = ()

@@ -42,6 +42,8 @@ class NodeState:
     """What the host was brought to last."""
     settled: bool = False
     """Whether `desired` is what this life has worked out: before that nothing may be taken for drift."""
+    port_turn: int = 0
+    """Which port in the place of the usual one (`netctl.node.ownport`); 0: the usual one."""
     waits: bool = False
     """Another host has this one's key and is connected: this one has no peers until that one is gone."""
     told: Document | None = None
@@ -80,6 +82,7 @@ class NodeState:
             joined=joined,
             told=told,
             waits=self.waits,
+            port_turn=self.port_turn,
         )
 
     def evaluated(self, evaluation: Evaluation) -> NodeState:

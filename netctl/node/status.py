@@ -12,6 +12,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.node.diagnosis.mtu import narrow
 from netctl.node.diagnosis.udp import carried, to_json
 from netctl.node.evaluate import member_name
+from netctl.node.ownport import WORDS, is_fixed, troubled_port
 from netctl.node.sharing import ADVICE, shared_key
 from netctl.node.snapshot import Snapshot
 from netctl.paths.effects import PathStatus
@@ -79,7 +80,17 @@ def _hindrance(snapshot: Snapshot, path: PathStatus | None) -> str | None:
     """Why the path to a peer that is there is not direct, in words."""
     if path is None or path.kind in ("lan", "direct"):
         return None
-    return "UDP is blocked at this host" if snapshot.udp_blocked else path.hindrance
+    if snapshot.udp_blocked:
+        return "UDP is blocked at this host"
+    port = snapshot.port
+    return f"this host's port: {WORDS[port.verdict]}" if port.verdict != "fit" else path.hindrance
+
+
+def trouble_of_port(snapshot: Snapshot) -> tuple[str, str] | None:
+    """What is wrong with the shared port, and what to do about it; None: nothing."""
+    document = snapshot.state.document
+    member = document.member_by_key(snapshot.key) if document is not None else None
+    return troubled_port(snapshot.port, fixed=member is not None and is_fixed(member))
 
 
 def _refused(snapshot: Snapshot, network: str) -> str | None:
@@ -142,6 +153,9 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
         result["conditions"].append(f"{fragments[0]}; {fragments[1]}")
     if (said := carried(snapshot.relay_tls, blocked=snapshot.udp_blocked)) is not None:
         result["conditions"].append(said)
+    if snapshot.port.verdict == "dead":
+        text, advice = trouble_of_port(snapshot) or ("", "")
+        result["conditions"].append(f"{text}; {advice}")
     if snapshot.link_away_since is not None:
         text = "the engine ended and is started again: until then the networks of this host are unreachable"
         result["conditions"].append(text)

@@ -187,6 +187,16 @@ SAMPLE_WAIT = 0.6
 """For the answers to the samples; those that came by then are judged."""
 SAMPLE_REST = 3.0
 """A prediction is offered with samples no older: others behind the NAT take ports too."""
+PORT_DOUBT_REST = 60.0
+"""Between samples from fresh sockets while no STUN server answers the shared port."""
+PORT_WAIT_FIRST = 60.0
+PORT_WAIT_MAX = 3600.0
+PORT_CALM = 3600.0
+"""Between two ports that are taken in the place of one that is not fit: doubles until an hour was calm."""
+PORT_SHARED_TRIES = 3
+"""Where three ports in a row are seen under others, the router does so with whatever it maps: nothing is gained."""
+PORT_REST = 190.0
+"""Linux forgets a flow of UDP after 120 or 180 s without a packet, and most routers are one."""
 FILTER_RETRY = 0.3
 FILTER_TRIES = 4
 FILTER_WAIT = 1.5

@@ -27,6 +27,8 @@ class _Server:
     attempts: int = 0
     due: float | None = None
     """When to ask (again)."""
+    is_silent: bool = False
+    """Asked in vain, and nothing has come since."""
 
 
 class Discovery:
@@ -78,6 +80,11 @@ class Discovery:
             address: server.mapped for address, server in self._servers.items() if address.is_ipv6 == ipv6
         }
 
+    def silent(self, *, ipv6: bool) -> bool:
+        """Every server of one family was asked in vain."""
+        asked = [server for address, server in self._servers.items() if address.is_ipv6 == ipv6]
+        return bool(asked) and all(server.is_silent for server in asked)
+
     def hairpin(self, now: float) -> bool | None:
         """Whether the NAT sends back what goes to its own outside (RFC 4787 §6); None: not known yet, or no NAT."""
         if self._hairpinned:
@@ -100,7 +107,7 @@ class Discovery:
         if message.kind != stun.BINDING_SUCCESS or not message.fingerprint or mapped is None:
             return False
         before = self.mapped()
-        self.blocked = False
+        self.blocked = server.is_silent = False
         if mapped != server.mapped:
             self._hairpin = self._hairpin_at = None  # another outside may behave otherwise
             self._hairpinned = False
@@ -142,7 +149,7 @@ class Discovery:
             if server.due is None or now < server.due:
                 continue
             if server.attempts > len(STUN_RETRY):
-                server.mapped = None
+                server.mapped, server.is_silent = None, True
                 self.blocked = not self.mapped()
                 server.transactions.clear()
                 # Where others answer, this one's family is not there: one question finds out when it is again.

@@ -137,6 +137,13 @@ class LimitSize:
 
 
 @dataclass(frozen=True, slots=True)
+class AnotherPort:
+    """The engine should listen on another UDP port. `why`: in words."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetEndpoint:
     """`engine.steer(key, endpoint)`."""
 
@@ -162,6 +169,7 @@ Effect = (
     | WantTunnel
     | StandIn
     | SendControl
+    | AnotherPort
     | SetEndpoint
     | PathChanged
     | BatchEffect

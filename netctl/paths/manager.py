@@ -24,13 +24,14 @@ from netctl.paths.behaviour import Behaviour
 from netctl.paths.birthday import Birthdays
 from netctl.paths.budget import Bucket
 from netctl.paths.candidates import parse_candidates
-from netctl.paths.effects import Effect, PathStatus, Rewrite, SendControl, WantTunnel
+from netctl.paths.effects import AnotherPort, Effect, PathStatus, Rewrite, SendControl, WantTunnel
 from netctl.paths.filtering import Filtering4787
 from netctl.paths.freshness import Numbers
 from netctl.paths.outside import Outside
 from netctl.paths.pair import Pair
 from netctl.paths.pairstates import PairState
 from netctl.paths.pendingintroductions import EarlyIntroductions
+from netctl.paths.portjudge import PortJudge, Verdict
 from netctl.paths.predict import Allocation
 from netctl.paths.routes import Self
 from netctl.wire import probe
@@ -63,6 +64,7 @@ class PathManager:
         self._discovery = self._outside.discovery
         self._births = Birthdays(rng)
         self._numbers = Numbers(epoch_s)
+        self._judge = PortJudge()
         self._unproven = Bucket(c.UNPROVEN_BURST_ALL, c.UNPROVEN_RATE_ALL)
         self._inside: tuple[Prefix, ...] = ()
         self._orphans: dict[SocketAddress, int] = {}
@@ -313,6 +315,7 @@ class PathManager:
             heapq.heappop(self._timers)
         times = [
             self._outside.next_timer(),
+            self._judge.next_timer(),
             self._orphans_until,
             self._timers[0][0] if self._timers else None,
         ]
@@ -324,8 +327,29 @@ class PathManager:
 
     @property
     def udp_blocked(self) -> bool:
-        """The mediator's ports for it were asked in vain."""
-        return self._discovery.blocked
+        """The mediator's ports for it were asked in vain, from fresh sockets too."""
+        return self._discovery.blocked and self.port_verdict != "dead"
+
+    @property
+    def port_verdict(self) -> Verdict:
+        """Whether the shared port is as good as any other of this host."""
+        return self._outside.port_verdict()
+
+    def port_rests(self, destination: SocketAddress, now: float) -> bool:
+        """Whether nothing may be sent from the shared port to an address now."""
+        return self._judge.rests(destination, now)
+
+    def port_rests_s(self, now: float) -> float:
+        """How long the shared port still rests; 0: it does not."""
+        return self._judge.resting_s(now)
+
+    def fix_port(self, fixed: bool) -> None:
+        """Whether the document names the port, or an endpoint of this host."""
+        self._judge.fixed = fixed
+
+    def port_changed(self) -> None:
+        """The shared port is another one by now."""
+        self._judge.renewed()
 
     def nat(self, now: float) -> tuple[Behaviour, Behaviour, bool | None]:
         """(IPv4, IPv6, hairpin): what is known about the NAT in front of this host."""
@@ -409,8 +433,17 @@ class PathManager:
         return now + c.STUN_GATHER + c.SAMPLE_WAIT
 
     def _discover(self, now: float) -> list[Effect]:
+        if self._judge.rested(now):
+            self._discovery.gather(now)
         effects = self._outside.handle_timer(now) + self._drop_orphans(now)
-        return effects + self._flush_offers(now)
+        return effects + self._flush_offers(now) + self._judge_port(now)
+
+    def _judge_port(self, now: float) -> list[Effect]:
+        """Another port, where this one is not as good as others and somebody is to be reached."""
+        verdict = self.port_verdict
+        if not self._pairs or (verdict == "shared" and self._mapped is not None):
+            return []
+        return [AnotherPort(verdict)] if self._judge.wants_another(verdict, now) else []
 
     def _flush_offers(self, now: float) -> list[Effect]:
         """Gathering has ended: offers that waited for it go out."""

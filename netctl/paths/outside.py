@@ -11,6 +11,7 @@ from netctl.paths.behaviour import DEPENDENT, Behaviour, behaviour
 from netctl.paths.discovery import Discovery
 from netctl.paths.effects import Effect
 from netctl.paths.filtering import Filtering4787, FilterTest
+from netctl.paths.portjudge import Verdict
 from netctl.paths.predict import Allocation, easy, hard
 from netctl.paths.sampler import Sampler
 from netctl.wire.control import Nat
@@ -30,6 +31,8 @@ class Outside:
         self._asked_at = float("-inf")
         self._sampled_of: str | None = None
         """The outside whose ports were sampled last."""
+        self._doubted_at: float | None = None
+        """When fresh sockets were asked whether UDP passes from them; None: the shared port is answered."""
 
     @property
     def allocation(self) -> Allocation | None:
@@ -50,6 +53,13 @@ class Outside:
         # Of a small block, two servers see the same port by chance: a fresh socket has another chance.
         fresh = behaviour(self._sampler.answers, self.discovery.own, None).mapping
         return replace(seen, mapping=fresh) if fresh in DEPENDENT else seen
+
+    def port_verdict(self) -> Verdict:
+        """What the shared port gets over IPv4, held against fresh sockets."""
+        if self.discovery.silent(ipv6=False):
+            return "dead" if self._doubted_at is not None and self._sampler.reached else "fit"
+        found, kept = self._sampler.found, self.behaviour(ipv6=False).port_kept
+        return "shared" if kept is False and found is not None and found.kind == "kept" else "fit"
 
     def nat(self) -> Nat | None:
         """What an offer says about it."""
@@ -93,7 +103,20 @@ class Outside:
                 effects += self._sampler.begin([one for one, seen in answers.items() if seen], now)
         if self.discovery.ready(now):
             effects += self._test_filter(answers, now)
-        return effects
+        return effects + self._doubt(list(answers), now)
+
+    def _doubt(self, servers: list[SocketAddress], now: float) -> list[Effect]:
+        """No server answers the shared port: fresh sockets find out whether it is the port."""
+        if not self.discovery.silent(ipv6=False):
+            self._doubted_at = None
+            return []
+        if self._sampler.batch is not None:
+            return []
+        if self._doubted_at is not None and now - self._doubted_at < c.PORT_DOUBT_REST:
+            return []
+        self._doubted_at = now
+        self._sampled_of = None
+        return self._sampler.begin(servers, now)
 
     def _test_filter(self, answers: Mapping[SocketAddress, SocketAddress | None], now: float) -> list[Effect]:
         """Once for every outside that this host has: another router may filter otherwise."""

@@ -22,6 +22,8 @@ class Sampler:
         """The batch that is out, None: no sampling goes on."""
         self.found: Allocation | None = None
         """What the last samples said."""
+        self.reached = False
+        """Whether any of the last samples was answered."""
         self.answers: Mapping[SocketAddress, SocketAddress | None] = {}
         """What each server saw of one fresh socket; None: it was silent."""
         self._servers: list[SocketAddress] = []
@@ -37,7 +39,7 @@ class Sampler:
             return []
         self.batch = self._new_batch()
         self._servers = servers
-        self._ports, self._mapped = (), {}
+        self._ports, self._mapped, self.reached = (), {}, False
         self._due = [now + c.SAMPLE_WAIT]
         return [OpenBatch(self.batch, c.SAMPLES)]
 
@@ -70,6 +72,7 @@ class Sampler:
         if self._questions.get(message.transaction) != (index, source) or mapped.is_ipv6:
             return []
         self._mapped[message.transaction] = mapped
+        self.reached = True
         return self._finish() if len(self._mapped) == len(self._questions) else []
 
     def next_timer(self) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from netctl.config import Loaded, load_document
@@ -16,7 +18,9 @@ from netctl.node import requests
 from netctl.node.commit import PendingCommit
 from netctl.node.confirming import TICK_S
 from netctl.node.context import Context
+from netctl.node.linkstate import LinkState
 from netctl.node.node import DRIFT_S, TURN_S, TURN_SAID_S, Node
+from netctl.node.ownport import port_of
 
 ME, OTHER = (WireGuardKey(bytes([number]) * 32) for number in (1, 2))
 
@@ -254,3 +258,46 @@ def test_a_roll_back_that_fails_is_tried_again(shell: Shell) -> None:
     shell.post(on.TimePassed())
     assert shell.steps[-1] == "CloseCommit"
     assert shell.node.context.not_back is None
+
+
+def test_a_port_that_is_not_fit_is_left_where_the_document_does_not_name_it(shell: Shell) -> None:
+    shell.ask(1, requests.Apply(document()))
+    shell.post(on.PortUnfit("shared"))
+    link = shell.node.context.state.desired.wireguard
+    assert link is not None
+    assert link.listen_port == port_of(ME, 1)
+    table = shell.node.context.state.desired.filter
+    assert table is not None
+    assert table.guards.listen_port == port_of(ME, 1)
+    shell.ask(2, requests.Apply(document(2)))
+    assert shell.node.context.state.desired.wireguard is not None
+    assert shell.node.context.state.desired.wireguard.listen_port == port_of(ME, 1), (
+        "and another document keeps it"
+    )
+
+
+def test_a_port_that_the_document_names_is_kept(shell: Shell) -> None:
+    text = document().source.text.replace("  me: {", "  me: {listenPort: 51999, ")
+    shell.ask(1, requests.Apply(load_document(text, "f")))
+    shell.post(on.PortUnfit("dead"))
+    link = shell.node.context.state.desired.wireguard
+    assert link is not None
+    assert link.listen_port == 51999
+    assert shell.node.context.state.port_turn == 0
+
+
+def test_an_agent_that_begins_anew_knows_the_port_of_before(shell: Shell) -> None:
+    shell.node.context.state = replace(shell.node.context.state, loaded=document())
+    shell.answers[do.LookForLink] = on.LinkSeen(there=True, port=port_of(ME, 3))
+    shell.answers[do.RecallView] = on.ViewKept()
+    shell.post(on.Started())
+    assert shell.node.context.state.port_turn == 3
+
+
+def test_who_waits_for_another_host_with_its_key_has_no_peers_until_it_is_in(shell: Shell) -> None:
+    shell.ask(1, requests.Apply(document()))
+    assert shell.node.context.wanted_peers
+    shell.post(on.LinkChanged(LinkState("unreachable", 0.0, "another host", final=True, waits=True)))
+    assert not shell.node.context.wanted_peers
+    shell.post(on.LinkChanged(LinkState("connected", 1.0)))
+    assert shell.node.context.wanted_peers

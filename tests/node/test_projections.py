@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from netctl.config import Condition, load_document
 from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.node.diagnosis.examine import examine
 from netctl.node.linkstate import LinkState
+from netctl.node.ownport import PortState
+from netctl.node.sharing import SHARED_NOTE_S, Sharing
 from netctl.node.snapshot import Snapshot
 from netctl.node.state import NodeState
 from netctl.node.status import status_of
+from netctl.paths.behaviour import NOT_ASKED, Behaviour
 from netctl.paths.effects import PathStatus
+from netctl.paths.portjudge import Verdict
 
 ME, OTHER = (WireGuardKey(bytes([number]) * 32) for number in (1, 2))
 TEXT = f"""apiVersion: netctl/v1
@@ -93,3 +99,38 @@ def test_it_is_said_of_a_peer_behind_many_others() -> None:
 def test_a_host_without_a_document_says_only_what_it_knows() -> None:
     status = status_of(replace(BASE, state=NodeState()))
     assert (status["member"], status["peers"], status["document"]) == (None, [], {"digest": None})
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said", "level"),
+    [
+        ("dead", "nothing that it sends is answered", "problem"),
+        ("shared", "another host behind the same router", "note"),
+    ],
+)
+def test_a_port_that_is_not_fit_is_named_and_nothing_is_said_of_the_nat(
+    verdict: Verdict, said: str, level: str
+) -> None:
+    nat = Behaviour("works", "endpoint-independent", False, False, (SocketAddress("203.0.113.7", 61003),))
+    snapshot = replace(BASE, port=PortState(51820, verdict), nat=(nat, NOT_ASKED, None))
+    checks = examine(snapshot)["checks"]
+    (found,) = [check for check in checks if said in check["text"]]
+    assert found["level"] == level
+    assert not [check for check in checks if "endpoint-independent" in check["text"]]
+    assert any(said in line for line in status_of(snapshot)["conditions"]) == (verdict == "dead")
+
+
+def test_two_hosts_with_one_key_are_said_for_ten_minutes() -> None:
+    def said(snapshot: Snapshot) -> str:
+        return " ".join(status_of(snapshot)["conditions"])
+
+    shared = replace(BASE, sharing=Sharing("203.0.113.9", BASE.now_s - 5))
+    assert "tried to log in from 203.0.113.9 5 s ago, and waits" in said(shared)
+    assert any(check["check"] == "key" for check in examine(shared)["checks"])
+    assert "another host" not in said(
+        replace(shared, sharing=Sharing("203.0.113.9", BASE.now_s - SHARED_NOTE_S))
+    )
+    waits = replace(
+        BASE, link=LinkState("unreachable", 0.0, "another host is connected", final=True, waits=True)
+    )
+    assert "this host has no tunnels: another host is connected" in said(waits)

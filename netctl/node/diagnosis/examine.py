@@ -9,7 +9,7 @@ from netctl.node.diagnosis.mtu import narrow
 from netctl.node.diagnosis.ports import port_mapping, port_mapping_json
 from netctl.node.sharing import ADVICE, shared_key
 from netctl.node.snapshot import Snapshot
-from netctl.node.status import status_of
+from netctl.node.status import status_of, trouble_of_port
 from netctl.paths.behaviour import DEPENDENT, Behaviour
 from netctl.paths.filtering import Filtering4787
 
@@ -55,6 +55,20 @@ def _family(name: str, seen: Behaviour) -> list[dict[str, Any]]:
     return found
 
 
+def _ipv4(seen: Behaviour, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """The NAT as this port sees it, unless the port is another host's as well: then it says nothing of the NAT."""
+    trouble = trouble_of_port(snapshot)
+    if trouble is None:
+        found = _family("IPv4", seen)
+    else:
+        found = [one for one in _family("IPv4", seen) if one["check"] == "udp IPv4" and seen.udp == "works"]
+        found.append(_check("problem" if snapshot.port.verdict == "dead" else "note", "port IPv4", *trouble))
+    if snapshot.state.port_turn:
+        text = f"this host uses UDP port {snapshot.port.port}: the usual one was not fit here"
+        found.append(_check("note", "port", text))
+    return found
+
+
 def examine(snapshot: Snapshot) -> dict[str, Any]:
     """Checks for people (level, check, text, advice), and the NAT's behaviour for programs."""
     four, six, hairpin = snapshot.nat
@@ -74,7 +88,7 @@ def examine(snapshot: Snapshot) -> dict[str, Any]:
     if snapshot.nat64:
         text = f"no IPv4 in this network: it is reached by NAT64 behind {', '.join(snapshot.nat64)}"
         checks.append(_check("ok", "nat64", text))
-    checks += _family("IPv4", four) + _family("IPv6", six)
+    checks += _ipv4(four, snapshot) + _family("IPv6", six)
     filtering = snapshot.filtering
     if four.udp == "works":
         checks += nat.filtering(filtering) + nat.allocation(snapshot.allocation)

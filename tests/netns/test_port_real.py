@@ -1,0 +1,121 @@
+"""A port that is not as good as others: two members share it behind one router, or a NAT holds on to a dead flow."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from lablife import PARTY, connected_lab, pairs_by
+from patience import wait_for
+from roaming import pings
+
+from netctl.lab.internet import Lab, status_of
+from netctl.lab.probes import host_name
+from netctl.lab.rebind import forget_flows, move_wan
+
+pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
+BOTH = {("laptop", "desktop"), ("desktop", "laptop")}
+NATS = """
+nats:
+  home: {kind: port-restricted, members: [laptop]}
+  work: {kind: port-restricted, members: [desktop]}
+"""
+THREE = PARTY.replace(
+    "networks:",
+    """  phone:
+    wireguard: "G0yXK6WGaSiM3MwG7SMtTG3V4qBczyJGKvGtxRBZBlA="
+    identity: "ed25519:0EqyMv+VwXqfoQeP3VNu+dxQTiYXX7qxhOBWgYfMM44="
+networks:""",
+)
+ONE_ROUTER = """
+nats:
+  home: {kind: port-restricted, members: [laptop, phone]}
+  work: {kind: port-restricted, members: [desktop]}
+"""
+BACK_S = 60.0
+"""A path is dead after 3 s, STUN after 6 more; then a round on the new port: 17 s on a busy machine."""
+
+
+SLOW = """
+table ip slow {{
+  chain f {{
+    type filter hook forward priority -200
+    iifname "lan" ip saddr {laptop} ip daddr {desktop} meta l4proto 17 drop
+  }}
+}}
+"""
+SLOW_S = 15.0
+"""A ping of an idle path, and some."""
+
+
+def _port(lab: Lab, name: str) -> int:
+    return int(lab.node(name).run(["wg", "show", "nctl0", "listen-port"]))
+
+
+def _doctor(lab: Lab, name: str) -> str:
+    return lab.node(name).attempt(["netctl", "doctor"]).stdout
+
+
+def _lab(tmp_path: Path, document: str, nats: str) -> Path:
+    path = tmp_path / "party.yaml"
+    path.write_text(document)
+    path.with_name("party.lab.yaml").write_text(nats)
+    return path
+
+
+def test_a_nat_that_holds_on_to_a_dead_flow_gets_another_port(tmp_path: Path) -> None:
+    with connected_lab(_lab(tmp_path, PARTY, NATS)) as lab:
+        wait_for("both are direct", lambda: set(pairs_by(lab, "direct")) == BOTH)
+        before = _port(lab, "laptop")
+        box = next(box for box in lab.topology.boxes if box.name == "home")
+        with pings(lab, "laptop", host_name("desktop", "party")) as heard:
+            time.sleep(2)
+            move_wan(lab.node("home"), box, box.wan + 50, forget=False)
+            began = time.monotonic()
+            wait_for("another port", lambda: _port(lab, "laptop") != before)
+            other = time.monotonic() - began
+            wait_for("both are direct", lambda: set(pairs_by(lab, "direct")) == BOTH)
+            took = time.monotonic() - began
+            time.sleep(1)
+        print(
+            f"dead flow: silent {heard.longest_s:.1f} s, another port after {other:.1f} s, direct after {took:.1f} s"
+        )
+        assert took <= BACK_S
+        assert "UDP is blocked" not in "\n".join(status_of(lab.node("laptop"))["conditions"])
+        assert f"this host uses UDP port {_port(lab, 'laptop')}" in _doctor(lab, "laptop")
+
+        # An agent that begins anew keeps it.
+        port = _port(lab, "laptop")
+        lab.stop("laptop")
+        lab.start_agent("laptop")
+        wait_for("both are direct", lambda: set(pairs_by(lab, "direct")) == BOTH)
+        assert _port(lab, "laptop") == port
+        lab.apply("laptop")
+        assert _port(lab, "laptop") == port
+
+
+def test_two_members_on_one_port_behind_one_router(tmp_path: Path) -> None:
+    with connected_lab(_lab(tmp_path, THREE, ONE_ROUTER)) as lab:
+        ends = [("desktop", "laptop"), ("laptop", "desktop"), ("desktop", "phone"), ("phone", "desktop")]
+
+        def direct() -> bool:
+            return set(ends) <= set(pairs_by(lab, "direct"))
+
+        wait_for("all are direct", direct)
+        home = lab.node("home")
+        places = {box.members[0].name: box for box in lab.topology.boxes}
+        for turn in range(2):
+            # The router forgets, and the phone is the first to call the desktop: it gets the laptop's port there.
+            rule = SLOW.format(laptop=places["laptop"].members[0].address, desktop=places["desktop"].wan)
+            home.run(["nft", "-f", "-"], rule)
+            forget_flows(home)
+            time.sleep(SLOW_S)
+            home.run(["nft", "delete", "table", "ip", "slow"])
+            took = wait_for("all are direct", direct)
+            ports = {name: _port(lab, name) for name in ("laptop", "phone")}
+            print(f"turn {turn}: all direct after {took:.1f} s, ports {ports}")
+            assert took <= BACK_S
+        doctors = [_doctor(lab, name) for name in ("laptop", "phone")]
+        ours = [text for text in doctors if "this host uses UDP port" in text]
+        assert len(ours) == len({51820, *ports.values()}) - 1
