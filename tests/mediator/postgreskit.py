@@ -48,9 +48,11 @@ def _user() -> str:
 
 
 class Postgres:
-    """One server. `durable`: as in earnest; `port`: it listens on loopback too."""
+    """One server. `durable`: as in earnest; `port`: it listens on loopback too; `of`: whose standby it is."""
 
-    def __init__(self, directory: Path, *, durable: bool = False, port: int = 0) -> None:
+    def __init__(
+        self, directory: Path, *, durable: bool = False, port: int = 0, of: Postgres | None = None
+    ) -> None:
         self.directory, self._log = directory, directory / "log"
         self._durable, self._port = durable, port
         self._root = os.geteuid() == 0
@@ -59,9 +61,18 @@ class Postgres:
         directory.chmod(0o755)
         if self._root:
             shutil.chown(directory, _user())
+        if of is not None:
+            words = ["-h", str(of.directory), "-p", str(of.port), "-U", "netctl", "-D", str(self.data), "-N"]
+            self._run("pg_basebackup", *words, "--write-recovery-conf", "--checkpoint=fast")
+            return
         words = ["-D", str(self.data), "-A", "trust", "-U", "netctl", "-E", "UTF8", "-N"]
         # It sorts by a language, as most do, and not by bytes.
         self._run("initdb", *words, "--locale-provider=icu", "--icu-locale=en-US")
+
+    @property
+    def port(self) -> int:
+        """Its Unix socket has one in its name, too."""
+        return self._port or 5432
 
     @property
     def data(self) -> Path:
@@ -91,7 +102,7 @@ class Postgres:
         """And wait until it answers."""
         sync = "on" if self._durable else "off"
         words = ["-D", str(self.data), "-k", str(self.directory), "-c", f"fsync={sync}"]
-        words += ["-h", "127.0.0.1" if self._port else "", "-p", str(self._port or 5432)]
+        words += ["-h", "127.0.0.1" if self._port else "", "-p", str(self.port)]
         words += ["-c", "shared_buffers=16MB", "-c", "max_connections=30"]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -131,7 +142,7 @@ class Postgres:
             self.process.wait(30)
 
     def dsn(self, database: str) -> str:
-        return f"postgresql://netctl@/{database}?host={self.directory}&port={self._port or 5432}"
+        return f"postgresql://netctl@/{database}?host={self.directory}&port={self.port}"
 
     def database(self) -> str:
         """The address of a new, empty database."""
@@ -148,13 +159,13 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def running(*, durable: bool = False, port: int = 0) -> Iterator[Postgres]:
+def running(*, durable: bool = False, port: int = 0, of: Postgres | None = None) -> Iterator[Postgres]:
     """A server for the block, whose files are in memory where nothing has to be durable."""
     if (reason := why_not()) is not None:
         pytest.skip(reason)
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="netctl-pg-", dir=memory) as name:
-        server = Postgres(Path(name), durable=durable, port=port)
+        server = Postgres(Path(name), durable=durable, port=port, of=of)
         server.start()
         try:
             yield server
