@@ -125,11 +125,15 @@ async def audit(db: Session, since_s: int, after: int) -> list[log.Entry]:
 
 async def _note(db: Session, now_s: int, who: str, what: str, subject: str, detail: str = "") -> None:
     """A line of the audit log, as a part of what it tells."""
-    newest = (await db.rows("SELECT coalesce(max(number), 0) FROM audit"))[0][0]
     await db.change(
-        f"INSERT INTO audit ({_ENTRY}) VALUES (?,?,?,?,?,?)", newest + 1, now_s, who, what, subject, detail
+        f"INSERT INTO audit ({_ENTRY}) SELECT coalesce(max(number), 0) + 1, ?, ?, ?, ?, ? FROM audit",
+        now_s,
+        who,
+        what,
+        subject,
+        detail,
     )
-    await db.change("DELETE FROM audit WHERE number <= ?", newest + 1 - log.MAX_ENTRIES)
+    await db.change("DELETE FROM audit WHERE number <= (SELECT max(number) FROM audit) - ?", log.MAX_ENTRIES)
 
 
 async def _guest_name(db: Session, key: WireGuardKey) -> str | None:
