@@ -5,6 +5,7 @@ What is to be done is decided by the node (`netctl.node`); this is what it is wi
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,14 +31,16 @@ from netctl.agent.runner import Runner
 from netctl.agent.snapshot import Sources, take
 from netctl.agent.store import StateStore
 from netctl.agent.talk import Progress, quiet, say, warn
+from netctl.agent.timeline import Timeline
 from netctl.agent.tunnels import Tunnels
 from netctl.agent.watch import DocumentWatch
 from netctl.config import Loaded
 from netctl.engine.rewrites import REWRITES_FILE, Rewrites
 from netctl.model.addresses import SocketAddress
-from netctl.model.errors import LocalError
+from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import WireGuardKey
-from netctl.model.outcome import ApplyOutcome
+from netctl.model.outcome import ApplyOutcome, in_words
+from netctl.model.view import View
 from netctl.node import events as on
 from netctl.node import requests
 from netctl.node.changing import ApplyResult
@@ -52,6 +55,7 @@ from netctl.node.status import status_of
 from netctl.paths.effects import PathStatus
 from netctl.plan import Binding
 from netctl.session import Effect, LoggedIn, PathMessage, PresenceChanged, ViewChanged
+from netctl.system.clock import boottime
 from netctl.system.guard import Guard
 from netctl.system.tasks import Tasks
 
@@ -93,7 +97,10 @@ class Agent:
         )
         self.context = Context(keys.wireguard, boot_id(), state)
         """What the node knows: to be looked at. The node changes it (exceptions: see `Context`)."""
-        self.runner = Runner(Node(self.context, drift_s), self.guard, self.tasks)
+        self.timeline = Timeline(store.places.timeline)
+        self.runner = Runner(
+            Node(self.context, drift_s), self.guard, self.tasks, lambda text: self.timeline.add("host", text)
+        )
         self.client = ControlClient(keys, self._on_control, self._on_link, self.guard)
         rewrites = Rewrites(store.places.state / REWRITES_FILE)
         self.mtus = PathMtus(self.context, host)
@@ -142,6 +149,7 @@ class Agent:
 
     async def run(self) -> None:
         """Until cancelled. Tunnels are left as they are: only `down` takes them away."""
+        self.timeline.add("host", "the agent began")
         self.runner.post(on.Started())
         for name, work in {
             "the control connection": self.client.run,
@@ -151,6 +159,7 @@ class Agent:
             "watching the tables": self.rulesets.run,
             "watching the routes": self.routes.run,
             "sizes of packets": self.mtus.run,
+            "the time line": lambda: self.timeline.run(self.performer.disk, warn),
             **({"watching the document": self.watch.run} if self.watch is not None else {}),
         }.items():
             self.tasks.keep(name, work)
@@ -160,6 +169,8 @@ class Agent:
             self.runner.close()
             await self.tasks.end()
             await self._keep_view()
+            with contextlib.suppress(OSError):
+                await self.timeline.save(self.performer.disk)
             await self.close()
 
     async def close(self) -> None:
@@ -206,7 +217,14 @@ class Agent:
         """
         loaded = await self._load(text, file)
         wish = requests.Apply(loaded, terms or Terms(), holds)
-        result: ApplyResult = await self.runner.ask(wish, progress)
+        try:
+            result: ApplyResult = await self.runner.ask(wish, progress)
+        except NetctlError as error:
+            self.timeline.add("apply", f"an apply was refused: {error}")
+            raise
+        armed_for = f", for {result.armed.deadline_s - boottime():.0f} s" if result.armed is not None else ""
+        how = "a save" if wish.terms.unattended else "a document"
+        self.timeline.add("apply", f"{how} was applied{armed_for}: {in_words(result.outcome)}")
         warnings = (*result.warnings, *self.host.troubles())
         if result.outcome.error is None and self.context.trouble is not None:
             warnings = (*warnings, self.context.trouble)
@@ -284,8 +302,10 @@ class Agent:
                 self.paths.logged_in(stun, self.client.mediator)
             case ViewChanged(view, kept):
                 self.client.kept = kept
+                self._members(view)
                 self.runner.post(on.ViewReceived(view, kept))
             case PresenceChanged(key, online):
+                self.timeline.add("member", f"{self.state.name_of(key)}: {'online' if online else 'offline'}")
                 self.runner.post(on.PresenceReceived(key, online))
                 self.paths.presence(key, online)
             case PathMessage(message, servers):
@@ -303,7 +323,19 @@ class Agent:
             self.tunnels.meter.path(key, status.kind, time.monotonic())
         name = self.context.state.name_of(key)
         why = f" ({status.distrust})" if status.distrust else ""
-        say(f"{name}: {status.kind}" + (f" at {status.endpoint}" if status.endpoint else "") + why)
+        text = f"{name}: {status.kind}" + (f" at {status.endpoint}" if status.endpoint else "") + why
+        say(text)
+        self.timeline.add("path", text)
+
+    def _members(self, view: View) -> None:
+        """Who has come into the view, and who has gone out of it, since the view before."""
+        before = self.state.view
+        if before is None:
+            return
+        for key in view.members.keys() - before.members.keys():
+            self.timeline.add("member", f"{view.members[key].name} joined")
+        for key in before.members.keys() - view.members.keys():
+            self.timeline.add("member", f"{before.members[key].name} is no member any more, or out of sight")
 
 
 def remembered(store: StateStore) -> Loaded | None:

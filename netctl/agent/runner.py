@@ -28,8 +28,10 @@ Notify = Callable[[do.Notice], None]
 class Runner:
     """All in one event loop. Steps run as tasks, so whoever asks is never in the way of what comes in."""
 
-    def __init__(self, node: Node, guard: Guard, tasks: Tasks) -> None:
+    def __init__(self, node: Node, guard: Guard, tasks: Tasks, said: Callable[[str], None] = quiet) -> None:
+        """`said`: takes each line of the node's log, too."""
         self.node = node
+        self._said = said
         self._guard, self._tasks = guard, tasks
         self._perform: Perform | None = None
         self._notify: Notify | None = None
@@ -97,6 +99,7 @@ class Runner:
                 self._tasks.start(f"a step ({type(step).__name__})", self._step(token, step, request))
             case do.Log(text, warning):
                 (warn if warning else say)(text)
+                self._said(text)
             case do.Progress(request, line):
                 self._told(request)(line)
             case do.Reply(request, result, error):

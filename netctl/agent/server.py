@@ -14,6 +14,7 @@ from netctl.agent.commitstore import terms_of
 from netctl.agent.places import Places
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import LocalError
+from netctl.model.outcome import in_words
 from netctl.node import leases
 from netctl.node import requests as ask
 from netctl.node.diagnosis.examine import examine
@@ -58,6 +59,8 @@ class ControlServer:
             case r.Doctor():
                 await agent.firewall.refresh()
                 return examine(agent.snapshot())
+            case r.Timeline():
+                return agent.timeline.newest()
             case r.Plan():
                 planned = await agent.plan(
                     request.text,
@@ -80,9 +83,13 @@ class ControlServer:
             case r.Leave():
                 return outcome_reply(await agent.runner.ask(ask.Leave(), progress))
             case r.Confirm():
-                return r.ConfirmReply((await agent.runner.ask(ask.Confirm(), progress)).digest)
+                confirmed = await agent.runner.ask(ask.Confirm(), progress)
+                agent.timeline.add("apply", "somebody confirmed the apply: it stays")
+                return r.ConfirmReply(confirmed.digest)
             case r.Rollback():
-                return outcome_reply(await agent.runner.ask(ask.RollBack(request.nonce or None), progress))
+                back = await agent.runner.ask(ask.RollBack(request.nonce or None), progress)
+                agent.timeline.add("apply", f"the apply was taken back: {in_words(back)}")
+                return outcome_reply(back)
             case r.Leases():
                 return leases.rows(agent.state)
             case r.ForgetLeases():
@@ -93,7 +100,11 @@ class ControlServer:
                 return r.Empty()
             case r.Down() | r.Up():
                 wish = ask.SetDown(request.network or None, down=isinstance(request, r.Down))
-                return outcome_reply(await agent.runner.ask(wish, progress))
+                switched = await agent.runner.ask(wish, progress)
+                what = f"network '{wish.network}'" if wish.network else "everything"
+                way = "down" if wish.down else "up"
+                agent.timeline.add("apply", f"{what} was to go {way}: {in_words(switched)}")
+                return outcome_reply(switched)
             case _:
                 raise LocalError(f"this agent cannot do '{request.operation()}'")
 

@@ -8,6 +8,7 @@
 | leases.json   | the generation before; else the mediator's next word is believed, as at first           |
 | down.json     | the generation before; else everything is up                                            |
 
+What happened within the last day is in `timeline.py`.
 The way back from an apply is in `commitstore.py`, by the same means (`netctl.system.generations`).
 """
 

@@ -17,3 +17,11 @@ class ApplyOutcome:
     changed: int
     rolled_back: bool = False
     error: str | None = None
+
+
+def in_words(outcome: ApplyOutcome) -> str:
+    """For a line of a log: ``3 changes``, or why it failed and what the host is now."""
+    if outcome.error is not None:
+        after = "everything is as it was" if outcome.rolled_back else "the host is between two states"
+        return f"{outcome.error}; {after}"
+    return f"{outcome.changed} change{'s' if outcome.changed != 1 else ''}"

@@ -39,9 +39,10 @@ class Redeemed(Struct, frozen=True):
 
 
 class Redeem(Request[Redeemed], frozen=True, tag="redeem"):
-    """Use a link's token up. Fails for one that is used, old or none, and when too many failed."""
+    """Use a link's token up. Fails for one that is used, old or none, and when too many of an address failed."""
 
     token: str
+    address: str = ""
 
 
 class GitSource(Struct, frozen=True):
@@ -113,7 +114,7 @@ class ConfirmDocument(Request[Kept], frozen=True, tag="document.confirm"):
     """Keep what is armed. What this page has applied goes into the file, where nobody has saved it meanwhile."""
 
 
-AGENT = (a.Status, a.Doctor)
+AGENT = (a.Status, a.Doctor, a.Timeline)
 CHANGING = (a.Plan, a.Rollback)
 BROKER = (Redeem, ReadDocument, IsMediator)
 EDITING = (ApplyDocument, ConfirmDocument)

@@ -9,6 +9,7 @@ import mimetypes
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,13 @@ from netctl.ui.brokerwire import Redeem
 from netctl.ui.documentpages import DocumentPages
 from netctl.ui.gate import Gate, Known, Receive, Refusal, Scope, Send, known_of
 from netctl.ui.livefeed import LiveFeed
-from netctl.ui.pageaccess import Caller, Sight, sight
+from netctl.ui.pageaccess import Caller, Sight, address_of, sight
 from netctl.ui.peerhistory import WINDOW_S
 from netctl.ui.plots import Points, svg_path
 from netctl.ui.reachview import matrix
 from netctl.ui.websessions import Session
 from netctl.wire import operatorrequests as m
-from netctl.wire.agentrequests import Doctor, PeerState
+from netctl.wire.agentrequests import Doctor, PeerState, Timeline
 from netctl.wire.jsonline import Request as Wish
 
 HERE = Path(__file__).parent
@@ -52,6 +53,10 @@ KEEPALIVE_S = 15.0
 """A stream without news for so long is ended, and the browser opens it again."""
 MAX_NAMES = 2000
 """That a field completes; more are typed."""
+MAX_HAPPENINGS = 500
+"""In the page; a search finds the others."""
+KINDS = {"path": "path", "member": "member", "apply": "apply", "host": "this host"}
+"""Of what happens, as the time line calls them."""
 MEMBERSHIP: dict[str, tuple[Callable[[str], Wish[str]], str]] = {
     "approve": (m.Approve, "{} is in"),
     "reject": (m.Reject, "{} is rejected, and its key with it"),
@@ -88,6 +93,7 @@ class Pages:
             Route("/", self._networks),
             Route("/members/{name}", self._member),
             Route("/doctor", self._doctor),
+            Route("/timeline", self._timeline),
             Route("/reach", self._reach),
             *DocumentPages(broker, self.feed, self._page).routes,
             Route("/invites", self._invites),
@@ -166,7 +172,9 @@ class Pages:
 
     async def _login(self, request: Request) -> Response:
         try:
-            redeemed = await self._broker.ask("broker", Redeem(request.query_params.get("token", "")))
+            address = address_of(request.client.host) if request.client is not None else ""
+            token = request.query_params.get("token", "")
+            redeemed = await self._broker.ask("broker", Redeem(token, address))
         except NetctlError as error:
             return self._page(request, "refused.html", 401, text=str(error))
         self.gate.begin(request.scope["state"]["set_cookie"], operator=redeemed.operator)
@@ -243,6 +251,28 @@ class Pages:
         if not _seen(request).whole:
             raise HTTPException(403, "what is wrong with this host is for its operators")
         return self._page(request, "doctor.html", doctor=await self._broker.ask("agent", Doctor()))
+
+    async def _timeline(self, request: Request) -> Response:
+        if not _seen(request).whole:
+            raise HTTPException(403, "what happened on this host is for its operators")
+        words, kind = request.query_params.get("q", ""), request.query_params.get("kind", "")
+        happened = await self._broker.ask("agent", Timeline())
+        found = [
+            one
+            for one in happened
+            if (not kind or one.kind == kind)
+            and all(word in one.text.lower() for word in words.lower().split())
+        ]
+        return self._page(
+            request,
+            "timeline.html",
+            rows=[(one, _utc(one.at_s)) for one in found[:MAX_HAPPENINGS]],
+            more=max(len(found) - MAX_HAPPENINGS, 0),
+            any=bool(happened),
+            q=words,
+            kind=kind,
+            kinds=KINDS,
+        )
 
     # -- what the document says -------------------------------------------------------------------------------
 
@@ -398,6 +428,14 @@ def _groups(loaded: Loaded | None, name: str) -> list[str]:
     if loaded is None or name not in loaded.document.members:
         return []
     return sorted(loaded.document.members[name].groups)
+
+
+def _utc(at_s: float) -> str:
+    """A time as a browser reads it (RFC 3339); empty for one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return ""
 
 
 def _code(text: str) -> dict[str, Any]:

@@ -178,6 +178,18 @@ class Doctor(Request[DoctorReply], frozen=True, tag="doctor"):
     """What this host's NAT is, and what is wrong here."""
 
 
+class Happening(Struct, frozen=True):
+    """Something that happened on this host. `at_s`: Unix time; `kind`: path, member, apply, or host for all else."""
+
+    at_s: float
+    kind: str
+    text: str
+
+
+class Timeline(Request[list[Happening]], frozen=True, tag="timeline"):
+    """What happened within the last day, the newest first."""
+
+
 # -- plan and apply -----------------------------------------------------------------------------------------
 
 
@@ -355,6 +367,6 @@ class Stop(Request[Empty], frozen=True, tag="stop"):
 
 OPERATIONS = Operations(
     "agent",
-    *(Status, Doctor, Plan, Apply, Prune, Confirm, Rollback, Up, Down),
+    *(Status, Doctor, Timeline, Plan, Apply, Prune, Confirm, Rollback, Up, Down),
     *(Adopt, Leave, Leases, ForgetLeases, Drill, Stop),
 )

@@ -13,7 +13,7 @@ from lablife import PARTY, addresses, connected_lab
 from onehost import NETCTL
 from patience import wait_for
 
-from netctl.lab.internet import Lab
+from netctl.lab.internet import RUN_PATH, Lab
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
@@ -26,6 +26,13 @@ headers = {"Host": host, "Cookie": cookie, "Origin": origin, "X-Forwarded-For": 
 connection.request(method, path, "csrf=guess", {name: text for name, text in headers.items() if text})
 answer = connection.getresponse()
 print(json.dumps([answer.status, answer.getheader("set-cookie") or "", answer.read().decode()]))
+"""
+ASK = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect(sys.argv[1])
+    connection.sendall(b'{"op": "timeline"}\\n')
+    print(connection.makefile().readline())
 """
 
 
@@ -87,6 +94,18 @@ def test_a_member_sees_what_the_agent_says_and_changes_nothing(lab: Lab, address
     assert fetch(lab, "laptop", address, "/document", cookie=cookie)[0] == 200
     assert fetch(lab, "laptop", address, "/doctor", cookie=cookie)[0] == 403, "it is for operators"
     assert fetch(lab, "laptop", address, "/invites/new", method="POST", cookie=cookie)[0] == 403
+
+
+def test_what_happened_is_remembered(lab: Lab) -> None:
+    """Paths, applies and the agent itself, as the agent of a real host tells it at its socket."""
+    done = lab.node("desktop").attempt([sys.executable, "-c", ASK, f"{RUN_PATH}/agent.sock"])
+    assert done.returncode == 0, done.stderr
+    happened = json.loads(done.stdout)["result"]
+    assert happened[-1]["text"] == "the agent began"
+    assert any(one["kind"] == "path" and one["text"].startswith("laptop: ") for one in happened)
+    assert any("logged in to the mediator" in one["text"] for one in happened)
+    times = [one["at_s"] for one in happened]
+    assert times == sorted(times, reverse=True)
 
 
 def test_the_page_goes_by_the_hosts_name_and_by_no_other(lab: Lab, address: str) -> None:

@@ -46,6 +46,7 @@ PAGES = {
     "document": "/document",
     "edit": "/document/edit",
     "doctor": "/doctor",
+    "timeline": "/timeline",
     "invites": "/invites",
 }
 PEERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -89,6 +90,17 @@ PLAN = a.PlanReply(
     [],
 )
 """What the played agent says of every text."""
+HAPPENED = (
+    (70.0, "path", "desktop: direct at 203.0.113.9:51820"),
+    (75.0, "path", "desktop: relay-udp at 198.51.100.7:40012"),
+    (76.0, "member", "desktop: online"),
+    (1900.0, "apply", "somebody confirmed the apply: it stays"),
+    (1950.0, "apply", "a document was applied, for 90 s: 2 changes"),
+    (7300.0, "member", "printer: offline"),
+    (20_000.0, "host", "logged in to the mediator"),
+    (20_002.0, "host", "the agent began"),
+)
+"""Seconds ago, kind, words."""
 
 
 def _member(name: str, state: str) -> m.MemberRow:
@@ -134,6 +146,8 @@ def shown_host(directory: Path) -> Iterator[Host]:
             a.Confirm: confirm,
             a.Rollback: back,
         }
+        now = time.time()
+        made.happened = [a.Happening(now - ago_s, kind, text) for ago_s, kind, text in HAPPENED]
         answer = made.perform
 
         def moving(request: object, progress: object) -> object:

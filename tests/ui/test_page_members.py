@@ -61,6 +61,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         made.status = msgspec.structs.replace(
             made.status, networks=networks, conditions=["SECRET TROUBLE in the vault of boss"]
         )
+        made.happened = [a.Happening(1.0, "path", "SECRET TROUBLE of boss")]
         yield made
 
 
@@ -102,6 +103,7 @@ def test_a_member_sees_its_own_part_alone(served: Served) -> None:
             assert word not in said, f"{path} says {word}"
     assert laptop.get("/members/boss").status == 404
     assert laptop.get("/doctor").status == 403
+    assert laptop.get("/timeline").status == 403
     assert "nas" in laptop.get("/").text
     assert "10.9.0.2" in laptop.get("/document").text, "it reads its own part"
     assert 'data-allowed="yes"' in laptop.get("/reach").text

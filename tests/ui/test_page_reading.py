@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from uikit import Browser, Host, Served, command, host, page, peer
 
 from netctl.ui.webapp import HERE, MAX_GRAPH
+from netctl.wire import agentrequests as a
 
 PEERS = (
     peer("nas", "10.9.0.2", path="lan", rtt_ms=0.71),
@@ -152,3 +154,24 @@ def test_without_the_extra_it_says_how_to_get_it(known: Host) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "pip install 'netctl[ui]'" in done.stderr
+
+
+def test_the_time_line_says_what_happened(known: Host, served: Served) -> None:
+    browser = served.signed_in()
+    assert "Nothing has happened" in browser.get("/timeline").text
+    now = time.time()
+    known.happened = [
+        a.Happening(now + 100, "host", "of a clock that was set back"),
+        a.Happening(now - 65, "path", "nas: direct at <b>"),
+        a.Happening(now - 7300, "odd", "of another version"),
+        a.Happening(1e300, "host", "of no calendar"),
+    ]
+    text = browser.get("/timeline").text
+    assert "nas: direct at &lt;b&gt;" in text
+    assert re.search(r'<time datetime="20\d\d-[^"]+Z"[^>]*>65 s ago|1 min ago', text)
+    assert "of another version" in text
+    assert "of no calendar" in text
+    found = browser.get("/timeline?q=NAS&kind=path").text
+    assert "nas: direct" in found
+    assert "another version" not in found
+    assert "Nothing of that kind" in browser.get("/timeline?kind=none").text

@@ -85,6 +85,7 @@ class Host:
     doctor: a.DoctorReply
     asked: list[Request[Any]] = field(default_factory=list)
     answers: dict[type[Request[Any]], Callable[[Any], Any]] = field(default_factory=dict)
+    happened: list[a.Happening] = field(default_factory=list)
     moving: bool = True
     """Whether what the agent says changes by itself, where it can."""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
@@ -95,6 +96,8 @@ class Host:
             return self.status
         if isinstance(request, a.Doctor):
             return self.doctor
+        if isinstance(request, a.Timeline):
+            return self.happened
         answer = self.answers.get(type(request))
         if answer is None:
             raise LocalError(f"nobody expects '{request.operation()}' here")

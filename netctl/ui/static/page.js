@@ -184,5 +184,6 @@ document.addEventListener("input", (event) => {
   }
 });
 
+for (const one of document.querySelectorAll("time[datetime]")) one.title = new Date(one.dateTime).toLocaleString();
 document.documentElement.classList.add("script");
 follow();
