@@ -17,6 +17,8 @@ MAX_TOKENS = 16
 MAX_FAILURES = 10
 """In FAILURES_S: a guess has one chance in 2^256, so more than slips of the hand are an attack or a broken client."""
 FAILURES_S = 60.0
+MAX_ADDRESSES = 256
+"""Whose failures are counted: overlay addresses are bound to keys, so nobody has many."""
 
 
 class TokenRefusedError(Exception):
@@ -28,7 +30,8 @@ class Tokens:
     """The links that are open."""
 
     _until: dict[bytes, float] = field(default_factory=dict)
-    _failures: deque[float] = field(default_factory=deque)
+    _failures: dict[str, deque[float]] = field(default_factory=dict)
+    """By who asked; whoever failed longest ago goes first."""
 
     def issue(self, token: str, now: float) -> None:
         """Let this token be used once."""
@@ -36,15 +39,20 @@ class Tokens:
             del self._until[next(iter(self._until))]
         self._until[_digest(token)] = now + TOKEN_S
 
-    def redeem(self, token: str, now: float) -> None:
-        """Use it up. Raises TokenRefusedError."""
-        while self._failures and self._failures[0] <= now - FAILURES_S:
-            self._failures.popleft()
-        if len(self._failures) >= MAX_FAILURES:
+    def redeem(self, token: str, now: float, address: str = "") -> None:
+        """Use it up. `address`: who asks, so that nobody's guesses keep another out. Raises TokenRefusedError."""
+        failures = self._failures.pop(address, deque())
+        while failures and failures[0] <= now - FAILURES_S:
+            failures.popleft()
+        if failures:
+            self._failures[address] = failures
+        if len(failures) >= MAX_FAILURES:
             raise TokenRefusedError("too many links that were not good: wait a minute")
         until = self._until.pop(_digest(token), None)
         if until is None or until < now:
-            self._failures.append(now)
+            while len(self._failures) >= MAX_ADDRESSES:
+                del self._failures[next(iter(self._failures))]
+            self._failures.setdefault(address, failures).append(now)
             old = "this link is too old" if until is not None else "this link is used up, or was never made"
             raise TokenRefusedError(f"{old}: make a new one")
 

@@ -30,6 +30,7 @@ from netctl.system import logs
 from netctl.system.guard import Guard
 from netctl.system.tasks import Tasks, watch_loop
 from netctl.ui.brokerclient import BrokerClient
+from netctl.ui.connections import BoundedProtocol
 from netctl.ui.gate import App, Message, Receive, Scope, Send
 from netctl.ui.webapp import Pages
 
@@ -37,8 +38,8 @@ NOBODY = "nobody"
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 MAX_FILES = 1024
 """Connections, and what the loop needs."""
-MAX_CONNECTIONS = 256
-"""Twenty pages have a stream and a connection or two each."""
+MAX_CONNECTIONS = 512
+"""Loopback and sixteen addresses, each with all that it may have (`connections`)."""
 KEEP_ALIVE_S = 15
 GOODBYE_S = 1
 PAUSE_S = 0.01
@@ -126,7 +127,7 @@ async def serve(setup: Setup) -> None:
     config = uvicorn.Config(
         guarded,
         loop="asyncio",
-        http="h11",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -8,7 +8,15 @@ from uikit import DOCUMENT, peer, status
 
 from netctl.config import load_document
 from netctl.model.errors import ConfigError
-from netctl.ui.logintokens import FAILURES_S, MAX_FAILURES, MAX_TOKENS, TOKEN_S, TokenRefusedError, Tokens
+from netctl.ui.logintokens import (
+    FAILURES_S,
+    MAX_ADDRESSES,
+    MAX_FAILURES,
+    MAX_TOKENS,
+    TOKEN_S,
+    TokenRefusedError,
+    Tokens,
+)
 from netctl.ui.pageaccess import Caller, Sight, address_of, callers, host_of, part_of, same_origin, sight
 from netctl.ui.peerhistory import WINDOW_S, PeerHistory
 from netctl.ui.peerview import handshake, matches, rate, round_trip, troubles
@@ -36,6 +44,19 @@ def test_guessing_is_slow_and_ends() -> None:
     with pytest.raises(TokenRefusedError, match="wait a minute"):
         tokens.redeem("right", 1.0)
     tokens.redeem("right", FAILURES_S + 1)
+
+
+def test_nobody_is_kept_out_by_the_guesses_of_another() -> None:
+    tokens = Tokens()
+    tokens.issue("right", 0.0)
+    for number in range(MAX_FAILURES + MAX_ADDRESSES + 1):
+        with pytest.raises(TokenRefusedError):
+            tokens.redeem("guess", 0.0, "10.9.0.66")
+        with pytest.raises(TokenRefusedError, match="never made"):
+            tokens.redeem("guess", 0.0, f"10.9.1.{number}")
+    with pytest.raises(TokenRefusedError, match="wait a minute"):
+        tokens.redeem("right", 0.0, "10.9.0.66")
+    tokens.redeem("right", 0.0, "127.0.0.1")
 
 
 def test_links_that_nobody_uses_do_not_pile_up() -> None:

@@ -6,14 +6,17 @@ import os
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from patience import wait_for
+from patience import BUSY_S, wait_for
 from uikit import DOCUMENT, Browser, Host, Served, command, host, page, peer
 
 from netctl.ui.brokerclient import BrokerClient
+from netctl.ui.connections import HEAD_S, MAX_OF_LOOPBACK
 from netctl.ui.gate import MAX_FORM
 from netctl.ui.webapp import Pages
 
@@ -225,6 +228,141 @@ def test_what_is_no_request_ends_nothing(served: Served, browser: Browser, sent:
         connection.shutdown(socket.SHUT_WR)
         assert b"200 OK" not in connection.recv(65536)
     assert browser.get("/doctor").status == 200
+
+
+def silent(address: str, port: int, said: bytes = b"") -> socket.socket:
+    connection = socket.create_connection((address, port), BUSY_S)
+    connection.sendall(said)
+    return connection
+
+
+def ended(connection: socket.socket) -> bool:
+    """Wait until the page has ended a connection."""
+    with connection:
+        connection.settimeout(BUSY_S)
+        try:
+            while connection.recv(65536):
+                continue
+        except ConnectionResetError:
+            pass
+    return True
+
+
+def test_connections_of_one_place_have_a_bound(known: Host) -> None:
+    with page(known) as one:
+        browser = one.signed_in()
+        many = [silent("127.0.0.1", one.port) for _ in range(MAX_OF_LOOPBACK)]
+        began = time.monotonic()
+        assert ended(silent("127.0.0.1", one.port))
+        assert time.monotonic() - began < HEAD_S, "it is not waited for"
+        for connection in many:
+            connection.close()
+        wait_for("there is room again", lambda: answers(browser))
+
+
+def answers(browser: Browser) -> bool:
+    try:
+        return browser.get("/doctor").status == 200
+    except OSError:
+        return False
+
+
+def test_who_says_nothing_is_not_waited_for(served: Served) -> None:
+    """Neither for a first request, nor for its head, nor for a next one."""
+    whole = b"GET /static/page.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    began = time.monotonic()
+    waiting = [silent("127.0.0.1", served.port, said) for said in (b"", whole[:20], whole + whole[:20])]
+    assert all(ended(connection) for connection in waiting)
+    assert time.monotonic() - began > HEAD_S / 2, "a slow one has some time"
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        "netctl",
+        "netctl=",
+        "netctl=" + "x" * 8000,
+        "netctl=a; netctl=b",
+        "a=\x01; ;;=",
+        "netctl=é",
+        '"',
+        "=" * 4000,
+    ],
+)
+def test_a_cookie_that_is_none_lets_nobody_in(served: Served, cookie: str) -> None:
+    stranger = Browser(served.port)
+    stranger.cookie = cookie
+    assert stranger.get("/").status in (400, 401, 431)
+
+
+@pytest.mark.parametrize(
+    ("heads", "status"),
+    [
+        (["Host: 127.0.0.1", "Host: evil.example"], 400),
+        (["Host: 127.0.0.1", "Host: 127.0.0.1"], 400),
+        ([], 400),
+        (["Host: 127.0.0.1", "Cookie: a=b", "Cookie: netctl=c"], 401),
+    ],
+)
+def test_a_request_that_says_it_twice_is_refused(served: Served, heads: list[str], status: int) -> None:
+    with silent("127.0.0.1", served.port) as connection:
+        connection.sendall("\r\n".join(["GET / HTTP/1.1", *heads, "Connection: close", "", ""]).encode())
+        assert connection.makefile("rb").readline().split()[1] == str(status).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\xff\xfe", b"csrf=%ff%fe", b"csrf=%zz", b"=&&==&", b"csrf", b"csrf=" + b"%00" * 1000, b"\0" * 100],
+)
+def test_a_form_that_is_none_changes_nothing(served: Served, browser: Browser, body: bytes) -> None:
+    heads = [
+        "POST /logout HTTP/1.1", f"Host: 127.0.0.1:{served.port}", f"Origin: http://127.0.0.1:{served.port}",
+        f"Cookie: {browser.cookie}", f"Content-Length: {len(body)}", "Connection: close", "", "",
+    ]  # fmt: skip
+    with silent("127.0.0.1", served.port, "\r\n".join(heads).encode() + body) as connection:
+        assert connection.makefile("rb").readline().split()[1] in (b"400", b"403")
+    assert browser.get("/doctor").status == 200, "still signed in"
+
+
+def test_a_form_that_breaks_off_changes_nothing(served: Served, browser: Browser) -> None:
+    heads = [
+        "POST /logout HTTP/1.1", f"Host: 127.0.0.1:{served.port}", f"Origin: http://127.0.0.1:{served.port}",
+        f"Cookie: {browser.cookie}", "Content-Length: 1000", "", "csrf=",
+    ]  # fmt: skip
+    silent("127.0.0.1", served.port, "\r\n".join(heads).encode()).close()
+    assert browser.get("/doctor").status == 200, "still signed in"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/static/..%2f..%2fetc%2fpasswd",
+        "/static/%00",
+        "/members/%ff",
+        "/%",
+        "//doctor",
+    ],
+)
+def test_no_path_leads_to_a_file(browser: Browser, path: str) -> None:
+    answer = browser.get(path)
+    assert answer.status in (400, 404)
+    assert "root:" not in answer.text
+
+
+def test_a_token_that_is_none_opens_nothing(known: Host) -> None:
+    with page(known) as one:
+        for token in ("", "%00", "%ff%fe", "x" * 10_000, "a&token=b", "é", "%25" * 100):
+            assert Browser(one.port).get(f"/login?token={quote(token, safe='%&=')}").status in (400, 401)
+        assert Browser(one.port).get(one.path).status == 200
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "x", "", "1e3", "٣"])
+def test_a_port_that_is_none_is_said(known: Host, port: str) -> None:
+    asked = [*command(known, f"--port={port}")]
+    done = subprocess.run(asked, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 2
+    assert "is no port" in done.stderr
 
 
 def test_it_ends_with_its_other_half(known: Host) -> None:
