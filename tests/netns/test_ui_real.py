@@ -13,7 +13,7 @@ from lablife import PARTY, addresses, connected_lab
 from onehost import NETCTL
 from patience import wait_for
 
-from netctl.lab.internet import RUN_PATH, Lab
+from netctl.lab.internet import RUN_PATH, Lab, status_of
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
@@ -35,6 +35,35 @@ with socket.socket(socket.AF_UNIX) as connection:
     print(connection.makefile().readline())
 """
 
+EDIT = r"""
+import html, http.client, json, os, re, sys
+from urllib.parse import urlencode
+
+link, more, end = json.loads(sys.argv[1])
+cookie = ""
+
+def ask(method, path, **form):
+    connection = http.client.HTTPConnection("127.0.0.1", 8642, timeout=200)
+    headers = {"Cookie": cookie, "Origin": "http://127.0.0.1:8642"}
+    headers["Content-Type"] = "application/x-www-form-urlencoded"
+    connection.request(method, path, urlencode(form) if form else None, headers)
+    answer = connection.getresponse()
+    return answer.getheader("set-cookie"), answer.read().decode()
+
+def hidden(text):
+    return dict(re.findall(r'name="(csrf|base|document|observed|desired)" value="([^"]*)"', text))
+
+cookie = ask("GET", link)[0].partition(";")[0]
+page = ask("GET", "/document/edit")[1]
+text = html.unescape(re.search(r"<textarea[^>]*>\n(.*?)</textarea>", page, re.S)[1]) + more
+plan = ask("POST", "/document/plan", **hidden(page), text=text)[1]
+tried = ask("POST", "/document/apply", **hidden(plan), text=text)[1]
+file = open(os.environ["NETCTL_CONFIG"]).read()
+ended = ask("POST", end, csrf=hidden(plan)["csrf"])[1]
+after = open(os.environ["NETCTL_CONFIG"]).read()
+print(json.dumps([plan, tried, file == text, ended, after == text]))
+"""
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
@@ -45,8 +74,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def address(lab: Lab) -> Iterator[str]:
-    """Where the page of `desktop` is served over the overlay."""
+def link(lab: Lab) -> Iterator[str]:
+    """The page of `desktop` is served, on loopback and over the overlay: its link's path."""
     found = addresses(lab)["desktop"]["party"]
     address = next(text for text in found if "." in text)
     shell = lab.node("desktop").popen(
@@ -55,12 +84,21 @@ def address(lab: Lab) -> Iterator[str]:
     assert shell.stdout is not None
     pid = int(shell.stdout.readline())
     said = [shell.stdout.readline(), shell.stdout.readline()]
-    assert any(line.startswith("http://127.0.0.1:8642/login?token=") for line in said), said
+    start = "http://127.0.0.1:8642"
+    links = [line.strip().removeprefix(start) for line in said if line.startswith(f"{start}/login?token=")]
+    assert links, said
     try:
-        yield address
+        yield links[0]
     finally:
         lab.node("desktop").kill(pid, 15)
         shell.communicate()
+
+
+@pytest.fixture(scope="module")
+def address(lab: Lab, link: str) -> str:
+    """Where the page of `desktop` is served over the overlay."""
+    assert link
+    return next(text for text in addresses(lab)["desktop"]["party"] if "." in text)
 
 
 def fetch(
@@ -120,3 +158,22 @@ def test_whoever_is_on_the_host_itself_needs_a_link(lab: Lab, address: str) -> N
     assert fetch(lab, "desktop", address)[0] == 401
     assert fetch(lab, "desktop", address, cookie=cookie)[0] == 401
     assert fetch(lab, "desktop", "127.0.0.1", cookie=cookie)[0] == 401
+
+
+def test_an_edit_is_planned_tried_and_kept_by_a_real_agent(lab: Lab, link: str) -> None:
+    """Last of all: it changes the document of one host, which the others do not know."""
+    more = "# an edit\napply: {confirm: 60s}\n"
+    done = lab.node("desktop").attempt(
+        [sys.executable, "-c", EDIT, json.dumps([link, more, "/document/confirm"])]
+    )
+    assert done.returncode == 0, done.stderr
+    plan, tried, written_before, kept, written = json.loads(done.stdout)
+    assert "What it changes" in plan
+    assert "+# an edit" in plan
+    assert "Keep this?" in tried
+    assert re.search(r'data-left="[3-6][0-9]"', tried)
+    assert not written_before, "a trial changes no file"
+    assert "It stays, and" in kept
+    assert written
+    wait_for("it is in force", lambda: status_of(lab.node("desktop"))["armed"] is None)
+    assert status_of(lab.node("desktop"))["watch"]["error"] is None, "the file says what is in force"
