@@ -63,6 +63,8 @@ ANY = "::"
 """Listen on everything. asyncio wants None for that: it makes `::` IPv6 alone."""
 WATCH_S = 0.25
 """How often the document's file is looked at: a change reaches members well within a second."""
+MAX_REASONS = 8
+"""Of one refusing store that are said: each is a line in the log, and not a line a try."""
 TICK_S = 1.0
 READ_ONLY = (
     "The mediator starts all the same: members that it knows log in and meet. Nobody can join, leave, be revoked or "
@@ -106,8 +108,8 @@ class Server:
         """So long the event loop once came too late to what was due."""
         self._hub = h.Hub(self._identity.public, self._identity.private.sign, secret, stun_also=stun_also)
         self._reserved = 0
-        self._refused: str | None = None
-        """Why the store did not take what was wanted of it last."""
+        self._refused: set[str] = set()
+        """Why the store has not taken what was wanted of it since it last did: a lock has several words."""
         self.membership = MembershipService(self._hub, self._store, self._later, self.perform, self._grants_s)
         self._admin = AdminServer(self.membership, self._hub, state, document)
         self._admin.add(r.ServerStatusRequest, lambda _: self.status())
@@ -503,13 +505,13 @@ class Server:
             commit.cancel()
             raise
         except LocalError as error:
-            if str(error) != self._refused:
-                self._refused = str(error)
+            if str(error) not in self._refused and len(self._refused) < MAX_REASONS:
+                self._refused.add(str(error))
                 _LOG.warning(f"no new leases: {error}; it is asked again until it takes them")
             self.perform([*self._hub.refused(time.monotonic()), *behind])
             return
-        if self._refused is not None:
-            self._refused = None
+        if self._refused:
+            self._refused.clear()
             _LOG.info("the store takes leases again")
         stored = self._hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting, self._grants_s())
         self.perform([*stored, *behind])

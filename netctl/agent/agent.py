@@ -119,7 +119,9 @@ class Agent:
         self.nat64 = Nat64(self.guard, self.paths.use_nat64)
         self.names = EndpointNames(keys.wireguard, self.guard, self._on_names)
         self.addresses = AddressMonitor(self.context, host, self.paths, self.names, self.nat64, self._on_move)
-        self.tunnels = Tunnels(self.runner, host, self.paths, self.addresses, self.names)
+        self.tunnels = Tunnels(
+            self.runner, host, self.paths, self.addresses, self.names, on_wake=self._on_wake
+        )
         self.following = Following(
             self.context, host, self.paths, self.tunnels, self.addresses, self.mtus, self.names
         )
@@ -317,6 +319,11 @@ class Agent:
         self.runner.post(on.LinkChanged(state))
         if state.state == "unreachable":
             self.paths.mediator_gone()
+
+    def _on_wake(self, slept_s: float) -> None:
+        say(f"this host stood still for {slept_s:.0f} s: every path is tried anew")
+        self.client.woke(slept_s)
+        self.paths.woke()
 
     def _on_path(self, key: WireGuardKey, status: PathStatus) -> None:
         if self.tunnels.meter is not None:

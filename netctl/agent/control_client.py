@@ -51,6 +51,8 @@ DUPLICATE = "session.duplicate"
 """The mediator's word that another host with this key is connected."""
 DUPLICATE_RETRY_S = 60.0
 """Between half of this and this: so soon after the other one is gone, this one is in."""
+GIVEN_UP_S = 45.0
+"""A mediator hears nothing for 50 s, and ends the connection."""
 LOGIN_TIMEOUT_S = 10.0
 """The mediator gives up after the same time."""
 
@@ -263,6 +265,15 @@ class ControlClient:
             wire.perform(wire.session.prove(time.monotonic()))
         elif wire is None:
             self.poke()
+
+    def woke(self, slept_s: float) -> None:
+        """This host slept: after so long that the mediator has given it up, a new connection is made at once."""
+        if slept_s < GIVEN_UP_S:
+            self.prove()
+            return
+        if self._wire is not None:
+            self._wire.finish(RemoteError(f"this host slept for {slept_s:.0f} s", "slept"))
+        self.poke()
 
     def send(self, message: w.Message) -> None:
         """Send, or drop while not logged in."""

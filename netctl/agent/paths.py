@@ -367,6 +367,10 @@ class PathRunner:
             self._grants[message.peer] = message, servers
         self._perform(self._manager.handle_message(message, time.monotonic(), tuple(self._plain(servers))))
 
+    def woke(self) -> None:
+        """This host slept: every path is tried anew, and what NATs see of it is asked for."""
+        self._perform(self._manager.woke(time.monotonic()))
+
     def presence(self, key: WireGuardKey, online: bool) -> None:
         """A member came, or should be checked."""
         self._perform(self._manager.peer_online(key, online, time.monotonic()))

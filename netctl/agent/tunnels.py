@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from netctl.agent.addresses import LOOK_AROUND_S, AddressMonitor
 from netctl.agent.endpointnames import EndpointNames
@@ -18,8 +18,11 @@ from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus, is_session
 from netctl.model.keys import WireGuardKey
 from netctl.node import events as on
 from netctl.node.context import reason_of
+from netctl.system.clock import boottime
 
 OBSERVE_S = 1.0
+SLEPT_S = 5.0
+"""A second that took so much longer: the machine slept, or nothing on it could run."""
 FRESH_S = 0.3
 """Whoever asks for the status sees nothing older than this; asking more often costs the engine nothing."""
 FAULTS_EVERY_S = 30.0
@@ -38,7 +41,10 @@ class Tunnels:
         paths: PathRunner,
         addresses: AddressMonitor,
         names: EndpointNames,
+        on_wake: Callable[[float], None] = lambda _: None,
     ) -> None:
+        """`on_wake` is told for how many seconds the host slept, before anything else is done."""
+        self._on_wake = on_wake
         self._names = names
         self._runner, self._host, self._paths, self._addresses = runner, host, paths, addresses
         self._context = runner.node.context
@@ -58,7 +64,10 @@ class Tunnels:
         """Until cancelled."""
         looked = -LOOK_AROUND_S
         while True:
+            before = boottime()
             await self._rest()
+            if (slept := boottime() - before - OBSERVE_S) >= SLEPT_S:
+                self._on_wake(slept)
             if self._context.state.desired.wireguard is None:
                 continue
             try:

@@ -162,6 +162,11 @@ class PathManager:
         self._discovery.gather(now)
         return self._moved(now) + self._discover(now)
 
+    def woke(self, now: float) -> list[Effect]:
+        """This host slept: NATs have forgotten, peers have gone other ways."""
+        self._discovery.gather(now)
+        return self._moved(now) + self._discover(now)
+
     def set_mapped(self, candidate: Candidate | None, now: float) -> list[Effect]:
         """The port that the router has opened for us. Pairs without a direct path try it in a new round."""
         if candidate == self._mapped:

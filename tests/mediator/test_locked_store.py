@@ -127,7 +127,8 @@ def test_a_locked_store_holds_up_only_what_needs_it(site: Site, tmp_path: Path) 
         asyncio.run(asyncio.wait_for(main(), 3 * BUSY_S))
     said = log.read_text()
     assert "Traceback" not in said
-    assert said.count("no new leases: ") == 1, "said once, not at each try"
+    reasons = [line for line in said.splitlines() if "no new leases: " in line]
+    assert 1 <= len(reasons) == len(set(reasons)), "each reason is said once, not at each try"
     assert "the store takes leases again" in said
     with closing(Store(path)) as store:
         assert store.check() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import time
@@ -57,6 +58,10 @@ LOOP_S = 0.043
 LOOPS_AT_ONCE = 8
 IDLE_WAKE_UPS_A_SECOND = 40
 """Of the agent and of both engines together, voluntary: each is a reason to do something."""
+STOPPED_S = float(os.environ.get("NETCTL_STOPPED_S", "12"))
+AWAKE_S = 5.0
+"""From where a host that stood still goes on to the first ping that is answered: a second until it is noticed, and a
+handshake."""
 FALLBACK_S = 5.0
 """From the last answer on the dead path to the first over the relay."""
 
@@ -240,6 +245,31 @@ def worth_of_a_second() -> float:
     for _ in range(2_000_000):
         pass
     return LOOP_S / (time.process_time() - before)
+
+
+def test_a_host_that_stood_still(lab: Lab) -> None:
+    """As in suspend: with `NETCTL_STOPPED_S=200` its session and the patience of the mediator are over too."""
+    node = lab.node("laptop")
+    pids = [line.split()[0] for line in node.run(list(EVERY)).splitlines() if _is_laptops(node, line)]
+    assert len(pids) >= 2, "an agent and an engine"
+    with pings(lab, "desktop", host_name("laptop", "party")) as heard:
+        time.sleep(1)
+        node.run(["kill", "-STOP", *pids])
+        time.sleep(STOPPED_S)
+        node.run(["kill", "-CONT", *pids])
+        woke = time.time()
+        wait_for("both are direct again", lambda: all_direct(lab))
+        time.sleep(4)
+    answered = min(at for at in heard.answers if at > woke)
+    print(f"stood still for {STOPPED_S:.0f} s: answered {answered - woke:.1f} s after that")
+    assert answered - woke <= AWAKE_S
+
+
+def _is_laptops(node: Any, line: str) -> bool:
+    """Whether a line of `EVERY` is the laptop's agent or engine."""
+    pid = line.split()[0]
+    ours = node.attempt(["sh", "-c", f"[ /proc/{pid}/ns/net -ef /proc/self/ns/net ]"]).returncode == 0
+    return ours and ("netctl agent" in line or "netctl-wg" in line or "netctl.wg" in line)
 
 
 def test_an_idle_pair_costs_nearly_nothing(lab: Lab) -> None:
