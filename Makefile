@@ -36,7 +36,7 @@ test-pythons:  ## the pure tests and a slice of the world on each of Python 3.11
 	@scripts/test-pythons
 
 soak: setup  ## long runs: keys renewed under load, and what must not grow (minutes)
-	@$(PYTEST) -o addopts=-ra tests/soak
+	@$(PYTEST) -o addopts="-ra --import-mode=importlib" tests/soak
 
 test-kernel: setup  ## the kernel's own WireGuard: Debian's cloud kernel under QEMU
 	@scripts/setup kernel

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-import apart
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 from netctl.wg import native
+from tests.support import apart
 
 ROOT = Path(__file__).parents[1]
 SLOW = ("tests/kernel/", "tests/world/", "tests/netns/")

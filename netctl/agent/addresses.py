@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from netctl.agent.endpointnames import EndpointNames
 from netctl.agent.host import Host
+from netctl.agent.log import say
 from netctl.agent.nat64discovery import Nat64
 from netctl.agent.paths import PathRunner
-from netctl.agent.talk import say
 from netctl.engine.events import moves
 from netctl.model.addresses import Prefix
 from netctl.model.derive import underlay_prefix

@@ -21,6 +21,7 @@ from netctl.agent.firewall import Firewall
 from netctl.agent.following import Following
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys
+from netctl.agent.log import Progress, quiet, say, warn
 from netctl.agent.nat64discovery import Nat64
 from netctl.agent.pathmtus import PathMtus
 from netctl.agent.paths import PathRunner
@@ -30,7 +31,6 @@ from netctl.agent.rulesets import Rulesets
 from netctl.agent.runner import Runner
 from netctl.agent.snapshot import Sources, take
 from netctl.agent.store import StateStore
-from netctl.agent.talk import Progress, quiet, say, warn
 from netctl.agent.timeline import Timeline
 from netctl.agent.tunnels import Tunnels
 from netctl.agent.watch import DocumentWatch
@@ -86,7 +86,7 @@ class Agent:
         self.guard = Guard(warn)
         """Counts what could not be handled, wherever it came from."""
         self.tasks = Tasks(self.guard)
-        self.store, self.host, self.commits = store, host, CommitStore(store.places)
+        self.store, self.host, self.commits = store, host, CommitStore(store.locations)
         loaded = remembered(store)
         state = NodeState(
             loaded=loaded,
@@ -97,12 +97,12 @@ class Agent:
         )
         self.context = Context(keys.wireguard, boot_id(), state)
         """What the node knows: to be looked at. The node changes it (exceptions: see `Context`)."""
-        self.timeline = Timeline(store.places.timeline)
+        self.timeline = Timeline(store.locations.timeline)
         self.runner = Runner(
             Node(self.context, drift_s), self.guard, self.tasks, lambda text: self.timeline.add("host", text)
         )
         self.client = ControlClient(keys, self._on_control, self._on_link, self.guard)
-        rewrites = Rewrites(store.places.state / REWRITES_FILE)
+        rewrites = Rewrites(store.locations.state / REWRITES_FILE)
         self.mtus = PathMtus(self.context, host)
         self.paths = PathRunner(
             keys,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.config.build import digest
 from netctl.engine.checkpoint import from_plain, to_plain
 from netctl.model.errors import LocalError
@@ -35,7 +35,7 @@ START_TIMEOUT_S = 30.0
 """The waiting process imports all that it will need before it says that it is ready: seconds on a slow board."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-Watchdog = Callable[[Places, "StoredCommit"], None]
+Watchdog = Callable[[Locations, "StoredCommit"], None]
 """Starts the process that takes the host back at the deadline. Raises LocalError when it does not start."""
 
 
@@ -83,8 +83,8 @@ def within(confirm_s: float) -> float:
 class CommitStore:
     """The two files."""
 
-    def __init__(self, places: Places) -> None:
-        self.places = places
+    def __init__(self, locations: Locations) -> None:
+        self.locations = locations
         self.lost: str | None = None
         """What of the record was found damaged and is done without, or None."""
 
@@ -113,7 +113,7 @@ class CommitStore:
             self._write(record)
         except OSError as error:
             raise LocalError(
-                f"cannot keep the way back in {self.places.armed}: {error.strerror}; nothing was changed"
+                f"cannot keep the way back in {self.locations.armed}: {error.strerror}; nothing was changed"
             ) from error
         return record
 
@@ -123,7 +123,7 @@ class CommitStore:
             self._write(replace(record, finished=True))
         except OSError as error:
             raise LocalError(
-                f"applied, but it cannot be confirmed ({self.places.armed}: {error.strerror}): this host goes back"
+                f"applied, but it cannot be confirmed ({self.locations.armed}: {error.strerror}): this host goes back"
             ) from error
 
     def _write(self, record: PendingCommit) -> None:
@@ -139,12 +139,12 @@ class CommitStore:
             "finished": record.finished,
             "joined": record.joined,
         }
-        generations.write(self.places.armed, json.dumps(plain))
+        generations.write(self.locations.armed, json.dumps(plain))
 
     def record(self) -> StoredCommit | None:
         """The armed apply, or None. Raises LocalError when the record is damaged."""
         try:
-            found = generations.read(self.places.armed)
+            found = generations.read(self.locations.armed)
             if found.content is None and found.lost is None:
                 self.lost = None
                 return None
@@ -163,7 +163,7 @@ class CommitStore:
             )
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise LocalError(
-                f"{self.places.armed} cannot be used ({type(error).__name__}): there is no way back by itself; "
+                f"{self.locations.armed} cannot be used ({type(error).__name__}): there is no way back by itself; "
                 "look at the host, then remove that file"
             ) from error
         self.lost = found.lost
@@ -171,20 +171,20 @@ class CommitStore:
 
     def disarm(self) -> None:
         """Nothing is armed any more; also after a power cut."""
-        generations.remove(self.places.armed)
+        generations.remove(self.locations.armed)
 
     def put_back(self, record: PendingCommit) -> None:
         """The document of before is the accepted one again. Raises OSError."""
         if record.before is not None:
-            generations.write(self.places.accepted, record.before)
+            generations.write(self.locations.accepted, record.before)
         else:
-            generations.remove(self.places.accepted)
+            generations.remove(self.locations.accepted)
         if record.joined is not None:
-            generations.write(self.places.joined, record.joined)
+            generations.write(self.locations.joined, record.joined)
 
     def _joined(self) -> str | None:
         try:
-            return generations.read(self.places.joined).text
+            return generations.read(self.locations.joined).text
         except (OSError, UnicodeDecodeError):
             return None
 
@@ -199,7 +199,7 @@ class CommitStore:
     def refused(self) -> tuple[str, ...]:
         """Digests, the oldest first."""
         try:
-            plain = json.loads(generations.read(self.places.refused).content or b"[]")
+            plain = json.loads(generations.read(self.locations.refused).content or b"[]")
             return tuple(str(entry) for entry in plain)[-MAX_REFUSED:]
         except (OSError, ValueError, TypeError, RecursionError):
             return ()
@@ -207,19 +207,19 @@ class CommitStore:
     def refuse(self, name: str) -> None:
         """A document is not applied again unless forced. Raises OSError."""
         kept = [entry for entry in self.refused() if entry != name]
-        generations.write(self.places.refused, json.dumps([*kept, name][-MAX_REFUSED:]))
+        generations.write(self.locations.refused, json.dumps([*kept, name][-MAX_REFUSED:]))
 
     def admit_again(self, name: str) -> None:
         """A document that was rolled back is refused no more. Raises OSError."""
         generations.write(
-            self.places.refused, json.dumps([entry for entry in self.refused() if entry != name])
+            self.locations.refused, json.dumps([entry for entry in self.refused() if entry != name])
         )
 
 
-def start_watchdog(places: Places, record: StoredCommit) -> None:
+def start_watchdog(locations: Locations, record: StoredCommit) -> None:
     """Start `netctl _confirmd`; returns when it waits, in a session of its own. Raises LocalError."""
-    command = own_command(*places.options(), "_confirmd", record.nonce)
-    environment = {**os.environ, "NETCTL_HOSTS": str(places.hosts)}
+    command = own_command(*locations.options(), "_confirmd", record.nonce)
+    environment = {**os.environ, "NETCTL_HOSTS": str(locations.hosts)}
     try:
         done = subprocess.run(
             command,

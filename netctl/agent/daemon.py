@@ -9,10 +9,10 @@ from netctl.agent.agent import Agent
 from netctl.agent.host import Host
 from netctl.agent.hostlock import host_lock
 from netctl.agent.keys import Keys, load_keys
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
+from netctl.agent.log import say
 from netctl.agent.server import ControlServer
 from netctl.agent.store import StateStore
-from netctl.agent.talk import say
 from netctl.engine import Engine, open_engine
 from netctl.engine.privilege import check_privileges
 from netctl.node.node import DRIFT_S
@@ -23,7 +23,7 @@ START_WAIT_S = 5.0
 
 
 def run_agent(
-    places: Places,
+    locations: Locations,
     engine: str,
     drift_s: float = DRIFT_S,
     *,
@@ -36,22 +36,24 @@ def run_agent(
     `metrics`: HOST:PORT for Prometheus.
     """
     check_privileges()
-    keys = load_keys(places)
-    with host_lock(places, wait_s=START_WAIT_S):
-        asyncio.run(_main(places, keys, engine, drift_s, watch, metrics))
+    keys = load_keys(locations)
+    with host_lock(locations, wait_s=START_WAIT_S):
+        asyncio.run(_main(locations, keys, engine, drift_s, watch, metrics))
 
 
 async def _main(
-    places: Places, keys: Keys, engine: str, drift_s: float, watch: bool, metrics: str | None
+    locations: Locations, keys: Keys, engine: str, drift_s: float, watch: bool, metrics: str | None
 ) -> None:
     def open_host() -> Engine:
-        return open_engine(places.private_key, kind=engine, state_dir=places.state, hosts_file=places.hosts)
+        return open_engine(
+            locations.private_key, kind=engine, state_dir=locations.state, hosts_file=locations.hosts
+        )
 
     loop = asyncio.get_running_loop()
-    followed = places.config if watch else None
-    agent = Agent(keys, StateStore(places), Host(open_host), drift_s=drift_s, watch=followed)
+    followed = locations.config if watch else None
+    agent = Agent(keys, StateStore(locations), Host(open_host), drift_s=drift_s, watch=followed)
     watch_loop(loop, agent.guard)
-    server = ControlServer(agent, places)
+    server = ControlServer(agent, locations)
     page = None
     if metrics is not None:
         from netctl.agent.metrics import MetricsServer

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-from netctl.agent.talk import say
+from netctl.agent.log import say
 from netctl.model.addresses import Endpoint, SocketAddress
 from netctl.model.document import Document
 from netctl.model.hoststate import PeerStatus

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
+from netctl.agent.log import warn
 from netctl.agent.runner import Runner
-from netctl.agent.talk import warn
 from netctl.engine.events import vanished
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import WIREGUARD_LINK

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.model.errors import LocalError
 from netctl.system.files import make_directory, open_lock, say_holder
 
@@ -24,14 +24,14 @@ def _quiet(line: str) -> None:
 
 @contextlib.contextmanager
 def host_lock(
-    places: Places, *, wait_s: float = 0.0, progress: Callable[[str], None] = _quiet
+    locations: Locations, *, wait_s: float = 0.0, progress: Callable[[str], None] = _quiet
 ) -> Iterator[IO[str]]:
     """Hold the host's lock, waiting for it at most `wait_s`. Raises LocalError when somebody else holds it."""
     try:
-        make_directory(places.state)
-        file = open_lock(places.lock)
+        make_directory(locations.state)
+        file = open_lock(locations.lock)
     except OSError as error:
-        raise LocalError(f"cannot write to {places.state}: {error.strerror}; run this as root") from error
+        raise LocalError(f"cannot write to {locations.state}: {error.strerror}; run this as root") from error
     with file:
         deadline, said = time.monotonic() + wait_s, False
         while not _locked(file):

@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.system.files import create, make_directory, move, remove, write_atomic
@@ -55,45 +55,45 @@ def _read(path: Path) -> bytes:
     return raw
 
 
-def load_keys(places: Places) -> Keys:
+def load_keys(locations: Locations) -> Keys:
     """Both keys from the state directory. Raises LocalError."""
-    wireguard = X25519PrivateKey.from_private_bytes(_read(places.private_key))
-    return Keys(wireguard, Ed25519PrivateKey.from_private_bytes(_read(places.identity_key)))
+    wireguard = X25519PrivateKey.from_private_bytes(_read(locations.private_key))
+    return Keys(wireguard, Ed25519PrivateKey.from_private_bytes(_read(locations.identity_key)))
 
 
-def next_keys(places: Places, *, make: bool = False) -> Keys | None:
+def next_keys(locations: Locations, *, make: bool = False) -> Keys | None:
     """Keys that lie beside the present ones until name and leases have moved to them. Raises LocalError."""
-    wireguard, identity = places.next_of(places.private_key), places.next_of(places.identity_key)
+    wireguard, identity = locations.next_of(locations.private_key), locations.next_of(locations.identity_key)
     try:
         if make:
             _make(wireguard, identity)
     except OSError as error:
-        raise _cannot(places, error) from error
+        raise _cannot(locations, error) from error
     if not (wireguard.exists() and identity.exists()):
         return None
     private = X25519PrivateKey.from_private_bytes(_read(wireguard))
     return Keys(private, Ed25519PrivateKey.from_private_bytes(_read(identity)))
 
 
-def swap_keys(places: Places) -> None:
+def swap_keys(locations: Locations) -> None:
     """The next keys become the present ones, and those lie beside them: doing it twice undoes it.
 
     No key is without a file at any moment, so a crash in the middle loses none.
     """
-    paths = (places.identity_key, places.private_key)
+    paths = (locations.identity_key, locations.private_key)
     olds = {path: path.with_name(path.name + ".old") for path in paths}
     for path in paths:
         write_atomic(olds[path], base64.b64encode(_read(path)).decode() + "\n")
     for path in paths:
-        move(places.next_of(path), path)
+        move(locations.next_of(path), path)
     for path in paths:
-        move(olds[path], places.next_of(path))
+        move(olds[path], locations.next_of(path))
 
 
-def forget_next_keys(places: Places) -> None:
+def forget_next_keys(locations: Locations) -> None:
     """The keys that were replaced are good for nothing any more."""
-    for path in (places.private_key, places.identity_key):
-        remove(places.next_of(path))
+    for path in (locations.private_key, locations.identity_key):
+        remove(locations.next_of(path))
 
 
 def _make(wireguard: Path, identity: Path) -> bool:
@@ -115,16 +115,16 @@ def _make(wireguard: Path, identity: Path) -> bool:
     return bool(made)
 
 
-def make_keys(places: Places) -> tuple[Keys, bool]:
+def make_keys(locations: Locations) -> tuple[Keys, bool]:
     """Make what is missing; existing keys stay. The second value says whether anything was made. LocalError."""
     try:
-        make_directory(places.state)
-        made = _make(places.private_key, places.identity_key)
+        make_directory(locations.state)
+        made = _make(locations.private_key, locations.identity_key)
     except OSError as error:
-        raise _cannot(places, error) from error
-    return load_keys(places), made
+        raise _cannot(locations, error) from error
+    return load_keys(locations), made
 
 
-def _cannot(places: Places, error: OSError) -> LocalError:
+def _cannot(locations: Locations, error: OSError) -> LocalError:
     hint = "; run this as root" if isinstance(error, PermissionError) else ""
-    return LocalError(f"cannot write keys to {places.state}: {error.strerror}{hint}")
+    return LocalError(f"cannot write keys to {locations.state}: {error.strerror}{hint}")

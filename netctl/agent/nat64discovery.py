@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address, IPv6Network
 
-from netctl.agent.talk import say
+from netctl.agent.log import say
 from netctl.engine.routelookup import SourceLookup
 from netctl.model.addresses import SocketAddress
 from netctl.system.guard import Guard

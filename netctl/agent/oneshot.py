@@ -15,9 +15,9 @@ from netctl.agent.commitstore import CommitStore, boot_id, start_watchdog, terms
 from netctl.agent.endpointnames import look_up_once, names_of
 from netctl.agent.hostlock import LOCK_WAIT_S, host_lock
 from netctl.agent.keys import load_keys
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
+from netctl.agent.log import Progress, quiet
 from netctl.agent.store import StateStore
-from netctl.agent.talk import Progress, quiet
 from netctl.config import Loaded
 from netctl.engine import ApplyOutcome, Engine, apply_plan, apply_prune, open_engine
 from netctl.engine.hostfirewall.reading import HostFilter
@@ -44,11 +44,11 @@ NOBODY = WireGuardKey(bytes(32))
 """A roll-back without an agent evaluates nothing: it needs no key, and works where the key is lost."""
 
 
-def _own_key(places: Places, document: Document) -> WireGuardKey:
+def _own_key(locations: Locations, document: Document) -> WireGuardKey:
     """This host's key, which a document names. Raises LocalError, before anything is touched."""
     if document.mediators:
         raise LocalError("no agent runs on this host, and this document has mediators: `netctl up` starts it")
-    key = load_keys(places).wireguard
+    key = load_keys(locations).wireguard
     member_name(document, key)
     return key
 
@@ -69,30 +69,30 @@ def _state(store: StateStore, loaded: Loaded) -> NodeState:
     return NodeState(loaded=accepted, joined=store.joined(), down=store.down(), told=told)
 
 
-def plan(places: Places, request: Mapping[str, Any], engine: str, say: Progress) -> dict[str, Any]:
+def plan(locations: Locations, request: Mapping[str, Any], engine: str, say: Progress) -> dict[str, Any]:
     """What the agent would answer to a request to plan. Raises NetctlError."""
-    store = StateStore(places)
+    store = StateStore(locations)
     loaded = store.load(request["text"], request["file"])
     check_privileges()
-    key = _own_key(places, loaded.document)
+    key = _own_key(locations, loaded.document)
     wish = requests.Plan(loaded, request.get("ssh_connection", ""), bool(request.get("everyone")))
-    with host_lock(places, wait_s=LOCK_WAIT_S, progress=say):
+    with host_lock(locations, wait_s=LOCK_WAIT_S, progress=say):
         context = _context(key, _state(store, loaded))
-        planned = Shell(store, CommitStore(places), engine, say).carry_out(
+        planned = Shell(store, CommitStore(locations), engine, say).carry_out(
             changing.plan(context, wish), context
         )
     return planned.to_json()
 
 
-def apply(places: Places, request: Mapping[str, Any], engine: str, say: Progress) -> dict[str, Any]:
+def apply(locations: Locations, request: Mapping[str, Any], engine: str, say: Progress) -> dict[str, Any]:
     """What the agent would do and answer for a request to apply. Raises NetctlError."""
-    store, commits = StateStore(places), CommitStore(places)
+    store, commits = StateStore(locations), CommitStore(locations)
     loaded = store.load(request["text"], request["file"])
     check_privileges()
-    key = _own_key(places, loaded.document)
+    key = _own_key(locations, loaded.document)
     terms = terms_of({**request, "unattended": False})
     wish = requests.Apply(loaded, terms, expected(request.get("binding")))
-    with host_lock(places, wait_s=LOCK_WAIT_S, progress=say):
+    with host_lock(locations, wait_s=LOCK_WAIT_S, progress=say):
         context = _context(key, _state(store, loaded))
         result = Shell(store, commits, engine, say).carry_out(changing.apply(context, wish), context)
     record = commits.record() if result.armed is not None else None
@@ -117,15 +117,17 @@ def _dropped(result: changing.ApplyResult) -> tuple[str, ...]:
     return tuple(map(str, obstacles(made.desired, made.document, made.member, foreign)))
 
 
-def prune(places: Places, at_most: int | None, engine: str, say: Progress, warn: Progress) -> dict[str, Any]:
+def prune(
+    locations: Locations, at_most: int | None, engine: str, say: Progress, warn: Progress
+) -> dict[str, Any]:
     """What the agent would do and answer for a request to prune. Raises NetctlError."""
     check_privileges()
-    store = StateStore(places)
+    store = StateStore(locations)
     loaded = store.document()
-    key = _own_key(places, loaded.document) if loaded is not None else NOBODY
-    with host_lock(places, wait_s=LOCK_WAIT_S, progress=say):
+    key = _own_key(locations, loaded.document) if loaded is not None else NOBODY
+    with host_lock(locations, wait_s=LOCK_WAIT_S, progress=say):
         context = _context(key, _state(store, loaded) if loaded is not None else NodeState())
-        shell = Shell(store, CommitStore(places), engine, say)
+        shell = Shell(store, CommitStore(locations), engine, say)
         removals, outcome = shell.carry_out(_prune(context, at_most, warn), context)
     return {**plan_to_json(removals), "changed": outcome.changed, "error": outcome.error}
 
@@ -140,42 +142,44 @@ def _prune(context: Context, at_most: int | None, warn: Progress) -> Job[tuple[A
     return (yield from changing.prune_host(context, requests.Prune(at_most)))
 
 
-def roll_back(places: Places, progress: Progress = quiet) -> ApplyOutcome:
+def roll_back(locations: Locations, progress: Progress = quiet) -> ApplyOutcome:
     """Take back what is armed, document and host. Call with the host's lock held. Raises NetctlError."""
-    commits = CommitStore(places)
+    commits = CommitStore(locations)
     record = commits.record()
     if record is None:
         raise LocalError("nothing is armed: there is nothing to roll back")
     context = _context(NOBODY, NodeState())
-    shell = Shell(StateStore(places), commits, record.engine, progress)
+    shell = Shell(StateStore(locations), commits, record.engine, progress)
     return shell.carry_out(confirming.roll_back(context), context)
 
 
-def confirm(places: Places, progress: Progress) -> str:
+def confirm(locations: Locations, progress: Progress) -> str:
     """Keep what is armed; the digest of its document. Raises LocalError."""
     context = _context(NOBODY, NodeState())
 
     def shell() -> Shell:
-        return Shell(StateStore(places), CommitStore(places), "auto", progress)
+        return Shell(StateStore(locations), CommitStore(locations), "auto", progress)
 
     shell().carry_out(
         confirming.confirmable(context), context
     )  # without the lock where there is nothing to do
-    with host_lock(places, wait_s=LOCK_WAIT_S, progress=progress):
+    with host_lock(locations, wait_s=LOCK_WAIT_S, progress=progress):
         context.now = boottime()
         return shell().carry_out(confirming.confirm(context), context).digest
 
 
-def take_down(places: Places, progress: Progress) -> ApplyOutcome:
+def take_down(locations: Locations, progress: Progress) -> ApplyOutcome:
     """Take everything of ours off the host; its document stays. Raises LocalError while an apply is armed."""
 
     def down() -> Job[ApplyOutcome]:
         yield from confirming.must_be_free(context)
         return (yield from ask(do.ApplyHost(HostState(), None), on.Applied)).outcome
 
-    with host_lock(places, wait_s=LOCK_WAIT_S, progress=progress):
+    with host_lock(locations, wait_s=LOCK_WAIT_S, progress=progress):
         context = _context(NOBODY, NodeState())
-        return Shell(StateStore(places), CommitStore(places), "auto", progress).carry_out(down(), context)
+        return Shell(StateStore(locations), CommitStore(locations), "auto", progress).carry_out(
+            down(), context
+        )
 
 
 class Shell:
@@ -188,9 +192,9 @@ class Shell:
     @property
     def _host(self) -> Engine:
         if self._engine is None:
-            places = self._commits.places
+            locations = self._commits.locations
             self._engine = open_engine(
-                places.private_key, kind=self._kind, state_dir=places.state, hosts_file=places.hosts
+                locations.private_key, kind=self._kind, state_dir=locations.state, hosts_file=locations.hosts
             )
         return self._engine
 
@@ -222,7 +226,7 @@ class Shell:
                     seconds, text, back.before, back.checkpoint, self._host.kind, terms
                 )
                 try:
-                    start_watchdog(self._commits.places, record)
+                    start_watchdog(self._commits.locations, record)
                 except BaseException:
                     self._commits.disarm()
                     raise
@@ -279,4 +283,4 @@ class Shell:
         try:
             call(record)
         except OSError as error:
-            raise LocalError(f"cannot write in {self._commits.places.state}: {error.strerror}") from error
+            raise LocalError(f"cannot write in {self._commits.locations.state}: {error.strerror}") from error

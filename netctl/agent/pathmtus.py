@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from netctl.agent.host import Host
-from netctl.agent.talk import say
+from netctl.agent.log import say
 from netctl.model.hoststate import WIREGUARD_LINK
 from netctl.model.keys import WireGuardKey
 from netctl.node.context import Context

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from netctl.agent.keys import Keys
+from netctl.agent.log import warn
 from netctl.agent.mapper import PortMapRunner
 from netctl.agent.relaytls import RelayTls
 from netctl.agent.sideports import BatchRunner
-from netctl.agent.talk import warn
 from netctl.engine.rewrites import Rewrites
 from netctl.engine.routelookup import SourceLookup
 from netctl.engine.sharedport import SharedPort, open_shared_port

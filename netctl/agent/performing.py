@@ -11,8 +11,8 @@ from netctl.agent.disk import Disk
 from netctl.agent.endpointnames import EndpointNames, names_of
 from netctl.agent.following import Following
 from netctl.agent.host import Host
+from netctl.agent.log import Progress, quiet
 from netctl.agent.store import StateStore
-from netctl.agent.talk import Progress, quiet
 from netctl.agent.tunnels import Tunnels
 from netctl.model.errors import LocalError
 from netctl.node import effects as do
@@ -98,7 +98,7 @@ class Performer:
             case do.Arm():
                 return await self._arm(step)
             case do.Disarm():
-                return await self._kept(commits.disarm, f"cannot remove {commits.places.armed}")
+                return await self._kept(commits.disarm, f"cannot remove {commits.locations.armed}")
             case do.FinishCommit(record):
                 await run(commits.finish, record)
                 return on.Stored()
@@ -146,7 +146,7 @@ class Performer:
             self._commits.arm, wanted.seconds, wanted.text, back.before, back.checkpoint, engine, terms
         )
         try:
-            await asyncio.to_thread(self._watchdog, self._commits.places, record)
+            await asyncio.to_thread(self._watchdog, self._commits.locations, record)
         except BaseException:
             await self._disk.run(self._commits.disarm)
             raise

@@ -22,9 +22,9 @@ import ssl
 import time
 from collections.abc import Callable
 
+from netctl.agent.log import warn
 from netctl.agent.pinned import client_context, is_relay_of
 from netctl.agent.proxy import connect, proxy_for
-from netctl.agent.talk import warn
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import NetctlError, RemoteError

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
+from netctl.agent.log import say
 from netctl.agent.pathmtus import PathMtus
 from netctl.agent.runner import Runner
-from netctl.agent.talk import say
 from netctl.engine.events import taken_away
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import SEGMENT_PREFIX, WIREGUARD_LINK

@@ -6,8 +6,8 @@ import asyncio
 import time
 
 from netctl.agent.host import Host
+from netctl.agent.log import say
 from netctl.agent.runner import Runner
-from netctl.agent.talk import say
 from netctl.engine.nftevents import transactions
 from netctl.model.document import Drift
 from netctl.model.errors import EngineError

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from netctl.agent.talk import Progress, quiet, say, warn
+from netctl.agent.log import Progress, quiet, say, warn
 from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.node import Node

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from netctl.agent.agent import Agent
 from netctl.agent.commitstore import terms_of
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import LocalError
 from netctl.model.outcome import in_words
@@ -33,9 +33,9 @@ STOP_DELAY_S = 0.05
 class ControlServer:
     """Serves an agent's control socket."""
 
-    def __init__(self, agent: Agent, places: Places) -> None:
+    def __init__(self, agent: Agent, locations: Locations) -> None:
         self._agent = agent
-        self._path = places.socket
+        self._path = locations.socket
         service = Service("agent", r.OPERATIONS, self._perform, MAX_REQUEST)
         self._server = LineServer(self._path, service)
 

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping
 
-from netctl.agent.talk import warn
+from netctl.agent.log import warn
 from netctl.engine.batches import BatchSockets
 from netctl.engine.rewrites import Rewrites
 from netctl.model.addresses import SocketAddress

@@ -24,7 +24,7 @@ from typing import TypeVar
 from msgspec.structs import replace as replace_struct
 
 from netctl.agent.compiled import CompiledDocuments
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.config import Loaded, Pins
 from netctl.model.errors import ConfigError, LocalError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
@@ -43,13 +43,13 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 class StateStore:
     """Files in the state directory, each written whole or not at all. Blocking; for one thread at a time."""
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
-        self._compiled = CompiledDocuments(places.compiled)
+    def __init__(self, locations: Locations) -> None:
+        self._places = locations
+        self._compiled = CompiledDocuments(locations.compiled)
         self._lost: dict[Path, str] = {}
 
     @property
-    def places(self) -> Places:
+    def locations(self) -> Locations:
         """Where it is kept."""
         return self._places
 

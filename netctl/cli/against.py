@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.places import Places, read_document
+from netctl.agent.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.exits import CHANGES, CONVERGED
 from netctl.cli.findings import show_findings
 from netctl.model.errors import ConfigError, LocalError
 
 
-def against(arguments: argparse.Namespace, places: Places) -> int:
+def against(arguments: argparse.Namespace, locations: Locations) -> int:
     """Say what the document changes for people, from a Git revision to the file as it is now."""
     from netctl.config import load_document
     from netctl.config.reach import reach_changes
     from netctl.config.reachtext import reach_lines, reach_to_json
     from netctl.fleet.review import text_at, to_markdown
 
-    path = arguments.file or places.config
+    path = arguments.file or locations.config
     text = read_document(path)
     try:
         after = load_document(text, str(path))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from msgspec import to_builtins
 
-from netctl.agent.places import Places, read_document
+from netctl.agent.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.exits import CONVERGED, FAILED, ROLL_BACK_FAILED, ROLLED_BACK
@@ -38,19 +38,19 @@ class ApplyWish:
 Reply = TypeVar("Reply", r.PlanReply, r.ApplyReply)
 
 
-def plan_or_apply(places: Places, engine: str, request: Request[Reply]) -> Answer[Reply]:
+def plan_or_apply(locations: Locations, engine: str, request: Request[Reply]) -> Answer[Reply]:
     """Ask the agent, or do it here. Raises LocalError; the findings of an invalid document are shown before."""
     assert isinstance(request, r.Plan | r.Apply)
     dry = isinstance(request, r.Plan)
     try:
         try:
-            answer = ask(places, request, None if dry else output.progress)
+            answer = ask(locations, request, None if dry else output.progress)
         except NoAgentError:
             with paused():
                 from netctl.agent import oneshot
 
                 here = oneshot.plan if dry else oneshot.apply
-                done = here(places, to_builtins(request), engine, output.progress)
+                done = here(locations, to_builtins(request), engine, output.progress)
             answer = answer_of(request, done)
     except ConfigError as error:
         show_findings(error.findings, request.text)
@@ -67,11 +67,11 @@ def session_of(given: str | None) -> str:
     return ssh_connection() if given is None else given
 
 
-def apply_document(wish: ApplyWish, places: Places) -> int:
+def apply_document(wish: ApplyWish, locations: Locations) -> int:
     """Make the document true on this host, or do what a kept plan says. The exit status."""
     from netctl.cli import planfile
 
-    path = wish.file or places.config
+    path = wish.file or locations.config
     text = read_document(path)
     kept = planfile.read(text, path)
     request = r.Apply(
@@ -83,7 +83,7 @@ def apply_document(wish: ApplyWish, places: Places) -> int:
         force=wish.force,
         unattended=wish.unattended,
     )
-    answer = plan_or_apply(places, wish.engine, request)
+    answer = plan_or_apply(locations, wish.engine, request)
     result = answer.reply
     if wish.output == "json":
         output.json(answer.plain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.model.errors import LocalError
 from netctl.system.lineclient import Answer, NobodyListensError, Server
 from netctl.system.lineclient import ask as ask_server
@@ -22,7 +22,7 @@ class NoAgentError(LocalError):
 
 
 def ask(
-    places: Places,
+    locations: Locations,
     request: Request[Reply],
     progress: Callable[[str], None] | None = None,
     *,
@@ -30,6 +30,6 @@ def ask(
 ) -> Answer[Reply]:
     """Send the agent one request. Raises NoAgentError, ConfigError or LocalError."""
     try:
-        return ask_server(Server(places.socket, "agent", MISSING), request, progress, timeout_s=timeout_s)
+        return ask_server(Server(locations.socket, "agent", MISSING), request, progress, timeout_s=timeout_s)
     except NobodyListensError as error:
         raise NoAgentError(str(error)) from None

@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from netctl import __version__
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import NetctlError
 from netctl.wire.agentrequests import Status
@@ -80,11 +80,11 @@ class Facts(Struct, frozen=True):
     nft: str
 
 
-def facts(places: Places) -> Facts:
+def facts(locations: Locations) -> Facts:
     """Of this host, now."""
     return Facts(
         netctl=__version__,
-        agent=_agent(places),
+        agent=_agent(locations),
         engine=_engine(),
         python=PythonFacts(platform.python_version(), platform.python_implementation(), sys.executable),
         kernel=KernelFacts(platform.system(), platform.release(), platform.machine(), platform.version()),
@@ -117,9 +117,9 @@ def rows(known: Facts) -> list[tuple[str, str]]:
     ]
 
 
-def _agent(places: Places) -> NoAgent | Running:
+def _agent(locations: Locations) -> NoAgent | Running:
     try:
-        status = ask(places, Status(), timeout_s=AGENT_TIMEOUT_S).reply
+        status = ask(locations, Status(), timeout_s=AGENT_TIMEOUT_S).reply
     except NoAgentError:
         return NoAgent()
     except (NetctlError, OSError) as error:

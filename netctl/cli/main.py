@@ -40,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         line = command_line()
         with paused():
             arguments = line.parse_args(argv)  # imports the command: Ctrl-C may come here
-        from netctl.agent.places import Places
+        from netctl.agent.locations import Locations
 
-        places = Places.find(arguments.config, arguments.state, arguments.run)
-        return line.run(arguments.command, arguments, places)
+        locations = Locations.find(arguments.config, arguments.state, arguments.run)
+        return line.run(arguments.command, arguments, locations)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.places import Places, read_document
+from netctl.agent.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.applying import ApplyWish, apply_document
 from netctl.model.errors import ConfigError, LocalError, RemoteError
 
 
-def rotate(arguments: argparse.Namespace, places: Places) -> int:
+def rotate(arguments: argparse.Namespace, locations: Locations) -> int:
     """By the mediator where this host joined by invite; else by a line for the document, and the next apply."""
     from netctl.agent.keys import load_keys, next_keys
     from netctl.agent.store import StateStore
     from netctl.engine.privilege import check_privileges
 
     check_privileges()
-    old, store = load_keys(places), StateStore(places)
-    tried = next_keys(places) is not None
-    new = next_keys(places, make=True)
+    old, store = load_keys(locations), StateStore(locations)
+    tried = next_keys(locations) is not None
+    new = next_keys(locations, make=True)
     assert new is not None
     if store.joined() is None:
         name = arguments.name or "NAME"
@@ -30,10 +30,10 @@ def rotate(arguments: argparse.Namespace, places: Places) -> int:
         previous = f'previousKeys: ["{old.wireguard}"]'
         output.line(f'  {name}: {{wireguard: "{new.wireguard}", identity: "{new.identity}", {previous}}}')
         return 0
-    return _by_mediator(arguments, places, tried=tried)
+    return _by_mediator(arguments, locations, tried=tried)
 
 
-def _by_mediator(arguments: argparse.Namespace, places: Places, *, tried: bool) -> int:
+def _by_mediator(arguments: argparse.Namespace, locations: Locations, *, tried: bool) -> int:
     import asyncio
 
     from netctl.agent import enrol
@@ -41,7 +41,7 @@ def _by_mediator(arguments: argparse.Namespace, places: Places, *, tried: bool) 
     from netctl.agent.store import StateStore
     from netctl.cli.starting import restart_agent
 
-    old, new, loaded = load_keys(places), next_keys(places), StateStore(places).document()
+    old, new, loaded = load_keys(locations), next_keys(locations), StateStore(locations).document()
     assert new is not None
     if loaded is None:
         raise LocalError("this host has joined no network")
@@ -51,47 +51,47 @@ def _by_mediator(arguments: argparse.Namespace, places: Places, *, tried: bool) 
         if not (tried and error.code == "login.unknown-key"):
             raise
         output.note("the mediator knows the old key no longer: an earlier try has moved the membership")
-    swap_keys(places)
-    restart_agent(places, arguments.engine)
-    forget_next_keys(places)
+    swap_keys(locations)
+    restart_agent(locations, arguments.engine)
+    forget_next_keys(locations)
     output.line(f"this host has new keys: {new.wireguard}")
     return 0
 
 
-def pending(places: Places) -> bool:
+def pending(locations: Locations) -> bool:
     """Whether keys wait here for a document that names them."""
     try:
-        return places.next_of(places.private_key).exists()
+        return locations.next_of(locations.private_key).exists()
     except OSError:
         return False
 
 
-def applying(wish: ApplyWish, places: Places) -> int:
+def applying(wish: ApplyWish, locations: Locations) -> int:
     """An apply that takes the new keys when the document names them, and the old ones back when it fails."""
     from netctl.agent.keys import forget_next_keys, load_keys, next_keys, swap_keys
     from netctl.cli.starting import restart_agent
     from netctl.config import load_document
 
-    new = next_keys(places)
+    new = next_keys(locations)
     try:
-        document = load_document(read_document(wish.file or places.config)).document
+        document = load_document(read_document(wish.file or locations.config)).document
     except ConfigError:
-        return apply_document(wish, places)  # it says what is wrong
+        return apply_document(wish, locations)  # it says what is wrong
     member = document.member_by_key(new.wireguard) if new is not None else None
-    if member is None or load_keys(places).wireguard == member.wireguard:
-        return apply_document(wish, places)
+    if member is None or load_keys(locations).wireguard == member.wireguard:
+        return apply_document(wish, locations)
     output.progress("this document has the new keys of this host: taking them")
-    swap_keys(places)
-    restart_agent(places, wish.engine)
+    swap_keys(locations)
+    restart_agent(locations, wish.engine)
     done = False
     try:
-        code = apply_document(wish, places)
+        code = apply_document(wish, locations)
         done = code == 0
         return code
     finally:
         if done:
-            forget_next_keys(places)
+            forget_next_keys(locations)
         else:
-            swap_keys(places)
-            restart_agent(places, wish.engine)
+            swap_keys(locations)
+            restart_agent(locations, wish.engine)
             output.note("this host has its old keys again")

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError
 from netctl.system.files import open_log
@@ -25,7 +25,7 @@ def _has_systemd_unit() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def start_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
+def start_agent(locations: Locations, engine: str, *, at_boot: bool = False) -> None:
     """By systemd where it knows the agent; else as a process of its own. Returns once it answers.
 
     `at_boot`: systemd is to start it after the next boot too.
@@ -34,14 +34,14 @@ def start_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
     from netctl.engine.privilege import check_privileges
 
     check_privileges()
-    load_keys(places)  # a missing key is said here, not in a log
+    load_keys(locations)  # a missing key is said here, not in a log
     process = None
-    log = places.state / "agent.log"
+    log = locations.state / "agent.log"
     if _has_systemd_unit():
         command = ["systemctl", "enable", "--now"] if at_boot else ["systemctl", "start"]
         subprocess.run([*command, "netctl.service"], check=False)
     else:
-        command = own_command(*places.options(), "agent", "--engine", engine)
+        command = own_command(*locations.options(), "agent", "--engine", engine)
         with os.fdopen(open_log(log), "w") as file:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
@@ -49,7 +49,7 @@ def start_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         try:
-            ask(places, r.Status())
+            ask(locations, r.Status())
         except NoAgentError:
             if process is not None and process.poll() is not None:
                 lines = log.read_text().strip().splitlines() or ["no reason given"]
@@ -61,14 +61,14 @@ def start_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
     raise LocalError(f"the agent did not start within {START_TIMEOUT_S:.0f} s; see {where}")
 
 
-def restart_agent(places: Places, engine: str, *, at_boot: bool = False) -> None:
+def restart_agent(locations: Locations, engine: str, *, at_boot: bool = False) -> None:
     """End the agent that runs, if one does, and start it: it reads its keys at the start. Tunnels stay."""
     try:
-        ask(places, r.Stop())
+        ask(locations, r.Stop())
     except NoAgentError:
         pass
     else:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while places.socket.exists() and time.monotonic() < deadline:
+        while locations.socket.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-    start_agent(places, engine, at_boot=at_boot)
+    start_agent(locations, engine, at_boot=at_boot)

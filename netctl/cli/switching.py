@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.wire.agentrequests import Down, Up
 
 
-def switch(places: Places, request: Up | Down) -> int:
+def switch(locations: Locations, request: Up | Down) -> int:
     """Ask for it, and say how it ended. The exit status. Raises NoAgentError."""
-    result = ask(places, request, output.progress).reply
+    result = ask(locations, request, output.progress).reply
     if result.error is not None:
         output.error(result.error)
         return 1

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.model.errors import LocalError
 from netctl.system.asker import asker
 from netctl.system.lineclient import Server, ask
@@ -52,7 +52,7 @@ class Desk:
 class Rights:
     """What a broker may do. `operators`: whether anybody may change anything through it."""
 
-    places: Places
+    locations: Locations
     mediator_socket: Path
     operators: bool
 
@@ -67,7 +67,7 @@ class Broker:
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
         self._tokens = Tokens()
         self._token_lock = threading.Lock()
-        self._editing = Editing(rights.places)
+        self._editing = Editing(rights.locations)
         self._desks = {
             "agent": Desk(w.agent_operations(operators=rights.operators), self._agent),
             "mediator": Desk(w.mediator_operations(operators=rights.operators), self._mediator),
@@ -123,7 +123,7 @@ class Broker:
                 return  # the server has gone; `serve` sees it too
 
     def _agent(self, request: Request[Any], progress: Callable[[str], None]) -> Any:
-        server = Server(self._rights.places.socket, "agent", AGENT_MISSING)
+        server = Server(self._rights.locations.socket, "agent", AGENT_MISSING)
         return ask(server, request, progress, timeout_s=TIMEOUT_S).plain
 
     def _mediator(self, request: Request[Any], progress: Callable[[str], None]) -> Any:

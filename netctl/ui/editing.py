@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from netctl.agent.places import Places, read_document
+from netctl.agent.locations import Locations, read_document
 from netctl.config.build import digest
 from netctl.fleet.keeper import is_kept
 from netctl.fleet.syncstate import StateFile
@@ -51,22 +51,22 @@ class _Tried:
 class Editing:
     """One at a time, whoever edits."""
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
+    def __init__(self, locations: Locations) -> None:
+        self._places = locations
         self._tried: _Tried | None = None
         self._turn = threading.Lock()
 
     def read(self) -> w.DocumentText:
         """The file, what is in force, and where it comes from."""
-        places = self._places
+        locations = self._places
         text = trouble = accepted = None
         try:
-            text = read_document(places.config)
+            text = read_document(locations.config)
         except NetctlError as error:
             trouble = str(error)
-        if places.accepted.exists():
-            accepted = read_document(places.accepted)
-        return w.DocumentText(str(places.config), text, accepted, trouble, self._git())
+        if locations.accepted.exists():
+            accepted = read_document(locations.accepted)
+        return w.DocumentText(str(locations.config), text, accepted, trouble, self._git())
 
     def apply(self, request: w.ApplyDocument, progress: Progress) -> a.ApplyReply:
         """Have the agent try it. Raises NetctlError, with nothing changed."""

@@ -16,7 +16,7 @@ from typing import Self
 
 import msgspec
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.model.addresses import Address
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import DOMAIN
@@ -35,7 +35,7 @@ GOODBYE_S = 5.0
 class Wish:
     """What a person wants of the page. `listen`: an address of this host in the overlay, beside loopback."""
 
-    places: Places
+    locations: Locations
     mediator_socket: Path
     port: int
     listen: Address | None
@@ -63,7 +63,7 @@ class Page:
                 cwd="/",
             )
         self._connection = ours
-        self._broker = Broker(ours, Rights(wish.places, wish.mediator_socket, operators=not wish.viewer))
+        self._broker = Broker(ours, Rights(wish.locations, wish.mediator_socket, operators=not wish.viewer))
         self._thread = threading.Thread(target=self._broker.serve, name="broker", daemon=True)
         self._thread.start()
 
@@ -101,7 +101,7 @@ class Page:
 
 def _names(wish: Wish) -> list[str]:
     """What this host is called in the overlay. Raises LocalError where the address is not its own."""
-    status = ask(Server(wish.places.socket, "agent", AGENT_MISSING), Status(), timeout_s=TIMEOUT_S).reply
+    status = ask(Server(wish.locations.socket, "agent", AGENT_MISSING), Status(), timeout_s=TIMEOUT_S).reply
     address = str(wish.listen)
     networks = [name for name, network in status.networks.items() if address in network.addresses]
     if not networks or status.member is None:

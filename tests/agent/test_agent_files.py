@@ -9,7 +9,7 @@ import pytest
 
 from netctl.agent.hostlock import host_lock
 from netctl.agent.keys import load_keys, make_keys
-from netctl.agent.places import Places, read_document
+from netctl.agent.locations import Locations, read_document
 from netctl.agent.store import StateStore
 from netctl.config import load_document
 from netctl.model.errors import LocalError
@@ -25,9 +25,9 @@ networks:
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Places:
+def where(tmp_path: Path) -> Locations:
     """Places below a directory of this test."""
-    return Places(tmp_path / "networks.yaml", tmp_path / "state", tmp_path / "run", tmp_path / "hosts")
+    return Locations(tmp_path / "networks.yaml", tmp_path / "state", tmp_path / "run", tmp_path / "hosts")
 
 
 def mode(path: Path) -> int:
@@ -39,16 +39,16 @@ def test_an_option_wins_over_the_environment_and_that_over_the_default(
 ) -> None:
     for name in ("NETCTL_CONFIG", "NETCTL_STATE", "NETCTL_RUN", "NETCTL_HOSTS"):
         monkeypatch.delenv(name, raising=False)
-    assert Places.find() == Places()
+    assert Locations.find() == Locations()
     monkeypatch.setenv("NETCTL_STATE", "/one")
     monkeypatch.setenv("NETCTL_RUN", "/two")
-    found = Places.find(state="/three")
+    found = Locations.find(state="/three")
     assert found.state == Path("/three")
     assert found.socket == Path("/two/agent.sock")
     assert found.private_key == Path("/three/wireguard.key")
 
 
-def test_keys_are_for_their_owner_alone_and_made_once(where: Places) -> None:
+def test_keys_are_for_their_owner_alone_and_made_once(where: Locations) -> None:
     old = os.umask(0)
     try:
         made, fresh = make_keys(where)
@@ -64,7 +64,7 @@ def test_keys_are_for_their_owner_alone_and_made_once(where: Places) -> None:
         assert secret not in repr(made)
 
 
-def test_one_lost_key_is_made_anew_and_the_other_stays(where: Places) -> None:
+def test_one_lost_key_is_made_anew_and_the_other_stays(where: Locations) -> None:
     made, _ = make_keys(where)
     where.identity_key.unlink()
     kept, fresh = make_keys(where)
@@ -74,7 +74,7 @@ def test_one_lost_key_is_made_anew_and_the_other_stays(where: Places) -> None:
 
 
 @pytest.mark.parametrize("damage", ["", "%%%", "AAAA", "\x00" * 40])
-def test_a_damaged_key_is_never_replaced_silently(damage: str, where: Places) -> None:
+def test_a_damaged_key_is_never_replaced_silently(damage: str, where: Locations) -> None:
     make_keys(where)
     where.private_key.write_text(damage)
     with pytest.raises(LocalError, match="damaged") as caught:
@@ -86,7 +86,7 @@ def test_a_damaged_key_is_never_replaced_silently(damage: str, where: Places) ->
         load_keys(where)
 
 
-def test_a_document_is_remembered_and_damage_says_what_to_do(where: Places) -> None:
+def test_a_document_is_remembered_and_damage_says_what_to_do(where: Locations) -> None:
     store = StateStore(where)
     assert store.document() is None
     store.accept(GOOD)
@@ -102,7 +102,7 @@ def test_a_document_is_remembered_and_damage_says_what_to_do(where: Places) -> N
         store.document()
 
 
-def test_what_is_down_is_remembered_and_taken_out_of_the_document(where: Places) -> None:
+def test_what_is_down_is_remembered_and_taken_out_of_the_document(where: Locations) -> None:
     store = StateStore(where)
     document = load_document(GOOD).document
     assert store.down() == Down()
@@ -116,21 +116,21 @@ def test_what_is_down_is_remembered_and_taken_out_of_the_document(where: Places)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"everything": true}', '{"everything": 1, "networks": 2}'])
-def test_a_damaged_note_of_what_is_down_means_up(text: str, where: Places) -> None:
+def test_a_damaged_note_of_what_is_down_means_up(text: str, where: Locations) -> None:
     where.state.mkdir()
     where.down.write_text(text)
     assert StateStore(where).down() == Down()
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"type": "nothing"}]', "[" * 2000])
-def test_a_damaged_view_is_no_view(text: str, where: Places) -> None:
+def test_a_damaged_view_is_no_view(text: str, where: Locations) -> None:
     where.state.mkdir()
     where.view.write_text(text)
     keys, _ = make_keys(where)
     assert StateStore(where).view((keys.identity,), keys.wireguard) is None
 
 
-def test_one_writer_at_a_time(where: Places) -> None:
+def test_one_writer_at_a_time(where: Locations) -> None:
     busy = pytest.raises(LocalError, match=rf"process {os.getpid()}\) is changing this host")
     with host_lock(where), busy, host_lock(where):
         raise AssertionError("two writers")
@@ -138,7 +138,7 @@ def test_one_writer_at_a_time(where: Places) -> None:
         assert where.lock.read_text() == str(os.getpid())
 
 
-def test_a_document_that_cannot_be_read(where: Places) -> None:
+def test_a_document_that_cannot_be_read(where: Locations) -> None:
     with pytest.raises(LocalError, match="there is no"):
         read_document(where.config)
     where.config.mkdir()

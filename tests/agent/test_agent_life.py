@@ -14,7 +14,7 @@ from typing import Any
 from netctl.agent.agent import Agent
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, make_keys
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.agent.server import ControlServer
 from netctl.agent.store import StateStore
 from netctl.engine import FakeEngine
@@ -26,8 +26,8 @@ from netctl.node import requests
 OTHER = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
 
 
-def places(root: Path) -> Places:
-    return Places(root / "networks.yaml", root / "state", root / "run", root / "hosts")
+def locations(root: Path) -> Locations:
+    return Locations(root / "networks.yaml", root / "state", root / "run", root / "hosts")
 
 
 def document(keys: Keys, other: str = "10.1.2.4") -> str:
@@ -41,7 +41,7 @@ networks:
 """
 
 
-async def ask(where: Places, request: dict[str, Any]) -> dict[str, Any]:
+async def ask(where: Locations, request: dict[str, Any]) -> dict[str, Any]:
     """The last answer to one request."""
     reader, writer = await asyncio.open_unix_connection(where.socket)
     writer.write(json.dumps(request).encode() + b"\n")
@@ -52,7 +52,7 @@ async def ask(where: Places, request: dict[str, Any]) -> dict[str, Any]:
     return last
 
 
-def live(where: Places, keys: Keys, engine: FakeEngine, script: Callable[[], Awaitable[None]]) -> None:
+def live(where: Locations, keys: Keys, engine: FakeEngine, script: Callable[[], Awaitable[None]]) -> None:
     """One life of an agent, for as long as the script runs."""
 
     async def main() -> None:
@@ -72,7 +72,7 @@ def live(where: Places, keys: Keys, engine: FakeEngine, script: Callable[[], Awa
 
 
 def test_apply_down_up_and_another_life(tmp_path: Path) -> None:
-    where, engine = places(tmp_path), FakeEngine()
+    where, engine = locations(tmp_path), FakeEngine()
     keys, _ = make_keys(where)
     text = document(keys)
 
@@ -110,7 +110,7 @@ def test_apply_down_up_and_another_life(tmp_path: Path) -> None:
 
 
 def test_a_failed_apply_leaves_the_accepted_document(tmp_path: Path) -> None:
-    where, engine = places(tmp_path), FakeEngine()
+    where, engine = locations(tmp_path), FakeEngine()
     keys, _ = make_keys(where)
     good = document(keys)
 
@@ -127,7 +127,7 @@ def test_a_failed_apply_leaves_the_accepted_document(tmp_path: Path) -> None:
 
 
 def test_bad_requests_get_one_line_and_change_nothing(tmp_path: Path) -> None:
-    where, engine = places(tmp_path), FakeEngine()
+    where, engine = locations(tmp_path), FakeEngine()
     keys, _ = make_keys(where)
     stranger = document(keys).replace(str(keys.wireguard), "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=")
 
@@ -151,7 +151,7 @@ def test_bad_requests_get_one_line_and_change_nothing(tmp_path: Path) -> None:
 
 
 def test_a_damaged_accepted_document_is_replaced_by_an_apply(tmp_path: Path) -> None:
-    where, engine = places(tmp_path), FakeEngine()
+    where, engine = locations(tmp_path), FakeEngine()
     keys, _ = make_keys(where)
     where.accepted.write_text("networks: [")
 
@@ -166,7 +166,7 @@ def test_a_damaged_accepted_document_is_replaced_by_an_apply(tmp_path: Path) -> 
 
 
 def test_drift_is_healed_but_nothing_is_removed_before_a_view_is_known(tmp_path: Path) -> None:
-    where, engine = places(tmp_path), FakeEngine()
+    where, engine = locations(tmp_path), FakeEngine()
     keys, _ = make_keys(where)
 
     async def main() -> None:
@@ -205,7 +205,7 @@ class PortlessEngine(FakeEngine):
 
 
 def test_what_fails_after_an_apply_is_a_condition_and_the_document_stands(tmp_path: Path) -> None:
-    where, engine = places(tmp_path), PortlessEngine()
+    where, engine = locations(tmp_path), PortlessEngine()
     keys, _ = make_keys(where)
 
     async def script() -> None:
@@ -236,7 +236,7 @@ def no_room() -> Iterator[None]:
 
 
 def test_a_document_that_cannot_be_kept_leaves_the_host_as_it_was(tmp_path: Path) -> None:
-    where, engine = places(tmp_path), FakeEngine()
+    where, engine = locations(tmp_path), FakeEngine()
     keys, _ = make_keys(where)
 
     async def script() -> None:
@@ -258,7 +258,7 @@ def test_a_document_that_cannot_be_kept_leaves_the_host_as_it_was(tmp_path: Path
 
 
 def test_the_status_shows_counts_of_now(tmp_path: Path) -> None:
-    where, engine = places(tmp_path), FakeEngine()
+    where, engine = locations(tmp_path), FakeEngine()
     keys, _ = make_keys(where)
     other = WireGuardKey.parse(OTHER)
 

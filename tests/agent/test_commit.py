@@ -17,7 +17,7 @@ from netctl.agent.agent import Agent
 from netctl.agent.commitstore import CommitStore, StoredCommit
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, make_keys
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.agent.server import ControlServer
 from netctl.agent.store import StateStore
 from netctl.config.build import digest
@@ -50,13 +50,13 @@ class World:
     """One host with a fake engine; who would watch the deadline from outside is written down."""
 
     def __init__(self, root: Path) -> None:
-        self.where = Places(root / "networks.yaml", root / "state", root / "run", root / "hosts")
+        self.where = Locations(root / "networks.yaml", root / "state", root / "run", root / "hosts")
         self.keys: Keys = make_keys(self.where)[0]
         self.engine: FakeEngine = FakeEngine()
         self.commits = CommitStore(self.where)
         self.started: list[StoredCommit] = []
 
-    def watchdog(self, places: Places, record: StoredCommit) -> None:
+    def watchdog(self, locations: Locations, record: StoredCommit) -> None:
         assert self.commits.record() == record, "the record is on disk before anything is started"
         self.started.append(record)
 
@@ -289,7 +289,7 @@ def test_armed_by_itself_only_where_the_session_rides_on_a_change(
 
 
 def test_a_watchdog_that_does_not_start_leaves_everything_as_it_was(world: World) -> None:
-    def broken(places: Places, record: StoredCommit) -> None:
+    def broken(locations: Locations, record: StoredCommit) -> None:
         raise LocalError("no process could be started")
 
     async def main() -> None:

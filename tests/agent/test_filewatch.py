@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from patience import BUSY_S
 
 from netctl.agent.filewatch import FileWatch
-from netctl.agent.places import read_document
+from netctl.agent.locations import read_document
+from tests.support.patience import BUSY_S
 
 NEVER_S = 3600.0
 QUIET_S = 0.05

@@ -7,9 +7,6 @@ import json
 from ipaddress import ip_address
 from pathlib import Path
 
-from test_agent_life import places
-from test_commit import settled
-
 from netctl.agent.agent import Agent
 from netctl.agent.host import Host
 from netctl.agent.keys import Keys, make_keys
@@ -21,6 +18,8 @@ from netctl.node import events as on
 from netctl.node.choices import Joined
 from netctl.session import Kept
 from netctl.wire.control import Sealed
+from tests.agent.test_agent_life import locations
+from tests.agent.test_commit import settled
 
 GATEWAY = WireGuardKey(bytes([2]) * 32)
 PIN = "ed25519:9m0vYlTVFpDkqcEuZ4hHLnWGoPdTBgGx0nPmJXW6K0c="
@@ -60,7 +59,7 @@ def seen(keys: Keys, text: str) -> View:
 
 def test_an_excerpt_without_a_mediator_is_refused(tmp_path: Path) -> None:
     """Nobody could change it any more, and every key in it would be a peer without a view's word."""
-    where = places(tmp_path)
+    where = locations(tmp_path)
     keys, _ = make_keys(where)
     store = StateStore(where)
     store.set_joined(Joined("lan"))

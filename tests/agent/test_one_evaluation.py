@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_commit import LONG_S, OTHER, Slow, World, quiet, settled
-from test_joined_excerpt import PIN
 
 from netctl.agent.agent import Agent
 from netctl.agent.commitstore import StoredCommit
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.engine import FakeEngine
 from netctl.model.foreign import Foreign, ForeignRoute
 from netctl.model.hoststate import HostState
@@ -28,6 +26,8 @@ from netctl.node.state import NodeState
 from netctl.plan import Binding
 from netctl.session import Kept, ViewChanged
 from netctl.wire.control import Sealed
+from tests.agent.test_commit import LONG_S, OTHER, Slow, World, quiet, settled
+from tests.agent.test_joined_excerpt import PIN
 
 THIRD = WireGuardKey(bytes([3]) * 32)
 IN_THE_WAY = Foreign(routes=(ForeignRoute(IPv4Network("10.9.9.0/24"), "the route 10.9.9.0/24 over eth0"),))
@@ -125,7 +125,7 @@ def test_a_view_that_comes_while_an_apply_is_armed_waits_for_its_end(world: Worl
             tell(agent, view(world, 2, other, THIRD))
             arrived.set()
 
-        def watchdog(places: Places, record: StoredCommit) -> None:
+        def watchdog(locations: Locations, record: StoredCommit) -> None:
             loop.call_soon_threadsafe(come)
             assert arrived.wait(60)
 
@@ -149,7 +149,7 @@ def test_a_view_that_comes_while_an_apply_is_armed_waits_for_its_end(world: Worl
 
 
 def test_a_host_that_changes_while_an_apply_is_armed_makes_its_plan_stale(world: World) -> None:
-    def watchdog(places: Places, record: StoredCommit) -> None:
+    def watchdog(locations: Locations, record: StoredCommit) -> None:
         world.engine.state = HostState(names={"by.hand": (IPv4Address("10.1.2.99"),)})
 
     world.watchdog = watchdog  # type: ignore[method-assign]

@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from connectproxy import ConnectProxy
 
 from netctl.agent.control_client import CONNECT_TIMEOUT_S
 from netctl.agent.proxy import connect
+from tests.support.connectproxy import ConnectProxy
 
 NAMELESS = "mediator.example.net"
 

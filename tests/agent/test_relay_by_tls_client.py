@@ -13,10 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from connectproxy import ConnectProxy
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from freeports import free_ports
-from patience import BUSY_S
 
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
@@ -32,6 +29,9 @@ from netctl.model.keys import IdentityKey
 from netctl.paths.relaylink import stand_in
 from netctl.wire import relay
 from netctl.wire.relayframe import RELAY_ALPN
+from tests.support.connectproxy import ConnectProxy
+from tests.support.freeports import free_ports
+from tests.support.patience import BUSY_S
 
 HOST = "127.0.0.1"
 SECRET = bytes(range(32))

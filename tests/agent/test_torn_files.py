@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_commit import LONG_S, World
 
 from netctl.agent.agent import Agent
 from netctl.agent.commitstore import CommitStore
 from netctl.agent.keys import load_keys, make_keys
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.agent.store import StateStore
 from netctl.engine.sysctls import Sysctls
 from netctl.model.errors import LocalError
@@ -28,6 +27,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.node.choices import Down, Joined
 from netctl.node.commit import Terms
 from netctl.system import generations
+from tests.agent.test_commit import LONG_S, World
 
 KEY = WireGuardKey(bytes([2]) * 32)
 
@@ -44,7 +44,7 @@ networks: {{office: {{mode: routed, ipv4: 10.1.{pool}.0/24, members: ["*"], addr
 class Kind:
     """One file of state. `write` puts generation 1, 2, … there; `read` gives its number, or 0 for nothing."""
 
-    place: Callable[[Places], Path]
+    place: Callable[[Locations], Path]
     write: Callable[[StateStore, int], None]
     read: Callable[[StateStore], int]
 
@@ -63,19 +63,19 @@ def _joined(store: StateStore) -> int:
 
 
 def _armed(store: StateStore) -> int:
-    commits = CommitStore(store.places)
+    commits = CommitStore(store.locations)
     try:
         record = commits.record()
     except LocalError as error:
-        store._lost[store.places.armed] = str(error)
+        store._lost[store.locations.armed] = str(error)
         return 0
     if commits.lost is not None:
-        store._lost[store.places.armed] = commits.lost
+        store._lost[store.locations.armed] = commits.lost
     return int(record.before or 0) if record is not None else 0
 
 
 def _arm(store: StateStore, number: int) -> None:
-    CommitStore(store.places).arm(LONG_S, "text", str(number), HostState(), "auto", Terms())
+    CommitStore(store.locations).arm(LONG_S, "text", str(number), HostState(), "auto", Terms())
 
 
 WHERE = ("net", KEY)
@@ -124,7 +124,7 @@ def test_what_is_torn_is_the_generation_before_or_nothing_and_always_said(
     sums: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    where, one = Places(state=tmp_path_factory.mktemp("state")), KINDS[kind]
+    where, one = Locations(state=tmp_path_factory.mktemp("state")), KINDS[kind]
     store = StateStore(where)
     for number in range(1, before + 2):
         one.write(store, number)
@@ -183,7 +183,7 @@ def test_what_was_removed_does_not_come_back_with_a_file_that_is_torn_later(tmp_
 
 
 def test_a_host_that_joined_and_lost_the_words_for_it_has_joined_still(tmp_path: Path) -> None:
-    where = Places(state=tmp_path)
+    where = Locations(state=tmp_path)
     store = StateStore(where)
     store.accept(text(1))
     store.set_joined(Joined("office", routes=True))
@@ -227,7 +227,7 @@ def test_an_agent_comes_back_by_the_document_before_and_status_says_so(tmp_path:
 def test_a_torn_key_is_named_and_never_another_key(
     name: str, damage: Callable[[bytes], bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    where = Places(state=tmp_path_factory.mktemp("state"))
+    where = Locations(state=tmp_path_factory.mktemp("state"))
     made, _ = make_keys(where)
     path: Path = getattr(where, name)
     whole = path.read_bytes()
@@ -261,7 +261,7 @@ def test_originals_of_kernel_parameters_outlive_a_torn_file(tmp_path: Path) -> N
 
 
 def test_a_record_that_is_torn_while_it_is_finished_still_leads_back(tmp_path: Path) -> None:
-    where = Places(state=tmp_path)
+    where = Locations(state=tmp_path)
     commits = CommitStore(where)
     record = commits.arm(LONG_S, "text", "before", HostState(), "auto", Terms())
     commits.finish(record)

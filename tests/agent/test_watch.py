@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import BUSY_S
-from test_commit import OTHER, World
 
 from netctl.agent.agent import Agent
 from netctl.agent.watch import DocumentWatch
 from netctl.config.build import digest
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
+from tests.agent.test_commit import OTHER, World
+from tests.support.patience import BUSY_S
 
 PATIENCE_S = BUSY_S
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from netctl.agent.keys import make_keys
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli.main import main
 
 OTHER = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
@@ -25,15 +25,15 @@ only_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: another user
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def locations(tmp_path: Path) -> Locations:
     """A host with keys and nothing else."""
-    where = Places(tmp_path / "networks.yaml", tmp_path / "state", tmp_path / "run")
+    where = Locations(tmp_path / "networks.yaml", tmp_path / "state", tmp_path / "run")
     make_keys(where)
     return where
 
 
-def options(places: Places) -> list[str]:
-    return ["--config", str(places.config), "--state", str(places.state), "--run", str(places.run)]
+def options(locations: Locations) -> list[str]:
+    return ["--config", str(locations.config), "--state", str(locations.state), "--run", str(locations.run)]
 
 
 def refused(said: tuple[str, str], *words: str) -> None:
@@ -46,9 +46,9 @@ def refused(said: tuple[str, str], *words: str) -> None:
     assert "Traceback" not in err
 
 
-def run(places: Places, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]:
+def run(locations: Locations, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]:
     """One command that must fail, in this process."""
-    assert main([*options(places), *arguments]) == 1
+    assert main([*options(locations), *arguments]) == 1
     said = capsys.readouterr()
     return said.out, said.err
 
@@ -56,119 +56,122 @@ def run(places: Places, capsys: pytest.CaptureFixture[str], *arguments: str) -> 
 NOBODY_DOES = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--", sys.executable]
 
 
-def as_nobody(places: Places, *arguments: str) -> tuple[str, str]:
+def as_nobody(locations: Locations, *arguments: str) -> tuple[str, str]:
     """One command that must fail, as a user without any power."""
-    command = [*NOBODY_DOES, "-P", "-m", "netctl.cli.main", *options(places), *arguments]
+    command = [*NOBODY_DOES, "-P", "-m", "netctl.cli.main", *options(locations), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 1, done.stderr
     return done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("command", ["validate", "plan", "apply", "fmt"])
-def test_no_file(command: str, places: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    refused(run(places, capsys, command), f"there is no {places.config}", "--config")
+def test_no_file(command: str, locations: Locations, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(run(locations, capsys, command), f"there is no {locations.config}", "--config")
 
 
 @pytest.mark.parametrize("command", ["validate", "plan", "apply", "fmt"])
-def test_a_directory(command: str, places: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    refused(run(places, capsys, command, str(places.state)), "is a directory")
+def test_a_directory(command: str, locations: Locations, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(run(locations, capsys, command, str(locations.state)), "is a directory")
 
 
 @pytest.mark.parametrize("command", ["validate", "plan", "apply", "fmt"])
-def test_no_text(command: str, places: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    places.config.write_bytes(b"apiVersion: \xff\n")
-    refused(run(places, capsys, command), "is not UTF-8 (byte 12)")
+def test_no_text(command: str, locations: Locations, capsys: pytest.CaptureFixture[str]) -> None:
+    locations.config.write_bytes(b"apiVersion: \xff\n")
+    refused(run(locations, capsys, command), "is not UTF-8 (byte 12)")
 
 
-def test_a_path_through_a_file(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    places.config.write_text("")
-    refused(run(places, capsys, "validate", str(places.config / "networks.yaml")), "cannot be read")
+def test_a_path_through_a_file(locations: Locations, capsys: pytest.CaptureFixture[str]) -> None:
+    locations.config.write_text("")
+    refused(run(locations, capsys, "validate", str(locations.config / "networks.yaml")), "cannot be read")
 
 
 @pytest.mark.parametrize("command", ["plan", "apply"])
 def test_broken_yaml_is_shown_with_its_place(
-    command: str, places: Places, capsys: pytest.CaptureFixture[str]
+    command: str, locations: Locations, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places.config.write_text("apiVersion: netctl/v1\nmembers: [\n")
-    out, err = run(places, capsys, command)
+    locations.config.write_text("apiVersion: netctl/v1\nmembers: [\n")
+    out, err = run(locations, capsys, command)
     assert out == ""
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert lines[0].startswith(f"error: {places.config}:")
-    assert lines[-1] == f"error: {places.config} is not valid; nothing was changed"
+    assert lines[0].startswith(f"error: {locations.config}:")
+    assert lines[-1] == f"error: {locations.config} is not valid; nothing was changed"
     assert "Traceback" not in err
 
 
 @only_root
 def test_no_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    places = Places(tmp_path / "networks.yaml", tmp_path / "state", tmp_path / "run")
-    places.config.write_text(DOCUMENT.format(key=OTHER))
-    refused(run(places, capsys, "plan"), "wireguard.key", "netctl keys init")
-    assert not places.state.exists()
+    locations = Locations(tmp_path / "networks.yaml", tmp_path / "state", tmp_path / "run")
+    locations.config.write_text(DOCUMENT.format(key=OTHER))
+    refused(run(locations, capsys, "plan"), "wireguard.key", "netctl keys init")
+    assert not locations.state.exists()
 
 
 @only_root
-def test_a_damaged_key(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    places.config.write_text(DOCUMENT.format(key=OTHER))
-    places.private_key.write_text("not a key\n")
-    refused(run(places, capsys, "apply"), str(places.private_key), "damaged")
+def test_a_damaged_key(locations: Locations, capsys: pytest.CaptureFixture[str]) -> None:
+    locations.config.write_text(DOCUMENT.format(key=OTHER))
+    locations.private_key.write_text("not a key\n")
+    refused(run(locations, capsys, "apply"), str(locations.private_key), "damaged")
 
 
 @only_root
-def test_a_key_that_no_member_has(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    places.config.write_text(DOCUMENT.format(key=OTHER))
-    refused(run(places, capsys, "apply"), "no member of the document", "netctl keys")
+def test_a_key_that_no_member_has(locations: Locations, capsys: pytest.CaptureFixture[str]) -> None:
+    locations.config.write_text(DOCUMENT.format(key=OTHER))
+    refused(run(locations, capsys, "apply"), "no member of the document", "netctl keys")
 
 
 @only_root
-def test_mediators_need_an_agent(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    pair, _ = make_keys(places)
+def test_mediators_need_an_agent(locations: Locations, capsys: pytest.CaptureFixture[str]) -> None:
+    pair, _ = make_keys(locations)
     mediator = f'[{{url: "netctl://m.example.net:1", identity: ["{pair.identity}"]}}]'
     text = DOCUMENT.format(key=f'{pair.wireguard}", identity: "{pair.identity}')
-    places.config.write_text(text.replace("mediators: []", f"mediators: {mediator}"))
-    refused(run(places, capsys, "apply"), "no agent runs on this host", "netctl up")
+    locations.config.write_text(text.replace("mediators: []", f"mediators: {mediator}"))
+    refused(run(locations, capsys, "apply"), "no agent runs on this host", "netctl up")
 
 
 @only_root
 def test_the_engine_is_missing(
-    places: Places, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    locations: Locations, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair, _ = make_keys(places)
-    places.config.write_text(DOCUMENT.format(key=pair.wireguard))
-    monkeypatch.setenv("PATH", str(places.run))
-    refused(run(places, capsys, "plan", "--engine", "wireguard-go"), "wireguard-go")
+    pair, _ = make_keys(locations)
+    locations.config.write_text(DOCUMENT.format(key=pair.wireguard))
+    monkeypatch.setenv("PATH", str(locations.run))
+    refused(run(locations, capsys, "plan", "--engine", "wireguard-go"), "wireguard-go")
 
 
-def test_an_agent_that_is_gone(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_agent_that_is_gone(locations: Locations, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["status"], ["down", "office"]):
-        refused(run(places, capsys, *arguments), "no agent runs on this host", "netctl up")
+        refused(run(locations, capsys, *arguments), "no agent runs on this host", "netctl up")
 
 
-def test_no_such_key_to_explain(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    refused(run(places, capsys, "explain", "networks.office.moed"), "no key 'networks.office.moed'")
+def test_no_such_key_to_explain(locations: Locations, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(run(locations, capsys, "explain", "networks.office.moed"), "no key 'networks.office.moed'")
 
 
 @only_root
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv")
-def test_no_permission(places: Places) -> None:
+def test_no_permission(locations: Locations) -> None:
     probe = subprocess.run([*NOBODY_DOES, "-c", "import netctl"], capture_output=True, check=False, cwd="/")
     if probe.returncode != 0:
         pytest.skip("this Python is root's alone")
-    for directory in (places.config.parent, *places.config.parent.parents[:3]):  # pytest's own are private
+    for directory in (
+        locations.config.parent,
+        *locations.config.parent.parents[:3],
+    ):  # pytest's own are private
         directory.chmod(directory.stat().st_mode | 0o011)
-    pair, _ = make_keys(places)
-    places.config.write_text(DOCUMENT.format(key=pair.wireguard))
-    places.config.chmod(0o644)
-    refused(as_nobody(places, "apply"), "needs root", "sudo")
-    places.config.chmod(0o600)
-    refused(as_nobody(places, "validate"), "may not be read")
+    pair, _ = make_keys(locations)
+    locations.config.write_text(DOCUMENT.format(key=pair.wireguard))
+    locations.config.chmod(0o644)
+    refused(as_nobody(locations, "apply"), "needs root", "sudo")
+    locations.config.chmod(0o600)
+    refused(as_nobody(locations, "validate"), "may not be read")
 
 
-def test_fmt_lays_out_once(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    places.config.write_text("apiVersion: netctl/v1   # why\nmembers:\n     a: {}\n")
-    refused(run(places, capsys, "fmt", "--check"), "netctl fmt")
-    assert main([*options(places), "fmt"]) == 0
-    assert places.config.read_text() == "apiVersion: netctl/v1   # why\nmembers:\n  a: {}\n"
-    assert main([*options(places), "fmt", "--check"]) == 0
+def test_fmt_lays_out_once(locations: Locations, capsys: pytest.CaptureFixture[str]) -> None:
+    locations.config.write_text("apiVersion: netctl/v1   # why\nmembers:\n     a: {}\n")
+    refused(run(locations, capsys, "fmt", "--check"), "netctl fmt")
+    assert main([*options(locations), "fmt"]) == 0
+    assert locations.config.read_text() == "apiVersion: netctl/v1   # why\nmembers:\n  a: {}\n"
+    assert main([*options(locations), "fmt", "--check"]) == 0
 
 
 def test_explain_and_schema_are_data(capsys: pytest.CaptureFixture[str]) -> None:

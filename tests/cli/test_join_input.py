@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from patience import BUSY_S
 
 from netctl.system.ourselves import own_command
+from tests.support.patience import BUSY_S
 
 ROOT = Path(__file__).resolve().parents[2]
 DAMAGED = "netctl1" + "A" * 40

@@ -8,7 +8,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from patience import BUSY_S
+from tests.support.patience import BUSY_S
 
 INVITE = "netctl1AQQxMjM0NTY3ODkwYWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXo"
 PLANTED = (

@@ -9,12 +9,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from patience import BUSY_S
 
 from netctl import __version__
 from netctl.cli.facts import EngineFacts, Facts, KernelFacts, NoAgent, PythonFacts, Running, rows
 from netctl.cli.main import main
 from netctl.wg import native
+from tests.support.patience import BUSY_S
 
 
 def said(arguments: list[str], run: Path, capsys: pytest.CaptureFixture[str]) -> str:

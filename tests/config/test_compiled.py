@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from documents import EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.config import load_document
 from netctl.config.compiled import LateSource, compile_document, load_compiled
+from tests.support.documents import EXAMPLES
 
 CODE = "these checks"
 TEXT = (Path(__file__).parents[2] / "examples/lan-party.yaml").read_text()

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from documents import NAMES, broken_trees, trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from netctl.model.document import Document, MemberState
 from netctl.model.errors import ConfigError, Finding
 from netctl.model.hoststate import FilterRule
 from netctl.model.view import View, ViewMember
+from tests.support.documents import NAMES, broken_trees, trees
 
 FAST = compile_schema(load_schema())
 SLOW = validator_class()(load_schema())

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from documents import EXAMPLES, trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.config.fmt import format_text
 from netctl.config.loader import parse
 from netctl.model.errors import ConfigError
+from tests.support.documents import EXAMPLES, trees
 
 BEFORE = """\
 

@@ -10,7 +10,6 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import yaml
-from documents import key, trees
 from hypothesis import given, settings
 
 from netctl.config import load_document, reach_changes, reach_lines, reach_to_json
@@ -20,6 +19,7 @@ from netctl.config.reach import MAX_ROWS, ReachChange
 from netctl.config.reachtext import SHOWN_LINES
 from netctl.model.document import Document, Member, Mode, Network, PortRange, Rule
 from netctl.model.keys import WireGuardKey
+from tests.support.documents import key, trees
 
 OFFICE = """
 apiVersion: netctl/v1

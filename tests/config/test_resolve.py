@@ -5,9 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-import documents
 import pytest
-from documents import key
 
 from netctl.config import load_document, resolve
 from netctl.model import derive
@@ -17,6 +15,8 @@ from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
+from tests.support import documents
+from tests.support.documents import key
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MEDIATOR = f'mediators: [{{url: "netctl://m.example.net:8443", identity: ["ed25519:{key("m")}"]}}]'

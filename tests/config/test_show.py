@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from documents import key
 
 from netctl.config import load_document
 from netctl.config.loader import MAX_BYTES, MAX_FINDINGS
 from netctl.config.render import excerpt, to_github, to_json
 from netctl.model.errors import ConfigError, Finding, Mark
+from tests.support.documents import key
 
 CODE = re.compile(r"NC[0-9]{3}")
 FALLBACK = "NC" + "019"  # a keyword of the schema without words of its own: none today

@@ -6,12 +6,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from test_ruleset import BINDING, GUARDS, LINKS, ONE
-
 from netctl.engine.dropped import MEANINGS, counted
 from netctl.engine.ruleset import render
 from netctl.engine.ruleset_acl import COUNTER
 from netctl.model.hoststate import FilterRule, FilterTable
+from tests.engine.test_ruleset import BINDING, GUARDS, LINKS, ONE
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "acls.md"
 

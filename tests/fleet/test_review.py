@@ -11,13 +11,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from documents import EXAMPLES
-from gitkit import Repository
-from patience import BUSY_S
 
 from netctl.cli.main import main
 from netctl.config.draft7 import to_draft7
 from netctl.config.schema import load_schema
+from tests.support.documents import EXAMPLES
+from tests.support.gitkit import Repository
+from tests.support.patience import BUSY_S
 
 ROOT = Path(__file__).parents[2]
 KEY = "Sg0SmHNAMDfCzZuQSCA2h/YjP7ZziVbgNJvUMg/sPpA=", "BESeksmnZX7y1ne4752kbAiPE1deqIfkgY/EVaK8pQA="

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_review import DOCUMENT
 
 from netctl.cli.main import main
 from netctl.config import load_document
@@ -17,6 +16,7 @@ from netctl.fleet.canary import Size, batches
 from netctl.fleet.inventory import from_document, split_host
 from netctl.fleet.rollout import unified
 from netctl.model.errors import LocalError
+from tests.fleet.test_review import DOCUMENT
 
 HOSTS = [f"h{number}" for number in range(1, 11)]
 

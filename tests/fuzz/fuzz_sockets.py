@@ -14,7 +14,7 @@ from pathlib import Path
 
 import atheris
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "mediator"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 with atheris.instrument_imports(
     include=[
@@ -25,8 +25,6 @@ with atheris.instrument_imports(
         "mediator.shell.admin",
     ]
 ):
-    from test_admin import Desk
-
     from mediator.core.relay_table import RelayTable
     from mediator.shell.relay import RelayServer
     from mediator.shell.store import STORE_FILE, Store
@@ -36,6 +34,7 @@ with atheris.instrument_imports(
     from netctl.wg.inbox import Inbox
     from netctl.wg.tun import Tun
     from netctl.wire import operatorrequests
+    from tests.mediator.test_admin import Desk
 
 UDP_SEGMENT, UDP_GRO, SOL_UDP = 103, 104, 17
 PORTS = range(47100, 47102)

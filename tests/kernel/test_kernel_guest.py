@@ -12,8 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import guest
 import pytest
+
+from tests.kernel import guest
 
 pytestmark = pytest.mark.kernel
 

@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable
 
 import pytest
-from hosts import Host, needs_namespaces
 
 from netctl.engine.linux import kernel_has_wireguard
+from tests.support.hosts import Host, needs_namespaces
 
 pytestmark = [
     pytest.mark.kernel,

@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hosts import Host, join, needs_namespaces
-from patience import wait_for
-from wgside import KERNEL, LINK, OURS, Side, stream
 
 from netctl.engine.linux import kernel_has_wireguard
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import wait_for
+from tests.support.wgside import KERNEL, LINK, OURS, Side, stream
 
 pytestmark = [
     pytest.mark.kernel,

@@ -11,7 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from images import DEADLINE_S, sh, wait_for
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.machines.images import DEADLINE_S, sh, wait_for
 
 EXAMPLE = Path(__file__).parents[2] / "examples/compose.yaml"
 SERVER = "198.51.100.1"

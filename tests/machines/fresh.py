@@ -20,7 +20,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rootfs import (
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.machines.rootfs import (
     DISTRIBUTIONS,
     FRESH,
     ROOT,

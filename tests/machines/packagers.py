@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from rootfs import BOOTED, DISTRIBUTIONS, base, with_locked_packages
+from tests.machines.rootfs import BOOTED, DISTRIBUTIONS, base, with_locked_packages
 
 PLACE = "/mnt/packages"
 """Where a machine sees the packages."""

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from machine import Machine, Segment, eventually
-from rootfs import DISTRIBUTIONS, ROOT, CannotBeHad, why_not, with_locked_packages
 
 from netctl import __version__
+from tests.machines.machine import Machine, Segment, eventually
+from tests.machines.rootfs import DISTRIBUTIONS, ROOT, CannotBeHad, why_not, with_locked_packages
 
 pytestmark = [pytest.mark.machines, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
 

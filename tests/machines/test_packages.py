@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from machine import Machine, Segment, eventually
-from packagers import PACKAGERS, PLACE, STAND_IN, Dpkg, Rpm
-from rootfs import ROOT, CannotBeHad, why_not
+
+from tests.machines.machine import Machine, Segment, eventually
+from tests.machines.packagers import PACKAGERS, PLACE, STAND_IN, Dpkg, Rpm
+from tests.machines.rootfs import ROOT, CannotBeHad, why_not
 
 pytestmark = [
     pytest.mark.machines,

@@ -6,7 +6,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from rootfs import requirements_for, why_not
+
+from tests.machines.rootfs import requirements_for, why_not
 
 LOOKS = 24
 """Two workers collect at the same time: with one name for all, one took away what the other had made."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from loopbackkit import PATIENCE_S, Run, Site
-from postgreskit import Postgres, running
+
+from tests.mediator.loopbackkit import PATIENCE_S, Run, Site
+from tests.mediator.postgreskit import Postgres, running
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from test_admissions import LAN, NOW, host
-
 from mediator.core import admissions as a
 from mediator.shell.memberstore import MemberStore
+from tests.mediator.test_admissions import LAN, NOW, host
 
 Open = Callable[[], MemberStore]
 

@@ -14,7 +14,6 @@ from typing import cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from patience import BUSY_S
 
 from mediator.shell.keys import ALPN, Identity, relay_secret
 from mediator.shell.server import Server
@@ -28,6 +27,7 @@ from netctl.node.linkstate import LinkState
 from netctl.session import Effect, ViewChanged
 from netctl.wire import control as w
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
+from tests.support.patience import BUSY_S
 
 HOST = "127.0.0.1"
 PATIENCE_S = BUSY_S

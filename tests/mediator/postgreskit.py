@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from patience import wait_for
 
 from mediator.shell.postgresplace import PostgresPlace
+from tests.support.patience import wait_for
 
 _NUMBERS = itertools.count()
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from test_admissions import document, host, identity, key
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
@@ -25,6 +24,7 @@ from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey
 from netctl.wire.invite import parse_invite
 from netctl.wire.operatorrequests import OPERATIONS
+from tests.mediator.test_admissions import document, host, identity, key
 
 PRIVATE = Ed25519PrivateKey.from_private_bytes(b"\7" * 32)
 

@@ -13,14 +13,14 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from registerkit import AdmissionStore
-from test_admissions import DOCUMENT, LAN, NOW, host, identity, key
 
 from mediator.core.leasegrants import GrantLease
 from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.store import Store
 from mediator.shell.storeschema import LEASES
 from netctl.model.errors import LocalError, RemoteError
+from tests.mediator.registerkit import AdmissionStore
+from tests.mediator.test_admissions import DOCUMENT, LAN, NOW, host, identity, key
 
 HOSTS = 40
 USES = 5
@@ -189,7 +189,7 @@ ENROL = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from test_admission_store import AdmissionStore, Store, redeem
+from tests.mediator.test_admission_store import AdmissionStore, Store, redeem
 register = AdmissionStore(Store(Path(sys.argv[1])))
 for number in range(100, 10_000):
     print(number, redeem(register, bytes.fromhex(sys.argv[2]), number, f"host-{number}"), flush=True)
@@ -203,7 +203,7 @@ def test_killed_anywhere_a_membership_is_whole_or_not_there(tmp_path: Path, line
     path = tmp_path / "m.db"
     with closing(Store(path)) as store:
         token = invited(AdmissionStore(store), 10_000)
-    argv = [sys.executable, "-c", ENROL, str(path), token.hex(), str(Path(__file__).parent)]
+    argv = [sys.executable, "-c", ENROL, str(path), token.hex(), str(Path(__file__).parents[2])]
     enrolling = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     assert enrolling.stdout is not None
     with enrolling.stdout:

@@ -12,7 +12,6 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from loopbackkit import ANN, PATIENCE_S, Member, Site
 
 from mediator.core.generations import RESERVE, first_generation
 from mediator.core.leasegrants import GrantLease
@@ -22,6 +21,7 @@ from mediator.shell.store import STORE_FILE, Store
 from netctl.model.keys import WireGuardKey
 from netctl.session.replica import Kept
 from netctl.system.sdnotify import notify, watchdog_s
+from tests.mediator.loopbackkit import ANN, PATIENCE_S, Member, Site
 
 LEASE = GrantLease("0" * 16, WireGuardKey(bytes([7]) * 32), IPv4Address("10.0.0.7"))
 

@@ -9,9 +9,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from loopbackkit import ANN, BOB, STRANGER, Site
-from patience import BUSY_S
-from test_locked_store import admitted, open_house
 
 from mediator.shell.asking import ask_mediator
 from mediator.shell.documentnotes import DocumentNotes
@@ -26,6 +23,9 @@ from netctl.system.asker import asker
 from netctl.wire import operatorrequests as r
 from netctl.wire.invite import parse_invite
 from netctl.wire.origin import MAX_BYTES, origin_of, origin_path
+from tests.mediator.loopbackkit import ANN, BOB, STRANGER, Site
+from tests.mediator.test_locked_store import admitted, open_house
+from tests.support.patience import BUSY_S
 
 COMMIT = "0123456789" * 4
 URL = "https://git.example.net/net.git"

@@ -11,10 +11,6 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from loopbackkit import ANN, BOB, HOST, STRANGER, Member, Site
-from patience import BUSY_S, wait_for
-from test_exhausted import addresses, full, serving, small_disk
-from test_locked_store import admitted, open_house
 
 from mediator.shell.asking import ask_mediator
 from mediator.shell.keys import RELAY_SECRET_FILE, relay_secret
@@ -27,6 +23,10 @@ from mediator.shell.watched import KEPT_FILE
 from netctl.model.errors import LocalError
 from netctl.wire import operatorrequests as r
 from netctl.wire.invite import parse_invite
+from tests.mediator.loopbackkit import ANN, BOB, HOST, STRANGER, Member, Site
+from tests.mediator.test_exhausted import addresses, full, serving, small_disk
+from tests.mediator.test_locked_store import admitted, open_house
+from tests.support.patience import BUSY_S, wait_for
 
 __all__ = ["small_disk"]
 Said = pytest.CaptureFixture[str]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from test_hub import NONCE, PIN, SOURCE, Shell, document, identity, key, private
-
 from mediator.core import duplicates as d
 from mediator.core import hub as h
 from netctl.session.login import make_login
 from netctl.wire import control as w
+from tests.mediator.test_hub import NONCE, PIN, SOURCE, Shell, document, identity, key, private
 
 
 def ping(shell: Shell, number: int) -> w.Ping:

@@ -16,8 +16,6 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from loopbackkit import ANN, BOB, HOST, STRANGER, Member, Site, keys
-from patience import BUSY_S, wait_for
 
 from mediator.core.leasegrants import GrantLease
 from mediator.shell.archive import backup
@@ -28,6 +26,8 @@ from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
 from netctl.wire import control as w
+from tests.mediator.loopbackkit import ANN, BOB, HOST, STRANGER, Member, Site, keys
+from tests.support.patience import BUSY_S, wait_for
 
 FILES = 64
 PATIENCE_S = BUSY_S

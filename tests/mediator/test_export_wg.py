@@ -18,7 +18,6 @@ import pytest
 import segno
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from test_hub import PIN, Shell, identity, key
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
@@ -30,6 +29,7 @@ from netctl.cli.main import main
 from netctl.config import load_document
 from netctl.model import derive
 from netctl.model.keys import WireGuardKey
+from tests.mediator.test_hub import PIN, Shell, identity, key
 
 PRIVATE = X25519PrivateKey.from_private_bytes(b"\x21" * 32)
 PUBLIC = WireGuardKey(PRIVATE.public_key().public_bytes_raw())

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from loopbackkit import ANN, HOST, STRANGER, Member, Run, Site, end, free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from mediator.shell.keys import relay_secret
@@ -22,6 +21,7 @@ from mediator.shell.server import Server
 from mediator.shell.store import STORE_FILE, Store
 from mediator.shell.storethread import StoreThread
 from netctl.model.errors import LocalError
+from tests.mediator.loopbackkit import ANN, HOST, STRANGER, Member, Run, Site, end, free_port
 
 DASHBOARD = Path(__file__).parents[2] / "packaging/grafana/mediator.json"
 

@@ -13,11 +13,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from contractkit import applicant, invited, run
-from loopbackkit import ANN, BOB, STRANGER, Member, Site, keys
-from patience import BUSY_S
-from test_admissions import DOCUMENT, NOW, key
-from test_exhausted import addresses, serving
 
 from mediator.shell.asking import ask_mediator
 from mediator.shell.memberstore import PATIENCE_S, MemberStore
@@ -29,6 +24,11 @@ from netctl.model.errors import LocalError, RemoteError
 from netctl.wire import control as w
 from netctl.wire import operatorrequests as r
 from netctl.wire.invite import Invite, parse_invite
+from tests.mediator.contractkit import applicant, invited, run
+from tests.mediator.loopbackkit import ANN, BOB, STRANGER, Member, Site, keys
+from tests.mediator.test_admissions import DOCUMENT, NOW, key
+from tests.mediator.test_exhausted import addresses, serving
+from tests.support.patience import BUSY_S
 
 LOCKED_S = float(os.environ.get("NETCTL_LOCKED_S", "8"))
 """Longer than anybody waits for the store; with 60 longer than members take to notice a mediator that stands still."""

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-from loopbackkit import ANN, BOB, HOST, Member, Raw, Run, Site, client_context, free_port
 
 from mediator.shell.keys import Identity
 from netctl.model.document import Mediator
@@ -19,6 +18,7 @@ from netctl.model.keys import IdentityKey
 from netctl.session.login import make_login
 from netctl.wire import control as w
 from netctl.wire.frame import encode_frame
+from tests.mediator.loopbackkit import ANN, BOB, HOST, Member, Raw, Run, Site, client_context, free_port
 
 WEAK = str(IdentityKey(bytes([1]) + bytes(31)))
 """The identity point: anything is signed by it."""

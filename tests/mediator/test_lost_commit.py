@@ -10,15 +10,15 @@ from typing import Literal
 
 import psycopg
 import pytest
-from contractkit import applicant, invited
-from patience import BUSY_S
-from postgreskit import Postgres
-from test_admissions import NOW, document, key
 
 from mediator.shell.postgresplace import PostgresPlace
 from mediator.shell.postgresstore import PostgresStore
 from netctl.model.errors import LocalError
 from netctl.system.tasks import awaited
+from tests.mediator.contractkit import applicant, invited
+from tests.mediator.postgreskit import Postgres
+from tests.mediator.test_admissions import NOW, document, key
+from tests.support.patience import BUSY_S
 
 DOCUMENT = document("10.64.0.0/12", approve="manual")
 COMMIT = b"UPDATE place SET written"

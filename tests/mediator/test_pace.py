@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from test_hub import Shell, key
 
 from mediator.core import pace
 from netctl.model.keys import WireGuardKey
 from netctl.wire import control as w
+from tests.mediator.test_hub import Shell, key
 
 
 def test_a_key_that_logs_in_without_end_is_kept_out_alone_and_told_why() -> None:

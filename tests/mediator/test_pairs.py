@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from test_hub import PIN, Shell, identity, key
 
 from mediator.core.membership import Membership, membership_of
 from mediator.core.pairs import HIGH, LOW, PairBook, PairGrant, pair_of, wanted_pairs
@@ -22,6 +21,7 @@ from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.wire import control as w
 from netctl.wire.relay import Allocation
+from tests.mediator.test_hub import PIN, Shell, identity, key
 
 STOCK = ("phone", "tablet")
 

@@ -7,13 +7,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from test_hub import Shell, key
-from test_pairs import document, membership
 
 from mediator.core.allocations import Allocations
 from mediator.core.effects import Store as Stored
 from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.store import STORE_FILE, Store
+from tests.mediator.test_hub import Shell, key
+from tests.mediator.test_pairs import document, membership
 
 
 class Book:

@@ -17,15 +17,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from contractkit import applicant, invited
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from loopbackkit import ANN, BOB, HOST, STRANGER, Member, Site
-from patience import BUSY_S, wait_for
-from postgreskit import Postgres, running
-from test_admissions import DOCUMENT, NOW, key
-from test_locked_store import admitted, open_house
 
 from mediator.shell.asking import ask_mediator
 from mediator.shell.main import main as mediator_main
@@ -38,6 +32,12 @@ from netctl.model.errors import LocalError
 from netctl.system.tasks import awaited
 from netctl.wire import operatorrequests as r
 from netctl.wire.invite import parse_invite
+from tests.mediator.contractkit import applicant, invited
+from tests.mediator.loopbackkit import ANN, BOB, HOST, STRANGER, Member, Site
+from tests.mediator.postgreskit import Postgres, running
+from tests.mediator.test_admissions import DOCUMENT, NOW, key
+from tests.mediator.test_locked_store import admitted, open_house
+from tests.support.patience import BUSY_S, wait_for
 
 SHORT_S = 1.0
 

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from loopbackkit import HOST, Site, free_port
-from patience import BUSY_S, wait_for
 
 from mediator.shell.main import main
 from mediator.shell.relaylock import RunningRelay, only_relay, running_relay
+from tests.mediator.loopbackkit import HOST, Site, free_port
+from tests.support.patience import BUSY_S, wait_for
 
 
 def serve(site: Site, log: Path) -> subprocess.Popen[bytes]:

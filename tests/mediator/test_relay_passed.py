@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from loopbackkit import Site, free_port
-from test_relay_tls import ANN, BOB, HOST, PORTS, SECRET, Client, Relay
 
 from mediator.core.relay_table import RelayTable
 from mediator.shell.passing import SOCKET_NAME, Taker
@@ -21,6 +19,8 @@ from mediator.shell.relay_tls import TlsListener, open_listeners
 from netctl.model.errors import LocalError
 from netctl.wire import relay
 from netctl.wire.relayframe import RELAY_ALPN
+from tests.mediator.loopbackkit import Site, free_port
+from tests.mediator.test_relay_tls import ANN, BOB, HOST, PORTS, SECRET, Client, Relay
 
 
 class Beside:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopbackkit import HOST, free_port
 
 from mediator.core.relay_limits import Limits
 from mediator.core.relay_pairs import PairMember, PairPort
@@ -18,6 +17,7 @@ from mediator.shell.relay import RelayServer
 from mediator.shell.relaystatus import SOCKET_NAME, ask_relay, tell_status
 from mediator.shell.relaywords import add_limits, limits_of, say_relay
 from netctl.model.keys import WireGuardKey
+from tests.mediator.loopbackkit import HOST, free_port
 
 AGENT, PHONE = WireGuardKey(b"\1" * 32), WireGuardKey(b"\2" * 32)
 

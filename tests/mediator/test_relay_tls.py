@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from freeports import free_ports
-from patience import BUSY_S, wait_for
 
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
@@ -25,6 +23,8 @@ from mediator.shell.relay import RelayServer
 from mediator.shell.relay_tls import TlsListener
 from netctl.wire import relay
 from netctl.wire.relayframe import HEADER, MAX_QUEUED, RELAY_ALPN, FrameReader, frame
+from tests.support.freeports import free_ports
+from tests.support.patience import BUSY_S, wait_for
 
 HOST = "127.0.0.1"
 SECRET = bytes(range(32))

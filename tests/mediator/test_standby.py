@@ -18,10 +18,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from loopbackkit import ANN, BOB, Member, Site, keys
-from patience import BUSY_S, wait_for
-from postgreskit import Postgres, running
-from test_locked_store import admitted, open_house
 
 from mediator.shell.asking import ask_mediator
 from mediator.shell.main import main as mediator_main
@@ -30,6 +26,10 @@ from netctl.config import load_document
 from netctl.model.document import Document
 from netctl.wire import operatorrequests as r
 from netctl.wire.invite import parse_invite
+from tests.mediator.loopbackkit import ANN, BOB, Member, Site, keys
+from tests.mediator.postgreskit import Postgres, running
+from tests.mediator.test_locked_store import admitted, open_house
+from tests.support.patience import BUSY_S, wait_for
 
 FIRST, SECOND = "127.0.0.1", "127.0.0.2"
 """Two machines of one identity, with the same ports."""

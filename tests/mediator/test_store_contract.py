@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contractkit import Open, applicant, invited, run
-from postgreskit import Postgres
-from test_admissions import DOCUMENT, LAN, NOW, document, identity, key
 
 from mediator.core import admissions as a
 from mediator.core import audit as log
@@ -24,6 +21,9 @@ from mediator.shell.storesql import SqlStore
 from mediator.shell.storethread import StoreThread
 from netctl.model.errors import LocalError, RemoteError
 from netctl.system.tasks import awaited
+from tests.mediator.contractkit import Open, applicant, invited, run
+from tests.mediator.postgreskit import Postgres
+from tests.mediator.test_admissions import DOCUMENT, LAN, NOW, document, identity, key
 
 DATE = "1970-01-12T13:46:49Z"
 """Nine seconds after NOW."""

@@ -15,10 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address
 
-from contractkit import applicant
-from postgreskit import Postgres, running
-from test_admissions import LAN, NOW, document, key
-
 from mediator.core.admissions import Book
 from mediator.core.leasegrants import GrantLease
 from mediator.shell.memberstore import Kept, MemberStore
@@ -26,6 +22,9 @@ from mediator.shell.postgresstore import PostgresStore
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
 from netctl.system.tasks import awaited
+from tests.mediator.contractkit import applicant
+from tests.mediator.postgreskit import Postgres, running
+from tests.mediator.test_admissions import LAN, NOW, document, key
 
 ROUNDS = int(os.environ.get("NETCTL_STORE_ROUNDS", "3"))
 SEED = int(os.environ.get("NETCTL_STORE_SEED", "20"))

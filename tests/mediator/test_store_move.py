@@ -9,11 +9,6 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from contractkit import applicant, invited
-from loopbackkit import ANN, Member, Site
-from postgreskit import Postgres
-from test_admissions import DOCUMENT, NOW, identity, key
-from test_postgres_store import serving
 
 from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant, pair_of
@@ -28,6 +23,11 @@ from mediator.shell.storeschema import TABLES
 from mediator.shell.storethread import StoreThread
 from netctl.model.errors import LocalError
 from netctl.wire import operatorrequests as r
+from tests.mediator.contractkit import applicant, invited
+from tests.mediator.loopbackkit import ANN, Member, Site
+from tests.mediator.postgreskit import Postgres
+from tests.mediator.test_admissions import DOCUMENT, NOW, identity, key
+from tests.mediator.test_postgres_store import serving
 
 Rows = dict[str, list[Row]]
 

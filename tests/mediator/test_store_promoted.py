@@ -7,15 +7,15 @@ import contextlib
 from collections.abc import Iterator
 
 import psycopg
-from loopbackkit import free_port
-from patience import BUSY_S, wait_for
-from postgreskit import Postgres, running
-from test_admissions import LAN, NOW
-from test_store_killed import USES, History, explain, generations, grants, joins
 
 from mediator.shell.postgresplace import PostgresPlace
 from mediator.shell.postgresstore import PostgresStore
 from netctl.system.tasks import awaited
+from tests.mediator.loopbackkit import free_port
+from tests.mediator.postgreskit import Postgres, running
+from tests.mediator.test_admissions import LAN, NOW
+from tests.mediator.test_store_killed import USES, History, explain, generations, grants, joins
+from tests.support.patience import BUSY_S, wait_for
 
 SETTLE_S = 0.3
 """A commit takes milliseconds."""

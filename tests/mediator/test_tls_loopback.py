@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loopbackkit import ANN, BOB, HOST, PATIENCE_S, STRANGER, Member, Raw, Run, Site, client_context, impostor
 
 from mediator.core import admissionlimiter as limiter
 from mediator.shell import listener
@@ -23,6 +22,19 @@ from netctl.session.login import make_login
 from netctl.wire import control as w
 from netctl.wire import operatorrequests as r
 from netctl.wire.frame import LIMIT_BEFORE_LOGIN, FrameDecoder, encode_frame
+from tests.mediator.loopbackkit import (
+    ANN,
+    BOB,
+    HOST,
+    PATIENCE_S,
+    STRANGER,
+    Member,
+    Raw,
+    Run,
+    Site,
+    client_context,
+    impostor,
+)
 
 
 def test_members_log_in_and_hear_of_each_other_and_of_a_new_document(run: Run, site: Site) -> None:

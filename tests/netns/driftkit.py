@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from hosts import Host, Program
-from patience import BUSY_S, wait_for
 
 from netctl.model.derive import network_id, segment_name
+from tests.support.hosts import Host, Program
+from tests.support.patience import BUSY_S, wait_for
 
 NETCTL = str(Path(sys.executable).with_name("netctl"))
 FILE = "/etc/netctl/networks.yaml"

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gitkit import ssh_key
-from hosts import Host
+from tests.support.gitkit import ssh_key
+from tests.support.hosts import Host
 
 VENV = Path(sys.executable).parent.parent
 SSHD = """Port 22

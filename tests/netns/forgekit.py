@@ -7,8 +7,8 @@ import struct
 import sys
 from ipaddress import ip_address
 
-from hosts import Host
-from patience import BUSY_S
+from tests.support.hosts import Host
+from tests.support.patience import BUSY_S
 
 SPOOF = """
 import socket, sys

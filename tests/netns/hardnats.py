@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lablife import PARTY
 
 from netctl.lab.build import Network
 from netctl.lab.internet import Lab, raise_lab, statuses_of
 from netctl.lab.namespaces import Holder, check_machine
 from netctl.lab.probes import host_name
 from netctl.model.errors import LocalError
+from tests.support.lablife import PARTY
 
 POLL_S = 0.2
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from netctl.agent.control_client import ControlClient
 from netctl.agent.keys import load_keys
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.config import load_document
 from netctl.engine.sharedport import open_shared_port
 from netctl.model.addresses import SocketAddress
@@ -41,8 +41,8 @@ class Hostile:
     """The member."""
 
     def __init__(self, peer: str, engine: str) -> None:
-        places = Places.find()
-        self.keys = load_keys(places)
+        locations = Locations.find()
+        self.keys = load_keys(locations)
         self.peer = WireGuardKey.parse(peer)
         private = self.keys.wireguard_private.private_bytes_raw()
         self.probes = probe.derive_keys(private, self.keys.wireguard, self.peer)

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from hosts import Host, join
-from patience import BUSY_S
+
+from tests.support.hosts import Host, join
+from tests.support.patience import BUSY_S
 
 FILE = "/etc/netctl/networks.yaml"
 APPLY = """

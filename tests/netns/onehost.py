@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from hosts import Host, Program
-from patience import wait_for
+
+from tests.support.hosts import Host, Program
+from tests.support.patience import wait_for
 
 NETCTL = str(Path(sys.executable).with_name("netctl"))
 FILE = "/etc/netctl/networks.yaml"

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from patience import BUSY_S
-
 from netctl.lab.internet import Lab
+from tests.support.patience import BUSY_S
 
 EVERY_S = 0.05
 _ANSWER = re.compile(r"^\[(\d+\.\d+)\] .*icmp_seq=(\d+)", re.MULTILINE)

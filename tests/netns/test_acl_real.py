@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from hosts import Host, join, needs_namespaces
 
 from netctl.config import load_document, resolve
 from netctl.config.acl import Evaluator
 from netctl.engine.nftables import plain_table
 from netctl.model.document import Document
+from tests.support.hosts import Host, join, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hosts import Host, join, needs_namespaces
-from netkit import Members, call, internet, members, pings, serving
-from patience import BUSY_S
+
+from tests.netns.netkit import Members, call, internet, members, pings, serving
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

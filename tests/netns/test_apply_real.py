@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from hosts import Host, join, needs_namespaces
-from onehost import STATE, One, one_host
-from patience import wait_for
+
+from tests.netns.onehost import STATE, One, one_host
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hardnats import direct_within, pair_behind, peer_of
-from patience import BUSY_S, wait_for
 
 from netctl.lab.internet import Lab, statuses_of
 from netctl.lab.probes import host_name
+from tests.netns.hardnats import direct_within, pair_behind, peer_of
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab, pytest.mark.alone]
 

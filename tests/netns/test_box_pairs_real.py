@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hardnats import kinds, lost, peer_of
-from lablife import PARTY
-from patience import BUSY_S
 
 from netctl.lab.internet import Lab, raise_lab
 from netctl.lab.namespaces import Holder, check_machine
 from netctl.model.errors import LocalError
+from tests.netns.hardnats import kinds, lost, peer_of
+from tests.support.lablife import PARTY
+from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 

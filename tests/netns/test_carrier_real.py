@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hardnats import direct_within, kinds, lost, pair_behind, pair_in_one_home, peer_of
-from patience import BUSY_S, wait_for
 
 from netctl.lab.internet import Lab
+from tests.netns.hardnats import direct_within, kinds, lost, pair_behind, pair_in_one_home, peer_of
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 

@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
-from lablife import PARTY, connected_lab
-from patience import wait_for
-from roaming import pings
 
 from netctl.lab.internet import LOG_PATH, STATE_PATH, Lab, status_of, statuses_of
 from netctl.lab.probes import host_name
+from tests.netns.roaming import pings
+from tests.support.lablife import PARTY, connected_lab
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
 WATCHED_S = 20.0

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hosts import needs_namespaces
-from onehost import NETCTL, STATE, One, one_host
-from patience import wait_for
+
+from tests.netns.onehost import NETCTL, STATE, One, one_host
+from tests.support.hosts import needs_namespaces
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

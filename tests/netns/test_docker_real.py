@@ -10,9 +10,10 @@ import json
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hosts import Host, join, needs_namespaces
-from netkit import Members, call, internet, members, pings, serving
-from onehost import NETCTL
+
+from tests.netns.netkit import Members, call, internet, members, pings, serving
+from tests.netns.onehost import NETCTL
+from tests.support.hosts import Host, join, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

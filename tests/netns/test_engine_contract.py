@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from hosts import Host, needs_namespaces
+
+from tests.support.hosts import Host, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

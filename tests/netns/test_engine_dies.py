@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hosts import Host, join, needs_namespaces
-from onehost import NETCTL, One, one_host
-from patience import BUSY_S, wait_for
+
+from tests.netns.onehost import NETCTL, One, one_host
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
 

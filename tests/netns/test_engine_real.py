@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from hosts import Host, join, needs_namespaces
-from patience import BUSY_S
+
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from patience import wait_for
 
 from netctl.lab.families import Family, meetings, standing
 from netctl.lab.internet import LOG_PATH, status_of
 from netctl.lab.namespaces import Node, check_machine
 from netctl.lab.translator import PREFIX
 from netctl.model.errors import LocalError
+from tests.support.patience import wait_for
 
 FOUND_DEAD_S = 15.0
 pytestmark = [pytest.mark.netns, pytest.mark.lab]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hardnats import pair_behind
-from patience import wait_for
 
 from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, STATE_PATH, Lab, program
 from netctl.lab.topology import PUBLIC
+from tests.netns.hardnats import pair_behind
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 

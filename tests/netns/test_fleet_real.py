@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleetkit import Fleet, fleet_of
-from hosts import needs_namespaces
+
+from tests.netns.fleetkit import Fleet, fleet_of
+from tests.support.hosts import needs_namespaces
 
 HOSTS = int(os.environ.get("NETCTL_FLEET_HOSTS", "3"))
 NAMES = [f"h{number}" for number in range(1, HOSTS + 1)]

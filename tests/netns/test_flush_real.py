@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hosts import Host, Program, join, needs_namespaces
-from netkit import FILE, Members, call, internet, members, pings, serving
-from onehost import NETCTL
-from patience import wait_for
+
+from tests.netns.netkit import FILE, Members, call, internet, members, pings, serving
+from tests.netns.onehost import NETCTL
+from tests.support.hosts import Host, Program, join, needs_namespaces
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
 

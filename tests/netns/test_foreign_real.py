@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from driftkit import PERIOD_S, SEGMENT, Member
-from hosts import needs_namespaces
-from patience import wait_for
+
+from tests.netns.driftkit import PERIOD_S, SEGMENT, Member
+from tests.support.hosts import needs_namespaces
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from hosts import Host, needs_namespaces
-from onehost import DOCUMENT, NETCTL, one_host, texts
-from patience import wait_for
+
+from tests.netns.onehost import DOCUMENT, NETCTL, one_host, texts
+from tests.support.hosts import Host, needs_namespaces
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -8,9 +8,10 @@ three ┘
 from __future__ import annotations
 
 import pytest
-from forgekit import packet, seen
-from hosts import Host, join, needs_namespaces
-from netkit import Members, call, internet, members, pings, serving, transfer
+
+from tests.netns.forgekit import packet, seen
+from tests.netns.netkit import Members, call, internet, members, pings, serving, transfer
+from tests.support.hosts import Host, join, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

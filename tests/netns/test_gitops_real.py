@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gitkit import Repository, allow, ssh_key
-from lablife import connected_lab, everybody_connected
-from patience import wait_for
 
 from netctl.lab.internet import DOCUMENT_PATH, STATE_PATH, Lab, program
+from tests.support.gitkit import Repository, allow, ssh_key
+from tests.support.lablife import connected_lab, everybody_connected
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 DOCUMENT = """apiVersion: netctl/v1

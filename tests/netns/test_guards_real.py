@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 
 import pytest
-from forgekit import SPOOF, packet
-from hosts import Host, join, needs_namespaces
-from netkit import Members, call, internet, members, pings, serving
 
 from netctl.config import load_document
 from netctl.model import derive
 from netctl.model.keys import WireGuardKey
+from tests.netns.forgekit import SPOOF, packet
+from tests.netns.netkit import Members, call, internet, members, pings, serving
+from tests.support.hosts import Host, join, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

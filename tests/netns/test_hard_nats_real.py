@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hardnats import direct_within, kinds, lost, pair_behind, peer_of, ports_table
-from patience import wait_for
 
 from netctl.lab.build import Network
 from netctl.lab.internet import program
 from netctl.lab.nat import BLOCK_PORTS
 from netctl.lab.topology import FIRST_NAT, PUBLIC
+from tests.netns.hardnats import direct_within, kinds, lost, pair_behind, peer_of, ports_table
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
 

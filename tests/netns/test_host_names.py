@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hosts import needs_namespaces
+
+from tests.support.hosts import needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from hosts import Host, Program, join, needs_namespaces
-from netkit import FILE, Members, internet, members, pings
-from onehost import NETCTL
-from patience import BUSY_S, wait_for
+
+from tests.netns.netkit import FILE, Members, internet, members, pings
+from tests.netns.onehost import NETCTL
+from tests.support.hosts import Host, Program, join, needs_namespaces
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Host, join, needs_namespaces
-from wgside import LINK, OURS, PORT, Side
+
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.wgside import LINK, OURS, PORT, Side
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

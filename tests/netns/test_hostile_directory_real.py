@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gitkit import Repository
-from hosts import Host, needs_namespaces
-from patience import wait_for
+
+from tests.support.gitkit import Repository
+from tests.support.hosts import Host, needs_namespaces
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -6,8 +6,9 @@ import json
 import sys
 
 import pytest
-from hosts import needs_namespaces
-from onehost import one_host
+
+from tests.netns.onehost import one_host
+from tests.support.hosts import needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

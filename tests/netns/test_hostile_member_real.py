@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lablife import PARTY, connected_lab, pairs_by
-from patience import wait_for
 
 from netctl.lab.internet import Lab, statuses_of
 from netctl.lab.namespaces import Node
 from netctl.lab.topology import PUBLIC, ROUTER
 from netctl.model.hoststate import WIREGUARD_LINK
 from netctl.paths import constants as c
+from tests.support.lablife import PARTY, connected_lab, pairs_by
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 

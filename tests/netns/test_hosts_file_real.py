@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from driftkit import Member
-from hosts import Host, needs_namespaces
-from patience import wait_for
+
+from tests.netns.driftkit import Member
+from tests.support.hosts import Host, needs_namespaces
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import Host, join, needs_namespaces
+
+from tests.support.hosts import Host, join, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

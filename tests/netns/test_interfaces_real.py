@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hosts import Host, needs_namespaces
+
+from tests.support.hosts import Host, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from driftkit import SEGMENT, Member
-from hosts import needs_namespaces
-from patience import wait_for
+
+from tests.netns.driftkit import SEGMENT, Member
+from tests.support.hosts import needs_namespaces
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

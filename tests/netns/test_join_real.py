@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Host, join, needs_namespaces
-from patience import wait_for
+
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from lablife import PARTY
 
 from netctl.config import load_document
 from netctl.lab.build import Network, build
@@ -21,6 +20,7 @@ from netctl.lab.properties import Ipv6, Properties
 from netctl.lab.rebind import forget_flows, move_wan
 from netctl.lab.topology import Nat, Topology, make_topology
 from netctl.model.errors import LocalError
+from tests.support.lablife import PARTY
 
 pytestmark = pytest.mark.netns
 

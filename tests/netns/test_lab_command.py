@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from patience import BUSY_S
 
 from netctl.lab.internet import program
 from netctl.lab.namespaces import check_machine
 from netctl.model.errors import LocalError
+from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 

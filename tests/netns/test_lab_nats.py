@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from processes import namespace_of, processes_in
 
 from netctl.config import load_document
 from netctl.lab.build import Network, build
@@ -16,6 +15,7 @@ from netctl.lab.namespaces import Holder, Node, check_machine
 from netctl.lab.nat import NatKind
 from netctl.lab.topology import Nat, make_topology
 from netctl.model.errors import LocalError
+from tests.support.processes import namespace_of, processes_in
 
 pytestmark = pytest.mark.netns
 

@@ -9,12 +9,12 @@
 from __future__ import annotations
 
 import pytest
-from driftkit import Member
-from hosts import Host, join, needs_namespaces
-from netkit import Members, fragments, link, members, pings, transfer
-from patience import BUSY_S, wait_for
 
 from netctl.model.derive import network_id, segment_name
+from tests.netns.driftkit import Member
+from tests.netns.netkit import Members, fragments, link, members, pings, transfer
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from hosts import Host, Program, join, needs_namespaces
-from patience import BUSY_S, wait_for
 
 from netctl.system.ourselves import module
+from tests.support.hosts import Host, Program, join, needs_namespaces
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 NETCTL = str(Path(sys.executable).with_name("netctl"))

@@ -10,11 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hardnats import direct_within, kinds, lost, pair_behind, peer_of
-from patience import BUSY_S
 
 from netctl.lab.build import Network
 from netctl.lab.topology import FIRST_NAT, PUBLIC
+from tests.netns.hardnats import direct_within, kinds, lost, pair_behind, peer_of
+from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from forgekit import packet, seen
-from hosts import Program, needs_namespaces
-from netkit import Members, internet, members, pings
-from patience import BUSY_S
 
 from netctl.model.derive import network_id, segment_name
+from tests.netns.forgekit import packet, seen
+from tests.netns.netkit import Members, internet, members, pings
+from tests.support.hosts import Program, needs_namespaces
+from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hosts import Host, needs_namespaces
-from netkit import members
 
 from netctl.lab.nat import NatKind, ruleset
 from netctl.lab.topology import PUBLIC
+from tests.netns.netkit import members
+from tests.support.hosts import Host, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hosts import needs_namespaces
+
+from tests.support.hosts import needs_namespaces
 
 HERE = Path(__file__).parent
 pytestmark = [pytest.mark.netns, needs_namespaces]
@@ -33,7 +34,7 @@ node = holder.add_node('laptop', '127.0.0.1 localhost\\n')
 inside, end = node.command, holder.destroy
 """,
     "a test host": """
-from hosts import Host
+from tests.support.hosts import Host
 host = Host('laptop')
 inside, end = (lambda argv: host.command(*argv)), host.close
 """,

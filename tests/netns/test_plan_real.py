@@ -12,8 +12,9 @@ from typing import Any
 import jsonschema
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from driftkit import Member
-from hosts import Host, needs_namespaces
+
+from tests.netns.driftkit import Member
+from tests.support.hosts import Host, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

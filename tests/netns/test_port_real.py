@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
-from lablife import PARTY, connected_lab, pairs_by
-from patience import wait_for
-from roaming import pings
 
 from netctl.lab.internet import Lab, status_of
 from netctl.lab.probes import host_name
 from netctl.lab.rebind import forget_flows, move_wan
+from tests.netns.roaming import pings
+from tests.support.lablife import PARTY, connected_lab, pairs_by
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
 BOTH = {("laptop", "desktop"), ("desktop", "laptop")}

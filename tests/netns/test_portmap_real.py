@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lablife import PARTY, connected_lab, pairs_by
-from patience import wait_for
-from portmaplab import OUTSIDE, PROTOCOLS, mapped, prepare, start_router, stop_router
 
 from netctl.lab.internet import Lab
 from netctl.lab.rebind import forget_flows
+from tests.netns.portmaplab import OUTSIDE, PROTOCOLS, mapped, prepare, start_router, stop_router
+from tests.support.lablife import PARTY, connected_lab, pairs_by
+from tests.support.patience import wait_for
 
 pytestmark = [
     pytest.mark.netns,

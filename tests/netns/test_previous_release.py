@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lablife import PARTY, addresses, connected_lab, everybody_connected
-from patience import wait_for
-from previous import VERSION, unpacked, why_not
 
 from netctl import __version__
 from netctl.lab.internet import Lab
 from netctl.lab.probes import ping_all
+from tests.netns.previous import VERSION, unpacked, why_not
+from tests.support.lablife import PARTY, addresses, connected_lab, everybody_connected
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
 

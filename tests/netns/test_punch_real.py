@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stream
-from hosts import Host, join, needs_namespaces
-from patience import BUSY_S, wait_for
+
+from tests.netns import stream
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
-from test_relay_real import DATA, SECRET, SO_RCVBUFFORCE, Member
 
 from mediator.core.relay_limits import Limits
 from mediator.core.relay_table import BINDING_TTL_S, RelayTable
 from mediator.shell import native
 from mediator.shell.relay import UDP_SEGMENT, RelayServer
+from tests.netns.test_relay_real import DATA, SECRET, SO_RCVBUFFORCE, Member
 
 pytestmark = pytest.mark.skipif(
     shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler"

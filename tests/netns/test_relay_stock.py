@@ -8,14 +8,14 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from test_relay_pairs import initiation, response, transport
-from test_relay_real import P_A, P_B, PORTS, SECRET, Member
 
 from mediator.core.relay_pairs import PairMember, PairPort
 from mediator.core.relay_table import RelayTable
 from mediator.shell.relay import UDP_GRO, UDP_SEGMENT, RelayServer
 from netctl.model.keys import WireGuardKey
 from netctl.wire import relay
+from tests.mediator.test_relay_pairs import initiation, response, transport
+from tests.netns.test_relay_real import P_A, P_B, PORTS, SECRET, Member
 
 pytestmark = pytest.mark.netns
 

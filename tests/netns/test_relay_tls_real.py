@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import connectproxy
 import pytest
-from lablife import (
+
+from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, STATE_PATH, Lab, program
+from netctl.lab.nat import NatKind, ruleset
+from netctl.lab.probes import host_name, ping_all
+from tests.support import connectproxy
+from tests.support.lablife import (
     EXAMPLE,
     connected_lab,
     everybody_connected,
@@ -21,11 +25,7 @@ from lablife import (
     pairs_by,
     steady_pings,
 )
-from patience import BUSY_S, wait_for
-
-from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, STATE_PATH, Lab, program
-from netctl.lab.nat import NatKind, ruleset
-from netctl.lab.probes import host_name, ping_all
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
 

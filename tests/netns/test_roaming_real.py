@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lablife import PARTY, connected_lab, pairs_by
-from patience import wait_for
-from processes import EVERY
-from roaming import Silence, pings
 
 from netctl.lab.internet import Lab, statuses_of
 from netctl.lab.probes import host_name
 from netctl.lab.rebind import forget_flows, move_wan
 from netctl.model.hoststate import WIREGUARD_LINK
+from tests.netns.roaming import Silence, pings
+from tests.support.lablife import PARTY, connected_lab, pairs_by
+from tests.support.patience import wait_for
+from tests.support.processes import EVERY
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
 

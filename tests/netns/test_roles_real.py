@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleetkit import VENV, Fleet, fleet_of
-from hosts import Host, needs_namespaces
 from packaging.requirements import Requirement
-from patience import BUSY_S, wait_for
+
+from tests.netns.fleetkit import VENV, Fleet, fleet_of
+from tests.support.hosts import Host, needs_namespaces
+from tests.support.patience import BUSY_S, wait_for
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.netns, needs_namespaces]

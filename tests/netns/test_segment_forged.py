@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
 
 import pytest
-from hosts import Host, join, needs_namespaces
 
 from netctl.engine.nftables import plain_table
 from netctl.model.hoststate import FilterTable, SourceBinding
+from tests.support.hosts import Host, join, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
 
 import pytest
-from hosts import Host, needs_namespaces
-from netkit import Members, internet, members, pings
-from patience import BUSY_S
 
 from netctl.config.resolve import link_local
 from netctl.model.derive import network_id, segment_name
+from tests.netns.netkit import Members, internet, members, pings
+from tests.support.hosts import Host, needs_namespaces
+from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

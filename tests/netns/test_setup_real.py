@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import Host, needs_namespaces
-from onehost import FILE
+
+from tests.netns.onehost import FILE
+from tests.support.hosts import Host, needs_namespaces
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 MEDIATOR = str(Path(sys.executable).with_name("netctl-mediator"))

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hosts import Host, Program, join, needs_namespaces
-from patience import BUSY_S
-from wgside import GO, LINK, OURS, PORT, Side
+
+from tests.support.hosts import Host, Program, join, needs_namespaces
+from tests.support.patience import BUSY_S
+from tests.support.wgside import GO, LINK, OURS, PORT, Side
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from lablife import EXAMPLE, connected_lab
-from soakkit import grown, soak, without
+
+from tests.support.lablife import EXAMPLE, connected_lab
+from tests.support.soakkit import grown, soak, without
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 SECONDS = 30.0

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lablife import EXAMPLE, connected_lab, everybody_connected, mediator_states
-from patience import wait_for
-from roaming import pings
 
 from netctl.lab.internet import DOCUMENT_PATH, STATE_PATH, Lab, program, status_of
 from netctl.lab.namespaces import Node
 from netctl.lab.nat import NatKind, ruleset
 from netctl.lab.probes import host_name, ping
 from netctl.lab.topology import PUBLIC, ROUTER
+from tests.netns.roaming import pings
+from tests.support.lablife import EXAMPLE, connected_lab, everybody_connected, mediator_states
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
 

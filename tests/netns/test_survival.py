@@ -12,7 +12,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from lablife import (
+
+from netctl.lab.internet import Lab, program
+from netctl.lab.probes import ping_all
+from tests.support.lablife import (
     EXAMPLE,
     PING_EVERY_S,
     addresses,
@@ -22,10 +25,7 @@ from lablife import (
     mediator_states,
     steady_pings,
 )
-from patience import wait_for
-
-from netctl.lab.internet import Lab, program
-from netctl.lab.probes import ping_all
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lablife import (
+
+from netctl.lab.internet import DOCUMENT_PATH, STATE_PATH, Lab, program
+from netctl.lab.probes import ping_all
+from tests.support.lablife import (
     EXAMPLE,
     addresses,
     connected_lab,
@@ -16,10 +19,7 @@ from lablife import (
     pairs_by,
     steady_pings,
 )
-from patience import wait_for
-
-from netctl.lab.internet import DOCUMENT_PATH, STATE_PATH, Lab, program
-from netctl.lab.probes import ping_all
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from gitkit import Repository, allow, ssh_key
-from patience import BUSY_S
-from test_review import DOCUMENT, OPENED
 
 from netctl.fleet.sync import Settings, Sync, Taken, shown_url
 from netctl.fleet.syncstate import Outcome, StateFile, SyncState, Verdict
 from netctl.system.files import write_atomic
+from tests.fleet.test_review import DOCUMENT, OPENED
+from tests.support.gitkit import Repository, allow, ssh_key
+from tests.support.patience import BUSY_S
 
 BROKEN = DOCUMENT.replace("mode: routed", "mode: rooted")
 FAILING = DOCUMENT.replace("ports: [22]", "ports: [80]")

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 import yaml
-from lablife import (
+
+from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, STATE_PATH, Lab, program, status_of
+from tests.support.lablife import (
     EXAMPLE,
     connected_lab,
     direct_pairs,
@@ -25,9 +27,7 @@ from lablife import (
     mediator_states,
     steady_pings,
 )
-from patience import BUSY_S, wait_for
-
-from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, STATE_PATH, Lab, program, status_of
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 

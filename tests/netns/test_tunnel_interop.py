@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import Host, needs_namespaces
-from patience import BUSY_S
 
 from netctl.tunnel.primitives import public_key
+from tests.support.hosts import Host, needs_namespaces
+from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hosts import Host, Program, join, needs_namespaces
-from patience import BUSY_S
+
+from tests.support.hosts import Host, Program, join, needs_namespaces
+from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 SECRET = bytes(range(32))

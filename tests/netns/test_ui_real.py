@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lablife import PARTY, addresses, connected_lab
-from onehost import NETCTL
-from patience import wait_for
 
 from netctl.lab.internet import RUN_PATH, Lab, status_of
+from tests.netns.onehost import NETCTL
+from tests.support.lablife import PARTY, addresses, connected_lab
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hosts import Program, needs_namespaces
-from onehost import FILE, NETCTL, STATE, One, one_host
-from patience import BUSY_S, wait_for
 
 from netctl.config.build import digest
+from tests.netns.onehost import FILE, NETCTL, STATE, One, one_host
+from tests.support.hosts import Program, needs_namespaces
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

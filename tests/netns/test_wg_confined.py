@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hosts import Host, join, needs_namespaces
-from patience import wait_for
-from wgside import LINK, OURS, PORT, Side, stream
 
 from netctl.wg.confine import CALLS, KEPT
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import wait_for
+from tests.support.wgside import LINK, OURS, PORT, Side, stream
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 

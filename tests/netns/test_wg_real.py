@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import Host, join, needs_namespaces
-from patience import BUSY_S, wait_for
-from processes import EVERY
-from wgside import GO, LINK, OURS, PORT, Side, stream, text
 
 from netctl.tunnel.primitives import public_key
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import BUSY_S, wait_for
+from tests.support.processes import EVERY
+from tests.support.wgside import GO, LINK, OURS, PORT, Side, stream, text
 
 LOOP = 50
 """Two pings and a handshake are less; a loop makes a hundred thousand a second."""

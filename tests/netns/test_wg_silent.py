@@ -6,12 +6,12 @@ import os
 import time
 
 import pytest
-from hosts import Host, join, needs_namespaces
-from wgside import LINK, OURS, PORT, Side, text
 
 from netctl.tunnel.constants import UNPROMPTED_BURST, UNPROMPTED_RATE
 from netctl.tunnel.messages import INITIATION_LEN
 from netctl.tunnel.primitives import public_key
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.wgside import LINK, OURS, PORT, Side, text
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces, pytest.mark.usefixtures("data_path")]
 

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from hosts import Host, join, needs_namespaces
-from patience import wait_for
-from processes import EVERY
-from wgside import LINK, OURS, Side, stream
 
 from netctl.wg import native
 from netctl.wg.confine import KEPT
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import wait_for
+from tests.support.processes import EVERY
+from tests.support.wgside import LINK, OURS, Side, stream
 
 THREADS = 3
 pytestmark = [

@@ -6,7 +6,6 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
-from test_projections import ME, TEXT
 
 from netctl.config import load_document
 from netctl.model.foreign import Foreign, ForeignRoute
@@ -16,6 +15,7 @@ from netctl.node.choices import Joined
 from netctl.node.drift import Inspection, inspect
 from netctl.node.evaluate import evaluate
 from netctl.node.state import NodeState
+from tests.node.test_projections import ME, TEXT
 
 IN_THE_WAY = Foreign(routes=(ForeignRoute(ip_network("10.1.2.0/24"), "the route 10.1.2.0/24 over eth0"),))
 

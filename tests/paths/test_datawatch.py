@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Callable
 
 import pytest
-from pathsim import Host, World
 
 from netctl.model.addresses import SocketAddress
 from netctl.paths.constants import HANDSHAKE_OVERDUE, KEEPALIVE_WAIT, REKEY_AFTER
 from netctl.paths.datawatch import NO_DATA, NO_HANDSHAKES, DataState, DataWatch
 from netctl.wire.datagram import DatagramKind, classify
+from tests.support.pathsim import Host, World
 
 HOME, OFFICE = "203.0.113.1", "192.0.2.1"
 

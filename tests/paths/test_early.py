@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from pathsim import STUN, World
 
 from netctl.model.keys import WireGuardKey
 from netctl.paths.constants import EARLY_FOR, EARLY_KEPT
 from netctl.paths.pendingintroductions import EarlyIntroductions
 from netctl.wire.control import Candidate, Introduction
+from tests.support.pathsim import STUN, World
 
 KEYS = [WireGuardKey(number.to_bytes(32, "big")) for number in range(EARLY_KEPT + 1)]
 

@@ -6,7 +6,6 @@ import itertools
 import random
 
 import pytest
-from pathsim import Host, World
 
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
@@ -17,6 +16,7 @@ from netctl.paths.effects import SendDatagram
 from netctl.paths.relaylink import RelayLink, RelayState
 from netctl.wire import stun
 from netctl.wire.control import RelayGrant
+from tests.support.pathsim import Host, World
 
 FOUR, SIX = SocketAddress("198.51.100.1", 3478), SocketAddress("2001:db8::1", 3478)
 OWN4, OWN6 = SocketAddress("192.168.1.2", 51820), SocketAddress("2001:db8:9::2", 51820)

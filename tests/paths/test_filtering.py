@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pathsim import World
 
 from netctl.model.addresses import SocketAddress
 from netctl.paths.constants import FILTER_TRIES, FILTER_WAIT
 from netctl.paths.effects import CloseBatch, Effect, OpenBatch, SendFrom
 from netctl.paths.filtering import JUDGED, FilterTest
 from netctl.wire import stun
+from tests.support.pathsim import World
 
 SERVER = SocketAddress.of("192.0.2.1", 3478)
 SECOND = SocketAddress.of("192.0.2.2", 3479)

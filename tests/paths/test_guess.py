@@ -7,11 +7,11 @@ import random
 from collections.abc import Callable
 
 import pytest
-from pathsim import STUN, UNIX_EPOCH, World
 
 from netctl.model.addresses import SocketAddress
 from netctl.paths import constants as c
 from netctl.paths.guess import TRANSITIONS, GuessState
+from tests.support.pathsim import STUN, UNIX_EPOCH, World
 
 HOME, OFFICE = "203.0.113.1", "192.0.2.1"
 

@@ -1,10 +1,10 @@
 """No flapping: a pair stays where it is unless something is clearly better, and trusts less what fails often."""
 
 import pytest
-from pathsim import World
 
 from netctl.paths import constants as c
 from netctl.wire.control import Candidate
+from tests.support.pathsim import World
 
 HOME, OFFICE = "203.0.113.1", "192.0.2.1"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from pathsim import Host, World
 
 from netctl.model.addresses import SocketAddress
 from netctl.paths.constants import MTU_CONFIRM, MTU_RAISE
 from netctl.paths.effects import SendDatagram
+from tests.support.pathsim import Host, World
 
 HOME, OFFICE = "203.0.113.1", "192.0.2.1"
 TUNNEL = 1420

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from pathsim import MEDIATOR, UNIX_EPOCH, Host, World
 
 from netctl.wire.control import Candidate
+from tests.support.pathsim import MEDIATOR, UNIX_EPOCH, Host, World
 
 HOME, OFFICE = "203.0.113.1", "192.0.2.1"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
-from pathsim import Host, World
 
 from netctl.paths.pairstates import TRANSITIONS, PairEvent, PairState
+from tests.support.pathsim import Host, World
 
 STEPS = 12
 

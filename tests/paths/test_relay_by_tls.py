@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from pathsim import MEDIATOR, Host, World
 
 from netctl.model.addresses import SocketAddress
 from netctl.paths import constants as c
+from tests.support.pathsim import MEDIATOR, Host, World
 
 HOME, OFFICE = "203.0.113.1", "192.0.2.1"
 

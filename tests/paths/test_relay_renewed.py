@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from pathsim import RELAY_PORTS, World
 
 from mediator.core.relay_table import RelayTable
+from tests.support.pathsim import RELAY_PORTS, World
 
 
 @pytest.mark.parametrize("at", [0.0, 7.0, 13.0])

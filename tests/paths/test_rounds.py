@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pathsim import STUN, World
 
 from netctl.paths.effects import SendControl
 from netctl.wire.control import MAX_COUNT, Candidate, Candidates, Introduction, decode, encode
+from tests.support.pathsim import STUN, World
 
 
 @pytest.mark.parametrize("said", [0, 1, 2**52 - 1, 2**52, MAX_COUNT - 1, MAX_COUNT])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathsim import STUN, World
-
 from mediator.core.relay_grants import grant
 from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.paths.effects import Effect, PathChanged, SendControl, SendDatagram, SetEndpoint
 from netctl.wire import relay
 from netctl.wire.control import Candidate, Candidates, Introduction, RelayGrant, RelayRequest
+from tests.support.pathsim import STUN, World
 
 SECRET = bytes(32)
 RELAY = SocketAddress("203.0.113.9", 40003)

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
-from states import KEYS, host_states
 
 from netctl.model.addresses import SocketAddress, host_prefix
 from netctl.model.document import PortRange
 from netctl.model.hoststate import FilterRule, FilterTable, HostState, Peer, WireGuardLink
 from netctl.plan import Binding, Session, carrier, drops, state_digest
+from tests.plan.states import KEYS, host_states
 
 ME, THEM = ipaddress.ip_address("10.9.0.1"), ipaddress.ip_address("10.9.0.2")
 PEER = Peer(KEYS[1], frozenset({host_prefix(THEM)}), path="members.laptop")

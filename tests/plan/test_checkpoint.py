@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 from hypothesis import given, settings
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "plan"))
-from states import host_states
-
 from netctl.engine.checkpoint import from_plain, to_plain
 from netctl.model.hoststate import HostState
+from tests.plan.states import host_states
 
 
 @settings(max_examples=40)

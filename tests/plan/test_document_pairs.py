@@ -7,7 +7,6 @@ import ipaddress
 from typing import Any
 
 import yaml
-from documents import FIXED, NAMES, trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from netctl.model.hoststate import HostState
 from netctl.model.view import Lease, View, ViewMember
 from netctl.node.drift import departures
 from netctl.plan import diff, prune, state_digest
+from tests.support.documents import FIXED, NAMES, trees
 
 FOREIGN = [
     ForeignRoute(ipaddress.ip_network(text), f"the route {text} over eth0")

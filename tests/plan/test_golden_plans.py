@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from golden import CASES, read_case
 
 from netctl.engine import FakeEngine, apply_plan
 from netctl.plan import diff
+from tests.plan.golden import CASES, read_case
 
 LEAST = 60
 

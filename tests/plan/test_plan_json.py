@@ -9,12 +9,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from golden import CASES, read_case
 
 from netctl.config import load_document
 from netctl.config import reach as r
 from netctl.node.planreport import FORMAT, make_plan
 from netctl.plan import changes as c
+from tests.plan.golden import CASES, read_case
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "plan.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

@@ -6,7 +6,6 @@ import json
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from states import guarding, host_states, own, pairs
 
 from netctl.engine import FakeEngine, apply_plan
 from netctl.model.addresses import host_prefix
@@ -14,6 +13,7 @@ from netctl.model.hoststate import HostState
 from netctl.plan import changes as c
 from netctl.plan import describe, diff, plan_to_json
 from netctl.plan.renames import renames
+from tests.plan.states import guarding, host_states, own, pairs
 
 REMOVES = (
     c.RemovePeer,

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loginkit import KEY, MEDIATOR, MEDIATOR_NONCE, MEMBER, NONCE, PEER, public
 
 from netctl.model.addresses import SocketAddress
 from netctl.model.keys import WireGuardKey
@@ -31,6 +30,7 @@ from netctl.session import (
 from netctl.session import views as v
 from netctl.session.login import check_login
 from netctl.wire import control as w
+from tests.session.loginkit import KEY, MEDIATOR, MEDIATOR_NONCE, MEMBER, NONCE, PEER, public
 
 PIN = public(MEDIATOR)
 WELCOME = w.Welcome(7, 8, "203.0.113.9:5555", ["0.0.0.0:3478", "192.0.2.9:3479"], 20.0)

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from loginkit import MEDIATOR, MEDIATOR_NONCE, MEMBER, NONCE, OTHER, public
 
 from netctl.model.errors import RemoteError
 from netctl.model.keys import WireGuardKey, is_weak_wireguard
@@ -22,6 +21,7 @@ from netctl.session.enrol import (
     make_rotate,
 )
 from netctl.wire.control import Enrol, Rotate
+from tests.session.loginkit import MEDIATOR, MEDIATOR_NONCE, MEMBER, NONCE, OTHER, public
 
 PIN = public(MEDIATOR)
 HOST = X25519PrivateKey.from_private_bytes(b"\4" * 32)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from loginkit import KEY, MEDIATOR, MEDIATOR_NONCE, MEMBER, NONCE, OTHER, PEER, public
 
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey
 from netctl.session.login import check_login, make_login, transcript
 from netctl.wire.control import PROTOCOL_VERSION, Login
+from tests.session.loginkit import KEY, MEDIATOR, MEDIATOR_NONCE, MEMBER, NONCE, OTHER, PEER, public
 
 PIN = public(MEDIATOR)
 GOLDEN_SIGNATURE = (

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loginkit import KEY, MEDIATOR, OTHER, PEER, public
 
 from netctl.model.errors import RemoteError
 from netctl.model.keys import WireGuardKey
@@ -18,6 +17,7 @@ from netctl.model.view import Lease, View, ViewMember
 from netctl.session import views as v
 from netctl.session.replica import Kept, Replica
 from netctl.wire import control as w
+from tests.session.loginkit import KEY, MEDIATOR, OTHER, PEER, public
 
 PIN = public(MEDIATOR)
 THIRD = WireGuardKey(b"\x33" * 32)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "netns"))
-
-from lablife import EXAMPLE, connected_lab
-from soakkit import grown, soak, without
+from tests.support.lablife import EXAMPLE, connected_lab
+from tests.support.soakkit import grown, soak, without
 
 SECONDS = float(os.environ.get("NETCTL_SOAK_SECONDS", "600"))
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "netns"))
-
-from hosts import Host, join, needs_namespaces
-from patience import BUSY_S
-from processes import EVERY
-from wgside import GO, LINK, OURS, Side
+from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import BUSY_S
+from tests.support.processes import EVERY
+from tests.support.wgside import GO, LINK, OURS, Side
 
 pytestmark = needs_namespaces
 SECONDS = 300

@@ -7,8 +7,9 @@ import socket
 import subprocess
 from pathlib import Path
 
-import apart
 import pytest
+
+from tests.support import apart
 
 pytestmark = pytest.mark.skipif(apart.why_not() is not None, reason=f"not apart: {apart.why_not()}")
 

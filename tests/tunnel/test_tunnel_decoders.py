@@ -2,7 +2,6 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tunnelworld import Host, World, ipv4
 
 from netctl.tunnel.messages import (
     COOKIE_REPLY_LEN,
@@ -15,6 +14,7 @@ from netctl.tunnel.messages import (
     transport_fields,
     transport_header,
 )
+from tests.tunnel.tunnelworld import Host, World, ipv4
 
 WORLD = World()
 A, B = WORLD.pair()

@@ -8,7 +8,6 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tunnelworld import Host, World, ipv4
 
 from netctl.model.addresses import SocketAddress
 from netctl.tunnel import Device, Keypair, Peer, SendDatagram
@@ -23,6 +22,7 @@ from netctl.tunnel.messages import (
     message_type,
 )
 from netctl.tunnel.timers import Timer
+from tests.tunnel.tunnelworld import Host, World, ipv4
 
 ELSEWHERE = SocketAddress("198.51.100.9", 4444)
 

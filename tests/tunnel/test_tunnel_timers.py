@@ -3,12 +3,12 @@
 import itertools
 
 import pytest
-from tunnelworld import Host, World, ipv4
 
 from netctl.tunnel import Keypair, Peer
 from netctl.tunnel import constants as c
 from netctl.tunnel.messages import INITIATION, RESPONSE, TRANSPORT, TRANSPORT_OVERHEAD, message_type
 from netctl.tunnel.timers import Timer
+from tests.tunnel.tunnelworld import Host, World, ipv4
 
 
 def peer_of(host: Host) -> Peer:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
-from uikit import KEYS, Host, host, peer, status
 
 from netctl.config.build import digest
 from netctl.wire import agentrequests as a
 from netctl.wire import operatorrequests as m
+from tests.ui.uikit import KEYS, Host, host, peer, status
 
 DOCUMENT = f"""apiVersion: netctl/v1
 id: kx3m-p9qd

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import BUSY_S
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.ui.broker import MEDIATOR_MISSING, Broker, Rights
+from tests.support.patience import BUSY_S
 
 
 def answered(tmp_path: Path, line: bytes, *, operators: bool = True) -> dict[str, Any] | None:
     """What a server that sends this line is told; None: the broker has ended its service."""
     ours, theirs = socket.socketpair()
-    places = Places(tmp_path / "networks.yaml", tmp_path, tmp_path, tmp_path / "hosts")
-    broker = Broker(theirs, Rights(places, tmp_path / "no.sock", operators))
+    locations = Locations(tmp_path / "networks.yaml", tmp_path, tmp_path, tmp_path / "hosts")
+    broker = Broker(theirs, Rights(locations, tmp_path / "no.sock", operators))
 
     def serve() -> None:
         with theirs:

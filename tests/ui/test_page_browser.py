@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from patience import wait_for
-from shown import DOCUMENT, PAGES, shown_host
-from uikit import KEYS, Host, Served, page
-from webdriver import Chromium, chromium
+
+from tests.support.patience import wait_for
+from tests.ui.shown import DOCUMENT, PAGES, shown_host
+from tests.ui.uikit import KEYS, Host, Served, page
+from tests.ui.webdriver import Chromium, chromium
 
 pytestmark = pytest.mark.browser
 

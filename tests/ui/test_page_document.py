@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from uikit import DOCUMENT, Browser, Host, host, page, peer
 
 from netctl.config import load_document
 from netctl.ui.reachview import MAX_SIDE, lines, matrix
+from tests.ui.uikit import DOCUMENT, Browser, Host, host, page, peer
 
 RULES = """    acls:
       - {name: files, src: [laptop], dst: ["group:servers"], proto: tcp, ports: [445]}

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from patience import BUSY_S, wait_for
-from uikit import DOCUMENT, Browser, Host, host, page, peer
 
 from netctl.config.build import digest
 from netctl.fleet.syncstate import Outcome, StateFile, SyncState, Verdict
@@ -23,6 +21,8 @@ from netctl.system.files import write_atomic
 from netctl.ui.documentpages import patch
 from netctl.ui.gate import MAX_DOCUMENT, MAX_FORM
 from netctl.wire import agentrequests as a
+from tests.support.patience import BUSY_S, wait_for
+from tests.ui.uikit import DOCUMENT, Browser, Host, host, page, peer
 
 NEW = DOCUMENT.replace("groups: [servers]", "groups: [servers, big]")
 BINDING = a.BindingState("d", "o", "w")

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from patience import wait_for
-from uikit import DOCUMENT, KEYS, Browser, Host, host, page, peer
 
 from netctl.model.errors import LocalError
 from netctl.system.asker import asker
 from netctl.wire import operatorrequests as m
+from tests.support.patience import wait_for
+from tests.ui.uikit import DOCUMENT, KEYS, Browser, Host, host, page, peer
 
 OPEN = DOCUMENT.replace("mode: routed", "mode: routed, join: {invites: true, approve: manual}").replace(
     "mediators: []", f'mediators: [{{url: "netctl://m:1", identity: ["ed25519:{KEYS[0]}"]}}]'

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from patience import wait_for
-from uikit import KEYS, START_S, Browser, Host, Served, host, page, peer
 
 from netctl.config import load_document
 from netctl.wire import agentrequests as a
+from tests.support.patience import wait_for
+from tests.ui.uikit import KEYS, START_S, Browser, Host, Served, host, page, peer
 
 OWN = "127.0.0.77"
 """Played: what the agent says is this host's overlay address is one that any machine has."""

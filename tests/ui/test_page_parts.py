@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from uikit import DOCUMENT, peer, status
 
 from netctl.config import load_document
 from netctl.model.errors import ConfigError
@@ -22,6 +21,7 @@ from netctl.ui.peerhistory import WINDOW_S, PeerHistory
 from netctl.ui.peerview import handshake, matches, rate, round_trip, troubles
 from netctl.ui.plots import braille, svg_path
 from netctl.ui.websessions import MAX_SESSIONS, SESSION_S, Session, Sessions
+from tests.ui.uikit import DOCUMENT, peer, status
 
 
 def test_a_token_opens_once_and_not_late() -> None:

@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from uikit import Browser, Host, Served, command, host, page, peer
 
 from netctl.ui.webapp import HERE, MAX_GRAPH
 from netctl.wire import agentrequests as a
+from tests.ui.uikit import Browser, Host, Served, command, host, page, peer
 
 PEERS = (
     peer("nas", "10.9.0.2", path="lan", rtt_ms=0.71),

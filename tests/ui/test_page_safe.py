@@ -12,13 +12,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from patience import BUSY_S, wait_for
-from uikit import DOCUMENT, Browser, Host, Served, command, host, page, peer
 
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.connections import HEAD_S, MAX_OF_LOOPBACK
 from netctl.ui.gate import MAX_FORM
 from netctl.ui.webapp import Pages
+from tests.support.patience import BUSY_S, wait_for
+from tests.ui.uikit import DOCUMENT, Browser, Host, Served, command, host, page, peer
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 POSTS = sorted(

@@ -16,11 +16,11 @@ from pathlib import Path
 import msgspec
 import pyte
 import pytest
-from patience import wait_for
-from uikit import NETCTL, Host, command, host, peer, status
 
 from netctl.ui.liveview import ORDERS, Choice, listed, pressed
 from netctl.ui.peerhistory import PeerHistory
+from tests.support.patience import wait_for
+from tests.ui.uikit import NETCTL, Host, command, host, peer, status
 
 COLUMNS, LINES = 110, 14
 PEERS = (

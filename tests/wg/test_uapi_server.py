@@ -7,8 +7,9 @@ import select
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -116,7 +117,7 @@ def test_our_own_question(loop: Loop, server: UapiServer, tmp_path: Path) -> Non
 def test_the_driver_understands_the_answer(loop: Loop, server: UapiServer, tmp_path: Path) -> None:
     driver = UapiDriver("wg0", tmp_path)
     with ThreadPoolExecutor() as pool:
-        asked = [pool.submit(driver.data_path), pool.submit(driver.faults)]
+        asked: list[Future[Any]] = [pool.submit(driver.data_path), pool.submit(driver.faults)]
         while not all(one.done() for one in asked):
             loop.turn()
     assert [one.result() for one in asked] == ["native (of a test)", 7]

@@ -11,9 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from patience import BUSY_S
 
 from netctl.wg import native
+from tests.support.patience import BUSY_S
 
 ROOT = Path(__file__).parents[2]
 HAS_COMPILER = shutil.which(os.environ.get("CC", "cc")) is not None

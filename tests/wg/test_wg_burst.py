@@ -12,7 +12,6 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_wg_batch import cut, ip_header, is_valid, super_tcp
 
 from netctl.model.addresses import SocketAddress
 from netctl.system import mmsg
@@ -21,6 +20,7 @@ from netctl.wg.inbox import Inbox
 from netctl.wg.outbox import Burst, Outbox
 from netctl.wg.tun import GSO_TCPV4, NEEDS_CSUM, VNET_HEADER, VNET_LEN, Tun
 from netctl.wg.udp import Udp
+from tests.wg.test_wg_batch import cut, ip_header, is_valid, super_tcp
 
 NOW = 1000.0
 KEY = bytes(range(32))

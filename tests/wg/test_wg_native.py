@@ -19,8 +19,6 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_wg_batch import cut, super_tcp, super_udp
-from test_wg_burst import KEY, Sink, Super, Taken, made, read, taken, unsealed
 
 from netctl.model.addresses import SocketAddress
 from netctl.tunnel import Device, Peer
@@ -29,6 +27,8 @@ from netctl.wg import native
 from netctl.wg.loop import Shell
 from netctl.wg.native.path import NativePath, pack_address, unpack_address
 from netctl.wg.tun import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_HEADER, VNET_LEN
+from tests.wg.test_wg_batch import cut, super_tcp, super_udp
+from tests.wg.test_wg_burst import KEY, Sink, Super, Taken, made, read, taken, unsealed
 
 pytestmark = pytest.mark.skipif(native.load()[0] is None, reason=f"the data path is {native.describe()}")
 

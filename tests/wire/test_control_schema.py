@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from referencing import Registry, Resource
-from test_control import EXAMPLES, IDENTITY, JSON, KEY
 
 from netctl.config.schema import SCHEMA_NAME, load_schema, validator_class
 from netctl.model.errors import RemoteError
 from netctl.wire import control as w
+from tests.wire.test_control import EXAMPLES, IDENTITY, JSON, KEY
 
 SCHEMA = load_schema("control.schema.json")
 REGISTRY: Registry[Any] = Registry().with_resources(

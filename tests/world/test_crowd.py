@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from world_crowd import Crowd
+
+from tests.world.world_crowd import Crowd
 
 SEEDS = [(1, 200), (2, 150), (3, 120), (4, 100), (5, 100), (6, 100)]
 """Seed and size. A change costs all views: half as many members again cost twice the time."""

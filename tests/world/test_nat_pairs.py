@@ -11,11 +11,11 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-from pathsim import Host
-from world_boxes import KINDS, Verdict, theory
-from world_pairs import DIRECT_S, UNLUCKY_S, Story, failures
 
 from mediator.core.relay_table import RelayTable
+from tests.support.pathsim import Host
+from tests.world.world_boxes import KINDS, Verdict, theory
+from tests.world.world_pairs import DIRECT_S, UNLUCKY_S, Story, failures
 
 SEEDS = int(os.environ.get("NETCTL_WORLD_PAIR_SEEDS", "240"))
 """Half a minute on two cores."""

@@ -15,11 +15,11 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from world_member import SimMember
-from world_story import World, failures, tell
 
 from netctl.model.keys import WireGuardKey
 from netctl.node import effects as do
+from tests.world.world_member import SimMember
+from tests.world.world_story import World, failures, tell
 
 SEEDS = int(os.environ.get("NETCTL_WORLD_SEEDS", "2000"))
 """About a minute and a half on two cores."""
@@ -145,7 +145,7 @@ def test_nothing_is_left_over_when_it_is_over(seed: int) -> None:
 def test_a_seed_is_the_whole_truth_even_for_another_process() -> None:
     """Sets and hashes must not decide anything: a failure's seed would be worth nothing."""
     code = (
-        "import hashlib, world_story as s\nw = s.World(5)\nw.begin()\nw.story()\nw.heal()\nw.settle()\n"
+        "import hashlib, tests.world.world_story as s\nw = s.World(5)\nw.begin()\nw.story()\nw.heal()\nw.settle()\n"
         "print(w.clock.steps, hashlib.sha256('\\n'.join(w.clock.trace).encode()).hexdigest())"
     )
     told = set()
@@ -153,7 +153,7 @@ def test_a_seed_is_the_whole_truth_even_for_another_process() -> None:
         environment = {**os.environ, "PYTHONHASHSEED": salt}
         run = subprocess.run(
             [sys.executable, "-c", code],
-            cwd=Path(__file__).parent,
+            cwd=Path(__file__).parents[2],
             env=environment,
             capture_output=True,
             text=True,

@@ -12,9 +12,6 @@ from dataclasses import replace
 from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from world_clock import Clock, Timer
-from world_mediator import ADDRESS, SimMediator
-from world_net import CONNECT_TIMEOUT_S, End, Internet, Site, stream
 
 from netctl.config import Pins, load_document
 from netctl.model.addresses import Address, SocketAddress
@@ -36,6 +33,9 @@ from netctl.session import (
 )
 from netctl.session.views import open_view, pack_view
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
+from tests.world.world_clock import Clock, Timer
+from tests.world.world_mediator import ADDRESS, SimMediator
+from tests.world.world_net import CONNECT_TIMEOUT_S, End, Internet, Site, stream
 
 LOGIN_TIMEOUT_S = 10.0
 SETTLE_S = 240.0

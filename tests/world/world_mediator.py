@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from world_clock import Clock, Timer
-from world_net import End, Internet, Site
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
@@ -22,6 +20,8 @@ from netctl.wire import stun
 from netctl.wire.control import encode
 from netctl.wire.datagram import DatagramKind, classify
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
+from tests.world.world_clock import Clock, Timer
+from tests.world.world_net import End, Internet, Site
 
 ADDRESS = "198.51.100.1"
 EXPIRE_S = 5.0

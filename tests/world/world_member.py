@@ -14,11 +14,6 @@ from functools import partial
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from msgspec.structs import replace as replace_struct
-from world_clock import UNIX_EPOCH, Clock, Timer
-from world_disk import SimDisk
-from world_mediator import SimMediator
-from world_net import CONNECT_TIMEOUT_S, End, Internet, Site, stream
-from world_wireguard import SimWireGuard
 
 from netctl.config import Loaded, Pins, load_document
 from netctl.engine import FakeEngine, apply_plan
@@ -57,6 +52,11 @@ from netctl.session.views import pack_view
 from netctl.wire.control import Candidate, Message
 from netctl.wire.datagram import DatagramKind, classify
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
+from tests.world.world_clock import UNIX_EPOCH, Clock, Timer
+from tests.world.world_disk import SimDisk
+from tests.world.world_mediator import SimMediator
+from tests.world.world_net import CONNECT_TIMEOUT_S, End, Internet, Site, stream
+from tests.world.world_wireguard import SimWireGuard
 
 PORT = 51820
 OBSERVE_S = 1.0
@@ -128,6 +128,8 @@ class SimMember:
         """The document of the last apply, whatever became of it."""
         self.brought: Document | None = None
         """The document that the kernel was last brought to, or was being brought to when the host crashed."""
+        self.had: Document | None = None
+        """The last of them that was one: what nobody has a document for may come back from a checkpoint."""
         self._way_back: tuple[PendingCommit, Loaded | None] | None = None
         """What was armed last, and the document that it must lead back to unless somebody confirms."""
         self.tally: Counter[str] = Counter()
@@ -313,7 +315,7 @@ class SimMember:
         where, power = self._chance.choice(("before", "middle", "after")), self._chance.random() < 0.5
         self._clock.say(f"{self.name} crashes {where} {type(step).__name__}{', all of it' if power else ''}")
         if where == "middle" and isinstance(step, do.ApplyHost):
-            self.brought = step.document
+            self._bring(step.document)
             steps = diff(step.desired, self.engine.read()).changes
             for change in steps[: self._chance.randrange(len(steps) + 1)]:
                 self.engine.apply(change)
@@ -332,6 +334,10 @@ class SimMember:
         self._changed()
         self.crashed()
 
+    def _bring(self, document: Document | None) -> None:
+        """The kernel is being brought to a document, or to nothing."""
+        self.brought, self.had = document, document or self.had
+
     def _perform(self, step: do.Effect, *, alone: bool = False) -> on.Event:
         """What a step comes to. Raises what it raises."""
         match step:
@@ -345,7 +351,7 @@ class SimMember:
                     self.engine.read() if actual else None,
                 )
             case do.ApplyHost(desired, document, seen):
-                self.brought = document
+                self._bring(document)
                 outcome = apply_plan(self.engine, desired, seen=seen)
                 self._changed()
                 return on.Applied(outcome)

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from world_clock import Clock
-
 from netctl.model.addresses import SocketAddress
+from tests.world.world_clock import Clock
 
 LAN_DELAY_S = 0.001
 JITTER_S = 0.03

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pathsim import Host, World
-from world_boxes import KINDS, SHORT_TIMEOUT_S, TIMEOUT_S, Box, Kind, Verdict, Way, seen, theory
-
 from netctl.paths import constants as c
+from tests.support.pathsim import Host, World
+from tests.world.world_boxes import KINDS, SHORT_TIMEOUT_S, TIMEOUT_S, Box, Kind, Verdict, Way, seen, theory
 
 DIRECT_S = 5.0
 """From login to the direct path of a pair that theory lets connect, without loss: gathering (0.6 s), the mediator's

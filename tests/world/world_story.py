@@ -9,16 +9,15 @@ from functools import partial
 from ipaddress import IPv4Address, ip_address
 from typing import Any
 
-from world_clock import Clock
-from world_mediator import ADDRESS, SimMediator
-from world_member import SimMember
-from world_net import Internet, Site
-
 from netctl.config import Loaded, load_document
 from netctl.model.document import Document
 from netctl.model.hoststate import HostState
 from netctl.node.commit import Terms
 from netctl.plan import describe, diff
+from tests.world.world_clock import Clock
+from tests.world.world_mediator import ADDRESS, SimMediator
+from tests.world.world_member import SimMember
+from tests.world.world_net import Internet, Site
 
 POOLS = ("10.1.0.0/28", "10.2.0.0/28", "10.3.0.0/24")
 STEP_S = 5.0
@@ -297,8 +296,8 @@ class World:
             return
         documents = [document] if (document := member.lives_by) is not None else []
         # It died in the middle of an apply, which may have been its first: without a document it keeps what it has.
-        if (member.agent is None or not documents) and member.brought is not None:
-            documents.append(member.brought)
+        if (member.agent is None or not documents) and member.had is not None:
+            documents.append(member.had)
         known = {other.wireguard: other for document in documents for other in document.members.values()}
         allowed = {name for document in documents for name in sharing(document, member.name)}
         view = member.agent.view if member.agent is not None else None

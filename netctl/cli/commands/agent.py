@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli.options import add_engine
 from netctl.model.errors import LocalError
 from netctl.system import logs
@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     logs.add_options(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Run the agent in the foreground."""
     logs.set_up(arguments)
     from netctl.agent.daemon import run_agent
@@ -37,5 +37,5 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     if not 0 < arguments.drift_every < float("inf"):
         raise LocalError("--drift-every is a number of seconds above 0")
     watch = not arguments.no_watch
-    run_agent(places, arguments.engine, arguments.drift_every, watch=watch, metrics=arguments.metrics)
+    run_agent(locations, arguments.engine, arguments.drift_every, watch=watch, metrics=arguments.metrics)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import rotate
 from netctl.cli.applying import ApplyWish, apply_document
 from netctl.cli.options import add_engine, add_output, add_session
@@ -49,7 +49,7 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Apply. The exit status says how it ended."""
     wish = ApplyWish(
         file=arguments.file,
@@ -60,6 +60,6 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         force=arguments.force,
         ssh_connection=arguments.ssh_connection,
     )
-    if rotate.pending(places):
-        return rotate.applying(wish, places)
-    return apply_document(wish, places)
+    if rotate.pending(locations):
+        return rotate.applying(wish, locations)
+    return apply_document(wish, locations)

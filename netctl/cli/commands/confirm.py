@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.exits import CONVERGED
@@ -17,14 +17,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Keep what the last apply made."""
     try:
-        digest = ask(places, r.Confirm()).reply.digest
+        digest = ask(locations, r.Confirm()).reply.digest
     except NoAgentError:
         from netctl.agent.oneshot import confirm
 
-        digest = confirm(places, output.progress)
+        digest = confirm(locations, output.progress)
     if arguments.output == "json":
         output.json({"digest": digest})
     else:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from netctl.agent.hostlock import host_lock
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError, NetctlError
@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("nonce", help="of the armed apply")
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Wait in the background for the deadline of one armed apply, then take the host back.
 
     Returns when the waiting process is ready. It has a session of its own and outlives whoever started it.
@@ -39,10 +39,10 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     from netctl.agent import oneshot  # noqa: F401 - all that a roll-back needs is in memory before the change
     from netctl.agent.commitstore import CommitStore
 
-    record = CommitStore(places).record()
+    record = CommitStore(locations).record()
     if record is None or record.nonce != arguments.nonce:
         raise LocalError("that apply is not armed any more")
-    log = open_log(places.confirmd_log)
+    log = open_log(locations.confirmd_log)
     if os.fork():
         return 0
     os.setsid()
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         os.dup2(source, target)
     status = 1
     try:
-        _wait(places, arguments.nonce)
+        _wait(locations, arguments.nonce)
         status = 0
     except BaseException as error:
         output.note(f"confirmd: {type(error).__name__}: {error}")
@@ -60,10 +60,10 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         os._exit(status)
 
 
-def _wait(places: Places, nonce: str) -> None:
+def _wait(locations: Locations, nonce: str) -> None:
     from netctl.agent.commitstore import CommitStore
 
-    commits = CommitStore(places)
+    commits = CommitStore(locations)
     said, silent = "", 0
     while True:
         try:
@@ -76,18 +76,18 @@ def _wait(places: Places, nonce: str) -> None:
         if record.left_s > 0:
             time.sleep(min(record.left_s, TICK_S))
             continue
-        said = _take_back(places, nonce, said)
-        if commits.places.armed.exists():
-            silent = silent + 1 if _hangs(places) else 0
+        said = _take_back(locations, nonce, said)
+        if commits.locations.armed.exists():
+            silent = silent + 1 if _hangs(locations) else 0
             if silent >= MAX_SILENT:
-                _end_holder(places)
+                _end_holder(locations)
             time.sleep(RETRY_S)
 
 
-def _hangs(places: Places) -> bool:
+def _hangs(locations: Locations) -> bool:
     """Whether there is an agent, and it does not even say how it is."""
     try:
-        ask(places, r.Status(), timeout_s=ANSWER_S)
+        ask(locations, r.Status(), timeout_s=ANSWER_S)
     except NoAgentError:
         return False
     except LocalError:
@@ -95,10 +95,10 @@ def _hangs(places: Places) -> bool:
     return False
 
 
-def _end_holder(places: Places) -> None:
+def _end_holder(locations: Locations) -> None:
     """End the process that holds the host's lock. Its next life finds the record and goes on from there."""
     try:
-        holder = int(places.lock.read_text())
+        holder = int(locations.lock.read_text())
         words = Path(f"/proc/{holder}/cmdline").read_bytes()
     except (OSError, ValueError):
         return
@@ -107,17 +107,17 @@ def _end_holder(places: Places) -> None:
         os.kill(holder, signal.SIGKILL)
 
 
-def _take_back(places: Places, nonce: str, said: str) -> str:
+def _take_back(locations: Locations, nonce: str, said: str) -> str:
     """Have the agent roll back, or do it where there is none. What was said last, so that it is said once."""
     from netctl.agent.oneshot import roll_back
 
     try:
         try:
-            result = ask(places, r.Rollback(nonce), timeout_s=ANSWER_S).reply
+            result = ask(locations, r.Rollback(nonce), timeout_s=ANSWER_S).reply
             text = result.error or "the agent went back"
         except NoAgentError:
-            with host_lock(places):
-                outcome = roll_back(places)
+            with host_lock(locations):
+                outcome = roll_back(locations)
             text = outcome.error or f"went back without an agent: {outcome.changed} changes"
     except (NetctlError, OSError) as error:
         text = str(error)

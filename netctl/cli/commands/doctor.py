@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.options import add_output
@@ -19,9 +19,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Say what this host's way to the others is like. Exit 1: something is wrong."""
-    answer = ask(places, r.Doctor())
+    answer = ask(locations, r.Doctor())
     checks = answer.reply.checks
     refused = _dropped()
     status = 1 if any(check.level == "problem" for check in checks) else 0

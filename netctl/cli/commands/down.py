@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError
 from netctl.cli.switching import switch
@@ -17,10 +17,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="ask nothing")
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Take all networks of this host down, or one."""
     try:
-        return switch(places, r.Down(arguments.network))
+        return switch(locations, r.Down(arguments.network))
     except NoAgentError:
         if arguments.network is not None:
             raise
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     from netctl.engine.privilege import check_privileges
 
     check_privileges()
-    outcome = take_down(places, output.progress)
+    outcome = take_down(locations, output.progress)
     if outcome.error is not None:
         output.error(outcome.error)
         return 1

@@ -7,8 +7,8 @@ import ipaddress
 import time
 from dataclasses import asdict, dataclass
 
+from netctl.agent.locations import Locations
 from netctl.agent.pinger import Answers, Pinger
-from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.options import add_output
@@ -66,9 +66,9 @@ def _targets(state: r.StatusReply) -> dict[Address, r.PeerState]:
     return found
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Take the mediator for gone for a while, and see."""
-    state = ask(places, r.Status()).reply
+    state = ask(locations, r.Status()).reply
     if state.mediator.state != "connected":
         raise LocalError("this host has no mediator just now: that is no drill; `netctl status` says why")
     targets = _targets(state)
@@ -78,18 +78,18 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     try:
         output.progress(f"asking {len(targets)} peers, with the mediator")
         before = pinger.stretch(BEFORE_S)
-        ask(places, r.Drill(arguments.seconds))
+        ask(locations, r.Drill(arguments.seconds))
         try:
             output.progress(f"the same for {arguments.seconds:g} s without it (Ctrl-C ends the drill)")
             during = pinger.stretch(arguments.seconds)
         finally:
-            ask(places, r.Drill(0))
-        back_s = _wait_back(places)
+            ask(locations, r.Drill(0))
+        back_s = _wait_back(locations)
         output.progress("and with it again")
         after = pinger.stretch(AFTER_S)
     finally:
         pinger.close()
-    now = {peer.name: peer for peer in ask(places, r.Status()).reply.peers}
+    now = {peer.name: peer for peer in ask(locations, r.Status()).reply.peers}
     rows = [
         Row(
             peer.name,
@@ -106,11 +106,11 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     return _tell(arguments, rows, back_s)
 
 
-def _wait_back(places: Places) -> float | None:
+def _wait_back(locations: Locations) -> float | None:
     """Seconds until the agent was logged in again."""
     start = time.monotonic()
     while time.monotonic() - start < BACK_S:
-        if ask(places, r.Status()).reply.mediator.state == "connected":
+        if ask(locations, r.Status()).reply.mediator.state == "connected":
             return time.monotonic() - start
         time.sleep(0.1)
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.model.errors import LocalError
 
@@ -15,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("key", nargs="?", default="", metavar="KEY", help="for example networks.office.mode")
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Say what a key of the document means."""
     from netctl.config.explain import explain as words
     from netctl.config.explain import keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.operator import admin
 from netctl.cli.options import add_mediator_state, add_output
@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Write the members that joined by invite into the document: every other word and comment stays."""
     if arguments.wg is not None:
         from netctl.cli.stock import export_wg
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         return export_wg(arguments)
     if arguments.qr or arguments.out or arguments.private_key or arguments.new_key:
         raise LocalError("--private-key, --new-key, --qr and --out go with --wg MEMBER")
-    from netctl.agent.places import read_document
+    from netctl.agent.locations import read_document
     from netctl.config import load_document
     from netctl.config.edit import add_guests
     from netctl.config.guests import Guest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from netctl.agent.places import Places, read_document
+from netctl.agent.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.findings import show_findings
 from netctl.cli.options import add_files
@@ -19,9 +19,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when it is not laid out")
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Lay each document out; with --check, exit 1 when one is not."""
-    return max(_lay_out(path, check=arguments.check) for path in arguments.files or [places.config])
+    return max(_lay_out(path, check=arguments.check) for path in arguments.files or [locations.config])
 
 
 def _lay_out(path: Path, *, check: bool) -> int:

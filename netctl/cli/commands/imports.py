@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.model.errors import ConfigError, Finding, LocalError
 from netctl.system.files import write_atomic
@@ -50,9 +50,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace FILE if there is one")
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """One document out of wg-quick files."""
-    from netctl.agent.places import read_document
+    from netctl.agent.locations import read_document
     from netctl.fleet.merge import merge
     from netctl.fleet.wgquick import QuickFile, read_wgquick
 

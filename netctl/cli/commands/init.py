@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.options import add_file
 from netctl.config.template import Server
@@ -52,20 +52,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Make this host's keys and write the document; nothing is changed where there is one already."""
     from netctl.agent.keys import make_keys
     from netctl.config import load_document
     from netctl.config.hostnames import checked_name, label_of
     from netctl.config.template import Host, first_document, installation_id
 
-    path: Path = arguments.file or places.config
+    path: Path = arguments.file or locations.config
     if path.exists() or path.is_symlink():
         raise LocalError(
             f"{path} is there already and stays as it is; `netctl validate {path}` checks it, and "
             "`netctl keys` prints this host's line for it"
         )
-    if places.accepted.exists():
+    if locations.accepted.exists():
         raise LocalError(
             "this host lives by a document already: `netctl status` shows it; `netctl leave` gives it up "
             "where it came by invite"
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
             servers=servers,
         )
 
-    pair, made = make_keys(places)
+    pair, made = make_keys(locations)
     text = document(str(pair.wireguard), str(pair.identity))
     try:
         load_document(text, str(path))
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         hint = f" ({finding.hint})" if finding.hint else ""
         raise LocalError(f"nothing was written: {finding.path}: {finding.message}{hint}") from None
     _write(path, text)
-    output.note(f"{'made' if made else 'kept'} the keys in {places.state}")
+    output.note(f"{'made' if made else 'kept'} the keys in {locations.state}")
     output.line(f"wrote {path}: network '{arguments.network}' ({pool}), member '{name}'")
     output.line("next:")
     for command, does in _next(path, servers):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.operator import admin
 from netctl.cli.options import add_mediator_state, add_output
@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Make, list or revoke invites."""
     if arguments.what == "list":
         answer = admin(arguments, r.ListInvites())

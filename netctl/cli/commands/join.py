@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_engine
@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Make keys, enrol, start the agent, and wait until this host is on the network."""
     import asyncio
 
@@ -57,21 +57,21 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     from netctl.node.choices import Joined
     from netctl.wire.invite import parse_invite
 
-    store = StateStore(places)
+    store = StateStore(locations)
     if arguments.allow_routes is not None and arguments.invite is None and store.joined() is not None:
         check_privileges()
-        return _agree(store, places, arguments.allow_routes)
+        return _agree(store, locations, arguments.allow_routes)
     invite = parse_invite(_string(arguments.invite))
     name = _name(arguments.name)
     check_privileges()
-    if store.joined() is None and places.accepted.exists():
+    if store.joined() is None and locations.accepted.exists():
         raise LocalError(
             "this host has a document already: write it into the network's `members` there, then `netctl apply`"
         )
-    keys, fresh = make_keys(places)
+    keys, fresh = make_keys(locations)
     output.progress(f"enrolling at {invite.mediators[0].host}")
     answer = asyncio.run(enrol(keys, invite, name, exact=arguments.name is not None))
-    first = store.joined() is None or not places.accepted.exists()
+    first = store.joined() is None or not locations.accepted.exists()
     if first:
         text = bootstrap(answer.name, str(keys.wireguard), str(keys.identity), invite.mediators)
         store.set_joined(Joined(answer.network, bool(arguments.allow_routes)))
@@ -79,18 +79,18 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     elif arguments.allow_routes is not None:
         _set_routes(store, arguments.allow_routes)
     if fresh:  # an agent that runs has other keys
-        restart_agent(places, arguments.engine, at_boot=True)
+        restart_agent(locations, arguments.engine, at_boot=True)
     else:
         try:
-            ask(places, r.Adopt())
+            ask(locations, r.Adopt())
         except NoAgentError:
-            start_agent(places, arguments.engine, at_boot=True)
+            start_agent(locations, arguments.engine, at_boot=True)
     if not answer.admitted:
         output.line(
             f"{answer.name} waits until the operator lets it into {answer.network}; this host keeps asking"
         )
         return 0
-    return _wait_for(places, answer.name, answer.network)
+    return _wait_for(locations, answer.name, answer.network)
 
 
 def _set_routes(store: StateStore, allow: bool) -> None:
@@ -99,10 +99,10 @@ def _set_routes(store: StateStore, allow: bool) -> None:
         store.set_joined(replace(joined, routes=allow))
 
 
-def _agree(store: StateStore, places: Places, allow: bool) -> int:
+def _agree(store: StateStore, locations: Locations, allow: bool) -> int:
     """Take, or take no more, the routes that only a person agrees to."""
     _set_routes(store, allow)
-    ask(places, r.Adopt())
+    ask(locations, r.Adopt())
     output.line(
         "this host takes every route that its mediator gives: what goes there goes to the member that has it"
         if allow
@@ -136,11 +136,11 @@ def _name(wanted: str | None) -> str:
     return checked_name(wanted) if wanted else label_of(os.uname().nodename)
 
 
-def _wait_for(places: Places, name: str, network: str) -> int:
+def _wait_for(locations: Locations, name: str, network: str) -> int:
     deadline = time.monotonic() + ONLINE_TIMEOUT_S
     why = "the agent is still at it"
     while time.monotonic() < deadline:
-        state = ask(places, r.Status()).reply
+        state = ask(locations, r.Status()).reply
         there = state.networks.get(network)
         if there is not None and there.addresses and state.engine:
             _say_refused(state.conditions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.options import add_engine, add_output
 
@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Make this host's keys, show their public halves, or take new ones."""
     from netctl.agent.keys import load_keys, make_keys
     from netctl.config.hostnames import checked_name, label_of
@@ -27,14 +27,14 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     if arguments.action == "rotate":
         from netctl.cli.rotate import rotate
 
-        return rotate(arguments, places)
+        return rotate(arguments, locations)
     if arguments.action == "init":
-        pair, made = make_keys(places)
+        pair, made = make_keys(locations)
         output.note(
-            f"{'made' if made else 'kept'} the keys in {places.state}; add this line under `members:`"
+            f"{'made' if made else 'kept'} the keys in {locations.state}; add this line under `members:`"
         )
     else:
-        pair = load_keys(places)
+        pair = load_keys(locations)
     if arguments.output == "json":
         output.json({"name": name, "wireguard": str(pair.wireguard), "identity": str(pair.identity)})
     else:

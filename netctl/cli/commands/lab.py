@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.options import add_output
 from netctl.lab import saved
@@ -54,7 +54,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     commands.add_parser("down", help="remove the lab")
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Perform one of the lab's own commands."""
     commands = {"demo": _demo, "up": _up, "exec": _exec, "status": _status, "down": _down}
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.options import add_output
@@ -20,11 +20,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Show them, or forget some."""
     if arguments.action == "forget":
-        return _forget(arguments, places)
-    answer = ask(places, r.Leases())
+        return _forget(arguments, locations)
+    answer = ask(locations, r.Leases())
     if arguments.output == "json":
         output.json(answer.plain)
         return 0
@@ -39,10 +39,10 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     return 0
 
 
-def _forget(arguments: argparse.Namespace, places: Places) -> int:
+def _forget(arguments: argparse.Namespace, locations: Locations) -> int:
     if (arguments.member is None) == (not arguments.all):
         raise LocalError("say whose leases to forget, or --all")
-    done = ask(places, r.ForgetLeases(arguments.member), output.progress).reply
+    done = ask(locations, r.ForgetLeases(arguments.member), output.progress).reply
     count = done.forgotten
     output.line(f"forgot {count} lease{'s' if count != 1 else ''}; what the mediator says next is believed")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError
@@ -17,18 +17,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="ask nothing")
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Leave what this host joined by invite; with --forget-keys it comes back as another."""
     from netctl.agent.store import StateStore
 
-    if StateStore(places).joined() is None:
+    if StateStore(locations).joined() is None:
         raise LocalError(
             "this host joined nothing by invite; it has a document: take it out there, or `netctl down`"
-            if places.accepted.exists()
+            if locations.accepted.exists()
             else "this host has joined no network"
         )
     try:
-        result = ask(places, r.Leave(), output.progress).reply
+        result = ask(locations, r.Leave(), output.progress).reply
     except NoAgentError:
         raise LocalError(
             "no agent runs on this host, and only it can tell the mediator: `netctl up` first"
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         output.error(result.error)
         return 1
     if arguments.forget_keys:
-        places.private_key.unlink(missing_ok=True)
-        places.identity_key.unlink(missing_ok=True)
+        locations.private_key.unlink(missing_ok=True)
+        locations.identity_key.unlink(missing_ok=True)
     output.line("this host has left")
     return 0

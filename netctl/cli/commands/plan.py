@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from netctl.agent.places import Places, read_document
+from netctl.agent.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.exits import CHANGES, CONVERGED
 from netctl.cli.options import add_engine, add_file, add_output, add_session
@@ -33,21 +33,21 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_session(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Say what would change. With --detailed-exitcode, exit 2 when something would."""
     if arguments.against:
         from netctl.cli.against import against
 
-        return against(arguments, places)
+        return against(arguments, locations)
     if arguments.output == "markdown":
         raise LocalError("-o markdown says what a branch changes: name what to compare with, --against REV")
     from netctl.cli.applying import plan_or_apply, session_of
 
-    path = arguments.file or places.config
+    path = arguments.file or locations.config
     request = r.Plan(
         read_document(path), str(path), session_of(arguments.ssh_connection), everyone=arguments.everyone
     )
-    answer = plan_or_apply(places, arguments.engine, request)
+    answer = plan_or_apply(locations, arguments.engine, request)
     if arguments.out is not None:
         from netctl.cli import planfile
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_engine, add_output
@@ -25,9 +25,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Show what would go, ask where it is much, and remove it."""
-    found = _do(places, None, arguments.engine)
+    found = _do(locations, None, arguments.engine)
     count = len(found.reply.changes)
     if arguments.output == "json" and arguments.dry_run:
         output.json(found.plain)
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         return 0
     if count > ASK_ABOVE and not arguments.yes:
         _agree(count)
-    done = _do(places, count, arguments.engine)
+    done = _do(locations, count, arguments.engine)
     if arguments.output == "json":
         output.json(done.plain)
     if done.reply.error is not None:
@@ -60,11 +60,11 @@ def _agree(count: int) -> None:
         raise LocalError("nothing was removed")
 
 
-def _do(places: Places, at_most: int | None, engine: str) -> Answer[r.PruneReply]:
+def _do(locations: Locations, at_most: int | None, engine: str) -> Answer[r.PruneReply]:
     try:
-        return ask(places, r.Prune(at_most), output.progress)
+        return ask(locations, r.Prune(at_most), output.progress)
     except NoAgentError:
         from netctl.agent import oneshot
 
-        done = oneshot.prune(places, at_most, engine, output.progress, output.warning)
+        done = oneshot.prune(locations, at_most, engine, output.progress, output.warning)
         return answer_of(r.Prune(at_most), done)

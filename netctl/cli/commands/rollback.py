@@ -7,7 +7,7 @@ import argparse
 from msgspec import structs
 
 from netctl.agent.hostlock import LOCK_WAIT_S, host_lock
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.exits import CONVERGED, ROLL_BACK_FAILED
@@ -21,20 +21,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Take back what the last apply made, now."""
     try:
-        result = ask(places, r.Rollback()).reply
+        result = ask(locations, r.Rollback()).reply
     except NoAgentError:
         from netctl.agent.commitstore import CommitStore
         from netctl.agent.oneshot import roll_back
         from netctl.engine.privilege import check_privileges
 
-        if CommitStore(places).record() is None:
+        if CommitStore(locations).record() is None:
             raise LocalError("nothing is armed: there is nothing to roll back") from None
         check_privileges()
-        with host_lock(places, wait_s=LOCK_WAIT_S, progress=output.progress):
-            outcome = roll_back(places, output.progress)
+        with host_lock(locations, wait_s=LOCK_WAIT_S, progress=output.progress):
+            outcome = roll_back(locations, output.progress)
         result = r.OutcomeReply(outcome.changed, outcome.error, outcome.rolled_back)
     if arguments.output == "json":
         output.json(structs.asdict(result))

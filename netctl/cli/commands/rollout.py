@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct, to_builtins
 
-from netctl.agent.places import Places, read_document
+from netctl.agent.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.findings import show_findings
 from netctl.cli.live import Live
@@ -78,9 +78,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Look at all hosts, say what it changes, then canary and batches."""
-    path: Path = arguments.file or places.config
+    path: Path = arguments.file or locations.config
     if why := passed_over():
         output.warning(why)
     variables = Variables(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 
 DRAFTS = ("2020-12", "7")
@@ -15,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draft", choices=DRAFTS, default=DRAFTS[0], help="7 is for older editors")
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Print the JSON Schema of networks.yaml."""
     from netctl.config.draft7 import to_draft7
     from netctl.config.schema import load_schema

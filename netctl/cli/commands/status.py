@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.options import add_output
@@ -23,30 +23,30 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--watch", action="store_true", help="show it anew every two seconds, until Ctrl-C")
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Show this host, its networks and its peers."""
     if not arguments.watch:
-        return _show(arguments, places)
+        return _show(arguments, locations)
     if arguments.output == "json":
         raise LocalError("--watch is for people; for programs: `netctl status -o json`, as often as you like")
     while True:
         output.anew()
         try:
-            _show(arguments, places)
+            _show(arguments, locations)
         except NetctlError as error:
             output.error(str(error))
         time.sleep(EVERY_S)
 
 
-def _show(arguments: argparse.Namespace, places: Places) -> int:
-    answer = ask(places, r.Status())
+def _show(arguments: argparse.Namespace, locations: Locations) -> int:
+    answer = ask(locations, r.Status())
     if arguments.output == "json":
         output.json(answer.plain)
         return 0
     state = answer.reply
     if state.document.digest is None:
         _armed(state)
-        output.line(f"No document yet: edit {places.config}, then `netctl apply`; or `netctl join`.")
+        output.line(f"No document yet: edit {locations.config}, then `netctl apply`; or `netctl join`.")
         return 0
     if state.joined is not None:
         output.line(f"joined {state.joined} by invite: networks and members are as the mediator says")

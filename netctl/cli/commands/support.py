@@ -19,7 +19,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.facts import facts
@@ -65,17 +65,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Write the bundle."""
     now = time.gmtime()
     path = Path(arguments.out or time.strftime("netctl-support-%Y%m%d-%H%M%S.tar.gz", now))
-    known = secrets_of(places)
+    known = secrets_of(locations)
     if path.exists():
         raise LocalError(f"{path} cannot be written: {os.strerror(errno.EEXIST)}")
     count = 0
     try:
         with replacing(path, over=False) as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
-            for name, data in parts(places, with_document=not arguments.no_document):
+            for name, data in parts(locations, with_document=not arguments.no_document):
                 kept = scrubbed(data[-MAX_PART:], known)
                 entry = tarfile.TarInfo(f"netctl-support/{name}")
                 entry.size, entry.mtime, entry.mode = len(kept), calendar.timegm(now), 0o600
@@ -91,13 +91,13 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
     return 0
 
 
-def parts(places: Places, *, with_document: bool) -> Iterator[tuple[str, bytes]]:
+def parts(locations: Locations, *, with_document: bool) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each part, not scrubbed yet."""
-    known = {**to_builtins(facts(places)), "packages": _packages()}
+    known = {**to_builtins(facts(locations)), "packages": _packages()}
     yield "version.json", json.dumps(known, indent=2).encode()
     for name, question in QUESTIONS.items():
         try:
-            answer = json.dumps(ask(places, question).plain, indent=2)
+            answer = json.dumps(ask(locations, question).plain, indent=2)
         except NoAgentError:
             answer = "no agent runs on this host"
         except (NetctlError, OSError) as error:
@@ -105,18 +105,18 @@ def parts(places: Places, *, with_document: bool) -> Iterator[tuple[str, bytes]]
         yield name, answer.encode()
     if with_document:
         for name, path in (
-            ("document/accepted.yaml", places.accepted),
-            ("document/file.yaml", places.config),
+            ("document/accepted.yaml", locations.accepted),
+            ("document/file.yaml", locations.config),
         ):
             yield name, _read(path)
     for name, path in (
-        ("log/agent.log", places.state / "agent.log"),
-        ("log/confirmd.log", places.confirmd_log),
+        ("log/agent.log", locations.state / "agent.log"),
+        ("log/confirmd.log", locations.confirmd_log),
         ("system/os-release", Path("/etc/os-release")),
-        ("system/hosts", places.hosts),
+        ("system/hosts", locations.hosts),
     ):
         yield name, _read(path)
-    yield "state.txt", _listing(places.state)
+    yield "state.txt", _listing(locations.state)
     for name, command in COMMANDS.items():
         yield name, _said(command)
 
@@ -130,11 +130,11 @@ def _packages() -> dict[str, str]:
     )
 
 
-def secrets_of(places: Places) -> list[bytes]:
+def secrets_of(locations: Locations) -> list[bytes]:
     """The secrets that this host has, as they could turn up in a text."""
     found = []
-    for path in (places.private_key, places.identity_key):
-        for one in (path, places.next_of(path)):
+    for path in (locations.private_key, locations.identity_key):
+        for one in (path, locations.next_of(path)):
             with contextlib.suppress(OSError):
                 text = one.read_bytes().strip()
                 if len(text) >= 16:  # an empty or torn file is no secret, and would match everywhere

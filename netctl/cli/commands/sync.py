@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.options import add_output, seconds
@@ -69,10 +69,10 @@ class MediatorTarget:
 class MemberTarget:
     """Applies the document on this host, armed: it stays only once the host has shown that it still has its way."""
 
-    def __init__(self, places: Places, confirm_s: int) -> None:
-        self._places = places
+    def __init__(self, locations: Locations, confirm_s: int) -> None:
+        self._places = locations
         self._confirm_s = confirm_s
-        self._candidate = places.sync / "candidate.yaml"
+        self._candidate = locations.sync / "candidate.yaml"
 
     def holds(self, text: str) -> bool:
         """Whether the host lives by this text, and the configured file has it."""
@@ -171,17 +171,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """`netctl sync run`, `status` and `now`."""
     action = "now" if arguments.now else arguments.action
-    return {"run": _follow, "status": _status, "now": _now}[action](arguments, places)
+    return {"run": _follow, "status": _status, "now": _now}[action](arguments, locations)
 
 
-def _states(places: Places) -> StateFile:
-    return StateFile(places.sync / "state.json", write_atomic)
+def _states(locations: Locations) -> StateFile:
+    return StateFile(locations.sync / "state.json", write_atomic)
 
 
-def _follow(arguments: argparse.Namespace, places: Places) -> int:
+def _follow(arguments: argparse.Namespace, locations: Locations) -> int:
     repository = arguments.repository or os.environ.get(REPOSITORY)
     if repository is None:
         raise LocalError(f"name what to follow: --repository URL, or {REPOSITORY}=URL")
@@ -205,10 +205,10 @@ def _follow(arguments: argparse.Namespace, places: Places) -> int:
     target = (
         MediatorTarget(Path(arguments.write), shown_url(repository))
         if arguments.write
-        else MemberTarget(places, confirm_s)
+        else MemberTarget(locations, confirm_s)
     )
-    with only_keeper(places.sync / "lock"):
-        sync = Sync(settings, places.sync, target, _states(places))
+    with only_keeper(locations.sync / "lock"):
+        sync = Sync(settings, locations.sync, target, _states(locations))
         if arguments.once:
             one_round(sync, True, "", log)
             return 0 if is_well(sync.state) else 1
@@ -216,14 +216,14 @@ def _follow(arguments: argparse.Namespace, places: Places) -> int:
     return 0
 
 
-def _now(arguments: argparse.Namespace, places: Places) -> int:
-    poke(places.sync / "lock")
+def _now(arguments: argparse.Namespace, locations: Locations) -> int:
+    poke(locations.sync / "lock")
     output.note("netctl sync looks now; `netctl sync status` says what it finds")
     return 0
 
 
-def _status(arguments: argparse.Namespace, places: Places) -> int:
-    file = _states(places)
+def _status(arguments: argparse.Namespace, locations: Locations) -> int:
+    file = _states(locations)
     if not file.path.exists():
         raise LocalError(f"no netctl sync has run here: there is no {file.path}")
     state = file.load()

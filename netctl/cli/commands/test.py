@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from netctl.agent.places import Places, read_document
+from netctl.agent.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.findings import show_findings
 from netctl.cli.options import add_files
@@ -17,9 +17,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_files(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Run the tests of each document. The worst exit status."""
-    return max(_test(path) for path in arguments.files or [places.config])
+    return max(_test(path) for path in arguments.files or [locations.config])
 
 
 def _test(path: Path) -> int:

@@ -12,7 +12,7 @@ import time
 import tty
 from importlib.util import find_spec
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli.ask import ask
 from netctl.model.errors import LocalError, NetctlError
 from netctl.wire.agentrequests import Status
@@ -42,7 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--filter", default="", metavar="TEXT", help="names, addresses or paths to show")
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Show the peers until somebody types q."""
     if find_spec("rich") is None:
         raise LocalError("`netctl top` needs a package more: `pip install 'netctl[ui]'` brings it")
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
                 if now >= due:
                     due = now + EVERY_S
                     try:
-                        status, error = ask(places, Status(), timeout_s=TIMEOUT_S).reply, None
+                        status, error = ask(locations, Status(), timeout_s=TIMEOUT_S).reply, None
                         history.observe(status.peers, now)
                     except NetctlError as failed:
                         error = str(failed)

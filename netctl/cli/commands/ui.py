@@ -8,7 +8,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.operator import ADMIN_SOCKET
 from netctl.cli.options import add_mediator_state
@@ -44,7 +44,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Serve the page until Ctrl-C."""
     if not all(find_spec(name) for name in NEEDS):
         raise LocalError("the page needs some packages more: `pip install 'netctl[ui]'` brings them")
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
         except ValueError:
             raise LocalError(f"--listen wants an address, not '{arguments.listen}'") from None
     wish = Wish(
-        places, arguments.mediator_state / ADMIN_SOCKET, arguments.port, listen, viewer=arguments.viewer
+        locations, arguments.mediator_state / ADMIN_SOCKET, arguments.port, listen, viewer=arguments.viewer
     )
     with Page(wish) as page:
         _say(page.link())

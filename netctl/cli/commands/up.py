@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_engine
 from netctl.cli.starting import start_agent
@@ -18,15 +18,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Start the agent if none runs, apply the document if there is none yet, and bring networks up."""
     try:
-        state = ask(places, r.Status()).reply
+        state = ask(locations, r.Status()).reply
     except NoAgentError:
-        start_agent(places, arguments.engine)
-        state = ask(places, r.Status()).reply
+        start_agent(locations, arguments.engine)
+        state = ask(locations, r.Status()).reply
     if state.document.digest is None:
         from netctl.cli.applying import ApplyWish, apply_document
 
-        return apply_document(ApplyWish(None, arguments.engine), places)
-    return switch(places, r.Up(arguments.network))
+        return apply_document(ApplyWish(None, arguments.engine), locations)
+    return switch(locations, r.Up(arguments.network))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from netctl.agent.places import Places, read_document
+from netctl.agent.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.exits import CONVERGED, FAILED
 from netctl.cli.findings import show_findings
@@ -19,9 +19,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "github")
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Judge each document. The worst exit status."""
-    return max(_validate(path, arguments.output) for path in arguments.files or [places.config])
+    return max(_validate(path, arguments.output) for path in arguments.files or [locations.config])
 
 
 def _validate(path: Path, form: str) -> int:

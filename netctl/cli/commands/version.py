@@ -6,7 +6,7 @@ import argparse
 
 from msgspec import to_builtins
 
-from netctl.agent.places import Places
+from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.facts import facts, rows
 from netctl.cli.options import add_output
@@ -17,9 +17,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Print the facts."""
-    known = facts(places)
+    known = facts(locations)
     if arguments.output == "json":
         output.json(to_builtins(known))
         return 0

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from netctl.agent.places import Places, read_document
+from netctl.agent.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.applying import ApplyWish, apply_document
 from netctl.cli.ask import NoAgentError, ask
@@ -21,20 +21,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Until interrupted."""
-    path = arguments.file or places.config
+    path = arguments.file or locations.config
     try:
-        watching = ask(places, r.Status()).reply.watch
+        watching = ask(locations, r.Status()).reply.watch
     except NoAgentError:
         watching = None
     if watching is not None and watching.file == str(path):
         raise LocalError(f"the agent on this host watches {path} already: there is nothing left to do")
-    asyncio.run(_watch(ApplyWish(path, arguments.engine, unattended=True), path, places))
+    asyncio.run(_watch(ApplyWish(path, arguments.engine, unattended=True), path, locations))
     return 0
 
 
-async def _watch(wish: ApplyWish, path: Path, places: Places) -> None:
+async def _watch(wish: ApplyWish, path: Path, locations: Locations) -> None:
     from netctl.agent.filewatch import FileWatch
 
     files = FileWatch(path, read_document)
@@ -43,15 +43,15 @@ async def _watch(wish: ApplyWish, path: Path, places: Places) -> None:
             output.warning(files.blind)
         seen = files.look()
         while True:
-            await asyncio.to_thread(_apply, wish, places)
+            await asyncio.to_thread(_apply, wish, locations)
             output.note(f"watching {path}")
             seen = await files.change(seen)
     finally:
         await asyncio.to_thread(files.close)
 
 
-def _apply(wish: ApplyWish, places: Places) -> None:
+def _apply(wish: ApplyWish, locations: Locations) -> None:
     try:
-        apply_document(wish, places)
+        apply_document(wish, locations)
     except NetctlError as error:
         output.error(str(error))

@@ -6,8 +6,8 @@ import argparse
 import difflib
 import ipaddress
 
+from netctl.agent.locations import Locations
 from netctl.agent.pinger import Pinger
-from netctl.agent.places import Places
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_output
@@ -35,9 +35,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def run(arguments: argparse.Namespace, places: Places) -> int:
+def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Say which path a pair has, and which line of the document allows or denies a port. Exit 2: neither works."""
-    path = places.config
+    path = locations.config
     try:
         loaded = load_document(path.read_text(), str(path))
     except OSError as error:
@@ -66,8 +66,8 @@ def run(arguments: argparse.Namespace, places: Places) -> int:
             raise LocalError(f"{reason} in the document")
     else:
         answers = flows(loaded, src, dst, proto, port)
-    status = _status(places)
-    peer = _peer(places, status, src, dst)
+    status = _status(locations)
+    peer = _peer(locations, status, src, dst)
     allowed = any(flow.allowed for flow in answers)
     about = Asked(src, dst, proto, port, behind[0] if behind is not None else None)
     firewall = ask_firewall(status.reply, about) if allowed and status is not None else None
@@ -123,14 +123,16 @@ def _say(src: str, dst: str, target: str, answers: tuple[Flow, ...], peer: PeerV
         say_path(src if peer.state.name != src else dst, peer)
 
 
-def _status(places: Places) -> Answer[r.StatusReply] | None:
+def _status(locations: Locations) -> Answer[r.StatusReply] | None:
     try:
-        return ask(places, r.Status())
+        return ask(locations, r.Status())
     except NoAgentError:
         return None
 
 
-def _peer(places: Places, status: Answer[r.StatusReply] | None, src: str, dst: str) -> PeerView | str | None:
+def _peer(
+    locations: Locations, status: Answer[r.StatusReply] | None, src: str, dst: str
+) -> PeerView | str | None:
     """The path between them as this host's agent sees it, or why it is not known; None: this host is neither."""
     if status is None:
         return NO_AGENT
@@ -138,7 +140,7 @@ def _peer(places: Places, status: Answer[r.StatusReply] | None, src: str, dst: s
     if state.member not in (src, dst):
         return None
     try:
-        doctor = ask(places, r.Doctor())
+        doctor = ask(locations, r.Doctor())
     except NoAgentError:
         return NO_AGENT
     other = dst if state.member == src else src

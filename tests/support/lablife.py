@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import BUSY_S, wait_for
 
 from netctl.lab.demo import unconnected
 from netctl.lab.internet import Lab, raise_lab, statuses_of
 from netctl.lab.namespaces import Holder, check_machine
 from netctl.lab.probes import host_name
 from netctl.model.errors import LocalError
+from tests.support.patience import BUSY_S, wait_for
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lan-party.yaml"
 PARTY = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from patience import BUSY_S
+from tests.support.patience import BUSY_S
 
 WHO = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.net", "-c", "init.defaultBranch=main")
 

@@ -7,10 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from hosts import Host
-from processes import EVERY
-
 from netctl.tunnel.primitives import public_key
+from tests.support.hosts import Host
+from tests.support.processes import EVERY
 
 OURS = str(Path(sys.executable).with_name("netctl-wg"))
 GO = "wireguard-go"

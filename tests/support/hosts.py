@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from patience import BUSY_S
-from processes import namespace_of, processes_in
 
 from netctl.lab.namespaces import OWN_PLACES
+from tests.support.patience import BUSY_S
+from tests.support.processes import namespace_of, processes_in
 
 SET_UP = f"""set -e
 {OWN_PLACES}

@@ -10,7 +10,7 @@ from netctl.model.errors import LocalError
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class Locations:
     """Files and directories of one member; several members can live on one machine."""
 
     config: Path = Path("/etc/netctl/networks.yaml")
@@ -19,7 +19,7 @@ class Places:
     hosts: Path = Path("/etc/hosts")
 
     @classmethod
-    def find(cls, config: str | None = None, state: str | None = None, run: str | None = None) -> Places:
+    def find(cls, config: str | None = None, state: str | None = None, run: str | None = None) -> Locations:
         """Options first, then NETCTL_CONFIG, NETCTL_STATE, NETCTL_RUN, NETCTL_HOSTS, then the defaults."""
         default = cls()
         environment = os.environ.get

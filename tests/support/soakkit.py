@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lablife import everybody_connected
-from patience import wait_for
-from processes import EVERY
-
 from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, STATE_PATH, Lab, program
 from netctl.lab.probes import ping_all
+from tests.support.lablife import everybody_connected
+from tests.support.patience import wait_for
+from tests.support.processes import EVERY
 
 STAY = ("laptop", "nas")
 COME_AND_GO = ("desktop", "console")
