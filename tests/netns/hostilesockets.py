@@ -129,12 +129,13 @@ async def paths(kind: str, number: str, own: str, peer: str) -> None:
     runner.peers(frozenset({key}))
     say([ENGINE_PORT])
     await asked()
-    faults = guard.dropped
+    say({"faults": guard.dropped})  # steering fails from the first ping on, and either side may be the first
+    await asked()
     runner.message(Introduction(str(key), 1, [Candidate("host", f"{peer}:{ENGINE_PORT}")]))
     runner.message(Punch(str(key), 0))
     async with asyncio.timeout(30):
         await direct.wait()
-    say({"faults": faults, "alive": True})
+    say({"alive": True})
     await asked()
     runner.close()
 
