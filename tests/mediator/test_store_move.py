@@ -207,11 +207,12 @@ def test_a_server_that_runs_is_moved_under_and_started_anew(
         return mediator_main(["store", "move", *words, "--state", str(site.state)])
 
     async def before() -> None:
-        async with site.serving(), Member(ANN, site.entry()) as ann:
-            await ann.view(lambda changed: bool(changed.view.members))
-            assert await asyncio.to_thread(store_move, "--to", dsn) == 0
-            with pytest.raises(LocalError, match="was moved"):
-                await asyncio.to_thread(ask_mediator, site.state, r.Revoke("bob"))
+        async with site.serving():
+            async with Member(ANN, site.entry()) as ann:
+                await ann.view(lambda changed: bool(changed.view.members))
+                assert await asyncio.to_thread(store_move, "--to", dsn) == 0
+                with pytest.raises(LocalError, match="was moved"):
+                    await asyncio.to_thread(ask_mediator, site.state, r.Revoke("bob"))
             async with Member(ANN, site.entry()) as again:
                 await again.view()
 
