@@ -278,8 +278,9 @@ class PathManager:
             pair.online = True
             remote = parse_candidates(message.candidates)
             pair.guesser.heard(message.nat)
-            pair.introduced(message.round, remote, now, self._offer_time(now))
-        elif isinstance(message, Punch):
+            effects = pair.introduced(message.round, remote, now, self._offer_time(now))
+            return effects + self._settle(pair, now)
+        if isinstance(message, Punch):
             pair.punch(now + min(max(message.after_ms, 0), MAX_PUNCH_DELAY_MS) / 1000)
         else:
             pair.relay.handle_grant(message, now, servers)

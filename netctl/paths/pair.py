@@ -196,8 +196,12 @@ class Pair:
         allowed = [address for address in knocks if self.routes.may_send(self.routes.get(address), now)]
         return [self.routes.knock(address, now, ttl=c.LOW_TTL) for address in allowed]
 
-    def introduced(self, round_: int, remote: dict[SocketAddress, str], now: float, offer_at: float) -> None:
+    def introduced(
+        self, round_: int, remote: dict[SocketAddress, str], now: float, offer_at: float
+    ) -> list[Effect]:
         """The peer's candidates of one round arrived; ours are due at `offer_at` if it is another round."""
+        left = self.selected is not None and self.routes.has_left(remote, self.selected)
+        effects = self._lose(now) if left else []
         if round_ != self.round:
             # The higher round wins on both sides; a lower one is a peer that restarted: it adopts ours.
             self.round = max(self.round, min(round_, c.MAX_ROUND))
@@ -221,6 +225,7 @@ class Pair:
         elif not self._punches:
             self._punches = [now + c.PUNCH_WITHOUT_WORD + offset for offset in c.PUNCH_OFFSETS]
             self._give_up_at = self._punches[-1] + c.PUNCH_SETTLE
+        return effects
 
     def punch(self, at: float) -> None:
         """Both sides send at this moment."""

@@ -103,6 +103,12 @@ class Routes:
             if route.kind in kinds and route.last_pong_at is None and not route.address.is_ipv6
         ]
 
+    def has_left(self, remote: dict[SocketAddress, str], used: Route) -> bool:
+        """Whether the peer has another port than on this path: the same interface of it, and not that port any more."""
+        if used.address in remote or self._remote.get(used.address) != "host":
+            return False
+        return any(kind == "host" and to.address == used.address.address for to, kind in remote.items())
+
     def adopt(self, remote: dict[SocketAddress, str], keep: Route | None) -> None:
         """Replace the peer's candidates; the path in use and what it was heard from stay."""
         self._remote = remote

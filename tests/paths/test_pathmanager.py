@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from netctl.model.addresses import SocketAddress
 from netctl.wire.control import Candidate
 from tests.support.pathsim import MEDIATOR, UNIX_EPOCH, Host, World
 
@@ -91,6 +92,23 @@ def test_two_behind_one_nat_meet_on_their_lan() -> None:
     a, b = world.hosts
     assert a.endpoints[b.key] == b.address
     assert agree(world)
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_peer_that_takes_another_port_is_followed_at_once(who: int) -> None:
+    """Its old one is not waited for: silence would prove it dead after three seconds."""
+    world = World()
+    nat = world.nat(HOME)
+    world.host("a", "192.168.1.10", nat)
+    world.host("b", "192.168.1.11", nat)
+    world.start()
+    world.run(5)
+    moved, other = world.hosts[who], world.hosts[1 - who]
+    moved.address = SocketAddress(moved.address.host, 18017)
+    world.perform(moved, moved.manager.set_local([Candidate("host", str(moved.address))], world.now))
+    world.run(1)
+    assert other.endpoints[moved.key] == moved.address
+    assert kinds(world) == ["lan", "lan"]
 
 
 def test_two_open_hosts_are_direct_without_punching() -> None:
