@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,10 @@ def test_every_pair_with_a_family_in_common_is_direct(tmp_path: Path) -> None:
         assert "UDP" not in text.replace("relay-udp", "")
 
 
+def _filter_is_known(node: Node) -> bool:
+    return "address and port-dependent: answers" in node.attempt(["netctl", "doctor"]).stdout
+
+
 def test_behind_a_nat64_ipv4_servers_and_peers_are_reached(tmp_path: Path) -> None:
     """One member has the mediator's IPv4 address alone, the other what a DNS64 makes of it."""
     try:
@@ -88,7 +93,7 @@ def test_behind_a_nat64_ipv4_servers_and_peers_are_reached(tmp_path: Path) -> No
             said = lab.node(name).attempt(["netctl", "doctor"]).stdout
             assert f"no IPv4 in this network: it is reached by NAT64 behind {PREFIX}" in said
             assert "IPv4: UDP works, seen from outside as 203.0.113." in said
-            assert "address and port-dependent: answers" in said, "asked from a socket beside the port"
+            wait_for("what was asked from a socket beside the port", partial(_filter_is_known, lab.node(name)))
             log = lab.node(name).run(["cat", LOG_PATH])
             assert "ipv4-a: relay-udp at 203.0.113.10:" in log or "ipv4-b: relay-udp at 203.0.113.10:" in log
         ours = lab.node("nat64-a").run(["wg", "show", "nctl0", "endpoints"])
