@@ -93,7 +93,9 @@ def test_behind_a_nat64_ipv4_servers_and_peers_are_reached(tmp_path: Path) -> No
             said = lab.node(name).attempt(["netctl", "doctor"]).stdout
             assert f"no IPv4 in this network: it is reached by NAT64 behind {PREFIX}" in said
             assert "IPv4: UDP works, seen from outside as 203.0.113." in said
-            wait_for("what was asked from a socket beside the port", partial(_filter_is_known, lab.node(name)))
+            wait_for(
+                "what was asked from a socket beside the port", partial(_filter_is_known, lab.node(name))
+            )
             log = lab.node(name).run(["cat", LOG_PATH])
             assert "ipv4-a: relay-udp at 203.0.113.10:" in log or "ipv4-b: relay-udp at 203.0.113.10:" in log
         ours = lab.node("nat64-a").run(["wg", "show", "nctl0", "endpoints"])
