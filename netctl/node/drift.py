@@ -89,11 +89,11 @@ def _opened_otherwise(state: NodeState, document: Document, key: WireGuardKey, f
     return openings(state.desired, document, member_name(document, key), foreign) != state.desired.openings
 
 
-def departures(plan: Plan, origins: Provenance, actual: HostState) -> tuple[Departure, ...]:
+def departures(plan: Plan, provenance: Provenance, actual: HostState) -> tuple[Departure, ...]:
     """The changes that would put a host right, each with its places; at most MAX_KEPT."""
     found = []
     for change, line in zip(plan.changes[:MAX_KEPT], describe(plan), strict=False):
-        paths = tuple(dict.fromkeys(_paths(change, origins, actual)))[:MAX_PATHS]
+        paths = tuple(dict.fromkeys(_paths(change, provenance, actual)))[:MAX_PATHS]
         found.append(Departure(line, type(change).__name__, paths or (ANYWHERE,)))
     return tuple(found)
 

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from netctl.agent.locations import Locations, read_document
 from netctl.config.build import digest
 from netctl.fleet.keeper import is_kept
@@ -129,26 +131,26 @@ class Editing:
             return None
         if state.writes and os.path.realpath(state.writes) != os.path.realpath(self._places.config):
             return None
-        newest = state.history[0] if state.history else None
         source = w.GitSource(
-            _plain(state.repository), _plain(state.branch), _plain(state.path), state.last_good, state.looked_at_s,
-            _plain(state.problem),
-        )  # fmt: skip
-        if newest is None:
-            return source
-        words = (
-            newest.commit,
-            newest.subject,
-            newest.author,
-            newest.signer,
-            newest.outcome.value,
-            newest.why,
+            repository=_plain(state.repository),
+            branch=_plain(state.branch),
+            path=_plain(state.path),
+            in_force=state.last_good,
+            looked_at_s=state.looked_at_s,
+            problem=_plain(state.problem),
         )
-        commit, subject, author, signer, outcome, why = map(_plain, words)
-        return w.GitSource(
-            source.repository, source.branch, source.path, source.in_force, source.looked_at_s, source.problem,
-            commit, subject, author, signer, outcome, why,
-        )  # fmt: skip
+        if not state.history:
+            return source
+        newest = state.history[0]
+        return replace(
+            source,
+            commit=_plain(newest.commit),
+            subject=_plain(newest.subject),
+            author=_plain(newest.author),
+            signer=_plain(newest.signer),
+            outcome=_plain(newest.outcome.value),
+            why=_plain(newest.why),
+        )
 
 
 def _plain(text: str) -> str:

@@ -20,6 +20,7 @@ from netctl.node.context import Revival
 from netctl.node.drift import Counters
 from netctl.node.state import NodeState
 from netctl.paths.effects import PathKind, PathStatus
+from tests.support.fetch import fetched
 
 ONE, TWO = WireGuardKey(bytes([9]) * 32), WireGuardKey(bytes([8]) * 32)
 
@@ -108,15 +109,6 @@ class Host:
     paths: Any = field(
         default_factory=lambda: SimpleNamespace(status=lambda: {ONE: PathStatus("direct", rtt_ms=12.5)})
     )
-
-
-async def fetched(port: int, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return answer
 
 
 async def fetched_in_parts(port: int, request: bytes) -> bytes:

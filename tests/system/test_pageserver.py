@@ -5,19 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from netctl.system.pageserver import MAX_CLIENTS, PageServer
+from tests.support.fetch import fetched
 
 ASKED = b"GET /one HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def test_strangers_who_say_nothing_take_its_places_and_no_more() -> None:
-    async def asked(port: int, request: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(request)
-        answer = await reader.read()
-        writer.close()
-        await writer.wait_closed()
-        return answer
-
     async def scenario() -> None:
         server = PageServer("127.0.0.1:9", {"/one": lambda: (200, "text/plain", b"1\n")}, example_port=1)
         server._port = 0
@@ -28,15 +21,15 @@ def test_strangers_who_say_nothing_take_its_places_and_no_more() -> None:
             silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CLIENTS)]
             while server._clients < MAX_CLIENTS:
                 await asyncio.sleep(0)
-            assert await asked(port, b"") == b""
+            assert await fetched(port, b"") == b""
             assert server._clients >= MAX_CLIENTS, "one too many is let go before those who came first"
             for _, writer in silent:
                 writer.close()
             while server._clients:
                 await asyncio.sleep(0)
-            assert (await asked(port, ASKED)).endswith(b"\r\n\r\n1\n")
-            assert (await asked(port, ASKED.replace(b"GET", b"POST"))).startswith(b"HTTP/1.1 404 ")
-            assert (await asked(port, b"\x00" * 9000)).startswith(b"HTTP/1.1 400 ")
+            assert (await fetched(port, ASKED)).endswith(b"\r\n\r\n1\n")
+            assert (await fetched(port, ASKED.replace(b"GET", b"POST"))).startswith(b"HTTP/1.1 404 ")
+            assert (await fetched(port, b"\x00" * 9000)).startswith(b"HTTP/1.1 400 ")
         finally:
             server.close()
 
