@@ -9,14 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from netctl.lab.build import Network
 from netctl.lab.internet import Lab, raise_lab, statuses_of
-from netctl.lab.namespaces import Holder, check_machine
 from netctl.lab.probes import host_name
-from netctl.model.errors import LocalError
-from tests.support.lablife import PARTY
+from tests.support.lablife import PARTY, lab_holder
 
 POLL_S = 0.2
 
@@ -56,18 +52,11 @@ def pair_in_one_home(tmp: Path, kind: str) -> Iterator[Lab]:
 
 @contextmanager
 def _pair(tmp: Path, boxes: str, engine: str, wired: Callable[[Network], None] | None) -> Iterator[Lab]:
-    try:
-        check_machine()
-    except LocalError as error:
-        pytest.skip(str(error))
     path = tmp / "party.yaml"
     path.write_text(PARTY)
     path.with_name("party.lab.yaml").write_text(f"nats:\n  {boxes}\n")
-    holder = Holder.start()
-    try:
+    with lab_holder() as holder:
         yield raise_lab(holder, path, lambda text: None, {"NETCTL_ENGINE": engine}, wired)
-    finally:
-        holder.destroy()
 
 
 def kinds(lab: Lab) -> dict[str, str]:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from netctl.lab.internet import DOCUMENT_PATH, RUN_PATH, STATE_PATH, program
-from netctl.lab.namespaces import Holder, Node, check_machine
-from netctl.model.errors import LocalError
+from netctl.lab.namespaces import Node
+from tests.support.lablife import lab_holder
 
 pytestmark = pytest.mark.netns
 
@@ -67,17 +67,10 @@ networks:
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    try:
-        check_machine()
-    except LocalError as error:
-        pytest.skip(str(error))
-    holder = Holder.start()
-    try:
+    with lab_holder() as holder:
         bare = holder.add_node("alone", "127.0.0.1\tlocalhost mediator.example.net\n")
         places = {"NETCTL_CONFIG": DOCUMENT_PATH, "NETCTL_STATE": STATE_PATH, "NETCTL_RUN": RUN_PATH}
         yield Host(Node(holder, bare.name, bare.pid, places))
-    finally:
-        holder.destroy()
 
 
 @contextmanager

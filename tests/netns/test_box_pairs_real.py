@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from netctl.lab.internet import Lab, raise_lab
-from netctl.lab.namespaces import Holder, check_machine
-from netctl.model.errors import LocalError
 from tests.netns.hardnats import kinds, lost, peer_of
-from tests.support.lablife import PARTY
+from tests.support.lablife import PARTY, lab_holder
 from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
@@ -24,18 +22,11 @@ BEHIND = "one: {members: [laptop], behind: %s}\n  other: {members: [desktop], be
 
 @contextmanager
 def pair(tmp: Path, boxes: str) -> Iterator[Lab]:
-    try:
-        check_machine()
-    except LocalError as error:
-        pytest.skip(str(error))
     path = tmp / "party.yaml"
     path.write_text(PARTY)
     path.with_name("party.lab.yaml").write_text(f"nats:\n  {boxes}\n")
-    holder = Holder.start()
-    try:
+    with lab_holder() as holder:
         yield raise_lab(holder, path, lambda text: None)
-    finally:
-        holder.destroy()
 
 
 @pytest.mark.parametrize(

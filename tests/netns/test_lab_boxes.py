@@ -14,13 +14,12 @@ import pytest
 
 from netctl.config import load_document
 from netctl.lab.build import Network, build
-from netctl.lab.namespaces import Holder, Node, check_machine
+from netctl.lab.namespaces import Node
 from netctl.lab.nat import NatKind
 from netctl.lab.properties import Ipv6, Properties
 from netctl.lab.rebind import forget_flows, move_wan
 from netctl.lab.topology import Nat, Topology, make_topology
-from netctl.model.errors import LocalError
-from tests.support.lablife import PARTY
+from tests.support.lablife import PARTY, lab_holder
 
 pytestmark = pytest.mark.netns
 
@@ -91,17 +90,10 @@ class Lab:
 
 @contextmanager
 def network(**nats: Nat) -> Iterator[Lab]:
-    try:
-        check_machine()
-    except LocalError as error:
-        pytest.skip(str(error))
-    holder = Holder.start()
-    try:
+    with lab_holder() as holder:
         topology = make_topology(load_document(PARTY).document, nats)
         with ExitStack() as stack:
             yield Lab(topology, build(holder, topology, {}, lambda text: None), stack)
-    finally:
-        holder.destroy()
 
 
 def seen_by(server: Socket, client: Socket, port: int = 7001) -> tuple[str, int] | None:

@@ -98,16 +98,23 @@ def mediator_states(lab: Lab) -> dict[str, Any]:
 
 
 @contextmanager
-def connected_lab(document: Path) -> Iterator[Lab]:
-    """A lab in which everybody has a tunnel to everybody."""
+def lab_holder() -> Iterator[Holder]:
+    """Whoever holds the namespaces of a lab, until its end; the test is skipped where this machine can have none."""
     try:
         check_machine()
     except LocalError as error:
         pytest.skip(str(error))
     holder = Holder.start()
     try:
+        yield holder
+    finally:
+        holder.destroy()
+
+
+@contextmanager
+def connected_lab(document: Path) -> Iterator[Lab]:
+    """A lab in which everybody has a tunnel to everybody."""
+    with lab_holder() as holder:
         lab = raise_lab(holder, document, lambda text: None)
         wait_for("everybody is connected", lambda: everybody_connected(lab))
         yield lab
-    finally:
-        holder.destroy()
