@@ -16,11 +16,11 @@ from msgspec import structs
 
 from mediator.core import admissions as a
 from mediator.core.audit import OPERATOR, Entry
+from mediator.core.changes import Job
 from mediator.core.duplicates import Duplicate
-from mediator.core.hub import Hub
+from mediator.core.membershipservice import Done, Terms
 from mediator.shell.durations import duration_s
-from mediator.shell.membershipservice import MembershipService, unix_now
-from netctl.config.guests import NAME
+from mediator.shell.membershiprunner import MembershipRunner, unix_now
 from netctl.config.stock import stock_config
 from netctl.model.document import MemberState
 from netctl.model.errors import LocalError
@@ -33,12 +33,6 @@ SOCKET_NAME = "admin.sock"
 MAX_REQUEST = 64 * 1024
 """A request is a line of words; an answer may be longer."""
 DEFAULT_LIFE = "24h"
-
-
-def check_uses(uses: int) -> None:
-    """Of an invite. Raises LocalError."""
-    if not 1 <= uses <= a.MAX_USES:
-        raise LocalError(f"an invite has 1 to {a.MAX_USES} uses")
 
 
 def life_s(text: str) -> int:
@@ -55,9 +49,10 @@ Kind = TypeVar("Kind", bound=Request[Any])
 class AdminServer:
     """Serves the operator of this mediator."""
 
-    def __init__(self, membership: MembershipService, hub: Hub, state: Path, document: Path) -> None:
-        self._membership = membership
-        self._hub = hub
+    def __init__(self, runner: MembershipRunner, state: Path, document: Path) -> None:
+        self._runner = runner
+        self._membership = runner.service
+        self._hub = runner.service.hub
         self._path = state / SOCKET_NAME
         self._document = document
         self._operations: dict[type[Request[Any]], Callable[[Any], Any]] = {}
@@ -65,12 +60,12 @@ class AdminServer:
         self._server = LineServer(self._path, self.service)
         self.add(r.CreateInvite, self._invite)
         self.add(r.ListInvites, self._invites)
-        self.add(r.RevokeInvite, lambda request: self._membership.revoke_invite(request.id, _by(request)))
+        self.add(r.RevokeInvite, self._revoke_invite)
         self.add(r.ListMembers, self._members)
-        self.add(r.Approve, lambda request: self._membership.approve(request.who, _by(request)))
-        self.add(r.Reject, lambda request: self._membership.revoke(request.who, _by(request), pending=True))
-        self.add(r.Revoke, lambda request: self._membership.revoke(request.who, _by(request)))
-        self.add(r.Restore, lambda request: self._membership.restore(request.who, _by(request)))
+        self.add(r.Approve, lambda request: self._decide(self._membership.approve, request))
+        self.add(r.Reject, lambda request: self._decide(self._membership.reject, request))
+        self.add(r.Revoke, lambda request: self._decide(self._membership.revoke, request))
+        self.add(r.Restore, lambda request: self._decide(self._membership.restore, request))
         self.add(r.Rekey, self._rekey)
         self.add(r.Export, self._export)
         self.add(r.ExportWireGuard, self._export_wg)
@@ -101,16 +96,14 @@ class AdminServer:
     # -- invites --------------------------------------------------------------------------------------------
 
     async def _invite(self, request: r.CreateInvite) -> r.NewInvite:
-        uses, name = request.uses, request.name or ""
-        check_uses(uses)
-        if name and (uses != 1 or not NAME.match(name)):
-            raise LocalError(
-                "a name is for an invite with one use, and a host name: letters, digits, hyphens"
-            )
-        network = self._membership.network(request.network)
         life = life_s(request.expires or DEFAULT_LIFE)
-        made, text = await self._membership.invite(network, uses, life, name, _by(request))
-        return r.NewInvite(**structs.asdict(self._row(made)), invite=text, approve=network.join.approve)
+        terms = Terms(request.network, request.uses, life, request.name or "")
+        job = self._membership.invite(terms, _by(request), unix_now())
+        made, text, approve = await self._runner.carry(job)
+        return r.NewInvite(**structs.asdict(self._row(made)), invite=text, approve=approve)
+
+    async def _revoke_invite(self, request: r.RevokeInvite) -> str:
+        return await self._runner.carry(self._membership.revoke_invite(request.id, _by(request), unix_now()))
 
     def _row(self, invite: a.Invite) -> r.InviteRow:
         names = {network.id: network.name for network in self._membership.document.networks.values()}
@@ -125,10 +118,10 @@ class AdminServer:
         )
 
     async def _invites(self, _: r.ListInvites) -> list[r.InviteRow]:
-        return [self._row(invite) for invite in await self._membership.store.invites()]
+        return [self._row(invite) for invite in await self._runner.store.invites()]
 
     async def _audit(self, request: r.ListAudit) -> list[r.AuditRow]:
-        entries = await self._membership.store.audit(request.since_s, request.after)
+        entries = await self._runner.store.audit(request.since_s, request.after)
         return [audit_row(entry) for entry in entries]
 
     # -- members --------------------------------------------------------------------------------------------
@@ -187,7 +180,16 @@ class AdminServer:
             identity = IdentityKey.parse(request.identity)
         except ValueError as error:
             raise LocalError(f"{error}; `netctl keys` on the host prints both") from error
-        return await self._membership.rekey_by_operator(request.who, key, identity, _by(request))
+        job = self._membership.rekey_by_operator(request.who, key, identity, _by(request), unix_now())
+        return await self._runner.done(job)
+
+    async def _decide(
+        self,
+        decide: Callable[[str, str, int], Job[Done]],
+        request: r.Approve | r.Reject | r.Revoke | r.Restore,
+    ) -> str:
+        """What is asked about one member."""
+        return await self._runner.done(decide(request.who, _by(request), unix_now()))
 
     def _export(self, _: r.Export) -> r.ExportReply:
         book = self._membership.book

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mediator.shell.watched import cannot_read, find_mediator
-from netctl.config import load_document
+from mediator.core.acceptance import accept
+from mediator.shell.watched import cannot_read
 from netctl.model.document import Document, Mediator
 from netctl.model.keys import IdentityKey
 
@@ -16,5 +16,4 @@ def load_mediator(path: Path, identity: IdentityKey) -> tuple[Document, Mediator
         text = path.read_text()
     except OSError as error:
         raise cannot_read(path, error) from error
-    document = load_document(text, str(path)).document
-    return document, find_mediator(document, identity)
+    return accept(text, str(path), identity)

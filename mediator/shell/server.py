@@ -10,7 +10,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
+from mediator.core.acceptance import other_ports
 from mediator.core.admissionlimiter import AdmissionLimiter, Ban, Offence
+from mediator.core.changes import Job
 from mediator.core.generations import RESERVE, first_generation
+from mediator.core.membershipservice import MembershipService
 from mediator.shell.admin import AdminServer
 from mediator.shell.connection import Connection
 from mediator.shell.documentnotes import DocumentNotes
 from mediator.shell.keys import Identity
 from mediator.shell.listener import Listener
-from mediator.shell.membershipservice import MembershipService
+from mediator.shell.membershiprunner import MembershipRunner, unix_now
 from mediator.shell.memberstore import MemberStore
 from mediator.shell.metrics import HealthPage, Meters
 from mediator.shell.pairstore import HubPairs, PairReader, PairSource
@@ -36,7 +39,7 @@ from mediator.shell.store import STORE_FILE
 from mediator.shell.storeplace import open_store
 from mediator.shell.storethread import StoreThread
 from mediator.shell.stun import StunServer, check_own
-from mediator.shell.watched import WatchedDocument, other_ports
+from mediator.shell.watched import WatchedDocument
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import WireGuardKey
@@ -110,8 +113,11 @@ class Server:
         self._reserved = 0
         self._refused: set[str] = set()
         """Why the store has not taken what was wanted of it since it last did: a lock has several words."""
-        self.membership = MembershipService(self._hub, self._store, self._later, self.perform, self._grants_s)
-        self._admin = AdminServer(self.membership, self._hub, state, document)
+        self._service = MembershipService(self._hub)
+        self.membership = MembershipRunner(
+            self._service, self._store, self._later, self.perform, self._grants_s
+        )
+        self._admin = AdminServer(self.membership, state, document)
         self._admin.add(r.ServerStatusRequest, lambda _: self.status())
         self._notes = DocumentNotes(self._store, str(document))
         self._loaded_s = time.time()
@@ -148,7 +154,7 @@ class Server:
 
     def status(self) -> dict[str, Any]:
         """What `netctl-mediator status` shows."""
-        document = self.membership.document
+        document = self._service.document
         return {
             "document": self._watched.status(document, time.time() - self._loaded_s),
             "generation": self._hub.generation,
@@ -173,7 +179,7 @@ class Server:
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         return {
-            "members": ("Members of the document", float(len(self.membership.document.members))),
+            "members": ("Members of the document", float(len(self._service.document.members))),
             "online": ("Members that are logged in", float(self._hub.online)),
             "connections": ("Connections, logged in or not", float(len(self._connections))),
             "bans": ("Addresses that may not connect now", float(len(self._limiter.bans(time.monotonic())))),
@@ -212,9 +218,9 @@ class Server:
         kept = await self._store.kept()
         first = first_generation(int(time.time()), kept.generation)
         self._hub.restore(kept.leases, kept.ports, kept.pairs, kept.resting, generation=first)
-        self.membership.book = kept.book
+        self._service.book = kept.book
         await self._reserve()
-        self.perform(self.membership.set_document(document, mediator))
+        self.perform(self._service.set_document(document, mediator, self._grants_s()))
         await self._tasks.wait(SLOW_STORE_S)
         self._tasks.start("keeping the document", self._keep_document())
         self._note_document(document)
@@ -335,9 +341,7 @@ class Server:
             kept = await self._store.kept()
         except LocalError:
             return  # it is asked again
-        self.membership.book = kept.book
-        self._hub.restore_leases(kept.leases)
-        self.perform(self.membership.rebuild())
+        self.perform(self._service.read_again(kept.book, self._grants_s()))
 
     def _tick(self) -> None:
         if self._store.in_doubt and self._store.takes_nothing is None:
@@ -378,7 +382,7 @@ class Server:
         elif found is not None:
             document, mediator = found
             try:
-                self.perform(self.membership.set_document(document, mediator))
+                self.perform(self._service.set_document(document, mediator, self._grants_s()))
             except NetctlError as error:
                 _LOG.warning(self._watched.refuse(f" {error}"))
                 return
@@ -441,7 +445,7 @@ class Server:
     def _name(self, key: WireGuardKey) -> str:
         """What people call the member with this key."""
         return next(
-            (member.name for member in self.membership.document.members.values() if member.wireguard == key),
+            (member.name for member in self._service.document.members.values() if member.wireguard == key),
             str(key),
         )
 
@@ -516,10 +520,10 @@ class Server:
         stored = self._hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting, self._grants_s())
         self.perform([*stored, *behind])
 
-    async def _ask(self, asked: Coroutine[Any, Any, list[fx.Effect]], behind: list[fx.Effect]) -> None:
+    async def _ask(self, job: Job[list[fx.Effect]], behind: list[fx.Effect]) -> None:
         """What only the store can answer, and `behind` after it."""
         try:
-            effects = await asked
+            effects = await self.membership.carry(job)
         except Exception:
             self.perform(behind)
             raise
@@ -562,17 +566,16 @@ class Server:
                 case fx.Challenge(number):
                     pending.extend(reversed(self._challenge(number)))
                 case fx.Redeem() as request:
-                    self._tasks.start(
-                        "an enrolment", self._ask(self.membership.redeem(request), pending[::-1])
-                    )
+                    job = self._service.redeem(request, unix_now())
+                    self._tasks.start("an enrolment", self._ask(job, pending[::-1]))
                     return
                 case fx.Left() as request:
-                    self._tasks.start("a leave", self._ask(self.membership.leave(request), pending[::-1]))
+                    job = self._service.leave(request, unix_now())
+                    self._tasks.start("a leave", self._ask(job, pending[::-1]))
                     return
                 case fx.Rekey() as request:
-                    self._tasks.start(
-                        "a change of keys", self._ask(self.membership.rekey(request), pending[::-1])
-                    )
+                    job = self._service.rekey(request, unix_now())
+                    self._tasks.start("a change of keys", self._ask(job, pending[::-1]))
                     return
 
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mediator.core.acceptance import accept
 from mediator.shell.keys import belong
-from netctl.config import load_document
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import ConfigError, LocalError, NetctlError
 from netctl.model.keys import IdentityKey
@@ -17,31 +17,6 @@ from netctl.wire.origin import MAX_BYTES, Origin, origin_of, origin_path
 
 KEPT_FILE = "accepted.yaml"
 """The last good document, in the state directory, and in that of a relay of another user."""
-
-
-def find_mediator(document: Document, identity: IdentityKey) -> Mediator:
-    """The entry of the document that is this server. Raises LocalError."""
-    for mediator in document.mediators:
-        if identity in mediator.identity:
-            return mediator
-    raise LocalError(f'no mediator of the document has this server\'s identity; add identity: ["{identity}"]')
-
-
-def other_ports(document: Document, mediator: Mediator) -> str | None:
-    """What to say where another entry with the same identity, which a standby has, names other ports."""
-    for other in document.mediators:
-        same = set(other.identity) & set(mediator.identity) and not other.relay_only
-        if same and (other.port, other.tls, other.stun, other.relay_ports) != (
-            mediator.port,
-            mediator.tls,
-            mediator.stun,
-            mediator.relay_ports,
-        ):
-            return (
-                f"{other.host}:{other.port} has the identity of {mediator.host}:{mediator.port} in the document and "
-                "other ports: the ports of the first are those that this server listens on"
-            )
-    return None
 
 
 def cannot_read(path: Path, error: OSError) -> LocalError:
@@ -157,8 +132,7 @@ class WatchedDocument:
         }
 
     def _understood(self, text: str) -> tuple[Document, Mediator]:
-        document = load_document(text, str(self.path)).document
-        mediator = find_mediator(document, self._identity)
+        document, mediator = accept(text, str(self.path), self._identity)
         self.good_text = text
         self.good_origin = self._origin(document.digest)
         return document, mediator

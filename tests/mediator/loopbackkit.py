@@ -15,9 +15,9 @@ from typing import cast
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from mediator.core.acceptance import find_mediator
 from mediator.shell.keys import ALPN, Identity, relay_secret
 from mediator.shell.server import Server
-from mediator.shell.watched import find_mediator
 from netctl.agent.control_client import ControlClient
 from netctl.agent.keys import Keys
 from netctl.config import load_document

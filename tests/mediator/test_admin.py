@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core.enrollment import Left, Redeem
+from mediator.core.membershipservice import MembershipService
 from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.admin import AdminServer, life_s
-from mediator.shell.membershipservice import MembershipService
+from mediator.shell.membershiprunner import MembershipRunner, unix_now
 from mediator.shell.store import Store
 from mediator.shell.storethread import StoreThread
 from netctl.model.errors import LocalError
@@ -38,15 +39,16 @@ class Desk:
         self.hub = h.Hub(pin, PRIVATE.sign, bytes(32), generation=1)
         self.unix_s = 0
         self.loop = asyncio.Runner()
-        self.membership = MembershipService(
-            self.hub, StoreThread(store), lambda seconds, call: call(), self.perform, lambda: self.unix_s
+        self.service = MembershipService(self.hub)
+        self.membership = MembershipRunner(
+            self.service, StoreThread(store), lambda seconds, call: call(), self.perform, lambda: self.unix_s
         )
-        self.admin = AdminServer(self.membership, self.hub, state, state / "networks.yaml")
+        self.admin = AdminServer(self.membership, state, state / "networks.yaml")
         self.load("10.1.0.0/28")
 
     def load(self, pool: str, **join: Any) -> None:
         loaded = document(pool, **join)
-        self.perform(self.membership.set_document(loaded, loaded.mediators[0]))
+        self.perform(self.service.set_document(loaded, loaded.mediators[0], self.unix_s))
 
     def perform(self, effects: list[fx.Effect]) -> None:
         for effect in effects:
@@ -77,7 +79,7 @@ class Desk:
         who = host(number, name)
         token = parse_invite(text).token
         request = Redeem(number, type(who)(who.key, who.identity, name, False, token))
-        self.perform(self.loop.run(self.membership.redeem(request)))
+        self.perform(self.loop.run(self.membership.carry(self.service.redeem(request, unix_now()))))
 
     def rows(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in self.ask("members.list")}
@@ -119,7 +121,8 @@ def test_nobody_gets_a_relay_port_while_a_grant_for_it_lives(desk: Desk, end: st
     if end == "revoke":
         desk.ask("members.revoke", who="thief")
     elif end == "leave":
-        desk.perform(desk.loop.run(desk.membership.leave(Left(10, key(10)))))
+        left = desk.service.leave(Left(10, key(10)), unix_now())
+        desk.perform(desk.loop.run(desk.membership.carry(left)))
     else:
         desk.ask("members.rekey", who="thief", wireguard=str(key(30)), identity=str(identity(30)))
         assert desk.hub.relay_port(key(30)) not in (None, port)

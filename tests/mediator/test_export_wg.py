@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
+from mediator.core.membershipservice import MembershipService
 from mediator.shell.admin import SOCKET_NAME, AdminServer
-from mediator.shell.membershipservice import MembershipService
+from mediator.shell.membershiprunner import MembershipRunner
 from mediator.shell.store import Store
 from mediator.shell.storethread import StoreThread
 from netctl.cli.main import main
@@ -76,10 +77,15 @@ class Site:
         self.store = Store(state / "mediator.db")
         self.hub = h.Hub(PIN, MEDIATOR.sign, bytes(32), generation=1)
         self.unix_s = 0
-        self.membership = MembershipService(
-            self.hub, StoreThread(self.store), lambda seconds, call: call(), self.perform, lambda: self.unix_s
+        self.service = MembershipService(self.hub)
+        self.membership = MembershipRunner(
+            self.service,
+            StoreThread(self.store),
+            lambda seconds, call: call(),
+            self.perform,
+            lambda: self.unix_s,
         )
-        self.admin = AdminServer(self.membership, self.hub, state, state / "networks.yaml")
+        self.admin = AdminServer(self.membership, state, state / "networks.yaml")
         self.load(document())
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(str(state / SOCKET_NAME))
@@ -89,7 +95,7 @@ class Site:
 
     def load(self, text: str) -> None:
         loaded = load_document(text).document
-        self.perform(self.membership.set_document(loaded, loaded.mediators[0]))
+        self.perform(self.service.set_document(loaded, loaded.mediators[0], self.unix_s))
 
     def perform(self, effects: list[fx.Effect]) -> None:
         for effect in effects:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from mediator.shell.keys import Identity
+from mediator.shell.membershiprunner import unix_now
 from netctl.model.document import Mediator
 from netctl.model.keys import IdentityKey
 from netctl.session.login import make_login
@@ -100,7 +101,8 @@ def test_a_revoked_key_is_out_at_once_and_stays_out(run: Run, site: Site) -> Non
         async with site.serving() as (server, mediator):
             async with Member(BOB, mediator) as bob:
                 await bob.view()
-                await server.membership.revoke("bob", "amy")
+                job = server.membership.service.revoke("bob", "amy", unix_now())
+                await server.membership.done(job)
                 first = await bob.refused()
                 assert "no member any more" in str(first.error)
             async with Member(BOB, mediator) as bob:

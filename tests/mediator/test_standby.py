@@ -19,9 +19,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from mediator.core.acceptance import other_ports
 from mediator.shell.asking import ask_mediator
 from mediator.shell.main import main as mediator_main
-from mediator.shell.watched import other_ports
 from netctl.config import load_document
 from netctl.model.document import Document
 from netctl.wire import operatorrequests as r

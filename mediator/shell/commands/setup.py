@@ -14,8 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+from mediator.core.membershipservice import check_uses
 from mediator.shell import output
-from mediator.shell.admin import check_uses, life_s
+from mediator.shell.admin import life_s
 from mediator.shell.asking import ask_mediator
 from mediator.shell.keys import Identity, relay_secret
 from mediator.shell.options import add_document, add_port, add_state

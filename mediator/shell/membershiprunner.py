@@ -1,0 +1,97 @@
+"""Runs the membership service beside a live store: carries its transactions out, and its timer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from mediator.core import changes as c
+from mediator.core import effects as fx
+from mediator.core.membershipservice import Done, MembershipService
+from mediator.shell.memberstore import MemberStore
+
+T = TypeVar("T")
+
+
+def unix_now() -> int:
+    """Seconds since 1970: invites expire by the mediator's clock alone."""
+    return int(time.time())
+
+
+class MembershipRunner:
+    """Decides nothing: what it returns or performs is the service's word."""
+
+    def __init__(
+        self,
+        service: MembershipService,
+        store: MemberStore,
+        later: Callable[[float, Callable[[], None]], object],
+        perform: Callable[[list[fx.Effect]], None],
+        grants_s: Callable[[], int],
+    ) -> None:
+        """`later` calls back after seconds; `grants_s`: Unix time by the clock that the relay shares."""
+        self.service = service
+        self.store = store
+        self._later = later
+        self._perform = perform
+        self._grants_s = grants_s
+        self._armed = False
+
+    async def carry(self, job: c.Job[T]) -> T:
+        """A job to its end. Raises what it raises."""
+        try:
+            change = next(job)
+            while True:
+                try:
+                    outcome = await commit(self.store, change)
+                except Exception as error:
+                    change = job.throw(error)
+                else:
+                    change = job.send(c.Committed(outcome, time.monotonic(), self._grants_s()))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            job.close()
+            self._arm()
+
+    async def done(self, job: c.Job[Done]) -> str:
+        """What an operator asked for, its effects performed. Raises what the job raises."""
+        done = await self.carry(job)
+        self._perform(done.effects)
+        return done.name
+
+    def _arm(self) -> None:
+        due = self.service.next_timer()
+        if due is not None and not self._armed:
+            self._armed = True
+            self._later(max(0.0, due - time.monotonic()), lambda: self._due(due))
+
+    def _due(self, due: float) -> None:
+        self._armed = False
+        self._perform(self.service.handle_timer(max(due, time.monotonic()), self._grants_s()))
+
+
+async def commit(store: MemberStore, change: c.Change[Any]) -> Any:
+    """Carry out one transaction, and what it answers. Raises LocalError, or RemoteError when a host may not."""
+    match change:
+        case c.Redemption(document, who, now_s):
+            return await store.redeem(document, who, now_s)
+        case c.Approval(key, now_s, by):
+            return await store.approve(key, now_s, by=by)
+        case c.Revocation(key, name, now_s, by):
+            return await store.revoke(key, name, now_s, by=by)
+        case c.Restoration(key, now_s, by):
+            return await store.restore(key, now_s, by=by)
+        case c.Departure(key, now_s):
+            return await store.leave(key, now_s)
+        case c.KeyChange(old, key, identity, now_s):
+            return await store.rekey(old, key, identity, now_s, by=change.by)
+        case c.NewInvite(network, called, uses, made_s, expires_s, name, by):
+            return await store.invite(
+                network, called=called, uses=uses, made_s=made_s, expires_s=expires_s, name=name, by=by
+            )
+        case c.InviteRevocation(identifier, now_s, by):
+            return await store.revoke_invite(identifier, now_s, by=by)
+    raise AssertionError(f"a transaction that no store knows: {change}")

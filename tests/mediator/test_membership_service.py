@@ -1,0 +1,301 @@
+"""What membership decides, step by step: what it asks of the store, and what it makes of each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from mediator.core import admissions as a
+from mediator.core import changes as c
+from mediator.core import effects as fx
+from mediator.core import hub as h
+from mediator.core.enrollment import Left, Redeem, Rekey
+from mediator.core.membershipservice import GATHER_S, Done, MembershipService, Terms
+from netctl.model.addresses import SocketAddress
+from netctl.model.document import Document
+from netctl.model.errors import LocalError, NetctlError, RemoteError
+from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.wire import control as w
+from netctl.wire.invite import parse_invite
+from tests.mediator.test_admissions import LAN, NOW, document, host, identity, key
+
+PRIVATE = Ed25519PrivateKey.from_private_bytes(b"\7" * 32)
+UNIX_S = 5_000_000
+"""By the relay's clock, which is another than the mediator's."""
+
+
+class Desk:
+    """A service whose store is asked by hand."""
+
+    def __init__(self, **join: Any) -> None:
+        pin = IdentityKey(PRIVATE.public_key().public_bytes_raw())
+        self.service = MembershipService(h.Hub(pin, PRIVATE.sign, bytes(32), generation=1))
+        self.invite = a.Invite("abcdef", LAN, 9, 0, NOW, NOW + 100)
+        loaded = document(**join)
+        self.perform(self.service.set_document(loaded, loaded.mediators[0], UNIX_S))
+
+    def perform(self, effects: list[fx.Effect]) -> list[fx.Effect]:
+        """What is left when the store has taken what the hub wants of it."""
+        found: list[fx.Effect] = []
+        for effect in effects:
+            if isinstance(effect, fx.Store):
+                wanted = (effect.leases, effect.ports, effect.pairs, effect.resting)
+                found += self.perform(self.service.hub.stored(*wanted, UNIX_S))
+            else:
+                found.append(effect)
+        return found
+
+    def connect(self, number: int) -> None:
+        self.service.hub.connected(number, SocketAddress("203.0.113.1", 5), bytes(32), 0.0)
+
+    def asks(self, number: int) -> Redeem:
+        self.connect(number)
+        return Redeem(number, host(number, f"host{number}"))
+
+    def verdict(self, change: c.Change[Any]) -> tuple[a.Verdict, a.Book]:
+        """What a store answers that carries it out."""
+        assert isinstance(change, c.Redemption)
+        book = self.service.book
+        verdict = a.decide(change.document, book, self.invite, change.who, change.now_s)
+        return verdict, book.admitted(verdict)
+
+    def joined(self, number: int) -> None:
+        """A host comes in and is answered."""
+        job = self.service.redeem(self.asks(number), NOW)
+        finish(job, self.verdict(next(job)), now=10.0)
+        self.perform(self.service.handle_timer(20.0, UNIX_S))
+
+
+def finish(job: c.Job[Any], outcome: Any, now: float = 1.0) -> Any:
+    """What a job ends with whose transaction was kept."""
+    with pytest.raises(StopIteration) as end:
+        job.send(c.Committed(outcome, now, UNIX_S))
+    return end.value.value
+
+
+def refuse(job: c.Job[Any], error: NetctlError) -> Any:
+    """What a job ends with whose transaction was refused. Raises what it raises."""
+    next(job)
+    try:
+        job.throw(error)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it asks for something else")
+
+
+def without(book: a.Book, gone: WireGuardKey, revoked: bool) -> a.Book:
+    left = tuple(entry for entry in book.admissions if entry.key != gone)
+    return a.Book(left, {gone: "shut"} if revoked else {}, book.leases)
+
+
+def test_a_host_is_answered_once_the_others_can_see_it_and_many_cost_one_view() -> None:
+    desk = Desk()
+    jobs = [desk.service.redeem(desk.asks(number), NOW) for number in (10, 11)]
+    asked = [next(job) for job in jobs]  # both wait for the store side by side
+    assert isinstance(asked[0], c.Redemption)
+    assert (asked[0].document, asked[0].now_s) == (desk.service.document, NOW)
+    generation = desk.service.hub.generation
+    for job, change, now in zip(jobs, asked, (1.0, 1.01), strict=True):
+        said = finish(job, desk.verdict(change), now)
+        assert [type(effect) for effect in said] == [fx.Say]
+    assert desk.service.next_timer() == 1.0 + GATHER_S
+    assert desk.service.handle_timer(1.0 + GATHER_S / 2, UNIX_S) == []
+    assert desk.service.hub.generation == generation
+    effects = desk.service.handle_timer(1.0 + GATHER_S, UNIX_S)
+    answers = [effect for effect in effects if isinstance(effect, fx.Send)]
+    assert effects[-2:] == answers, "behind the view in which the others see them"
+    assert [answer.message for answer in answers] == [
+        w.Enrolled("host10", "lan", admitted=True),
+        w.Enrolled("host11", "lan", admitted=True),
+    ]
+    assert {"host10", "host11"} <= set(desk.service.hub.document.members)
+    assert desk.service.next_timer() is None
+    assert desk.service.handle_timer(9.0, UNIX_S) == []
+
+
+def test_a_host_that_was_let_in_by_a_commit_whose_answer_was_lost_gets_its_answer_and_its_lease() -> None:
+    desk = Desk()
+    request = desk.asks(10)
+    job = desk.service.redeem(request, NOW)
+    _, book = desk.verdict(next(job))
+    with pytest.raises(StopIteration):
+        job.throw(LocalError("the connection was lost"))
+    again = desk.service.redeem(request, NOW)
+    next(again)
+    there = a.decide(desk.service.document, book, desk.invite, request.applicant, NOW)
+    assert not there.fresh
+    assert finish(again, (there, book)) == []
+    desk.perform(desk.service.handle_timer(2.0, UNIX_S))
+    assert desk.service.hub.addresses("lan", "host10", key(10))
+    third = desk.service.redeem(request, NOW)
+    next(third)
+    (answer,) = finish(third, (there, book))
+    assert answer == fx.Send(10, w.Enrolled("host10", "lan", admitted=True)), "it is at once a member again"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RemoteError("used up", "invite.used-up"), "invite.used-up"),
+        (LocalError("the disk is full"), "invite.store"),
+    ],
+)
+def test_a_host_is_told_why_it_does_not_come_in(error: NetctlError, code: str) -> None:
+    desk = Desk()
+    book = desk.service.book
+    (drop,) = refuse(desk.service.redeem(desk.asks(10), NOW), error)
+    assert isinstance(drop, fx.Drop)
+    assert drop.error.code == code
+    assert str(error) in drop.error.message
+    assert (desk.service.book, desk.service.next_timer()) == (book, None)
+
+
+def test_a_member_that_takes_the_key_of_one_in_the_document_is_refused_before_the_store_is_asked() -> None:
+    desk = Desk()
+    desk.joined(10)
+    desk.connect(20)
+    job = desk.service.rekey(Rekey(20, key(10), key(1), identity(30)), NOW)
+    with pytest.raises(StopIteration) as end:
+        next(job)
+    assert end.value.value[0].error.code == "rotate.taken"
+
+
+def test_with_new_keys_the_lease_stays_and_the_relay_port_rests() -> None:
+    desk = Desk()
+    desk.joined(10)
+    service = desk.service
+    lease, port = service.hub.addresses("lan", "host10", key(10))[0], service.hub.relay_port(key(10))
+    desk.connect(20)
+    job = service.rekey(Rekey(20, key(10), key(30), identity(30)), NOW)
+    assert next(job) == c.KeyChange(key(10), key(30), identity(30), NOW, None)
+    (entry,) = service.book.admissions
+    moved = a.Admission(key(30), identity(30), entry.name, entry.network, entry.invite, False, entry.joined_s)
+    leases = {
+        (network, key(30) if of == key(10) else of): x for (network, of), x in service.book.leases.items()
+    }
+    assert finish(job, a.Book((moved,), {key(10): entry.name}, leases)) == [fx.Say("'host10' has new keys")]
+    effects = desk.perform(service.handle_timer(2.0, UNIX_S))
+    assert effects[-1] == fx.Send(20, w.Rotated("host10"))
+    assert service.hub.addresses("lan", "host10", key(30))[0] == lease
+    assert service.hub.relay_port(key(30)) not in (None, port)
+
+
+def test_a_member_that_leaves_is_gone_for_the_others_and_stays_when_the_store_does_not_take_it() -> None:
+    desk = Desk()
+    desk.joined(10)
+    (said,) = refuse(desk.service.leave(Left(10, key(10)), NOW), LocalError("the disk is full"))
+    assert said == fx.Say("the disk is full")
+    assert "host10" in desk.service.hub.document.members
+    job = desk.service.leave(Left(10, key(10)), NOW)
+    assert next(job) == c.Departure(key(10), NOW)
+    desk.perform(finish(job, without(desk.service.book, key(10), revoked=False)))
+    assert "host10" not in desk.service.hub.document.members
+
+
+def test_who_waits_is_approved_and_who_does_not_is_not_rejected() -> None:
+    desk = Desk(approve="manual")
+    desk.joined(10)
+    service = desk.service
+    assert service.hub.document.networks_of("host10") == ()
+    job = service.approve("host10", "amy", NOW)
+    assert next(job) == c.Approval(key(10), NOW, "amy")
+    (entry,) = service.book.admissions
+    admitted = a.Admission(entry.key, entry.identity, entry.name, entry.network, entry.invite, False)
+    done = finish(job, a.Book((admitted,), {}, service.book.leases))
+    assert (done.name, [network.name for network in service.hub.document.networks_of("host10")]) == (
+        "host10",
+        ["lan"],
+    )
+    with pytest.raises(LocalError, match="does not wait"):
+        next(service.reject("host10", "amy", NOW))
+
+
+def test_a_revoked_member_is_dropped_by_what_its_revocation_ends_with() -> None:
+    desk = Desk()
+    desk.joined(10)
+    job = desk.service.revoke("host10", "amy", NOW)
+    assert next(job) == c.Revocation(key(10), "host10", NOW, "amy")
+    generation = desk.service.hub.generation
+    done = finish(job, without(desk.service.book, key(10), revoked=True))
+    assert "host10" not in desk.service.hub.document.members
+    assert desk.service.hub.generation > generation
+    assert isinstance(done, Done)
+
+
+OPERATIONS: dict[str, Callable[[MembershipService], c.Job[Any]]] = {
+    "invite": lambda service: service.invite(Terms("lan", 1, 60), "amy", NOW),
+    "revoke_invite": lambda service: service.revoke_invite("abcdef", "amy", NOW),
+    "approve": lambda service: service.approve("host10", "amy", NOW),
+    "revoke": lambda service: service.revoke("host10", "amy", NOW),
+    "reject": lambda service: service.reject("host10", "amy", NOW),
+    "restore": lambda service: service.restore("host10", "amy", NOW),
+    "rekey": lambda service: service.rekey_by_operator("host10", key(30), identity(30), "amy", NOW),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("cut", [True, False])
+def test_what_the_store_refuses_or_never_answers_has_changed_nothing(name: str, cut: bool) -> None:
+    desk = Desk(approve="manual")
+    desk.joined(10)
+    service = desk.service
+    before = service.book, service.hub.generation, service.hub.document, service.hub.relay_port(key(10))
+    job = OPERATIONS[name](service)
+    if cut:
+        next(job)
+        job.close()  # the mediator is stopped meanwhile
+    else:
+        with pytest.raises(LocalError, match="disk is full"):
+            refuse(job, LocalError("the disk is full"))
+    after = service.book, service.hub.generation, service.hub.document, service.hub.relay_port(key(10))
+    assert after == before
+    assert service.next_timer() is None
+
+
+@pytest.mark.parametrize(
+    ("terms", "says"),
+    [
+        (Terms("nowhere", 1, 60), "there are: lan, all"),
+        (Terms("all", 1, 60), "lets nobody in by invite"),
+        (Terms("lan", 0, 60), "1 to 10000 uses"),
+        (Terms("lan", 10_001, 60), "1 to 10000 uses"),
+        (Terms("lan", 2, 60, "nas"), "one use"),
+        (Terms("lan", 1, 60, "No Name"), "a host name"),
+        (Terms("lan", 1, 60, "home"), "is taken"),
+        (Terms("lan", 1, 60, "host10"), "is taken"),
+    ],
+)
+def test_an_invite_that_makes_no_sense_is_refused_before_the_store_is_asked(terms: Terms, says: str) -> None:
+    desk = Desk()
+    desk.joined(10)
+    with pytest.raises(LocalError, match=says):
+        next(desk.service.invite(terms, "amy", NOW))
+
+
+def test_an_invite_names_this_mediator_first_and_expires_by_the_time_that_it_was_given() -> None:
+    desk = Desk()
+    job = desk.service.invite(Terms("lan", 3, 60, ""), "amy", NOW)
+    assert next(job) == c.NewInvite(LAN, "lan", 3, NOW, NOW + 60, "", "amy")
+    made, text, approve = finish(job, (desk.invite, bytes(16)))
+    assert (made, approve) == (desk.invite, "auto")
+    assert parse_invite(text).mediators[0] == desk.service.mediator
+
+
+def test_a_document_that_cannot_be_loaded_leaves_the_one_before_in_force() -> None:
+    desk = Desk()
+    before = desk.service.document
+    broken = object.__new__(Document)  # no input makes one: what raises is a fault of ours
+    with pytest.raises(AttributeError):
+        desk.service.set_document(broken, document().mediators[0], UNIX_S)
+    assert desk.service.document is before
+
+
+def test_a_book_that_the_store_has_after_a_doubt_is_the_one_that_counts() -> None:
+    desk = Desk()
+    desk.joined(10)
+    desk.perform(desk.service.read_again(without(desk.service.book, key(10), revoked=True), UNIX_S))
+    assert "host10" not in desk.service.hub.document.members
+    assert desk.service.find("shut") == (key(10), "shut")
