@@ -15,9 +15,9 @@ from collections.abc import Callable
 import yaml
 
 from netctl.config import load_document, resolve
-from netctl.config.loader import parse
-from netctl.config.report import Report
-from netctl.config.schema import check_schema
+from netctl.config.load.loader import parse
+from netctl.config.load.report import Report
+from netctl.config.load.schema import check_schema
 
 RUNS = 3
 

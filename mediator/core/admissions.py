@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from mediator.core.leasegrants import Exhausted, GrantLease, LeaseKey, missing_leases
-from netctl.config.guests import Guest, refused_keys, with_guests, without_keys
+from netctl.config.resolve.guests import Guest, refused_keys, with_guests, without_keys
 from netctl.model.document import Document, Network
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey

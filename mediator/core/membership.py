@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from netctl.config.visibility import visible_members
+from netctl.config.reach.visibility import visible_members
 from netctl.model.addresses import Address
 from netctl.model.document import Document, Member, MemberState
 from netctl.model.keys import WireGuardKey

@@ -36,7 +36,7 @@ from mediator.core.changes import (
     commit,
 )
 from mediator.core.enrollment import Left, Redeem, Rekey
-from netctl.config.guests import NAME
+from netctl.config.resolve.guests import NAME
 from netctl.model.document import Document, Mediator, Network
 from netctl.model.errors import LocalError, NetctlError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mediator.core.membership import Membership
-from netctl.config.excerpt import excerpt
+from netctl.config.edit.excerpt import excerpt
 from netctl.model.addresses import Address
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import Lease, View, ViewMember

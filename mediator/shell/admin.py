@@ -21,7 +21,7 @@ from mediator.core.duplicates import Duplicate
 from mediator.core.membershipservice import Done, Terms
 from mediator.shell.durations import duration_s
 from mediator.shell.membershiprunner import MembershipRunner, unix_now
-from netctl.config.stock import stock_config
+from netctl.config.resolve.stockconfig import stock_config
 from netctl.model.document import MemberState
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from netctl.agent.locations import Locations
-from netctl.config.build import digest
+from netctl.config.load.build import digest
 from netctl.engine.checkpoint import from_plain, to_plain
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState

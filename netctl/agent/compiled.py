@@ -11,10 +11,16 @@ from pathlib import Path
 
 import netctl
 from netctl.config import Loaded, load_document
-from netctl.config.compiled import compile_document, load_compiled
+from netctl.config.load.compiled import compile_document, load_compiled
 from netctl.system.files import write_atomic
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def checking_files(root: Path) -> list[Path]:
+    """The code and the schemas that check documents, below the package's folder."""
+    files = (path for room in ("config", "model", "schemas") for path in (root / room).rglob("*.*"))
+    return sorted(path for path in files if path.suffix in (".py", ".json"))
 
 
 @cache
@@ -22,10 +28,9 @@ def code_stamp() -> str:
     """What identifies the code that checks documents: another version, or an edited file, checks anew."""
     root = Path(netctl.__file__).parent
     found = hashlib.sha256(netctl.__version__.encode())
-    for room in ("config", "model", "schemas"):
-        for path in sorted((root / room).glob("*.*")):
-            about = path.stat()
-            found.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
+    for path in checking_files(root):
+        about = path.stat()
+        found.update(f"{path.relative_to(root)} {about.st_size} {about.st_mtime_ns}\n".encode())
     return found.hexdigest()
 
 

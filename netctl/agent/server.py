@@ -17,7 +17,7 @@ from netctl.model.errors import LocalError
 from netctl.model.outcome import in_words
 from netctl.node import leases
 from netctl.node import requests as ask
-from netctl.node.diagnosis.examine import examine
+from netctl.node.doctor import examine
 from netctl.node.planreport import expected
 from netctl.plan import plan_to_json
 from netctl.system.lineserver import LineServer, Progress, Service, cannot_listen

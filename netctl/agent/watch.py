@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from netctl.agent.filewatch import QUIET_S, SLOW_S, FileWatch, Seen
 from netctl.agent.log import say, warn
-from netctl.config.build import digest
+from netctl.config.load.build import digest
 from netctl.model.errors import ConfigError, NetctlError
 from netctl.model.outcome import ApplyOutcome
 from netctl.node.commit import Terms

@@ -14,8 +14,8 @@ from netctl.model.errors import ConfigError, LocalError
 def against(arguments: argparse.Namespace, locations: Locations) -> int:
     """Say what the document changes for people, from a Git revision to the file as it is now."""
     from netctl.config import load_document
-    from netctl.config.reach import reach_changes
-    from netctl.config.reachtext import reach_lines, reach_to_json
+    from netctl.config.reach.reachchanges import reach_changes
+    from netctl.config.reach.reachtext import reach_lines, reach_to_json
     from netctl.fleet.review import text_at, to_markdown
 
     path = arguments.file or locations.config

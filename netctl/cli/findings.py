@@ -8,7 +8,7 @@ from netctl.model.errors import Finding
 
 def show_findings(findings: tuple[Finding, ...], text: str) -> None:
     """Each finding with the line it is about and a caret under its column."""
-    from netctl.config.render import excerpt
+    from netctl.config.load.render import excerpt
 
     for finding in findings:
         (output.warning if finding.severity == "warning" else output.error)(_sentence(finding))

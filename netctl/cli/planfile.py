@@ -42,7 +42,7 @@ def read(text: str, path: Path) -> KeptPlan | None:
     """
     if not text.lstrip().startswith("{") or FORMAT not in text[:100]:
         return None
-    from netctl.config.build import digest
+    from netctl.config.load.build import digest
 
     try:
         kept = json.loads(text)

@@ -48,7 +48,7 @@ def export_wg(arguments: argparse.Namespace) -> int:
 
 
 def _write(arguments: argparse.Namespace, config: Any, private: str | None) -> int:
-    from netctl.config.stock import render
+    from netctl.config.resolve.stockconfig import render
     from netctl.system.files import write_atomic
 
     if arguments.output == "json":

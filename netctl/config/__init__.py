@@ -1,11 +1,11 @@
 """Text to document to desired state, purely (floor F1)."""
 
-from netctl.config.document import Loaded, load_document
-from netctl.config.obstacles import clear_of
-from netctl.config.pins import Judged, Pins, judge_leases
-from netctl.config.reach import ReachChanges, reach_changes
-from netctl.config.reachtext import reach_lines, reach_to_json
-from netctl.config.resolve import Condition, Resolution, resolve
+from netctl.config.load.pipeline import Loaded, load_document
+from netctl.config.reach.reachchanges import ReachChanges, reach_changes
+from netctl.config.reach.reachtext import reach_lines, reach_to_json
+from netctl.config.resolve.conflicts import clear_of
+from netctl.config.resolve.pins import Judged, Pins, judge_leases
+from netctl.config.resolve.resolution import Condition, Resolution, resolve
 
 __all__ = [
     "Condition",

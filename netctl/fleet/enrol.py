@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from netctl.config.loader import parse
+from netctl.config.load.loader import parse
 from netctl.model.errors import ConfigError, LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
 

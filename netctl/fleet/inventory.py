@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from netctl.config.loader import clean
-from netctl.config.schema import fits_definition
+from netctl.config.load.loader import clean
+from netctl.config.load.schema import fits_definition
 from netctl.fleet.ansible import Connections, environment, program
 from netctl.model.document import Document, MemberState
 from netctl.model.errors import LocalError

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
 from netctl.config import load_document, resolve
-from netctl.config.semantic import PRIVATE_SPACE
+from netctl.config.load.semantic import PRIVATE_SPACE
 from netctl.fleet.wgquick import QuickFile, QuickPeer
 from netctl.model.addresses import Address, Endpoint, Prefix, SocketAddress, host_prefix
 from netctl.model.document import Document

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from netctl.config.loader import MAX_BYTES
-from netctl.config.reach import ReachChanges
-from netctl.config.reachtext import reach_lines
+from netctl.config.load.loader import MAX_BYTES
+from netctl.config.reach.reachchanges import ReachChanges
+from netctl.config.reach.reachtext import reach_lines
 from netctl.fleet.git import Git, GitError
 from netctl.model.errors import Finding, LocalError
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from netctl.config import load_document
-from netctl.config.reach import ReachChanges, reach_changes
+from netctl.config.reach.reachchanges import ReachChanges, reach_changes
 from netctl.fleet.ansible import NO_VARIABLES, TaskResult, Variables, play, private_directory
 from netctl.fleet.inventory import Inventory
 from netctl.model.document import Document

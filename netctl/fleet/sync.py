@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from netctl.config import load_document
-from netctl.config.loader import MAX_BYTES
+from netctl.config.load.loader import MAX_BYTES
 from netctl.fleet.git import Commit, Git, GitError, without_secret
 from netctl.fleet.syncstate import Outcome, StateFile, SyncState, Verdict
 from netctl.model.errors import ConfigError, LocalError

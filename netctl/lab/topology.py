@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
-from netctl.config.loader import clean, parse
-from netctl.config.schema import fits_definition
+from netctl.config.load.loader import clean, parse
+from netctl.config.load.schema import fits_definition
 from netctl.lab.nat import NatKind
 from netctl.lab.properties import PLAIN, Ipv6, Properties, parse_properties
 from netctl.model.document import Document, Mediator

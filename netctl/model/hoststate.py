@@ -1,6 +1,6 @@
 """What one host has, or should have: one type for desired and actual.
 
-It holds no live endpoint and no secret. `netctl.config.resolve` makes the desired one, `Engine.read()` the
+It holds no live endpoint and no secret. `netctl.config.resolve.resolution` makes the desired one, `Engine.read()` the
 actual one, `netctl.plan.diff` compares them. The law for every engine: after `apply`,
 ``diff(desired, read())`` is empty.
 """

@@ -37,4 +37,4 @@ class View:
     leases: Mapping[tuple[str, WireGuardKey], Lease] = field(default_factory=dict)
     """By network name and key."""
     document: str = ""
-    """The excerpt that a member without a document lives by (`netctl.config.excerpt`); empty for all others."""
+    """The excerpt that a member without a document lives by (`netctl.config.edit.excerpt`); empty for all others."""

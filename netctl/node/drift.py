@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from netctl.config.provenance import ANYWHERE, Provenance
+from netctl.config.load.provenance import ANYWHERE, Provenance
 from netctl.model.document import Document, Drift
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import FilterTable, HostState

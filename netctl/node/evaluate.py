@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from netctl.config import Condition, Pins, clear_of, judge_leases, resolve
-from netctl.config.consent import within_consent
-from netctl.config.endpointchanges import called_elsewhere
+from netctl.config.resolve.consent import within_consent
+from netctl.config.resolve.endpointchanges import called_elsewhere
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Document
 from netctl.model.errors import LocalError

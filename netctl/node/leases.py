@@ -1,4 +1,4 @@
-"""The leases that this host has seen and holds its mediator to (`netctl.config.pins`)."""
+"""The leases that this host has seen and holds its mediator to (`netctl.config.resolve.pins`)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from netctl import __version__
-from netctl.config.guests import guests_in, with_guests
+from netctl.config.resolve.guests import guests_in, with_guests
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from netctl.config import Loaded, load_document
-from netctl.config.build import digest
+from netctl.config.load.build import digest
 from netctl.model.errors import ConfigError, Finding, NetctlError
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.brokerwire import ApplyDocument, ConfirmDocument, DocumentText, ReadDocument

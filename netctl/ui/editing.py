@@ -23,7 +23,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from netctl.agent.locations import Locations, read_document
-from netctl.config.build import digest
+from netctl.config.load.build import digest
 from netctl.fleet.keeper import is_kept
 from netctl.fleet.syncstate import StateFile
 from netctl.model.errors import LocalError, NetctlError

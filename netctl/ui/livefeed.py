@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from netctl.config import load_document
-from netctl.config.document import Loaded
+from netctl.config.load.pipeline import Loaded
 from netctl.model.errors import NetctlError
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.brokerwire import IsMediator, ReadDocument

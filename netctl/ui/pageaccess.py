@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import yaml
 
 from netctl.config import Loaded, load_document
-from netctl.config.build import select
-from netctl.config.excerpt import excerpt
-from netctl.config.visibility import visible_members
+from netctl.config.edit.excerpt import excerpt
+from netctl.config.load.build import select
+from netctl.config.reach.visibility import visible_members
 from netctl.model.document import Document
 from netctl.ui.websessions import Session
 from netctl.wire.agentrequests import PeerState, StatusReply

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from netctl.config.acl import Evaluator
-from netctl.config.document import Loaded
-from netctl.config.rulelookup import Flow, flow_in
+from netctl.config.load.acl import Evaluator
+from netctl.config.load.pipeline import Loaded
+from netctl.config.reach.rulelookup import Flow, flow_in
 from netctl.model.document import Network
 from netctl.model.errors import Finding
 

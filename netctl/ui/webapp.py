@@ -21,9 +21,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from netctl.config.document import Loaded
-from netctl.config.rulelookup import flows, parse_target
-from netctl.config.schema import SCHEMA_NAME, load_schema
+from netctl.config.load.pipeline import Loaded
+from netctl.config.load.schema import SCHEMA_NAME, load_schema
+from netctl.config.reach.rulelookup import flows, parse_target
 from netctl.model.errors import NetctlError
 from netctl.model.forpeople import age, size
 from netctl.ui import peerview

@@ -20,7 +20,7 @@ from netctl.agent.keys import Keys, make_keys
 from netctl.agent.locations import Locations
 from netctl.agent.server import ControlServer
 from netctl.agent.store import StateStore
-from netctl.config.build import digest
+from netctl.config.load.build import digest
 from netctl.engine import FakeEngine
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState, PeerStatus

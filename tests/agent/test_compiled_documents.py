@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from netctl.agent.compiled import CompiledDocuments
-from netctl.config.compiled import LateSource
+import netctl
+from netctl.agent.compiled import CompiledDocuments, checking_files
+from netctl.config.load.compiled import LateSource
 
 TEXT = (Path(__file__).parents[2] / "examples/lan-party.yaml").read_text()
 
@@ -52,3 +53,9 @@ def test_one_process_reads_a_text_once(tmp_path: Path) -> None:
     first = documents.load(TEXT, "networks.yaml")
     assert documents.load(TEXT, "networks.yaml") is first
     assert documents.load(TEXT, "another.yaml").source.file == "another.yaml"
+
+
+def test_every_file_that_checks_documents_counts() -> None:
+    root = Path(netctl.__file__).parent
+    code = {path for room in ("config", "model") for path in (root / room).rglob("*.py")}
+    assert code <= set(checking_files(root))

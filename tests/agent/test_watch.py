@@ -12,7 +12,7 @@ import pytest
 
 from netctl.agent.agent import Agent
 from netctl.agent.watch import DocumentWatch
-from netctl.config.build import digest
+from netctl.config.load.build import digest
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from tests.agent.test_commit import OTHER, World

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from netctl.cli import planfile
-from netctl.config.build import digest
+from netctl.config.load.build import digest
 from netctl.model.errors import LocalError
 
 TEXT = "apiVersion: netctl/v1\n"

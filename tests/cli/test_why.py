@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from netctl.cli.main import main
-from netctl.config.rulelookup import parse_target
+from netctl.config.reach.rulelookup import parse_target
 from netctl.model.errors import LocalError
 
 OFFICE = Path(__file__).parents[2] / "examples" / "office.yaml"

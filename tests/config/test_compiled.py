@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.config import load_document
-from netctl.config.compiled import LateSource, compile_document, load_compiled
+from netctl.config.load.compiled import LateSource, compile_document, load_compiled
 from tests.support.documents import EXAMPLES
 
 CODE = "these checks"

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.config import load_document, resolve
-from netctl.config.acl import decide
-from netctl.config.fastvalidator import compile_schema
-from netctl.config.loader import parse
-from netctl.config.schema import load_schema, validator_class
+from netctl.config.load.acl import decide
+from netctl.config.load.fastvalidator import compile_schema
+from netctl.config.load.loader import parse
+from netctl.config.load.schema import load_schema, validator_class
 from netctl.model.addresses import Address
 from netctl.model.document import Document, MemberState
 from netctl.model.errors import ConfigError, Finding

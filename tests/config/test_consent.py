@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from netctl.config import load_document
-from netctl.config.consent import MAX_NETWORKS, MAX_ROUTES, within_consent
-from netctl.config.obstacles import clear_of
-from netctl.config.resolve import Condition
+from netctl.config.resolve.conflicts import clear_of
+from netctl.config.resolve.consent import MAX_NETWORKS, MAX_ROUTES, within_consent
+from netctl.config.resolve.resolution import Condition
 from netctl.model.document import Document
 from netctl.model.errors import ConfigError
 from netctl.model.foreign import Foreign, ForeignRoute

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from netctl.config import load_document
-from netctl.config.edit import add_guests
-from netctl.config.guests import Guest
+from netctl.config.edit.textedit import add_guests
+from netctl.config.resolve.guests import Guest
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
 

@@ -8,10 +8,10 @@ from ipaddress import IPv4Network, ip_network
 import pytest
 
 from netctl.config import load_document
-from netctl.config.edit import add_guests
-from netctl.config.fmt import format_text
-from netctl.config.guests import Guest
-from netctl.config.template import Host, Server, first_document, free_pool, installation_id
+from netctl.config.edit.fmt import format_text
+from netctl.config.edit.template import Host, Server, first_document, free_pool, installation_id
+from netctl.config.edit.textedit import add_guests
+from netctl.config.resolve.guests import Guest
 from netctl.model.document import Mode
 from netctl.model.errors import ConfigError, LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey

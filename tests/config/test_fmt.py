@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netctl.config.fmt import format_text
-from netctl.config.loader import parse
+from netctl.config.edit.fmt import format_text
+from netctl.config.load.loader import parse
 from netctl.model.errors import ConfigError
 from tests.support.documents import EXAMPLES, trees
 

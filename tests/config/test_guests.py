@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from netctl.config import load_document, resolve
-from netctl.config.edit import add_guests
-from netctl.config.excerpt import bootstrap, excerpt
-from netctl.config.guests import Guest, guests_in, with_guests
+from netctl.config.edit.excerpt import bootstrap, excerpt
+from netctl.config.edit.textedit import add_guests
+from netctl.config.resolve.guests import Guest, guests_in, with_guests
 from netctl.model.document import Document
 from netctl.model.errors import ConfigError
 from netctl.model.hoststate import HostState

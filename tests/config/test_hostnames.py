@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netctl.config.guests import NAME
-from netctl.config.hostnames import checked_name, label_of
+from netctl.config.edit.hostnames import checked_name, label_of
+from netctl.config.resolve.guests import NAME
 from netctl.model.errors import LocalError
 
 ODD = [

@@ -3,8 +3,8 @@
 import pytest
 
 from netctl.config import load_document
-from netctl.config.limits import DEFAULT_MTU, PADDING, WIREGUARD_OVERHEAD, tunnel_mtu
-from netctl.config.mtu import least_mtu, link_mtu
+from netctl.config.load.limits import DEFAULT_MTU, PADDING, WIREGUARD_OVERHEAD, tunnel_mtu
+from netctl.config.load.mtu import least_mtu, link_mtu
 
 KEYS = ("oN9b+VcZct4Fqc0LWGekk0FboKkwHmJhBGo/bJHOfQo=", "2QXFkC/LG2cnD/JfGNoZzTDQWHo7Klrp1mu3DOgBYHA=")
 

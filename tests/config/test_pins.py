@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.config import judge_leases, load_document, resolve
-from netctl.config.pins import Judged
+from netctl.config.resolve.pins import Judged
 from netctl.model.document import Document
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View, ViewMember

@@ -13,10 +13,10 @@ import yaml
 from hypothesis import given, settings
 
 from netctl.config import load_document, reach_changes, reach_lines, reach_to_json
-from netctl.config.acl import Evaluator
-from netctl.config.flows import Flows, flows_of
-from netctl.config.reach import MAX_ROWS, ReachChange
-from netctl.config.reachtext import SHOWN_LINES
+from netctl.config.load.acl import Evaluator
+from netctl.config.reach.flows import Flows, flows_of
+from netctl.config.reach.reachchanges import MAX_ROWS, ReachChange
+from netctl.config.reach.reachtext import SHOWN_LINES
 from netctl.model.document import Document, Member, Mode, Network, PortRange, Rule
 from netctl.model.keys import WireGuardKey
 from tests.support.documents import key, trees

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from netctl.config.explain import explain, keys
-from netctl.config.fastvalidator import compile_schema
-from netctl.config.schema import load_schema, validator_class
+from netctl.config.load.explain import explain, keys
+from netctl.config.load.fastvalidator import compile_schema
+from netctl.config.load.schema import load_schema, validator_class
 
 SCHEMA = load_schema()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from netctl.config import load_document
-from netctl.config.loader import MAX_BYTES, MAX_FINDINGS
-from netctl.config.render import excerpt, to_github, to_json
+from netctl.config.load.loader import MAX_BYTES, MAX_FINDINGS
+from netctl.config.load.render import excerpt, to_github, to_json
 from netctl.model.errors import ConfigError, Finding, Mark
 from tests.support.documents import key
 
@@ -74,7 +74,9 @@ def test_a_text_past_the_limit_is_not_even_parsed() -> None:
 
 def test_the_reference_lists_every_code() -> None:
     root = Path(__file__).resolve().parents[2]
-    said = {code for path in (root / "netctl/config").glob("*.py") for code in CODE.findall(path.read_text())}
+    said = {
+        code for path in (root / "netctl/config").rglob("*.py") for code in CODE.findall(path.read_text())
+    }
     listed = CODE.findall((root / "docs/findings.md").read_text())
     assert sorted(said) == listed, "in order, each once"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from netctl.config.loader import parse
+from netctl.config.load.loader import parse
 from netctl.fleet.enrol import PublicKeys, enrol, read_keys
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from netctl.cli.main import main
-from netctl.config.draft7 import to_draft7
-from netctl.config.schema import load_schema
+from netctl.config.load.draft7 import to_draft7
+from netctl.config.load.schema import load_schema
 from tests.support.documents import EXAMPLES
 from tests.support.gitkit import Repository
 from tests.support.patience import BUSY_S

@@ -15,9 +15,9 @@ with atheris.instrument_imports(include=["netctl.wire", "netctl.wg", "netctl.con
     import numpy as np
 
     from netctl.config import clear_of, load_document, resolve
-    from netctl.config.consent import within_consent
-    from netctl.config.loader import parse
-    from netctl.config.semantic import in_private_space
+    from netctl.config.load.loader import parse
+    from netctl.config.load.semantic import in_private_space
+    from netctl.config.resolve.consent import within_consent
     from netctl.engine.hosts import parse_block, replace_block
     from netctl.engine.uapi import parse_get
     from netctl.model.addresses import SocketAddress

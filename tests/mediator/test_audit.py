@@ -18,7 +18,7 @@ from mediator.shell.store import STORE_FILE, Store
 from mediator.shell.storeplace import note_store
 from mediator.shell.storethread import StoreThread
 from netctl.cli.commands.sync import MediatorTarget
-from netctl.config.build import digest
+from netctl.config.load.build import digest
 from netctl.system.asker import asker
 from netctl.wire import operatorrequests as r
 from netctl.wire.invite import parse_invite

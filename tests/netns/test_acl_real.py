@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from netctl.config import load_document, resolve
-from netctl.config.acl import Evaluator
+from netctl.config.load.acl import Evaluator
 from netctl.engine.nftables import plain_table
 from netctl.model.document import Document
 from tests.support.hosts import Host, join, needs_namespaces

@@ -13,7 +13,7 @@ from ipaddress import IPv6Address, ip_address
 
 import pytest
 
-from netctl.config.resolve import link_local
+from netctl.config.resolve.resolution import link_local
 from netctl.model.derive import network_id, segment_name
 from tests.netns.netkit import Members, internet, members, pings
 from tests.support.hosts import Host, needs_namespaces

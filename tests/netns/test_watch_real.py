@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from netctl.config.build import digest
+from netctl.config.load.build import digest
 from tests.netns.onehost import FILE, NETCTL, STATE, One, one_host
 from tests.support.hosts import Program, needs_namespaces
 from tests.support.patience import BUSY_S, wait_for

@@ -10,7 +10,7 @@ from netctl.config import Condition, load_document
 from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
-from netctl.node.diagnosis.examine import examine
+from netctl.node.doctor import examine
 from netctl.node.linkstate import LinkState
 from netctl.node.ownport import PortState
 from netctl.node.sharing import SHARED_NOTE_S, Sharing

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from netctl.config import Condition, clear_of, load_document, reach_changes, reach_lines, resolve
-from netctl.config.provenance import Provenance
+from netctl.config.load.provenance import Provenance
 from netctl.engine import FakeEngine, apply_plan
 from netctl.engine.fake import empty_filter, settled
 from netctl.model.document import Document

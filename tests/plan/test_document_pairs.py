@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.config import clear_of, load_document, reach_changes, resolve
-from netctl.config.provenance import Provenance
+from netctl.config.load.provenance import Provenance
 from netctl.engine import FakeEngine, apply_plan
 from netctl.engine.transaction import apply_prune
 from netctl.model.document import Document

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from netctl.config import load_document
-from netctl.config.endpointchanges import called_elsewhere
+from netctl.config.resolve.endpointchanges import called_elsewhere
 from netctl.engine import FakeEngine, apply_plan
 from netctl.engine.checkpoint import from_plain, to_plain
 from netctl.model.addresses import SocketAddress, host_prefix

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from netctl.config import load_document
-from netctl.config import reach as r
+from netctl.config.reach import reachchanges as r
 from netctl.node.planreport import FORMAT, make_plan
 from netctl.plan import changes as c
 from tests.plan.golden import CASES, read_case

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netctl.config import load_document, resolve
-from netctl.config.document import Loaded
-from netctl.config.stock import render as render_stock
+from netctl.config.load.pipeline import Loaded
+from netctl.config.resolve.stockconfig import render as render_stock
 from netctl.engine.hosts import parse_block, replace_block
 from netctl.engine.ruleset import render
 from netctl.engine.uapi import format_peer

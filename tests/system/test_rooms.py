@@ -54,6 +54,27 @@ def test_a_room_has_no_circle(room: str) -> None:
         raise AssertionError(" → ".join(error.args[1])) from None
 
 
+def folder_of(room: str, name: str) -> str:
+    """The folder by subject that a module stands in; one that stands beside the folders is alone."""
+    inside = name.removeprefix(room.replace("/", ".")).lstrip(".")
+    first, _, rest = inside.partition(".")
+    return first if rest or (ROOT / room / first).is_dir() else inside
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_its_folders_have_no_circle(room: str) -> None:
+    """What `links` imports does not import `links`, by whatever file; the room's own `__init__` only lists names."""
+    folders: dict[str, set[str]] = {}
+    for name, others in edges_of(room).items():
+        if mine := folder_of(room, name):
+            folders.setdefault(mine, set()).update(folder_of(room, other) for other in others)
+    edges = {mine: {other for other in others if other and other != mine} for mine, others in folders.items()}
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        raise AssertionError(" → ".join(error.args[1])) from None
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from netctl.config.build import digest
+from netctl.config.load.build import digest
 from netctl.wire import agentrequests as a
 from netctl.wire import operatorrequests as m
 from tests.ui.uikit import KEYS, Host, host, peer, status

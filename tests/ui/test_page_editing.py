@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from netctl.config.build import digest
+from netctl.config.load.build import digest
 from netctl.fleet.syncstate import Outcome, StateFile, SyncState, Verdict
 from netctl.model.errors import LocalError
 from netctl.system.files import write_atomic

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from referencing import Registry, Resource
 
-from netctl.config.schema import SCHEMA_NAME, load_schema, validator_class
+from netctl.config.load.schema import SCHEMA_NAME, load_schema, validator_class
 from netctl.model.errors import RemoteError
 from netctl.wire import control as w
 from tests.wire.test_control import EXAMPLES, IDENTITY, JSON, KEY

@@ -22,7 +22,7 @@ from mediator.shell.keys import Identity, relay_secret
 from mediator.shell.options import add_document, add_port, add_state
 from mediator.shell.ports import EVERYWHERE, taken
 from netctl.config import load_document
-from netctl.config.template import TRIES, Server, first_document, free_pool, installation_id
+from netctl.config.edit.template import TRIES, Server, first_document, free_pool, installation_id
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.system.files import PUBLIC_DIRECTORY, create, make_directory

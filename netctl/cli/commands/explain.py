@@ -17,8 +17,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Say what a key of the document means."""
-    from netctl.config.explain import explain as words
-    from netctl.config.explain import keys
+    from netctl.config.load.explain import explain as words
+    from netctl.config.load.explain import keys
 
     text = words(arguments.key)
     if text is None:

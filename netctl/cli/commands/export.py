@@ -44,8 +44,8 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
         raise LocalError("--private-key, --new-key, --qr and --out go with --wg MEMBER")
     from netctl.agent.locations import read_document
     from netctl.config import load_document
-    from netctl.config.edit import add_guests
-    from netctl.config.guests import Guest
+    from netctl.config.edit.textedit import add_guests
+    from netctl.config.resolve.guests import Guest
     from netctl.model.keys import IdentityKey, WireGuardKey
     from netctl.system.files import write_atomic
 

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
 
 def _lay_out(path: Path, *, check: bool) -> int:
-    from netctl.config.fmt import format_text
+    from netctl.config.edit.fmt import format_text
 
     text = read_document(path)
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.options import add_file
-from netctl.config.template import Server
+from netctl.config.edit.template import Server
 from netctl.model.addresses import Prefix
 from netctl.model.errors import ConfigError, LocalError
 from netctl.system.files import PUBLIC_DIRECTORY, create, make_directory
@@ -56,8 +56,8 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Make this host's keys and write the document; nothing is changed where there is one already."""
     from netctl.agent.keys import make_keys
     from netctl.config import load_document
-    from netctl.config.hostnames import checked_name, label_of
-    from netctl.config.template import Host, first_document, installation_id
+    from netctl.config.edit.hostnames import checked_name, label_of
+    from netctl.config.edit.template import Host, first_document, installation_id
 
     path: Path = arguments.file or locations.config
     if path.exists() or path.is_symlink():
@@ -127,7 +127,7 @@ def _taken() -> Iterable[Prefix]:
 
 
 def _pool(wanted: str | None) -> Prefix:
-    from netctl.config.template import TRIES, free_pool
+    from netctl.config.edit.template import TRIES, free_pool
 
     if wanted is None:
         numbers = [secrets.randbits(16) for _ in range(TRIES)]

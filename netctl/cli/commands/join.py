@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     from netctl.agent.keys import make_keys
     from netctl.agent.store import StateStore
     from netctl.cli.starting import restart_agent, start_agent
-    from netctl.config.excerpt import bootstrap
+    from netctl.config.edit.excerpt import bootstrap
     from netctl.engine.privilege import check_privileges
     from netctl.node.choices import Joined
     from netctl.wire.invite import parse_invite
@@ -131,7 +131,7 @@ def _string(said: str | None) -> str:
 
 
 def _name(wanted: str | None) -> str:
-    from netctl.config.hostnames import checked_name, label_of
+    from netctl.config.edit.hostnames import checked_name, label_of
 
     return checked_name(wanted) if wanted else label_of(os.uname().nodename)
 

@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Make this host's keys, show their public halves, or take new ones."""
     from netctl.agent.keys import load_keys, make_keys
-    from netctl.config.hostnames import checked_name, label_of
+    from netctl.config.edit.hostnames import checked_name, label_of
 
     name = checked_name(arguments.name) if arguments.name else label_of(os.uname().nodename)
     if arguments.action == "rotate":

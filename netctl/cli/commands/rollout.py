@@ -16,8 +16,8 @@ from netctl.cli.findings import show_findings
 from netctl.cli.live import Live
 from netctl.cli.options import add_file, add_output, seconds
 from netctl.config import Loaded, load_document
-from netctl.config.reachtext import reach_lines, reach_to_json
-from netctl.config.schema import fits_definition
+from netctl.config.load.schema import fits_definition
+from netctl.config.reach.reachtext import reach_lines, reach_to_json
 from netctl.fleet.ansible import TaskResult, Variables, passed_over, play, private_directory
 from netctl.fleet.canary import Size, batches
 from netctl.fleet.enrol import PublicKeys, enrol, read_keys
@@ -309,7 +309,7 @@ def _enrol(path: Path, arguments: argparse.Namespace, variables: Variables) -> i
 
 def _hosts_in(text: str, path: Path) -> tuple[dict[str, str], dict[str, HostVariables]]:
     """Members with a `host`, of a document that may still lack keys."""
-    from netctl.config.loader import parse
+    from netctl.config.load.loader import parse
 
     tree: Any = parse(text, str(path)).tree
     entries = tree.get("members") if isinstance(tree, dict) else None

@@ -17,8 +17,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Print the JSON Schema of networks.yaml."""
-    from netctl.config.draft7 import to_draft7
-    from netctl.config.schema import load_schema
+    from netctl.config.load.draft7 import to_draft7
+    from netctl.config.load.schema import load_schema
 
     schema = load_schema()
     output.json(to_draft7(schema) if arguments.draft == "7" else schema)

@@ -14,7 +14,7 @@ from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.options import add_output, seconds
-from netctl.config.build import digest
+from netctl.config.load.build import digest
 from netctl.fleet.git import without_secret
 from netctl.fleet.keeper import is_well, keep, one_round, only_keeper, poke
 from netctl.fleet.sync import Settings, Sync, Taken, shown_url

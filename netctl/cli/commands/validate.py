@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 def _validate(path: Path, form: str) -> int:
     """Say everything that is wrong with a document."""
     from netctl.config import load_document
-    from netctl.config.render import to_github, to_json
+    from netctl.config.load.render import to_github, to_json
 
     text = read_document(path)
     document = None

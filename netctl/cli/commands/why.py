@@ -14,7 +14,7 @@ from netctl.cli.options import add_output
 from netctl.cli.whyfirewall import Asked, ask_firewall
 from netctl.cli.whypath import PeerView, say_path
 from netctl.config import load_document
-from netctl.config.rulelookup import Flow, flows, flows_behind, parse_address, parse_target
+from netctl.config.reach.rulelookup import Flow, flows, flows_behind, parse_address, parse_target
 from netctl.model.addresses import Address
 from netctl.model.document import Document
 from netctl.model.errors import LocalError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from netctl.config.limits import tunnel_mtu
-from netctl.config.mtu import least_mtu, link_mtu
+from netctl.config.load.limits import tunnel_mtu
+from netctl.config.load.mtu import least_mtu, link_mtu
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
 from netctl.model.errors import LocalError

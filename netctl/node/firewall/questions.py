@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from netctl.config.acl import contains
+from netctl.config.load.acl import contains
 from netctl.model.addresses import Prefix, host_prefix, parse_prefix
 from netctl.model.document import Document, Mode, PortRange
 from netctl.model.foreign import Foreign

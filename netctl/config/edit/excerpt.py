@@ -10,8 +10,8 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from netctl.config.build import ALL, GROUP
-from netctl.config.semantic import in_private_space
+from netctl.config.load.build import ALL, GROUP
+from netctl.config.load.semantic import in_private_space
 from netctl.model.document import Document, Mediator, Member, Mode, Network, Rule
 
 

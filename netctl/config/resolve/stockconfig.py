@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from netctl.config.acl import contains
-from netctl.config.resolve import KEEPALIVE_S, resolve
+from netctl.config.load.acl import contains
+from netctl.config.resolve.resolution import KEEPALIVE_S, resolve
 from netctl.model import derive
 from netctl.model.addresses import Address, host_prefix
 from netctl.model.document import Document, Mediator

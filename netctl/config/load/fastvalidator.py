@@ -105,7 +105,9 @@ class _Compiler:
         kinds: dict[str, Any] = {"Items": list, "Length": str, "Properties": dict}
         kind = kinds.get(name[3:])
         if kind is None or name[:3] not in ("min", "max"):
-            raise ValueError(f"the schema uses '{name}', which netctl.config.fastvalidator does not know")
+            raise ValueError(
+                f"the schema uses '{name}', which netctl.config.load.fastvalidator does not know"
+            )
         if name[:3] == "min":
             return lambda value: not isinstance(value, kind) or len(value) >= bound
         return lambda value: not isinstance(value, kind) or len(value) <= bound

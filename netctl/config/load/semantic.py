@@ -11,10 +11,10 @@ import itertools
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from netctl.config.build import ALL, GROUP
-from netctl.config.loader import Path, clean
-from netctl.config.mtu import check_mtu
-from netctl.config.report import Report
+from netctl.config.load.build import ALL, GROUP
+from netctl.config.load.loader import Path, clean
+from netctl.config.load.mtu import check_mtu
+from netctl.config.load.report import Report
 from netctl.model import derive
 from netctl.model.addresses import Prefix, parse_prefix
 from netctl.model.document import Document, MemberState, Mode, Network, Rule

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from netctl.config.reach import (
+from netctl.config.reach.reachchanges import (
     AddressMove,
     ComingAndGoing,
     CutOff,

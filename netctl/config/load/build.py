@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from netctl.config.loader import Path, clean
-from netctl.config.report import Report
+from netctl.config.load.loader import Path, clean
+from netctl.config.load.report import Report
 from netctl.model.addresses import Address, Endpoint, Prefix, is_host, parse_address, parse_prefix
 from netctl.model.derive import network_id, ula_prefix
 from netctl.model.document import (

@@ -6,12 +6,12 @@ import base64
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from netctl.config.acl import check_tests
-from netctl.config.build import build, digest
-from netctl.config.loader import Origin, Path, Tree, format_path, parse
-from netctl.config.report import Report
-from netctl.config.schema import check_schema, fits
-from netctl.config.semantic import check_semantics
+from netctl.config.load.acl import check_tests
+from netctl.config.load.build import build, digest
+from netctl.config.load.loader import Origin, Path, Tree, format_path, parse
+from netctl.config.load.report import Report
+from netctl.config.load.schema import check_schema, fits
+from netctl.config.load.semantic import check_semantics
 from netctl.model.document import Document
 from netctl.model.errors import ConfigError, Finding, Mark
 

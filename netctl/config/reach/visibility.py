@@ -6,7 +6,7 @@ the views made from it are made once.
 
 from __future__ import annotations
 
-from netctl.config.build import select
+from netctl.config.load.build import select
 from netctl.model.document import Document, Network
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from netctl.config.loader import MAX_FINDINGS, Origin, Path, format_path
+from netctl.config.load.loader import MAX_FINDINGS, Origin, Path, format_path
 from netctl.model.errors import Finding
 
 FOLLOWS_FROM_MEMBERS = frozenset({"NC202", "NC204", "NC412", "NC505"})

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from netctl.config.acl import BOTH_FAMILIES, Evaluator
-from netctl.config.build import ALL
-from netctl.config.flows import Flows, flows_of
+from netctl.config.load.acl import BOTH_FAMILIES, Evaluator
+from netctl.config.load.build import ALL
+from netctl.config.reach.flows import Flows, flows_of
 from netctl.model.addresses import parse_prefix
 from netctl.model.document import Document, Mode, Network, Rule
 

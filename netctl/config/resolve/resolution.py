@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv6Address, ip_network
 
-from netctl.config.acl import Evaluator, Selection, contains
-from netctl.config.guests import guests_in, with_guests
-from netctl.config.limits import DEFAULT_MTU, IPV6_MIN_MTU, SEGMENT_OVERHEAD
-from netctl.config.mtu import link_mtu
+from netctl.config.load.acl import Evaluator, Selection, contains
+from netctl.config.load.limits import DEFAULT_MTU, IPV6_MIN_MTU, SEGMENT_OVERHEAD
+from netctl.config.load.mtu import link_mtu
+from netctl.config.resolve.guests import guests_in, with_guests
 from netctl.model import derive
 from netctl.model.addresses import Address, Prefix, SocketAddress, host_prefix
 from netctl.model.document import Document, Member, MemberState, Mode, Network

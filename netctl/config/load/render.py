@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from netctl.config.loader import clean
+from netctl.config.load.loader import clean
 from netctl.model.errors import Finding
 
 CONTEXT_COLUMNS = 100

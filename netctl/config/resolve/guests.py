@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from netctl.config.semantic import INVITED_GROUP, SEGMENT_MAX_MEMBERS
+from netctl.config.load.semantic import INVITED_GROUP, SEGMENT_MAX_MEMBERS
 from netctl.model.document import Document, Member, MemberState, Mode, Network
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import View

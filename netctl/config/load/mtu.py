@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from netctl.config.limits import DEFAULT_MTU, IPV6_MIN_MTU, SEGMENT_OVERHEAD
-from netctl.config.loader import Path
-from netctl.config.report import Report
+from netctl.config.load.limits import DEFAULT_MTU, IPV6_MIN_MTU, SEGMENT_OVERHEAD
+from netctl.config.load.loader import Path
+from netctl.config.load.report import Report
 from netctl.model.document import Document, Member, Mode, Network
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from netctl.config.build import build, digest
-from netctl.config.document import Loaded
-from netctl.config.loader import Path, Source, Tree, parse
-from netctl.config.report import Report
+from netctl.config.load.build import build, digest
+from netctl.config.load.loader import Path, Source, Tree, parse
+from netctl.config.load.pipeline import Loaded
+from netctl.config.load.report import Report
 from netctl.model.errors import Finding, Mark
 
 FORMAT = 1

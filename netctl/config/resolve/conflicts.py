@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from netctl.config.resolve import Condition
+from netctl.config.resolve.resolution import Condition
 from netctl.model.addresses import Prefix
 from netctl.model.derive import segment_name
 from netctl.model.document import Document, Member, Mode, Network

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from netctl.config.acl import Evaluator, Verdict
-from netctl.config.document import Loaded
-from netctl.config.loader import Path, format_path
+from netctl.config.load.acl import Evaluator, Verdict
+from netctl.config.load.loader import Path, format_path
+from netctl.config.load.pipeline import Loaded
 from netctl.model.addresses import Address, Prefix
 from netctl.model.document import Mode, Network
 from netctl.model.errors import LocalError, Mark

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from netctl.config.guests import NAME
+from netctl.config.resolve.guests import NAME
 from netctl.model.errors import LocalError
 
 MAX_NAME = 63

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
-from netctl.config.guests import guests_in, with_guests
-from netctl.config.resolve import Condition
+from netctl.config.resolve.guests import guests_in, with_guests
+from netctl.config.resolve.resolution import Condition
 from netctl.model.document import Document, Network
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View

@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from netctl.config.build import ALL, GROUP
-from netctl.config.fmt import STEP
-from netctl.config.guests import Guest
-from netctl.config.loader import parse
-from netctl.config.semantic import INVITED_GROUP
+from netctl.config.edit.fmt import STEP
+from netctl.config.load.build import ALL, GROUP
+from netctl.config.load.loader import parse
+from netctl.config.load.semantic import INVITED_GROUP
+from netctl.config.resolve.guests import Guest
 from netctl.model.errors import ConfigError, LocalError
 
 _PLAIN = re.compile(r"[a-z][a-z0-9-]*\Z")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from netctl.config.build import ALL, GROUP
-from netctl.config.loader import Path
-from netctl.config.report import Report
+from netctl.config.load.build import ALL, GROUP
+from netctl.config.load.loader import Path
+from netctl.config.load.report import Report
 from netctl.model.addresses import Address, Prefix, host_prefix, parse_prefix
 from netctl.model.derive import member_ipv6
 from netctl.model.document import AclTest, Document, Network, Rule

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from netctl.config.schema import load_schema
+from netctl.config.load.schema import load_schema
 
 Schema = Mapping[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from netctl.config.loader import Path, format_path
+from netctl.config.load.loader import Path, format_path
 from netctl.model import derive
 from netctl.model.addresses import Address, Prefix
 from netctl.model.document import Document, Network

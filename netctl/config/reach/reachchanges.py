@@ -2,7 +2,7 @@
 
 A plan says what happens to links and peers of one host. This says what it means: "desktop loses
 nas:tcp/5432". It is worked out from the documents alone, so it holds for every host, for a review, and for a
-roll-out. Bounded: members that are treated alike are one row (`netctl.config.reachmatrix`).
+roll-out. Bounded: members that are treated alike are one row (`netctl.config.reach.reachmatrix`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field, replace
 
-from netctl.config.reachmatrix import MAX_CLASS_PAIRS, Bits, Class, Side, classes
+from netctl.config.reach.reachmatrix import MAX_CLASS_PAIRS, Bits, Class, Side, classes
 from netctl.model.addresses import Address
 from netctl.model.derive import member_ipv6
 from netctl.model.document import Document, MemberState, Network

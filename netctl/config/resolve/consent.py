@@ -12,9 +12,9 @@ import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from netctl.config.obstacles import overlaps
-from netctl.config.resolve import Condition
-from netctl.config.semantic import in_private_space
+from netctl.config.load.semantic import in_private_space
+from netctl.config.resolve.conflicts import overlaps
+from netctl.config.resolve.resolution import Condition
 from netctl.model.addresses import Address, Prefix, parse_address
 from netctl.model.document import Document, Member, Network
 from netctl.model.foreign import Foreign

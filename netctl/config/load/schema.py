@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 from typing import Any
 
-from netctl.config.fastvalidator import Check, compile_schema, ecma
-from netctl.config.loader import Path, Tree
-from netctl.config.report import Report
+from netctl.config.load.fastvalidator import Check, compile_schema, ecma
+from netctl.config.load.loader import Path, Tree
+from netctl.config.load.report import Report
 
 SCHEMA_NAME = "networks.schema.json"
 SHOWN_VALUE_LEN = 50  # a longer value in a message would push what matters out of sight
@@ -28,7 +28,7 @@ def load_schema(name: str = SCHEMA_NAME) -> dict[str, Any]:
     if packaged.is_file():
         text = packaged.read_text(encoding="utf-8")
     else:
-        checkout = FilePath(__file__).resolve().parents[2] / "schemas" / name
+        checkout = FilePath(__file__).resolve().parents[3] / "schemas" / name
         text = checkout.read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
