@@ -1,20 +1,22 @@
-"""The mediator's machine: the real hub and relay table, a store that keeps its word, and ways to die."""
+"""The mediator's machine: the real hub, membership service and relay table, a store, and ways to die."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
-from mediator.core.leasegrants import GrantLease
+from mediator.core.changes import Change, Committed, Job
+from mediator.core.membershipservice import Done, MembershipService
 from mediator.core.relay_table import RelayTable
 from mediator.core.viewcache import ViewCache
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
-from netctl.model.errors import LocalError
+from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.wire import stun
 from netctl.wire.control import encode
@@ -22,48 +24,16 @@ from netctl.wire.datagram import DatagramKind, classify
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 from tests.world.world_clock import Clock, Timer
 from tests.world.world_net import End, Internet, Site
+from tests.world.world_store import MemoryStore
 
 ADDRESS = "198.51.100.1"
 EXPIRE_S = 5.0
 RESERVE_GENERATIONS = 1000
-
-
-class MemoryStore:
-    """Survives the process. All or nothing, and its constraints are those of the real schema."""
-
-    def __init__(self) -> None:
-        self.full = False
-        self.by_address: dict[tuple[str, IPv4Address], WireGuardKey] = {}
-        self.ports: dict[WireGuardKey, int] = {}
-        self.generation = 0
-        self.history: set[tuple[str, WireGuardKey, IPv4Address]] = set()
-        """Every lease that there ever was: by network id."""
-
-    def leases(self) -> dict[tuple[str, WireGuardKey], IPv4Address]:
-        """By network id and key."""
-        return {(network, key): address for (network, address), key in self.by_address.items()}
-
-    def add(self, leases: Iterable[GrantLease], ports: Iterable[tuple[WireGuardKey, int]]) -> None:
-        """One transaction. Raises LocalError and changes nothing."""
-        if self.full:
-            raise LocalError("the disk is full")
-        table, numbers = dict(self.by_address), dict(self.ports)
-        for lease in leases:
-            for place in [
-                p
-                for p, key in table.items()
-                if p[0] == lease.network and key in (lease.key, lease.taken_from)
-            ]:
-                del table[place]
-            if table.setdefault((lease.network, lease.address), lease.key) != lease.key:
-                raise AssertionError(f"{lease.address} is granted twice in {lease.network}")
-        for key, port in ports:
-            numbers.pop(key, None)
-            if port in numbers.values():
-                raise AssertionError(f"relay port {port} is given twice")
-            numbers[key] = port
-        self.by_address, self.ports = table, numbers
-        self.history.update((network, key, address) for (network, address), key in table.items())
+COMMIT_S = 0.05
+"""At most, for a transaction that somebody waits for: others come in between."""
+LOOK_S = 1.0
+"""After a commit whose answer was lost the store is looked at anew."""
+T = TypeVar("T")
 
 
 class _Life:
@@ -71,6 +41,7 @@ class _Life:
 
     def __init__(self, hub: h.Hub, relay: RelayTable) -> None:
         self.hub = hub
+        self.service = MembershipService(hub)
         self.relay = relay
         self.ends: dict[int, tuple[End, FrameDecoder]] = {}
         self.next = 0
@@ -89,7 +60,9 @@ class SimMediator:
         self.store = MemoryStore()
         self.document: Document | None = None
         self.crash_at_store: str | None = None
-        """"before" or "after" the next commit; None: live on."""
+        """"before" or "after" the next commit; None: live on. "doubt": live on, and the answer is lost."""
+        self.jobs = 0
+        """How many transactions of membership were carried out."""
         self._clock, self._net, self._changed = clock, net, on_change
         self._private = Ed25519PrivateKey.from_private_bytes(identity)
         self.identity = IdentityKey(self._private.public_key().public_bytes_raw())
@@ -120,9 +93,10 @@ class SimMediator:
         ports = range(*self.document.mediators[0].relay_ports)
         relay = RelayTable(self._secret, self._net.chance.randbytes(32), ports)
         self.life = life = _Life(hub, relay)
-        hub.restore(self.store.leases(), self.store.ports)
+        hub.restore(self.store.leases(), self.store.ports, resting=self.store.resting)
+        life.service.book = self.store.book()
         self._clock.say("mediator starts")
-        self._perform(hub.load(self.document, self.document.mediators[0], self._unix))
+        self._perform(life.service.set_document(self.document, self.document.mediators[0], self._unix))
         self._clock.after(EXPIRE_S, lambda: self._expire(life))
 
     def crash(self) -> None:
@@ -137,7 +111,7 @@ class SimMediator:
         """The operator has written a new document."""
         self.document = document
         if self.life is not None:
-            self._perform(self.life.hub.load(document, document.mediators[0], self._unix))
+            self._perform(self.life.service.set_document(document, document.mediators[0], self._unix))
 
     # -- streams --------------------------------------------------------------------------------------------
 
@@ -173,6 +147,8 @@ class SimMediator:
     def _due(self) -> None:
         if self.life is not None:
             self._perform(self.life.hub.handle_timer(self._clock.now, self._unix))
+        if self.life is not None:
+            self._perform(self.life.service.handle_timer(self._clock.now, self._unix))
 
     def _expire(self, life: _Life) -> None:
         if self.life is life:
@@ -200,28 +176,126 @@ class SimMediator:
                 case fx.LoggedIn(number, member):
                     self._clock.say(f"mediator: {member} logs in")
                     life.ends[number][1].limit = LIMIT_AFTER_LOGIN
-                case fx.Store(leases, ports):
-                    pending.extend(reversed(self._commit(life, leases, ports)))
+                case fx.Store() as wanted:
+                    pending.extend(reversed(self._commit(life, wanted)))
+                case fx.Challenge(number):
+                    pending.extend(reversed(self._challenge(life, number)))
+                case fx.Redeem() as request:
+                    self._ask(life.service.redeem(request, self._unix), pending[::-1])
+                    return
+                case fx.Left() as request:
+                    self._ask(life.service.leave(request, self._unix), pending[::-1])
+                    return
+                case fx.Rekey() as request:
+                    self._ask(life.service.rekey(request, self._unix), pending[::-1])
+                    return
                 case fx.Say(text):
                     self._clock.say(f"mediator says: {text}")
-        if self.life is not None:
-            self._timer.set(self.life.hub.next_timer())
+        self._set_timer()
 
-    def _commit(
-        self, life: _Life, leases: tuple[GrantLease, ...], ports: tuple[tuple[WireGuardKey, int], ...]
-    ) -> list[fx.Effect]:
+    def _set_timer(self) -> None:
+        if self.life is not None:
+            for due in (self.life.hub.next_timer(), self.life.service.next_timer()):
+                if due is not None:
+                    self._timer.set(due)
+
+    def _commit(self, life: _Life, wanted: fx.Store) -> list[fx.Effect]:
         moment, self.crash_at_store = self.crash_at_store, None
         if moment != "before":
             try:
-                self.store.add(leases, ports)
+                self.store.add(wanted)
             except LocalError as error:
                 self._clock.say(f"no new leases: {error}")
                 return life.hub.refused(self._clock.now)
             self._changed()
-        if moment is not None:
+        if moment in ("before", "after"):
             self.crash()
             return []
-        return life.hub.stored(leases, ports, (), (), self._unix)
+        return life.hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting, self._unix)
+
+    # -- membership -----------------------------------------------------------------------------------------
+
+    def _challenge(self, life: _Life, number: int) -> list[fx.Effect]:
+        private = X25519PrivateKey.from_private_bytes(self._net.chance.randbytes(32))
+
+        def agree(key: WireGuardKey) -> bytes:
+            return private.exchange(X25519PublicKey.from_public_bytes(key.raw))
+
+        return life.hub.challenged(number, WireGuardKey(private.public_key().public_bytes_raw()), agree)
+
+    def _ask(self, job: Job[list[fx.Effect]], behind: list[fx.Effect]) -> None:
+        self._carry(
+            job, lambda effects: self._perform([*effects, *behind]), lambda error: self._perform(behind)
+        )
+
+    def operate(
+        self,
+        job: Callable[[MembershipService, int], Job[T]],
+        done: Callable[[T], None],
+        refused: Callable[[NetctlError], None] = lambda error: None,
+    ) -> None:
+        """What an operator asks for. He hears of it, or the mediator dies before."""
+        if self.life is not None:
+            self._carry(job(self.life.service, self._unix), done, refused)
+
+    def decide(self, job: Callable[[MembershipService, int], Job[Done]], done: Callable[[str], None]) -> None:
+        """What an operator decides about a member."""
+
+        def finished(result: Done) -> None:
+            self._perform(result.effects)
+            if self.life is not None:
+                done(result.name)
+
+        self.operate(job, finished)
+
+    def _carry(self, job: Job[T], done: Callable[[T], None], refused: Callable[[NetctlError], None]) -> None:
+        """A transaction takes its time, and the process may die before, at and after it."""
+        life = self.life
+
+        def step(outcome: Any = None, error: NetctlError | None = None, *, first: bool = False) -> None:
+            if self.life is not life:
+                job.close()
+                return
+            try:
+                if first:
+                    change = next(job)
+                elif error is not None:
+                    change = job.throw(error)
+                else:
+                    change = job.send(Committed(outcome, self._clock.now, self._unix))
+            except StopIteration as end:
+                done(end.value)
+                self._set_timer()
+            except NetctlError as raised:
+                refused(raised)
+            else:
+                self._clock.after(self._net.chance.uniform(0, COMMIT_S), lambda: commit(change))
+
+        def commit(change: Change[Any]) -> None:
+            if self.life is not life:
+                return step()
+            moment, self.crash_at_store = self.crash_at_store, None
+            self.jobs += 1
+            if moment == "before":
+                self.crash()
+                return step()
+            try:
+                outcome = self.store.change(change)
+            except NetctlError as error:
+                return step(error=error)
+            self._changed()
+            if moment == "after":
+                self.crash()
+            elif moment == "doubt":
+                self._clock.after(LOOK_S, lambda: self._look_again(life))
+                return step(error=LocalError("the connection was lost"))
+            return step(outcome)
+
+        step(first=True)
+
+    def _look_again(self, life: _Life | None) -> None:
+        if life is not None and self.life is life:
+            self._perform(life.service.read_again(self.store.book(), self._unix))
 
     # -- datagrams ------------------------------------------------------------------------------------------
 

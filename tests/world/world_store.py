@@ -1,0 +1,108 @@
+"""The mediator's store: the real transactions on SQLite in memory, which outlives every process."""
+
+from __future__ import annotations
+
+import sqlite3
+from ipaddress import IPv4Address
+from typing import Any, TypeVar
+
+from mediator.core import admissions as a
+from mediator.core import effects as fx
+from mediator.core.changes import Change
+from mediator.shell import storesql
+from mediator.shell.membershiprunner import commit
+from mediator.shell.sqlsession import SqliteSession, finished
+from mediator.shell.storeschema import MIGRATIONS
+from mediator.shell.storesql import Body, SqlStore
+from netctl.model.errors import LocalError
+from netctl.model.keys import WireGuardKey
+
+T = TypeVar("T")
+
+
+class _Here(SqlStore):
+    takes_nothing: str | None = None
+    replaced: str | None = None
+    in_doubt = False
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def within(self, what: str, body: Body[T], *, writes: bool = True) -> T:
+        return self._store.perform(body, writes=writes)
+
+
+class MemoryStore:
+    """All or nothing. Whoever grants something twice is at fault, and the story ends."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.generation = 0
+        self.history: set[tuple[str, WireGuardKey, IPv4Address]] = set()
+        """Every lease that there ever was: by network id."""
+        self._db = sqlite3.connect(":memory:", isolation_level=None)
+        self._db.execute("PRAGMA foreign_keys=ON")
+        for step in MIGRATIONS:
+            self._db.executescript(step)
+
+    def perform(self, body: Body[T], *, writes: bool = True) -> T:
+        """One transaction. Raises LocalError, or what it raises, and changes nothing."""
+        if writes and self.full:
+            raise LocalError("the disk is full")
+        self._db.execute("BEGIN")
+        try:
+            result = finished(body(SqliteSession(self._db)))
+        except BaseException as error:
+            self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise AssertionError(f"the schema forbids what was wanted: {error}") from error
+            raise
+        self._db.execute("COMMIT")
+        return result
+
+    def add(self, wanted: fx.Store) -> None:
+        """What the hub wants kept. Raises LocalError."""
+        self.perform(lambda db: storesql.add(db, wanted.leases, wanted.ports, wanted.pairs, wanted.resting))
+        self._remember()
+
+    def change(self, change: Change[Any]) -> Any:
+        """A transaction of membership, and its answer. Raises NetctlError."""
+        outcome = finished(commit(_Here(self), change))
+        self._remember()
+        return outcome
+
+    def _remember(self) -> None:
+        self.history.update((network, key, address) for (network, key), address in self.leases().items())
+
+    def leases(self) -> dict[tuple[str, WireGuardKey], IPv4Address]:
+        """By network id and key."""
+        return self.perform(storesql.leases, writes=False)
+
+    @property
+    def by_address(self) -> dict[tuple[str, IPv4Address], WireGuardKey]:
+        """Who has which, by network id."""
+        return {(network, address): key for (network, key), address in self.leases().items()}
+
+    @property
+    def ports(self) -> dict[WireGuardKey, int]:
+        """Relay ports by key."""
+        return self.perform(storesql.relay_ports, writes=False)
+
+    @property
+    def resting(self) -> dict[int, int]:
+        """Relay ports that nobody may have yet, and until when (Unix time)."""
+        return self.perform(storesql.resting_ports, writes=False)
+
+    def book(self) -> a.Book:
+        """Who joined and who was shut out."""
+        return self.perform(storesql.book, writes=False)
+
+    def invites(self) -> list[a.Invite]:
+        """All that there are."""
+        return self.perform(storesql.invites, writes=False)
