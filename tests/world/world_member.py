@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -96,6 +97,15 @@ class _Agent:
         return self.context.state.view
 
 
+class _WayBack(NamedTuple):
+    """What a host had when it armed."""
+
+    armed: PendingCommit
+    accepted: Loaded | None
+    had: Document | None
+    """Of a first apply that crashed: its checkpoint has the peers of that document, and nobody has the document."""
+
+
 class SimMember:
     """A host of somebody."""
 
@@ -129,8 +139,8 @@ class SimMember:
         self.brought: Document | None = None
         """The document that the kernel was last brought to, or was being brought to when the host crashed."""
         self.had: Document | None = None
-        """The last of them that was one: what nobody has a document for may come back from a checkpoint."""
-        self._way_back: tuple[PendingCommit, Loaded | None] | None = None
+        """The document that the peers in the kernel are of. It may be no longer on disk: its apply crashed."""
+        self._way_back: _WayBack | None = None
         """What was armed last, and the document that it must lead back to unless somebody confirms."""
         self.tally: Counter[str] = Counter()
         """What befell it: a world in which nothing happens would prove nothing."""
@@ -335,8 +345,12 @@ class SimMember:
         self.crashed()
 
     def _bring(self, document: Document | None) -> None:
-        """The kernel is being brought to a document, or to nothing."""
-        self.brought, self.had = document, document or self.had
+        """The kernel is being brought to a document, or to what it had before there was one."""
+        if document is not None:
+            self.had = document
+        elif self._way_back is not None:
+            self.had = self._way_back.had
+        self.brought = document
 
     def _perform(self, step: do.Effect, *, alone: bool = False) -> on.Event:
         """What a step comes to. Raises what it raises."""
@@ -389,7 +403,7 @@ class SimMember:
                     nonce, boot, self._clock.now + seconds, digest, back.before, back.checkpoint
                 )
                 disk.write(disk.armed, record)
-                self._way_back = record, disk.accepted.read()
+                self._way_back = _WayBack(record, disk.accepted.read(), self.had)
                 self._clock.after(seconds, lambda: self._watchdog(record))
                 return on.WatchdogReady(record)
             case do.FinishCommit(record):
@@ -438,8 +452,8 @@ class SimMember:
     def _check_way_back(self, record: PendingCommit) -> None:
         """A roll-back says that it is done: then it is."""
         assert self._way_back is not None
-        armed, before = self._way_back
-        assert armed.nonce == record.nonce
+        before = self._way_back.accepted
+        assert self._way_back.armed.nonce == record.nonce
         accepted = self.disk.accepted.read()
         was = before.source.text if before is not None else None
         assert (accepted.source.text if accepted is not None else None) == was, (
@@ -454,7 +468,7 @@ class SimMember:
         if record is None or record.remaining_s(self._clock.now, self.boot_id) >= -5 * AGAIN_S:
             return False
         # On a full disk the record stays, for whoever lives next; the kernel has what it had before all the same.
-        before = self._way_back[1] if self._way_back is not None else None
+        before = self._way_back.accepted if self._way_back is not None else None
         stays = before is not None and before.document.digest == record.digest
         return not stays and self.brought is not None and self.brought.digest == record.digest
 
