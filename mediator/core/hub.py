@@ -92,6 +92,7 @@ class Hub:
         self._secret = relay_secret
         self._generation = generation
         self._epoch = generation
+        self._store = ""
         self._membership = Membership()
         self._view_cache = ViewCache(identity, sign)
         self._enrollment = Enrollment(identity)
@@ -160,12 +161,14 @@ class Hub:
         resting: Mapping[int, int] = MappingProxyType({}),
         *,
         generation: int = 0,
+        store: str = "",
     ) -> None:
         """What the store holds, before the first `load`; `resting`: ports that nobody may have yet, and until when.
 
-        `generation`: at least as high as this one is where this run begins.
+        `generation`: at least as high as this one is where this run begins. `store`: its name, told at login.
         """
         self._allocations.restore(leases, ports, pairs, resting)
+        self._store = store
         self._generation = self._epoch = max(self._generation, generation)
 
     def load(
@@ -411,7 +414,7 @@ class Hub:
         stun = [f"0.0.0.0:{port}" for port in self._mediator.stun]
         if self._stun_also:
             stun += [f"{self._stun_also}:{port}" for port in self._mediator.stun[:1]]
-        welcome = w.Welcome(self._generation, self._epoch, str(state.source), stun, KEEPALIVE_S)
+        welcome = w.Welcome(self._generation, self._epoch, str(state.source), stun, KEEPALIVE_S, self._store)
         name = self._membership.by_key[key].name
         effects += [LoggedIn(connection, name), Send(connection, welcome)]
         state.shown = view_class = self._view_cache.of(key)

@@ -35,6 +35,8 @@ class Kept:
     """Relay ports of members that are gone, and until when (Unix time) nobody else may have them."""
     generation: int = 0
     """What this run's generations must not be below."""
+    name: str = ""
+    """Of the store, made at random with it: it goes along when the store is moved or put back from a backup."""
 
     @property
     def leases(self) -> Mapping[LeaseKey, IPv4Address]:

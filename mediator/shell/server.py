@@ -217,7 +217,9 @@ class Server:
             _LOG.warning(f"{self._store.takes_nothing} {READ_ONLY}")
         kept = await self._store.kept()
         first = first_generation(int(time.time()), kept.generation)
-        self._hub.restore(kept.leases, kept.ports, kept.pairs, kept.resting, generation=first)
+        self._hub.restore(
+            kept.leases, kept.ports, kept.pairs, kept.resting, generation=first, store=kept.name
+        )
         self._service.book = kept.book
         await self._reserve()
         self.perform(self._service.set_document(document, mediator, self._grants_s()))

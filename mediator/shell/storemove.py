@@ -21,6 +21,7 @@ from mediator.shell.sqlsession import Row, Session, SqliteSession
 from mediator.shell.store import Store
 from mediator.shell.storemark import ARRIVING, MOVED, SERVING, Mark, read_mark, refuse_other, set_mark
 from mediator.shell.storeschema import TABLES
+from mediator.shell.storesql import name, rename
 from netctl.model.errors import LocalError
 
 LOCK_S = 10
@@ -87,6 +88,7 @@ async def move(source: End, target: End) -> dict[str, int]:
         async with target.transaction() as new:
             await _refuse_to_overwrite(new, source, target)
             counts = await copy(old, new)
+            await rename(new, await name(old))
             await set_mark(new, Mark(ARRIVING, mark.move, source.name))
         await set_mark(old, mark)
     await _finish(mark, source, target)

@@ -103,7 +103,13 @@ CREATE TABLE audit (
 """
 """`mediator.core.audit.Entry`."""
 
-MIGRATIONS = (LEASES, INVITES, GENERATION, PAIRS, RESTING, PLACE, AUDIT)
+NAME = """
+ALTER TABLE place ADD COLUMN name TEXT NOT NULL DEFAULT '';
+UPDATE place SET name = lower(hex(randomblob(16)));
+"""
+"""Of the store: which one it is, wherever it lies."""
+
+MIGRATIONS = (LEASES, INVITES, GENERATION, PAIRS, RESTING, PLACE, AUDIT, NAME)
 """One step a version."""
 
 TABLES = {
@@ -148,6 +154,7 @@ _WORDS = {
     " BLOB": " BYTEA",
     " INTEGER": " BIGINT",
     " TEXT": ' TEXT COLLATE "C"',
+    "lower(hex(randomblob(16)))": "replace(gen_random_uuid()::text, '-', '')",
 }
 """An address does not fit into PostgreSQL's INTEGER; texts are ordered as Python and SQLite order them."""
 

@@ -75,6 +75,16 @@ async def generation(db: Session) -> int:
     return int(rows[0][0]) if rows else 0
 
 
+async def name(db: Session) -> str:
+    """What the store is called, by which members tell it from every other."""
+    return str((await db.rows("SELECT name FROM place"))[0][0])
+
+
+async def rename(db: Session, to: str) -> None:
+    """It is the store that was called so elsewhere."""
+    await db.change("UPDATE place SET name=?", to)
+
+
 async def book(db: Session) -> a.Book:
     """Who joined, who was shut out, and the leases."""
     rows = await db.rows(
@@ -97,6 +107,7 @@ async def kept(db: Session) -> Kept:
         tuple(await pairs(db)),
         await resting_ports(db),
         await generation(db),
+        await name(db),
     )
 
 

@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 from netctl.agent.keys import Keys
@@ -30,6 +31,7 @@ from netctl.session import (
     Effect,
     Kept,
     KeyShared,
+    KnownStores,
     LoggedIn,
     SendFrame,
     State,
@@ -62,6 +64,10 @@ def _system_words(error: OSError) -> str:
     if error.errno is not None and error.errno > 0:  # the resolver's own numbers are negative
         return os.strerror(error.errno)
     return str(error.strerror or error)
+
+
+def _name(mediator: Mediator) -> str:
+    return f"{mediator.host}:{mediator.port}"
 
 
 def _without_scope(address: SocketAddress) -> SocketAddress:
@@ -152,6 +158,7 @@ class _Wire(asyncio.Protocol):
             now=time.monotonic(),
             kept=self._client.kept,
             previous=self._client.hello,
+            check_store=partial(self._client.stores.check, _name(self._mediator)),
         )
 
     def data_received(self, data: bytes) -> None:
@@ -218,6 +225,7 @@ class ControlClient:
         """Another host with this key is connected."""
         self.sharing: Sharing | None = None
         """What was heard of another host with this key last."""
+        self.stores = KnownStores()
         self._on_effect = on_effect
         self._on_state = on_state
         self._mediators: tuple[Mediator, ...] = ()
@@ -233,6 +241,7 @@ class ControlClient:
         if wanted == self._mediators:
             return
         self._mediators = wanted
+        self.stores.use({_name(mediator) for mediator in wanted})
         self.refused = None
         self._backoff.reset()
         self._changed.set()

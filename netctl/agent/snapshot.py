@@ -65,6 +65,7 @@ def take(of: Sources) -> Snapshot:
         link=of.client.state,
         sharing=of.client.sharing,
         view_refused=of.client.refused,
+        other_store=of.client.stores.trouble,
         paths=paths,
         tunnels=tunnels,
         relay_tls=of.paths.relay_tls(),

@@ -53,6 +53,8 @@ class Snapshot:
     """Of another host with this host's key."""
     view_refused: str | None = None
     """Why the mediator's last word is not believed; None: it is."""
+    other_store: str | None = None
+    """Which mediator has another store than one before it, and what to do; None: none is known to."""
     paths: Mapping[WireGuardKey, PathStatus] = field(default_factory=dict)
     tunnels: Mapping[WireGuardKey, PeerStatus] = field(default_factory=dict)
     relay_tls: TunnelStatus = TunnelStatus("unwanted")

@@ -147,6 +147,8 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
     if snapshot.view_refused is not None:
         kept = f"this host keeps its last good view, of generation {result['generation']}"
         result["conditions"].append(f"the mediator's word is refused: {snapshot.view_refused}; {kept}")
+    if snapshot.other_store is not None:
+        result["conditions"].append(snapshot.other_store)
     if watch is not None and watch["error"] is not None:
         result["conditions"].append(watch["error"])
     if (fragments := narrow(snapshot)) is not None:

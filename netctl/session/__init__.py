@@ -14,6 +14,7 @@ from netctl.session.client import (
     ViewChanged,
 )
 from netctl.session.replica import Kept
+from netctl.session.stores import KnownStores
 from netctl.session.views import open_view
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Effect",
     "Kept",
     "KeyShared",
+    "KnownStores",
     "LoggedIn",
     "PathMessage",
     "PresenceChanged",

@@ -13,7 +13,7 @@ frames and time, and performs the effects in order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -125,12 +125,14 @@ class ClientSession:
         now: float,
         kept: Kept | None = None,
         previous: str = "",
+        check_store: Callable[[str], None] = lambda store: None,
     ) -> None:
         """`nonce`: 32 fresh random bytes. `mediator`: its addresses, at least one: first the one that
         the connection goes to, then those of the other family, where its name has any.
 
         `kept`: the view that the member has; the mediator sends only what differs from it. `previous`: `LoggedIn.hello`
-        of this process's session before: it takes that one's place at once, which no other host can.
+        of this process's session before: it takes that one's place at once, which no other host can. `check_store`
+        raises RemoteError for a store that this host does not go to (`netctl.session.stores`).
         """
         self.state = State.NEW
         self._identity, self._key, self._sign = identity, key, sign
@@ -138,6 +140,7 @@ class ClientSession:
         self._mediator = _one_family_each(mediator)
         self._replica = Replica(self._pins, key, kept)
         self._previous, self._hello = previous, ""
+        self._check_store = check_store
         self._keepalive_s = 20.0
         self._heard = now
         self._pinged = now
@@ -206,6 +209,7 @@ class ClientSession:
             hints = msgspec.structs.replace(login, view=self._replica.digest, previous=self._previous)
             return [SendFrame(w.encode(hints))]
         if self.state is State.LOGGING_IN and isinstance(message, w.Welcome):
+            self._check_store(message.store)
             self.state = State.READY
             self._keepalive_s = message.keepalive_s
             self._pinged = now

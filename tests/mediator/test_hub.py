@@ -466,3 +466,10 @@ def test_a_member_that_floods_offers_is_cut_short_and_recovers() -> None:
 
     assert count(int(introducer.MAX_OFFERS_BURST) + 100, 0.0) == introducer.MAX_OFFERS_BURST
     assert count(200, 2.0) == 2 * introducer.MAX_OFFERS_PER_S
+
+
+def test_a_login_is_told_which_store_the_mediator_works_on() -> None:
+    shell = Shell()
+    shell.hub.restore({}, {}, store="abc")
+    (welcome,) = [message for message in shell.login(1, "ann") if isinstance(message, w.Welcome)]
+    assert welcome.store == "abc"

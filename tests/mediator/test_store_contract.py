@@ -42,8 +42,12 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
 def test_what_returned_is_kept_and_the_book_is_the_one_that_is_kept(open_store: Open) -> None:
     pair = PairGrant(pair_of(key(1), key(2)), 40100, 1)
 
+    names: list[str] = []
+
     async def first(store: MemberStore) -> None:
         assert (await store.kept()).book == a.Book()
+        names.append((await store.kept()).name)
+        assert len(names[0]) == 32
         await store.add([GrantLease("n", key(1), IPv4Address("10.9.0.1"))], [(key(1), 40000)], [pair])
         await store.reserve_generation(77)
         token = await invited(store, 3)
@@ -70,6 +74,7 @@ def test_what_returned_is_kept_and_the_book_is_the_one_that_is_kept(open_store: 
         assert kept.leases["n", key(1)] == IPv4Address("10.9.0.1")
         assert (kept.ports, sorted(kept.resting)) == ({key(1): 40000}, [40001, 40002, 40003])
         assert (kept.pairs, kept.generation) == ((pair,), 77)
+        assert [kept.name] == names, "it is the same store"
         (invite,) = await store.invites()
         assert (invite.used, invite.uses) == (3, 3)
 

@@ -88,6 +88,7 @@ def test_there_and_back_with_nothing_lost(postgres: Postgres, tmp_path: Path) ->
         async with opened(StoreThread(Store(path))) as first:
             await fill(first)
             kept = await first.kept()
+            assert kept.name
         with closing(Store(path)) as store:
             sqlite, server = SqliteEnd(store, "the file"), PostgresEnd(place)
             before = await everything(sqlite)

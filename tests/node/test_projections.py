@@ -120,6 +120,12 @@ def test_a_port_that_is_not_fit_is_named_and_nothing_is_said_of_the_nat(
     assert any(said in line for line in status_of(snapshot)["conditions"]) == (verdict == "dead")
 
 
+def test_a_mediator_with_another_store_is_a_condition() -> None:
+    assert "two has another store than one" not in status_of(BASE)["conditions"]
+    there = replace(BASE, other_store="two has another store than one")
+    assert "two has another store than one" in status_of(there)["conditions"]
+
+
 def test_two_hosts_with_one_key_are_said_for_ten_minutes() -> None:
     def said(snapshot: Snapshot) -> str:
         return " ".join(status_of(snapshot)["conditions"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.errors import RemoteError
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
 from netctl.session import (
@@ -39,7 +40,11 @@ NOT_A_KEY = "A" * 42 + "B="
 """Passes for base64 at first sight; its last bits are no bytes."""
 
 
-def session(kept: Kept | None = None, mediator: Sequence[SocketAddress] = V4_ONLY) -> ClientSession:
+def session(
+    kept: Kept | None = None,
+    mediator: Sequence[SocketAddress] = V4_ONLY,
+    check_store: Callable[[str], None] = lambda store: None,
+) -> ClientSession:
     return ClientSession(
         identity=public(MEMBER),
         key=KEY,
@@ -50,6 +55,7 @@ def session(kept: Kept | None = None, mediator: Sequence[SocketAddress] = V4_ONL
         nonce=NONCE,
         now=0.0,
         kept=kept,
+        check_store=check_store,
     )
 
 
@@ -265,3 +271,15 @@ def test_what_a_mediator_says_at_the_end_is_one_line_that_no_terminal_obeys(text
     shown = str(effect.error)
     assert shown.splitlines() in ([shown], [])
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u202e\u2066\u2028" for c in shown)
+
+
+def test_a_store_that_is_refused_ends_the_session_before_anything_of_it_is_taken() -> None:
+    def check(store: str) -> None:
+        assert store == "b"
+        raise RemoteError("another store", "login.other-store")
+
+    client = session(check_store=check)
+    give(client, w.Hello(1, MEDIATOR_NONCE.hex()))
+    assert closed(give(client, msgspec.structs.replace(WELCOME, store="b"))) == "login.other-store"
+    assert client.state is State.CLOSED
+    assert give(client, w.Presence(str(PEER), online=True)) == []
