@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from netctl.cli import output
+from netctl.ui.peerview import own_nat
 from netctl.wire.agentrequests import DoctorReply, PeerState
-
-PORTS = {"sequential": ", ports counted", "block": ", random ports of a block", "random": ", random ports"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +62,10 @@ def say_path(own: str, view: PeerView) -> None:
         output.line(f"     not direct: {peer.hindrance}")
     for line in peer.tried:
         output.line(f"     {line}")
-    output.line(f"     NAT of {own}: {_own_nat(view.doctor)}")
+    output.line(f"     NAT of {own}: {own_nat(view.doctor)}")
     if peer.nat:
         output.line(f"     NAT of {name}: {peer.nat}")
     if mapping.external:
         output.line(f"     this host's router keeps {mapping.external} open for it ({mapping.protocol})")
     if peer.condition:
         output.warning(peer.condition)
-
-
-def _own_nat(doctor: DoctorReply) -> str:
-    seen = doctor.nat.ipv4
-    if seen.udp == "blocked":
-        return "unknown: UDP is blocked"
-    if seen.mapping == "none":
-        return "none: it has a public address"
-    if seen.mapping == "unknown":
-        return "unknown"
-    if seen.mapping == "endpoint-independent":
-        return "endpoint-independent mapping"
-    ports = PORTS.get(doctor.allocation.kind, "") if doctor.allocation is not None else ""
-    return f"{seen.mapping} mapping (symmetric){ports}"

@@ -19,11 +19,14 @@ import msgspec
 
 from netctl.agent.locations import Locations
 from netctl.model.errors import LocalError
+from netctl.model.hoststate import WIREGUARD_LINK
 from netctl.system.asker import asker
 from netctl.system.lineclient import Server, ask
 from netctl.ui import brokerwire as w
 from netctl.ui.editing import AGENT_MISSING, TIMEOUT_S, Editing
 from netctl.ui.logintokens import TokenRefusedError, Tokens
+from netctl.ui.pathcheck import Budget, check, nearest
+from netctl.wire.agentrequests import Status
 from netctl.wire.jsonline import Operations, Request, failure_line, progress_line, result_line
 from netctl.wire.operatorrequests import signed
 
@@ -68,6 +71,7 @@ class Broker:
         self._tokens = Tokens()
         self._token_lock = threading.Lock()
         self._editing = Editing(rights.locations)
+        self._checks = Budget()
         self._desks = {
             "agent": Desk(w.agent_operations(operators=rights.operators), self._agent),
             "mediator": Desk(w.mediator_operations(operators=rights.operators), self._mediator),
@@ -141,6 +145,8 @@ class Broker:
                 return self._editing.apply(request, progress)
             case w.ConfirmDocument():
                 return self._editing.confirm(progress)
+            case w.CheckPath():
+                return self._check_path(request.member)
             case w.IsMediator():
                 return w.Mediates(self._rights.operators and self._rights.mediator_socket.exists())
         raise LocalError("the broker cannot do that")
@@ -152,3 +158,21 @@ class Broker:
         except TokenRefusedError as error:
             raise LocalError(str(error)) from None
         return w.Redeemed(self._rights.operators)
+
+    def _check_path(self, member: str) -> w.PathCheck:
+        self._checks.take(time.monotonic())
+        try:
+            server = Server(self._rights.locations.socket, "agent", AGENT_MISSING)
+            status = ask(server, Status(), timeout_s=TIMEOUT_S).reply
+            peer = next((one for one in status.peers if one.name == member), None)
+            if peer is None:
+                raise LocalError("this host has no peer of that name")
+            address = nearest([text for held in peer.addresses.values() for text in held])
+            if address is None:
+                raise LocalError(f"{peer.name} has no address yet")
+            found = check(address, WIREGUARD_LINK)
+        finally:
+            self._checks.give_back()
+        return w.PathCheck(
+            str(address), found.sent, found.received, found.rtt_ms, found.tunnel_mtu, found.mtu
+        )

@@ -114,12 +114,30 @@ class ConfirmDocument(Request[Kept], frozen=True, tag="document.confirm"):
     """Keep what is armed. What this page has applied goes into the file, where nobody has saved it meanwhile."""
 
 
+class PathCheck(Struct, frozen=True):
+    """What came back of echo requests to a peer (`netctl.ui.pathcheck.Checked`). `address`: the one that was asked."""
+
+    address: str
+    sent: int
+    received: int
+    rtt_ms: float | None
+    tunnel_mtu: int
+    mtu: int | None
+
+
+class CheckPath(Request[PathCheck], frozen=True, tag="path.check"):
+    """Ask a peer of this host, by name, through the tunnel. Fails where that is asked for too often."""
+
+    member: str
+
+
 AGENT = (a.Status, a.Doctor, a.Timeline)
 CHANGING = (a.Plan, a.Rollback)
 BROKER = (Redeem, ReadDocument, IsMediator)
-EDITING = (ApplyDocument, ConfirmDocument)
-MEDIATOR = (m.ListMembers, m.ListInvites, m.CreateInvite, m.RevokeInvite)
-MEMBERS = (m.Approve, m.Reject, m.Revoke, m.Restore)
+ACTING = (ApplyDocument, ConfirmDocument, CheckPath)
+MEDIATOR = (m.ServerStatusRequest, m.ListBans, m.ListAudit, m.LiftBan)
+INVITES = (m.ListInvites, m.CreateInvite, m.RevokeInvite)
+MEMBERS = (m.ListMembers, m.Approve, m.Reject, m.Revoke, m.Restore)
 
 
 def agent_operations(*, operators: bool) -> Operations:
@@ -129,9 +147,9 @@ def agent_operations(*, operators: bool) -> Operations:
 
 def broker_operations(*, operators: bool) -> Operations:
     """What the broker does itself."""
-    return Operations("page's broker", *((*BROKER, *EDITING) if operators else BROKER))
+    return Operations("page's broker", *((*BROKER, *ACTING) if operators else BROKER))
 
 
 def mediator_operations(*, operators: bool) -> Operations:
     """What may be asked of the mediator: nothing where nobody may change anything, for the lists are an operator's."""
-    return Operations("page's broker", *((*MEDIATOR, *MEMBERS) if operators else ()))
+    return Operations("page's broker", *((*MEDIATOR, *INVITES, *MEMBERS) if operators else ()))

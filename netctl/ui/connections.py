@@ -13,10 +13,12 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from netctl.ui.pageaccess import address_of
+
 MAX_OF_ADDRESS = 24
 """A browser opens six to one host; a person has a few."""
 MAX_OF_LOOPBACK = 128
-"""All who come by `ssh -L` come from there."""
+"""All who come by `ssh -L` come from there; a reverse proxy has as many."""
 HEAD_S = 10.0
 """For a request to arrive whole, its body apart."""
 
@@ -24,15 +26,16 @@ _open: Counter[str] = Counter()
 
 
 class BoundedProtocol(H11Protocol):
-    """One connection."""
+    """One connection. `shared`: addresses that many people come from."""
 
+    shared: frozenset[str] = frozenset()
     _from = ""
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Count it; one too many is closed before it has said anything."""
         super().connection_made(transport)
-        self._from, most = _source(transport.get_extra_info("peername"))
+        self._from, most = _source(transport.get_extra_info("peername"), self.shared)
         _open[self._from] += 1
         if _open[self._from] > most:
             transport.abort()
@@ -68,11 +71,13 @@ class BoundedProtocol(H11Protocol):
             self._expect()
 
 
-def _source(peer: Any) -> tuple[str, int]:
+def _source(peer: Any, shared: frozenset[str]) -> tuple[str, int]:
     """Whose a connection is, and how many that may have."""
     text = str(peer[0]).partition("%")[0] if peer else ""
     try:
         loopback = ipaddress.ip_address(text).is_loopback
     except ValueError:
         loopback = False
-    return ("loopback", MAX_OF_LOOPBACK) if loopback else (text, MAX_OF_ADDRESS)
+    if loopback:
+        return "loopback", MAX_OF_LOOPBACK
+    return text, MAX_OF_LOOPBACK if address_of(text) in shared else MAX_OF_ADDRESS

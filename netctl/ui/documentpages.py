@@ -7,7 +7,6 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -21,7 +20,7 @@ from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.brokerwire import ApplyDocument, ConfirmDocument, DocumentText, ReadDocument
 from netctl.ui.gate import MAX_DOCUMENT, known_of
 from netctl.ui.livefeed import LiveFeed
-from netctl.ui.pageaccess import Sight
+from netctl.ui.pages import Page, loaded_of, seen_of
 from netctl.ui.reachview import lines
 from netctl.wire import agentrequests as a
 
@@ -30,13 +29,6 @@ MAX_CHECKS = 2
 MAX_SHOWN = 200
 """Changes of a plan, and findings, in the page: who has more looks at the first ones first."""
 NO_END = "\\ No newline at end of file\n"
-
-
-class Page(Protocol):
-    """Makes a page of a template."""
-
-    def __call__(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        """With the values that the template wants beside those of every page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +74,13 @@ class DocumentPages:
     # -- to read ----------------------------------------------------------------------------------------------
 
     async def _show(self, request: Request) -> Response:
-        seen: Sight = request.scope["state"]["sight"]
-        if not seen.whole:
+        if not seen_of(request).whole:
             return self._part(request)
         return await self._whole(request)
 
     def _part(self, request: Request) -> Response:
         """What a member may see, as a document; its lines are those that Reach leads to."""
-        part: Loaded | None = request.scope["state"]["loaded"]
+        part = loaded_of(request)
         text = part.source.text if part is not None else ""
         return self._page(request, "document.html", part=True, lines=lines(text, ()) if text else [])
 

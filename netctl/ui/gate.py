@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from netctl.ui.pageaccess import LOOPBACK_HOSTS, Caller, address_of, host_of, same_origin
+from netctl.ui.proxylogin import ProxyLogin, ProxyRefusedError
 from netctl.ui.websessions import Session, Sessions, carries
 
 Scope = MutableMapping[str, Any]
@@ -89,12 +90,14 @@ class Gate:
         refused: Callable[[Refusal, Scope, Receive, Send], Awaitable[None]],
         caller_at: Callable[[str], Caller | None],
         hosts: Iterable[str] = (),
+        proxy: ProxyLogin | None = None,
     ) -> None:
         """`refused`: the page that says why not; `caller_at`: the member at an overlay address; `hosts`: our names."""
         self._app = app
         self._refused = refused
         self._caller_at = caller_at
         self._hosts = LOOPBACK_HOSTS | {name.lower() for name in hosts}
+        self._proxy = proxy
         self.sessions = Sessions()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,16 +132,25 @@ class Gate:
                 raise Refusal(400, "this request has two Host headers")
             headers[name] = value
         host = headers.get(b"host", b"").decode("latin-1")
-        if host_of(host) not in self._hosts:
+        proxy = self._proxy if self._proxy is not None and _address(scope) == self._proxy.address else None
+        if host_of(host) not in self._hosts and (proxy is None or host_of(host) != proxy.host):
             raise Refusal(421, "this page goes by another name: use the link that `netctl ui` printed")
         safe = scope["method"] in SAFE
-        origin = headers.get(b"origin")
-        if not safe and not same_origin(origin.decode("latin-1") if origin is not None else None, host):
-            raise Refusal(403, "a change must come from this page itself, and this one does not")
         if safe and scope["path"].startswith(FREE):
             return None
+        try:
+            user = proxy.user(scope["headers"]) if proxy is not None else None
+        except ProxyRefusedError as refused:
+            raise Refusal(401, str(refused)) from None
+        said = headers[b"origin"].decode("latin-1") if b"origin" in headers else None
+        own = said == proxy.origin if proxy is not None and user is not None else same_origin(said, host)
+        if not safe and not own:
+            raise Refusal(403, "a change must come from this page itself, and this one does not")
         cookie = _cookie(headers.get(b"cookie", b"").decode("latin-1"))
-        session, cookie = self._session(scope, cookie, set_cookie)
+        if proxy is not None and user is not None:
+            session, cookie = self._session_of(user, proxy, cookie, set_cookie)
+        else:
+            session, cookie = self._session(scope, cookie, set_cookie)
         if safe:
             return Known(session, cookie, {})
         if not session.operator and scope["path"] != "/logout":
@@ -154,8 +166,8 @@ class Gate:
     ) -> tuple[Session, str]:
         now = time.monotonic()
         session = self.sessions.find(cookie, now)
-        known = self._caller_at(address_of(scope["client"][0])) if scope.get("client") else None
-        if session is not None and cookie is not None:
+        known = self._caller_at(_address(scope))
+        if session is not None and cookie is not None and session.user is None:
             if session.member is None:
                 return session, cookie
             if known is not None and session.member == known.member:  # what it may is what it may now
@@ -165,15 +177,33 @@ class Gate:
         cookie, session = self.begin(set_cookie, operator=known.operator, member=known.member)
         return session, cookie
 
+    def _session_of(
+        self, user: str, proxy: ProxyLogin, cookie: str | None, set_cookie: Callable[[bytes], None]
+    ) -> tuple[Session, str]:
+        session = self.sessions.find(cookie, time.monotonic())
+        if session is not None and cookie is not None and session.user == user:
+            return session, cookie
+        cookie, session = self.begin(
+            set_cookie, operator=user in proxy.operators, user=user, secure=proxy.secure
+        )
+        return session, cookie
+
     def begin(
-        self, set_cookie: Callable[[bytes], None], *, operator: bool, member: str | None = None
+        self,
+        set_cookie: Callable[[bytes], None],
+        *,
+        operator: bool,
+        member: str | None = None,
+        user: str | None = None,
+        secure: bool = False,
     ) -> tuple[str, Session]:
         """A session for a browser that has shown who it is, and its cookie."""
         cookie = secrets.token_urlsafe(32)
         session = self.sessions.begin(
-            cookie, secrets.token_urlsafe(32), time.monotonic(), operator=operator, member=member
+            cookie, secrets.token_urlsafe(32), time.monotonic(), operator=operator, member=member, user=user
         )
-        set_cookie(f"{COOKIE}={cookie}; Path=/; HttpOnly; SameSite=Strict".encode())
+        only = "; Secure" if secure else ""
+        set_cookie(f"{COOKIE}={cookie}; Path=/; HttpOnly; SameSite=Strict{only}".encode())
         return cookie, session
 
     def still(self, known: Known, address: str) -> bool:
@@ -186,6 +216,10 @@ class Gate:
             return True
         now = (caller.member, caller.operator) if caller is not None else None
         return now == (known.session.member, known.session.operator)
+
+
+def _address(scope: Scope) -> str:
+    return address_of(scope["client"][0]) if scope.get("client") else ""
 
 
 def _cookie(header: str) -> str | None:

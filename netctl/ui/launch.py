@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
+from msgspec.structs import replace
 
 from netctl.agent.locations import Locations
 from netctl.model.addresses import Address
@@ -24,6 +25,7 @@ from netctl.system.lineclient import Server, ask
 from netctl.system.ourselves import environment, module
 from netctl.ui.broker import Broker, Rights
 from netctl.ui.editing import AGENT_MISSING, TIMEOUT_S
+from netctl.ui.proxylogin import ProxyLogin
 from netctl.wire.agentrequests import Status
 
 LOOPBACK = ("127.0.0.1", "::1")
@@ -33,13 +35,17 @@ GOODBYE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person wants of the page. `listen`: an address of this host in the overlay, beside loopback."""
+    """What a person wants of the page.
+
+    `listen`: an address of this host in the overlay, beside loopback; `proxy`: a reverse proxy that is believed.
+    """
 
     locations: Locations
     mediator_socket: Path
     port: int
     listen: Address | None
     viewer: bool
+    proxy: ProxyLogin | None = None
 
 
 class Page:
@@ -54,7 +60,10 @@ class Page:
             ours, theirs = socket.socketpair()
             opened.enter_context(theirs)
             numbers = [one.fileno() for one in listeners]
-            setup = {"broker": theirs.fileno(), "listeners": numbers, "hosts": hosts}
+            proxy = (
+                replace(wish.proxy, operators=()) if wish.proxy is not None and wish.viewer else wish.proxy
+            )
+            setup = {"broker": theirs.fileno(), "listeners": numbers, "hosts": hosts, "proxy": proxy}
             self._server = subprocess.Popen(
                 module("netctl.ui.webserver", msgspec.json.encode(setup).decode()),
                 pass_fds=[theirs.fileno(), *numbers],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from netctl.model.forpeople import age, size
 from netctl.ui.peerhistory import Sample
-from netctl.wire.agentrequests import PeerState, StatusReply
+from netctl.wire.agentrequests import DoctorReply, PeerState, StatusReply
 
 PATHS = {
     "lan": "same LAN",
@@ -16,6 +16,7 @@ PATHS = {
     "relay-tls": "relay (TLS)",
     "none": "no path",
 }
+PORTS = {"sequential": ", ports counted", "block": ", random ports of a block", "random": ", random ports"}
 MINUTE_S = 60.0
 
 
@@ -102,3 +103,18 @@ def troubles(status: StatusReply) -> list[str]:
         more = f", and in {count - 1} more ways" if count > 1 else ""
         said.append(f"this host departs from the document: {first}{more}")
     return list(dict.fromkeys(said))
+
+
+def own_nat(doctor: DoctorReply) -> str:
+    """This host's NAT (RFC 4787's words), and how it gives out ports."""
+    seen = doctor.nat.ipv4
+    if seen.udp == "blocked":
+        return "unknown: UDP is blocked"
+    if seen.mapping == "none":
+        return "none: it has a public address"
+    if seen.mapping == "unknown":
+        return "unknown"
+    if seen.mapping == "endpoint-independent":
+        return "endpoint-independent mapping"
+    ports = PORTS.get(doctor.allocation.kind, "") if doctor.allocation is not None else ""
+    return f"{seen.mapping} mapping (symmetric){ports}"

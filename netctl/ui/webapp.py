@@ -7,13 +7,11 @@ import json
 import math
 import mimetypes
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import segno
 from jinja2 import DictLoader, Environment, StrictUndefined
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,7 +21,6 @@ from starlette.routing import Route
 
 from netctl.config.load.pipeline import Loaded
 from netctl.config.load.schema import SCHEMA_NAME, load_schema
-from netctl.config.reach.rulelookup import flows, parse_target
 from netctl.model.errors import NetctlError
 from netctl.model.forpeople import age, size
 from netctl.ui import peerview
@@ -32,14 +29,15 @@ from netctl.ui.brokerwire import Redeem
 from netctl.ui.documentpages import DocumentPages
 from netctl.ui.gate import Gate, Known, Receive, Refusal, Scope, Send, known_of
 from netctl.ui.livefeed import LiveFeed
+from netctl.ui.mediatorpages import MediatorPages
 from netctl.ui.pageaccess import Caller, Sight, address_of, sight
+from netctl.ui.pages import loaded_of, seen_of, utc
 from netctl.ui.peerhistory import WINDOW_S
 from netctl.ui.plots import Points, svg_path
-from netctl.ui.reachview import matrix
+from netctl.ui.proxylogin import ProxyLogin
 from netctl.ui.websessions import Session
-from netctl.wire import operatorrequests as m
+from netctl.ui.whypages import WhyPages
 from netctl.wire.agentrequests import Doctor, PeerState, Timeline
-from netctl.wire.jsonline import Request as Wish
 
 HERE = Path(__file__).parent
 MAX_GRAPH = 60
@@ -47,28 +45,22 @@ MAX_GRAPH = 60
 MAX_PLOTTED = 300
 """Rows with plots in the page as it is sent: they are four fifths of a row, and the script draws them anyway."""
 PLOT = {"width": 120, "height": 24}
-QUIET = 4
-"""Modules around a QR code."""
 KEEPALIVE_S = 15.0
 """A stream without news for so long is ended, and the browser opens it again."""
-MAX_NAMES = 2000
-"""That a field completes; more are typed."""
+PROXIED_S = 60.0
+"""A stream through a reverse proxy is ended and opened again, so that the proxy may say that somebody has left."""
 MAX_HAPPENINGS = 500
 """In the page; a search finds the others."""
 KINDS = {"path": "path", "member": "member", "apply": "apply", "host": "this host"}
 """Of what happens, as the time line calls them."""
-MEMBERSHIP: dict[str, tuple[Callable[[str], Wish[str]], str]] = {
-    "approve": (m.Approve, "{} is in"),
-    "reject": (m.Reject, "{} is rejected, and its key with it"),
-    "revoke": (m.Revoke, "{} is shut out: its tunnels go away everywhere now"),
-    "restore": (m.Restore, "{} may come back: a member of the document at once, another with a new invite"),
-}
 
 
 class Pages:
     """All pages of one server, behind its gate."""
 
-    def __init__(self, broker: BrokerClient, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, broker: BrokerClient, hosts: tuple[str, ...] = (), proxy: ProxyLogin | None = None
+    ) -> None:
         self._broker = broker
         self.feed = LiveFeed(broker)
         self._static = {
@@ -94,12 +86,9 @@ class Pages:
             Route("/members/{name}", self._member),
             Route("/doctor", self._doctor),
             Route("/timeline", self._timeline),
-            Route("/reach", self._reach),
+            *WhyPages(broker, self.feed, self._page).routes,
             *DocumentPages(broker, self.feed, self._page).routes,
-            Route("/invites", self._invites),
-            Route("/invites/new", self._invite, methods=["POST"]),
-            Route("/invites/revoke", self._revoke_invite, methods=["POST"]),
-            Route("/invites/members", self._membership, methods=["POST"]),
+            *MediatorPages(broker, self.feed, self._page).routes,
             Route("/live", self._live),
             Route("/login", self._login),
             Route("/logout", self._logout, methods=["POST"]),
@@ -112,7 +101,7 @@ class Pages:
             Exception: self._broke,
         }
         self._app = Starlette(routes=routes, exception_handlers=errors)
-        self.gate = Gate(self._in_sight, self._refuse, self._caller, hosts)
+        self.gate = Gate(self._in_sight, self._refuse, self._caller, hosts, proxy)
 
     def _caller(self, address: str) -> Caller | None:
         return self.feed.callers.get(address)
@@ -193,7 +182,7 @@ class Pages:
             return self._page(
                 request, "networks.html", state=None, networks=[], groups=[], q=words, group=group
             )
-        seen, loaded = _seen(request), _loaded(request)
+        seen, loaded = seen_of(request), loaded_of(request)
         peers = seen.peers(state.peers)
         networks = []
         for name in (name for name in state.networks if name in seen.networks):
@@ -237,23 +226,23 @@ class Pages:
         }
 
     async def _member(self, request: Request) -> Response:
-        state, seen = self.feed.status, _seen(request)
+        state, seen = self.feed.status, seen_of(request)
         name = request.path_params["name"]
         peers = seen.peers(state.peers) if state is not None else []
         peer = next((peer for peer in peers if peer.name == name), None)
         if peer is None:
             raise HTTPException(404)
         shown = {network: held for network, held in peer.addresses.items() if network in seen.networks}
-        row = self._row(_loaded(request), peer, 0)
+        row = self._row(loaded_of(request), peer, 0)
         return self._page(request, "member.html", row=row, addresses=shown)
 
     async def _doctor(self, request: Request) -> Response:
-        if not _seen(request).whole:
+        if not seen_of(request).whole:
             raise HTTPException(403, "what is wrong with this host is for its operators")
         return self._page(request, "doctor.html", doctor=await self._broker.ask("agent", Doctor()))
 
     async def _timeline(self, request: Request) -> Response:
-        if not _seen(request).whole:
+        if not seen_of(request).whole:
             raise HTTPException(403, "what happened on this host is for its operators")
         words, kind = request.query_params.get("q", ""), request.query_params.get("kind", "")
         happened = await self._broker.ask("agent", Timeline())
@@ -266,7 +255,7 @@ class Pages:
         return self._page(
             request,
             "timeline.html",
-            rows=[(one, _utc(one.at_s)) for one in found[:MAX_HAPPENINGS]],
+            rows=[(one, utc(one.at_s)) for one in found[:MAX_HAPPENINGS]],
             more=max(len(found) - MAX_HAPPENINGS, 0),
             any=bool(happened),
             q=words,
@@ -274,128 +263,29 @@ class Pages:
             kinds=KINDS,
         )
 
-    # -- what the document says -------------------------------------------------------------------------------
-
-    async def _reach(self, request: Request) -> Response:
-        loaded, asked = _loaded(request), request.query_params
-        src, dst, on = (asked.get(name, "").strip() for name in ("from", "to", "on"))
-        if loaded is None:
-            return self._page(request, "reach.html", known=False)
-        document, failed, proto, port = loaded.document, "", None, None
-        try:
-            _, proto, port = parse_target(f"x:{on}" if on else "x")
-        except NetctlError:
-            failed = f"'{on}' is no port: say 22, tcp/22, udp/53 or icmp"
-        for name in (src, dst):
-            if name and name not in document.members:
-                failed = f"there is no member '{name}'"
-        ask = bool(src and dst and src != dst and not failed)
-        answers = list(flows(loaded, src, dst, proto, port)) if ask else None
-        matrices = [
-            await asyncio.to_thread(matrix, loaded, network, proto, port, src if not dst else "")
-            for network in document.networks.values()
-        ]
-        state = self.feed.status
-        shown = {peer.name for peer in _seen(request).peers(state.peers)} if state is not None else set()
-        others = [name for name in (src, dst) if state is not None and name != state.member]
-        return self._page(
-            request,
-            "reach.html",
-            known=True,
-            src=src,
-            dst=dst,
-            on=on,
-            failed=failed,
-            names=list(document.members)[:MAX_NAMES],
-            answers=answers,
-            matrices=matrices,
-            peer=others[0] if ask and len(others) == 1 and others[0] in shown else None,
-        )
-
-    # -- who comes and goes -----------------------------------------------------------------------------------
-
-    async def _invites(self, request: Request) -> Response:
-        return await self._invites_page(request)
-
-    async def _invites_page(
-        self,
-        request: Request,
-        status: int = 200,
-        *,
-        made: m.NewInvite | None = None,
-        said: str = "",
-        failed: str = "",
-    ) -> Response:
-        if not (self.feed.mediates and known_of(request).session.operator):
-            raise HTTPException(404)
-        members = await self._broker.ask("mediator", m.ListMembers())
-        invites = await self._broker.ask("mediator", m.ListInvites())
-        document = self.feed.loaded.document if self.feed.loaded is not None else None
-        open_for = (
-            [n.name for n in document.networks.values() if n.join.invites] if document is not None else None
-        )
-        return self._page(
-            request,
-            "invites.html",
-            status,
-            waiting=[row for row in members if row.state == "pending"],
-            members=[row for row in members if row.state != "pending"],
-            invites=invites,
-            open_for=open_for,
-            now=time.time(),
-            made=made,
-            **_code(made.invite if made is not None else ""),
-            said=said,
-            failed=failed,
-        )
-
-    async def _invite(self, request: Request) -> Response:
-        form = known_of(request).form
-        try:
-            uses = int(form.get("uses", "1"))
-            wish = m.CreateInvite(
-                form.get("network", ""), uses, form.get("expires"), form.get("name") or None
-            )
-            made = await self._broker.ask("mediator", wish)
-        except ValueError:
-            return await self._invites_page(request, 422, failed="how many hosts may use it is a number")
-        except NetctlError as error:
-            return await self._invites_page(request, 422, failed=str(error))
-        return await self._invites_page(request, made=made)
-
-    async def _revoke_invite(self, request: Request) -> Response:
-        number = known_of(request).form.get("id", "")
-        return await self._done(
-            request, m.RevokeInvite(number), "invite {} is good for nothing now; who came with it stays"
-        )
-
-    async def _membership(self, request: Request) -> Response:
-        form = known_of(request).form
-        action = MEMBERSHIP.get(form.get("action", ""))
-        if action is None:
-            return await self._invites_page(request, 422, failed="there is no such thing to do with a member")
-        make, words = action
-        return await self._done(request, make(form.get("who", "")), words)
-
-    async def _done(self, request: Request, wish: Wish[str], words: str) -> Response:
-        try:
-            name = await self._broker.ask("mediator", wish)
-        except NetctlError as error:
-            return await self._invites_page(request, 422, failed=str(error))
-        return await self._invites_page(request, said=words.format(name))
-
     # -- what it needs ----------------------------------------------------------------------------------------
 
     async def _live(self, request: Request) -> Response:
-        known, began = known_of(request), _seen(request)
+        known, began = known_of(request), seen_of(request)
         address = request.client.host if request.client is not None else ""
         # A page without rows wants to know what is wrong and what is armed, and nothing of members.
         told = began if request.query_params.get("rows") != "0" else replace(began, networks=frozenset())
 
+        until = time.monotonic() + PROXIED_S if known.session.user is not None else math.inf
+
+        async def good() -> bool:
+            if time.monotonic() >= until or not self.gate.still(known, address):
+                return False
+            return (await self._sight(known.session))[0] == began
+
         async def events() -> AsyncIterator[str]:
             news = self.feed.watch(told)
             try:
-                while self.gate.still(known, address) and (await self._sight(known.session))[0] == began:
+                while (
+                    time.monotonic() < until
+                    and self.gate.still(known, address)
+                    and (await self._sight(known.session))[0] == began
+                ):
                     try:
                         async with asyncio.timeout(KEEPALIVE_S):
                             text = await anext(news)
@@ -405,7 +295,9 @@ class Pages:
             finally:
                 await news.aclose()
 
-        return StreamingResponse(events(), media_type="text/event-stream")
+        return StreamingResponse(
+            events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
+        )
 
     async def _file(self, request: Request) -> Response:
         found = self._static.get(request.path_params["name"])
@@ -414,39 +306,10 @@ class Pages:
         return Response(found[0], media_type=found[1], headers={"cache-control": "max-age=300"})
 
 
-def _seen(request: Request) -> Sight:
-    seen: Sight = request.scope["state"]["sight"]
-    return seen
-
-
-def _loaded(request: Request) -> Loaded | None:
-    loaded: Loaded | None = request.scope["state"]["loaded"]
-    return loaded
-
-
 def _groups(loaded: Loaded | None, name: str) -> list[str]:
     if loaded is None or name not in loaded.document.members:
         return []
     return sorted(loaded.document.members[name].groups)
-
-
-def _utc(at_s: float) -> str:
-    """A time as a browser reads it (RFC 3339); empty for one that no calendar has."""
-    try:
-        return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):
-        return ""
-
-
-def _code(text: str) -> dict[str, Any]:
-    """A QR code as the `d` of a path, one unit a module, with the quiet zone that readers want (ISO/IEC 18004)."""
-    if not text:
-        return {"code": "", "code_size": 0}
-    rows = segno.make(text, error="m", micro=False).matrix
-    dark = (
-        f"M{x + QUIET} {y + QUIET}h1v1h-1z" for y, row in enumerate(rows) for x, one in enumerate(row) if one
-    )
-    return {"code": "".join(dark), "code_size": len(rows) + 2 * QUIET}
 
 
 def _picture(members: list[PeerState]) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ from netctl.system.tasks import Tasks, watch_loop
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.connections import BoundedProtocol
 from netctl.ui.gate import App, Message, Receive, Scope, Send
+from netctl.ui.proxylogin import ProxyLogin
 from netctl.ui.webapp import Pages
 
 NOBODY = "nobody"
@@ -39,7 +40,7 @@ PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 MAX_FILES = 1024
 """Connections, and what the loop needs."""
 MAX_CONNECTIONS = 512
-"""Loopback and sixteen addresses, each with all that it may have (`connections`)."""
+"""Loopback, a proxy and ten addresses, each with all that it may have (`connections`)."""
 KEEP_ALIVE_S = 15
 GOODBYE_S = 1
 PAUSE_S = 0.01
@@ -54,6 +55,7 @@ class Setup(msgspec.Struct, frozen=True):
     broker: int
     listeners: list[int]
     hosts: list[str]
+    proxy: ProxyLogin | None = None
 
 
 def become_nobody() -> None:
@@ -116,7 +118,10 @@ async def serve(setup: Setup) -> None:
     watch_loop(asyncio.get_running_loop(), guard)
     broker = BrokerClient(socket.socket(fileno=setup.broker))
     await broker.connect()
-    pages = Pages(broker, tuple(setup.hosts))
+    pages = Pages(broker, tuple(setup.hosts), setup.proxy)
+
+    class Protocol(BoundedProtocol):
+        shared = frozenset({setup.proxy.address} if setup.proxy is not None else ())
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -127,14 +132,14 @@ async def serve(setup: Setup) -> None:
     config = uvicorn.Config(
         guarded,
         loop="asyncio",
-        http=BoundedProtocol,
+        http=Protocol,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         date_header=False,
-        proxy_headers=False,  # who asks is who connects: no header of a stranger's changes that
+        proxy_headers=False,  # who asks is who connects; what a proxy may say is `netctl.ui.proxylogin`
         limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GOODBYE_S,

@@ -43,11 +43,13 @@ PAGES = {
     "networks": "/",
     "member": "/members/laptop",
     "reach": "/reach?from=nas&to=laptop&on=22",
+    "why": "/why?from=here&to=laptop&on=22",
     "document": "/document",
     "edit": "/document/edit",
     "doctor": "/doctor",
     "timeline": "/timeline",
     "invites": "/invites",
+    "mediator": "/mediator",
 }
 PEERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("nas", "10.147.20.11", {"path": "lan", "rtt_ms": 0.7, "key": KEYS[1]}),
@@ -103,6 +105,30 @@ HAPPENED = (
 """Seconds ago, kind, words."""
 
 
+SERVER = m.ServerStatus(
+    5, 7, 1, m.ServedDocument("/etc/netctl/networks.yaml", digest(DOCUMENT), 7300.0),
+    "/var/lib/netctl-relay", {"40000": "desktop, phone", "40001": "nas, phone"}, [], 0,
+)  # fmt: skip
+AUDITED = (
+    (70_000, "alice, by the page", "invited", "i7", "network 'home', 3 uses, until 2026-04-01"),
+    (
+        60_000,
+        "tablet",
+        "joined",
+        "tablet",
+        f"network 'home' with invite i7, key {KEYS[1]}, waits for approval",
+    ),
+    (7_300, "bob", "revoked", "old-phone", f"key {KEYS[2]}"),
+    (1_900, "/etc/netctl/networks.yaml", "document", digest(DOCUMENT), "commit 3f9c2ab170"),
+)
+"""Seconds ago, who, what, of what, and more."""
+
+
+def _audited() -> list[m.AuditRow]:
+    now = int(time.time())
+    return [m.AuditRow(number, now - ago_s, *rest) for number, (ago_s, *rest) in enumerate(AUDITED, 1)]
+
+
 def _member(name: str, state: str) -> m.MemberRow:
     source = "invite" if state == "pending" else "document"
     return m.MemberRow(name, KEYS[1], None, state, {"home": []}, None, source)
@@ -141,6 +167,9 @@ def shown_host(directory: Path) -> Iterator[Host]:
             ],
             m.ListInvites: lambda _: [m.InviteRow("i7", "home", 3, 1, None, time.time() + DAY_S, "open")],
             m.CreateInvite: _made,
+            m.ServerStatusRequest: lambda _: SERVER,
+            m.ListBans: lambda _: m.BansReply([m.Ban("198.51.100.9", 640.0, 12)], [], 0),
+            m.ListAudit: lambda asked: _audited() if not asked.after else [],
             a.Plan: lambda _: PLAN,
             a.Apply: apply,
             a.Confirm: confirm,
@@ -161,13 +190,15 @@ def shown_host(directory: Path) -> Iterator[Host]:
             return answer(request, progress)  # type: ignore[arg-type]
 
         made.perform = moving  # type: ignore[method-assign, assignment]
+        nat = a.NatState("open", "address-and-port-dependent")
         made.doctor = a.DoctorReply(
             [
-                a.Check("ok", "nat", "the NAT keeps its mapping: peers reach this host directly"),
+                a.Check("note", "nat", "the NAT gives every destination another port (symmetric)",
+                        "peers behind such a NAT are reached over the relay; open a port, or use IPv6"),
                 a.Check("ok", "mediator", "the mediator answers in 18 ms"),
                 a.Check("note", "portmap", "the router opens no port (no PCP, NAT-PMP or UPnP)",
                         "switch one of them on in the router, and more pairs are direct"),
             ],
-            made.doctor.nat, made.doctor.port_mapping,
+            a.NatStates(nat, nat), made.doctor.port_mapping, a.AllocationState("random"),
         )  # fmt: skip
         yield made

@@ -12,13 +12,16 @@ from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.operator import ADMIN_SOCKET
 from netctl.cli.options import add_mediator_state
+from netctl.model.addresses import Address, parse_address
 from netctl.model.errors import LocalError
 
 if TYPE_CHECKING:
     from netctl.ui.launch import Page
+    from netctl.ui.proxylogin import ProxyLogin
 
 PORT = 8642
 """Nobody's (IANA has it unassigned), and easy to type into `ssh -L`."""
+USER_HEADER = "X-Forwarded-User"
 NEEDS = ("starlette", "uvicorn", "jinja2")
 LOOK_S = 0.5
 """How soon an end of the server is noticed while nobody types."""
@@ -35,6 +38,26 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="serve members over the overlay too, at this address of this host: whoever `ui:` in the document names",
     )
     parser.add_argument("--viewer", action="store_true", help="let nobody change anything, whoever it is")
+    proxy = parser.add_argument_group(
+        "a reverse proxy with a login of its own (docs/ui.md says what is believed)"
+    )
+    proxy.add_argument("--trusted-proxy", metavar="ADDRESS", help="where the proxy's requests come from")
+    proxy.add_argument(
+        "--proxy-user-header",
+        metavar="NAME",
+        default=USER_HEADER,
+        help=f"the header in which it says who has logged in (default {USER_HEADER})",
+    )
+    proxy.add_argument(
+        "--public-origin", metavar="URL", help="where browsers see the page: https://netctl.example.org"
+    )
+    proxy.add_argument(
+        "--proxy-operator",
+        metavar="USER",
+        action="append",
+        default=[],
+        help="a user of the proxy who may change things; all others look alone",
+    )
     add_mediator_state(parser)
 
 
@@ -48,17 +71,16 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Serve the page until Ctrl-C."""
     if not all(find_spec(name) for name in NEEDS):
         raise LocalError("the page needs some packages more: `pip install 'netctl[ui]'` brings them")
-    from netctl.model.addresses import parse_address
     from netctl.ui.launch import Page, Wish
 
-    listen = None
-    if arguments.listen is not None:
-        try:
-            listen = parse_address(arguments.listen)
-        except ValueError:
-            raise LocalError(f"--listen wants an address, not '{arguments.listen}'") from None
+    listen = _address("--listen", arguments.listen)
     wish = Wish(
-        locations, arguments.mediator_state / ADMIN_SOCKET, arguments.port, listen, viewer=arguments.viewer
+        locations,
+        arguments.mediator_state / ADMIN_SOCKET,
+        arguments.port,
+        listen,
+        viewer=arguments.viewer,
+        proxy=_proxy(arguments, listen),
     )
     with Page(wish) as page:
         _say(page.link())
@@ -66,6 +88,48 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
             return _serve(page)
         except KeyboardInterrupt:
             return 0
+
+
+def _address(option: str, text: str | None) -> Address | None:
+    if text is None:
+        return None
+    try:
+        return parse_address(text)
+    except ValueError:
+        raise LocalError(f"{option} wants an address, not '{text}'") from None
+
+
+def _proxy(arguments: argparse.Namespace, listen: Address | None) -> ProxyLogin | None:
+    from netctl.ui.proxylogin import ProxyLogin, parse_header, parse_origin
+
+    address = _address("--trusted-proxy", arguments.trusted_proxy)
+    if address is None:
+        if arguments.public_origin is not None or arguments.proxy_operator:
+            raise LocalError(
+                "who is believed? --trusted-proxy ADDRESS says where the proxy's requests come from"
+            )
+        return None
+    if arguments.public_origin is None:
+        raise LocalError("where do browsers see the page? Say --public-origin https://netctl.example.org")
+    try:
+        origin = parse_origin(arguments.public_origin)
+    except ValueError:
+        raise LocalError(
+            f"--public-origin wants https://NAME without a path, not '{arguments.public_origin}'"
+        ) from None
+    try:
+        header = parse_header(arguments.proxy_user_header)
+    except ValueError:
+        raise LocalError(f"'{arguments.proxy_user_header}' is no header for a user's name") from None
+    if address.is_loopback:
+        output.warning(
+            f"every user of this machine can send {arguments.proxy_user_header} from {address}, and is believed"
+        )
+    elif listen is None:
+        raise LocalError(
+            f"a proxy at {address} reaches the page with --listen alone: on an address of the overlay"
+        )
+    return ProxyLogin(str(address), header, origin, tuple(arguments.proxy_operator))
 
 
 def _serve(page: Page) -> int:

@@ -1,0 +1,164 @@
+"""Who may reach whom, and why two members do or do not: by the document, and by the path between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from netctl.config.load.pipeline import Loaded
+from netctl.config.reach.rulelookup import flows, parse_target
+from netctl.model.errors import NetctlError
+from netctl.ui.brokerclient import BrokerClient
+from netctl.ui.brokerwire import CheckPath, PathCheck
+from netctl.ui.gate import known_of
+from netctl.ui.livefeed import LiveFeed
+from netctl.ui.pages import Page, loaded_of, seen_of
+from netctl.ui.peerview import own_nat
+from netctl.ui.reachview import matrix
+from netctl.wire.agentrequests import Doctor, PeerState
+
+MAX_NAMES = 2000
+"""That a field completes; more are typed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """From whom to whom, on what; empty where that was not said. `failed`: why there is no answer."""
+
+    src: str
+    dst: str
+    on: str
+    proto: str | None
+    port: int | None
+    failed: str
+
+    @classmethod
+    def of(cls, said: Mapping[str, str], loaded: Loaded | None) -> Self:
+        """As a form says it."""
+        src, dst, on = (said.get(name, "").strip() for name in ("from", "to", "on"))
+        failed, proto, port = "", None, None
+        try:
+            _, proto, port = parse_target(f"x:{on}" if on else "x")
+        except NetctlError:
+            failed = f"'{on}' is no port: say 22, tcp/22, udp/53 or icmp"
+        if loaded is not None:
+            for name in (src, dst):
+                if name and name not in loaded.document.members:
+                    failed = f"there is no member '{name}'"
+        if not failed and src and src == dst:
+            failed = "a host reaches itself: name two members"
+        return cls(src, dst, on, proto, port, failed)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it can be answered."""
+        return bool(self.src and self.dst and not self.failed)
+
+
+class WhyPages:
+    """The routes ``/reach`` and below ``/why``."""
+
+    def __init__(self, broker: BrokerClient, feed: LiveFeed, page: Page) -> None:
+        self._broker = broker
+        self._feed = feed
+        self._page = page
+        self.routes = (
+            Route("/reach", self._reach),
+            Route("/why", self._why),
+            Route("/why/check", self._check, methods=["POST"]),
+        )
+
+    async def _reach(self, request: Request) -> Response:
+        loaded = loaded_of(request)
+        if loaded is None:
+            return self._page(request, "reach.html", known=False)
+        document, asked = loaded.document, Question.of(request.query_params, loaded)
+        src, dst, failed, proto, port = asked.src, asked.dst, asked.failed, asked.proto, asked.port
+        answers = list(flows(loaded, src, dst, proto, port)) if asked.whole else None
+        matrices = [
+            await asyncio.to_thread(matrix, loaded, network, proto, port, src if not dst else "")
+            for network in document.networks.values()
+        ]
+        return self._page(
+            request,
+            "reach.html",
+            known=True,
+            src=src,
+            dst=dst,
+            on=asked.on,
+            failed=failed,
+            names=list(document.members)[:MAX_NAMES],
+            answers=answers,
+            matrices=matrices,
+        )
+
+    async def _why(self, request: Request) -> Response:
+        return await self._answer(request, request.query_params)
+
+    async def _check(self, request: Request) -> Response:
+        form = known_of(request).form
+        peer = form.get("peer", "")
+        try:
+            checked = await self._broker.ask("broker", CheckPath(peer))
+        except NetctlError as error:
+            return await self._answer(request, form, 422, failed=str(error))
+        return await self._answer(request, form, checked=checked)
+
+    async def _answer(
+        self,
+        request: Request,
+        said: Mapping[str, str],
+        status: int = 200,
+        *,
+        checked: PathCheck | None = None,
+        failed: str = "",
+    ) -> HTMLResponse:
+        seen, loaded, state = seen_of(request), loaded_of(request), self._feed.status
+        peers = {peer.name: peer for peer in seen.peers(state.peers)} if state is not None else {}
+        asked = Question.of(said, loaded)
+        own = state.member if state is not None else None
+        if loaded is None and asked.whole and not {asked.src, asked.dst} <= {own, *peers}:
+            asked = Question.of({**said, "to": ""}, None)
+            failed = failed or "this host knows only its own way to its peers"
+        answers = None
+        if loaded is not None and asked.whole:
+            answers = list(flows(loaded, asked.src, asked.dst, asked.proto, asked.port))
+        other = asked.dst if asked.src == own else asked.src if asked.dst == own else ""
+        peer = peers.get(other) if asked.whole else None
+        doctor = None
+        if peer is not None and seen.whole:
+            doctor = await self._broker.ask("agent", Doctor())
+        names = list(loaded.document.members) if loaded is not None else [*([own] if own else []), *peers]
+        return self._page(
+            request,
+            "why.html",
+            status,
+            asked=asked,
+            names=names[:MAX_NAMES],
+            own=own,
+            answers=answers,
+            peer=peer,
+            cells=self._feed.cells(peer.name) if peer is not None else None,
+            nat=own_nat(doctor) if doctor is not None else None,
+            mapped=doctor.port_mapping if doctor is not None else None,
+            checked=checked,
+            silent=_silent(loaded, own, peer) if checked is not None and not checked.received else "",
+            operator=known_of(request).session.operator,
+            failed=failed or asked.failed,
+        )
+
+
+def _silent(loaded: Loaded | None, own: str | None, peer: PeerState | None) -> str:
+    """Why a peer may answer no ping, as far as the document tells; empty where it does not."""
+    if loaded is None or own is None or peer is None:
+        return ""
+    answers = flows(loaded, own, peer.name, "icmp", None)
+    if not answers or any(one.allowed for one in answers):
+        return ""
+    return f"the document lets no ping from {own} to {peer.name} pass"
