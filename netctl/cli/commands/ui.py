@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import select
+import subprocess
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -38,6 +41,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="serve members over the overlay too, at this address of this host: whoever `ui:` in the document names",
     )
     parser.add_argument("--viewer", action="store_true", help="let nobody change anything, whoever it is")
+    parser.add_argument(
+        "--no-browser", action="store_true", help="print the link alone; on a desktop a browser opens it else"
+    )
     proxy = parser.add_argument_group(
         "a reverse proxy with a login of its own (docs/ui.md says what is believed)"
     )
@@ -71,7 +77,8 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Serve the page until Ctrl-C."""
     if not all(find_spec(name) for name in NEEDS):
         raise LocalError("the page needs some packages more: `pip install 'netctl[ui]'` brings them")
-    from netctl.ui.launch import Page, Wish
+    from netctl.ui.desktop import open_browser, person_at
+    from netctl.ui.launch import GOODBYE_S, Page, Wish
 
     listen = _address("--listen", arguments.listen)
     wish = Wish(
@@ -82,12 +89,22 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
         viewer=arguments.viewer,
         proxy=_proxy(arguments, listen),
     )
+    person = None
+    if sys.stdin.isatty() and not arguments.no_browser:
+        person = person_at(os.environ, os.geteuid())
     with Page(wish) as page:
         _say(page.link())
+        # A link of its own: the printed one stays good, whatever the browser makes of this one.
+        opening = open_browser(person, page.link()) if person is not None else None
         try:
             return _serve(page)
         except KeyboardInterrupt:
             return 0
+        finally:
+            if opening is not None and opening.stdin is not None:
+                opening.stdin.close()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    opening.wait(GOODBYE_S)
 
 
 def _address(option: str, text: str | None) -> Address | None:
