@@ -44,7 +44,7 @@ class MembershipRunner:
             change = next(job)
             while True:
                 try:
-                    outcome = await commit(self.store, change)
+                    outcome = await commit(self.store, change, self._grants_s())
                 except Exception as error:
                     change = job.throw(error)
                 else:
@@ -73,21 +73,24 @@ class MembershipRunner:
         self._perform(self.service.handle_timer(max(due, time.monotonic()), self._grants_s()))
 
 
-async def commit(store: MemberStore, change: c.Change[Any]) -> Any:
-    """Carry out one transaction, and what it answers. Raises LocalError, or RemoteError when a host may not."""
+async def commit(store: MemberStore, change: c.Change[Any], unix_s: int) -> Any:
+    """Carry out one transaction, and what it answers. Raises LocalError, or RemoteError when a host may not.
+
+    `unix_s`: now, by the clock that the relay shares.
+    """
     match change:
         case c.Redemption(document, who, now_s):
             return await store.redeem(document, who, now_s)
         case c.Approval(key, now_s, by):
             return await store.approve(key, now_s, by=by)
         case c.Revocation(key, name, now_s, by):
-            return await store.revoke(key, name, now_s, by=by)
+            return await store.revoke(key, name, now_s, unix_s=unix_s, by=by)
         case c.Restoration(key, now_s, by):
             return await store.restore(key, now_s, by=by)
         case c.Departure(key, now_s):
-            return await store.leave(key, now_s)
+            return await store.leave(key, now_s, unix_s=unix_s)
         case c.KeyChange(old, key, identity, now_s):
-            return await store.rekey(old, key, identity, now_s, by=change.by)
+            return await store.rekey(old, key, identity, now_s, unix_s=unix_s, by=change.by)
         case c.NewInvite(network, called, uses, made_s, expires_s, name, by):
             return await store.invite(
                 network, called=called, uses=uses, made_s=made_s, expires_s=expires_s, name=name, by=by

@@ -47,7 +47,8 @@ class Kept:
 class MemberStore(Protocol):
     """Leases, relay ports, invites and who came with them; and the audit log, a line of which is part of the change.
 
-    `by`: who asked for it, for that line.
+    `by`: who asked for it, for that line. `now_s`: Unix time by the mediator's own clock, by which invites expire;
+    `unix_s`: by the clock that the relay shares, by which a port rests that was given up.
     """
 
     took: Callable[[float, bool], None] | None
@@ -109,17 +110,24 @@ class MemberStore(Protocol):
     async def approve(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
         """Let in who waits."""
 
-    async def revoke(self, key: WireGuardKey, name: str, now_s: int, *, by: str) -> a.Book:
+    async def revoke(self, key: WireGuardKey, name: str, now_s: int, *, unix_s: int, by: str) -> a.Book:
         """Shut a key out for good; its addresses stay bound to it, its relay port rests."""
 
-    async def leave(self, key: WireGuardKey, now_s: int) -> a.Book:
+    async def leave(self, key: WireGuardKey, now_s: int, *, unix_s: int) -> a.Book:
         """Forget a member that joined; its addresses stay bound to its key, its relay port rests."""
 
     async def restore(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
         """Take a revocation back."""
 
     async def rekey(
-        self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int, *, by: str | None
+        self,
+        old: WireGuardKey,
+        key: WireGuardKey,
+        identity: IdentityKey,
+        now_s: int,
+        *,
+        unix_s: int,
+        by: str | None,
     ) -> a.Book:
         """Move name, memberships and leases to a new key. Raises RemoteError when the new one may not be taken.
 

@@ -161,11 +161,11 @@ async def _grant(db: Session, granted: Iterable[GrantLease]) -> None:
     await db.change_many("INSERT INTO lease (network, address, member) VALUES (?,?,?)", rows)
 
 
-async def _rest_port(db: Session, key: WireGuardKey, now_s: int) -> None:
+async def _rest_port(db: Session, key: WireGuardKey, unix_s: int) -> None:
     """A member gives its relay port up, and it rests as long as a grant for it can live."""
-    await db.change("DELETE FROM resting_port WHERE until_s <= ?", now_s)
+    await db.change("DELETE FROM resting_port WHERE until_s <= ?", unix_s)
     rows = await db.rows("SELECT port FROM relay_port WHERE member=?", key.raw)
-    await db.change_many(_REST, [(port, now_s + GRANT_TTL_S) for (port,) in rows])
+    await db.change_many(_REST, [(port, unix_s + GRANT_TTL_S) for (port,) in rows])
     await db.change("DELETE FROM relay_port WHERE member=?", key.raw)
 
 
@@ -264,24 +264,24 @@ async def _approve(db: Session, key: WireGuardKey, now_s: int, by: str) -> a.Boo
     return await book(db)
 
 
-async def _forget(db: Session, key: WireGuardKey, now_s: int) -> a.Book:
+async def _forget(db: Session, key: WireGuardKey, unix_s: int) -> a.Book:
     await db.change("DELETE FROM guest WHERE member=?", key.raw)
-    await _rest_port(db, key, now_s)
+    await _rest_port(db, key, unix_s)
     return await book(db)
 
 
-async def _leave(db: Session, key: WireGuardKey, now_s: int) -> a.Book:
+async def _leave(db: Session, key: WireGuardKey, now_s: int, unix_s: int) -> a.Book:
     name = await _guest_name(db, key)
     if name is not None:
         await _note(db, now_s, name, "left", name, log.of_key(key))
-    return await _forget(db, key, now_s)
+    return await _forget(db, key, unix_s)
 
 
-async def _revoke(db: Session, key: WireGuardKey, name: str, now_s: int, by: str) -> a.Book:
+async def _revoke(db: Session, key: WireGuardKey, name: str, now_s: int, unix_s: int, by: str) -> a.Book:
     waits = await db.rows("SELECT min(pending) FROM admission WHERE member=?", key.raw)
     await _note(db, now_s, by, "rejected" if waits[0][0] else "revoked", name, log.of_key(key))
     await db.change(_REVOKE, key.raw, name, now_s)
-    return await _forget(db, key, now_s)
+    return await _forget(db, key, unix_s)
 
 
 async def _restore(db: Session, key: WireGuardKey, now_s: int, by: str) -> a.Book:
@@ -299,7 +299,13 @@ async def _note_document(db: Session, digest: str, detail: str, now_s: int, by: 
 
 
 async def _rekey(
-    db: Session, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int, by: str | None
+    db: Session,
+    old: WireGuardKey,
+    key: WireGuardKey,
+    identity: IdentityKey,
+    now_s: int,
+    unix_s: int,
+    by: str | None,
 ) -> a.Book:
     """The relay port is not moved: whoever has the old key may have a grant for it."""
     before = await book(db)
@@ -308,7 +314,7 @@ async def _rekey(
     await db.change("DELETE FROM lease WHERE member=?", key.raw)  # what the new key had before goes
     await db.change("UPDATE lease SET member=? WHERE member=?", key.raw, old.raw)
     for one in (old, key):
-        await _rest_port(db, one, now_s)
+        await _rest_port(db, one, unix_s)
     await db.change("UPDATE guest SET member=?, identity=? WHERE member=?", key.raw, identity.raw, old.raw)
     await db.change(_REVOKE, old.raw, name, now_s)
     await _note(db, now_s, by or name, "rekeyed", name, log.of_rekeyed(old, key))
@@ -383,23 +389,30 @@ class SqlStore:
         """Of `MemberStore`."""
         return await self._ask("an approval", lambda db: _approve(db, key, now_s, by))
 
-    async def revoke(self, key: WireGuardKey, name: str, now_s: int, *, by: str) -> a.Book:
+    async def revoke(self, key: WireGuardKey, name: str, now_s: int, *, unix_s: int, by: str) -> a.Book:
         """Of `MemberStore`."""
-        return await self._ask("to revoke a member", lambda db: _revoke(db, key, name, now_s, by))
+        return await self._ask("to revoke a member", lambda db: _revoke(db, key, name, now_s, unix_s, by))
 
-    async def leave(self, key: WireGuardKey, now_s: int) -> a.Book:
+    async def leave(self, key: WireGuardKey, now_s: int, *, unix_s: int) -> a.Book:
         """Of `MemberStore`."""
-        return await self._ask("to let a member go", lambda db: _leave(db, key, now_s))
+        return await self._ask("to let a member go", lambda db: _leave(db, key, now_s, unix_s))
 
     async def restore(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
         """Of `MemberStore`."""
         return await self._ask("to restore a member", lambda db: _restore(db, key, now_s, by))
 
     async def rekey(
-        self, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey, now_s: int, *, by: str | None
+        self,
+        old: WireGuardKey,
+        key: WireGuardKey,
+        identity: IdentityKey,
+        now_s: int,
+        *,
+        unix_s: int,
+        by: str | None,
     ) -> a.Book:
         """Of `MemberStore`."""
-        return await self._ask("a new key", lambda db: _rekey(db, old, key, identity, now_s, by))
+        return await self._ask("a new key", lambda db: _rekey(db, old, key, identity, now_s, unix_s, by))
 
     async def note_document(self, digest: str, detail: str, now_s: int, *, by: str) -> None:
         """Of `MemberStore`."""

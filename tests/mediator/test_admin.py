@@ -126,6 +126,10 @@ def test_nobody_gets_a_relay_port_while_a_grant_for_it_lives(desk: Desk, end: st
     else:
         desk.ask("members.rekey", who="thief", wireguard=str(key(30)), identity=str(identity(30)))
         assert desk.hub.relay_port(key(30)) not in (None, port)
+    rests = {port: desk.unix_s + GRANT_TTL_S}
+    assert desk.store.resting_ports() == rests, (
+        "by the clock that the relay judges grants by, for the next run too"
+    )
     desk.join(11, "next", text)
     assert desk.hub.relay_port(key(11)) not in (None, port)
     desk.unix_s += GRANT_TTL_S

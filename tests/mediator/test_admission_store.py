@@ -131,7 +131,7 @@ def test_a_new_key_takes_name_and_address_along_and_leaves_the_relay_port(tmp_pa
         redeem(register, invited(register), 10)
         store.add([], [(key(10), 40000)])
         before = store.leases()[LAN, key(10)]
-        register.rekey(key(10), key(30), identity(30), NOW, by="amy")
+        register.rekey(key(10), key(30), identity(30), NOW, by="amy", unix_s=NOW)
         assert store.leases() == {(LAN, key(30)): before}
         assert store.relay_ports() == {}
         assert store.resting_ports() == {40000: NOW + GRANT_TTL_S}, "the old key may have a grant for it"
@@ -139,7 +139,7 @@ def test_a_new_key_takes_name_and_address_along_and_leaves_the_relay_port(tmp_pa
         assert (entry.key, entry.identity, entry.name) == (key(30), identity(30), "newbie")
         assert register.book().revoked == {key(10): "newbie"}, "the old key is of no use to a thief"
         with pytest.raises(RemoteError):
-            register.rekey(key(10), key(31), identity(31), NOW, by="amy")
+            register.rekey(key(10), key(31), identity(31), NOW, by="amy", unix_s=NOW)
 
 
 @pytest.mark.parametrize("end", ["revoke", "leave"])
@@ -149,13 +149,13 @@ def test_a_relay_port_rests_as_long_as_a_grant_for_it_can_live(end: str, tmp_pat
         redeem(register, invited(register), 10)
         store.add([], [(key(10), 40000)])
         if end == "revoke":
-            register.revoke(key(10), "newbie", NOW, by="amy")
+            register.revoke(key(10), "newbie", NOW, by="amy", unix_s=NOW)
         else:
-            register.leave(key(10), NOW)
+            register.leave(key(10), NOW, unix_s=NOW)
         assert (store.relay_ports(), store.resting_ports()) == ({}, {40000: NOW + GRANT_TTL_S})
     with closing(Store(tmp_path / "m.db")) as store:  # another run knows it, too
         assert store.resting_ports() == {40000: NOW + GRANT_TTL_S}
-        AdmissionStore(store).leave(key(11), NOW + GRANT_TTL_S)
+        AdmissionStore(store).leave(key(11), NOW + GRANT_TTL_S, unix_s=NOW + GRANT_TTL_S)
         assert store.resting_ports() == {}
 
 
@@ -164,7 +164,7 @@ def test_who_is_shut_out_stays_out_until_restored(tmp_path: Path) -> None:
         register = AdmissionStore(store)
         token = invited(register, 3)
         redeem(register, token, 10)
-        register.revoke(key(10), "newbie", NOW, by="amy")
+        register.revoke(key(10), "newbie", NOW, by="amy", unix_s=NOW)
         assert register.book().admissions == ()
         assert redeem(register, token, 10) == "enrol.revoked"
         register.restore(key(10), NOW, by="amy")

@@ -143,7 +143,7 @@ def test_who_waits_for_a_lock_is_told_so_in_time_and_nothing_happened(
         before = await store.kept()
         with locked(tmp_path / "m.db"):
             asked = [store.redeem(DOCUMENT, applicant(100 + n, token), NOW) for n in range(5)]
-            asked.append(store.revoke(key(1), "x", NOW, by="amy"))  # type: ignore[arg-type]
+            asked.append(store.revoke(key(1), "x", NOW, by="amy", unix_s=NOW))  # type: ignore[arg-type]
             began = time.monotonic()
             answers = await asyncio.gather(*asked, return_exceptions=True)
             assert all(isinstance(answer, LocalError) for answer in answers)

@@ -59,9 +59,9 @@ def test_what_returned_is_kept_and_the_book_is_the_one_that_is_kept(open_store: 
         assert (verdict.fresh, book) == (False, (await store.kept()).book)
         await store.add([], [(key(10), 40001), (key(11), 40002), (key(12), 40003)])
         changes: tuple[Callable[[], Awaitable[Any]], ...] = (
-            lambda: store.rekey(key(10), key(30), identity(30), NOW, by="amy"),
-            lambda: store.revoke(key(11), "bob", NOW, by="amy"),
-            lambda: store.leave(key(12), NOW),
+            lambda: store.rekey(key(10), key(30), identity(30), NOW, by="amy", unix_s=NOW),
+            lambda: store.revoke(key(11), "bob", NOW, by="amy", unix_s=NOW),
+            lambda: store.leave(key(12), NOW, unix_s=NOW),
             lambda: store.restore(key(11), NOW, by="amy"),
         )
         for change in changes:
@@ -143,7 +143,7 @@ def test_what_is_refused_is_refused_in_the_same_words(open_store: Open) -> None:
         await store.redeem(DOCUMENT, applicant(10, token), NOW)
         await store.redeem(DOCUMENT, applicant(11, token), NOW)
         with pytest.raises(RemoteError, match="in use already"):
-            await store.rekey(key(10), key(11), identity(30), NOW, by="amy")
+            await store.rekey(key(10), key(11), identity(30), NOW, by="amy", unix_s=NOW)
 
     run(open_store, main)
 
@@ -188,12 +188,12 @@ def test_the_audit_log_has_a_line_for_what_happened_and_none_for_what_was_refuse
             await store.redeem(strict, applicant(number, token, name), NOW + 1)
         await store.redeem(strict, applicant(10, token, "one"), NOW + 1)  # again, and no news
         await store.approve(key(10), NOW + 2, by="ben")
-        await store.revoke(key(11), "two", NOW + 3, by="ben")
-        await store.rekey(key(10), key(30), identity(30), NOW + 4, by=None)
-        await store.leave(key(12), NOW + 5)
-        await store.leave(key(12), NOW + 5)
+        await store.revoke(key(11), "two", NOW + 3, by="ben", unix_s=NOW + 3)
+        await store.rekey(key(10), key(30), identity(30), NOW + 4, by=None, unix_s=NOW + 4)
+        await store.leave(key(12), NOW + 5, unix_s=NOW + 5)
+        await store.leave(key(12), NOW + 5, unix_s=NOW + 5)
         await store.restore(key(11), NOW + 6, by="amy")
-        await store.revoke(key(30), "one", NOW + 7, by="amy")
+        await store.revoke(key(30), "one", NOW + 7, by="amy", unix_s=NOW + 7)
         await store.revoke_invite(made.id, NOW + 8, by="amy")
         for digest, detail in (("d1", ""), ("d1", ""), ("d2", "commit c of r"), ("d1", "")):
             await store.note_document(digest, detail, NOW + 9, by="/etc/n.yaml")
@@ -201,7 +201,7 @@ def test_the_audit_log_has_a_line_for_what_happened_and_none_for_what_was_refuse
             store.approve(key(10), NOW, by="eve"),
             store.restore(key(10 + 40), NOW, by="eve"),
             store.revoke_invite("nothin", NOW, by="eve"),
-            store.rekey(key(11), key(31), identity(31), NOW, by="eve"),
+            store.rekey(key(11), key(31), identity(31), NOW, by="eve", unix_s=NOW),
             store.redeem(strict, applicant(13, b"\1" * 32), NOW),
         ):
             with pytest.raises((LocalError, RemoteError)):

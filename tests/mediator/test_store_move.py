@@ -43,8 +43,8 @@ async def fill(store: MemberStore) -> None:
     token = await invited(store, 9)
     for number in range(10, 14):
         await store.redeem(DOCUMENT, applicant(number, token, f"h{number}"), NOW)
-    await store.revoke(key(10), "h10", NOW, by="amy")
-    await store.rekey(key(11), key(30), identity(30), NOW, by="amy")
+    await store.revoke(key(10), "h10", NOW, by="amy", unix_s=NOW)
+    await store.rekey(key(11), key(30), identity(30), NOW, by="amy", unix_s=NOW)
     made, _ = await store.invite(
         "n", called="lan", uses=3, made_s=NOW, expires_s=NOW + 9, name="büro", by="amy"
     )
@@ -100,7 +100,7 @@ def test_there_and_back_with_nothing_lost(postgres: Postgres, tmp_path: Path) ->
                 store.reserve_generation(1)
             async with opened(PostgresStore(place)) as there:
                 assert await there.kept() == kept
-                await there.leave(key(12), NOW)
+                await there.leave(key(12), NOW, unix_s=NOW)
                 await there.reserve_generation((1 << 52) + 1)
             after = await everything(server)
             assert after != before

@@ -73,7 +73,7 @@ class SimMediator:
 
     @property
     def _unix(self) -> int:
-        """What this machine's wall clock shows."""
+        """What this machine's wall clock shows; grants and ports go by one that nobody sets."""
         return self._clock.unix + self.skew_s
 
     # -- life and death -------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class SimMediator:
         hub.restore(self.store.leases(), self.store.ports, resting=self.store.resting)
         life.service.book = self.store.book()
         self._clock.say("mediator starts")
-        self._perform(life.service.set_document(self.document, self.document.mediators[0], self._unix))
+        self._perform(life.service.set_document(self.document, self.document.mediators[0], self._clock.unix))
         self._clock.after(EXPIRE_S, lambda: self._expire(life))
 
     def crash(self) -> None:
@@ -111,7 +111,7 @@ class SimMediator:
         """The operator has written a new document."""
         self.document = document
         if self.life is not None:
-            self._perform(self.life.service.set_document(document, document.mediators[0], self._unix))
+            self._perform(self.life.service.set_document(document, document.mediators[0], self._clock.unix))
 
     # -- streams --------------------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class SimMediator:
         if self.life is not life or number not in life.ends:
             return
         for payload in life.ends[number][1].feed(data):
-            self._perform(life.hub.received(number, payload, self._clock.now, self._unix))
+            self._perform(life.hub.received(number, payload, self._clock.now, self._clock.unix))
 
     def _lost(self, life: _Life, number: int) -> None:
         if self.life is life and life.ends.pop(number, None) is not None:
@@ -146,9 +146,9 @@ class SimMediator:
 
     def _due(self) -> None:
         if self.life is not None:
-            self._perform(self.life.hub.handle_timer(self._clock.now, self._unix))
+            self._perform(self.life.hub.handle_timer(self._clock.now, self._clock.unix))
         if self.life is not None:
-            self._perform(self.life.service.handle_timer(self._clock.now, self._unix))
+            self._perform(self.life.service.handle_timer(self._clock.now, self._clock.unix))
 
     def _expire(self, life: _Life) -> None:
         if self.life is life:
@@ -211,7 +211,7 @@ class SimMediator:
         if moment in ("before", "after"):
             self.crash()
             return []
-        return life.hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting, self._unix)
+        return life.hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting, self._clock.unix)
 
     # -- membership -----------------------------------------------------------------------------------------
 
@@ -262,7 +262,7 @@ class SimMediator:
                 elif error is not None:
                     change = job.throw(error)
                 else:
-                    change = job.send(Committed(outcome, self._clock.now, self._unix))
+                    change = job.send(Committed(outcome, self._clock.now, self._clock.unix))
             except StopIteration as end:
                 done(end.value)
                 self._set_timer()
@@ -280,7 +280,7 @@ class SimMediator:
                 self.crash()
                 return step()
             try:
-                outcome = self.store.change(change)
+                outcome = self.store.change(change, self._clock.unix)
             except NetctlError as error:
                 return step(error=error)
             self._changed()
@@ -295,7 +295,7 @@ class SimMediator:
 
     def _look_again(self, life: _Life | None) -> None:
         if life is not None and self.life is life:
-            self._perform(life.service.read_again(self.store.book(), self._unix))
+            self._perform(life.service.read_again(self.store.book(), self._clock.unix))
 
     # -- datagrams ------------------------------------------------------------------------------------------
 
@@ -310,7 +310,7 @@ class SimMediator:
             return
         kind, relay = classify(data), self.life.relay
         if kind is DatagramKind.RELAY:
-            for out in relay.handle_control(data, source, port, self._clock.now, self._unix):
+            for out in relay.handle_control(data, source, port, self._clock.now, self._clock.unix):
                 self._net.send(self, out.port, out.destination, out.data)
         elif kind is DatagramKind.WIREGUARD:
             flow = relay.flow(port, source, self._clock.now)

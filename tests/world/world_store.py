@@ -71,9 +71,9 @@ class MemoryStore:
         self.perform(lambda db: storesql.add(db, wanted.leases, wanted.ports, wanted.pairs, wanted.resting))
         self._remember()
 
-    def change(self, change: Change[Any]) -> Any:
-        """A transaction of membership, and its answer. Raises NetctlError."""
-        outcome = finished(commit(_Here(self), change))
+    def change(self, change: Change[Any], unix_s: int) -> Any:
+        """A transaction of membership, and its answer; `unix_s`: by the relay's clock. Raises NetctlError."""
+        outcome = finished(commit(_Here(self), change, unix_s))
         self._remember()
         return outcome
 
