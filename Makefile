@@ -4,6 +4,8 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 # Tests with real packets wait more than they compute: one worker more than cores.
 WORKERS := $(shell expr $$(nproc) + 1)
+# Some take longer by intention than a test may take (tests/support/bound.py).
+soak test-kernel test-cluster test-birthday test-image test-machines: export NETCTL_HANG_S := 0
 
 .PHONY: test-ui screenshots test-cluster release test-pythons test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 

@@ -17,7 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 from netctl.wg import native
-from tests.support import apart
+from tests.support import apart, bound
 
 ROOT = Path(__file__).parents[1]
 SLOW = ("tests/kernel/", "tests/world/", "tests/netns/")
@@ -113,6 +113,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if why is None and not hands_out:
         apart.leave_the_machine()
     config.stash[_WHY] = why
+    config.pluginmanager.register(bound)
     config.stash[_LOCK] = tempfile.NamedTemporaryFile(prefix="netctl-tests-")  # noqa: SIM115
 
 
