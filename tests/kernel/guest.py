@@ -33,6 +33,8 @@ NO_SUBMOUNTS = "--no-announce-submounts"
 """An overlay refuses what the guest is told is a mount point (EREMOTE). Only newer ones in Rust tell, and know this."""
 FIRST_MODULES = ("virtio_pci", "virtiofs", "overlay")
 """What is needed before / is there; every other module is loaded from it when it is asked for."""
+START_TIMEOUT_S = 60.0
+"""Of virtiofsd: a moment, and a busy machine takes longer."""
 MEMORY_MIB = 1536
 """Python, pytest and a device of 5,000 peers take half of it."""
 EXIT = "guest exit code: "
@@ -166,7 +168,7 @@ def _shared(directory: Path) -> Iterator[Path]:
         command = [str(program), f"--socket-path={socket}", *options]
         daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + START_TIMEOUT_S
             while not socket.exists():
                 if daemon.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)

@@ -196,8 +196,8 @@ def test_the_relay_reads_neither_identity_nor_store(site: Site) -> None:
 
 
 def test_the_mediator_hears_its_relay(site: Site) -> None:
-    status = site.vps.run("netctl-mediator status -o json")
-    assert '"relay": {' in status, status
+    status = "netctl-mediator status -o json"
+    eventually("its relay is told of", lambda: '"relay": {' in site.vps.run(status))
 
 
 def test_a_member_whose_udp_is_blocked_takes_the_relay_over_tls(site: Site) -> None:
@@ -265,7 +265,7 @@ def follow(machine: Machine) -> None:
     )
     commit = machine.run("git -C /srv/net rev-parse HEAD").strip()
     try:
-        eventually("it follows", lambda: commit[:7] in machine.run("netctl sync status || true"), 60)
+        eventually("it follows", lambda: commit[:7] in machine.run("netctl sync status || true"))
     except AssertionError:
         print(machine.run("netctl sync status 2>&1 || true"), machine.journal("netctl-sync"))
         raise

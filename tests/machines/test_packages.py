@@ -151,7 +151,8 @@ def test_an_upgrade_and_a_downgrade_lose_no_packet(site: Site, packager: Dpkg | 
         one.run(packager.install(revision, "netctl"))
         eventually("the agent answers", lambda: one.works("netctl status"))
     assert one.property("netctl", "MainPID") != before, "the new agent runs"
-    one.run("kill -INT $(cat /run/pinging); sleep 1")
+    one.run("kill -INT $(cat /run/pinging)")
+    eventually("it has counted", lambda: "packets transmitted" in one.run("cat /run/pinged"))
     counts = re.search(r"(\d+) packets transmitted, (\d+) received", one.run("cat /run/pinged"))
     assert counts is not None
     sent, received = map(int, counts.groups())

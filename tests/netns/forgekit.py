@@ -19,7 +19,7 @@ for line in sys.stdin:
 """
 SEEN = """
 import json, socket, sys
-s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)); s.bind(('nctl0', 0)); s.settimeout(2.5)
+s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)); s.bind(('nctl0', 0)); s.settimeout(120)
 found = []
 print('up', flush=True)
 try:

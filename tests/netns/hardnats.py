@@ -82,7 +82,7 @@ def direct_within(lab: Lab, seconds: float) -> float | None:
 
 def lost(lab: Lab, one: str, other: str, count: int = 40) -> int:
     """Pings through the tunnel that had no answer."""
-    argv = ["ping", "-n", "-q", "-i", "0.05", "-W", "2", "-c", str(count), host_name(other, "party")]
+    argv = ["ping", "-n", "-q", "-i", "0.05", "-W", "10", "-c", str(count), host_name(other, "party")]
     said = lab.node(one).attempt(argv).stdout
     found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
     assert found is not None, said

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tests.support.hosts import Host, join
-from tests.support.patience import BUSY_S
+from tests.support.patience import BUSY_S, wait_for
 
 FILE = "/etc/netctl/networks.yaml"
 APPLY = """
@@ -47,7 +47,7 @@ if sys.argv[3] == 'serve':
     giver.join()
     mss = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
 else:
-    connection = socket.create_connection((host, port), 15)
+    connection = socket.create_connection((host, port), 60)
     def give():
         connection.sendall(bytes(size)); connection.shutdown(socket.SHUT_WR)
     giver = threading.Thread(target=give); giver.start()
@@ -74,6 +74,7 @@ CALL = """
 import socket, sys
 try:
     connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)
+    connection.settimeout(60)  # what has come so far is answered, when the other end gets a core
     print(connection.recv(100).decode())
 except OSError as error:
     print('no:', error)
@@ -177,9 +178,21 @@ def transfer(one: Host, two: Host, address: str, size: int = 1 << 20) -> tuple[i
 
 
 def call(host: Host, address: str, port: int) -> str | None:
-    """Connect; as whom the other end sees this host, None when it does not come through."""
+    """Connect; as whom the other end sees this host, None when it does not come through within two seconds."""
     said = host.run(sys.executable, "-c", CALL, address, str(port)).strip()
     return None if said.startswith("no:") else said
+
+
+def answered(host: Host, address: str, port: int) -> str:
+    """The same where it is to come through, as long as a busy machine needs for that."""
+    found: list[str] = []
+
+    def comes_through() -> bool:
+        found.extend(filter(None, [call(host, address, port)]))
+        return bool(found)
+
+    wait_for(f"{host.name} reaches {address}, port {port}", comes_through)
+    return found[0]
 
 
 @contextmanager
@@ -195,8 +208,8 @@ def serving(host: Host, address: str, *ports: int) -> Iterator[None]:
         server.communicate()
 
 
-def pings(host: Host, address: str, *options: str, tries: int = 3) -> bool:
-    """Whether one of so many pings is answered: a tunnel that opens may lose the first."""
+def pings(host: Host, address: str, *options: str, tries: int = 10) -> bool:
+    """Whether one of so many pings is answered: a tunnel that opens may lose the first, and a busy machine some."""
     ping = ("ping", "-n", "-c1", "-W2", *options, address)
     return any("1 received" in host.run(*ping, check=False) for _ in range(tries))
 

@@ -7,6 +7,7 @@ routed to it inside the lab.
 from __future__ import annotations
 
 from netctl.lab.internet import Lab
+from tests.support.patience import wait_for
 
 OUTSIDE = "11.22.33.44"
 TABLE = "miniupnpd"
@@ -67,6 +68,8 @@ def start_router(lab: Lab, box: str, protocol: str) -> None:
     router.write("/run/miniupnpd.conf", config)
     argv = ["miniupnpd", "-d", "-f", "/run/miniupnpd.conf", "-P", "/run/miniupnpd.pid"]
     lab.services[f"miniupnpd on {box}"] = router.spawn(argv, "/run/miniupnpd.log")
+    port = ":1900" if protocol == "UPnP" else ":5351"
+    wait_for(f"miniupnpd listens on {port}", lambda: port in router.attempt(["ss", "-Hlun"]).stdout)
 
 
 def stop_router(lab: Lab, box: str) -> None:

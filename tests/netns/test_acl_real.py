@@ -38,25 +38,28 @@ def echo(c):
     try:
         while (d := c.recv(100)): c.sendall(d)
     except OSError: pass
-def serve(p):
-    s = socket.create_server(('::', p), family=socket.AF_INET6, dualstack_ipv6=True)
+def serve(s):
     while True: threading.Thread(target=echo, args=(s.accept()[0],), daemon=True).start()
-for p in (22, 80): threading.Thread(target=serve, args=(p,), daemon=True).start()
-import time; time.sleep(.3); print('up', flush=True); time.sleep(300)
+servers = [socket.create_server(('::', p), family=socket.AF_INET6, dualstack_ipv6=True) for p in (22, 80)]
+for s in servers: threading.Thread(target=serve, args=(s,), daemon=True).start()
+import time; print('up', flush=True); time.sleep(3000)
 """
 HOLD = """
-import socket, sys
+import select, socket, sys, time
 c = {}
 for a in sys.argv[1:]:
-    h, p = a.rsplit('/', 1); c[a] = socket.create_connection((h, int(p)), 3)
+    h, p = a.rsplit('/', 1); c[a] = socket.create_connection((h, int(p)), 60)
 print('open', flush=True)
 for line in sys.stdin:
-    out = []
-    for a, s in c.items():
-        s.settimeout(1.5)
-        try: s.sendall(b'x'); out.append(s.recv(10) == b'x')
-        except OSError: out.append(False)
-    print(out, flush=True)
+    alive, end = set(), time.monotonic() + 4  # all at once: who is dead says nothing, and is waited for
+    for s in c.values():
+        try: s.sendall(b'x')
+        except OSError: pass
+    while len(alive) < len(c) and (left := end - time.monotonic()) > 0:
+        for s in select.select([s for s in c.values() if s not in alive], [], [], left)[0]:
+            try: alive |= {s} if s.recv(10) == b'x' else set()
+            except OSError: time.sleep(0.05)
+    print([s in alive for s in c.values()], flush=True)
 """
 COUNT = 6
 MORE = int(os.environ.get("NETCTL_ACL_DOCUMENTS", str(COUNT)))

@@ -192,5 +192,5 @@ def test_an_unchanged_peer_keeps_its_session_and_an_acl_touches_no_tunnel(pair: 
         assert (code, "applied" in said) == (0, True), (what, said)
         assert handshakes()[key] == before, what
         assert (" peer " in said) == ("peer" in what), (what, said)
-    assert "1 received" in peer.run("ping", "-c1", "-W2", "10.8.0.1")
+    wait_for("it carries", lambda: "1 received" in peer.run("ping", "-c1", "-W2", "10.8.0.1", check=False))
     assert handshakes()[key] == before

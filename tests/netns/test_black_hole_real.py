@@ -64,6 +64,10 @@ def knows(lab: Lab, name: str, size: int) -> bool:
     return bool(peer_of(lab, name)["mtu"] == size)
 
 
+def routed(lab: Lab, name: str, size: int) -> bool:
+    return f"mtu {size}" in lab.node(name).run(["ip", "route", "show", "proto", "202"])
+
+
 def test_tcp_goes_through_both_ways_and_whoever_sends_says_how_large(tmp_path: Path) -> None:
     """Whoever sends finds out at once; the other end with its own packets, of which it asks once a minute."""
     with pair_behind(tmp_path, "port-restricted", "port-restricted", carrier="kind: port-restricted") as lab:
@@ -82,4 +86,4 @@ def test_tcp_goes_through_both_ways_and_whoever_sends_says_how_large(tmp_path: P
             assert any(f"{other} carries packets of up to {fits} bytes" in line for line in conditions)
             why = json.loads(lab.node(one).attempt(["netctl", "why", one, other, "-o", "json"]).stdout)
             assert why["path"]["mtu"] == fits
-            assert f"mtu {fits}" in lab.node(one).run(["ip", "route", "show", "proto", "202"])
+            wait_for(f"{one}'s route knows", partial(routed, lab, one, fits))

@@ -55,5 +55,5 @@ def test_two_homes_behind_a_carrier_without_hairpin_have_the_relay(tmp_path: Pat
         tmp_path, "port-restricted", "port-restricted", carrier="kind: full-cone", carried=BOTH
     ) as lab:
         assert direct_within(lab, RELAYED_S) is None
-        assert set(kinds(lab).values()) == {"relay-udp"}
+        wait_for("both are relayed", lambda: set(kinds(lab).values()) == {"relay-udp"})
         assert lost(lab, "laptop", "desktop") == 0

@@ -70,11 +70,12 @@ def test_two_hosts_with_one_key(tmp_path: Path) -> None:
         )
         wait_for("the copy waits", lambda: "this host has no tunnels" in _said(lab, "copy"))
         assert "keys of its own" in _said(lab, "copy")
-        assert "another host with this host's key" in _said(lab, "laptop")
+        wait_for("the laptop says so", lambda: "another host with this host's key" in _said(lab, "laptop"))
         for name in ("laptop", "copy"):
             assert "keys of its own" in lab.node(name).attempt(["netctl", "doctor"]).stdout
-        assert _connected(lab, "laptop")
-        assert not lab.node("copy").run(["wg", "show", "nctl0", "peers"]).strip()
+        wait_for("the laptop is in", lambda: _connected(lab, "laptop"))
+        peers = ["wg", "show", "nctl0", "peers"]
+        wait_for("the copy has no tunnels", lambda: not lab.node("copy").run(peers).strip())
         members = lab.node("mediator").attempt(["netctl", "members", "--mediator-state", STATE_PATH])
         assert "two hosts have its key" in members.stdout + members.stderr
         log = lab.node("mediator").run(["cat", LOG_PATH])

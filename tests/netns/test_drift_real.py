@@ -102,15 +102,14 @@ def test_it_is_shown_with_its_place_and_left(reporting: Member, hand: str) -> No
     lay(one, hand)
     _, paths, kinds = HANDS[hand]
 
-    def kinds_seen() -> set[str]:
-        return {departure["kind"] for departure in one.status()["drift"]}
+    def seen(what: str) -> set[str]:
+        """Of all departures: `kind`, or each of `paths`."""
+        found = [departure[what] for departure in one.status()["drift"]]
+        return {text for each in found for text in ([each] if isinstance(each, str) else each)}
 
-    wait_for(
-        f"{kinds} are seen", lambda: set(kinds) <= kinds_seen()
-    )  # a look may fall into the middle of a hand
-    drift = one.status()["drift"]
-    shown = {path for departure in drift for path in departure["paths"]}
-    assert set(paths) <= shown, drift
+    # A look may fall into the middle of a hand.
+    wait_for(f"{kinds} are seen", lambda: set(kinds) <= seen("kind"))
+    wait_for(f"{paths} are named", lambda: set(paths) <= seen("paths"))
     assert "the host departs from the document at " in one.netctl("status")
     after = one.status()
     assert after["drift_found"] > before["drift_found"]
@@ -125,5 +124,7 @@ def test_it_is_put_right_within_the_period(correcting: Member, hand: str) -> Non
     before = one.status()["drift_healed"]
     lay(one, hand)
     wait_for("it is put right", lambda: one.status()["drift_healed"] > before)
-    assert "no changes" in one.netctl("plan")
+    # A look that fell into the middle of a hand has put right a part of it.
+    plan = one.host_command("plan")
+    wait_for("all of it", lambda: "no changes" in one.host.run(*plan, check=False))
     assert one.status()["drift_failed"] == 0

@@ -75,7 +75,7 @@ def story(kind: str, code: str) -> str:
             "ip", "link", "add", "wgprobe", "type", "wireguard", check=False
         ):
             pytest.skip("the kernel has no WireGuard")
-        return host.python(PRELUDE + code, kind, timeout=110).strip()
+        return host.python(PRELUDE + code, kind).strip()
     finally:
         host.close()
 

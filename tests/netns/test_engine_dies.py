@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.netns.onehost import NETCTL, One, one_host
-from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.hosts import Host, Program, join, needs_namespaces
 from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
@@ -16,13 +17,19 @@ pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
 BACK_WITHIN_S = 3.0
 """About one second on an idle machine: what is asserted leaves room for one that runs other tests beside this."""
 POOLS = ("10.8.0.2", "192.168.77.9")
+UNTIL_TOLD = """
+import signal
+over = []
+signal.signal(signal.SIGTERM, lambda *_: over.append(1))
+"""
 SEND = """
 import contextlib, socket, sys, time
 end = time.monotonic() + float(sys.argv[1])
 four = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 six = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 sent = refused = 0
-while time.monotonic() < end:
+print("ready", flush=True)
+while time.monotonic() < end and not over:
     for address in sys.argv[2:]:
         sock = six if ":" in address else four
         try:
@@ -39,11 +46,12 @@ every = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 every.bind(("eth0", 0))
 every.settimeout(0.2)
 print("ready", flush=True)
-end, seen, leaked = time.monotonic() + float(sys.argv[1]), 0, 0
-while time.monotonic() < end:
+seen = leaked = 0
+while True:
     try:
         frame = every.recv(65536)
     except TimeoutError:
+        if over: break
         continue
     seen += 1
     leaked += b"secret of the overlay" in frame
@@ -95,6 +103,21 @@ def kill(one: One, engine: str) -> None:
     wait_for("all is as it was", lambda: one.netctl("plan")[0] == 0 and not one.status()["drift"])
 
 
+def started(host: Host, code: str, *arguments: str) -> Program:
+    """A program that runs until it is told to end."""
+    program = host.start(sys.executable, "-c", UNTIL_TOLD + code, *arguments)
+    assert program.stdout is not None
+    assert program.stdout.readline() == "ready\n"
+    return program
+
+
+def told_to_end(program: Program) -> tuple[int, int]:
+    """What it has counted."""
+    program.terminate()
+    first, second = map(int, program.communicate(timeout=BUSY_S)[0].split())
+    return first, second
+
+
 def unreachable(one: One) -> list[str]:
     shown = [one.host.run("ip", family, "route", "show", "type", "unreachable") for family in ("-4", "-6")]
     return [line.split()[1] for line in "".join(shown).splitlines() if "proto 201" in line]
@@ -105,14 +128,14 @@ def test_nothing_leaves_in_clear_and_it_is_started_again(member: tuple[One, Host
     one, router = member
     theirs = up(one, engine)
     assert {"10.8.0.0/24", "192.168.77.0/24"} < set(unreachable(one))
-    capture = router.start(sys.executable, "-c", CAPTURE, "9")
-    assert capture.stdout is not None
-    assert capture.stdout.readline() == "ready\n"
-    sender = one.host.start(sys.executable, "-c", SEND, "6", *POOLS, theirs)
+    capture = started(router, CAPTURE)
+    sender = started(one.host, SEND, str(BUSY_S), *POOLS, theirs)
+    time.sleep(1)  # packets before
     for _ in range(2):
         kill(one, engine)
-    sent, refused = map(int, sender.communicate(timeout=BUSY_S)[0].split())
-    seen, leaked = map(int, capture.communicate(timeout=BUSY_S)[0].split())
+    time.sleep(1)  # and after
+    sent, refused = told_to_end(sender)
+    seen, leaked = told_to_end(capture)
     assert sent > 100
     assert refused > 10, "the link was never away: nothing was tried"
     assert seen > 0, "handshakes to the peer leave by the same way"
@@ -138,13 +161,11 @@ def test_it_holds_without_an_agent_and_goes_with_down(member: tuple[One, Host]) 
         for pid in one.host.run("pgrep", "-f", name, check=False).split():
             one.host.run("kill", "-9", pid, check=False)
     wait_for("the link is gone", lambda: "nctl0" not in one.host.run("ip", "-br", "link"))
-    capture = router.start(sys.executable, "-c", CAPTURE, "3")
-    assert capture.stdout is not None
-    assert capture.stdout.readline() == "ready\n"
-    sent, refused = map(int, one.host.run(sys.executable, "-c", SEND, "1", *POOLS, theirs).split())
+    capture = started(router, CAPTURE)
+    sent, refused = map(int, one.host.python(UNTIL_TOLD + SEND, "1", *POOLS, theirs).split()[1:])
     assert sent == 0
     assert refused > 10
-    assert capture.communicate(timeout=BUSY_S)[0].split()[1] == "0"
+    assert told_to_end(capture)[1] == 0
     one.agent = one.start(NETCTL, "agent", "--engine", "netctl-wg")
     wait_for("the agent answers", lambda: one.netctl("status")[0] == 0)
     wait_for("it is back", lambda: "nctl0" in one.host.run("ip", "-br", "link"))

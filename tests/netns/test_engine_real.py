@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
-import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tests.support.hosts import Host, join, needs_namespaces
-from tests.support.patience import BUSY_S
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -111,15 +109,15 @@ def test_acl_lets_one_port_through_and_blocks_another(pair: tuple[Host, Host]) -
         "import socket,time\n"
         "a=[socket.create_server(('', p)) for p in (8080, 9090)]\n"
         "print('up',flush=True)\n"
-        "time.sleep(60)"
+        "time.sleep(3000)"
     )
     server = two.start("python3", "-c", listen)
     try:
         assert server.stdout is not None
         assert server.stdout.readline() == "up\n"
-        assert can_connect(one, "10.8.0.2", 8080)
+        wait_for("the port that is allowed answers", lambda: can_connect(one, "10.8.0.2", 8080))
         assert not can_connect(one, "10.8.0.2", 9090)
-        assert can_connect(one, "10.9.0.2", 9090), "the lan network has no acls"
+        wait_for("the lan network has no acls", lambda: can_connect(one, "10.9.0.2", 9090))
     finally:
         server.kill()
         server.communicate()
@@ -131,7 +129,7 @@ def test_broadcast_is_heard_in_the_segment(pair: tuple[Host, Host]) -> None:
         "import socket\n"
         "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\n"
         "s.bind(('',7777))\n"
-        "s.settimeout(10)\n"
+        "s.settimeout(120)\n"
         "print('up',flush=True)\n"
         "print(s.recvfrom(100))"
     )
@@ -186,7 +184,7 @@ def test_a_port_in_use_is_named_and_nothing_is_left(pair: tuple[Host, Host]) -> 
             "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\n"
             "s.bind(('',51820))\n"
             "print('up',flush=True)\n"
-            "time.sleep(60)"
+            "time.sleep(3000)"
         )
         squatter = host.start("python3", "-c", code)
         assert squatter.stdout is not None
@@ -214,12 +212,4 @@ def test_down_leaves_nothing(pair: tuple[Host, Host]) -> None:
     assert "nseg" not in one.run("ip", "link")
     assert "netctl" not in one.run("nft", "list", "tables")
     assert "netctl" not in one.run("cat", "/etc/hosts")
-    processes = subprocess.run(
-        one.command("pgrep", "-x", "wireguard-go"), capture_output=True, check=False, text=True
-    )
-    deadline = time.monotonic() + 5
-    while processes.stdout and time.monotonic() < deadline:
-        processes = subprocess.run(
-            one.command("pgrep", "-x", "wireguard-go"), capture_output=True, check=False, text=True
-        )
-    assert processes.stdout == ""
+    wait_for("the engine ends", lambda: not one.run("pgrep", "-x", "wireguard-go", check=False))

@@ -67,13 +67,14 @@ def test_every_pair_with_a_family_in_common_is_direct(tmp_path: Path) -> None:
         _a_vpn_that_takes_every_way_out(lab.node("both-a"))
 
         # One that has no family in common is said to be so, and nothing is said of UDP that would be blocked.
-        text = _why(lab.node("ipv4-a"), "ipv4-a", "ipv6-a")
-        assert "relay-udp" in text
+        why = partial(_why, lab.node("ipv4-a"), "ipv4-a", "ipv6-a")
+        wait_for("the relay carries it", lambda: "relay-udp" in why())
+        text = why()
         assert "UDP" not in text.replace("relay-udp", "")
 
 
-def _filter_is_known(node: Node) -> bool:
-    return "address and port-dependent: answers" in node.attempt(["netctl", "doctor"]).stdout
+def _says(node: Node, line: str) -> bool:
+    return line in node.attempt(["netctl", "doctor"]).stdout
 
 
 def test_behind_a_nat64_ipv4_servers_and_peers_are_reached(tmp_path: Path) -> None:
@@ -90,12 +91,12 @@ def test_behind_a_nat64_ipv4_servers_and_peers_are_reached(tmp_path: Path) -> No
         assert len(found) == 3
         assert not [meeting for meeting in found if meeting.seconds is None]
         for name in ("nat64-a", "nat64-b"):
-            said = lab.node(name).attempt(["netctl", "doctor"]).stdout
-            assert f"no IPv4 in this network: it is reached by NAT64 behind {PREFIX}" in said
-            assert "IPv4: UDP works, seen from outside as 203.0.113." in said
-            wait_for(
-                "what was asked from a socket beside the port", partial(_filter_is_known, lab.node(name))
-            )
+            for line in (
+                f"no IPv4 in this network: it is reached by NAT64 behind {PREFIX}",
+                "IPv4: UDP works, seen from outside as 203.0.113.",
+                "address and port-dependent: answers",  # asked from a socket beside the port
+            ):
+                wait_for(line, partial(_says, lab.node(name), line))
             log = lab.node(name).run(["cat", LOG_PATH])
             assert "ipv4-a: relay-udp at 203.0.113.10:" in log or "ipv4-b: relay-udp at 203.0.113.10:" in log
         ours = lab.node("nat64-a").run(["wg", "show", "nctl0", "endpoints"])

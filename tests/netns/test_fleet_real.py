@@ -31,8 +31,8 @@ def accepted(fleet: Fleet, name: str) -> str:
 
 
 def pings(fleet: Fleet, one: str, other: str) -> bool:
-    said = fleet.hosts[one].run("ping", "-n", "-c", "1", "-W", "3", f"10.77.0.{other[1:]}", check=False)
-    return "1 received" in said
+    ping = ("ping", "-n", "-c", "1", "-W", "3", f"10.77.0.{other[1:]}")
+    return any("1 received" in fleet.hosts[one].run(*ping, check=False) for _ in range(10))
 
 
 def nothing_is_left(fleet: Fleet) -> bool:

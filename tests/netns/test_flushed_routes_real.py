@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -62,6 +63,10 @@ def test_flushed_routes_are_back_within_a_second(member: Member) -> None:
 
 def test_who_flushes_all_the_time_does_not_keep_us_busy(member: Member) -> None:
     before = member.status()["routes_restored"]
+    began = time.monotonic()
     member.host.run("sh", "-c", "for i in $(seq 30); do ip route flush proto 201; sleep 0.1; done")
+    took = time.monotonic() - began
     wait_for("all is back", lambda: "no changes" in member.netctl("plan"))
-    assert 0 < member.status()["routes_restored"] - before < 15, "not each of 30 in three seconds"
+    wait_for("it is counted", lambda: member.status()["routes_restored"] > before)
+    # Not each of 30 in three seconds; a busy machine takes longer for them.
+    assert member.status()["routes_restored"] - before < 5 * max(3.0, took)

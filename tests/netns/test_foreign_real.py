@@ -50,7 +50,7 @@ def routes(one: Member) -> str:
             "10.8.0.1",
         ),
         (
-            "socat -u UDP6-RECV:4789 /dev/null > /dev/null 2>&1 & sleep 0.5",
+            "socat -u UDP6-RECV:4789 /dev/null > /dev/null 2>&1 & until ss -Hlun | grep -q :4789; do sleep 0.1; done",
             "held by a program",
             "10.9.0.1",
             "10.8.0.1",
@@ -179,7 +179,7 @@ def test_a_network_comes_up_by_itself_once_nothing_is_in_its_way(one: Member) ->
     assert "refused" in one.netctl("status")
     one.host.run("ip", "route", "del", "10.8.0.128/25")
     wait_for("it is up", lambda: "10.8.0.0/24 dev nctl0" in routes(one))
-    assert one.status()["networks"]["office"]["refused"] is None
+    wait_for("it is told", lambda: one.status()["networks"]["office"]["refused"] is None)
 
 
 def test_prune_by_the_agent(one: Member) -> None:
@@ -210,6 +210,7 @@ def test_a_host_that_cannot_come_up_after_a_boot_says_so_until_it_can(one: Membe
     one.agent.communicate()
     wait_for("the link is gone", lambda: "nctl0" not in one.host.run("ip", "-o", "link"))
     squatter = one.host.start("socat", "-u", "UDP6-RECV:51820,ipv6only=0", "/dev/null")
+    wait_for("it has the port", lambda: ":51820" in one.host.run("ss", "-Hlun"))
     one.start_agent()
     wait_for("it is said", lambda: any("could not be brought" in said for said in one.status()["conditions"]))
     said = next(said for said in one.status()["conditions"] if "could not be brought" in said)
@@ -229,4 +230,6 @@ def test_links_that_others_made_on_ours_are_named_when_they_go_with_it(one: Memb
     one.host.run("kill", "-9", *one.host.run("pgrep", "-f", "(netctl-wg|wireguard-go) nctl0").split())
     wait_for("the link is back", lambda: one.status()["engine_restarts"] == 1)
     assert "vx7" not in one.host.run("ip", "-o", "link"), "the kernel took it along"
-    assert any("to be made again: vx7" in said for said in one.status()["conditions"])
+    wait_for(
+        "it is named", lambda: any("to be made again: vx7" in said for said in one.status()["conditions"])
+    )

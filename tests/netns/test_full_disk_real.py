@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tests.netns.onehost import DOCUMENT, NETCTL, one_host, texts
 from tests.support.hosts import Host, needs_namespaces
-from tests.support.patience import wait_for
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -70,7 +70,7 @@ class Disk:
 
     def run(self, name: str, *argv: str) -> subprocess.CompletedProcess[str]:
         command = self.host.command(str(BIN / name), *argv)
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=BUSY_S, check=False)
 
     def fill(self, place: str) -> None:
         self.host.run("sh", "-c", 'cat /dev/zero > "$1" 2> /dev/null || true', "sh", f"{place}/{FILLER}")
@@ -218,6 +218,8 @@ def test_down_and_up_on_a_full_disk() -> None:
         assert one.netctl("down")[0] == 0
         assert not one.has("10.8.0.1")
         grows = disk.host.start("sh", "-c", GROW, "sh", f"{STATE}/{FILLER}")  # takes whatever is freed
+        full = f"test $(df --output=avail {STATE} | tail -1) = 0 && echo full || true"
+        wait_for("it is full again", lambda: one.host.run("sh", "-c", full) == "full\n")
         code, said = one.netctl("up")
         grows.kill()
         grows.communicate()
@@ -243,7 +245,7 @@ def test_a_host_goes_back_though_its_disk_is_full(agent: bool) -> None:
         if agent:
             one.start_agent()
         assert one.apply(good)[0] == 0
-        code, said = one.apply(bad, "--confirm-within", "6s")
+        code, said = one.apply(bad, "--confirm-within", "9s")
         assert (code, one.has("10.8.0.99")) == (0, True), said
         disk.crowd(STATE)
         wait_for("the host is back", lambda: one.has("10.8.0.1") and not one.has("10.8.0.99"))

@@ -42,7 +42,7 @@ import json, socket, sys
 answers = []
 for line in json.load(sys.stdin):
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(20)
+        client.settimeout(200)
         client.connect("/run/netctl/agent.sock")
         client.sendall(line.encode("utf-8", "surrogatepass"))
         client.shutdown(socket.SHUT_WR)

@@ -175,7 +175,9 @@ def test_overlay_addresses_are_no_way_whoever_offers_them_and_answers_there(worl
     wait_for("the other candidate of the offer is asked", lambda: world.arrived(world.third, "offered") >= 4)
     # While nobody answered for the desktop, the path may have been the relay, whose other end is gone.
     wait_for("the path is the true one", lambda: world.direct_at(true))
-    wait_for("the tunnel carries", lambda: world.laptop.attempt(["ping", "-c1", "-W2", own[0]]).returncode == 0)
+    wait_for(
+        "the tunnel carries", lambda: world.laptop.attempt(["ping", "-c1", "-W2", own[0]]).returncode == 0
+    )
     assert world.arrived(world.desktop, "through the tunnel") == before
     assert not [host for host in own if _at(host, 51820)[:-5] in world.tried()]
     wait_for("WireGuard sends to the true place", lambda: world.endpoint() == true)

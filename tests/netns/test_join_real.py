@@ -122,7 +122,7 @@ def test_with_one_string_a_machine_is_on_the_lan(world: World) -> None:
     wait_for("and the other way round", lambda: world.pings("home", "newbie.lan.netctl"))
     row = world.members()["newbie"]
     assert (row["from"], row["state"]) == ("invite", "online")
-    assert world.status("home")["conditions"] == []
+    wait_for("home has nothing to say", lambda: world.status("home")["conditions"] == [])
     again = newbie.run(NETCTL, "join", string, "--name", "newbie")
     assert "newbie is on lan" in again
     (invite,) = json.loads(world.mediator.run(NETCTL, "invite", "list", "-o", "json"))
@@ -217,7 +217,7 @@ def test_new_keys_keep_name_and_address(world: World) -> None:
     assert after["wireguard"] != before["wireguard"]
     assert after["networks"]["lan"][0] == before["networks"]["lan"][0]
     wait_for("home answers", lambda: world.pings("newbie", "home.lan.netctl"))
-    assert before["wireguard"] not in world.configured("home")
+    wait_for("home has no tunnel to the old one", lambda: before["wireguard"] not in world.configured("home"))
 
 
 def test_who_leaves_is_gone_on_both_sides(world: World) -> None:
@@ -251,7 +251,7 @@ def test_exported_it_is_what_it_was(world: World) -> None:
     assert "nothing to change" in home.run(NETCTL, "apply", "--yes")
     assert {name: row["networks"] for name, row in world.members().items()} == before
     assert sorted(world.configured("home").split()) == peers
-    assert world.pings("newbie", "home.lan.netctl")
+    wait_for("newbie reaches it", lambda: world.pings("newbie", "home.lan.netctl"))
     assert "nobody" in world.mediator.run(NETCTL, "export", "--document")
 
 
@@ -327,7 +327,7 @@ def test_absent_in_the_mediators_document_is_gone_within_five_seconds(world: Wor
 @pytest.mark.alone
 def test_a_revoked_members_tunnels_are_gone_within_five_seconds(world: World) -> None:
     key = world.members()["newbie"]["wireguard"]
-    assert world.pings("home", "newbie.lan.netctl")
+    wait_for("newbie is there", lambda: world.pings("home", "newbie.lan.netctl"))
     assert key in world.configured("home")
     world.mediator.run(NETCTL, "members", "revoke", "newbie")
     took = wait_for("home has no tunnel to it", lambda: key not in world.configured("home"))

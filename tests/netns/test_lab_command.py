@@ -16,7 +16,7 @@ import pytest
 from netctl.lab.internet import program
 from netctl.lab.namespaces import check_machine
 from netctl.model.errors import LocalError
-from tests.support.patience import BUSY_S
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
@@ -58,10 +58,7 @@ def leaves_nothing() -> Iterator[dict[str, str]]:
     """An environment for commands; afterwards no process, and so no namespace, of theirs is left."""
     mark = f"netctl-test-{uuid.uuid4()}"
     yield {**os.environ, "NETCTL_TEST_MARK": mark}
-    deadline = time.monotonic() + 5
-    while (left := marked(mark)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert left == {}
+    wait_for("all of it ends", lambda: not marked(mark), every_s=0.05)
     assert "/run/lab" not in Path("/proc/self/mountinfo").read_text()
 
 
@@ -130,7 +127,12 @@ def test_ctrl_c_and_kill_leave_nothing(
 def test_up_exec_status_down(own_runtime: dict[str, str]) -> None:
     def lab(*argv: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*NETCTL, "lab", *argv], env=own_runtime, capture_output=True, text=True, check=False, timeout=90
+            [*NETCTL, "lab", *argv],
+            env=own_runtime,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=BUSY_S,
         )
 
     try:

@@ -24,7 +24,7 @@ PARTY = segment_name(network_id("", "party"))
 HEARD = """
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(('', 7777)); s.settimeout(10); print('up', flush=True); print(len(s.recvfrom(65535)[0]))
+s.bind(('', 7777)); s.settimeout(120); print('up', flush=True); print(len(s.recvfrom(65535)[0]))
 """
 CRY = """
 import socket, sys
@@ -157,7 +157,11 @@ def test_a_way_that_is_too_narrow_is_told_with_what_to_do() -> None:
         narrower = one.text.replace("one: {", "one: {mtu: 1328, ").replace("lan,", "lan, ipv6: none,")
         one.write(narrower)
         one.netctl("apply")
-        assert "go there in fragments" not in one.netctl("status") + one.netctl("doctor")
+        for command in ("status", "doctor"):
+            wait_for(
+                f"{command} is silent",
+                lambda command=command: "go there in fragments" not in one.netctl(command),  # type: ignore[misc]
+            )
         one.write(one.text.replace("one: {", "one: {mtu: 1328, "))
         assert "NC515" in one.netctl("apply", code=1)
     finally:

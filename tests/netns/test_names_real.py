@@ -98,13 +98,14 @@ def test_a_name_that_comes_late_and_a_name_that_moves(world: World) -> None:
     for host in (world.one, world.two):
         world.start(host)
         host.run(NETCTL, "apply", "--yes")
-    assert f"its endpoint does not resolve: {NAME}:51820" in world.one.run(NETCTL, "status", check=False)
+    said = f"its endpoint does not resolve: {NAME}:51820"
+    wait_for("it is said", lambda: said in world.one.run(NETCTL, "status", check=False))
     assert not world.reached()
 
     world.dns(up=True)
     took = wait_for("the name is known, and there is a tunnel", world.reached)
     print(f"DNS came: the tunnel after {took:.1f} s")
-    assert "does not resolve" not in world.one.run(NETCTL, "status", check=False)
+    wait_for("no more", lambda: "does not resolve" not in world.one.run(NETCTL, "status", check=False))
 
     # The peer is another machine now: it knows nobody's address, and has no session.
     world.two.run(NETCTL, "down")

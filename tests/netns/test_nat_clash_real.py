@@ -14,7 +14,7 @@ import pytest
 from netctl.lab.build import Network
 from netctl.lab.topology import FIRST_NAT, PUBLIC
 from tests.netns.hardnats import direct_within, kinds, lost, pair_behind, peer_of
-from tests.support.patience import BUSY_S
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
@@ -88,6 +88,6 @@ def test_without_it_the_nat_takes_another_port(tmp_path: Path) -> None:
 
     with pair_behind(tmp_path, "port-restricted", "port-restricted", wired=wired) as lab:
         assert direct_within(lab, CLASHED_S) is None
-        assert set(kinds(lab).values()) == {"relay-udp"}
+        wait_for("both are relayed", lambda: set(kinds(lab).values()) == {"relay-udp"})
         assert "packets 0 " not in lab.node("home").run(["nft", "list", "table", "ip", "lab_seen"])
         assert lost(lab, "laptop", "desktop") == 0

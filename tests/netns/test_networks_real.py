@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -21,7 +22,9 @@ PARTY = segment_name(network_id("", "party"))
 GROUP4, GROUP6 = "239.7.7.7", "ff02::7777"
 IPX, OTHER = 0x8137, 0x88B5
 EARS = """
-import json, select, socket, struct, sys
+import json, select, signal, socket, struct, sys
+over = []
+signal.signal(signal.SIGTERM, lambda *_: over.append(1))
 link = sys.argv[1]; index = socket.if_nametoindex(link)
 four = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); four.bind(('', 7777))
 group = socket.inet_aton('239.7.7.7') + struct.pack('@ii', 0, index)
@@ -34,8 +37,8 @@ raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); raw.bin
 print('up', flush=True)
 found = set()
 while True:
-    ready, _, _ = select.select([four, six, raw], [], [], 2.5)
-    if not ready: break
+    ready, _, _ = select.select([four, six, raw], [], [], 0.2)
+    if over and not ready: break
     for ear in ready:
         data, about = ear.recvfrom(65535)
         if ear is not raw and data.startswith(b'cry '): found.add(data[4:].decode())
@@ -57,6 +60,8 @@ raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); raw.bind((link, 0))
 mac = raw.getsockname()[4]
 for kind in (0x8137, 0x88b5): raw.send(b'\\xff' * 6 + mac + struct.pack('!H', kind) + b'frame ' + bytes(50))
 """
+ON_THE_WAY_S = 3.0
+"""What comes later than this after it was sent is not waited for."""
 EVERYTHING = {"broadcast", "multicast4", "multicast6", hex(IPX), hex(OTHER)}
 
 
@@ -102,6 +107,9 @@ def heard(there: Members, source: str, broadcast: str) -> dict[str, set[str]]:
         assert ear.stdout is not None
         assert ear.stdout.readline() == "up\n"
     there[source].run(sys.executable, "-c", CRY, PARTY, broadcast)
+    time.sleep(ON_THE_WAY_S)
+    for ear in ears.values():
+        ear.terminate()
     return {name: set(json.loads(ear.communicate(timeout=BUSY_S)[0])) for name, ear in ears.items()}
 
 

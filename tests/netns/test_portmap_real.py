@@ -58,7 +58,7 @@ def again(lab: Lab) -> float:
 
 def test_a_router_that_opens_nothing_is_said_and_the_relay_carries(lab: Lab) -> None:
     wait_for("the router was asked", lambda: opening(lab)["state"] == "resting")
-    assert set(pairs_by(lab, "relay-udp")) == BOTH
+    wait_for("both are relayed", lambda: set(pairs_by(lab, "relay-udp")) == BOTH)
     said = [check for check in doctor(lab)["checks"] if check["check"] == "port mapping"]
     assert said[0]["level"] == "note"
     assert "opens no port" in said[0]["text"]
@@ -79,8 +79,9 @@ def test_a_mapping_makes_a_symmetric_pair_direct(lab: Lab, protocol: str) -> Non
     assert f"your router speaks {protocol}: port 51820 is open as {OUTSIDE}:51820" in text
     why = lab.node("laptop").attempt(["netctl", "why", "laptop", "desktop"]).stdout
     assert f"this host's router keeps {OUTSIDE}:51820 open for it ({protocol})" in why
-    seen = lab.node("desktop").attempt(["netctl", "why", "desktop", "laptop"]).stdout
-    assert f"path: direct at {OUTSIDE}:51820" in seen
+    seen = ["netctl", "why", "desktop", "laptop"]
+    path = f"path: direct at {OUTSIDE}:51820"
+    wait_for(path, lambda: path in lab.node("desktop").attempt(seen).stdout)
     done = lab.node("laptop").attempt(["netctl", "down", "--yes"])
     assert done.returncode == 0, done
     wait_for("down removes the mapping", lambda: "51820" not in mapped(lab, "home"))

@@ -162,7 +162,7 @@ def test_the_switch_to_direct_loses_no_packet(internet: Internet) -> None:
     time.sleep(2)
     internet.hosts["pub"].run("nft", "delete", "table", "ip", "cut")
     wait_for("both are on direct", lambda: both("direct"))
-    for report in stream.reports(receivers, 40):
+    for report in stream.reports(receivers, BUSY_S):
         print(report)
         assert report["sent"] >= 24_000
         assert report["lost"] == 0, report

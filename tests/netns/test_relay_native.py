@@ -55,10 +55,10 @@ class World:
     def _asked(self, member: Member):  # type: ignore[no-untyped-def]
         from netctl.wire import relay
 
-        def ask(message):  # type: ignore[no-untyped-def]
+        def ask(message, timeout=0.5):  # type: ignore[no-untyped-def]
             member.send(relay.seal(message, member.key))
             self.turn(member.relay[1])
-            answer = member.receive(0.5)
+            answer = member.receive(timeout)
             return None if answer is None else relay.open_message(answer[0], member.key)
 
         return ask

@@ -18,6 +18,7 @@ from mediator.shell.relay import UDP_GRO, UDP_SEGMENT, RelayServer
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
 from netctl.wire import relay
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = pytest.mark.netns
 
@@ -50,7 +51,7 @@ class Member:
     def send(self, data: bytes) -> None:
         self.socket.sendto(data, self.relay)
 
-    def receive(self, timeout: float = 2.0) -> tuple[bytes, tuple[str, int]] | None:
+    def receive(self, timeout: float = BUSY_S) -> tuple[bytes, tuple[str, int]] | None:
         self.socket.settimeout(timeout)
         try:
             data, source = self.socket.recvfrom(65535)
@@ -58,10 +59,10 @@ class Member:
             return None
         return data, source
 
-    def ask(self, message: relay.Bind | relay.Confirm) -> relay.RelayMessage | None:
+    def ask(self, message: relay.Bind | relay.Confirm, timeout: float = BUSY_S) -> relay.RelayMessage | None:
         question = relay.seal(message, self.key)
         self.send(question)
-        answer = self.receive(0.3)
+        answer = self.receive(timeout)
         if answer is None:
             return None
         assert len(answer[0]) <= len(question)
@@ -89,7 +90,7 @@ def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     thread.start()
     yield relays
     relays.stop()
-    thread.join(10)
+    thread.join(BUSY_S)
     relays.close()
 
 
@@ -139,10 +140,7 @@ def test_a_batch_is_relayed_whole(pair: tuple[Member, Member], server: RelayServ
         assert part is not None
         got += part[0]
     assert got == batch
-    deadline = time.monotonic() + 5  # it counts after it has sent
-    while server.counters.forwarded_bytes < len(batch) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert server.counters.forwarded_bytes == len(batch)
+    wait_for("it counts after it has sent", lambda: server.counters.forwarded_bytes == len(batch))
 
 
 def test_a_refresh_merged_behind_data_is_still_a_refresh(pair: tuple[Member, Member]) -> None:
@@ -166,12 +164,12 @@ def test_strangers_and_bad_allocations_get_silence(pair: tuple[Member, Member], 
     eve = Member("127.0.0.3", P_A, P_B, secret=b"f" * 32)
     late = Member("127.0.0.3", P_A, P_B, expires=int(time.time()) - 1)
     for member in (eve, late):
-        assert member.ask(relay.Bind(member.allocation, b"t" * 8)) is None
+        assert member.ask(relay.Bind(member.allocation, b"t" * 8), 0.3) is None
         member.send(DATA + bytes(100))
         assert member.receive(0.1) is None
         member.socket.close()
     assert b.receive(0.1) is None
-    assert server.counters.dropped_stranger == 2
+    wait_for("both are counted", lambda: server.counters.dropped_stranger == 2)
 
 
 def test_a_taken_port_is_one_clear_line(server: RelayServer) -> None:
@@ -192,10 +190,9 @@ def test_what_comes_datagram_by_datagram_goes_on_whole_and_in_order(
     try:
         a.bind()
         b.bind()
-        while a.receive(0.2):  # the relay says that the peer is there
-            pass
+        assert a.receive()  # the relay says that the peer is there
         relays.stop()
-        thread.join(10)
+        thread.join(BUSY_S)
         sizes = [100] * 50 + [1400] * 60 + [64, 100, 64] + [1432] * 30
         sent = [DATA + struct.pack("<I", number) + bytes(size - 8) for number, size in enumerate(sizes)]
         for number, data in enumerate(sent):
@@ -207,7 +204,7 @@ def test_what_comes_datagram_by_datagram_goes_on_whole_and_in_order(
         b.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20)
         for _ in range(3):
             relays._drain(P_B, time.monotonic(), time.time)
-        got = [b.receive() for _ in sent]
+        got = [b.receive(2.0) for _ in sent]
         assert [answer[0] for answer in got if answer] == sent
         assert {answer[1] for answer in got if answer} == {("127.0.0.6", P_A)}
         answer = a.receive()
@@ -219,5 +216,5 @@ def test_what_comes_datagram_by_datagram_goes_on_whole_and_in_order(
         a.socket.close()
         b.socket.close()
         relays.stop()
-        thread.join(10)
+        thread.join(BUSY_S)
         relays.close()

@@ -16,6 +16,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.wire import relay
 from tests.mediator.test_relay_pairs import initiation, response, transport
 from tests.netns.test_relay_real import P_A, P_B, PORTS, SECRET, Member
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = pytest.mark.netns
 
@@ -33,7 +34,7 @@ def server() -> Iterator[RelayServer]:
     thread.start()
     yield relays
     relays.stop()
-    thread.join(10)
+    thread.join(BUSY_S)
     relays.close()
 
 
@@ -43,7 +44,7 @@ class App:
     def __init__(self, host: str) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((host, 0))
-        self.socket.settimeout(2)
+        self.socket.settimeout(BUSY_S)
 
     def send(self, data: bytes) -> None:
         self.socket.sendto(data, AT)
@@ -90,7 +91,7 @@ def test_an_app_meets_an_agent_moves_and_sends_batches(server: RelayServer) -> N
         eve.socket.settimeout(0.2)
         with pytest.raises(TimeoutError):
             eve.socket.recv(1)
-        assert server.counters.dropped_stranger == 3
+        wait_for("all are counted", lambda: server.counters.dropped_stranger == 3)
     finally:
         for member in (agent, app, elsewhere, eve):
             member.socket.close()

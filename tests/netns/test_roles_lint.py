@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import BUSY_S
+
 ROOT = Path(__file__).parents[2]
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
@@ -38,7 +40,7 @@ def test_clean(command: list[str]) -> None:
         env={**os.environ, "PATH": PATH},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=BUSY_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.netns.fleetkit import VENV, Fleet, fleet_of
+from tests.netns.fleetkit import ROLLOUT_S, VENV, Fleet, fleet_of
 from tests.support.hosts import Host, needs_namespaces
 from tests.support.patience import BUSY_S, wait_for
 
@@ -52,7 +52,7 @@ def play(fleet: Fleet, host: str, role: str, *variables: str) -> int:
     argv = ["env", *(f"{name}={value}" for name, value in settings.items()), "ansible-playbook"]
     argv += ["-i", f"10.99.0.{number},", "-u", "root", "-e", "ansible_python_interpreter=/usr/bin/python3"]
     argv += ["-e", "netctl_service=process", *(word for one in variables for word in ("-e", one)), str(book)]
-    said = fleet.controller.run(*argv, timeout=150)
+    said = fleet.controller.run(*argv, timeout=ROLLOUT_S)
     (fleet.directory / "said").write_text(said)
     recap = re.search(r"ok=\d+ +changed=(\d+) +unreachable=0 +failed=0", said)
     assert recap is not None, said
@@ -63,7 +63,7 @@ def wheel(directory: Path, mark: str) -> Path:
     """This checkout as a wheel, with something in it that tells it from another."""
     directory.mkdir()
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "-w", str(directory), str(ROOT)], check=True, timeout=120)
+    subprocess.run([*command, "-w", str(directory), str(ROOT)], check=True, timeout=BUSY_S)
     built = next(directory.glob("*.whl"))
     text = (ROOT / "netctl/fleet/__init__.py").read_text() + f"\nMARK = {mark!r}\n"
     unpacked = directory / "unpacked"
@@ -156,7 +156,7 @@ def test_from_nothing_to_removed(fleet: Fleet) -> None:
     assert member.run("ls", "/opt", "/var/lib/netctl").split()[:1] == ["/opt:"]
     assert "wireguard.key" in member.run("ls", "/var/lib/netctl")
     assert "nctl0" not in member.run("ip", "link")
-    assert len(running(mediator, "netctl-mediator")) == 2, "mediator and relay"
+    wait_for("mediator and relay", lambda: len(running(mediator, "netctl-mediator")) == 2)
     assert play(fleet, "h1", "netctl_mediator", *here, "netctl_state=absent") > 0
     assert play(fleet, "h1", "netctl_mediator", *here, "netctl_state=absent") == 0
-    assert not running(mediator, "netctl-mediator")
+    wait_for("both have ended", lambda: not running(mediator, "netctl-mediator"))

@@ -13,6 +13,7 @@ import pytest
 from netctl.engine.nftables import plain_table
 from netctl.model.hoststate import FilterTable, SourceBinding
 from tests.support.hosts import Host, join, needs_namespaces
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -150,6 +151,7 @@ def test_a_good_frame_comes_in(pair: tuple[Host, Host], name: str) -> None:
     one, two = pair
     before = came_in(two)
     send(one, two, whole(GOOD[name]))
+    wait_for("it comes in", lambda: came_in(two) > before)
     assert came_in(two) == before + 1
 
 
@@ -159,13 +161,15 @@ def test_a_forged_frame_is_dropped_and_counted(pair: tuple[Host, Host], name: st
     why, frame = FORGED[name]
     before, counted = came_in(two), dropped(two, why)
     send(one, two, whole(frame))
-    assert came_in(two) == before
+    wait_for("it is dropped", lambda: dropped(two, why) > counted)
     assert dropped(two, why) == counted + 1
+    assert came_in(two) == before
 
 
 def test_outer_fragments_are_dropped_and_counted(pair: tuple[Host, Host]) -> None:
     one, two = pair
     before, counted = came_in(two), dropped(two, "outer fragment")
     send(one, two, in_parts(GOOD["IPX"]))
-    assert came_in(two) == before
+    wait_for("both are dropped", lambda: dropped(two, "outer fragment") >= counted + 2)
     assert dropped(two, "outer fragment") == counted + 2
+    assert came_in(two) == before

@@ -33,7 +33,7 @@ LISTEN = """
 import json, socket, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); s.bind((sys.argv[1], 0))
 mark, last, found = bytes.fromhex(sys.argv[2]), int(sys.argv[3]), []
-s.settimeout(5)
+s.settimeout(120)
 print('up', flush=True)
 try:
     while last not in found:

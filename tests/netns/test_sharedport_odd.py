@@ -14,8 +14,10 @@ from tests.support.patience import BUSY_S
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
 RECEIVE = """
-import json, select, socket, sys
+import json, select, signal, socket, sys
 from netctl.engine.rawport import RawPort
+over = []
+signal.signal(signal.SIGTERM, lambda *_: over.append(1))
 # The port is somebody's, as it is beside an engine, who is shown batches (UDP_GRO).
 engine = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 engine.setsockopt(17, 104, 1)
@@ -24,7 +26,10 @@ drain = int(sys.argv[1])
 port = RawPort(51820, drain)
 print("ready", flush=True)
 seen = []
-while select.select([port], [], [], 2)[0]:
+while True:
+    if not select.select([port], [], [], 0.5)[0]:
+        if over: break
+        continue
     found = port.receive()
     assert len(found) <= drain + 63, len(found)
     seen += [[data.hex(), str(source)] for data, source in found]
@@ -101,6 +106,7 @@ def received(hosts: tuple[Host, Host], sent_by: str, drain: int = 256) -> list[t
     with one.start(sys.executable, "-c", RECEIVE, str(drain)) as receiver:
         assert said(receiver) == "ready\n"
         two.python(PRELUDE + sent_by)
+        receiver.terminate()  # once nothing more comes
         output = receiver.communicate(timeout=BUSY_S)[0].splitlines()
     assert receiver.returncode == 0, output
     return [(bytes.fromhex(data), source) for data, source in json.loads(output[-1])]

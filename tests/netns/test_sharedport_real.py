@@ -30,7 +30,7 @@ from netctl.model.addresses import SocketAddress
 port = open_shared_port("wireguard-go", "wg0", 51820)
 print("ready", flush=True)
 seen = []
-while len(seen) < 4 and select.select([port], [], [], 5)[0]:
+while len(seen) < 4 and select.select([port], [], [], 120)[0]:
     for data, source in port.receive():
         seen.append([data.hex(), str(source)])
         assert port.send(source, b"answer to " + data[:5], None if len(seen) % 2 else 64)
@@ -45,7 +45,7 @@ import json, socket, struct
 answers = []
 for family, host in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
     sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.settimeout(5)
+    sock.settimeout(120)
     sock.bind(("", 7000))
     noise = [b"", b"x", b"\\xf5nc", b"\\xf5nc2" + bytes(60), bytes(1400), struct.pack("<I", 4) + bytes(60)]
     for data in noise:

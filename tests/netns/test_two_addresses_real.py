@@ -40,7 +40,7 @@ said = {}
 
 def client():
     made = socket.socket(family, socket.SOCK_DGRAM)
-    made.settimeout(5)
+    made.settimeout(120)
     made.bind(("", 0))
     return made
 

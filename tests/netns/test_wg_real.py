@@ -206,12 +206,12 @@ def test_handover_of_the_port(pair: tuple[Host, Host]) -> None:
     ours = (
         "import sys\nfrom select import select\nfrom netctl.engine.handover import HandoverPort, handover_path\n"
         f"port = HandoverPort(handover_path('{LINK}'), 8)\nprint('ready', flush=True)\nseen = 0\n"
-        "while seen < 2:\n    assert select([port], [], [], 10)[0]\n    for data, source in port.receive():\n"
+        "while seen < 2:\n    assert select([port], [], [], 120)[0]\n    for data, source in port.receive():\n"
         "        seen += 1\n        assert port.send(source, b'echo ' + data)\nport.close()"
     )
     ask = (
         "import socket, sys\nf, h = (socket.AF_INET6, '2001:db8::1') if sys.argv[1] == '6' else (2, '192.0.2.1')\n"
-        f"s = socket.socket(f, 2); s.settimeout(10); s.sendto(b'\\xf5nc1?', (h, {PORT}))\n"
+        f"s = socket.socket(f, 2); s.settimeout(120); s.sendto(b'\\xf5nc1?', (h, {PORT}))\n"
         "d, a = s.recvfrom(99); print(d == b'echo \\xf5nc1?', a[1])"
     )
     with one.start(sys.executable, "-c", ours) as process:
@@ -250,7 +250,7 @@ def test_a_forged_frame_behind_a_good_one_does_not_arrive(pair: tuple[Host, Host
     other.peer(one, None)
     one.ping(other)
     listen = (
-        "import socket; s = socket.socket(2, 2); s.bind(('', 4789)); s.settimeout(10)\n"
+        "import socket; s = socket.socket(2, 2); s.bind(('', 4789)); s.settimeout(120)\n"
         "print('ready', flush=True); seen = ''\nwhile not seen.endswith('e'): seen += chr(s.recv(9999)[8])\n"
         "print(seen)"
     )
@@ -358,7 +358,10 @@ def test_an_mtu_that_changes_under_traffic(pair: tuple[Host, Host]) -> None:
         stream(one, other)
         stream(other, one)
         largest = ("ping", "-c", "1", "-W", "5", "-M", "do", "-s", str(int(mtu) - 28))
-        one.host.run(*largest, "10.77.0.2")
+        wait_for(
+            f"{mtu} bytes pass",
+            lambda: "1 received" in one.host.run(*largest, "10.77.0.2", check=False),  # noqa: B023
+        )
 
 
 @pytest.mark.parametrize("programs", [(OURS, GO), (GO, OURS)], ids=["go-restarts", "we-restart"])

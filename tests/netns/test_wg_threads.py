@@ -10,7 +10,7 @@ import pytest
 from netctl.wg import native
 from netctl.wg.confine import KEPT
 from tests.support.hosts import Host, join, needs_namespaces
-from tests.support.patience import wait_for
+from tests.support.patience import BUSY_S, wait_for
 from tests.support.processes import EVERY
 from tests.support.wgside import LINK, OURS, Side, stream
 
@@ -70,18 +70,18 @@ def test_packets_keys_and_the_end(pair: tuple[Side, Side]) -> None:
     assert [thread["Pid"] for thread in takes_sigterm] == [takes_sigterm[0]["Tgid"]], "the interpreter's"
 
     # Keys go and come while packets of both directions are with the workers: a peer is removed and added each time.
-    with other.host.start("iperf3", "-s", "-1") as server:
-        wait_for("iperf3", lambda: ":5201" in other.host.run("ss", "-Hltn"))
-        with one.host.start("iperf3", "-c", "10.77.0.2", "-t", "4", "--bidir") as client:
-            shaken = 0
-            while client.poll() is None:
-                one.host.run("wg", "set", LINK, "peer", other.key, "remove")
-                one.peer(other, "192.0.2.2")
-                assert one.ping(other).count(" 0% packet loss") == 2
-                shaken += 1
-            assert client.returncode == 0, client.communicate()[0]
-        server.terminate()
-    assert shaken >= 2
+    shaken = 0
+    while shaken < 2:  # a busy machine may need more than one run for that
+        with other.host.start("iperf3", "-s", "-1") as server:
+            wait_for("iperf3", lambda: ":5201" in other.host.run("ss", "-Hltn"))
+            with one.host.start("iperf3", "-c", "10.77.0.2", "-t", "4", "--bidir") as client:
+                while client.poll() is None:
+                    one.host.run("wg", "set", LINK, "peer", other.key, "remove")
+                    one.peer(other, "192.0.2.2")
+                    assert one.ping(other).count(" 0% packet loss") == 2
+                    shaken += 1
+                assert client.returncode == 0, client.communicate()[0]
+            server.terminate()
     stream(one, other)
     stream(other, one)
 
@@ -109,7 +109,7 @@ def test_the_number_of_threads_is_said(
         with host.start("taskset", "1", OURS, "-f", "--log-level", "info", LINK) as process:
             wait_for("the socket", lambda: f"{LINK}.sock" in host.run("ls", "/run/wireguard", check=False))
             host.run("ip", "link", "del", LINK)
-            output = process.communicate(timeout=20)[0]
+            output = process.communicate(timeout=BUSY_S)[0]
         assert (f", {threads} threads" in output) == (threads > 1), output
         assert complaint in output
     finally:

@@ -175,7 +175,7 @@ def main() -> int:
         parser.add_argument(name)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--under-load", action="store_true")
-    parser.add_argument("--limit", type=float, default=10)
+    parser.add_argument("--limit", type=float, default=120)
     parser.add_argument("--replies", type=int, default=0)
     parser.add_argument("targets", nargs="*")
     options = parser.parse_args()

@@ -27,6 +27,8 @@ COME_AND_GO = ("desktop", "console")
 RELAY = "the relay"
 METRICS = "127.0.0.1:9586"
 GET = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=30).read().decode())"
+ROUNDS = 2
+"""In each half, however long a busy machine takes for one."""
 CALM_S = 4.0
 """After everybody is connected: what was under way ends."""
 MAX_MORE_KB = 4096
@@ -64,7 +66,7 @@ def soak(lab: Lab, seconds: float) -> tuple[Sizes, Sizes, Sizes, int]:
         one_round(lab, next(with_mediators), next(names))
     found, began, rounds = [calm(lab)], time.monotonic(), 0
     for half, kinds in enumerate((with_mediators, agents), 1):
-        while time.monotonic() - began < seconds * half / 2:
+        while time.monotonic() - began < seconds * half / 2 or rounds < ROUNDS * half:
             one_round(lab, next(kinds), next(names))
             rounds += 1
         found.append(calm(lab))

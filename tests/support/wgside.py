@@ -54,7 +54,7 @@ class Side:
     def ping(self, other: Side, *options: str) -> str:
         """Over IPv4 and IPv6 inside."""
         return "".join(
-            self.host.run("ping", "-c", "2", "-i", "0.2", "-W", "5", *options, address)
+            self.host.run("ping", "-c", "2", "-i", "0.2", "-W", "20", *options, address)
             for address in (f"10.77.0.{other.number}", f"fd77::{other.number}")
         )
 
@@ -74,7 +74,7 @@ def stream(source: Side, target: Side) -> None:
     )
     send = (
         "import hashlib, os, socket; d = os.urandom(2 << 20)\n"
-        "s = socket.create_connection(('10.77.0.%d', 7000), 20); s.sendall(d); s.close()\n"
+        "s = socket.create_connection(('10.77.0.%d', 7000), 60); s.sendall(d); s.close()\n"
         "print(hashlib.sha256(d).hexdigest())"
     )
     with target.host.start(sys.executable, "-c", receive % target.number) as receiver:
