@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from netctl.lab.internet import Lab
-from tests.support.patience import BUSY_S
-
-EVERY_S = 0.05
-UNDER_WAY = 10
-"""Pings of the last half second: whoever is stopped just then may have had no time for their answers."""
-_ANSWER = re.compile(r"^\[(\d+\.\d+)\] .*icmp_seq=(\d+)", re.MULTILINE)
+from tests.support.lablife import Pinging
 
 
 @dataclass
@@ -34,22 +27,12 @@ class Silence:
 @contextmanager
 def pings(lab: Lab, one: str, target: str) -> Iterator[Silence]:
     """Ping all the time, until the end of the block."""
-    argv = ["ping", "-n", "-D", "-i", str(EVERY_S), target]
-    process = lab.node(one).popen(["sh", "-c", 'echo $$; exec "$@"', "ping", *argv])
-    assert process.stdout is not None
-    pid = int(process.stdout.readline())
+    running = Pinging(lab.node(one), target)
     heard = Silence()
     try:
         yield heard
     finally:
-        lab.node(one).kill(pid, signal.SIGINT)
-        said = process.communicate(timeout=BUSY_S)[0]
-    found = _ANSWER.findall(said)
-    heard.answers = [float(at) for at, _ in found]
-    counts = re.search(r"(\d+) packets transmitted, (\d+) received", said)
-    assert counts is not None, said
-    answered = {int(number) for _, number in found}
-    newest = max(answered, default=0)
-    unanswered_at_the_end = int(counts.group(1)) - newest
-    heard.lost = newest - len(answered) + max(0, unanswered_at_the_end - UNDER_WAY)
-    assert len(heard.answers) > 20, said
+        running.tell_to_end()
+        pinged = running.ended()
+    heard.answers, heard.lost = pinged.answers, pinged.lost
+    assert len(heard.answers) > 20, pinged

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from netctl.lab.demo import unconnected
 from netctl.lab.internet import Lab, raise_lab, statuses_of
-from netctl.lab.namespaces import Holder, check_machine
+from netctl.lab.namespaces import Holder, Node, check_machine
 from netctl.lab.probes import host_name
 from netctl.model.errors import LocalError
 from tests.support.patience import BUSY_S, wait_for
@@ -37,6 +39,9 @@ networks:
 """Two members of a routed network."""
 PING_EVERY_S = 0.05
 """Short beside any gap that a person would notice; twenty losses would be one second."""
+UNDER_WAY = 10
+"""Pings of the last half second: whoever is stopped just then may have had no time for their answers."""
+_ANSWER = re.compile(r"^\[(\d+\.\d+)\] .*icmp_seq=(\d+) ttl=", re.MULTILINE)
 Addresses = dict[str, dict[str, list[str]]]
 
 
@@ -51,31 +56,59 @@ def addresses(lab: Lab) -> Addresses:
     }
 
 
+class Pinging:
+    """A ping that runs until it is told to end. What it says goes to a file: a pipe that nobody reads is full soon."""
+
+    _number = itertools.count()
+
+    def __init__(self, node: Node, target: str) -> None:
+        self._node, self._file = node, f"/run/pinged-{next(self._number)}"
+        argv = ["ping", "-n", "-D", "-i", str(PING_EVERY_S), target]
+        self._process = node.popen(["sh", "-c", 'echo $$; exec "$@" > "$0" 2>&1', self._file, *argv])
+        assert self._process.stdout is not None
+        self._pid = int(self._process.stdout.readline())
+
+    def tell_to_end(self) -> None:
+        self._node.kill(self._pid, signal.SIGINT)
+
+    def ended(self) -> Pinged:
+        """Once it has."""
+        self._process.communicate(timeout=BUSY_S)
+        said = self._node.run(["cat", self._file])
+        counts = re.search(r"(\d+) packets transmitted, (\d+) received", said)
+        assert counts is not None, said
+        found = _ANSWER.findall(said)
+        answered = {int(number) for _, number in found}
+        sent, newest = int(counts.group(1)), max(answered, default=0)
+        lost = newest - len(answered) + max(0, sent - newest - UNDER_WAY)
+        return Pinged(sent, lost, [float(at) for at, _ in found])
+
+
+@dataclass(frozen=True)
+class Pinged:
+    """What became of it."""
+
+    sent: int
+    lost: int
+    """Those `UNDER_WAY` at its end are not."""
+    answers: list[float]
+    """Unix times."""
+
+
 @contextmanager
 def steady_pings(lab: Lab, pairs: list[tuple[str, str]], lost_allowed: int = 0) -> Iterator[None]:
     """Pings by name between pairs, all the time; at the end at most `lost_allowed` of each are lost."""
-    running = {}
-    for one, other in pairs:
-        argv = ["ping", "-n", "-q", "-i", str(PING_EVERY_S), host_name(other, "lan-party")]
-        running[one, other] = lab.node(one).popen(["sh", "-c", 'echo $$; exec "$@"', "ping", *argv])
-    pids = {}
-    for pair, process in running.items():
-        assert process.stdout is not None
-        pids[pair] = int(process.stdout.readline())
+    running = {(one, other): Pinging(lab.node(one), host_name(other, "lan-party")) for one, other in pairs}
     try:
         yield
         time.sleep(1)
     finally:
-        for (one, _), pid in pids.items():
-            lab.node(one).kill(pid, signal.SIGINT)
-        said = {pair: process.communicate(timeout=BUSY_S)[0] for pair, process in running.items()}
-    for pair, text in said.items():
-        counts = re.search(r"(\d+) packets transmitted, (\d+) received", text)
-        assert counts is not None, text
-        sent, received = int(counts.group(1)), int(counts.group(2))
-        assert sent > 20, f"{pair}: only {sent} pings were sent"
-        # The last one may be on its way when ping is told to end.
-        assert sent - received <= lost_allowed + 1, f"{pair}: {sent - received} of {sent} pings lost"
+        for process in running.values():
+            process.tell_to_end()
+        found = {pair: process.ended() for pair, process in running.items()}
+    for pair, pinged in found.items():
+        assert pinged.sent > 20, f"{pair}: only {pinged.sent} pings were sent"
+        assert pinged.lost <= lost_allowed + 1, f"{pair}: {pinged.lost} of {pinged.sent} pings lost"
 
 
 def pairs_by(lab: Lab, *paths: str) -> list[tuple[str, str]]:
