@@ -10,6 +10,7 @@ import pytest
 
 from mediator.shell.main import command_line
 from mediator.shell.options import DEFAULT_STATE
+from mediator.shell.postgresplace import CREDENTIAL, PostgresPlace
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "packaging" / "systemd"
@@ -71,3 +72,30 @@ def test_the_mediator_runs_without_a_relay_and_neither_needs_the_other() -> None
     assert "--no-relay" in mediator["Service"]["ExecStart"].split()
     for parser in (mediator, relay):
         assert not {"Requires", "BindsTo", "PartOf"} & set(parser["Unit"])
+
+
+def test_the_addition_that_the_documentation_gives_makes_the_service_stand_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = (ROOT / "docs/scaling.md").read_text()
+    (block,) = [part.partition("```")[0] for part in text.split("```ini\n")[1:]]
+    lines = [line.strip().partition("=") for line in block.splitlines() if "=" in line]
+    settings = [value.partition("=") for key, _, value in lines if key == "Environment"]
+    for name, _, value in settings:
+        monkeypatch.setenv(name, value)
+    _, *argv = shlex.split(unit("netctl-mediator.service")["Service"]["ExecStart"])
+    arguments = command_line().parse_args(argv)
+    place = PostgresPlace.parse(arguments.store, None)
+    assert (arguments.standby, place.name) == (
+        True,
+        "postgresql://db1.example.org,db2.example.org/netctl",
+    )
+    assert [value for key, _, value in lines if key == "LoadCredential"] == [
+        f"{CREDENTIAL}:/etc/netctl/store-password"
+    ]
+
+
+def test_without_it_the_service_works_alone() -> None:
+    _, *argv = shlex.split(unit("netctl-mediator.service")["Service"]["ExecStart"])
+    arguments = command_line().parse_args(argv)
+    assert (arguments.standby, arguments.store) == (False, "")

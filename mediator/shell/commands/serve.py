@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--standby",
         action="store_true",
+        default=os.environ.get("NETCTL_MEDIATOR_STANDBY", "") == "1",
         help="where another mediator works with the store in PostgreSQL: wait, and take over when it is gone",
     )
     parser.add_argument(
