@@ -19,8 +19,8 @@ import time
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-from netctl.engine.nftables import Nftables
-from netctl.engine.ruleset import render
+from netctl.engine.filter.nftables import Nftables
+from netctl.engine.filter.ruleset import render
 from netctl.model.document import PortRange
 from netctl.model.hoststate import FilterRule, FilterTable, Guards
 

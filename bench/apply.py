@@ -116,7 +116,7 @@ def start_up(clock: Clock) -> None:
 def first(clock: Clock, peers: int, state: Path, *, keepalive: bool) -> None:
     """The first apply of all peers beside `wg setconf` of them, each on a new netctl-wg."""
     from netctl.engine import apply_plan, open_engine
-    from netctl.engine.uapi import read_private_key
+    from netctl.engine.wireguard.uapiclient import read_private_key
     from netctl.model.hoststate import HostState
 
     desired = state_of(document(peers)) if keepalive else quiet(state_of(document(peers)))

@@ -11,7 +11,7 @@ from netctl.agent.host import Host
 from netctl.agent.log import say
 from netctl.agent.nat64discovery import Nat64
 from netctl.agent.paths import PathRunner
-from netctl.engine.events import moves
+from netctl.engine.links.linkevents import moves
 from netctl.model.addresses import Prefix
 from netctl.model.derive import underlay_prefix
 from netctl.model.document import Document

@@ -35,7 +35,7 @@ from netctl.agent.timeline import Timeline
 from netctl.agent.tunnels import Tunnels
 from netctl.agent.watch import DocumentWatch
 from netctl.config import Loaded
-from netctl.engine.rewrites import REWRITES_FILE, Rewrites
+from netctl.engine.filter.rewrites import REWRITES_FILE, Rewrites
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import WireGuardKey

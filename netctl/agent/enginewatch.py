@@ -10,7 +10,7 @@ import asyncio
 
 from netctl.agent.log import warn
 from netctl.agent.runner import Runner
-from netctl.engine.events import vanished
+from netctl.engine.links.linkevents import vanished
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import WIREGUARD_LINK
 from netctl.node import events as on

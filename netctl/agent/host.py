@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from netctl.engine import ApplyOutcome, Engine, Restored, apply_plan, apply_prune
-from netctl.engine.interfaces import local_addresses
+from netctl.engine.links.interfaces import local_addresses
 from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.foreign import Foreign

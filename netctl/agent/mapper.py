@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from netctl.agent.log import say, warn
-from netctl.engine.gateway import RouterSockets, default_gateway, fetch
+from netctl.engine.links.gateway import RouterSockets, default_gateway, fetch
 from netctl.paths.mapping import Fetch, Gateway, Mapping, MappingChanged, PortEffect, Search, ToRouter
 from netctl.paths.portmap import MapStatus, PortMapper
 from netctl.system.guard import Guard

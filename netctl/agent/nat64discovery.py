@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address, IPv6Network
 
 from netctl.agent.log import say
-from netctl.engine.routelookup import SourceLookup
+from netctl.engine.links.routelookup import SourceLookup
 from netctl.model.addresses import SocketAddress
 from netctl.system.guard import Guard
 from netctl.system.lookup import look_up

@@ -13,9 +13,9 @@ from netctl.agent.log import warn
 from netctl.agent.mapper import PortMapRunner
 from netctl.agent.relaytls import RelayTls
 from netctl.agent.sideports import BatchRunner
-from netctl.engine.rewrites import Rewrites
-from netctl.engine.routelookup import SourceLookup
-from netctl.engine.sharedport import SharedPort, open_shared_port
+from netctl.engine.filter.rewrites import Rewrites
+from netctl.engine.links.routelookup import SourceLookup
+from netctl.engine.port.sharedport import SharedPort, open_shared_port
 from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus

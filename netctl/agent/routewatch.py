@@ -8,7 +8,7 @@ import time
 from netctl.agent.log import say
 from netctl.agent.pathmtus import PathMtus
 from netctl.agent.runner import Runner
-from netctl.engine.events import taken_away
+from netctl.engine.links.linkevents import taken_away
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import SEGMENT_PREFIX, WIREGUARD_LINK
 from netctl.node import requests

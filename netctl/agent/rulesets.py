@@ -8,7 +8,7 @@ import time
 from netctl.agent.host import Host
 from netctl.agent.log import say
 from netctl.agent.runner import Runner
-from netctl.engine.nftevents import transactions
+from netctl.engine.filter.nftevents import transactions
 from netctl.model.document import Drift
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import FILTER_TABLE, REWRITE_TABLE

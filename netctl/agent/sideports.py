@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable, Mapping
 
 from netctl.agent.log import warn
-from netctl.engine.batches import BatchSockets
-from netctl.engine.rewrites import Rewrites
+from netctl.engine.filter.rewrites import Rewrites
+from netctl.engine.port.batches import BatchSockets
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import NetctlError
 from netctl.paths.effects import BatchEffect, CloseBatch, OpenBatch, Rewrite, SendFrom

@@ -16,7 +16,7 @@ from netctl.agent.rulesets import Rulesets
 from netctl.agent.store import StateStore
 from netctl.agent.tunnels import Tunnels
 from netctl.agent.watch import DocumentWatch
-from netctl.engine.pathmtu import path_mtu
+from netctl.engine.links.pathmtu import path_mtu
 from netctl.model.errors import LocalError
 from netctl.node.context import Context
 from netctl.node.diagnosis.mtu import endpoints

@@ -128,8 +128,8 @@ def _agent(locations: Locations) -> NoAgent | Running:
 
 
 def _engine() -> EngineFacts:
-    from netctl.engine import userspace
     from netctl.engine.linux import kernel_has_wireguard
+    from netctl.engine.wireguard import userspace
     from netctl.wg import native
 
     kernel, best = kernel_has_wireguard(), userspace.available()

@@ -8,7 +8,7 @@ from typing import Any
 
 from netctl.cli import output
 from netctl.engine.hostfirewall.reading import HostFilter
-from netctl.engine.netlink import Netlink
+from netctl.engine.links.netlink import Netlink
 from netctl.model.addresses import Address, host_prefix
 from netctl.model.errors import EngineError
 from netctl.model.foreign import Foreign

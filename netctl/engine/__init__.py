@@ -1,9 +1,9 @@
 """Reads and changes what the host really has (floor F3)."""
 
 from netctl.engine.api import Engine, Restored
+from netctl.engine.applyplan import apply_plan, apply_prune
 from netctl.engine.fake import FakeEngine
 from netctl.engine.linux import open_engine
-from netctl.engine.transaction import apply_plan, apply_prune
 from netctl.model.outcome import ApplyOutcome
 
 __all__ = ["ApplyOutcome", "Engine", "FakeEngine", "Restored", "apply_plan", "apply_prune", "open_engine"]

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import asdict
 from typing import Any
 
-from netctl.engine.nftables import plain_table, table_of
+from netctl.engine.filter.nftables import plain_table, table_of
 from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import HostState, Opening, Peer, Route, SegmentLink, WireGuardLink
 from netctl.model.keys import WireGuardKey

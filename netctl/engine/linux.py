@@ -11,20 +11,21 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from netctl.engine import ipv6switch, userspace
 from netctl.engine.api import Restored
-from netctl.engine.foreign import resolvers
-from netctl.engine.handshakes import Handshakes
+from netctl.engine.filter.nftables import Nftables
+from netctl.engine.filter.rewrites import REWRITES_FILE, Rewrites
 from netctl.engine.hostfirewall.opener import OPENINGS_FILE, Opener
 from netctl.engine.hostfirewall.reading import HostFilter
-from netctl.engine.kernel import KernelDriver
+from netctl.engine.links import ipv6switch
+from netctl.engine.links.foreignscan import resolvers
+from netctl.engine.links.netlink import Netlink
 from netctl.engine.names import Names
-from netctl.engine.netlink import Netlink
-from netctl.engine.nftables import Nftables
 from netctl.engine.records import forget, is_kept, keep
-from netctl.engine.rewrites import REWRITES_FILE, Rewrites
 from netctl.engine.sysctls import Sysctls
-from netctl.engine.uapi import DeviceState, UapiDriver, read_private_key
+from netctl.engine.wireguard import userspace
+from netctl.engine.wireguard.handshakes import Handshakes
+from netctl.engine.wireguard.kernel import KernelDriver
+from netctl.engine.wireguard.uapiclient import DeviceState, UapiDriver, read_private_key
 from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.foreign import Foreign

@@ -1,6 +1,6 @@
 """Netlink messages and one blocking socket for them (RFC 3549; kernel: Documentation/userspace-api/netlink).
 
-For lists of thousands alone: what there is little of goes through pyroute2 (`rtnl.py`). Numbers are in the
+For lists of thousands alone: what there is little of goes through pyroute2 (`links/rtnl.py`). Numbers are in the
 machine's byte order unless a protocol says otherwise. Attributes nest; an attribute is at most 64 KiB with its header.
 """
 

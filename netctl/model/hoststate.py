@@ -33,6 +33,8 @@ REWRITE_TABLE = "netctl_ports"
 """The name of our other nftables table (family inet): ports rewritten for single peers."""
 UNREACHABLE_METRIC = 1 << 30
 """Of the routes that hold what is ours back while no other leads there: above any that a router or person sets."""
+VXLAN_PORT = 4789
+"""The UDP port of segments (RFC 7348 §4.1)."""
 SESSION_S = 180.0
 """WireGuard's Reject-After-Time: an older handshake is no session."""
 

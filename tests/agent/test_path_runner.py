@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from netctl.agent.keys import Keys
 from netctl.agent.paths import PathRunner
-from netctl.engine.rewrites import Rewrites
+from netctl.engine.filter.rewrites import Rewrites
 from netctl.model.addresses import SocketAddress
 from netctl.model.keys import WireGuardKey
 from netctl.paths.effects import PathChanged, PathStatus, SetEndpoint

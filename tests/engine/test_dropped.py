@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from netctl.engine.dropped import MEANINGS, counted
-from netctl.engine.ruleset import render
-from netctl.engine.ruleset_acl import COUNTER
+from netctl.engine.filter.dropped import MEANINGS, counted
+from netctl.engine.filter.ruleset import render
+from netctl.engine.filter.ruleset_acl import COUNTER
 from netctl.model.hoststate import FilterRule, FilterTable
 from tests.engine.test_ruleset import BINDING, GUARDS, LINKS, ONE
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.engine import addresstext
+from netctl.engine.filter.ruleset import remove, render
 from netctl.engine.hosts import BEGIN, END, HostsFile, parse_block, replace_block
-from netctl.engine.ruleset import remove, render
 from netctl.engine.sysctls import Sysctls
-from netctl.engine.uapi import format_peer, parse_get, read_private_key
+from netctl.engine.wireguard.uapiclient import format_peer, parse_get, read_private_key
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import PortRange
 from netctl.model.errors import EngineError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
-from netctl.engine.foreign import routes4, routes6
 from netctl.engine.hosts import BEGIN, END, HostsFile, foreign_names
+from netctl.engine.links.foreignscan import routes4, routes6
 
 # proc(5): /proc/net/route has addresses in the byte order of the machine, here a little-endian one.
 ROUTE = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from netctl.engine.handshakes import Handshakes
+from netctl.engine.wireguard.handshakes import Handshakes
 from netctl.model.hoststate import is_session
 from netctl.model.keys import WireGuardKey
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from netctl.engine.interfaces import chosen
+from netctl.engine.links.interfaces import chosen
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netctl.engine.foreign import MAX_RESOLV_CONF, resolvers
+from netctl.engine.links.foreignscan import MAX_RESOLV_CONF, resolvers
 
 LINES = st.lists(
     st.one_of(

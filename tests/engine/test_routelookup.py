@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from netctl.engine.routelookup import KEPT, KEPT_S, SourceLookup
+from netctl.engine.links.routelookup import KEPT, KEPT_S, SourceLookup
 
 
 def test_the_source_of_an_own_address_is_an_own_address() -> None:

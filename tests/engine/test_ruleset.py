@@ -10,13 +10,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netctl.engine.conntrack import Flow, narrowing
-from netctl.engine.nftables import plain_table, table_of
-from netctl.engine.ruleset import render
-from netctl.engine.ruleset_acl import COUNTER, IP_PROTOCOLS, boxes
-from netctl.engine.ruleset_guards import VXLAN_PORT
+from netctl.engine.filter.conntrack import Flow, narrowing
+from netctl.engine.filter.nftables import plain_table, table_of
+from netctl.engine.filter.ruleset import render
+from netctl.engine.filter.ruleset_acl import COUNTER, IP_PROTOCOLS, boxes
 from netctl.model.document import PortRange
-from netctl.model.hoststate import FilterRule, FilterTable, Guards, SourceBinding
+from netctl.model.hoststate import VXLAN_PORT, FilterRule, FilterTable, Guards, SourceBinding
 from netctl.plan.diff import same_filter
 
 ONE, TWO = ip_network("10.0.0.0/24"), ip_network("fd00::/64")

@@ -11,7 +11,9 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["netctl.wire", "netctl.wg", "netctl.config", "netctl.engine.uapi"]):
+with atheris.instrument_imports(
+    include=["netctl.wire", "netctl.wg", "netctl.config", "netctl.engine.wireguard"]
+):
     import numpy as np
 
     from netctl.config import clear_of, load_document, resolve
@@ -19,7 +21,7 @@ with atheris.instrument_imports(include=["netctl.wire", "netctl.wg", "netctl.con
     from netctl.config.load.semantic import in_private_space
     from netctl.config.resolve.consent import within_consent
     from netctl.engine.hosts import parse_block, replace_block
-    from netctl.engine.uapi import parse_get
+    from netctl.engine.wireguard.uapiclient import parse_get
     from netctl.model.addresses import SocketAddress
     from netctl.model.errors import ConfigError, EngineError, RemoteError
     from netctl.model.foreign import Foreign, ForeignRoute

@@ -21,7 +21,7 @@ from netctl.agent.control_client import ControlClient
 from netctl.agent.keys import load_keys
 from netctl.agent.locations import Locations
 from netctl.config import load_document
-from netctl.engine.sharedport import open_shared_port
+from netctl.engine.port.sharedport import open_shared_port
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
 from netctl.model.hoststate import WIREGUARD_LINK

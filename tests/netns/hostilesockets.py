@@ -27,7 +27,7 @@ from netctl.agent.mapper import PortMapRunner
 from netctl.agent.paths import PathRunner
 from netctl.agent.relaytls import RelayTls
 from netctl.agent.sideports import BatchRunner
-from netctl.engine.rewrites import Rewrites
+from netctl.engine.filter.rewrites import Rewrites
 from netctl.model.addresses import SocketAddress
 from netctl.model.keys import WireGuardKey
 from netctl.paths.effects import OpenBatch, PathStatus

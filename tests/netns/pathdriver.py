@@ -24,8 +24,8 @@ import msgspec
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
 from mediator.shell.relay import RelayServer
-from netctl.engine.interfaces import local_addresses
-from netctl.engine.sharedport import SharedPort, open_shared_port
+from netctl.engine.links.interfaces import local_addresses
+from netctl.engine.port.sharedport import SharedPort, open_shared_port
 from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from netctl.config import load_document, resolve
 from netctl.config.load.acl import Evaluator
-from netctl.engine.nftables import plain_table
+from netctl.engine.filter.nftables import plain_table
 from netctl.model.document import Document
 from tests.support.hosts import Host, join, needs_namespaces
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.netns, needs_namespaces]
 LOAD = """
 import sys, json
 from pathlib import Path
-from netctl.engine.nftables import Nftables, table_of
+from netctl.engine.filter.nftables import Nftables, table_of
 n = Nftables(Path('/run/record'))
 t = table_of(json.load(sys.stdin))
 n.set(t)

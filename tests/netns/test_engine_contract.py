@@ -128,7 +128,7 @@ def test_a_renamed_link_gets_its_name_back_and_nothing_is_made_anew(kind: str) -
     """
     code = """
 import errno
-from netctl.engine.netlink import Netlink
+from netctl.engine.links.netlink import Netlink
 from netctl.plan.changes import RenameLink
 run = lambda *argv: subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 reach(desired())

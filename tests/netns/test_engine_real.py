@@ -53,7 +53,7 @@ def test_rulesets_without_members_load() -> None:
     host = Host("solo")
     try:
         code = (
-            "from pathlib import Path\nfrom netctl.engine.nftables import Nftables\n"
+            "from pathlib import Path\nfrom netctl.engine.filter.nftables import Nftables\n"
             "from netctl.model.hoststate import FilterTable\n"
             "n = Nftables(Path('/run/record'))\nt = FilterTable(frozenset({'nctl0'}), ())\n"
             "n.set(t)\nassert n.read() == t\n"

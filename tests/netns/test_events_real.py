@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.netns, needs_namespaces]
 
 LISTEN = """
 import asyncio, sys
-from netctl.engine.events import moves
+from netctl.engine.links.linkevents import moves
 async def main():
     print("ready", flush=True)
     async for _ in moves():
@@ -27,7 +27,7 @@ asyncio.run(main())
 
 UNTIL = """
 import asyncio, subprocess, sys
-from netctl.engine.events import moves
+from netctl.engine.links.linkevents import moves
 async def main():
     print("ready", flush=True)
     async for _ in moves():

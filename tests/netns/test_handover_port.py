@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from netctl.engine.handover import HandoverPort
+from netctl.engine.port.handoverport import HandoverPort
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import EngineError
 from netctl.wire.datagram import pack_address, unpack_address

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.netns, needs_namespaces]
 
 LOOK = """
 import json, sys
-from netctl.engine.interfaces import local_addresses
+from netctl.engine.links.interfaces import local_addresses
 print(json.dumps([str(address) for address in local_addresses(sys.argv[1:])]))
 """
 WIRE = """

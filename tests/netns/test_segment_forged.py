@@ -10,7 +10,7 @@ from ipaddress import IPv6Address, ip_address
 
 import pytest
 
-from netctl.engine.nftables import plain_table
+from netctl.engine.filter.nftables import plain_table
 from netctl.model.hoststate import FilterTable, SourceBinding
 from tests.support.hosts import Host, join, needs_namespaces
 from tests.support.patience import wait_for
@@ -26,7 +26,7 @@ BINDING = SourceBinding(
     "nseg0", THEIRS, "02:00:00:00:00:01", frozenset({ip_address(IP4), ip_address(IP6)}), VNI, (IPX,)
 )
 LOAD = (
-    "import sys, json\nfrom pathlib import Path\nfrom netctl.engine.nftables import Nftables, table_of\n"
+    "import sys, json\nfrom pathlib import Path\nfrom netctl.engine.filter.nftables import Nftables, table_of\n"
     "Nftables(Path('/run/record')).set(table_of(json.load(sys.stdin)))"
 )
 SEND = (

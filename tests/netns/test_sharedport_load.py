@@ -27,7 +27,7 @@ WITHIN_MS = 600.0
 """The 99th percentile: after that a path counts as suspect (`netctl.paths.constants.ANSWER_WITHIN`)."""
 ANSWER = f"""
 import select, sys
-from netctl.engine.sharedport import open_shared_port
+from netctl.engine.port.sharedport import open_shared_port
 port = open_shared_port(sys.argv[1], "{LINK}", {PORT})
 print("ready", flush=True)
 while True:
@@ -37,7 +37,7 @@ while True:
 """
 ASK = f"""
 import json, select, struct, sys, time
-from netctl.engine.sharedport import open_shared_port
+from netctl.engine.port.sharedport import open_shared_port
 from netctl.model.addresses import SocketAddress
 port = open_shared_port("wireguard-go", "{LINK}", {PORT})
 target, count, every = SocketAddress.of(sys.argv[1], {PORT}), int(sys.argv[2]), float(sys.argv[3])

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.netns, needs_namespaces]
 
 RECEIVE = """
 import json, select, signal, socket, sys
-from netctl.engine.rawport import RawPort
+from netctl.engine.port.rawport import RawPort
 over = []
 signal.signal(signal.SIGTERM, lambda *_: over.append(1))
 # The port is somebody's, as it is beside an engine, who is shown batches (UDP_GRO).
@@ -37,7 +37,7 @@ print(json.dumps(seen))
 """
 PRELUDE = """
 import json, os, socket, struct, sys
-from netctl.engine.rawport import udp_checksum
+from netctl.engine.port.rawport import udp_checksum
 from netctl.wire.merged import TAIL_LENGTHS
 PROBE = b"\\xf5nc1\\x01" + bytes(range(65))
 BOUND = b"\\xf5nc1\\x13" + bytes(44)

@@ -25,7 +25,7 @@ wg pubkey < /run/key
 """
 SHARED = """
 import json, select, sys
-from netctl.engine.sharedport import open_shared_port
+from netctl.engine.port.sharedport import open_shared_port
 from netctl.model.addresses import SocketAddress
 port = open_shared_port("wireguard-go", "wg0", 51820)
 print("ready", flush=True)

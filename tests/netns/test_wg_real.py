@@ -204,7 +204,8 @@ def test_handover_of_the_port(pair: tuple[Host, Host]) -> None:
     one, other = pair
     Side(one, OURS, 1)
     ours = (
-        "import sys\nfrom select import select\nfrom netctl.engine.handover import HandoverPort, handover_path\n"
+        "import sys\nfrom select import select\n"
+        "from netctl.engine.port.handoverport import HandoverPort, handover_path\n"
         f"port = HandoverPort(handover_path('{LINK}'), 8)\nprint('ready', flush=True)\nseen = 0\n"
         "while seen < 2:\n    assert select([port], [], [], 120)[0]\n    for data, source in port.receive():\n"
         "        seen += 1\n        assert port.send(source, b'echo ' + data)\nport.close()"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from netctl.config import clear_of, load_document, reach_changes, resolve
 from netctl.config.load.provenance import Provenance
 from netctl.engine import FakeEngine, apply_plan
-from netctl.engine.transaction import apply_prune
+from netctl.engine.applyplan import apply_prune
 from netctl.model.document import Document
 from netctl.model.foreign import Foreign, ForeignRoute
 from netctl.model.hoststate import HostState

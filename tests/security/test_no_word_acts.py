@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from netctl.config import load_document, resolve
 from netctl.config.load.pipeline import Loaded
 from netctl.config.resolve.stockconfig import render as render_stock
+from netctl.engine.filter.ruleset import render
 from netctl.engine.hosts import parse_block, replace_block
-from netctl.engine.ruleset import render
-from netctl.engine.uapi import format_peer
+from netctl.engine.wireguard.uapiclient import format_peer
 from netctl.fleet.ansible import as_data
 from netctl.fleet.inventory import from_document, split_host
 from netctl.model.addresses import Endpoint, SocketAddress, is_host, parse_address, parse_prefix

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netctl.engine.uapi import UapiDriver
+from netctl.engine.wireguard.uapiclient import UapiDriver
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
 from netctl.tunnel import Device

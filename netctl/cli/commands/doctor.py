@@ -9,7 +9,7 @@ from netctl.agent.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.options import add_output
-from netctl.engine.dropped import MEANINGS, dropped
+from netctl.engine.filter.dropped import MEANINGS, dropped
 from netctl.model.errors import EngineError
 from netctl.wire import agentrequests as r
 

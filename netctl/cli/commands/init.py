@@ -120,7 +120,7 @@ def _host(url: str) -> str:
 
 def _taken() -> Iterable[Prefix]:
     """Where this host's routes lead now."""
-    from netctl.engine.foreign import look
+    from netctl.engine.links.foreignscan import look
 
     found, own = look((), ())
     return [*(route.destination for route in found), *own]

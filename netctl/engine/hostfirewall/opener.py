@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from netctl.engine.filter.nft import TIMEOUT_S, first_line, nft
 from netctl.engine.hostfirewall.reading import HostFilter
-from netctl.engine.nft import TIMEOUT_S, first_line, nft
 from netctl.engine.records import forget, keep, kept
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import Opening

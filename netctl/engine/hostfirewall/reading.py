@@ -12,8 +12,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from netctl.engine.filter.nft import TIMEOUT_S, first_line, nft
 from netctl.engine.hostfirewall import iptables, nftjson
-from netctl.engine.nft import TIMEOUT_S, first_line, nft
 from netctl.engine.nlsocket import NetlinkSocket, attributes
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import FILTER_TABLE, REWRITE_TABLE

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 from socket import AF_INET, AF_INET6
 
+from netctl.engine.links.rtnl import TABLE_MAIN, UNICAST
 from netctl.engine.nlsocket import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -24,7 +25,6 @@ from netctl.engine.nlsocket import (
     prefix,
     u32,
 )
-from netctl.engine.rtnl import TABLE_MAIN, UNICAST
 from netctl.model.addresses import Address, Prefix
 from netctl.model.hoststate import ROUTE_PROTOCOL, SIZE_PROTOCOL, UNREACHABLE_METRIC, Route
 

@@ -13,10 +13,9 @@ from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
 
 from netctl.engine.nlsocket import NESTED, NetlinkError, NetlinkSocket, attribute, attributes
-from netctl.engine.ruleset_guards import VXLAN_PORT
 from netctl.model.addresses import Address
 from netctl.model.errors import EngineError
-from netctl.model.hoststate import FilterRule, FilterTable
+from netctl.model.hoststate import VXLAN_PORT, FilterRule, FilterTable
 
 _NETLINK_NETFILTER = 12
 _GET, _DELETE = 0x0101, 0x0102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*

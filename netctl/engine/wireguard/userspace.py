@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from netctl.engine.uapi import SOCKET_DIR
+from netctl.engine.wireguard.uapiclient import SOCKET_DIR
 from netctl.model.errors import EngineError
 from netctl.system.ourselves import environment
 

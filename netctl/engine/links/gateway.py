@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from socket import AF_INET
 
-from netctl.engine.rtnl import Rtnl
+from netctl.engine.links.rtnl import Rtnl
 from netctl.model.errors import RemoteError
 from netctl.paths.mapping import Gateway
 from netctl.wire import http, pcp, upnp

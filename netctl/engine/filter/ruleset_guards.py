@@ -11,11 +11,10 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from netctl.engine.ruleset_acl import COUNTER, Json, add_chain, add_rule, add_set, match, meta, payload
+from netctl.engine.filter.ruleset_acl import COUNTER, Json, add_chain, add_rule, add_set, match, meta, payload
 from netctl.model.addresses import Prefix, host_prefix
-from netctl.model.hoststate import WIREGUARD_LINK, FilterTable, Guards
+from netctl.model.hoststate import VXLAN_PORT, WIREGUARD_LINK, FilterTable, Guards
 
-VXLAN_PORT = 4789
 VNI = {"payload": {"base": "th", "offset": 96, "len": 24}}
 """In a VXLAN datagram, in bits from the UDP header (RFC 7348 §5)."""
 ARRIVALS = -300

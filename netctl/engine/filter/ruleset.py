@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from netctl.engine.ruleset_acl import (
+from netctl.engine.filter.ruleset_acl import (
     COUNTER,
     FAMILY,
     Json,
@@ -18,9 +18,9 @@ from netctl.engine.ruleset_acl import (
     meta,
     payload,
 )
-from netctl.engine.ruleset_guards import VNI, VXLAN_PORT, guard_chains, tunnel_inside
+from netctl.engine.filter.ruleset_guards import VNI, guard_chains, tunnel_inside
 from netctl.model.addresses import Address, Prefix
-from netctl.model.hoststate import FILTER_TABLE, WIREGUARD_LINK, FilterTable, SourceBinding
+from netctl.model.hoststate import FILTER_TABLE, VXLAN_PORT, WIREGUARD_LINK, FilterTable, SourceBinding
 
 RENDERING = 6
 """Goes up when the same table is written otherwise: what an earlier version loaded is then loaded anew."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from netctl.engine.nft import nft
-from netctl.engine.ruleset_acl import FAMILY
+from netctl.engine.filter.nft import nft
+from netctl.engine.filter.ruleset_acl import FAMILY
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import FILTER_TABLE
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from socket import AF_INET, AF_INET6
 
-from netctl.engine.links import Link
-from netctl.engine.rtnl import Rtnl
+from netctl.engine.links.links import Link
+from netctl.engine.links.rtnl import Rtnl
 from netctl.model.addresses import Address
 from netctl.model.hoststate import LINK_ALIAS
 

@@ -1,15 +1,15 @@
 """The WireGuard UDP port, shared with whichever engine runs (DESIGN §7.4).
 
-`open_shared_port` is what the agent uses; the two ways are `netctl.engine.rawport` (any engine) and
-`netctl.engine.handover` (netctl-wg).
+`open_shared_port` is what the agent uses; the two ways are `netctl.engine.port.rawport` (any engine) and
+`netctl.engine.port.handoverport` (netctl-wg).
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from netctl.engine.handover import HandoverPort, handover_path
-from netctl.engine.rawport import RawPort
+from netctl.engine.port.handoverport import HandoverPort, handover_path
+from netctl.engine.port.rawport import RawPort
 from netctl.model.addresses import SocketAddress
 
 MAX_DRAIN = 256

@@ -12,16 +12,15 @@ from pathlib import Path
 from socket import AF_INET, AF_INET6
 from typing import Any, TypeVar
 
-from netctl.engine import foreign, ipv6switch
-from netctl.engine.links import Link
+from netctl.engine.links import foreignscan, ipv6switch
+from netctl.engine.links.bulkroutes import Routes
+from netctl.engine.links.links import Link
+from netctl.engine.links.rtnl import Rtnl
 from netctl.engine.nlsocket import NetlinkError
-from netctl.engine.routes import Routes
-from netctl.engine.rtnl import Rtnl
-from netctl.engine.ruleset_guards import VXLAN_PORT
 from netctl.model.addresses import Address, Prefix
 from netctl.model.errors import EngineError
 from netctl.model.foreign import ForeignRoute
-from netctl.model.hoststate import LINK_ALIAS, SIZE_PROTOCOL, Route, SegmentLink
+from netctl.model.hoststate import LINK_ALIAS, SIZE_PROTOCOL, VXLAN_PORT, Route, SegmentLink
 from netctl.system.files import write_kernel
 
 ALL_ZERO_MAC = "00:00:00:00:00:00"
@@ -144,7 +143,7 @@ class Netlink:
             for found in every
             if found.address.version == 4 and found.index in names
         ]
-        return (kinds, *foreign.look(kinds, addresses))
+        return (kinds, *foreignscan.look(kinds, addresses))
 
     def stacked(self) -> tuple[str, ...]:
         """Links of others that are made on links of ours: they go with those."""
@@ -160,7 +159,7 @@ class Netlink:
         for link in links:
             if link.holds_port == VXLAN_PORT:
                 return f"the VXLAN link {link.name}"
-        return "a program" if foreign.is_udp6_taken(VXLAN_PORT) else ""
+        return "a program" if foreignscan.is_udp6_taken(VXLAN_PORT) else ""
 
     def set_mtu(self, name: str, mtu: int) -> None:
         """Bytes."""

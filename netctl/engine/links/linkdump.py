@@ -10,7 +10,7 @@ import struct
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, AF_UNSPEC
 
-from netctl.engine.links import Link, LinkAddress
+from netctl.engine.links.links import Link, LinkAddress
 from netctl.engine.nlsocket import NetlinkSocket, attributes, number, u32, words
 
 _NETLINK_ROUTE = 0

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from netctl.engine.nft import load, nft
+from netctl.engine.filter.nft import load, nft
 from netctl.engine.records import forget, is_kept, keep, kept
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import EngineError

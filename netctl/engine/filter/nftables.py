@@ -12,11 +12,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from netctl.engine import conntrack
-from netctl.engine.nft import load, nft
+from netctl.engine.filter import conntrack
+from netctl.engine.filter.nft import load, nft
+from netctl.engine.filter.ruleset import RENDERING, remove, render
+from netctl.engine.filter.ruleset_acl import FAMILY
 from netctl.engine.records import forget, keep, kept
-from netctl.engine.ruleset import RENDERING, remove, render
-from netctl.engine.ruleset_acl import FAMILY
 from netctl.model.addresses import Prefix
 from netctl.model.document import PortRange
 from netctl.model.errors import EngineError

@@ -27,7 +27,7 @@ from netctl.engine.nlsocket import (
     u32,
     walk,
 )
-from netctl.engine.uapi import DeviceState, PeerState
+from netctl.engine.wireguard.uapiclient import DeviceState, PeerState
 from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import Peer

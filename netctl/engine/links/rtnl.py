@@ -1,6 +1,6 @@
 """Links, addresses, neighbours and single routes by pyroute2: its values as ours, its refusals as `NetlinkError`.
 
-Lists of routes, links and addresses are read by a codec of our own (`routes.py` and `linkdump.py` say why).
+Lists of routes, links and addresses are read by a codec of our own (`bulkroutes.py` and `linkdump.py` say why).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
-from netctl.engine.linkdump import LinkDump
-from netctl.engine.links import Link, LinkAddress
+from netctl.engine.links.linkdump import LinkDump
+from netctl.engine.links.links import Link, LinkAddress
 from netctl.engine.nlsocket import DUMP_TRIES, NetlinkError
 from netctl.model.addresses import Address
 

@@ -1,0 +1,1 @@
+"""Our nftables tables: what they say, how they are loaded, and what they dropped."""
