@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from netctl.engine import ApplyOutcome, Engine, Restored, apply_plan, apply_prune
-from netctl.engine.links.interfaces import local_addresses
+from netctl.engine.links.interfaces import LocalAddresses
 from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.foreign import Foreign
@@ -28,6 +28,7 @@ class Host:
     def __init__(self, open_engine: Callable[[], Engine]) -> None:
         self._open = open_engine
         self._engine: Engine | None = None
+        self._addresses: LocalAddresses | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
     async def _run(self, call: Callable[[Engine], T]) -> T:
@@ -42,6 +43,8 @@ class Host:
         """Let go; the host keeps what it has."""
         if self._engine is not None:
             await self._run(lambda engine: engine.close())
+        if self._addresses is not None:
+            self._addresses.close()
         self._thread.shutdown(wait=False)
 
     async def apply(
@@ -132,7 +135,13 @@ class Host:
 
     async def addresses(self, patterns: Sequence[str] = ()) -> list[Address]:
         """Own addresses that others could use, of interfaces that these patterns allow."""
-        return await self._run(lambda _: local_addresses(patterns))
+
+        def look(_: Engine) -> list[Address]:
+            if self._addresses is None:
+                self._addresses = LocalAddresses()
+            return self._addresses.read(patterns)
+
+        return await self._run(look)
 
 
 def knock(address: Address, link: str) -> None:

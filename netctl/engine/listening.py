@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+from collections.abc import Iterator
 from types import TracebackType
 
 from netctl.engine.nlsocket import split
@@ -24,13 +25,14 @@ _BUFFER = 1 << 20
 class Listener:
     """Member of multicast groups of one netlink protocol. Raises OSError where the kernel lets nobody listen."""
 
-    def __init__(self, protocol: int, *groups: int) -> None:
+    def __init__(self, protocol: int, *groups: int, deep: bool = True) -> None:
+        """`deep`: as little as can be is lost; not where all that counts is that there was something."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         try:
-            with contextlib.suppress(
-                OSError
-            ):  # not root: the buffer stays small, and more is lost and noticed
-                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+            # Who is not root has a small buffer: more is lost, and noticed.
+            with contextlib.suppress(OSError):
+                if deep:
+                    self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             self._socket.bind((0, 0))
             for group in groups:
                 self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
@@ -45,7 +47,23 @@ class Listener:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hear no more."""
         self._socket.close()
+
+    def queued(self) -> Iterator[Messages | None]:
+        """The datagrams that have come, without waiting; None: see `receive`. Raises OSError."""
+        while True:
+            try:
+                yield list(split(self._socket.recv(_RECEIVE)))
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                yield None
 
     async def receive(self) -> Messages | None:
         """The next datagram; None: some were lost since the last one, so look at everything. Raises OSError."""

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from socket import AF_INET, AF_INET6
 
-from netctl.engine.links.rtnl import TABLE_MAIN, UNICAST
+from netctl.engine.links.linkdump import TABLE_MAIN, UNICAST
 from netctl.engine.nlsocket import (
     NLM_F_CREATE,
     NLM_F_EXCL,

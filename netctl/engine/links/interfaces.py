@@ -6,12 +6,12 @@ them (a homelab server whose network card sits in one), not those of containers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from fnmatch import fnmatchcase
-from socket import AF_INET, AF_INET6
 
-from netctl.engine.links.links import Link
-from netctl.engine.links.rtnl import Rtnl
+from netctl.engine.links.linkdump import LinkDump
+from netctl.engine.links.links import Link, LinkAddress
+from netctl.engine.links.unchanged import ROUTES_SETTLE_S, Kept
 from netctl.model.addresses import Address
 from netctl.model.hoststate import LINK_ALIAS
 
@@ -31,17 +31,49 @@ _IFF_LOOPBACK = 8
 _UNUSABLE = 0x20 | 0x40 | 0x08  # IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_DADFAILED
 
 
-def local_addresses(patterns: Sequence[str] = ()) -> list[Address]:
-    """Own addresses worth offering, at most `MAX_ADDRESSES`, of links that the patterns (see `chosen`) do not deny.
+class LocalAddresses:
+    """Looks for them, at what has changed since the last look. For one thread. Raises OSError."""
 
-    In the kernel's order, but first those of links with a default route: what is cut off is never the way out.
-    """
-    netlink = Rtnl()
+    def __init__(self) -> None:
+        self._dump = LinkDump()
+        self._patterns: Sequence[str] = ()
+        self._kept = self._keeping(())
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._dump.close()
+
+    def read(self, patterns: Sequence[str] = ()) -> list[Address]:
+        """Own addresses worth offering, at most `MAX_ADDRESSES`, of links that the patterns (see `chosen`) do not deny.
+
+        In the kernel's order, but first those of links with a default route: what is cut off is never the way out.
+        """
+        if patterns != self._patterns:
+            self._patterns, self._kept = patterns, self._keeping(patterns)
+        return list(self._kept.get())
+
+    def _keeping(self, patterns: Sequence[str]) -> Kept[list[Address]]:
+        dump = self._dump
+        return Kept(
+            dump.changes.ways_out,
+            lambda: choose(dump.links(), dump.addresses(), dump.default_links(), patterns),
+            ROUTES_SETTLE_S,
+        )
+
+
+def local_addresses(patterns: Sequence[str] = ()) -> list[Address]:
+    """The same, once."""
+    looking = LocalAddresses()
     try:
-        links, addresses = netlink.links(), netlink.addresses()
-        routed = {index for family in (AF_INET, AF_INET6) for index in netlink.default_links(family)}
+        return looking.read(patterns)
     finally:
-        netlink.close()
+        looking.close()
+
+
+def choose(
+    links: Iterable[Link], addresses: list[LinkAddress], routed: Container[int], patterns: Sequence[str]
+) -> list[Address]:
+    """Those of all addresses that are worth offering. `routed`: the links with a default route."""
     usable = {link.index for link in links if _usable_link(link, link.index in routed, patterns)}
     addresses.sort(key=lambda entry: entry.index not in routed)
     found: list[Address] = []

@@ -1,7 +1,9 @@
-"""Lists of links and addresses, with a codec of our own (kernel: include/uapi/linux/if_link.h, if_addr.h).
+"""Lists of links, addresses and default routes, with a codec of our own (kernel: include/uapi/linux/if_link.h,
+if_addr.h, rtnetlink.h).
 
-A host may have thousands of both, and they are read with every look at it. Measured with 1,000 links that have an
-address each: pyroute2 takes 1.1 s of processor time for one look at what is foreign.
+A host may have thousands of them, and they are looked at several times a minute: they are read again only after the
+kernel has said that something changed. Measured with 1,000 links that have an address each: pyroute2 takes 1.1 s of
+processor time for one look at what is foreign.
 """
 
 from __future__ import annotations
@@ -11,12 +13,18 @@ from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, AF_UNSPEC
 
 from netctl.engine.links.links import Link, LinkAddress
+from netctl.engine.links.unchanged import ROUTES_SETTLE_S, Changes, Kept
 from netctl.engine.nlsocket import NetlinkSocket, attributes, number, u32, words
 
 _NETLINK_ROUTE = 0
-_GET_LINK, _GET_ADDRESS = 18, 22
+_GET_LINK, _GET_ADDRESS, _GET_ROUTE = 18, 22, 26
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_OUT_LINK, _MULTIPATH = 4, 9
+_NEXT_HOP = struct.Struct("=HBBi")
+TABLE_MAIN, UNICAST = 254, 1
+"""What people call routes: of the main table, and to somewhere."""
 _MAC, _NAME, _MTU, _LOWER, _INFO, _ALIAS, _EXT_MASK = 1, 3, 4, 5, 18, 20, 29
 _KIND, _DATA = 1, 2
 _VXLAN_ID, _VXLAN_LOWER, _VXLAN_LOCAL, _VXLAN_PORT, _VXLAN_GROUP6, _VXLAN_LOCAL6 = 1, 3, 4, 15, 16, 17
@@ -35,18 +43,35 @@ class LinkDump:
 
     def __init__(self) -> None:
         self._socket = NetlinkSocket(_NETLINK_ROUTE)
+        self.changes = Changes()
+        """For whoever keeps what comes of these lists."""
+        self._links = Kept(self.changes.links, self._read_links)
+        self._addresses = Kept(self.changes.links, self._read_addresses)
+        self._default_links = Kept(self.changes.ways_out, self._read_default_links, ROUTES_SETTLE_S)
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the sockets."""
         self._socket.close()
+        self.changes.close()
 
     def links(self) -> list[Link]:
-        """All links of this network namespace."""
+        """All links of this network namespace; a list of the caller's own."""
+        return list(self._links.get())
+
+    def addresses(self, index: int = 0) -> list[LinkAddress]:
+        """All addresses, or those of one link; a list of the caller's own."""
+        return self._read_addresses(index) if index else list(self._addresses.get())
+
+    def default_links(self) -> frozenset[int]:
+        """The links that a default route of the main table leads over, in either family."""
+        return self._default_links.get()
+
+    def _read_links(self) -> list[Link]:
         request = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + u32(_EXT_MASK, _SKIP_STATISTICS)
         return [_link(body) for body in self._socket.dump(_GET_LINK, request) if len(body) >= _LINK.size]
 
-    def addresses(self, index: int = 0) -> list[LinkAddress]:
-        """All addresses, or those of one link; older kernels list all of them for one, too."""
+    def _read_addresses(self, index: int = 0) -> list[LinkAddress]:
+        # Older kernels list all of them for one link, too.
         request = _ADDRESS.pack(AF_UNSPEC, 0, 0, 0, index)
         found = []
         for body in self._socket.dump(_GET_ADDRESS, request):
@@ -59,6 +84,28 @@ class LinkDump:
                 all_flags = number(of.get(_IFA_FLAGS), flags)
                 found.append(LinkAddress(where, ip_address(raw), prefix_len, all_flags))
         return found
+
+    def _read_default_links(self) -> frozenset[int]:
+        found: set[int] = set()
+        for family in (AF_INET, AF_INET6):
+            request = _ROUTE.pack(family, 0, 0, 0, TABLE_MAIN, 0, 0, UNICAST, 0)
+            for body in self._socket.dump(_GET_ROUTE, request):
+                _, length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
+                if not length and table == TABLE_MAIN and kind == UNICAST:
+                    found |= _out(attributes(body[_ROUTE.size :]))
+        return frozenset(found)
+
+
+def _out(route: dict[int, bytes]) -> set[int]:
+    """The links of a route's next hops."""
+    if _OUT_LINK in route:
+        return {number(route[_OUT_LINK])}
+    hops, found = route.get(_MULTIPATH, b""), set()
+    while len(hops) >= _NEXT_HOP.size:
+        length, _, _, index = _NEXT_HOP.unpack_from(hops)
+        found.add(index)
+        hops = hops[max(length + 3 & ~3, _NEXT_HOP.size) :]
+    return found
 
 
 def _link(body: bytes) -> Link:

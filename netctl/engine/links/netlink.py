@@ -16,6 +16,7 @@ from netctl.engine.links import foreignscan, ipv6switch
 from netctl.engine.links.bulkroutes import Routes
 from netctl.engine.links.links import Link
 from netctl.engine.links.rtnl import Rtnl
+from netctl.engine.links.unchanged import ROUTES_SETTLE_S, Kept
 from netctl.engine.nlsocket import NetlinkError
 from netctl.model.addresses import Address, Prefix
 from netctl.model.errors import EngineError
@@ -40,6 +41,7 @@ class Netlink:
     def __init__(self) -> None:
         self._rtnl = Rtnl()
         self._routes = Routes()
+        self._foreign = Kept(self._rtnl.lists.changes.routes, self._read_foreign, ROUTES_SETTLE_S)
 
     def close(self) -> None:
         """Close its sockets."""
@@ -100,7 +102,7 @@ class Netlink:
         self._change(f"bringing up {name}", index, state="up")
 
     def _links(self) -> list[Link]:
-        return self._do("reading links", self._rtnl.links) or []
+        return self._do("reading links", self._rtnl.lists.links) or []
 
     def renamed_from(self, name: str) -> str | None:
         """How our WireGuard link is called now, where somebody has renamed it; None where it is not there."""
@@ -133,11 +135,14 @@ class Netlink:
 
     def foreign(self) -> tuple[dict[str, str], tuple[ForeignRoute, ...], frozenset[Prefix]]:
         """Links that are not ours (name to kind), foreign routes and addresses, and where our routes lead."""
+        return self._foreign.get()
+
+    def _read_foreign(self) -> tuple[dict[str, str], tuple[ForeignRoute, ...], frozenset[Prefix]]:
         links = [link for link in self._links() if link.alias != LINK_ALIAS]
         kinds = {link.name: link.kind or "network" for link in links}
         names = {link.index: link.name for link in links}
         # One dump: there may be thousands of links, and the kernel walks all of them for each that it is asked for.
-        every = self._do("reading addresses", self._rtnl.addresses, *GONE) or ()
+        every = self._do("reading addresses", self._rtnl.lists.addresses, *GONE) or ()
         addresses = [
             (found.address, names[found.index])
             for found in every
@@ -185,7 +190,7 @@ class Netlink:
 
     def _all_addresses(self, index: int = 0) -> Iterator[tuple[Address, int]]:
         """Addresses and the lengths of their prefixes: of one link, or of all."""
-        for found in self._do("reading addresses", lambda: self._rtnl.addresses(index), *GONE) or ():
+        for found in self._do("reading addresses", lambda: self._rtnl.lists.addresses(index), *GONE) or ():
             yield found.address, found.prefix_len
 
     def addresses(self, name: str) -> frozenset[tuple[Address, int]]:

@@ -10,11 +10,10 @@ from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from netctl.engine.links.linkdump import LinkDump
-from netctl.engine.links.links import Link, LinkAddress
+from netctl.engine.links.links import Link
 from netctl.engine.nlsocket import DUMP_TRIES, NetlinkError
 from netctl.model.addresses import Address
 
-TABLE_MAIN, UNICAST = 254, 1
 _INTERRUPTED = 0x10
 """NLM_F_DUMP_INTR: the list changed while it was read."""
 
@@ -49,12 +48,13 @@ class Rtnl:
 
         # Strict: the kernel filters what it can; its words with a refusal.
         self._library = IPRoute(strict_check=True, ext_ack=True)
-        self._lists = LinkDump()
+        self.lists = LinkDump()
+        """Of links and addresses. Raises NetlinkError."""
 
     def close(self) -> None:
         """Close the socket."""
         self._library.close()
-        self._lists.close()
+        self.lists.close()
 
     def ask(self, call: Callable[[Any], T]) -> T:
         """One call of the library's `IPRoute`. Raises NetlinkError."""
@@ -74,23 +74,9 @@ class Rtnl:
                 break
         return found
 
-    def links(self) -> list[Link]:
-        """All links of this network namespace. Raises NetlinkError."""
-        return self._lists.links()
-
     def link(self, name: str) -> Link:
         """The link of that name, or of that alternative name. Raises NetlinkError."""
         return _link(self.ask(lambda library: library.link("get", ifname=name))[0])
-
-    def addresses(self, index: int = 0) -> list[LinkAddress]:
-        """All addresses, or those of one link. Raises NetlinkError."""
-        return self._lists.addresses(index)
-
-    def default_links(self, family: int) -> set[int]:
-        """The links that a default route of the main table leads over. Raises NetlinkError."""
-        which = {"table": TABLE_MAIN, "type": UNICAST, "dst_len": 0}
-        found = self.dump(lambda library: library.route("dump", family=family, match=which))
-        return {message.get("oif") or 0 for message in found}
 
     def way(self, destination: Address) -> tuple[str | None, str | None]:
         """The router towards an address and our own address for it. Raises NetlinkError."""
