@@ -30,8 +30,9 @@ from netctl.wire import control as w
 
 SILENCE_FACTOR = 2.5
 """A connection silent for this many keepalive intervals is dead: one lost ping is forgiven."""
-PROOF_S = 2.0
-"""For an answer where the ways out of this host have changed; a satellite takes 0.7 s."""
+PROOF_S = 1.5
+"""For an answer where the ways out of this host have changed; a satellite takes 0.7 s. With the 0.2 s after which a
+burst of changes is over, a dead way is left within two seconds of the last change."""
 UNSPECIFIED = "0.0.0.0"  # noqa: S104
 """As an address from the mediator it means: where you reached me. A mediator behind NAT knows no better."""
 
