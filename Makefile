@@ -86,7 +86,7 @@ test-machines: setup  ## three machines with a real systemd, on Debian 12, 13 an
 	@scripts/setup rpm
 	@NETCTL_MACHINES=debian12,debian13,ubuntu24.04,fedora42 $(PYTEST) -s tests/machines
 
-test-ui: setup  ## the page in a real Chromium, with axe-core on every page (a minute; fetches both)
+test-ui: setup  ## the page in a real Chromium, with axe-core on every page, and over a lab of six members (minutes; fetches both)
 	@scripts/setup ui
 	@$(PYTEST) -m browser tests/ui
 

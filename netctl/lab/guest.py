@@ -41,7 +41,7 @@ def join(lab: Lab, network: Network) -> Joined:
     mediator = next(iter(lab.network.mediators.values()))
     invite = ["invite", network.name, "--mediator-state", STATE_PATH]
     text = mediator.run([program("netctl"), *invite]).strip()
-    node = _machine(lab)
+    node = machine(lab)
     started = time.monotonic()
     said = node.run([program("netctl"), "join", "--name", NAME], text).strip()
     joined_s = time.monotonic() - started
@@ -55,7 +55,8 @@ def join(lab: Lab, network: Network) -> Joined:
     return Joined(said.removeprefix(prefix).partition(",")[0], joined_s, tuple(silent))
 
 
-def _machine(lab: Lab) -> Node:
+def machine(lab: Lab) -> Node:
+    """A machine at the end of the public segment, with nothing of ours on it yet."""
     holder, other = lab.network.holder, next(iter(lab.network.members.values()))
     hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n" + "".join(
         f"{place.address}\t{mediator.host}\n" for mediator, place in lab.topology.mediators

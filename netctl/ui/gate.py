@@ -156,7 +156,7 @@ class Gate:
         if not session.operator and scope["path"] != "/logout":
             raise Refusal(403, "who may look may not change anything: ask an operator")
         limit = MAX_DOCUMENT_FORM if scope["path"].startswith("/document/") else MAX_FORM
-        form = _fields(await _body(receive, limit))
+        form = _fields(await read_body(receive, limit))
         if not carries(session, form.pop("csrf", "")):
             raise Refusal(403, "this form is too old: load the page again, and do it once more")
         return Known(session, cookie, form)
@@ -230,10 +230,11 @@ def _cookie(header: str) -> str | None:
     return found.value if found is not None else None
 
 
-async def _body(receive: Receive, limit: int) -> bytes:
+async def read_body(receive: Receive, limit: int, within_s: float = BODY_S) -> bytes:
+    """A form, of at most `limit` bytes. Raises Refusal for one that is larger, slower or broken off."""
     parts, length = [], 0
     try:
-        async with asyncio.timeout(BODY_S):
+        async with asyncio.timeout(within_s):
             while True:
                 message = await receive()
                 if message["type"] != "http.request":

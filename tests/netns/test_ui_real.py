@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,6 +16,7 @@ from netctl.lab.internet import RUN_PATH, Lab, status_of
 from tests.netns.onehost import NETCTL
 from tests.support.lablife import PARTY, addresses, connected_lab
 from tests.support.patience import wait_for
+from tests.ui.webdriver import chromium_inside
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
@@ -54,6 +57,9 @@ def hidden(text):
     return dict(re.findall(r'name="(csrf|base|document|observed|desired)" value="([^"]*)"', text))
 
 cookie = ask("GET", link)[0].partition(";")[0]
+asked = {"from": "desktop", "to": "laptop", "peer": "laptop"}
+why = ask("GET", "/why?" + urlencode(asked))[1]
+checked = ask("POST", "/why/check", **hidden(why), **asked)[1]
 page = ask("GET", "/document/edit")[1]
 text = html.unescape(re.search(r"<textarea[^>]*>\n(.*?)</textarea>", page, re.S)[1]) + more
 plan = ask("POST", "/document/plan", **hidden(page), text=text)[1]
@@ -61,7 +67,7 @@ tried = ask("POST", "/document/apply", **hidden(plan), text=text)[1]
 file = open(os.environ["NETCTL_CONFIG"]).read()
 ended = ask("POST", end, csrf=hidden(plan)["csrf"])[1]
 after = open(os.environ["NETCTL_CONFIG"]).read()
-print(json.dumps([plan, tried, file == text, ended, after == text]))
+print(json.dumps([checked, plan, tried, file == text, ended, after == text]))
 """
 
 
@@ -160,14 +166,42 @@ def test_whoever_is_on_the_host_itself_needs_a_link(lab: Lab, address: str) -> N
     assert fetch(lab, "desktop", "127.0.0.1", cookie=cookie)[0] == 401
 
 
-def test_an_edit_is_planned_tried_and_kept_by_a_real_agent(lab: Lab, link: str) -> None:
+@pytest.mark.skipif(
+    not (shutil.which("chromedriver") and shutil.which("chromium")),
+    reason="no Chromium here: `scripts/setup ui` installs it",
+)
+def test_a_real_browser_sees_a_member_go_and_come(lab: Lab) -> None:
+    """The slice of `tests/ui/test_lab_browser.py` that every run has."""
+    node, dot = lab.node("laptop"), 'tr[data-peer="desktop"] [data-cell=online]'
+    shell = node.popen(["sh", "-c", 'echo $$; exec "$@"', "sh", NETCTL, "ui"])
+    assert shell.stdout is not None
+    pid = int(shell.stdout.readline())
+    try:
+        link = next(line.strip() for line in shell.stdout if "/login?token=" in line)
+        with TemporaryDirectory() as place, chromium_inside(node.command, Path(place)) as browser:
+            browser.go(link)
+            wait_for("it is there", lambda: browser.text(dot) == "online")
+            lab.stop("desktop")
+            wait_for("its dot is empty", lambda: browser.text(dot) == "offline")
+            lab.start_agent("desktop")
+            wait_for("it is back", lambda: browser.text(dot) == "online")
+            assert browser.complaints() == []
+    finally:
+        node.kill(pid, 15)
+        shell.communicate()
+
+
+def test_a_peer_is_asked_and_an_edit_is_planned_tried_and_kept(lab: Lab, link: str) -> None:
     """Last of all: it changes the document of one host, which the others do not know."""
     more = "# an edit\napply: {confirm: 60s}\n"
     done = lab.node("desktop").attempt(
         [sys.executable, "-c", EDIT, json.dumps([link, more, "/document/confirm"])]
     )
     assert done.returncode == 0, done.stderr
-    plan, tried, written_before, kept, written = json.loads(done.stdout)
+    checked, plan, tried, written_before, kept, written = json.loads(done.stdout)
+    assert re.search(r"[1-8] of 8 answered", checked), "laptop is asked through the tunnel"
+    assert "1420 bytes pass both ways" in checked
+    assert "NAT of desktop" in checked
     assert "What it changes" in plan
     assert "+# an edit" in plan
     assert "Keep this?" in tried

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -9,13 +10,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.connections import HEAD_S, MAX_OF_LOOPBACK
-from netctl.ui.gate import MAX_FORM
+from netctl.ui.gate import MAX_FORM, Refusal, read_body
 from netctl.ui.webapp import Pages
 from tests.support.patience import BUSY_S, wait_for
 from tests.ui.uikit import DOCUMENT, Browser, Host, Served, command, host, page, peer
@@ -331,6 +333,32 @@ def test_a_form_that_breaks_off_changes_nothing(served: Served, browser: Browser
     ]  # fmt: skip
     silent("127.0.0.1", served.port, "\r\n".join(heads).encode()).close()
     assert browser.get("/doctor").status == 200, "still signed in"
+
+
+def test_a_form_that_comes_slowly_is_not_waited_for() -> None:
+    """Byte by byte, without end: the whole form has a time, not each part of it."""
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(read_body(receive, MAX_FORM, 0.2))
+    assert refused.value.status == 408
+
+
+@pytest.mark.parametrize("name", ["Cookie", "Origin", "Host", "X-Forwarded-User", "Content-Type", "Accept"])
+@pytest.mark.parametrize("value", [b"\xff\xfe", b"netctl=\xc3\x28", b"\xe9" * 5000])
+def test_a_header_that_is_no_text_lets_nobody_in(
+    served: Served, browser: Browser, name: str, value: bytes
+) -> None:
+    own = {"Host": f"127.0.0.1:{served.port}".encode(), "Content-Length": b"0", "Connection": b"close"}
+    heads = b"".join(key.encode() + b": " + text + b"\r\n" for key, text in {**own, name: value}.items())
+    for method in (b"GET", b"POST"):
+        with silent("127.0.0.1", served.port, method + b" / HTTP/1.1\r\n" + heads + b"\r\n") as connection:
+            status = connection.makefile("rb").readline().split()[1]
+        assert status in (b"400", b"401", b"403", b"421", b"431")
+    assert browser.get("/doctor").status == 200, "whoever is signed in is served"
 
 
 @pytest.mark.parametrize(

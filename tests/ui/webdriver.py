@@ -6,13 +6,18 @@ import base64
 import http.client
 import json
 import re
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.patience import wait_for
+
 WAIT_S = 60.0
+Connect = Callable[[], http.client.HTTPConnection]
+Inside = Callable[[list[str]], list[str]]
 AXE = Path(__file__).parents[2] / ".cache/axe/package/axe.min.js"
 """Put there by `scripts/setup ui`; MPL-2.0, and no part of the product."""
 ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
@@ -21,8 +26,8 @@ ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-s
 class Chromium:
     """One window."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
         options = {"args": ARGUMENTS}
         wanted = {
             "browserName": "chrome",
@@ -34,7 +39,7 @@ class Chromium:
         self._base = f"/session/{made['sessionId']}"
 
     def _call(self, method: str, path: str, said: object = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=WAIT_S)
+        connection = self._connect()
         try:
             body = json.dumps(said if said is not None else {}) if method == "POST" else None
             connection.request(method, self._base + path, body, {"Content-Type": "application/json"})
@@ -111,22 +116,61 @@ class Chromium:
         self._call("DELETE", "")
 
 
+class _Through(http.client.HTTPConnection):
+    """HTTP through a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=WAIT_S)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(WAIT_S)
+        self.sock.connect(self._path)
+
+
+@contextmanager
+def driver(inside: Inside = list) -> Iterator[int]:
+    """A chromedriver, and its port. `inside`: the command line that runs another one where it is to run."""
+    process = subprocess.Popen(inside(["chromedriver", "--port=0"]), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield next(
+            int(found[1])
+            for line in process.stdout
+            if (found := re.search(r"successfully on port (\d+)", line))
+        )
+    finally:
+        process.terminate()
+        process.wait(WAIT_S)
+        assert process.stdout is not None
+        process.stdout.close()  # on another host the driver itself lives on until that ends, and has the other end
+
+
 @contextmanager
 def chromium() -> Iterator[Chromium]:
     """A browser that ends with the block."""
-    driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert driver.stdout is not None
-        port = next(
-            int(found[1])
-            for line in driver.stdout
-            if (found := re.search(r"successfully on port (\d+)", line))
-        )
-        browser = Chromium(port)
+    with driver() as port:
+        browser = Chromium(lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S))
         try:
             yield browser
         finally:
             browser.quit()
-    finally:
-        driver.terminate()
-        driver.communicate(timeout=WAIT_S)
+
+
+@contextmanager
+def chromium_inside(inside: Inside, place: Path) -> Iterator[Chromium]:
+    """A browser on a host in a namespace of its own. `place`: a directory that the host has too."""
+    way = place / "driver.sock"
+    with driver(inside) as port:
+        bridge = subprocess.Popen(inside(["socat", f"UNIX-LISTEN:{way},fork", f"TCP:127.0.0.1:{port}"]))
+        try:
+            wait_for("the way to the driver is there", way.exists)
+            browser = Chromium(lambda: _Through(way))
+            try:
+                yield browser
+            finally:
+                browser.quit()
+        finally:
+            bridge.terminate()
+            bridge.wait(WAIT_S)
