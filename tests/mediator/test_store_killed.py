@@ -82,7 +82,9 @@ async def joins(store: MemberStore, history: History, first: int, token: bytes, 
         history.approved.add(who)
         if number % 2:
             history.wanted_revoked.add(who)
-            await history.until_told("revoke", partial(store.revoke, by="amy"), who, f"h{number}", NOW)
+            await history.until_told(
+                "revoke", partial(store.revoke, by="amy", unix_s=NOW), who, f"h{number}", NOW
+            )
             history.revoked.add(who)
         number += 1
 
