@@ -40,7 +40,11 @@ MAX_ADDRESS = 64
 PAGE_OF = 48
 """Characters of the name of whoever runs the page, for the mediator's audit log, which takes 64."""
 
-Perform = Callable[[Request[Any], Callable[[str], None]], Any]
+MAX_BY = 32
+"""Characters of the name of whom the overlay or a reverse proxy vouches for."""
+
+Perform = Callable[[Request[Any], Callable[[str], None], str], Any]
+"""A request, who is told of its progress, and who asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,9 @@ class Broker:
             self._tell(question, progress_line(text), final=False)
 
         try:
-            return result_line(desk.perform(desk.operations.parse(bytes(question.request)), progress))
+            return result_line(
+                desk.perform(desk.operations.parse(bytes(question.request)), progress, question.by)
+            )
         except Exception as error:
             return failure_line(error, "page's broker")
 
@@ -126,16 +132,16 @@ class Broker:
             except OSError:
                 return  # the server has gone; `serve` sees it too
 
-    def _agent(self, request: Request[Any], progress: Callable[[str], None]) -> Any:
+    def _agent(self, request: Request[Any], progress: Callable[[str], None], by: str) -> Any:
         server = Server(self._rights.locations.socket, "agent", AGENT_MISSING)
         return ask(server, request, progress, timeout_s=TIMEOUT_S).plain
 
-    def _mediator(self, request: Request[Any], progress: Callable[[str], None]) -> Any:
+    def _mediator(self, request: Request[Any], progress: Callable[[str], None], by: str) -> Any:
         server = Server(self._rights.mediator_socket, "mediator", MEDIATOR_MISSING)
-        request = signed(request, f"{asker()[:PAGE_OF]}, by the page")
+        request = signed(request, signature(by))
         return ask(server, request, progress, timeout_s=TIMEOUT_S).plain
 
-    def _own(self, request: Request[Any], progress: Callable[[str], None]) -> Any:
+    def _own(self, request: Request[Any], progress: Callable[[str], None], by: str) -> Any:
         match request:
             case w.Redeem():
                 return self._redeem(request.token, request.address[:MAX_ADDRESS])
@@ -176,3 +182,10 @@ class Broker:
         return w.PathCheck(
             str(address), found.sent, found.received, found.rtt_ms, found.tunnel_mtu, found.mtu
         )
+
+
+def signature(by: str) -> str:
+    """Who asks, for the mediator's audit log. `by`: a member or a proxy's user; empty: whoever had the link."""
+    if not by:
+        return f"{asker()[:PAGE_OF]}, by the page"
+    return f"{by[:MAX_BY]}, by the page of {asker()[: PAGE_OF - MAX_BY - 1]}"

@@ -68,7 +68,12 @@ class BrokerClient:
             waiting.progress(said if isinstance(said, str) else "")
 
     async def ask(
-        self, to: str, request: Request[Reply], progress: Callable[[str], None] | None = None
+        self,
+        to: str,
+        request: Request[Reply],
+        progress: Callable[[str], None] | None = None,
+        *,
+        by: str = "",
     ) -> Reply:
         """The reply of `to`: agent, mediator or broker. Raises NetctlError."""
         if self._writer is None:
@@ -77,7 +82,7 @@ class BrokerClient:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._open[number] = _Waiting(answer, progress)
         try:
-            question = w.Question(number, to, msgspec.Raw(msgspec.json.encode(request)))
+            question = w.Question(number, to, msgspec.Raw(msgspec.json.encode(request)), by)
             self._writer.write(msgspec.json.encode(question) + b"\n")
             await self._writer.drain()
             line = parse_line(await answer)

@@ -17,11 +17,12 @@ MAX_LINE = 20 * 1024 * 1024
 
 
 class Question(Struct, frozen=True):
-    """A request for `to`: agent, mediator or broker."""
+    """A request for `to`: agent, mediator or broker. `by`: who asks, for the audit log, where the server knows it."""
 
     id: int
     to: str
     request: Raw
+    by: str = ""
 
 
 class Told(Struct, frozen=True):

@@ -99,7 +99,7 @@ class MediatorPages:
             wish = m.CreateInvite(
                 form.get("network", ""), uses, form.get("expires"), form.get("name") or None
             )
-            made = await self._broker.ask("mediator", wish)
+            made = await self._broker.ask("mediator", wish, by=known_of(request).session.who or "")
         except ValueError:
             return await self._invites_page(request, 422, failed="how many hosts may use it is a number")
         except NetctlError as error:
@@ -122,7 +122,7 @@ class MediatorPages:
 
     async def _done(self, request: Request, wish: Wish[str], words: str) -> Response:
         try:
-            name = await self._broker.ask("mediator", wish)
+            name = await self._broker.ask("mediator", wish, by=known_of(request).session.who or "")
         except NetctlError as error:
             return await self._invites_page(request, 422, failed=str(error))
         return await self._invites_page(request, said=words.format(name))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from netctl.agent.locations import Locations
-from netctl.ui.broker import MEDIATOR_MISSING, Broker, Rights
+from netctl.system.asker import asker
+from netctl.ui.broker import MAX_BY, MEDIATOR_MISSING, Broker, Rights, signature
 from tests.support.patience import BUSY_S
 
 
@@ -81,3 +82,12 @@ def test_only_an_operators_broker_asks_the_mediator_for_invites(
     told = answered(tmp_path, line, operators=operators)
     assert told is not None
     assert words in json.dumps(told)
+
+
+@pytest.mark.parametrize("by", ["", "alice", "x" * 500])
+def test_who_asks_is_named_with_whoever_runs_the_page(by: str) -> None:
+    said = signature(by)
+    assert said.startswith(by[:MAX_BY])
+    assert ", by the page" in said
+    assert asker()[:4] in said
+    assert len(said) <= 64, "the audit log takes no more"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from netctl.ui.proxylogin import MAX_USER, ProxyLogin, ProxyRefusedError, parse_header, parse_origin
+from netctl.wire import operatorrequests as m
 from tests.ui.test_page_safe import POSTS
 from tests.ui.uikit import DOCUMENT, START_S, Answer, Browser, Host, Served, command, host, page, peer
 
@@ -117,6 +118,14 @@ def test_a_session_is_of_one_user_by_the_proxy_alone(served: Served) -> None:
     carol.cookie = linked.cookie
     assert "carol: viewer" in carol.get("/").text, "nor is the proxy's user whoever had a link"
     assert linked.get("/").status == 200
+
+
+def test_the_audit_log_is_told_which_user_it_was(known: Host, served: Served) -> None:
+    known.answers[m.ListMembers] = known.answers[m.ListInvites] = lambda _: []
+    known.answers[m.Revoke] = lambda asked: asked.who
+    assert of(served, "alice").post("/invites/members", {"action": "revoke", "who": "nas"}).status == 200
+    (asked,) = (one for one in known.asked if isinstance(one, m.Revoke))
+    assert asked.by.startswith("alice, by the page of ")
 
 
 def test_a_stream_is_opened_again(served: Served) -> None:
