@@ -27,8 +27,8 @@ KEY = "host-0"
 SILENT_READS = 10
 ASKING = "netctl.cli.main, netctl.cli.commands.apply, netctl.cli.planfile, netctl.model.errors"
 ALONE = (
-    f"{ASKING}, netctl.agent.oneshot, netctl.agent.store, netctl.agent.host, netctl.agent.keys, "
-    "netctl.node.planreport, pyroute2"
+    f"{ASKING}, netctl.agent.oneshot, netctl.agent.storage.statestore, netctl.agent.host, "
+    "netctl.agent.storage.keyfiles, netctl.node.planreport, pyroute2"
 )
 """What the commands import before they can begin: with an agent, and where none runs."""
 
@@ -181,8 +181,8 @@ def state_of(text: str):  # type: ignore[no-untyped-def]
 
 def no_op(clock: Clock, peers: int, state: Path) -> None:
     """An apply that changes nothing: as a command, and stage by stage in this process."""
-    from netctl.agent.compiled import CompiledDocuments
     from netctl.agent.host import look_up
+    from netctl.agent.storage.documentcache import CompiledDocuments
     from netctl.config import clear_of, load_document, resolve
     from netctl.engine import apply_plan, open_engine
     from netctl.plan import diff

@@ -20,7 +20,8 @@ from netctl.model.document import Document
 from netctl.model.keys import IdentityKey, WireGuardKey
 
 PATIENCE_S = 5.0
-"""Half of what a host that enrols waits for its answer (`netctl.agent.enrol`), and an operator for his."""
+"""Half of what a host that enrols (`netctl.agent.mediators.enrolclient`) waits for its answer, and an operator for
+his."""
 
 
 @dataclass(frozen=True, slots=True)

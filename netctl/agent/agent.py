@@ -12,28 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netctl.agent.addresses import AddressMonitor
-from netctl.agent.commitstore import CommitStore, Watchdog, boot_id, start_watchdog
-from netctl.agent.control_client import ControlClient
-from netctl.agent.endpointnames import EndpointNames
-from netctl.agent.enginewatch import EngineWatch
-from netctl.agent.firewall import Firewall
 from netctl.agent.following import Following
 from netctl.agent.host import Host
-from netctl.agent.keys import Keys
 from netctl.agent.log import Progress, quiet, say, warn
-from netctl.agent.nat64discovery import Nat64
-from netctl.agent.pathmtus import PathMtus
-from netctl.agent.paths import PathRunner
+from netctl.agent.mediators.controlclient import ControlClient
+from netctl.agent.mediators.nat64discovery import Nat64
 from netctl.agent.performing import Performer
-from netctl.agent.routewatch import RouteWatch
-from netctl.agent.rulesets import Rulesets
 from netctl.agent.runner import Runner
-from netctl.agent.snapshot import Sources, take
-from netctl.agent.store import StateStore
-from netctl.agent.timeline import Timeline
-from netctl.agent.tunnels import Tunnels
-from netctl.agent.watch import DocumentWatch
+from netctl.agent.storage.commitstore import CommitStore, Watchdog, boot_id, start_watchdog
+from netctl.agent.storage.keyfiles import Keys
+from netctl.agent.storage.statestore import StateStore
+from netctl.agent.storage.timeline import Timeline
+from netctl.agent.takesnapshot import Sources, take
+from netctl.agent.transport.addressmonitor import AddressMonitor
+from netctl.agent.transport.endpointnames import EndpointNames
+from netctl.agent.transport.pathmtus import PathMtus
+from netctl.agent.transport.pathrunner import PathRunner
+from netctl.agent.transport.tunnels import Tunnels
+from netctl.agent.watchers.documentwatch import DocumentWatch
+from netctl.agent.watchers.enginewatch import EngineWatch
+from netctl.agent.watchers.firewallcheck import Firewall
+from netctl.agent.watchers.routewatch import RouteWatch
+from netctl.agent.watchers.rulesetwatch import Rulesets
 from netctl.config import Loaded
 from netctl.engine.filter.rewrites import REWRITES_FILE, Rewrites
 from netctl.model.addresses import SocketAddress

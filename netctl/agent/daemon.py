@@ -6,13 +6,13 @@ import asyncio
 import signal
 
 from netctl.agent.agent import Agent
+from netctl.agent.controlserver import ControlServer
 from netctl.agent.host import Host
-from netctl.agent.hostlock import host_lock
-from netctl.agent.keys import Keys, load_keys
-from netctl.agent.locations import Locations
 from netctl.agent.log import say
-from netctl.agent.server import ControlServer
-from netctl.agent.store import StateStore
+from netctl.agent.storage.hostlock import host_lock
+from netctl.agent.storage.keyfiles import Keys, load_keys
+from netctl.agent.storage.locations import Locations
+from netctl.agent.storage.statestore import StateStore
 from netctl.engine import Engine, open_engine
 from netctl.engine.privilege import check_privileges
 from netctl.node.node import DRIFT_S

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from netctl.agent.addresses import AddressMonitor, tunnelled
-from netctl.agent.endpointnames import EndpointNames
 from netctl.agent.host import Host
-from netctl.agent.pathmtus import PathMtus
-from netctl.agent.paths import PathRunner
-from netctl.agent.tunnels import Tunnels
+from netctl.agent.transport.addressmonitor import AddressMonitor, tunnelled
+from netctl.agent.transport.endpointnames import EndpointNames
+from netctl.agent.transport.pathmtus import PathMtus
+from netctl.agent.transport.pathrunner import PathRunner
+from netctl.agent.transport.tunnels import Tunnels
 from netctl.model.document import Document
 from netctl.node.context import Context
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from netctl.agent.commitstore import CommitStore, boot_id, start_watchdog, terms_of
-from netctl.agent.endpointnames import look_up_once, names_of
-from netctl.agent.hostlock import LOCK_WAIT_S, host_lock
-from netctl.agent.keys import load_keys
-from netctl.agent.locations import Locations
 from netctl.agent.log import Progress, quiet
-from netctl.agent.store import StateStore
+from netctl.agent.storage.commitstore import CommitStore, boot_id, start_watchdog, terms_of
+from netctl.agent.storage.hostlock import LOCK_WAIT_S, host_lock
+from netctl.agent.storage.keyfiles import load_keys
+from netctl.agent.storage.locations import Locations
+from netctl.agent.storage.statestore import StateStore
+from netctl.agent.transport.endpointnames import look_up_once, names_of
 from netctl.config import Loaded
 from netctl.engine import ApplyOutcome, Engine, apply_plan, apply_prune, open_engine
 from netctl.engine.hostfirewall.reading import HostFilter

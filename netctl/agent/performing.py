@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from netctl.agent.commitstore import CommitStore, Watchdog
-from netctl.agent.control_client import ControlClient
-from netctl.agent.disk import Disk
-from netctl.agent.endpointnames import EndpointNames, names_of
 from netctl.agent.following import Following
 from netctl.agent.host import Host
 from netctl.agent.log import Progress, quiet
-from netctl.agent.store import StateStore
-from netctl.agent.tunnels import Tunnels
+from netctl.agent.mediators.controlclient import ControlClient
+from netctl.agent.storage.commitstore import CommitStore, Watchdog
+from netctl.agent.storage.disk import Disk
+from netctl.agent.storage.statestore import StateStore
+from netctl.agent.transport.endpointnames import EndpointNames, names_of
+from netctl.agent.transport.tunnels import Tunnels
 from netctl.model.errors import LocalError
 from netctl.node import effects as do
 from netctl.node import events as on

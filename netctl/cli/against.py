@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.locations import Locations, read_document
+from netctl.agent.storage.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.exits import CHANGES, CONVERGED
 from netctl.cli.findings import show_findings

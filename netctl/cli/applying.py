@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from msgspec import to_builtins
 
-from netctl.agent.locations import Locations, read_document
+from netctl.agent.storage.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.exits import CONVERGED, FAILED, ROLL_BACK_FAILED, ROLLED_BACK

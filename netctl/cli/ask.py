@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.model.errors import LocalError
 from netctl.system.lineclient import Answer, NobodyListensError, Server
 from netctl.system.lineclient import ask as ask_server

@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from netctl import __version__
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import NetctlError
 from netctl.wire.agentrequests import Status

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         line = command_line()
         with paused():
             arguments = line.parse_args(argv)  # imports the command: Ctrl-C may come here
-        from netctl.agent.locations import Locations
+        from netctl.agent.storage.locations import Locations
 
         locations = Locations.find(arguments.config, arguments.state, arguments.run)
         return line.run(arguments.command, arguments, locations)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.locations import Locations, read_document
+from netctl.agent.storage.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.applying import ApplyWish, apply_document
 from netctl.model.errors import ConfigError, LocalError, RemoteError
@@ -12,8 +12,8 @@ from netctl.model.errors import ConfigError, LocalError, RemoteError
 
 def rotate(arguments: argparse.Namespace, locations: Locations) -> int:
     """By the mediator where this host joined by invite; else by a line for the document, and the next apply."""
-    from netctl.agent.keys import load_keys, next_keys
-    from netctl.agent.store import StateStore
+    from netctl.agent.storage.keyfiles import load_keys, next_keys
+    from netctl.agent.storage.statestore import StateStore
     from netctl.engine.privilege import check_privileges
 
     check_privileges()
@@ -36,9 +36,9 @@ def rotate(arguments: argparse.Namespace, locations: Locations) -> int:
 def _by_mediator(arguments: argparse.Namespace, locations: Locations, *, tried: bool) -> int:
     import asyncio
 
-    from netctl.agent import enrol
-    from netctl.agent.keys import forget_next_keys, load_keys, next_keys, swap_keys
-    from netctl.agent.store import StateStore
+    from netctl.agent.mediators import enrolclient
+    from netctl.agent.storage.keyfiles import forget_next_keys, load_keys, next_keys, swap_keys
+    from netctl.agent.storage.statestore import StateStore
     from netctl.cli.starting import restart_agent
 
     old, new, loaded = load_keys(locations), next_keys(locations), StateStore(locations).document()
@@ -46,7 +46,7 @@ def _by_mediator(arguments: argparse.Namespace, locations: Locations, *, tried: 
     if loaded is None:
         raise LocalError("this host has joined no network")
     try:
-        asyncio.run(enrol.rotate(old, new, loaded.document.mediators))
+        asyncio.run(enrolclient.rotate(old, new, loaded.document.mediators))
     except RemoteError as error:
         if not (tried and error.code == "login.unknown-key"):
             raise
@@ -68,7 +68,7 @@ def pending(locations: Locations) -> bool:
 
 def applying(wish: ApplyWish, locations: Locations) -> int:
     """An apply that takes the new keys when the document names them, and the old ones back when it fails."""
-    from netctl.agent.keys import forget_next_keys, load_keys, next_keys, swap_keys
+    from netctl.agent.storage.keyfiles import forget_next_keys, load_keys, next_keys, swap_keys
     from netctl.cli.starting import restart_agent
     from netctl.config import load_document
 

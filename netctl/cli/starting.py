@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError
 from netctl.system.files import open_log
@@ -30,7 +30,7 @@ def start_agent(locations: Locations, engine: str, *, at_boot: bool = False) -> 
 
     `at_boot`: systemd is to start it after the next boot too.
     """
-    from netctl.agent.keys import load_keys
+    from netctl.agent.storage.keyfiles import load_keys
     from netctl.engine.privilege import check_privileges
 
     check_privileges()

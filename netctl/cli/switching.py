@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.wire.agentrequests import Down, Up

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import WIREGUARD_LINK
 from netctl.system.asker import asker

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from netctl.agent.locations import Locations, read_document
+from netctl.agent.storage.locations import Locations, read_document
 from netctl.config.load.build import digest
 from netctl.fleet.keeper import is_kept
 from netctl.fleet.syncstate import StateFile

@@ -17,7 +17,7 @@ from typing import Self
 import msgspec
 from msgspec.structs import replace
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.model.addresses import Address
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import DOMAIN

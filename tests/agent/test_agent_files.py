@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from netctl.agent.hostlock import host_lock
-from netctl.agent.keys import load_keys, make_keys
-from netctl.agent.locations import Locations, read_document
-from netctl.agent.store import StateStore
+from netctl.agent.storage.hostlock import host_lock
+from netctl.agent.storage.keyfiles import load_keys, make_keys
+from netctl.agent.storage.locations import Locations, read_document
+from netctl.agent.storage.statestore import StateStore
 from netctl.config import load_document
 from netctl.model.errors import LocalError
 from netctl.node.choices import Down

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from netctl.agent.agent import Agent
+from netctl.agent.controlserver import ControlServer
 from netctl.agent.host import Host
-from netctl.agent.keys import Keys, make_keys
-from netctl.agent.locations import Locations
-from netctl.agent.server import ControlServer
-from netctl.agent.store import StateStore
+from netctl.agent.storage.keyfiles import Keys, make_keys
+from netctl.agent.storage.locations import Locations
+from netctl.agent.storage.statestore import StateStore
 from netctl.engine import FakeEngine
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import HostState, PeerStatus

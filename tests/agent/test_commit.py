@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from netctl.agent.agent import Agent
-from netctl.agent.commitstore import CommitStore, StoredCommit
+from netctl.agent.controlserver import ControlServer
 from netctl.agent.host import Host
-from netctl.agent.keys import Keys, make_keys
-from netctl.agent.locations import Locations
-from netctl.agent.server import ControlServer
-from netctl.agent.store import StateStore
+from netctl.agent.storage.commitstore import CommitStore, StoredCommit
+from netctl.agent.storage.keyfiles import Keys, make_keys
+from netctl.agent.storage.locations import Locations
+from netctl.agent.storage.statestore import StateStore
 from netctl.config.load.build import digest
 from netctl.engine import FakeEngine
 from netctl.model.errors import LocalError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import netctl
-from netctl.agent.compiled import CompiledDocuments, checking_files
+from netctl.agent.storage.documentcache import CompiledDocuments, checking_files
 from netctl.config.load.compiled import LateSource
 
 TEXT = (Path(__file__).parents[2] / "examples/lan-party.yaml").read_text()

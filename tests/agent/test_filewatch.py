@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from netctl.agent.filewatch import FileWatch
-from netctl.agent.locations import read_document
+from netctl.agent.storage.locations import read_document
+from netctl.agent.watchers.filewatch import FileWatch
 from tests.support.patience import BUSY_S
 
 NEVER_S = 3600.0

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from netctl.agent.agent import Agent
 from netctl.agent.host import Host
-from netctl.agent.keys import Keys, make_keys
-from netctl.agent.store import StateStore
+from netctl.agent.storage.keyfiles import Keys, make_keys
+from netctl.agent.storage.statestore import StateStore
 from netctl.engine import FakeEngine
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View, ViewMember

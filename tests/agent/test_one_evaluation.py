@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from netctl.agent.agent import Agent
-from netctl.agent.commitstore import StoredCommit
-from netctl.agent.locations import Locations
+from netctl.agent.storage.commitstore import StoredCommit
+from netctl.agent.storage.locations import Locations
 from netctl.engine import FakeEngine
 from netctl.model.foreign import Foreign, ForeignRoute
 from netctl.model.hoststate import HostState

@@ -8,8 +8,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from netctl.agent.keys import Keys
-from netctl.agent.paths import PathRunner
+from netctl.agent.storage.keyfiles import Keys
+from netctl.agent.transport.pathrunner import PathRunner
 from netctl.engine.filter.rewrites import Rewrites
 from netctl.model.addresses import SocketAddress
 from netctl.model.keys import WireGuardKey

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from netctl.agent.control_client import CONNECT_TIMEOUT_S
-from netctl.agent.proxy import connect
+from netctl.agent.mediators.controlclient import CONNECT_TIMEOUT_S
+from netctl.agent.mediators.proxy import connect
 from tests.support.connectproxy import ConnectProxy
 
 NAMELESS = "mediator.example.net"

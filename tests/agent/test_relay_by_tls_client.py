@@ -20,8 +20,8 @@ from mediator.core.relay_table import RelayTable
 from mediator.shell.keys import Identity
 from mediator.shell.relay import RelayServer
 from mediator.shell.relay_tls import TlsListener
-from netctl.agent.proxy import Proxy, proxy_for
-from netctl.agent.relaytls import RelayTls
+from netctl.agent.mediators.proxy import Proxy, proxy_for
+from netctl.agent.transport.relaytls import RelayTls
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import LocalError

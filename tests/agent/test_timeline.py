@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from netctl.agent.disk import Disk
-from netctl.agent.timeline import KEPT_S, MAX_ENTRIES, MAX_TEXT, Timeline
+from netctl.agent.storage.disk import Disk
+from netctl.agent.storage.timeline import KEPT_S, MAX_ENTRIES, MAX_TEXT, Timeline
 from netctl.wire.agentrequests import Happening
 
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netctl.agent.agent import Agent
-from netctl.agent.commitstore import CommitStore
-from netctl.agent.keys import load_keys, make_keys
-from netctl.agent.locations import Locations
-from netctl.agent.store import StateStore
+from netctl.agent.storage.commitstore import CommitStore
+from netctl.agent.storage.keyfiles import load_keys, make_keys
+from netctl.agent.storage.locations import Locations
+from netctl.agent.storage.statestore import StateStore
 from netctl.engine.sysctls import Sysctls
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState

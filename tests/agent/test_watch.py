@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from netctl.agent.agent import Agent
-from netctl.agent.watch import DocumentWatch
+from netctl.agent.watchers.documentwatch import DocumentWatch
 from netctl.config.load.build import digest
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey

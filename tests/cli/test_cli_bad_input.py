@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from netctl.agent.keys import make_keys
-from netctl.agent.locations import Locations
+from netctl.agent.storage.keyfiles import make_keys
+from netctl.agent.storage.locations import Locations
 from netctl.cli.main import main
 
 OTHER = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from mediator.core.acceptance import find_mediator
 from mediator.shell.keys import ALPN, Identity, relay_secret
 from mediator.shell.server import Server
-from netctl.agent.control_client import ControlClient
-from netctl.agent.keys import Keys
+from netctl.agent.mediators.controlclient import ControlClient
+from netctl.agent.storage.keyfiles import Keys
 from netctl.config import load_document
 from netctl.model.document import Mediator
 from netctl.model.errors import RemoteError

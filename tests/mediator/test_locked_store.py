@@ -18,8 +18,8 @@ from mediator.shell.asking import ask_mediator
 from mediator.shell.memberstore import PATIENCE_S, MemberStore
 from mediator.shell.store import STORE_FILE, Store
 from mediator.shell.storethread import StoreThread
-from netctl.agent.enrol import enrol
-from netctl.agent.keys import Keys
+from netctl.agent.mediators.enrolclient import enrol
+from netctl.agent.storage.keyfiles import Keys
 from netctl.model.errors import LocalError, RemoteError
 from netctl.wire import control as w
 from netctl.wire import operatorrequests as r
@@ -157,6 +157,6 @@ def test_who_waits_for_a_lock_is_told_so_in_time_and_nothing_happened(
 
 def test_the_patience_of_a_store_ends_before_that_of_whoever_asks() -> None:
     from mediator.core.hub import LOGIN_TIMEOUT_S
-    from netctl.agent.enrol import ANSWER_TIMEOUT_S
+    from netctl.agent.mediators.enrolclient import ANSWER_TIMEOUT_S
 
     assert min(LOGIN_TIMEOUT_S, ANSWER_TIMEOUT_S) > PATIENCE_S

@@ -25,7 +25,7 @@ from mediator.shell.relayplace import (
     handed_over,
 )
 from mediator.shell.store import STORE_FILE, Store
-from netctl.agent.pinned import certificate_key, is_relay_of
+from netctl.agent.mediators.pinned import certificate_key, is_relay_of
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
 from netctl.wire.relayframe import RELAY_ALPN, RELAY_SUBJECT

@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from netctl.agent.control_client import ControlClient
-from netctl.agent.keys import load_keys
-from netctl.agent.locations import Locations
+from netctl.agent.mediators.controlclient import ControlClient
+from netctl.agent.storage.keyfiles import load_keys
+from netctl.agent.storage.locations import Locations
 from netctl.config import load_document
 from netctl.engine.port.sharedport import open_shared_port
 from netctl.model.addresses import SocketAddress

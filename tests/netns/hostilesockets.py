@@ -22,11 +22,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from mediator.core.relay_table import RelayTable
 from mediator.shell.relay import RelayServer
 from mediator.shell.stun import StunServer
-from netctl.agent.keys import Keys
-from netctl.agent.mapper import PortMapRunner
-from netctl.agent.paths import PathRunner
-from netctl.agent.relaytls import RelayTls
-from netctl.agent.sideports import BatchRunner
+from netctl.agent.storage.keyfiles import Keys
+from netctl.agent.transport.mapper import PortMapRunner
+from netctl.agent.transport.pathrunner import PathRunner
+from netctl.agent.transport.relaytls import RelayTls
+from netctl.agent.transport.sideports import BatchRunner
 from netctl.engine.filter.rewrites import Rewrites
 from netctl.model.addresses import SocketAddress
 from netctl.model.keys import WireGuardKey

@@ -148,8 +148,8 @@ FORTY = """
 import asyncio, sys
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from netctl.agent.enrol import enrol
-from netctl.agent.keys import Keys
+from netctl.agent.mediators.enrolclient import enrol
+from netctl.agent.storage.keyfiles import Keys
 from netctl.model.errors import RemoteError
 from netctl.wire.invite import parse_invite
 

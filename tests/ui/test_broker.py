@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.system.asker import asker
 from netctl.ui.broker import MAX_BY, MEDIATOR_MISSING, Broker, Rights, signature
 from tests.support.patience import BUSY_S

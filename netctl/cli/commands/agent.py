@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli.options import add_engine
 from netctl.model.errors import LocalError
 from netctl.system import logs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import rotate
 from netctl.cli.applying import ApplyWish, apply_document
 from netctl.cli.options import add_engine, add_output, add_session

@@ -8,8 +8,8 @@ import signal
 import time
 from pathlib import Path
 
-from netctl.agent.hostlock import host_lock
-from netctl.agent.locations import Locations
+from netctl.agent.storage.hostlock import host_lock
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError, NetctlError
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     Returns when the waiting process is ready. It has a session of its own and outlives whoever started it.
     """
     from netctl.agent import oneshot  # noqa: F401 - all that a roll-back needs is in memory before the change
-    from netctl.agent.commitstore import CommitStore
+    from netctl.agent.storage.commitstore import CommitStore
 
     record = CommitStore(locations).record()
     if record is None or record.nonce != arguments.nonce:
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
 
 def _wait(locations: Locations, nonce: str) -> None:
-    from netctl.agent.commitstore import CommitStore
+    from netctl.agent.storage.commitstore import CommitStore
 
     commits = CommitStore(locations)
     said, silent = "", 0

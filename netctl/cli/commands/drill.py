@@ -7,8 +7,8 @@ import ipaddress
 import time
 from dataclasses import asdict, dataclass
 
-from netctl.agent.locations import Locations
-from netctl.agent.pinger import Answers, Pinger
+from netctl.agent.storage.locations import Locations
+from netctl.agent.transport.pinger import Answers, Pinger
 from netctl.cli import output
 from netctl.cli.ask import ask
 from netctl.cli.options import add_output

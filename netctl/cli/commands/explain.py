@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.model.errors import LocalError
 

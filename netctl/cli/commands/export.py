@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.operator import admin
 from netctl.cli.options import add_mediator_state, add_output
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
         return export_wg(arguments)
     if arguments.qr or arguments.out or arguments.private_key or arguments.new_key:
         raise LocalError("--private-key, --new-key, --qr and --out go with --wg MEMBER")
-    from netctl.agent.locations import read_document
+    from netctl.agent.storage.locations import read_document
     from netctl.config import load_document
     from netctl.config.edit.textedit import add_guests
     from netctl.config.resolve.guests import Guest

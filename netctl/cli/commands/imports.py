@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.model.errors import ConfigError, Finding, LocalError
 from netctl.system.files import write_atomic
@@ -52,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """One document out of wg-quick files."""
-    from netctl.agent.locations import read_document
+    from netctl.agent.storage.locations import read_document
     from netctl.fleet.merge import merge
     from netctl.fleet.wgquick import QuickFile, read_wgquick
 

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.options import add_file
 from netctl.config.edit.template import Server
@@ -54,7 +54,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Make this host's keys and write the document; nothing is changed where there is one already."""
-    from netctl.agent.keys import make_keys
+    from netctl.agent.storage.keyfiles import make_keys
     from netctl.config import load_document
     from netctl.config.edit.hostnames import checked_name, label_of
     from netctl.config.edit.template import Host, first_document, installation_id

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_engine
@@ -17,7 +17,7 @@ from netctl.model.errors import LocalError
 from netctl.wire import agentrequests as r
 
 if TYPE_CHECKING:
-    from netctl.agent.store import StateStore
+    from netctl.agent.storage.statestore import StateStore
 
 ONLINE_TIMEOUT_S = 20.0
 """Login, view and apply take a second or two; a small machine that compiles its rules takes more."""
@@ -48,9 +48,9 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Make keys, enrol, start the agent, and wait until this host is on the network."""
     import asyncio
 
-    from netctl.agent.enrol import enrol
-    from netctl.agent.keys import make_keys
-    from netctl.agent.store import StateStore
+    from netctl.agent.mediators.enrolclient import enrol
+    from netctl.agent.storage.keyfiles import make_keys
+    from netctl.agent.storage.statestore import StateStore
     from netctl.cli.starting import restart_agent, start_agent
     from netctl.config.edit.excerpt import bootstrap
     from netctl.engine.privilege import check_privileges

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.options import add_engine, add_output
 
@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Make this host's keys, show their public halves, or take new ones."""
-    from netctl.agent.keys import load_keys, make_keys
+    from netctl.agent.storage.keyfiles import load_keys, make_keys
     from netctl.config.edit.hostnames import checked_name, label_of
 
     name = checked_name(arguments.name) if arguments.name else label_of(os.uname().nodename)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError
@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Leave what this host joined by invite; with --forget-keys it comes back as another."""
-    from netctl.agent.store import StateStore
+    from netctl.agent.storage.statestore import StateStore
 
     if StateStore(locations).joined() is None:
         raise LocalError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from itertools import compress
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.operator import admin
 from netctl.cli.options import add_mediator_state, add_output

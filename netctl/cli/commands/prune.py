@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_engine, add_output

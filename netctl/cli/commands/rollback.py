@@ -6,8 +6,8 @@ import argparse
 
 from msgspec import structs
 
-from netctl.agent.hostlock import LOCK_WAIT_S, host_lock
-from netctl.agent.locations import Locations
+from netctl.agent.storage.hostlock import LOCK_WAIT_S, host_lock
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.exits import CONVERGED, ROLL_BACK_FAILED
@@ -26,8 +26,8 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     try:
         result = ask(locations, r.Rollback()).reply
     except NoAgentError:
-        from netctl.agent.commitstore import CommitStore
         from netctl.agent.oneshot import roll_back
+        from netctl.agent.storage.commitstore import CommitStore
         from netctl.engine.privilege import check_privileges
 
         if CommitStore(locations).record() is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct, to_builtins
 
-from netctl.agent.locations import Locations, read_document
+from netctl.agent.storage.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.findings import show_findings
 from netctl.cli.live import Live

@@ -19,7 +19,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.facts import facts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from netctl.agent.locations import Locations, read_document
+from netctl.agent.storage.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.findings import show_findings
 from netctl.cli.options import add_files

@@ -12,7 +12,7 @@ import time
 import tty
 from importlib.util import find_spec
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli.ask import ask
 from netctl.model.errors import LocalError, NetctlError
 from netctl.wire.agentrequests import Status

@@ -11,7 +11,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.operator import ADMIN_SOCKET
 from netctl.cli.options import add_mediator_state

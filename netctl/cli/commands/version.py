@@ -6,7 +6,7 @@ import argparse
 
 from msgspec import to_builtins
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.facts import facts, rows
 from netctl.cli.options import add_output

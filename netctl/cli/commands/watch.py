@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from netctl.agent.locations import Locations, read_document
+from netctl.agent.storage.locations import Locations, read_document
 from netctl.cli import output
 from netctl.cli.applying import ApplyWish, apply_document
 from netctl.cli.ask import NoAgentError, ask
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
 
 async def _watch(wish: ApplyWish, path: Path, locations: Locations) -> None:
-    from netctl.agent.filewatch import FileWatch
+    from netctl.agent.watchers.filewatch import FileWatch
 
     files = FileWatch(path, read_document)
     try:

@@ -6,8 +6,8 @@ import argparse
 import difflib
 import ipaddress
 
-from netctl.agent.locations import Locations
-from netctl.agent.pinger import Pinger
+from netctl.agent.storage.locations import Locations
+from netctl.agent.transport.pinger import Pinger
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_output

@@ -8,11 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from netctl.agent.keys import Keys
 from netctl.agent.log import warn
-from netctl.agent.mapper import PortMapRunner
-from netctl.agent.relaytls import RelayTls
-from netctl.agent.sideports import BatchRunner
+from netctl.agent.storage.keyfiles import Keys
+from netctl.agent.transport.mapper import PortMapRunner
+from netctl.agent.transport.relaytls import RelayTls
+from netctl.agent.transport.sideports import BatchRunner
 from netctl.engine.filter.rewrites import Rewrites
 from netctl.engine.links.routelookup import SourceLookup
 from netctl.engine.port.sharedport import SharedPort, open_shared_port

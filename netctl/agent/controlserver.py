@@ -10,8 +10,8 @@ from typing import Any
 from msgspec import structs
 
 from netctl.agent.agent import Agent
-from netctl.agent.commitstore import terms_of
-from netctl.agent.locations import Locations
+from netctl.agent.storage.commitstore import terms_of
+from netctl.agent.storage.locations import Locations
 from netctl.engine import ApplyOutcome
 from netctl.model.errors import LocalError
 from netctl.model.outcome import in_words

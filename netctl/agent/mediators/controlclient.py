@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
-from netctl.agent.keys import Keys
 from netctl.agent.log import warn
-from netctl.agent.pinned import certificate_key, client_context
-from netctl.agent.proxy import Connected, connect
+from netctl.agent.mediators.pinned import certificate_key, client_context
+from netctl.agent.mediators.proxy import Connected, connect
+from netctl.agent.storage.keyfiles import Keys
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import LocalError, RemoteError

@@ -23,8 +23,8 @@ from typing import TypeVar
 
 from msgspec.structs import replace as replace_struct
 
-from netctl.agent.compiled import CompiledDocuments
-from netctl.agent.locations import Locations
+from netctl.agent.storage.documentcache import CompiledDocuments
+from netctl.agent.storage.locations import Locations
 from netctl.config import Loaded, Pins
 from netctl.model.errors import ConfigError, LocalError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey

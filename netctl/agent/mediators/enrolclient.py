@@ -9,8 +9,8 @@ from typing import cast
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-from netctl.agent.control_client import certificate_identity, dial
-from netctl.agent.keys import Keys
+from netctl.agent.mediators.controlclient import certificate_identity, dial
+from netctl.agent.storage.keyfiles import Keys
 from netctl.model.document import Mediator
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey

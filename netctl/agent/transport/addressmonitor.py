@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from netctl.agent.endpointnames import EndpointNames
 from netctl.agent.host import Host
 from netctl.agent.log import say
-from netctl.agent.nat64discovery import Nat64
-from netctl.agent.paths import PathRunner
+from netctl.agent.mediators.nat64discovery import Nat64
+from netctl.agent.transport.endpointnames import EndpointNames
+from netctl.agent.transport.pathrunner import PathRunner
 from netctl.engine.links.linkevents import moves
 from netctl.model.addresses import Prefix
 from netctl.model.derive import underlay_prefix

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.config.load.build import digest
 from netctl.engine.checkpoint import from_plain, to_plain
 from netctl.model.errors import LocalError

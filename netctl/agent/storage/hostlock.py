@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.model.errors import LocalError
 from netctl.system.files import make_directory, open_lock, say_holder
 

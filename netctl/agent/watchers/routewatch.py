@@ -6,8 +6,8 @@ import asyncio
 import time
 
 from netctl.agent.log import say
-from netctl.agent.pathmtus import PathMtus
 from netctl.agent.runner import Runner
+from netctl.agent.transport.pathmtus import PathMtus
 from netctl.engine.links.linkevents import taken_away
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import SEGMENT_PREFIX, WIREGUARD_LINK

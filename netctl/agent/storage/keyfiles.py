@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from netctl.agent.locations import Locations
+from netctl.agent.storage.locations import Locations
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.system.files import create, make_directory, move, remove, write_atomic

@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable
 
 from netctl.agent.log import warn
-from netctl.agent.pinned import client_context, is_relay_of
-from netctl.agent.proxy import connect, proxy_for
+from netctl.agent.mediators.pinned import client_context, is_relay_of
+from netctl.agent.mediators.proxy import connect, proxy_for
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import NetctlError, RemoteError

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from netctl.agent.disk import Disk
+from netctl.agent.storage.disk import Disk
 from netctl.system.files import write_atomic
 from netctl.wire.agentrequests import Happening
 

@@ -7,13 +7,13 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 
-from netctl.agent.addresses import LOOK_AROUND_S, AddressMonitor
-from netctl.agent.endpointnames import EndpointNames
 from netctl.agent.host import Host, knock
 from netctl.agent.log import warn
-from netctl.agent.meter import Meter
-from netctl.agent.paths import PathRunner
 from netctl.agent.runner import Runner
+from netctl.agent.transport.addressmonitor import LOOK_AROUND_S, AddressMonitor
+from netctl.agent.transport.endpointnames import EndpointNames
+from netctl.agent.transport.meter import Meter
+from netctl.agent.transport.pathrunner import PathRunner
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus, is_session
 from netctl.model.keys import WireGuardKey
 from netctl.node import events as on

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from netctl.agent.commitstore import CommitStore
-from netctl.agent.control_client import ControlClient
-from netctl.agent.firewall import Firewall
 from netctl.agent.following import Following
 from netctl.agent.host import Host
-from netctl.agent.paths import PathRunner
-from netctl.agent.routewatch import RouteWatch
-from netctl.agent.rulesets import Rulesets
-from netctl.agent.store import StateStore
-from netctl.agent.tunnels import Tunnels
-from netctl.agent.watch import DocumentWatch
+from netctl.agent.mediators.controlclient import ControlClient
+from netctl.agent.storage.commitstore import CommitStore
+from netctl.agent.storage.statestore import StateStore
+from netctl.agent.transport.pathrunner import PathRunner
+from netctl.agent.transport.tunnels import Tunnels
+from netctl.agent.watchers.documentwatch import DocumentWatch
+from netctl.agent.watchers.firewallcheck import Firewall
+from netctl.agent.watchers.routewatch import RouteWatch
+from netctl.agent.watchers.rulesetwatch import Rulesets
 from netctl.engine.links.pathmtu import path_mtu
 from netctl.model.errors import LocalError
 from netctl.node.context import Context

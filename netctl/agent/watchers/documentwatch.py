@@ -11,8 +11,8 @@ import asyncio
 from pathlib import Path
 from typing import Any, Protocol
 
-from netctl.agent.filewatch import QUIET_S, SLOW_S, FileWatch, Seen
 from netctl.agent.log import say, warn
+from netctl.agent.watchers.filewatch import QUIET_S, SLOW_S, FileWatch, Seen
 from netctl.config.load.build import digest
 from netctl.model.errors import ConfigError, NetctlError
 from netctl.model.outcome import ApplyOutcome
@@ -84,7 +84,7 @@ class DocumentWatch:
 
     async def run(self) -> None:
         """Until cancelled."""
-        from netctl.agent.locations import read_document
+        from netctl.agent.storage.locations import read_document
 
         watch = FileWatch(self._path, read_document, slow_s=self._slow_s, quiet_s=self._quiet_s)
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
-from netctl.agent.nat64discovery import beyond
+from netctl.agent.mediators.nat64discovery import beyond
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.errors import LocalError, RemoteError
 from netctl.system.dial import away_from, race, resolve
