@@ -20,11 +20,13 @@ TIMEOUT_S = 120.0
 """A fetch over a slow line; a repository with one document in it is small."""
 MAX_TOLD = 300
 """Characters of Git's own words in an error: the first lines say it."""
+SSH = "ssh -oBatchMode=yes -oConnectTimeout=20"
+"""How Git calls ssh, where the user has not said otherwise."""
 QUIET = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_OPTIONAL_LOCKS": "0",
     "LC_ALL": "C",
-    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=20",
+    "GIT_SSH_COMMAND": SSH,
 }
 PROTOCOLS = "file:git:http:https:ssh"
 """What a repository may be reached by. `ext::` runs a command, and `NAME::` whatever git-remote-NAME there is."""
@@ -85,12 +87,12 @@ class Git:
         self.secrets = dict(secrets or {})
         """More of Git's environment, which no other user can read, as they can an argv."""
 
-    def run(self, *arguments: str, timeout: float = TIMEOUT_S) -> str:
-        """A Git command; its output. Raises GitError."""
+    def run(self, *arguments: str, timeout: float = TIMEOUT_S, more: Mapping[str, str] | None = None) -> str:
+        """A Git command; its output. `more`: of its environment. Raises GitError."""
         if shutil.which("git") is None:
             raise LocalError("git is not installed on this host: install the package git")
         fixed = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_ALLOW_PROTOCOL": PROTOCOLS}
-        environment = {**QUIET, **os.environ, **fixed, **self.secrets}
+        environment = {**QUIET, **os.environ, **fixed, **self.secrets, **(more or {})}
         command = ["git", "-C", str(self.directory), *NO_HOOKS, *arguments]
         try:
             done = subprocess.run(
@@ -111,10 +113,10 @@ class Git:
             raise GitError(f"git {arguments[0]}: {words[:MAX_TOLD]}")
         return done.stdout.decode(errors="surrogateescape")
 
-    def ok(self, *arguments: str) -> bool:
+    def ok(self, *arguments: str, more: Mapping[str, str] | None = None) -> bool:
         """Whether a command that answers by its exit status says yes."""
         try:
-            self.run(*arguments)
+            self.run(*arguments, more=more)
         except GitError:
             return False
         return True

@@ -15,6 +15,7 @@ from typing import Protocol
 from netctl.config import load_document
 from netctl.config.load.loader import MAX_BYTES
 from netctl.fleet.git import Commit, Git, GitError, without_secret
+from netctl.fleet.sshfamily import SshFamily
 from netctl.fleet.syncstate import Outcome, StateFile, SyncState, Verdict
 from netctl.model.errors import ConfigError, LocalError
 
@@ -68,6 +69,7 @@ class Sync:
         self.settings = settings
         self._url, secrets = without_secret(settings.repository)
         self._git = Git(directory / "repository.git", secrets)
+        self._family = SshFamily(self._url)
         self._target = target
         self._states = states
         self.state = self._mine(states.load())
@@ -109,8 +111,10 @@ class Sync:
         refs = (f"+refs/heads/{branch}:{TIP}", "+refs/tags/*:refs/tags/*")
         try:
             self._git.run("check-ref-format", "--branch", branch)
-            self._git.run("fetch", "--quiet", "--no-tags", "--prune", "--", self._url, *refs)
+            fetch = ("fetch", "--quiet", "--no-tags", "--prune", "--", self._url, *refs)
+            self._git.run(*fetch, more=self._family.environment())
         except GitError as error:
+            self._family.failed()
             where = shown_url(self.settings.repository)
             said = str(error).replace(self._url, where)
             if "couldn't find remote ref" in said:
@@ -132,7 +136,9 @@ class Sync:
     def reachable(self) -> bool:
         """Whether the repository answers just now."""
         refs = f"refs/heads/{self.settings.branch}"
-        return self._git.ok("ls-remote", "--exit-code", "--", self._url, refs)
+        return self._git.ok(
+            "ls-remote", "--exit-code", "--", self._url, refs, more=self._family.environment()
+        )
 
     # -- the verdict ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,116 @@
+"""Git over ssh by whichever address family answers first (Happy Eyeballs, RFC 8305).
+
+OpenSSH tries the addresses of a name one after the other, and waits for each that is silent: an IPv6 default route that
+leads nowhere cost every fetch 20 s. The race is asked here, and ssh is told the family that won; names, keys, and
+everything else that the user's configuration says stay ssh's own affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from netctl.fleet.git import SSH
+from netctl.model.addresses import SocketAddress
+from netctl.system.dial import race, resolve
+
+RACE_S = 5.0
+"""Nobody answers so long: ssh says itself what is wrong."""
+CONFIGURATION_S = 10.0
+"""For `ssh -G`: what the user's configuration runs to match a host may take a moment."""
+GIT_SSH_COMMAND = "GIT_SSH_COMMAND"
+
+
+def destination(url: str) -> tuple[str, int | None] | None:
+    """Host (with its user, as ssh takes it) and port of a URL that Git reaches by ssh; None for all others.
+
+    ``ssh://[USER@]HOST[:PORT]/PATH`` or ``[USER@]HOST:PATH`` (git-fetch(1), Git URLs).
+    """
+    if "://" in url:
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            return None
+        if parts.scheme != "ssh" or not host:
+            return None
+        login, at, _ = parts.netloc.rpartition("@")
+        return f"{login.partition(':')[0]}{at}{host}", port
+    place, colon, _ = url.partition(":")
+    if (
+        not colon or not place or "/" in place or "[" in place
+    ):  # a path, or an address in brackets: one family
+        return None
+    return place, None
+
+
+def configured(host: str, port: int | None) -> Mapping[str, str]:
+    """What ssh would do with a host, by the names of ssh_config(5) in small letters; empty where it does not say."""
+    wanted = ["-p", str(port)] if port is not None else []
+    try:
+        done = subprocess.run(
+            ["ssh", "-G", *wanted, "--", host],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=CONFIGURATION_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    if done.returncode:
+        return {}
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+
+
+def _goes_elsewhere(said: Mapping[str, str]) -> bool:
+    """Whether ssh would not connect to the host itself, or the user has chosen how."""
+    through = (said.get("proxyjump", "none"), said.get("proxycommand", "none"))
+    return through != ("none", "none") or said.get("addressfamily", "any") != "any"
+
+
+def winner(host: str, port: int | None) -> int | None:
+    """4 or 6, of a host with both families: the one that answers first. None: ssh is to do as it would."""
+    said = configured(host, port)
+    if _goes_elsewhere(said) or "hostname" not in said:
+        return None
+    try:
+        return asyncio.run(_race(said["hostname"], int(said.get("port", "22"))))
+    except (OSError, ValueError):  # TimeoutError is one
+        return None
+
+
+async def _race(host: str, port: int) -> int | None:
+    async with asyncio.timeout(RACE_S):
+        addresses = await resolve(host, port)
+        if len({one.is_ipv6 for one in addresses}) < 2:
+            return None
+        opened = await race(addresses)
+    try:
+        return 6 if SocketAddress.of(*opened.getpeername()[:2]).is_ipv6 else 4
+    finally:
+        opened.close()
+
+
+class SshFamily:
+    """Of one repository: asked once, and again after a failure, for a server counts connections that say nothing."""
+
+    def __init__(self, url: str) -> None:
+        self._destination = destination(url)
+        self._found: int | None = None
+
+    def environment(self) -> Mapping[str, str]:
+        """More of Git's environment. Blocks; not for a thread that runs an event loop."""
+        if self._destination is None or GIT_SSH_COMMAND in os.environ:
+            return {}
+        if self._found is None:
+            self._found = winner(*self._destination)
+        return {GIT_SSH_COMMAND: f"{SSH} -{self._found}"} if self._found is not None else {}
+
+    def failed(self) -> None:
+        """Nothing came of it: ask anew the next time."""
+        self._found = None
