@@ -11,7 +11,7 @@ import errno
 from pathlib import Path
 
 from netctl.model.errors import EngineError
-from netctl.system import generations
+from netctl.system import statefiles
 from netctl.system.files import remove, write_atomic
 
 MEANWHILE = Path("/run/netctl/records")
@@ -30,7 +30,7 @@ def keep(path: Path, text: str, *, generations_too: bool = False) -> None:
     """
     try:
         if generations_too:
-            generations.write(path, text)
+            statefiles.write(path, text)
         else:
             write_atomic(path, text)
     except OSError as error:
@@ -47,7 +47,7 @@ def kept(path: Path) -> str:
     """What was noted last. Raises OSError, of which FileNotFoundError, or UnicodeDecodeError."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         return _meanwhile(path).read_text()
-    text = generations.read(path).text
+    text = statefiles.read(path).text
     if text is None:
         raise FileNotFoundError(errno.ENOENT, "there is no note, or none that is whole", str(path))
     return text

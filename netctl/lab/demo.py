@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from netctl.lab import guest
-from netctl.lab.events import Check, Event, Progress, Table, Verdict
+from netctl.lab.happenings import Check, Event, Progress, Table, Verdict
 from netctl.lab.internet import Lab, statuses_of
 from netctl.lab.probes import acl_checks, broadcast, ping_all
 from netctl.model.document import Document, Mode

@@ -22,11 +22,11 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from netctl.lab.build import Network
 from netctl.lab.internet import Lab, raise_lab, statuses_of
 from netctl.lab.namespaces import Holder
 from netctl.lab.topology import FIRST_MEDIATOR, PUBLIC, PUBLIC6
 from netctl.lab.translator import translate
+from netctl.lab.wiring import Network
 from netctl.system.files import write_atomic
 
 MEDIATOR = "m1.example.net"

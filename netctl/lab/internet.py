@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from netctl.config import load_document
-from netctl.lab.build import Network, build
 from netctl.lab.namespaces import Holder, Node, environment
 from netctl.lab.topology import Topology, make_topology, parse_sidecar
+from netctl.lab.wiring import Network, build
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import EngineError, LocalError
 

@@ -27,12 +27,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from netctl.lab.build import Network
 from netctl.lab.internet import LOG_PATH, RUN_PATH, STATE_PATH, Lab, in_parallel, raise_lab, status_of
 from netctl.lab.namespaces import Holder
 from netctl.lab.nat import TABLE, NatKind
 from netctl.lab.theory import Verdict, theory
 from netctl.lab.topology import PUBLIC, Box
+from netctl.lab.wiring import Network
 from netctl.model.errors import EngineError
 from netctl.system.files import write_atomic
 from netctl.system.ourselves import module

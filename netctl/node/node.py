@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from netctl.model.errors import LocalError
-from netctl.node import changing, confirming, healing, membership, requests
+from netctl.node import changing, confirming, healing, joining, requests
 from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.carrying import recall
@@ -175,9 +175,9 @@ class Node:
             case requests.RollBack(nonce):
                 return confirming.roll_back(context, nonce)
             case requests.Join():
-                return membership.join(context)
+                return joining.join(context)
             case requests.Leave():
-                return membership.leave(context)
+                return joining.leave(context)
             case requests.CheckDrift():
                 return healing.check(context)
             case requests.RestoreRoutes():
@@ -284,7 +284,7 @@ class Node:
     def _reconcile(self) -> Job[None]:
         context = self.context
         try:
-            yield from membership.take_excerpt(context)
+            yield from joining.take_excerpt(context)
             context.fail((yield from reconcile(context)).error)
         except Exception as error:  # one failure is one line: the node lives on
             context.fail(reason_of(error))

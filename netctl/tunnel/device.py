@@ -13,8 +13,8 @@ from netctl.tunnel import constants, messages, noise
 from netctl.tunnel.allowedips import AllowedIPs
 from netctl.tunnel.cookie import CookieChecker, LoadState, SourceLimiter
 from netctl.tunnel.effects import Effect, FlushStaged, SendDatagram, SendKeepalive
+from netctl.tunnel.handshakepace import Pace
 from netctl.tunnel.messages import CookieReply, Initiation, Response
-from netctl.tunnel.pace import Pace
 from netctl.tunnel.peer import IndexTable, Keypair, Peer
 from netctl.tunnel.primitives import KEY_LEN, dh, tai64n
 from netctl.tunnel.timers import Timer, TimerQueue

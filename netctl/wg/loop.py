@@ -15,10 +15,10 @@ from netctl.system.clock import boottime
 from netctl.system.guard import Guard
 from netctl.tunnel import Device, Effect, FlushStaged, SendDatagram, SendKeepalive
 from netctl.wg import native
+from netctl.wg.endpointroutes import RouteWatch, interface_to
 from netctl.wg.inbox import Inbox
 from netctl.wg.native.path import NativePath
 from netctl.wg.outbox import Burst, Outbox
-from netctl.wg.routes import RouteWatch, interface_to
 from netctl.wg.tun import Tun
 from netctl.wg.udp import Udp
 

@@ -27,7 +27,7 @@ from netctl.model.hoststate import HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.node.commit import Terms
 from netctl.plan import Change
-from netctl.system import generations
+from netctl.system import statefiles
 from netctl.system.clock import boottime
 
 OTHER = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
@@ -171,7 +171,7 @@ def test_a_first_apply_goes_back_to_nothing(world: World) -> None:
 def over(world: World, **changes: Any) -> StoredCommit:
     """The record on disk, changed."""
     plain = json.loads(world.where.armed.read_text())
-    generations.write(world.where.armed, json.dumps({**plain, **changes}))
+    statefiles.write(world.where.armed, json.dumps({**plain, **changes}))
     record = world.commits.record()
     assert record is not None
     return record

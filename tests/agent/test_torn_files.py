@@ -26,7 +26,7 @@ from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
 from netctl.node.choices import Down, Joined
 from netctl.node.commit import Terms
-from netctl.system import generations
+from netctl.system import statefiles
 from tests.agent.test_commit import LONG_S, World
 
 KEY = WireGuardKey(bytes([2]) * 32)
@@ -132,7 +132,7 @@ def test_what_is_torn_is_the_generation_before_or_nothing_and_always_said(
     assert one.read(StateStore(where)) == newest
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
-    beside = path.with_name(path.name + generations.SUMS)
+    beside = path.with_name(path.name + statefiles.SUMS)
     if sums == "torn":
         beside.write_bytes(beside.read_bytes()[:20])
     elif sums == "none":
@@ -145,9 +145,9 @@ def test_what_is_torn_is_the_generation_before_or_nothing_and_always_said(
         assert any(path.name in line for line in reborn.losses)
     # Without sums a file is one of an earlier version, and this one would say that there is nothing.
     is_earlier = sums == "none" and path.read_bytes() == b"{}"
-    if found != newest and path.read_bytes().strip(generations.BLANK) and not is_earlier:
+    if found != newest and path.read_bytes().strip(statefiles.BLANK) and not is_earlier:
         assert any(path.name in line for line in reborn.losses), "lost in silence"
-    if not path.read_bytes().strip(generations.BLANK):
+    if not path.read_bytes().strip(statefiles.BLANK):
         assert any(path.name in line for line in reborn.losses), "a blank file was taken for none"
     one.write(reborn, 7)
     assert one.read(reborn) == 7, "what was damaged stands in the way of what comes next"
@@ -161,25 +161,25 @@ def test_a_crash_between_any_two_steps_of_a_write_leaves_one_of_two_generations(
 ) -> None:
     """The steps in their order, as far as they came: second name, sums, file."""
     path = tmp_path / "file"
-    generations.write(path, "one")
-    generations.write(path, "two")
+    statefiles.write(path, "one")
+    statefiles.write(path, "two")
     kept = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
-    generations.write(path, "three")
-    steps = [f"file{generations.PREVIOUS}", f"file{generations.SUMS}", "file"]
+    statefiles.write(path, "three")
+    steps = [f"file{statefiles.PREVIOUS}", f"file{statefiles.SUMS}", "file"]
     for name in steps[gone:]:
         (tmp_path / name).unlink()
         (tmp_path / name).write_bytes(kept[name])
-    found = generations.read(path)
+    found = statefiles.read(path)
     assert (found.text, found.lost) == ("three" if gone == 3 else "two", None)
 
 
 def test_what_was_removed_does_not_come_back_with_a_file_that_is_torn_later(tmp_path: Path) -> None:
     path = tmp_path / "armed.json"
-    generations.write(path, "of an earlier apply")
+    statefiles.write(path, "of an earlier apply")
     path.unlink()  # a crash in the middle of a removal
-    generations.write(path, "of this apply")
+    statefiles.write(path, "of this apply")
     path.write_bytes(b"")
-    assert generations.read(path).content is None
+    assert statefiles.read(path).content is None
 
 
 def test_a_host_that_joined_and_lost_the_words_for_it_has_joined_still(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from netctl.config.load.loader import parse
-from netctl.fleet.enrol import PublicKeys, enrol, read_keys
+from netctl.fleet.publickeys import PublicKeys, enrol, read_keys
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from netctl.lab.build import Network
 from netctl.lab.internet import Lab, raise_lab, statuses_of
 from netctl.lab.probes import host_name
+from netctl.lab.wiring import Network
 from tests.support.lablife import PARTY, lab_holder
 
 POLL_S = 0.2

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from netctl.lab.build import Network
 from netctl.lab.internet import program
 from netctl.lab.nat import BLOCK_PORTS
 from netctl.lab.topology import FIRST_NAT, PUBLIC
+from netctl.lab.wiring import Network
 from tests.netns.hardnats import direct_within, kinds, lost, pair_behind, peer_of, ports_table
 from tests.support.patience import wait_for
 

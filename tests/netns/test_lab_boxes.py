@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from netctl.config import load_document
-from netctl.lab.build import Network, build
 from netctl.lab.namespaces import Node
 from netctl.lab.nat import NatKind
 from netctl.lab.properties import Ipv6, Properties
 from netctl.lab.rebind import forget_flows, move_wan
 from netctl.lab.topology import Nat, Topology, make_topology
+from netctl.lab.wiring import Network, build
 from tests.support.lablife import PARTY, lab_holder
 from tests.support.patience import BUSY_S, wait_for
 

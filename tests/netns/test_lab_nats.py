@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from netctl.config import load_document
-from netctl.lab.build import Network, build
 from netctl.lab.namespaces import Holder, Node, check_machine
 from netctl.lab.nat import NatKind
 from netctl.lab.topology import Nat, make_topology
+from netctl.lab.wiring import Network, build
 from netctl.model.errors import LocalError
 from tests.support.patience import BUSY_S, wait_for
 from tests.support.processes import namespace_of, processes_in

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from netctl.lab.build import Network
 from netctl.lab.topology import FIRST_NAT, PUBLIC
+from netctl.lab.wiring import Network
 from tests.netns.hardnats import direct_within, kinds, lost, pair_behind, peer_of
 from tests.support.patience import BUSY_S, wait_for
 

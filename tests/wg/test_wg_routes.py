@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from netctl.wg.routes import _oif, interface_to
+from netctl.wg.endpointroutes import _oif, interface_to
 
 
 def test_loopback_is_reached_by_lo() -> None:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass
 class File(Generic[T]):
-    """One file of state, with the generation before it beside (`netctl.system.generations`)."""
+    """One file of state, with the generation before it beside (`netctl.system.statefiles`)."""
 
     content: T | None = None
     before: T | None = None

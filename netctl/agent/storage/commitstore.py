@@ -21,7 +21,7 @@ from netctl.engine.checkpoint import from_plain, to_plain
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import HostState
 from netctl.node.commit import PendingCommit, Terms
-from netctl.system import generations
+from netctl.system import statefiles
 from netctl.system.clock import boottime
 from netctl.system.ourselves import own_command
 
@@ -139,12 +139,12 @@ class CommitStore:
             "finished": record.finished,
             "joined": record.joined,
         }
-        generations.write(self.locations.armed, json.dumps(plain))
+        statefiles.write(self.locations.armed, json.dumps(plain))
 
     def record(self) -> StoredCommit | None:
         """The armed apply, or None. Raises LocalError when the record is damaged."""
         try:
-            found = generations.read(self.locations.armed)
+            found = statefiles.read(self.locations.armed)
             if found.content is None and found.lost is None:
                 self.lost = None
                 return None
@@ -171,20 +171,20 @@ class CommitStore:
 
     def disarm(self) -> None:
         """Nothing is armed any more; also after a power cut."""
-        generations.remove(self.locations.armed)
+        statefiles.remove(self.locations.armed)
 
     def put_back(self, record: PendingCommit) -> None:
         """The document of before is the accepted one again. Raises OSError."""
         if record.before is not None:
-            generations.write(self.locations.accepted, record.before)
+            statefiles.write(self.locations.accepted, record.before)
         else:
-            generations.remove(self.locations.accepted)
+            statefiles.remove(self.locations.accepted)
         if record.joined is not None:
-            generations.write(self.locations.joined, record.joined)
+            statefiles.write(self.locations.joined, record.joined)
 
     def _joined(self) -> str | None:
         try:
-            return generations.read(self.locations.joined).text
+            return statefiles.read(self.locations.joined).text
         except (OSError, UnicodeDecodeError):
             return None
 
@@ -199,7 +199,7 @@ class CommitStore:
     def refused(self) -> tuple[str, ...]:
         """Digests, the oldest first."""
         try:
-            plain = json.loads(generations.read(self.locations.refused).content or b"[]")
+            plain = json.loads(statefiles.read(self.locations.refused).content or b"[]")
             return tuple(str(entry) for entry in plain)[-MAX_REFUSED:]
         except (OSError, ValueError, TypeError, RecursionError):
             return ()
@@ -207,11 +207,11 @@ class CommitStore:
     def refuse(self, name: str) -> None:
         """A document is not applied again unless forced. Raises OSError."""
         kept = [entry for entry in self.refused() if entry != name]
-        generations.write(self.locations.refused, json.dumps([*kept, name][-MAX_REFUSED:]))
+        statefiles.write(self.locations.refused, json.dumps([*kept, name][-MAX_REFUSED:]))
 
     def admit_again(self, name: str) -> None:
         """A document that was rolled back is refused no more. Raises OSError."""
-        generations.write(
+        statefiles.write(
             self.locations.refused, json.dumps([entry for entry in self.refused() if entry != name])
         )
 

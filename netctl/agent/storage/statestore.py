@@ -9,7 +9,7 @@
 | down.json     | the generation before; else everything is up                                            |
 
 What happened within the last day is in `timeline.py`.
-The way back from an apply is in `commitstore.py`, by the same means (`netctl.system.generations`).
+The way back from an apply is in `commitstore.py`, by the same means (`netctl.system.statefiles`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from netctl.node.choices import Down, Joined
 from netctl.node.commit import PendingCommit
 from netctl.session import Kept, open_view
 from netctl.session.views import pack_view
-from netctl.system import generations
+from netctl.system import statefiles
 from netctl.wire.control import Message, Sealed, ViewChunk, decode, encode
 
 T = TypeVar("T")
@@ -59,17 +59,17 @@ class StateStore:
         return tuple(self._lost.copy().values())
 
     def _write(self, path: Path, text: str) -> None:
-        generations.write(path, text)
+        statefiles.write(path, text)
         self._lost.pop(path, None)
 
     def _remove(self, path: Path) -> None:
-        generations.remove(path)
+        statefiles.remove(path)
         self._lost.pop(path, None)
 
     def _read(self, path: Path, parse: Callable[[str], T], without: str) -> T | None:
         """What `parse` makes of a file or of the generation before it; None: there is neither, or it is said."""
         try:
-            found = generations.read(path)
+            found = statefiles.read(path)
         except OSError as error:
             self._lost[path] = f"{path} cannot be read ({error.strerror}): {without}"
             return None
@@ -77,7 +77,7 @@ class StateStore:
             if found.lost is not None:
                 self._lost[path] = f"{found.lost}: {without}"
             return None
-        before = generations.previous(path) if found.lost is None else None
+        before = statefiles.previous(path) if found.lost is None else None
         for content, lost in (
             (found.content, found.lost),
             (before, f"{path} cannot be used: the one before it is"),
@@ -102,7 +102,7 @@ class StateStore:
         """The accepted document; None before the first apply. Raises LocalError when nothing of it can be used."""
         path = self._places.accepted
         try:
-            found = generations.read(path)
+            found = statefiles.read(path)
             if found.content is None and found.lost is None:
                 return None
             if found.content is None:
@@ -144,7 +144,7 @@ class StateStore:
     def holds(self, text: str) -> bool:
         """This is the accepted document's text."""
         try:
-            found = generations.read(self._places.accepted)
+            found = statefiles.read(self._places.accepted)
             return found.lost is None and found.text == text
         except (OSError, UnicodeDecodeError):
             return False

@@ -18,7 +18,7 @@ from netctl.cli import output
 from netctl.cli.options import add_output
 from netctl.lab import saved
 from netctl.lab.demo import demonstrate
-from netctl.lab.events import Check, Event, Progress, Table, Verdict
+from netctl.lab.happenings import Check, Event, Progress, Table, Verdict
 from netctl.lab.internet import Lab, raise_lab, read_plan, statuses_of
 from netctl.lab.namespaces import Holder, check_machine, environment
 from netctl.lab.nat import NatKind

@@ -20,7 +20,6 @@ from netctl.config.load.schema import fits_definition
 from netctl.config.reach.reachtext import reach_lines, reach_to_json
 from netctl.fleet.ansible import TaskResult, Variables, passed_over, play, private_directory
 from netctl.fleet.canary import Size, batches
-from netctl.fleet.enrol import PublicKeys, enrol, read_keys
 from netctl.fleet.inventory import (
     MEMBER_VARIABLE,
     HostVariables,
@@ -30,6 +29,7 @@ from netctl.fleet.inventory import (
     from_file,
     listed,
 )
+from netctl.fleet.publickeys import PublicKeys, enrol, read_keys
 from netctl.fleet.rollout import OVER, HostRun, PlanRow, Rollout, State, Wishes
 from netctl.model.errors import ConfigError, LocalError
 from netctl.system.files import write_atomic
