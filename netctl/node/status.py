@@ -61,7 +61,7 @@ def _peer(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) 
         "via": snapshot.relay_tls.at if kind == "relay-tls" else None,
         "tried": list(path.tried) if path is not None else [],
         "nat": path.peer_nat or None if path is not None else None,
-        "hindrance": _hindrance(snapshot, path) if online else None,
+        "hindrance": _blocker(snapshot, path) if online else None,
         "mtu": path.mtu if path is not None else None,
         "distrust": path.distrust if path is not None and online else None,
         "last_handshake_s": _ago(snapshot, status.last_handshake_s) if status and session else None,
@@ -76,14 +76,14 @@ def _ago(snapshot: Snapshot, unix_s: float) -> float:
     return max(0.0, round(snapshot.unix_s - unix_s, 1))
 
 
-def _hindrance(snapshot: Snapshot, path: PathStatus | None) -> str | None:
+def _blocker(snapshot: Snapshot, path: PathStatus | None) -> str | None:
     """Why the path to a peer that is there is not direct, in words."""
     if path is None or path.kind in ("lan", "direct"):
         return None
     if snapshot.udp_blocked:
         return "UDP is blocked at this host"
     port = snapshot.port
-    return f"this host's port: {WORDS[port.verdict]}" if port.verdict != "fit" else path.hindrance
+    return f"this host's port: {WORDS[port.verdict]}" if port.verdict != "fit" else path.blocker
 
 
 def trouble_of_port(snapshot: Snapshot) -> tuple[str, str] | None:

@@ -26,7 +26,7 @@ class PathStatus:
     """One line per candidate that does not carry the path: address, kind, and why not."""
     peer_nat: str = ""
     """The peer's IPv4 NAT in words, as it said itself; empty: it has not."""
-    hindrance: str | None = None
+    blocker: str | None = None
     """Why there is no direct path, as far as the two NATs explain it."""
     mtu: int | None = None
     """The largest packet of the tunnel that passes on the way, where it is less than this host's tunnels carry."""

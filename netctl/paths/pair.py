@@ -16,6 +16,7 @@ from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
 from netctl.paths.birthday import Birthdays
+from netctl.paths.blocker import blocker, peer_nat
 from netctl.paths.budget import Bucket
 from netctl.paths.datawatch import PEER_SAYS, DataWatch, is_upkeep
 from netctl.paths.effects import (
@@ -32,7 +33,6 @@ from netctl.paths.effects import (
 )
 from netctl.paths.freshness import Numbers
 from netctl.paths.guess import Guesser
-from netctl.paths.hindrance import hindrance, peer_nat
 from netctl.paths.mtuprobe import MtuProbe
 from netctl.paths.pairstates import PairEvent, PairState, following
 from netctl.paths.relaylink import RelayLink
@@ -143,7 +143,7 @@ class Pair:
             peer_nat(peer, remote),
             distrust
             or (
-                hindrance(own, peer, remote, self.routes.me.addresses)
+                blocker(own, peer, remote, self.routes.me.addresses)
                 if self.state is PairState.WAITING
                 else None
             ),

@@ -67,8 +67,8 @@ def test_the_relay_carries_within_five_seconds_and_both_say_why(direction: str) 
         times = [at for at, _, _ in host.heard if at > cut - 1]
         assert max(later - sooner for sooner, later in itertools.pairwise(times)) <= 5.0
         status = host.manager.status()[other.key]
-        assert status.hindrance is not None
-        assert "do not arrive" in status.hindrance
+        assert status.blocker is not None
+        assert "do not arrive" in status.blocker
         assert any("do not arrive" in line for line in status.tried)
 
 
@@ -83,7 +83,7 @@ def test_the_path_is_tried_again_and_taken_once_it_carries() -> None:
     world.drops = lambda *_: False
     world.run(1200)
     assert kinds(a, b) == ["direct", "direct"]
-    assert a.manager.status()[b.key].hindrance is None
+    assert a.manager.status()[b.key].blocker is None
 
 
 def test_a_stream_that_nobody_answers_stays_direct() -> None:

@@ -133,8 +133,8 @@ def test_symmetric_against_port_restricted_stays_on_the_relay_and_says_why() -> 
     assert b.manager.nat(0.0)[0].mapping == "endpoint-independent"
     assert any(line.startswith(OFFICE) and "no answer" in line for line in a.manager.status()[b.key].tried)
     seen, back = a.manager.status()[b.key], b.manager.status()[a.key]
-    assert (seen.hindrance or "").startswith("this host's NAT gives every destination another random port")
-    assert (back.hindrance or "").startswith("the peer's NAT gives every destination another random port")
+    assert (seen.blocker or "").startswith("this host's NAT gives every destination another random port")
+    assert (back.blocker or "").startswith("the peer's NAT gives every destination another random port")
     assert (seen.peer_nat, back.peer_nat) == (
         "endpoint-independent mapping",
         "symmetric mapping, random ports",

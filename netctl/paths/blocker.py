@@ -39,7 +39,7 @@ def peer_nat(nat: Nat | None, remote: Mapping[SocketAddress, str]) -> str:
     return MAPPINGS[nat.allocation]
 
 
-def hindrance(
+def blocker(
     own: Nat | None,
     peer: Nat | None,
     remote: Mapping[SocketAddress, str],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from netctl.model.addresses import SocketAddress
-from netctl.paths.hindrance import hindrance, peer_nat
+from netctl.paths.blocker import blocker, peer_nat
 from netctl.paths.route import Route
 from netctl.wire.control import Nat
 
@@ -42,7 +42,7 @@ def candidates(kinds: tuple[str, ...], hosts: tuple[str, ...] = ("192.168.1.2",)
 def test_why_there_is_no_direct_path(
     own: Nat | None, peer: Nat | None, kinds: tuple[str, ...], says: str
 ) -> None:
-    assert (hindrance(own, peer, candidates(kinds)) or "").startswith(says)
+    assert (blocker(own, peer, candidates(kinds)) or "").startswith(says)
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,16 @@ def test_why_there_is_no_direct_path(
 def test_nothing_is_made_up_where_a_side_is_unknown(
     own: Nat | None, peer: Nat | None, kinds: tuple[str, ...]
 ) -> None:
-    assert hindrance(own, peer, candidates(kinds)) is None
+    assert blocker(own, peer, candidates(kinds)) is None
 
 
 def test_no_family_in_common_is_said_and_a_public_address_of_its_own_is_one_that_is_seen() -> None:
     four, six = SocketAddress("192.168.1.9", 51820), SocketAddress("2001:db8::9", 51820)
-    said = hindrance(ONE, None, {six: "host"}, (four, SocketAddress("203.0.113.1", 51820)))
+    said = blocker(ONE, None, {six: "host"}, (four, SocketAddress("203.0.113.1", 51820)))
     assert said == "this host has IPv4 alone and the peer IPv6 alone: only the relay joins the two"
-    said = hindrance(None, ONE, {SocketAddress("192.168.1.2", 51820): "host"}, (six,))
+    said = blocker(None, ONE, {SocketAddress("192.168.1.2", 51820): "host"}, (six,))
     assert said == "this host has IPv6 alone and the peer IPv4 alone: only the relay joins the two"
-    assert hindrance(ONE, None, {six: "host"}, (four, SocketAddress("2001:db8::8", 51820))) is None
+    assert blocker(ONE, None, {six: "host"}, (four, SocketAddress("2001:db8::8", 51820))) is None
     assert peer_nat(None, {six: "host"}) == "unknown"
 
 
