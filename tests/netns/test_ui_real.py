@@ -210,4 +210,6 @@ def test_a_peer_is_asked_and_an_edit_is_planned_tried_and_kept(lab: Lab, link: s
     assert "It stays, and" in kept
     assert written
     wait_for("it is in force", lambda: status_of(lab.node("desktop"))["armed"] is None)
-    assert status_of(lab.node("desktop"))["watch"]["error"] is None, "the file says what is in force"
+    wait_for(
+        "the file says what is in force", lambda: status_of(lab.node("desktop"))["watch"]["error"] is None
+    )
