@@ -11,7 +11,7 @@ Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
-"""A host name: nothing in it that a shell, a configuration file or an option parser would take for its own."""
+"""A host name without characters that a shell, a configuration file or an option parser treats specially."""
 _SCOPE = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
 """The interface of a link-local address (IFNAMSIZ less its NUL). `ipaddress` takes any text behind the ``%``."""
 MAX_NAME = 255
@@ -33,7 +33,7 @@ def parse_prefix(text: str, *, strict: bool = True) -> Prefix:
 
 
 def is_host(text: str) -> bool:
-    """Whether this is the name or the address of a host, and nothing else."""
+    """Whether the text is the name or the address of a host."""
     if ":" not in text:
         return len(text) <= MAX_NAME and _NAME.fullmatch(text) is not None
     try:
@@ -49,7 +49,7 @@ def _scope_is_plain(address: Address) -> bool:
 
 def host_prefix(address: Address) -> Prefix:
     """The /32 or /128 of one address."""
-    # From the integer: a state of 10,000 peers makes 40,000 of these, and parsing text is most of their cost.
+    # Built from the integer: a state of 10,000 peers makes 40,000 of these, and parsing text is most of their cost.
     if isinstance(address, IPv4Address):
         return IPv4Network((int(address), 32))
     return IPv6Network((int(address), 128))
@@ -57,7 +57,7 @@ def host_prefix(address: Address) -> Prefix:
 
 @dataclass(frozen=True, slots=True, order=True)
 class SocketAddress:
-    """An IP address and a port: where a packet really goes. Printed ``1.2.3.4:5`` or ``[::1]:5``."""
+    """An IP address and a port: the destination of a packet. Printed ``1.2.3.4:5`` or ``[::1]:5``."""
 
     host: str
     """The canonical text of an IP address, never a name."""
@@ -65,7 +65,7 @@ class SocketAddress:
 
     @classmethod
     def of(cls, address: Address | str, port: int) -> SocketAddress:
-        """Canonicalise: IPv4-mapped IPv6 becomes IPv4. Raises ValueError for anything but an IP address."""
+        """Make the canonical value: IPv4-mapped IPv6 becomes IPv4. Raises ValueError for anything but an IP address."""
         parsed = ipaddress.ip_address(address)
         if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
             parsed = parsed.ipv4_mapped

@@ -1,7 +1,7 @@
-"""The one place where things are derived from names and keys (golden vectors: docs/protocol.md).
+"""Derives network ids, addresses, VNIs and MACs from names and keys (golden vectors: docs/protocol.md).
 
-Everything here is BLAKE2s (RFC 7693) over length-prefixed parts under a label, so no two derivations share
-an input. Changing any of it renumbers every network: don't.
+Everything here is BLAKE2s (RFC 7693) over length-prefixed parts under a label, so no two derivations share an input.
+Changing any of it renumbers every network: don't.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NETWORK_ID_BYTES = 8
 VNI_RESERVED = 0  # VNI 0 means "none" to most implementations of RFC 7348
 ULA_BITS = 0xFD  # RFC 4193 §3.1: locally assigned
 REMEMBERED = 16_384
-"""Of what was derived last: every resolution of a document asks for the same again."""
+"""Derivations that are cached: every evaluation of a document asks for the same ones again."""
 
 
 def _digest(label: str, *parts: bytes) -> bytes:
@@ -29,7 +29,7 @@ def _digest(label: str, *parts: bytes) -> bytes:
 
 
 def network_id(document_id: str, network: str) -> str:
-    """16 hex digits that name a network: from the document's `id` and the network's own `id` or name."""
+    """16 hex digits that identify a network: derived from the document's `id` and the network's own `id` or name."""
     return _digest("netctl network", document_id.encode(), network.encode())[:NETWORK_ID_BYTES].hex()
 
 
@@ -51,14 +51,14 @@ def member_ipv6(prefix: IPv6Network, key: WireGuardKey) -> IPv6Address:
 
 
 def underlay_prefix() -> IPv6Network:
-    """The /64 of all underlay addresses, the same everywhere: they are seen inside tunnels only."""
+    """The /64 of all underlay addresses, the same for every document: they appear only inside tunnels."""
     bits = bytes([ULA_BITS]) + _digest("netctl underlay prefix")[:7]
     return IPv6Network((int.from_bytes(bits + bytes(8), "big"), 64))
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def underlay(key: WireGuardKey) -> IPv6Address:
-    """The address that segments use under this member's tunnels: a ULA outside every network's /64."""
+    """The address that segments use inside this member's tunnels: a ULA outside every network's /64."""
     return underlay_prefix()[int.from_bytes(_digest("netctl underlay", key.raw)[:8], "big")]
 
 

@@ -1,7 +1,7 @@
 """The document, validated: what networks.yaml says, as frozen values.
 
-`netctl.config` makes these from text; everything else only reads them. Mappings are keyed by name and kept
-in the document's order.
+`netctl.config` makes them from text; all other code only reads them. Mappings are keyed by name and kept in the
+document's order.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class MemberState(StrEnum):
 
 
 class Firewall(StrEnum):
-    """What is done about the host's own firewall."""
+    """What netctl does about the host's own firewall."""
 
-    REPORT = "report"  # it is only said what it drops
+    REPORT = "report"  # only report what it drops
     MANAGE = "manage"
 
 
@@ -57,7 +57,7 @@ class Mediator:
     tls: tuple[int, ...] = ()
     """More TCP ports with the same TLS server (empty: only `port`)."""
     relay_only: bool = False
-    """`role: relay`: it relays, and holds no membership."""
+    """`role: relay`: this server relays, and has no membership."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +75,27 @@ class Member:
     """Real LANs behind this member, offered to routed networks."""
     state: MemberState = MemberState.PRESENT
     host: str | None = None
-    """Where a fleet roll-out finds it (an SSH name)."""
+    """The SSH name under which a fleet roll-out reaches it."""
     listen_port: int | None = None
     port_mapping: bool = True
     """Whether its router may be asked to open the port (PCP, NAT-PMP, UPnP)."""
     port_guessing: bool = True
-    """Whether it takes part in the birthday method, where only that makes a pair direct."""
+    """Whether it takes part in the birthday method, for pairs that no other method makes direct."""
     firewall: Firewall = Firewall.REPORT
     interfaces: tuple[str, ...] = ()
-    """Patterns of the interfaces whose addresses it offers; with ``!`` in front: does not. Empty: all that fit."""
+    """Patterns of interfaces: it offers their addresses, and with ``!`` in front does not. Empty: all suitable
+    interfaces.
+    """
     mtu: int | None = None
     previous_keys: tuple[WireGuardKey, ...] = ()
     guest: bool = False
-    """Joined by invite: from the mediator and not from the text, and with an agent, whatever its identity."""
+    """Joined by invite: the member comes from the mediator and not from the text. It has an agent, whatever its
+    identity.
+    """
 
     @property
     def stock(self) -> bool:
-        """It runs WireGuard and no agent: beside a mediator it is reached over the relay alone."""
+        """Whether the member runs WireGuard without an agent: beside a mediator it is reached only over the relay."""
         return self.identity is None and not self.guest
 
 
@@ -167,7 +171,7 @@ class Network:
     mtu: int | None = None
     masquerade: bool = False
     own_id: str = ""
-    """The `id` that the document gives it; empty: its name stands for it."""
+    """The `id` that the document gives it; empty: its name is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +195,7 @@ class Document:
     drift: Drift = Drift.CORRECT
     ui: Ui = Ui()
     digest: str = ""
-    """SHA-256 of the text, hex: which document this is."""
+    """SHA-256 of the text, hex."""
 
     def member_by_key(self, key: WireGuardKey) -> Member | None:
         """The present member with this WireGuard key, or None."""
@@ -201,7 +205,7 @@ class Document:
         return None
 
     def stock_keys(self) -> frozenset[WireGuardKey]:
-        """Of the present members without an agent."""
+        """The keys of the present members without an agent."""
         members = (member for member in self.members.values() if member.stock)
         return frozenset(
             member.wireguard

@@ -1,4 +1,4 @@
-"""One tree of errors that says whose fault it is.
+"""The tree of errors; the class of an error says whose fault it is.
 
 Every error a person can meet is a `NetctlError`; its text is one clear line that says what to do.
 """
@@ -53,10 +53,10 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing said about a document.
+    """One finding about a document: an error or a warning.
 
-    `code` is stable (``NC101``), `path` is the YAML path (``members.nas.wireguard``), `message` says what
-    is wrong and what is allowed, `hint` is a near-miss suggestion or advice, or empty.
+    `code` is stable (``NC101``), `path` is the YAML path (``members.nas.wireguard``), `message` says what is wrong
+    and what is allowed, `hint` is a near-miss suggestion or advice, or empty.
     """
 
     code: str

@@ -1,4 +1,6 @@
-"""What is on a host and not ours, as far as it could be in the way. Netctl names it and leaves it alone."""
+"""What other programs have set up on a host, where it could conflict with netctl. Netctl reports it and leaves it
+alone.
+"""
 
 from __future__ import annotations
 
@@ -33,31 +35,35 @@ class ForeignName:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """Everything that is in nobody's document."""
+    """All foreign objects that netctl found on a host."""
 
     routes: tuple[ForeignRoute, ...] = ()
     own: frozenset[Prefix] = frozenset()
-    """Where routes of ours to more than one address lead at present: what is already ours stays."""
+    """Prefixes of more than one address that our routes lead to at present: netctl keeps what it has."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Links without our mark under names that we would use (``nseg…``), to their kinds."""
     segment_port: str = ""
-    """Who holds the UDP port that segments need, for people: ``the VXLAN link vx0``; empty: nobody else."""
+    """The holder of the UDP port that segments need, for people: ``the VXLAN link vx0``; empty: no other program."""
     names: tuple[ForeignName, ...] = ()
     """Only names below our domain."""
     resolvers: tuple[Address, ...] = ()
-    """Whom this host asks for names (resolv.conf(5)), other than itself."""
+    """The name servers of this host (resolv.conf(5)), without the host itself."""
     stacked: tuple[str, ...] = ()
-    """Links that others have made on ours (a VLAN or a VXLAN on the tunnels): the kernel removes them with ours."""
+    """Links that other programs have made on ours (a VLAN or a VXLAN over the tunnels): the kernel removes them with
+    ours.
+    """
 
     no_ipv6: str = ""
-    """Why this host can have no IPv6 on links of ours, for people; empty: it can."""
+    """Why links of ours can have no IPv6 on this host, for people; empty: they can."""
     packet_filter: PacketFilter = field(default_factory=PacketFilter)
     """The host's own firewall."""
     opened: frozenset[Opening] = frozenset()
-    """What of it is there because of us."""
+    """Which openings in it netctl has made."""
 
     def differs(self, other: Foreign) -> bool:
-        """Whether something foreign came or went; what is ours does not count, and a firewall only by its effects."""
+        """Whether something foreign came or went; our own objects do not count, and a firewall counts by its effects
+        only.
+        """
         one, two = (
             replace(each, own=frozenset(), packet_filter=PacketFilter(), opened=frozenset())
             for each in (self, other)

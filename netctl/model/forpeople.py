@@ -1,4 +1,4 @@
-"""Numbers in the words that people read."""
+"""Formats durations and sizes for people."""
 
 from __future__ import annotations
 

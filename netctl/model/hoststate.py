@@ -1,4 +1,4 @@
-"""What one host has, or should have: one type for desired and actual.
+"""The state of one host: one type for the desired and the actual state.
 
 It holds no live endpoint and no secret. `netctl.config.resolve.resolution` makes the desired one, `Engine.read()` the
 actual one, `netctl.plan.diff` compares them. The law for every engine: after `apply`,
@@ -17,26 +17,27 @@ from netctl.model.keys import WireGuardKey
 
 WIREGUARD_LINK = "nctl0"
 SEGMENT_PREFIX = "nseg"
-"""What the names of segment devices begin with."""
+"""Prefix of the names of segment devices."""
 LINK_ALIAS = "netctl"
 """The ownership mark on every link of ours (``ip link set … alias netctl``)."""
 ROUTE_PROTOCOL = 201
 """The ownership mark on every route and rule of ours."""
 SIZE_PROTOCOL = 202
-"""The mark on host routes that only say how large packets to a peer may be: they go with its path, and are no desired
-state."""
+"""The mark on host routes that only limit the packet size to a peer: they change with its path, and are not desired
+state.
+"""
 DOMAIN = "netctl"
-"""What our names in the hosts file end in."""
+"""The domain of our names in the hosts file."""
 FILTER_TABLE = "netctl"
 """The name of our nftables table (family inet)."""
 REWRITE_TABLE = "netctl_ports"
 """The name of our other nftables table (family inet): ports rewritten for single peers."""
 UNREACHABLE_METRIC = 1 << 30
-"""Of the routes that hold what is ours back while no other leads there: above any that a router or person sets."""
+"""The metric of our `unreachable` routes, above any that a router or a person sets: every other route comes first."""
 VXLAN_PORT = 4789
 """The UDP port of segments (RFC 7348 §4.1)."""
 SESSION_S = 180.0
-"""WireGuard's Reject-After-Time: an older handshake is no session."""
+"""WireGuard's Reject-After-Time: after an older handshake there is no session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,9 @@ class Peer:
     path: str = ""
     """The YAML path this comes from (``members.nas``); not compared."""
     insists: bool = field(default=False, compare=False)
-    """Desired: the endpoint is a new one, and is set even where the peer answers at another."""
+    """Desired: the endpoint has changed, and is set even if the peer answers from another one."""
     is_live: bool = field(default=False, compare=False)
-    """Actual: there is a session, so the endpoint is where the peer answers."""
+    """Actual: there is a session, so the endpoint is the one from which the peer answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ class WireGuardLink:
     """UDP port; 0: any, and not compared."""
     mtu: int
     addresses: frozenset[Address]
-    """Set as /32 and /128. Those of segments too: what a NAT rule of the host masquerades into a tunnel needs one."""
+    """Set as /32 and /128, those of segments too: a NAT rule of the host that masquerades into a tunnel needs an
+    address here.
+    """
     peers: Mapping[WireGuardKey, Peer]
     name: str = WIREGUARD_LINK
     underlay: frozenset[Address] = frozenset()
@@ -131,32 +134,34 @@ class SourceBinding:
     addresses: frozenset[Address]
     vni: int = 0
     ethertypes: tuple[int, ...] | None = None
-    """Those it may send beside IPv4, IPv6 and ARP, by the ACLs; None: any."""
+    """Ethertypes that the ACLs let it send beside IPv4, IPv6 and ARP; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """What belongs to our links alone: the same packets on any other way in or out are dropped."""
+    """Addresses that belong to our links alone: packets with them on any other interface are dropped."""
 
     sources: frozenset[Prefix] = frozenset()
-    """Nobody has such an address but behind our links: pools and the underlay."""
+    """Source addresses that exist only behind our links: the pools and the underlay."""
     destinations: frozenset[Prefix] = frozenset()
-    """What this host is on our links: its addresses, the broadcast addresses of its segments, the underlay."""
+    """Addresses of this host on our links: its leases, the broadcast addresses of its segments, the underlay."""
     leases: frozenset[Address] = frozenset()
-    """This host's addresses in networks: what its own NAT rules hide behind them is its own traffic."""
+    """This host's leases: what the host's own NAT rules masquerade to them counts as the host's own traffic."""
     lans: frozenset[Prefix] = frozenset()
-    """The LANs that this host is the gateway of: they alone may be forwarded to `remote` as they are."""
+    """The LANs behind this gateway: only they may be forwarded to `remote` unmasqueraded."""
     remote: frozenset[Prefix] = frozenset()
-    """What our routes lead to; what is forwarded there came by the way that leads to its sender."""
+    """Prefixes that our routes lead to; a packet forwarded there must have come from the interface that leads to its
+    source.
+    """
     vnis: frozenset[int] = frozenset()
-    """VXLAN of our segments comes in by the WireGuard link alone."""
+    """VNIs of our segments, whose VXLAN may come in by the WireGuard link only."""
     listen_port: int = 0
-    """WireGuard's UDP port, which no packet on our links has to do with; 0: not guarded."""
+    """WireGuard's UDP port, which no packet on our links may use; 0: not guarded."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilterTable:
-    """Our nftables table, by meaning: how it is written is the engine's business."""
+    """The content of our nftables table; an engine decides how to write it."""
 
     links: frozenset[str]
     """Input from these links is default deny."""
@@ -165,21 +170,22 @@ class FilterTable:
     masquerade: frozenset[tuple[Prefix, Prefix]] = frozenset()
     """(source pool, LAN prefix behind this gateway) to be masqueraded."""
     stock: frozenset[Prefix] = frozenset()
-    """Addresses of members that enforce nothing themselves: what this host sends them needs a rule too."""
+    """Addresses of members that enforce no ACLs themselves: this host also needs a rule to send to them."""
     sending: tuple[FilterRule, ...] = ()
-    """What may be sent to `stock`."""
+    """What this host may send to `stock`."""
     guards: Guards = field(default_factory=Guards)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Opening:
-    """One thing that the host's own firewall lets through because of us, by `firewall: manage`.
+    """One opening that netctl makes in the host's own firewall, by `firewall: manage`.
 
-    What comes in by `iif` (`hook` input), what goes from `iif` to `oif` (forward), or UDP to `port` (input).
+    It accepts packets that come in by `iif` (`hook` input), that go from `iif` to `oif` (forward), or UDP to `port`
+    (input).
     """
 
     manager: Literal["ufw", "firewalld", "iptables", "nft"]
-    """By whose means."""
+    """The program that manages the firewall."""
     hook: Literal["input", "forward"]
     iif: str = ""
     oif: str = ""
@@ -187,7 +193,7 @@ class Opening:
     place: str = ""
     """Of iptables and nft: ``ip filter DOCKER-USER``, family, table and chain."""
     stands: bool = True
-    """Actual: False when somebody has taken it away."""
+    """Actual: False when another program has removed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +210,13 @@ class HostState:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     """Key with slashes or dots as in /proc/sys (``net.ipv4.conf.nseg….rp_filter``) to value."""
     unreachable: frozenset[Prefix] = frozenset()
-    """Prefixes of ours that go nowhere while no route over our links leads there: the link may be gone because its
-    engine died, and the default route would take their packets out in clear."""
+    """Prefixes of ours with an `unreachable` route: if the engine dies and takes its link along, the default route
+    would otherwise send their packets out in clear.
+    """
     rewrites: bool = False
-    """Ports are rewritten for some peers. Which ones belongs to the paths, as live endpoints do: never desired."""
+    """Whether ports are rewritten for some peers. The path manager decides for which: that is never desired state."""
     openings: frozenset[Opening] = frozenset()
-    """In the host's own firewall."""
+    """Our openings in the host's own firewall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +231,14 @@ class PeerStatus:
 
 
 def is_session(last_handshake_s: float, unix_now: float) -> bool:
-    """Whether a handshake of then is a session now."""
+    """Whether a handshake at this time still gives a session now."""
     return last_handshake_s > 0 and unix_now - last_handshake_s < SESSION_S
 
 
 def insisting(state: HostState, keys: Set[WireGuardKey] | None = None) -> HostState:
-    """The state with the endpoints of just these peers (None: of all) set wherever a peer answers from."""
+    """The state in which the endpoints of these peers (None: of all) are set even if the peer answers from another
+    one.
+    """
     link = state.wireguard
     if link is None:
         return state

@@ -1,4 +1,4 @@
-"""How a change of the host ended."""
+"""The result of a change of the host."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ApplyOutcome:
 
 
 def in_words(outcome: ApplyOutcome) -> str:
-    """For a line of a log: ``3 changes``, or why it failed and what the host is now."""
+    """For a line of a log: ``3 changes``, or why it failed and in what state the host is."""
     if outcome.error is not None:
         after = "everything is as it was" if outcome.rolled_back else "the host is between two states"
         return f"{outcome.error}; {after}"

@@ -1,6 +1,6 @@
 """A host's packet filter (nftables, iptables) as far as netctl understands it, and packets that may meet it.
 
-What is not understood stays in as such: a walk that comes to it cannot tell, and says so.
+Parts that are not understood are kept and marked: a walk that reaches one answers "unknown".
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Hook = Literal["input", "forward"]
 NOT_UNDERSTOOD = "?"
 """The subject of a match that netctl does not understand.
 
-Those that it does: iifname, oifname, nfproto, l4proto, saddr, daddr, sport, dport, ctstate, ctstatus, ctdirection,
-pkttype, daddrtype, saddrtype, icmptype, tcpflags, and extension (headers of IPv6, fragments), which no packet has
-that is asked about.
+The subjects that it understands are: iifname, oifname, nfproto, l4proto, saddr, daddr, sport, dport, ctstate,
+ctstatus, ctdirection, pkttype, daddrtype, saddrtype, icmptype, tcpflags, and extension (headers of IPv6, fragments),
+which no examined packet has.
 """
 
 Range = tuple[int, int]
@@ -28,7 +28,7 @@ Value = str | Range | Prefix
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One condition of a rule: what of the packet, and the values of which it must be one (`negated`: none)."""
+    """One condition of a rule: the subject, and the values of which it must have one (`negated`: none)."""
 
     subject: str
     values: tuple[Value, ...] = ()
@@ -37,14 +37,14 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule. `unknown` as action: it may do anything, or nothing."""
+    """A rule. The action `unknown` may do anything, or nothing."""
 
     matches: tuple[Match, ...]
     action: Action
     target: str = ""
     """The chain that is jumped to."""
     handle: int = 0
-    """nftables' number of the rule in its table; 0: not known."""
+    """The number that nftables gives the rule in its table; 0: unknown."""
     text: str = ""
     """As `iptables -S` writes it, else empty."""
     comment: str = ""
@@ -72,7 +72,7 @@ class Table:
     is_iptables: bool = False
     """Written by iptables: the program to change it with."""
     is_legacy: bool = False
-    """Of the old iptables, beside nftables."""
+    """Written by the old iptables, which works beside nftables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,12 @@ class PacketFilter:
 
     tables: tuple[Table, ...] = ()
     unread: str = ""
-    """Why some of it could not be read, for people; empty: all was."""
+    """Why a part of it could not be read, for people; empty: all of it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A packet as it comes to a hook. Addresses may be prefixes: any of them."""
+    """A packet as it arrives at a hook. An address may be a prefix, which stands for any address in it."""
 
     hook: Hook
     iif: str
@@ -95,7 +95,7 @@ class Packet:
     protocol: str
     """``tcp``, ``udp`` or ``icmp`` (an echo request, of ICMPv6 in IPv6)."""
     port: int = 0
-    """The destination's; 0: has none."""
+    """The destination port; 0: the protocol has none."""
     oif: str = ""
     """Only in the hook forward."""
     state: Literal["new", "established"] = "new"
@@ -109,7 +109,9 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a walk ended: a rule, or without one the policy of a base chain. `base`: the base chain it began in."""
+    """Where a walk ended: a rule, or without one the policy of a base chain. `base`: the base chain that the walk
+    began in.
+    """
 
     table: Table = field(repr=False)
     base: str
@@ -129,9 +131,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What becomes of a packet: it passes, it is dropped (or rejected) at `at`, or that cannot be known."""
+    """The verdict on a packet: it passes, it is dropped (or rejected) at `at`, or the verdict is unknown."""
 
     kind: Literal["passes", "dropped", "unknown"]
     at: Place | None = None
     why: str = ""
-    """Of `unknown`: what is not understood."""
+    """For `unknown`: what is not understood."""

@@ -1,7 +1,7 @@
-"""Text of others made fit for a terminal and a log: no control character and no escape sequence gets through.
+"""Makes foreign text safe for a terminal and a log: control characters and escape sequences are escaped.
 
-What a mediator, a proxy, a router or a remote host says is shown to people; a terminal that was given it raw would
-obey it: move the cursor, set the title, hide a line, answer with keys (ECMA-48; Unicode's bidirectional controls
+Messages of a mediator, a proxy, a router or a remote host are shown to people; a terminal would obey the controls in
+a raw one: move the cursor, set the title, hide a line, answer with keys (ECMA-48; Unicode's bidirectional controls
 reorder what is read: CVE-2021-42574).
 """
 
@@ -20,17 +20,17 @@ _KEPT_IN_WHOLE = frozenset("\n\t")
 
 
 def printable(text: object) -> str:
-    r"""One line of it: every unfit character is written as ``\x1b`` or ``\u202e``."""
+    r"""One line in printable form: each unfit character is written as ``\x1b`` or ``\u202e``."""
     return _UNFIT.sub(_written, str(text))
 
 
 def printable_lines(text: object) -> str:
-    """The same for a whole text, in which line feeds and tabs stay."""
+    """A whole text in printable form; line feeds and tabs stay."""
     return _UNFIT.sub(_written_in_whole, str(text))
 
 
 def printable_json(text: str) -> str:
-    r"""The same for a JSON text (RFC 8259 §7), which stays the same value: ``\u009b``."""
+    r"""A JSON text (RFC 8259 §7) in printable form, with the same value: ``\u009b``."""
     return _UNFIT.sub(
         lambda found: found[0] if found[0] in _KEPT_IN_WHOLE else f"\\u{ord(found[0]):04x}", text
     )

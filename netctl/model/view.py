@@ -1,4 +1,4 @@
-"""What the mediator told one member: its view of the networks."""
+"""The view: membership and leases of the networks that the mediator tells one member."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ViewMember:
-    """Another member, as far as this one may see it."""
+    """Another member, with what this one may know of it."""
 
     name: str
     key: WireGuardKey
@@ -37,4 +37,4 @@ class View:
     leases: Mapping[tuple[str, WireGuardKey], Lease] = field(default_factory=dict)
     """By network name and key."""
     document: str = ""
-    """The excerpt that a member without a document lives by (`netctl.config.edit.excerpt`); empty for all others."""
+    """The excerpt that a member without a document uses (`netctl.config.edit.excerpt`); empty for all others."""

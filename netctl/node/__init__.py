@@ -1,1 +1,1 @@
-"""What one host does, decided purely: state and events in, effects out (no sockets, clocks or files)."""
+"""The decisions of one host, as a pure core: events come in, effects go out; no sockets, clocks or files."""

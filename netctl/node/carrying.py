@@ -1,4 +1,6 @@
-"""Carries an apply or a roll-back through: what its effects mean to the node, and what its shell has to do."""
+"""Runs the state machine of an apply or a roll-back: each effect changes the node's state or becomes a step of the
+shell.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,11 @@ from netctl.node.transaction import Apply
 from netctl.session import Kept
 
 VIEW_WAIT_S = 10.0
-"""How long the first apply waits for a mediator that it has never seen."""
+"""Seconds that an apply waits for the first view of a mediator that this host has never reached."""
 
 
 def carry(context: Context, change: Apply | RollBack) -> Job[do.Finished]:
-    """Do what a transaction wants, until it is over."""
+    """Carry out each effect of a transaction until the transaction ends."""
     before, kept = context.state, context.kept
     effects = change.begin()
     while True:
@@ -68,7 +70,7 @@ def _perform(context: Context, effect: do.Effect) -> Job[on.Event]:
 
 
 def live_by(context: Context, loaded: Loaded | None, joined: Joined | None) -> Job[None]:
-    """Live by this document from now on, with the present view, or the one that is remembered for it.
+    """Use this document from now on, with the present view, or with the view that was stored for its mediators.
 
     The host itself is not touched.
     """
@@ -81,14 +83,14 @@ def live_by(context: Context, loaded: Loaded | None, joined: Joined | None) -> J
 
 
 def recall(context: Context, document: Document) -> Job[None]:
-    """Live by the view of one of a document's mediators that is on disk."""
+    """Use the view that is on disk for one of the document's mediators."""
     if context.alone:
         return
     context.use((yield from ask(do.RecallView(document), on.ViewKept)).kept)
 
 
 def _go_back(context: Context, before: NodeState, kept: Kept | None, tried: Document) -> None:
-    """Be at the mediators of before again. The newest view stays where it is one of theirs."""
+    """Connect to the earlier mediators again. The newest view stays if it comes from one of them."""
     if tried.mediators and not share_mediator(before.document, tried):
         context.kept, context.unkept = kept, None
         context.state = replace(context.state, view=before.view)
@@ -96,9 +98,9 @@ def _go_back(context: Context, before: NodeState, kept: Kept | None, tried: Docu
 
 
 def _meet(context: Context, document: Document) -> Job[str | None]:
-    """Have a view before anything is changed; without one there is nothing to build a network from.
+    """Get a view before anything is changed: without a view no network can be built.
 
-    Returns why the mediator is not there just now, or None. Raises LocalError.
+    Returns why the mediator is unreachable just now, or None. Raises LocalError where no view comes in time.
     """
     if not document.mediators:
         return None

@@ -1,4 +1,4 @@
-"""What people ask of a node: plan, apply, down and up, prune, forget; each whole or not at all."""
+"""The requests that people make: plan, apply, down and up, prune, forget leases. Each is done whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from netctl.plan import Plan, prune
 
 @dataclass(frozen=True, slots=True)
 class ApplyResult:
-    """What an apply came to. `waiting`: why the network is not whole yet though nothing failed."""
+    """The result of an apply. `waiting`: why the network is not complete yet although nothing failed."""
 
     outcome: ApplyOutcome
     warnings: tuple[str, ...] = ()
     waiting: str | None = None
     armed: PendingCommit | None = None
-    """What waits for its confirmation."""
+    """The pending commit, where the apply waits for its confirmation."""
     evaluation: Evaluation | None = None
 
 
 def plan(context: Context, wish: requests.Plan) -> Job[Planned]:
-    """What an apply would change. Changes nothing, of the node neither. Raises NetctlError."""
+    """Work out what an apply would change. Changes neither the host nor the node. Raises NetctlError."""
     loaded = wish.loaded
     view = yield from _view_for(context, loaded.document)
     state = replace(context.state, loaded=loaded, joined=None, view=view)
@@ -57,7 +57,7 @@ def plan(context: Context, wish: requests.Plan) -> Job[Planned]:
 
 
 def said(evaluation: Evaluation | None) -> tuple[str, ...]:
-    """Every condition of an evaluation as a line."""
+    """Each condition of an evaluation as one line of text."""
     conditions = evaluation.conditions if evaluation is not None else ()
     return tuple(f"{condition.peer}: {condition.message}" for condition in conditions)
 
@@ -77,7 +77,7 @@ def apply(context: Context, wish: requests.Apply) -> Job[ApplyResult]:
         yield from pin(context, end.evaluation)
         context.departures = ()
     elif context.state.loaded is None and context.state.settled:
-        context.state = context.state.emptied()  # nothing says what it should have
+        context.state = context.state.emptied()  # no document is left that says what the host should have
     if end.unsettled:
         context.wanted = True
     if end.error is not None:
@@ -86,9 +86,9 @@ def apply(context: Context, wish: requests.Apply) -> Job[ApplyResult]:
 
 
 def prune_host(context: Context, wish: requests.Prune) -> Job[tuple[Plan, ApplyOutcome]]:
-    """Remove what is ours on the host and in no document; with `at_most` None only say what that is.
+    """Remove what netctl made on the host and no document names; with `at_most` None only report it.
 
-    Raises LocalError while it is not known what the host should have.
+    Raises LocalError while the desired state of the host is unknown.
     """
     if context.state.loaded is not None and not context.state.settled:
         raise LocalError("it is not known yet what this host should have: the agent has not converged")
@@ -106,7 +106,8 @@ def set_down(context: Context, wish: requests.SetDown) -> Job[ApplyOutcome]:
     down = before.down.switched(before.document, wish.network, down=wish.down)
     yield from confirming.must_be_free(context)
     reason = yield from store(do.KeepDown(down))
-    if reason is not None:  # first: on a full disk nothing was changed, and nothing is to be undone
+    # this write comes first: if the disk is full, the host is unchanged and nothing has to be undone
+    if reason is not None:
         return ApplyOutcome(0, True, f"cannot keep what is down: {reason}")
     context.state = replace(context.state, down=down)
     try:
@@ -120,13 +121,15 @@ def set_down(context: Context, wish: requests.SetDown) -> Job[ApplyOutcome]:
 
 
 def _stay_up(context: Context, before: NodeState) -> Job[None]:
-    """The host could not be brought to what was to be down."""
+    """Networks could not be taken down on the host: record them as up again."""
     context.state = replace(context.state, down=before.down, conditions=before.conditions)
     yield from store(do.KeepDown(before.down))
 
 
 def forget_leases(context: Context, wish: requests.ForgetLeases) -> Job[int]:
-    """Believe the mediator anew on a member's addresses; None: on all, and on its age. Raises LocalError."""
+    """Accept new addresses from the mediator for a member; None: for all members, and an older view too. Raises
+    LocalError.
+    """
     before = context.state.pins
     kept = leases.without(context.state, wish.member)
     reason = yield from store(do.KeepPins(kept))
@@ -141,7 +144,7 @@ def forget_leases(context: Context, wish: requests.ForgetLeases) -> Job[int]:
 
 
 def _view_for(context: Context, document: Document) -> Job[View | None]:
-    """The view that a document would be applied with: the present one, or what is remembered of its mediator."""
+    """The view that an apply of this document would use: the present one, or the stored one of its mediators."""
     if not document.mediators:
         return None
     view = context.view_for(document)

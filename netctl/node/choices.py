@@ -1,4 +1,4 @@
-"""What the people at a host have chosen beside its document: networks that are down, an invite and its terms."""
+"""What people chose on a host beside its document: which networks are down, and the terms of an invite."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from netctl.model.errors import LocalError
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """What the user has taken down."""
+    """The networks that the user has taken down."""
 
     everything: bool = False
     networks: frozenset[str] = frozenset()
 
     def of(self, document: Document) -> Document:
-        """The document without what is down."""
+        """The document without the networks that are down."""
         kept = {
             name: network
             for name, network in document.networks.items()
@@ -25,7 +25,9 @@ class Down:
         return replace(document, networks=kept)
 
     def switched(self, document: Document | None, network: str | None, *, down: bool) -> Down:
-        """With one network, or all of them (None), down or up. Raises LocalError where there is none of that name."""
+        """The same choice with one network, or all (None), down or up. Raises LocalError when no network has that
+        name.
+        """
         if document is None:
             raise LocalError("this host has no document yet: run `netctl apply`")
         known = document.networks
@@ -44,8 +46,8 @@ NOTHING_DOWN = Down()
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """This host joined by invite: its document comes with the mediator's views."""
+    """The record of a host that joined by invite: its document comes with the mediator's views."""
 
     network: str
     routes: bool = False
-    """Whether the person at this host takes whatever routes the mediator gives."""
+    """Whether the user of this host accepts every route that the mediator names."""

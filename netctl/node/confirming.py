@@ -1,4 +1,4 @@
-"""The life of an armed apply: admitted, confirmed, proven or taken back.
+"""The life of an armed apply: it is admitted, then confirmed, proven to work or rolled back.
 
 | state   | event            | then                                                                    |
 |---------|------------------|-------------------------------------------------------------------------|
@@ -26,18 +26,18 @@ from netctl.node.reconciling import evaluate_state, observe, pin
 from netctl.node.rollback import RollBack
 
 RETRY_S = 2.0
-"""A roll-back that failed is tried again so often."""
+"""Seconds between two tries of a roll-back that fails."""
 TICK_S = 1.0
-"""CLOCK_BOOTTIME goes on in sleep and timers may not: while something is armed it is looked at this often."""
+"""Seconds between two looks at the deadline: CLOCK_BOOTTIME goes on in sleep, and timers may not."""
 PROVE_S = 0.5
 MAX_KNOCKS = 16
-"""One answer is enough; a host with thousands of peers need not call them all."""
+"""Peers that a check sends a packet to: one answer is enough, and a host may have thousands of peers."""
 NOTHING_WORKED = Proof(connected=False, live=frozenset())
-"""What is known of a save that an earlier life has applied."""
+"""The proof of a save that an earlier life of the agent applied: what worked then is unknown."""
 
 
 def read(context: Context) -> Job[on.CommitRead]:
-    """What is armed. Raises LocalError when the record is damaged."""
+    """Read the pending commit from disk. Raises LocalError when the record is damaged."""
     context.armed = None
     found = yield from ask(do.ReadCommit(), on.CommitRead)
     context.armed = found.record
@@ -45,12 +45,12 @@ def read(context: Context) -> Job[on.CommitRead]:
 
 
 def left_s(context: Context, record: PendingCommit) -> float:
-    """Seconds until the roll-back; 0 or less: now."""
+    """Seconds until the roll-back; 0 or less: it is due."""
     return record.remaining_s(context.now, context.boot_id)
 
 
 def disarm(context: Context) -> Job[None]:
-    """Nothing is armed any more. Raises LocalError."""
+    """Delete the record of the pending commit. Raises LocalError."""
     reason = yield from store(do.Disarm())
     if reason is not None:
         raise LocalError(reason)
@@ -58,7 +58,7 @@ def disarm(context: Context) -> Job[None]:
 
 
 def admit(context: Context, digest: str, terms: Terms) -> Job[None]:
-    """Raises LocalError for an apply that may not be now."""
+    """Let an apply begin. Raises LocalError when an apply is pending or the document was rolled back before."""
     if terms.unattended:
         yield from _decide_unproven(context)
     found = yield from must_be_free(context)
@@ -77,7 +77,7 @@ def admit(context: Context, digest: str, terms: Terms) -> Job[None]:
 def must_be_free(context: Context) -> Job[on.CommitRead]:
     """Raises LocalError while an apply waits for its confirmation.
 
-    An unattended apply is confirmed when somebody starts another change: whoever does that is there to see it.
+    An unattended apply is confirmed when somebody starts another change: that person sees the host.
     """
     found = yield from read(context)
     record = found.record
@@ -92,7 +92,7 @@ def must_be_free(context: Context) -> Job[on.CommitRead]:
 
 
 def confirmable(context: Context) -> Job[PendingCommit]:
-    """What may be confirmed now. Raises LocalError that says why nothing may."""
+    """The commit that can be confirmed now. Raises LocalError that says why there is none."""
     record = (yield from read(context)).record
     if record is None:
         raise LocalError("nothing is armed: there is nothing to confirm")
@@ -104,7 +104,7 @@ def confirmable(context: Context) -> Job[PendingCommit]:
 
 
 def confirm(context: Context) -> Job[PendingCommit]:
-    """Keep what is armed. Raises LocalError."""
+    """Confirm the pending commit. Raises LocalError."""
     record = yield from confirmable(context)
     context.saved = None
     yield from disarm(context)
@@ -112,7 +112,7 @@ def confirm(context: Context) -> Job[PendingCommit]:
 
 
 def roll_back(context: Context, nonce: str | None = None) -> Job[ApplyOutcome]:
-    """Take back what is armed; with a nonce only that one. Raises LocalError when nothing (of it) is armed."""
+    """Roll the pending commit back; with a nonce only that commit. Raises LocalError when there is none."""
     context.retry_s = context.now + RETRY_S  # one try at a time
     record = (yield from read(context)).record
     if record is None or (nonce is not None and record.nonce != nonce):
@@ -138,19 +138,19 @@ def roll_back(context: Context, nonce: str | None = None) -> Job[ApplyOutcome]:
 
 
 def recover(context: Context) -> Job[None]:
-    """At the start of a life, before anything is reconciled: a record that is over is rolled back."""
+    """At the start of the agent, before it reconciles: roll back a record whose time is over."""
     context.retry_s = context.now + RETRY_S
     try:
         record = (yield from read(context)).record
         if record is not None and left_s(context, record) <= 0:
             context.warn("an apply was not confirmed before its time was over: going back")
             _report(context, (yield from roll_back(context)))
-    except Exception as error:  # whatever it is, this life goes on
+    except Exception as error:  # whatever the error is, the agent goes on
         context.warn(reason_of(error))
 
 
 def expire(context: Context) -> Job[None]:
-    """At the deadline."""
+    """The deadline of a pending commit has come: roll it back."""
     context.retry_s = context.now + RETRY_S
     try:
         record = (yield from read(context)).record
@@ -168,16 +168,17 @@ def expire(context: Context) -> Job[None]:
 def _report(context: Context, outcome: ApplyOutcome) -> None:
     if outcome.error is None:
         context.say(f"went back: {outcome.changed} changes")
-    elif outcome.error != context.not_back:  # it is tried every other second, on a disk that may be full
+    # log each error once: the roll-back is tried every RETRY_S, and a full disk may fail it each time
+    elif outcome.error != context.not_back:
         context.warn(f"not gone back yet, trying again: {outcome.error}")
     context.not_back = outcome.error
 
 
-# -- nobody is asked: a save of the watched file -----------------------------------------------------------------
+# -- an unattended apply: a save of the watched file -------------------------------------------------------------
 
 
 def prove(context: Context) -> Job[None]:
-    """Confirm what nobody confirms, once what worked before has worked for a while."""
+    """Confirm an unattended apply once everything that worked before has worked for a while."""
     proof, record = context.proof, context.armed
     if proof is None or record is None:
         context.proof = None
@@ -188,7 +189,7 @@ def prove(context: Context) -> Job[None]:
         keys = sorted(proof.live & context.wanted_peers)[:MAX_KNOCKS]
         context.emit(
             do.Knock(tuple(keys))
-        )  # each makes a peer answer, at the latest with WireGuard's keepalive
+        )  # a packet makes a peer answer, at the latest with WireGuard's keepalive
         proof.listen((yield from observe(context)).received)
     if proof.settled(works=_works(context, proof), now_s=context.now, left_s=left_s(context, record)):
         context.proof = None
@@ -208,7 +209,7 @@ def _works(context: Context, proof: Proof | None) -> bool:
 
 
 def _decide_unproven(context: Context) -> Job[None]:
-    """Another save comes: what has not proved itself yet is kept if it works just now, or taken back."""
+    """Another save comes while one is unproven: keep the unproven one if it works just now, else roll it back."""
     record = (yield from read(context)).record
     if record is None or not record.unattended:
         return

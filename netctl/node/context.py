@@ -1,7 +1,7 @@
-"""What one node knows while it lives, and the steps that its jobs are made of.
+"""The state of one node while it lives, and the helper steps that its jobs share.
 
-A job is a generator: it yields one step (`netctl.node.effects`), goes on with the event that answers it, and returns
-its result. It changes what the node knows only through `Context`, and what it raises ends it alone.
+A job is a generator: it yields one step (`netctl.node.effects`), continues with the event that answers the step, and
+returns its result. It changes the node's state only through `Context`; an exception in it ends that job alone.
 """
 
 from __future__ import annotations
@@ -27,86 +27,88 @@ E = TypeVar("E", bound=on.Event)
 Job = Generator[do.Effect, on.Event, T]
 
 HANDSHAKE_WAIT_S = 5.0
-"""A handshake takes a round trip, through the relay two; the first knock may be lost, the next comes after 5 s."""
+"""Seconds to wait for a handshake: it takes a round trip, over the relay two; a lost first packet is sent again after
+5 s.
+"""
 
 
 @dataclass(slots=True)
 class Revival:
-    """What became of a WireGuard link that was gone."""
+    """How often and how long a WireGuard link was missing."""
 
     restarts: int = 0
-    """How often it was brought back."""
+    """How often the link was brought back."""
     lasted_s: float = 0.0
-    """How long it was away the last time."""
+    """Seconds that the link was missing the last time."""
     took_along: tuple[str, ...] = ()
-    """Links of others that went with it the last time: nobody but who made them can bring them back."""
+    """Links of other programs that vanished with it the last time: only those programs can bring them back."""
     since_s: float | None = None
-    """Since when it is away; None: it is there, or nobody wants it."""
+    """Since when the link is missing; None: it is there, or not wanted."""
 
 
 @dataclass(slots=True)
 class Context:
-    """One life of one node. Its jobs write here, one at a time; what the mediator says comes in between.
+    """The state of one life of a node. Jobs write it, one at a time; views of the mediator arrive in between.
 
-    The agent around it writes two things alone: it counts tables that it loaded again, and keeps the view at its end.
+    The agent around it writes two fields: the number of tables loaded again, and the view when the agent ends.
     """
 
     key: WireGuardKey
     boot_id: str
     state: NodeState = field(default_factory=NodeState)
     alone: bool = False
-    """No daemon: nobody observes the tunnels, and there is no mediator."""
+    """There is no agent: nobody observes the tunnels, and there is no connection to a mediator."""
     handshake_wait_s: float = HANDSHAKE_WAIT_S
     now: float = 0.0
-    """Seconds that go on while the host sleeps, and that no clock step moves (CLOCK_BOOTTIME)."""
+    """Seconds of CLOCK_BOOTTIME: they go on while the host sleeps, and no clock step moves them."""
     link: LinkState = LinkState("none", 0.0)  # noqa: RUF009 - frozen
     kept: Kept | None = None
-    """The newest view with its seal: what the mediator need not send again."""
+    """The newest view with its seal: the mediator sends only what has changed since."""
     unkept: Kept | None = None
-    """The view that is not on disk yet."""
+    """A view that is not on disk yet."""
     live: frozenset[WireGuardKey] = frozenset()
     """Peers with a session."""
     unmet: str | None = None
-    """Why the last try to bring the host to its accepted document failed; tried again with each look for drift."""
+    """Why the last try to bring the host to its accepted document failed; each drift check tries again."""
     trouble: str | None = None
     """Why paths do not follow the host's present state; tried again while the tunnels are observed."""
     departures: tuple[Departure, ...] = ()
-    """Where the host departs from the document, as it was seen last."""
+    """The departures from the document that the last drift check found."""
     blocked: frozenset[str] = frozenset()
-    """What the host's own firewall drops of what the document allows, as it was said last."""
+    """What the document allows and the host's own firewall drops, as last logged."""
     counters: Counters = field(default_factory=Counters)
     revival: Revival = field(default_factory=Revival)
     excerpt_refused: str = ""
-    """An excerpt that is not taken: it is said once."""
+    """The last excerpt that was refused: it is logged once."""
     armed: PendingCommit | None = None
-    """What waits for its confirmation, as far as it was read: the disk has the last word."""
+    """The pending commit as last read; the record on disk decides."""
     not_back: str | None = None
-    """Why the last try to go back from what nobody confirmed is not at its end; tried again until it is."""
+    """Why the last roll-back of an unconfirmed apply failed; it is tried again until it succeeds."""
     retry_s: float = 0.0
-    """When a roll-back that failed is tried again."""
+    """When a failed roll-back is tried again."""
     saved: Back | None = None
-    """What the last save of the watched file started from."""
+    """The state before the last save of the watched file."""
     proof: Proof | None = None
     wanted: bool = False
-    """The host is to be reconciled."""
+    """Whether the host is to be reconciled."""
     request: int | None = None
-    """Who waits for the present job."""
+    """The request that the present job answers."""
     notices: list[do.Perform | do.Notice] = field(default_factory=list)
 
     def emit(self, notice: do.Perform | do.Notice) -> None:
-        """Have something done that is not waited for."""
+        """Emit a notice: an effect that has no answer."""
         self.notices.append(notice)
 
     def say(self, text: str) -> None:
-        """One line for the log, about what is as it should be."""
+        """Log one line at the level info."""
         self.emit(do.Log(text))
 
     def warn(self, text: str) -> None:
-        """One line for the log, about what somebody should look at."""
+        """Log one line as a warning."""
         self.emit(do.Log(text, warning=True))
 
     def tell(self, line: str) -> None:
-        """One line for whoever waits for the present job."""
+        """Send one line of progress to the request that the present job answers."""
         if self.request is not None:
             self.emit(do.Progress(self.request, line))
 
@@ -118,31 +120,31 @@ class Context:
 
     @property
     def connected(self) -> bool:
-        """Whether the mediator is there."""
+        """Whether the mediator is connected."""
         return self.link.state == "connected"
 
     def view_for(self, document: Document) -> View | None:
-        """The present view, where it comes from one of this document's mediators."""
+        """The present view, if it comes from one of this document's mediators."""
         return self.state.view if share_mediator(self.state.document, document) else None
 
     def use(self, kept: Kept | None) -> None:
-        """Live by a view that was kept; the mediator is asked for what has changed since."""
+        """Use a stored view; the mediator is asked only for what has changed since."""
         self.kept = kept
         self.state = replace(self.state, view=kept.view if kept is not None else None)
 
     def use_mediators(self, document: Document | None) -> None:
-        """Be connected to those of a document."""
+        """Connect to the mediators of a document."""
         self.emit(do.UseMediators(document.mediators if document is not None else (), self.kept))
 
     def fail(self, reason: str | None) -> None:
-        """Keep why the host is not as its document says, for `status`; say it once."""
+        """Keep for `status` why the host is not as its document says, and log it once."""
         if reason is not None and reason != self.unmet:
             self.warn(f"could not bring the host to its document: {reason}")
         self.unmet = reason
 
 
 def ask(step: do.Effect, kind: type[E]) -> Job[E]:
-    """One step, and its answer. Raises what it raised."""
+    """Yield one step and return its answer. Raises what the step raised."""
     event = yield step
     if isinstance(event, on.Failed):
         raise event.error
@@ -152,7 +154,7 @@ def ask(step: do.Effect, kind: type[E]) -> Job[E]:
 
 
 def store(step: do.Effect) -> Job[str | None]:
-    """Have something on disk. None: it is; else why it is not. Raises what it raised."""
+    """Yield one step that writes to disk. Returns None, or why the write failed. Raises what the step raised."""
     event = yield step
     if isinstance(event, on.Failed):
         raise event.error
@@ -165,12 +167,12 @@ def identities(document: Document) -> tuple[IdentityKey, ...]:
 
 
 def share_mediator(one: Document | None, other: Document) -> bool:
-    """Whether a view for one document is a view for the other."""
+    """Whether a view for one document is valid for the other: they have a mediator in common."""
     return one is not None and bool(set(identities(one)) & set(identities(other)))
 
 
 def reason_of(error: BaseException) -> str:
-    """One line for what went wrong, whatever it was."""
+    """One line of text for any exception."""
     if isinstance(error, NetctlError):
         return str(error)
     return f"netctl itself failed ({type(error).__name__}: {error}); it goes on"

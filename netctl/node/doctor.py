@@ -1,4 +1,4 @@
-"""What `netctl doctor` looks at on a host: the control connection, UDP, the NAT, and every pair's path."""
+"""The checks of `netctl doctor` for one host: the control connection, UDP, the NAT, and the path to each peer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _family(name: str, seen: Behaviour) -> list[dict[str, Any]]:
 
 
 def _ipv4(seen: Behaviour, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The NAT as this port sees it, unless the port is another host's as well: then it says nothing of the NAT."""
+    """The IPv4 NAT as this port sees it; unknown if another host uses the same port, which spoils the measurement."""
     trouble = trouble_of_port(snapshot)
     if trouble is None:
         found = _family("IPv4", seen)

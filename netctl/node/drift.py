@@ -1,4 +1,4 @@
-"""Where a host departs from its document, with the places of the document."""
+"""Drift: finds where a host departs from its document, and names the places of the document that say so."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from netctl.plan import Change, Plan, describe, diff
 from netctl.plan import changes as c
 
 MAX_PATHS = 8
-"""Places of one departure: a flushed table departs from every network."""
+"""Places that one departure names: a flushed table departs from every network."""
 MAX_KEPT = 500
-"""Departures that are kept for `status`; an emptied host of 10,000 peers has 20,000."""
+"""Departures kept for `status`; an emptied host of 10,000 peers has 20,000."""
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """One thing that is not as the document says: what would put it right, and where the document says it."""
+    """One departure of the host from its document: the change that corrects it, and where the document says so."""
 
     line: str
     kind: str
@@ -35,42 +35,42 @@ class Departure:
         return f"{self.line}  [{', '.join(self.paths)}]"
 
     def to_json(self) -> dict[str, Any]:
-        """All values plain."""
+        """The departure in plain values."""
         return {"line": self.line, "kind": self.kind, "paths": list(self.paths)}
 
 
 @dataclass(slots=True)
 class Counters:
-    """Since this agent began."""
+    """Counters since this agent began."""
 
     found: int = 0
-    """Departures seen: each once, however long it stays."""
+    """Departures found; each counts once, however long it lasts."""
     healed: int = 0
     failed: int = 0
-    """Tries to put the host right that did not."""
+    """Corrections that failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a look at the host comes to."""
+    """The result of one drift check."""
 
     departures: tuple[Departure, ...] = ()
     fresh: int = 0
-    """How many of them were not there at the last look."""
+    """How many departures the check before did not find."""
     heal: bool = False
-    """Bring the host back to what it should have: the document says so."""
+    """Whether to correct the host: the document says `drift: correct`."""
     evaluate_again: bool = False
-    """Something foreign came or went, or it is not known yet what the host should have."""
+    """Whether to evaluate again: something foreign came or went, or the desired state is unknown yet."""
 
 
 def inspect(
     state: NodeState, key: WireGuardKey, foreign: Foreign, actual: HostState, before: tuple[Departure, ...]
 ) -> Inspection:
-    """Compare the host with what it should have. `before`: what the last look found. Raises LocalError."""
+    """Compare the host with its desired state. `before`: the departures of the check before. Raises LocalError."""
     document = state.document
     if document is None:
         return Inspection()
-    if not state.settled:  # no view yet, or the first try failed: nothing may be taken for drift
+    if not state.settled:  # no view yet, or the first try failed: the difference is not drift
         return Inspection(evaluate_again=True)
     plan = diff(state.desired, actual)
     found = departures(plan, Provenance(document, member_name(document, key)), actual)
@@ -83,14 +83,14 @@ def inspect(
 
 
 def _opened_otherwise(state: NodeState, document: Document, key: WireGuardKey, foreign: Foreign) -> bool:
-    """Whether the host's firewall is another one by now than what was opened for."""
+    """Whether the host's firewall has changed since netctl opened it."""
     if state.joined is not None:
         return False
     return openings(state.desired, document, member_name(document, key), foreign) != state.desired.openings
 
 
 def departures(plan: Plan, provenance: Provenance, actual: HostState) -> tuple[Departure, ...]:
-    """The changes that would put a host right, each with its places; at most MAX_KEPT."""
+    """The changes that would correct a host, each with its places in the document; at most MAX_KEPT."""
     found = []
     for change, line in zip(plan.changes[:MAX_KEPT], describe(plan), strict=False):
         paths = tuple(dict.fromkeys(_paths(change, provenance, actual)))[:MAX_PATHS]
@@ -129,7 +129,7 @@ def _paths(change: Change, at: Provenance, actual: HostState) -> Iterator[str]:
         case c.RemoveFilter():
             yield from at.filters()
         case c.RemoveRewrites():
-            pass  # of no place in the document
+            pass  # the document has no place for it
         case c.SetNames(names):
             both = names.keys() | actual.names.keys()
             changed_names = sorted(name for name in both if names.get(name) != actual.names.get(name))
@@ -143,7 +143,8 @@ def _paths(change: Change, at: Provenance, actual: HostState) -> Iterator[str]:
 def _rules(wanted: FilterTable, there: FilterTable | None, at: Provenance) -> Iterator[str]:
     present = frozenset(there.rules) if there is not None else frozenset()
     differ = present ^ frozenset(wanted.rules)
-    if not present or not differ:  # gone, changed by hand, or other links and source checks: all of it
+    # missing, changed by hand, or made for other links and source checks: load the whole table
+    if not present or not differ:
         yield from at.filters()
         return
     yield from (at.rule(rule.name) for rule in sorted(differ, key=lambda rule: rule.name))

@@ -1,4 +1,4 @@
-"""What a node wants to be done: steps, each of which is answered by one event or by `Failed`, and notices."""
+"""The effects of a node: steps, which are answered by one event or by `Failed`, and notices, which have no answer."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from netctl.wire.control import Message
 
 @dataclass(frozen=True, slots=True)
 class AwaitView:
-    """Have a view of this document's mediators, for a bounded time. → ViewKnown"""
+    """Wait for a view of this document's mediators, for a bounded time. → ViewKnown"""
 
     document: Document
 
 
 @dataclass(frozen=True, slots=True)
 class ReturnToMediators:
-    """Be at the mediators of the accepted document again, as before this one was tried. No answer."""
+    """Connect to the mediators of the accepted document again. No answer."""
 
     tried: Document
 
 
 @dataclass(frozen=True, slots=True)
 class ReadHost:
-    """What an evaluation of this document needs. `actual`: the state of the host, too. → HostRead
+    """Read what the evaluation of this document needs; with `actual` also the state of the host. → HostRead
 
-    `document` None: nothing is looked up.
+    `document` None: no name is looked up.
     """
 
     document: Document | None
@@ -43,7 +43,7 @@ class ReadHost:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """Put the way back on disk, and start the process that waits for the deadline. → WatchdogReady"""
+    """Write the checkpoint to disk, and start the process that waits for the deadline. → WatchdogReady"""
 
     seconds: float
     text: str
@@ -53,16 +53,16 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class ApplyHost:
-    """Bring the host to a state, or leave it as it was. `document`: what it was made from. → Applied
+    """Bring the host to a state, or leave it as it was. `document`: the document of that state. → Applied
 
-    `seen`: do nothing when the host is not as it was seen.
+    `seen`: change nothing if the host differs from this state.
     """
 
     desired: HostState
     document: Document | None
     seen: HostState | None = None
     quiet: bool = False
-    """Nobody is told what is being done."""
+    """Report no progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +75,28 @@ class Verify:
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    """This is the accepted document, of this host's own. → Stored or StoreFailed"""
+    """Write the accepted document to disk. → Stored or StoreFailed"""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class FinishCommit:
-    """The armed apply waits for its confirmation from now on. → Stored or StoreFailed"""
+    """Mark the armed apply as ended, so that it can be confirmed. → Stored or StoreFailed"""
 
     record: PendingCommit
 
 
 @dataclass(frozen=True, slots=True)
 class Disarm:
-    """Nothing is armed any more. → Stored or StoreFailed"""
+    """Delete the record of the pending commit. → Stored or StoreFailed"""
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreDocument:
-    """The document of before a pending commit is the accepted one again, on disk. → DocumentRead
+    """Write the document from before a pending commit to disk as the accepted one. → DocumentRead
 
-    A disk that is full keeps nothing from being live again: `DocumentRead.unstored` says it.
+    If the disk is full, the document is used all the same, and `DocumentRead.unstored` says why it is not on disk.
     """
 
     record: PendingCommit
@@ -104,7 +104,7 @@ class RestoreDocument:
 
 @dataclass(frozen=True, slots=True)
 class LiveBy:
-    """Live by this document from now on; the host itself is not touched. → ViewRecalled"""
+    """Use this document from now on; the host itself is not touched. → ViewRecalled"""
 
     loaded: Loaded | None
     joined: Joined | None
@@ -112,65 +112,65 @@ class LiveBy:
 
 @dataclass(frozen=True, slots=True)
 class CloseCommit:
-    """The roll-back is done: refuse the document that was tried, forget the record. → Stored or StoreFailed"""
+    """The roll-back is done: refuse the tried document from now on, delete the record. → Stored or StoreFailed"""
 
     record: PendingCommit
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The transaction is over. `error`: raised for whoever asked; then `outcome` says nothing."""
+    """The transaction is over. `error`: raised in the request that asked for it; `outcome` then has no meaning."""
 
     outcome: ApplyOutcome
     evaluation: Evaluation | None = None
-    """Of the document that was tried."""
+    """The evaluation of the document that was tried."""
     committed: bool = False
-    """The document is the accepted one now."""
+    """Whether the document is the accepted one now."""
     record: PendingCommit | None = None
-    """What waits for its confirmation."""
+    """The pending commit, where the apply waits for its confirmation."""
     warnings: tuple[str, ...] = ()
     waiting: str | None = None
-    """Why the network is not whole yet though nothing failed."""
+    """Why the network is not complete yet although nothing failed."""
     saved: Back | None = None
     unsettled: bool = False
-    """The host may not be as the accepted document says: reconcile it."""
+    """Whether the host may differ from the accepted document, so that it is reconciled."""
     error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FollowHost:
-    """The host has another state: paths, port and addresses follow it. → Followed"""
+    """Adapt paths, port and addresses to the host's new state. → Followed"""
 
     document: Document | None
 
 
 @dataclass(frozen=True, slots=True)
 class RecallView:
-    """The view of one of this document's mediators that is on disk. → ViewKept"""
+    """Read the view that is on disk for one of this document's mediators. → ViewKept"""
 
     document: Document
 
 
 @dataclass(frozen=True, slots=True)
 class ReadCommit:
-    """What is armed, and what was rolled back. → CommitRead"""
+    """Read the pending commit and the digests of documents that were rolled back. → CommitRead"""
 
 
 @dataclass(frozen=True, slots=True)
 class AdmitAgain:
-    """A document that was rolled back is refused no more. → Stored or StoreFailed"""
+    """Stop refusing a document that was rolled back. → Stored or StoreFailed"""
 
     digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReadDocument:
-    """What the disk says that this host lives by. → DocumentRead"""
+    """Read the accepted document, or the excerpt of an invite, from disk. → DocumentRead"""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadDocument:
-    """The document of this text. → DocumentRead"""
+    """Load the document from this text. → DocumentRead"""
 
     text: str
     file: str
@@ -178,50 +178,50 @@ class LoadDocument:
 
 @dataclass(frozen=True, slots=True)
 class KeepExcerpt:
-    """This excerpt of the mediator's is the accepted document. → Stored or StoreFailed"""
+    """Write the mediator's excerpt to disk as the accepted document. → Stored or StoreFailed"""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class KeepView:
-    """For the next life. → Stored or StoreFailed"""
+    """Write the view to disk for the next start. → Stored or StoreFailed"""
 
     kept: Kept
 
 
 @dataclass(frozen=True, slots=True)
 class KeepPins:
-    """For the next life. → Stored or StoreFailed"""
+    """Write the lease pins to disk for the next start. → Stored or StoreFailed"""
 
     pins: Pins
 
 
 @dataclass(frozen=True, slots=True)
 class KeepDown:
-    """For the next life. → Stored or StoreFailed"""
+    """Write which networks are down to disk for the next start. → Stored or StoreFailed"""
 
     down: Down
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetAll:
-    """Have nothing on disk but the keys, as before the first apply. → Stored or StoreFailed"""
+    """Delete everything on disk except the keys. → Stored or StoreFailed"""
 
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """What the tunnels do just now. → Observed"""
+    """Read the state of the tunnels. → Observed"""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryHost:
-    """Try once more what of the last apply could not be done and nothing else waits for. → Stored"""
+    """Try again the changes of the last apply that failed and that no other change depends on. → Stored"""
 
 
 @dataclass(frozen=True, slots=True)
 class PruneHost:
-    """Remove what is ours and not wanted, at most so many changes. → Applied"""
+    """Remove what is ours and not desired, at most so many changes. → Applied"""
 
     desired: HostState
     at_most: int
@@ -229,19 +229,19 @@ class PruneHost:
 
 @dataclass(frozen=True, slots=True)
 class RestoreRoutes:
-    """Set routes and addresses again that somebody has taken away. → Restored"""
+    """Set our routes and addresses again that another program removed. → Restored"""
 
     desired: HostState
 
 
 @dataclass(frozen=True, slots=True)
 class LookForLink:
-    """Whether the WireGuard link is there. → LinkSeen"""
+    """Look whether the WireGuard link exists. → LinkSeen"""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Until then (seconds, as `now`), or until the mediator says something. → Woken, by the node itself"""
+    """Wait until this time (seconds, as `now`), or until a message of the mediator. → Woken, by the node itself"""
 
     until_s: float
 
@@ -283,7 +283,7 @@ Effect = (
 
 @dataclass(frozen=True, slots=True)
 class Perform:
-    """Do one step, and answer with this token. `request`: who is told about it, or None."""
+    """Do one step, and answer with this token. `request`: receives its progress, or None."""
 
     token: int
     step: Effect
@@ -292,7 +292,7 @@ class Perform:
 
 @dataclass(frozen=True, slots=True)
 class UseMediators:
-    """Whom to be connected to; `kept`: the view that this host has of them."""
+    """Connect to these mediators. `kept`: the newest view that this host has of them."""
 
     mediators: tuple[Mediator, ...]
     kept: Kept | None
@@ -300,36 +300,36 @@ class UseMediators:
 
 @dataclass(frozen=True, slots=True)
 class ConnectNow:
-    """Try the mediator again at once."""
+    """Try to connect to the mediator at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetMediator:
-    """Have no view: the mediator's next one is believed whatever its generation."""
+    """Delete the view: the mediator's next one is accepted whatever its generation."""
 
 
 @dataclass(frozen=True, slots=True)
 class TellMediator:
-    """Send this, or drop it while not logged in."""
+    """Send this message to the mediator; drop it while not logged in."""
 
     message: Message
 
 
 @dataclass(frozen=True, slots=True)
 class Knock:
-    """Make a packet want to go to each of these peers, so that its tunnel opens now."""
+    """Send a packet towards each of these peers, so that its tunnel opens now."""
 
     keys: tuple[WireGuardKey, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineGone:
-    """The engine has ended: what belongs to it is opened again with the next one."""
+    """The engine has ended: open again with the next engine what belonged to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostLeft:
-    """This host has left its networks: nothing is left to have paths to."""
+    """This host has left its networks: no paths are needed any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +342,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One line for whoever waits for a request."""
+    """One line of progress for the client of a request."""
 
     request: int
     line: str
@@ -350,7 +350,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The end of a request. `error`: raised for whoever asked; then `result` says nothing."""
+    """The end of a request. `error`: raised at the client; `result` then has no meaning."""
 
     request: int
     result: object = None
@@ -369,4 +369,4 @@ Notice = (
     | Progress
     | Reply
 )
-"""What is not answered."""
+"""An effect that has no answer."""

@@ -1,7 +1,7 @@
 """The only place where a document becomes the desired state of a host.
 
-`evaluate` reads nothing and changes nothing: what it needs comes in, what it found goes out. Whoever plans throws
-the result away, whoever applies carries the same result from the check of a plan to the end of the apply.
+`evaluate` reads nothing and changes nothing: its inputs are arguments, its findings are the result. A plan throws the
+result away; an apply carries one result from the check of its plan to the end.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from netctl.node.ownport import with_port
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a document, a view and the host around them come to."""
+    """The result of an evaluation: the desired state of the host, and what could not be had."""
 
     document: Document
     member: str
     desired: HostState
     conditions: tuple[Condition, ...] = ()
-    """What is not as the document says, and why."""
+    """Where the host cannot be as the document says, and why."""
     view: View | None = None
-    """The mediator's view as far as it is believed."""
+    """The mediator's view, less what this host does not believe."""
     pins: Pins | None = None
-    """The leases that this host holds its mediator to once it lives by this; None: as before."""
+    """The lease pins that hold once this evaluation is applied; None: the pins stay as they are."""
     leases_refused: Mapping[tuple[str, WireGuardKey], Address] | None = None
-    """What the mediator says against the pins, by network id and key."""
+    """Addresses of the mediator that contradict the pins, by network id and key."""
     foreign: Foreign = field(default_factory=Foreign)
-    """What of others was on the host when this was made."""
+    """Foreign links, routes and addresses on the host at the time of the evaluation."""
 
     @property
     def refusals(self) -> tuple[str, ...]:
-        """What of the document is not brought up on this host, and why."""
+        """Which parts of the document are not brought up on this host, and why."""
         said = (condition for condition in self.conditions if "." in condition.peer)
         return tuple(f"{condition.peer}: {condition.message}" for condition in said)
 
 
 def member_name(document: Document, key: WireGuardKey) -> str:
-    """Which member of a document has this key. Raises LocalError."""
+    """The name of the member with this key in a document. Raises LocalError when there is none."""
     member = document.member_by_key(key)
     if member is None:
         raise LocalError(
@@ -75,31 +75,31 @@ def evaluate(
     waits: bool = False,
     port_turn: int = 0,
 ) -> Evaluation:
-    """What the host with this key should have. Raises LocalError when it is no member of the document.
+    """The desired state of the host with this key. Raises LocalError when it is no member of the document.
 
-    `live`: peers with a session. `resolved`: fixed endpoints by ``str(Endpoint)``. `told`: the document whose
-    fixed endpoints the tunnels were told last; one that is another now moves a live tunnel too. `waits`: another host
-    with this key is connected, so this one calls nobody, and nobody's packets are moved to it. `port_turn`: which port
-    is taken where the document names none (`netctl.node.ownport`).
+    `live`: peers with a session. `resolved`: fixed endpoints by ``str(Endpoint)``. `told`: the document whose fixed
+    endpoints the tunnels got last; a changed fixed endpoint moves a live tunnel too. `waits`: another host with this
+    key is connected, so this one calls no peer and no peer's packets are moved to it. `port_turn`: which port is used
+    where the document names none (`netctl.node.ownport`).
     """
     name = member_name(document, key)
     up = down.of(document)
     fitting, refused = clear_of(up, name, foreign)
     if joined is not None and not joined.routes:
         fitting, unasked = within_consent(fitting, name, foreign)
-        # Of two words about one place the stricter holds.
+        # Where two conditions concern one place, the stricter one holds.
         places = {condition.peer for condition in unasked}
         refused = (*(one for one in refused if one.peer not in places), *unasked)
-    # A host that joined has no document to hold against its mediator, and trusts it.
+    # A host that joined by invite has no document of its own to check its mediator against: it trusts it.
     judged = judge_leases(document, view, {} if joined is not None else pins)
     resolution = resolve(fitting, name, judged.view, live=live, resolved=resolved)
     conditions = (*refused, *judged.conditions, *resolution.conditions)
     if document.networks_of(name) and not up.networks_of(name):
-        conditions = ()  # it belongs to networks: they are down, because somebody wanted that
+        conditions = ()  # the host belongs to networks, and the user took all of them down
     state = with_port(resolution.state, document, name, port_turn)
     if waits and state.wireguard is not None:
         state = replace(state, wireguard=replace(state.wireguard, peers={}))
-    if joined is None:  # a mediator's document is no word of this host's owner about its firewall
+    if joined is None:  # a mediator's document may not open the firewall: this host's owner did not write it
         state = replace(state, openings=openings(state, document, name, foreign))
     return Evaluation(
         document=document,

@@ -1,4 +1,4 @@
-"""What can happen to a node: answers to its steps (`netctl.node.effects`), and what comes by itself."""
+"""The events of a node: answers to its steps (`netctl.node.effects`), and what happens by itself."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from netctl.node.requests import Request
 from netctl.session import Kept
 
 MAX_NAMED = 5
-"""So many peers are named in a warning."""
+"""Peers named in one warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewKnown:
-    """There is a view to build a network from. `waiting`: why its mediator is not connected just now, or None."""
+    """There is a view to build networks from. `waiting`: why its mediator is not connected just now, or None."""
 
     waiting: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HostRead:
-    """What the host and the mediator say at one moment. `actual` None: it was not asked for."""
+    """The state of the host and the mediator's view at one moment. `actual` None: it was not asked for."""
 
     foreign: Foreign
     live: frozenset[WireGuardKey]
@@ -42,28 +42,28 @@ class HostRead:
 
 @dataclass(frozen=True, slots=True)
 class WatchdogReady:
-    """The way back is on disk, and a process waits for the deadline."""
+    """The checkpoint is on disk, and a process waits for the deadline."""
 
     record: PendingCommit
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The engine has come to an end."""
+    """The engine has ended its apply."""
 
     outcome: ApplyOutcome
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """`cut_off`: why the apply must not stand, or None. `silent`: peers that are there and have not answered yet."""
+    """`cut_off`: why the apply must be rolled back, or None. `silent`: online peers that have not answered yet."""
 
     cut_off: str | None = None
     silent: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """For people."""
+        """The warnings for people."""
         if not self.silent:
             return ()
         named = ", ".join(self.silent[:MAX_NAMED])
@@ -73,57 +73,57 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """It is done; what was to be written is on disk, also after a crash."""
+    """The step is done; what it had to write is on disk, also after a crash."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed:
-    """It is not. `reason`: in words."""
+    """The write failed. `reason`: in words."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentRead:
-    """What the host lives by again. `loaded` None: there was no document, or it was damaged before."""
+    """The document that the host uses again. `loaded` None: there was none, or it was damaged before."""
 
     loaded: Loaded | None = None
     joined: Joined | None = None
     unstored: str | None = None
-    """Why this is not on disk, where it should be: the host lives by it all the same."""
+    """Why this document is not on disk, where it should be: the host uses it all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewRecalled:
-    """The present view where it is for this document, or what is kept of its mediators; None: there is neither."""
+    """The present view if it is for this document, else the stored one of its mediators; None: there is neither."""
 
     view: View | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Doing it raised this."""
+    """The step raised this exception."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """Paths, port and addresses are as the host is. `trouble`: why not, or None."""
+    """Paths, port and addresses follow the host's state. `trouble`: why they do not, or None."""
 
     trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ViewKept:
-    """What the disk has; None: nothing that can be used."""
+    """The view on disk; None: there is none that can be used."""
 
     kept: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CommitRead:
-    """What is armed, and the digests of documents that were rolled back."""
+    """The pending commit, and the digests of documents that were rolled back."""
 
     record: PendingCommit | None = None
     refused: tuple[str, ...] = ()
@@ -139,14 +139,14 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """So many things were set again."""
+    """So many routes and addresses were set again."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class LinkSeen:
-    """`there`: the WireGuard link is. `engine`: what moves its packets, if that is known."""
+    """`there`: the WireGuard link exists. `engine`: the engine that moves its packets, if known."""
 
     there: bool
     engine: str = ""
@@ -156,7 +156,7 @@ class LinkSeen:
 
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """The time is over, or the mediator has said something."""
+    """The time is over, or a message of the mediator came."""
 
 
 Event = (
@@ -183,12 +183,12 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A life begins: what is on disk is what it begins from."""
+    """The agent starts: what it read from disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """Somebody asks for something (`netctl.node.requests`). The answer is one `Reply`."""
+    """A client asks for something (`netctl.node.requests`). The answer is one `Reply`."""
 
     request: int
     body: Request
@@ -196,7 +196,7 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A step is done."""
+    """The answer to a step that was performed."""
 
     token: int
     event: Event
@@ -204,7 +204,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class ViewReceived:
-    """The mediator's newest word."""
+    """The mediator sent a newer view."""
 
     view: View
     kept: Kept
@@ -212,7 +212,7 @@ class ViewReceived:
 
 @dataclass(frozen=True, slots=True)
 class PresenceReceived:
-    """A member of the view came or went."""
+    """A member of the view came online or went offline."""
 
     key: WireGuardKey
     online: bool
@@ -220,33 +220,33 @@ class PresenceReceived:
 
 @dataclass(frozen=True, slots=True)
 class PortUnfit:
-    """Another port of this host would do better. `why`: a verdict of `netctl.paths.portjudge`."""
+    """Another port would suit this host better. `why`: a verdict of `netctl.paths.portjudge`."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class LinkChanged:
-    """The control connection has another state."""
+    """The control connection has a new state."""
 
     state: LinkState
 
 
 @dataclass(frozen=True, slots=True)
 class SessionsChanged:
-    """Other peers have a session now."""
+    """The set of peers with a session has changed."""
 
     live: frozenset[WireGuardKey]
 
 
 @dataclass(frozen=True, slots=True)
 class LinkVanished:
-    """The kernel says that the WireGuard link may be gone."""
+    """The kernel reports that the WireGuard link may be gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReconcileWanted:
-    """Something has changed that the host should follow."""
+    """Something has changed that the host should follow: reconcile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,4 +267,4 @@ Happening = (
     | ReconcileWanted
     | TimePassed
 )
-"""What a node is told."""
+"""An event that a node can be given."""

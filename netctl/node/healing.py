@@ -1,4 +1,4 @@
-"""A host that departs from its document by itself or by others' hands is brought back, where the document says so."""
+"""Corrects a host that departs from its document (drift, removed routes, a dead engine), where the document says so."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from netctl.node.firewall.obstacles import obstacles
 from netctl.node.reconciling import bring, engine_has_ended
 
 RETRY_S = 1.0
-"""After a start of the engine that failed."""
+"""Seconds until the next try, after the engine failed to start."""
 
 
 def check(context: Context) -> Job[None]:
-    """Compare the host with what it should have, and heal it if the document says so. Raises EngineError."""
-    if not context.state.settled:  # nothing is read and nothing removed; but a try that failed is tried again
+    """Compare the host with its desired state, and correct it if the document says so. Raises EngineError."""
+    if not context.state.settled:  # nothing is read and nothing removed, but a failed try is repeated
         context.wanted = context.wanted or context.state.loaded is not None
         return
     yield from ask(do.RetryHost(), on.Stored)
@@ -44,7 +44,7 @@ def check(context: Context) -> Job[None]:
 
 
 def _tell_blocked(context: Context, foreign: Foreign) -> None:
-    """One line for all that the host's own firewall drops by now and did not."""
+    """Log one line about what the host's own firewall drops now and did not drop before."""
     document = context.state.document
     if document is None:
         return
@@ -56,10 +56,10 @@ def _tell_blocked(context: Context, foreign: Foreign) -> None:
 
 
 def restore_routes(context: Context) -> Job[int]:
-    """Set routes and addresses of ours again that are gone; how many. Raises EngineError."""
+    """Set our missing routes and addresses again. Returns how many. Raises EngineError."""
     document, desired = context.state.document, context.state.desired
     if document is None or document.drift is not Drift.CORRECT:
-        return 0  # departures are said where all of them are
+        return 0  # drift is reported by the drift check, all of it together
     if not context.state.settled or desired.wireguard is None:
         return 0
     count = (yield from ask(do.RestoreRoutes(desired), on.Restored)).count
@@ -69,7 +69,7 @@ def restore_routes(context: Context) -> Job[int]:
 
 
 def revive(context: Context) -> Job[None]:
-    """Bring the WireGuard link back if it is gone and wanted: its engine has ended. It is tried until it is there."""
+    """Bring a wanted WireGuard link back that is gone because its engine has ended. Tries until the link is there."""
     if (yield from engine_has_ended(context)):
         yield from bring(context, do.ApplyHost(context.state.desired, context.state.told, quiet=True))
     else:

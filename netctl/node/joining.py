@@ -1,4 +1,4 @@
-"""Joining and leaving: a host that joined by invite lives by the mediator's excerpt, until it leaves."""
+"""Joining and leaving: a host that joined by invite uses the mediator's excerpt as its document until it leaves."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from netctl.node.state import NodeState
 from netctl.wire import control as w
 
 LEAVE_WAIT_S = 2.0
-"""How long a host that leaves waits for its mediator to take note."""
+"""Seconds that a leaving host waits for its mediator to record the leave."""
 EXCERPT = "the mediator's excerpt"
 
 
 def join(context: Context) -> Job[None]:
-    """This host has joined just now: live by what was written down for it. Raises LocalError."""
+    """Use the document that `netctl join` has just written for this host. Raises LocalError."""
     found = yield from ask(do.ReadDocument(), on.DocumentRead)
     if found.loaded is None or found.joined is None:
         raise LocalError("this host has not joined any network: `netctl join`")
     context.state = replace(context.state, loaded=found.loaded, joined=found.joined)
     context.use_mediators(found.loaded.document)
-    context.wanted = True  # what this host agrees to may have changed
+    context.wanted = True  # what this host accepts may have changed
     context.emit(do.ConnectNow())
 
 
@@ -42,7 +42,7 @@ def leave(context: Context) -> Job[ApplyOutcome]:
     context.emit(do.TellMediator(w.Leave()))
     deadline = context.now + LEAVE_WAIT_S
     while context.connected and context.now < deadline:
-        yield do.Wait(deadline)  # the mediator hangs up when it has forgotten this host
+        yield do.Wait(deadline)  # the mediator closes the connection when it has deleted this host
     reason = yield from store(do.ForgetAll())
     if reason is not None:
         raise LocalError(f"cannot forget what this host lived by: {reason}")
@@ -53,7 +53,7 @@ def leave(context: Context) -> Job[ApplyOutcome]:
 
 
 def take_excerpt(context: Context) -> Job[None]:
-    """Live by what the newest view says about this host's networks."""
+    """Use the newest view's excerpt of this host's networks as the document."""
     state = context.state
     text = state.view.document if state.view is not None else ""
     known = state.loaded.source.text if state.loaded is not None else None

@@ -1,4 +1,4 @@
-"""The leases that this host has seen and holds its mediator to (`netctl.config.resolve.pins`)."""
+"""The lease pins: the addresses that this host has seen and holds its mediator to (`netctl.config.resolve.pins`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from netctl.node.state import NodeState
 
 
 def rows(state: NodeState) -> list[dict[str, Any]]:
-    """For people: every pinned lease, and what the mediator says against it."""
+    """The rows of `netctl leases`: every pinned lease, and where the mediator contradicts it."""
     document, told = state.document, state.leases_refused
     networks = {network.id: network.name for network in document.networks.values()} if document else {}
     names = {key: member.name for key, member in (state.believed.members if state.believed else {}).items()}
@@ -30,7 +30,7 @@ def rows(state: NodeState) -> list[dict[str, Any]]:
 
 
 def without(state: NodeState, who: str | None) -> Pins:
-    """The pins less those of a member, by name or key; None: of all. Raises LocalError when it has none."""
+    """The pins without those of one member, by name or key; None: of all. Raises LocalError when it has none."""
     keys = {
         WireGuardKey.parse(row["key"])
         for row in rows(state)

@@ -1,18 +1,14 @@
-"""Endpoints by name: when each is looked up, and which of its addresses is called. Sans-IO.
+"""Endpoints by name: when each name is looked up, and which of its addresses is used. Sans-IO.
 
-A name, with what happens to it:
+The states of a name:
 
-state     event              next      looked up again
-ASKING    addresses          KNOWN     when a peer that is called by it falls silent, then each `AGAIN_S`
-ASKING    no answer, new     UNKNOWN   with a back-off
-ASKING    no answer, known   KNOWN     with a back-off, while the peer is silent
-KNOWN     a silent peer      ASKING
-UNKNOWN   the back-off ends  ASKING
-UNKNOWN   wanted for a plan  ASKING
-any       dropped            gone
+state     event              next      looked up again ASKING    addresses          KNOWN     when a peer that is
+called by it falls silent, then each `AGAIN_S` ASKING    no answer, new     UNKNOWN   with a back-off ASKING    no
+answer, known   KNOWN     with a back-off, while the peer is silent KNOWN     a silent peer      ASKING UNKNOWN   the
+back-off ends  ASKING UNKNOWN   wanted for a plan  ASKING any       dropped            gone
 
-A peer that is heard is where WireGuard hears it, whatever its name says: nobody asks. What a name has said is kept
-while nobody answers for it.
+While a peer is heard, its endpoint is the one from which WireGuard hears it, and its name is not looked up. The last
+addresses of a name are kept while the resolver gives no answer.
 """
 
 from __future__ import annotations
@@ -27,17 +23,20 @@ from netctl.model.keys import WireGuardKey
 from netctl.paths.datawatch import is_upkeep
 
 AGAIN_S = 60.0
-"""Names of a peer that stays silent, and this host's own: most dynamic names live a minute or five."""
+"""Seconds between two lookups for a silent peer, and for this host's own names: most dynamic names have a TTL of
+60-300 s.
+"""
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 10.0
-"""A resolver that is back is noticed within this; a question costs it two packets."""
+"""Longest back-off in seconds: a resolver that is back is noticed within it; a lookup costs it two packets."""
 POKE_REST_S = 1.0
-"""Between two questions because the network has changed: links come up in bursts."""
+"""Seconds between two lookups because the network has changed: links come up in bursts."""
 SILENT_S = 35.0
-"""Of a peer with nothing to say: both ends send a keepalive every 25 s."""
+"""Seconds until an idle peer counts as silent: both ends send a keepalive every 25 s."""
 UNANSWERED_S = 15.0
-"""Of a peer that is sent packets: WireGuard answers after 10 s and takes a peer for lost after 5 more
-(Keepalive-Timeout, Rekey-Timeout)."""
+"""Seconds until a peer counts as silent that we send packets to: WireGuard answers after 10 s and gives a peer up
+after 5 more (Keepalive-Timeout, Rekey-Timeout).
+"""
 
 
 class NameState(Enum):
@@ -52,19 +51,19 @@ class NameState(Enum):
 class _Name:
     state: NameState = NameState.UNKNOWN
     peers: frozenset[WireGuardKey] = frozenset()
-    """Who is called by it."""
+    """The peers whose endpoint is this name."""
     own: bool = False
     followed: bool = False
-    """The host lives by it: it is looked up again by itself."""
+    """Whether the host's document uses the name: it is looked up again without being asked for."""
     addresses: tuple[SocketAddress, ...] = ()
     chosen: SocketAddress | None = None
     failures: int = 0
     asked_at: float = float("-inf")
     wanted: bool = False
-    """To be asked at once."""
+    """Whether the name is to be looked up at once."""
 
     def next_at(self, silent_since: float) -> float:
-        """When to ask again for a peer that is silent since then: soon the first time, later at rest."""
+        """When to look up again for a peer that is silent since then: soon the first time, every AGAIN_S later."""
         if self.failures:
             return self.asked_at + min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(self.failures - 1, 16))
         return self.asked_at + (AGAIN_S if self.asked_at >= silent_since else RETRY_MAX_S)
@@ -72,19 +71,19 @@ class _Name:
 
 @dataclass(slots=True)
 class _Peer:
-    """What was heard of a peer."""
+    """What was received from a peer."""
 
     received: int = 0
     sent: int = 0
     heard_at: float = float("-inf")
     unanswered_since: float | None = None
-    """Since when it is sent more than keepalives and says nothing."""
+    """Since when we send the peer more than keepalives and receive nothing."""
     live: bool = False
     there: bool = False
-    """The engine has it."""
+    """Whether the engine has this peer."""
 
     def silent_since(self, now: float) -> float | None:
-        """Since when nothing comes of it that should have come; None: it is heard."""
+        """Since when expected packets of the peer are missing; None: it is heard."""
         since = self.heard_at + SILENT_S
         if self.unanswered_since is not None:
             since = min(since, self.unanswered_since + UNANSWERED_S)
@@ -93,20 +92,20 @@ class _Peer:
 
 @dataclass(slots=True)
 class Lookups:
-    """The names of one host. `now`: seconds that nobody sets."""
+    """The names of one host. `now`: monotonic seconds."""
 
     _names: dict[Endpoint, _Name] = field(default_factory=dict)
     _peers: dict[WireGuardKey, _Peer] = field(default_factory=dict)
 
     def want(self, endpoints: Iterable[Endpoint]) -> None:
-        """Somebody needs these now: those that nobody has asked for, or that nothing follows, are asked at once."""
+        """Look these names up at once, if they are unknown and not followed."""
         for endpoint in endpoints:
             name = self._names.setdefault(endpoint, _Name())
             if name.state is NameState.UNKNOWN and not name.followed:
                 name.wanted = True
 
     def follow(self, peers: Mapping[Endpoint, frozenset[WireGuardKey]], own: Iterable[Endpoint]) -> None:
-        """The host lives by these names from now on; all others are forgotten."""
+        """Follow these names from now on, and forget all others. `own`: names of this host itself."""
         mine = frozenset(own)
         kept = {endpoint: self._names.get(endpoint, _Name()) for endpoint in [*peers, *mine]}
         for endpoint, name in kept.items():
@@ -118,7 +117,7 @@ class Lookups:
     def observe(
         self, statuses: Mapping[WireGuardKey, PeerStatus], live: frozenset[WireGuardKey], now: float
     ) -> None:
-        """What the engine sees, about once a second."""
+        """Take the engine's byte counters, about once a second."""
         for key, peer in self._peers.items():
             status = statuses.get(key)
             peer.there = status is not None
@@ -133,13 +132,13 @@ class Lookups:
                 peer.unanswered_since = now
 
     def network_changed(self) -> None:
-        """Other links, addresses or routes: what nobody answered for is asked again now."""
+        """Links, addresses or routes have changed: names whose last lookup failed are looked up again now."""
         for name in self._names.values():
             if name.failures and name.followed:
                 name.wanted = True
 
     def begin(self, now: float) -> list[Endpoint]:
-        """The names that are due; each is answered by `answered`."""
+        """The names that are due for a lookup; `answered` takes each answer."""
         due = [endpoint for endpoint, name in self._names.items() if self._due(name, now) <= now]
         for endpoint in due:
             name = self._names[endpoint]
@@ -149,9 +148,9 @@ class Lookups:
     def answered(
         self, endpoint: Endpoint, addresses: tuple[SocketAddress, ...], now: float
     ) -> frozenset[WireGuardKey] | None:
-        """The resolver's answer, empty where there is none. None: nothing is otherwise now.
+        """Take the resolver's answer, empty where there is none. None: nothing has changed.
 
-        Else the peers that the engine has, that are called elsewhere from now on, and are silent where they are.
+        Otherwise returns the silent peers of the engine whose endpoint changes by this answer.
         """
         name = self._names.get(endpoint)
         if name is None or name.state is not NameState.ASKING:
@@ -170,7 +169,7 @@ class Lookups:
         return frozenset(key for key in there if self._peers[key].silent_since(now) is not None)
 
     def _choose(self, name: _Name, before: SocketAddress | None, now: float) -> SocketAddress:
-        """Where the peer was called last, while the name says so and it answers; else the next of its addresses."""
+        """The address that was used last, if the name still has it and it answers; else the next of its addresses."""
         addresses = name.addresses
         if before is None or before not in addresses:
             return addresses[0]
@@ -179,12 +178,12 @@ class Lookups:
         return addresses[(addresses.index(before) + 1) % len(addresses)]
 
     def resolved(self) -> dict[str, SocketAddress]:
-        """The address that each name has for us, by ``str(Endpoint)``."""
+        """The address in use for each name, by ``str(Endpoint)``."""
         known = ((str(endpoint), name.chosen) for endpoint, name in self._names.items())
         return {text: chosen for text, chosen in known if chosen is not None}
 
     def pending(self, endpoints: Iterable[Endpoint]) -> bool:
-        """Whether any of these is asked for the first time, or is about to be."""
+        """Whether one of these names is being looked up for the first time, or is about to be."""
         names = (self._names.get(endpoint) for endpoint in endpoints)
         return any(
             name is not None
@@ -194,7 +193,7 @@ class Lookups:
         )
 
     def next_timer(self, now: float) -> float | None:
-        """When `begin` is due, or None. A peer that falls silent is found by `observe`, and needs no timer."""
+        """When `begin` is due, or None. `observe` finds a peer that falls silent, which needs no timer."""
         due = min((self._due(name, now) for name in self._names.values()), default=float("inf"))
         return due if due < float("inf") else None
 

@@ -1,4 +1,4 @@
-"""A state machine that is a table: which of its methods follows which event in which state. Pure: effects come out."""
+"""Base class of state machines that are one table: the method for each state and event. Pure: effects are returned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from netctl.node import events as on
 
 Effects = list[do.Effect]
 Table = Mapping[tuple[Enum, type[on.Event]], str]
-"""The name of a method, by state and event. Anything else is a fault of the shell: it raises and changes nothing."""
+"""The name of a method, by state and event. Any other event is a fault of the shell: it raises and changes nothing.
+"""
 S = TypeVar("S", bound=Enum)
 
 
@@ -24,7 +25,7 @@ class Machine(Generic[S]):
         self.state: S = idle
 
     def handle(self, event: on.Event) -> Effects:
-        """What follows an event. Raises RuntimeError for one that cannot come in this state."""
+        """The effects of an event. Raises RuntimeError for an event that cannot come in this state."""
         name = self.table.get((self.state, type(event)))
         if name is None:
             raise RuntimeError(f"{type(event).__name__} while {self.state.value}")

@@ -1,8 +1,8 @@
 """The node: everything that one host decides, one job after the other. Events in, effects out; no clock, no file.
 
-Jobs wait in one queue: what people ask (`netctl.node.requests`), and what comes of views, timers and the kernel. The
-present job's step is out as one `Perform`; its answer comes back as one `Answered` with the same token. What the
-mediator says meanwhile is taken at once and never changes what the present job has evaluated.
+Jobs wait in one queue: requests of people (`netctl.node.requests`), and what follows from views, timers and the
+kernel. The present job's step is out as one `Perform`; its answer comes back as one `Answered` with the same token. A
+message of the mediator is taken at once and never changes what the present job has evaluated.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from netctl.node.ownport import WORDS, is_fixed, next_turn, turn_of
 from netctl.node.reconciling import observe, reconcile
 
 DRIFT_S = 30.0
-"""How often the host is compared with what it should have."""
+"""Seconds between two drift checks."""
 TURN_S = 60.0
-"""How long a change waits for another that is under way: an apply of a large document takes seconds."""
+"""Seconds that a change waits for another one: an apply of a large document takes seconds."""
 TURN_SAID_S = 0.5
-"""Waiting that is shorter than this is not worth a line."""
+"""Seconds of waiting from which the client is told."""
 NEVER = float("inf")
 
 
 @dataclass(slots=True)
 class _Queued:
-    """A job that waits for its turn, or has it."""
+    """A job that waits for its turn, or is running."""
 
     name: str
     work: Job[Any]
     request: int | None = None
     say_at_s: float = NEVER
-    """When whoever asked is told that something else goes first."""
+    """When the client is told that another job goes first."""
     give_up_at_s: float = NEVER
 
 
@@ -53,18 +53,18 @@ class Node:
         self._present: _Queued | None = None
         self._token = 0
         self._until_s: float | None = None
-        """Until when the present job waits."""
+        """Until when the present job waits, in seconds."""
         self._drift_at_s = self._prove_at_s = self._revive_at_s = NEVER
         self._unreachable: str | None = None
-        """Why there is no mediator, as it was said last."""
+        """The last logged reason why there is no mediator."""
 
     @property
     def busy(self) -> bool:
-        """Whether a job is under way or waits."""
+        """Whether a job runs or waits."""
         return self._present is not None or bool(self._queue)
 
     def handle(self, event: on.Happening, now: float) -> list[do.Perform | do.Notice]:
-        """What follows an event. `now`: seconds that go on while the host sleeps."""
+        """Take an event and return its effects. `now`: seconds of CLOCK_BOOTTIME."""
         context = self.context
         context.now = now
         self._take(event)
@@ -134,7 +134,7 @@ class Node:
             context.say("logged in to the mediator")
             self._unreachable = None
         elif state.state == "unreachable":
-            if state.error != self._unreachable:  # not once a try
+            if state.error != self._unreachable:  # log a reason once, not with each try
                 context.warn(f"no mediator: {state.error}")
             self._unreachable = state.error
 
@@ -186,7 +186,7 @@ class Node:
     # -- the queue -----------------------------------------------------------------------------------------------
 
     def _add(self, name: str, begin: Callable[[], Job[None]]) -> None:
-        """Have something done that nobody waits for; one that waits already will do."""
+        """Queue a job without a client; a job of the same kind that waits already will do."""
         if not any(job.name == name for job in self._queue):
             self._queue.append(_Queued(name, begin()))
 
@@ -209,7 +209,7 @@ class Node:
             self._resume(on.Woken())
 
     def _step(self, go: Callable[[Job[Any]], do.Effect]) -> None:
-        """Let the present job go on, to its next step or its end."""
+        """Resume the present job, to its next step or its end."""
         job, context = self._present, self.context
         assert job is not None
         context.request = job.request
@@ -265,7 +265,7 @@ class Node:
             self._prove_at_s = now + confirming.PROVE_S
             self._add("prove", lambda: confirming.prove(context))
 
-    # -- what nobody asks for --------------------------------------------------------------------------------------
+    # -- jobs without a client -------------------------------------------------------------------------------------
 
     def _start(self) -> Job[None]:
         context = self.context
@@ -275,9 +275,9 @@ class Node:
         if document is not None:
             yield from recall(context, document)
             context.use_mediators(document)
-            yield from observe(context)  # sessions that live on keep their broadcast
+            yield from observe(context)  # sessions that survived keep their broadcast
             seen = yield do.LookForLink()
-            if isinstance(seen, on.LinkSeen):  # a port that was taken in an earlier life is kept
+            if isinstance(seen, on.LinkSeen):  # a port that an earlier life of the agent chose is kept
                 context.state = replace(context.state, port_turn=turn_of(context.key, seen.port))
             context.wanted = True
 
@@ -286,7 +286,7 @@ class Node:
         try:
             yield from joining.take_excerpt(context)
             context.fail((yield from reconcile(context)).error)
-        except Exception as error:  # one failure is one line: the node lives on
+        except Exception as error:  # a failure is one line of the log: the node lives on
             context.fail(reason_of(error))
 
     def _keep_view(self) -> Job[None]:
@@ -294,7 +294,7 @@ class Node:
         kept, context.unkept = context.unkept, None
         if kept is not None:
             reason = yield from store(do.KeepView(kept))
-            if reason is not None:  # a full disk stops no network
+            if reason is not None:  # a full disk does not stop a network
                 context.warn(f"cannot keep the view for the next start: {reason}")
 
     def _revive(self) -> Job[None]:

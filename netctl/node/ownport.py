@@ -1,7 +1,7 @@
-"""WireGuard's UDP port where the document leaves it open: the usual one, or another where that is not fit.
+"""WireGuard's UDP port where the document names none: the usual port, or another if the usual one is unfit.
 
-Which other one is worked out of the key: two hosts behind one router take different ones, and an agent that begins
-anew knows the port of before for its own.
+The other ports are derived from the key: two hosts behind one router choose different ones, and an agent that
+restarts recognises the port that it chose before.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from netctl.model.keys import WireGuardKey
 from netctl.paths.portjudge import Verdict
 
 FIRST, COUNT = 16_384, 16_384
-"""Below the ports that Linux gives to sockets that name none (32768-60999), above those of well-known services."""
+"""Below the ports that Linux gives to sockets without one (32768-60999), above those of well-known services."""
 MAX_TURNS = 16
-"""Other ports of one key, then the usual one has its turn again."""
+"""Other ports that one key tries before the usual one has its turn again."""
 WORDS: dict[str, str] = {
     "shared": "another host behind the same router uses it too",
     "dead": "nothing that it sends is answered, and what other ports send is",
@@ -26,17 +26,17 @@ WORDS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class PortState:
-    """The shared port as the paths see it."""
+    """The shared port as the path manager sees it."""
 
     port: int = 0
-    """0: there is none."""
+    """0: no port is open."""
     verdict: Verdict = "fit"
     rests_s: float = 0.0
-    """So long nothing is sent from it outside; 0: it does not rest."""
+    """Seconds for which nothing is sent outside from this port; 0: it sends."""
 
 
 def is_fixed(member: Member) -> bool:
-    """Whether others rely on this member's port."""
+    """Whether others rely on this member's port, so that it may not change."""
     return member.listen_port is not None or bool(member.endpoints)
 
 
@@ -47,12 +47,12 @@ def port_of(key: WireGuardKey, turn: int) -> int:
 
 
 def turn_of(key: WireGuardKey, port: int) -> int:
-    """Which turn a port is; 0: none."""
+    """Which turn has this port; 0: none."""
     return next((turn for turn in range(1, MAX_TURNS + 1) if port_of(key, turn) == port), 0)
 
 
 def next_turn(turn: int) -> int:
-    """The turn that follows."""
+    """The turn after this one."""
     return (turn + 1) % (MAX_TURNS + 1)
 
 
@@ -68,7 +68,7 @@ def with_port(state: HostState, document: Document, name: str, turn: int) -> Hos
 
 
 def troubled_port(state: PortState, *, fixed: bool) -> tuple[str, str] | None:
-    """What `status` and `doctor` say of a port that is not fit, and what to do; None: nothing."""
+    """The `status` and `doctor` text about an unfit port, and what to do; None: the port is fit."""
     if state.verdict == "fit":
         return None
     text = f"UDP port {state.port} of this host is not fit: {WORDS[state.verdict]}"

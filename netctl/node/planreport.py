@@ -1,4 +1,4 @@
-"""A whole plan: changes of the host, what they mean for people, and what the plan is bound to."""
+"""A plan for people and programs: changes of the host, what they mean, and the binding of the plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMAT = "netctl/plan/v1"
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What an apply would come to. `drops`: why the session it was asked from ends, or None."""
+    """The report of a plan. `drops`: why the session that asked for it would end, or None."""
 
     member: str
     plan: Plan
@@ -46,7 +46,7 @@ class Planned:
 
 
 def binding(loaded: Loaded, desired: HostState, actual: HostState) -> Binding:
-    """What holds now."""
+    """The present binding: digests of what a plan depends on."""
     return Binding(loaded.document.digest, state_digest(actual), state_digest(desired))
 
 
@@ -65,8 +65,8 @@ def make_plan(
 ) -> Planned:
     """The plan of one host. `before` and `after`: the documents without what is down.
 
-    `ssh_connection`: what sshd says of the session that asks (SSH_CONNECTION), or empty. `everyone`: what changes
-    for people on every host, not only for this member. `refusals`: what of the document this host cannot have.
+    `ssh_connection`: SSH_CONNECTION of the asking session, or empty. `everyone`: what changes for people on every
+    host, not only for this member. `refusals`: what of the document this host cannot have.
     """
     session = Session.parse(ssh_connection)
     return Planned(
@@ -81,7 +81,7 @@ def make_plan(
 
 
 def expected(request: Any) -> Binding | None:
-    """The binding of a plan that an apply is asked to hold to. Raises LocalError when it is no binding."""
+    """The binding that an apply is asked to hold to. Raises LocalError when the value is no binding."""
     if request is None:
         return None
     try:
@@ -91,7 +91,7 @@ def expected(request: Any) -> Binding | None:
 
 
 def refuse_stale(wanted: Binding | None, now: Binding) -> None:
-    """Raises LocalError when a plan does not hold any more."""
+    """Raises LocalError when a plan does not hold any more, naming what has changed."""
     reason = wanted.stale(now) if wanted is not None else None
     if reason is not None:
         raise LocalError(

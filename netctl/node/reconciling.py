@@ -1,4 +1,4 @@
-"""Bringing a host to a state, and all that follows it: evaluate, apply, pin leases, have paths follow."""
+"""Brings a host to its desired state: evaluate, apply, pin leases, and adapt the paths."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from netctl.node.evaluate import Evaluation, member_name
 from netctl.node.state import NodeState
 
 LOOK_S = 0.2
-"""Between two looks at whether a tunnel answers."""
+"""Seconds between two looks whether a tunnel has a handshake."""
 
 
 def evaluate_state(
     context: Context, state: NodeState, *, actual: bool = False
 ) -> Job[tuple[Evaluation, HostState | None]]:
-    """What a state's document wants of this host, and what the host has. Raises LocalError, EngineError."""
+    """The desired and the actual state of this host for a node state. Raises LocalError, EngineError."""
     assert state.loaded is not None
     document = state.loaded.document
-    member_name(document, context.key)  # before anything is looked up
+    member_name(document, context.key)  # fails before any name is looked up
     seen = yield from ask(do.ReadHost(document, actual), on.HostRead)
     evaluation = state.evaluate(
         document, seen, key=context.key, view=state.view, joined=state.joined, told=state.told
@@ -35,7 +35,7 @@ def evaluate_state(
 def reconcile(context: Context) -> Job[ApplyOutcome]:
     """Bring the host to the accepted document and the newest view. Raises LocalError, EngineError."""
     if not context.state.knows:
-        return ApplyOutcome(0)  # nothing is known yet: what the host has stays
+        return ApplyOutcome(0)  # the desired state is unknown yet: what the host has stays
     evaluation, _ = yield from evaluate_state(context, context.state)
     context.state = context.state.evaluated(evaluation)
     outcome = yield from bring(context, do.ApplyHost(evaluation.desired, evaluation.document))
@@ -45,19 +45,19 @@ def reconcile(context: Context) -> Job[ApplyOutcome]:
 
 
 def pin(context: Context, evaluation: Evaluation) -> Job[None]:
-    """The host lives by this evaluation: from now on only the document moves its leases."""
+    """Pin the leases of an applied evaluation: from now on only the document can move them."""
     if evaluation.pins is None or evaluation.pins == context.state.pins or context.alone:
         return
     context.state = replace(context.state, pins=evaluation.pins)
     reason = yield from store(do.KeepPins(evaluation.pins))
-    if reason is not None:  # a full disk stops no network
+    if reason is not None:  # a full disk does not stop a network
         context.warn(f"cannot keep the leases for the next start: {reason}")
 
 
 def bring(context: Context, wanted: do.ApplyHost) -> Job[ApplyOutcome]:
-    """Bring the host to a state, and have paths follow. Raises what the engine raises and no engine should.
+    """Bring the host to a state and adapt the paths. Raises EngineError, and whatever a faulty engine raises.
 
-    Whatever job comes first after an engine has ended starts the next one, says so and counts it.
+    After an engine has ended, the first job that comes starts the next one, logs that and counts it.
     """
     ended = yield from engine_has_ended(context)
     if ended:
@@ -72,22 +72,24 @@ def bring(context: Context, wanted: do.ApplyHost) -> Job[ApplyOutcome]:
             context.live = frozenset()
         if ended and wanted.desired.wireguard is not None:
             _count_restart(context)
-            context.emit(do.EngineGone())  # the new one is told its endpoints once it is there, not before
+            context.emit(do.EngineGone())  # the new engine is told its endpoints once it runs, not before
         trouble = (yield from ask(do.FollowHost(wanted.document), on.Followed)).trouble
-        if trouble is not None and trouble != context.trouble:  # the host stands; this is tried again
+        if (
+            trouble is not None and trouble != context.trouble
+        ):  # the host's state stands; the paths are tried again
             context.warn(trouble)
         context.trouble = trouble
     return outcome
 
 
 def engine_has_ended(context: Context) -> Job[bool]:
-    """Whether this node has made a link that is there no more."""
+    """Whether a link is missing that this node has made."""
     state = context.state
     if not state.settled or state.desired.wireguard is None:
         return False
     seen = yield from ask(do.LookForLink(), on.LinkSeen)
     correct = state.document is None or state.document.drift is Drift.CORRECT
-    # The kernel's engine does not die: somebody took the link away, and drift is only said.
+    # The kernel's engine does not die: another program removed the link, and `drift: report` only reports that.
     return not seen.there and (seen.engine != "kernel" or correct)
 
 
@@ -115,20 +117,20 @@ def _count_restart(context: Context) -> None:
 
 
 def observe(context: Context) -> Job[on.Observed]:
-    """What the tunnels do just now."""
+    """Read the state of the tunnels."""
     seen = yield from ask(do.Observe(), on.Observed)
     context.live = seen.live
     return seen
 
 
 def verify(context: Context, document: Document, live_before: frozenset[WireGuardKey]) -> Job[on.Verified]:
-    """Wait for handshakes with the peers that are there: online at the mediator, or with a session before.
+    """Wait for handshakes with the peers that are online at the mediator or had a session before.
 
-    One peer that does not answer is a warning: it may be its own fault. Only where tunnels were up before, are still
-    wanted, and not one of them answers any more, has this apply cut the host off: then it is taken back.
+    A peer that does not answer is only a warning: the fault may be its own. The apply counts as cutting the host off,
+    and is rolled back, only where tunnels were up before, are still wanted, and none of them answers any more.
     """
     if context.alone:
-        return on.Verified()  # nobody observes the tunnels
+        return on.Verified()  # without an agent nothing observes the tunnels
     view = context.state.view
     online = {key for key, member in view.members.items() if member.online} if view is not None else set()
     expected = context.wanted_peers & (live_before | online)

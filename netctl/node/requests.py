@@ -1,4 +1,4 @@
-"""What people, and the watchers of a host, ask of a node."""
+"""The requests to a node, of people and of the agent's watchers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from netctl.plan import Binding
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an apply of this document would come to. → Planned"""
+    """Plan an apply of this document. → Planned"""
 
     loaded: Loaded
     ssh_connection: str = ""
@@ -20,7 +20,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Make this the host's document. → ApplyResult. `holds`: the binding of a plan; refused where it holds no more."""
+    """Make this the host's document. → ApplyResult. `holds`: the binding of a plan; refused when it does not hold any
+    more.
+    """
 
     loaded: Loaded
     terms: Terms = field(default_factory=Terms)
@@ -29,12 +31,12 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """Keep what is armed. → PendingCommit"""
+    """Confirm the pending commit. → PendingCommit"""
 
 
 @dataclass(frozen=True, slots=True)
 class RollBack:
-    """Take back what is armed; with a nonce only that one. → ApplyOutcome"""
+    """Roll the pending commit back; with a nonce only that one. → ApplyOutcome"""
 
     nonce: str | None = None
 
@@ -49,21 +51,21 @@ class SetDown:
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """Remove what is ours and in no document; `at_most` None: only say what that is. → (Plan, ApplyOutcome)"""
+    """Remove what is ours and no document names; `at_most` None: only report it. → (Plan, ApplyOutcome)"""
 
     at_most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetLeases:
-    """Believe the mediator anew on a member's addresses; None: on all, and on its age. → how many"""
+    """Accept new addresses from the mediator for a member; None: for all, and an older view too. → pins removed"""
 
     member: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """This host has joined just now: live by what was written down for it. → None"""
+    """Use the document that `netctl join` has just written for this host. → None"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,12 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class CheckDrift:
-    """Compare the host with what it should have, now. → None"""
+    """Compare the host with its desired state now. → None"""
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreRoutes:
-    """Routes or addresses of ours may be gone. → how many were set again"""
+    """Set our routes and addresses again that may be gone. → how many were set"""
 
 
 Request = (
@@ -95,4 +97,4 @@ Request = (
     | RestoreRoutes
 )
 PATIENT = (Plan, Prune, CheckDrift, RestoreRoutes)
-"""These wait for their turn however long it takes; the others are told that they wait, and give up."""
+"""Requests that wait for their turn without a limit; a client of any other is told that it waits, and it gives up."""

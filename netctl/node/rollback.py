@@ -1,9 +1,9 @@
-"""One roll-back of an armed apply: document and host as before it. Pure: events in, effects out.
+"""The roll-back of one armed apply: document and host as before it. Pure: events in, effects out.
 
-The record of the apply stays on disk until the host is back, so a crash at any place is healed by a roll-back from
-the beginning: whoever lives next finds the record. Where the document of before has mediators, the newest view of
-theirs counts, so nobody who was removed meanwhile comes back; where that cannot be had or applied, the checkpoint
-is what the host returns to.
+The record of the apply stays on disk until the host is back, so after a crash at any place the next start finds the
+record and rolls back from the beginning. Where the earlier document has mediators, their newest view counts, so that
+members who were removed meanwhile do not come back; where that view is missing or cannot be applied, the host returns
+to the checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from netctl.node.state import NodeState
 
 
 class State(Enum):
-    """Where a roll-back is."""
+    """The state of a roll-back."""
 
     IDLE = "idle"
     RESTORING = "restoring the document"
@@ -52,16 +52,16 @@ TABLE: Table = {
     (State.CLOSING, on.StoreFailed): "_not_closed",
     (State.CLOSING, on.Failed): "_broken_off",
 }
-"""What follows which event in which state."""
+"""The method for each state and event."""
 
 
 class RollBack(Machine[State]):
-    """Takes back what is armed. What it could not do is tried again by whoever finds the record."""
+    """Rolls a pending commit back. If a step fails, the record stays and the next try begins anew."""
 
     table = TABLE
 
     def __init__(self, record: PendingCommit, before: NodeState, key: WireGuardKey | None = None) -> None:
-        """`key` None: nobody here knows views, and the host returns to its checkpoint."""
+        """`key` None: views are not available here, and the host returns to its checkpoint."""
         super().__init__(State.IDLE)
         self._record, self._before, self._key = record, before, key
         self._loaded: Loaded | None = None
@@ -120,7 +120,9 @@ class RollBack(Machine[State]):
         return self._close()
 
     def _close(self) -> Effects:
-        """The host is back. The record stays as long as its document is not: the next life must go back again."""
+        """The host is back. The record stays until its document is back on disk too, or the next start would use the
+        new one.
+        """
         if self._unstored is None:
             return self._go(State.CLOSING, do.CloseCommit(self._record))
         reason = f"the host is back, its document of before is not on disk: {self._unstored}"

@@ -1,4 +1,4 @@
-"""One key on two hosts (a cloned disk), as those hosts know it: the mediator finds out, and tells both."""
+"""What a host knows of another host with the same key (a cloned disk): the mediator notices it and tells both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from netctl.node.linkstate import LinkState
 
 SHARED_NOTE_S = 600.0
-"""A host that waits tries again every minute: so long without it, and it is over. So it is at the mediator."""
+"""Seconds without a login of the other host until it counts as gone, here and at the mediator: it retries every
+minute.
+"""
 ADVICE = (
     "each host needs keys of its own: on the copy, stop netctl, move away its state directory, and let it join or "
     "add it to the document as another member"
@@ -16,16 +18,16 @@ ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """Another host with this host's key was heard of."""
+    """Another host with this host's key was reported."""
 
     other: str
-    """Where it tries to log in from; empty: this host waited for that one, which is gone."""
+    """The address from which it tries to log in; empty: this host waited for that one, and it is gone."""
     at_s: float
     """Monotonic."""
 
 
 def shared_key(link: LinkState, sharing: Sharing | None, now_s: float) -> str | None:
-    """What `status` and `doctor` say of another host with this host's key; None: there is none."""
+    """The `status` and `doctor` text about another host with this host's key; None: there is none."""
     if link.waits:
         return f"this host has no tunnels: {link.error or 'another host with its key is connected'}"
     if sharing is None or now_s - sharing.at_s >= SHARED_NOTE_S:

@@ -1,4 +1,4 @@
-"""Everything that `netctl status` and `netctl doctor` tell of a host, taken at one moment."""
+"""One frozen value with everything that `netctl status` and `netctl doctor` tell of a host, taken at one moment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TunnelState = Literal["unwanted", "connecting", "waiting", "up"]
 
 @dataclass(frozen=True, slots=True)
 class TunnelStatus:
-    """What `status` and `doctor` say about the connection to the relay that carries what UDP does not."""
+    """The TLS connection to the relay, for packets that cannot go by UDP."""
 
     state: TunnelState
     at: str | None = None
@@ -36,7 +36,7 @@ class TunnelStatus:
     """Monotonic seconds."""
     error: str | None = None
     dropped: int = 0
-    """Frames that a slow connection made too late."""
+    """Frames dropped because a slow connection would have delivered them too late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class Snapshot:
     state: NodeState
     link: LinkState
     sharing: Sharing | None = None
-    """Of another host with this host's key."""
+    """Another host with this host's key."""
     view_refused: str | None = None
-    """Why the mediator's last word is not believed; None: it is."""
+    """Why the mediator's last view is refused; None: it is believed."""
     other_store: str | None = None
     """Which mediator has another store than one before it, and what to do; None: none is known to."""
     paths: Mapping[WireGuardKey, PathStatus] = field(default_factory=dict)
@@ -64,47 +64,47 @@ class Snapshot:
     nat: tuple[Behaviour, Behaviour, bool | None] = (NOT_ASKED, NOT_ASKED, None)
     """(IPv4, IPv6, hairpin)."""
     nat64: tuple[str, ...] = ()
-    """Prefixes behind which IPv4 is reached, where this host has none."""
+    """NAT64 prefixes through which IPv4 is reached, where this host has none."""
     filtering: Filtering4787 = "unknown"
     allocation: Allocation | None = None
     port_mapping: MapStatus = field(default_factory=lambda: MapStatus(MapState.OFF))
     path_mtus: Mapping[SocketAddress, int | None] = field(default_factory=dict)
-    """Bytes that the way to an endpoint carries, as far as this host knows."""
+    """The path MTU to each endpoint in bytes; None: unknown."""
     drift: tuple[Departure, ...] = ()
     drift_counters: Counters = field(default_factory=Counters)
     engine: str = ""
     data_path: str = ""
     engine_restarts: int = 0
     link_lasted_s: float = 0.0
-    """How long the WireGuard link was away the last time."""
+    """Seconds that the WireGuard link was missing the last time."""
     link_away_since: float | None = None
-    """Monotonic; None: it is there, or nobody wants it."""
+    """Monotonic time since when the link is missing; None: it is there, or not wanted."""
     took_along: tuple[str, ...] = ()
-    """Links of others that went with the WireGuard link the last time."""
+    """Links of other programs that vanished with the WireGuard link the last time."""
     filter_restored: int = 0
-    """How often a table of ours was flushed or changed, and loaded again."""
+    """How often a table of ours was flushed or changed by another program, and loaded again."""
     routes_restored: int = 0
-    """How often routes or addresses of ours were taken away, and set again."""
+    """How often our routes or addresses were removed by another program, and set again."""
     taken_away: tuple[str, ...] = ()
-    """The same in words, where it has happened."""
+    """The same in words, if it has happened."""
     blocked: tuple[Obstacle, ...] = ()
     """What the host's own firewall drops of what the document allows."""
     not_back: str | None = None
-    """Why this host has not gone back yet from what nobody confirmed."""
+    """Why the roll-back of an unconfirmed apply has not succeeded yet."""
     unmet: str | None = None
     """Why the last try to bring the host to its accepted document failed."""
     undone: tuple[str, ...] = ()
-    """What of the last apply could not be done and nothing else waits for, in words."""
+    """The changes of the last apply that failed and that no other change depends on, in words."""
     faults: int = 0
     engine_faults: int = 0
-    """What the engine could not handle and dropped since it began."""
+    """Faulty inputs that the engine has dropped since it began."""
     armed: Mapping[str, Any] | None = None
-    """What waits for its confirmation."""
+    """The pending commit."""
     refused: tuple[str, ...] = ()
     """Digests of documents that were rolled back."""
     watch: Mapping[str, Any] | None = None
-    """The document that is followed."""
+    """The watched document."""
     store: tuple[str, ...] = ()
-    """What of the state on disk was lost."""
+    """Which files of the state on disk were lost."""
     trouble: str | None = None
     """Why paths do not follow the host's present state."""

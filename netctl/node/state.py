@@ -1,4 +1,4 @@
-"""What a node knows and has decided: one frozen value, replaced whole, never reached into."""
+"""The state of a node: one frozen value, replaced whole."""
 
 from __future__ import annotations
 
@@ -19,35 +19,38 @@ from netctl.node.events import HostRead
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """One host. An apply that is under way has an `Evaluation` of its own: nothing of it is here before it stands."""
+    """The state of one host. A running apply has an `Evaluation` of its own, which enters this state only when it
+    succeeds.
+    """
 
     loaded: Loaded | None = None
     """The accepted document."""
     joined: Joined | None = None
-    """Where the document comes from: an invite, so from the mediator's views; None: from this host, or nowhere yet."""
+    """The invite that the document comes from, by the mediator's views; None: from this host, or there is none yet.
+    """
     view: View | None = None
-    """The newest, as the mediator tells it."""
+    """The newest view of the mediator."""
     pins: Pins = field(default_factory=dict)
-    """The leases that this host holds its mediator to."""
+    """The lease pins that this host holds its mediator to."""
     down: Down = NOTHING_DOWN
     conditions: tuple[Condition, ...] = ()
-    """What is not as the accepted document says, and why."""
+    """Where the host is not as the accepted document says, and why."""
     believed: View | None = None
-    """What of the view this host believes."""
+    """The part of the view that this host believes."""
     leases_refused: Mapping[tuple[str, WireGuardKey], Address] = field(default_factory=dict)
-    """What the mediator says against the pins, by network id and key."""
+    """Addresses of the mediator that contradict the pins, by network id and key."""
     foreign: Foreign = field(default_factory=Foreign)
-    """What of others was on the host when the accepted document was evaluated last."""
+    """Foreign links, routes and addresses on the host when the accepted document was last evaluated."""
     desired: HostState = field(default_factory=HostState)
-    """What the host was brought to last."""
+    """The state that the host was last brought to."""
     settled: bool = False
-    """Whether `desired` is what this life has worked out: before that nothing may be taken for drift."""
+    """Whether this life of the agent has worked `desired` out itself: before that no difference counts as drift."""
     port_turn: int = 0
-    """Which port in the place of the usual one (`netctl.node.ownport`); 0: the usual one."""
+    """Which port is used in place of the usual one (`netctl.node.ownport`); 0: the usual one."""
     waits: bool = False
-    """Another host has this one's key and is connected: this one has no peers until that one is gone."""
+    """Another host has this host's key and is connected: this host has no peers until that one is gone."""
     told: Document | None = None
-    """The document whose fixed endpoints the tunnels were told last."""
+    """The document whose fixed endpoints the tunnels got last."""
 
     @property
     def document(self) -> Document | None:
@@ -56,7 +59,7 @@ class NodeState:
 
     @property
     def knows(self) -> bool:
-        """Whether it is known what the host should have: a document with mediators needs a view, too."""
+        """Whether the desired state is known: a document with mediators needs a view, too."""
         return self.loaded is not None and (not self.loaded.document.mediators or self.view is not None)
 
     def evaluate(
@@ -69,7 +72,7 @@ class NodeState:
         joined: Joined | None = None,
         told: Document | None = None,
     ) -> Evaluation:
-        """What a document wants of this host as it was seen. Raises LocalError when it is no member of it."""
+        """Evaluate a document for this host as it was read. Raises LocalError when the host is no member of it."""
         return evaluate(
             document,
             view,
@@ -86,7 +89,7 @@ class NodeState:
         )
 
     def evaluated(self, evaluation: Evaluation) -> NodeState:
-        """The accepted document was evaluated anew, whether or not the host can be brought to it."""
+        """The state after a new evaluation of the accepted document, whether or not the host can be brought to it."""
         return replace(
             self,
             conditions=evaluation.conditions,
@@ -96,20 +99,20 @@ class NodeState:
         )
 
     def brought(self, desired: HostState, told: Document | None) -> NodeState:
-        """The host has this state now."""
+        """The state after the host was brought to this desired state."""
         return replace(self, desired=insisting(desired, frozenset()), settled=True, told=told)
 
     def emptied(self) -> NodeState:
-        """The host has nothing of ours, because nothing says what it should have."""
+        """The state of a host without a document: nothing of ours is desired."""
         return replace(self, desired=HostState(), settled=False)
 
     def name_of(self, key: WireGuardKey) -> str:
-        """A member's name as the view has it, for people; else the beginning of its key."""
+        """A member's name in the view, for people; else the beginning of its key."""
         member = self.view.members.get(key) if self.view is not None else None
         return member.name if member is not None else key.short
 
     def present(self, key: WireGuardKey, online: bool) -> NodeState:
-        """A member of the view came or went."""
+        """The state after a member of the view came online or went offline."""
         if self.view is None or key not in self.view.members:
             return self
         member = replace(self.view.members[key], online=online)

@@ -1,4 +1,4 @@
-"""A snapshot in plain values: what `netctl status -o json` prints."""
+"""Turns a snapshot into plain values: the content of `netctl status -o json`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from netctl.node.snapshot import Snapshot
 from netctl.paths.effects import PathStatus
 
 NAMED = 8
-"""So many peers get a line of their own among the conditions; where it is more, the cause is near this host."""
+"""Peers with a condition of their own; where more have one, the cause is near this host."""
 
 
 def _addresses(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) -> dict[str, list[str]]:
@@ -47,7 +47,9 @@ def _peer(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) 
     online = bool(seen.online) if seen is not None else bool(session)
     member = document.members.get(name)
     if document.mediators and member is not None and member.stock:
-        online = kind != "none"  # it logs in nowhere: the relay hears it, or nobody does
+        online = (
+            kind != "none"
+        )  # a stock peer logs in nowhere: it is online if the relay or the tunnel hears it
     return {
         "name": name,
         "key": str(key),
@@ -72,12 +74,12 @@ def _peer(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) 
 
 
 def _ago(snapshot: Snapshot, unix_s: float) -> float:
-    """Seconds; a clock that is just being set back makes nothing of the future."""
+    """Seconds since a Unix time, never below 0: a clock that was set back may give a time in the future."""
     return max(0.0, round(snapshot.unix_s - unix_s, 1))
 
 
 def _blocker(snapshot: Snapshot, path: PathStatus | None) -> str | None:
-    """Why the path to a peer that is there is not direct, in words."""
+    """Why the path to an online peer is not direct, in words."""
     if path is None or path.kind in ("lan", "direct"):
         return None
     if snapshot.udp_blocked:
@@ -87,20 +89,20 @@ def _blocker(snapshot: Snapshot, path: PathStatus | None) -> str | None:
 
 
 def trouble_of_port(snapshot: Snapshot) -> tuple[str, str] | None:
-    """What is wrong with the shared port, and what to do about it; None: nothing."""
+    """The problem of the shared port, and what to do about it; None: there is none."""
     document = snapshot.state.document
     member = document.member_by_key(snapshot.key) if document is not None else None
     return troubled_port(snapshot.port, fixed=member is not None and is_fixed(member))
 
 
 def _refused(snapshot: Snapshot, network: str) -> str | None:
-    """Why a network is not up though it should be."""
+    """Why a network is not up although it should be."""
     said = (one.message for one in snapshot.state.conditions if one.peer == f"networks.{network}")
     return next((message for message in said if message.startswith("not brought up")), None)
 
 
 def status_of(snapshot: Snapshot) -> dict[str, Any]:
-    """Everything that a person asks about this host."""
+    """The whole status of this host."""
     link, state = snapshot.link, snapshot.state
     watch = dict(snapshot.watch) if snapshot.watch is not None else None
     result: dict[str, Any] = {

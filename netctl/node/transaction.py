@@ -1,8 +1,8 @@
-"""One apply of a document, from the question for a view to its end. Pure: events in, effects out.
+"""The state machine of one apply of a document, from waiting for a view to its end. Pure: events in, effects out.
 
 One `Evaluation` is made, in `reading`, and carried through to the end: what is checked against a plan is what is
-applied and what is committed. A crash at any place is healed by what is on disk: before `persisting` has ended the
-accepted document is the one of before, and a change that was armed has its way back on disk before the first step.
+applied and what is committed. A crash at any place is healed by what is on disk: before `persisting` has ended, the
+earlier document is the accepted one, and an armed change has its checkpoint on disk before the first step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from netctl.plan import Binding
 
 
 class State(Enum):
-    """Where an apply is."""
+    """The state of an apply."""
 
     IDLE = "idle"
     AWAIT_VIEW = "await view"
@@ -63,7 +63,7 @@ TABLE: Table = {
     (State.SETTLING, on.StoreFailed): "_not_settled",
     (State.SETTLING, on.Failed): "_settled_badly",
 }
-"""What follows which event in which state."""
+"""The method for each state and event."""
 
 
 class Apply(Machine[State]):
@@ -81,7 +81,7 @@ class Apply(Machine[State]):
         holds: Binding | None = None,
         standing: Standing,
     ) -> None:
-        """`holds`: the binding of a plan; where it holds no more nothing is changed."""
+        """`holds`: the binding of a plan; if it does not hold any more, nothing is changed."""
         super().__init__(State.IDLE)
         self._loaded, self._before, self._key = loaded, before, key
         self._terms, self._holds, self._standing = terms, holds, standing
@@ -106,10 +106,10 @@ class Apply(Machine[State]):
         return self._read()
 
     def accepted(self, state: NodeState) -> NodeState:
-        """The state of the node once this document is the accepted one. Views that came meanwhile stay."""
+        """The state of the node once this document is the accepted one. Views that came meanwhile stay in it."""
         assert self._evaluation is not None
         view = state.view if self._loaded.document.mediators else None
-        # A document of its own comes before a mediator's excerpt.
+        # A document of this host replaces the mediator's excerpt.
         return replace(state, loaded=self._loaded, joined=None, view=view).evaluated(self._evaluation)
 
     # -- until the host is changed -----------------------------------------------------------------------------
@@ -185,14 +185,14 @@ class Apply(Machine[State]):
         return self._undo(f"cannot keep the document: {event.reason}")
 
     def _broken_off(self, event: on.Failed) -> Effects:
-        """Something raised what nobody says that it raises: the accepted document is what holds."""
+        """An exception that no step should raise: the earlier document stays the accepted one."""
         self._error = event.error
         return [do.ReturnToMediators(self._loaded.document), *self._finish(unsettled=True)]
 
     # -- back --------------------------------------------------------------------------------------------------
 
     def _undo(self, why: str) -> Effects:
-        """Bring the host back to what is remembered, which is all that the next life will know."""
+        """Bring the host back to the accepted document, which is all that the next start would know."""
         self._why, before = why, self._before
         back = do.ReturnToMediators(self._loaded.document)
         if before.loaded is None:
@@ -234,7 +234,7 @@ class Apply(Machine[State]):
     # -- the end -----------------------------------------------------------------------------------------------
 
     def _settle(self) -> Effects:
-        """An armed apply that failed and is back needs no way back. One that is stuck keeps it."""
+        """An armed apply that failed and is undone needs no record. One that could not be undone keeps its record."""
         if self._record is not None and self._outcome.error is None:
             return self._go(State.SETTLING, do.FinishCommit(self._record))
         if self._record is not None and self._outcome.rolled_back:

@@ -1,4 +1,4 @@
-"""Desired and actual state to an ordered list of changes, purely (floor F1)."""
+"""Compares desired and actual state and returns an ordered list of changes; pure (floor F1)."""
 
 from netctl.plan.binding import Binding, state_digest
 from netctl.plan.changes import Change

@@ -1,4 +1,4 @@
-"""What a plan holds for: digests of a host state, without what changes by itself from second to second."""
+"""The binding of a plan: digests of the states that it was made for, without what changes by itself every second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from netctl.plan.describe import plain
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A plan is good for this document, on a host in this state, that is to come to this one."""
+    """The document, the host's state and the desired state for which a plan is valid."""
 
     document: str
     """SHA-256 of its text, hex."""
@@ -20,7 +20,7 @@ class Binding:
     desired: str
 
     def stale(self, now: Binding) -> str | None:
-        """Why a plan made under this binding does not hold any more; None while it does."""
+        """Why a plan made under this binding is not valid any more; None while it is."""
         if self.document != now.document:
             return "the document is another one"
         if self.observed != now.observed:
@@ -31,10 +31,10 @@ class Binding:
 
 
 def state_digest(state: HostState) -> str:
-    """SHA-256 (hex) of a state; the same for two between which nobody changed anything.
+    """SHA-256 (hex) of a state; equal for two states between which nobody changed anything.
 
-    Left out: endpoints (the paths' business), flood entries (they follow the sessions), and where things come
-    from in the document.
+    Left out: endpoints (the paths' business), flood entries (they follow the sessions), and where things come from in
+    the document.
     """
     link = state.wireguard
     if link is not None:

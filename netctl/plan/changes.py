@@ -1,4 +1,4 @@
-"""The changes a plan is made of. Each is one step that an engine can do, and safe to do again."""
+"""The kinds of changes in a plan. Each is one step of an engine, and safe to repeat."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from netctl.model.keys import WireGuardKey
 
 @dataclass(frozen=True, slots=True)
 class CreateWireGuard:
-    """Make the WireGuard link (and start the userspace engine where one is needed), without its peers."""
+    """Create the WireGuard link (and start the userspace engine where one is needed), without its peers."""
 
     link: WireGuardLink
 
@@ -27,7 +27,7 @@ class SetWireGuard:
 
 @dataclass(frozen=True, slots=True)
 class RenameLink:
-    """Give a link of ours its name back."""
+    """Give a link of ours its own name back."""
 
     before: str
     after: str
@@ -42,14 +42,16 @@ class DeleteWireGuard:
 
 @dataclass(frozen=True, slots=True)
 class SetPeer:
-    """Add a peer, or set what `changed` names on an existing one; its session goes on."""
+    """Add a peer, or set the fields in `changed` of an existing one, whose session goes on."""
 
     link: str
     peer: Peer
     added: bool
     changed: tuple[str, ...] = ()
     gained: frozenset[Prefix] = frozenset()
-    """Allowed IPs that an existing peer gets; `lost`: that it gives up. For people: `peer` says all."""
+    """Allowed IPs that an existing peer gets; `lost`: those that it gives up. They are for people: `peer` has the
+    whole set.
+    """
     lost: frozenset[Prefix] = frozenset()
 
 
@@ -64,7 +66,7 @@ class RemovePeer:
 
 @dataclass(frozen=True, slots=True)
 class CreateSegment:
-    """Make a segment device, without flood entries and addresses."""
+    """Create a segment device, without flood entries and addresses."""
 
     segment: SegmentLink
 
@@ -135,14 +137,14 @@ class RemoveRoute:
 
 @dataclass(frozen=True, slots=True)
 class AddUnreachable:
-    """Let a prefix of ours go nowhere while no link of ours leads there."""
+    """Add an `unreachable` route for a prefix of ours, used while no link of ours leads there."""
 
     destination: Prefix
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveUnreachable:
-    """Let a prefix that is ours no more go wherever the host's other routes lead."""
+    """Remove the `unreachable` route of a prefix that is ours no more: the host's other routes count again."""
 
     destination: Prefix
 
@@ -154,7 +156,7 @@ class SetFilter:
     table: FilterTable
     added: bool
     changed: tuple[str, ...] = ()
-    """What is different from the table that is there, in words."""
+    """The differences from the table on the host, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ class RemoveFilter:
 
 @dataclass(frozen=True, slots=True)
 class RemoveRewrites:
-    """Remove the table that rewrites ports: there is no link any more that it could be for."""
+    """Remove the table that rewrites ports, because our link is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +181,14 @@ class SetNames:
 
 @dataclass(frozen=True, slots=True)
 class OpenFirewall:
-    """Have the host's own firewall let something through; also where it was open and somebody has closed it."""
+    """Open something in the host's own firewall; also an opening of ours that another program has removed."""
 
     opening: Opening
 
 
 @dataclass(frozen=True, slots=True)
 class CloseFirewall:
-    """Take back what the host's own firewall lets through because of us."""
+    """Remove an opening that netctl made in the host's own firewall."""
 
     opening: Opening
 

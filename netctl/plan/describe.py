@@ -1,4 +1,4 @@
-"""A plan in words: one line a change, what and why."""
+"""Describes a plan in words: one line for each change, with the place in the document that asks for it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from netctl.model.hoststate import Opening
 from netctl.plan import changes as c
 from netctl.plan.diff import Plan
 
-SHOWN_ADDRESSES = 4  # more allowed IPs than this make a line nobody reads
+SHOWN_ADDRESSES = 4  # a line with more allowed IPs than this is not read
 SHOWN_NAMES = 4
 
 
 def describe(plan: Plan) -> list[str]:
-    """One line a change: a sign (``+ ~ -``), what, and the YAML path it comes from."""
+    """One line for each change: a sign (``+ ~ -``), the change, and the YAML path that it comes from."""
     return [_line(change) for change in plan.changes]
 
 
@@ -36,9 +36,9 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value of the model in what JSON has: maps, lists, text, numbers; sets in a steady order.
+    """A value of the model as JSON types: maps, lists, text, numbers; sets become sorted lists.
 
-    What is no part of a value's identity (``compare=False``) is left out.
+    Fields with ``compare=False`` are left out.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if hasattr(value, "raw"):
@@ -74,7 +74,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _opening(opening: Opening) -> str:
-    """By whose means, and what passes."""
+    """The firewall's manager, and which packets the opening lets pass."""
     if opening.port:
         what = f"lets in udp/{opening.port}"
     elif opening.oif:

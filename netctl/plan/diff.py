@@ -1,4 +1,4 @@
-"""Desired and actual state to an ordered list of changes: everything that adds comes before what removes."""
+"""Compares desired and actual state into an ordered list of changes: every addition comes before the removals."""
 
 from __future__ import annotations
 
@@ -49,15 +49,16 @@ class Plan:
 
 
 SHOWN_RULES = 4
-"""More names of rules than this make a line nobody reads."""
+"""A line with more names of rules than this is not read."""
 LinkAddresses = frozenset[tuple[Address, int]]
 
 
 def diff(desired: HostState, actual: HostState) -> Plan:
-    """The changes that lead from `actual` to `desired`, in the order in which they are safe to do.
+    """The changes from `actual` to `desired`, in an order that is safe at every step.
 
-    A crash after any prefix leaves a state from which the next diff leads to the same end. The filter comes before
-    all that it guards, so that nothing is ever reachable unfiltered, and lets go of what is removed after that.
+    A crash after any prefix leaves a state from which the next diff leads to the same end. The filter is loaded
+    before the links and routes that it guards, so nothing is ever reachable unfiltered; it stops guarding removed
+    ones after their removal.
     """
     names = renames(desired, actual)
     actual = renamed(actual, names)
@@ -67,7 +68,7 @@ def diff(desired: HostState, actual: HostState) -> Plan:
 
 
 def prune(desired: HostState, actual: HostState) -> Plan:
-    """Only what is ours on the host and wanted by nobody: nothing is added or changed."""
+    """The removal of everything that is ours on the host and not desired; nothing is added or changed."""
     return Plan(tuple(_removing(desired, renamed(actual, renames(desired, actual)))))
 
 
@@ -75,7 +76,7 @@ def _adding(desired: HostState, actual: HostState) -> Iterator[Change]:
     recreated = _recreated(desired, actual)
     wanted, present = desired.wireguard, actual.wireguard
     for prefix in sorted(desired.unreachable - actual.unreachable, key=_prefix_order):
-        yield AddUnreachable(prefix)  # before anything that could end half-way
+        yield AddUnreachable(prefix)  # first, because any later change could fail half-way
     first = _guarding_both(desired, actual)
     if first is not None and not same_filter(first, actual.filter):
         words = filter_changes(first, actual.filter) if actual.filter is not None else ()
@@ -85,7 +86,8 @@ def _adding(desired: HostState, actual: HostState) -> Iterator[Change]:
     elif wanted is not None and present is not None and (changed := _link_changes(wanted, present)):
         yield SetWireGuard(replace(wanted, peers={}), changed)
     for name in sorted(recreated):
-        yield DeleteSegment(name)  # a VXLAN device cannot change what it is: it goes just before it comes
+        # a VXLAN device cannot be changed in place: it is deleted just before it is created again
+        yield DeleteSegment(name)
     for name, segment in sorted(desired.segments.items()):
         existing = None if name in recreated else actual.segments.get(name)
         if existing is None:
@@ -162,14 +164,14 @@ def _removing(desired: HostState, actual: HostState) -> Iterator[Change]:
 
 
 def _letting_go(desired: HostState, actual: HostState) -> Iterator[Change]:
-    """At last the table without what is gone by now."""
+    """The last load of the table, which no longer guards what was removed."""
     first, table = _guarding_both(desired, actual), desired.filter
     if first is not None and table is not None and not same_filter(table, first):
         yield SetFilter(table, False, ("no longer guards what is gone",))
 
 
 def _guarding_both(desired: HostState, actual: HostState) -> FilterTable | None:
-    """The table wanted, while what goes in the end is still there: guarded as it was."""
+    """The desired table that still guards what will be removed at the end."""
     table, before = desired.filter, actual.filter
     if table is None or before is None:
         return table
@@ -227,7 +229,7 @@ def _changed(peer: Peer, have: Peer) -> tuple[str, ...]:
 
 
 def _recreated(desired: HostState, actual: HostState) -> frozenset[str]:
-    """Segments whose device must be made anew: what it is cannot be changed in place."""
+    """Segments whose device must be created again, because what differs cannot be changed in place."""
 
     def nature(segment: SegmentLink) -> tuple[object, ...]:
         return segment.vni, segment.mac, segment.local
@@ -237,7 +239,7 @@ def _recreated(desired: HostState, actual: HostState) -> frozenset[str]:
 
 
 def _goes(route: Route, actual: HostState, recreated: frozenset[str]) -> bool:
-    """Whether the system takes this route away during the apply: with its link, or with its source address."""
+    """Whether the kernel removes this route during the apply, with its link or with its source address."""
     if route.link in recreated or actual.wireguard is None:
         return True
     if route.source is None or not recreated:
@@ -257,7 +259,9 @@ def _addresses(state: HostState) -> dict[str, LinkAddresses]:
 
 
 def _standing(state: HostState) -> frozenset[Opening]:
-    """Openings as they should be: a checkpoint may have one that somebody had taken away."""
+    """The desired openings; a checkpoint may contain one that another program had removed, and that counts as
+    standing.
+    """
     return frozenset(replace(one, stands=True) for one in state.openings)
 
 
@@ -275,7 +279,7 @@ def _route_order(route: Route) -> tuple[int, str, str]:
 
 
 def same_filter(one: FilterTable, other: FilterTable | None) -> bool:
-    """Whether two tables mean the same. The order of rules means nothing: all of them accept."""
+    """Whether two tables mean the same. The order of rules has no meaning: all of them accept."""
     if other is None:
         return False
     return (
@@ -296,7 +300,7 @@ def _few(names: set[str]) -> str:
 
 
 def filter_changes(wanted: FilterTable, there: FilterTable) -> tuple[str, ...]:
-    """How two tables differ, in words: rules by name, the rest by kind."""
+    """The differences of two tables in words: rules by name, the rest by kind."""
     new, old = frozenset(wanted.rules), frozenset(there.rules)
     added, gone = {rule.name for rule in new - old}, {rule.name for rule in old - new}
     rules = (("adds", added - gone), ("changes", added & gone), ("drops", gone - added))

@@ -1,4 +1,4 @@
-"""Links of ours that somebody has given another name: they get theirs back, and nothing on them is made anew."""
+"""Finds links of ours that were renamed, so that they get their names back instead of being created again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from netctl.model.hoststate import HostState
 
 
 def renames(desired: HostState, actual: HostState) -> dict[str, str]:
-    """Present name to wanted name. A segment is known by its VNI and underlay address, which no other has."""
+    """Present name to desired name. A segment is recognised by its VNI and underlay address, which are unique."""
     found = {}
     wanted, present = desired.wireguard, actual.wireguard
     if wanted is not None and present is not None and wanted.name != present.name:

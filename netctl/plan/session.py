@@ -1,4 +1,4 @@
-"""Whether the session that a plan is made from rides on what the plan changes."""
+"""Whether the session that asks for a plan depends on a tunnel that the plan changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from netctl.model.hoststate import FilterTable, HostState, Peer
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A TCP connection to this host, as sshd tells it."""
+    """A TCP connection to this host, as sshd describes it."""
 
     client: Address
     server: Address
@@ -19,7 +19,7 @@ class Session:
 
     @classmethod
     def parse(cls, ssh_connection: str) -> Session | None:
-        """From SSH_CONNECTION (``client port server port``); None when it makes no sense."""
+        """From SSH_CONNECTION (``client port server port``); None when it cannot be parsed."""
         parts = ssh_connection.split()
         try:
             client, _, server, port = parts
@@ -47,7 +47,7 @@ def carrier(session: Session, state: HostState) -> Peer | None:
 
 
 def drops(session: Session, desired: HostState, actual: HostState) -> str | None:
-    """Why the session ends when `actual` becomes `desired`; None when it rides elsewhere, or goes on."""
+    """Why the session ends when `actual` becomes `desired`; None when it uses no tunnel, or goes on."""
     peer = carrier(session, actual)
     if peer is None or actual.wireguard is None:
         return None

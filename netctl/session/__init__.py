@@ -1,4 +1,4 @@
-"""The control connection's state machines, sans-IO (floor F2)."""
+"""The protocol of the control connection: login, enrolment, views and retries, sans-IO (floor F2)."""
 
 from netctl.session.backoff import Backoff
 from netctl.session.client import (

@@ -1,4 +1,4 @@
-"""When to try again: full jitter, so that a thousand members do not return in one second."""
+"""Delays between tries to connect, with full jitter, so that a thousand members do not return in one second."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ class Backoff:
         return ceiling * fraction
 
     def reset(self) -> None:
-        """It worked: start again from the beginning."""
+        """A try has succeeded: begin again with the shortest delay."""
         self._failures = 0

@@ -1,7 +1,7 @@
 """The member's side of one control connection, sans-IO.
 
-The shell has checked the mediator's certificate against the pins and tells which one it was. It feeds whole
-frames and time, and performs the effects in order.
+The shell has checked the mediator's certificate against the pins and says which pin matched. It feeds whole frames
+and time, and performs the effects in order.
 
 | state      | event           | next       |
 |------------|-----------------|------------|
@@ -31,18 +31,21 @@ from netctl.wire import control as w
 SILENCE_FACTOR = 2.5
 """A connection silent for this many keepalive intervals is dead: one lost ping is forgiven."""
 PROOF_S = 1.5
-"""For an answer where the ways out of this host have changed; a satellite takes 0.7 s. With the 0.2 s after which a
-burst of changes is over, a dead way is left within two seconds of the last change."""
+"""Seconds for an answer after the routes of this host have changed; over a satellite it takes 0.7 s. With the 0.2 s
+after which a burst of changes is over, a dead way is left within two seconds of the last change.
+"""
 UNSPECIFIED = "0.0.0.0"  # noqa: S104
-"""As an address from the mediator it means: where you reached me. A mediator behind NAT knows no better."""
+"""As an address from the mediator it means "the address at which you reached me": a mediator behind NAT knows no
+other.
+"""
 
 
 MAX_OTHERS = 2
-"""Addresses beside the one that was reached: of the other family, whose first may be another machine's."""
+"""Further addresses of the mediator: those of the other family, whose first one may be another machine's."""
 
 
 class State(Enum):
-    """Where the connection is."""
+    """The state of the connection."""
 
     NEW = "new"
     LOGGING_IN = "logging in"
@@ -59,17 +62,17 @@ class SendFrame:
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
-    """The mediator knows us. `stun`: where to ask for our outer address."""
+    """The mediator has accepted the login. `stun`: servers that tell this host its external address."""
 
     welcome: w.Welcome
     stun: tuple[SocketAddress, ...]
     hello: str = ""
-    """What the next login of this process shows (`ClientSession.previous`)."""
+    """What the next login of this process sends as `previous` (`ClientSession.previous`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyShared:
-    """Another host with this host's key tries to log in: it waits."""
+    """Another host with this host's key tries to log in, and waits."""
 
     other: str
     """Its address, as the mediator sees it."""
@@ -77,7 +80,7 @@ class KeyShared:
 
 @dataclass(frozen=True, slots=True)
 class ViewChanged:
-    """The view is this one now, with all presence; `kept` is what to keep on disk."""
+    """The view has changed, presence included; `kept` is what to store on disk."""
 
     view: View
     kept: Kept
@@ -85,7 +88,7 @@ class ViewChanged:
 
 @dataclass(frozen=True, slots=True)
 class PresenceChanged:
-    """A member came, or should be checked."""
+    """A member came online or went offline, or its path should be checked."""
 
     key: WireGuardKey
     online: bool
@@ -93,16 +96,16 @@ class PresenceChanged:
 
 @dataclass(frozen=True, slots=True)
 class PathMessage:
-    """For the path manager."""
+    """A message for the path manager."""
 
     message: w.Introduction | w.Punch | w.RelayGrant
     servers: tuple[SocketAddress, ...] = ()
-    """Of a grant: every address of the relay's port, the one of the family that was reached first."""
+    """Of a grant: every address of the relay's port, first the one of the family that the connection uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The connection is over: close it."""
+    """The session is over: close the connection."""
 
     error: RemoteError
 
@@ -128,12 +131,12 @@ class ClientSession:
         previous: str = "",
         check_store: Callable[[str], None] = lambda store: None,
     ) -> None:
-        """`nonce`: 32 fresh random bytes. `mediator`: its addresses, at least one: first the one that
-        the connection goes to, then those of the other family, where its name has any.
+        """`nonce`: 32 fresh random bytes. `mediator`: its addresses, at least one: first the one that the connection
+        goes to, then those of the other family, if its name has any.
 
-        `kept`: the view that the member has; the mediator sends only what differs from it. `previous`: `LoggedIn.hello`
-        of this process's session before: it takes that one's place at once, which no other host can. `check_store`
-        raises RemoteError for a store that this host does not go to (`netctl.session.stores`).
+        `kept`: the view that the member has; the mediator sends only what differs from it. `previous`:
+        `LoggedIn.hello` of this process's last session, which this session replaces at once; no other host can do
+        that. `check_store` raises RemoteError for a store that this host does not go to (`netctl.session.stores`).
         """
         self.state = State.NEW
         self._identity, self._key, self._sign = identity, key, sign
@@ -147,25 +150,27 @@ class ClientSession:
         self._pinged = now
         self._ping_id = 0
         self._proof_due: float | None = None
-        """By when something must have come; None: nothing is doubted."""
+        """When something must have arrived at the latest; None: the connection is not in doubt."""
 
     def receive_frame(self, payload: bytes, now: float) -> list[Effect]:
-        """One whole frame came."""
+        """Take one whole frame."""
         self._heard = now
         self._proof_due = None
         try:
             return self._handle(w.decode(payload), now)
         except RemoteError as error:
             return self._close(error)
-        except ValueError as error:  # not all that looks like base64 is a key
+        except ValueError as error:  # text that looks like base64 need not be a key
             return self._close(RemoteError(f"a bad value from the mediator: {error}", "message.bad"))
 
     def send(self, message: w.Message) -> list[Effect]:
-        """Send a message; nothing while not logged in: whoever wants it sends it again after the login."""
+        """Send a message. Before the login nothing is sent: the caller sends it again after the login."""
         return [SendFrame(w.encode(message))] if self.state is State.READY else []
 
     def prove(self, now: float) -> list[Effect]:
-        """The ways out of this host have changed: an answer within `PROOF_S`, or the connection is over."""
+        """The routes of this host have changed: ask for an answer within `PROOF_S`, and close the connection without
+        one.
+        """
         if self.state is not State.READY or self._proof_due is not None:
             return []
         self._proof_due = now + PROOF_S
@@ -174,12 +179,12 @@ class ClientSession:
         return self.send(w.Ping(self._ping_id))
 
     def next_timer(self) -> float:
-        """When `handle_timer` wants to be called."""
+        """When `handle_timer` is due."""
         due = min(self._pinged + self._keepalive_s, self._heard + SILENCE_FACTOR * self._keepalive_s)
         return due if self._proof_due is None else min(due, self._proof_due)
 
     def handle_timer(self, now: float) -> list[Effect]:
-        """Keep the connection alive, or find it dead."""
+        """Send a keepalive where one is due, or close a connection that is dead."""
         if self.state is State.CLOSED:
             return []
         if self._proof_due is not None and now >= self._proof_due:
@@ -221,7 +226,7 @@ class ClientSession:
         raise RemoteError(f"unexpected {type(message).__name__} while {self.state.value}", "protocol.order")
 
     def _reached(self, text: str) -> list[SocketAddress]:
-        """An address from the mediator; of both families where it says: where you reached me."""
+        """An address from the mediator; UNSPECIFIED is replaced by the address at which it was reached."""
         try:
             address = SocketAddress.parse(text)
         except ValueError as error:

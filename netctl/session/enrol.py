@@ -1,8 +1,8 @@
-"""Enrolment and key rotation: both keys of a host are proven in one message (docs/protocol.md, «Enrolment»).
+"""Enrolment and key rotation: one message proves both keys of a host (docs/protocol.md, «Enrolment»).
 
-The identity signs a transcript, as in a login. The WireGuard key cannot sign: it proves itself by a MAC
-(HMAC-SHA256, RFC 2104) under a key derived (HKDF-SHA256, RFC 5869) from the X25519 secret that only the holder
-of its private half and the mediator's ephemeral private half can know.
+The identity signs a transcript, as in a login. The WireGuard key cannot sign: it proves itself by a MAC (HMAC-SHA256,
+RFC 2104) under a key derived (HKDF-SHA256, RFC 5869) from the X25519 secret that only the holder of its private half
+and the mediator's ephemeral private half can know.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Both halves of the login (docs/protocol.md, «Login»): Ed25519 over everything that matters, fresh each time.
+"""Both halves of the login (docs/protocol.md, «Login»): an Ed25519 signature over a fresh transcript.
 
-The mediator proves itself before: its TLS 1.3 certificate carries the pinned identity, checked by the shell
-before a byte is sent. The member signs a transcript with both nonces and the pin it used, so a signature is
-good for this mediator and this connection only.
+The mediator has proven itself before: its TLS 1.3 certificate carries the pinned identity, which the shell checks
+before it sends a byte. The member signs a transcript with both nonces and the pin it used, so a signature is good for
+this mediator and this connection only.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def make_login(
 def check_login(login: Login, mediator_nonce: bytes, pin: IdentityKey, expected: IdentityKey) -> None:
     """The mediator's half: `expected` is the identity that membership has for the WireGuard key.
 
-    `pin` is the identity of the mediator's own certificate, no other of the document's list: whoever holds
-    another one could pass our nonce to a member and its signature to us. Raises RemoteError.
+    `pin` is the identity of the mediator's own certificate, no other of the document's list: the holder of another
+    pinned identity could relay our nonce to a member and the member's signature to us. Raises RemoteError.
     """
     if login.version != PROTOCOL_VERSION:
         message = f"this mediator speaks version {PROTOCOL_VERSION}, the member {login.version}"

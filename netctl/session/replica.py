@@ -1,4 +1,4 @@
-"""The member's copy of its view, kept true by whole views and differences, and by nothing that is in doubt.
+"""The member's copy of its view: it applies whole views and differences, and only those whose seal fits.
 
 | has        | message            | then                                                                 |
 |------------|--------------------|----------------------------------------------------------------------|
@@ -10,8 +10,8 @@
 | a view     | Sealed for it      | confirmed: a new generation, and who is online                       |
 | anything   | Sealed for other   | doubt; after a whole view: refused                                   |
 
-Doubt asks for the whole view, once until it begins to come. Bad signatures, strangers' seals and rollbacks are
-refused: they end the connection, and the last good view stays.
+Doubt asks for the whole view, once until it begins to come. A bad signature, a seal of an unpinned key or an older
+view is refused: it ends the connection, and the last good view stays.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from netctl.wire.control import Sealed, ViewChunk, ViewDelta
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a member keeps on its disk: its last view, the seal for it, and the newest generation by identity."""
+    """What a member stores on disk: its last view, the seal of that view, and the newest generation by identity."""
 
     view: View
     seal: Sealed
     newest: Mapping[IdentityKey, int] = field(default_factory=dict)
-    """A mediator's generations never go back: an older view is a replayed one."""
+    """The generations of a mediator never go back: an older view is a replayed one."""
 
 
 class Replica:
@@ -56,13 +56,13 @@ class Replica:
         self._asked = False
 
     def _doubt(self) -> bool:
-        """Whether to ask for the whole view: once until it begins to come."""
+        """Mark the view as doubted. True: ask for the whole view, once until it begins to arrive."""
         self._chunks, self._candidate = [], None
         ask, self._asked = not self._asked, True
         return ask
 
     def chunk(self, chunk: ViewChunk) -> bool:
-        """A part came; True: ask for the whole view. Raises RemoteError."""
+        """Take a part of a view. True: ask for the whole view. Raises RemoteError."""
         if chunk.part == 0:
             self._chunks, self._candidate, self._asked = [], None, False
         elif chunk.part != len(self._chunks) or chunk.parts != self._chunks[0].parts:
@@ -77,7 +77,7 @@ class Replica:
         return False
 
     def delta(self, delta: ViewDelta) -> bool:
-        """A difference came; True: ask for the whole view. Raises RemoteError."""
+        """Take a difference. True: ask for the whole view. Raises RemoteError."""
         if self._chunks or self._view is None or delta.base != self.digest:
             return self._doubt()
         gone = {WireGuardKey.parse(text) for text in delta.gone}
@@ -92,7 +92,9 @@ class Replica:
         return False
 
     def sealed(self, sealed: Sealed) -> Kept | None:
-        """A seal came: what is true now, to be kept. None: ask for the whole view, if `doubted`."""
+        """Take a seal, and return the view to store. None: the seal fits no view; ask for the whole one if `doubted`.
+        Raises RemoteError.
+        """
         fresh, self._candidate = self._candidate, None
         if fresh is not None:
             digest = view_digest(fresh)
@@ -102,7 +104,9 @@ class Replica:
         else:
             return None
         if digest != sealed.digest:
-            if fresh is not None and self._whole:  # asking again would go on for ever
+            if (
+                fresh is not None and self._whole
+            ):  # the whole view did not fit either: asking again would never end
                 raise RemoteError("a whole view that is not the sealed one", "view.mismatch")
             return None
         identity = check_seal(sealed, self._pins)
@@ -122,5 +126,5 @@ class Replica:
         return Kept(view, sealed, dict(self._newest))
 
     def doubted(self) -> bool:
-        """Whether a seal that was for another view makes it necessary to ask for the whole one."""
+        """Whether to ask for the whole view, because a seal was for another one."""
         return self._doubt()

@@ -1,8 +1,8 @@
-"""Views: what they are made of, their digest, and the seal that makes one the mediator's word (docs/protocol.md).
+"""Views: their rows, their digest, and the seal by which the mediator signs them (docs/protocol.md).
 
-The mediator signs the digest of a whole view, not the messages that carry it. So a view is sent in parts or as
-a difference, and whatever way it came the member checks the same thing; what it keeps on disk is one view and one
-seal, which stay verifiable however many differences lie between.
+The mediator signs the digest of a whole view, not the messages that carry it. So a view can be sent in parts or as
+differences, and the member checks the same digest in both cases. On disk it keeps one view and one seal, which stay
+verifiable after any number of differences.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ LABEL = b"netctl view"
 ROWS_PER_CHUNK = 500
 """At most 170 KB of JSON, with the longest names and addresses: a frame has 256 KiB."""
 TEXT_PER_CHUNK = 20_000
-"""Characters of an excerpt: four bytes each at worst, and this still fits beside the rows."""
+"""Characters of an excerpt in a chunk: at most four bytes each, which still fit in a frame beside the rows."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 
 
 def member_line(name: str, key: str) -> bytes:
-    """A member as the digest sees it."""
+    """The line of a member in the digest."""
     return f"member {name} {key}\n".encode()
 
 
 def lease_line(network: str, key: str, addresses: Iterable[Address]) -> bytes:
-    """A lease as the digest sees it."""
+    """The line of a lease in the digest."""
     return " ".join(("lease", network, key, *map(str, addresses))).encode() + b"\n"
 
 
@@ -62,14 +62,14 @@ def transcript(generation: int, digest: str) -> bytes:
 
 
 def seal(generation: int, digest: str, online: str, identity: IdentityKey, sign: Signer) -> Sealed:
-    """The mediator's word for a view."""
+    """Sign a view's digest, generation and presence."""
     return Sealed(
         generation, digest, str(identity), sign(transcript(generation, digest)).hex(), online=online
     )
 
 
 def check_seal(sealed: Sealed, pins: Sequence[IdentityKey]) -> IdentityKey:
-    """Whose word it is. Raises RemoteError."""
+    """The identity that made the seal. Raises RemoteError for a bad signature."""
     try:
         identity = IdentityKey.parse(sealed.identity)
         if identity not in pins:
@@ -89,7 +89,7 @@ def online_bits(flags: Iterable[bool]) -> str:
 
 
 def read_online(sealed: Sealed, members: Iterable[WireGuardKey]) -> frozenset[WireGuardKey]:
-    """Who of these is logged in. Raises RemoteError for bits that are not theirs."""
+    """The members that are online. Raises RemoteError for bits that do not fit the members."""
     keys = sorted(members)
     bits = bytes.fromhex(sealed.online)
     if len(bits) != -(-len(keys) // 8):
@@ -98,7 +98,7 @@ def read_online(sealed: Sealed, members: Iterable[WireGuardKey]) -> frozenset[Wi
 
 
 def make_chunks(members: Sequence[MemberRow], leases: Sequence[LeaseRow], document: str) -> list[ViewChunk]:
-    """All of a view in parts that fit a frame."""
+    """The whole view in parts that fit a frame."""
     rows_parts = -(-max(len(members), len(leases)) // ROWS_PER_CHUNK)
     parts = max(1, rows_parts, -(-len(document) // TEXT_PER_CHUNK))
     chunks = []
@@ -110,7 +110,7 @@ def make_chunks(members: Sequence[MemberRow], leases: Sequence[LeaseRow], docume
 
 
 def pack_view(view: View) -> list[ViewChunk]:
-    """A view as the messages that bring it, but for its seal."""
+    """The messages that carry a view, without its seal."""
     members = [MemberRow(view.members[key].name, str(key)) for key in sorted(view.members)]
     leases = [
         LeaseRow(network, str(key), [str(address) for address in view.leases[network, key].addresses])

@@ -1,7 +1,7 @@
 """Allowed IPs: the cryptokey routing table (paper §2) as longest-prefix match over both families.
 
-One dictionary a prefix length, looked through from the longest. Real tables use a handful of lengths, so a
-look-up is a handful of dictionary probes whatever the number of peers, and mostly one, from the cache.
+One dictionary for each prefix length, searched from the longest. Real tables use a handful of lengths, so a look-up
+takes a handful of dictionary probes for any number of peers, and usually one, in the cache.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class AllowedIPs:
         self._owned: dict[Peer, dict[Prefix, None]] = {}
         self._cache: dict[bytes, Peer | None] = {}
         self.revision = 0
-        """Another number after every change: what was looked up before may not be true any more."""
+        """Changes with every change of the table: earlier look-ups may then be outdated."""
 
     def insert(self, prefix: Prefix, peer: Peer) -> None:
-        """Give `prefix` to `peer`, taking it from whoever had it."""
+        """Give `prefix` to `peer`, taking it from its present owner."""
         size, bits = _key(prefix)
         table = self._tables[size].setdefault(prefix.prefixlen, {})
         before = table.get(bits)
@@ -57,7 +57,7 @@ class AllowedIPs:
         self._owned.pop(peer, None)
 
     def prefixes(self, peer: Peer) -> tuple[Prefix, ...]:
-        """What `peer` owns, in the order of insertion."""
+        """The prefixes of `peer`, in the order of insertion."""
         return tuple(self._owned.get(peer, ()))
 
     def lookup(self, address: bytes) -> Peer | None:

@@ -1,7 +1,7 @@
 """mac1, mac2 and cookies (paper §5.4.4, §5.4.7), and when to ask for them (§5.3).
 
-The checker is what a responder has, the generator what each peer of an initiator has. The load state decides
-whether a message with a good mac1 is answered at once or must first prove its source address:
+A responder has a checker; an initiator has a generator for each peer. The load state decides whether a message with a
+good mac1 is answered at once or must first prove its source address:
 
     state       enters when                                        a message with a good mac1 is
     calm        UNDER_LOAD_HOLD passed since the rate was over      taken
@@ -41,7 +41,7 @@ class CookieChecker:
         return hmac.compare_digest(mac1, mac(self._mac1_key, datagram[:-MACS_LEN]))
 
     def has_valid_mac2(self, datagram: bytes, source: SocketAddress, now: float) -> bool:
-        """Whether that sender also receives what is sent to its source address: it holds our cookie."""
+        """Whether that sender also receives packets at its source address: it holds our cookie."""
         if now - self._secret_at >= constants.COOKIE_SECRET_MAX_AGE:
             return False
         mac2 = mac(self._cookie(source), datagram[:-MAC_LEN])
@@ -68,7 +68,7 @@ class CookieChecker:
 
 
 class CookieGenerator:
-    """The initiator's side, one a peer: puts macs on what we send and remembers the peer's cookie."""
+    """The initiator's side, one for each peer: adds macs to our messages and remembers the peer's cookie."""
 
     __slots__ = ("_cookie", "_cookie_at", "_cookie_key", "_last_mac1", "_mac1_key")
 
@@ -87,7 +87,7 @@ class CookieGenerator:
         return message + mac1 + (mac(self._cookie, message + mac1) if fresh else _NO_MAC)
 
     def consume(self, reply: CookieReply, now: float) -> bool:
-        """Take the cookie of a reply to our last message; False, and nothing changed: it is no such reply."""
+        """Take the cookie of a reply to our last message. False, and nothing changed: it is not such a reply."""
         if self._last_mac1 is None:
             return False
         cookie = xopen(self._cookie_key, reply.nonce, reply.encrypted_cookie, self._last_mac1)
@@ -136,10 +136,10 @@ class LoadState:
 
 
 class SourceLimiter:
-    """A rate per source address (IPv6: per /64). Bounded; forgets who has been quiet.
+    """A rate per source address (IPv6: per /64). Bounded; forgets sources that have been quiet.
 
-    `when_full`: the answer for a new source while there is no room to remember it. Sources that have proved
-    themselves by cookie are refused then; those that have not, and so may be made up, all get their reply.
+    `when_full`: the answer for a new source while there is no room to remember it. Sources with a proven cookie are
+    then refused; sources without one may be forged, and all of them get a reply.
     """
 
     def __init__(self, *, when_full: bool = False) -> None:
@@ -148,7 +148,7 @@ class SourceLimiter:
         self._swept_at = float("-inf")
 
     def allow(self, source: SocketAddress, now: float) -> bool:
-        """Whether one more message of this source may be worked on."""
+        """Whether one more message of this source may be processed."""
         key = source.address.packed[:8] if source.is_ipv6 else source.host
         bucket = self._buckets.get(key)
         if bucket is None:
@@ -158,7 +158,7 @@ class SourceLimiter:
         return bucket.take(now, constants.SOURCE_RATE, constants.SOURCE_BURST)
 
     def _sweep(self, now: float) -> bool:
-        """Forget those whose bucket is full again. Once in that time at most: sweeping is work as well."""
+        """Forget sources whose bucket is full again; at most once per refill time, because the sweep costs time too."""
         full_after = constants.SOURCE_BURST / constants.SOURCE_RATE
         if now - self._swept_at < full_after:
             return False

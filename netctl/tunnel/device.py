@@ -1,4 +1,6 @@
-"""A WireGuard interface without the interface: peers, handshakes, timers. See the package for how it is driven."""
+"""The protocol core of a WireGuard interface: peers, handshakes, timers; no TUN and no socket. The package says how
+to drive it.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ from netctl.tunnel.timers import Timer, TimerQueue
 class Device:
     """The protocol machine of one interface.
 
-    `rng(n)` gives `n` bytes fit for keys. Nothing is allocated for, and nothing but a cookie reply sent to,
-    anyone who is not a configured peer.
+    `rng(n)` gives `n` bytes fit for keys. For a sender that is not a configured peer nothing is allocated, and
+    nothing but a cookie reply is sent.
     """
 
     def __init__(self, private_key: bytes | None, rng: Callable[[int], bytes]) -> None:
@@ -40,24 +42,25 @@ class Device:
         self._checker: CookieChecker | None = None
         self.allowed_ips = AllowedIPs()
         self.changed: set[Peer] = set()
-        """Peers whose endpoint or keypair to send with is another one, or which were removed, since the shell emptied
-        this; a shell that asks anew for every batch need not."""
+        """Peers whose endpoint or sending keypair has changed, or which were removed, since the shell emptied this
+        set; a shell that looks them up for every batch need not use it.
+        """
         self.new_keypair: Callable[..., Keypair] = Keypair
-        """What makes the keypairs, with the arguments of `Keypair`."""
+        """The factory of keypairs, called with the arguments of `Keypair`."""
         self.comes_back: Callable[[SocketAddress], bool] = lambda endpoint: False
-        """Whether the shell's system would send packets for an endpoint into this very interface."""
+        """Whether the system's routes send packets for an endpoint into this interface itself."""
         self.set_private_key(private_key)
 
     # Configuration
 
     @property
     def public_key(self) -> bytes | None:
-        """Ours, or None while there is no private key."""
+        """Our public key, or None while there is no private key."""
         return self._own.public if self._own is not None else None
 
     @property
     def private_key(self) -> bytes | None:
-        """A copy of ours, for the configuration socket, which shows it; None while there is none."""
+        """A copy of our private key, for the configuration socket, which shows it; None while there is none."""
         return self._own.private.private_bytes_raw() if self._own is not None else None
 
     @property
@@ -66,7 +69,7 @@ class Device:
         return MappingProxyType(self._peers)
 
     def set_private_key(self, private_key: bytes | None) -> None:
-        """Change who we are: every session ends; a peer with our own key is removed, as the kernel does."""
+        """Change our key: every session ends; a peer with our own key is removed, as the kernel does."""
         if private_key is not None and len(private_key) != KEY_LEN:
             raise ValueError("a private key is 32 bytes")
         own = noise.StaticKeys(private_key) if private_key is not None else None
@@ -83,7 +86,7 @@ class Device:
             peer.static_static = None
 
     def add_peer(self, public_key: bytes) -> Peer | None:
-        """The peer with this key, made if need be. None: the key is our own, which is no peer.
+        """The peer with this key; it is created if it does not exist. None: the key is our own, which is no peer.
 
         Raises LocalError past MAX_PEERS.
         """
@@ -111,7 +114,9 @@ class Device:
         self._timers.discard(peer.timers)
 
     def set_endpoint(self, peer: Peer, endpoint: SocketAddress, now: float) -> None:
-        """Where to send from now on; a handshake that waited for an endpoint starts. A loop is no endpoint."""
+        """Set where to send to; a handshake that waits for an endpoint starts. An endpoint that would make a loop is
+        not used.
+        """
         if not self.takes(endpoint):
             return
         had_none = peer.endpoint is None
@@ -123,20 +128,23 @@ class Device:
             peer.want_handshake(now)
 
     def takes(self, endpoint: SocketAddress) -> bool:
-        """Whether packets may be sent to an endpoint: not if they would come back in and be sealed again, for ever.
+        """Whether packets may be sent to an endpoint: not if they would enter this interface again and be sealed
+        without end.
 
-        That takes both an allowed IP that has it and a route into this interface (the kernel's ELOOP).
+        A loop needs an allowed IP that covers the endpoint and a route into this interface (the kernel's ELOOP).
         """
         return self.allowed_ips.lookup(endpoint.address.packed) is None or not self.comes_back(endpoint)
 
     def leave_loops(self, peer: Peer) -> None:
-        """Allowed IPs have changed: an endpoint that became a loop is put aside."""
+        """Allowed IPs have changed: stop using an endpoint that would now make a loop."""
         if peer.endpoint is not None and not self.takes(peer.endpoint):
             peer.endpoint_aside, peer.endpoint = peer.endpoint, None
             self.changed.add(peer)
 
     def routes_changed(self, now: float) -> None:
-        """Endpoints that became loops are put aside; those put aside that are none any more are good again."""
+        """Routes have changed: stop using endpoints that would now make a loop, and use again those that no longer
+        would.
+        """
         for peer in self._peers.values():
             self.leave_loops(peer)
             aside = peer.endpoint_aside
@@ -144,7 +152,7 @@ class Device:
                 self.set_endpoint(peer, aside, now)
 
     def set_keepalive(self, peer: Peer, seconds: int, now: float) -> None:
-        """Persistent keepalive, 0-65535 s, 0 is off. Switched on, the first one is due at once."""
+        """Set the persistent keepalive, 0-65535 s, 0 is off. After it is switched on, the first one is due at once."""
         was_on = peer.keepalive_s > 0
         peer.keepalive_s = seconds
         if not seconds:
@@ -162,7 +170,7 @@ class Device:
     # The hot path's look-ups
 
     def keypair(self, index: int, now: float | None = None) -> Keypair | None:
-        """The keypair that a received index names. With `now`: only if it may still be received under."""
+        """The keypair of a received index. With `now`: only if it may still be used for receiving."""
         keypair = self._indices.keypairs.get(index)
         if (
             keypair is not None
@@ -173,11 +181,11 @@ class Device:
         return keypair
 
     def lookup(self, address: bytes) -> Peer | None:
-        """Whose a packed inner address (4 or 16 bytes) is: where to send, and the source check on receipt."""
+        """The owner of a packed inner address (4 or 16 bytes): where to send, and the source check on receipt."""
         return self.allowed_ips.lookup(address)
 
     def stage(self, peer: Peer, packets: list[bytes], now: float) -> list[Effect]:
-        """Packets found no usable keypair: queue them, and have a handshake started (through the timer)."""
+        """Queue packets that have no usable keypair, and start a handshake (through the timer)."""
         if self._peers.get(peer.public_key) is not peer:
             return []  # removed while the shell still held it
         peer.stage(packets)
@@ -189,7 +197,7 @@ class Device:
     # Load
 
     def note_handshake_load(self, now: float) -> None:
-        """The shell cannot keep up with handshake messages: ask for cookies for the next second."""
+        """The shell cannot keep up with handshake messages: ask for cookies for UNDER_LOAD_HOLD."""
         self._load.force(now)
 
     def is_under_load(self, now: float) -> bool:
@@ -201,7 +209,7 @@ class Device:
     def handle_handshake(
         self, datagram: bytes, source: SocketAddress, now: float, unix_now: float
     ) -> list[Effect]:
-        """Take a datagram of type 1, 2 or 3. Anything bad, or of no such type, changes and answers nothing."""
+        """Take a datagram of type 1, 2 or 3. A bad one, or one of another type, changes nothing and gets no answer."""
         if self._own is None or self._checker is None:
             return []
         kind = messages.message_type(datagram)
@@ -226,7 +234,7 @@ class Device:
         return []
 
     def _admit(self, datagram: bytes, source: SocketAddress, now: float) -> list[Effect] | None:
-        """Whether to spend Diffie-Hellmans on a message: [] yes, a cookie reply: later, None: no."""
+        """Whether to spend Diffie-Hellman operations on a message. []: yes; a cookie reply: not yet; None: no."""
         assert self._checker is not None
         if not self._checker.has_valid_mac1(datagram):
             return None
@@ -236,7 +244,8 @@ class Device:
         if self._checker.has_valid_mac2(datagram, source, now):
             return [] if self._limiter.allow(source, now) else None
         if not self._replies.allow(source, now):
-            return None  # it has had its cookies, and each costs us more than its question costs the sender
+            # the sender has had its cookie replies, and each costs us more than its message costs the sender
+            return None
         return [SendDatagram(None, source, self._checker.reply(datagram, source, now))]
 
     def _take_initiation(
@@ -254,8 +263,8 @@ class Device:
         if timestamp <= peer.latest_timestamp or is_flood:
             handshake.wipe()
             if timestamp < peer.latest_timestamp and peer.endpoint is not None:
-                # A copy of an old message, or a peer that has booted with a clock behind: it can be called, while
-                # nothing of its own will be taken for as long as its clock is behind.
+                # A copy of an old message, or a peer that has booted with a clock behind: we can call it, but must
+                # refuse its own initiations while its clock is behind.
                 peer.want_handshake(now)
             return []
         index = self._indices.fresh()
@@ -297,17 +306,17 @@ class Device:
         keypair = self.new_keypair(peer, index, message.sender, keys.send, keys.receive, True, now, unix_now)
         peer.begin_session(keypair, now)
         peer.handshake_complete(unix_now)
-        # The responder may send nothing before it has heard from us (§5.4.3), so something must go out.
+        # The responder may send nothing before it has heard from us (§5.4.3), so send something.
         return [FlushStaged(peer) if peer.staged else SendKeepalive(peer)]
 
     # Timers
 
     def next_timer(self) -> float | None:
-        """When `handle_timer` wants to be called next; None: not before something happens."""
+        """When `handle_timer` is due; None: not before another event."""
         return self._timers.next()
 
     def handle_timer(self, now: float, unix_now: float) -> list[Effect]:
-        """Do what is due, for a bounded number of peers: look at `next_timer` again afterwards."""
+        """Fire due timers of a bounded number of peers: look at `next_timer` again afterwards."""
         effects: list[Effect] = []
         for _ in range(constants.MAX_PEERS_PER_TURN):
             timers = self._timers.pop(now)
@@ -361,7 +370,8 @@ class Device:
         if self._own is None or (static_static := self._static_static(self._own, peer)) is None:
             return []
         if peer.endpoint is None:
-            # Wait as long as a handshake would be tried: `set_endpoint` starts it, else what is staged goes.
+            # Wait as long as a handshake would be tried: `set_endpoint` starts it, else the staged packets are
+            # dropped.
             peer.handshake_attempts = constants.MAX_HANDSHAKE_RETRIES + 1
             peer.timers.arm(Timer.RETRANSMIT, now + constants.REKEY_ATTEMPT_TIME)
             return []

@@ -1,4 +1,4 @@
-"""What a device asks its shell to do (frozen values; the shell performs them in order)."""
+"""The effects of a device: frozen values that its shell performs in order."""
 
 from __future__ import annotations
 

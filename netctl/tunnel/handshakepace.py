@@ -1,4 +1,4 @@
-"""Places in line for handshakes that nobody waits for: so many a second, whatever the number of peers."""
+"""A rate limit for handshakes without waiting packets: so many a second, for any number of peers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Pace:
         self._next = float("-inf")
 
     def place(self, now: float) -> float:
-        """Take the next place: when its turn is. Not after `now`: at once."""
+        """Take the next place, and return its time. At or before `now`: at once."""
         step = 1.0 / constants.UNPROMPTED_RATE
         at = max(self._next, now - constants.UNPROMPTED_BURST * step)
         self._next = at + step

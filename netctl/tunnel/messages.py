@@ -1,4 +1,4 @@
-"""The four messages (paper §5.4.2-5.4.7): bytes ↔ values, nothing verified but type and length."""
+"""The four messages (paper §5.4.2-5.4.7): bytes ↔ values; only type and length are checked here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ INITIATION, RESPONSE, COOKIE_REPLY, TRANSPORT = 1, 2, 3, 4
 
 INITIATION_LEN, RESPONSE_LEN, COOKIE_REPLY_LEN, TRANSPORT_HEADER_LEN = 148, 92, 64, 16
 TRANSPORT_OVERHEAD = 32
-"""Header and tag around each transport packet; an empty one, a keepalive, is just this long."""
+"""Bytes of header and tag around each transport packet; a keepalive consists of just these."""
 MACS_LEN = 32
 """mac1 and mac2, 16 bytes each, end messages 1 and 2."""
 
@@ -22,7 +22,7 @@ _TRANSPORT = struct.Struct("<IIQ")
 
 
 def message_type(datagram: bytes) -> int | None:
-    """1-4 for what has a WireGuard type and a possible length for it; None for all else."""
+    """The type 1-4 of a datagram with a WireGuard type and a length possible for it; None for all others."""
     size = len(datagram)
     if size < TRANSPORT_OVERHEAD:
         return None

@@ -31,7 +31,7 @@ class StaticKeys:
 
 @dataclass(slots=True)
 class Handshake:
-    """What is kept of an initiation, sent or received, until the response: the chain, the hash, the keys."""
+    """The state of an initiation, sent or received, until the response: the chain, the hash, the keys."""
 
     chain: bytearray = field(repr=False)
     hash: bytes
@@ -45,14 +45,14 @@ class Handshake:
     """Sent only; OpenSSL clears it when it is freed."""
 
     def wipe(self) -> None:
-        """Zero the chaining key and let go of the ephemeral one."""
+        """Zero the chaining key and drop the ephemeral key."""
         self.chain[:] = bytes(len(self.chain))
         self.ephemeral = None
 
 
 @dataclass(frozen=True, slots=True)
 class SessionKeys:
-    """Transport keys, by our direction."""
+    """Transport keys: ours to send with, ours to receive with."""
 
     send: bytes = field(repr=False)
     receive: bytes = field(repr=False)
@@ -85,7 +85,7 @@ def create_initiation(
 
 @dataclass(frozen=True, slots=True)
 class OpenedInitiation:
-    """An initiation whose sender is claimed, not yet proved."""
+    """An opened initiation, which names its sender; that sender is not yet proven."""
 
     message: Initiation
     remote_static: bytes
@@ -94,7 +94,7 @@ class OpenedInitiation:
 
 
 def open_initiation(own: StaticKeys, message: Initiation) -> OpenedInitiation | None:
-    """§5.4.2, first half: who says that he sent it."""
+    """§5.4.2, first half: decrypt the sender's static key. None: not authentic."""
     (chain,) = kdf(1, _INITIAL_CHAIN, message.ephemeral)
     transcript = hash_(hash_(_INITIAL_HASH, own.public), message.ephemeral)
     es = dh(own.private, message.ephemeral)
@@ -108,7 +108,7 @@ def open_initiation(own: StaticKeys, message: Initiation) -> OpenedInitiation | 
 
 
 def prove_initiation(opened: OpenedInitiation, static_static: bytes) -> tuple[bytes, Handshake] | None:
-    """§5.4.2, second half: he did. Returns the 12-byte timestamp and what the response needs."""
+    """§5.4.2, second half: prove the sender. Returns the 12-byte timestamp and what the response needs."""
     chain, key = kdf(2, opened.chain, static_static)
     timestamp = open_(key, opened.message.encrypted_timestamp, opened.hash)
     if timestamp is None:

@@ -1,4 +1,4 @@
-"""One peer and its sessions: keys, the indices that find them (paper §5.4), timers, what is staged.
+"""One peer and its sessions: keys, the indices that find them (paper §5.4), timers, staged packets.
 
 Slots (`previous`, `current`, `next`; §6.2 and the reference implementations):
 
@@ -71,11 +71,11 @@ class Keypair:
     ) -> None:
         self.peer = peer
         self.local_index = local_index
-        """Ours: the receiver index of what the peer sends."""
+        """Our index: the receiver index of what the peer sends."""
         self.remote_index = remote_index
-        """The peer's: the receiver index of what we send."""
+        """The peer's index: the receiver index of what we send."""
         self.is_initiator = is_initiator
-        """Whether we sent the initiation: only then time makes us renew the session (§6.2)."""
+        """Whether we sent the initiation: only the initiator renews the session by its age (§6.2)."""
         self.created_at = now
         self.created_unix = unix_now
         self.send_counter = 0
@@ -85,7 +85,7 @@ class Keypair:
         self.take_keys(send_key, receive_key)
 
     def take_keys(self, send_key: bytes, receive_key: bytes) -> None:
-        """Begin to use them; a keypair whose packets are sealed elsewhere does not."""
+        """Set up the ciphers; a keypair whose packets are sealed elsewhere does not."""
         self.send = ChaCha20Poly1305(send_key)
         self.receive = ChaCha20Poly1305(receive_key)
 
@@ -113,7 +113,7 @@ class Keypair:
 
 
 class IndexTable:
-    """Who is behind an index of ours. Only configured peers ever have one."""
+    """Maps our indices to peers. Only configured peers ever have one."""
 
     def __init__(self, rng: Callable[[int], bytes]) -> None:
         self._rng = rng
@@ -122,14 +122,14 @@ class IndexTable:
         """Peers with an initiation of ours under way."""
 
     def fresh(self) -> int:
-        """An index that nobody has."""
+        """A random index that is not in use."""
         while True:
             index = int.from_bytes(self._rng(4), "little")
             if index not in self.keypairs and index not in self.handshakes:
                 return index
 
     def peer(self, index: int) -> Peer | None:
-        """The peer that an index belongs to, whatever for."""
+        """The peer that an index belongs to, as a session or a handshake."""
         keypair = self.keypairs.get(index)
         return keypair.peer if keypair is not None else self.handshakes.get(index)
 
@@ -183,11 +183,11 @@ class Peer:
         self.cookie = CookieGenerator(public_key)
         self.endpoint: SocketAddress | None = None
         self.endpoint_aside: SocketAddress | None = None
-        """What would be it, did routes not lead from there back into our own interface."""
+        """An endpoint that is not used because routes lead from it back into our own interface."""
         self.takes: Callable[[SocketAddress], bool] = _anywhere
-        """Whether an endpoint may be this; asked when it would change, never for a packet."""
+        """Whether an endpoint may be used; asked when the endpoint would change, never for each packet."""
         self.endpoint_fixed = False
-        """Hold the endpoint: authentic packets from elsewhere do not move it."""
+        """Whether the endpoint is fixed: authentic packets from elsewhere do not move it."""
         self.keepalive_s = 0
         """Persistent keepalive interval in seconds, 0 is off; set it with `Device.set_keepalive`."""
         self.rx_bytes = 0
@@ -200,7 +200,7 @@ class Peer:
         self.staged: deque[bytes] = deque()
         """IP packets that wait for a session, oldest first, bounded by `stage`."""
         self.handshake: Handshake | None = None
-        """The initiation of ours that is under way."""
+        """Our initiation under way."""
         self.handshake_attempts = 0
         self.has_place = False
         """INITIATE is armed for its place in the device's line of unprompted handshakes."""
@@ -209,7 +209,7 @@ class Peer:
         self.last_sent_handshake = _LONG_AGO
         self.last_sent_timestamp = b""
         self.latest_timestamp = b""
-        """The greatest TAI64N taken from this peer: an initiation must exceed it (§5.1)."""
+        """The greatest TAI64N accepted from this peer: an initiation must exceed it (§5.1)."""
         self.last_initiation_taken = _LONG_AGO
         self._wants_another_keepalive = False
         self._is_renewing_on_receipt = False
@@ -225,10 +225,10 @@ class Peer:
             raise ValueError("a preshared key is 32 bytes")
         self._preshared_key[:] = key
 
-    # The hot path's hooks: once a batch, not once a packet.
+    # The hot path's hooks: called for each batch, not for each packet.
 
     def sendable_keypair(self, now: float) -> Keypair | None:
-        """The keypair to seal with, or None: stage the packets then (`Device.stage`)."""
+        """The keypair to seal with. None: stage the packets (`Device.stage`)."""
         keypair = self.current
         return keypair if keypair is not None and keypair.is_usable(now) else None
 
@@ -291,7 +291,7 @@ class Peer:
             size -= len(self.staged.popleft())
 
     def want_handshake(self, now: float) -> None:
-        """See to it that an initiation is sent: at once, or REKEY_TIMEOUT after the last message."""
+        """Have an initiation sent: at once, or REKEY_TIMEOUT after the last message."""
         self.handshake_attempts = 0
         if not self.timers.is_armed(Timer.RETRANSMIT):
             at = max(now, self.last_sent_handshake + constants.REKEY_TIMEOUT)
@@ -300,7 +300,7 @@ class Peer:
                 self.timers.arm(Timer.INITIATE, at)
 
     def roam(self, source: SocketAddress) -> None:
-        """Something authentic came from `source`."""
+        """An authentic message came from `source`: move the endpoint there."""
         if self.endpoint == source or (self.endpoint is not None and self.endpoint_fixed):
             return
         if self.takes(source):
@@ -309,18 +309,18 @@ class Peer:
             self._changed.add(self)
 
     def authenticated_sent(self, now: float) -> None:
-        """Anything authentic was sent."""
+        """An authentic message was sent."""
         self.timers.cancel(Timer.KEEPALIVE)
         self._wants_another_keepalive = False
         self._traversed(now)
 
     def authenticated_received(self, now: float) -> None:
-        """Anything authentic came."""
+        """An authentic message was received."""
         self.timers.cancel(Timer.NEW_HANDSHAKE)
         self._traversed(now)
 
     def keepalive_due(self, now: float) -> None:
-        """KEEPALIVE has fired; more data came since it was armed, so it starts anew."""
+        """KEEPALIVE has fired; if more data came since it was armed, arm it again."""
         if self._wants_another_keepalive:
             self._wants_another_keepalive = False
             self.timers.arm(Timer.KEEPALIVE, now + constants.KEEPALIVE_TIMEOUT)
@@ -354,7 +354,7 @@ class Peer:
         self.last_handshake = unix_now
 
     def set_handshake(self, handshake: Handshake | None) -> None:
-        """Replace the initiation under way; its index leads nowhere any more."""
+        """Replace the initiation under way, and free its index."""
         if self.handshake is not None:
             self._indices.handshakes.pop(self.handshake.local_index, None)
             self.handshake.wipe()
@@ -363,7 +363,7 @@ class Peer:
             self._indices.handshakes[handshake.local_index] = self
 
     def wipe_sessions(self) -> None:
-        """Drop every key that a handshake made."""
+        """Drop every key that came from a handshake."""
         self.set_handshake(None)
         for keypair in (self.previous, self.current, self.next):
             self._drop(keypair)

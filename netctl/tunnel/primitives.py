@@ -26,7 +26,7 @@ _CHACHA_CONSTANTS = struct.unpack("<4I", b"expand 32-byte k")
 
 
 def hash_(*parts: bytes) -> bytes:
-    """HASH: BLAKE2s-256 (RFC 7693) of the parts in a row."""
+    """HASH: BLAKE2s-256 (RFC 7693) of the concatenated parts."""
     return hashlib.blake2s(b"".join(parts)).digest()
 
 
@@ -62,8 +62,8 @@ def open_(key: bytes, ciphertext: bytes, data: bytes, nonce: bytes = ZERO_NONCE)
 def hchacha20(key: bytes, nonce: bytes) -> bytes:
     """HChaCha20 (draft-irtf-cfrg-xchacha-03 §2.2) of a 32-byte key and a 16-byte nonce.
 
-    A ChaCha20 block is the permuted state plus the input state; HChaCha20 is the permuted state's first and
-    last rows. So the library's block, less the words that went in, is the answer: no rounds of our own.
+    A ChaCha20 block is the permuted state plus the input state; HChaCha20 is the permuted state's first and last
+    rows. So HChaCha20 is the library's block minus the input words: no rounds are implemented here.
     """
     words = struct.unpack("<16I", Cipher(ChaCha20(key, nonce), mode=None).encryptor().update(bytes(64)))
     entered = (*_CHACHA_CONSTANTS, *struct.unpack("<4I", nonce))
@@ -87,7 +87,7 @@ def public_key(private_key: bytes) -> bytes:
 
 
 def dh(private_key: X25519PrivateKey, public: bytes) -> bytes | None:
-    """DH: X25519; None where the result is all zero (a point of small order), which nobody may use."""
+    """DH: X25519; None where the result is all zero (a point of small order), which must not be used."""
     try:
         return private_key.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:

@@ -9,7 +9,7 @@ from netctl.tunnel.constants import REJECT_AFTER_MESSAGES, WINDOW_SIZE
 
 _MASK = WINDOW_SIZE - 1
 _STEPS: NDArray[np.uint64] = np.arange(WINDOW_SIZE, dtype=np.uint64)
-_NEVER: NDArray[np.uint64] = _STEPS ^ np.uint64(1)  # slot i holds a number that never belongs in slot i
+_NEVER: NDArray[np.uint64] = _STEPS ^ np.uint64(1)  # slot i holds a number that can never stand in slot i
 
 
 class ReplayWindow:
@@ -26,7 +26,7 @@ class ReplayWindow:
         """The highest counter accepted; -1: none yet."""
 
     def check_one(self, counter: int) -> bool:
-        """Whether `counter` would be accepted. Changes nothing: fit to be asked before decryption."""
+        """Whether `counter` would be accepted. Changes nothing, so it can be called before decryption."""
         if counter > self.greatest:
             return counter < REJECT_AFTER_MESSAGES
         return counter > self.greatest - WINDOW_SIZE and int(self._ring[counter & _MASK]) != counter
@@ -43,7 +43,7 @@ class ReplayWindow:
     def accept_run(self, first: int, n: int) -> bool:
         """Take the counters `first` … `first + n - 1` at once, as if one by one in order.
 
-        False, and nothing changed: not all of them are new (ask one by one then), or `n` is not 1-8192.
+        False, and nothing changed: not all of them are new (call `accept_one` for each), or `n` is not 1-8192.
         """
         end = first + n
         if not 1 <= n <= WINDOW_SIZE or end > REJECT_AFTER_MESSAGES or first <= self.greatest - WINDOW_SIZE:
@@ -63,7 +63,7 @@ class ReplayWindow:
         return True
 
     def _own_ring(self) -> NDArray[np.uint64]:
-        # 64 KB a keypair, so only a keypair that has received something gets one.
+        # The ring takes 64 KB, so a keypair gets one only with its first received packet.
         if self._ring is _NEVER:
             self._ring = _NEVER.copy()
         return self._ring

@@ -1,4 +1,4 @@
-"""Timers of peers: which there are, and a heap that is cheap when nothing happens.
+"""The timers of all peers: the table of timers, and a heap that costs little while nothing happens.
 
     timer          armed by                                  after                        on expiry
     INITIATE       a wish for a session                      at once, but REKEY_TIMEOUT   send an initiation; or, when
@@ -16,8 +16,8 @@
     KEEPALIVE is cancelled by anything sent, NEW_HANDSHAKE by anything received, INITIATE and RETRANSMIT by a
     completed handshake.
 
-A deadline that moves later costs nothing: the heap's entry stays, fires early, finds nothing due and is put
-back. So traffic moves timers with one dictionary store a batch.
+Moving a deadline later does not touch the heap: its entry stays, fires early, finds nothing due and is put back. So
+traffic moves timers with one dictionary store for each batch.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class PeerTimers(Generic[Owner]):
         self.wake_at = _NEVER
         """When the heap looks at this peer next; never later than its first deadline."""
         self.ticket = -1
-        """Which of the heap's entries for this peer is the live one."""
+        """Which heap entry of this peer is the valid one."""
 
     def arm(self, timer: Timer, at: float) -> None:
         """Set, or move, the deadline of `timer`."""
@@ -89,21 +89,21 @@ class PeerTimers(Generic[Owner]):
         self._deadlines.clear()
 
     def take_due(self, now: float) -> list[Timer]:
-        """Disarm and return what is due, the oldest first."""
+        """Disarm and return the due timers, the oldest first."""
         due = sorted((at, timer.value, timer) for timer, at in self._deadlines.items() if at <= now)
         for _, _, timer in due:
             del self._deadlines[timer]
         return [timer for _, _, timer in due]
 
     def rest(self) -> None:
-        """After its turn: have the heap look again at the first deadline."""
+        """After a turn: schedule the next look at the first deadline."""
         first = min(self._deadlines.values(), default=_NEVER)
         if first < self.wake_at:
             self._queue.schedule(self, first)
 
 
 class TimerQueue(Generic[Owner]):
-    """All peers' timers: a heap with one live entry a peer and few stale ones."""
+    """The timers of all peers: a heap with one valid entry for each peer and few stale ones."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, PeerTimers[Owner]]] = []
@@ -111,7 +111,7 @@ class TimerQueue(Generic[Owner]):
         self._live = 0
 
     def schedule(self, timers: PeerTimers[Owner], at: float) -> None:
-        """Look at this peer at `at`, instead of whenever it was."""
+        """Look at this peer at `at`, and not at the time scheduled before."""
         if timers.wake_at == _NEVER:
             self._live += 1
         timers.wake_at, timers.ticket = at, next(self._tickets)
@@ -127,7 +127,7 @@ class TimerQueue(Generic[Owner]):
         return self._heap[0][0] if self._heap else None
 
     def pop(self, now: float) -> PeerTimers[Owner] | None:
-        """One peer to be looked at, taken from the heap; call its `rest` afterwards."""
+        """Take one due peer from the heap; call `rest` of its timers afterwards."""
         at = self.next()
         if at is None or at > now:
             return None

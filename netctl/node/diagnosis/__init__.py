@@ -1,1 +1,1 @@
-"""What `netctl doctor` looks at, by subject: pure projections of a snapshot."""
+"""The checks of `netctl doctor`, by subject: pure projections of a snapshot."""

@@ -1,4 +1,4 @@
-"""Whether full packets of the tunnels fit through the ways that they take."""
+"""The `doctor` check that full packets of the tunnels fit the path MTU outside."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from netctl.node.snapshot import Snapshot
 from netctl.paths.effects import PathStatus
 
 ASKED_MAX = 256
-"""Endpoints looked at, some 10 µs each: hosts with more have them behind the same few links."""
+"""Endpoints looked at, some 10 µs each: further peers are behind the same few links."""
 
 
 def endpoints(
     paths: Mapping[WireGuardKey, PathStatus], tunnels: Mapping[WireGuardKey, PeerStatus]
 ) -> list[SocketAddress]:
-    """Whose ways are looked at."""
+    """The endpoints whose path MTU is looked at."""
     found = [status.endpoint for status in paths.values() if status.endpoint is not None]
     found += [status.endpoint for status in tunnels.values() if status.endpoint is not None]
     return list(dict.fromkeys(found))[:ASKED_MAX]
 
 
 def advice(document: Document, name: str, fits: int) -> str:
-    """What to do so that the tunnels of this member carry no more than `fits` bytes."""
+    """What to do so that the tunnels of this member carry at most `fits` bytes."""
     text = f"set `mtu: {fits}` for '{name}'"
     for network in document.networks_of(name):
         least, needs, instead = least_mtu(network)
@@ -39,7 +39,7 @@ def advice(document: Document, name: str, fits: int) -> str:
 
 
 def narrow(snapshot: Snapshot) -> tuple[str, str] | None:
-    """(what is the case, what to do) where full packets go in fragments outside; None where they fit."""
+    """(problem, advice) where full packets are sent in fragments outside; None where they fit."""
     document = snapshot.state.document
     if document is None:
         return None

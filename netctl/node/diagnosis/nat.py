@@ -1,4 +1,4 @@
-"""What `netctl doctor` says about the NAT's filter and how it gives out ports."""
+"""The `doctor` checks of the NAT: how it filters, and how it allocates ports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILTERS: dict[Filtering4787, str] = {
 
 
 def filtering(found: Filtering4787) -> list[dict[str, Any]]:
-    """The check for people."""
+    """The check of the NAT's filtering, for people."""
     level = "note" if found == "unknown" else "ok"
     return [
         {
@@ -31,7 +31,7 @@ def filtering(found: Filtering4787) -> list[dict[str, Any]]:
 
 
 def allocation(found: Allocation | None) -> list[dict[str, Any]]:
-    """The check for people; nothing where too few answers came."""
+    """The check of the NAT's port allocation, for people; none where too few answers came."""
     if found is None:
         return []
     by_step = "" if abs(found.step) == 1 else f", {abs(found.step)} at a time"
@@ -45,7 +45,7 @@ def allocation(found: Allocation | None) -> list[dict[str, Any]]:
 
 
 def allocation_json(found: Allocation | None) -> dict[str, Any] | None:
-    """For programs: the kind, the step of a NAT that counts, and the window that the next ports lie in."""
+    """The port allocation for programs: its kind, the step of a sequential NAT, and the window of the next ports."""
     if found is None:
         return None
     return {

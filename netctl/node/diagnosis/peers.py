@@ -1,4 +1,4 @@
-"""What `netctl doctor` says about the peers: paths that stand, peers without one, peers that are not there."""
+"""The `doctor` checks of the peers: those with a path, those without one, and those that are offline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMED = 8
 
 
 def checks(state: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For `doctor`, from what `netctl status` shows. That a peer is not there is nothing wrong with this host."""
+    """The checks, from the output of `netctl status`. An offline peer is no fault of this host."""
     if state["down"]["everything"]:
         return [_check("note", "this host is down: it has no tunnels", "`netctl up` brings it up")]
     peers = state["peers"]

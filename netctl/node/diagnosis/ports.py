@@ -1,4 +1,4 @@
-"""What `netctl doctor` and `netctl why` say of the port that the router opens for this host."""
+"""The `doctor` and `why` texts about the port that the router maps to this host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ ADVICE = "switch on PCP, NAT-PMP or UPnP in the router, or forward a UDP port an
 
 
 def port_mapping(status: MapStatus, seen: Behaviour) -> list[dict[str, Any]]:
-    """One check. `seen`: what the mediator's STUN ports see over IPv4."""
+    """The check of the port mapping. `seen`: this host's external IPv4 address and port by the mediator's STUN
+    servers.
+    """
     if status.state is MapState.OFF:
         return []
     mapping = status.mapping
@@ -32,7 +34,7 @@ def port_mapping(status: MapStatus, seen: Behaviour) -> list[dict[str, Any]]:
 
 
 def port_mapping_json(status: MapStatus) -> dict[str, Any]:
-    """For programs."""
+    """The port mapping for programs."""
     mapping = status.mapping
     return {
         "state": status.state.value,

@@ -1,4 +1,4 @@
-"""What `netctl status` and `netctl doctor` say where UDP is blocked and packets go over TLS."""
+"""The `status` and `doctor` texts where UDP is blocked and packets travel over TLS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from netctl.node.snapshot import TunnelStatus
 
 
 def carried(status: TunnelStatus, *, blocked: bool) -> str | None:
-    """One line about the connection to the relay; None: it is not wanted."""
+    """One line about the TLS connection to the relay; None: no such connection is wanted."""
     if status.state == "unwanted":
         return None
     what = "UDP is blocked" if blocked else "the relay does not answer over UDP"
@@ -20,7 +20,7 @@ def carried(status: TunnelStatus, *, blocked: bool) -> str | None:
 
 
 def checks(status: TunnelStatus, *, blocked: bool) -> list[dict[str, Any]]:
-    """For `doctor`."""
+    """The checks for `doctor`."""
     text = carried(status, blocked=blocked)
     if text is None:
         return []
@@ -32,7 +32,7 @@ def checks(status: TunnelStatus, *, blocked: bool) -> list[dict[str, Any]]:
 
 
 def to_json(status: TunnelStatus, now_s: float, *, blocked: bool) -> dict[str, Any]:
-    """For programs. `now_s`: monotonic."""
+    """The connection for programs. `now_s`: monotonic."""
     return {
         "udp_blocked": blocked,
         "state": status.state,

@@ -1,1 +1,1 @@
-"""What the host's own firewall does to packets that the document allows."""
+"""Predicts what the host's own firewall does to packets that the document allows."""

@@ -1,4 +1,4 @@
-"""What of the document the host's own firewall drops, in words, with what opens it."""
+"""Lists what the document allows and the host's own firewall drops, in words, with the command that opens it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from netctl.node.firewall.questions import Question, questions
 from netctl.node.firewall.walk import Skips, judge
 
 SHOWN = 6
-"""Protocols and ports in one line."""
+"""Protocols and ports named in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What one firewall drops of one way into this host or through it."""
+    """What one firewall drops, for one direction into or through this host."""
 
     manager: str
     """A key of NAMES."""
@@ -28,14 +28,14 @@ class Obstacle:
     what: tuple[str, ...]
     """``tcp/22``, ``udp``, ``answers``."""
     at: str
-    """The rule, or the policy, that drops the first of it."""
+    """The rule or policy that drops the first of these packets."""
     commands: tuple[str, ...]
     openings: tuple[Opening, ...] = ()
-    """What `firewall: manage` does about it; none: it can do nothing."""
+    """What `firewall: manage` opens for this; empty: it can open nothing."""
 
     @property
     def text(self) -> str:
-        """What is the case."""
+        """The problem in words."""
         named = ", ".join(self.what[:SHOWN])
         more = len(self.what) - SHOWN
         named += f" and {more} more" if more > 0 else ""
@@ -44,7 +44,7 @@ class Obstacle:
 
     @property
     def advice(self) -> str:
-        """What somebody types."""
+        """The command to type."""
         return "; ".join(f"`{one}`" for one in self.commands)
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class Obstacle:
 def obstacles(
     desired: HostState, document: Document, member: str, foreign: Foreign, *, without_us: bool = False
 ) -> tuple[Obstacle, ...]:
-    """What the firewall drops of what a document allows. `without_us`: as if we had opened nothing."""
+    """What the firewall drops of what a document allows. `without_us`: as if netctl had opened nothing."""
     if not foreign.packet_filter.tables:
         return ()
     asked = questions(desired, document, member, foreign)
@@ -62,7 +62,7 @@ def obstacles(
 
 
 def openings(desired: HostState, document: Document, member: str, foreign: Foreign) -> frozenset[Opening]:
-    """What is to be opened in the host's firewall: nothing, unless the document says `firewall: manage`."""
+    """What netctl is to open in the host's firewall: nothing, unless the document says `firewall: manage`."""
     body = document.members.get(member)
     if body is None or body.firewall is not Firewall.MANAGE:
         return frozenset()
@@ -73,7 +73,7 @@ def openings(desired: HostState, document: Document, member: str, foreign: Forei
 def blocked(
     found: PacketFilter, asked: Iterable[Question], opened: Iterable[Opening] = ()
 ) -> tuple[Obstacle, ...]:
-    """The questions that end in a drop, those with one answer for all together."""
+    """The questions whose packets are dropped; those with the same answer are grouped."""
     groups: dict[tuple[str, str, str], list[tuple[Question, Place]]] = {}
     skips: Skips = ours(opened)
     for question in asked:
@@ -85,7 +85,7 @@ def blocked(
 
 
 def dropped_at(judgement: Judgement) -> Place | None:
-    """Where a packet ends; None: it passes, or that cannot be known."""
+    """Where a packet is dropped; None: it passes, or that is unknown."""
     return judgement.at if judgement.kind == "dropped" else None
 
 
@@ -96,6 +96,7 @@ def _obstacle(manager: str, iif: str, oif: str, cases: list[tuple[Question, Plac
         for one in openings_at(question, place):
             commands[command(one, is_legacy=place.table.is_legacy)] = None
             if not place.table.is_legacy and not (one.manager == "firewalld" and one.oif):
-                openings[one] = None  # a policy of firewalld needs a reload, which takes what others have set
+                # a policy of firewalld needs a reload, which deletes what other programs have set at run time
+                openings[one] = None
     what = tuple(dict.fromkeys(question.what for question, _ in cases))
     return Obstacle(manager, iif, oif, what, str(cases[0][1]), tuple(commands), tuple(openings))

@@ -1,4 +1,4 @@
-"""What opens a host's firewall: by whose means, by which command, and how a rule that we made is known again."""
+"""What netctl can open in a host's firewall: by which manager and command, and how it recognises its own rules."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from netctl.node.firewall.questions import Question
 from netctl.node.firewall.walk import Skips
 
 MARK = "netctl"
-"""The comment on rules of ours in chains of others, and the name of our policy in firewalld."""
+"""The comment on our rules in other programs' chains, and the name of our policy in firewalld."""
 DOCKER_USER = "DOCKER-USER"
-"""The chain that Docker keeps for rules of others; it comes before all of its own."""
+"""The chain that Docker keeps for other programs' rules; it comes before Docker's own chains."""
 UFW_CHAINS = {"input": "before-input", "forward": "before-forward"}
 NAMES = {
     "ufw": "your ufw",
@@ -24,7 +24,7 @@ NAMES = {
 
 
 def manager_of(place: Place) -> str:
-    """Who keeps the rule, or the policy, that a packet ends at: a key of NAMES."""
+    """The program that manages the rule or policy at which a packet ends: a key of NAMES."""
     table = place.table
     if table.name == "firewalld":
         return "firewalld"
@@ -39,7 +39,7 @@ def manager_of(place: Place) -> str:
 
 
 def openings_at(question: Question, place: Place) -> tuple[Opening, ...]:
-    """What has this packet pass where it ends now."""
+    """The opening that lets this packet pass where it is dropped now."""
     packet, manager = question.packet, manager_of(place)
     iif, oif, port = ("", "", packet.port) if question.is_outer else (packet.iif, packet.oif, 0)
     if manager == "ufw":
@@ -52,7 +52,7 @@ def openings_at(question: Question, place: Place) -> tuple[Opening, ...]:
 
 
 def _zones(hook: str, iif: str, oif: str, port: int) -> Iterator[Opening]:
-    """firewalld: our link is in the zone `trusted`; what goes into it needs a policy between zones too."""
+    """firewalld: our link belongs to the zone `trusted`; packets between zones need a policy too."""
     if port:
         yield Opening("firewalld", "input", port=port)
         return
@@ -63,7 +63,7 @@ def _zones(hook: str, iif: str, oif: str, port: int) -> Iterator[Opening]:
 
 
 def command(opening: Opening, *, is_legacy: bool = False) -> str:
-    """What somebody types for it."""
+    """The command that a person types for it."""
     iif, oif, port = opening.iif, opening.oif, opening.port
     match opening.manager:
         case "ufw":
@@ -92,12 +92,12 @@ def command(opening: Opening, *, is_legacy: bool = False) -> str:
 
 
 def _twice(what: str) -> str:
-    """firewalld keeps what is in force and what it begins with apart; a reload would drop what is only in force."""
+    """firewalld keeps its run-time and its permanent rules apart; a reload drops what is only at run time."""
     return f"firewall-cmd {what} && firewall-cmd --permanent {what}"
 
 
 def is_rule_of(opening: Opening, table: Table, chain: Chain, rule: Rule) -> bool:
-    """Whether a rule of the host's is what this opening has put there."""
+    """Whether this rule of the host is the one that this opening makes."""
     if opening.manager in ("nft", "iptables"):
         at = f"{table.family} {table.name} {chain.name}"
         return rule.comment == MARK and at == opening.place and _same(opening, rule.matches)
@@ -112,14 +112,14 @@ def is_rule_of(opening: Opening, table: Table, chain: Chain, rule: Rule) -> bool
         return chain.name.endswith("_allow") and rule.action == "accept" and _same(opening, rule.matches)
     if opening.oif:
         return rule.target.endswith(f"_policy_{MARK}")
-    # firewalld 1 goes to the zone's chain, which accepts at its end; firewalld 2 comes back and accepts after the jump.
+    # firewalld 1 jumps to the zone's chain, which accepts at its end; firewalld 2 returns and accepts after the jump.
     into = rule.target.endswith("_trusted") if rule.target else rule.action == "accept"
     by_link = {match for match in rule.matches if match.subject != "oifname"}
     return into and by_link == {Match("iifname", (opening.iif,))}
 
 
 def _same(opening: Opening, matches: Iterable[Match]) -> bool:
-    """Whether a rule asks for just what an opening is about."""
+    """Whether a rule matches exactly what an opening opens."""
     if opening.port:
         wanted = {Match("l4proto", ("udp",)), Match("dport", ((opening.port, opening.port),))}
     else:
@@ -129,7 +129,7 @@ def _same(opening: Opening, matches: Iterable[Match]) -> bool:
 
 
 def ours(openings: Iterable[Opening]) -> Skips:
-    """Rules that are there because of us."""
+    """The rules that netctl has made."""
     listed = tuple(openings)
 
     def skips(table: Table, chain: Chain, rule: Rule) -> bool:
@@ -139,7 +139,7 @@ def ours(openings: Iterable[Opening]) -> Skips:
 
 
 def stands(opening: Opening, found: PacketFilter) -> bool:
-    """Whether what an opening has put into the host's firewall is there: of both families, where it is for both."""
+    """Whether the rules of an opening are in the host's firewall, for each address family that it is for."""
     places = [
         table.family
         for table in found.tables

@@ -1,4 +1,4 @@
-"""Which packets the document lets come to this host and through it: what its own firewall is asked about."""
+"""The packets that the document lets come to or through this host: the host's firewall is examined with them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from netctl.model.hoststate import WIREGUARD_LINK, FilterRule, FilterTable, Host
 from netctl.model.packetfilter import Packet, PacketFilter
 
 MAX_QUESTIONS = 200
-"""A document may have thousands of rules; a firewall that drops something drops one of the first."""
+"""Bound on the questions: a document may have thousands of rules; a firewall that drops something drops an early one.
+"""
 FIRST_UNNAMED = 20011
-"""Where the search for a port that no rule names begins: none that a service is known by."""
+"""First port of the search for one that no rule names: no well-known service uses it."""
 DEFAULT_ROUTES = tuple(map(ip_network, ("0.0.0.0/0", "::/0")))
 ANYTHING = ("tcp", "udp", "icmp")
-"""What a rule without a protocol stands for."""
+"""The protocols of a rule that names none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A packet, and what it stands for in the words of the document: ``tcp/22``, ``udp``, ``answers``."""
+    """A packet, and what it stands for in the document's words: ``tcp/22``, ``udp``, ``answers``."""
 
     packet: Packet
     what: str
     is_outer: bool = False
-    """It carries the tunnel."""
+    """Whether the packet is WireGuard's own, which carries a tunnel."""
 
 
 def unnamed_port(found: PacketFilter) -> int:
-    """A port that no rule of a packet filter names by itself: what stands for all ports."""
+    """A port that no rule of a packet filter names: it stands for all unnamed ports."""
     named = {
         value[0]
         for table in found.tables
@@ -48,7 +49,7 @@ def unnamed_port(found: PacketFilter) -> int:
 
 
 def link_to(prefix: Prefix, foreign: Foreign) -> str:
-    """Over which link of the host's a LAN is reached; empty: over none that is known."""
+    """The link of the host over which it reaches a LAN; empty: unknown."""
     covering = [
         route
         for route in foreign.routes
@@ -59,7 +60,7 @@ def link_to(prefix: Prefix, foreign: Foreign) -> str:
 
 
 def questions(desired: HostState, document: Document, member: str, foreign: Foreign) -> tuple[Question, ...]:
-    """At most MAX_QUESTIONS, each once; none for a host that has no link of ours."""
+    """The questions for a host, each once, at most MAX_QUESTIONS; none where the host has no link of ours."""
     if desired.wireguard is None or desired.filter is None:
         return ()
     found: dict[Question, None] = {}
@@ -93,7 +94,7 @@ def _source(rule: FilterRule, own: frozenset[Prefix], version: int) -> Prefix | 
 
 
 def _protocols(proto: str | None, ports: tuple[PortRange, ...], port: int) -> Iterator[tuple[str, int, str]]:
-    """(protocol, port, in words)."""
+    """The (protocol, port, words) that a rule stands for."""
     for name in ANYTHING if proto is None else (proto,):
         if name not in ANYTHING:
             continue
@@ -108,7 +109,7 @@ def _protocols(proto: str | None, ports: tuple[PortRange, ...], port: int) -> It
 def _inbound(
     rule: FilterRule, source: Prefix, desired: HostState, table: FilterTable, port: int
 ) -> Iterator[Question]:
-    """To this host: unicast by the tunnels, broadcast by the segments."""
+    """Packets to this host: unicast through the tunnels, broadcast through the segments."""
     for lease in sorted(table.guards.leases, key=str):
         own = host_prefix(lease)
         if own.version == source.version and any(contains(prefix, own) for prefix in rule.destinations):
@@ -137,7 +138,7 @@ def _through(
     member: str,
     port: int,
 ) -> Iterator[Question]:
-    """From members to the LANs behind this one, and the answers; of a hub, to other members."""
+    """Packets from members to the LANs behind this host, and the answers; at a hub, also to other members."""
     for lan, link in lans:
         inside = _overlap(rule.destinations, lan)
         if inside is None or lan.version != source.version:
@@ -158,7 +159,7 @@ def _through(
 
 
 def _overlap(prefixes: Iterable[Prefix], lan: Prefix) -> Prefix | None:
-    """What of a LAN a rule names: some part, or all of it."""
+    """The part of a LAN that a rule names; it may be all of it."""
     found = [prefix if contains(lan, prefix) else lan for prefix in prefixes if _touch(prefix, lan)]
     return min(found, key=str, default=None)
 
@@ -170,7 +171,7 @@ def _touch(one: Prefix, other: Prefix) -> bool:
 def _from_lans(
     lans: Sequence[tuple[Prefix, str]], document: Document, member: str, port: int
 ) -> Iterator[Question]:
-    """Flows that begin in a LAN behind this host: where members see it as it is, and a rule of theirs may let it in."""
+    """Flows that begin in a LAN behind this host, where members see its addresses and a rule of theirs lets it in."""
     for network in document.networks_of(member):
         if network.mode is not Mode.ROUTED or network.masquerade:
             continue
@@ -190,7 +191,7 @@ def _from_lans(
 
 
 def _outer(desired: HostState, document: Document, member: str, foreign: Foreign) -> Iterator[Question]:
-    """WireGuard's own packets, of a host that the document has others call at an address of its own."""
+    """WireGuard's own packets, for a host that other members call at an address of the document."""
     link, body = desired.wireguard, document.members.get(member)
     if link is None or body is None or not body.endpoints or not link.listen_port:
         return

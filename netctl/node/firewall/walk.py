@@ -1,7 +1,7 @@
-"""What a packet meets on its way through a host's packet filter: every base chain of its hook, by priority.
+"""Walks a packet through a host's packet filter: every base chain of its hook, by priority.
 
-Three answers, and the third is an honest one: where a match or a statement is not understood, both ways are walked,
-and the packet counts as dropped (or passed) only where all ways end so.
+There are three answers: passes, dropped, unknown. Where a match or a statement is not understood, both branches are
+walked, and the packet counts as dropped (or passed) only where all branches end so.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from netctl.model.packetfilter import (
 )
 
 MAX_DEPTH = 64
-"""Chains inside chains; the kernel takes 16 (NFT_JUMP_STACK_SIZE)."""
+"""Depth of chains inside chains; the kernel allows 16 (NFT_JUMP_STACK_SIZE)."""
 EPHEMERAL = (32768, 60999)
 """The source port of a new flow (net.ipv4.ip_local_port_range as Linux has it)."""
 UNPRIVILEGED = (1024, 65535)
 Skips = Callable[[Table, Chain, Rule], bool]
-"""Which rules are looked past."""
+"""Which rules the walk ignores."""
 
 
 def _skip_none(table: Table, chain: Chain, rule: Rule) -> bool:
@@ -37,7 +37,7 @@ def _skip_none(table: Table, chain: Chain, rule: Rule) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
-    """How a walk of one chain may end. `returns`: it may come to the chain's end."""
+    """How a walk of one chain may end. `returns`: the packet may reach the chain's end."""
 
     accepts: bool = False
     drops: tuple[Place, ...] = ()
@@ -46,7 +46,7 @@ class _Ends:
 
 
 def judge(found: PacketFilter, packet: Packet, skips: Skips = _skip_none) -> Judgement:
-    """What becomes of this packet in all tables of a host."""
+    """What happens to this packet in all tables of a host."""
     families = ("inet", "ip" if packet.version == 4 else "ip6")
     bases = [
         (chain, table)
@@ -59,8 +59,8 @@ def judge(found: PacketFilter, packet: Packet, skips: Skips = _skip_none) -> Jud
     for chain, table in sorted(bases, key=lambda one: one[0].priority):
         ends = _Walk(table, packet, chain, skips).base()
         if ends.drops and not ends.accepts and not ends.unknown:
-            # Whatever the chains before it may do: here it ends.
-            return Judgement("dropped", ends.drops[-1])  # the last needs no guess
+            # Whatever the earlier chains do, the packet is dropped here.
+            return Judgement("dropped", ends.drops[-1])  # the last reason is certain, no guess
         if doubt is None:
             doubt = (*ends.unknown, *ends.drops, None)[0]
     if doubt is not None:
@@ -69,14 +69,14 @@ def judge(found: PacketFilter, packet: Packet, skips: Skips = _skip_none) -> Jud
 
 
 class _Walk:
-    """One packet from one base chain."""
+    """The walk of one packet from one base chain."""
 
     def __init__(self, table: Table, packet: Packet, base: Chain, skips: Skips) -> None:
         self._table, self._packet, self._base, self._skips = table, packet, base, skips
         self._known: dict[str, _Ends] = {}
 
     def base(self) -> _Ends:
-        """How it ends, the policy included."""
+        """How the walk of a base chain ends, its policy included."""
         ends = self._chain(self._base, 0)
         if not ends.returns:
             return ends
@@ -89,13 +89,14 @@ class _Walk:
         return Place(self._table, self._base.name, chain.name, rule)
 
     def _named(self, name: str, caller: Place, depth: int) -> _Ends:
-        """A chain that is jumped to. One that is not there, or leads to itself, is not understood."""
+        """The walk of a chain that is jumped to. A missing chain, or one that leads to itself, is not understood."""
         if name in self._known:
             return self._known[name]
         chain = self._table.chains.get(name)
         if chain is None or depth > MAX_DEPTH:
             return _Ends(unknown=(caller,), returns=True)
-        self._known[name] = _Ends(unknown=(caller,), returns=True)  # while it is walked
+        # the entry stands while the chain is walked, so a loop is found
+        self._known[name] = _Ends(unknown=(caller,), returns=True)
         self._known[name] = ends = self._chain(chain, depth)
         return ends
 
@@ -111,7 +112,7 @@ class _Walk:
                 continue
             place = self._place(chain, rule)
             leaves = applies is True
-            """Whether nothing comes to the next rule."""
+            """Whether no packet reaches the next rule."""
             match rule.action:
                 case "accept":
                     accepts = True
@@ -137,7 +138,7 @@ class _Walk:
 
 
 def _all(matches: tuple[Match, ...], packet: Packet) -> bool | None:
-    """Whether all of a rule's conditions hold; None: that is not known."""
+    """Whether all conditions of a rule hold; None: unknown."""
     known = True
     for match in matches:
         holds = _holds(match, packet)
@@ -149,7 +150,8 @@ def _all(matches: tuple[Match, ...], packet: Packet) -> bool | None:
 
 def _holds(match: Match, packet: Packet) -> bool | None:
     if match.subject == "oifname" and packet.hook == "input":
-        return None if match.negated else False  # there is none; what kernels make of "not this one" differs
+        # the value does not exist on this host; kernels differ in what "not this one" then means
+        return None if match.negated else False
     test = _TESTS.get(match.subject)
     found = test(packet, match.values) if test is not None else None
     return found if found is None or not match.negated else not found
@@ -227,7 +229,7 @@ def _status(packet: Packet, values: tuple[Value, ...]) -> bool | None:
 
 
 def _flags(packet: Packet, values: tuple[Value, ...]) -> bool | None:
-    """(those looked at, those set), each with commas: a flow begins with SYN alone."""
+    """(flags looked at, flags set), joined by commas: a flow begins with SYN alone."""
     if packet.state != "new" or len(values) != 2 or not all(isinstance(value, str) for value in values):
         return None
     looked, wanted = (frozenset(str(value).split(",")) - {""} for value in values)
@@ -255,4 +257,4 @@ _TESTS: dict[str, Callable[[Packet, tuple[Value, ...]], bool | None]] = {
     "tcpflags": _flags,
     "extension": lambda packet, values: False,
 }
-"""Subjects that are understood; any other cannot be told."""
+"""The subjects that are understood; a match on any other is unknown."""
