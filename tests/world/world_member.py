@@ -390,6 +390,8 @@ class SimMember:
             return self._write(step)
         except OSError as error:
             self.tally["full disk"] += 1
+            if isinstance(step, do.Arm | do.FinishCommit):  # the agent lets these two raise
+                return on.Failed(error)
             return on.StoreFailed(str(error.strerror))
 
     def _write(self, step: do.Effect) -> on.Event:
