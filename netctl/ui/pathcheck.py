@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from netctl.model.addresses import Address
 from netctl.model.errors import LocalError
 from netctl.paths.mtuprobe import LADDER
+from netctl.system import echo
 
 MAX_CHECKS = 6
 """In CHECKS_S: a person looks, changes something and looks again; more is a flood that the page would pay for."""
@@ -32,11 +33,9 @@ LAST_S = 1.0
 """For the answer to the last ping: the way round the earth and back takes a third of it."""
 ROUNDS = 3
 """A size has passed if one of so many was answered: one lost packet is no small MTU."""
-REQUEST, REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 HEADERS = {4: 28, 6: 48}
 """Bytes of IP and ICMP before the data."""
 MAX_READ = 65_536
-_ECHO = struct.Struct("!BBHHH")
 _SIOCGIFMTU = 0x8921
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PROBE = 10, 23, 3
 """ip(7), ipv6(7): send whole or not at all, whatever this host knows of the way."""
@@ -142,14 +141,11 @@ class _Echoes:
 
     def _send(self, size: int) -> None:
         self._sequence = (self._sequence + 1) & 0xFFFF
-        data = bytes(max(size - HEADERS[self._version], 0))
-        kind = REQUEST[self._version]
-        head = _ECHO.pack(kind, 0, 0, self._id, self._sequence)
-        if self._version == 4:  # for IPv6 the kernel does it (RFC 3542 §3.1)
-            head = _ECHO.pack(kind, 0, _checksum(head), self._id, self._sequence)
+        data_len = max(size - HEADERS[self._version], 0)
+        packet = echo.request(self._version, self._id, self._sequence, data_len)
         self._sent[self._sequence] = (size, time.monotonic())
         try:
-            self._socket.sendto(head + data, (str(self._address), 0))
+            self._socket.sendto(packet, (str(self._address), 0))
         except OSError:
             return  # no route, or too large for the link: an answer that does not come
 
@@ -158,25 +154,17 @@ class _Echoes:
             data, source = self._socket.recvfrom(MAX_READ)
         except OSError:
             return
-        if self._version == 4:
-            data = data[(data[0] & 0xF) * 4 :] if data else b""
-        if len(data) < _ECHO.size or source[0].partition("%")[0] != str(self._address):
+        found = echo.reply(self._version, data, self._id)
+        if found is None or source[0].partition("%")[0] != str(self._address):
             return
-        kind, _, _, identifier, sequence = _ECHO.unpack_from(data)
+        sequence, data_len = found
         sent = self._sent.get(sequence)
-        if kind != REPLY[self._version] or identifier != self._id or sent is None:
+        if sent is None:
             return
         size, at = sent
-        if len(data) == size - HEADERS[self._version] + _ECHO.size:
+        if data_len == size - HEADERS[self._version]:
             del self._sent[sequence]
             self.trips[size].append(time.monotonic() - at)
-
-
-def _checksum(data: bytes) -> int:
-    """Of a header whose data is all zeros, which add nothing (RFC 1071)."""
-    total = int(sum(struct.unpack(f"!{len(data) // 2}H", data)))
-    total = (total & 0xFFFF) + (total >> 16)
-    return (~(total + (total >> 16))) & 0xFFFF
 
 
 def _protocol(version: int) -> int:

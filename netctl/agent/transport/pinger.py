@@ -5,23 +5,13 @@ from __future__ import annotations
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from netctl.model.addresses import Address
 from netctl.model.errors import LocalError
-
-REQUEST = {4: 8, 6: 128}
-REPLY = {4: 0, 6: 129}
-_HEADER = struct.Struct("!BBHHH")
-
-
-def _checksum(data: bytes) -> int:
-    total = int(sum(struct.unpack(f"!{len(data) // 2}H", data)))
-    total = (total & 0xFFFF) + (total >> 16)
-    return (~(total + (total >> 16))) & 0xFFFF
+from netctl.system import echo
 
 
 @dataclass(slots=True)
@@ -86,13 +76,10 @@ class Pinger:
         return found
 
     def _send(self, address: Address, now: float) -> None:
-        kind = REQUEST[address.version]
-        header = _HEADER.pack(kind, 0, 0, self._id, self._sequence)
-        if address.version == 4:  # for IPv6 the kernel does it (RFC 3542 §3.1)
-            header = _HEADER.pack(kind, 0, _checksum(header), self._id, self._sequence)
+        packet = echo.request(address.version, self._id, self._sequence)
         self._sent_at[address, self._sequence] = now
         try:
-            self._sockets[address.version].sendto(header, (str(address), 0))
+            self._sockets[address.version].sendto(packet, (str(address), 0))
         except OSError:
             return  # no route to it just now: an answer that does not come
 
@@ -104,15 +91,11 @@ class Pinger:
             data, source = opened.recvfrom(2048)
         except OSError:
             return
-        if version == 4:
-            data = data[(data[0] & 0xF) * 4 :]
-        if len(data) < _HEADER.size:
-            return
-        kind, _, _, identifier, sequence = _HEADER.unpack_from(data)
+        reply = echo.reply(version, data, self._id)
         address = next((a for a in found if str(a) == source[0].partition("%")[0]), None)
-        if kind != REPLY[version] or identifier != self._id or address is None:
+        if reply is None or address is None:
             return
-        asked = self._sent_at.pop((address, sequence), None)
+        asked = self._sent_at.pop((address, reply[0]), None)
         if asked is None:
             return
         now, answers = time.monotonic(), found[address]

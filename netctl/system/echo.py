@@ -1,0 +1,42 @@
+"""ICMP echo requests and their replies as a raw socket of one family takes and gives them (RFC 792, RFC 4443). Pure."""
+
+from __future__ import annotations
+
+import struct
+
+REQUEST = {4: 8, 6: 128}
+"""Type of a request, by IP version."""
+REPLY = {4: 0, 6: 129}
+HEADER = struct.Struct("!BBHHH")
+"""Type, code, checksum, identifier, sequence number."""
+
+
+def request(version: int, identifier: int, sequence: int, data_len: int = 0) -> bytes:
+    """An echo request that carries `data_len` bytes of zeros. `identifier`, `sequence`: 16 bits."""
+    kind = REQUEST[version]
+    header = HEADER.pack(kind, 0, 0, identifier, sequence)
+    if version == 4:  # for IPv6 the kernel does it (RFC 3542 §3.1)
+        header = HEADER.pack(kind, 0, _checksum(header), identifier, sequence)
+    return header + bytes(data_len)
+
+
+def reply(version: int, data: bytes, identifier: int) -> tuple[int, int] | None:
+    """Sequence number and bytes of data of an echo reply to `identifier`; None: this is none.
+
+    `data`: what the raw socket received, with IPv4 from the IP header on.
+    """
+    if version == 4:
+        data = data[(data[0] & 0xF) * 4 :] if data else b""
+    if len(data) < HEADER.size:
+        return None
+    kind, _, _, whose, sequence = HEADER.unpack_from(data)
+    if kind != REPLY[version] or whose != identifier:
+        return None
+    return sequence, len(data) - HEADER.size
+
+
+def _checksum(data: bytes) -> int:
+    """Of a header whose data is all zeros, which add nothing (RFC 1071)."""
+    total = int(sum(struct.unpack(f"!{len(data) // 2}H", data)))
+    total = (total & 0xFFFF) + (total >> 16)
+    return (~(total + (total >> 16))) & 0xFFFF
