@@ -241,9 +241,7 @@ class MembershipService:
     def approve(self, who: str, by: str, now_s: int) -> Job[Done]:
         """Let in who waits. Raises LocalError."""
         key, name = self.find(who)
-        kept = yield from commit(Approval(key, now_s, by))
-        self.book = kept.outcome
-        return Done(name, self._rebuild(kept.unix_s))
+        return (yield from self._show(Approval(key, now_s, by), name))
 
     def revoke(self, who: str, by: str, now_s: int) -> Job[Done]:
         """Shut a member out. Raises LocalError."""
@@ -259,6 +257,12 @@ class MembershipService:
             )
         return (yield from self._revoke(Revocation(key, name, now_s, by)))
 
+    def _show(self, change: Approval | Restoration, name: str) -> Job[Done]:
+        """Once it is kept, the others are shown this member."""
+        kept = yield from commit(change)
+        self.book = kept.outcome
+        return Done(name, self._rebuild(kept.unix_s))
+
     def _revoke(self, change: Revocation) -> Job[Done]:
         kept = yield from commit(change)
         self.book = kept.outcome
@@ -268,9 +272,7 @@ class MembershipService:
     def restore(self, who: str, by: str, now_s: int) -> Job[Done]:
         """Take a revocation back. Raises LocalError."""
         key, name = self.find(who)
-        kept = yield from commit(Restoration(key, now_s, by))
-        self.book = kept.outcome
-        return Done(name, self._rebuild(kept.unix_s))
+        return (yield from self._show(Restoration(key, now_s, by), name))
 
     def rekey_by_operator(
         self, who: str, key: WireGuardKey, identity: IdentityKey, by: str, now_s: int
