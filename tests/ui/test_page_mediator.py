@@ -11,7 +11,7 @@ import pytest
 
 from netctl.ui.mediatorpages import MAX_LINES
 from netctl.wire import operatorrequests as m
-from tests.ui.uikit import Browser, Host, host, page, peer
+from tests.ui.uikit import Browser, Host, host, page, peer, words
 
 NOW_S = int(time.time())
 PAGE = 1000
@@ -62,10 +62,6 @@ def known(there: Host) -> Host:
 def browser(there: Host) -> Iterator[Browser]:
     with page(there) as one:
         yield one.signed_in()
-
-
-def words(text: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
 
 
 def test_how_the_mediator_is(known: Host, browser: Browser) -> None:

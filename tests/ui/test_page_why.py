@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 
@@ -12,7 +11,7 @@ import pytest
 from netctl.model.errors import LocalError
 from netctl.ui.pathcheck import CHECKS_S, MAX_CHECKS, Budget, nearest
 from netctl.wire import agentrequests as a
-from tests.ui.uikit import DOCUMENT, Browser, Host, host, page, peer
+from tests.ui.uikit import DOCUMENT, Browser, Host, host, page, peer, words
 
 RULES = DOCUMENT.replace(
     'members: ["*"],',
@@ -39,10 +38,6 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 def browser(known: Host) -> Iterator[Browser]:
     with page(known) as one:
         yield one.signed_in()
-
-
-def words(text: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
 
 
 def test_the_line_the_path_both_nats_and_what_was_tried(browser: Browser) -> None:

@@ -42,6 +42,11 @@ networks:
 """
 
 
+def words(text: str) -> str:
+    """What a page says, without its tags, with single spaces."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
+
+
 def peer(name: str, address: str, **more: Any) -> a.PeerState:
     """A peer that is there."""
     known: dict[str, Any] = {
