@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.world.world_clock import telling
 from tests.world.world_crowd import Crowd
 
 SEEDS = [(1, 200), (2, 150), (3, 120), (4, 100), (5, 100), (6, 100)]
@@ -13,15 +14,12 @@ SEEDS = [(1, 200), (2, 150), (3, 120), (4, 100), (5, 100), (6, 100)]
 @pytest.mark.parametrize(("seed", "size"), SEEDS)
 def test_whatever_happens_hundreds_of_members_see_what_their_mediator_says(seed: int, size: int) -> None:
     crowd = Crowd(seed, size)
-    try:
+    with telling(crowd.clock, f"seed {seed}"):
         crowd.begin()
         crowd.story()
         crowd.heal()
         crowd.settle()
         crowd.leave()
-    except Exception as error:
-        story = "\n".join(crowd.clock.trace)
-        raise AssertionError(f"{error}\n{story}\nseed {seed}") from error
     assert crowd.views > size
 
 

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from tests.world.world_clock import telling
 from tests.world.world_guests import Guests
 
 SEEDS = int(os.environ.get("NETCTL_WORLD_SEEDS", "2000")) // 20
@@ -22,14 +23,11 @@ def seen() -> dict[str, int]:
 def test_whatever_happens_what_hosts_and_operator_were_told_is_so(first: int, seen: dict[str, int]) -> None:
     for seed in range(first, first + BATCH):
         world = Guests(seed)
-        try:
+        with telling(world.clock, f"seed {seed}"):
             world.begin()
             world.story()
             world.end()
             world.check()
-        except Exception as error:
-            story = "\n".join(world.clock.trace)
-            raise AssertionError(f"{error}\n{story}\nseed {seed}") from error
         seen["joined"] += sum(guest.told is not None for guest in world.guests)
         seen["refused"] += sum(guest.refusal.startswith("invite.") for guest in world.guests)
         seen["shut out"] += len(world.shut_out)

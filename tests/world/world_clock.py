@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 UNIX_EPOCH = 1_800_000_000
 """What the wall clock shows when the world's own shows 0."""
@@ -72,3 +73,13 @@ class Timer:
         if self._due == due:
             self._due = None
             self._action()
+
+
+@contextmanager
+def telling(clock: Clock, which: str) -> Iterator[None]:
+    """A story: what goes wrong in it is raised as an AssertionError with its end, and `which` story it was."""
+    try:
+        yield
+    except Exception as error:
+        story = "\n".join(clock.trace)
+        raise AssertionError(f"{error}\n{story}\n{which}") from error

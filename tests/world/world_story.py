@@ -14,7 +14,7 @@ from netctl.model.document import Document
 from netctl.model.hoststate import HostState
 from netctl.node.commit import Terms
 from netctl.plan import describe, diff
-from tests.world.world_clock import Clock
+from tests.world.world_clock import Clock, telling
 from tests.world.world_mediator import ADDRESS, SimMediator
 from tests.world.world_member import SimMember
 from tests.world.world_net import Internet, Site
@@ -381,16 +381,11 @@ def sharing(document: Document, name: str) -> set[str]:
 def tell(seed: int) -> World:
     """A whole story from its beginning to its good end. Raises AssertionError with the end of the story."""
     world = World(seed)
-    try:
+    with telling(world.clock, f"seed {seed}; run it again: NETCTL_WORLD_SEED={seed} make test-world"):
         world.begin()
         world.story()
         world.heal()
         world.settle()
-    except Exception as error:
-        story = "\n".join(world.clock.trace)
-        raise AssertionError(
-            f"{error}\n{story}\nseed {seed}; run it again: NETCTL_WORLD_SEED={seed} make test-world"
-        ) from error
     return world
 
 
