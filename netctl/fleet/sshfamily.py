@@ -35,14 +35,18 @@ def destination(url: str) -> tuple[str, int | None] | None:
             host, port = parts.hostname, parts.port
         except ValueError:
             return None
-        if parts.scheme != "ssh" or not host:
+        if parts.scheme != "ssh" or not host or parts.netloc.startswith("-"):
             return None
         login, at, _ = parts.netloc.rpartition("@")
         return f"{login.partition(':')[0]}{at}{host}", port
-    place, colon, _ = url.partition(":")
+    place, colon, after = url.partition(":")
     if (
         not colon or not place or "/" in place or "[" in place
     ):  # a path, or an address in brackets: one family
+        return None
+    if place.startswith("-") or after.startswith(
+        ":"
+    ):  # no name of a host; NAME::ADDRESS is a helper of Git's
         return None
     return place, None
 

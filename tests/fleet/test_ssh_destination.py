@@ -23,6 +23,9 @@ from netctl.fleet.sshfamily import destination
         ("file:///srv/nets.git", None),
         ("ssh://example.net:port/nets.git", None),
         ("ssh:///nets.git", None),
+        ("ssh://-oProxyCommand=id/nets.git", None),
+        ("-oProxyCommand=id:nets.git", None),
+        ("ext::sh -c id", None),
         ("", None),
     ],
 )
