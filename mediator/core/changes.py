@@ -1,6 +1,7 @@
-"""What membership wants of the store: each value is one transaction, and says what a committed one answers.
+"""Transactions that membership asks of the store: one value each, with the type of its result.
 
-The shell carries them out; nothing here reads a clock. `by`: who asked for it, for the audit log. Times are Unix time.
+The shell carries them out; nothing here reads a clock. `by`: the person or member who asked, for the audit log. Times
+are seconds since 1970.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ T = TypeVar("T")
 
 
 class Change(Generic[T]):
-    """One transaction that answers with a `T`."""
+    """One transaction with a result of type `T`."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Committed(Generic[T]):
-    """A transaction was kept."""
+    """A committed transaction."""
 
     outcome: T
     now: float
@@ -34,11 +35,11 @@ class Committed(Generic[T]):
 
 
 Job = Generator[Change[Any], Committed[Any], T]
-"""Yields a transaction and goes on with its `Committed`; of one that was refused the error is raised where it waits."""
+"""Yields a transaction and receives its `Committed`. If the store refuses it, the error is raised at the yield."""
 
 
 def commit(change: Change[T]) -> Job[Committed[T]]:
-    """Have this kept. Raises what the store refuses it with."""
+    """Commit a transaction. Raises the store's error if it is refused."""
     committed: Committed[T] = yield change
     return committed
 
@@ -54,7 +55,7 @@ class Redemption(Change[tuple[Verdict, Book]]):
 
 @dataclass(frozen=True, slots=True)
 class Approval(Change[Book]):
-    """Let in who waits."""
+    """Admit a member that waits for approval."""
 
     key: WireGuardKey
     now_s: int
@@ -114,7 +115,7 @@ class NewInvite(Change[tuple[Invite, bytes]]):
 
 @dataclass(frozen=True, slots=True)
 class InviteRevocation(Change[None]):
-    """An invite is good for nothing any more; who came with it stays."""
+    """Make an invite invalid; members that joined with it stay."""
 
     identifier: str
     now_s: int

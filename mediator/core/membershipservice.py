@@ -1,10 +1,10 @@
-"""Who belongs, put together: the document, those who joined by invite, those who were shut out.
+"""Decides membership from the document, the members that joined by invite, and the revocations.
 
-The book of the store is kept here as the last transaction left it, so that a new document takes effect whatever the
-store is doing.
+The service keeps the store's book as the last transaction left it, so a new document takes effect while the store is
+busy or away.
 
-What needs the store is a job (`mediator.core.changes`): the shell carries its transactions out and performs the effects
-that it ends with. Jobs of several hosts and operators wait for the store side by side; none of them holds another up.
+Whatever needs the store is a job (`mediator.core.changes`): the shell carries out its transactions and performs the
+effects that it returns. Jobs of several hosts and operators wait for the store concurrently.
 
 | asked for        | refused before the store is asked          | once it is kept                                     |
 |------------------|--------------------------------------------|-----------------------------------------------------|
@@ -73,7 +73,7 @@ def check_uses(uses: int) -> None:
 
 @dataclass(slots=True)
 class MembershipService:
-    """Changes what the hub knows of membership; effects that it returns want to be performed.
+    """Changes what the hub knows of membership. The caller performs the effects that a method returns.
 
     `now_s`: seconds since 1970 by the mediator's own clock, by which alone invites expire; `unix_s`: by the clock that
     the relay shares; `now`: monotonic.
@@ -81,12 +81,12 @@ class MembershipService:
 
     hub: h.Hub
     document: Document = field(default_factory=lambda: Document({}, {}))
-    """What the file says, without anybody who joined."""
+    """The document of the file, without members that joined by invite."""
     book: a.Book = field(default_factory=a.Book)
-    """What the store says of those who joined."""
+    """The store's records of members that joined by invite."""
     mediator: Mediator | None = None
     waiting: dict[str, str] = field(default_factory=dict)
-    """Who joined and cannot take part, and why."""
+    """Names of members that joined and cannot take part, with the reason."""
     _answers: list[tuple[int, w.Message]] = field(default_factory=list)
     _due: float | None = None
 
@@ -99,13 +99,13 @@ class MembershipService:
         return effects
 
     def read_again(self, book: a.Book, unix_s: int) -> list[fx.Effect]:
-        """What the store holds, where that may be other than what it answered."""
+        """Take the book read anew from the store: a commit whose answer was lost may have changed it."""
         self.book = book
         self.hub.restore_leases(book.leases)
         return self._rebuild(unix_s)
 
     def _rebuild(self, unix_s: int) -> list[fx.Effect]:
-        """The hub gets what document and store say now."""
+        """Give the hub the present document and book."""
         assert self.mediator is not None
         return self.set_document(self.document, self.mediator, unix_s)
 
@@ -152,7 +152,7 @@ class MembershipService:
         return self._rebuild(kept.unix_s)
 
     def _rekey(self, change: KeyChange) -> Job[tuple[str, float, int]]:
-        """Its name, and the two times of the commit."""
+        """The member's name, and the two times of the commit (see `Committed`)."""
         if any(member.wireguard == change.key for member in self.document.members.values()):
             raise RemoteError("the document has the new key for a member", "rotate.taken")
         kept = yield from commit(change)
@@ -170,11 +170,11 @@ class MembershipService:
         return []
 
     def next_timer(self) -> float | None:
-        """When hosts that came in are answered."""
+        """Monotonic time at which the waiting answers are due; None: no answer waits."""
         return self._due
 
     def handle_timer(self, now: float, unix_s: int) -> list[fx.Effect]:
-        """Answer who came in, once the others are shown them."""
+        """Show the new members to the others, then answer the new members."""
         if self._due is None or now < self._due:
             return []
         self._due = None
@@ -234,12 +234,12 @@ class MembershipService:
         return present[0]
 
     def revoke_invite(self, identifier: str, by: str, now_s: int) -> Job[str]:
-        """It is good for nothing any more. Raises LocalError."""
+        """Make an invite invalid; its identifier. Raises LocalError."""
         yield from commit(InviteRevocation(identifier, now_s, by))
         return identifier
 
     def approve(self, who: str, by: str, now_s: int) -> Job[Done]:
-        """Let in who waits. Raises LocalError."""
+        """Admit a member that waits for approval. Raises LocalError."""
         key, name = self.find(who)
         return (yield from self._show(Approval(key, now_s, by), name))
 
@@ -249,7 +249,7 @@ class MembershipService:
         return (yield from self._revoke(Revocation(key, name, now_s, by)))
 
     def reject(self, who: str, by: str, now_s: int) -> Job[Done]:
-        """Shut out one that waits. Raises LocalError."""
+        """Revoke a member that waits for approval. Raises LocalError."""
         key, name = self.find(who)
         if not any(entry.key == key and entry.pending for entry in self.book.admissions):
             raise LocalError(

@@ -20,7 +20,7 @@ def unix_now() -> int:
 
 
 class MembershipRunner:
-    """Decides nothing: what it returns or performs is the service's word."""
+    """Carries out what the service decides; decides nothing itself."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class MembershipRunner:
         self._armed = False
 
     async def carry(self, job: c.Job[T]) -> T:
-        """A job to its end. Raises what it raises."""
+        """Run a job to its end and return its result. Raises what the job raises."""
         try:
             change = next(job)
             while True:
@@ -57,7 +57,7 @@ class MembershipRunner:
             self._arm()
 
     async def done(self, job: c.Job[Done]) -> str:
-        """What an operator asked for, its effects performed. Raises what the job raises."""
+        """Run an operator's job, perform its effects, and return the member's name. Raises what the job raises."""
         done = await self.carry(job)
         self._perform(done.effects)
         return done.name
@@ -74,7 +74,7 @@ class MembershipRunner:
 
 
 async def commit(store: MemberStore, change: c.Change[Any], unix_s: int) -> Any:
-    """Carry out one transaction, and what it answers. Raises LocalError, or RemoteError when a host may not.
+    """Carry out one transaction and return its result. Raises LocalError, or RemoteError if the host may not do this.
 
     `unix_s`: now, by the clock that the relay shares.
     """

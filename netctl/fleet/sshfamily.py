@@ -18,9 +18,9 @@ from netctl.model.addresses import SocketAddress
 from netctl.system.dial import race, resolve
 
 RACE_S = 5.0
-"""Nobody answers so long: ssh says itself what is wrong."""
+"""Seconds. If no address answers within them, ssh runs as configured and says what is wrong."""
 CONFIGURATION_S = 10.0
-"""For `ssh -G`: what the user's configuration runs to match a host may take a moment."""
+"""Seconds for `ssh -G`: the user's configuration may run a command to match a host (`Match exec`)."""
 GIT_SSH_COMMAND = "GIT_SSH_COMMAND"
 
 
@@ -52,7 +52,7 @@ def destination(url: str) -> tuple[str, int | None] | None:
 
 
 def configured(host: str, port: int | None) -> Mapping[str, str]:
-    """What ssh would do with a host, by the names of ssh_config(5) in small letters; empty where it does not say."""
+    """The configuration of ssh for a host: keywords of ssh_config(5) in lower case. Empty if ssh cannot tell it."""
     wanted = ["-p", str(port)] if port is not None else []
     try:
         done = subprocess.run(
@@ -78,7 +78,7 @@ def _goes_elsewhere(said: Mapping[str, str]) -> bool:
 
 
 def winner(host: str, port: int | None) -> int | None:
-    """4 or 6, of a host with both families: the one that answers first. None: ssh is to do as it would."""
+    """The family (4 or 6) that answers first, of a host that has both. None: ssh chooses as it would alone."""
     said = configured(host, port)
     if _goes_elsewhere(said) or "hostname" not in said:
         return None
@@ -101,14 +101,14 @@ async def _race(host: str, port: int) -> int | None:
 
 
 class SshFamily:
-    """Of one repository: asked once, and again after a failure, for a server counts connections that say nothing."""
+    """The family for one repository, found once and again after a failure: a server may count silent connections."""
 
     def __init__(self, url: str) -> None:
         self._destination = destination(url)
         self._found: int | None = None
 
     def environment(self) -> Mapping[str, str]:
-        """More of Git's environment. Blocks; not for a thread that runs an event loop."""
+        """Variables to add to Git's environment. Blocks for seconds: not for a thread that runs an event loop."""
         if self._destination is None or GIT_SSH_COMMAND in os.environ:
             return {}
         if self._found is None:
@@ -116,5 +116,5 @@ class SshFamily:
         return {GIT_SSH_COMMAND: f"{SSH} -{self._found}"} if self._found is not None else {}
 
     def failed(self) -> None:
-        """Nothing came of it: ask anew the next time."""
+        """The fetch failed: look for the family again the next time."""
         self._found = None

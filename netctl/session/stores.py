@@ -1,8 +1,8 @@
-"""Which store each mediator of the document works on: a member does not go from one store to another.
+"""The stores of the document's mediators: a member refuses a mediator whose store differs from the known one.
 
-Mediators that share no store know nothing of each other's invites, approvals, revocations and leases: who was shut out
-by one would be a member of the other. One that says for itself that its store is another now (it was lost, and begun
-anew) is believed, unless another mediator still stands for the store of before.
+Mediators that share no store know nothing of each other's invites, approvals, revocations and leases: a member that one
+of them revoked would still be a member of the other. If a mediator itself reports a new store (the old one was lost),
+the member accepts that, unless another mediator has reported the old store.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ OTHER_STORE = "login.other-store"
 
 
 class KnownStores:
-    """What mediators said in the life of one process; by HOST:PORT, as the document has them."""
+    """The stores that mediators reported during the life of one process, by HOST:PORT as the document writes it."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
         self._believed = ""
         self.trouble: str | None = None
-        """Which mediator has another store, for people; None: nobody is known to."""
+        """Text for people: which mediator has another store. None: no such mediator is known."""
 
     def use(self, mediators: Collection[str]) -> None:
-        """These are in the document: what others said does not count any more."""
+        """Take the mediators of the document, as HOST:PORT; forget what all others reported."""
         self._said = {name: store for name, store in self._said.items() if name in mediators}
         self._settle()
 
     def check(self, mediator: str, store: str) -> None:
-        """What this mediator says at login. Raises RemoteError when that is another store than a second one's."""
-        if not store:  # a mediator of before there were names
+        """Take the store reported by a mediator at login. Raises RemoteError if another mediator has another one."""
+        if not store:  # an older mediator: stores had no names
             return
         self._said[mediator] = store
         holders = [name for name, said in self._said.items() if said == self._believed]

@@ -1,8 +1,8 @@
-"""Lists of the kernel's that are read again only once it has said that they have changed (rtnetlink(7)).
+"""Caches lists of the kernel until the kernel announces a change (rtnetlink(7)).
 
 A host may have thousands of links, addresses and routes, and an agent that rests looks at them several times a minute.
-The kernel queues what it tells everybody before the change itself returns, so whoever finds nothing queued has what
-there is.
+The kernel queues its announcement before the system call that makes the change returns: while nothing is queued, the
+cached list is the present one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ _NEW_ROUTE, _DELETE_ROUTE = 24, 25
 _ROUTE_BITS = 1
 """Where a message about a route has the length of its prefix."""
 ROUTES_SETTLE_S = 1.0
-"""The kernel says that a link or address goes before it takes the IPv4 routes away that go with it, without a word of
-those (fib_sync_down_dev, fib_sync_down_addr): what is read so soon after a change is read once more."""
+"""Seconds. The kernel announces that a link or address goes before it removes the IPv4 routes that depend on it, and
+does not announce their removal (fib_sync_down_dev, fib_sync_down_addr): a list read this soon after a change is read
+again.
+"""
 
 T = TypeVar("T")
 
 
 class Changes:
-    """Counts what the kernel has said. Blocks never; for one thread."""
+    """Counts the announced changes. Never blocks. For use by one thread."""
 
     def __init__(self) -> None:
         self._listener: Listener | None = None
@@ -38,21 +40,21 @@ class Changes:
         self._links = self._ways_out = self._routes = 0
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the socket; every list is read each time from now on."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
 
     def links(self) -> int | None:
-        """Another number after each change of links or addresses; None: that cannot be known."""
+        """A number that differs after each change of links or addresses. None: changes are not known."""
         return self._links if self._look() else None
 
     def ways_out(self) -> int | None:
-        """The same of links, addresses and default routes."""
+        """The same for links, addresses and default routes."""
         return self._links + self._ways_out if self._look() else None
 
     def routes(self) -> int | None:
-        """The same of links, addresses and all routes."""
+        """The same for links, addresses and all routes."""
         return self._links + self._routes if self._look() else None
 
     def _look(self) -> bool:
@@ -80,12 +82,12 @@ class Changes:
 
 
 class Kept(Generic[T]):
-    """What was read last, as long as it is so."""
+    """Returns the value that was read last until a change is announced."""
 
     def __init__(self, changes: Callable[[], int | None], read: Callable[[], T], settle_s: float = 0) -> None:
-        """`changes`: another number when `read` could find something else; None where that cannot be known.
+        """`changes`: a number that differs once `read` may return another value; None: not known, so read each time.
 
-        `settle_s`: only what is read so long after a change is kept.
+        `settle_s`: seconds after a change during which a value is not cached.
         """
         self._changes, self._read, self._settle_s = changes, read, settle_s
         self._number: int | None = None
@@ -93,8 +95,8 @@ class Kept(Generic[T]):
         self._found: tuple[T] | None = None
 
     def get(self) -> T:
-        """What there is. Raises what reading raises; nothing is kept then."""
-        # Asked before it is read: what changes meanwhile has it read once more.
+        """The present value. Raises what `read` raises; nothing is cached then."""
+        # The number is taken before reading: a change during the read causes another read.
         number, now = self._changes(), time.monotonic()
         if number is None or number != self._number:
             self._number, self._since_s, self._found = number, now, None
