@@ -278,8 +278,8 @@ class PathManager:
             pair.online = True
             remote = parse_candidates(message.candidates)
             pair.guesser.heard(message.nat)
-            effects = pair.introduced(message.round, remote, now, self._offer_time(now))
-            return effects + self._settle(pair, now)
+            pair.introduced(message.round, remote, now, self._offer_time(now))
+            return self._settle(pair, now)
         if isinstance(message, Punch):
             pair.punch(now + min(max(message.after_ms, 0), MAX_PUNCH_DELAY_MS) / 1000)
         else:

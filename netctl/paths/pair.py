@@ -196,12 +196,8 @@ class Pair:
         allowed = [address for address in knocks if self.routes.may_send(self.routes.get(address), now)]
         return [self.routes.knock(address, now, ttl=c.LOW_TTL) for address in allowed]
 
-    def introduced(
-        self, round_: int, remote: dict[SocketAddress, str], now: float, offer_at: float
-    ) -> list[Effect]:
+    def introduced(self, round_: int, remote: dict[SocketAddress, str], now: float, offer_at: float) -> None:
         """The peer's candidates of one round arrived; ours are due at `offer_at` if it is another round."""
-        left = self.selected is not None and self.routes.has_left(remote, self.selected)
-        effects = self._lose(now) if left else []
         if round_ != self.round:
             # The higher round wins on both sides; a lower one is a peer that restarted: it adopts ours.
             self.round = max(self.round, min(round_, c.MAX_ROUND))
@@ -225,7 +221,6 @@ class Pair:
         elif not self._punches:
             self._punches = [now + c.PUNCH_WITHOUT_WORD + offset for offset in c.PUNCH_OFFSETS]
             self._give_up_at = self._punches[-1] + c.PUNCH_SETTLE
-        return effects
 
     def punch(self, at: float) -> None:
         """Both sides send at this moment."""
@@ -375,7 +370,11 @@ class Pair:
             if wanted is None or wanted is self.selected or not wanted.fresh(now) or wanted.refused(now):
                 return []
             return self._select(wanted, now)
-        ready = [r for r in self.routes.all() if r.fresh(now) and r.peer_confirmed and not r.refused(now)]
+        ready = [
+            r
+            for r in self.routes.all()
+            if r.fresh(now) and r.peer_confirmed and not r.refused(now) and not r.left
+        ]
         if not ready:
             return []
         best = min(ready, key=lambda route: (-route.rank, route.rtt_s or 0.0))
@@ -389,6 +388,8 @@ class Pair:
     def _better(self, new: Route, old: Route, now: float) -> bool:
         if new is old:
             return False
+        if old.left:
+            return True
         if old.suspect(now):
             return old.silent_for(now) >= c.RESCUE_AFTER
         if new.rank > old.rank:

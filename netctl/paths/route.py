@@ -44,6 +44,8 @@ class Route:
     unanswered_since: float | None = None
     """When the first ping after the last pong was sent."""
     rtt_s: float | None = None
+    left: bool = False
+    """The peer's socket has another port by now, so nobody answers here: any other that answers is better."""
     peer_confirmed: bool = False
     """The peer has had its own pong on this route."""
     peer_using: bool = False

@@ -103,14 +103,15 @@ class Routes:
             if route.kind in kinds and route.last_pong_at is None and not route.address.is_ipv6
         ]
 
-    def has_left(self, remote: dict[SocketAddress, str], used: Route) -> bool:
-        """Whether the peer has another port than on this path: the same interface of it, and not that port any more."""
-        if used.address in remote or self._remote.get(used.address) != "host":
-            return False
-        return any(kind == "host" and to.address == used.address.address for to, kind in remote.items())
+    def _has_another_port(self, remote: dict[SocketAddress, str]) -> bool:
+        """Whether the peer's socket has another port by these candidates: the same interface, and not the old port."""
+        gone = {to.address for to, kind in self._remote.items() if kind == "host" and to not in remote}
+        return any(kind == "host" and to.address in gone for to, kind in remote.items())
 
     def adopt(self, remote: dict[SocketAddress, str], keep: Route | None) -> None:
         """Replace the peer's candidates; the path in use and what it was heard from stay."""
+        if keep is not None:
+            keep.left = keep.address not in remote and (keep.left or self._has_another_port(remote))
         self._remote = remote
         for address, route in list(self._by_address.items()):
             if address not in remote and route is not keep and route.kind != "prflx":

@@ -12,7 +12,7 @@ import pytest
 from netctl.lab.internet import Lab, raise_lab
 from tests.netns.hardnats import kinds, lost, peer_of
 from tests.support.lablife import PARTY, lab_holder
-from tests.support.patience import BUSY_S, wait_for
+from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
@@ -27,10 +27,6 @@ def pair(tmp: Path, boxes: str) -> Iterator[Lab]:
     path.with_name("party.lab.yaml").write_text(f"nats:\n  {boxes}\n")
     with lab_holder() as holder:
         yield raise_lab(holder, path, lambda text: None)
-
-
-def _has_left(lab: Lab) -> bool:
-    return any("another UDP port in the place of" in lab.log(name, 60) for name in ("laptop", "desktop"))
 
 
 @pytest.mark.parametrize(
@@ -59,8 +55,6 @@ def _has_left(lab: Lab) -> bool:
 def test_pairs(tmp_path: Path, boxes: str, path: str) -> None:
     with pair(tmp_path, boxes) as lab:
         began = time.monotonic()
-        if HOME in boxes:  # a change of the port costs the peers up to a second of packets (docs/paths.md)
-            wait_for("one of them has left the port that both have", lambda: _has_left(lab))
         while set(kinds(lab).values()) != {path} and time.monotonic() - began < BUSY_S:
             time.sleep(0.2)
         assert set(kinds(lab).values()) == {path}, (peer_of(lab, "laptop"), peer_of(lab, "desktop"))

@@ -111,6 +111,27 @@ def test_a_peer_that_takes_another_port_is_followed_at_once(who: int) -> None:
     assert kinds(world) == ["lan", "lan"]
 
 
+@pytest.mark.parametrize("who", [0, 1])
+def test_behind_a_nat_a_peer_that_takes_another_port_is_followed_at_once(who: int) -> None:
+    """No interface of it is reached, only its NAT: the candidates say all the same that its socket has another port."""
+    world = two_behind_nats()
+    world.start()
+    world.run(8)
+    assert kinds(world) == ["direct", "direct"]
+    moved, other = world.hosts[who], world.hosts[1 - who]
+    before = other.endpoints[moved.key]
+    moved.address = SocketAddress(moved.address.host, 18017)
+    world.perform(moved, moved.manager.set_local([Candidate("host", str(moved.address))], world.now))
+    world.run(0.5)
+    assert other.endpoints[moved.key] != before
+    world.stream(other, moved, every=0.05, until=world.now + 1)
+    world.run(1.5)
+    numbers = [number for _, _, number in moved.heard]
+    assert len(numbers) >= 20
+    assert numbers == list(range(len(numbers)))
+    assert kinds(world) == ["direct", "direct"]
+
+
 def test_two_open_hosts_are_direct_without_punching() -> None:
     world = World()
     world.host("a", "203.0.113.7")
