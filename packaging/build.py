@@ -145,8 +145,10 @@ def environment(target: Target, package: Path, site: Path, uv: Path) -> None:
     common += ["--python-version", target.python, "--python-platform", f"{machine}-{WHEELS}"]
     common += ["--no-deps", "--no-compile-bytecode", "--link-mode", "copy"]
     locked = ROOT / "requirements/package.txt"
-    subprocess.run([*common, "--only-binary", ":all:", "--require-hashes", "-r", str(locked)], check=True)
-    subprocess.run([*common, str(package)], check=True)
+    environ = {"UV_NATIVE_TLS": "true", **os.environ}  # whom this machine trusts, as pip does
+    wanted = [["--only-binary", ":all:", "--require-hashes", "-r", str(locked)], [str(package)]]
+    for one in wanted:
+        subprocess.run([*common, *one], check=True, env=environ)
     for pattern in LEFT_OUT:
         for path in sorted(site.glob(pattern), reverse=True):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
