@@ -90,7 +90,7 @@ class Fleet:
             "ANSIBLE_SSH_ARGS=-o ControlMaster=auto -o ControlPersist=60s -o UserKnownHostsFile=/dev/null"
         ]
         argv += [
-            "ANSIBLE_TIMEOUT=5",
+            "ANSIBLE_TIMEOUT=10",  # a busy machine: sshd may take seconds to answer
             f"ANSIBLE_SSH_CONTROL_PATH_DIR={self.directory}/cp",
             "ANSIBLE_PIPELINING=1",
         ]
