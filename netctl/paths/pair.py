@@ -370,11 +370,7 @@ class Pair:
             if wanted is None or wanted is self.selected or not wanted.fresh(now) or wanted.refused(now):
                 return []
             return self._select(wanted, now)
-        ready = [
-            r
-            for r in self.routes.all()
-            if r.fresh(now) and r.peer_confirmed and not r.refused(now) and not r.left
-        ]
+        ready = [route for route in self.routes.all() if route.ready(now)]
         if not ready:
             return []
         best = min(ready, key=lambda route: (-route.rank, route.rtt_s or 0.0))

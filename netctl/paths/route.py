@@ -91,6 +91,10 @@ class Route:
         """Whether it may not be chosen, by our own word or the peer's."""
         return self.peer_refuses or now < self.refused_until
 
+    def ready(self, now: float) -> bool:
+        """Whether the path may use it: both sides have had an answer here, and neither refuses it."""
+        return self.fresh(now) and self.peer_confirmed and not self.refused(now) and not self.left
+
     @property
     def says_refusal(self) -> bool:
         """It was given up for its data, and is not silent by now."""
