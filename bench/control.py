@@ -25,7 +25,7 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from mediator.shell.keys import ALPN
+from mediator.shell.credentials import ALPN
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.session.login import make_login
 from netctl.wire import control as w

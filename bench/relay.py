@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from mediator.core.relay_limits import Limits
 from mediator.core.relay_table import RelayTable
-from mediator.shell.relay import UDP_GRO, UDP_SEGMENT, RelayServer
+from mediator.shell.relayserver import UDP_GRO, UDP_SEGMENT, RelayServer
 from netctl.wire import relay
 
 PREFIX = f"rb{os.getpid()}"

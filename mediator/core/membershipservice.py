@@ -3,8 +3,8 @@
 The service keeps the store's book as the last transaction left it, so a new document takes effect while the store is
 busy or away.
 
-Whatever needs the store is a job (`mediator.core.changes`): the shell carries out its transactions and performs the
-effects that it returns. Jobs of several hosts and operators wait for the store concurrently.
+Whatever needs the store is a job (`mediator.core.transactions`): the shell carries out its transactions and performs
+the effects that it returns. Jobs of several hosts and operators wait for the store concurrently.
 
 | asked for        | refused before the store is asked          | once it is kept                                     |
 |------------------|--------------------------------------------|-----------------------------------------------------|
@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from mediator.core import admissions as a
 from mediator.core import effects as fx
 from mediator.core import hub as h
-from mediator.core.changes import (
+from mediator.core.enrollment import Left, Redeem, Rekey
+from mediator.core.transactions import (
     Approval,
     Departure,
     InviteRevocation,
@@ -35,7 +36,6 @@ from mediator.core.changes import (
     Revocation,
     commit,
 )
-from mediator.core.enrollment import Left, Redeem, Rekey
 from netctl.config.resolve.guests import NAME
 from netctl.model.document import Document, Mediator, Network
 from netctl.model.errors import LocalError, NetctlError, RemoteError

@@ -16,11 +16,11 @@ from msgspec import structs
 
 from mediator.core import admissions as a
 from mediator.core.audit import OPERATOR, Entry
-from mediator.core.changes import Job
 from mediator.core.duplicates import Duplicate
 from mediator.core.membershipservice import Done, Terms
-from mediator.shell.durations import duration_s
+from mediator.core.transactions import Job
 from mediator.shell.membershiprunner import MembershipRunner, unix_now
+from mediator.shell.timearguments import duration_s
 from netctl.config.resolve.stockconfig import stock_config
 from netctl.model.document import MemberState
 from netctl.model.errors import LocalError

@@ -20,7 +20,7 @@ from pathlib import Path
 from mediator.core.generations import clock_is_behind, written_s
 from mediator.shell.admin import SOCKET_NAME
 from mediator.shell.asking import ask_mediator
-from mediator.shell.keys import IDENTITY_FILE, RELAY_SECRET_FILE, SECRET_LEN, Identity, belong
+from mediator.shell.credentials import IDENTITY_FILE, RELAY_SECRET_FILE, SECRET_LEN, Identity, belong
 from mediator.shell.store import STORE_FILE, Store
 from mediator.shell.storeplace import elsewhere
 from netctl.model.errors import LocalError

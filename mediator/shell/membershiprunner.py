@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from mediator.core import changes as c
 from mediator.core import effects as fx
+from mediator.core import transactions as c
 from mediator.core.membershipservice import Done, MembershipService
 from mediator.shell.memberstore import MemberStore
 

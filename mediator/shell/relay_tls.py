@@ -26,7 +26,7 @@ from pathlib import Path
 
 from mediator.core.admissionlimiter import AdmissionLimiter, Offence
 from mediator.shell.passing import Taker
-from mediator.shell.relay import STAND_IN, RelayServer
+from mediator.shell.relayserver import STAND_IN, RelayServer
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError, RemoteError
 from netctl.system.tlslink import LinkState, TlsLink

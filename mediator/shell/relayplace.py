@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mediator.core.relay_pairs import PairMember, PairPort, PairTable
-from mediator.shell.keys import RELAY_SECRET_FILE, SECRET_LEN, Identity, certificate, key_pem
+from mediator.shell.credentials import RELAY_SECRET_FILE, SECRET_LEN, Identity, certificate, key_pem
 from mediator.shell.pairstore import PairSource
 from mediator.shell.watched import KEPT_FILE
 from netctl.model.errors import LocalError

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mediator.shell.passing import bind_unix
-from mediator.shell.relay import RelayServer
+from mediator.shell.relayserver import RelayServer
 from netctl.model.errors import LocalError
 
 SOCKET_NAME = "relay-status.sock"

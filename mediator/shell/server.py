@@ -20,13 +20,13 @@ from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core.acceptance import other_ports
 from mediator.core.admissionlimiter import AdmissionLimiter, Ban, Offence
-from mediator.core.changes import Job
 from mediator.core.generations import RESERVE, first_generation
 from mediator.core.membershipservice import MembershipService
+from mediator.core.transactions import Job
 from mediator.shell.admin import AdminServer
 from mediator.shell.connection import Connection
+from mediator.shell.credentials import Identity
 from mediator.shell.documentnotes import DocumentNotes
-from mediator.shell.keys import Identity
 from mediator.shell.listener import Listener
 from mediator.shell.membershiprunner import MembershipRunner, unix_now
 from mediator.shell.memberstore import MemberStore
@@ -38,7 +38,7 @@ from mediator.shell.steadyclock import SteadyClock
 from mediator.shell.store import STORE_FILE
 from mediator.shell.storeplace import open_store
 from mediator.shell.storethread import StoreThread
-from mediator.shell.stun import StunServer, check_own
+from mediator.shell.stunserver import StunServer, check_own
 from mediator.shell.watched import WatchedDocument
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import LocalError, NetctlError

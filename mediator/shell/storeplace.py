@@ -10,7 +10,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from mediator.shell.keys import belong
+from mediator.shell.credentials import belong
 from mediator.shell.sqlsession import SqliteSession, finished
 from mediator.shell.store import STORE_FILE, DamagedStore, Store, make_store
 from mediator.shell.storemark import MOVED, check_place, read_mark

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mediator.core.acceptance import accept
-from mediator.shell.keys import belong
+from mediator.shell.credentials import belong
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import ConfigError, LocalError, NetctlError
 from netctl.model.keys import IdentityKey

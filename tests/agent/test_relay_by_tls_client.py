@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
-from mediator.shell.keys import Identity
-from mediator.shell.relay import RelayServer
+from mediator.shell.credentials import Identity
 from mediator.shell.relay_tls import TlsListener
+from mediator.shell.relayserver import RelayServer
 from netctl.agent.mediators.proxy import Proxy, proxy_for
 from netctl.agent.transport.relaytls import RelayTls
 from netctl.model.addresses import SocketAddress

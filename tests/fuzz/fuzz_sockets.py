@@ -21,12 +21,12 @@ with atheris.instrument_imports(
         "netctl.system.mmsg",
         "netctl.wg.inbox",
         "netctl.wire",
-        "mediator.shell.relay",
+        "mediator.shell.relayserver",
         "mediator.shell.admin",
     ]
 ):
     from mediator.core.relay_table import RelayTable
-    from mediator.shell.relay import RelayServer
+    from mediator.shell.relayserver import RelayServer
     from mediator.shell.store import STORE_FILE, Store
     from netctl.model.addresses import SocketAddress
     from netctl.system import mmsg

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mediator.core.acceptance import find_mediator
-from mediator.shell.keys import ALPN, Identity, relay_secret
+from mediator.shell.credentials import ALPN, Identity, relay_secret
 from mediator.shell.server import Server
 from netctl.agent.mediators.controlclient import ControlClient
 from netctl.agent.storage.keyfiles import Keys

@@ -15,7 +15,7 @@ import pytest
 
 from mediator.core.generations import RESERVE, first_generation
 from mediator.core.leasegrants import GrantLease
-from mediator.shell.keys import Identity, relay_secret
+from mediator.shell.credentials import Identity, relay_secret
 from mediator.shell.main import main
 from mediator.shell.store import STORE_FILE, Store
 from netctl.model.keys import WireGuardKey

@@ -12,11 +12,11 @@ import pytest
 
 from mediator.shell.asking import ask_mediator
 from mediator.shell.documentnotes import DocumentNotes
-from mediator.shell.durations import moment_s
 from mediator.shell.main import main as mediator_main
 from mediator.shell.store import STORE_FILE, Store
 from mediator.shell.storeplace import note_store
 from mediator.shell.storethread import StoreThread
+from mediator.shell.timearguments import moment_s
 from netctl.cli.commands.sync import MediatorTarget
 from netctl.config.load.build import digest
 from netctl.system.asker import asker

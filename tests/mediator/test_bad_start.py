@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mediator.shell.asking import ask_mediator
-from mediator.shell.keys import RELAY_SECRET_FILE, relay_secret
+from mediator.shell.credentials import RELAY_SECRET_FILE, relay_secret
 from mediator.shell.main import main
 from mediator.shell.pairstore import PairReader
 from mediator.shell.relayplace import RelayPlace

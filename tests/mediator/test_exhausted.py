@@ -19,7 +19,7 @@ import pytest
 
 from mediator.core.leasegrants import GrantLease
 from mediator.shell.archive import backup
-from mediator.shell.keys import relay_secret
+from mediator.shell.credentials import relay_secret
 from mediator.shell.main import main
 from mediator.shell.store import STORE_FILE, Store
 from netctl.model.errors import LocalError

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mediator.shell.keys import relay_secret
+from mediator.shell.credentials import relay_secret
 from mediator.shell.memberstore import MemberStore
 from mediator.shell.metrics import HealthPage, Meters
 from mediator.shell.server import Server

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from mediator.shell.keys import Identity
+from mediator.shell.credentials import Identity
 from mediator.shell.membershiprunner import unix_now
 from netctl.model.document import Mediator
 from netctl.model.keys import IdentityKey

@@ -9,9 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mediator.core import admissions as a
-from mediator.core import changes as c
 from mediator.core import effects as fx
 from mediator.core import hub as h
+from mediator.core import transactions as c
 from mediator.core.enrollment import Left, Redeem, Rekey
 from mediator.core.membershipservice import GATHER_S, Done, MembershipService, Terms
 from netctl.model.addresses import SocketAddress

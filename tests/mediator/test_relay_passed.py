@@ -14,8 +14,8 @@ import pytest
 
 from mediator.core.relay_table import RelayTable
 from mediator.shell.passing import SOCKET_NAME, Taker
-from mediator.shell.relay import RelayServer
 from mediator.shell.relay_tls import TlsListener, open_listeners
+from mediator.shell.relayserver import RelayServer
 from netctl.model.errors import LocalError
 from netctl.wire import relay
 from netctl.wire.relayframe import RELAY_ALPN

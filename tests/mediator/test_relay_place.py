@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mediator.core.pairs import HIGH, PairGrant, pair_of
 from mediator.core.relay_pairs import PairTable
 from mediator.core.relay_table import RelayTable
-from mediator.shell.keys import RELAY_SECRET_FILE, Identity, certificate, key_pem, server_context
+from mediator.shell.credentials import RELAY_SECRET_FILE, Identity, certificate, key_pem, server_context
 from mediator.shell.main import main
 from mediator.shell.pairstore import PairReader
 from mediator.shell.relayplace import (

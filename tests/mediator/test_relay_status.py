@@ -13,7 +13,7 @@ import pytest
 from mediator.core.relay_limits import Limits
 from mediator.core.relay_pairs import PairMember, PairPort
 from mediator.core.relay_table import RelayTable
-from mediator.shell.relay import RelayServer
+from mediator.shell.relayserver import RelayServer
 from mediator.shell.relaystatus import SOCKET_NAME, ask_relay, tell_status
 from mediator.shell.relaywords import add_limits, limits_of, say_relay
 from netctl.model.keys import WireGuardKey

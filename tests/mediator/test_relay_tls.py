@@ -18,9 +18,9 @@ import pytest
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
 from mediator.shell import relay_tls
-from mediator.shell.keys import Identity
-from mediator.shell.relay import RelayServer
+from mediator.shell.credentials import Identity
 from mediator.shell.relay_tls import TlsListener
+from mediator.shell.relayserver import RelayServer
 from netctl.wire import relay
 from netctl.wire.relayframe import HEADER, MAX_QUEUED, RELAY_ALPN, FrameReader, frame
 from tests.support.freeports import free_ports

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from mediator.shell.stun import StunServer, check_own
+from mediator.shell.stunserver import StunServer, check_own
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
 from netctl.system import pktinfo

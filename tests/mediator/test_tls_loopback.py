@@ -15,7 +15,7 @@ import pytest
 from mediator.core import admissionlimiter as limiter
 from mediator.shell import listener
 from mediator.shell.asking import ask_mediator
-from mediator.shell.keys import Identity
+from mediator.shell.credentials import Identity
 from netctl.model.errors import LocalError
 from netctl.session import KeyShared, LoggedIn, PresenceChanged
 from netctl.session.login import make_login

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mediator.core.hub import Hub
 from mediator.core.viewcache import ViewCache
-from mediator.shell.keys import relay_secret
+from mediator.shell.credentials import relay_secret
 from mediator.shell.server import Server
 from netctl.model.keys import IdentityKey
 

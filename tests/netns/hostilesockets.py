@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mediator.core.relay_table import RelayTable
-from mediator.shell.relay import RelayServer
-from mediator.shell.stun import StunServer
+from mediator.shell.relayserver import RelayServer
+from mediator.shell.stunserver import StunServer
 from netctl.agent.storage.keyfiles import Keys
 from netctl.agent.transport.mapper import PortMapRunner
 from netctl.agent.transport.pathrunner import PathRunner

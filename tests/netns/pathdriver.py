@@ -23,7 +23,7 @@ import msgspec
 
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
-from mediator.shell.relay import RelayServer
+from mediator.shell.relayserver import RelayServer
 from netctl.engine.links.interfaces import local_addresses
 from netctl.engine.port.sharedport import SharedPort, open_shared_port
 from netctl.model.addresses import SocketAddress

@@ -166,7 +166,7 @@ def test_a_mediator_that_has_its_keys_needs_no_room_for_them(disk: Disk) -> None
     before = disk.files(MEDIATOR)
     disk.fill(MEDIATOR)
     code = (
-        "import sys; from pathlib import Path; from mediator.shell.keys import Identity, relay_secret\n"
+        "import sys; from pathlib import Path; from mediator.shell.credentials import Identity, relay_secret\n"
         "state = Path(sys.argv[1]); Identity.load(state).server_context(); print(len(relay_secret(state)))"
     )
     assert disk.host.python(code, MEDIATOR).strip() == "32"

@@ -17,7 +17,7 @@ import pytest
 from mediator.core.relay_limits import Limits
 from mediator.core.relay_table import BINDING_TTL_S, RelayTable
 from mediator.shell import native
-from mediator.shell.relay import UDP_SEGMENT, RelayServer
+from mediator.shell.relayserver import UDP_SEGMENT, RelayServer
 from tests.netns.test_relay_real import DATA, SECRET, SO_RCVBUFFORCE, Member
 
 pytestmark = pytest.mark.skipif(

@@ -14,7 +14,7 @@ import pytest
 
 from mediator.core.relay_table import RelayTable
 from mediator.shell import native
-from mediator.shell.relay import UDP_GRO, UDP_SEGMENT, RelayServer
+from mediator.shell.relayserver import UDP_GRO, UDP_SEGMENT, RelayServer
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
 from netctl.wire import relay

@@ -11,7 +11,7 @@ import pytest
 
 from mediator.core.relay_pairs import PairMember, PairPort
 from mediator.core.relay_table import RelayTable
-from mediator.shell.relay import UDP_GRO, UDP_SEGMENT, RelayServer
+from mediator.shell.relayserver import UDP_GRO, UDP_SEGMENT, RelayServer
 from netctl.model.keys import WireGuardKey
 from netctl.wire import relay
 from tests.mediator.test_relay_pairs import initiation, response, transport

@@ -19,8 +19,8 @@ STUN_PORT = 3478
 SERVER = f"""
 import asyncio, threading
 from mediator.core.relay_table import RelayTable
-from mediator.shell.relay import RelayServer
-from mediator.shell.stun import StunServer
+from mediator.shell.relayserver import RelayServer
+from mediator.shell.stunserver import StunServer
 ports = range({PORTS.start}, {PORTS.stop})
 relays = RelayServer("::", ports, RelayTable({SECRET!r}, b"c" * 32, ports))
 threading.Thread(target=relays.serve, daemon=True).start()

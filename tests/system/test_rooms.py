@@ -19,8 +19,6 @@ A_PART_OF_EACH = frozenset({"constants", "effects", "main", "metrics", "options"
 """What every program, or every state machine, has for itself under the same name."""
 BY_SUBJECT = frozenset({"commands", "diagnosis"})
 """Folders whose files are entries of one table, and are called by their subject."""
-SEVERAL = {"changes", "durations", "keys", "relay", "stun"}
-"""Names that stand for several files still. This list only shrinks."""
 
 
 def modules(room: str) -> dict[str, Path]:
@@ -101,6 +99,4 @@ def test_a_name_is_one_file() -> None:
             if path.parent.name not in BY_SUBJECT and path.stem not in {"__init__", *A_PART_OF_EACH}:
                 found.setdefault(path.stem, []).append(path.relative_to(ROOT).as_posix())
     several = {name: paths for name, paths in found.items() if len(paths) > 1}
-    new = {name: paths for name, paths in several.items() if name not in SEVERAL}
-    assert not new, f"find another name: {new}"
-    assert several.keys() == SEVERAL, "one that stands for one file now goes from the list"
+    assert not several, f"find another name: {several}"

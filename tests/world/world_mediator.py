@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
-from mediator.core.changes import Change, Committed, Job
 from mediator.core.membershipservice import Done, MembershipService
 from mediator.core.relay_table import RelayTable
+from mediator.core.transactions import Change, Committed, Job
 from mediator.core.viewcache import ViewCache
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from mediator.core import admissions as a
 from mediator.core import effects as fx
-from mediator.core.changes import Change
+from mediator.core.transactions import Change
 from mediator.shell import storesql
 from mediator.shell.membershiprunner import commit
 from mediator.shell.sqlsession import SqliteSession, finished

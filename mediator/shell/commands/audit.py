@@ -14,11 +14,11 @@ from mediator.core.audit import PAGE
 from mediator.shell import output
 from mediator.shell.admin import audit_row
 from mediator.shell.asking import NoMediatorError, ask_mediator
-from mediator.shell.durations import moment_s
 from mediator.shell.options import add_output, add_state
 from mediator.shell.store import STORE_FILE, Store
 from mediator.shell.storeplace import elsewhere
 from mediator.shell.storesql import audit
+from mediator.shell.timearguments import moment_s
 from netctl.model.errors import LocalError
 from netctl.wire import operatorrequests as r
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from mediator.shell import output
+from mediator.shell.credentials import RELAY_SECRET_FILE, Identity, relay_secret
 from mediator.shell.identified import load_mediator
-from mediator.shell.keys import RELAY_SECRET_FILE, Identity, relay_secret
 from mediator.shell.options import add_document, add_state
 from mediator.shell.storeplace import elsewhere, had_store, open_store
 from mediator.shell.watched import KEPT_FILE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mediator.shell import output
-from mediator.shell.keys import RELAY_SECRET_FILE, Identity, relay_secret
+from mediator.shell.credentials import RELAY_SECRET_FILE, Identity, relay_secret
 from mediator.shell.options import add_port, add_state
 from mediator.shell.ports import EVERYWHERE, taken
 from netctl.model.errors import LocalError

@@ -10,13 +10,13 @@ import secrets
 import signal
 from collections.abc import Iterator
 
-from mediator.shell.keys import IDENTITY_FILE, Identity, relay_secret, server_context
+from mediator.shell.credentials import IDENTITY_FILE, Identity, relay_secret, server_context
 from mediator.shell.options import add_document, add_listen, add_state
 from mediator.shell.pairstore import PairReader
-from mediator.shell.relay import RelayServer, run_relay
 from mediator.shell.relay_tls import open_listeners
 from mediator.shell.relaylock import only_relay
 from mediator.shell.relayplace import Handed, ToldPairs, handed_over
+from mediator.shell.relayserver import RelayServer, run_relay
 from mediator.shell.relaystatus import tell_status
 from mediator.shell.relaywords import add_limits, limits_of
 from mediator.shell.steadyclock import SteadyClock

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from mediator.shell.keys import relay_secret
+from mediator.shell.credentials import relay_secret
 from mediator.shell.memberstore import MemberStore
 from mediator.shell.options import add_document, add_listen, add_state, add_store
 from mediator.shell.postgresplace import PostgresPlace, is_postgres

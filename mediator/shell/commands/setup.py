@@ -18,7 +18,7 @@ from mediator.core.membershipservice import check_uses
 from mediator.shell import output
 from mediator.shell.admin import life_s
 from mediator.shell.asking import ask_mediator
-from mediator.shell.keys import Identity, relay_secret
+from mediator.shell.credentials import Identity, relay_secret
 from mediator.shell.options import add_document, add_port, add_state
 from mediator.shell.ports import EVERYWHERE, taken
 from netctl.config import load_document

@@ -7,7 +7,7 @@ import asyncio
 from pathlib import Path
 
 from mediator.shell import output
-from mediator.shell.keys import belong
+from mediator.shell.credentials import belong
 from mediator.shell.options import add_state, add_store_password
 from mediator.shell.postgresplace import PostgresPlace, is_postgres
 from mediator.shell.store import STORE_FILE, Store
