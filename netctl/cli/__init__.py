@@ -1,1 +1,1 @@
-"""What people type and read (floor F6)."""
+"""The command `netctl`: its options and its terminal output (floor F6)."""

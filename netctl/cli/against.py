@@ -1,4 +1,4 @@
-"""`netctl plan --against`: what a document changes for people since a Git revision."""
+"""`netctl plan --against`: which members gain or lose reach since a Git revision of the document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from netctl.model.errors import ConfigError, LocalError
 
 
 def against(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Say what the document changes for people, from a Git revision to the file as it is now."""
+    """Print who gains and who loses reach between a Git revision and the present file. Raises LocalError."""
     from netctl.config import load_document
     from netctl.config.reach.reachchanges import reach_changes
     from netctl.config.reach.reachtext import reach_lines, reach_to_json

@@ -1,4 +1,4 @@
-"""Plan and apply a document: by the agent that runs here, or in this process where none does."""
+"""Plan and apply a document: by the agent of this host, or in this process if no agent runs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from netctl.wire.jsonline import Request
 
 @dataclass(frozen=True, slots=True)
 class ApplyWish:
-    """What a person wants of an apply."""
+    """The options of an apply."""
 
     file: Path | None
-    """A document or a kept plan; None: the configured document."""
+    """A document or a saved plan; None: the configured document."""
     engine: str
     output: str = "text"
     confirm_within: float | None = None
@@ -39,7 +39,7 @@ Reply = TypeVar("Reply", r.PlanReply, r.ApplyReply)
 
 
 def plan_or_apply(locations: Locations, engine: str, request: Request[Reply]) -> Answer[Reply]:
-    """Ask the agent, or do it here. Raises LocalError; the findings of an invalid document are shown before."""
+    """Ask the agent, or do it in this process if none runs. Raises LocalError, after printing a document's findings."""
     assert isinstance(request, r.Plan | r.Apply)
     dry = isinstance(request, r.Plan)
     try:
@@ -61,14 +61,14 @@ def plan_or_apply(locations: Locations, engine: str, request: Request[Reply]) ->
 
 
 def session_of(given: str | None) -> str:
-    """The SSH session that must not drop: the one that was named, or the one of this process."""
+    """The SSH session that the apply must not interrupt: the given one, or that of this process."""
     from netctl.cli.sshsession import ssh_connection
 
     return ssh_connection() if given is None else given
 
 
 def apply_document(wish: ApplyWish, locations: Locations) -> int:
-    """Make the document true on this host, or do what a kept plan says. The exit status."""
+    """Apply a document or a saved plan on this host. Returns the exit status. Raises LocalError."""
     from netctl.cli import planfile
 
     path = wish.file or locations.config

@@ -1,4 +1,4 @@
-"""Asking the agent of this host, over its control socket."""
+"""Send a request to the agent of this host over its control socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the command starts: what needs no command line is answered before anything is imported for one."""
+"""Entry point of the command: answers `--version` before the import of the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from netctl import __version__
 
 
 def main() -> int:
-    """Run `netctl`; its exit status."""
+    """Run `netctl`. Returns the exit status."""
     if sys.argv[1:] == ["--version"]:
         from netctl.wg import native
 

@@ -1,4 +1,4 @@
-"""What a bug report has to say of this netctl, its engine, its Python and the kernel below."""
+"""Facts for a bug report: versions of netctl, its engine, Python, the kernel and libraries."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from netctl.wire.agentrequests import Status
 
 COMMAND_TIMEOUT_S = 5.0
 AGENT_TIMEOUT_S = 5.0
-"""An agent answers in milliseconds; one that hangs is worth a report, and must not hang the report."""
+"""An agent answers in milliseconds. An agent that hangs must not hang the report about it."""
 LIBRARIES = ("cryptography", "msgspec", "numpy", "pyroute2", "uvloop")
-"""Those whose version has explained a fault before: code in C, and the kernel's interfaces."""
+"""Libraries whose version has explained a fault before: code in C, and interfaces to the kernel."""
 
 
 class NoAgent(Struct, frozen=True):
-    """No agent answers. `error`: why, where one seems to run; None: none runs."""
+    """No agent answers. `error`: why, if an agent seems to run; None: no agent runs."""
 
     error: str | None = None
     runs: Literal[False] = False
 
 
 class Running(Struct, frozen=True):
-    """An agent's own word: after an upgrade it may run on with the code from before."""
+    """What the agent says of itself: after an upgrade it may still run the code from before."""
 
     version: str
     engine: str | None
@@ -41,7 +41,7 @@ class Running(Struct, frozen=True):
 
 
 class EngineFacts(Struct, frozen=True):
-    """What `--engine auto` would take, and what a netctl-wg that starts now moves packets with."""
+    """The engine that `--engine auto` would choose, and the data path of a netctl-wg that starts now."""
 
     auto: str | None
     kernel_wireguard: bool
@@ -50,7 +50,7 @@ class EngineFacts(Struct, frozen=True):
 
 
 class PythonFacts(Struct, frozen=True):
-    """What runs this."""
+    """The Python that runs this command."""
 
     version: str
     implementation: str
@@ -58,7 +58,7 @@ class PythonFacts(Struct, frozen=True):
 
 
 class KernelFacts(Struct, frozen=True):
-    """As uname has it."""
+    """The kernel, as uname(2) describes it."""
 
     system: str
     release: str
@@ -67,7 +67,7 @@ class KernelFacts(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True):
-    """What `netctl version -o json` prints. A fact that cannot be had says why, and fails nothing."""
+    """What `netctl version -o json` prints. In place of a fact that cannot be read stands the reason."""
 
     netctl: str
     agent: NoAgent | Running
@@ -81,7 +81,7 @@ class Facts(Struct, frozen=True):
 
 
 def facts(locations: Locations) -> Facts:
-    """Of this host, now."""
+    """Read the facts of this host."""
     return Facts(
         netctl=__version__,
         agent=_agent(locations),
@@ -96,7 +96,7 @@ def facts(locations: Locations) -> Facts:
 
 
 def rows(known: Facts) -> list[tuple[str, str]]:
-    """The same for people: a name and a text."""
+    """The facts as rows of a table: name and text."""
     agent, engine, python, kernel = known.agent, known.engine, known.python, known.kernel
     if isinstance(agent, Running):
         said = f"{agent.version}, with {agent.engine or 'no engine yet'}"
@@ -154,7 +154,7 @@ def _libraries() -> dict[str, str]:
 
 
 def _openssl() -> str:
-    """The one that the `cryptography` package brings; netctl-wg's data path in C uses the system's."""
+    """Version of the OpenSSL in the `cryptography` package; netctl-wg's data path in C uses the system's OpenSSL."""
     from cryptography.hazmat.backends.openssl import backend
 
     return str(backend.openssl_version_text())

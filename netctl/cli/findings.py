@@ -1,4 +1,4 @@
-"""Findings about a document, shown with the lines that they are about."""
+"""Print findings about a document together with the lines concerned."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from netctl.model.errors import Finding
 
 
 def show_findings(findings: tuple[Finding, ...], text: str) -> None:
-    """Each finding with the line it is about and a caret under its column."""
+    """Print each finding, its line of the document, and a caret under its column."""
     from netctl.config.load.render import excerpt
 
     for finding in findings:

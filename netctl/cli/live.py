@@ -1,4 +1,4 @@
-"""The live table of a roll-out: one line a host on a terminal, else one line for each change of a state."""
+"""The live table of a roll-out. On a terminal: one line per host; elsewhere: one line per change of a host's state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIGNS = {
 
 
 class Live:
-    """Shows how hosts go."""
+    """Prints the states of the hosts of a roll-out."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -41,7 +41,7 @@ class Live:
         self.close()
 
     def heading(self, text: str) -> None:
-        """What is being done now."""
+        """Print the name of the step that begins."""
         if not self._quiet:
             output.progress(text)
 
@@ -51,7 +51,7 @@ class Live:
         self._drawn = 0
 
     def tell(self, run: HostRun) -> None:
-        """A host has changed."""
+        """Print a host whose state or task has changed."""
         self._runs[run.host] = run
         if self._quiet:
             return
@@ -63,7 +63,7 @@ class Live:
         self._said[run.host] = run.state
 
     def close(self) -> None:
-        """What is drawn stays; the next thing is written below it."""
+        """Leave the table on the screen; later output goes below it."""
         self._order, self._drawn = [], 0
 
     def _draw(self) -> None:

@@ -1,4 +1,4 @@
-"""`netctl`: the command. Imports nothing heavy until it knows what is wanted."""
+"""The command `netctl`. Imports nothing large before it knows which subcommand runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from netctl.system.collection import paused
 from netctl.system.commandline import CommandLine
 
 INTERRUPTED = 130
-"""What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
+"""The exit status that a shell reports after Ctrl-C: 128 + SIGINT."""
 
 
 def command_line() -> CommandLine:
-    """The command line; the options of a command are defined when it is chosen."""
+    """The command line. The options of a subcommand are defined only once it is chosen."""
     line = CommandLine(GROUPS, prog="netctl", description="Hosts anywhere, one LAN, described in a file.")
     line.add_argument("--version", action="version", version=f"netctl {__version__}")
     line.add_argument(
@@ -28,18 +28,18 @@ def command_line() -> CommandLine:
 
 
 def parser() -> CommandLine:
-    """The whole command line, with every option: for man pages and completions."""
+    """The command line with the options of every subcommand: for man pages and completions."""
     line = command_line()
     line.fill()
     return line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script. An error is one clear line on stderr and exit status 1, never a traceback."""
+    """The console script. An error prints one line on stderr, no traceback; the exit status is then 1."""
     try:
         line = command_line()
         with paused():
-            arguments = line.parse_args(argv)  # imports the command: Ctrl-C may come here
+            arguments = line.parse_args(argv)  # imports the subcommand: takes long enough for a Ctrl-C
         from netctl.agent.storage.locations import Locations
 
         locations = Locations.find(arguments.config, arguments.state, arguments.run)
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more; say nothing
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no reader: no message at exit
         return 1
     except Exception as error:
         from netctl.cli import output

@@ -1,4 +1,4 @@
-"""Asking the mediator on its own machine, for its operator."""
+"""Send an operator's request to the mediator on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Reply = TypeVar("Reply")
 
 
 def admin(arguments: argparse.Namespace, request: Request[Reply]) -> Answer[Reply]:
-    """Ask the mediator of this machine. Raises LocalError."""
+    """Send a request to the mediator's admin socket. Raises LocalError."""
     path = arguments.mediator_state / ADMIN_SOCKET
     missing = (
         f"no mediator runs here with its state in {arguments.mediator_state}: name it with --mediator-state"

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Command line options that several commands share."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
-    """Add one optional document."""
+    """Add one optional argument: a document."""
     parser.add_argument(
         "file", nargs="?", type=Path, metavar="FILE", help="default: the configured networks.yaml"
     )
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:
-    """Add any number of documents."""
+    """Add an argument for any number of documents."""
     parser.add_argument(
         "files", nargs="*", type=Path, metavar="FILE", help="default: the configured networks.yaml"
     )
@@ -58,7 +58,7 @@ def add_mediator_state(parser: argparse.ArgumentParser) -> None:
 
 
 def seconds(text: str) -> int:
-    """A duration that a person types: ``90s``, ``2m``, ``1h``. Raises LocalError."""
+    """Seconds from a typed duration: ``90s``, ``2m``, ``1h``. Raises LocalError."""
     from netctl.model.errors import LocalError
 
     number = text.rstrip("smh")

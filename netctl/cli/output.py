@@ -1,8 +1,8 @@
-"""All that people read goes through here. stdout is data, stderr is talk.
+"""All terminal output of the command. stdout carries results, stderr carries messages.
 
-Colour only on a terminal, never with NO_COLOR (https://no-color.org). Signs carry the meaning too, so that
-nothing is lost without colour. What others wrote (a mediator, a host of a roll-out, a commit's subject) is shown
-without what a terminal would obey; only a file that is printed as it is (`text`) is not touched.
+Colour appears only on a terminal, never with NO_COLOR (https://no-color.org). Signs repeat the meaning of colours.
+Terminal control sequences are removed from text of other origin (a mediator, a host of a roll-out, a commit's
+subject), but not from a file that `text` prints.
 """
 
 from __future__ import annotations
@@ -37,80 +37,80 @@ def _paint(text: str, colour: str, stream: TextIO) -> str:
 
 
 def line(text: str = "") -> None:
-    """A line of data."""
+    """Print a line of the result."""
     _out(printable_lines(text))
 
 
 def _out(text: str) -> None:
-    """A line that is fit for a terminal already, with colours."""
+    """Print a line that may contain colours and is already safe for a terminal."""
     print(text, flush=True)
 
 
 def text(whole: str) -> None:
-    """A file as it is."""
+    """Print a whole file without changes."""
     print(whole, end="", flush=True)
 
 
 def json(value: Any) -> None:
-    """Data for programs."""
+    """Print the result for programs, as JSON."""
     _out(printable_json(_json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def error(text: str) -> None:
-    """What went wrong and what to do, in one line."""
+    """Print an error in one line: what went wrong and what to do."""
     print(_paint("error: ", _RED, sys.stderr) + printable_lines(text), file=sys.stderr, flush=True)
 
 
 def warning(text: str) -> None:
-    """What works, and should be known."""
+    """Print a warning: something works, but the user should know of a detail."""
     print(_paint("warning: ", _YELLOW, sys.stderr) + printable_lines(text), file=sys.stderr, flush=True)
 
 
 def ask(text: str) -> None:
-    """A question, with the cursor left behind it."""
+    """Print a question; the cursor stays behind it."""
     print(text, end="", file=sys.stderr, flush=True)
 
 
 def note(text: str) -> None:
-    """Talk."""
+    """Print a message that is no part of the result."""
     print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def progress(text: str) -> None:
-    """What is being done just now."""
+    """Print which step runs now."""
     print(_paint(f"  {text}", _DIM, sys.stderr), file=sys.stderr, flush=True)
 
 
 def redraw(lines: Sequence[str], over: int) -> None:
-    """On a terminal: these lines in the place of the last `over` ones."""
+    """On a terminal: print these lines over the last `over` lines."""
     up = f"\033[{over}A\033[J" if over else ""
     print(up + "\n".join(map(printable_lines, lines)), file=sys.stderr, flush=True)
 
 
 def anew() -> None:
-    """On a terminal: an empty screen to write the next picture on (ECMA-48 ED, CUP); else a line between two."""
+    """On a terminal: clear the screen for the next output (ECMA-48 ED, CUP); elsewhere: print a separating line."""
     _out("\033[H\033[2J" if sys.stdout.isatty() else "--")
 
 
 def check(ok: bool, text: str) -> None:
-    """One thing that was looked at, and how it is."""
+    """Print the result of one check."""
     sign = _paint("ok  ", _GREEN, sys.stdout) if ok else _paint("FAIL", _RED, sys.stdout)
     _out(f"{sign} {printable_lines(text)}")
 
 
 def verdict(ok: bool, text: str) -> None:
-    """The last line."""
+    """Print the last line: PASS or FAIL, and why."""
     _out(_paint(("PASS: " if ok else "FAIL: ") + text, _GREEN if ok else _RED, sys.stdout))
 
 
 def change(text: str) -> None:
-    """A line of a plan: its sign says what it does."""
+    """Print a line of a plan. Its first character is the sign: + adds, - removes, ~ changes."""
     colour = {"+": _GREEN, "-": _RED, "~": _YELLOW}.get(text[:1], "")
     _out(_paint(f"  {text}", colour, sys.stdout) if colour else printable_lines(f"  {text}"))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A heading and rows in columns."""
+    """Print a heading and rows in columns."""
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
 

@@ -1,4 +1,4 @@
-"""Plans that are kept: `netctl plan --out F`, `netctl apply F`."""
+"""Saved plans: `netctl plan --out F` writes one, `netctl apply F` applies it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AGAIN = "make it anew with `netctl plan --out`"
 
 @dataclass(frozen=True, slots=True)
 class KeptPlan:
-    """A document and what its plan is bound to."""
+    """The document of a saved plan, and the state of the host that the plan is bound to."""
 
     text: str
     file: str
@@ -26,7 +26,7 @@ class KeptPlan:
 
 
 def save(path: Path, text: str, file: Path, plan: object) -> None:
-    """Keep a plan for `netctl apply`. Readable by its owner alone, as the document may be. Raises LocalError."""
+    """Save a plan for `netctl apply`, readable by its owner only, as the document may be private. Raises LocalError."""
     kept = {"format": FORMAT, "file": str(file), "text": text, "plan": plan}
     try:
         write_atomic(path, json.dumps(kept, indent=1) + "\n")
@@ -35,10 +35,10 @@ def save(path: Path, text: str, file: Path, plan: object) -> None:
 
 
 def read(text: str, path: Path) -> KeptPlan | None:
-    """The plan that a file holds; None when it is no plan but a document.
+    """The plan in a file; None if the file is a document.
 
-    Raises LocalError when it was changed by hand, or when the document that it was made from is another one by
-    now: the plan in hand is then not what the file beside it says.
+    Raises LocalError if the plan is damaged or was edited by hand, or if the document that it was made from has
+    changed since: the plan is then stale.
     """
     if not text.lstrip().startswith("{") or FORMAT not in text[:100]:
         return None
@@ -56,7 +56,7 @@ def read(text: str, path: Path) -> KeptPlan | None:
     try:
         now = Path(found.file).read_text(encoding="utf-8")
     except (OSError, ValueError):
-        return found  # gone, or not readable here: the plan has all that it needs
+        return found  # the file is gone or not readable: the plan has its own copy
     if now != found.text:
         raise LocalError(
             f"this plan is stale: {found.file} has changed since; nothing was changed. {AGAIN.capitalize()}"

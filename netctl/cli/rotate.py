@@ -1,4 +1,4 @@
-"""`netctl keys rotate`: new keys for a host, and name and addresses move along."""
+"""`netctl keys rotate`: give a host new keys; it keeps its name and addresses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from netctl.model.errors import ConfigError, LocalError, RemoteError
 
 
 def rotate(arguments: argparse.Namespace, locations: Locations) -> int:
-    """By the mediator where this host joined by invite; else by a line for the document, and the next apply."""
+    """Make new keys. The mediator moves the membership if this host joined by invite.
+
+    Otherwise prints the line for the document; the next apply takes the new keys. Returns the exit status.
+    """
     from netctl.agent.storage.keyfiles import load_keys, next_keys
     from netctl.agent.storage.statestore import StateStore
     from netctl.engine.privilege import check_privileges
@@ -59,7 +62,7 @@ def _by_mediator(arguments: argparse.Namespace, locations: Locations, *, tried: 
 
 
 def pending(locations: Locations) -> bool:
-    """Whether keys wait here for a document that names them."""
+    """Whether this host has new keys that it does not use yet."""
     try:
         return locations.next_of(locations.private_key).exists()
     except OSError:
@@ -67,7 +70,7 @@ def pending(locations: Locations) -> bool:
 
 
 def applying(wish: ApplyWish, locations: Locations) -> int:
-    """An apply that takes the new keys when the document names them, and the old ones back when it fails."""
+    """Apply. If the document names the new keys, take them first; if the apply fails, take the old keys again."""
     from netctl.agent.storage.keyfiles import forget_next_keys, load_keys, next_keys, swap_keys
     from netctl.cli.starting import restart_agent
     from netctl.config import load_document
@@ -76,7 +79,7 @@ def applying(wish: ApplyWish, locations: Locations) -> int:
     try:
         document = load_document(read_document(wish.file or locations.config)).document
     except ConfigError:
-        return apply_document(wish, locations)  # it says what is wrong
+        return apply_document(wish, locations)  # prints the findings
     member = document.member_by_key(new.wireguard) if new is not None else None
     if member is None or load_keys(locations).wireguard == member.wireguard:
         return apply_document(wish, locations)

@@ -1,4 +1,4 @@
-"""Which SSH session a command was typed in: from SSH_CONNECTION, also where `sudo` has taken it away."""
+"""Find the SSH session of the command from SSH_CONNECTION, even if `sudo` has removed the variable."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 VARIABLE = "SSH_CONNECTION"
 MAX_PARENTS = 32
-"""sshd, shell, sudo, a script or two: a chain longer than this is something else."""
+"""Processes looked at. sshd, shell, sudo, a script or two: a longer chain is something else."""
 
 
 def ssh_connection(proc: Path = Path("/proc")) -> str:
-    """What sshd said of the session (``client port server port``); empty when there is none.
+    """The value that sshd set for the session (``client port server port``); empty without a session.
 
-    Looks at this process and then, as sudo keeps the variable to itself, at the nearest of its parents that has it.
+    Reads the environment of this process, then of its parents, nearest first: sudo does not pass the variable on.
     """
     own = os.environ.get(VARIABLE)
     if own is not None:
@@ -26,7 +26,7 @@ def ssh_connection(proc: Path = Path("/proc")) -> str:
             environment = (proc / str(process) / "environ").read_bytes()
             stat = (proc / str(process) / "stat").read_text()
         except OSError:
-            break  # another user's: only root sees past it
+            break  # another user's process: only root can read its environment
         for entry in environment.split(b"\0"):
             name, _, value = entry.partition(b"=")
             if name == VARIABLE.encode():

@@ -1,4 +1,4 @@
-"""Starting the agent, and starting it anew."""
+"""Start and restart the agent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from netctl.system.ourselves import own_command
 from netctl.wire import agentrequests as r
 
 START_TIMEOUT_S = 10.0
-"""Importing on a slow board takes three."""
+"""Importing takes 3 s on a slow board."""
 
 
 def _has_systemd_unit() -> bool:
@@ -26,15 +26,15 @@ def _has_systemd_unit() -> bool:
 
 
 def start_agent(locations: Locations, engine: str, *, at_boot: bool = False) -> None:
-    """By systemd where it knows the agent; else as a process of its own. Returns once it answers.
+    """Start the agent by systemd if its unit is installed, else as a separate process. Returns once the agent answers.
 
-    `at_boot`: systemd is to start it after the next boot too.
+    `at_boot`: systemd also starts it at every boot. Raises LocalError.
     """
     from netctl.agent.storage.keyfiles import load_keys
     from netctl.engine.privilege import check_privileges
 
     check_privileges()
-    load_keys(locations)  # a missing key is said here, not in a log
+    load_keys(locations)  # reports a missing key here instead of in a log
     process = None
     log = locations.state / "agent.log"
     if _has_systemd_unit():
@@ -62,7 +62,7 @@ def start_agent(locations: Locations, engine: str, *, at_boot: bool = False) -> 
 
 
 def restart_agent(locations: Locations, engine: str, *, at_boot: bool = False) -> None:
-    """End the agent that runs, if one does, and start it: it reads its keys at the start. Tunnels stay."""
+    """Stop the agent if it runs, and start it, so that it reads its keys anew. Tunnels stay. Raises LocalError."""
     try:
         ask(locations, r.Stop())
     except NoAgentError:

@@ -1,4 +1,4 @@
-"""`netctl export --wg MEMBER`: a stock WireGuard app's configuration, as a file and as a QR code."""
+"""`netctl export --wg MEMBER`: the configuration of a stock WireGuard app, as a file and as a QR code."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from netctl.model.keys import WireGuardKey
 from netctl.wire.operatorrequests import ExportWireGuard
 
 MAX_KEY_FILE = 256
-"""A key is 44 characters; a larger file is another file."""
+"""Bytes. A key has 44 characters; a larger file holds something else."""
 
 
 def export_wg(arguments: argparse.Namespace) -> int:
-    """Make a key, or write the configuration. Raises LocalError."""
+    """Make a key, or write the configuration. Returns the exit status. Raises LocalError."""
     if arguments.file is not None or arguments.write or arguments.document:
         raise LocalError("--wg writes a WireGuard configuration: it goes with no FILE, --write or --document")
     if arguments.new_key is not None:
@@ -73,7 +73,7 @@ def _write(arguments: argparse.Namespace, config: Any, private: str | None) -> i
 
 
 def _qr(text: str) -> str:
-    """A QR code in half-height blocks. Raises LocalError."""
+    """Draw a text as a QR code in half-height blocks. Raises LocalError."""
     try:
         import segno
         from segno.encoder import DataOverflowError
@@ -111,7 +111,7 @@ def _new_key(name: str, path: Path) -> int:
 
 
 def _read_key(path: Path) -> tuple[str, str]:
-    """(the private key, its public key), in base64. Raises LocalError."""
+    """Read a private key: (private key, its public key), both in base64. Raises LocalError."""
     import base64
 
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -119,7 +119,7 @@ def _read_key(path: Path) -> tuple[str, str]:
     try:
         with path.open("rb") as file:
             text = file.read(MAX_KEY_FILE).decode().strip()
-        # A public key has the same shape, so its parser says whether these are 32 bytes in base64.
+        # A public key has the same format (32 bytes in base64), so its parser checks the private key too.
         raw = base64.b64decode(str(WireGuardKey.parse(text)))
     except OSError as error:
         raise LocalError(f"cannot read {path}: {error.strerror}") from error

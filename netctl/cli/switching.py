@@ -1,4 +1,4 @@
-"""Having the agent take networks up or down."""
+"""Ask the agent to take networks up or down."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from netctl.wire.agentrequests import Down, Up
 
 
 def switch(locations: Locations, request: Up | Down) -> int:
-    """Ask for it, and say how it ended. The exit status. Raises NoAgentError."""
+    """Send the request and print the result. Returns the exit status. Raises NoAgentError."""
     result = ask(locations, request, output.progress).reply
     if result.error is not None:
         output.error(result.error)

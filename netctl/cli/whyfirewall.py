@@ -1,4 +1,4 @@
-"""What the firewall of the receiving host does to a flow: only that host can tell, so only there it is told."""
+"""What the firewall of the receiving host does to a flow. Only that host can answer, so the check runs only there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from netctl.wire import agentrequests as r
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A flow from member `src` to member `dst`, or to an address behind it. `proto` None: anything."""
+    """A flow from member `src` to member `dst`, or to an address behind `dst`. `proto` None: any protocol."""
 
     src: str
     dst: str
@@ -33,14 +33,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known. `unknown`: why it is not; empty: it passes where `drops` is empty."""
+    """Whether the firewall of `host` drops the flow.
+
+    `unknown`: why there is no answer. If both `unknown` and `drops` are empty, the flow passes.
+    """
 
     host: str
     drops: tuple[Obstacle, ...] = ()
     unknown: str = ""
 
     def plain(self) -> dict[str, Any]:
-        """For programs."""
+        """The answer for programs."""
         return {
             "host": self.host,
             "drops": [{"text": one.text, "commands": list(one.commands)} for one in self.drops],
@@ -48,7 +51,7 @@ class Answer:
         }
 
     def say(self) -> None:
-        """For people."""
+        """Print the answer for people."""
         for one in self.drops:
             output.check(False, one.text)
             output.line(f"       {one.advice}, or `firewall: manage` on {self.host}")
@@ -59,7 +62,7 @@ class Answer:
 
 
 def ask_firewall(state: r.StatusReply, asked: Asked) -> Answer:
-    """The word of this host's firewall, where this host is the one that decides."""
+    """Ask this host's firewall about a flow; `unknown` if another host receives the flow."""
     if state.member != asked.dst:
         return Answer(
             asked.dst,
@@ -93,7 +96,7 @@ def _foreign(asked: Asked) -> Foreign:
 
 
 def _questions(state: r.StatusReply, asked: Asked, foreign: Foreign) -> list[Question]:
-    """The packets that the flow begins with, and for a gateway the answers to them."""
+    """The first packets of the flow; for a gateway also the replies to them."""
     port = asked.port or unnamed_port(foreign.packet_filter)
     wanted = [
         (proto, 0 if proto == "icmp" else port)
@@ -122,7 +125,7 @@ def _questions(state: r.StatusReply, asked: Asked, foreign: Foreign) -> list[Que
 
 
 def _doubt(found: PacketFilter, questions: list[Question]) -> str:
-    """Why it cannot be known whether all of it passes; empty: it does."""
+    """Why no answer is possible for some packet of the flow; empty: all packets pass."""
     answers: list[Judgement] = [judge(found, question.packet) for question in questions]
     why = next((answer.why for answer in answers if answer.kind == "unknown"), "")
     return f"what this host's firewall does to it cannot be known: {why}" if why else ""

@@ -1,4 +1,4 @@
-"""The path between two members, and why it is no better one."""
+"""Print the path between two members, and why there is no better path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from netctl.wire.agentrequests import DoctorReply, PeerState
 
 @dataclass(frozen=True, slots=True)
 class PeerView:
-    """A peer as this host's agent sees it. `ping_ms`: through a relay; `down`: this host is."""
+    """A peer as this host's agent sees it. `ping_ms`: round trip by a relay; `down`: this host is down."""
 
     state: PeerState
     plain_state: Any
@@ -22,7 +22,7 @@ class PeerView:
     down: bool
 
     def plain(self) -> object:
-        """For programs: all that the agent says."""
+        """The view for programs: all that the agent says."""
         allocation = self.doctor.allocation
         nat = {**self.plain_doctor["nat"]["ipv4"], "ports": allocation.kind if allocation else None}
         return {
@@ -35,7 +35,7 @@ class PeerView:
 
 
 def say_path(own: str, view: PeerView) -> None:
-    """The path, and why it is no better one. `own`: the member that this host is."""
+    """Print the path and why there is no better one. `own`: this host's member name."""
     peer, mapping = view.state, view.doctor.port_mapping
     name = peer.name
     rtt = f", round trip {peer.rtt_ms:.1f} ms" if peer.rtt_ms is not None else ""

@@ -1,4 +1,4 @@
-"""`netctl agent`: the agent, in the foreground."""
+"""`netctl agent`: run the agent in the foreground."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`netctl apply`: make the document true on this host; or do what a plan that was kept says."""
+"""`netctl apply`: apply a document or a saved plan on this host."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _duration(text: str) -> float:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Apply. The exit status says how it ended."""
+    """Apply. Returns the exit status (`netctl.cli.exits`)."""
     wish = ApplyWish(
         file=arguments.file,
         engine=arguments.engine,

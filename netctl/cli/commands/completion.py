@@ -1,4 +1,4 @@
-"""`netctl completion SHELL`: what a shell needs to complete the command line, made from its own definitions."""
+"""`netctl completion SHELL`: print a shell's completion script, made from the definitions of the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 
 FILES = ("FILE", "PLAN")
-"""What stands for a file in the usage; shells complete paths there."""
+"""Placeholders for files in the usage; shells complete paths there."""
 DIRECTORIES = ("DIR",)
 SHELLS = ("bash", "zsh", "fish")
 
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
     for action in actions_of(top):
         if action.metavar in FILES:
-            action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own way to say it
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads this attribute
         elif action.metavar in DIRECTORIES:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     output.line(shtab.complete(top, shell=arguments.shell).rstrip())
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
 
 def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Every option and argument of a command line, those of its subcommands too."""
+    """Every option and argument of a command line, including those of its subcommands."""
     found: list[argparse.Action] = []
     for action in parser._actions:
         found.append(action)

@@ -1,4 +1,4 @@
-"""`netctl confirm`: keep what the last apply made."""
+"""`netctl confirm`: keep the changes of the last apply."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Keep what the last apply made."""
+    """Confirm the last apply, so that it is not rolled back."""
     try:
         digest = ask(locations, r.Confirm()).reply.digest
     except NoAgentError:

@@ -1,4 +1,4 @@
-"""`netctl _confirmd`: the process that takes a host back when nobody confirms. An armed apply starts it."""
+"""`netctl _confirmd`: the process that rolls back an apply that nobody confirms. An armed apply starts it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from netctl.system.files import open_log
 from netctl.wire import agentrequests as r
 
 TICK_S = 0.5
-"""CLOCK_BOOTTIME goes on while the host sleeps: it is looked at this often."""
+"""Interval between readings of CLOCK_BOOTTIME, which continues in suspend."""
 RETRY_S = 2.0
-"""A roll-back that could not be done is tried again so often, for as long as the record is there."""
+"""Interval between attempts at a roll-back, for as long as the record of the apply exists."""
 ANSWER_S = 10.0
-"""An agent answers `status` in milliseconds, also while it applies."""
+"""Timeout for an answer of the agent; it answers `status` in milliseconds, also during an apply."""
 MAX_SILENT = 2
-"""So often in a row an agent may not answer `status`: then it hangs, between the host and its way back."""
+"""An agent that leaves so many `status` requests in a row unanswered hangs, and blocks the roll-back."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +32,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Wait in the background for the deadline of one armed apply, then take the host back.
+    """Wait in the background for the deadline of one armed apply, then roll it back.
 
-    Returns when the waiting process is ready. It has a session of its own and outlives whoever started it.
+    Returns when the background process is ready. That process has its own session and outlives its parent.
     """
-    from netctl.agent import oneshot  # noqa: F401 - all that a roll-back needs is in memory before the change
+    from netctl.agent import oneshot  # noqa: F401 - loads all code for a roll-back before the change
     from netctl.agent.storage.commitstore import CommitStore
 
     record = CommitStore(locations).record()
@@ -85,7 +85,7 @@ def _wait(locations: Locations, nonce: str) -> None:
 
 
 def _hangs(locations: Locations) -> bool:
-    """Whether there is an agent, and it does not even say how it is."""
+    """Whether an agent runs but does not answer `status`."""
     try:
         ask(locations, r.Status(), timeout_s=ANSWER_S)
     except NoAgentError:
@@ -96,7 +96,7 @@ def _hangs(locations: Locations) -> bool:
 
 
 def _end_holder(locations: Locations) -> None:
-    """End the process that holds the host's lock. Its next life finds the record and goes on from there."""
+    """Kill the process that holds the host's lock. The restarted agent finds the record and continues the roll-back."""
     try:
         holder = int(locations.lock.read_text())
         words = Path(f"/proc/{holder}/cmdline").read_bytes()
@@ -108,7 +108,10 @@ def _end_holder(locations: Locations) -> None:
 
 
 def _take_back(locations: Locations, nonce: str, said: str) -> str:
-    """Have the agent roll back, or do it where there is none. What was said last, so that it is said once."""
+    """Ask the agent to roll back, or roll back here if no agent runs.
+
+    Returns the result as text. Prints it only if it differs from `said`, the previous result.
+    """
     from netctl.agent.oneshot import roll_back
 
     try:

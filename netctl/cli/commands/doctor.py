@@ -1,4 +1,4 @@
-"""`netctl doctor`: what this host's NAT is, and what is wrong here."""
+"""`netctl doctor`: which NAT this host is behind, and which faults it has."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Say what this host's way to the others is like. Exit 1: something is wrong."""
+    """Print the checks of this host and the packets that its filter dropped. Exit 1: a check found a fault."""
     answer = ask(locations, r.Doctor())
     checks = answer.reply.checks
     refused = _dropped()

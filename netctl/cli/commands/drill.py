@@ -1,4 +1,4 @@
-"""`netctl drill mediator-down`: what this host loses without its mediator, shown on the live network, without harm."""
+"""`netctl drill mediator-down`: show on the live network what this host loses without its mediator, without harm."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from netctl.wire import agentrequests as r
 BEFORE_S = 3.0
 AFTER_S = 3.0
 BACK_S = 15.0
-"""The first try comes at once, the next within two seconds, a login takes a few round trips."""
+"""Longest wait for the mediator: the first attempt comes at once, the next within 2 s, login takes a few round trips."""
 MAX_S = 600
-"""Longer than a person waits for a drill."""
+"""Maximum of `--seconds`: longer than a person waits for a drill."""
 GAP_S = 3.0
-"""Longer without an answer is an interruption that a person notices."""
+"""A longer gap between answers is an interruption that a person notices."""
 
 
 def _seconds(text: str) -> float:
@@ -57,7 +57,7 @@ class Row:
 
 
 def _targets(state: r.StatusReply) -> dict[Address, r.PeerState]:
-    """An address of each peer that has one."""
+    """One address of each peer that has had a handshake."""
     found: dict[Address, r.PeerState] = {}
     for peer in state.peers:
         addresses = [ipaddress.ip_address(text) for held in peer.addresses.values() for text in held]
@@ -67,7 +67,7 @@ def _targets(state: r.StatusReply) -> dict[Address, r.PeerState]:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Take the mediator for gone for a while, and see."""
+    """Have the agent ignore its mediator for a while, and ping the peers before, during and after."""
     state = ask(locations, r.Status()).reply
     if state.mediator.state != "connected":
         raise LocalError("this host has no mediator just now: that is no drill; `netctl status` says why")
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
 
 def _wait_back(locations: Locations) -> float | None:
-    """Seconds until the agent was logged in again."""
+    """Seconds until the agent is logged in again; None: not within BACK_S."""
     start = time.monotonic()
     while time.monotonic() - start < BACK_S:
         if ask(locations, r.Status()).reply.mediator.state == "connected":

@@ -1,4 +1,4 @@
-"""`netctl explain`: what a key of the document means."""
+"""`netctl explain`: print what a key of the document means."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Say what a key of the document means."""
+    """Print what a key of the document means."""
     from netctl.config.load.explain import explain as words
     from netctl.config.load.explain import keys
 

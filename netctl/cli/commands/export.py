@@ -1,4 +1,4 @@
-"""`netctl export`: the document with the members that joined by invite, or a stock app's configuration."""
+"""`netctl export`: print the document with the members that joined by invite, or a stock app's configuration."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Write the members that joined by invite into the document: every other word and comment stays."""
+    """Write the members that joined by invite into the document; all other text and comments stay."""
     if arguments.wg is not None:
         from netctl.cli.stock import export_wg
 

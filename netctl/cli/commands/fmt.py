@@ -1,4 +1,4 @@
-"""`netctl fmt`: lay a document out; every word and comment stays."""
+"""`netctl fmt`: format a document; its content and comments stay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Lay each document out; with --check, exit 1 when one is not."""
+    """Format each document; with --check, exit 1 if a document is not formatted."""
     return max(_lay_out(path, check=arguments.check) for path in arguments.files or [locations.config])
 
 
@@ -45,13 +45,13 @@ def _lay_out(path: Path, *, check: bool) -> int:
 
 
 def _write_back(path: Path, text: str) -> None:
-    """Replace a file's text; owner and mode stay. Raises LocalError."""
+    """Replace a file's text and keep its owner and mode. Raises LocalError."""
     try:
         before = path.stat()
         try:
             owner = (before.st_uid, before.st_gid)
             write_atomic(path, text, before.st_mode & 0o7777, owner)
-        except PermissionError:  # not ours to give away, or a directory that is not ours: then in place
+        except PermissionError:  # chown or the directory is not allowed: overwrite in place
             overwrite(path, text)
     except OSError as error:
         raise LocalError(f"cannot write {path}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""`netctl import`: from wg-quick files to a document."""
+"""`netctl import`: convert wg-quick files to a document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from netctl.model.errors import ConfigError, Finding, LocalError
 from netctl.system.files import write_atomic
 
 MAX_FILES = 4096
-"""A directory with more is not one of wg-quick files."""
+"""A directory with more *.conf files is not a directory of wg-quick files."""
 COMMON_NAMES = ("wg", "wireguard", "wgquick")
 
 
@@ -29,7 +29,7 @@ def _found(path: Path) -> list[Path]:
 
 
 def _host_and_link(file: Path, root: Path, alone: bool) -> tuple[str, str]:
-    """``nas/wg0.conf`` and ``nas/etc/wireguard/wg0.conf`` are of host nas; ``nas.conf`` too, if it is so named."""
+    """Host and link of a file: ``nas/wg0.conf``, ``nas/etc/wireguard/wg0.conf`` and ``nas.conf`` belong to host nas."""
     inside = file.relative_to(root).parts if file != root else (file.name,)
     if len(inside) > 1:
         return inside[0], file.stem
@@ -51,7 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """One document out of wg-quick files."""
+    """Convert wg-quick files to one document."""
     from netctl.agent.storage.locations import read_document
     from netctl.fleet.merge import merge
     from netctl.fleet.wgquick import QuickFile, read_wgquick

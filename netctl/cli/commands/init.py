@@ -1,4 +1,4 @@
-"""`netctl init`: the first `networks.yaml`, with this host as its first member."""
+"""`netctl init`: write the first `networks.yaml`, with this host as its first member."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from netctl.model.errors import ConfigError, LocalError
 from netctl.system.files import PUBLIC_DIRECTORY, create, make_directory
 
 WIDTH = 46
-"""Of a command in the list of what comes next."""
+"""Width of a command in the list of next steps, in characters."""
 MODE = 0o644
-"""Everybody may read it: there is no secret in it."""
+"""Mode of the document: everybody may read it, as it holds no secret."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Make this host's keys and write the document; nothing is changed where there is one already."""
+    """Make this host's keys and write the document; change nothing if a document exists."""
     from netctl.agent.storage.keyfiles import make_keys
     from netctl.config import load_document
     from netctl.config.edit.hostnames import checked_name, label_of
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
 
 def _next(path: Path, servers: Sequence[Server]) -> list[tuple[str, str]]:
-    """The two commands that come next."""
+    """The two commands to run next, each with an explanation."""
     up = ("sudo netctl up", "start the agent, and bring this host up")
     if not servers:
         return [("sudo netctl keys init", "on the next host: prints its line for the file"), up]
@@ -111,7 +111,7 @@ def _next(path: Path, servers: Sequence[Server]) -> list[tuple[str, str]]:
 
 
 def _host(url: str) -> str:
-    """The host of a mediator's URL, as scp takes it."""
+    """The host of a mediator's URL, in scp's form."""
     from urllib.parse import urlsplit
 
     host = urlsplit(url).hostname or "MEDIATOR"
@@ -119,7 +119,7 @@ def _host(url: str) -> str:
 
 
 def _taken() -> Iterable[Prefix]:
-    """Where this host's routes lead now."""
+    """The destinations of this host's present routes."""
     from netctl.engine.links.foreignscan import look
 
     found, own = look((), ())
@@ -139,7 +139,7 @@ def _pool(wanted: str | None) -> Prefix:
 
 
 def _write(path: Path, text: str) -> None:
-    """A new file, whole or not at all; one that somebody made meanwhile stays. Raises LocalError."""
+    """Create the file, completely or not at all; never replace an existing file. Raises LocalError."""
     try:
         make_directory(path.parent, PUBLIC_DIRECTORY)
         create(path, text, MODE)

@@ -1,4 +1,4 @@
-"""`netctl invite`: let hosts in with one string, on the mediator's machine."""
+"""`netctl invite`: make, list and revoke invites, on the mediator's machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`netctl join`: a host comes in with an invite."""
+"""`netctl join`: join a network with an invite."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from netctl.agent.storage.statestore import StateStore
 
 ONLINE_TIMEOUT_S = 20.0
-"""Login, view and apply take a second or two; a small machine that compiles its rules takes more."""
+"""Login, view and apply take 1 to 2 s; a small machine that compiles its rules takes more."""
 POLL_S = 0.2
 MAX_INPUT = 65536
-"""Characters: an invite has 2,048 at most, and a mail may be around it in blanks."""
+"""Characters. An invite has 2,048 at most; a mail may add blanks around it."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
         store.accept(text)
     elif arguments.allow_routes is not None:
         _set_routes(store, arguments.allow_routes)
-    if fresh:  # an agent that runs has other keys
+    if fresh:  # a running agent still uses the old keys
         restart_agent(locations, arguments.engine, at_boot=True)
     else:
         try:
@@ -100,7 +100,7 @@ def _set_routes(store: StateStore, allow: bool) -> None:
 
 
 def _agree(store: StateStore, locations: Locations, allow: bool) -> int:
-    """Take, or take no more, the routes that only a person agrees to."""
+    """Accept, or no longer accept, the routes that need a person's consent."""
     _set_routes(store, allow)
     ask(locations, r.Adopt())
     output.line(
@@ -112,13 +112,13 @@ def _agree(store: StateStore, locations: Locations, allow: bool) -> int:
 
 
 def _say_refused(conditions: list[str]) -> None:
-    """What of the mediator's word was not taken, before anybody relies on it."""
+    """Warn of the parts of the mediator's view that this host refused."""
     for condition in conditions:
         output.warning(condition)
 
 
 def _string(said: str | None) -> str:
-    """The invite: as an argument, from standard input, or asked for. Raises LocalError."""
+    """The invite: from the argument, from standard input, or typed at a prompt. Raises LocalError."""
     if said not in (None, "-"):
         return str(said)
     if sys.stdin.isatty():

@@ -1,4 +1,4 @@
-"""`netctl keys`: make this host's keys, show their public halves, or take new ones."""
+"""`netctl keys`: make this host's keys, show their public halves, or replace them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Make this host's keys, show their public halves, or take new ones."""
+    """Make this host's keys, show their public halves, or replace them."""
     from netctl.agent.storage.keyfiles import load_keys, make_keys
     from netctl.config.edit.hostnames import checked_name, label_of
 

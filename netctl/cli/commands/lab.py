@@ -26,11 +26,11 @@ from netctl.lab.properties import KEYS
 from netctl.model.errors import LocalError
 
 INTERRUPTED = 130
-"""What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
+"""The exit status that a shell reports after Ctrl-C: 128 + SIGINT."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Define the lab's own commands."""
+    """Define the lab's subcommands."""
     parser.description = __doc__
     commands = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="build a lab, show that its members are one LAN, remove it")
@@ -55,7 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Perform one of the lab's own commands."""
+    """Run one of the lab's subcommands."""
     commands = {"demo": _demo, "up": _up, "exec": _exec, "status": _status, "down": _down}
     try:
         with _ended_like_ctrl_c():
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
 
 def _sidecar_help() -> str:
-    """What the file beside the document may say."""
+    """Help text: the keys of the lab's sidecar file."""
     kinds = textwrap.fill(", ".join(NatKind), 100, initial_indent="  ", subsequent_indent="  ")
     keys = "\n".join(f"  {key:<12}{meaning}" for key, meaning in KEYS.items())
     return f"`nats:` in FILE.lab.yaml names boxes, each with\n{keys}\n\nkinds:\n{kinds}"
@@ -74,7 +74,7 @@ def _sidecar_help() -> str:
 
 @contextmanager
 def _ended_like_ctrl_c() -> Iterator[None]:
-    """A polite kill and a closed terminal clean up as Ctrl-C does."""
+    """Clean up after SIGTERM and SIGHUP as after Ctrl-C."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -147,7 +147,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     path = shutil.which(argv[0], path=variables["PATH"])
     if path is None:
         raise LocalError("nsenter is not here: sudo apt-get install util-linux")
-    os.execve(path, argv, variables)  # the command takes our place, with its signals and its terminal
+    os.execve(path, argv, variables)  # the command replaces this process and keeps its signals and terminal
 
 
 def _status(arguments: argparse.Namespace) -> int:

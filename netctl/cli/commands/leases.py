@@ -1,4 +1,4 @@
-"""`netctl leases`: the addresses that this host has seen members have, and holds its mediator to."""
+"""`netctl leases`: the addresses of members that this host remembers and does not let its mediator change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Show them, or forget some."""
+    """Print the remembered addresses, or forget some."""
     if arguments.action == "forget":
         return _forget(arguments, locations)
     answer = ask(locations, r.Leases())

@@ -1,4 +1,4 @@
-"""`netctl leave`: a host gives up what it joined by invite."""
+"""`netctl leave`: leave the network that this host joined by invite."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Leave what this host joined by invite; with --forget-keys it comes back as another."""
+    """Leave the network that this host joined by invite. With --forget-keys it rejoins later as a new member."""
     from netctl.agent.storage.statestore import StateStore
 
     if StateStore(locations).joined() is None:

@@ -1,4 +1,4 @@
-"""`netctl members`: who belongs and who waits, on the mediator's machine."""
+"""`netctl members`: list and decide on members and pending members, on the mediator's machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`netctl plan`: what an apply would change on this host, and for people."""
+"""`netctl plan`: print what an apply would change on this host, and who would gain or lose reach."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Say what would change. With --detailed-exitcode, exit 2 when something would."""
+    """Print what would change. With --detailed-exitcode, exit 2 if something would change."""
     if arguments.against:
         from netctl.cli.against import against
 

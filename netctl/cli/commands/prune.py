@@ -1,4 +1,4 @@
-"""`netctl prune`: what is netctl's on this host and in no document goes; nothing else is touched."""
+"""`netctl prune`: remove netctl's own objects that no document needs; touch nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from netctl.system.lineclient import Answer, answer_of
 from netctl.wire import agentrequests as r
 
 ASK_ABOVE = 10
-"""Removals that go without a question: what one network or a few peers leave behind."""
+"""The largest count of removals without a question: the remains of one network or a few peers."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Show what would go, ask where it is much, and remove it."""
+    """Print the removals, ask if there are many, and remove."""
     found = _do(locations, None, arguments.engine)
     count = len(found.reply.changes)
     if arguments.output == "json" and arguments.dry_run:

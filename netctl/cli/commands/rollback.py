@@ -1,4 +1,4 @@
-"""`netctl rollback`: take back what the last apply made."""
+"""`netctl rollback`: undo the last apply while it waits for its confirmation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Take back what the last apply made, now."""
+    """Undo the last apply now. Returns the exit status. Raises LocalError if no apply waits for confirmation."""
     try:
         result = ask(locations, r.Rollback()).reply
     except NoAgentError:

@@ -1,4 +1,4 @@
-"""`netctl rollout`: a document to a fleet, over SSH."""
+"""`netctl rollout`: apply a document on a fleet of hosts, over SSH."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Look at all hosts, say what it changes, then canary and batches."""
+    """Ask all hosts for their present document, print the changes, then apply on a canary and in batches."""
     path: Path = arguments.file or locations.config
     if why := passed_over():
         output.warning(why)
@@ -217,7 +217,7 @@ def _show_end(ok: bool, rollout: Rollout) -> None:
 
 
 class HostReport(Struct, frozen=True):
-    """What became of one host."""
+    """The result on one host."""
 
     member: str
     state: State
@@ -251,7 +251,7 @@ def _report(
 
 
 def _enrol(path: Path, arguments: argparse.Namespace, variables: Variables) -> int:
-    """Make the keys on the hosts, and write their public halves into the document."""
+    """Make keys on the hosts and write their public halves into the document. Returns the exit status."""
     text = read_document(path)
     places_of: dict[str, str] = {}
     if arguments.inventory:
@@ -260,7 +260,7 @@ def _enrol(path: Path, arguments: argparse.Namespace, variables: Variables) -> i
         for host, more in listed(Path(source)).items():
             user = f"{more['ansible_user']}@" if "ansible_user" in more else ""
             place = f"{user}{more.get('ansible_host', host)}"
-            if fits_definition("host", place):  # a template is no place: the document says nothing of it then
+            if fits_definition("host", place):  # not for a template: no `host` then
                 places_of[members[host]] = place
     else:
         members, source = _hosts_in(text, path)
@@ -308,7 +308,7 @@ def _enrol(path: Path, arguments: argparse.Namespace, variables: Variables) -> i
 
 
 def _hosts_in(text: str, path: Path) -> tuple[dict[str, str], dict[str, HostVariables]]:
-    """Members with a `host`, of a document that may still lack keys."""
+    """Members that have a `host` and their connection variables, from a document that may still lack keys."""
     from netctl.config.load.loader import parse
 
     tree: Any = parse(text, str(path)).tree

@@ -1,4 +1,4 @@
-"""`netctl schema`: the JSON Schema of networks.yaml."""
+"""`netctl schema`: print the JSON Schema of networks.yaml."""
 
 from __future__ import annotations
 

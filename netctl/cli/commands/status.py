@@ -1,4 +1,4 @@
-"""`netctl status`: this host, its networks and its peers."""
+"""`netctl status`: print the state of this host, its networks and its peers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from netctl.wire import agentrequests as r
 
 EVERY_S = 2.0
 SHOWN_DRIFT = 20
-"""A screen; a host that lost its link departs in thousands of ways."""
+"""Lines of drift shown: one screen. A host that lost its link has thousands."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Show this host, its networks and its peers."""
+    """Print the state of this host, its networks and its peers."""
     if not arguments.watch:
         return _show(arguments, locations)
     if arguments.output == "json":

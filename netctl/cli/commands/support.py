@@ -1,4 +1,4 @@
-"""`netctl support`: one file with the facts that a bug report needs, and no secret in it."""
+"""`netctl support`: write one file with the facts for a bug report and without secrets."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from netctl.wire import agentrequests as r
 from netctl.wire.jsonline import Request
 
 COMMAND_TIMEOUT_S = 10.0
-"""A command that hangs is one of the things that people report; the others are still wanted."""
+"""A command that hangs may be the fault itself; the output of the other commands is still wanted."""
 MAX_PART = 4 * 1024 * 1024
-"""Bytes of one part: the end of a log tells more than its beginning."""
+"""Bytes of one part. The end of a log is kept, as it tells more than the beginning."""
 COMMANDS = {
     "system/addresses.json": ("ip", "-j", "addr"),
     "system/links.json": ("ip", "-j", "-d", "link"),
@@ -44,7 +44,7 @@ COMMANDS = {
     "log/netctl-mediator.txt": ("journalctl", "-u", "netctl-mediator", "-n", "1000", "--no-pager"),
     "log/netctl-relay.txt": ("journalctl", "-u", "netctl-relay", "-n", "500", "--no-pager"),
 }
-"""Asked as they are; what is missing on a host is said in its place."""
+"""Commands by the part that holds their output. If a program is missing, the part says so."""
 QUESTIONS: dict[str, Request[Any]] = {"agent/status.json": r.Status(), "agent/doctor.json": r.Doctor()}
 SECRETS = re.compile(
     rb"netctl1[A-Za-z0-9_-]{20,}"  # an invite
@@ -53,7 +53,7 @@ SECRETS = re.compile(
     rb"|(?i:(?<=private_key=)|(?<=privatekey = )|(?<=presharedkey = )|(?<=preshared_key=))\S+",
     re.DOTALL,
 )
-"""What must not leave the host wherever it turns up: in a log line, in somebody's unit."""
+"""Secrets that must not leave the host wherever they occur, for example in a log line or a systemd unit."""
 GONE = b"(removed)"
 
 
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
 
 def parts(locations: Locations, *, with_document: bool) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each part, not scrubbed yet."""
+    """Name and bytes of each part, secrets included."""
     known = {**to_builtins(facts(locations)), "packages": _packages()}
     yield "version.json", json.dumps(known, indent=2).encode()
     for name, question in QUESTIONS.items():
@@ -122,7 +122,7 @@ def parts(locations: Locations, *, with_document: bool) -> Iterator[tuple[str, b
 
 
 def _packages() -> dict[str, str]:
-    """Every package of this Python, by name: more than `netctl version` tells."""
+    """Name and version of every package of this Python: more than `netctl version` prints."""
     from importlib.metadata import distributions
 
     return dict(
@@ -131,19 +131,19 @@ def _packages() -> dict[str, str]:
 
 
 def secrets_of(locations: Locations) -> list[bytes]:
-    """The secrets that this host has, as they could turn up in a text."""
+    """The private keys of this host in their text form."""
     found = []
     for path in (locations.private_key, locations.identity_key):
         for one in (path, locations.next_of(path)):
             with contextlib.suppress(OSError):
                 text = one.read_bytes().strip()
-                if len(text) >= 16:  # an empty or torn file is no secret, and would match everywhere
+                if len(text) >= 16:  # not the text of an empty or torn file: it would match everywhere
                     found.append(text)
     return found
 
 
 def scrubbed(data: bytes, known: list[bytes]) -> bytes:
-    """The same without these secrets, nor anything that looks like one."""
+    """The data without these secrets and without matches of SECRETS."""
     for secret in known:
         data = data.replace(secret, GONE)
     return SECRETS.sub(GONE, data)
@@ -159,7 +159,7 @@ def _read(path: Path) -> bytes:
 
 
 def _listing(directory: Path) -> bytes:
-    """Names, sizes, modes and times of the state directory; the content of none of them."""
+    """Names, sizes, modes and times of the files in the state directory, not their content."""
     lines = []
     try:
         for path in sorted(directory.iterdir()):

@@ -1,4 +1,4 @@
-"""`netctl sync`: this host follows a document in Git."""
+"""`netctl sync`: follow a document in a Git repository."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from netctl.wire import agentrequests as r
 from netctl.wire.origin import MAX_URL, Origin, origin_path, origin_text
 
 REPOSITORY = "NETCTL_SYNC_REPOSITORY"
-"""The same as --repository, where no other user can read it."""
+"""Environment variable for --repository: other users of the host cannot read it."""
 PROOF_SHARE = 0.5
-"""Of the time for the confirmation: so long the way out is looked for before the host is told to go back at once."""
+"""Share of `--confirm-within`: after it, a host that cannot reach repository or mediator rolls back at once."""
 PROOF_EVERY_S = 1.0
 APPLY_TIMEOUT_S = 180.0
 ROLLED_BACK = 3
 SHOWN = 10
-"""Verdicts in `netctl sync status`; -o json has all that are kept."""
+"""Verdicts in `netctl sync status`; -o json prints all that are kept."""
 MIN_INTERVAL_S, MAX_INTERVAL_S = 1.0, 86400.0
 
 
 class MediatorTarget:
-    """Writes the document where the mediator watches it, and beside it where it is from; the mediator judges it."""
+    """Writes the document to the file that the mediator watches, its origin beside it. The mediator validates it."""
 
     def __init__(self, file: Path, repository: str) -> None:
         """`repository`: a URL without a password."""
@@ -54,11 +54,11 @@ class MediatorTarget:
             return False
 
     def take(self, text: str, commit: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
-        """Write it, whole or not at all."""
+        """Write origin and document, each completely or not at all."""
         file = self._file.resolve()
         origin = origin_text(Origin(digest(text), commit, self._repository))
         try:
-            # Before the document: the mediator looks for it as soon as that is another.
+            # Origin first: the mediator reads it as soon as the document has changed.
             write_atomic(origin_path(file), origin, 0o644)
             write_atomic(file, text, 0o644)
         except OSError as error:
@@ -67,7 +67,7 @@ class MediatorTarget:
 
 
 class MemberTarget:
-    """Applies the document on this host, armed: it stays only once the host has shown that it still has its way."""
+    """Applies the document on this host. Confirms it only if the host still reaches the repository and its mediator."""
 
     def __init__(self, locations: Locations, confirm_s: int) -> None:
         self._places = locations
@@ -75,7 +75,7 @@ class MemberTarget:
         self._candidate = locations.sync / "candidate.yaml"
 
     def holds(self, text: str) -> bool:
-        """Whether the host lives by this text, and the configured file has it."""
+        """Whether both the accepted document and the configured file have this text."""
         try:
             accepted = self._places.accepted.read_text(encoding="utf-8")
             return accepted == text == self._places.config.read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ class MemberTarget:
             return False
 
     def take(self, text: str, commit: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
-        """Apply, look whether the way out is still there, confirm or go back."""
+        """Apply, check that repository and mediator are still reachable, then confirm or roll back."""
         had_mediator = self._mediator_answers()
         try:
             write_atomic(self._candidate, text)
@@ -107,7 +107,7 @@ class MemberTarget:
         return Taken(Outcome.APPLIED)
 
     def _lost(self, still_reachable: Callable[[], bool], had_mediator: bool) -> str:
-        """What the host no longer reaches; empty when it reaches all that it reached before."""
+        """What the host no longer reaches; empty: it reaches the repository, and the mediator if it did before."""
         deadline = time.monotonic() + self._confirm_s * PROOF_SHARE
         while True:
             lost = "" if still_reachable() else "the repository is out of reach"
@@ -125,7 +125,7 @@ class MemberTarget:
         return status.mediator.state == "connected"
 
     def _netctl(self, *words: str) -> tuple[int, str]:
-        """One of our own commands; its exit status and its last line about what went wrong."""
+        """Run a netctl command: (exit status, its last error line)."""
         try:
             done = subprocess.run(
                 own_command(*self._places.options(), *words),
@@ -172,7 +172,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """`netctl sync run`, `status` and `now`."""
+    """Run `netctl sync run`, `status` or `now`."""
     action = "now" if arguments.now else arguments.action
     return {"run": _follow, "status": _status, "now": _now}[action](arguments, locations)
 

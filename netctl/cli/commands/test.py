@@ -1,4 +1,4 @@
-"""`netctl test`: the tests that a document has of its own."""
+"""`netctl test`: run the tests inside a document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Run the tests of each document. The worst exit status."""
+    """Run the tests of each document. Returns the worst exit status."""
     return max(_test(path) for path in arguments.files or [locations.config])
 
 

@@ -1,4 +1,4 @@
-"""`netctl top`: the peers of this host, live, in a terminal."""
+"""`netctl top`: a live view of this host's peers in a terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from netctl.wire.agentrequests import Status
 
 EVERY_S = 1.0
 TIMEOUT_S = 5.0
-"""An agent answers in milliseconds; one that hangs shall not hold the screen."""
+"""An agent answers in milliseconds; an agent that hangs must not block the screen."""
 KEYS = {
     "\x1b[A": "up",
     "\x1bOA": "up",
@@ -31,9 +31,9 @@ KEYS = {
     "\x7f": "backspace",
     "\x08": "backspace",
 }
-"""What a terminal sends (ECMA-48, xterm), and what it means."""
+"""Names of keys by the characters that a terminal sends (ECMA-48, xterm)."""
 _KEY = re.compile(r"\x1b[\[O][0-9;]*[@-~]|.", re.DOTALL)
-"""A key as a terminal sends it: an escape sequence, or a character."""
+"""One key from a terminal: an escape sequence or a character."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
     choice, history = Choice(order=arguments.sort, words=arguments.filter), PeerHistory()
     status, error, due = None, None, time.monotonic()
-    for stale in ("COLUMNS", "LINES"):  # of whoever started us: rich would believe them, not the terminal
+    for stale in ("COLUMNS", "LINES"):  # inherited sizes: rich would use them instead of the terminal's
         os.environ.pop(stale, None)
     console = Console()
     before = termios.tcgetattr(sys.stdin)
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
 
 def _typed(seconds: float) -> list[str] | None:
-    """The keys that somebody presses within so long; returns with the first. None: the terminal is gone."""
+    """The keys pressed within `seconds`; returns at the first. None: the terminal is gone."""
     if not select.select([sys.stdin], [], [], max(seconds, 0.0))[0]:
         return []
     raw = os.read(sys.stdin.fileno(), 256)

@@ -1,4 +1,4 @@
-"""`netctl ui`: the page of this host, in a browser."""
+"""`netctl ui`: serve the web page of this host."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from netctl.ui.proxylogin import ProxyLogin
 
 PORT = 8642
-"""Nobody's (IANA has it unassigned), and easy to type into `ssh -L`."""
+"""Unassigned at IANA, and easy to type into `ssh -L`."""
 USER_HEADER = "X-Forwarded-User"
 NEEDS = ("starlette", "uvicorn", "jinja2")
 LOOK_S = 0.5
-"""How soon an end of the server is noticed while nobody types."""
+"""Interval between checks that the server still runs, while nobody types."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
         person = person_at(os.environ, os.geteuid())
     with Page(wish) as page:
         _say(page.link())
-        # A link of its own: the printed one stays good, whatever the browser makes of this one.
+        # A second link: the browser may use it up, and the printed link stays valid.
         opening = open_browser(person, page.link()) if person is not None else None
         try:
             return _serve(page)

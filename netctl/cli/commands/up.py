@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Start the agent if none runs, apply the document if there is none yet, and bring networks up."""
+    """Start the agent if none runs, apply the document if none is accepted yet, and bring networks up."""
     try:
         state = ask(locations, r.Status()).reply
     except NoAgentError:

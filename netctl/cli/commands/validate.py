@@ -1,4 +1,4 @@
-"""`netctl validate`: everything that is wrong with a document."""
+"""`netctl validate`: print every fault of a document."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Judge each document. The worst exit status."""
+    """Validate each document. Returns the worst exit status."""
     return max(_validate(path, arguments.output) for path in arguments.files or [locations.config])
 
 
 def _validate(path: Path, form: str) -> int:
-    """Say everything that is wrong with a document."""
+    """Print every fault of a document. Returns the exit status."""
     from netctl.config import load_document
     from netctl.config.load.render import to_github, to_json
 

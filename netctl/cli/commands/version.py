@@ -1,4 +1,4 @@
-"""`netctl version`: what a bug report begins with."""
+"""`netctl version`: print versions of netctl, its engine and the system, for a bug report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`netctl watch`: apply the document now and whenever it is saved, for hosts whose agent does not do that."""
+"""`netctl watch`: apply the document now and after every save, for hosts whose agent does not watch it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Until interrupted."""
+    """Apply and watch until interrupted. Raises LocalError if the agent watches the same file."""
     path = arguments.file or locations.config
     try:
         watching = ask(locations, r.Status()).reply.watch

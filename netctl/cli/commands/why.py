@@ -1,4 +1,4 @@
-"""`netctl why A B[:port]`: one answer to "why does this not work"."""
+"""`netctl why A B[:port]`: print the path of a pair, and the rule and firewall that allow or deny a port."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from netctl.system.lineclient import Answer
 from netctl.wire import agentrequests as r
 
 UNREACHABLE = 2
-"""Exit status of `why`: the document denies it, or there is no path just now."""
+"""Exit status of `why`: the document or the firewall denies the flow, or there is no path now."""
 PINGS_S = 1.0
 NO_AGENT = "no agent runs on this host: `netctl up` starts it"
 
@@ -36,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
-    """Say which path a pair has, and which line of the document allows or denies a port. Exit 2: neither works."""
+    """Print a pair's path, and which line of the document allows or denies a port. Exit 2: the flow does not pass."""
     path = locations.config
     try:
         loaded = load_document(path.read_text(), str(path))
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
 
 def _owner(document: Document, address: Address) -> str | None:
-    """The member that a document gives this address."""
+    """The member with this fixed address in the document."""
     return next(
         (
             name
@@ -133,7 +133,7 @@ def _status(locations: Locations) -> Answer[r.StatusReply] | None:
 def _peer(
     locations: Locations, status: Answer[r.StatusReply] | None, src: str, dst: str
 ) -> PeerView | str | None:
-    """The path between them as this host's agent sees it, or why it is not known; None: this host is neither."""
+    """The path of the pair as this host's agent sees it, or why it is unknown; None: this host is neither member."""
     if status is None:
         return NO_AGENT
     state = status.reply
@@ -152,9 +152,9 @@ def _peer(
 
 
 def _pinged(peer: r.PeerState) -> float | None:
-    """Milliseconds there and back through the tunnel; None: no answer, or direct, where the agent measures.
+    """Round trip through the tunnel in ms; None: no answer, or a direct path, whose round trip the agent measures.
 
-    The relay carries nothing but WireGuard's own messages, so there is no probe that could tell.
+    The relay carries only WireGuard's own messages, so the agent's path probes cannot measure a relayed path.
     """
     addresses = [ipaddress.ip_address(text) for held in peer.addresses.values() for text in held]
     if not addresses or not peer.path.startswith("relay"):
