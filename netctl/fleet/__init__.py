@@ -1,1 +1,1 @@
-"""Fleets: roll-outs over SSH, documents from Git, reviews, and what comes from elsewhere."""
+"""Fleets: roll-outs over SSH, documents from Git, review comments, imports of wg-quick files (floor F4)."""

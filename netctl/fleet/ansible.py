@@ -1,4 +1,4 @@
-"""Ansible, driven by ansible-runner: one playbook on some hosts, told event by event."""
+"""Run plays on hosts by ansible-runner, and report every task of every host by a callback."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from netctl.model.errors import LocalError
 from netctl.system.files import is_ours, write_atomic
 
 FORKS = 10
-"""Hosts at once; each is a process of Ansible on this machine."""
+"""Most hosts at the same time; each is a process of Ansible on this machine."""
 MAX_WHY = 300
-"""Characters of a reason: the table has one line a host."""
+"""Characters of a reason: the table has one line per host."""
 NEEDS = "netctl rollout needs Ansible: pip install 'netctl[fleet]'"
 
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What one task did on one host."""
+    """The result of one task on one host."""
 
     host: str
     task: str
@@ -40,7 +40,7 @@ class TaskResult:
 
     @property
     def why(self) -> str:
-        """Why it failed, in one line."""
+        """Why the task failed, in one line."""
         result = self.result
         said = str(
             result.get("stderr") or result.get("msg") or result.get("module_stderr") or "no reason given"
@@ -52,7 +52,7 @@ class TaskResult:
 
 CONFIG = "ansible.cfg"
 KEEP_ASKING = "-o ServerAliveInterval=4 -o ServerAliveCountMax=3"
-"""A connection that OpenSSH keeps for the next task hangs for ever on a host that is gone, unless it asks."""
+"""Keepalives: without them, a connection that OpenSSH keeps for the next task hangs for ever if the host is gone."""
 OnResult = Callable[[TaskResult], None]
 
 
@@ -62,12 +62,12 @@ class Variables:
 
     values: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
-    """Files that Ansible reads itself: for secrets, which stand in no argv then."""
+    """Files of variables that Ansible reads itself, so that secrets are in no argv."""
 
 
 NO_VARIABLES = Variables()
 Connections = Mapping[str, Mapping[str, Any]]
-"""Hosts with what Ansible needs to reach each (`ansible_host`, `ansible_user`, `ansible_port`)."""
+"""Connection variables by host (`ansible_host`, `ansible_user`, `ansible_port`)."""
 EVENTS = {
     "runner_on_start": "start",
     "runner_on_ok": "ok",
@@ -78,7 +78,7 @@ EVENTS = {
 
 
 def program(name: str) -> str:
-    """One of Ansible's programs: beside the running interpreter, else on the PATH. Raises LocalError."""
+    """The path of a program of Ansible: beside the running interpreter, else on the PATH. Raises LocalError."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
@@ -87,7 +87,7 @@ def program(name: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Ansible's environment: our roles, quiet, and the ansible.cfg of the directory that one is in."""
+    """Environment for Ansible: our roles, less output, and the ansible.cfg of the current directory if it is safe."""
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}"
     own = {"PATH": path, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_RETRY_FILES_ENABLED": "0"}
     roles = [str(roles_directory()), *filter(None, [os.environ.get("ANSIBLE_ROLES_PATH")])]
@@ -100,16 +100,16 @@ def environment() -> dict[str, str]:
 
 
 def own_config() -> bool:
-    """Whether the ansible.cfg of the current directory counts: where nobody but this user and root can have made it.
+    """Whether to use the ansible.cfg of the current directory: only if nobody but this user and root could write it.
 
-    It says what programs Ansible runs, so Ansible itself reads none in a directory that everybody may write to. As
-    its plays run in a directory of theirs, it has to be told of the file, and so it could not judge that.
+    The file names programs that Ansible runs, so Ansible ignores it in a world-writable directory. Our plays run in
+    another directory, so we pass the file by ANSIBLE_CONFIG, and then Ansible does not check the directory.
     """
     return "ANSIBLE_CONFIG" not in os.environ and is_ours(Path(CONFIG))
 
 
 def passed_over() -> str:
-    """Why an ansible.cfg that is there is not read; empty when there is none, or it is."""
+    """Why the ansible.cfg of the current directory is not read; empty: it is read, or there is none."""
     if "ANSIBLE_CONFIG" in os.environ or not Path(CONFIG).is_file() or own_config():
         return ""
     where = Path(CONFIG).resolve()
@@ -117,11 +117,11 @@ def passed_over() -> str:
 
 
 class _Unsafe(str):
-    """Text that Ansible takes as it is: no template, no lookup (`!unsafe`)."""
+    """Text that Ansible does not evaluate as a template or lookup (`!unsafe`)."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes all texts so."""
+    """Writes every `_Unsafe` text with the tag `!unsafe`."""
 
 
 _Dumper.add_representer(
@@ -138,20 +138,20 @@ def _unsafe(value: Any) -> Any:
 
 
 def as_data(value: Any) -> str:
-    """YAML for Ansible in which no text is a template."""
+    """A value as YAML for Ansible, with every text marked as no template."""
     return yaml.dump(_unsafe(value), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**6)
 
 
 def roles_directory() -> Path:
-    """Our roles: in the installed package, or in the checkout beside it."""
+    """The directory of our roles: in the installed package, else in the checkout."""
     packaged = Path(str(importlib.resources.files("netctl"))) / "roles"
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "roles"
 
 
 @contextlib.contextmanager
 def private_directory() -> Iterator[Path]:
-    """A directory for Ansible's data that only this user can read, removed at the end whatever happens."""
-    path = Path(tempfile.mkdtemp(prefix="netctl-rollout-"))  # 0700, says mkdtemp
+    """A directory for Ansible's data that only this user can read; always removed at the end."""
+    path = Path(tempfile.mkdtemp(prefix="netctl-rollout-"))  # mkdtemp sets mode 0700
     try:
         yield path
     finally:
@@ -171,10 +171,10 @@ def play(
     data: Mapping[str, Any] | None = None,
     become: bool = False,
 ) -> str:
-    """Run plays on `hosts`; the words of Ansible when it could not even begin, else empty. Raises LocalError.
+    """Run plays on `hosts`. Returns Ansible's last line if the play did not reach its end, else "". Raises LocalError.
 
-    `variables` are the user's own and templates as ever; `data` is ours, and what others wrote: no template. Both go
-    by files in `private`, for an argv is everybody's to read.
+    Ansible evaluates templates in `variables` (the user's), but not in `data` (ours, and text of other origin). Both
+    are passed by files in `private`, since every user can read an argv.
     """
     try:
         import ansible_runner
@@ -195,7 +195,7 @@ def play(
                 state = "ok"
             changed = state == "ok" and bool(result.get("changed"))
             on_result(TaskResult(data["host"], str(data.get("task", "")), state, changed, result))
-        return False  # nothing of it is kept on disk
+        return False  # ansible-runner then keeps no event on disk
 
     options = [
         word for word, wanted in (("--check", check), ("--diff", diff), ("--become", become)) if wanted
@@ -205,7 +205,7 @@ def play(
         write_atomic(private / name, text)
         options += ["-e", f"@{private / name}"]
     limit: str | None = ",".join(hosts)
-    if not isinstance(inventory, str):  # only these hosts are in it: a member may well be called `all`
+    if not isinstance(inventory, str):  # only these hosts, as a limit fails for a host called `all`
         chosen = {"all": {"hosts": {host: inventory[host] for host in hosts}}}
         write_atomic(private / "hosts.yaml", as_data(chosen))
         inventory, limit = str(private / "hosts.yaml"), None

@@ -1,4 +1,4 @@
-"""Who goes first: a canary, then batches."""
+"""Order of the hosts of a roll-out: a canary, then batches."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from netctl.model.errors import LocalError
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A number of hosts, or a share of them."""
+    """The size of a batch: a number of hosts, or a share in per cent."""
 
     count: int = 0
     percent: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Size:
-        """From ``5`` or ``25%``. Raises LocalError."""
+        """A size from ``5`` or ``25%``. Raises LocalError."""
         digits = text.removesuffix("%")
         number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 7 else 0
         if number < 1 or (text != digits and number > 100):
@@ -26,12 +26,12 @@ class Size:
         return cls(percent=number) if text != digits else cls(count=number)
 
     def of(self, hosts: int) -> int:
-        """How many of so many hosts; at least one."""
+        """The size of a batch of a fleet of `hosts` hosts; at least 1."""
         return max(1, self.count or math.ceil(hosts * self.percent / 100))
 
 
 def batches(hosts: Sequence[str], canary: str, size: Size) -> list[list[str]]:
-    """The hosts in the order in which they get it; `canary` is a number of hosts or their names. LocalError."""
+    """The batches in order. `canary`: a number or share of hosts, or names with commas. Raises LocalError."""
     if not hosts:
         return []
     names = [name.strip() for name in canary.split(",") if name.strip()]

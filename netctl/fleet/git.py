@@ -1,6 +1,6 @@
-"""Git, as a narrow seam: what a review and a sync need of it, and its failures in one line.
+"""The Git commands that a review and a sync need, with failures as one-line errors.
 
-Never asks anybody anything, never runs hooks, never reads an option out of a value that somebody else wrote.
+Never prompts, never runs hooks, never takes a value of other origin for an option.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from urllib.parse import unquote
 from netctl.model.errors import LocalError
 
 TIMEOUT_S = 120.0
-"""A fetch over a slow line; a repository with one document in it is small."""
+"""Enough for a fetch over a slow line: a repository with one document is small."""
 MAX_TOLD = 300
-"""Characters of Git's own words in an error: the first lines say it."""
+"""Characters of Git's output in an error; the first lines name the reason."""
 SSH = "ssh -oBatchMode=yes -oConnectTimeout=20"
-"""How Git calls ssh, where the user has not said otherwise."""
+"""How Git calls ssh, unless the user's environment sets GIT_SSH_COMMAND."""
 QUIET = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_OPTIONAL_LOCKS": "0",
@@ -29,19 +29,19 @@ QUIET = {
     "GIT_SSH_COMMAND": SSH,
 }
 PROTOCOLS = "file:git:http:https:ssh"
-"""What a repository may be reached by. `ext::` runs a command, and `NAME::` whatever git-remote-NAME there is."""
+"""Allowed transports. Excluded: `ext::`, which runs a command, and `NAME::`, which runs any git-remote-NAME."""
 NO_HOOKS = tuple(
     word
     for option in ("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "log.showSignature=false")
     for word in ("-c", option)
 )
-"""Programs that a repository's own configuration could name, and none of our questions needs."""
+"""Options that disable the programs a repository's own configuration could start; none of our commands needs them."""
 
 
 def without_secret(url: str) -> tuple[str, dict[str, str]]:
-    """A URL without the user and password of http, and the part of Git's environment that says them instead.
+    """A URL without the user and password of http(s), and environment variables that give them to Git instead.
 
-    Git hands the URL to a program of its own as an argument, which every user of the host can read.
+    Git passes the URL to its helper program as an argument, which every user of the host can read.
     """
     scheme, separator, rest = url.partition("://")
     place, slash, path = rest.partition("/")
@@ -60,7 +60,7 @@ def without_secret(url: str) -> tuple[str, dict[str, str]]:
 
 
 class GitError(LocalError):
-    """Git said no; the text is its own words."""
+    """A Git command failed; the text is Git's own message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,11 @@ class Commit:
     """40 or 64 hex digits."""
     subject: str
     author: str = ""
-    """Name and address, as the commit says itself."""
+    """Name and mail address in the commit; not verified."""
 
     @property
     def short(self) -> str:
-        """Its first 10 digits."""
+        """The first 10 digits of the id."""
         return self.id[:10]
 
 
@@ -85,10 +85,10 @@ class Git:
     def __init__(self, directory: Path, secrets: Mapping[str, str] | None = None) -> None:
         self.directory = directory
         self.secrets = dict(secrets or {})
-        """More of Git's environment, which no other user can read, as they can an argv."""
+        """Environment variables for Git that hold secrets: other users can read an argv, but not an environment."""
 
     def run(self, *arguments: str, timeout: float = TIMEOUT_S, more: Mapping[str, str] | None = None) -> str:
-        """A Git command; its output. `more`: of its environment. Raises GitError."""
+        """Run a Git command; returns its output. `more`: more environment variables. Raises GitError, LocalError."""
         if shutil.which("git") is None:
             raise LocalError("git is not installed on this host: install the package git")
         fixed = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_ALLOW_PROTOCOL": PROTOCOLS}
@@ -114,7 +114,7 @@ class Git:
         return done.stdout.decode(errors="surrogateescape")
 
     def ok(self, *arguments: str, more: Mapping[str, str] | None = None) -> bool:
-        """Whether a command that answers by its exit status says yes."""
+        """Whether a Git command exits with status 0."""
         try:
             self.run(*arguments, more=more)
         except GitError:
@@ -122,7 +122,7 @@ class Git:
         return True
 
     def root(self) -> Path:
-        """The top of the working tree. Raises GitError."""
+        """The top directory of the working tree. Raises GitError."""
         return Path(self.run("rev-parse", "--show-toplevel").rstrip("\n"))
 
     def commit(self, revision: str) -> Commit:
@@ -135,7 +135,7 @@ class Git:
         return Commit(identity, subject, author)
 
     def file(self, revision: str, path: str, limit: int) -> bytes:
-        """A file's content at a revision. Raises GitError when there is none, or it is larger than `limit`."""
+        """A file's content at a revision. Raises GitError if it does not exist or has more than `limit` bytes."""
         name = f"{revision}:{path}"
         if self.run("cat-file", "-t", name).strip() != "blob":
             raise GitError(f"{path} is a directory at {revision[:10]}")
@@ -144,5 +144,5 @@ class Git:
         return self.run("cat-file", "blob", name).encode(errors="surrogateescape")
 
     def contains(self, ancestor: str, descendant: str) -> bool:
-        """Whether `descendant` builds on `ancestor`."""
+        """Whether the history of `descendant` contains `ancestor`."""
         return self.ok("merge-base", "--is-ancestor", ancestor, descendant)

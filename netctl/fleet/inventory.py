@@ -1,4 +1,4 @@
-"""Where the hosts are: out of networks.yaml, or the user's own Ansible inventory."""
+"""The hosts of a roll-out: from networks.yaml, or from the user's own Ansible inventory."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from netctl.model.errors import LocalError
 
 INVENTORY_TIMEOUT_S = 60.0
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
-"""Names of hosts that are no pattern to Ansible, where `*`, `:`, `,`, `&`, `!`, `[`, `~`, `@` mean several or none."""
+"""Host names that are no pattern to Ansible, where `*`, `:`, `,`, `&`, `!`, `[`, `~`, `@` mean several hosts or none."""
 GROUPS = frozenset({"all", "ungrouped"})
-"""Patterns that mean every host."""
+"""Names that Ansible takes for groups of hosts."""
 MEMBER_VARIABLE = "netctl_member"
-"""In the user's own inventory: which member a host is, where its name there is another."""
+"""Variable in the user's own inventory that names the member of a host, if the host's name there differs."""
 HostVariables = dict[str, Any]
-"""Ansible's variables of one host: it says what there is."""
+"""Ansible's variables of one host. Ansible defines their names and types."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Inventory hosts and the members that they are."""
+    """The hosts of a roll-out and their members."""
 
     source: str | Connections
-    """The path of the user's own, or the hosts with their connection variables."""
+    """The path of the user's own inventory, or the hosts with their connection variables."""
     hosts: Mapping[str, str] = field(default_factory=dict)
-    """Inventory host to member, in the document's order."""
+    """Member by inventory host, in the document's order."""
     left_out: tuple[str, ...] = ()
-    """Members without a host; in the user's own inventory hosts that are no member, too."""
+    """Members without a host, and for the user's own inventory also hosts without a member."""
 
 
 def split_host(text: str) -> HostVariables:
     """``admin@nas.example.net:2222`` as Ansible's connection variables. Raises LocalError for anything else.
 
-    Ansible hands the host to ssh as a word of its own, and ssh takes one that begins with ``-`` for an option.
+    Ansible passes the host to ssh as a separate argument, and ssh would take a leading ``-`` for an option.
     """
     if not fits_definition("host", text):
         raise LocalError(f"{clean(text)!r} is no host: [USER@]HOST[:PORT], with IPv6 in brackets")
@@ -59,7 +59,7 @@ def split_host(text: str) -> HostVariables:
 
 
 def connections(hosts: Iterable[tuple[str, str]]) -> dict[str, HostVariables]:
-    """Names of members, and where they are, for Ansible. Raises LocalError."""
+    """Ansible's connection variables by member, from pairs of member and `host`. Raises LocalError."""
     found = {}
     for name, host in hosts:
         if not fits_definition("name", name):
@@ -73,7 +73,7 @@ def connections(hosts: Iterable[tuple[str, str]]) -> dict[str, HostVariables]:
 
 
 def from_document(document: Document) -> Inventory:
-    """`members.*.host`. Raises LocalError when none has one."""
+    """The inventory from the `host` of the document's members. Raises LocalError if no member has a `host`."""
     present = [member for member in document.members.values() if member.state is MemberState.PRESENT]
     found = connections((member.name, member.host) for member in present if member.host)
     if not found:
@@ -87,7 +87,7 @@ def from_document(document: Document) -> Inventory:
 
 def listed(path: Path) -> dict[str, HostVariables]:
     """The hosts of an Ansible inventory with their variables. Raises LocalError."""
-    # Absolute: of a relative path Ansible takes one with a comma for a list of hosts.
+    # Absolute: Ansible takes a relative path with a comma for a list of hosts.
     command = [program("ansible-inventory"), "-i", str(path.resolve()), "--list"]
     try:
         done = subprocess.run(
@@ -111,7 +111,7 @@ def listed(path: Path) -> dict[str, HostVariables]:
 
 
 def from_file(path: Path, document: Document) -> Inventory:
-    """The user's own. Raises LocalError when no host of it is a member."""
+    """The inventory from the user's own file. Raises LocalError if none of its hosts is a member."""
     if not path.exists():
         raise LocalError(f"there is no inventory {path}")
     found = {name: str(more.get(MEMBER_VARIABLE, name)) for name, more in listed(path).items()}

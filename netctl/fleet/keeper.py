@@ -1,4 +1,4 @@
-"""The process around a Sync: rounds with jitter, one process a host, and a poke by signal."""
+"""The process that runs a Sync: one process per host, rounds with jitter, an extra round on a signal."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from netctl.model.errors import LocalError
 from netctl.system.files import make_directory, open_lock, say_holder
 
 JITTER = 0.1
-"""Of the interval: 200 hosts that boot together do not ask the repository together for ever."""
+"""Share of the interval. It spreads the requests of 200 hosts that boot at the same time."""
 POKE = signal.SIGUSR1
 
 
 @contextlib.contextmanager
 def only_keeper(lock: Path) -> Iterator[None]:
-    """Be the one sync that works in this directory. Raises LocalError."""
+    """Hold the lock of the only sync in this directory. Raises LocalError if another sync holds it."""
     try:
         make_directory(lock.parent)
         file = open_lock(lock)
@@ -40,7 +40,7 @@ def only_keeper(lock: Path) -> Iterator[None]:
 
 
 def is_kept(lock: Path) -> bool:
-    """Whether a sync works in this directory just now."""
+    """Whether a sync holds the lock now."""
     try:
         with lock.open("r") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -52,7 +52,7 @@ def is_kept(lock: Path) -> bool:
 
 
 def poke(lock: Path) -> int:
-    """Make the sync that runs here look now; its process id. Raises LocalError when none runs."""
+    """Signal the running sync to start a round now. Returns its process id. Raises LocalError if none runs."""
     try:
         with lock.open("r") as file:
             try:
@@ -69,7 +69,7 @@ def poke(lock: Path) -> int:
 
 
 def keep(sync: Sync, interval_s: float, say: Callable[[str], None]) -> None:
-    """Look again and again, until SIGTERM or SIGINT; a round that has begun is ended first."""
+    """Run rounds until SIGTERM or SIGINT; a started round is completed first."""
     wake, asked, end = threading.Event(), threading.Event(), threading.Event()
 
     def on_poke(*_: object) -> None:
@@ -94,7 +94,7 @@ def keep(sync: Sync, interval_s: float, say: Callable[[str], None]) -> None:
 
 
 def one_round(sync: Sync, asked: bool, said: str, say: Callable[[str], None]) -> str:
-    """One look; says what is new about it, and returns what it would say next time to be silent about."""
+    """Run one round. Prints the result unless it equals `said`, the previous result; returns the result."""
     try:
         verdict = sync.look(time.time(), asked=asked)
     except OSError as error:
@@ -107,11 +107,11 @@ def one_round(sync: Sync, asked: bool, said: str, say: Callable[[str], None]) ->
 
 
 def sentence(verdict: Verdict) -> str:
-    """A verdict for a log."""
+    """A verdict as a line for the log."""
     why = f": {verdict.why}" if verdict.why else ""
     return f"{verdict.commit[:10]} {verdict.outcome}{why}"
 
 
 def is_well(state: SyncState) -> bool:
-    """Whether the host lives by the newest commit, as far as is known."""
+    """Whether the newest known commit is applied."""
     return not state.problem and bool(state.history) and state.history[0].outcome is Outcome.APPLIED

@@ -1,6 +1,6 @@
-"""Many wg-quick files to one document, and what of it departs from the files.
+"""Convert wg-quick files of several hosts to one document, and list where the document differs from the files.
 
-The document is not trusted to be right: it is resolved again for every host and held against that host's file.
+To find differences, the document is resolved for every host and compared with that host's file.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from netctl.model.errors import ConfigError, Finding, Mark
 from netctl.model.keys import WireGuardKey
 
 LEAST_POOL = {4: 30, 6: 64}
-"""The longest prefix that a pool may have."""
+"""The longest prefix length of a pool, by IP version."""
 NAME_LEN = 63
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """One document, and where it departs from the files that it was made from."""
+    """One document, and its differences from the files that it was made from."""
 
     text: str
     members: int
     networks: int
     differences: tuple[str, ...]
-    """Per host, in words; empty: the document plans to what every file says."""
+    """Sentences, each about one host; empty: the document gives every host what its file says."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class _Network:
 
 
 def merge(files: Sequence[QuickFile]) -> Imported:
-    """One document out of the files of several hosts. Raises ConfigError, with the file and line."""
+    """Make one document of the files of several hosts. Raises ConfigError with file and line."""
     _complete(files)
     members = _members(files)
     networks = _networks(files, members)
@@ -78,7 +78,10 @@ def _wrong(mark: Mark, message: str, hint: str = "") -> ConfigError:
 
 
 def _complete(files: Sequence[QuickFile]) -> None:
-    """The key of a file without PrivateKey is the one that others list for its address; no key stands twice."""
+    """Complete missing keys: a file without PrivateKey gets the key that other files list for its address.
+
+    Raises ConfigError if that key is unknown, or if a host has two files or two hosts have one key.
+    """
     hosts: dict[str, QuickFile] = {}
     for file in files:
         other = hosts.setdefault(file.host, file)
@@ -135,7 +138,7 @@ def _members(files: Sequence[QuickFile]) -> dict[WireGuardKey, _Member]:
 
 
 def _label(text: str) -> str:
-    """A DNS label out of a host's name or a comment of one or two words; empty when there is none in it."""
+    """A DNS label from a host's name or from a comment of one or two words; empty: the text gives none."""
     first = text.split(".")[0].lower()
     if len(first.split()) > 2:
         return ""
@@ -143,7 +146,7 @@ def _label(text: str) -> str:
 
 
 def _networks(files: Sequence[QuickFile], members: dict[WireGuardKey, _Member]) -> list[_Network]:
-    """Members that reach each other through the files' peers are one network."""
+    """Group members into networks: members that the files' peers connect are one network."""
     parent = {key: key for key in members}
 
     def root(key: WireGuardKey) -> WireGuardKey:
@@ -172,7 +175,7 @@ def _networks(files: Sequence[QuickFile], members: dict[WireGuardKey, _Member]) 
 
 
 def _pools(network: _Network) -> None:
-    """The LAN that the hosts' own addresses are in: as they say it, else the smallest that holds them all."""
+    """Set the pools: the prefix of the hosts' own addresses, widened until it holds every member's address."""
     for version in (4, 6):
         said = [
             (interface.network, member)
@@ -206,7 +209,7 @@ def _has(pool: Prefix, address: Address) -> bool:
 
 
 def _addresses_of_strangers(network: _Network, files: Sequence[QuickFile]) -> None:
-    """Who has no file here has the addresses that others allow it."""
+    """Give members without a file the addresses that other members' AllowedIPs list for them."""
     for member in network.members:
         if member.file is not None:
             continue
@@ -228,7 +231,7 @@ def _said_of(network: _Network, member: _Member) -> list[QuickPeer]:
 
 
 def _routes(network: _Network) -> None:
-    """What peers are allowed beyond their own addresses: LANs behind them, or the rest of the network (a hub)."""
+    """Find what AllowedIPs hold besides members' addresses: LANs behind a member, or the whole network (a hub)."""
     others = [member for member in network.members if member.file is not None]
     for member in network.members:
         through = False
@@ -243,7 +246,7 @@ def _routes(network: _Network) -> None:
         alone = all([peer.key for peer in spoke.file.peers] == [member.key] for spoke in spokes if spoke.file)
         if len(network.members) > 2 and spokes and alone and (through or len(spokes) > 1):
             network.hub = member
-    if network.hub is not None:  # what a spoke reaches through the hub may be another spoke's LAN
+    if network.hub is not None:  # a route through the hub may be another spoke's LAN
         hub = network.hub
         for member in network.members:
             if member is not hub:
@@ -291,12 +294,12 @@ def _private(pool: Prefix) -> bool:
 
 
 def _departures(document: Document, file: QuickFile) -> Iterable[str]:
-    """Where the host of this file would be changed by the document."""
+    """Sentences on what the document would change on the host of this file."""
     assert file.key is not None
     member = document.member_by_key(file.key)
     assert member is not None
     told = {
-        str(endpoint): SocketAddress("192.0.2.1", endpoint.port)  # which address a name has is not asked here
+        str(endpoint): SocketAddress("192.0.2.1", endpoint.port)  # any address: names are not resolved here
         for other in document.members.values()
         for endpoint in other.endpoints
         if not _is_address(endpoint.host)
@@ -333,7 +336,7 @@ def _allowed_departures(host: str, peer: str, said: QuickPeer, wanted: Iterable[
             yield f"{host}: {prefix} through {peer} would go"
     for prefix in sorted(after - before, key=str):
         if any(_within(prefix, other) for other in before):
-            continue  # a part of what it has already
+            continue  # a part of a prefix that the host has already
         yield f"{host}: would also reach {prefix} through {peer}"
 
 

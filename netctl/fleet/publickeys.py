@@ -1,6 +1,6 @@
-"""Public keys into a document that people wrote: every word and comment of theirs stays.
+"""Insert public keys into the text of a document; its other text and comments stay.
 
-The change is made in the text and then proved: read again, the document must be the old one and the keys.
+The changed text is then parsed again: the result must be the old document plus the keys.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from netctl.model.keys import IdentityKey, WireGuardKey
 
 @dataclass(frozen=True, slots=True)
 class PublicKeys:
-    """What a host says of itself."""
+    """The public keys that a host reports."""
 
     wireguard: WireGuardKey
     identity: IdentityKey
@@ -28,24 +28,24 @@ class PublicKeys:
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """The text with the keys in it, and what was done."""
+    """The text with the keys, and the members whose keys were added or differ."""
 
     text: str
     added: tuple[str, ...]
     differing: tuple[str, ...]
-    """Members whose key in the document is another one: left as they are."""
+    """Members whose key in the document differs from the host's key: not changed."""
 
 
 def read_keys(said: str) -> PublicKeys:
-    """From `netctl keys show -o json`. Raises ValueError."""
+    """Keys from the output of `netctl keys show -o json`. Raises ValueError, KeyError or TypeError."""
     plain = json.loads(said)
     return PublicKeys(WireGuardKey.parse(plain["wireguard"]), IdentityKey.parse(plain["identity"]))
 
 
 def enrol(text: str, file: str, keys: Mapping[str, PublicKeys], hosts: Mapping[str, str]) -> Enrolled:
-    """Write keys of members into a text. Raises ConfigError when it is no YAML, LocalError when it cannot be.
+    """Insert keys of members into a text. `hosts`: the `host` of each member that the text lacks.
 
-    `hosts`: for members that are not in the text yet, where they are.
+    Raises ConfigError if the text is no YAML, LocalError if its layout does not allow the insertion.
     """
     tree = parse(text, file).tree
     if not isinstance(tree, dict) or not isinstance(tree.get("members", {}), dict):
@@ -94,14 +94,14 @@ def _child(node: Any, name: str) -> tuple[Any, Any]:
 
 
 def _insert(text: str, name: str, new: Mapping[str, str]) -> str:
-    """The text with `new` under members.NAME, in the style that stands there."""
+    """The text with `new` under members.NAME, in the YAML style (block or flow) of the place."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     _, members = _child(root, "members")
     key, entry = _child(members, name)
     if isinstance(entry, yaml.MappingNode) and (entry.flow_style or entry.value):
         return _into(text, entry, new)
     line = f"{name}: {_flow(new)}"
-    if key is not None and entry is not None:  # `nas:` with nothing behind it
+    if key is not None and entry is not None:  # `nas:` without a value
         return (
             text[: key.end_mark.index]
             + f": {_flow(new)}"

@@ -1,4 +1,4 @@
-"""What a branch changes, for the people who review it."""
+"""The comment on a pull request: who gains and who loses reach by a branch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIGNS = {"+": "gained", "-": "lost", "~": "changed"}
 
 
 def text_at(path: Path, revision: str) -> tuple[str | None, str]:
-    """The document's text at a revision of its repository (None: not in it yet), and the commit. LocalError."""
+    """The document's text at a revision (None: not in it), and the commit. Raises LocalError."""
     directory = path.resolve().parent
     git = Git(directory)
     try:
@@ -39,7 +39,7 @@ def text_at(path: Path, revision: str) -> tuple[str | None, str]:
 
 
 def to_markdown(name: str, commit: str, changes: ReachChanges, warnings: Sequence[Finding]) -> str:
-    """A comment for a pull request."""
+    """The comment for a pull request, as Markdown, cut after MAX_MARKDOWN characters."""
     lines = [f"### `{_plain(name)}` against `{commit}`", ""]
     said = reach_lines(changes)
     if not said:
@@ -60,7 +60,7 @@ def to_markdown(name: str, commit: str, changes: ReachChanges, warnings: Sequenc
 
 
 def _diff(line: str) -> str:
-    """In a diff block ``!`` is what is coloured as changed."""
+    """A line of a diff block: GitHub colours ``!`` as changed."""
     return ("!" + line[1:] if line[:1] == "~" else line).replace("```", "'''")
 
 

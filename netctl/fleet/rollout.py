@@ -1,17 +1,17 @@
-"""A document to a fleet: look at all hosts, then a canary, then batches; stop where one fails.
+"""Roll-out of a document to a fleet: ask all hosts, apply on a canary, then in batches; stop at a failure.
 
-The states of a host, and what may follow each:
+The states of a host, and the states that may follow each:
 
 ============  =====================================================  ==========================
 state         meaning                                                followed by
 ============  =====================================================  ==========================
 ``waiting``   its batch has not begun                                running
-``down``      it did not answer before anything began: left out      the end
-``there``     it lives by the document already (with `--resume`)     the end
+``down``      it did not answer before the first batch: left out     the end
+``there``     it has accepted the document already (`--resume`)      the end
 ``running``   its batch runs                                         done, failed
-``done``      it was reached anew after the apply, and keeps it      the end
-``failed``    something went wrong, or it could not be reached       healed, the end
-``healed``    it was seen to live by what it lived by before         the end
+``done``      it answered after the apply and confirmed              the end
+``failed``    a task failed, or the host could not be reached        healed, the end
+``healed``    it has its earlier document again                      the end
 ============  =====================================================  ==========================
 """
 
@@ -37,14 +37,14 @@ from netctl.system.files import write_atomic
 ACCEPTED = "/var/lib/netctl/accepted.yaml"
 LOOK = "Look at what the host lives by"
 HEAL_EXTRA_S = 30.0
-"""Past the end of an armed apply: the time that going back and the next SSH connection may take."""
+"""Time for the roll-back and the next SSH connection, after the deadline of an armed apply."""
 HEAL_EVERY_S = 3.0
 MAX_PLANS = 8
-"""Different documents that hosts live by now; more of them are one row that says so."""
+"""Different present documents that the plan compares; further ones are left out."""
 
 
 class State(StrEnum):
-    """Of one host."""
+    """The state of one host."""
 
     WAITING = "waiting"
     DOWN = "down"
@@ -66,29 +66,29 @@ class HostRun:
     member: str
     state: State = State.WAITING
     batch: int = 0
-    """1 is the canary's; 0: in none."""
+    """Number of the batch, 1 is the canary's; 0: in no batch."""
     task: str = ""
     changed: int = 0
-    """Tasks that changed something."""
+    """Count of tasks that changed something."""
     why: str = ""
     before: str | None = None
-    """The text that it lived by; None: none, or not known."""
+    """The text of the document that the host had accepted; None: none, or unknown."""
     diffs: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """What it changes for people, for the hosts that live by one document now."""
+    """Who gains and loses reach on the hosts that have the same present document."""
 
     hosts: tuple[str, ...]
     before: str | None
-    """The first digits of its SHA-256; None: no document."""
+    """The first 10 hex digits of that document's SHA-256; None: no document."""
     changes: ReachChanges
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """How a roll-out is to go."""
+    """The options of a roll-out."""
 
     confirm_s: int
     check: bool = False
@@ -99,7 +99,7 @@ class Wishes:
 
 
 class Rollout:
-    """One roll-out. `tell` is called whenever a host's state has changed."""
+    """One roll-out. `tell` is called after every change of a host's state or task."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Rollout:
     # -- before anything changes ------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Ask every host what it lives by. Raises LocalError when Ansible cannot even begin."""
+        """Read the accepted document of every host. Raises LocalError if Ansible does not start."""
         for run in self._ask(list(self.runs)):
             if run.state is State.WAITING and self.wishes.resume and run.before == self.text:
                 self._move(run, State.THERE)
@@ -159,7 +159,7 @@ class Rollout:
         return [self.runs[host] for host, yes in answered.items() if yes]
 
     def plan(self) -> list[PlanRow]:
-        """Who gains and who loses reach, for each document that hosts live by now."""
+        """Who gains and who loses reach, for each present document of the hosts."""
         groups: dict[str | None, list[str]] = {}
         for run in self.runs.values():
             if run.state in (State.WAITING, State.THERE):
@@ -169,20 +169,20 @@ class Rollout:
             try:
                 old = load_document(before, ACCEPTED).document if before is not None else None
             except ConfigError:
-                old = None  # an older netctl took what this one does not read: as if there were none
+                old = None  # accepted by an older netctl and not valid now: compared as no document
             name = hashlib.sha256(before.encode()).hexdigest()[:10] if before is not None else None
             rows.append(PlanRow(tuple(hosts), name, reach_changes(old, self.document)))
         return rows
 
     @property
     def begun(self) -> list[str]:
-        """The hosts that are to get it."""
+        """The hosts that will get the document."""
         return [run.host for run in self.runs.values() if run.state is State.WAITING]
 
     # -- the batches ------------------------------------------------------------------------------------------
 
     def roll(self, batches: list[list[str]]) -> bool:
-        """Batch after batch; False when one failed, and the later ones have not begun. Raises LocalError."""
+        """Run the batches in order. False: a host failed, and later batches have not begun. Raises LocalError."""
         self.batches = batches
         for number, batch in enumerate(batches, 1):
             for host in batch:
@@ -239,7 +239,7 @@ class Rollout:
         return words
 
     def _watch_heal(self, hosts: Sequence[str]) -> None:
-        """Wait until the hosts live by what they lived by before, for no longer than that may take."""
+        """Wait until the hosts have their earlier documents again: `confirm_s` + HEAL_EXTRA_S at most."""
         was = {host: self.runs[host].before for host in hosts}
         deadline = time.monotonic() + self.wishes.confirm_s + HEAL_EXTRA_S
         left = list(hosts)

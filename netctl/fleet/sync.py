@@ -1,7 +1,7 @@
-"""GitOps by pull: one look at a repository, and what this host makes of it.
+"""GitOps by pull: fetch the newest commit of a branch, check it, and have the host apply its document.
 
-Everything is judged before anything is touched: the history, the signature, the document, its tests. Whatever
-is wrong, the host stays as it is, and the state says why.
+History, signature, document and the document's tests are checked before any change. If a check fails, the host
+stays as it is, and the state holds the reason.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from netctl.model.errors import ConfigError, LocalError
 
 TIP = "refs/netctl/tip"
 MAX_TAGS = 16
-"""Tags of one commit whose signatures are looked at."""
+"""Most tags of one commit whose signatures are checked."""
 ONLY_SSH = ("gpg.format=ssh", "gpg.program=/bin/false", "gpg.x509.program=/bin/false")
-"""A PGP signature would be judged by whatever keyring the host has: only the allowed signers file counts."""
+"""Disables PGP and X.509: Git would check such signatures against any keyring of the host, not the allowed signers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +34,31 @@ class Settings:
     branch: str = "main"
     path: str = "networks.yaml"
     allowed_signers: Path | None = None
-    """With it, only a commit counts that one of these has signed, or that a tag of theirs names."""
+    """The allowed signers file: one of them must have signed the commit or a tag of it. None: no check."""
     allow_rewind: bool = False
     """Follow a history that was rewritten."""
     writes: Path | None = None
-    """Where a mediator watches the document; None: the host lives by it."""
+    """The file that a mediator watches; None: this host applies the document."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a host made of a document."""
+    """The result of giving a document to a target."""
 
     outcome: Outcome
     why: str = ""
 
 
 class Target(Protocol):
-    """Whoever lives by the document."""
+    """The host or mediator that uses the document."""
 
     def holds(self, text: str) -> bool:
-        """Whether it lives by this text already."""
+        """Whether the target uses this text already."""
 
     def take(self, text: str, commit: str, still_reachable: Callable[[], bool], *, again: bool) -> Taken:
-        """Live by it; `commit`: where it is from. `still_reachable` asks the repository: a host that lost it goes back.
+        """Use the document of `commit`. A host rolls back if `still_reachable` (asks the repository) turns false.
 
-        `again`: somebody asked for it, also where the host gave this very document back before.
+        `again`: a person asked for it, so apply even a document that the host rolled back before.
         """
 
 
@@ -81,10 +81,10 @@ class Sync:
         return replace(state, repository=where, branch=settings.branch, path=settings.path, writes=writes)
 
     def look(self, now_s: float, *, asked: bool = False) -> Verdict | None:
-        """One round; the verdict on the newest commit, None when the repository could not be looked at.
+        """Run one round. Returns the verdict on the newest commit; None: the repository could not be read.
 
-        `asked`: somebody wants it now, so what was rolled back is tried again. Raises OSError when the state
-        cannot be kept.
+        `asked`: a person asked for the round, so a commit that was rolled back is tried again. Raises OSError if
+        the state cannot be saved.
         """
         try:
             tip = self._fetch()
@@ -105,7 +105,7 @@ class Sync:
     # -- the repository ---------------------------------------------------------------------------------------
 
     def _fetch(self) -> Commit:
-        """The newest commit of the branch. Raises LocalError."""
+        """Fetch the newest commit of the branch. Raises LocalError."""
         self._prepare()
         branch = self.settings.branch
         refs = (f"+refs/heads/{branch}:{TIP}", "+refs/tags/*:refs/tags/*")
@@ -126,7 +126,7 @@ class Sync:
         directory = self._git.directory
         if directory.is_dir() and self._git.ok("rev-parse", "--is-bare-repository"):
             return
-        shutil.rmtree(directory, ignore_errors=True)  # a copy: what was half-made is made again
+        shutil.rmtree(directory, ignore_errors=True)  # only a copy: remove an incomplete one
         try:
             directory.mkdir(parents=True, mode=0o700)
         except OSError as error:
@@ -134,7 +134,7 @@ class Sync:
         self._git.run("init", "--quiet", "--bare")
 
     def reachable(self) -> bool:
-        """Whether the repository answers just now."""
+        """Whether the repository answers now."""
         refs = f"refs/heads/{self.settings.branch}"
         return self._git.ok(
             "ls-remote", "--exit-code", "--", self._url, refs, more=self._family.environment()
@@ -173,7 +173,7 @@ class Sync:
         )
 
     def _unsigned(self, signer: str | None) -> str:
-        """Why nobody of the allowed signers stands for a commit; empty when somebody does, or need not."""
+        """Why no allowed signer counts for the commit; empty: one has signed, or none is required."""
         signers = self.settings.allowed_signers
         if signers is None or signer is not None:
             return ""
@@ -182,7 +182,7 @@ class Sync:
         return f"nobody in {signers} has signed it, nor a tag that names it"
 
     def _signer(self, tip: Commit) -> str | None:
-        """Who of the allowed signers stands for this commit; None when nobody does, or nobody is asked for."""
+        """The allowed signer of this commit, or the signed tag that names it; None: neither, or none is required."""
         signers = self.settings.allowed_signers
         if signers is None or not signers.is_file():
             return None
@@ -203,7 +203,7 @@ class Sync:
 
 
 def shown_url(url: str) -> str:
-    """The URL without what may be a password."""
+    """The URL without a part that may be a password."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url

@@ -1,14 +1,14 @@
-"""What a sync remembers: the last good commit, what it thinks of the newest one, and the last verdicts.
+"""The saved state of a sync: the last applied commit and the last verdicts, the newest commit's first.
 
-The outcomes of one commit, and what may come after each:
+The outcomes of one commit, and when the sync tries it again:
 
 ==============  ==========================================================  =========================
 outcome         meaning                                                     tried again
 ==============  ==========================================================  =========================
-``applied``     the host lives by it (a mediator: the file is written)      when the host departs
+``applied``     applied and confirmed (a mediator: the file is written)     when the host's text differs
 ``refused``     not signed, not valid, a test fails, history was rewritten  looked at in every round
-``failed``      the host could not take it; nothing was changed             in every round
-``rolled-back`` it was taken and given back, for the host lost its way      when asked (``sync now``)
+``failed``      the host could not apply it; nothing was changed            in every round
+``rolled-back`` applied and rolled back, e.g. as the repository was lost    when asked (``sync now``)
 ==============  ==========================================================  =========================
 """
 
@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 MAX_HISTORY = 50
-"""Verdicts that are kept: a screen or two; Git has the rest."""
+"""Verdicts that are kept: one or two screens; Git has older commits."""
 
 
 class Outcome(StrEnum):
-    """What became of a commit."""
+    """The outcome of one commit."""
 
     APPLIED = "applied"
     REFUSED = "refused"
@@ -36,7 +36,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one commit, and why."""
+    """The outcome of one commit, and why."""
 
     commit: str
     subject: str
@@ -45,31 +45,31 @@ class Verdict:
     at_s: float
     """Unix time."""
     author: str = ""
-    """Who wrote the commit, as it says itself."""
+    """The author in the commit; not verified."""
     signer: str = ""
-    """Which of the allowed signers stands for it, as their file names them; empty: nobody was asked for, or nobody."""
+    """The allowed signer, as the file names it, or the signed tag; empty: none, or none is required."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncState:
-    """All of it."""
+    """The whole state of a sync."""
 
     repository: str = ""
     branch: str = ""
     path: str = ""
     writes: str = ""
-    """The file that a mediator watches; empty: the host of this sync lives by the document."""
+    """The file that a mediator watches; empty: this host applies the document."""
     last_good: str | None = None
-    """The commit that the host lives by."""
+    """The last applied commit."""
     problem: str = ""
-    """Why the repository could not be looked at just now; empty when it could."""
+    """Why the last round could not read the repository; empty: it could."""
     looked_at_s: float = 0.0
-    """Unix time of the last look."""
+    """Unix time of the last round."""
     history: tuple[Verdict, ...] = field(default=())
-    """The newest first; the same verdict in a row stands once."""
+    """Newest first; equal verdicts in a row are one entry."""
 
     def judged(self, verdict: Verdict) -> SyncState:
-        """With this verdict. The same one again only moves nothing."""
+        """The state with this verdict. A verdict equal to the newest one adds no entry."""
         last = self.history[0] if self.history else None
         good = verdict.commit if verdict.outcome is Outcome.APPLIED else self.last_good
         if last is not None and replace(last, at_s=verdict.at_s) == verdict:
@@ -78,14 +78,14 @@ class SyncState:
 
 
 class StateFile:
-    """The state on disk, written whole or not at all."""
+    """The state on disk, written completely or not at all."""
 
     def __init__(self, path: Path, write: Callable[[Path, str], None]) -> None:
         self.path = path
         self._write = write
 
     def load(self) -> SyncState:
-        """What was kept; a fresh state when there is none, or it is damaged (the repository has it all)."""
+        """The saved state; an empty one if there is none or it is damaged, as the repository holds everything."""
         try:
             plain = json.loads(self.path.read_text())
             history = tuple(
@@ -96,10 +96,10 @@ class StateFile:
             return SyncState()
 
     def save(self, state: SyncState) -> None:
-        """Keep it. Raises OSError."""
+        """Save the state. Raises OSError."""
         self._write(self.path, json.dumps(to_json(state), indent=1) + "\n")
 
 
 def to_json(state: SyncState) -> dict[str, Any]:
-    """Plain values."""
+    """The state as plain values for JSON."""
     return asdict(state)

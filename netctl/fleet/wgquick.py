@@ -1,4 +1,4 @@
-"""wg-quick files, read strictly: each line is understood, named as not carried, or wrong (wg-quick(8), wg(8))."""
+"""Strict reader of wg-quick files: every line is understood, listed as not imported, or wrong (wg-quick(8), wg(8))."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_CARRIED = {
     "saveconfig": "the document is never written by the host",
     "fwmark": "netctl marks no packets of its own",
 }
-"""Keys of [Interface] that a document has no place for, and why."""
+"""Keys of [Interface] that a document cannot express, and why."""
 KEEPALIVE_WHY = "netctl keeps every tunnel alive at 25 s"
 PSK_WHY = "no secret belongs into the document; the tunnel comes up without one once both ends run netctl"
 _LISTED = frozenset({"address", "allowedips", "dns"})
@@ -35,7 +35,7 @@ _LISTED = frozenset({"address", "allowedips", "dns"})
 
 @dataclass(frozen=True, slots=True)
 class Omission:
-    """Something that the file says and the document will not."""
+    """A setting of the file that the document will not contain."""
 
     mark: Mark
     what: str
@@ -44,27 +44,27 @@ class Omission:
 
 @dataclass(slots=True)
 class QuickPeer:
-    """One [Peer]."""
+    """One [Peer] section."""
 
     mark: Mark
     key: WireGuardKey | None = None
     allowed: list[Prefix] = field(default_factory=list)
     endpoint: Endpoint | None = None
     called: str = ""
-    """The comment in or right above the section, often the peer's name."""
+    """The comment inside or directly above the section, often the peer's name."""
 
 
 @dataclass(slots=True)
 class QuickFile:
-    """One wg-quick file. The private key itself is not kept."""
+    """The content of one wg-quick file, without the private key."""
 
     file: str
     host: str
-    """The name of the host that the file is of."""
+    """The name of the host that the file belongs to."""
     link: str
     mark: Mark
     key: WireGuardKey | None = None
-    """The public half; None where the file has no PrivateKey (a hook sets it)."""
+    """The public key; None: the file has no PrivateKey (a hook sets it)."""
     addresses: list[IPv4Interface | IPv6Interface] = field(default_factory=list)
     listen_port: int | None = None
     mtu: int | None = None
@@ -201,7 +201,7 @@ def _number(value: str, low: int, high: int) -> int:
 
 
 def _raw_key(value: str, name: str) -> bytes:
-    """32 bytes of base64. The error never repeats the value: it may be a secret."""
+    """32 bytes from base64. Raises an error without the value, which may be a secret."""
     try:
         raw = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
@@ -212,7 +212,7 @@ def _raw_key(value: str, name: str) -> bytes:
 
 
 def read_wgquick(text: str, file: str, host: str, link: str) -> QuickFile:
-    """One file. Raises ConfigError with every line that is wrong; no message repeats a key."""
+    """Read one file. Raises ConfigError with every wrong line; no message repeats a key."""
     if len(text) > MAX_BYTES:
         message = f"larger than {MAX_BYTES // 2**20} MiB: this is no wg-quick file"
         raise ConfigError((Finding("NC701", "(file)", message, Mark(file, 1, 1)),))

@@ -19,7 +19,7 @@ from netctl.wire import agentrequests as r
 BEFORE_S = 3.0
 AFTER_S = 3.0
 BACK_S = 15.0
-"""Longest wait for the mediator: the first attempt comes at once, the next within 2 s, login takes a few round trips."""
+"""Longest wait for the mediator: the first attempt comes at once, the next within 2 s, login takes some round trips."""
 MAX_S = 600
 """Maximum of `--seconds`: longer than a person waits for a drill."""
 GAP_S = 3.0
