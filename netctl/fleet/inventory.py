@@ -18,7 +18,7 @@ from netctl.model.errors import LocalError
 
 INVENTORY_TIMEOUT_S = 60.0
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
-"""Host names that are no pattern to Ansible, where `*`, `:`, `,`, `&`, `!`, `[`, `~`, `@` mean several hosts or none."""
+"""Host names that are no pattern to Ansible; `*`, `:`, `,`, `&`, `!`, `[`, `~`, `@` mean several hosts or none."""
 GROUPS = frozenset({"all", "ungrouped"})
 """Names that Ansible takes for groups of hosts."""
 MEMBER_VARIABLE = "netctl_member"

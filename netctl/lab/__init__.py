@@ -1,1 +1,1 @@
-"""A small internet in network namespaces on one machine (floor F4)."""
+"""The lab: a small internet in network namespaces on one machine (floor F4)."""

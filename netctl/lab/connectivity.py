@@ -1,4 +1,4 @@
-"""`docs/connectivity.md` from the trials of a matrix: pure, trials in, Markdown out."""
+"""Render `docs/connectivity.md` from the trials of a matrix; pure."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HOW = {
     Verdict.RELAYED: "none",
 }
 ANOTHER_BLOCKED = 1.5
-"""Per cent; the second model of the promise."""
+"""Per cent of users with blocked UDP, in the second model of the promised rates."""
 RATE_AIMS: Sequence[tuple[str, float | None, float]] = (
     ("weighted direct rate", None, 92),
     (f"weighted direct rate, {ANOTHER_BLOCKED} % blocked", ANOTHER_BLOCKED, 95),
 )
-"""What the rate is called, another share of blocked users, and the aim; both in per cent."""
+"""(name of the rate, share of users with blocked UDP or None for that of SHARES, aim); both in per cent."""
 BUSY_LOAD = 2.0
-"""Processes that want to run, on two cores: above that times are the machine's as much as the product's."""
+"""Runnable processes on two cores. Above this load, measured times depend on the machine as much as on netctl."""
 
 
 @dataclass(slots=True)
@@ -40,34 +40,34 @@ class Cell:
 
     @property
     def verdict(self) -> Verdict:
-        """What theory allows."""
+        """The best path that theory allows."""
         return theory(self.one, self.other)
 
     @property
     def connected(self) -> int:
-        """How many were."""
+        """Count of trials that connected."""
         return sum(trial.connected for trial in self.trials)
 
     @property
     def direct(self) -> int:
-        """How many were, at the end."""
+        """Count of trials with a direct path at the end."""
         return sum(trial.direct for trial in self.trials)
 
     @property
     def rate(self) -> float:
-        """Of direct ones."""
+        """Share of trials with a direct path at the end, 0 to 1."""
         return self.direct / len(self.trials)
 
     def firsts(self) -> list[float]:
-        """Seconds to the first packet each way."""
+        """Seconds until both have heard the other, of the trials that connected."""
         return [trial.first_packet_s for trial in self.trials if trial.first_packet_s is not None]
 
     def directs(self) -> list[float]:
-        """Seconds to the direct path, of those that have one."""
+        """Seconds until the direct path, of the trials that have one."""
         return [trial.direct_s for trial in self.trials if trial.direct and trial.direct_s is not None]
 
     def word(self) -> str:
-        """For the table of all kinds."""
+        """The text of this pair in the table of all kinds."""
         count = len(self.trials)
         if not count:
             return "–"
@@ -82,7 +82,7 @@ class Cell:
 
 
 def cells_of(trials: Iterable[Trial]) -> dict[tuple[NatKind, NatKind], Cell]:
-    """Trials by their pair, in the kinds' order. Trials with kinds that are no more are left out."""
+    """Trials by pair, in the order of NatKind. Trials of kinds that no longer exist are left out."""
     found: dict[tuple[NatKind, NatKind], Cell] = {}
     grouped: dict[tuple[str, str], list[Trial]] = defaultdict(list)
     for trial in trials:
@@ -95,7 +95,7 @@ def cells_of(trials: Iterable[Trial]) -> dict[tuple[NatKind, NatKind], Cell]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many per cent of all are no larger than (nearest rank)."""
+    """The smallest value such that `percent` of all values are no larger (nearest rank)."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
@@ -112,12 +112,12 @@ def weighted(
 
 
 def plain_rate(one: NatKind, other: NatKind) -> float:
-    """Of hole punching alone, as theory has it."""
+    """The direct rate that theory gives hole punching alone: 1 or 0."""
     return 1.0 if theory(one, other) is Verdict.DIRECT else 0.0
 
 
 def render(trials: Sequence[Trial], machine: str) -> str:
-    """The whole document; `machine` says in words what it was measured on."""
+    """The whole document; `machine` describes the measuring machine."""
     cells = cells_of(trials)
     kinds = [kind for kind in NatKind if any(kind in pair for pair in cells)]
     rates = _rates(cells, kinds)

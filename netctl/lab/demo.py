@@ -1,6 +1,6 @@
-"""The demonstration: the main job on real packets, told step by step.
+"""The demonstration: show step by step, with real packets, that the members of a lab are one LAN.
 
-Everything shown is asked of the running system or tried with real packets; nothing is known beforehand.
+Every result comes from the running system or from real packets; none is known beforehand.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from netctl.model.errors import EngineError
 MEET_TIMEOUT_S = 40.0
 """Login, introduction and a handshake take two or three seconds; a small busy machine needs more."""
 SETTLE_S = 7.0
-"""Pairs start over the relay and move up; when nothing has changed for so long, nothing better comes."""
+"""Pairs start over the relay and then find better paths. After so long without a change, paths are final."""
 POLL_S = 0.5
 
 Statuses = dict[str, dict[str, Any]]
-"""`netctl status -o json` by member."""
+"""Output of `netctl status -o json` by member."""
 
 
 def demonstrate(lab: Lab, started: float) -> Iterator[Event]:
-    """Show that the members of a lab are one LAN. Ends with a Verdict; `started` is on the monotonic clock."""
+    """Show that the members of a lab are one LAN. The last event is a Verdict; `started`: monotonic clock."""
     failed: list[str] = []
     statuses: Statuses = {}
     for event in _meet(lab):
@@ -98,7 +98,7 @@ def demonstrate(lab: Lab, started: float) -> Iterator[Event]:
 
 
 def _meet(lab: Lab) -> Iterator[Event | Statuses]:
-    """Wait until everybody is connected with everybody, then for better paths; statuses at last."""
+    """Wait until all members are connected, then until paths are final. The last value is the statuses."""
     deadline = time.monotonic() + MEET_TIMEOUT_S
     settled_at = time.monotonic() + SETTLE_S
     before: dict[tuple[str, str], str] = {}
@@ -128,7 +128,7 @@ def _meet(lab: Lab) -> Iterator[Event | Statuses]:
 
 
 def _guest(lab: Lab) -> Iterator[Event]:
-    """A machine comes in with one string, where the document lets it."""
+    """Join a new machine with an invite, if the document admits invites automatically."""
     network = guest.invited_network(lab)
     if network is None:
         return
@@ -145,7 +145,7 @@ def _guest(lab: Lab) -> Iterator[Event]:
 
 
 def route_between(document: Document, one: str, other: str) -> str | None:
-    """How two members reach each other: "" by a tunnel of their own, a hub's name, None not at all."""
+    """How two members reach each other: "" by their own tunnel, a name by that hub, None not at all."""
     shared = [
         network
         for network in document.networks.values()
@@ -158,7 +158,7 @@ def route_between(document: Document, one: str, other: str) -> str | None:
 
 
 def unconnected(document: Document, statuses: Statuses) -> list[str]:
-    """What is missing: members without the mediator, and tunnel ends that are not up."""
+    """What is not connected: members without the mediator, and tunnel ends that are not up."""
     missing = [
         f"{name} with the mediator"
         for name, status in statuses.items()

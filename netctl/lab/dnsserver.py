@@ -1,7 +1,7 @@
-"""A small DNS server of the lab (RFC 1035, A and AAAA over UDP): its zone is a JSON file, read for each question.
+"""A small DNS server for the lab (RFC 1035, A and AAAA over UDP). It reads its zone, a JSON file, for each question.
 
-`python -m netctl.lab.dnsserver ZONE`, where the file is `{"vpn.example.net": ["192.0.2.1", "2001:db8::1"]}`. A name
-that is not there does not exist (NXDOMAIN). It answers on port 53 of all addresses.
+`python -m netctl.lab.dnsserver ZONE`, where the file is `{"vpn.example.net": ["192.0.2.1", "2001:db8::1"]}`. Other
+names do not exist (NXDOMAIN). The server answers on port 53 of all addresses.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 A, AAAA, IN = 1, 28, 1
 NO_ERROR, NO_NAME = 0, 3
 ANSWER = 0x8180
-"""A response, recursion desired and available."""
+"""Flags: a response, recursion desired and available."""
 NAME_OF_THE_QUESTION = 0xC00C
-"""A pointer to it (RFC 1035 §4.1.4)."""
+"""A compression pointer to the name in the question (RFC 1035 §4.1.4)."""
 
 
 def answer(question: bytes, zone: dict[str, list[str]]) -> bytes:
-    """The answer to one question. Raises what a question that is none raises."""
+    """The answer to one question. Raises any exception of its parser if the question is malformed."""
     labels, at = [], 12
     while length := question[at]:
         labels.append(question[at + 1 : at + 1 + length].decode())

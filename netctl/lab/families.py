@@ -1,9 +1,9 @@
 """Address families as a dimension of the lab: members and a mediator with IPv4, IPv6, both, or IPv6 that leads nowhere,
 and members whose network has IPv6 and a NAT64.
 
-Every member stands behind a port-restricted NAT of its own for IPv4 and a stateful firewall for IPv6. What a family
-is not there for is taken away again after the lab was wired, and the mediator's name has the addresses that its
-host is said to have: with `IPV6_BROKEN` one that nobody answers at.
+Every member is behind its own port-restricted NAT for IPv4 and a stateful firewall for IPv6. After the wiring of the
+lab, addresses that a host's family excludes are removed. The mediator's name has the addresses of its family; with
+`IPV6_BROKEN` its IPv6 address does not answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from netctl.system.files import write_atomic
 
 MEDIATOR = "m1.example.net"
 PATIENCE_S = 30.0
-"""How long a lab of families may take until every pair is as it should be; a quiet machine needs two."""
+"""Longest wait until every pair has its expected path; a quiet machine needs 2 s."""
 POLL_S = 0.25
 LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n"
 _HOLE = """
@@ -43,7 +43,7 @@ table ip6 hole {
 
 
 class Family(StrEnum):
-    """What a host has."""
+    """The address families of a host."""
 
     IPV4 = "IPv4"
     IPV6 = "IPv6"
@@ -64,12 +64,12 @@ class Family(StrEnum):
 
 
 MEDIATORS = tuple(family for family in Family if family is not Family.NAT64)
-"""What a mediator may have: nobody can reach a server behind a NAT64 over IPv4."""
+"""The families of a mediator: a server behind a NAT64 cannot be reached over IPv4."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """One pair of a lab of families, and what became of it."""
+    """One pair of a lab of families, and its result."""
 
     mediator: Family
     one: Family
@@ -77,21 +77,21 @@ class Meeting:
     wanted: str
     paths: tuple[str, str]
     seconds: float | None
-    """From the end of the last apply until both were as they should be; None: never."""
+    """From the end of the last apply until both sides had the expected path; None: never."""
 
 
 def reaching(families: Sequence[Family], mediator: Family) -> list[Family]:
-    """Who has a family in common with the mediator: nobody else logs in, so nobody else is in the lab."""
+    """The families that can reach the mediator. Members of others cannot log in, so the lab has none."""
     return [family for family in families if family.works & mediator.works]
 
 
 def expected(one: Family, other: Family) -> str:
-    """``direct`` or ``relayed``, of two members that reach the mediator."""
+    """The expected path of two members that reach the mediator: ``direct`` or ``relayed``."""
     return "direct" if one.works & other.works else "relayed"
 
 
 def met(wanted: str, paths: tuple[str, str]) -> bool:
-    """Whether both sides are as they should be."""
+    """Whether both sides have the expected path."""
     kinds = {"direct": {"direct"}, "relayed": {"relay-udp"}}[wanted]
     return set(paths) <= kinds
 
@@ -103,7 +103,7 @@ def _name(family: Family, side: int) -> str:
 def pairs_of(
     families: Sequence[Family], *, twice: bool = True
 ) -> list[tuple[tuple[str, Family], tuple[str, Family]]]:
-    """Every pair of families once, names and families; where there are two members of each, also with itself."""
+    """Every pair of families once, as (name, family) each; with `twice` also each family with itself."""
     if not twice:
         return [
             ((_name(one, 0), one), (_name(other, 0), other))
@@ -114,7 +114,7 @@ def pairs_of(
 
 
 def document_of(families: Sequence[Family], *, twice: bool = True) -> tuple[str, str, dict[str, Family]]:
-    """The document, its sidecar, and who is of which family."""
+    """The document, its sidecar, and the family of each member. `twice`: two members of each family."""
     members = {_name(family, side): family for family in families for side in range(1 + twice)}
 
     def key(name: str) -> bytes:
@@ -140,7 +140,7 @@ def document_of(families: Sequence[Family], *, twice: bool = True) -> tuple[str,
 
 
 def wire(network: Network, members: Mapping[str, Family], mediator: Family) -> None:
-    """Take away what each host has not, and give the mediator its addresses and its name."""
+    """Remove the addresses that each host's family excludes; set the mediator's addresses and name."""
     four, six = PUBLIC[FIRST_MEDIATOR], PUBLIC6[FIRST_MEDIATOR]
     (host,) = network.mediators.values()
     if mediator in (Family.IPV6, Family.BOTH):
@@ -166,7 +166,7 @@ def wire(network: Network, members: Mapping[str, Family], mediator: Family) -> N
             member.run(["ip", "-4", "addr", "flush", "dev", "eth0"])
             if name == _name(
                 family, 1
-            ):  # the one has the mediator's own addresses, the other those of a DNS64
+            ):  # side 0 keeps the mediator's addresses in its hosts file, side 1 asks the DNS64
                 member.write("/etc/hosts", LOCALHOST)
             translate(box, member, told)
         elif family is Family.IPV6_BROKEN:
@@ -177,7 +177,7 @@ def wire(network: Network, members: Mapping[str, Family], mediator: Family) -> N
 def standing(
     directory: Path, families: Sequence[Family], mediator: Family, *, twice: bool = True
 ) -> Iterator[tuple[Lab, float]]:
-    """A lab with one or two members of each family; when the last apply had ended (seconds, monotonic)."""
+    """A lab with one or two members of each family, and when its last apply ended (monotonic clock, s)."""
     document, sidecar, members = document_of(families, twice=twice)
     path = directory / "families.yaml"
     write_atomic(path, document)
@@ -193,7 +193,7 @@ def standing(
 def meetings(
     lab: Lab, began: float, families: Sequence[Family], mediator: Family, *, twice: bool = True
 ) -> list[Meeting]:
-    """Wait until every pair is as it should be, `PATIENCE_S` at most."""
+    """Wait until every pair has its expected path, `PATIENCE_S` at most; the result of every pair."""
     pairs = pairs_of(families, twice=twice)
     since: dict[int, float] = {}
     paths: list[tuple[str, str]] = []
@@ -220,7 +220,7 @@ def _path(said: Mapping[str, dict[str, Any]], one: str, other: str) -> str:
 
 
 def render(found: Sequence[Meeting], machine: str) -> str:
-    """docs/families.md; `machine` says in words what it was measured on."""
+    """The text of docs/families.md; `machine` describes the measuring machine."""
     good = sum(meeting.seconds is not None for meeting in found)
     slowest = max((meeting.seconds or 0.0 for meeting in found), default=0.0)
     return f"""# Address families: which pairs are direct
@@ -245,7 +245,7 @@ has an address for each family that it is said to have; the broken one is an AAA
 
 
 def table(found: Sequence[Meeting]) -> str:
-    """A row for each pair, a column for each mediator."""
+    """A Markdown table: a row for each pair, a column for each mediator."""
     mediators = list(dict.fromkeys(meeting.mediator for meeting in found))
     lines = [
         "| members | " + " | ".join(f"mediator: {mediator}" for mediator in mediators) + " |",

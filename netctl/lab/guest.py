@@ -1,4 +1,4 @@
-"""A machine that comes to a running lab with nothing but an invite."""
+"""A new machine that joins a running lab with an invite."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from netctl.model.errors import EngineError
 
 NAME = "guest"
 ADDRESS = PUBLIC[250]
-"""Behind no NAT, at the end of the public segment: a lab has its own hosts from the beginning on."""
+"""An address without NAT at the upper end of the public segment; the lab's own hosts are at the lower end."""
 REACH_S = 30.0
-"""Tunnels to everybody open within two seconds; a small busy machine needs more."""
+"""Tunnels to all members are up within 2 s; a small busy machine needs more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """How it went."""
+    """The result of the guest's join."""
 
     address: str
     joined_s: float
-    """From typing `netctl join` to having an address."""
+    """From the start of `netctl join` until the machine had an address."""
     silent: tuple[str, ...]
     """Members that did not answer by name."""
 
 
 def invited_network(lab: Lab) -> Network | None:
-    """The first network of a lab that lets invites in by itself, with a mediator to ask."""
+    """The first network that admits invites automatically; None: there is none, or no mediator, or `guest` exists."""
     open_ = (n for n in lab.document.networks.values() if n.join.invites and n.join.approve == "auto")
     return next(open_, None) if lab.network.mediators and NAME not in lab.network.members else None
 
 
 def join(lab: Lab, network: Network) -> Joined:
-    """Make the machine, invite it, have it join, and have it reach everybody. Raises EngineError."""
+    """Make the machine and an invite, let the machine join and ping all members. Raises EngineError."""
     mediator = next(iter(lab.network.mediators.values()))
     invite = ["invite", network.name, "--mediator-state", STATE_PATH]
     text = mediator.run([program("netctl"), *invite]).strip()
@@ -56,7 +56,7 @@ def join(lab: Lab, network: Network) -> Joined:
 
 
 def machine(lab: Lab) -> Node:
-    """A machine at the end of the public segment, with nothing of ours on it yet."""
+    """A machine on the public segment without any state of netctl."""
     holder, other = lab.network.holder, next(iter(lab.network.members.values()))
     hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n" + "".join(
         f"{place.address}\t{mediator.host}\n" for mediator, place in lab.topology.mediators

@@ -1,4 +1,4 @@
-"""What a lab has to say, as values. The command line turns them into text; tests read them."""
+"""Events of a lab as values. The command line prints them; tests read them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is being done just now."""
+    """The step that runs now."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A result to look at."""
+    """A table of results."""
 
     title: str
     columns: tuple[str, ...]
@@ -23,7 +23,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was to be shown, and whether it was."""
+    """One statement to show, and whether it was shown."""
 
     ok: bool
     text: str
@@ -31,7 +31,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The last word."""
+    """The final result."""
 
     ok: bool
     text: str

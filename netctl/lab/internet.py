@@ -1,4 +1,4 @@
-"""A lab that runs: the wired hosts, the mediators and the real agents on them, with keys of their own."""
+"""A running lab: the wired hosts with real mediators and agents, each with its own keys."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ STATE_PATH = "/run/lab/state"
 RUN_PATH = "/run/netctl"
 LOG_PATH = "/run/lab/log"
 SERVICE_TIMEOUT_S = 120.0
-"""A Python service is up in half a second; ten at once on a small machine that is busy with more have taken 30."""
+"""A Python service is up in 0.5 s; ten at once on a small busy machine have taken 30 s."""
 POLL_S = 0.1
 PARALLEL = 4
-"""Commands run at once: enough to keep two cores busy, few enough not to starve the agents."""
+"""Commands run in parallel: enough to keep two cores busy, few enough not to starve the agents."""
 
 _WIREGUARD = re.compile(r"(?<![\w+/:])[A-Za-z0-9+/]{43}=")
 _IDENTITY = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=")
@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 
 
 def program(name: str) -> str:
-    """The path of one of our console scripts: beside the running interpreter, else on the PATH."""
+    """The path of one of our console scripts: in the interpreter's directory, else on the PATH."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name, path=environment()["PATH"])
     if found is None:
@@ -49,37 +49,37 @@ def program(name: str) -> str:
 def in_parallel(
     work: Callable[[Item], Result], items: Iterable[Item], at_once: int = PARALLEL
 ) -> list[Result]:
-    """`work` on every item, a few at once; results in the items' order. The first error is raised."""
+    """Run `work` on every item, PARALLEL at a time; results in the order of items. Raises the first error."""
     pool = ThreadPoolExecutor(max_workers=at_once)
     try:
         return list(pool.map(work, items))
     finally:
-        # After an error or Ctrl-C nobody waits here for what still runs: it ends with the lab.
+        # After an error or Ctrl-C, do not wait for running work: it ends with the lab.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(slots=True)
 class Lab:
-    """A small internet with everything running on it. `services` holds PIDs as seen inside the lab."""
+    """A small internet with its running services. `services`: PIDs inside the lab, by host."""
 
     document: Document
     text: str
-    """The document as the members have it: with the lab's keys."""
+    """The document of the members, with the lab's keys."""
     topology: Topology
     network: Network
     services: dict[str, int] = field(default_factory=dict)
     stun_also: str = ""
-    """A second address that the mediator's host has."""
+    """A second address of the mediator's host, for its STUN server."""
 
     def node(self, name: str) -> Node:
-        """A host by name. Raises LocalError naming those that there are."""
+        """A host by name. Raises LocalError, which lists the hosts."""
         hosts = {**self.network.members, **self.network.mediators, **self.network.boxes}
         if name not in hosts:
             raise LocalError(f"no host {name!r} in this lab: there are {', '.join(hosts)}")
         return hosts[name]
 
     def start_mediator(self, name: str = "mediator", *, relay: bool = True) -> None:
-        """Start a mediator, with a relay of its own or without, and wait until it listens."""
+        """Start a mediator, with or without its relay, and wait until it listens."""
         place = next(entry for entry in self.topology.mediators if entry[1].name == name)
         node = self.node(name)
         argv = [program("netctl-mediator"), "serve", "--document", DOCUMENT_PATH, "--state", STATE_PATH]
@@ -89,7 +89,7 @@ class Lab:
         self._wait(name, lambda: _listens(node, place[0].port), f"listen on port {place[0].port}")
 
     def start_agent(self, name: str) -> None:
-        """Start a member's agent and wait until it takes commands."""
+        """Start a member's agent and wait until it accepts requests."""
         node = self.node(name)
         self.services[name] = node.spawn([program("netctl"), "agent"], LOG_PATH)
         socket = f"{RUN_PATH}/agent.sock"
@@ -98,7 +98,7 @@ class Lab:
         )
 
     def stop(self, name: str, number: int = 15) -> None:
-        """End the service of a host with a signal and wait until it is gone."""
+        """End the service of a host with signal `number` and wait until it is gone."""
         node, pid = self.node(name), self.services.pop(name)
         node.kill(pid, number)
         deadline = time.monotonic() + SERVICE_TIMEOUT_S
@@ -108,7 +108,7 @@ class Lab:
             time.sleep(POLL_S)
 
     def apply(self, name: str) -> str:
-        """`netctl apply` on a member: what it printed. Raises EngineError with its last words."""
+        """Run `netctl apply` on a member; returns its output. Raises EngineError with its last output."""
         done = self.node(name).attempt([program("netctl"), "apply", "--yes"])
         if done.returncode != 0:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
@@ -132,7 +132,7 @@ class Lab:
 
 
 def read_plan(path: Path) -> tuple[str, Document, Topology]:
-    """A document and the shape of its lab. Raises NetctlError, before anything is started."""
+    """Read a document and its lab's topology. Raises NetctlError before anything is started."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -153,10 +153,10 @@ def raise_lab(
     *,
     stun_also: str = "",
 ) -> Lab:
-    """Build the internet of a document inside `holder` and bring everybody on it to run.
+    """Build the internet of a document inside `holder` and start all services.
 
-    `environs`: environment variables that every host has besides the lab's own; `wired` may change the wires and
-    boxes before anything runs on them. `stun_also`: a second address that it gave the mediator's host.
+    `environs`: further environment variables for every host. `wired` is called after the wiring and before the
+    services, and may change hosts. `stun_also`: a second address that `wired` gave the mediator's host.
     """
     text, document, topology = read_plan(path)
     programs = [program("netctl"), *([program("netctl-mediator")] if topology.mediators else [])]
@@ -190,7 +190,7 @@ def raise_lab(
 
 
 def _with_new_keys(text: str, document: Document, topology: Topology, network: Network) -> str:
-    """The document's text with the keys that its hosts have just made in the place of those written in it."""
+    """The document's text with the hosts' new keys in place of the written keys."""
     replace: dict[str, str] = {}
 
     def member(name: str) -> None:
@@ -218,16 +218,16 @@ def _with_new_keys(text: str, document: Document, topology: Topology, network: N
 
 
 def substitute(text: str, replace: Mapping[str, str]) -> str:
-    """Replace every occurrence of each key at once, so that no new key is taken for an old one."""
+    """Replace every occurrence of each key in one pass, so that no new key is replaced again."""
     if not replace:
         return text
-    # Longest first: an identity ends in the same alphabet as a WireGuard key.
+    # Longest first: an identity contains text of the form of a WireGuard key.
     olds = sorted(replace, key=len, reverse=True)
     return re.sub("|".join(re.escape(old) for old in olds), lambda found: replace[found.group()], text)
 
 
 def _listens(node: Node, port: int) -> bool:
-    """Whether a TCP socket listens on this port: state 0A in /proc/net/tcp and tcp6 (proc(5))."""
+    """Whether a TCP socket listens on the port: state 0A in /proc/net/tcp or tcp6 (proc(5))."""
     table = node.attempt(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
     wanted = f":{port:04X}"
     rows = (line.split() for line in table.splitlines())
@@ -235,7 +235,7 @@ def _listens(node: Node, port: int) -> bool:
 
 
 def status_of(node: Node) -> dict[str, Any]:
-    """`netctl status -o json` on a member. Raises EngineError when the agent does not answer."""
+    """The output of `netctl status -o json` on a member. Raises EngineError if the agent does not answer."""
     done = node.attempt([program("netctl"), "status", "-o", "json"])
     try:
         answer = json.loads(done.stdout)
@@ -247,7 +247,7 @@ def status_of(node: Node) -> dict[str, Any]:
 
 
 def statuses_of(members: Mapping[str, Node]) -> dict[str, dict[str, Any]]:
-    """The status of every member; of one that does not answer, what `status` would say with nothing there."""
+    """The status of every member; an empty status for a member that does not answer."""
 
     def ask(node: Node) -> dict[str, Any]:
         try:

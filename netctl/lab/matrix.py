@@ -1,10 +1,10 @@
-"""Every pair of kinds of boxes in one lab, with real agents: what path a pair gets, and when.
+"""Measure with real agents which path every pair of NAT kinds gets, and when.
 
-Each kind of box stands twice, with one host behind each. Every pair of kinds has a network of its own, and all of
-these networks are down at first: the agents run, are logged in, know their NAT and have no peers. One trial takes
-one network up on both hosts and sends a packet every 20 ms each way. Its clock starts when the later of both has
-the network's address and sends its first packet. At the end the network is taken down, and what the boxes remember
-of the pair is deleted.
+The lab has two boxes of each kind, each with one host behind it. Every pair of kinds has its own network. All
+networks are down at first: the agents run, are logged in, know their NAT and have no peers. One trial takes one
+network up on both hosts and sends a packet every 20 ms each way. Its clock starts when the later host has the
+network's address and sends its first packet. At the end the network is taken down, and the boxes' entries on the
+pair are deleted.
 """
 
 from __future__ import annotations
@@ -44,19 +44,20 @@ PATIENCE_S = {
     Verdict.BIRTHDAY: 22.0,
     Verdict.RELAYED: 2.5,
 }
-"""How long a pair may take to be direct. An attempt by birthday is over 16 s after it began."""
+"""Longest wait for a direct path, by verdict. A birthday attempt ends 16 s after its start."""
 CONNECT_S = 20.0
-"""How long a pair may take until both have heard each other."""
+"""Longest wait until both hosts have heard each other."""
 COUNT_S = 0.5
-"""At the end packets are counted: 25 each way."""
+"""Duration of the count of packets at the end: 25 each way."""
 DOWN_S = 20.0
 FEW_RELAYED = 20
-"""Packets in that time at the relay's host that need not be the pair's: the other agents' STUN and keepalives, seen:
-up to 19. One direction of the pair alone would be 25 more than nearly none."""
+"""Packets at the relay's host during the count that are not the pair's: STUN and keepalives of other agents, 19 at most
+in measurements. One direction of the pair would add 25.
+"""
 MOST_STRAYS = 4
-"""Times that packets are counted again while they still pass the relay though both agents say that they are direct."""
+"""Most repeated counts while packets still pass the relay although both agents report a direct path."""
 SECOND_ADDRESS = 50
-"""Of the mediator's host, within the public segment: NATs that map by address are known by it."""
+"""Host number of the mediator's second address: agents need it to recognise NATs with address-dependent mapping."""
 END_S = 5.0
 READY_S = 60.0
 POLL_S = 0.2
@@ -64,59 +65,60 @@ POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run of one pair. Seconds count from the moment that the later one of both sends its first packet."""
+    """One run of one pair. Times in seconds count from the first packet of the later host."""
 
     one: str
     other: str
     run: int
     connected: bool
     paths: tuple[str, str]
-    """What the agents say at the end."""
+    """The paths that the agents report at the end."""
     first_packet_s: float | None
-    """Until both have heard the other."""
+    """Until both hosts have heard each other; None: never."""
     direct_s: float | None
-    """Until both agents have chosen a direct path."""
+    """Until both agents have chosen a direct path; None: never."""
     lost: int
-    """Of about 50 packets of the last half second, both ways."""
+    """Lost packets of the last half second, of about 50 both ways."""
     relayed: int
-    """Packets that came to the relay's host in that time, from anybody."""
+    """Packets that the relay's host received in that time, from all senders."""
     problem: str = ""
     strays: int = 0
-    """Half seconds in which packets went over the relay after both agents had said that they are direct; `direct_s`
-    then counts to the end of the last one."""
+    """Half seconds in which packets passed the relay after both agents had reported a direct path; `direct_s` then
+    counts to the end of the last of them.
+    """
     when: str = ""
-    """UTC, to the minute."""
+    """Start of the trial, UTC, to the minute."""
     load: float = 0.0
-    """Processes that wanted to run on the machine, the mean of a minute, when it began."""
+    """Load of the machine at the start: mean of runnable processes over one minute."""
 
     @property
     def direct(self) -> bool:
-        """Both say so, and the relay's host has not seen the packets."""
+        """Whether both agents report a direct path and the relay's host has not seen the packets."""
         return self.connected and all(path in DIRECT_KINDS for path in self.paths) and not self.problem
 
     def to_json(self) -> str:
-        """One line."""
+        """The trial as one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, line: str) -> Trial:
-        """Raises ValueError, TypeError or KeyError."""
+        """A trial from such a line. Raises ValueError, TypeError or KeyError."""
         plain = json.loads(line)
         return cls(**{**plain, "paths": tuple(plain["paths"])})
 
 
 def pairs_of(kinds: Sequence[NatKind]) -> list[tuple[NatKind, NatKind]]:
-    """Every pair once, and each kind with itself."""
+    """Every pair of kinds once, and each kind with itself."""
     return list(itertools.combinations_with_replacement(kinds, 2))
 
 
 def host(kind: NatKind, side: int) -> str:
-    """The first or the second host behind this kind of box."""
+    """The name of the host behind the first (0) or second (1) box of a kind."""
     return f"{kind}-{'ab'[side]}"
 
 
 def hosts_of(one: NatKind, other: NatKind) -> tuple[str, str]:
-    """Who plays this pair."""
+    """The two hosts of a pair."""
     return host(one, 0), host(other, 1)
 
 
@@ -124,7 +126,7 @@ def document_of(pairs: Sequence[tuple[NatKind, NatKind]]) -> tuple[str, str]:
     """The document and its sidecar. Both are JSON, which is YAML."""
     places = {
         name: kind for pair in pairs for name, kind in zip(hosts_of(*pair), pair, strict=True)
-    }  # those alone that have a part
+    }  # only hosts of a pair
     networks: dict[str, Any] = {}
     for index, (one, other) in enumerate(pairs):
         members = hosts_of(one, other)
@@ -147,22 +149,22 @@ def document_of(pairs: Sequence[tuple[NatKind, NatKind]]) -> tuple[str, str]:
 
 
 def network_of(index: int) -> str:
-    """The network of a pair."""
+    """The name of a pair's network."""
     return f"pair-{index}"
 
 
 def alone(name: str) -> str:
-    """The network that one host has to itself: its agent keeps its WireGuard port."""
+    """The name of a network with one host as its only member: so the agent keeps its WireGuard port."""
     return f"{name}-alone"
 
 
 def address_of(index: int, side: int) -> str:
-    """Of a pair's host within the pair's network."""
+    """The address of one host of a pair in the pair's network."""
     return f"10.60.{index}.{side + 1}"
 
 
 def _wireguard(name: str) -> str:
-    """Some key: the lab's hosts make their own."""
+    """A placeholder key: the lab's hosts make their own keys."""
     return base64.b64encode(hashlib.sha256(name.encode()).digest()).decode()
 
 
@@ -172,7 +174,7 @@ def _identity() -> str:
 
 
 class Meeter:
-    """`netctl.lab.meet` on one host: its events in a queue, each with the side it came from."""
+    """The program `netctl.lab.meet` on one host. Puts its events into a queue, each with its side."""
 
     def __init__(self, lab: Lab, name: str) -> None:
         argv = module("netctl.lab.meet", f"{RUN_PATH}/agent.sock", LOG_PATH)
@@ -184,23 +186,23 @@ class Meeter:
         self._reader.start()
 
     def begin(self, side: int, events: queue.SimpleQueue[tuple[int, dict[str, Any]]]) -> None:
-        """Events go there from now on."""
+        """Put further events into this queue."""
         self._side, self._events = side, events
 
     def tell(self, **order: Any) -> None:
-        """Give an order."""
+        """Send the program an order."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
 
     def close(self) -> None:
-        """End it."""
+        """End the program."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
             self._process.wait(END_S)
-        except subprocess.TimeoutExpired:  # it waits for an agent that does not answer
+        except subprocess.TimeoutExpired:  # the program waits for an agent that does not answer
             self._process.kill()
             self._process.wait()
         self._reader.join(END_S)
@@ -218,7 +220,7 @@ class Meeter:
 
 
 class _Seen:
-    """What both sides have told of one trial."""
+    """What both sides have reported of one trial."""
 
     def __init__(self) -> None:
         self.up: list[float | None] = [None, None]
@@ -230,7 +232,7 @@ class _Seen:
         self.problem = ""
 
     def take(self, side: int, event: dict[str, Any]) -> None:
-        """One event."""
+        """Record one event."""
         match event["event"]:
             case "up":
                 self.up[side] = event["at"]
@@ -250,7 +252,7 @@ class _Seen:
                 self.problem, self.down[side] = event.get("why", "failed"), True
 
     def since_up(self, times: list[float | None]) -> float | None:
-        """The later of both times, from the later of both starts."""
+        """Seconds from the later start to the later of both times; None: one is missing."""
         found = [at for at in (*self.up, *times) if at is not None]
         if len(found) < 4:
             return None
@@ -258,7 +260,7 @@ class _Seen:
 
 
 class Matrix:
-    """A lab with these pairs, up to the end of `standing`."""
+    """The trials of these pairs in a lab. Valid inside `standing`."""
 
     def __init__(self, lab: Lab, pairs: Sequence[tuple[NatKind, NatKind]]) -> None:
         self.lab = lab
@@ -266,12 +268,12 @@ class Matrix:
         self._meeters = {name: Meeter(lab, name) for name in lab.network.members}
 
     def close(self) -> None:
-        """End the programs on the hosts."""
+        """End the `meet` programs on the hosts."""
         for meeter in self._meeters.values():
             meeter.close()
 
     def trial(self, one: NatKind, other: NatKind, run: int) -> Trial:
-        """One pair, from its start. Before an attempt by birthday both agents start anew: they wait for no hour."""
+        """Run one trial. Restarts both agents before a birthday attempt, as an agent may wait an hour for the next."""
         when, load = datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), round(os.getloadavg()[0], 1)
         index = self._pairs.index((one, other))
         names = hosts_of(one, other)
@@ -295,7 +297,7 @@ class Matrix:
         self._until(events, seen, lambda: None not in seen.direct, PATIENCE_S[verdict])
         relayed, strays = self._count(meeters, events, seen), 0
         while None not in seen.direct and relayed > FEW_RELAYED and strays < MOST_STRAYS and not seen.problem:
-            strays += 1  # the agents say direct, their engines are not there yet: then it is not direct yet
+            strays += 1  # the engines lag behind the agents' reports: not direct yet
             seen.direct = [time.monotonic()] * 2
             relayed = self._count(meeters, events, seen)
         for meeter in meeters:
@@ -331,8 +333,8 @@ class Matrix:
         events: queue.SimpleQueue[tuple[int, dict[str, Any]]],
         seen: _Seen,
     ) -> int:
-        """Count packets for a while: at the hosts, and at the relay's; the latter."""
-        self._until(events, seen, lambda: False, 0.1)  # what went out over the relay just now is there
+        """Count packets for COUNT_S at the hosts (into `seen`) and at the relay's host; returns the latter count."""
+        self._until(events, seen, lambda: False, 0.1)  # until packets that are now at the relay have arrived
         for meeter in meeters:
             meeter.tell(op="count")
         before = self._at_relay()
@@ -367,7 +369,7 @@ class Matrix:
         )
 
     def _forget(self, names: tuple[str, str]) -> None:
-        """What the boxes of a pair know of each other (conntrack(8)), and whom an address filter lets in."""
+        """Delete the boxes' flows with each other (conntrack(8)) and the entries of an address filter."""
         boxes = [self._box(name) for name in names]
         for box, other in (boxes, boxes[::-1]):
             outside = str(other.wan if other.kind.translates else other.members[0].address)
@@ -387,7 +389,7 @@ class Matrix:
 
 
 def wait_logged_in(lab: Lab, name: str) -> None:
-    """Until the agent has its mediator. Raises EngineError."""
+    """Wait until the agent is logged in at its mediator. Raises EngineError."""
     deadline = time.monotonic() + READY_S
     while status_of(lab.node(name))["mediator"]["state"] != "connected":
         if time.monotonic() > deadline:
@@ -399,7 +401,7 @@ def wait_logged_in(lab: Lab, name: str) -> None:
 def standing(
     directory: Path, pairs: Sequence[tuple[NatKind, NatKind]], progress: Callable[[str], None]
 ) -> Iterator[Matrix]:
-    """A lab with all of these pairs, everybody logged in and every pair's network down."""
+    """A lab with these pairs: all agents logged in, every pair's network down."""
     document, sidecar = document_of(pairs)
     path = directory / "matrix.yaml"
     write_atomic(path, document)

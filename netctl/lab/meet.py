@@ -1,14 +1,14 @@
-"""A program on a lab host that takes one network up, sends to the other member, and tells when what happened.
+"""A program on a lab host that takes one network up, sends packets to the other member, and reports events with times.
 
-`python -m netctl.lab.meet` reads orders from its standard input, one JSON object a line, and writes events likewise:
+`python -m netctl.lab.meet` reads orders from standard input, one JSON object per line, and writes events so too:
 
     {"op": "up", "network": N, "own": ADDRESS, "peer": ADDRESS, "name": MEMBER}
-    {"op": "count"}   packets received since the last such order, and lost between the first and the last of them
-    {"op": "down"}    the network is taken down; the last event of this meeting follows
+    {"op": "count"}   count packets received since the last such order, and lost between the first and the last
+    {"op": "down"}    take the network down; the last event of this meeting follows
 
-Events carry `at`, seconds of the machine's monotonic clock, which all hosts of a lab share: `up` (the network's
-address is on this host, and the first packet goes out), `heard` (the first packet of the peer came), `path` (the
-agent has another path), `count`, `down`, and `failed`.
+Events carry `at`, seconds of the machine's monotonic clock, which all hosts of a lab share: `up` (this host has the
+network's address and sends its first packet), `heard` (the first packet of the peer arrived), `path` (the agent
+changed the path), `count`, `down`, and `failed`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 PORT = 9
-"""RFC 863's: nothing answers there."""
+"""The discard port (RFC 863): nothing answers."""
 SEND_EVERY_S = 0.02
 POLL_S = 0.005
 AGENT_S = 60.0
 
 
 class Meeting:
-    """One meeting; everything but the agent's own work happens in one thread."""
+    """One meeting of two hosts. All work runs in one thread, except the request to take the network up."""
 
     def __init__(self, order: dict[str, Any], agent: str, log: Path) -> None:
         self._order = order
@@ -44,11 +44,11 @@ class Meeting:
         self._heard = False
         self._sent = 0
         self._numbers: set[int] = set()
-        """Of the packets that came since the last count."""
+        """Numbers of the packets received since the last count."""
         threading.Thread(target=self._ask, args=("up",), daemon=True).start()
 
     def step(self, now: float) -> None:
-        """Whatever is due."""
+        """Receive, send and report what is due at `now`."""
         if self._socket is None:
             self._bind(now)
         if self._socket is not None:
@@ -59,13 +59,13 @@ class Meeting:
         self._paths(now)
 
     def count(self, now: float) -> None:
-        """Tell what came, and begin anew."""
+        """Report the packets since the last count, and start a new count."""
         numbers, self._numbers = self._numbers, set()
         span = max(numbers) - min(numbers) + 1 if numbers else 0
         say(now, "count", received=len(numbers), lost=span - len(numbers))
 
     def down(self) -> None:
-        """End it."""
+        """Take the network down and report it."""
         if self._socket is not None:
             self._socket.close()
         self._log.close()
@@ -76,7 +76,7 @@ class Meeting:
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             made.bind((self._order["own"], PORT))
-        except OSError:  # the address is not there yet
+        except OSError:  # the host does not have the address yet
             made.close()
             return
         made.setblocking(False)
@@ -88,7 +88,7 @@ class Meeting:
             made.sendto(self._sent.to_bytes(8), (self._order["peer"], PORT))
             self._sent += 1
         except OSError:
-            pass  # the link is not up yet, or its queue is full: the next one goes
+            pass  # the link is not up yet, or its queue is full: send the next packet later
 
     def _receive(self, made: socket.socket, now: float) -> None:
         while True:
@@ -104,7 +104,7 @@ class Meeting:
                 say(now, "heard")
 
     def _paths(self, now: float) -> None:
-        """The agent says every change of a path in one line: `NAME: KIND[ at ENDPOINT]`."""
+        """Report changes of the path from the agent's log, whose lines are `NAME: KIND[ at ENDPOINT]`."""
         self._rest += self._log.read()
         *lines, self._rest = self._rest.split(b"\n")
         for line in lines:
@@ -134,12 +134,12 @@ class Meeting:
 
 
 def say(at: float, event: str, **more: Any) -> None:
-    """One event."""
+    """Write one event."""
     print(json.dumps({"at": at, "event": event, **more}), flush=True)
 
 
 def main(agent: str, log: str) -> int:
-    """Until the input ends."""
+    """Perform orders until standard input ends. `agent`: its socket; `log`: its log file."""
     meeting: Meeting | None = None
     rest = b""
     while True:

@@ -1,9 +1,9 @@
-"""Namespaces as hosts: one holder process that owns everything, and nodes inside it.
+"""Hosts of the lab as Linux namespaces: one holder process that owns the lab, and nodes inside it.
 
-The holder is PID 1 of a PID namespace of its own (and, for an ordinary user, root of a user namespace). It
-reads a pipe that this process holds the other end of: when this process ends, however it ends, the pipe
-closes, the holder exits, and the kernel kills every process and removes every namespace with it. A lab that
-shall outlive this process (`detached`) waits for `Holder.destroy` instead.
+The holder is PID 1 of its own PID namespace (and, for an ordinary user, root of a user namespace). It reads a
+pipe whose other end this process holds: when this process ends for any reason, the pipe closes, the holder
+exits, and the kernel kills every process of the lab and removes its namespaces. A lab that outlives this
+process (`detached`) ends by `Holder.destroy` instead.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 from netctl.model.errors import EngineError, LocalError
 
 START_TIMEOUT_S = 60.0
-"""Making namespaces takes milliseconds; a machine that needs longer than this, however busy, is stuck."""
+"""Making namespaces takes milliseconds; even a busy machine that needs longer than this is stuck."""
 COMMAND_TIMEOUT_S = 120.0
-"""No set-up command of the lab takes more than a second or two; on a busy machine some have taken 30."""
+"""A set-up command of the lab takes 1 to 2 s at most; on a busy machine some have taken 30 s."""
 END_TIMEOUT_S = 60.0
-"""Of killed processes: milliseconds, where they get a core at all."""
+"""Killed processes end within milliseconds, if they get a core at all."""
 
 PACKAGES: Mapping[str, str] = {
     "unshare": "util-linux",
@@ -35,11 +35,11 @@ PACKAGES: Mapping[str, str] = {
     "ping": "iputils-ping",
     "hostname": "hostname",
 }
-"""Programs that the lab runs, and the Debian packages that hold them."""
+"""Programs that the lab runs, and their Debian packages."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""Ordinary users on Debian have no sbin in their PATH, and that is where ip and nft live."""
+"""Includes sbin, where ip and nft are: ordinary users on Debian do not have it in their PATH."""
 
-# Nobody in a lab takes another's address, and until that was asked a router forwards no IPv6: accept_dad is off.
+# accept_dad is off: the lab has no duplicate addresses, and a router forwards no IPv6 until their detection ends.
 # SIGCHLD is ignored across exec, so the kernel reaps orphans for a PID 1 that never waits
 # (a trap of sh does not: dash leaves SIGCHLD alone).
 _HOLDER = """
@@ -52,9 +52,9 @@ echo ready
 exec env --ignore-signal=CHLD {wait} > /dev/null 2>&1
 """
 
-# The directory itself is covered, not single files in it: a mount over one file goes when somebody renames another
-# over that file, and writers then write to the machine's. Links, because a copy of all would be megabytes for each
-# host. `.machine` of a place that is its own already is handed on: links to links would point at themselves.
+# Mounts cover whole directories, not single files: a mount over a file is lost when somebody renames another file
+# over it, and writers then change the machine's file. Directories are linked: copies would be megabytes per host.
+# If a place has a `.machine` already, it is the source: links to its links would point at themselves.
 OWN_PLACES = """
 own_place() {
   if [ -d "$1/.machine" ]; then from="$1/.machine"; else from="$1"; fi
@@ -75,10 +75,10 @@ own_places() {
   printf '127.0.0.1\\tlocalhost\\n::1\\tlocalhost ip6-localhost\\n' > /etc/hosts
 }
 """
-"""Shell functions: `own_places` gives a mount namespace an /etc and a /var/lib of its own.
+"""Shell functions: `own_places` gives a mount namespace its own /etc and /var/lib.
 
-Files of the machine's are copied, its directories linked and read-only, netctl's are new and empty. What happens to
-the machine's afterwards, renames included, does not reach the namespace, and nothing written there reaches the machine.
+Files are copies, directories are read-only links to the machine's, netctl's directories are new and empty. Later
+changes of the machine's files, renames included, do not reach the namespace, and writes there do not reach the machine.
 """
 
 _NODE = f"""
@@ -105,7 +105,7 @@ def environment() -> dict[str, str]:
 
 
 def check_machine() -> None:
-    """Whether a lab can run here. Raises LocalError with one line that says what to do."""
+    """Check that a lab can run here. Raises LocalError with one line that says what to do."""
     path = environment()["PATH"]
     missing = sorted({package for tool, package in PACKAGES.items() if shutil.which(tool, path=path) is None})
     if missing:
@@ -147,14 +147,14 @@ def _unshare() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The process that owns a lab. `pid` is its own, `parent` that of the `unshare` which made it."""
+    """The process that owns a lab. `pid`: its PID; `parent`: the PID of the `unshare` process that made it."""
 
     pid: int
     parent: int
     started: int
-    """Start time of `pid` in clock ticks since boot: a PID alone may have gone to another process."""
+    """Start time of `pid` in clock ticks since boot: the kernel may give the PID to another process later."""
     lifeline: int | None = None
-    """Our end of its pipe, None for a detached one."""
+    """Our end of the holder's pipe; None: detached."""
 
     @classmethod
     def start(cls, *, detached: bool = False) -> Holder:
@@ -188,13 +188,13 @@ class Holder:
                 raise EngineError(f"cannot make the lab's namespaces: {said[-1] if said else 'no answer'}")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         pid = int(children[0])
-        # The process object must not complain about a child that is meant to go on.
+        # The child continues on purpose; without this, the process object warns about it.
         process.returncode = 0
         return cls(pid, process.pid, _start_time(pid) or 0, None if detached else write_end)
 
     @property
     def alive(self) -> bool:
-        """Whether this very process still runs."""
+        """Whether the holder still runs."""
         return _start_time(self.pid) == self.started
 
     def destroy(self) -> None:
@@ -207,7 +207,7 @@ class Holder:
                 descriptor = os.pidfd_open(self.pid)
                 try:
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                    # PID 1 ends only after every process of its namespace has.
+                    # PID 1 ends only after every other process of its namespace.
                     select.select([descriptor], [], [], END_TIMEOUT_S)
                 finally:
                     os.close(descriptor)
@@ -215,19 +215,19 @@ class Holder:
             os.waitpid(self.parent, 0)
 
     def enter(self, *namespaces: str) -> list[str]:
-        """The command line that puts what follows it into the lab's own namespaces."""
+        """The beginning of a command line: runs the command after it in the lab's namespaces."""
         command = ["nsenter", "--target", str(self.pid), "--pid", "--mount", "--net", "--uts", "--ipc"]
         if os.geteuid() != 0:
             command += ["--user", "--preserve-credentials"]
         return [*command, *namespaces, "--"]
 
     def run(self, argv: Sequence[str], stdin: str = "") -> str:
-        """Run a set-up command in the lab itself: its standard output. Raises EngineError when it fails."""
+        """Run a set-up command in the lab itself; returns its standard output. Raises EngineError if it fails."""
         return run_checked([*self.enter(), *argv], stdin)
 
     def add_node(self, name: str, hosts: str) -> Node:
-        """A new host with network, mounts, hosts file and host name of its own."""
-        # A background job of sh has /dev/null as its input unless told otherwise: hand ours on as fd 3.
+        """Make a new host with its own network, mounts, hosts file and host name. Raises EngineError."""
+        # sh gives a background job /dev/null as its input by default: pass our input by fd 3.
         start = 'exec 3<&0; setsid unshare --mount --net --uts sh -c "$1" node "$2" <&3 3<&- &'
         said = self.run(["sh", "-c", start, "keeper", _NODE, name], hosts).strip()
         if not said.isdigit():
@@ -239,7 +239,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A host in the lab. `pid` is its keeper's, as seen inside the lab."""
+    """A host in the lab. `pid`: PID, inside the lab, of the process that keeps its namespaces."""
 
     holder: Holder
     name: str
@@ -247,19 +247,19 @@ class Node:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """The command line, to be run outside, that runs `argv` on this host."""
+        """A command line for outside the lab that runs `argv` on this host."""
         inside = ["nsenter", "--target", str(self.pid), "--mount", "--net", "--uts", "--"]
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         return [*self.holder.enter(), *inside, "env", *variables, *argv]
 
     def run(self, argv: Sequence[str], stdin: str = "") -> str:
-        """Run a command on this host: its standard output. Raises EngineError when it fails."""
+        """Run a command on this host; returns its standard output. Raises EngineError if it fails."""
         return run_checked(self.command(argv), stdin)
 
     def attempt(
         self, argv: Sequence[str], *, timeout_s: float = COMMAND_TIMEOUT_S
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on this host whatever its exit status."""
+        """Run a command on this host; any exit status is allowed."""
         return subprocess.run(
             self.command(argv),
             env=environment(),
@@ -282,7 +282,7 @@ class Node:
         )
 
     def spawn(self, argv: Sequence[str], log: str) -> int:
-        """Start a service on this host that outlives us; its output goes to `log`. Its PID inside the lab."""
+        """Start a service on this host that outlives us, with output to `log`. Returns its PID inside the lab."""
         script = 'setsid "$@" < /dev/null >> "$0" 2>&1 & echo $!'
         return int(self.run(["sh", "-c", script, log, *argv]))
 
@@ -291,7 +291,7 @@ class Node:
         self.run(["sh", "-c", 'cat > "$0"', path], text)
 
     def kill(self, pid: int, number: int = signal.SIGKILL) -> None:
-        """Send a signal to a process of the lab; no error when it is gone."""
+        """Send a signal to a process of the lab; no error if the process is gone."""
         self.attempt(["kill", f"-{int(number)}", str(pid)])
 
     def running(self, pid: int) -> bool:
@@ -300,7 +300,7 @@ class Node:
 
 
 def run_checked(argv: Sequence[str], stdin: str = "") -> str:
-    """Run a command to its end. Raises EngineError with what it said when it fails."""
+    """Run a command to its end; returns its standard output. Raises EngineError with its output if it fails."""
     try:
         done = subprocess.run(
             argv,
@@ -320,7 +320,7 @@ def run_checked(argv: Sequence[str], stdin: str = "") -> str:
 
 
 def _what(argv: Sequence[str]) -> str:
-    """The part of a command line that says something: without the way into the namespaces."""
+    """The command line without the part that enters the namespaces, for messages."""
     words = list(argv)
     while "--" in words:
         words = words[words.index("--") + 1 :]
@@ -328,7 +328,7 @@ def _what(argv: Sequence[str]) -> str:
 
 
 def _start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (proc(5)); None when there is no such process, or only its corpse."""
+    """Field 22 of /proc/PID/stat (proc(5)); None: no such process, or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,9 +1,8 @@
-"""Kinds of NAT (RFC 4787's words) as nftables rulesets: pure functions from a WAN address to nft text.
+"""Kinds of NAT (terms of RFC 4787) as nftables rulesets: pure functions from a WAN address to nft text.
 
-Every box has two interfaces, `wan` and `lan`. Unless told otherwise all kinds drop new packets on the WAN
-side of the box itself: a packet of the other side that comes before the mapping exists would leave a conntrack
-entry behind that makes the mapping take another port, and hole punching would break in a way hardly any real
-router shows.
+Every box has two interfaces, `wan` and `lan`. By default all kinds drop new packets to the box itself on the WAN
+side: a packet of the other side that arrives before the mapping exists would leave a conntrack entry, the mapping
+would then take another port, and hole punching would fail as with hardly any real router.
 """
 
 from __future__ import annotations
@@ -19,38 +18,38 @@ BESIDE_TABLE = "lab_beside"
 OUT = 'oifname "wan"'
 TURNED_MARK = 1
 TURNED = f'oifname "lan" ct mark {TURNED_MARK}'
-"""Where hairpinned packets leave: by the side they came from, of which postrouting knows nothing any more."""
+"""Match for hairpinned packets that leave by `lan`: postrouting cannot match their input interface, so by a mark."""
 MAPPING_TIMEOUT_S = 120
-"""How long an idle endpoint-independent mapping lives (RFC 4787 REQ-5: no less than two minutes)."""
+"""Lifetime of an idle endpoint-independent mapping (RFC 4787 REQ-5: no less than two minutes)."""
 CHANGED_PORTS = (61000, 65000)
-"""The range that port-changed boxes translate into (that of Linux's old masquerading)."""
+"""The port range of port-changed boxes (that of Linux's old masquerading)."""
 COUNTED_PORTS = (20000, 1024)
-"""First port and number of ports of the boxes that compute the port: apart from what hosts bind themselves."""
+"""First port and count of ports of boxes that compute the port; outside the range that hosts bind."""
 BLOCK_PORTS = (40000, 40127)
-"""The block of a port-block box: 128 ports, a common size of a subscriber's block behind a CGN."""
+"""First and last port of a port-block box: 128 ports, a common block size of a subscriber behind a CGN."""
 
 
 class NatKind(StrEnum):
     """What a box between a private LAN and the public segment does."""
 
-    OPEN = "open"  # routes, and lets everything through: public addresses behind it
+    OPEN = "open"  # routes without a filter: public addresses behind it
     FIREWALL = "firewall"  # public addresses behind a stateful firewall
     FULL_CONE = "full-cone"  # endpoint-independent mapping and filtering
     ADDRESS_RESTRICTED = "address-restricted"  # endpoint-independent mapping, address-dependent filtering
     PORT_RESTRICTED = "port-restricted"  # port kept, address- and port-dependent filtering
-    PORT_CHANGED = "port-changed"  # as port-restricted, the port taken from a range of the box's own
+    PORT_CHANGED = "port-changed"  # as port-restricted, with a port from the box's range
     ADDRESS_DEPENDENT = "address-dependent"  # another port for each destination address
     SYMMETRIC_RANDOM = "symmetric-random"  # another random port for each destination
     SYMMETRIC_SEQUENTIAL = "symmetric-sequential"  # the next port for each destination
     SYMMETRIC_FULL_CONE = (
-        "symmetric-full-cone"  # another random port for each destination, all let anybody in
+        "symmetric-full-cone"  # another random port for each destination, each open to any source
     )
     PORT_BLOCK = "port-block"  # another random port for each destination, all within one small block
     UDP_BLOCKED = "udp-blocked"  # TCP and ICMP only
 
     @property
     def translates(self) -> bool:
-        """False: the hosts behind it have public addresses."""
+        """Whether the box translates; False: the hosts behind it have public addresses."""
         return self not in (NatKind.OPEN, NatKind.FIREWALL)
 
 
@@ -74,7 +73,7 @@ def _table(*parts: str) -> str:
 
 
 def _counted(number: str) -> str:
-    """The port that belongs to a number. By a map: nft gives numbers in host order, ports are in the wire's."""
+    """nft text for the port of a number. Uses a map: nft's numbers are in host byte order, ports in network order."""
     first, count = COUNTED_PORTS
     return f" : {number} mod {count} map {{ {', '.join(f'{n} : {first + n}' for n in range(count))} }}"
 
@@ -87,14 +86,14 @@ PORTS: Mapping[NatKind, str] = {
     NatKind.SYMMETRIC_FULL_CONE: " fully-random",
     NatKind.PORT_BLOCK: f":{BLOCK_PORTS[0]}-{BLOCK_PORTS[1]} fully-random",
 }
-"""What follows the WAN address in the translation of UDP; a kind that is not here keeps the port if it can.
+"""nft text after the WAN address in the translation of UDP. Other kinds keep the port if possible.
 
-Without `fully-random` the kernel keeps to one mapping for a source, whatever the destination.
+Without `fully-random` the kernel uses one mapping per source for all destinations.
 """
 
 
 def _translate(kind: NatKind, wan: IPv4Address, where: str) -> str:
-    """The statements that translate what leaves by `where`."""
+    """The statements that translate packets which match `where`."""
     lines = [f"{where} snat to {wan}"]
     if kind in PORTS:
         lines.insert(0, f"{where} meta l4proto 17 snat ip to {wan}{PORTS[kind]}")
@@ -114,15 +113,15 @@ _NO_UDP = """
     iifname "wan" meta l4proto 17 drop
     oifname "wan" meta l4proto 17 drop
   }"""
-"""A strict company network: no UDP at all, whatever passed before."""
+"""A strict company network: drops all UDP, established flows too."""
 
 _TALKED = "udp dport . ip saddr @talked"
 
 
 def _noted(timeout_s: int, remembered: str = "", remember: str = "") -> str:
-    """A map of the mappings, written by outgoing packets: the port that the world sees to the host behind it.
+    """An nft map from external port to inner address and port, filled by outgoing packets.
 
-    It is written after translation (priority above srcnat), so it holds the port the world sees.
+    It is filled after translation (priority above srcnat), so it holds the external port.
     """
     return f"""
   map mappings {{
@@ -141,7 +140,7 @@ def _noted(timeout_s: int, remembered: str = "", remember: str = "") -> str:
 
 
 def _redirect(where: str) -> str:
-    """Packets that come by `where` go to the host whose mapping they are sent to."""
+    """Translate packets that match `where` to the host of the mapping at their destination port."""
     return f"""
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -150,7 +149,7 @@ def _redirect(where: str) -> str:
 
 
 def _cone(kind: NatKind, wan: IPv4Address, timeout_s: int) -> str:
-    """Anybody may send to a mapping; or, if address-restricted, those that the host sent to from that port."""
+    """Incoming packets to a mapping: from any source, or if address-restricted, from addresses the port has sent to."""
     if kind is not NatKind.ADDRESS_RESTRICTED:
         return _noted(timeout_s) + _redirect(f'iifname "wan" ip daddr {wan} meta l4proto 17')
     talked = f"""
@@ -165,7 +164,7 @@ def _cone(kind: NatKind, wan: IPv4Address, timeout_s: int) -> str:
 
 
 CONES = (NatKind.FULL_CONE, NatKind.ADDRESS_RESTRICTED, NatKind.SYMMETRIC_FULL_CONE)
-"""Kinds that let in more than answers."""
+"""Kinds that admit packets besides replies."""
 
 
 def ruleset(kind: NatKind, wan: IPv4Address, properties: Properties = PLAIN) -> str:
@@ -186,7 +185,7 @@ def ruleset(kind: NatKind, wan: IPv4Address, properties: Properties = PLAIN) -> 
 
 
 def _beside(kind: NatKind, wan: IPv4Address, properties: Properties) -> str:
-    """A table of its own for what a box does beside its kind."""
+    """A separate table for the properties of a box besides its kind."""
     parts = []
     if properties.loss_percent:
         parts.append(
@@ -199,7 +198,7 @@ def _beside(kind: NatKind, wan: IPv4Address, properties: Properties) -> str:
             _redirect(f'iifname "lan" ip daddr {wan} meta l4proto 17 ct mark set {TURNED_MARK}'),
             "\n  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;"
             f"{_translate(kind, wan, TURNED)}\n  }}",
-            # What comes before the mapping must leave no entry behind, as on the WAN side.
+            # A packet before the mapping must not leave a conntrack entry, as on the WAN side.
             "\n  chain input {\n    type filter hook input priority filter; policy accept;"
             f'\n    iifname "lan" ip daddr {wan} meta l4proto 17 drop\n  }}',
         ]

@@ -1,4 +1,4 @@
-"""Questions put to a running lab with real packets, from inside its hosts."""
+"""Probes of a running lab with real packets, from inside its hosts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from netctl.system.ourselves import module
 PROGRAMS = "netctl.lab.programs"
 PINGS = 3
 PING_INTERVAL_S = 0.2
-"""The shortest that ping allows to everybody."""
+"""The shortest interval that ping allows ordinary users."""
 PING_WAIT_S = 2
 HEAR_S = 6.0
-"""Time for a broadcast that is sent three times within a second."""
+"""Longest wait for a broadcast, which is sent three times within a second."""
 DENIED_S = 1.5
-"""How long a blocked knock is waited for: a thousand times the round trip inside one machine."""
+"""Wait for the answer to a blocked knock: a thousand times the round trip inside one machine."""
 ALLOWED_S = 5.0
 SERVE_S = 30.0
 BROADCAST_PORT = 27015
@@ -32,12 +32,12 @@ _RTT = re.compile(r"= [\d.]+/([\d.]+)/")
 
 
 def host_name(member: str, network: str) -> str:
-    """The name that every member's hosts file has."""
+    """A member's name in the hosts files of the members."""
     return f"{member}.{network}.netctl"
 
 
 def ping(node: Node, name: str) -> float | None:
-    """Mean round-trip time in ms, or None when any packet is lost."""
+    """Mean round-trip time in ms; None: a packet was lost."""
     done = node.attempt(
         ["ping", "-n", "-q", "-c", str(PINGS), "-i", str(PING_INTERVAL_S), "-W", str(PING_WAIT_S), name]
     )
@@ -46,7 +46,7 @@ def ping(node: Node, name: str) -> float | None:
 
 
 def pairs(lab: Lab) -> list[tuple[str, str, Network]]:
-    """Every ordered pair of members that shares a network, with the first one that lets all through."""
+    """Every ordered pair of members with a common network, and the first such network whose ACL allows all traffic."""
     found = []
     for one in lab.topology.members:
         for other in lab.topology.members:
@@ -61,7 +61,7 @@ def pairs(lab: Lab) -> list[tuple[str, str, Network]]:
 
 
 def ping_all(lab: Lab) -> dict[tuple[str, str], float | None]:
-    """A ping by name between every ordered pair."""
+    """Ping by name between every ordered pair: mean round trip in ms, None: a packet was lost."""
     wanted = pairs(lab)
     results = in_parallel(
         lambda pair: ping(lab.node(pair[0]), host_name(pair[1], pair[2].name)), wanted, at_once=6
@@ -71,7 +71,7 @@ def ping_all(lab: Lab) -> dict[tuple[str, str], float | None]:
 
 @contextmanager
 def running(node: Node, *arguments: str) -> Iterator[list[str]]:
-    """One of our small programs on a host, from the moment that it is ready; its further lines at the end."""
+    """Run a program of `programs.py` on a host. Enters when it is ready; at exit the list has its further lines."""
     lines: list[str] = []
     process = node.popen(module(PROGRAMS, *arguments))
     with process:
@@ -89,7 +89,7 @@ def running(node: Node, *arguments: str) -> Iterator[list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A broadcast and who received it, and from which address."""
+    """A broadcast, its receivers, and the source address that they saw."""
 
     network: str
     sender: str
@@ -98,7 +98,7 @@ class Heard:
 
 
 def broadcast(lab: Lab, network: Network) -> Heard | None:
-    """The first member of a lan network shouts; everybody else listens. None if there is nobody to hear."""
+    """The first member of a lan network broadcasts, the other members listen. None: no other member."""
     members = [name for name in lab.topology.members if name in network.member_names]
     if len(members) < 2 or network.ipv4 is None:
         return None
@@ -119,7 +119,7 @@ def broadcast(lab: Lab, network: Network) -> Heard | None:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """One expectation of a network's `tests`, tried with real packets."""
+    """One expectation of a network's `tests`, and its result with real packets."""
 
     network: str
     src: str
@@ -131,7 +131,7 @@ class Reach:
 
 
 def acl_checks(lab: Lab) -> list[Reach]:
-    """Every `tests` entry of every network that two members of the lab can try."""
+    """Try every `tests` entry whose two members are in the lab."""
     wanted: list[tuple[Network, str, str, str, bool]] = []
     for network in lab.document.networks.values():
         for test in network.tests:
@@ -150,7 +150,7 @@ def acl_checks(lab: Lab) -> list[Reach]:
 
 def _try(lab: Lab, network: Network, src: str, dst: str, what: str, wanted: bool) -> Reach:
     name = host_name(dst, network.name)
-    # "Blocked" must not be shown by a name that nobody knows.
+    # An unknown name must not count as "blocked".
     lab.node(src).run(["getent", "hosts", name])
     if what == "icmp":
         seen = ping(lab.node(src), name) is not None

@@ -16,18 +16,18 @@ from collections.abc import Sequence
 
 READY = "ready"
 SHOUTS = 3
-"""Broadcast has no acknowledgement; programs that look for others repeat themselves, and so does this one."""
+"""Repetitions of a broadcast, which has no acknowledgement; real discovery programs repeat theirs too."""
 SHOUT_PAUSE_S = 0.3
 KNOCK_PAUSE_S = 0.3
 
 
 def say(text: str) -> None:
-    """A line to whoever started this program."""
+    """Print a line for the process that started this program."""
     print(text, flush=True)
 
 
 def end_with_input() -> None:
-    """Leave when whoever started this program is gone, so that its port is free for the next."""
+    """Exit when standard input ends, so that the port is free for the next program."""
 
     def watch() -> None:
         while os.read(0, 4096):  # not sys.stdin: its lock would be held when the interpreter ends
@@ -38,7 +38,7 @@ def end_with_input() -> None:
 
 
 def hear(port: int, seconds: float) -> int:
-    """Wait for one datagram on a port, from anybody: print its sender and text."""
+    """Wait for one datagram on a port, and print its sender and text."""
     end_with_input()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -54,7 +54,7 @@ def hear(port: int, seconds: float) -> int:
 
 
 def shout(address: str, port: int, text: str) -> int:
-    """Send a datagram to a broadcast address, a few times."""
+    """Send a datagram to a broadcast address SHOUTS times."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         for _ in range(SHOUTS):
@@ -64,7 +64,7 @@ def shout(address: str, port: int, text: str) -> int:
 
 
 def serve(kind: str, port: int, seconds: float) -> int:
-    """Answer on a TCP or UDP port until the time is over."""
+    """Answer on a TCP or UDP port for `seconds`."""
     end_with_input()
     deadline = time.monotonic() + seconds
     transport = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
@@ -90,7 +90,7 @@ def serve(kind: str, port: int, seconds: float) -> int:
 
 
 def knock(kind: str, host: str, port: int, seconds: float) -> int:
-    """Whether a server's hello comes back: exit 0 if so."""
+    """Contact a server: exit status 0 if its hello arrives."""
     if kind == "tcp":
         try:
             with socket.create_connection((host, port), seconds) as connection:

@@ -1,4 +1,4 @@
-"""What a box of the lab does beside its kind of NAT, as a sidecar file says it. Pure."""
+"""Properties of a box of the lab besides its kind of NAT, parsed from a sidecar file. Pure."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Any
 from netctl.model.errors import LocalError
 
 MAX_UDP_TIMEOUT_S = 3600
-"""Longer than any lab is watched."""
+"""Seconds. Longer than anybody watches a lab."""
 MAX_LOSS_PERCENT = 90
-"""Beyond this nothing would meet within the patience of anybody."""
+"""With more loss, members would not connect within a bearable time."""
 
 
 class Ipv6(StrEnum):
-    """What a box does with IPv6."""
+    """The IPv6 of a box."""
 
-    NONE = "none"  # it has none
-    OPEN = "open"  # addresses of their own for all behind it, and everything passes
-    FIREWALL = "firewall"  # addresses of their own, and from outside only what answers a flow from inside
+    NONE = "none"  # no IPv6
+    OPEN = "open"  # public addresses for the hosts behind it, no filter
+    FIREWALL = "firewall"  # public addresses, and from outside only replies to flows from inside
 
 
 @dataclass(frozen=True, slots=True)
 class Properties:
-    """What a box does beside its kind."""
+    """Properties of a box besides its kind."""
 
     hairpin: bool = False
-    """Two hosts behind it reach each other by its external address, and see each other under it."""
+    """Two hosts behind the box reach each other by its external address, which is also the source address they see."""
     isolated: bool = False
-    """The hosts behind it do not see each other on the LAN (as in guest networks)."""
+    """Hosts behind the box cannot reach each other on the LAN (as in guest networks)."""
     udp_timeout_s: int | None = None
-    """How long an idle UDP mapping lives; None: as the kernel has it, two minutes for what was answered."""
+    """Lifetime of an idle UDP mapping; None: the kernel's, two minutes for flows with replies."""
     loss_percent: int = 0
-    """So much of what passes is lost, each way."""
+    """Share of packets lost, each way."""
     ipv6: Ipv6 = Ipv6.NONE
     wan_input_accepts: bool = False
-    """New packets to the box itself are taken: those that come early make the mapping take another port."""
+    """The box accepts new packets to itself: early packets of a peer then force the mapping to another port."""
 
 
 PLAIN = Properties()
@@ -52,11 +52,11 @@ KEYS: Mapping[str, str] = {
     "ipv6": f"{', '.join(Ipv6)}: addresses of their own for all behind it",
     "wanInput": "drop, accept: what becomes of new packets to the box itself",
 }
-"""What an entry of a sidecar's `nats` may have, in words for people."""
+"""Keys of an entry of a sidecar's `nats`, with a description for people."""
 
 
 def parse_properties(entry: Mapping[Any, Any], where: str) -> Properties:
-    """The properties of one entry of a sidecar. Raises LocalError naming the key and what it may be."""
+    """The properties of one entry of a sidecar. Raises LocalError with the key and its allowed values."""
     unknown = [str(key) for key in entry if key not in KEYS]
     if unknown:
         raise LocalError(f"{where}.{unknown[0]}: unknown; a box has {', '.join(KEYS)}")

@@ -1,4 +1,4 @@
-"""What happens to a box in the course of its life: it restarts and forgets its flows, it gets another address."""
+"""Changes of a running box: a restart that loses its flows, and a new WAN address."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ table ip lab_gone {{
 }}
 """
 _MEMORIES = ((TABLE, "map", "mappings"), (TABLE, "set", "talked"), (BESIDE_TABLE, "map", "mappings"))
-"""What the rulesets remember beside the kernel's flows; a kind has some of them or none."""
+"""(table, type, name) of the rulesets' own memory besides the kernel's flows; a kind has some of these or none."""
 
 
 def forget_flows(node: Node) -> None:
-    """What a router that restarts does: every mapping of every flow is gone."""
+    """Delete the mappings of all flows, as a restart of a router does."""
     for table, what, name in _MEMORIES:
         node.attempt(["nft", "flush", what, "ip", table, name])
     node.run(code(_FORGET))
 
 
 def move_wan(node: Node, box: Box, new: IPv4Address, *, forget: bool = True) -> None:
-    """Another address on the public segment, as after a line that dialled in again.
+    """Give the box another address on the public segment, as after a new dial-in of a line.
 
-    Flows are forgotten, unless `forget` is false: then each goes on under the address of before while it is used.
+    Flows are deleted, unless `forget` is false: each then keeps the old address while it is in use.
     """
     node.run(
         ["ip", "-batch", "-"],
@@ -48,11 +48,11 @@ def move_wan(node: Node, box: Box, new: IPv4Address, *, forget: bool = True) -> 
         f"route replace default via {ROUTER}\n",
     )
     for table in (TABLE, BESIDE_TABLE):
-        # Memories of elements are not listed with the rules (-t): the box begins anew.
+        # -t lists rules without the elements of maps and sets: the box starts with empty ones.
         rules = node.attempt(["nft", "-t", "list", "table", "ip", table]).stdout
         if rules:
             node.run(["nft", "-f", "-"], f"delete table ip {table}\n" + rules.replace(str(box.wan), str(new)))
     if forget:
         forget_flows(node)
-    else:  # neighbours on the segment would find the old address by its MAC; no provider's router does
+    else:  # drop packets to the old address: neighbours still know its MAC, a provider's router would not
         node.run(["nft", "-f", "-"], _GONE.format(old=box.wan))

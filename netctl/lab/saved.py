@@ -1,4 +1,4 @@
-"""A lab that outlives the command that made it: `lab up` writes where it is, the other commands read it."""
+"""Record of a lab that outlives its command: `lab up` writes the record, the other commands read it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from netctl.system.files import write_atomic
 
 @dataclass(frozen=True, slots=True)
 class SavedLab:
-    """Where a running lab is. `places` says for each member what it is behind."""
+    """The record of a running lab. `places`: for each member, the box it is behind, as text."""
 
     holder: Holder
     file: str
@@ -27,7 +27,7 @@ class SavedLab:
     places: dict[str, str]
 
     def node(self, name: str) -> Node:
-        """A host by name. Raises LocalError naming those that there are."""
+        """A host by name. Raises LocalError, which lists the hosts."""
         hosts = {**self.members, **self.others}
         if name not in hosts:
             raise LocalError(f"no host {name!r} in this lab: there are {', '.join(hosts)}")
@@ -35,7 +35,7 @@ class SavedLab:
 
 
 def directory() -> Path:
-    """Where this user's lab is noted: NETCTL_LAB, root's /run, or the session's or temporary directory."""
+    """The directory of this user's record: NETCTL_LAB, root's in /run, else in the session's or temporary directory."""
     if chosen := os.environ.get("NETCTL_LAB"):
         return Path(chosen)
     if os.geteuid() == 0:
@@ -45,7 +45,7 @@ def directory() -> Path:
 
 
 def save(lab: Lab, file: Path) -> None:
-    """Note a running lab."""
+    """Write the record of a running lab. Raises LocalError."""
     network = lab.network
     holder = network.holder
     places = {
@@ -67,7 +67,7 @@ def save(lab: Lab, file: Path) -> None:
 
 
 def _make_directory() -> None:
-    """Ours alone: in a shared temporary directory somebody else may have made one of this name."""
+    """Make the directory, mode 0700. Raises LocalError if another user owns it, e.g. in a shared /tmp."""
     where = directory()
     try:
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def _make_directory() -> None:
 
 
 def load() -> SavedLab | None:
-    """The running lab, or None. What a lab that is gone left noted is removed."""
+    """The running lab, or None. Removes the record of a lab that is gone. Raises LocalError if it is unreadable."""
     where = directory()
     path = where / "lab.json"
     with contextlib.suppress(OSError):
@@ -103,7 +103,7 @@ def load() -> SavedLab | None:
 
 
 def running() -> SavedLab:
-    """The running lab. Raises LocalError when there is none."""
+    """The running lab. Raises LocalError if there is none."""
     saved = load()
     if saved is None:
         raise LocalError("no lab is running: start one with `netctl lab up FILE`")
@@ -111,5 +111,5 @@ def running() -> SavedLab:
 
 
 def forget() -> None:
-    """Remove the note."""
+    """Remove the record."""
     shutil.rmtree(directory(), ignore_errors=True)

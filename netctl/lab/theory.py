@@ -1,7 +1,7 @@
-"""What two boxes allow a pair of hosts behind them, in RFC 4787's words; pure.
+"""Which direct path two NATs allow between the hosts behind them, in terms of RFC 4787; pure.
 
-The mediator tells each host the outside port that it sees of the other, and both send at one moment. That is plain
-hole punching; the rest needs a port to be guessed, or cannot be.
+Plain hole punching: the mediator tells each host the external port that it sees of the other, and both send at the
+same time. Other pairs must guess a port, or cannot connect directly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Verdict(StrEnum):
     """How a pair can get a direct path."""
 
     DIRECT = "direct"  # plain hole punching
-    PREDICTED = "predicted"  # the next ports of one side are tried
+    PREDICTED = "predicted"  # tries the next ports of one side
     BIRTHDAY = "birthday"  # many ports on one side, many guesses on the other
     RELAYED = "relayed"  # no way in theory
 
@@ -24,21 +24,21 @@ class Verdict(StrEnum):
 ENDPOINT_INDEPENDENT_FILTER = frozenset(
     kind for kind in NatKind if kind in ("open", "full-cone", "symmetric-full-cone")
 )
-"""Whoever sends to the port that the mediator sees gets in (RFC 4787 §5)."""
+"""Admit packets from any source to the port that the mediator sees (RFC 4787 §5)."""
 ADDRESS_DEPENDENT_FILTER = frozenset({NatKind.ADDRESS_RESTRICTED})
 COUNTED = frozenset({NatKind.SYMMETRIC_SEQUENTIAL, NatKind.PORT_BLOCK})
-"""The next port lies in a window small enough to try all of it."""
+"""The next port lies in a window that is small enough to try completely."""
 SCATTERED = frozenset({NatKind.SYMMETRIC_RANDOM, NatKind.ADDRESS_DEPENDENT})
-"""The port towards a peer may be any: what the mediator sees holds for the mediator alone (§4.1)."""
+"""The port towards a peer may be any; the port that the mediator sees holds only towards the mediator (§4.1)."""
 HARD = COUNTED | SCATTERED
 
 
 def theory(one: NatKind, other: NatKind) -> Verdict:
-    """What is possible between hosts behind these, each behind a box of its own."""
+    """The best path between hosts behind these kinds, each behind its own box."""
     if NatKind.UDP_BLOCKED in (one, other):
         return Verdict.RELAYED
     if one in ENDPOINT_INDEPENDENT_FILTER or other in ENDPOINT_INDEPENDENT_FILTER:
-        return Verdict.DIRECT  # that side's port is known and lets everybody in; the answer leaves by it
+        return Verdict.DIRECT  # that side's port is known and admits any source; replies leave by it
     hard = [kind for kind in (one, other) if kind in HARD]
     if not hard:
         return Verdict.DIRECT
@@ -46,7 +46,7 @@ def theory(one: NatKind, other: NatKind) -> Verdict:
         return Verdict.RELAYED
     easy = other if hard[0] is one else one
     if easy in ADDRESS_DEPENDENT_FILTER:
-        return Verdict.DIRECT  # from whatever port the other comes
+        return Verdict.DIRECT  # the filter admits any port of the other side
     return Verdict.PREDICTED if hard[0] in COUNTED else Verdict.BIRTHDAY
 
 
@@ -63,15 +63,15 @@ SHARES: Mapping[str, tuple[float, tuple[str, ...]]] = {
     "symmetric, full-cone filter": (1, ("symmetric-full-cone",)),
     "UDP blocked": (3, ("udp-blocked",)),
 }
-"""Per cent of users, and the kinds of box that stand for them, in equal parts."""
+"""Groups of users: share in per cent, and the kinds that represent the group in equal parts."""
 BLOCKED = "UDP blocked"
 
 
 def shares_of_kinds(present: frozenset[str], blocked_percent: float | None = None) -> dict[str, float]:
-    """Share of users of each kind that is present, 0 to 1; the sum is 1.
+    """Share of users of each present kind, 0 to 1; the sum is 1.
 
-    `blocked_percent`: another share of those whose UDP is blocked; the others grow in proportion. A group of which
-    no kind is present is left out, and the others grow.
+    `blocked_percent`: another share for users with blocked UDP; the other shares scale in proportion. A group without
+    a present kind is left out, and the other shares grow.
     """
     groups = {name: share for name, (share, kinds) in SHARES.items() if present & set(kinds)}
     if blocked_percent is not None and BLOCKED in groups:

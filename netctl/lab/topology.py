@@ -1,6 +1,6 @@
-"""The shape of the small internet: which member sits behind which box. Pure: document in, values out.
+"""Topology of the lab: which member is behind which box, with addresses. Pure.
 
-A file beside the document (`networks.yaml` → `networks.lab.yaml`) may say it:
+A sidecar file beside the document (`networks.yaml` → `networks.lab.yaml`) may define the boxes:
 
     nats:
       home: {kind: port-restricted, members: [laptop, console]}
@@ -8,11 +8,11 @@ A file beside the document (`networks.yaml` → `networks.lab.yaml`) may say it:
       flat: {behind: carrier, members: [nas]}
       carrier: {kind: port-changed}
 
-`behind` puts a box behind another one, as a home router behind a carrier's NAT (RFC 6598 addresses between
-the two). What else an entry may have is in `netctl.lab.properties`.
+`behind` puts a box behind another box, as a home router behind a carrier's NAT (RFC 6598 addresses between
+the two). `netctl.lab.properties` lists the other keys of an entry.
 
-Members it does not name, and all of them without such a file, get the default: the first two share one
-port-restricted NAT called `home`, everybody else is behind a port-restricted NAT of their own.
+Members that the file does not name (without a file: all members) get the default: the first two share one
+port-restricted NAT called `home`, each of the others is behind its own port-restricted NAT.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from netctl.model.document import Document, Mediator
 from netctl.model.errors import ConfigError, LocalError
 
 PUBLIC = IPv4Network("203.0.113.0/24")
-"""The public segment: a documentation range (RFC 5737), so it is nobody's."""
+"""The public segment: a documentation range (RFC 5737), which no real network uses."""
 ROUTER = IPv4Address("203.0.113.1")
 FIRST_MEDIATOR = 10
 FIRST_NAT = 100
 MAX_NATS = 100
-"""Two hundred and more namespaces on one machine are for a benchmark, not for a lab."""
+"""More boxes would need over 200 namespaces on one machine: a benchmark, not a lab."""
 MAX_BEHIND = 100
 FIRST_BEHIND = 150
-"""The first host number of boxes behind a box: above those of its members."""
+"""The first host number of boxes behind a box; members have lower numbers."""
 PUBLIC6 = IPv6Network("2001:db8:ff::/64")
-"""The public segment's IPv6 prefix (documentation, RFC 3849); each LAN has one of its own beside it."""
+"""The public segment's IPv6 prefix (documentation, RFC 3849); each LAN has its own prefix."""
 ROUTER6 = PUBLIC6[1]
 SHARED_BY_DEFAULT = 2
-"""Two behind one NAT: the smallest home in which the `lan` path exists."""
+"""Members behind one NAT by default: two is the smallest count for a `lan` path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A host of the lab and its address on its own segment."""
+    """A host of the lab and its address on its segment."""
 
     name: str
     address: IPv4Address
@@ -57,7 +57,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A NAT (or an open router), its public address, the LAN behind it and who lives there."""
+    """A NAT or open router: its WAN address, the LAN behind it and that LAN's members."""
 
     name: str
     kind: NatKind
@@ -65,34 +65,34 @@ class Box:
     lan: IPv4Network
     members: tuple[Node, ...]
     behind: str | None = None
-    """The box whose LAN its WAN side is on; None: the public segment."""
+    """The box whose LAN holds the WAN interface; None: the public segment."""
     properties: Properties = PLAIN
     number: int = 0
-    """Its place among the boxes, from 1."""
+    """The number of the box, from 1."""
 
     @property
     def has_ipv6(self) -> bool:
-        """Whether the hosts behind it have IPv6 addresses."""
+        """Whether the hosts behind the box have IPv6 addresses."""
         return self.properties.ipv6 is not Ipv6.NONE
 
     @property
     def wan6(self) -> IPv6Address:
-        """Its address on the public segment, if it has IPv6."""
+        """The box's IPv6 address on the public segment, if it has IPv6."""
         return PUBLIC6[FIRST_NAT + self.number]
 
     @property
     def lan6(self) -> IPv6Network:
-        """The prefix of its LAN, if it has IPv6."""
+        """The IPv6 prefix of the LAN, if the box has IPv6."""
         return IPv6Network(f"2001:db8:{self.number:x}::/64")
 
     @property
     def gateway(self) -> IPv4Address:
-        """Its own address inside the LAN."""
+        """The box's address inside the LAN."""
         return self.lan[1]
 
 
 class Nat(NamedTuple):
-    """A box as a sidecar file says it."""
+    """A box as a sidecar file defines it."""
 
     kind: NatKind
     members: tuple[str, ...]
@@ -101,12 +101,12 @@ class Nat(NamedTuple):
 
 
 Wish = Nat | tuple[NatKind, tuple[str, ...]]
-"""A box that is wanted: in full, or its kind and its members."""
+"""The definition of a box: complete, or only kind and members."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The whole internet."""
+    """All hosts and boxes of the lab."""
 
     mediators: tuple[tuple[Mediator, Node], ...]
     boxes: tuple[Box, ...]
@@ -119,7 +119,7 @@ class Topology:
         return tuple(node.name for box in self.boxes for node in box.members)
 
     def box_of(self, member: str) -> Box:
-        """The box that this member is behind."""
+        """The box in front of a member."""
         return next(box for box in self.boxes for node in box.members if node.name == member)
 
 
@@ -159,7 +159,7 @@ def _nat(entry: Any, where: str, carrier: bool) -> Nat:
 
 
 def make_topology(document: Document, nats: Mapping[str, Wish]) -> Topology:
-    """Lay out addresses. Raises LocalError when the document cannot be played in a lab."""
+    """Assign boxes and addresses. Raises LocalError if a lab cannot run the document."""
     mediators = _mediators(document)
     present = [member for member in document.members.values() if member.wireguard is not None]
     playable = [member.name for member in present if member.identity is not None or not mediators]
@@ -203,7 +203,7 @@ def _mediators(document: Document) -> tuple[tuple[Mediator, Node], ...]:
 
 
 def _boxes(wanted: Mapping[str, Nat]) -> tuple[Box, ...]:
-    """Boxes on the public segment first, then those behind them, so that each finds its own one wired."""
+    """Boxes on the public segment first, then the boxes behind them, so that a carrier is wired before its boxes."""
     for name, nat in wanted.items():
         _check_nat(name, nat, wanted)
     ordered = sorted(wanted.items(), key=lambda entry: entry[1].behind is not None)

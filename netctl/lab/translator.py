@@ -1,4 +1,4 @@
-"""A NAT64 on a box of the lab: TAYGA translates, a DNS server tells the prefix (RFC 7050) and answers as a DNS64."""
+"""A NAT64 on a box of the lab: TAYGA translates; a DNS server announces the prefix (RFC 7050) and acts as DNS64."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from netctl.system.ourselves import module
 from netctl.wire.nat64 import WELL_KNOWN_ADDRESSES, WELL_KNOWN_NAME
 
 PREFIX = ipaddress.IPv6Network("2001:db8:6464::/96")
-"""Of the network's own: the well-known one is not for the addresses of documentation that a lab is made of."""
+"""A network-specific prefix: the well-known prefix must not carry the documentation addresses of a lab."""
 POOL = ipaddress.IPv4Network("192.168.255.0/24")
-"""What hosts behind it are translated to, before the box's own NAT."""
+"""IPv4 addresses that TAYGA gives the hosts behind it; the box's own NAT translates them again."""
 TAYGA = "tayga"
 _CONFIG, _ZONE, _LOG = "/run/tayga.conf", "/run/zone.json", "/run/nat64.log"
 _UP = f"""{TAYGA} -c {_CONFIG} --mktun
@@ -26,7 +26,7 @@ ip -6 route add {PREFIX} dev nat64
 
 
 def behind(address: str) -> str:
-    """An IPv4 address behind the prefix."""
+    """The IPv6 address of an IPv4 address in the prefix."""
     return str(PREFIX[int(ipaddress.IPv4Address(address))])
 
 

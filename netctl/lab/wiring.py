@@ -1,4 +1,4 @@
-"""From a topology to wires: namespaces, bridges, addresses, routes and NATs."""
+"""Build a topology: namespaces, bridges, addresses, routes and NATs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from netctl.lab.nat import ruleset
 from netctl.lab.properties import Ipv6
 from netctl.lab.topology import PUBLIC, PUBLIC6, ROUTER, ROUTER6, Box, Topology
 
-# Redirects would tell hosts behind a hairpinning box to leave it out. On machines with br_netfilter the bridge
-# would do the translation, and pass what is hairpinned from port to port instead of through the box.
+# ICMP redirects would tell hosts behind a hairpinning box to bypass it. On machines with br_netfilter the bridge
+# would translate, and pass hairpinned packets from port to port instead of through the box.
 _FORWARD = """
 echo 1 > /proc/sys/net/ipv4/ip_forward
 call=/proc/sys/net/bridge/bridge-nf-call-iptables
@@ -50,7 +50,7 @@ def build(
     environment: Mapping[str, str],
     progress: Callable[[str], None],
 ) -> Network:
-    """Make every host and wire it. The lab's own namespace is the router of the public segment."""
+    """Make and connect every host. The lab's own namespace is the router of the public segment."""
     hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n" + "".join(
         f"{node.address}\t{mediator.host}\n" for mediator, node in topology.mediators
     )
@@ -131,7 +131,7 @@ def _wire_lan(router: Node, box: Box, members: Mapping[str, Node]) -> None:
 
 
 def _wire_behind(carrier_node: Node, carrier: Box, router: Node, box: Box) -> None:
-    """The WAN side of a box on the LAN of its carrier's."""
+    """Connect the WAN side of a box to the LAN of its carrier."""
     link = f"c{box.number}"
     lines = [
         f"link add {link} type veth peer name wan netns {router.pid}",
