@@ -1,1 +1,1 @@
-"""The long-running half of netctl on a member (floor F4)."""
+"""The agent: the daemon of netctl on a member (floor F4)."""

@@ -1,6 +1,6 @@
-"""The agent: keeps one host as its document and its mediator say, and its tunnels on their best paths.
+"""The agent: keeps one host in the state of its document and its mediator's view, and its tunnels on their best paths.
 
-What is to be done is decided by the node (`netctl.node`); this is what it is wired to on a real host.
+The node (`netctl.node`) makes the decisions; this module connects it with the real host.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from netctl.system.tasks import Tasks
 
 @dataclass(frozen=True, slots=True)
 class ApplyReport:
-    """What an apply came to, for people. `armed`: what `status` says of one that waits for its confirmation."""
+    """The result of an apply, for people. `armed`: the apply that waits for confirmation, as `status` shows it."""
 
     outcome: ApplyOutcome
     warnings: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class ApplyReport:
 
 
 class Agent:
-    """Everything here runs in one event loop; the host is touched by one thread, one change at a time."""
+    """All methods run in one event loop. One thread changes the host, one change at a time."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Agent:
         watch: Path | None = None,
     ) -> None:
         self.guard = Guard(warn)
-        """Counts what could not be handled, wherever it came from."""
+        """Counts all input that raised an unexpected exception."""
         self.tasks = Tasks(self.guard)
         self.store, self.host, self.commits = store, host, CommitStore(store.locations)
         loaded = remembered(store)
@@ -96,7 +96,7 @@ class Agent:
             told=loaded.document if loaded is not None else None,
         )
         self.context = Context(keys.wireguard, boot_id(), state)
-        """What the node knows: to be looked at. The node changes it (exceptions: see `Context`)."""
+        """The node's knowledge, for reading. Only the node changes it (exceptions: see `Context`)."""
         self.timeline = Timeline(store.locations.timeline)
         self.runner = Runner(
             Node(self.context, drift_s), self.guard, self.tasks, lambda text: self.timeline.add("host", text)
@@ -144,13 +144,13 @@ class Agent:
 
     @property
     def state(self) -> NodeState:
-        """What this host knows and has decided."""
+        """What the node knows and has decided."""
         return self.context.state
 
     # -- life -------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until cancelled. Tunnels are left as they are: only `down` takes them away."""
+        """Run until cancelled. Tunnels stay after the end: only `down` removes them."""
         self.timeline.add("host", "the agent began")
         self.runner.post(on.Started())
         for name, work in {
@@ -176,7 +176,7 @@ class Agent:
             await self.close()
 
     async def close(self) -> None:
-        """Let go of everything that this life has opened."""
+        """Close all sockets, files and threads of this agent."""
         self.runner.close()
         self.names.close()
         self.nat64.close()
@@ -186,20 +186,20 @@ class Agent:
         self.performer.disk.close()
 
     async def _keep_view(self) -> None:
-        """Have the newest view on disk for the next life."""
+        """Save the newest view for the next start of the agent."""
         kept, self.context.unkept = self.context.unkept, None
         if kept is not None:
             try:
                 await self.performer.disk.run(self.store.keep_view, kept)
-            except OSError as error:  # a full disk stops no network
+            except OSError as error:  # a full disk must not stop the network
                 warn(f"cannot keep the view for the next start: {error.strerror}")
 
-    # -- what people ask --------------------------------------------------------------------------------------
+    # -- requests of people --------------------------------------------------------------------------------------
 
     async def plan(
         self, text: str, file: str, *, ssh_connection: str = "", everyone: bool = False
     ) -> Planned:
-        """What an apply of this text would change. Changes nothing, of the agent neither. Raises NetctlError."""
+        """What an apply of this text would change. Changes neither host nor agent. Raises NetctlError."""
         loaded = await self._load(text, file)
         planned: Planned = await self.runner.ask(requests.Plan(loaded, ssh_connection, everyone))
         return planned
@@ -213,9 +213,9 @@ class Agent:
         holds: Binding | None = None,
         terms: Terms | None = None,
     ) -> ApplyReport:
-        """Make this text the host's document. Raises NetctlError, with nothing changed.
+        """Apply a document to the host. Raises NetctlError before any change.
 
-        `holds`: the binding of a plan; where it holds no more the apply is refused. `terms`: whether it is armed.
+        `holds`: the binding of a plan; the apply is refused if it does not hold now. `terms`: whether it is armed.
         """
         loaded = await self._load(text, file)
         wish = requests.Apply(loaded, terms or Terms(), holds)
@@ -241,7 +241,7 @@ class Agent:
         return await self.performer.disk.run(self.store.load, text, file)
 
     def somebody_confirms(self) -> bool:
-        """Whether an apply waits for a person."""
+        """Whether an apply waits for the confirmation of a person."""
         try:
             record = self.commits.record()
         except LocalError:
@@ -253,13 +253,13 @@ class Agent:
         return self.commits.refused()
 
     async def status(self) -> dict[str, Any]:
-        """For `netctl status -o json`, with counts and handshakes of now."""
+        """The answer to `netctl status -o json`, with present counters and handshakes."""
         await self.tunnels.refresh()
         await self.firewall.refresh()
         return status_of(self.snapshot())
 
     def snapshot(self) -> Snapshot:
-        """What is so just now."""
+        """The present state, for `status` and `doctor`."""
         return take(
             Sources(
                 self.context,
@@ -278,7 +278,7 @@ class Agent:
             )
         )
 
-    # -- what the network around says ---------------------------------------------------------------------------
+    # -- events of the network around ---------------------------------------------------------------------------
 
     def _on_move(self) -> None:
         self.client.prove()
@@ -286,7 +286,7 @@ class Agent:
         self.nat64.look(moved=True)
 
     async def _on_names(self, moved: Mapping[WireGuardKey, SocketAddress]) -> None:
-        """A name has other addresses: of a peer that is silent, or of this host itself."""
+        """A name of a peer or of this host has other addresses. `moved`: new endpoints of silent peers."""
         document = self.state.document
         if document is not None and document.mediators:
             await self.addresses.look(document)
@@ -296,7 +296,7 @@ class Agent:
             await self.host.steer(key, address)
             self.tunnels.knock_at(key)
 
-    # -- what the mediator and the paths say --------------------------------------------------------------------
+    # -- events of the mediator and the paths --------------------------------------------------------------------
 
     def _on_control(self, effect: Effect) -> None:
         match effect:
@@ -312,7 +312,7 @@ class Agent:
                 self.paths.presence(key, online)
             case PathMessage(message, servers):
                 self.paths.message(message, servers)
-            case _:  # the rest is between the client and its session
+            case _:  # the control client has handled the others
                 pass
 
     def _on_link(self, state: LinkState) -> None:
@@ -335,7 +335,7 @@ class Agent:
         self.timeline.add("path", text)
 
     def _members(self, view: View) -> None:
-        """Who has come into the view, and who has gone out of it, since the view before."""
+        """Note in the time line which members entered and left the view."""
         before = self.state.view
         if before is None:
             return
@@ -346,7 +346,7 @@ class Agent:
 
 
 def remembered(store: StateStore) -> Loaded | None:
-    """The accepted document. A damaged one is said and not used: only an agent that runs can be given another."""
+    """The accepted document; None, with a warning, if it is damaged: the agent must run to receive another."""
     try:
         return store.document()
     except LocalError as error:

@@ -1,4 +1,4 @@
-"""The agent's control socket: what each request of `netctl.wire.agentrequests` does."""
+"""The agent's control socket: performs the requests of `netctl.wire.agentrequests`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from netctl.wire import agentrequests as r
 from netctl.wire.jsonline import Request
 
 MAX_REQUEST = 20 * 1024 * 1024
-"""A document of 20,000 members is about 4 MB; JSON may need twice that."""
+"""Bytes. A document of 20,000 members has about 4 MB; JSON may need twice that."""
 STOP_DELAY_S = 0.05
-"""Whoever asked the agent to end reads the answer first."""
+"""Seconds between the answer to a stop request and the end of the agent."""
 
 
 class ControlServer:
@@ -74,7 +74,7 @@ class ControlServer:
             case r.Prune():
                 plan, pruned = await agent.runner.ask(ask.Prune(request.at_most), progress)
                 return {**plan_to_json(plan), "changed": pruned.changed, "error": pruned.error}
-            case r.Stop():  # for `netctl` on this host, which starts it again with what has changed
+            case r.Stop():  # from a `netctl` command that then starts the agent again, e.g. with new keys
                 asyncio.get_running_loop().call_later(STOP_DELAY_S, os.kill, os.getpid(), signal.SIGTERM)
                 return r.Empty()
             case r.Adopt():
@@ -126,5 +126,5 @@ class ControlServer:
 
 
 def outcome_reply(outcome: ApplyOutcome) -> r.OutcomeReply:
-    """How a change ended."""
+    """The result of a change as a reply."""
     return r.OutcomeReply(outcome.changed, outcome.error, outcome.rolled_back)

@@ -1,4 +1,4 @@
-"""`netctl agent`: the process around an Agent."""
+"""The process of `netctl agent`: runs an Agent until a signal ends it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from netctl.node.node import DRIFT_S
 from netctl.system.tasks import watch_loop
 
 START_WAIT_S = 5.0
-"""How long an agent that starts waits: a roll-back without an agent may be under way."""
+"""Longest wait for the host's lock at the start: a roll-back without an agent may hold it."""
 
 
 def run_agent(
@@ -30,9 +30,9 @@ def run_agent(
     watch: bool = True,
     metrics: str | None = None,
 ) -> None:
-    """Run until SIGTERM or SIGINT. Raises NetctlError when it cannot start.
+    """Run until SIGTERM or SIGINT. Raises NetctlError if the agent cannot start.
 
-    `drift_s`: seconds between two looks at whether the host departs from its document. `watch`: follow saves of it.
+    `drift_s`: seconds between checks for drift of the host from its document. `watch`: apply saves of this file.
     `metrics`: HOST:PORT for Prometheus.
     """
     check_privileges()

@@ -1,4 +1,4 @@
-"""What follows a host that was brought to another state: the shared port, and whom there are to be paths to."""
+"""Gives the path manager the new port and peers after a change of the host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from netctl.node.context import Context
 
 
 class Following:
-    """Keeps the path manager at what the host has."""
+    """Keeps the path manager in step with the host."""
 
     def __init__(
         self,
@@ -31,10 +31,10 @@ class Following:
         self._tunnels, self._addresses = tunnels, addresses
         self.engine_kind = ""
         self.data_path = ""
-        """What moves the engine's packets, for people."""
+        """The engine's data path, as text for people."""
 
     async def follow(self, document: Document | None) -> None:
-        """Tell the path manager what there is now. Raises EngineError."""
+        """Tell the path manager the host's present port, networks and peers. Raises EngineError."""
         self._names.follow(document)
         desired, view = self._context.state.desired, self._context.state.view
         if desired.wireguard is None:
@@ -51,17 +51,17 @@ class Following:
         self._mtus.again()
         await self._addresses.look(document)
         self._paths.peers(self._context.wanted_peers, document.stock_keys())
-        self._paths.observe(self._tunnels.statuses)  # an endpoint that already works is where a path begins
+        self._paths.observe(self._tunnels.statuses)  # so paths start with endpoints that already work
         if view is not None:
             for key, member in view.members.items():
                 self._paths.presence(key, member.online)
 
     def engine_gone(self) -> None:
-        """The engine has ended: the port is opened again with the next one."""
+        """The engine has ended: close the shared port; the next engine opens it again."""
         self._paths.engine_gone()
 
     def leave(self) -> None:
-        """There is nothing to have paths to, and what the router has opened is given back."""
+        """End all paths, and close the port at the router."""
         self._tunnels.gone()
         self._paths.peers(frozenset())
         self._paths.use_port("", 0)

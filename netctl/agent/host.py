@@ -1,4 +1,4 @@
-"""The host behind one worker thread: the engine blocks, the agent's event loop must not."""
+"""The host's engine in a worker thread, since engine calls block and the event loop must not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DISCARD_PORT = 9  # RFC 863
 
 
 class Host:
-    """An engine, opened on first use in the thread that uses it."""
+    """An engine. Its first call opens it, in the worker thread."""
 
     def __init__(self, open_engine: Callable[[], Engine]) -> None:
         self._open = open_engine
@@ -40,7 +40,7 @@ class Host:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
-        """Let go; the host keeps what it has."""
+        """Close the engine; the host's state stays."""
         if self._engine is not None:
             await self._run(lambda engine: engine.close())
         if self._addresses is not None:
@@ -50,9 +50,9 @@ class Host:
     async def apply(
         self, desired: HostState, progress: Callable[[str], None], seen: HostState | None = None
     ) -> ApplyOutcome:
-        """Bring the host to `desired`; an engine that cannot even be read is an outcome too.
+        """Bring the host to `desired`. An EngineError becomes an outcome without changes.
 
-        `seen`: nothing is changed when the host is not as it was seen.
+        `seen`: change nothing if the host's state differs from this one.
         """
         try:
             return await self._run(lambda engine: apply_plan(engine, desired, progress=progress, seen=seen))
@@ -60,15 +60,15 @@ class Host:
             return ApplyOutcome(0, error=str(error), rolled_back=True)
 
     async def plan(self, desired: HostState) -> Plan:
-        """What would change. Raises EngineError."""
+        """The changes that lead to `desired`. Raises EngineError."""
         return await self._run(lambda engine: diff(desired, engine.read()))
 
     async def prune(self, desired: HostState, at_most: int, progress: Callable[[str], None]) -> ApplyOutcome:
-        """Remove what is ours and not in `desired`. Raises EngineError."""
+        """Remove our objects that are not in `desired`. Raises EngineError."""
         return await self._run(lambda engine: apply_prune(engine, desired, at_most, progress=progress))
 
     async def foreign(self) -> Foreign:
-        """What is in the way on this host. Raises EngineError."""
+        """Foreign links, routes and addresses of this host. Raises EngineError."""
         return await self._run(lambda engine: engine.foreign())
 
     async def packet_filter(self) -> PacketFilter:
@@ -76,7 +76,7 @@ class Host:
         return await self._run(lambda engine: engine.packet_filter())
 
     async def link_stands(self) -> bool:
-        """Whether the WireGuard link is there. Raises EngineError."""
+        """Whether the WireGuard link exists. Raises EngineError."""
         return await self._run(lambda engine: engine.link_stands())
 
     async def tables_stand(self) -> bool:
@@ -84,38 +84,38 @@ class Host:
         return await self._run(lambda engine: engine.tables_stand())
 
     async def restore_tables(self) -> Restored:
-        """Put our nftables tables back as they were loaded. Raises EngineError."""
+        """Load our nftables tables again if they are missing or changed. Raises EngineError."""
         return await self._run(lambda engine: engine.restore_tables())
 
     async def restore_routes(self, desired: HostState) -> int:
-        """Set routes and addresses again that are gone; how many. Raises EngineError."""
+        """Set missing routes and addresses again; returns their count. Raises EngineError."""
         return await self._run(lambda engine: engine.restore_routes(desired))
 
     async def limit_sizes(self, link: str, sizes: Mapping[Prefix, int]) -> None:
-        """Let our routes over a link carry so many bytes, those not named as many as the link. Raises EngineError."""
+        """Set the MTU in bytes of our routes over a link; other routes get the link's MTU. Raises EngineError."""
         await self._run(lambda engine: engine.limit_sizes(link, sizes))
 
     def troubles(self) -> tuple[str, ...]:
-        """What could not be done the last time and nothing else waits for."""
+        """Sentences on failed work that no other step waits for: the hosts file, openings in the firewall."""
         return self._engine.troubles() if self._engine is not None else ()
 
     async def retry(self) -> None:
-        """Try once more what `troubles` names."""
+        """Retry the failed work in `troubles`."""
         await self._run(lambda engine: engine.retry())
 
     async def read(self) -> HostState:
-        """What the host has now. Raises EngineError."""
+        """The host's present state. Raises EngineError."""
         return await self._run(lambda engine: engine.read())
 
     async def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
-        """What the tunnels are doing; nothing where the engine does not say."""
+        """The status of the tunnels; empty if the engine does not answer."""
         try:
             return await self._run(lambda engine: engine.observe())
         except EngineError:
             return {}
 
     async def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
-        """Set an endpoint; a peer or engine that is gone meanwhile is no error."""
+        """Set a peer's endpoint; no error if the peer or the engine is gone."""
         try:
             await self._run(lambda engine: engine.steer(key, endpoint))
         except EngineError:
@@ -126,15 +126,15 @@ class Host:
         return await self._run(lambda engine: (engine.kind, engine.listen_port()))
 
     async def data_path(self) -> str:
-        """What moves the engine's packets, for people."""
+        """The engine's data path, as text for people."""
         return await self._run(lambda engine: engine.data_path())
 
     async def faults(self) -> int:
-        """What the engine could not handle since it began."""
+        """Count of inputs that the engine could not handle and dropped since its start."""
         return await self._run(lambda engine: engine.faults())
 
     async def addresses(self, patterns: Sequence[str] = ()) -> list[Address]:
-        """Own addresses that others could use, of interfaces that these patterns allow."""
+        """This host's addresses that peers could use, on interfaces that match the patterns."""
 
         def look(_: Engine) -> list[Address]:
             if self._addresses is None:
@@ -145,7 +145,7 @@ class Host:
 
 
 def knock(address: Address, link: str) -> None:
-    """Make a packet want to go to a peer, so that its tunnel opens now and not when somebody needs it."""
+    """Send an empty packet to a peer through the link, so that the tunnel opens before it is needed."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM) as knocker:
         knocker.setblocking(False)

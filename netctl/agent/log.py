@@ -1,4 +1,4 @@
-"""What the agent says: lines for its log, and for whoever waits for a change."""
+"""Lines of the agent: for its log, and for a person who waits for a change."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import logging
 from collections.abc import Callable
 
 Progress = Callable[[str], None]
-"""Takes one line for the person who waits."""
+"""Takes one line for the waiting person."""
 _LOG = logging.getLogger("netctl.agent")
 
 
 def say(text: str) -> None:
-    """One line for the log, about what is as it should be."""
+    """Log one line about a normal event."""
     _LOG.info("%s", text)
 
 
 def warn(text: str) -> None:
-    """One line for the log, about what somebody should look at."""
+    """Log one line about an event that needs attention."""
     _LOG.warning("%s", text)
 
 
 def quiet(line: str) -> None:
-    """Tell nobody."""
+    """Discard the line."""

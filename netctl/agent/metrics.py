@@ -1,6 +1,6 @@
-"""What the agent counts for Prometheus, and the page that shows it (`netctl agent --metrics 127.0.0.1:9586`).
+"""The agent's metrics for Prometheus, and the page that serves them (`netctl agent --metrics 127.0.0.1:9586`).
 
-Peers are labelled by name, which is what an operator knows them by. Nothing listens unless it is asked for.
+Peers are labelled by name, as operators know them. Nothing listens without `--metrics`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class Meters:
-    """Totals that grow while the agent lives. `now` is monotonic seconds."""
+    """Counters that grow while the agent runs. `now`: monotonic seconds."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -47,12 +47,12 @@ class Meters:
             "netctl_path_changes", "Paths chosen anew, by kind", ["path"], registry=self.registry
         )
         self._without: dict[WireGuardKey, float] = {}
-        """Since when a pair has had no direct path."""
+        """Since when a peer has had no direct path, in monotonic seconds."""
         self._seen: dict[WireGuardKey, tuple[int, int]] | None = None
-        """The engine's counters; None before the first look: what was carried before was an earlier agent's."""
+        """The engine's (received, sent) bytes by peer; None at first: bytes until then belong to an earlier agent."""
 
     def path(self, key: WireGuardKey, kind: str, now: float) -> None:
-        """A pair has another path."""
+        """Record a new path of a peer."""
         self._changes.labels(kind).inc()
         if kind not in DIRECT:
             self._without.setdefault(key, now)
@@ -65,7 +65,7 @@ class Meters:
         paths: Mapping[WireGuardKey, PathStatus],
         now: float,
     ) -> None:
-        """What the engine has counted, about once a second. Counters that fell belong to a new engine."""
+        """Record the engine's counters, about once a second. Counters that fell belong to a new engine."""
         first, seen = self._seen is None, self._seen or {}
         for key, status in statuses.items():
             kind = paths[key].kind if key in paths else "none"
@@ -81,13 +81,13 @@ class Meters:
 
 
 class _Now(Collector):
-    """What is so just now, read when somebody asks."""
+    """Gauges of the present state, read at each request."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
     def collect(self) -> Iterable[Metric]:
-        """Of the agent."""
+        """The agent's gauges."""
         agent = self._agent
         paths = agent.paths.status()
         kinds = Count[str](status.kind for status in paths.values())

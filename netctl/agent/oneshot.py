@@ -1,7 +1,7 @@
-"""The node without a daemon: plan, apply, prune and roll back in this process, where no agent runs.
+"""The node without an agent: plan, apply, prune and roll back in this process.
 
-Only for a document without mediators. What is decided, and in which order, is decided by the very jobs that an agent
-has decide (`netctl.node`); here their steps are done, one after the other, by whoever holds the host's lock.
+Only for documents without mediators. The same jobs as in an agent (`netctl.node`) make the decisions; this module
+performs their steps one after the other, with the host's lock held.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from netctl.system.clock import boottime
 
 T = TypeVar("T")
 NOBODY = WireGuardKey(bytes(32))
-"""A roll-back without an agent evaluates nothing: it needs no key, and works where the key is lost."""
+"""Placeholder key: a roll-back without an agent evaluates no document, so it works even if the key is lost."""
 
 
 def _own_key(locations: Locations, document: Document) -> WireGuardKey:
-    """This host's key, which a document names. Raises LocalError, before anything is touched."""
+    """This host's key, if the document has it and no mediators. Raises LocalError."""
     if document.mediators:
         raise LocalError("no agent runs on this host, and this document has mediators: `netctl up` starts it")
     key = load_keys(locations).wireguard
@@ -58,19 +58,19 @@ def _context(key: WireGuardKey, state: NodeState) -> Context:
 
 
 def _state(store: StateStore, loaded: Loaded) -> NodeState:
-    """What is kept on disk. `loaded`: the document that is asked about, most often the accepted one."""
+    """The state from disk. `loaded`: the document of the request, often equal to the accepted one."""
     accepted: Loaded | None = loaded
     if not store.holds(loaded.source.text):
         try:
             accepted = store.document()
         except LocalError:
-            accepted = None  # damaged: an apply brings another
+            accepted = None  # damaged: an apply replaces it
     told = accepted.document if accepted is not None else None
     return NodeState(loaded=accepted, joined=store.joined(), down=store.down(), told=told)
 
 
 def plan(locations: Locations, request: Mapping[str, Any], engine: str, say: Progress) -> dict[str, Any]:
-    """What the agent would answer to a request to plan. Raises NetctlError."""
+    """Plan; returns the same answer as an agent. Raises NetctlError."""
     store = StateStore(locations)
     loaded = store.load(request["text"], request["file"])
     check_privileges()
@@ -85,7 +85,7 @@ def plan(locations: Locations, request: Mapping[str, Any], engine: str, say: Pro
 
 
 def apply(locations: Locations, request: Mapping[str, Any], engine: str, say: Progress) -> dict[str, Any]:
-    """What the agent would do and answer for a request to apply. Raises NetctlError."""
+    """Apply; returns the same answer as an agent. Raises NetctlError."""
     store, commits = StateStore(locations), CommitStore(locations)
     loaded = store.load(request["text"], request["file"])
     check_privileges()
@@ -109,7 +109,7 @@ def apply(locations: Locations, request: Mapping[str, Any], engine: str, say: Pr
 
 
 def _dropped(result: changing.ApplyResult) -> tuple[str, ...]:
-    """What the host's own firewall drops of what was applied, in words."""
+    """Sentences on the allowed flows of the applied document that the host's own firewall drops."""
     made = result.evaluation
     if made is None:
         return ()
@@ -120,7 +120,7 @@ def _dropped(result: changing.ApplyResult) -> tuple[str, ...]:
 def prune(
     locations: Locations, at_most: int | None, engine: str, say: Progress, warn: Progress
 ) -> dict[str, Any]:
-    """What the agent would do and answer for a request to prune. Raises NetctlError."""
+    """Prune; returns the same answer as an agent. Raises NetctlError."""
     check_privileges()
     store = StateStore(locations)
     loaded = store.document()
@@ -133,7 +133,7 @@ def prune(
 
 
 def _prune(context: Context, at_most: int | None, warn: Progress) -> Job[tuple[Any, ApplyOutcome]]:
-    """As of an agent that has just come to what its host should have."""
+    """The prune of an agent that has just evaluated its document."""
     if context.state.loaded is not None:
         evaluation, _ = yield from evaluate_state(context, context.state)
         for line in changing.said(evaluation):
@@ -143,7 +143,7 @@ def _prune(context: Context, at_most: int | None, warn: Progress) -> Job[tuple[A
 
 
 def roll_back(locations: Locations, progress: Progress = quiet) -> ApplyOutcome:
-    """Take back what is armed, document and host. Call with the host's lock held. Raises NetctlError."""
+    """Roll back document and host of the armed apply. The caller holds the host's lock. Raises NetctlError."""
     commits = CommitStore(locations)
     record = commits.record()
     if record is None:
@@ -154,7 +154,7 @@ def roll_back(locations: Locations, progress: Progress = quiet) -> ApplyOutcome:
 
 
 def confirm(locations: Locations, progress: Progress) -> str:
-    """Keep what is armed; the digest of its document. Raises LocalError."""
+    """Confirm the armed apply; returns the digest of its document. Raises LocalError."""
     context = _context(NOBODY, NodeState())
 
     def shell() -> Shell:
@@ -162,14 +162,14 @@ def confirm(locations: Locations, progress: Progress) -> str:
 
     shell().carry_out(
         confirming.confirmable(context), context
-    )  # without the lock where there is nothing to do
+    )  # raises without waiting for the lock if there is nothing to confirm
     with host_lock(locations, wait_s=LOCK_WAIT_S, progress=progress):
         context.now = boottime()
         return shell().carry_out(confirming.confirm(context), context).digest
 
 
 def take_down(locations: Locations, progress: Progress) -> ApplyOutcome:
-    """Take everything of ours off the host; its document stays. Raises LocalError while an apply is armed."""
+    """Remove all our objects from the host; the document stays. Raises LocalError while an apply is armed."""
 
     def down() -> Job[ApplyOutcome]:
         yield from confirming.must_be_free(context)
@@ -183,7 +183,7 @@ def take_down(locations: Locations, progress: Progress) -> ApplyOutcome:
 
 
 class Shell:
-    """Does what a job wants, on this host, and waits for it. The engine is opened when it is needed first."""
+    """Performs the steps of a job on this host, blocking. Opens the engine at its first use."""
 
     def __init__(self, store: StateStore, commits: CommitStore, engine: str, say: Progress) -> None:
         self._store, self._commits, self._kind, self._say = store, commits, engine, say
@@ -199,7 +199,7 @@ class Shell:
         return self._engine
 
     def carry_out(self, job: Job[T], context: Context) -> T:
-        """Do every step of a job, and return what it comes to. Raises what it raises."""
+        """Perform every step of a job; returns the job's result and raises its exceptions."""
         try:
             step = next(job)
             while True:
@@ -217,7 +217,7 @@ class Shell:
                 self._engine.close()
 
     def _perform(self, step: do.Effect) -> on.Event:
-        """Do one step. Raises what it raises."""
+        """Perform one step. Raises any exception of the step."""
         match step:
             case do.ReadHost(document, actual):
                 return self._read(document, actual=actual)
@@ -236,7 +236,7 @@ class Shell:
             case do.PruneHost(desired, at_most):
                 return on.Applied(apply_prune(self._host, desired, at_most, progress=self._say))
             case do.FollowHost():
-                return on.Followed()  # there are no paths
+                return on.Followed()  # no path manager here
             case do.Persist(text):
                 return self._persist(text)
             case do.ReadCommit():
@@ -255,14 +255,14 @@ class Shell:
                     self._commits.put_back(record)
                 except OSError as error:
                     return on.DocumentRead(unstored=error.strerror or str(error))
-                return on.DocumentRead()  # nobody lives by it: the host returns to its checkpoint
+                return on.DocumentRead()  # no document needed: the host returns to its checkpoint
             case do.CloseCommit(record):
                 self._write(self._commits.over, record)
                 return on.Stored()
         raise RuntimeError(f"{type(step).__name__} is nothing that is done without an agent")
 
     def _read(self, document: Document | None, *, actual: bool) -> on.HostRead:
-        """As the agent reads it; every peer counts as one with a session, for nobody observes them."""
+        """The host as an agent reads it, but with a session for every peer, as nothing observes sessions here."""
         keys = (member.wireguard for member in document.members.values()) if document is not None else ()
         return on.HostRead(
             foreign=self._host.foreign(),

@@ -1,4 +1,4 @@
-"""Does what a node wants, on a real host: its engine, its files, its mediator."""
+"""Performs a node's steps and notices on a real host: engine, files, mediator, paths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from netctl.node.context import Context, identities, reason_of
 
 
 class Performer:
-    """All in the agent's event loop; files in a thread, the engine in another."""
+    """All methods run in the agent's event loop; files use one thread, the engine another."""
 
     def __init__(
         self,
@@ -42,11 +42,11 @@ class Performer:
 
     @property
     def disk(self) -> Disk:
-        """The thread that files are written in."""
+        """The thread that writes files."""
         return self._disk
 
     async def perform(self, step: do.Effect, progress: Progress) -> on.Event:
-        """Do one step. Raises what it raises."""
+        """Perform one step. Raises any exception of the step."""
         match step:
             case do.ReadHost(document, actual):
                 named = frozenset() if document is None or document.mediators else names_of(document)
@@ -63,7 +63,7 @@ class Performer:
             case do.FollowHost(document):
                 try:
                     await self._following.follow(document)
-                except Exception as error:  # the host is as the document says: that stands
+                except Exception as error:  # the host has the desired state: the apply stays valid
                     return on.Followed(f"paths between members wait: {reason_of(error)}")
                 return on.Followed()
             case do.Observe():
@@ -111,7 +111,7 @@ class Performer:
                 try:
                     loaded = await run(store.document)
                 except LocalError:
-                    loaded = None  # it was damaged before: what the host had comes back all the same
+                    loaded = None  # damaged before the apply: the host's checkpoint returns all the same
                 return on.DocumentRead(loaded, await run(store.joined))
             case do.AdmitAgain(digest):
                 return await self._kept(lambda: commits.admit_again(digest))
@@ -131,7 +131,7 @@ class Performer:
                 raise RuntimeError(f"{type(step).__name__} is nothing that a shell does")
 
     async def _kept(self, write: Callable[[], object], failed: str = "") -> on.Stored | on.StoreFailed:
-        """Write in the thread for files."""
+        """Run a write in the thread for files; an OSError becomes StoreFailed."""
         try:
             await self._disk.run(write)
         except OSError as error:
@@ -140,7 +140,7 @@ class Performer:
         return on.Stored()
 
     async def _arm(self, wanted: do.Arm) -> on.Event:
-        """Put the way back on disk and start who waits for the deadline. Raises LocalError."""
+        """Write the record of the armed apply and start its rollback watchdog. Raises LocalError."""
         back, terms, engine = wanted.back, wanted.terms, self._following.engine_kind or "auto"
         record = await self._disk.run(
             self._commits.arm, wanted.seconds, wanted.text, back.before, back.checkpoint, engine, terms
@@ -153,7 +153,7 @@ class Performer:
         return on.WatchdogReady(record)
 
     def notify(self, notice: do.Notice) -> None:
-        """Do what is not answered."""
+        """Perform a notice, which has no answer."""
         match notice:
             case do.UseMediators(mediators, kept):
                 self._client.kept = kept
@@ -174,6 +174,6 @@ class Performer:
 
 
 def _accept(store: StateStore, text: str) -> None:
-    """This is the accepted document, of this host's own."""
+    """Store the accepted document of a host that is not, or no longer, joined by invite."""
     store.accept(text)
     store.set_joined(None)

@@ -1,4 +1,4 @@
-"""Runs a node: one queue of events, its effects done by the shell around it, one timer."""
+"""Runs a node: feeds it one queue of events, has its effects performed, and keeps its timer."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from netctl.system.guard import Guard
 from netctl.system.tasks import Tasks
 
 AT_LEAST_S = 0.005
-"""A timer that is due and changes nothing must not cost a core."""
+"""Shortest timer: a due timer without effect must not use a whole core."""
 
 Perform = Callable[[do.Effect, Progress], Awaitable[on.Event]]
-"""Does one step and says how it ended. Raises what it raises."""
+"""Performs one step and returns its result as an event. Raises any exception of the step."""
 Notify = Callable[[do.Notice], None]
-"""Does what is not answered, at once."""
+"""Performs a notice, which has no answer, at once."""
 
 
 class Runner:
-    """All in one event loop. Steps run as tasks, so whoever asks is never in the way of what comes in."""
+    """All methods run in one event loop. Steps run as tasks, so a long request does not delay other events."""
 
     def __init__(self, node: Node, guard: Guard, tasks: Tasks, said: Callable[[str], None] = quiet) -> None:
-        """`said`: takes each line of the node's log, too."""
+        """`said`: also receives each line of the node's log."""
         self.node = node
         self._said = said
         self._guard, self._tasks = guard, tasks
@@ -42,11 +42,11 @@ class Runner:
         self._waiting: dict[int, tuple[asyncio.Future[Any], Progress]] = {}
 
     def attach(self, perform: Perform, notify: Notify) -> None:
-        """Who does what the node wants."""
+        """Set the functions that perform the node's steps and notices."""
         self._perform, self._notify = perform, notify
 
     def post(self, event: on.Happening) -> None:
-        """Tell the node, now or right after what it is being told."""
+        """Give the node an event: now, or after the event that it handles now."""
         self._events.append(event)
         if self._draining or self._closed:
             return
@@ -59,7 +59,7 @@ class Runner:
         self._schedule()
 
     async def ask(self, body: Request, progress: Progress = quiet) -> Any:
-        """What the node answers. Raises what it raises; whoever stops waiting stops nothing."""
+        """Send the node a request; returns its answer or raises its error. A cancelled caller does not stop it."""
         self._number += 1
         answer = asyncio.get_running_loop().create_future()
         self._waiting[self._number] = answer, progress
@@ -71,7 +71,7 @@ class Runner:
             del self._waiting[number]
 
     def close(self) -> None:
-        """Tell the node nothing any more."""
+        """Stop giving events and timers to the node."""
         self._closed = True
         self._stop_timer()
 
@@ -89,7 +89,7 @@ class Runner:
         for effect in effects:
             try:
                 self._do(effect)
-            except Exception as error:  # the others are about something else
+            except Exception as error:  # the other effects are independent
                 self._guard.caught(f"what the node wants ({type(effect).__name__})", error)
 
     def _do(self, effect: do.Perform | do.Notice) -> None:

@@ -1,4 +1,4 @@
-"""Takes the snapshot of an agent that `status` and `doctor` are projections of."""
+"""Takes the snapshot of an agent from which `status` and `doctor` are computed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from netctl.system.guard import Guard
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Who knows what."""
+    """The parts of an agent that a snapshot reads."""
 
     context: Context
     store: StateStore
@@ -45,7 +45,7 @@ class Sources:
 
 
 def take(of: Sources) -> Snapshot:
-    """What is so just now. Reads the two files of commit-confirm and asks the kernel for MTUs, which takes no time."""
+    """The present state. Reads the two files of commit-confirm and asks the kernel for MTUs; both are fast."""
     context, lost, commits, armed = of.context, of.store.losses, of.commits, None
     try:
         record = commits.record()

@@ -1,1 +1,1 @@
-"""The way to the mediators: the control connection, enrolment, TLS to a pinned identity, proxies and NAT64."""
+"""Connections to mediators: control connection, enrolment, TLS to a pinned identity, proxies and NAT64."""

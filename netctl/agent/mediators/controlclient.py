@@ -1,4 +1,4 @@
-"""The control connection on a real socket: TLS 1.3 to a pinned identity, for ever, with jitter between tries."""
+"""The control connection on a real socket: TLS 1.3 to a pinned identity, with endless retries with jitter."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 
 ALPN = "netctl/1"
 CONNECT_TIMEOUT_S = 10.0
-"""DNS, TCP and TLS together; a slow satellite link needs four seconds."""
+"""For DNS, TCP and TLS together; a slow satellite link needs 4 s."""
 DRILL = "a drill: this host acts as if it had no mediator"
 MAX_HOLD_S = 600.0
-"""A drill that its command has forgotten ends by then."""
+"""Longest drill: ends a drill whose command has died."""
 USER_TIMEOUT_MS = 10_000
-"""What nobody acknowledges so long ends the connection (RFC 5482)."""
+"""Data unacknowledged for so long ends the connection (RFC 5482)."""
 DUPLICATE = "session.duplicate"
-"""The mediator's word that another host with this key is connected."""
+"""The mediator's error code for another connected host with the same key."""
 DUPLICATE_RETRY_S = 60.0
-"""Between half of this and this: so soon after the other one is gone, this one is in."""
+"""Retries come after half of this to all of this: the longest time to log in after the other host has gone."""
 GIVEN_UP_S = 45.0
-"""A mediator hears nothing for 50 s, and ends the connection."""
+"""A mediator ends a connection after 50 s of silence."""
 LOGIN_TIMEOUT_S = 10.0
-"""The mediator gives up after the same time."""
+"""The mediator's limit is the same."""
 
 
 def _system_words(error: OSError) -> str:
-    """What the system calls it; asyncio puts the call and its arguments there."""
+    """The system's text for an error, without the call and arguments that asyncio adds."""
     if error.errno is not None and error.errno > 0:  # the resolver's own numbers are negative
         return os.strerror(error.errno)
     return str(error.strerror or error)
@@ -87,7 +87,7 @@ async def dial(
     connected: Callable[[Connected], None] | None = None,
     avoid: Address | None = None,
 ) -> None:
-    """Connect with TLS 1.3; the protocol compares the pin. Through a proxy where the environment has one.
+    """Connect with TLS 1.3, through a proxy if the environment names one. The protocol compares the pin.
 
     `connected` is called before TLS begins; `avoid`: see `connect`. Raises RemoteError.
     """
@@ -111,19 +111,19 @@ async def dial(
         raise RemoteError(message, "tls") from error
     except OSError as error:
         words = _system_words(error)
-        if not words:  # asyncio's own ConnectionResetError says nothing: the other side left during TLS
+        if not words:  # asyncio's ConnectionResetError without text: the server closed during TLS
             message = f"{where} hangs up during the TLS 1.3 handshake: is a mediator listening there?"
             raise RemoteError(message, "tls") from error
         raise RemoteError(f"cannot reach the mediator at {where}: {words}", "unreachable") from error
 
 
 class _Wire(asyncio.Protocol):
-    """One connection. `ended` is done when it is over."""
+    """One connection. `ended` holds the reason once it has ended."""
 
     def __init__(self, client: ControlClient, mediator: Mediator) -> None:
         self._client = client
         self.reached: tuple[SocketAddress, ...] = ()
-        """The mediator's addresses, the one that the connection goes to first."""
+        """The mediator's addresses, the connected one first."""
         self._mediator = mediator
         self._decoder = FrameDecoder(LIMIT_AFTER_LOGIN)
         self._transport: asyncio.Transport | None = None
@@ -144,7 +144,7 @@ class _Wire(asyncio.Protocol):
         self._client.mediator = self._mediator
         if (
             not self.reached
-        ):  # a proxy finds the host, and nobody here does: STUN and relay wait for UDP anyway
+        ):  # only the proxy can resolve the host: then the proxy's address; STUN and relay need UDP anyway
             host, port = transport.get_extra_info("peername")[:2]
             self.reached = (SocketAddress.of(host.partition("%")[0], port),)
         self.session = ClientSession(
@@ -168,9 +168,7 @@ class _Wire(asyncio.Protocol):
                 self.perform(self.session.receive_frame(payload, time.monotonic()))
         except RemoteError as error:
             self.finish(error)
-        except (
-            Exception
-        ) as error:  # the session may be between two states: a new one begins where it is whole
+        except Exception as error:  # the session may be inconsistent now: end it, a new one starts afresh
             self._client.guard.caught("a frame of the mediator", error)
             self.finish(RemoteError("a message of the mediator could not be handled", "frame.failed"))
 
@@ -178,7 +176,7 @@ class _Wire(asyncio.Protocol):
         self.finish(RemoteError("the connection to the mediator was lost", "lost"))
 
     def over(self, tcp: Connected) -> None:
-        """There is TCP; TLS begins."""
+        """TCP is connected, TLS begins."""
         self.reached = tuple(_without_scope(one) for one in tcp.reached)
 
     def finish(self, error: RemoteError) -> None:
@@ -199,7 +197,7 @@ class _Wire(asyncio.Protocol):
 
 
 class ControlClient:
-    """Keeps one session with one of the document's mediators. All in the agent's event loop."""
+    """Keeps a session with one of the document's mediators. All methods run in the agent's event loop."""
 
     def __init__(
         self,
@@ -209,22 +207,22 @@ class ControlClient:
         guard: Guard | None = None,
     ) -> None:
         self.guard = guard if guard is not None else Guard(warn)
-        """Counts what could not be handled."""
+        """Counts input that raised an unexpected exception."""
         self.keys = keys
         self.state = LinkState("none", time.monotonic())
         self._held_until = 0.0
         self.mediator: Mediator | None = None
-        """Whom this host was connected to last."""
+        """The mediator of the present or last connection."""
         self.refused: str | None = None
-        """Why the mediator's last word is not believed; None: it is."""
+        """Why the mediator's last view was refused; None: it was accepted."""
         self.kept: Kept | None = None
-        """The view that this host has: what the mediator need not send again."""
+        """The view that this host has; the mediator need not send it again."""
         self.hello = ""
-        """Of the last session: proves to its mediator that this is no other host with the same key."""
+        """The hello of the last session: proves to the mediator that this is not another host with the same key."""
         self.waits = False
-        """Another host with this key is connected."""
+        """Whether this host waits because another host with its key is connected."""
         self.sharing: Sharing | None = None
-        """What was heard of another host with this key last."""
+        """The last report on another host with this key."""
         self.stores = KnownStores()
         self._on_effect = on_effect
         self._on_state = on_state
@@ -233,10 +231,10 @@ class ControlClient:
         self._wire: _Wire | None = None
         self._backoff = Backoff()
         self._avoid: Address | None = None
-        """Took TCP the last time, and let TLS end in silence: large packets do not pass there."""
+        """An address that accepted TCP but did not answer in TLS the last time: large packets do not pass there."""
 
     def set_mediators(self, mediators: tuple[Mediator, ...]) -> None:
-        """Whom to be connected to; a change ends the present connection."""
+        """Set the mediators to connect to; a change ends the present connection."""
         wanted = tuple(mediator for mediator in mediators if not mediator.relay_only)
         if wanted == self._mediators:
             return
@@ -249,26 +247,26 @@ class ControlClient:
             self._wire.finish(RemoteError("the document names other mediators now", "changed"))
 
     def forget(self) -> None:
-        """Have no view: the mediator's next one is believed whatever its generation."""
+        """Forget the view: the next view is accepted whatever its generation."""
         self.kept = self.refused = None
         if self._wire is not None:
             self._wire.finish(RemoteError("the view was forgotten on demand", "changed"))
         self.poke()
 
     def hold(self, seconds: float) -> None:
-        """A drill: have no mediator for so long, at most MAX_HOLD_S; 0 ends it. It ends by itself in any case."""
+        """Start a drill: no mediator for `seconds`, at most MAX_HOLD_S; 0 ends the drill."""
         self._held_until = time.monotonic() + min(seconds, MAX_HOLD_S) if seconds > 0 else 0.0
         if self._held_until and self._wire is not None:
             self._wire.finish(RemoteError(DRILL, "drill"))
         self.poke()
 
     def poke(self) -> None:
-        """Try again now: something about the network, or the user's mind, has changed."""
+        """Retry now, as the network or the user's wish has changed."""
         self._backoff.reset()
         self._changed.set()
 
     def prove(self) -> None:
-        """The ways out of this host have changed: the connection proves that it lives, or a new one is made."""
+        """After a change of the host's addresses or routes: check that the connection works, or make a new one."""
         wire = self._wire
         if wire is not None and wire.session is not None:
             wire.perform(wire.session.prove(time.monotonic()))
@@ -276,7 +274,7 @@ class ControlClient:
             self.poke()
 
     def woke(self, slept_s: float) -> None:
-        """This host slept: after so long that the mediator has given it up, a new connection is made at once."""
+        """After suspend: reconnect at once if the mediator must have ended the connection, else check that it works."""
         if slept_s < GIVEN_UP_S:
             self.prove()
             return
@@ -285,13 +283,13 @@ class ControlClient:
         self.poke()
 
     def send(self, message: w.Message) -> None:
-        """Send, or drop while not logged in."""
+        """Send a message; drop it while not logged in."""
         wire = self._wire
         if wire is not None and wire.session is not None:
             wire.perform(wire.session.send(message))
 
     def deliver(self, effect: Effect) -> None:
-        """An effect for the agent."""
+        """Pass an effect of the session to the agent."""
         if isinstance(effect, LoggedIn):
             self.hello = effect.hello
             if self.waits:
@@ -304,7 +302,7 @@ class ControlClient:
             self.sharing = Sharing(effect.other, now)
         elif isinstance(
             effect, ViewChanged
-        ):  # not before: who logs in and then lies is not asked all the time
+        ):  # only after a valid view: a mediator that lies after login is not asked all the time
             self._backoff.reset()
             self.refused = None
         self._on_effect(effect)
@@ -350,7 +348,7 @@ class ControlClient:
                 await asyncio.wait_for(self._changed.wait(), delay)
 
     async def _connect(self, mediator: Mediator, port: int) -> RemoteError:
-        """One connection from beginning to end; why it ended."""
+        """Run one connection; returns why it ended."""
         wire = _Wire(self, mediator)
         try:
             await dial(wire, mediator.host, port, connected=wire.over, avoid=self._avoid)
@@ -365,7 +363,7 @@ class ControlClient:
             self._wire = None
 
     async def _attend(self, wire: _Wire) -> RemoteError:
-        """Timers of a live connection, until it ends."""
+        """Run the timers of a connection until it ends; returns why it ended."""
         started = time.monotonic()
         while not wire.ended.done():
             now = time.monotonic()
@@ -376,7 +374,7 @@ class ControlClient:
                     wire.finish(RemoteError("the mediator does not finish the login", "timeout"))
             else:
                 wait = session.next_timer() - now if session is not None else LOGIN_TIMEOUT_S
-            # A session that logs in meanwhile has a new deadline: look again every second at the latest.
+            # The deadline changes when the session logs in: check at least every second.
             await asyncio.wait([wire.ended], timeout=min(max(wait, 0.05), 1.0))
             if session is not None and not wire.ended.done():
                 wire.perform(session.handle_timer(time.monotonic()))

@@ -1,4 +1,4 @@
-"""One short connection to a mediator, before there is a login: to redeem an invite, or to bring new keys."""
+"""A short connection to a mediator before login: redeems an invite, or replaces a member's keys."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from netctl.wire.frame import FrameDecoder, encode_frame
 from netctl.wire.invite import Invite
 
 ANSWER_TIMEOUT_S = 10.0
-"""The mediator gives a stranger as long."""
+"""The mediator's limit for unauthenticated connections is the same."""
 Make = Callable[[IdentityKey, bytes, WireGuardKey], w.Message]
-"""The request, from the pin that the mediator has shown, its nonce and its fresh key."""
+"""Makes the request from the mediator's identity, its nonce and its ephemeral key."""
 
 
 class _Exchange(asyncio.Protocol):
-    """Hello, a challenge, a request, an answer."""
+    """One exchange: hello, challenge, request, answer."""
 
     def __init__(self, mediator: Mediator, make: Make) -> None:
         self._mediator = mediator
@@ -89,7 +89,7 @@ class _Exchange(asyncio.Protocol):
 
 
 async def _ask(mediators: Sequence[Mediator], make: Make) -> w.Message:
-    """The answer of the first mediator that gives one. Raises RemoteError."""
+    """The first answer that a mediator gives. Raises RemoteError."""
     last = RemoteError("there is no mediator to ask", "unreachable")
     for mediator in mediators:
         for port in dict.fromkeys((mediator.port, *mediator.tls)):
@@ -109,7 +109,7 @@ async def _ask(mediators: Sequence[Mediator], make: Make) -> w.Message:
 
 
 async def enrol(keys: Keys, invite: Invite, name: str, *, exact: bool) -> w.Enrolled:
-    """Redeem an invite with these keys. Raises RemoteError with what its user can do."""
+    """Redeem an invite with these keys. Raises RemoteError, whose text says what the user can do."""
 
     def make(pin: IdentityKey, nonce: bytes, ephemeral: WireGuardKey) -> w.Message:
         return make_enrol(
@@ -133,7 +133,7 @@ async def enrol(keys: Keys, invite: Invite, name: str, *, exact: bool) -> w.Enro
 
 
 async def rotate(old: Keys, new: Keys, mediators: Sequence[Mediator]) -> str:
-    """Have the mediator move this member to new keys; its name. Raises RemoteError."""
+    """Have the mediator move this member to new keys; returns its name. Raises RemoteError."""
 
     def make(pin: IdentityKey, nonce: bytes, ephemeral: WireGuardKey) -> w.Message:
         return make_rotate(

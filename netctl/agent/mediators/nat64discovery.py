@@ -1,4 +1,4 @@
-"""NAT64 on a real host: whether IPv4 is reached without it, and the prefix that the resolver tells (RFC 7050)."""
+"""NAT64 discovery on a real host: whether it has IPv4 itself, and the prefix from the resolver (RFC 7050)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from netctl.wire.nat64 import WELL_KNOWN_ADDRESSES, WELL_KNOWN_NAME, Translation
 
 RETRY_FIRST_S = 2.0
 RETRY_MAX_S = 60.0
-"""Where there is no IPv4 and no prefix: a resolver that comes late is noticed soon, and one that knows of no NAT64 is
-not asked all the time."""
+"""Longest interval of retries without IPv4 and prefix: short enough for a resolver that starts late, long enough not to
+load a resolver that knows no NAT64.
+"""
 KEPT_S = 600.0
-"""A prefix is asked for again after so long: those of one network hardly ever change."""
+"""Interval of requests once a prefix is known: a network's prefix hardly ever changes."""
 _PORT = 9
-"""Nothing is sent there: the resolver wants one."""
+"""A port for the resolver's API; nothing is sent there."""
 _GLOBAL_V6 = IPv6Address("2001:db8::1")
-"""Any address that no link has: it is reached by the default route."""
+"""An address on no link, so the default route leads to it."""
 
 
 async def prefixes() -> tuple[IPv6Network, ...]:
-    """What the resolver knows of; none where it does not answer, or nothing here translates."""
+    """The NAT64 prefixes that the resolver knows; empty without an answer or a NAT64."""
     try:
         found = await look_up(WELL_KNOWN_NAME, _PORT, socket.SOCK_DGRAM, socket.AF_INET6)
     except OSError:
@@ -37,10 +38,10 @@ async def prefixes() -> tuple[IPv6Network, ...]:
 
 
 async def beyond(addresses: Sequence[SocketAddress]) -> Mapping[SocketAddress, SocketAddress]:
-    """Where to connect to, in order, and the address that each stands for.
+    """Addresses to connect to, in order, each with the address that it stands for.
 
-    They are the same but for IPv4 ones that this host has no way to: those are behind the NAT64's prefix, as written
-    here or by a DNS64.
+    Both are equal, except for IPv4 addresses without a route: those are reached in the NAT64's prefix, by our or a
+    DNS64's translation.
     """
     now, sources = time.monotonic(), SourceLookup()
     missing = [one for one in addresses if not one.is_ipv6 and sources.find(one.address, now) is None]
@@ -51,7 +52,7 @@ async def beyond(addresses: Sequence[SocketAddress]) -> Mapping[SocketAddress, S
 
 
 class Nat64:
-    """Keeps it known how IPv4 is reached. For the agent's event loop; nobody waits for the resolver."""
+    """Finds out how this host reaches IPv4. For the agent's event loop; no caller waits for the resolver."""
 
     def __init__(self, guard: Guard, on_change: Callable[[Translation], None]) -> None:
         self._tasks = Tasks(guard)
@@ -62,11 +63,11 @@ class Nat64:
         self._sources = SourceLookup()
 
     def close(self) -> None:
-        """Ask nobody any more."""
+        """Cancel requests to the resolver."""
         self._tasks.cancel()
 
     def look(self, *, moved: bool = False) -> None:
-        """Find out again if that is due. `moved`: links, addresses or routes have changed."""
+        """Ask again if that is due. `moved`: links, addresses or routes have changed."""
         now = time.monotonic()
         if moved:
             self._due, self._rest_s = float("-inf"), RETRY_FIRST_S
@@ -76,7 +77,7 @@ class Nat64:
             self._tasks.start("looking for a NAT64", self._ask())
 
     def _without_ipv4(self, now: float) -> bool:
-        """IPv6 leads somewhere, and IPv4 nowhere."""
+        """Whether this host has a default route for IPv6 and none for IPv4."""
         four = self._sources.find(WELL_KNOWN_ADDRESSES[0], now)
         return four is None and self._sources.find(_GLOBAL_V6, now) is not None
 

@@ -1,4 +1,4 @@
-"""TLS to a pinned identity: what the client asks for, and the key that the other side has shown."""
+"""TLS to a pinned identity: the client's TLS context, and the key in a server's certificate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from netctl.wire.relayframe import RELAY_SUBJECT
 
 
 def certificate_key(der: bytes | None) -> IdentityKey | None:
-    """The Ed25519 key of a server's certificate; its names and dates mean nothing here."""
+    """The Ed25519 key of a server's certificate; names and dates of the certificate are ignored."""
     if der is None:
         return None
     try:
@@ -27,10 +27,10 @@ def certificate_key(der: bytes | None) -> IdentityKey | None:
 
 
 def is_relay_of(der: bytes | None, pins: Collection[IdentityKey]) -> bool:
-    """Whether a server's certificate is that of the relay of a mediator with one of these identities.
+    """Whether a certificate belongs to the relay of a mediator with one of these identities.
 
-    Its key is pinned, or a pinned identity has signed the certificate for its relay, so that the relay need not have
-    the identity. The control connection takes no such certificate.
+    Either its key is pinned, or a pinned identity has signed the certificate for a relay, so that the relay need not
+    have the identity's key. The control connection does not accept a signed certificate.
     """
     if certificate_key(der) in pins:
         return True
@@ -52,7 +52,7 @@ def is_relay_of(der: bytes | None, pins: Collection[IdentityKey]) -> bool:
 
 
 def client_context(alpn: str) -> ssl.SSLContext:
-    """TLS 1.3 alone. No public CA is trusted: the pin is compared instead, before any byte is sent."""
+    """A TLS 1.3 context. No public CA is trusted: the pin is compared instead, before any byte is sent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False

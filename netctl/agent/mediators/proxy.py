@@ -1,6 +1,6 @@
-"""TCP to the mediator, straight or through an HTTP proxy with CONNECT (RFC 9110 §9.3.6).
+"""TCP to the mediator, directly or through an HTTP proxy with CONNECT (RFC 9110 §9.3.6).
 
-The proxy is what HTTPS_PROXY or https_proxy says, for hosts that NO_PROXY does not name: as for every other program.
+HTTPS_PROXY or https_proxy names the proxy, NO_PROXY the hosts without one, as for other programs.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from netctl.system.dial import away_from, race, resolve
 from netctl.wire import http
 
 DEFAULT_PORT = 3128
-"""Squid's, where the URL says none."""
+"""Squid's port, used if the URL has none."""
 LOOK_UP_S = 2.0
-"""Behind a proxy the host's own addresses are of use and not needed: DNS there often does not answer at all."""
+"""Timeout for the host's addresses behind a proxy: useful but not required, and DNS often does not answer there."""
 AUTHENTICATION_REQUIRED = 407
 
 
@@ -37,7 +37,7 @@ class Proxy:
 
     @classmethod
     def parse(cls, text: str) -> Proxy:
-        """From ``http://user:password@host:port`` or ``host:port``. Raises LocalError."""
+        """A proxy from ``http://user:password@host:port`` or ``host:port``. Raises LocalError."""
         url = urlsplit(text if "://" in text else f"http://{text}")
         advice = "HTTPS_PROXY is http://HOST:PORT, with USER:PASSWORD@ before HOST where the proxy wants it"
         try:
@@ -52,7 +52,7 @@ class Proxy:
         return cls(url.hostname, port, user, unquote(url.password or ""))
 
     def request(self, host: str, port: int) -> bytes:
-        """Ask for a connection."""
+        """The CONNECT request for a host."""
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if self.user is None:
             return http.connect_request(where)
@@ -64,7 +64,7 @@ class Proxy:
 
 
 def proxy_for(host: str) -> Proxy | None:
-    """What the environment says for this host. Raises LocalError."""
+    """The proxy that the environment names for a host; None: no proxy. Raises LocalError."""
     found = getproxies_environment().get("https")
     if not found or proxy_bypass_environment(host):
         return None
@@ -72,7 +72,7 @@ def proxy_for(host: str) -> Proxy | None:
 
 
 def judge(answer: bytes, proxy: Proxy, where: str) -> None:
-    """The proxy's answer, up to its empty line. Raises RemoteError unless it is a success."""
+    """Check the proxy's answer, up to its empty line. Raises RemoteError unless it is a success."""
     try:
         head = http.connect_head(answer)
     except RemoteError:
@@ -85,18 +85,18 @@ def judge(answer: bytes, proxy: Proxy, where: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A TCP connection to a host, through a proxy or not."""
+    """A TCP connection to a host, directly or through a proxy."""
 
     socket: socket.socket
     reached: tuple[SocketAddress, ...]
-    """The host's own addresses, the one that the connection goes to first; behind a proxy none where it has no DNS."""
+    """The host's addresses, the connected one first; behind a proxy empty if DNS does not answer."""
 
 
 async def connect(host: str, port: int, *, avoid: Address | None = None) -> Connected:
-    """A TCP connection to a host, on whichever family answers first.
+    """Connect by TCP to a host, by the address family that answers first.
 
-    `avoid`: its family comes second: an earlier connection there led to nothing. Raises OSError, RemoteError (the
-    proxy's no), LocalError (its address is wrong).
+    `avoid`: an address whose earlier connection failed; its family comes second. Raises OSError, RemoteError (the
+    proxy refuses), LocalError (the proxy's address is wrong).
     """
     proxy = proxy_for(host)
     if proxy is None:
@@ -115,7 +115,7 @@ async def connect(host: str, port: int, *, avoid: Address | None = None) -> Conn
     try:
         await loop.sock_sendall(opened, proxy.request(host, port))
         answer = b""
-        while not answer.endswith(http.END_OF_HEAD):  # byte by byte: what follows belongs to TLS
+        while not answer.endswith(http.END_OF_HEAD):  # byte by byte: bytes after the head belong to TLS
             if len(answer) > http.MAX_HEAD:
                 raise RemoteError(f"{proxy} is no HTTP proxy: its answer has no end", "proxy")
             more = await loop.sock_recv(opened, 1)

@@ -1,1 +1,1 @@
-"""Files of this host: where they are, what they keep, and who may write them."""
+"""Files of netctl on this host: their locations, contents and locks."""

@@ -1,7 +1,8 @@
-"""Commit-confirm: the way back from an apply, on disk before the first change, until somebody confirms it.
+"""Store of commit-confirm: the record for the roll-back of an armed apply, on disk from before the first change until
+the confirmation.
 
 Two files in the state directory: the record of the armed apply, and the digests of documents that were rolled
-back. Whoever holds the host's lock writes them: the agent, or a command where no agent runs.
+back. The holder of the host's lock writes them: the agent, or a command if no agent runs.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from netctl.system.clock import boottime
 from netctl.system.ourselves import own_command
 
 MIN_CONFIRM_S = 1.0
-"""Less cannot be typed, and the process that waits takes about as long to start."""
+"""The shortest typable time; the rollback watchdog takes about as long to start."""
 MAX_CONFIRM_S = 86_400.0
-"""A day: who has not looked by then has forgotten it."""
+"""A day: an apply without confirmation by then is forgotten."""
 MAX_REFUSED = 32
-"""So many rolled-back documents are remembered; each is one line of status."""
+"""Count of remembered rolled-back documents; each is one line of status."""
 START_TIMEOUT_S = 30.0
-"""The waiting process imports all that it will need before it says that it is ready: seconds on a slow board."""
+"""The rollback watchdog imports all its code before it reports ready: seconds on a slow board."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 Watchdog = Callable[[Locations, "StoredCommit"], None]
-"""Starts the process that takes the host back at the deadline. Raises LocalError when it does not start."""
+"""Starts the rollback watchdog of a commit. Raises LocalError if it does not start."""
 
 
 def terms_of(request: Mapping[str, Any]) -> Terms:
-    """From a request to apply. Raises LocalError."""
+    """The terms of a request to apply. Raises LocalError."""
     confirm_s = request.get("confirm_s")
     if confirm_s is not None and not isinstance(confirm_s, int | float):
         raise LocalError("confirm_s is a number of seconds, or null")
@@ -54,25 +55,25 @@ def terms_of(request: Mapping[str, Any]) -> Terms:
 
 @dataclass(frozen=True, slots=True)
 class StoredCommit(PendingCommit):
-    """A pending commit of this host, held against this host's clock."""
+    """A pending commit, with its remaining time by this host's clock."""
 
     @property
     def left_s(self) -> float:
-        """Seconds until the roll-back; 0 or less: now. A record of another boot is over."""
+        """Seconds until the roll-back; 0 or less: due. A record of another boot is due."""
         return self.remaining_s(boottime(), boot_id())
 
     def plain(self) -> dict[str, Any]:
-        """For `netctl status -o json`."""
+        """The commit for `netctl status -o json`."""
         return {"digest": self.digest, "rolls_back_in_s": round(max(self.left_s, 0.0), 1)}
 
 
 def boot_id() -> str:
-    """Which boot this is."""
+    """The kernel's id of the present boot."""
     return BOOT_ID.read_text().strip()
 
 
 def within(confirm_s: float) -> float:
-    """Held against the bounds. Raises LocalError."""
+    """The time for confirmation, checked against MIN_CONFIRM_S and MAX_CONFIRM_S. Raises LocalError."""
     if not MIN_CONFIRM_S <= confirm_s <= MAX_CONFIRM_S:
         raise LocalError(
             f"an apply can wait between {MIN_CONFIRM_S:.0f} s and {MAX_CONFIRM_S / 3600:.0f} h for its confirmation"
@@ -81,12 +82,12 @@ def within(confirm_s: float) -> float:
 
 
 class CommitStore:
-    """The two files."""
+    """The files of commit-confirm."""
 
     def __init__(self, locations: Locations) -> None:
         self.locations = locations
         self.lost: str | None = None
-        """What of the record was found damaged and is done without, or None."""
+        """Which damage of the record was found and survived; None: no damage."""
 
     def arm(
         self,
@@ -97,7 +98,7 @@ class CommitStore:
         engine: str,
         terms: Terms,
     ) -> StoredCommit:
-        """Write the record; it is on the disk when this returns. Raises LocalError."""
+        """Write the record, durably before the return. Raises LocalError."""
         record = StoredCommit(
             nonce=secrets.token_hex(8),
             boot_id=boot_id(),
@@ -118,7 +119,7 @@ class CommitStore:
         return record
 
     def finish(self, record: PendingCommit) -> None:
-        """The apply has come to its end and waits for its confirmation. Raises LocalError."""
+        """Record that all changes are made and the apply waits for confirmation. Raises LocalError."""
         try:
             self._write(replace(record, finished=True))
         except OSError as error:
@@ -142,7 +143,7 @@ class CommitStore:
         statefiles.write(self.locations.armed, json.dumps(plain))
 
     def record(self) -> StoredCommit | None:
-        """The armed apply, or None. Raises LocalError when the record is damaged."""
+        """The armed apply, or None. Raises LocalError if the record is damaged."""
         try:
             found = statefiles.read(self.locations.armed)
             if found.content is None and found.lost is None:
@@ -170,11 +171,11 @@ class CommitStore:
         return record
 
     def disarm(self) -> None:
-        """Nothing is armed any more; also after a power cut."""
+        """Remove the record, durably. Raises OSError."""
         statefiles.remove(self.locations.armed)
 
     def put_back(self, record: PendingCommit) -> None:
-        """The document of before is the accepted one again. Raises OSError."""
+        """Make the earlier document the accepted one again, with its invite. Raises OSError."""
         if record.before is not None:
             statefiles.write(self.locations.accepted, record.before)
         else:
@@ -189,7 +190,7 @@ class CommitStore:
             return None
 
     def over(self, record: PendingCommit) -> None:
-        """The roll-back is done: refuse the document that was tried, and forget the record. Raises OSError."""
+        """After a roll-back: refuse the failed document from now on, and remove the record. Raises OSError."""
         if record.before is None or digest(record.before) != record.digest:
             self.refuse(record.digest)
         self.disarm()
@@ -197,7 +198,7 @@ class CommitStore:
     # -- documents that were rolled back -------------------------------------------------------------------------
 
     def refused(self) -> tuple[str, ...]:
-        """Digests, the oldest first."""
+        """Digests of refused documents, oldest first."""
         try:
             plain = json.loads(statefiles.read(self.locations.refused).content or b"[]")
             return tuple(str(entry) for entry in plain)[-MAX_REFUSED:]
@@ -205,19 +206,19 @@ class CommitStore:
             return ()
 
     def refuse(self, name: str) -> None:
-        """A document is not applied again unless forced. Raises OSError."""
+        """Refuse a document, unless an apply is forced. `name`: its digest. Raises OSError."""
         kept = [entry for entry in self.refused() if entry != name]
         statefiles.write(self.locations.refused, json.dumps([*kept, name][-MAX_REFUSED:]))
 
     def admit_again(self, name: str) -> None:
-        """A document that was rolled back is refused no more. Raises OSError."""
+        """No longer refuse a document. `name`: its digest. Raises OSError."""
         statefiles.write(
             self.locations.refused, json.dumps([entry for entry in self.refused() if entry != name])
         )
 
 
 def start_watchdog(locations: Locations, record: StoredCommit) -> None:
-    """Start `netctl _confirmd`; returns when it waits, in a session of its own. Raises LocalError."""
+    """Start `netctl _confirmd` in a session of its own; returns when it waits. Raises LocalError."""
     command = own_command(*locations.options(), "_confirmd", record.nonce)
     environment = {**os.environ, "NETCTL_HOSTS": str(locations.hosts)}
     try:

@@ -1,4 +1,4 @@
-"""The files of the state directory, in a thread of their own: the event loop never waits for a disk."""
+"""A thread for file access, so that the event loop never waits for a disk."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ T = TypeVar("T")
 
 
 class Disk:
-    """One thread, so that two writes to one place keep their order."""
+    """One thread, so that writes to one file keep their order."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="files")
 
     async def run(self, call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Do it there. Raises what it raises; once begun it ends, also when whoever waits is cancelled."""
+        """Run a call in the thread; raises its exceptions. A call that has begun completes even after a cancel."""
         return await asyncio.get_running_loop().run_in_executor(
             self._thread, lambda: call(*arguments, **options)
         )
 
     def close(self) -> None:
-        """No more calls; one that is under way ends."""
+        """Accept no more calls; a running call completes."""
         self._thread.shutdown(wait=False)

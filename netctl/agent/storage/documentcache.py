@@ -1,4 +1,4 @@
-"""Keeps the document that was read last in its compiled form: the same text is not checked twice."""
+"""Cache of the last document in compiled form, so that the same text is not checked twice."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def checking_files(root: Path) -> list[Path]:
-    """The code and the schemas that check documents, below the package's folder."""
+    """The files of code and schemas that check documents, in the package's directory."""
     files = (path for room in ("config", "model", "schemas") for path in (root / room).rglob("*.*"))
     return sorted(path for path in files if path.suffix in (".py", ".json"))
 
 
 @cache
 def code_stamp() -> str:
-    """What identifies the code that checks documents: another version, or an edited file, checks anew."""
+    """Identifies the code that checks documents: another version or an edited file invalidates the cache."""
     root = Path(netctl.__file__).parent
     found = hashlib.sha256(netctl.__version__.encode())
     for path in checking_files(root):
@@ -35,14 +35,14 @@ def code_stamp() -> str:
 
 
 class CompiledDocuments:
-    """One file in the state directory, and the last document in memory."""
+    """The cache: one file in the state directory, and the last document in memory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last: Loaded | None = None
 
     def load(self, text: str, file: str) -> Loaded:
-        """As `load_document`: the document of this text. Raises ConfigError."""
+        """The document of a text, as from `load_document`. Raises ConfigError."""
         last = self._last
         if last is not None and last.source.text == text and last.source.file == file:
             return last
@@ -55,12 +55,12 @@ class CompiledDocuments:
         return loaded
 
     def _keep(self, loaded: Loaded) -> None:
-        with contextlib.suppress(OSError):  # without it the next load is slower, and that is all
-            if self._path.parent.is_dir():  # reading a document is no reason to make one
+        with contextlib.suppress(OSError):  # without the file the next load is only slower
+            if self._path.parent.is_dir():  # do not make a state directory for it
                 write_atomic(self._path, compile_document(loaded, code_stamp()).decode())
 
     def _kept(self) -> bytes | None:
-        """The file, when nobody but this user or root can have written it."""
+        """The file's content, if only this user or root can have written it."""
         try:
             with self._path.open("rb") as file:
                 about = os.fstat(file.fileno())

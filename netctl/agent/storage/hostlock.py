@@ -1,4 +1,4 @@
-"""One writer a host: the lock that an agent holds while it lives, and a command while it changes something."""
+"""The host's lock, for one writer per host: an agent holds it while it runs, a command while it changes something."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from netctl.model.errors import LocalError
 from netctl.system.files import make_directory, open_lock, say_holder
 
 LOCK_WAIT_S = 30.0
-"""How long a command waits for another that is changing this host."""
+"""Longest wait of a command for another command that changes this host."""
 LOCK_POLL_S = 0.1
 
 
 def _quiet(line: str) -> None:
-    """Tell nobody."""
+    """Discard the line."""
 
 
 @contextlib.contextmanager
 def host_lock(
     locations: Locations, *, wait_s: float = 0.0, progress: Callable[[str], None] = _quiet
 ) -> Iterator[IO[str]]:
-    """Hold the host's lock, waiting for it at most `wait_s`. Raises LocalError when somebody else holds it."""
+    """Hold the host's lock, after a wait of at most `wait_s`. Raises LocalError if another process holds it."""
     try:
         make_directory(locations.state)
         file = open_lock(locations.lock)

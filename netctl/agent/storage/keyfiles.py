@@ -1,4 +1,4 @@
-"""The member's two private keys: made here, never leaving the host, never converted into one another."""
+"""The member's two private keys: made on the host, never sent, never converted into each other."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from netctl.system.files import create, make_directory, move, remove, write_atom
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Private keys in memory. `repr` shows none of it."""
+    """Private keys in memory. `repr` hides them."""
 
     wireguard_private: X25519PrivateKey
     identity_private: Ed25519PrivateKey
 
     @property
     def wireguard(self) -> WireGuardKey:
-        """The public WireGuard key: who this member is."""
+        """The public WireGuard key, which identifies this member."""
         return WireGuardKey(self.wireguard_private.public_key().public_bytes_raw())
 
     @property
     def identity(self) -> IdentityKey:
-        """The public identity."""
+        """The public identity key."""
         return IdentityKey(self.identity_private.public_key().public_bytes_raw())
 
     def __repr__(self) -> str:
@@ -56,13 +56,16 @@ def _read(path: Path) -> bytes:
 
 
 def load_keys(locations: Locations) -> Keys:
-    """Both keys from the state directory. Raises LocalError."""
+    """Read both keys from the state directory. Raises LocalError."""
     wireguard = X25519PrivateKey.from_private_bytes(_read(locations.private_key))
     return Keys(wireguard, Ed25519PrivateKey.from_private_bytes(_read(locations.identity_key)))
 
 
 def next_keys(locations: Locations, *, make: bool = False) -> Keys | None:
-    """Keys that lie beside the present ones until name and leases have moved to them. Raises LocalError."""
+    """The keys for a rotation, stored beside the present keys until name and leases have moved to them.
+
+    None: there are none. `make`: make them if they are missing. Raises LocalError.
+    """
     wireguard, identity = locations.next_of(locations.private_key), locations.next_of(locations.identity_key)
     try:
         if make:
@@ -76,9 +79,9 @@ def next_keys(locations: Locations, *, make: bool = False) -> Keys | None:
 
 
 def swap_keys(locations: Locations) -> None:
-    """The next keys become the present ones, and those lie beside them: doing it twice undoes it.
+    """Exchange the present and the next keys; a second call undoes the first.
 
-    No key is without a file at any moment, so a crash in the middle loses none.
+    At every moment each key is in some file, so a crash loses none.
     """
     paths = (locations.identity_key, locations.private_key)
     olds = {path: path.with_name(path.name + ".old") for path in paths}
@@ -91,13 +94,13 @@ def swap_keys(locations: Locations) -> None:
 
 
 def forget_next_keys(locations: Locations) -> None:
-    """The keys that were replaced are good for nothing any more."""
+    """Remove the next keys; after a rotation these are the replaced keys."""
     for path in (locations.private_key, locations.identity_key):
         remove(locations.next_of(path))
 
 
 def _make(wireguard: Path, identity: Path) -> bool:
-    """Make those of two keys that are missing; False when there are both. Raises OSError, and leaves none then."""
+    """Make the missing ones of two keys; False: both existed. On OSError the new keys are removed."""
     made: list[Path] = []
     new = {
         wireguard: X25519PrivateKey.generate().private_bytes_raw(),
@@ -116,7 +119,7 @@ def _make(wireguard: Path, identity: Path) -> bool:
 
 
 def make_keys(locations: Locations) -> tuple[Keys, bool]:
-    """Make what is missing; existing keys stay. The second value says whether anything was made. LocalError."""
+    """Make missing keys; existing keys stay. Returns the keys and whether one was made. Raises LocalError."""
     try:
         make_directory(locations.state)
         made = _make(locations.private_key, locations.identity_key)

@@ -1,4 +1,4 @@
-"""Where things are on a host: each place with its default, an environment variable and an option."""
+"""Paths of netctl's files on a host. Each place has a default, an environment variable and an option."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from netctl.model.errors import LocalError
 
 @dataclass(frozen=True, slots=True)
 class Locations:
-    """Files and directories of one member; several members can live on one machine."""
+    """Files and directories of one member; one machine can have several members."""
 
     config: Path = Path("/etc/netctl/networks.yaml")
     state: Path = Path("/var/lib/netctl")
@@ -31,7 +31,7 @@ class Locations:
         )
 
     def options(self) -> tuple[str, ...]:
-        """The words that tell another of our commands these places, the hosts file apart."""
+        """Options that pass these places to another netctl command, without the hosts file."""
         return "--config", str(self.config), "--state", str(self.state), "--run", str(self.run)
 
     @property
@@ -46,42 +46,42 @@ class Locations:
 
     @staticmethod
     def next_of(path: Path) -> Path:
-        """Where a key lies that is to take the place of the one at `path`."""
+        """The path of the next key for the key at `path`."""
         return path.with_name(path.name + ".next")
 
     @property
     def accepted(self) -> Path:
-        """The document that this host lives by."""
+        """The accepted document."""
         return self.state / "accepted.yaml"
 
     @property
     def compiled(self) -> Path:
-        """The document that was read last, in a form that is quick to load."""
+        """The compiled form of the last document, quick to load."""
         return self.state / "compiled.json"
 
     @property
     def view(self) -> Path:
-        """The last view, as the mediator signed it."""
+        """The last view with the mediator's signature."""
         return self.state / "view.json"
 
     @property
     def joined(self) -> Path:
-        """There when this host joined by invite and lives by what its mediator says."""
+        """Exists if this host joined by invite, so that its mediator's view decides."""
         return self.state / "joined.json"
 
     @property
     def leases(self) -> Path:
-        """The addresses that this host has seen members have."""
+        """The addresses of members that this host has seen (leases)."""
         return self.state / "leases.json"
 
     @property
     def down(self) -> Path:
-        """What the user has taken down."""
+        """What the user has taken down with `netctl down`."""
         return self.state / "down.json"
 
     @property
     def armed(self) -> Path:
-        """The way back from an apply that waits for `netctl confirm`."""
+        """The record of an apply that waits for `netctl confirm`."""
         return self.state / "armed.json"
 
     @property
@@ -91,22 +91,22 @@ class Locations:
 
     @property
     def confirmd_log(self) -> Path:
-        """What the process that waits for `netctl confirm` has to say."""
+        """The log of the rollback watchdog."""
         return self.state / "confirmd.log"
 
     @property
     def timeline(self) -> Path:
-        """What happened within the last day."""
+        """The time line: events of the last day."""
         return self.state / "timeline.jsonl"
 
     @property
     def sync(self) -> Path:
-        """What `netctl sync` keeps: its copy of the repository, its lock and its state."""
+        """The directory of `netctl sync`: copy of the repository, lock and state."""
         return self.state / "sync"
 
     @property
     def lock(self) -> Path:
-        """Held by whoever changes the host."""
+        """The host's lock, held by the process that changes the host."""
         return self.state / "lock"
 
     @property

@@ -1,15 +1,15 @@
-"""The state of a host on disk: the one module that reads and writes it, and says what of it was lost.
+"""The state of a host on disk. Only this module reads and writes it; it reports lost files.
 
-| file          | without it                                                                              |
+| file          | if the file is lost                                                                     |
 |---------------|-----------------------------------------------------------------------------------------|
-| accepted.yaml | the generation before; else the host keeps what it has, and waits for `netctl apply`    |
-| joined.json   | the generation before; else it still counts as joined, on the strictest terms           |
+| accepted.yaml | the generation before; else the host keeps its state, and waits for `netctl apply`      |
+| joined.json   | the generation before; else the host still counts as joined, without extra routes       |
 | view.json     | the mediator sends it again                                                             |
-| leases.json   | the generation before; else the mediator's next word is believed, as at first           |
+| leases.json   | the generation before; else the mediator's next addresses are accepted, as at first     |
 | down.json     | the generation before; else everything is up                                            |
 
-What happened within the last day is in `timeline.py`.
-The way back from an apply is in `commitstore.py`, by the same means (`netctl.system.statefiles`).
+`timeline.py` keeps the events of the last day. `commitstore.py` keeps the record of an armed apply, by the same means
+(`netctl.system.statefiles`).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from netctl.wire.control import Message, Sealed, ViewChunk, decode, encode
 
 T = TypeVar("T")
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What comes of reading a file that another program, another version or half a disk has written."""
+"""Exceptions from parsing a file that is damaged or that another program or version has written."""
 
 
 class StateStore:
-    """Files in the state directory, each written whole or not at all. Blocking; for one thread at a time."""
+    """Files in the state directory, each written completely or not at all. Blocking; for one thread at a time."""
 
     def __init__(self, locations: Locations) -> None:
         self._places = locations
@@ -50,12 +50,12 @@ class StateStore:
 
     @property
     def locations(self) -> Locations:
-        """Where it is kept."""
+        """The locations of the files."""
         return self._places
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """What was found damaged, what is done without it, and what a person can do; gone once it is written anew."""
+        """Sentences on damaged files: what is used instead, what a person can do. A write of the file removes its."""
         return tuple(self._lost.copy().values())
 
     def _write(self, path: Path, text: str) -> None:
@@ -67,7 +67,7 @@ class StateStore:
         self._lost.pop(path, None)
 
     def _read(self, path: Path, parse: Callable[[str], T], without: str) -> T | None:
-        """What `parse` makes of a file or of the generation before it; None: there is neither, or it is said."""
+        """The parsed content of a file or its earlier generation; None: neither is usable. Adds damage to `losses`."""
         try:
             found = statefiles.read(path)
         except OSError as error:
@@ -99,7 +99,7 @@ class StateStore:
     # -- the document ------------------------------------------------------------------------------------------
 
     def document(self) -> Loaded | None:
-        """The accepted document; None before the first apply. Raises LocalError when nothing of it can be used."""
+        """The accepted document; None before the first apply. Raises LocalError if no generation of it can be used."""
         path = self._places.accepted
         try:
             found = statefiles.read(path)
@@ -121,11 +121,11 @@ class StateStore:
         return loaded
 
     def as_before(self, record: PendingCommit) -> tuple[Loaded | None, Joined | None]:
-        """The document and the invite of before a pending commit, from its record alone."""
+        """The document and the invite before a pending commit, from the commit's record only."""
         loaded = joined = None
         with contextlib.suppress(
             ConfigError
-        ):  # it was damaged before: what the host had comes back all the same
+        ):  # damaged before the apply: the host's checkpoint returns all the same
             if record.before is not None:
                 loaded = self.load(record.before, str(self._places.accepted))
         with contextlib.suppress(*UNREADABLE):
@@ -133,16 +133,16 @@ class StateStore:
         return loaded, joined
 
     def load(self, text: str, file: str) -> Loaded:
-        """The document of this text, quickly when it was read before. Raises ConfigError."""
+        """The document of a text, from the cache if possible. Raises ConfigError."""
         return self._compiled.load(text, file)
 
     def accept(self, text: str) -> None:
-        """This is the document that the host lives by. Raises OSError."""
-        if not self.holds(text):  # an apply that changes nothing need not wait for the disk
+        """Store a text as the accepted document. Raises OSError."""
+        if not self.holds(text):  # an apply of the same text need not wait for the disk
             self._write(self._places.accepted, text)
 
     def holds(self, text: str) -> bool:
-        """This is the accepted document's text."""
+        """Whether this is the accepted document's text."""
         try:
             found = statefiles.read(self._places.accepted)
             return found.lost is None and found.text == text
@@ -152,12 +152,12 @@ class StateStore:
     # -- an invite ---------------------------------------------------------------------------------------------
 
     def joined(self) -> Joined | None:
-        """The invite that this host lives by; None: it has a document of its own, or nothing yet."""
+        """The invite by which this host joined; None: the host has its own document, or none yet."""
         path = self._places.joined
         without = "this host still lives by its invite, and takes no routes: `netctl join --allow-routes` if it should"
         found = self._read(path, _parse_joined, without)
         with contextlib.suppress(OSError):
-            if found is None and path.exists():  # nobody but `join` makes this file
+            if found is None and path.exists():  # only `join` makes this file
                 return Joined(self._first_network())
         return found
 
@@ -169,14 +169,14 @@ class StateStore:
         return next(iter(loaded.document.networks), "") if loaded is not None else ""
 
     def set_joined(self, joined: Joined | None) -> None:
-        """Remember it. None: a document of its own comes first from now on. Raises OSError."""
+        """Store the invite of this host; None: the host has its own document from now on. Raises OSError."""
         if joined is None:
             self._remove(self._places.joined)
         else:
             self._write(self._places.joined, json.dumps({"network": joined.network, "routes": joined.routes}))
 
     def forget(self) -> None:
-        """As before the first apply; the keys stay. Raises OSError."""
+        """Remove all state, as before the first apply; the keys stay. Raises OSError."""
         for path in (
             self._places.joined,
             self._places.accepted,
@@ -189,7 +189,7 @@ class StateStore:
     # -- what the mediator said --------------------------------------------------------------------------------
 
     def view(self, pins: tuple[IdentityKey, ...], key: WireGuardKey) -> Kept | None:
-        """The last view, if there is one for this key that a pinned identity has sealed."""
+        """The last view, if it is for this key and sealed by a pinned identity; else None."""
 
         def parse(text: str) -> Kept | None:
             plain = json.loads(text)
@@ -199,13 +199,13 @@ class StateStore:
             newest = {IdentityKey.parse(name): int(number) for name, number in plain["newest"].items()}
             try:
                 return Kept(open_view(chunks, sealed, pins, key), sealed, newest)
-            except RemoteError:  # of another mediator, or for another key
+            except RemoteError:  # sealed by another mediator, or for another key
                 return None
 
         return self._read(self._places.view, parse, "the mediator has to send the view again")
 
     def keep_view(self, kept: Kept) -> None:
-        """Keep a view with its seal, so that the next life can check it. Presence does not last. Raises OSError."""
+        """Store a view with its seal, for verification at the next start; without presence. Raises OSError."""
         messages: list[Message] = [*pack_view(kept.view), replace_struct(kept.seal, online="")]
         plain = {
             "view": [json.loads(encode(message)) for message in messages],
@@ -214,7 +214,7 @@ class StateStore:
         self._write(self._places.view, json.dumps(plain))
 
     def pins(self) -> dict[tuple[str, WireGuardKey], IPv4Address]:
-        """The leases that this host has seen, by network id and key."""
+        """The leases that this host has seen, by (network id, key)."""
 
         def parse(text: str) -> dict[tuple[str, WireGuardKey], IPv4Address]:
             return {
@@ -227,7 +227,7 @@ class StateStore:
         return self._read(self._places.leases, parse, without) or {}
 
     def keep_pins(self, pins: Pins) -> None:
-        """Remember them. Raises OSError."""
+        """Store the leases. Raises OSError."""
         plain: dict[str, dict[str, str]] = {}
         for (network, key), address in pins.items():
             plain.setdefault(network, {})[str(key)] = str(address)
@@ -236,7 +236,7 @@ class StateStore:
     # -- what the user has taken down --------------------------------------------------------------------------
 
     def down(self) -> Down:
-        """What is down."""
+        """What the user has taken down."""
 
         def parse(text: str) -> Down:
             plain = json.loads(text)
@@ -245,7 +245,7 @@ class StateStore:
         return self._read(self._places.down, parse, "nothing is down: `netctl down` says it again") or Down()
 
     def set_down(self, down: Down) -> None:
-        """Remember it. Raises OSError."""
+        """Store what the user has taken down. Raises OSError."""
         if down == Down():
             self._remove(self._places.down)
         else:

@@ -1,8 +1,8 @@
-"""What happened on this host within the last day: a bounded list in memory, and a file of it for the next life.
+"""The time line: events of the last day on this host, as a bounded list in memory and a file for the next start.
 
-It is for people: a time is the wall clock's, and nothing is decided by it. The file is written whole or not at all,
-some time after something has happened; an idle host writes nothing. Where it cannot be written (a full disk), it is
-said once and everything else goes on. What stands in the file and is no entry is passed over.
+It is for people: times are wall clock times, and no decision depends on them. The file is written completely or not at
+all, SAVE_AFTER_S after an event; an idle host writes nothing. If it cannot be written (a full disk), one warning is
+logged and the agent continues. Lines of the file that are no entries are skipped.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from netctl.system.files import write_atomic
 from netctl.wire.agentrequests import Happening
 
 KEPT_S = 86_400.0
-"""A day: what happened last night is looked at in the morning."""
+"""A day: people look at the events of the night in the morning."""
 MAX_ENTRIES = 2_000
-"""Some 200 kB; a network of a thousand members that restarts makes two lines for each."""
+"""About 200 kB; the restart of a network makes two entries per member."""
 MAX_TEXT = 500
 """Characters of a line."""
 SAVE_AFTER_S = 30.0
-"""After something has happened: what comes with it is written with it, and a flapping path does not wear a card out."""
+"""Delay between an event and the write: collects events, so that a flapping path does not wear out a memory card."""
 MAX_FILE = 4 * MAX_ENTRIES * MAX_TEXT
-"""Bytes that are read: a larger file is none of ours."""
+"""Most bytes read: our own file is never larger."""
 
 
 class Timeline:
-    """What happened, the oldest first."""
+    """The events, oldest first."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -41,13 +41,13 @@ class Timeline:
         self._loaded = False
 
     async def load(self, disk: Disk) -> None:
-        """What an earlier life has seen, before what this one has. A file that cannot be read is as none."""
+        """Put the events of the file before the present ones. An unreadable file counts as empty."""
         if not self._loaded:
             self._loaded = True
             self._entries = deque([*await disk.run(_read, self._path), *self._entries], MAX_ENTRIES)
 
     def add(self, kind: str, text: str) -> None:
-        """It happened now; what happens again and again stands once. `kind`: path, member, apply, or host."""
+        """Add an event of now, unless it equals the newest one. `kind`: path, member, apply, or host."""
         plain = text[:MAX_TEXT].encode(errors="backslashreplace").decode()
         if self._entries and (self._entries[-1].kind, self._entries[-1].text) == (kind, plain):
             return
@@ -55,12 +55,12 @@ class Timeline:
         self._news.set()
 
     def newest(self) -> list[Happening]:
-        """Of the last day, the newest first. A clock that was set back takes nothing away."""
+        """Events of the last day, newest first. A clock that was set back hides none."""
         since = time.time() - KEPT_S
         return [one for one in reversed(self._entries) if one.at_s >= since]
 
     async def run(self, disk: Disk, said: Callable[[str], None]) -> None:
-        """Keep the file: for ever. `said`: takes why it cannot be written, once."""
+        """Write the file after events, until cancelled. `said`: receives, once, why it cannot be written."""
         failing = False
         await self.load(disk)
         while True:
@@ -75,7 +75,7 @@ class Timeline:
                 failing = True
 
     async def save(self, disk: Disk) -> None:
-        """Write it, where there is news. Raises OSError."""
+        """Write the file if there are new events. Raises OSError."""
         if not self._news.is_set():
             return
         self._news.clear()

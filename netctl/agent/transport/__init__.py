@@ -1,1 +1,1 @@
-"""What carries packets to peers: paths on the host's real port, mapped ports, the relay, and what tunnels do."""
+"""Transport to peers: paths on the host's real port, mapped ports, the relay over TLS, and tunnel status."""

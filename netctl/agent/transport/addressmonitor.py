@@ -1,4 +1,4 @@
-"""Where this host is: its own addresses and endpoints, looked up as soon as the kernel says that they have changed."""
+"""Reads the host's own addresses and endpoints, at once after the kernel reports a change."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from netctl.node.context import Context
 from netctl.node.ownport import is_fixed
 
 LOOK_AROUND_S = 10.0
-"""How often own addresses are looked up."""
+"""Interval of the reading of own addresses without a change."""
 
 
 def tunnelled(desired: HostState, document: Document | None) -> frozenset[Prefix]:
-    """What lies inside this host's tunnels: the pools of the networks that it has an address in, and the underlay.
+    """Prefixes inside this host's tunnels: the pools of networks in which it has an address, and the underlay.
 
-    What is behind gateways is not here: a host may stand in such a LAN itself. The kernel's routes tell that.
+    Without the LANs behind gateways: this host may be in such a LAN itself. The kernel's routes decide on those.
     """
     networks = document.networks.values() if document is not None else ()
     pools = {pool for network in networks for pool in (network.ipv4, network.ipv6) if pool is not None}
@@ -50,13 +50,13 @@ class AddressMonitor:
         nat64: Nat64,
         on_move: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_move` is called at every change, before anything is looked at."""
+        """`on_move` is called at every change, before addresses are read."""
         self._context, self._host, self._paths, self._names = context, host, paths, names
         self._nat64 = nat64
         self._on_move = on_move
 
     async def look(self, document: Document | None) -> None:
-        """Look now, with what a document says. Raises EngineError."""
+        """Read the addresses now, with the options of the document. Raises EngineError."""
         if document is None or not document.mediators:
             return
         self._nat64.look()
@@ -74,15 +74,15 @@ class AddressMonitor:
         )
 
     async def run(self) -> None:
-        """Look as soon as the kernel says that links or addresses have changed."""
+        """Read after every report of the kernel that links or addresses have changed. Runs until cancelled."""
         said = ""
         while True:
             try:
                 async for _ in moves():
                     self._on_move()
-                    with contextlib.suppress(OSError, NetctlError):  # the observer looks again, and says so
+                    with contextlib.suppress(OSError, NetctlError):  # `Tunnels` retries and reports it
                         await self.look(self._context.state.document)
-            except EngineError as error:  # too many changes at once are such, and over in a moment
+            except EngineError as error:  # also raised for too many changes at once, which soon end
                 if (text := f"{error}; addresses are looked at every {LOOK_AROUND_S:.0f} s") != said:
                     say(text)
                     said = text

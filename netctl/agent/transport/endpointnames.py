@@ -1,4 +1,4 @@
-"""Endpoints by name on a real host: the resolver's answers, and tunnels that follow them."""
+"""Endpoints given by name: resolves them on a real host, and reports changed addresses so that tunnels follow."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from netctl.system.lookup import look_up
 from netctl.system.tasks import Tasks
 
 FIRST_WAIT_S = 3.0
-"""For a name that was never asked for: most are answered in milliseconds, and nothing else waits for a resolver."""
+"""Longest wait for a name without an earlier answer: most answers take milliseconds, and all other work goes on."""
 OnMove = Callable[[Mapping[WireGuardKey, SocketAddress]], Awaitable[None]]
 
 
 def _written(endpoint: Endpoint) -> SocketAddress | None:
-    """The address, where it is one; None: it has to be looked up."""
+    """The endpoint as an address; None: its host is a name."""
     try:
         return SocketAddress.of(endpoint.host, endpoint.port)
     except ValueError:
@@ -38,7 +38,7 @@ def names_of(document: Document) -> frozenset[Endpoint]:
 
 
 async def look_up_once(endpoints: Iterable[Endpoint]) -> dict[str, SocketAddress]:
-    """Where no agent runs: the names that the resolver knows within `FIRST_WAIT_S`, by ``str(Endpoint)``."""
+    """Without an agent: addresses of the names that resolve within `FIRST_WAIT_S`, by ``str(Endpoint)``."""
     found: dict[str, SocketAddress] = {}
 
     async def one(endpoint: Endpoint) -> None:
@@ -51,10 +51,10 @@ async def look_up_once(endpoints: Iterable[Endpoint]) -> dict[str, SocketAddress
 
 
 class EndpointNames:
-    """For the agent's event loop. Nothing here waits for a resolver longer than `FIRST_WAIT_S`."""
+    """The names of endpoints, for the agent's event loop. No method waits for a resolver longer than `FIRST_WAIT_S`."""
 
     def __init__(self, key: WireGuardKey, guard: Guard, on_move: OnMove) -> None:
-        """`on_move`: a name has other addresses; called with those that are silent, and where they are called now."""
+        """`on_move`: called when a name's addresses change, with the silent peers and their new addresses."""
         self._key, self._on_move = key, on_move
         self._tasks = Tasks(guard)
         self._lookups = Lookups()
@@ -62,13 +62,13 @@ class EndpointNames:
         self._answered = asyncio.Event()
 
     def close(self) -> None:
-        """Ask nobody any more."""
+        """Cancel all requests to the resolver."""
         self._tasks.cancel()
         if self._timer is not None:
             self._timer.cancel()
 
     async def of(self, endpoints: frozenset[Endpoint]) -> dict[str, SocketAddress]:
-        """What is known of these names; new ones are waited for, at most `FIRST_WAIT_S`."""
+        """The known addresses of these names; waits for new names at most `FIRST_WAIT_S`."""
         self._lookups.want(endpoints)
         self._work()
         with contextlib.suppress(TimeoutError):
@@ -80,14 +80,14 @@ class EndpointNames:
         return {name: found for name, found in self._lookups.resolved().items() if name in wanted}
 
     async def addresses(self, endpoints: Sequence[Endpoint]) -> tuple[SocketAddress, ...]:
-        """The addresses of these endpoints, as far as they are known; see `of`."""
+        """The known addresses of these endpoints; see `of`."""
         written = {endpoint: _written(endpoint) for endpoint in endpoints}
         found = await self.of(frozenset(endpoint for endpoint, is_one in written.items() if is_one is None))
         every = (is_one or found.get(str(endpoint)) for endpoint, is_one in written.items())
         return tuple(address for address in every if address is not None)
 
     def follow(self, document: Document | None) -> None:
-        """The host lives by this document: its names are looked up by themselves from now on."""
+        """Keep the names of this accepted document resolved from now on."""
         peers: dict[Endpoint, set[WireGuardKey]] = {}
         own: frozenset[Endpoint] = frozenset()
         for member in document.members.values() if document is not None else ():
@@ -102,17 +102,17 @@ class EndpointNames:
         self._work()
 
     def observe(self, statuses: Mapping[WireGuardKey, PeerStatus], live: frozenset[WireGuardKey]) -> None:
-        """What the engine sees of the peers."""
+        """Take the engine's status of the peers."""
         self._lookups.observe(statuses, live, time.monotonic())
         self._work()
 
     def network_changed(self) -> None:
-        """Links, addresses or routes are others now."""
+        """Links, addresses or routes have changed."""
         self._lookups.network_changed()
         self._work()
 
     def _work(self) -> None:
-        """Ask for what is due, and come back in time."""
+        """Start due requests, and set the timer for the next ones."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

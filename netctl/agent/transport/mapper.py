@@ -1,4 +1,4 @@
-"""The port mapper on the host: its sockets, timers and HTTP exchanges."""
+"""Runs the port mapper on the host: sockets, timers and HTTP exchanges with the router."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from netctl.system.guard import Guard
 from netctl.system.tasks import RESTART_S, Tasks
 
 CLOSE_S = 1.5
-"""How long an agent that ends waits for a router to take note."""
+"""Longest wait of an ending agent for the router's answers."""
 
 
 class PortMapRunner:
     """Runs one PortMapper. All methods are for the agent's event loop."""
 
     def __init__(self, secret: bytes, on_change: Callable[[], None], guard: Guard | None = None) -> None:
-        """`on_change` is called when the mapping came, moved or went; `guard` counts what could not be handled."""
+        """`on_change` is called after every change of the mapping; `guard` counts input with unexpected exceptions."""
         self._guard = guard if guard is not None else Guard(warn)
         self._mapper = PortMapper(secret, secrets.token_bytes)
         self._on_change = on_change
@@ -36,10 +36,10 @@ class PortMapRunner:
         self.mapping: Mapping | None = None
 
     def look(self, port: int, *, wanted: bool) -> None:
-        """What the router is now, and which port it should open: 0 or not `wanted` is none."""
+        """Find the router, and have it open `port`; 0 or not `wanted`: none."""
         gateway = default_gateway() if port and wanted else None
         now = time.monotonic()
-        if gateway is None:  # what is to be removed is so by the sockets that there are
+        if gateway is None:  # remove the mapping while the sockets are still open
             self._perform(self._mapper.aim(None, 0, now))
             self._use(None)
         else:
@@ -47,20 +47,20 @@ class PortMapRunner:
             self._perform(self._mapper.aim(gateway if self._sockets is not None else None, port, now))
 
     def check(self) -> None:
-        """Something has happened that may have ended the mapping."""
+        """Check the mapping after an event that may have ended it."""
         self._perform(self._mapper.check(time.monotonic()))
 
     def status(self) -> MapStatus:
-        """What is there just now."""
+        """The present state of the mapping."""
         return self._mapper.status(time.monotonic())
 
     async def release(self) -> None:
-        """Before `close`: a mapping with a lease stays, as the tunnels do; one without an end is removed."""
+        """Before `close`: remove a mapping that never expires; a mapping with a lease stays, as the tunnels do."""
         self._perform(self._mapper.close())
         await self._fetches.wait(CLOSE_S)
 
     def close(self) -> None:
-        """Let go of sockets and timers; idempotent."""
+        """Close sockets and timers; idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -79,7 +79,7 @@ class PortMapRunner:
         self._sockets, self._gateway = None, gateway
         if gateway is None:
             return
-        with contextlib.suppress(OSError):  # our address has just gone: the next look finds another
+        with contextlib.suppress(OSError):  # our address is just gone: the next `look` finds another
             self._sockets = RouterSockets(gateway)
             for sock in (self._sockets.control, self._sockets.announcements):
                 if sock is not None:
@@ -105,7 +105,7 @@ class PortMapRunner:
             self._perform(self._mapper.handle_timer(time.monotonic()))
         except Exception as error:
             self._guard.caught("a timer of the port mapping", error)
-            self._schedule(at_least_s=RESTART_S)  # it may be due again at once
+            self._schedule(at_least_s=RESTART_S)  # the timer may be due again at once
 
     def _perform(self, effects: Sequence[PortEffect]) -> None:
         for effect in effects:

@@ -1,4 +1,4 @@
-"""What counts for whoever reads figures, as far as the rest of the agent knows it (`netctl.agent.metrics`)."""
+"""The interface of the agent's metrics (`netctl.agent.metrics`) for the rest of the agent."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from netctl.paths.effects import PathStatus
 
 
 class Meter(Protocol):
-    """There is one only where somebody reads it: the library alone takes two megabytes."""
+    """Metrics of tunnels and paths. Exists only with `--metrics`: the library alone takes 2 MB."""
 
     def path(self, key: WireGuardKey, kind: str, now: float) -> None:
-        """A pair has another path. `now`: monotonic seconds."""
+        """Record a new path of a peer. `now`: monotonic seconds."""
 
     def observe(
         self,
@@ -22,4 +22,4 @@ class Meter(Protocol):
         paths: Mapping[WireGuardKey, PathStatus],
         now: float,
     ) -> None:
-        """What the engine has counted, about once a second."""
+        """Record the engine's counters, about once a second."""

@@ -1,7 +1,7 @@
-"""Routes to peers whose path carries less than the tunnels do have that size (`netctl.paths.mtuprobe`).
+"""Sets the MTU of routes to peers whose path carries smaller packets than the tunnels (`netctl.paths.mtuprobe`).
 
-The kernel then cuts or refuses what is larger where it begins, tells senders behind this host so (path MTU discovery),
-and announces the TCP segment size that fits. A size is no part of the host's desired state: it goes with the path.
+The kernel then fragments or refuses larger packets at their source, informs senders behind this host (path MTU
+discovery), and announces a fitting TCP segment size. These MTUs belong to paths, not to the host's desired state.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from netctl.node.context import Context
 
 
 class PathMtus:
-    """Of one host."""
+    """The route MTUs of one host."""
 
     def __init__(self, context: Context, host: Host) -> None:
         self._context, self._host = context, host
         self._sizes: dict[WireGuardKey, int] = {}
         self._wanted = asyncio.Event()
-        self._was_set = True  # the agent before may have left some
+        self._was_set = True  # an earlier agent may have left route MTUs
 
     def limit(self, key: WireGuardKey, mtu: int | None) -> None:
-        """Packets to this peer are to be no larger; None: as large as the tunnels carry."""
+        """Limit packets to this peer to `mtu` bytes; None: to the tunnels' MTU."""
         if mtu is None:
             self._sizes.pop(key, None)
         else:
@@ -35,12 +35,12 @@ class PathMtus:
         self._wanted.set()
 
     def again(self) -> None:
-        """Routes were set anew."""
+        """Routes were set again: set their MTUs again."""
         if self._sizes or self._was_set:
             self._wanted.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Set MTUs after changes, until cancelled."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()

@@ -1,4 +1,4 @@
-"""The path manager on the host's real port: datagrams, timers, and the engine's endpoints."""
+"""Runs the path manager on the host: datagrams on the shared port, timers, and the engine's endpoints."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ class PathRunner:
         limit_size: Callable[[WireGuardKey, int | None], None] = lambda _, __: None,
         another_port: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`guard` counts what could not be handled.
+        """`guard` counts input with unexpected exceptions.
 
         `through` sends a small packet through the tunnel to a peer; `look_soon` has `observe` called in some seconds;
-        `limit_size` keeps what goes to a peer to so many bytes; `another_port` has the engine listen elsewhere.
+        `limit_size` limits packets to a peer to so many bytes; `another_port` has the engine listen on another port.
         """
         self._another_port = another_port
         self._limit_size = limit_size
@@ -93,7 +93,7 @@ class PathRunner:
         self._timer: asyncio.TimerHandle | None = None
         self._endpoints: asyncio.Queue[tuple[WireGuardKey, SocketAddress]] = asyncio.Queue()
         self._steered: dict[WireGuardKey, SocketAddress] = {}
-        """What the engine was told last: one that starts anew knows nothing of it."""
+        """The last endpoint set for each peer; a restarted engine must be told again."""
         self._mapper = PortMapRunner(private, self._mapped, self._guard)
         self._tls = RelayTls(self._tunnel, self._frame, self._guard)
         self._batches = BatchRunner(rewrites, self._batch_opened, self._batch_heard, self._guard)
@@ -104,15 +104,15 @@ class PathRunner:
         self._nat64 = Translation()
         self._stun: Sequence[SocketAddress] = ()
         self._grants: dict[str, tuple[RelayGrant, tuple[SocketAddress, ...]]] = {}
-        """The last one for each peer, with the relay's addresses as they came."""
+        """The last grant for each peer, with the relay's addresses as received."""
         self._tasks.keep("setting endpoints", self._steer_all)
 
     async def release(self) -> None:
-        """Before `close`, where there is time: a port mapping without an end is given back to the router."""
+        """Before `close`: remove a port mapping that never expires at the router."""
         await self._mapper.release()
 
     def close(self) -> None:
-        """Let go of the port and the timers; endpoints stay as they are."""
+        """Close the port and the timers; the engine's endpoints stay."""
         self._tasks.cancel()
         self._mapper.close()
         self._tls.close()
@@ -129,7 +129,7 @@ class PathRunner:
         self._opened = None
 
     def use_port(self, kind: str, listen_port: int) -> None:
-        """Share the engine's port; 0 means that there is none now. Raises EngineError."""
+        """Share the engine's port; 0: there is none. Raises EngineError."""
         wanted = (kind, listen_port) if listen_port else None
         if wanted == self._opened:
             return
@@ -146,7 +146,7 @@ class PathRunner:
             asyncio.get_running_loop().add_reader(self._port.fileno(), self._readable)
 
     def engine_gone(self) -> None:
-        """The engine has ended: the port is opened again with the next one, and it is told all endpoints anew."""
+        """The engine has ended: close the port, and queue all endpoints for the next engine."""
         self._close_port()
         for key, endpoint in self._steered.items():
             self._endpoints.put_nowait((key, endpoint))
@@ -156,7 +156,7 @@ class PathRunner:
             key, endpoint = await self._endpoints.get()
             try:
                 await self._steer(key, endpoint)
-            except Exception as error:  # the next one may be another peer's
+            except Exception as error:  # the next endpoint may be another peer's
                 self._guard.caught("an endpoint", error)
 
     def _readable(self) -> None:
@@ -186,13 +186,13 @@ class PathRunner:
             self._perform(self._manager.handle_timer(time.monotonic()))
         except Exception as error:
             self._guard.caught("a timer of the paths", error)
-            self._schedule(at_least_s=RESTART_S)  # it may be due again at once
+            self._schedule(at_least_s=RESTART_S)  # the timer may be due again at once
 
     def _perform(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
             try:
                 self._do(effect)
-            except Exception as error:  # the others are another pair's
+            except Exception as error:  # the other effects are of other pairs
                 self._guard.caught(f"what a path wants ({type(effect).__name__})", error)
         self._schedule()
 
@@ -226,7 +226,7 @@ class PathRunner:
             case SendControl(message):
                 self._send_control(message)
             case SetEndpoint(_, endpoint) if self._over_our_links(endpoint):
-                pass  # the tunnel would carry itself
+                pass  # the tunnel's packets would go into the tunnel
             case SetEndpoint(key, endpoint):
                 there = self._outward(endpoint)
                 self._steered[key] = there
@@ -234,15 +234,15 @@ class PathRunner:
             case PathChanged(key, status):
                 self._on_change(key, status)
                 if status.kind in ("relay-udp", "relay-tls", "none") and self._mapper.mapping is not None:
-                    self._mapper.check()  # a router that restarted has forgotten it
+                    self._mapper.check()  # the router may have restarted and lost the mapping
 
     def _over_our_links(self, destination: SocketAddress) -> bool:
-        """Whether the kernel would send this into a tunnel: to an overlay address, or over a route to a gateway."""
+        """Whether the kernel would route this into a tunnel: to an overlay address, or over a route to a gateway."""
         source = self._sources.find(destination.address, time.monotonic()) if self._inside else None
         return source is not None and any(source in prefix for prefix in self._inside)
 
     def _outward(self, destination: SocketAddress) -> SocketAddress:
-        """Where it is really sent: behind the NAT64's prefix, where the kernel has no way to an IPv4 address."""
+        """The address to send to: in the NAT64's prefix for an IPv4 address without a route."""
         if not self._nat64.prefixes or destination.is_ipv6:
             return destination
         routed = self._sources.find(destination.address, time.monotonic()) is not None
@@ -257,21 +257,21 @@ class PathRunner:
             delay = max(due - time.monotonic(), at_least_s)
             self._timer = asyncio.get_running_loop().call_later(delay, self._due)
 
-    # -- what the agent tells ---------------------------------------------------------------------------------
+    # -- input of the agent ---------------------------------------------------------------------------------
 
     def peers(self, keys: frozenset[WireGuardKey], stock: frozenset[WireGuardKey] = frozenset()) -> None:
-        """Whom to have paths to; `stock`: who of them has no agent."""
+        """Set the peers to have paths to; `stock`: those without an agent."""
         self._steered = {key: endpoint for key, endpoint in self._steered.items() if key in keys}
         named = {str(key) for key in keys}
         self._grants = {peer: grant for peer, grant in self._grants.items() if peer in named}
         self._perform(self._manager.set_peers(keys, time.monotonic(), stock=stock))
 
     def tunnel_mtu(self, mtu: int) -> None:
-        """What this host's tunnels carry, in bytes."""
+        """Set the MTU of this host's tunnels, in bytes."""
         self._perform(self._manager.set_mtu(mtu, time.monotonic()))
 
     def inside(self, prefixes: Iterable[Prefix]) -> None:
-        """What lies inside the tunnels: the pools of this host's networks, and the underlay of segments."""
+        """Set the prefixes inside the tunnels: the pools of this host's networks, and the underlay of segments."""
         self._inside = frozenset(prefixes)
         self._perform(self._manager.set_inside(self._inside, time.monotonic()))
 
@@ -284,10 +284,10 @@ class PathRunner:
         port_guessing: bool = True,
         port_fixed: bool = False,
     ) -> None:
-        """What the host's own addresses are now; `explicit` are those that the document gives.
+        """Set the host's present addresses; `explicit`: endpoints from the document.
 
-        `port_mapping`: whether the router may be asked to open the port; `port_guessing`: whether the birthday
-        method may be tried; `port_fixed`: whether the document names the port.
+        `port_mapping`: whether to ask the router to open the port; `port_guessing`: whether the birthday method is
+        allowed; `port_fixed`: whether the document names the port.
         """
         if self._opened is None:
             return
@@ -310,27 +310,27 @@ class PathRunner:
         self._perform(self._manager.set_mapped(found, time.monotonic()))
 
     def port_mapping(self) -> MapStatus:
-        """What the router has opened for us, or why not."""
+        """The port mapping at the router, or why there is none."""
         return self._mapper.status()
 
     def relay_tls(self) -> TunnelStatus:
-        """The connection that carries what UDP does not."""
+        """The state of the TLS connection to the relay, which carries packets if UDP does not."""
         return self._tls.status()
 
     @property
     def udp_blocked(self) -> bool:
-        """The mediator's ports for it were asked in vain."""
+        """Whether the mediator's UDP ports do not answer."""
         return self._port is not None and self._manager.udp_blocked
 
     def port_state(self) -> PortState:
-        """What is wrong with the shared port, if anything is."""
+        """The shared port, and its trouble if there is any."""
         if self._opened is None:
             return PortState()
         rests_s = self._manager.port_rests_s(time.monotonic())
         return PortState(self._opened[1], self._manager.port_verdict, rests_s)
 
     def logged_in(self, stun: Sequence[SocketAddress], mediator: Mediator | None) -> None:
-        """The mediator is there; its relay is the one that grants come for."""
+        """The mediator is connected: use its STUN servers and its relay."""
         now = time.monotonic()
         self._tls.use(() if mediator is None else (mediator,))
         self._stun = stun
@@ -338,17 +338,17 @@ class PathRunner:
         self._perform(self._manager.control_up(now))
 
     def _plain(self, addresses: Iterable[SocketAddress]) -> list[SocketAddress]:
-        """Servers by their IPv4 addresses, also where a DNS64 or the control connection has them as IPv6."""
+        """Servers by their IPv4 addresses, even if a DNS64 or the control connection gave IPv6 ones."""
         return list(dict.fromkeys(self._nat64.inward(address) for address in addresses))
 
     def use_nat64(self, found: Translation) -> None:
-        """How IPv4 is reached from here now: servers are asked anew under their right names."""
+        """Set how this host reaches IPv4 now; servers are asked again at their new addresses."""
         if found == self._nat64:
             return
         self._nat64 = found
         now = time.monotonic()
         self._batches.use_ipv6(bool(found.prefixes))
-        # The birthday method ends in rewrites of ports, which are of IPv4.
+        # The birthday method needs rewrites of ports, which exist for IPv4 only.
         self._manager.allow_guessing(self._guessing and not found.prefixes)
         self._perform(self._manager.set_stun(self._plain(self._stun), now))
         for grant, servers in self._grants.values():
@@ -356,27 +356,27 @@ class PathRunner:
         self._perform(self._manager.ways_changed(now))
 
     def mediator_gone(self) -> None:
-        """It is not: every path is looked at directly."""
+        """The mediator is not connected: check every path directly."""
         self._perform(self._manager.control_down(time.monotonic()))
 
     def message(
         self, message: Introduction | Punch | RelayGrant, servers: tuple[SocketAddress, ...] = ()
     ) -> None:
-        """The mediator says something about paths; `servers`: of a grant, the relay's addresses."""
+        """Handle a message of the mediator about paths; `servers`: for a grant, the relay's addresses."""
         if isinstance(message, RelayGrant):
             self._grants[message.peer] = message, servers
         self._perform(self._manager.handle_message(message, time.monotonic(), tuple(self._plain(servers))))
 
     def woke(self) -> None:
-        """This host slept: every path is tried anew, and what NATs see of it is asked for."""
+        """After suspend: try every path again, and ask for the external address again."""
         self._perform(self._manager.woke(time.monotonic()))
 
     def presence(self, key: WireGuardKey, online: bool) -> None:
-        """A member came, or should be checked."""
+        """The mediator reports a member online, or offline: then its path is checked."""
         self._perform(self._manager.peer_online(key, online, time.monotonic()))
 
     def observe(self, statuses: Mapping[WireGuardKey, PeerStatus]) -> None:
-        """What the engine sees."""
+        """Take the engine's status of the peers."""
         now = time.monotonic()
         for key, seen in statuses.items():
             there = None if seen.endpoint is None else self._nat64.inward(seen.endpoint)
@@ -384,24 +384,24 @@ class PathRunner:
             self._perform(self._manager.observe(key, status, now))
 
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
-        """Every peer's path just now."""
+        """Every peer's present path."""
         return self._manager.status()
 
     def nat(self) -> tuple[Behaviour, Behaviour, bool | None]:
-        """(IPv4, IPv6, hairpin): what is known about the NAT in front of this host; without a port, nothing is."""
+        """(IPv4, IPv6, hairpin): the known behaviour of the NAT in front of this host; unknown without a port."""
         if self._port is None:
             return NOT_ASKED, NOT_ASKED, None
         return self._manager.nat(time.monotonic())
 
     @property
     def nat64(self) -> Translation:
-        """How IPv4 is reached where this host has none."""
+        """How this host reaches IPv4 without an IPv4 address."""
         return self._nat64
 
     def filtering(self) -> Filtering4787:
-        """Whom the IPv4 NAT or firewall lets in."""
+        """The filtering of the IPv4 NAT or firewall (RFC 4787)."""
         return self._manager.filtering
 
     def allocation(self) -> Allocation | None:
-        """How the IPv4 NAT gives out ports; None: not known."""
+        """How the IPv4 NAT allocates ports; None: unknown."""
         return self._manager.allocation

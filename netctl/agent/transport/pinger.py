@@ -1,4 +1,4 @@
-"""Echo requests through the tunnels (RFC 792, RFC 4443): raw sockets, so for root, as everything here is."""
+"""Echo requests through the tunnels (RFC 792, RFC 4443), by raw sockets, which need root."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from netctl.system import echo
 
 @dataclass(slots=True)
 class Answers:
-    """What came back from one address in one stretch of time."""
+    """The answers of one address during one stretch of time."""
 
     sent: int = 0
     received: int = 0
     longest_gap_s: float = 0.0
-    """Without an answer, from the beginning of the stretch to its end."""
+    """The longest time without an answer; beginning and end of the stretch count as answers."""
     rtt_ms: float | None = None
-    """The newest."""
+    """Round trip of the newest answer."""
 
 
 class Pinger:
-    """Asks all addresses in turn for as long as it is told to."""
+    """Pings a set of addresses."""
 
     def __init__(self, addresses: Iterable[Address], every_s: float = 0.5) -> None:
-        """Raises LocalError for whoever may not have a raw socket."""
+        """`every_s`: interval per address. Raises LocalError if the user may not open a raw socket."""
         self._addresses = tuple(addresses)
         self._every_s = every_s
         self._id = os.getpid() & 0xFFFF
@@ -49,12 +49,12 @@ class Pinger:
             self._sockets[version] = opened
 
     def close(self) -> None:
-        """Let go of the sockets."""
+        """Close the sockets."""
         for opened in self._sockets.values():
             opened.close()
 
     def stretch(self, seconds: float) -> dict[Address, Answers]:
-        """Ask for so long; by address what came back. An answer counts where its question was asked."""
+        """Ping for `seconds`; the answers by address. An answer counts only in the stretch of its request."""
         found = {address: Answers() for address in self._addresses}
         start = time.monotonic()
         heard = dict.fromkeys(found, start)
@@ -81,7 +81,7 @@ class Pinger:
         try:
             self._sockets[address.version].sendto(packet, (str(address), 0))
         except OSError:
-            return  # no route to it just now: an answer that does not come
+            return  # no route now: counts as a missing answer
 
     def _receive(
         self, opened: socket.socket, found: dict[Address, Answers], heard: dict[Address, float]

@@ -1,4 +1,4 @@
-"""Where UDP is blocked: one TLS connection to the relay, and a loopback address for each peer (DESIGN §7.8).
+"""Transport for blocked UDP: one TLS connection to the relay, and a loopback address for each peer (DESIGN §7.8).
 
 state        event                          next
 UNWANTED     wanted                         CONNECTING
@@ -7,8 +7,8 @@ CONNECTING   an error                       WAITING: with full jitter, then the 
 UP           lost                           WAITING
 any          unwanted                       UNWANTED, after `LINGER_S` when UP
 
-An engine knows datagrams alone. So its endpoint for a peer is a loopback address, opened here, whose packets become
-frames for the relay's port of that peer, and the other way.
+An engine sends only datagrams. So its endpoint for a peer is a loopback address of this module. Packets to the address
+become frames for the relay's port of that peer, and frames from that port become packets.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from netctl.wire.datagram import DatagramKind, classify
 from netctl.wire.relayframe import MAX_DATAGRAM, RELAY_ALPN
 
 CONNECT_TIMEOUT_S = 10.0
-"""DNS, TCP, the proxy and TLS together; a slow satellite link needs four seconds."""
+"""For DNS, TCP, the proxy and TLS together; a slow satellite link needs 4 s."""
 LINGER_S = 10.0
-"""What is on its way when UDP takes over still arrives."""
+"""How long connection and address stay after UDP has taken over, so that packets in flight arrive."""
 RETRY_BASE_S = 1.0
 RETRY_CAP_S = 30.0
-"""A relay that restarts is back in a second; pairs without it have no path at all."""
+"""A relay restarts within a second; without it, its pairs have no path."""
 STABLE_S = 30.0
-"""A connection this old proves the way good: its back-off starts anew."""
+"""A connection that lasted so long resets the back-off."""
 DRAIN = 128
-"""Datagrams of one peer before others get their turn."""
+"""Most datagrams read from one peer before others get their turn."""
 BUFFER = 1 << 20
-"""Of a peer's socket: what the engine sends in one burst."""
+"""Bytes of buffer of a peer's socket: a burst of the engine."""
 
 
 class _Peer:
@@ -60,14 +60,14 @@ class _Peer:
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 self.socket.setsockopt(socket.SOL_SOCKET, option, BUFFER)
             self.socket.bind((address.host, address.port))
-            self.socket.connect(("127.0.0.1", engine_port))  # nobody else's datagrams come in
+            self.socket.connect(("127.0.0.1", engine_port))  # the kernel drops other senders' datagrams
         except OSError:
             self.socket.close()
             raise
 
 
 class RelayTls:
-    """Keeps the connection while it is wanted. For the agent's event loop."""
+    """Keeps the TLS connection to the relay while it is wanted. For the agent's event loop."""
 
     def __init__(
         self,
@@ -75,9 +75,9 @@ class RelayTls:
         on_message: Callable[[int, bytes], None],
         guard: Guard | None = None,
     ) -> None:
-        """`on_state`: it came or went. `on_message`: the relay itself says something, about this port.
+        """`on_state`: the connection came (True) or went. `on_message`: a message of the relay itself about a port.
 
-        `guard` counts what could not be handled.
+        `guard` counts input with unexpected exceptions.
         """
         self._guard = guard if guard is not None else Guard(warn)
         self._tasks = Tasks(self._guard)
@@ -91,7 +91,7 @@ class RelayTls:
         self._link: TlsLink | None = None
         self._poked = asyncio.Event()
         self._shaken = asyncio.Event()
-        """The handshake is over, one way or the other."""
+        """Set once the handshake has succeeded or failed."""
         self._writing = False
         self._flush_due: asyncio.Handle | None = None
         self._wanted = False
@@ -101,22 +101,22 @@ class RelayTls:
         self._status = TunnelStatus("unwanted")
         self._dropped = 0
 
-    # -- what the path manager wants -----------------------------------------------------------------------
+    # -- requests of the path manager -----------------------------------------------------------------------
 
     def use(self, mediators: tuple[Mediator, ...]) -> None:
-        """Whose relay; a change ends the present connection."""
+        """Set the mediators whose relays to use; a change ends the present connection."""
         if mediators != self._mediators:
             self._mediators = mediators
             self._finish("the document names other mediators now")
 
     def moved(self) -> None:
-        """This host's addresses have changed: a connection from one that is gone is over; a new one is tried now."""
+        """After a change of this host's addresses: end a connection from a lost address, and retry now."""
         if self._link is not None and not _ours(self._link.local):
             self._lost(self._link, "this host has another address now")
         self._poked.set()
 
     def engine(self, port: int) -> None:
-        """Where the engine listens; 0: nowhere."""
+        """Set the engine's UDP port; 0: none."""
         if port == self._engine_port:
             return
         self._engine_port = port
@@ -125,7 +125,7 @@ class RelayTls:
             self._open_peer(number, address)
 
     def want(self, wanted: bool) -> None:
-        """Whether any pair needs it."""
+        """Set whether any pair needs the connection."""
         self._wanted = wanted
         if self._linger is not None:
             self._linger.cancel()
@@ -136,7 +136,7 @@ class RelayTls:
             self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._stop)
 
     def stand_in(self, address: SocketAddress, wanted: bool) -> None:
-        """The address that is a peer's endpoint; its port is the relay's for that peer."""
+        """Open or close the loopback address of a peer; its port number is the relay's port for that peer."""
         number = address.port
         if (closing := self._closing.pop(number, None)) is not None:
             closing.cancel()
@@ -150,19 +150,19 @@ class RelayTls:
             self._closing[number] = loop.call_later(LINGER_S, self._forget, number)
 
     def send(self, port: int, datagram: bytes) -> None:
-        """A message to the relay's port; dropped when there is no connection."""
+        """Send a datagram to a port of the relay; dropped without a connection."""
         if self._link is not None:
             self._link.put(port, datagram, time.monotonic())
             self._soon()
 
     def status(self) -> TunnelStatus:
-        """How it is now."""
+        """The present state of the connection."""
         now = self._status
         dropped = self._dropped + (self._link.queue.dropped if self._link is not None else 0)
         return TunnelStatus(now.state, now.at, now.proxy, now.since, now.error, dropped)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the connection and all sockets."""
         self._stop()
         for timer in self._closing.values():
             timer.cancel()
@@ -202,7 +202,7 @@ class RelayTls:
             except BlockingIOError:
                 break
             except OSError:
-                continue  # nobody listens at the engine's port just now
+                continue  # an ICMP error: the engine's port is closed now
             if link is not None:
                 link.put(number, datagram, now)
         if link is not None:
@@ -214,7 +214,7 @@ class RelayTls:
             return
         peer = self._peers.get(port)
         if peer is not None:
-            with contextlib.suppress(OSError):  # full, or the engine is not there: as any lost datagram
+            with contextlib.suppress(OSError):  # full, or no engine: counts as a lost datagram
                 peer.socket.send(datagram)
 
     # -- the connection ------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ class RelayTls:
                 error = await self._once(mediator, port)
                 if time.monotonic() - began > STABLE_S:
                     backoff.reset()
-                    turn -= 1  # it was a good place
+                    turn -= 1  # use the same place again
             self._status = TunnelStatus("waiting", self._status.at, None, time.monotonic(), error)
             self._poked.clear()
             with contextlib.suppress(TimeoutError):
@@ -256,7 +256,7 @@ class RelayTls:
                 backoff.reset()
 
     async def _once(self, mediator: Mediator, port: int) -> str:
-        """One connection from beginning to end; why it ended."""
+        """Run one connection; returns why it ended."""
         where = f"{mediator.host}:{port}"
         self._status = TunnelStatus("connecting", where, None, time.monotonic(), self._status.error)
         self._ended = asyncio.get_running_loop().create_future()
@@ -313,7 +313,7 @@ class RelayTls:
         except BaseException:
             self._release(link)
             raise
-        self._link = link  # not before: nothing is sent to whom the document does not pin
+        self._link = link  # only now: nothing is sent to a server without a pinned identity
 
     def _drop_link(self) -> None:
         link, self._link = self._link, None
@@ -325,7 +325,7 @@ class RelayTls:
             self._on_state(False)
 
     def _turn(self, link: TlsLink) -> None:
-        """What raises here costs this connection, which would otherwise stay readable for ever."""
+        """Read and write. An unexpected exception ends the connection, which would else stay readable for ever."""
         try:
             self._read(link)
         except Exception as error:
@@ -347,7 +347,7 @@ class RelayTls:
 
     def _write(self, link: TlsLink) -> None:
         if self._writing:
-            return  # it is full: its turn comes when there is room
+            return  # the socket is full: the loop calls when there is room
         try:
             link.write(time.monotonic())
         except RemoteError as error:
@@ -356,7 +356,7 @@ class RelayTls:
         self._watch_writes(link)
 
     def _soon(self) -> None:
-        """Send at the end of this turn what it brings."""
+        """Write the queue once, at the end of this turn of the loop."""
         if self._flush_due is None:
             self._flush_due = asyncio.get_running_loop().call_soon(self._flush)
 
@@ -381,7 +381,7 @@ class RelayTls:
         self._shaken.set()
 
     def _release(self, link: TlsLink) -> None:
-        """Stop waiting for it, then close it: in this order, or the loop would keep a number that is another's."""
+        """Remove the link from the loop, then close it: else the loop would keep a number that is reused."""
         if link.closed:
             return
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The sockets beside the WireGuard port and the rewrites of ports, for the agent's event loop."""
+"""Runs the further sockets of the birthday method and the rewrites of ports, in the agent's event loop."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Heard = Callable[[int, int, bytes, SocketAddress], None]
 
 
 class BatchRunner:
-    """Performs what the path manager wants of other sockets. The tables of ports outlive it, as the tunnels do."""
+    """Performs the path manager's effects on further sockets. The rewrites outlive the agent, as the tunnels do."""
 
     def __init__(self, rewrites: Rewrites, opened: Opened, heard: Heard, guard: Guard | None = None) -> None:
-        """`guard` counts what could not be handled."""
+        """`guard` counts input with unexpected exceptions."""
         self._guard = guard if guard is not None else Guard(warn)
         self._tasks = Tasks(self._guard)
         self._rewrites = rewrites
@@ -37,7 +37,7 @@ class BatchRunner:
         self._tasks.keep("loading rewrites of ports", self._load)
 
     def use_port(self, listen_port: int) -> Mapping[SocketAddress, int]:
-        """The engine's port, 0: none. What an earlier agent rewrote for this port goes on, and is returned."""
+        """Set the engine's port, 0: none. Returns the rewrites of an earlier agent for this port, which continue."""
         if listen_port == self._listen_port:
             return {}
         for local_port, _ in self._wanted.values():
@@ -53,11 +53,11 @@ class BatchRunner:
         return {remote: local_port for remote, (local_port, _) in self._wanted.items()}
 
     def use_ipv6(self, wanted: bool) -> None:
-        """Whether sockets that are opened from now on send by IPv6, to what is behind a NAT64."""
+        """Set whether sockets opened from now on send by IPv6, to addresses behind a NAT64."""
         self._sockets.family = socket.AF_INET6 if wanted else socket.AF_INET
 
     def perform(self, effect: BatchEffect) -> None:
-        """Do one thing. Failures are as packets that are lost."""
+        """Perform one effect. Failures count as lost packets."""
         match effect:
             case OpenBatch(batch, count):
                 self._opened(batch, self._sockets.open(batch, count))
@@ -78,7 +78,7 @@ class BatchRunner:
             self._guard.run("a datagram", self._heard, batch, index, data, source)
 
     async def _load(self) -> None:
-        """One table after the other; changes that come meanwhile are one."""
+        """Load changed tables, one at a time; changes during a load are loaded together."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -88,7 +88,7 @@ class BatchRunner:
                 warn(f"no path by the birthday method: {error}")
 
     def close(self) -> None:
-        """Close the sockets; what is rewritten stays rewritten."""
+        """Close the sockets; the rewrites stay."""
         self._tasks.cancel()
         asyncio.get_running_loop().remove_reader(self._sockets.fileno())
         self._sockets.close()

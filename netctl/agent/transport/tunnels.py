@@ -1,4 +1,4 @@
-"""What the tunnels do: sessions, counters, and a knock where a path has none."""
+"""Observes the tunnels: sessions and counters; opens tunnels that have a path but no session."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from netctl.system.clock import boottime
 
 OBSERVE_S = 1.0
 SLEPT_S = 5.0
-"""A second that took so much longer: the machine slept, or nothing on it could run."""
+"""Excess over OBSERVE_S after which the machine counts as having slept (or been unable to run)."""
 FRESH_S = 0.3
-"""Whoever asks for the status sees nothing older than this; asking more often costs the engine nothing."""
+"""Highest age of data in `status`; more frequent requests do not reach the engine."""
 FAULTS_EVERY_S = 30.0
-"""Between two questions to the engine what it could not handle: for people, who read it in minutes."""
+"""Interval of reading the engine's count of faults, which only people read."""
 KNOCK_S = 5.0
 """WireGuard's own retry interval (Rekey-Timeout)."""
 
 
 class Tunnels:
-    """Looks at the engine once a second."""
+    """Observes the engine once a second."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Tunnels:
         names: EndpointNames,
         on_wake: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """`on_wake` is told for how many seconds the host slept, before anything else is done."""
+        """`on_wake` receives the seconds that the host slept, before any other work."""
         self._on_wake = on_wake
         self._names = names
         self._runner, self._host, self._paths, self._addresses = runner, host, paths, addresses
@@ -51,17 +51,17 @@ class Tunnels:
         self.meter: Meter | None = None
         self.statuses: Mapping[WireGuardKey, PeerStatus] = {}
         self.live: frozenset[WireGuardKey] = frozenset()
-        """The peers that a session with is up."""
+        """The peers with a session."""
         self.engine_faults = 0
-        """What the engine could not handle since it began."""
+        """Count of inputs that the engine could not handle and dropped since its start."""
         self._asked_at = -FAULTS_EVERY_S
         self._observed_at = -FRESH_S
         self._knocked: dict[WireGuardKey, float] = {}
         self._wake: asyncio.Event = asyncio.Event()
-        """Set when a look is due before its time."""
+        """Set when the next observation is due early."""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Observe until cancelled."""
         looked = -LOOK_AROUND_S
         while True:
             before = boottime()
@@ -89,11 +89,11 @@ class Tunnels:
         self._wake.clear()
 
     def look_soon(self, after_s: float) -> None:
-        """Have the next look at the tunnels in so many seconds, at the latest."""
+        """Observe again after `after_s` seconds at the latest."""
         asyncio.get_running_loop().call_later(after_s, self._wake.set)
 
     async def observe(self) -> None:
-        """Look at what the tunnels do."""
+        """Read the status of the tunnels, and pass it on."""
         self.statuses = await self._host.observe()
         self._observed_at = time.monotonic()
         if self._observed_at - self._asked_at >= FAULTS_EVERY_S:
@@ -111,7 +111,7 @@ class Tunnels:
             self.meter.observe(self.statuses, self._paths.status(), self._observed_at)
 
     def _open(self, now: float) -> None:
-        """Knock at peers that have a path and no session."""
+        """Knock at peers that have a path but no session."""
         if not self._context.state.knows:
             return
         for key, path in self._paths.status().items():
@@ -121,7 +121,7 @@ class Tunnels:
             self.knock_at(key)
 
     def knock_at(self, key: WireGuardKey) -> None:
-        """Make a packet want to go to a peer."""
+        """Send an empty packet to a peer through the tunnel."""
         link = self._context.state.desired.wireguard
         peer = link.peers.get(key) if link is not None else None
         hosts = [p for p in peer.allowed_ips if p.prefixlen == p.max_prefixlen] if peer is not None else []
@@ -129,11 +129,11 @@ class Tunnels:
             knock(min(hosts, key=lambda p: p.version).network_address, WIREGUARD_LINK)
 
     async def refresh(self) -> None:
-        """Look again if the last look is old; never behind an apply."""
+        """Observe if the last observation is old; does not wait for an apply."""
         old = time.monotonic() - self._observed_at > FRESH_S
         if old and self._context.state.desired.wireguard is not None and not self._runner.node.busy:
             await self.observe()
 
     def gone(self) -> None:
-        """There is no link any more, and nobody observes one that is not there."""
+        """The link is removed: clear its status, as nothing observes it."""
         self.statuses, self.live, self.engine_faults = {}, frozenset(), 0

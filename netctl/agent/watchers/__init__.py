@@ -1,1 +1,1 @@
-"""What looks whether something has changed: the document, the engine, routes, rulesets, the host's own firewall."""
+"""Watchers for changes: of the document, the engine, routes, rulesets and the host's own firewall."""

@@ -1,8 +1,8 @@
-"""The agent follows its document: a save brings the host to it once, a broken save changes nothing.
+"""Applies the watched document after each save; a broken save changes nothing.
 
-It acts on changes alone. A file that differs when the agent starts is said in `status` and not applied: a reboot
-must not bring into force what somebody has left half edited. A host that has no accepted document yet waits for
-its first `netctl apply`.
+Only changes count. If the file differs from the accepted document at the agent's start, `status` says so, but the file
+is not applied: a reboot must not apply a half-edited file. A host without an accepted document waits for its first
+`netctl apply`.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from netctl.node.commit import Terms
 from netctl.node.state import NodeState
 
 UNSETTLED = Seen("", "to be tried again")
-"""No file reads so: the slow timer finds a change."""
+"""Equals no file, so that the slow timer finds a change."""
 FREE_S = 1.0
-"""While an apply waits for its confirmation, a save is looked at again so often."""
+"""Interval of checks of a save while an apply waits for a person's confirmation."""
 
 
 class Applied(Protocol):
-    """How an apply ended."""
+    """The result of an apply."""
 
     @property
     def outcome(self) -> ApplyOutcome:
-        """What became of the host."""
+        """The result on the host."""
 
 
 class Applier(Protocol):
-    """Who lives by the document."""
+    """The agent, as the document watch uses it."""
 
     @property
     def state(self) -> NodeState:
-        """What is known and decided."""
+        """What the node knows and has decided."""
 
     def somebody_confirms(self) -> bool:
-        """Whether an apply waits for a person."""
+        """Whether an apply waits for the confirmation of a person."""
 
     def refused(self) -> tuple[str, ...]:
         """Digests of documents that were rolled back."""
 
     async def apply(self, text: str, file: str, *, terms: Terms) -> Applied:
-        """Make this text the host's document. Raises NetctlError."""
+        """Apply a document. Raises NetctlError."""
 
 
 class DocumentWatch:
-    """Brings each save of one file into force."""
+    """Applies each save of one file."""
 
     def __init__(
         self, agent: Applier, path: Path, *, slow_s: float = SLOW_S, quiet_s: float = QUIET_S
@@ -64,7 +64,7 @@ class DocumentWatch:
         self._error: str | None = None
 
     def status(self) -> dict[str, Any]:
-        """For `netctl status -o json`. `error`: why the file is not what the host lives by."""
+        """The watch for `netctl status -o json`. `error`: why the file is not the accepted document."""
         error = None if self._in_force() else self._error
         if error is None and self._taken_back():
             error = (
@@ -83,7 +83,7 @@ class DocumentWatch:
         return digest(self._seen.text) == loaded.document.digest
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         from netctl.agent.storage.locations import read_document
 
         watch = FileWatch(self._path, read_document, slow_s=self._slow_s, quiet_s=self._quiet_s)
@@ -105,11 +105,11 @@ class DocumentWatch:
             await asyncio.to_thread(watch.close)
 
     def _follows(self) -> bool:
-        """A host's first document is applied by hand; one that joined by invite has its mediator's word."""
+        """Whether saves count: not before a first apply by hand, nor on a host that joined by invite."""
         return self._agent.state.loaded is not None and self._agent.state.joined is None
 
     async def _bring(self, seen: Seen) -> bool:
-        """Bring the host to what was saved. False: nothing was changed, and it may be another time."""
+        """Apply a save. False: nothing was changed, and a retry may succeed."""
         agent = self._agent
         if seen.error is not None:
             self._refuse(f"{seen.error}; nothing was changed")

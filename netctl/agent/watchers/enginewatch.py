@@ -1,7 +1,7 @@
-"""Hears from the kernel that the engine's link is gone; the node has it brought back.
+"""Reports to the node that the engine's link has vanished, so that the node restores it.
 
-A userspace engine takes its link along when it dies, and the kernel says so. What holds the packets back meanwhile
-are routes that belong to no link (`HostState.unreachable`), so neither this agent nor the engine is needed for it.
+The link of a userspace engine vanishes when the engine dies, and the kernel reports that. Meanwhile routes without a
+link (`HostState.unreachable`) stop the packets, which needs neither agent nor engine.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from netctl.model.hoststate import WIREGUARD_LINK
 from netctl.node import events as on
 
 RETRY_S = 1.0
-"""Where the kernel does not say what happens to links it is asked so often."""
+"""Retry interval if the kernel's reports on links cannot be read."""
 
 
 class EngineWatch:
-    """Tells the node when to look at the link."""
+    """Reports vanished links to the node."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         while True:
             try:
                 async for _ in vanished(WIREGUARD_LINK):

@@ -1,8 +1,8 @@
-"""Waits until the content of one file has changed and has been quiet for a moment.
+"""Waits until the content of a file has changed and writes have paused for a moment.
 
 The directories that lead to the file are watched, not the file: editors rename a new file over the old one, and
-Kubernetes and deployment tools swap symbolic links. What no event tells, a slow timer finds. What counts is the
-content: a touch, a change of owner or the same text saved again is no change.
+Kubernetes and deployment tools swap symbolic links. A slow timer finds changes without events. Only the content
+counts: a touch, a change of owner or a save of the same text is no change.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from watchdog.observers import Observer
 from watchdog.observers.api import ObservedWatch
 
 QUIET_S = 0.3
-"""An editor that writes in place does it in several steps within milliseconds."""
+"""Pause that ends a save: an editor that writes in place does so in several steps within milliseconds."""
 PATIENCE_S = 3.0
-"""A file that is never quiet is read all the same after this."""
+"""A file with endless writes is read after this time."""
 SLOW_S = 10.0
-"""For what no event tells: a network file system, a link swapped further up, no inotify left on the host."""
+"""Interval for changes without events: a network file system, a link swapped further up, no inotify left."""
 MAX_LINKS = 16
-"""The kernel follows 40; a chain of more than a few is a mistake."""
+"""Most links followed. The kernel follows 40; a longer chain than a few is a mistake."""
 READS = frozenset({"opened", "closed_no_write"})
-"""What we do ourselves when we look."""
+"""Events that our own reading causes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the file is now. `error`: why it cannot be read, and then `text` is empty."""
+    """The content of the file. `error`: why it cannot be read; `text` is then empty."""
 
     text: str
     error: str | None = None
 
     @property
     def digest(self) -> str:
-        """What is compared."""
+        """A digest of text and error, for comparison."""
         return hashlib.sha256(f"{self.error}\0{self.text}".encode(errors="surrogatepass")).hexdigest()
 
 
@@ -53,7 +53,7 @@ class _Handler(FileSystemEventHandler):
 
 
 class FileWatch:
-    """One file. `read` gives its text, or raises an error whose text says why not."""
+    """Watches one file. `read` returns its text, or raises an error whose text gives the reason."""
 
     def __init__(
         self, path: Path, read: Callable[[Path], str], *, slow_s: float = SLOW_S, quiet_s: float = QUIET_S
@@ -68,7 +68,7 @@ class FileWatch:
         self._handler = _Handler(lambda: _tell(loop, self._stirred))
         self._observer = Observer()
         self.blind: str | None = None
-        """Why there are no events, and only the timer looks."""
+        """Why there are no events, so that only the timer finds changes; None: there are events."""
         try:
             self._observer.start()
         except OSError as error:
@@ -82,14 +82,14 @@ class FileWatch:
             self._observer.join()
 
     def look(self) -> Seen:
-        """What the file is now."""
+        """Read the file."""
         try:
             return Seen(self._read(self.path))
         except Exception as error:
             return Seen("", str(error))
 
     async def change(self, known: Seen) -> Seen:
-        """Wait until the file is another than `known`; what it is then."""
+        """Wait until the file differs from `known`; returns the new content."""
         while True:
             try:
                 await asyncio.wait_for(self._stirred.wait(), self._slow_s)
@@ -110,14 +110,14 @@ class FileWatch:
         self._stirred.clear()
 
     def _aim(self) -> None:
-        """Watch the directories that lead to the file now; another one under the same name is another one."""
+        """Watch the directories that now lead to the file; a new directory of the same name replaces the old one."""
         wanted = _directories(self.path)
         for place in [place for place in self._watches if place not in wanted]:
             watch = self._watches.pop(place)
             try:
                 self._observer.unschedule(watch)
             except (OSError, KeyError):
-                continue  # it went with its directory
+                continue  # removed together with its directory
         for place in wanted - self._watches.keys():
             try:
                 self._watches[place] = self._observer.schedule(self._handler, place[0], recursive=False)
@@ -134,7 +134,7 @@ def _tell(loop: asyncio.AbstractEventLoop, stirred: asyncio.Event) -> None:
 
 
 def _directories(path: Path) -> set[tuple[str, int, int]]:
-    """Real path, device and inode of the directory of each link on the way to the file, and of the file."""
+    """(real path, device, inode) of the directories of the file and of each link that leads to it."""
     found: set[tuple[str, int, int]] = set()
     for _ in range(MAX_LINKS):
         real = os.path.realpath(path.parent)
@@ -143,5 +143,5 @@ def _directories(path: Path) -> set[tuple[str, int, int]]:
             found.add((real, status.st_dev, status.st_ino))
             path = path.parent / os.readlink(path)
         except OSError:
-            return found  # the file itself, or nothing: then what is there above it is watched
+            return found  # the file itself is reached, or nothing exists: watch the directories found so far
     return found

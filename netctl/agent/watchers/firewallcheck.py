@@ -1,4 +1,4 @@
-"""What the host's own firewall drops of what the document allows, looked at whenever somebody asks."""
+"""Finds flows that the document allows and the host's own firewall drops, on request."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from netctl.node.firewall.obstacles import Obstacle, obstacles
 
 
 class Firewall:
-    """Of one host."""
+    """The check of one host's firewall."""
 
     def __init__(self, context: Context, host: Host, runner: Runner) -> None:
         self._context, self._host, self._runner = context, host, runner
         self.obstacles: tuple[Obstacle, ...] = ()
-        """As they were when somebody looked last."""
+        """The result of the last check."""
         self._seen: tuple[PacketFilter, HostState] | None = None
-        """What that was worked out from."""
+        """The firewall and desired state of the last check."""
 
     async def look(self) -> tuple[Obstacle, ...]:
-        """Ask the firewall about the host as it should be now."""
+        """Check the firewall against the desired state."""
         state = self._context.state
         document = state.document
         if document is None or state.desired.wireguard is None:
@@ -34,7 +34,7 @@ class Firewall:
         try:
             found = await self._host.packet_filter()
             name = member_name(document, self._context.key)
-        except (EngineError, LocalError):  # said wherever more depends on it
+        except (EngineError, LocalError):  # reported elsewhere, where more depends on it
             return self.obstacles
         if self._seen is None or self._seen[0] is not found or self._seen[1] is not state.desired:
             foreign = replace(state.foreign, packet_filter=found)
@@ -43,6 +43,6 @@ class Firewall:
         return self.obstacles
 
     async def refresh(self) -> None:
-        """Look again, but never behind an apply."""
+        """Check again, but do not wait for an apply."""
         if not self._runner.node.busy:
             await self.look()

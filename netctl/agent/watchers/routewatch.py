@@ -1,4 +1,4 @@
-"""Our routes and addresses come back as soon as somebody has flushed them; the kernel itself says when."""
+"""Restores our routes and addresses at once after another program has removed them, as the kernel reports."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from netctl.model.hoststate import SEGMENT_PREFIX, WIREGUARD_LINK
 from netctl.node import requests
 
 SETTLE_S = 0.05
-"""A flush is a message for each route: those that come together are one."""
+"""Wait that joins the messages of one flush, which has a message per route."""
 PAUSE_S = 0.3
-"""Between two looks, below the second that is promised: who takes routes away in a loop must not cost a core."""
+"""Pause after a repair, so that a program that removes routes in a loop costs no core; below the promised 1 s."""
 RETRY_S = 5.0
 SAY_S = 60.0
-"""Somebody who does it all day has a line a minute; `status` counts them all."""
+"""Interval of log lines on repeated removals; `status` counts them all."""
 
 
 class RouteWatch:
-    """Has routes set again."""
+    """Watches for removed routes and has them set again."""
 
     def __init__(self, runner: Runner, mtus: PathMtus) -> None:
         self._runner, self._mtus = runner, mtus
         self.restored = 0
-        """How often routes or addresses of ours were taken away and set again."""
+        """Count of repairs of our routes or addresses."""
         self.lasted_s = 0.0
-        """From the kernel's word until they were back, the last time, in seconds."""
+        """Duration of the last repair, from the kernel's message on."""
         self._said_s = float("-inf")
         self._refused = ""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         while True:
             try:
                 async for _ in taken_away((WIREGUARD_LINK, SEGMENT_PREFIX)):
@@ -50,8 +50,8 @@ class RouteWatch:
             await asyncio.sleep(RETRY_S)
 
     async def _look(self, began: float) -> bool:
-        """Whether something had to be put right. Raises EngineError."""
-        # In its turn: an apply, which may be what takes them away, ends first.
+        """Restore routes; returns whether any was missing. Raises EngineError."""
+        # The request waits for a running apply, which may have removed the routes itself.
         count: int = await self._runner.ask(requests.RestoreRoutes())
         self._mtus.again()
         if not count:
@@ -67,7 +67,7 @@ class RouteWatch:
         return True
 
     def condition(self) -> str | None:
-        """For `status`: what happened since this agent began."""
+        """Sentence for `status` on the repairs since the agent's start."""
         if not self.restored:
             return None
         times = "once" if self.restored == 1 else f"{self.restored} times"

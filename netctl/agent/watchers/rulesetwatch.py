@@ -1,4 +1,4 @@
-"""Our nftables tables come back as soon as somebody has flushed or changed them; nftables itself says when."""
+"""Restores our nftables tables at once after another program has flushed or changed them, as nftables reports."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from netctl.model.hoststate import FILTER_TABLE, REWRITE_TABLE
 from netctl.node import requests
 
 PAUSE_S = 0.2
-"""Between two looks: somebody who takes the tables away in a loop must not cost a core."""
+"""Pause after a repair, so that a program that flushes tables in a loop does not use a core."""
 RETRY_S = 5.0
-"""After nftables could not be heard, or a table not loaded."""
+"""Retry interval after a failure to read nftables' messages or to load a table."""
 
 
 class Rulesets:
-    """Has tables loaded again."""
+    """Watches our tables and loads them again."""
 
     def __init__(self, runner: Runner, host: Host) -> None:
         self._runner, self._host = runner, host
         self._context = runner.node.context
         self.restored = 0
-        """How often a table was gone or changed and was loaded again."""
+        """Count of repairs of a missing or changed table."""
         self.lasted_s = 0.0
-        """From nftables' word to the table in place, the last time, in seconds."""
+        """Duration of the last repair, from nftables' message on."""
         self.by = ""
-        """Who took it away the last time, as far as the kernel says."""
+        """The program that made the last change, if the kernel tells."""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         while True:
             try:
                 async for transaction in transactions(frozenset({FILTER_TABLE, REWRITE_TABLE})):
@@ -45,12 +45,12 @@ class Rulesets:
             await asyncio.sleep(RETRY_S)
 
     async def _look(self, by: str) -> bool:
-        """Whether something had to be put right. Raises EngineError."""
+        """Restore or report changed tables; returns whether any was changed. Raises EngineError."""
         began, document = time.monotonic(), self._context.state.document
         if document is not None and document.drift is not Drift.CORRECT:
             if await self._host.tables_stand():
                 return False
-            await self._runner.ask(requests.CheckDrift())  # it is only said
+            await self._runner.ask(requests.CheckDrift())  # only reported, not restored
             return True
         restored = await self._host.restore_tables()
         if not restored:
@@ -69,7 +69,7 @@ class Rulesets:
         return True
 
     def condition(self) -> str | None:
-        """For `status`: what happened since this agent began."""
+        """Sentence for `status` on the repairs since the agent's start."""
         if not self.restored:
             return None
         times = "once" if self.restored == 1 else f"{self.restored} times"
