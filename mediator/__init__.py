@@ -1,1 +1,1 @@
-"""The server that introduces members to each other and can read none of their traffic."""
+"""The mediator: a server that introduces members to each other and cannot read their traffic."""

@@ -1,1 +1,1 @@
-"""Pure core: events in, effects out (floor F2)."""
+"""The mediator's decisions as pure code: events in, effects out (floor F2)."""

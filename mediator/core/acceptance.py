@@ -1,4 +1,4 @@
-"""Which documents a mediator takes: valid ones that name it."""
+"""Which documents a mediator accepts: valid ones that name it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from netctl.model.keys import IdentityKey
 
 
 def accept(text: str, where: str, identity: IdentityKey) -> tuple[Document, Mediator]:
-    """A document and the entry of it that is this server. Raises ConfigError or LocalError with what is wrong."""
+    """A document and its entry for this server. Raises ConfigError or LocalError with the faults."""
     document = load_document(text, where).document
     return document, find_mediator(document, identity)
 
 
 def find_mediator(document: Document, identity: IdentityKey) -> Mediator:
-    """The entry of the document that is this server. Raises LocalError."""
+    """The document's entry for this server. Raises LocalError."""
     for mediator in document.mediators:
         if identity in mediator.identity:
             return mediator
@@ -23,7 +23,7 @@ def find_mediator(document: Document, identity: IdentityKey) -> Mediator:
 
 
 def other_ports(document: Document, mediator: Mediator) -> str | None:
-    """What to say where another entry with the same identity, which a standby has, names other ports."""
+    """A warning if another entry with the same identity (a standby) names other ports; else None."""
     for other in document.mediators:
         same = set(other.identity) & set(mediator.identity) and not other.relay_only
         if same and (other.port, other.tls, other.stun, other.relay_ports) != (

@@ -1,19 +1,18 @@
-"""Who may connect: limits before login, and bans of single addresses (DESIGN §8), without I/O.
+"""Limits of connections before login, and bans of single addresses (DESIGN §8), without I/O.
 
     a source (IPv4 address, IPv6 /64) is      when                                      its connections are
-    free                                      it has tokens, and its penalty is low     let in
+    free                                      it has tokens, and its penalty is low     admitted
     slowed                                    it used up its tokens: each costs one,    closed at once
                                               a login gives it back
     banned                                    its penalty reached BAN_AT                closed at once, until the
                                                                                         ban ends or is lifted
 
-A penalty comes from what is done wrong before the login, fades with time, and belongs to one source: never to a range.
-A source that comes back wrong after a ban is banned for twice as long. What is logged in is never touched.
+An offence before login adds to the penalty. The penalty fades with time, and belongs to one source, never to a range.
+A source that offends again after a ban is banned for twice as long. Logged-in connections are never affected.
 
-Unauthenticated connections are limited together, too: in a neighbourhood (/24, /56), where the next one is refused; in
-a region (/16, /48: what one customer of a provider has), likewise; by family and in all, where room is made: of the
-most crowded region the connection that came first goes. So whoever has one /48, or many, holds no more places than
-there are, and whoever comes from elsewhere still gets in.
+Unauthenticated connections also have common limits. Per neighbourhood (/24, /56) and per region (/16, /48: the range
+of one customer of a provider), further connections are refused. Per IP version and in all, a new connection evicts
+the oldest one of the most crowded region. So an attacker with one or many /48 cannot keep others out.
 """
 
 from __future__ import annotations
@@ -28,29 +27,30 @@ from netctl.model.addresses import SocketAddress
 
 MAX_UNAUTHENTICATED = 1000
 MAX_OF_A_FAMILY = 750
-"""Connections before login, in all and of one IP version: whoever floods by one leaves a quarter to the other."""
+"""Connections before login, in all and per IP version: a flood by one version leaves a quarter to the other."""
 MAX_UNAUTHENTICATED_PER_PREFIX = 64
-"""From one /24 or /56: a house full of members behind one NAT, at once."""
+"""Connections before login per /24 or /56: enough for many members behind one NAT at once."""
 MAX_UNAUTHENTICATED_PER_REGION = {4: 256, 6: 128}
-"""From one /16 (a carrier's customers share it) or /48 (one site has all of it, RFC 6177)."""
+"""Connections before login per /16 (shared by a carrier's customers) or /48 (the range of one site, RFC 6177)."""
 TOKENS = 128.0
 TOKENS_PER_S = 4.0
-"""Connections of one source that lead to no login: a house full of members that reconnect twice, then slowly."""
+"""Connections per source without a login: many members behind one NAT reconnect twice, then slowly."""
 BAN_AT = 30.0
 FADES_PER_S = 0.25
-"""A member with a wrong key tries again at most every few seconds, and so never gets there."""
+"""Penalty points per second. A member with a wrong key retries every few seconds at most, and so is never banned."""
 BAN_S = 60.0
 MAX_BAN_S = 3600.0
 FORGET_S = 4 * 3600.0
-"""After so long in peace a ban starts at its shortest again."""
+"""After so long without an offence, the next ban is of the shortest length."""
 MAX_SOURCES = 16_384
-"""Remembered at once, some 6 MB; past it the quiet ones are forgotten, then new ones are let in unremembered."""
+"""Sources remembered, about 6 MB. Above it quiet sources are forgotten, then new ones are admitted without a record."""
 SWEEP_EVERY_S = 5.0
 
 Offence = Literal["tls", "invite", "login", "timeout", "garbage"]
 POINTS: Mapping[Offence, float] = {"tls": 1.0, "timeout": 1.0, "invite": 0.5, "login": 2.0, "garbage": 5.0}
-"""Not speaking TLS, staying silent, an invite that is used up (a class room tries the same one), a login that is
-refused, and what no client of ours sends."""
+"""Penalty points: no TLS, silence, an invite that is used up (a class room tries the same one), a refused login, and
+bytes that no client of ours sends.
+"""
 Refusal = Literal["banned", "slowed", "prefix full", "region full"]
 
 
@@ -60,7 +60,7 @@ class _Source:
     tokens: float = TOKENS
     penalty: float = 0.0
     ban_s: float = 0.0
-    """How long the last ban was."""
+    """Length of the last ban."""
     until: float = float("-inf")
     """End of the last ban."""
     refused: int = 0
@@ -68,7 +68,7 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """A source that is banned now."""
+    """A banned source."""
 
     source: str
     left_s: float
@@ -78,14 +78,14 @@ class Ban:
 
 @dataclass(frozen=True, slots=True)
 class Admittance:
-    """What becomes of a connection that came."""
+    """The decision on a new connection."""
 
     refused: Refusal | None
-    """None: it is in, unauthenticated, until `leave` or `authenticated`."""
+    """Why the connection is refused; None: admitted, and unauthenticated until `leave` or `authenticated`."""
     ticket: int = 0
-    """The number of a connection that is in."""
+    """The number of the admitted connection."""
     evicted: int | None = None
-    """The ticket of another connection, which has to go now."""
+    """The ticket of another connection, which the caller must end now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,33 +97,33 @@ class _Unauthenticated:
 
 
 def source_of(address: SocketAddress) -> str:
-    """What is counted as one: an IPv4 address, an IPv6 /64."""
+    """The source of an address: the IPv4 address, or the IPv6 /64."""
     if not address.is_ipv6:
         return address.host
     return str(ipaddress.ip_network((address.host.partition("%")[0], 64), strict=False))
 
 
 def prefix_of(address: SocketAddress) -> str:
-    """The neighbourhood whose connections are limited together: /24 or /56."""
+    """The neighbourhood of an address, with a common limit: /24 or /56."""
     if not address.is_ipv6:
         return address.host.rpartition(".")[0] + ".0/24"
     return str(ipaddress.ip_network((address.host.partition("%")[0], 56), strict=False))
 
 
 def region_of(address: SocketAddress) -> str:
-    """What one customer of a provider may have whole: /16 or /48."""
+    """The region of an address, as one customer of a provider may own: /16 or /48."""
     if not address.is_ipv6:
         return ".".join(address.host.split(".")[:2]) + ".0.0/16"
     return str(ipaddress.ip_network((address.host.partition("%")[0], 48), strict=False))
 
 
 class AdmissionLimiter:
-    """Counts unauthenticated connections and judges sources. `now` is monotonic seconds."""
+    """Counts unauthenticated connections, and bans sources. `now`: monotonic seconds."""
 
     def __init__(self) -> None:
         self._sources: dict[str, _Source] = {}
         self._unauthenticated: dict[int, _Unauthenticated] = {}
-        """By ticket, the one that came first at the front."""
+        """By ticket, oldest first."""
         self._prefixes: Counter[str] = Counter()
         self._regions: Counter[str] = Counter()
         self._versions: Counter[int] = Counter()
@@ -132,11 +132,11 @@ class AdmissionLimiter:
 
     @property
     def unauthenticated(self) -> int:
-        """Connections before login."""
+        """Count of connections before login."""
         return len(self._unauthenticated)
 
     def admit(self, address: SocketAddress, now: float) -> Admittance:
-        """A connection came."""
+        """Decide on a new connection."""
         source = self._source(address, now)
         if source is not None:
             if now < source.until:
@@ -165,7 +165,7 @@ class AdmissionLimiter:
         return Admittance(None, self._tickets, evicted)
 
     def authenticated(self, ticket: int, now: float) -> None:
-        """The connection is authenticated now, and its source may come back as often as it can do that."""
+        """A connection has authenticated; its source gets its token back, so logins are not limited."""
         connection = self._unauthenticated.get(ticket)
         if connection is None:
             return
@@ -175,7 +175,7 @@ class AdmissionLimiter:
             source.tokens = min(TOKENS, source.tokens + 1.0)
 
     def leave(self, ticket: int) -> None:
-        """An unauthenticated connection is gone. Idempotent: one that had to make room has left already."""
+        """An unauthenticated connection has ended. Idempotent, as an evicted connection has left already."""
         connection = self._unauthenticated.pop(ticket, None)
         if connection is None:
             return
@@ -192,7 +192,7 @@ class AdmissionLimiter:
         )
 
     def _make_room(self, version: int | None) -> int:
-        """Of the most crowded region (of this IP version) the connection that came first; its ticket."""
+        """Evict the oldest connection of the most crowded region (of this IP version); returns its ticket."""
         there = [
             item for item in self._unauthenticated.items() if version is None or item[1].version == version
         ]
@@ -202,7 +202,7 @@ class AdmissionLimiter:
         return ticket
 
     def offend(self, address: SocketAddress, offence: Offence, now: float) -> Ban | None:
-        """An unauthenticated connection did wrong. The ban that this led to, if it did."""
+        """Record an offence of an unauthenticated connection; returns the ban that it causes, or None."""
         source = self._source(address, now)
         if source is None or now < source.until:
             return None
@@ -215,7 +215,7 @@ class AdmissionLimiter:
         return Ban(source_of(address), source.ban_s, 0)
 
     def bans(self, now: float) -> list[Ban]:
-        """The sources that are banned now, the longest first."""
+        """The banned sources, longest remaining ban first."""
         found = [
             Ban(name, source.until - now, source.refused)
             for name, source in self._sources.items()
@@ -224,7 +224,7 @@ class AdmissionLimiter:
         return sorted(found, key=lambda ban: (-ban.left_s, ban.source))
 
     def unban(self, name: str) -> bool:
-        """Forget what is held against a source. False: nothing is."""
+        """Forget ban and penalty of a source. False: there is no record."""
         return self._sources.pop(name, None) is not None
 
     def _source(self, address: SocketAddress, now: float) -> _Source | None:
@@ -241,7 +241,7 @@ class AdmissionLimiter:
         return source
 
     def _sweep(self, now: float) -> bool:
-        """Forget whoever nothing is held against. Once in a while: a flood of sources must not make it work."""
+        """Forget quiet sources, at most every SWEEP_EVERY_S, so that a flood of sources causes little work."""
         if now - self._swept_at < SWEEP_EVERY_S:
             return False
         self._swept_at = now

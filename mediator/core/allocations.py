@@ -1,4 +1,4 @@
-"""What members hold for good: leases, relay ports, ports of pairs. Shown only once the shell has stored it."""
+"""Durable allocations of members: leases, relay ports, ports of pairs. They take effect once they are stored."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from netctl.model.derive import member_ipv6
 from netctl.model.keys import WireGuardKey
 
 STORE_RETRY_S = 2.0
-"""A full disk or a locked store is asked again this often: it costs a thread one try, and nobody waits for it."""
+"""Retry interval for a full disk or a locked store: a retry costs a thread one attempt, and nobody waits for it."""
 
 
 class Allocations:
-    """Leases by network id and key, relay ports by key, as the store has them."""
+    """Leases by (network id, key) and relay ports by key, as stored."""
 
     def __init__(self) -> None:
         self._leases: dict[tuple[str, WireGuardKey], IPv4Address] = {}
         self._ports: dict[WireGuardKey, int] = {}
         self._resting: dict[int, int] = {}
-        """Relay ports that were given up, and until when (Unix time) a grant for them can live."""
+        """Given-up relay ports, with the Unix time until which a grant for them may be valid."""
         self.ports_due: int | None = None
-        """When (Unix time) a port that somebody waits for has rested."""
+        """Unix time at which the first resting port is free; None: nobody waits for a port."""
         self.pairs = PairBook()
         self.exhausted: tuple[Exhausted, ...] = ()
-        """Who gets no address, and why."""
+        """Members without an address, and why."""
         self.store_due: float | None = None
-        """When a store that has refused is asked again."""
+        """When to ask the store again after a refusal (monotonic); None: no refusal."""
         self._asked = False
-        """The store has been asked and has not answered yet: it is asked for one thing at a time."""
+        """Whether a request to the store is open; there is one at a time."""
         self._again = False
-        """What is wanted has changed since the store was asked."""
+        """Whether the wanted allocations have changed since that request."""
 
     def restore(
         self,
@@ -47,21 +47,21 @@ class Allocations:
         pairs: Iterable[PairGrant] = (),
         resting: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
-        """What the store holds at the start."""
+        """Take the store's content at the start."""
         self._resting = dict(resting)
         self._leases = dict(leases)
         self._ports = dict(ports)
         self.pairs.restore(pairs)
 
     def restore_leases(self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address]) -> None:
-        """What the store holds after a member's key was replaced."""
+        """Take the store's leases after a member's key was replaced."""
         self._leases = dict(leases)
 
     def want(self, membership: Membership, relay_ports: tuple[int, int], unix_s: int) -> Store | None:
-        """What this membership needs of the store, if anything; `unix_s`: seconds since 1970.
+        """The request to the store for missing allocations, or None; `unix_s`: seconds since 1970.
 
-        Nothing while the store still owes an answer: what it was asked for counts only with that. `stored` says
-        then whether to ask again.
+        None also while another request is open: its allocations count only with the answer. `stored` then says
+        whether to ask again.
         """
         if self._asked:
             self._again = True
@@ -91,7 +91,7 @@ class Allocations:
         pairs: Iterable[PairGrant] = (),
         resting: Iterable[tuple[int, int]] = (),
     ) -> bool:
-        """The store was asked for these and has them. True: more is wanted by now, ask with `want`."""
+        """The store has committed a request. True: more is wanted by now, so call `want`."""
         self.granted(leases)
         self._ports.update(ports)
         self.pairs.stored(pairs)
@@ -100,26 +100,27 @@ class Allocations:
         return again
 
     def granted(self, leases: Iterable[GrantLease]) -> None:
-        """These are committed, together with what they belong to."""
+        """Leases were committed together with a membership."""
         for lease in leases:
             if lease.taken_from is not None:
                 self._leases.pop((lease.network, lease.taken_from), None)
             self._leases[lease.network, lease.key] = lease.address
 
     def refused(self, now: float) -> None:
-        """The store did not take what it was asked for; it is asked again later, for what is wanted then."""
+        """The store refused the request. A later request asks for what is wanted then."""
         self.store_due = now + STORE_RETRY_S
         self._asked = self._again = False
 
     def is_due(self, now: float, unix_s: int) -> bool:
-        """Whether to ask the store: again, or for a port that has rested."""
+        """Whether to call `want`: to retry, or as a resting port is free."""
         ports = self.ports_due is not None and unix_s >= self.ports_due
         return ports or (self.store_due is not None and now >= self.store_due)
 
     def forget(self, key: WireGuardKey, unix_s: int) -> None:
-        """A member is one no longer. Its relay port rests as long as it may have a grant for it.
+        """A key is no longer a member's. Its relay port rests while a grant for it may be valid.
 
-        With such a grant it can bind the port at the relay, which knows no members: nobody else may have it then.
+        With such a grant the old holder can bind the port at the relay, which knows no members, so the port must not
+        be given to others.
         """
         port = self._ports.pop(key, None)
         if port is not None:
@@ -130,18 +131,18 @@ class Allocations:
         return self._ports.get(key)
 
     def pair_ports(self) -> list[PairPort]:
-        """What the relay is to know of pairs."""
+        """The ports of pairs that the relay must serve."""
         return pair_ports(self.pairs.held(), self._ports)
 
     def addresses(
         self, membership: Membership, network_name: str, name: str, key: WireGuardKey
     ) -> tuple[Address, ...]:
-        """What a member has in a network: fixed by the document, leased, derived."""
+        """A member's addresses in a network: fixed by the document, leased, or derived from the key."""
         network = membership.document.networks[network_name]
         found: dict[int, Address] = {address.version: address for address in network.addresses.get(name, ())}
         leased = self._leases.get((network.id, key))
         if leased in membership.fixed[network_name]:
-            leased = None  # the document has given it to somebody; a new lease is not stored yet
+            leased = None  # now a fixed address of another member; the new lease is not stored yet
         if leased is not None and network.ipv4 is not None and usable(network.ipv4, leased):
             found.setdefault(4, leased)
         if network.ipv6 is not None:

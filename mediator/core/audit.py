@@ -1,7 +1,7 @@
-"""The audit log: who let whom in or shut whom out, and which document came into force. One line each, in the store.
+"""The audit log in the store: a line for each admission, revocation and new document, with the person responsible.
 
-A line is written in the transaction of what it tells, so there is none without the other. It is for people: nothing is
-decided by it.
+A line is part of the transaction that it describes, so neither exists without the other. It is for people: no decision
+depends on it.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from mediator.core.admissions import Verdict
 from netctl.model.keys import WireGuardKey
 
 MAX_ENTRIES = 100_000
-"""The oldest go first. Ten a day fill it in 27 years, and it is some 20 MB; nobody who is not let in writes a line."""
+"""Lines kept; the oldest are removed. Ten a day fill it in 27 years (about 20 MB); only admitted hosts cause lines."""
 PAGE = 1000
-"""Entries that are read and answered at once: some 200 kB."""
+"""Entries per answer: about 200 kB."""
 OPERATOR = "operator"
-"""Who did it, where whoever asked did not say who he is."""
+"""`who` of a request without a login name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line."""
+    """One line of the audit log."""
 
     number: int
-    """Counts up by one, never back."""
+    """Increases by one per line, never decreases."""
     at_s: int
     """Unix time, by the mediator's clock."""
     who: str
@@ -50,7 +50,7 @@ def of_joined(verdict: Verdict) -> str:
 
 
 def of_key(key: WireGuardKey) -> str:
-    """The detail of what is about one key."""
+    """The detail of a line about one key."""
     return f"key {key}"
 
 

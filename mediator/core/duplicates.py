@@ -1,8 +1,8 @@
-"""One key on two hosts (a cloned disk): the host that is here stays, the newer one waits.
+"""One key on two hosts (a cloned disk): the connected host stays, the newer one waits.
 
-A host that crashed, moved or lost its way out comes back while its older connection still counts as open. What tells
-a clone from it is that older connection: on the clone's side of things somebody still answers there. So a login while
-the key is online waits until the older connection has answered a ping that was sent after it, or has not.
+A host that crashed, moved or lost its route logs in again while its older connection still counts as open. The older
+connection distinguishes it from a clone: if another host has the key, the older connection still answers. So a login
+while the key is online waits until the older connection answers a ping sent after the login, or fails to.
 
 | state of a key | event                          | next                                             |
 |----------------|--------------------------------|--------------------------------------------------|
@@ -11,7 +11,7 @@ the key is online waits until the older connection has answered a ping that was 
 | ASKED          | the older one answers          | SINGLE, noted: the newer is refused              |
 | ASKED          | no answer, or it is gone       | SINGLE: the newer is in                          |
 
-The note is kept for `NOTE_S` after the newer one was refused last.
+The note is kept for `NOTE_S` after the last refusal of the newer host.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.keys import WireGuardKey
 
 ANSWER_S = 2.0
-"""For the older connection to answer: a satellite takes 0.7 s, a busy host stands still for a second. Whoever logs in
-again after a way out that was lost without a word, and with an agent from before, waits so long."""
+"""Time for the older connection to answer: a satellite takes 0.7 s, a busy host may stall for 1 s. A host whose route
+was lost silently waits so long at its next login, if its agent is too old to prove the older connection.
+"""
 NOTE_S = 600.0
-"""A host that waits tries again every minute: so long without it, and it is over."""
+"""A waiting host retries every minute: without a retry for so long, the duplicate is over."""
 MAX_NOTES = 1024
-"""Of 300 bytes each; more keys on two hosts at once than this are somebody's whole template."""
+"""Most notes, 300 bytes each. More duplicate keys at once come from a cloned template."""
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A key that two hosts have. Times are monotonic seconds."""
+    """A key on two hosts. Times are monotonic seconds."""
 
     key: WireGuardKey
     holder: SocketAddress
-    """Where the host that stays is connected from."""
+    """The address of the host that stays."""
     other: SocketAddress
-    """Where the one that waits tried to log in from last."""
+    """The address of the last login of the host that waits."""
     first_s: float
     last_s: float
     refused: int = 1
@@ -50,21 +51,21 @@ class _Question:
     ping: int
     due: float
     waiting: list[int] = field(default_factory=list)
-    """Connections that want to log in, the oldest first."""
+    """Connections that wait for their login, oldest first."""
 
 
 class Duplicates:
-    """The keys that are asked for, and those that were found on two hosts."""
+    """Open questions to older connections, and keys found on two hosts."""
 
     def __init__(self) -> None:
         self._asked: dict[int, _Question] = {}
-        """By the connection that is asked."""
+        """By the asked connection."""
         self._notes: dict[WireGuardKey, Duplicate] = {}
         self._free: list[int] = []
         self._pings = 0
 
     def ask(self, key: WireGuardKey, holder: int, newer: int, now: float) -> int | None:
-        """A connection waits for the word of another. The ping to send; None: it is asked already."""
+        """Let a connection wait for the answer of an older one. The ping to send; None: already sent."""
         question = self._asked.get(holder)
         if question is not None:
             question.waiting.append(newer)
@@ -74,14 +75,14 @@ class Duplicates:
         return self._pings
 
     def answered(self, connection: int, ping: int) -> list[int]:
-        """The older connection lives: who has to wait. Empty: nobody asked that."""
+        """The older connection has answered a ping. Returns the connections to refuse; empty: none asked."""
         question = self._asked.get(connection)
         if question is None or question.ping != ping:
             return []
         return self._asked.pop(connection).waiting
 
     def gone(self, connection: int) -> None:
-        """A connection is over: who waited for its word may log in now (`free`)."""
+        """A connection has ended: connections that waited for its answer may log in now (`free`)."""
         for question in self._asked.values():
             if connection in question.waiting:
                 question.waiting.remove(connection)
@@ -90,37 +91,37 @@ class Duplicates:
             self._free += over.waiting
 
     def free(self) -> list[int]:
-        """Who may log in now, the oldest first."""
+        """The connections that may log in now, oldest first."""
         free, self._free = self._free, []
         return free
 
     def silent(self, now: float) -> list[int]:
-        """Connections that did not answer in time."""
+        """Asked connections that did not answer in time."""
         return [number for number, question in self._asked.items() if now >= question.due]
 
     def next_timer(self) -> float | None:
-        """When the first answer is due; the beginning of time where somebody is free."""
+        """When the first answer is due; -inf if a connection may log in now."""
         if self._free:
             return float("-inf")
         return min((question.due for question in self._asked.values()), default=None)
 
     def note(self, key: WireGuardKey, holder: SocketAddress, other: SocketAddress, now: float) -> bool:
-        """A key is on two hosts. True: that is news."""
+        """Record a key on two hosts. True: it was not recorded before."""
         self._expire(now)
         before = self._notes.pop(key, None)
         if before is None and len(self._notes) >= MAX_NOTES:
             del self._notes[next(iter(self._notes))]
         first, refused = (before.first_s, before.refused + 1) if before is not None else (now, 1)
-        self._notes[key] = Duplicate(key, holder, other, first, now, refused)  # the last one to be forgotten
+        self._notes[key] = Duplicate(key, holder, other, first, now, refused)  # at the end: forgotten last
         return before is None
 
     def noted(self, now: float) -> list[Duplicate]:
-        """The keys that were on two hosts within the last `NOTE_S` seconds."""
+        """The duplicates of the last `NOTE_S` seconds."""
         self._expire(now)
         return list(self._notes.values())
 
     def forget(self, key: WireGuardKey) -> None:
-        """The key is no member's any more."""
+        """The key is no longer a member's."""
         self._notes.pop(key, None)
 
     def _expire(self, now: float) -> None:

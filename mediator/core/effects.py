@@ -1,4 +1,4 @@
-"""What the core wants done: the shell performs it, in order."""
+"""Effects of the core: the shell performs them in order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
-    """The connection is a member's now: raise its frame limit."""
+    """The connection is logged in: raise its frame limit."""
 
     connection: int
     member: str
@@ -45,17 +45,17 @@ class LoggedIn:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Commit these, then call `stored` with what was committed, or `refused`; meanwhile everything else goes on.
+    """Commit these allocations, then call `stored` with them, or `refused`. Other work continues meanwhile.
 
-    There is never a second one before the first is answered. What stands behind it in a list waits for the answer, or
-    for `store_is_slow`.
+    There is no second one before the first is answered. Effects after it in the same list wait for the answer, or for
+    `store_is_slow`.
     """
 
     leases: tuple[GrantLease, ...]
     ports: tuple[tuple[WireGuardKey, int], ...]
     pairs: tuple[PairGrant, ...] = ()
     resting: tuple[tuple[int, int], ...] = ()
-    """Relay ports that are given up by this, and until when (Unix time) nobody else may have them."""
+    """Relay ports given up by this commit, with the Unix time until which nobody else may have them."""
 
 
 @dataclass(frozen=True, slots=True)

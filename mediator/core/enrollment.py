@@ -1,10 +1,10 @@
-"""Where whoever has a fresh connection enrols, or a member brings new keys.
+"""The enrolment protocol: a new host redeems an invite, or a member replaces its keys, on a connection before login.
 
 | state      | event       | next                                      |
 |------------|-------------|-------------------------------------------|
 | GREETED    | EnrolStart  | CHALLENGED, with a fresh key of the shell |
-| CHALLENGED | Enrol, good | the shell is asked to let it in           |
-| CHALLENGED | Rotate, good| the shell is asked to move its membership |
+| CHALLENGED | Enrol, good | the shell is asked to admit the host      |
+| CHALLENGED | Rotate, good| the shell is asked to move the membership |
 | any        | else        | refused                                   |
 """
 
@@ -28,7 +28,7 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Redeem:
-    """Both keys are proven: let it in if its token is good, and answer."""
+    """The host has proven both keys: admit it if its token is valid, and answer."""
 
     connection: int
     applicant: Applicant
@@ -36,7 +36,7 @@ class Redeem:
 
 @dataclass(frozen=True, slots=True)
 class Rekey:
-    """A member has proven its new keys and its old identity: move its membership, and answer."""
+    """A member has proven its new keys and its old identity: move its membership, then answer."""
 
     connection: int
     previous: WireGuardKey
@@ -46,7 +46,7 @@ class Rekey:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A member that joined by invite leaves: forget its membership."""
+    """A member that joined by invite leaves: remove its membership."""
 
     connection: int
     key: WireGuardKey
@@ -56,19 +56,19 @@ EnrollmentEffect = Challenge | Redeem | Rekey | Left
 
 
 class Enrollment:
-    """The challenges of connections that are no members yet."""
+    """The challenges of connections before login."""
 
     def __init__(self, pin: IdentityKey) -> None:
         self._pin = pin
         self._open: dict[int, tuple[WireGuardKey, Agree]] = {}
 
     def challenged(self, connection: int, ephemeral: WireGuardKey, agree: Agree) -> w.Message:
-        """The shell has made a key; what to send."""
+        """The shell has made an ephemeral key; returns the challenge to send."""
         self._open[connection] = ephemeral, agree
         return w.EnrolChallenge(str(ephemeral))
 
     def forget(self, connection: int) -> None:
-        """The connection is over, or has done what it came for: no challenge is good twice."""
+        """The connection has ended or finished its exchange: drop its challenge, as each counts once."""
         self._open.pop(connection, None)
 
     def receive(
@@ -78,7 +78,7 @@ class Enrollment:
         nonce: bytes,
         known: IdentityKey | None,
     ) -> EnrollmentEffect:
-        """`known`: for a rotation the identity of the member whose key it is to replace. Raises RemoteError."""
+        """Handle a message. `known`: identity of the member whose key a rotation replaces. Raises RemoteError."""
         if isinstance(message, w.EnrolStart):
             if connection in self._open:
                 raise RemoteError("one challenge a connection", "protocol.order")

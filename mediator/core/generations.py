@@ -1,33 +1,34 @@
-"""The numbers of views: they never go back, over restarts, clocks that step, and backups put back.
+"""Generations of views: they never decrease, despite restarts, clock steps, and restored backups.
 
-A member refuses a view whose generation is below one that it has seen (docs/protocol.md, "Views"). A run therefore
-begins above all that was ever shown, in two ways at once:
+A member refuses a view whose generation is below one that it has seen (docs/protocol.md, "Views"). So a run of the
+mediator begins above all earlier generations, in two ways at once:
 
-- its clock is the upper part of the number: a run that starts in a later second begins higher than any run before,
-  also where the store of those runs is lost or an old copy of it was put back;
-- the store has what earlier runs have reserved: a clock that went back changes nothing.
+- the clock is the upper part of the number: a run that starts in a later second begins above all earlier runs, even if
+  their store is lost or an old copy was restored;
+- the store holds the generations that earlier runs reserved: a clock that went back has no effect.
 
-Only a clock that is wrong *and* a store that is old show less. `netctl-mediator restore` refuses that.
+Only a wrong clock together with an old store gives a lower generation. `netctl-mediator restore` refuses that.
 """
 
 from __future__ import annotations
 
 PER_SECOND_BITS = 20
-"""A run reserves 2^20 numbers at once and uses one a change: fewer than a million changes a second, and less than one
-start a second, keep the number behind the clock. 33 bits of seconds and these fit into 53, which JSON carries."""
+"""A run reserves 2^20 numbers at once and uses one per change: with fewer than a million changes a second, and less
+than one start a second, the number stays behind the clock. 33 bits of seconds plus these fit into JSON's 53 bits.
+"""
 RESERVE = 1 << PER_SECOND_BITS
-"""Changes for which the store is asked at once: one write a start, not one a change."""
+"""Generations reserved by one write to the store: one write per start, not per change."""
 AHEAD_S = 86_400
-"""So far a store may be ahead of the clock: restarts by the thousand within seconds, time zones set by hand."""
+"""Most seconds that a store may be ahead of the clock: many restarts within seconds, time zones set by hand."""
 
 
 def first_generation(unix_s: int, reserved: int) -> int:
-    """Where a run begins, by the clock (seconds since 1970) and what the store has reserved."""
+    """The first generation of a run, from the clock (seconds since 1970) and the reserved generation in the store."""
     return max(unix_s << PER_SECOND_BITS, reserved)
 
 
 def clock_is_behind(unix_s: int, reserved: int) -> bool:
-    """Whether the store was written at a time that this clock has not reached yet."""
+    """Whether the store was written at a time ahead of this clock by more than AHEAD_S."""
     return reserved >> PER_SECOND_BITS > unix_s + AHEAD_S
 
 

@@ -1,18 +1,17 @@
-"""The mediator's core: events in, effects out. It knows who belongs, who is here, and who may meet whom.
+"""The mediator's core: events in, effects out. Holds membership, online members, and who may see whom.
 
 A connection goes through
 
 | state   | event          | next                                         |
 |---------|----------------|----------------------------------------------|
 | GREETED | Login, good    | MEMBER                                       |
-| GREETED | Login, good, while the key is online | GREETED until the older one has answered or not (`duplicates`) |
-| GREETED | EnrolStart, …  | GREETED: `mediator.core.enrollment` has the rest   |
+| GREETED | Login, good, while the key is online | GREETED until the older one answers or fails to (`duplicates`) |
+| GREETED | EnrolStart, …  | GREETED: see `mediator.core.enrollment`            |
 | GREETED | anything else  | dropped                                      |
 | MEMBER  | other messages | MEMBER                                       |
 
-Leases and relay ports become visible only after the shell has stored them (`stored`). A store that refuses
-them (`refused`) keeps nobody from the rest of a new document, nor does one that is slow (`store_is_slow`); it is asked
-again.
+Leases and relay ports become visible only after the shell has stored them (`stored`). If the store refuses (`refused`)
+or is slow (`store_is_slow`), the rest of a new document takes effect all the same; the store is asked again.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ from netctl.session.login import Signer, check_login
 from netctl.wire import control as w
 
 KEEPALIVE_S = 20.0
-"""Below the 60 s after which the hastiest middlebox forgets a TCP flow."""
+"""Below 60 s, after which the most impatient middleboxes drop an idle TCP flow."""
 SILENCE_S = 2.5 * KEEPALIVE_S
-"""A member silent this long is gone: one lost ping is forgiven."""
+"""A member silent for so long counts as gone: one ping may be lost."""
 DUPLICATE = "session.duplicate"
 REPLACED = "this member has logged in again elsewhere"
 LOGIN_TIMEOUT_S = 10.0
@@ -62,16 +61,16 @@ class _Connection:
     offers: Allowance
     member: WireGuardKey | None = None
     questions: Questions | None = None
-    """From its login on."""
+    """Set at login."""
     shown: ViewClass | None = None
     waiting: w.Login | None = None
-    """A good login, while another connection has the key and is asked whether it lives."""
+    """A valid login that waits for the answer of another connection with the same key."""
 
 
 class Hub:
-    """All of a mediator's state that is not on disk.
+    """All state of a mediator that is not on disk.
 
-    `now` is monotonic; `unix_s` is seconds since 1970 by the clock that the relay shares: it checks grants.
+    `now`: monotonic seconds; `unix_s`: seconds since 1970 by the clock that the relay shares: it checks grants.
     """
 
     def __init__(
@@ -103,17 +102,17 @@ class Hub:
         self._allocations = Allocations()
         self._introducer = Introducer()
         self.pace = Pace()
-        """Who logs in too often."""
+        """Limits logins per key."""
         self._duplicates = Duplicates()
 
     @property
     def exhausted(self) -> tuple[Exhausted, ...]:
-        """Who gets no address, and why."""
+        """Members without an address, and why."""
         return self._allocations.exhausted
 
     @property
     def without_port(self) -> int:
-        """Pairs with a stock app that no relay port is left for: widen `relayPorts`."""
+        """Count of pairs with a stock app without a relay port; a wider `relayPorts` helps."""
         return self._allocations.pairs.without_port
 
     def pair_port(self, one: WireGuardKey, other: WireGuardKey) -> int | None:
@@ -121,30 +120,30 @@ class Hub:
         return self._allocations.pairs.port(one, other)
 
     def pair_ports(self) -> list[PairPort]:
-        """What the relay is to know of pairs with a stock app."""
+        """The ports of pairs with a stock app that the relay must serve."""
         return self._allocations.pair_ports()
 
     def relay_port(self, key: WireGuardKey) -> int | None:
-        """A member's relay port: its name in the relay's accounts."""
+        """A member's relay port, which also names its account at the relay."""
         return self._allocations.port(key)
 
     @property
     def document(self) -> Document:
-        """What is in force: with everybody who joined by invite."""
+        """The document in force, with members that joined by invite."""
         return self._membership.document
 
     @property
     def generation(self) -> int:
-        """Of the present membership and leases: never lower than any before."""
+        """The generation of the present membership and leases; it never decreases."""
         return self._generation
 
     @property
     def online(self) -> int:
-        """Logged-in members."""
+        """Count of logged-in members."""
         return len(self._online)
 
     def duplicates(self, now: float) -> list[Duplicate]:
-        """Keys that two hosts have."""
+        """Keys on two hosts."""
         return self._duplicates.noted(now)
 
     def is_online(self, key: WireGuardKey) -> bool:
@@ -163,9 +162,9 @@ class Hub:
         generation: int = 0,
         store: str = "",
     ) -> None:
-        """What the store holds, before the first `load`; `resting`: ports that nobody may have yet, and until when.
+        """Take the store's content, before the first `load`; `resting`: ports with the end (Unix time) of their rest.
 
-        `generation`: at least as high as this one is where this run begins. `store`: its name, told at login.
+        `generation`: the lowest generation of this run. `store`: the store's name, sent at login.
         """
         self._allocations.restore(leases, ports, pairs, resting)
         self._store = store
@@ -179,9 +178,9 @@ class Hub:
         *,
         guests: frozenset[WireGuardKey] = frozenset(),
     ) -> list[Effect]:
-        """A new document, valid; `mediator` is the entry of it that is this server.
+        """Take a valid document into force; `mediator`: its entry for this server.
 
-        `guests`: members that have no document of their own, and get their part of this one in the view.
+        `guests`: members without a document, which get an excerpt of it in their view.
         """
         self._membership = membership_of(document)
         self._guests = guests
@@ -199,7 +198,7 @@ class Hub:
         return effects + (wanted or self._show())
 
     def _want(self, unix_s: int) -> list[Effect]:
-        """What the document needs of the store."""
+        """Request missing allocations from the store."""
         assert self._mediator is not None
         wanted = self._allocations.want(self._membership, self._mediator.relay_ports, unix_s)
         return [wanted] if wanted is not None else []
@@ -212,31 +211,31 @@ class Hub:
         resting: Iterable[tuple[int, int]],
         unix_s: int,
     ) -> list[Effect]:
-        """These are committed: show them."""
+        """The store has committed these: show them."""
         again = self._allocations.stored(leases, ports, pairs, resting)
         self._generation += 1
         self._hang()
         return self._show() + (self._want(unix_s) if again else [])
 
     def granted(self, leases: Iterable[GrantLease]) -> None:
-        """These were committed together with a new member, who is about to be loaded."""
+        """These leases were committed together with a new member; `load` follows."""
         self._allocations.granted(leases)
 
     def restore_leases(self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address]) -> None:
-        """What the store holds after a member's key was replaced, before the next `load`."""
+        """Take the store's leases after a member's key was replaced, before the next `load`."""
         self._allocations.restore_leases(leases)
 
     def forget(self, key: WireGuardKey, unix_s: int) -> None:
-        """A member is one no longer, or has another key: its relay port is free again when its grants are over."""
+        """A key is no longer a member's: its relay port becomes free when its grants have expired."""
         self._duplicates.forget(key)
         self._allocations.forget(key, unix_s)
 
     def store_is_slow(self) -> list[Effect]:
-        """The store has not answered yet: whatever else is new goes out, above all who is a member no longer."""
+        """The store has not answered yet: show all other changes, above all removed members."""
         return self._show()
 
     def refused(self, now: float) -> list[Effect]:
-        """The store did not take them: whatever else is new goes out, and it is asked again later."""
+        """The store refused: show all other changes, and ask again later."""
         self._allocations.refused(now)
         self._generation += 1
         self._hang()
@@ -250,7 +249,7 @@ class Hub:
         return [Send(connection, w.Hello(w.PROTOCOL_VERSION, nonce.hex()))]
 
     def disconnected(self, connection: int) -> list[Effect]:
-        """A connection is gone: whoever sees the member should check it."""
+        """A connection has ended: members that see its member are told it is offline."""
         gone = self._connections.pop(connection, None)
         self._enrollment.forget(connection)
         self._duplicates.gone(connection)
@@ -260,7 +259,7 @@ class Hub:
         return self._presence(gone.member, online=False)
 
     def received(self, connection: int, payload: bytes, now: float, unix_s: int) -> list[Effect]:
-        """A whole frame came."""
+        """A complete frame arrived."""
         state = self._connections.get(connection)
         if state is None:
             return []
@@ -278,7 +277,7 @@ class Hub:
                 asked = self._enrollment.receive(connection, message, state.nonce, identity)
                 if not isinstance(
                     asked, Challenge
-                ):  # the store's time, which the other end does not answer for
+                ):  # the login time-out starts anew: the store's time does not count against the host
                     state.since = now
                 return [asked]
             raise RemoteError("log in first", "login.first")
@@ -286,25 +285,25 @@ class Hub:
             return self._drop(connection, error.code, str(error))
 
     def challenged(self, connection: int, ephemeral: WireGuardKey, agree: Agree) -> list[Effect]:
-        """The shell has made a fresh key for a host that wants to enrol."""
+        """The shell has made an ephemeral key for a host that enrols."""
         if connection not in self._connections:
             return []
         return [Send(connection, self._enrollment.challenged(connection, ephemeral, agree))]
 
     def refuse(self, connection: int, error: RemoteError) -> list[Effect]:
-        """The shell could not do what the connection came for."""
+        """The shell could not perform the connection's request."""
         return self._drop(connection, error.code, str(error))
 
     def next_timer(self) -> float | None:
-        """When somebody's time is up."""
+        """The earliest deadline."""
         deadlines = [self._deadline(state) for state in self._connections.values()]
         others = (self._allocations.store_due, self._duplicates.next_timer())
         return min([*deadlines, *(due for due in others if due is not None)], default=None)
 
     def handle_timer(self, now: float, unix_s: int) -> list[Effect]:
-        """Drop who never logged in and who has gone silent; ask a store again that has refused.
+        """Drop connections without a login and silent members; ask the store again after a refusal.
 
-        Let in who waited for the word of another connection that is over.
+        Admit logins that waited for an older connection which has ended.
         """
         effects: list[Effect] = []
         for number in self._duplicates.silent(now):
@@ -338,7 +337,7 @@ class Hub:
         return self._enter(connection, state, key, login, now)
 
     def _proven(self, state: _Connection, login: w.Login) -> WireGuardKey:
-        """Whose login this is. Raises RemoteError."""
+        """The key of the member that a login proves. Raises RemoteError."""
         member = self._membership.by_key.get(_key(login.wireguard))
         if member is None:
             raise RemoteError(
@@ -348,45 +347,45 @@ class Hub:
             raise RemoteError(
                 f"the document gives '{member.name}' no identity to log in with", "login.no-identity"
             )
-        # Our own pin alone: a replica in the same list must not be able to pass a login on to us.
+        # Only our own pin: another mediator in the same entry must not be able to relay a login to us.
         check_login(login, state.nonce, self.identity, member.identity)
         assert member.wireguard is not None
-        return member.wireguard  # the same object everywhere: thousands of look-ups need not compare bytes
+        return member.wireguard  # one object for each key: thousands of look-ups then compare no bytes
 
     def _enter(
         self, connection: int, state: _Connection, key: WireGuardKey, login: w.Login, now: float
     ) -> list[Effect]:
-        """A good login: in, or to wait for the word of the connection that has the key."""
+        """A valid login: admit it, or let it wait for the answer of the connection with the same key."""
         older = self._online.get(key)
         if older is None:
             return self._admit(connection, state, key, login, now)
         holder = self._connections[older]
-        if login.previous == holder.nonce.hex():  # nobody but that very process can know it
+        if login.previous == holder.nonce.hex():  # only the process of the older connection knows its nonce
             return self._replace(older) + self._admit(connection, state, key, login, now)
         state.waiting = login
         ping = self._duplicates.ask(key, older, connection, now)
         return [] if ping is None else [Send(older, w.Ping(ping))]
 
     def _replace(self, older: int) -> list[Effect]:
-        """The same host has come back by another connection: it was here all the time, for the others."""
+        """The same host has reconnected: drop the older connection without an offline message to others."""
         member = self._connections[older].member
         assert member is not None
         del self._online[member]
         return self._drop(older, "session.replaced", REPLACED)
 
     def _let_in(self, connection: int, now: float) -> list[Effect]:
-        """The connection that it waited for is over."""
+        """The older connection has ended: process the waiting login."""
         state = self._connections.get(connection)
         if state is None or state.waiting is None:
             return []
         login, state.waiting = state.waiting, None
-        try:  # the document may be another by now, and somebody else may have been first
+        try:  # the document may have changed meanwhile, and another login may have come first
             return self._enter(connection, state, self._proven(state, login), login, now)
         except RemoteError as error:
             return self._drop(connection, error.code, str(error))
 
     def _lives(self, connection: int, state: _Connection, newer: Iterable[int], now: float) -> list[Effect]:
-        """The older connection of a key has answered: whoever else has the key waits."""
+        """The older connection of a key has answered: refuse the newer ones."""
         assert state.member is not None
         name = self._membership.by_key[state.member].name
         effects: list[Effect] = []
@@ -404,7 +403,7 @@ class Hub:
     def _admit(
         self, connection: int, state: _Connection, key: WireGuardKey, login: w.Login, now: float
     ) -> list[Effect]:
-        """It is a member's connection from now on."""
+        """Make a connection a member's."""
         assert self._mediator is not None
         effects: list[Effect] = []
         state.member = key
@@ -418,7 +417,7 @@ class Hub:
         name = self._membership.by_key[key].name
         effects += [LoggedIn(connection, name), Send(connection, welcome)]
         state.shown = view_class = self._view_cache.of(key)
-        if login.view == view_class.digest:  # it has come back to what it knows
+        if login.view == view_class.digest:  # the member knows this view already
             effects.append(Deliver((connection,), (self._view_cache.sealed(view_class, self._online),)))
         else:
             effects.append(self._whole(connection, view_class))
@@ -454,10 +453,10 @@ class Hub:
             case _:
                 raise RemoteError(f"unexpected {type(message).__name__} from a member", "protocol.order")
 
-    # -- what members get -----------------------------------------------------------------------------------
+    # -- messages to members -----------------------------------------------------------------------------------
 
     def _peer(self, key: WireGuardKey, text: str) -> WireGuardKey | None:
-        """The peer that a member names, if it may see it. Else None, silently: no answer tells who exists."""
+        """The peer that a member names, if the member may see it; else None, so that no answer reveals who exists."""
         peer = _key(text)
         me, other = self._membership.by_key.get(key), self._membership.by_key.get(peer)
         if me is None or other is None or me is other:
@@ -487,7 +486,7 @@ class Hub:
         return [Send(connection, message)]
 
     def _port_for(self, key: WireGuardKey, peer: WireGuardKey) -> int | None:
-        """Where a member sends what is for a peer."""
+        """The relay port to which a member sends packets for a peer."""
         if is_app(self._membership.by_key[peer]):
             return self._allocations.pairs.port(key, peer)
         return self._allocations.port(peer)
@@ -505,11 +504,11 @@ class Hub:
         return effects
 
     def view(self, key: WireGuardKey) -> View:
-        """All that the member with this key may see."""
+        """The view of the member with this key."""
         return self._view_cache.view(key, self._online)
 
     def addresses(self, network_name: str, name: str, key: WireGuardKey) -> tuple[Address, ...]:
-        """What a member has in a network: fixed by the document, leased, derived."""
+        """A member's addresses in a network: fixed by the document, leased, or derived from the key."""
         return self._allocations.addresses(self._membership, network_name, name, key)
 
     def _whole(self, connection: int, view_class: ViewClass) -> Deliver:
@@ -520,7 +519,7 @@ class Hub:
         self._view_cache.rebuild(self._membership, self._guests, self.addresses, self._generation)
 
     def _show(self) -> list[Effect]:
-        """Membership or leases have changed: everybody whose view is another now gets the difference."""
+        """After a change of membership or leases: send the difference to each member whose view has changed."""
         changes: dict[tuple[ViewClass | None, ViewClass], list[int]] = {}
         for key, connection in self._online.items():
             state = self._connections[connection]
@@ -536,7 +535,7 @@ class Hub:
 
 
 def _key(text: str) -> WireGuardKey:
-    """A key as an unauthenticated connection wrote it: not all that looks like base64 is."""
+    """A key from an unauthenticated connection. Raises RemoteError if it is malformed."""
     try:
         return WireGuardKey.parse(text)
     except ValueError as error:

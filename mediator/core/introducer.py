@@ -1,4 +1,4 @@
-"""Introductions: two members swap candidates, and both start to punch at one moment (DESIGN §7.5)."""
+"""Introductions: two members exchange candidates, and both start hole punching at the same time (DESIGN §7.5)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from netctl.model.keys import WireGuardKey
 from netctl.wire import control as w
 
 PUNCH_AFTER_MS = 50
-"""Covers the difference between two members' ways to the mediator."""
+"""Delay of the start: covers the different delays between the mediator and both members."""
 MAX_OFFERS_PER_S = 50.0
 MAX_OFFERS_BURST = 2000.0
-"""Introductions a member may ask for: all pairs of the largest segment at join, and a steady trickle."""
+"""Introductions that a member may request: all pairs of the largest segment at join, then MAX_OFFERS_PER_S."""
 
 
 @dataclass(slots=True)
 class Allowance:
-    """What one connection may still ask for."""
+    """The introductions that a connection may still request."""
 
     refilled: float
     offers: float = MAX_OFFERS_BURST
 
     def take(self, now: float) -> bool:
-        """One more."""
+        """Count one request; False: too many."""
         self.offers = min(MAX_OFFERS_BURST, self.offers + (now - self.refilled) * MAX_OFFERS_PER_S)
         self.refilled = now
         if self.offers < 1:
@@ -33,7 +33,7 @@ class Allowance:
 
 
 class Introducer:
-    """Who has offered candidates to whom, and in which round."""
+    """The open offers of candidates, with their rounds."""
 
     def __init__(self) -> None:
         self._rounds: dict[tuple[WireGuardKey, WireGuardKey], int] = {}
@@ -56,6 +56,6 @@ class Introducer:
         return effects
 
     def forget(self, key: WireGuardKey) -> None:
-        """A member is gone: what it offered is void."""
+        """A member is gone: drop its offers."""
         for pair in [pair for pair in self._rounds if key in pair]:
             del self._rounds[pair]

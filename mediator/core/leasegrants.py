@@ -1,4 +1,4 @@
-"""Leases: which addresses are wanted that nobody has yet. Uniqueness is the store's own constraint."""
+"""Finds the leases that a document still needs. The store's own constraint ensures uniqueness."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GrantLease:
     key: WireGuardKey
     address: IPv4Address
     taken_from: WireGuardKey | None = None
-    """Who held it, and is no present member of the network: that lease ends in the same transaction."""
+    """The former holder, no present member of the network; its lease ends in the same transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def _fixed(network: Network) -> dict[str, IPv4Address]:
 
 
 def _walk(pool: IPv4Network, start: int) -> Iterator[IPv4Address]:
-    """Every usable host of a pool once, from an index on."""
+    """Every usable address of a pool once, from an index on."""
     count = pool.num_addresses - 2
     base = int(pool.network_address) + 1
     for step in range(count):
@@ -53,7 +53,7 @@ def _walk(pool: IPv4Network, start: int) -> Iterator[IPv4Address]:
 
 
 def usable(pool: IPv4Network, address: IPv4Address) -> bool:
-    """Whether a host of this pool may have the address: the first and the last mean the network and all."""
+    """Whether a host may have the address: in the pool, and neither its network nor its broadcast address."""
     return address in pool and address not in (pool.network_address, pool.broadcast_address)
 
 
@@ -63,7 +63,7 @@ def _left(
     held: Mapping[WireGuardKey, IPv4Address],
     fixed: Mapping[str, IPv4Address],
 ) -> list[WireGuardKey]:
-    """Holders whose address may be given on, the first to lose it last: absent members keep it longest."""
+    """Holders whose address may be reassigned, last one first: members with `state: absent` keep theirs longest."""
     leasing = {document.members[name].wireguard for name in network.member_names if name not in fixed}
     absent = {member.wireguard for member in document.members.values() if member.state is MemberState.ABSENT}
     reserved = set(fixed.values())
@@ -74,7 +74,7 @@ def _left(
 def _moves(
     document: Document, network: Network, held: Mapping[WireGuardKey, IPv4Address]
 ) -> dict[WireGuardKey, WireGuardKey]:
-    """Members with a new key that has no address here yet, and the previous key that has one."""
+    """Members whose new key has no address here, with the previous key that has one."""
     found: dict[WireGuardKey, WireGuardKey] = {}
     for name in network.member_names:
         member = document.members[name]
@@ -88,11 +88,11 @@ def _moves(
 def missing_leases(
     document: Document, held: Mapping[LeaseKey, IPv4Address]
 ) -> Iterator[GrantLease | Exhausted]:
-    """What the document wants and `held` has not: in the document's order, each from its key's own start.
+    """Leases that the document needs and `held` lacks, in the document's order; the search starts at a hash of the key.
 
-    A held address outside the pool (the network was renumbered) is given anew. Fixed addresses need no lease,
-    and nobody else gets them. Who left keeps its address for its return until the pool has no other. A member
-    with a new key gets the address of the one in its `previousKeys`.
+    A held address outside the pool (a renumbered network) is replaced. Fixed addresses need no lease and are given to
+    no other member. A former member keeps its address for its return until the pool has no other. A member with a new
+    key gets the address of the key in its `previousKeys`.
     """
     for network in document.networks.values():
         pool = network.ipv4

@@ -1,4 +1,4 @@
-"""What a document means for the hub, computed once for each document."""
+"""The membership of a document as the hub needs it, computed once per document."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from netctl.model.keys import WireGuardKey
 
 @dataclass(slots=True)
 class Membership:
-    """Who belongs, who sees whom, and which addresses the document has given away itself."""
+    """The members, who sees whom, and the addresses that the document fixes."""
 
     document: Document = field(default_factory=lambda: Document({}, {}))
     by_key: dict[WireGuardKey, Member] = field(default_factory=dict)
     visible: dict[str, frozenset[str]] = field(default_factory=dict)
     fixed: dict[str, frozenset[Address]] = field(default_factory=dict)
-    """By network name."""
+    """Fixed addresses by network name."""
 
 
 def membership_of(document: Document) -> Membership:
-    """For one valid document."""
+    """The membership of a valid document."""
     by_key = {
         member.wireguard: member
         for member in document.members.values()

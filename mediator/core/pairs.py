@@ -1,7 +1,7 @@
-"""Relay ports of pairs with a stock WireGuard app: one a pair, for it alone, kept like a lease.
+"""Relay ports of pairs with a stock WireGuard app: one exclusive port per pair, kept like a lease.
 
-An app knows an address for each peer and nothing of allocations, so a pair of it needs a port that no other pair
-has. A pair that is wanted no longer keeps its port for its return, until there is no other and no grant for it lives.
+An app knows only an address per peer, and no allocations, so each of its pairs needs its own port. A pair that is no
+longer wanted keeps its port for its return, until no other port is left and no grant for it is valid.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from netctl.model.document import Document, Member, MemberState
 from netctl.model.keys import WireGuardKey
 
 PairKey = tuple[WireGuardKey, WireGuardKey]
-"""The lower key first."""
+"""The two keys, lower one first."""
 LOW, HIGH = 1, 2
 """Bits of `PairGrant.apps`."""
 
@@ -27,9 +27,9 @@ class PairGrant:
     pair: PairKey
     port: int
     apps: int
-    """Which side has no agent: `LOW`, `HIGH`, or both. 0: the pair is not wanted now, and the port is kept for it."""
+    """The sides without an agent: `LOW`, `HIGH`, or both. 0: the pair is not wanted now but keeps the port."""
     taken_from: PairKey | None = None
-    """Whose it was, and is no more: in the same transaction."""
+    """The pair that loses the port in the same transaction."""
 
 
 def pair_of(one: WireGuardKey, other: WireGuardKey) -> PairKey:
@@ -38,12 +38,12 @@ def pair_of(one: WireGuardKey, other: WireGuardKey) -> PairKey:
 
 
 def is_app(member: Member) -> bool:
-    """Whether it never logs in: a stock app, known by its WireGuard key alone."""
+    """Whether a member is a stock app: it has only a WireGuard key and never logs in."""
     return member.stock and member.state is MemberState.PRESENT
 
 
 def wanted_pairs(membership: Membership) -> dict[PairKey, int]:
-    """The pairs with an app that some network joins, in the document's order."""
+    """The pairs with an app that share a network, in the document's order; values as `PairGrant.apps`."""
     document = membership.document
     apps = [member for member in document.members.values() if is_app(member)]
     found: dict[PairKey, int] = {}
@@ -60,7 +60,7 @@ def wanted_pairs(membership: Membership) -> dict[PairKey, int]:
 
 
 def _neighbours(document: Document, name: str) -> Iterator[str]:
-    """Whom it has a tunnel to: everybody of its networks, but where a hub stands between."""
+    """The members to which a member has a tunnel: all of its networks, but only the hub where one stands between."""
     for network in document.networks_of(name):
         for other in network.member_names:
             if other != name and network.hub in (None, name, other):
@@ -68,7 +68,7 @@ def _neighbours(document: Document, name: str) -> Iterator[str]:
 
 
 def pair_ports(pairs: Iterable[PairGrant], ports: Mapping[WireGuardKey, int]) -> list[PairPort]:
-    """What the relay is to know of pairs that are wanted; `ports`: of members."""
+    """The ports of wanted pairs for the relay; `ports`: members' relay ports."""
     return [
         PairPort(
             grant.port,
@@ -83,19 +83,19 @@ def pair_ports(pairs: Iterable[PairGrant], ports: Mapping[WireGuardKey, int]) ->
 
 
 class PairBook:
-    """Every pair that has a port, as the store has it."""
+    """Every pair with a port, as stored."""
 
     def __init__(self) -> None:
         self._held: dict[PairKey, PairGrant] = {}
         self.without_port = 0
-        """Pairs for which no port is left."""
+        """Count of wanted pairs without a port."""
 
     def restore(self, pairs: Iterable[PairGrant]) -> None:
-        """What the store holds at the start."""
+        """Take the store's content at the start."""
         self._held = {grant.pair: grant for grant in pairs}
 
     def held(self) -> list[PairGrant]:
-        """Every pair that has a port, by port."""
+        """Every pair with a port, sorted by port."""
         return sorted(self._held.values(), key=lambda grant: grant.port)
 
     def ports(self) -> set[int]:
@@ -103,7 +103,7 @@ class PairBook:
         return {grant.port for grant in self._held.values()}
 
     def port(self, one: WireGuardKey, other: WireGuardKey) -> int | None:
-        """The port of a pair that is wanted."""
+        """The port of a wanted pair; None: it has none."""
         found = self._held.get(pair_of(one, other))
         return found.port if found is not None and found.apps else None
 
@@ -114,9 +114,9 @@ class PairBook:
         taken: Collection[int],
         resting: Collection[int] = (),
     ) -> Iterator[PairGrant]:
-        """What the store has to learn; `taken`: ports of members, and those about to be.
+        """The grants to store; `taken`: present and coming ports of members.
 
-        `resting`: ports for which there may be a grant of whoever gave them up.
+        `resting`: ports for which a former holder may have a valid grant.
         """
         wanted = wanted_pairs(membership)
         self.without_port = 0
@@ -149,17 +149,17 @@ class PairBook:
             else:
                 self.without_port += 1
                 if held is not None and held.apps:
-                    yield PairGrant(pair, held.port, 0)  # outside the range nobody listens
+                    yield PairGrant(pair, held.port, 0)  # the relay does not listen outside the range
 
     def given_up(self, pairs: Iterable[PairGrant]) -> Iterator[int]:
-        """Ports that somebody may have a grant for and that no pair is to use, once these are stored."""
+        """Ports that no pair uses once these are stored, but for which grants may be valid."""
         for grant in pairs:
             held = self._held.get(grant.pair)
             if held is not None and held.apps and (held.port != grant.port or not grant.apps):
                 yield held.port
 
     def stored(self, pairs: Iterable[PairGrant]) -> None:
-        """These are committed."""
+        """The store has committed these."""
         for grant in pairs:
             if grant.taken_from is not None:
                 self._held.pop(grant.taken_from, None)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from netctl.wire.relay import SECRET_LEN, Allocation
 
 GRANT_TTL_S = 6 * 3600
-"""Long enough for a network to outlive a mediator that is gone for hours, short enough that a revoked
-member's right ends the same day."""
+"""Long enough that a network survives hours without a mediator, short enough that a revoked member's right ends the
+same day.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Grant:
     allocation: str
     """Hex of the packed allocation."""
     key: str
-    """Hex of its key, 32 bytes: secret, only for the member it was granted to."""
+    """Hex of the allocation's key, 32 bytes: secret, for the granted member only."""
     expires_s: int
     """Unix time."""
 

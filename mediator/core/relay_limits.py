@@ -1,7 +1,7 @@
-"""What a relay lets through: bytes a second for a pair and for a member, bytes a day for a member. Sans-IO.
+"""Limits of a relay: bytes a second per pair and per member, bytes a day per member. Sans-IO.
 
-Every member has one `Account`, whatever it is bound to. A `Toll` stands in the way of one sender to one peer: the
-pair's own bucket, the sender's, and the day's quota of both.
+Every member has one `Account` for all its bindings. A `Toll` limits the traffic of one sender to one peer: by the
+pair's bucket, the sender's bucket, and the day's quota of both.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 PAIR_RATE = 125_000_000
 """Bytes a second from one member to one peer, unless set otherwise: 1 Gbit/s."""
 BURST_S = 0.1
-"""A bucket holds this many seconds of its rate, and never less than `MIN_BURST`."""
+"""A bucket holds this many seconds of its rate, and at least `MIN_BURST` bytes."""
 MIN_BURST = 262_144
-"""Four batches of 64 KB: smaller buckets would refuse what one system call brought."""
+"""Four batches of 64 KB: a smaller bucket would refuse the data of one system call."""
 ASIDE_SHARE = 0.25
-"""Of what a limit has left, the most that is set aside for one flow: others of the same member want some, too."""
+"""Largest share of a limit's remainder that is set aside for one flow, as other flows of the member need some too."""
 MIN_ASIDE = 262_144
-"""Less is not worth it: four batches of 64 KB."""
+"""Smallest useful amount to set aside: four batches of 64 KB."""
 DAY_S = 86_400.0
 MAX_ACCOUNTS = 65_536
-"""One a port: a relay cannot have more members."""
+"""One per port: a relay cannot have more members."""
 
 
 class TokenBucket:
@@ -53,27 +53,27 @@ class TokenBucket:
         return min(self._burst, self._level + (now - self._at) * self._rate)
 
     def give_back(self, size: int) -> None:
-        """Taken, and not used."""
+        """Return taken but unused bytes."""
         self._level = min(self._burst, self._level + size)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an operator sets. Rates in bytes a second and direction; 0 is no limit of that kind."""
+    """The operator's limits. Rates in bytes per second and direction; 0: no limit."""
 
     pair_rate: float = PAIR_RATE
     member_rate: float = 0
-    """What a member may send to all its peers together."""
+    """Rate of a member to all its peers together."""
     quota: int = 0
-    """Bytes that a member may send and get in a day."""
+    """Bytes that a member may send and receive in a day."""
 
     def bucket(self, rate: float, now: float) -> TokenBucket | None:
-        """For a rate; None where there is none."""
+        """A bucket for a rate; None: no limit."""
         return TokenBucket(rate, max(rate * BURST_S, MIN_BURST), now) if rate else None
 
 
 class Account:
-    """One member's traffic. Days begin with the first byte after the last one ended."""
+    """One member's traffic. A day begins with the first byte after the end of the last day."""
 
     __slots__ = (
         "_bucket",
@@ -89,10 +89,10 @@ class Account:
 
     def __init__(self, member: int, limits: Limits, now: float) -> None:
         self.member = member
-        """Its relay port."""
+        """The member's relay port."""
         self.sent = self.received = self.refused = self.over_quota = 0
         self.day = 0
-        """Bytes of this day, both ways."""
+        """Bytes of this day in both directions."""
         self.day_until = now + DAY_S
         self._quota = limits.quota
         self._bucket = limits.bucket(limits.member_rate, now)
@@ -107,11 +107,11 @@ class Account:
         return True
 
     def pace(self, size: int, now: float) -> bool:
-        """Whether it may send this much just now."""
+        """Whether the member may send `size` bytes now."""
         return self._bucket is None or self._bucket.take(size, now)
 
     def pace_left(self, now: float) -> float:
-        """Bytes that it could send at `now`."""
+        """Bytes that the member could send at `now`."""
         return self._bucket.level(now) if self._bucket is not None else math.inf
 
     def day_left(self, now: float) -> float:
@@ -121,13 +121,13 @@ class Account:
         return self._quota - (self.day if now < self.day_until else 0)
 
     def give_back(self, size: int) -> None:
-        """Paced, and not sent."""
+        """Return bytes that were taken but not sent."""
         if self._bucket is not None:
             self._bucket.give_back(size)
 
 
 class Toll:
-    """Between one sender and one peer."""
+    """The limits between one sender and one peer."""
 
     __slots__ = ("_bucket", "passed", "receiver", "refused", "sender")
 
@@ -137,7 +137,7 @@ class Toll:
         self.passed = self.refused = 0
 
     def take(self, size: int, now: float) -> bool:
-        """Whether `size` bytes may pass at `now`; what passes is written down for both sides."""
+        """Whether `size` bytes may pass at `now`; passed bytes are counted for both sides."""
         sender, receiver = self.sender, self.receiver
         if (
             sender.room(size, now)
@@ -156,7 +156,7 @@ class Toll:
         return False
 
     def set_aside(self, most: int, now: float) -> int:
-        """Take up to `most` bytes for what is about to come; 0 where a limit is so near that each must be judged."""
+        """Take up to `most` bytes in advance; 0: a limit is so near that each datagram must be checked."""
         left = min(
             self._bucket.level(now) if self._bucket is not None else math.inf,
             self.sender.pace_left(now),
@@ -167,12 +167,12 @@ class Toll:
         return size if size >= MIN_ASIDE and self.take(size, now) else 0
 
     def give_back(self, size: int) -> None:
-        """Of what was set aside, these bytes were not used."""
+        """Return unused bytes that were set aside."""
         self.passed -= size
         self.sender.sent -= size
         self.receiver.received -= size
         for account in (self.sender, self.receiver):
-            account.day = max(0, account.day - size)  # which may have begun meanwhile
+            account.day = max(0, account.day - size)  # a new day may have begun meanwhile
         self.sender.give_back(size)
         if self._bucket is not None:
             self._bucket.give_back(size)
@@ -195,9 +195,9 @@ class Ledger:
         return found
 
     def toll(self, sender: int, receiver: int, now: float) -> Toll:
-        """For what one member sends to another."""
+        """The toll of the traffic from one member to another."""
         return Toll(self.limits, self.account(sender, now), self.account(receiver, now), now)
 
     def accounts(self) -> list[Account]:
-        """Who has sent or got the most first."""
+        """All accounts, most traffic first."""
         return sorted(self._accounts.values(), key=lambda account: -(account.sent + account.received))

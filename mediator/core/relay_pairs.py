@@ -1,23 +1,23 @@
-"""Pairs with a stock WireGuard app at the relay, sans-IO: who is where when one side cannot say who it is.
+"""Pairs with a stock WireGuard app at the relay, sans-IO: learns the app's address from WireGuard messages.
 
-Such a pair has one relay port, and both its members send there. A member with an agent is bound by its allocation,
-as for any peer (`mediator.core.relay_table`). An app has only WireGuard, so its address is learned from that:
+Such a pair has one relay port, to which both members send. A member with an agent is bound by its allocation, as for
+any peer (`mediator.core.relay_table`). An app speaks only WireGuard, so the relay learns its address from that:
 
 state      event                                                           next
-UNHEARD    initiation with a valid mac1 for the other side                 UNHEARD: sent on, tentatively
+UNHEARD    initiation with a valid mac1 for the other side                 UNHEARD: forwarded, tentatively
 UNHEARD    the other side's response to it, with its index                 BOUND, where the initiation came from
 BOUND      initiation from another address, and the response to it         BOUND there
 BOUND      transport from another address, index of a session that the
-           other side agreed to, counter above all seen in it              BOUND there
+           other side agreed to, counter above all counters seen           BOUND there
 BOUND      the app's own response to the other side's initiation           BOUND
-BOUND      anything of WireGuard's from its address                        BOUND
+BOUND      any WireGuard message from its address                          BOUND
 BOUND      `APP_TTL_S` of silence                                          UNHEARD
-any        anything else                                                   unchanged, in silence
+any        anything else                                                   unchanged, no answer
 
-Nothing that comes from nowhere known is answered: one datagram of the same size goes to the other side, at a bounded
-rate, or nothing does. The first initiation with an index has it: a copy from elsewhere moves nothing. The relay
-cannot check a transport message's tag, so who sees an app's packets and can send faster may have its traffic for a
-moment; it cannot read it, and the app's next handshake takes it back.
+A datagram from an unknown address gets no answer: one datagram of the same size goes to the other side, at a bounded
+rate, or none. The first initiation with an index owns it: a copy from elsewhere has no effect. The relay cannot check
+a transport message's tag, so an attacker who sees an app's packets and sends faster may receive its traffic for a
+moment; the attacker cannot read it, and the app's next handshake corrects the address.
 """
 
 from __future__ import annotations
@@ -33,23 +33,25 @@ from netctl.model.keys import WireGuardKey
 from netctl.wire import wireguard as wg
 
 APP_TTL_S = 180.0
-"""Reject-After-Time: an app that was silent this long has no session, and no NAT keeps its address."""
+"""Reject-After-Time: after so long a silence an app has no session, and no NAT keeps its mapping."""
 ATTEMPT_S = 5.0
-"""Rekey-Timeout: after this an initiator has begun another one, with another index."""
+"""Rekey-Timeout: after this an initiator sends a new initiation with another index."""
 ATTEMPT_RATE = 5.0
 ATTEMPT_BURST = 10.0
-"""Initiations a second to one side of a pair, from all addresses that are not bound, and once more as many from the
-bound one. An app sends one in five seconds."""
+"""Initiations a second from one side of a pair, from all unbound addresses together, and the same again from the bound
+address. An app sends one per 5 s.
+"""
 MAX_ATTEMPTS = 64
-"""Above what the rates let in within `ATTEMPT_S`."""
+"""More than the rates admit within `ATTEMPT_S`."""
 SOURCE_RATE = 0.5
 SOURCE_BURST = 3.0
-"""Of those, from one address (IPv6: one /64): nobody takes all of them with one."""
+"""The part of these for one address (IPv6: one /64), so that one address cannot use up all."""
 MAX_SOURCES = 256
-"""Addresses whose rate is remembered, a pair."""
+"""Addresses per side of a pair whose rate is remembered."""
 MAX_JUMP = 1 << 20
-"""Packets that may have been lost before a transport message from a new address: ten seconds at full speed. Without
-this bound one forged counter would shut the app out until its next handshake."""
+"""Packets that may be lost before a transport message from a new address: 10 s at full speed. Without this bound one
+forged counter would lock the app out until its next handshake.
+"""
 SESSIONS = 3
 """WireGuard keeps a previous, a current and a next session."""
 
@@ -60,9 +62,9 @@ class PairMember:
 
     key: WireGuardKey
     port: int
-    """Its own relay port: its name in the accounts."""
+    """The member's own relay port, which names its account."""
     stock: bool
-    """It has no agent."""
+    """Whether the member has no agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +84,20 @@ class _Side:
         self.toll = toll
         self.mac1_key = wg.mac1_key(member.key.raw)
         self.source: SocketAddress | None = None
-        """Of an app: where it is. (An agent's is in the relay's table.)"""
+        """The address of an app. (An agent's address is in the relay's table.)"""
         self.claimed: SocketAddress | None = None
-        """Of an app: where its newest initiation came from, whoever sent that."""
+        """The source of the app's newest initiation, not yet proven."""
         self.heard_at = now
         self.sessions: OrderedDict[int, int] = OrderedDict()
-        """Receiver index of what it sends, as the other side chose it, to the highest counter seen."""
+        """Receiver index of this side's messages, chosen by the other side, to the highest counter seen."""
         self.attempts: OrderedDict[int, _Attempt] = OrderedDict()
-        """Initiations of this side that were sent on, by its index."""
+        """Forwarded initiations of this side, by sender index."""
         self.stranger_rate = TokenBucket(ATTEMPT_RATE, ATTEMPT_BURST, now)
         self.bound_rate = TokenBucket(ATTEMPT_RATE, ATTEMPT_BURST, now)
         self.sources: OrderedDict[bytes, TokenBucket] = OrderedDict()
 
     def note(self, datagram: memoryview, now: float) -> None:
-        """A transport message from where it is bound went on."""
+        """A transport message from the bound address was forwarded."""
         self.heard_at = now
         index = wg.receiver_index(datagram)
         seen = self.sessions.get(index)
@@ -103,7 +105,7 @@ class _Side:
             self.sessions[index] = max(seen, wg.counter(datagram))
 
     def agreed(self, index: int, now: float) -> None:
-        """A session in which this side writes to `index`."""
+        """Add a session in which this side sends to `index`."""
         self.heard_at = now
         self.sessions[index] = -1
         self.sessions.move_to_end(index)
@@ -111,7 +113,7 @@ class _Side:
             self.sessions.popitem(last=False)
 
     def may_try(self, source: SocketAddress, now: float) -> bool:
-        """Whether an initiation of this side from here is still within the rates."""
+        """Whether the rates admit an initiation of this side from `source`."""
         if source == self.source:
             return self.bound_rate.take(1, now)
         packed = source.address.packed
@@ -127,11 +129,11 @@ class _Side:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """An initiation that was sent on."""
+    """A forwarded initiation."""
 
     source: SocketAddress
     sent_to: SocketAddress | None
-    """None: nobody was there yet; it is known only for the other side's own initiation."""
+    """None: the other side's address was unknown; the attempt still counts against the other side's own initiation."""
     at: float
 
 
@@ -140,9 +142,9 @@ class _Pair:
     port: PairPort
     sides: tuple[_Side, _Side]
     silent: int = 0
-    """Datagrams that went nowhere."""
+    """Count of datagrams that were not forwarded."""
     wide: bool = False
-    """Both are apps."""
+    """Whether both sides are apps."""
 
     def both(self) -> tuple[tuple[_Side, _Side], tuple[_Side, _Side]]:
         one, other = self.sides
@@ -150,7 +152,7 @@ class _Pair:
 
 
 class PairTable:
-    """All such pairs of one relay, beside its table of bindings."""
+    """All pairs with apps of one relay, beside its table of bindings."""
 
     def __init__(self, table: RelayTable) -> None:
         self._table = table
@@ -163,7 +165,7 @@ class PairTable:
         return len(self._pairs)
 
     def load(self, ports: Iterable[PairPort], now: float) -> None:
-        """The pairs from now on; one that stays as it is keeps what is known of it."""
+        """Set the pairs; an unchanged pair keeps its state."""
         wanted = {pair.port: pair for pair in ports}
         for port, pair in list(self._pairs.items()):
             if wanted.get(port) != pair.port:
@@ -182,7 +184,7 @@ class PairTable:
         self._table.generation += 1
 
     def expire(self, now: float) -> None:
-        """Forget apps that have gone silent, and attempts that nobody answered; to be called every few seconds."""
+        """Forget silent apps and unanswered attempts; to be called every few seconds."""
         for pair in self._pairs.values():
             for side, other in pair.both():
                 self._forget_attempts(side, now)
@@ -190,7 +192,7 @@ class PairTable:
                     self._silence(side, other, now)
 
     def flow(self, port: int, source: SocketAddress, now: float) -> Flow | None:
-        """Where transport messages from a bound address go; None: they are looked at with `transport`."""
+        """The destination of transport messages from a bound address; None: call `transport` for each."""
         pair = self._pairs.get(port)
         for side, other in pair.both() if pair is not None else ():
             destination = self._where(other, now)
@@ -199,7 +201,7 @@ class PairTable:
         return None
 
     def transport(self, port: int, datagram: memoryview, source: SocketAddress, now: float) -> Flow | None:
-        """A transport message from an address that is not bound: an app that has moved, or silence."""
+        """Handle a transport message from an unbound address: an app has moved, or None: no answer."""
         pair = self._pairs.get(port)
         if pair is None:
             return None
@@ -216,7 +218,7 @@ class PairTable:
         return None
 
     def handshake(self, port: int, datagram: bytes, source: SocketAddress, now: float) -> list[Answer]:
-        """An initiation, response or cookie reply came to a pair's port: what to send for it."""
+        """Handle an initiation, response or cookie reply at a pair's port; returns the datagrams to send."""
         pair = self._pairs.get(port)
         if pair is None:
             return []
@@ -233,7 +235,7 @@ class PairTable:
         return answers
 
     def status(self, now: float) -> list[dict[str, object]]:
-        """For people: each pair, and where its sides are."""
+        """Each pair with the addresses and counters of its sides, for `status`."""
         return [
             {
                 "port": port,
@@ -266,7 +268,7 @@ class PairTable:
             return []
         side, other = found
         if not side.member.stock and source != self._where(side, now):
-            return []  # an agent is where its allocation has bound it, and nowhere else
+            return []  # an agent may send only from its bound address
         self._forget_attempts(side, now)
         index = wg.sender_index(datagram)
         earlier = side.attempts.get(index)
@@ -283,7 +285,7 @@ class PairTable:
 
     def _response(self, pair: _Pair, datagram: bytes, source: SocketAddress, now: float) -> list[Answer]:
         index = wg.receiver_index(datagram)
-        for side, other in pair.both():  # `side` had asked, `other` answers
+        for side, other in pair.both():  # `side` sent the initiation, `other` answers
             attempt = side.attempts.get(index)
             if attempt is None or attempt.sent_to != source or now - attempt.at > ATTEMPT_S:
                 continue
@@ -301,13 +303,13 @@ class PairTable:
             attempt = side.attempts.get(index)
             if attempt is not None and attempt.sent_to == source and now - attempt.at <= ATTEMPT_S:
                 return self._on(other, attempt.source, datagram, now)
-        for side, other in pair.both():  # the answer to a response, which has no attempt any more
+        for side, other in pair.both():  # a cookie reply to a response, whose attempt is gone
             if source == self._where(side, now):
                 return self._on(side, self._where(other, now), datagram, now)
         return []
 
     def _on(self, side: _Side, destination: SocketAddress | None, data: bytes, now: float) -> list[Answer]:
-        """What `side` sent, sent on as it is."""
+        """Forward a datagram of `side` unchanged."""
         if destination is None or not side.toll.take(len(data), now):
             return []
         return [Answer(side.port, destination, data)]

@@ -1,7 +1,7 @@
-"""The relay's decisions, sans-IO: who is bound where, and where a datagram goes (DESIGN §7.7).
+"""The relay's decisions, sans-IO: which member is bound to which address, and where a datagram goes (DESIGN §7.7).
 
-Stateless until CONFIRM brings back a cookie from the real source address; then one `Binding` per
-(member, peer). Every refusal is silence. Nothing here reads a packet's payload beyond its message type.
+No state until CONFIRM returns a cookie from the real source address; then one `Binding` per (member, peer). A refused
+message gets no answer. Only the message type of a packet's payload is read.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from netctl.wire import relay
 from netctl.wire.datagram import pack_address
 
 BINDING_TTL_S = 65.0
-"""Three refreshes of 20 s may be lost."""
+"""Three refreshes, one every 20 s, may be lost."""
 COOKIE_SLOT_S = 60.0
-"""A cookie is good in its slot and the next one."""
+"""A cookie is valid in its slot and the next one."""
 MAX_BINDINGS = 65536
-"""In all: about 40 MB."""
+"""Bindings in all: about 40 MB."""
 MAX_BINDINGS_PER_MEMBER = 1024
-"""Twice the largest segment; one member cannot take the table from the others."""
+"""Twice the largest segment. The limit keeps one member from filling the table."""
 
 
 @dataclass(slots=True)
 class Binding:
-    """A member's address for one peer: packets of `peer_port`'s member go there."""
+    """A member's address for one peer: packets of the member with `peer_port` go to it."""
 
     own_port: int
     peer_port: int
@@ -39,9 +39,9 @@ class Binding:
     transaction: bytes
     refreshed_at: float
     toll: Toll
-    """For what this member sends."""
+    """The toll of this member's packets to the peer."""
     peer_told: bool = False
-    """The last BOUND said that the peer is bound."""
+    """Whether the last BOUND said that the peer is bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +54,26 @@ class Answer:
 
 
 class Heard(Protocol):
-    """Told of transport messages that went on."""
+    """Receiver of forwarded transport messages."""
 
     def note(self, datagram: memoryview, now: float) -> None:
-        """The last one of a batch."""
+        """Take the last message of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Where the datagrams of one bound source go."""
+    """The destination of the datagrams of one bound source."""
 
     port: int
-    """The relay port to send out of: the sender's own."""
+    """The relay port to send from: the sender's own."""
     destination: SocketAddress
     toll: Toll
     heard: Heard | None = None
-    """Wants to see what is sent here: the address of a stock app is known by nothing else."""
+    """Receives the datagrams too, as a stock app's address is learned only from them."""
 
 
 class RelayTable:
-    """All bindings of one relay. `now` is monotonic, `unix_now` only judges the expiry of allocations."""
+    """All bindings of one relay. `now`: monotonic seconds; `unix_now`: only for the expiry of allocations."""
 
     def __init__(
         self, secret: bytes, cookie_secret: bytes, ports: range, limits: Limits | None = None
@@ -83,12 +83,12 @@ class RelayTable:
         self._ports = ports
         self.ledger = Ledger(limits or Limits())
         self._present: set[tuple[int, int]] = set()
-        """(port of a pair, member's port): the stock app on the other side of that pair is heard."""
+        """(port of a pair, member's port) if the stock app on the other side of that pair is bound."""
         self._bindings: dict[tuple[int, int], Binding] = {}
         self._by_source: dict[tuple[int, SocketAddress], Binding] = {}
         self._per_member: Counter[int] = Counter()
         self.generation = 0
-        """Changes whenever a `flow` may have a new answer: shells may cache until then."""
+        """Changes whenever `flow` may give a new answer: shells may cache answers until then."""
 
     def __len__(self) -> int:
         return len(self._bindings)
@@ -96,7 +96,7 @@ class RelayTable:
     def handle_control(
         self, data: bytes, source: SocketAddress, at_port: int, now: float, unix_now: float
     ) -> list[Answer]:
-        """A relay message arrived at `at_port`. Silence for everything without a good allocation."""
+        """Handle a relay message at `at_port`. No answer without a valid allocation."""
         try:
             allocation = relay.peek_allocation(data)
             if allocation.peer_port != at_port or allocation.own_port not in self._ports:
@@ -115,7 +115,7 @@ class RelayTable:
         return []
 
     def flow(self, at_port: int, source: SocketAddress, now: float) -> Flow | None:
-        """Where a WireGuard message from `source` at `at_port` goes; None: nowhere, in silence."""
+        """The destination of a WireGuard message from `source` at `at_port`; None: drop it without an answer."""
         sender = self._by_source.get((at_port, source))
         if sender is None or not self._alive(sender, now):
             return None
@@ -125,12 +125,12 @@ class RelayTable:
         return Flow(sender.own_port, receiver.source, sender.toll)
 
     def source_of(self, own_port: int, peer_port: int, now: float) -> SocketAddress | None:
-        """Where the member with `own_port` is bound for `peer_port`."""
+        """The address to which the member with `own_port` is bound for `peer_port`; None: not bound."""
         binding = self._bindings.get((own_port, peer_port))
         return binding.source if binding is not None and self._alive(binding, now) else None
 
     def announce(self, own_port: int, peer_port: int, now: float, *, present: bool) -> list[Answer]:
-        """Whether there is somebody without a binding behind `peer_port`; who is bound there is told when it comes."""
+        """Set whether a stock app is bound behind `peer_port`; a member bound for it is told when the app appears."""
         binding = self._bindings.get((own_port, peer_port))
         self.generation += 1
         if not present:
@@ -145,11 +145,11 @@ class RelayTable:
         return [self._bound(binding)]
 
     def bindings(self) -> list[Binding]:
-        """All of them, for whoever counts."""
+        """All bindings, for statistics."""
         return list(self._bindings.values())
 
     def expire(self, now: float) -> None:
-        """Forget what was not refreshed; to be called every few seconds."""
+        """Remove bindings without a refresh; to be called every few seconds."""
         for binding in [b for b in self._bindings.values() if not self._alive(b, now)]:
             self._forget(binding)
 
@@ -181,7 +181,7 @@ class RelayTable:
     def _attach(self, binding: Binding, source: SocketAddress) -> None:
         previous = self._by_source.get((binding.peer_port, source))
         if previous is not None and previous is not binding:
-            self._forget(previous)  # a NAT gave its port to another member: the old one is gone
+            self._forget(previous)  # a NAT gave the address to another member: the old binding is void
         binding.source = source
         self._by_source[binding.peer_port, source] = binding
         self.generation += 1

@@ -1,7 +1,7 @@
-"""The views of all members: one for all members that may see the same, encoded and signed once for all of them.
+"""Cache of members' views: members that may see the same share one view, encoded and signed once.
 
-A view class is a set of members at one moment: the same others visible, the same networks. A thousand members that
-come back at once cost one encoding; a change costs one difference for each pair of view classes, old and new.
+A view class is a set of members that now see the same members and networks. A thousand members that reconnect at once
+cost one encoding; a change costs one difference per pair of old and new view class.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from netctl.session.login import Signer
 from netctl.wire import control as w
 
 AddressesOf = Callable[[str, str, WireGuardKey], tuple[Address, ...]]
-"""Network name, member name and key to the member's addresses there."""
+"""Gives a member's addresses in a network, from network name, member name and key."""
 
 
 @dataclass(slots=True)
 class _Rows:
-    """Every row of every view, made once for a membership and its leases."""
+    """Every row of every view, made once per membership and leases."""
 
     rank: dict[str, int]
-    """By member name: the order of the raw keys."""
+    """Rank of each member by raw key, by member name."""
     members: dict[str, tuple[WireGuardKey, w.MemberRow, bytes]]
     leases: dict[str, dict[str, tuple[Lease, w.LeaseRow, bytes]]]
-    """By network name and member name."""
+    """Leases by network name and member name."""
 
 
 @dataclass(eq=False, slots=True)
 class ViewClass:
-    """What one class of members sees."""
+    """The view of one class of members."""
 
     names: tuple[str, ...]
-    """In the order of the raw keys."""
+    """Names of the visible members, in the order of raw keys."""
     keys: tuple[WireGuardKey, ...]
     networks: tuple[str, ...]
     document: str
@@ -46,27 +46,27 @@ class ViewClass:
     rows: _Rows
     viewers: int = 0
     frames: tuple[bytes, ...] = ()
-    """The whole view, encoded; kept where more than one member needs it."""
+    """The encoded whole view; kept if more than one member needs it."""
     seals: dict[int, w.Sealed] = field(default_factory=dict)
-    """The newest generation's alone."""
+    """The seal of the newest generation only."""
 
     def member_rows(self) -> list[w.MemberRow]:
-        """Of everybody in the view."""
+        """The rows of all members in the view."""
         return [self.rows.members[name][1] for name in self.names]
 
     def leases(self) -> Iterable[tuple[Lease, w.LeaseRow, bytes]]:
-        """By network name, then raw key."""
+        """All leases in the view, by network name, then raw key."""
         for network in self.networks:
             held = self.rows.leases[network]
             yield from (held[name] for name in self.names if name in held)
 
     def lease_rows(self) -> list[w.LeaseRow]:
-        """Of all networks that the class belongs to."""
+        """The rows of all leases in the view."""
         return [row for _, row, _ in self.leases()]
 
 
 class ViewCache:
-    """All view classes of one membership. Everything but presence, which changes by the second."""
+    """All view classes of one membership, without presence, which changes every second."""
 
     def __init__(self, identity: IdentityKey, sign: Signer) -> None:
         self._identity = identity
@@ -86,7 +86,7 @@ class ViewCache:
         addresses: AddressesOf,
         generation: int,
     ) -> None:
-        """Start again with another membership or other leases."""
+        """Start anew with a changed membership or leases."""
         self._membership, self._guests, self._generation = membership, guests, generation
         self._classes.clear()
         self._of.clear()
@@ -114,7 +114,7 @@ class ViewCache:
         self._rows = _Rows(rank, members, leases)
 
     def of(self, key: WireGuardKey) -> ViewClass:
-        """What the member with this key sees."""
+        """The view class of the member with this key."""
         found = self._of.get(key)
         if found is None:
             name = self._membership.by_key[key].name
@@ -139,7 +139,7 @@ class ViewCache:
         return view_class
 
     def view(self, key: WireGuardKey, online: Mapping[WireGuardKey, int]) -> View:
-        """As a value, for whoever asks inside the mediator."""
+        """The view of a member as a value, for use inside the mediator."""
         view_class = self.of(key)
         members = {
             peer: ViewMember(name, peer, peer in online)
@@ -149,7 +149,7 @@ class ViewCache:
         return View(self._generation, members, leases, view_class.document)
 
     def whole(self, view_class: ViewClass) -> tuple[bytes, ...]:
-        """The whole view, without its seal."""
+        """The encoded whole view, without its seal."""
         if view_class.frames:
             return view_class.frames
         chunks = v.make_chunks(view_class.member_rows(), view_class.lease_rows(), view_class.document)
@@ -159,7 +159,7 @@ class ViewCache:
         return frames
 
     def sealed(self, view_class: ViewClass, online: Mapping[WireGuardKey, int]) -> bytes:
-        """The seal of a view with the presence of now."""
+        """The seal of a view, with the present presence."""
         sealed = view_class.seals.get(self._generation)
         if sealed is None:
             sealed = v.seal(self._generation, view_class.digest, "", self._identity, self._sign)
@@ -171,7 +171,7 @@ class ViewCache:
         )
 
     def change(self, old: ViewClass, new: ViewClass) -> tuple[bytes, ...]:
-        """What brings a member from one view to another, without its seal: a difference, or the whole."""
+        """Frames that lead from one view to another, without the seal: a difference, or the whole view."""
         before, after = {row.key: row for row in old.member_rows()}, {r.key: r for r in new.member_rows()}
         had = {(row.network, row.key): row for row in old.lease_rows()}
         has = {(row.network, row.key): row for row in new.lease_rows()}
