@@ -1,1 +1,1 @@
-"""TLS, UDP and storage around the core (floor F3)."""
+"""The mediator's I/O around the core: TLS, UDP and storage (floor F3)."""

@@ -1,7 +1,7 @@
-"""The operator's socket in the state directory: what each request of `netctl.wire.operatorrequests` does.
+"""The operator's socket in the state directory: performs the requests of `netctl.wire.operatorrequests`.
 
-`netctl invite`, `members` and `export` speak it when they are run on the mediator's machine, and `netctl-mediator`
-itself; it is reachable from no other.
+`netctl-mediator`, and `netctl invite`, `members` and `export` on the mediator's machine use it. Other machines cannot
+reach it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from netctl.wire.jsonline import Request
 
 SOCKET_NAME = "admin.sock"
 MAX_REQUEST = 64 * 1024
-"""A request is a line of words; an answer may be longer."""
+"""Bytes. A request is one line; an answer may be longer."""
 DEFAULT_LIFE = "24h"
 
 
 def life_s(text: str) -> int:
-    """Seconds of ``24h``. Raises LocalError."""
+    """Seconds from a text such as ``24h``. Raises LocalError."""
     seconds = duration_s(text) or 0
     if not 0 < seconds <= a.MAX_LIFE_S:
         raise LocalError(f"'{text}' is no time to live: say 30m, 24h or 7d, at most a year")
@@ -47,7 +47,7 @@ Kind = TypeVar("Kind", bound=Request[Any])
 
 
 class AdminServer:
-    """Serves the operator of this mediator."""
+    """Serves the operator's requests."""
 
     def __init__(self, runner: MembershipRunner, state: Path, document: Path) -> None:
         self._runner = runner
@@ -72,7 +72,7 @@ class AdminServer:
         self.add(r.ListAudit, self._audit)
 
     def add(self, kind: type[Kind], operation: Callable[[Kind], Any]) -> None:
-        """Serve one more operation. What waits for the store is a coroutine."""
+        """Serve another operation; a coroutine function if it waits for the store."""
         self._operations[kind] = operation
 
     async def start(self) -> None:
@@ -167,7 +167,7 @@ class AdminServer:
             )
         names = {row.name for row in rows}
         for key, name in book.revoked.items():
-            if key not in shown and name not in names:  # an old key of somebody who has a new one is not news
+            if key not in shown and name not in names:  # leave out the old key of a member with a new key
                 rows.append(_bare(name, key, "revoked", None))
         for key, entry in invited.items():
             if key not in shown and key not in book.revoked:
@@ -188,7 +188,7 @@ class AdminServer:
         decide: Callable[[str, str, int], Job[Done]],
         request: r.Approve | r.Reject | r.Revoke | r.Restore,
     ) -> str:
-        """What is asked about one member."""
+        """Perform a decision about one member."""
         return await self._runner.done(decide(request.who, _by(request), unix_now()))
 
     def _export(self, _: r.Export) -> r.ExportReply:
@@ -217,7 +217,7 @@ class AdminServer:
 
 
 def audit_row(entry: Entry) -> r.AuditRow:
-    """A line of the audit log as it is answered."""
+    """A line of the audit log as an answer."""
     return r.AuditRow(entry.number, entry.at_s, entry.who, entry.what, entry.subject, entry.detail)
 
 

@@ -1,10 +1,10 @@
-"""`netctl-mediator backup` and `restore`: the whole state in one file (tar, readable by its owner alone).
+"""`netctl-mediator backup` and `restore`: the whole state in one file (tar, readable by its owner only).
 
-The store is copied with SQLite's online backup, so the server may run meanwhile. The identity and the relay's secret
-go along: without the identity no member would know the restored server again. So the file is as secret as the state.
+SQLite's online backup copies the store, so the server may run meanwhile. The backup contains the identity, without
+which no member would accept the restored server, and the relay's secret. So the file is as secret as the state.
 
-A backup does not know which relay ports were given out after it. So a restored server begins with a new secret, and no
-grant from before is good at its relay: members get new ones.
+A backup lacks the relay ports that were granted after it. So a restored server makes a new secret, and earlier grants
+are not valid at its relay: members get new ones.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from netctl.wire import operatorrequests as r
 
 NAMES = (STORE_FILE, IDENTITY_FILE, RELAY_SECRET_FILE)
 MAX_MEMBER = 1 << 30
-"""Bytes of one file in a backup: a store of a million leases has a tenth of it."""
+"""Most bytes of one file in a backup: a store of a million leases has a tenth of it."""
 
 
 def backup(state: Path, target: Path, *, force: bool = False) -> int:
-    """Write the state to `target`, whole or not at all; its size in bytes. Raises LocalError."""
+    """Write the state to `target`, completely or not at all; returns its size in bytes. Raises LocalError."""
     if target.exists() and not force:
         raise LocalError(f"{target} exists already: name another file, or say --force")
     if (name := elsewhere(state)) is not None:
@@ -84,7 +84,7 @@ def _problems(path: Path) -> list[str]:
 
 
 def restore(state: Path, source: Path, *, force: bool = False) -> None:
-    """Put a backup in the place of the state. Raises LocalError, and changes nothing, when it may not or cannot."""
+    """Replace the state by a backup. Raises LocalError without any change if that is not allowed or not possible."""
     if _is_running(state):
         raise LocalError("a mediator runs on this state: stop it first")
     if any((state / name).exists() for name in NAMES) and not force:
@@ -111,7 +111,7 @@ def restore(state: Path, source: Path, *, force: bool = False) -> None:
 
 
 def _check_clock(store_file: Path) -> None:
-    """Members refuse a server that goes back, and after a restore the clock alone keeps it from that."""
+    """Raise LocalError if the clock is behind the store: after a restore only the clock keeps generations rising."""
     store = Store(store_file)
     try:
         reserved = store.generation()

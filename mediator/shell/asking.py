@@ -1,4 +1,4 @@
-"""Asking the mediator that runs on this machine, over its operator's socket."""
+"""Send requests to the mediator on this machine over the operator's socket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from netctl.wire.operatorrequests import signed
 
 SOCKET_NAME = "admin.sock"
 TIMEOUT_S = 10.0
-"""Whatever it is asked, it answers in milliseconds; it may be busy with a thousand logins."""
+"""A mediator answers in milliseconds, but may be busy with a thousand logins."""
 Reply = TypeVar("Reply")
 
 

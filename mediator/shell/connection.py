@@ -1,4 +1,4 @@
-"""One control connection after its TLS handshake: frames in, frames out, news gathered."""
+"""One control connection after its TLS handshake: reads and writes frames, and gathers news into larger writes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from netctl.wire.control import Error, encode
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, frame_header
 
 PIECE = 3 * 1024
-"""Bytes that TLS is given at once. Its buffers keep the size of the largest piece they ever held: 8 KB would cost each
-member 5 KB more, 1 KB would save as much and half again the time that a view of a thousand takes."""
+"""Bytes given to TLS at once. Its buffers keep the size of their largest piece: 8 KB would cost 5 KB more per member;
+1 KB would save about as much memory, but take half as long again for a view of a thousand members.
+"""
 MAX_QUEUED = 16 * 1024 * 1024
-"""A member that reads this slowly is dropped; it comes back and gets the whole view. Three of the largest views."""
+"""Queued bytes at which a slow reader is dropped: three of the largest views. The member reconnects and gets the whole
+view.
+"""
 
 
 class Owner(Protocol):
-    """Who is told what happens on a connection."""
+    """Receives the events of connections."""
 
     def accept(self, connection: Connection, transport: asyncio.Transport) -> None:
         """A TLS handshake is done."""
 
     def frame(self, connection: Connection, payload: bytes) -> None:
-        """A whole frame came."""
+        """A complete frame arrived."""
 
     def garbage(self, connection: Connection) -> None:
         """A connection sent what no client of ours sends."""
@@ -36,7 +39,7 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Unauthenticated at first; `known` once it has logged in."""
+    """A control connection: unauthenticated until `known` is called."""
 
     __slots__ = (
         "_decoder",
@@ -53,7 +56,7 @@ class Connection(asyncio.Protocol):
     )
 
     def __init__(self, owner: Owner, source: SocketAddress, ticket: int = 0) -> None:
-        """`ticket`: of the admission limiter, while this is unauthenticated."""
+        """`ticket`: the admission limiter's, while the connection is unauthenticated."""
         self._owner = owner
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
@@ -63,19 +66,19 @@ class Connection(asyncio.Protocol):
         self.ticket = ticket
         self._paused = False
         self._queue: deque[bytes] | None = None
-        """None when there is nothing to send, as with nearly all of thousands at nearly all times."""
+        """None: nothing to send, as for nearly all of thousands of connections most of the time."""
         self._queued = 0
         self._sent = 0
-        """Bytes of the first payload in the queue that are on their way."""
+        """Sent bytes of the first payload in the queue."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Of asyncio: the handshake is done."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of asyncio's
+        """asyncio: the handshake is done."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is no subclass of asyncio's
         self._transport.set_write_buffer_limits(PIECE)
         self._owner.accept(self, self._transport)
 
     def data_received(self, data: bytes) -> None:
-        """Of asyncio."""
+        """asyncio: bytes arrived."""
         try:
             for payload in self._decoder.feed(data):
                 self._owner.frame(self, payload)
@@ -84,20 +87,20 @@ class Connection(asyncio.Protocol):
             self.end(Error(error.code, str(error)))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Of asyncio."""
+        """asyncio: the connection has ended."""
         self._owner.lost(self)
 
     def pause_writing(self) -> None:
-        """Of asyncio: what was written waits for a slow reader."""
+        """asyncio: written bytes wait for a slow reader."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Of asyncio: it has read."""
+        """asyncio: the reader has caught up."""
         self._paused = False
         self.flush()
 
     def send(self, payload: bytes) -> None:
-        """Now, after what was gathered."""
+        """Send a payload now, after the gathered ones."""
         if self._queue is None and not self._paused and len(payload) <= PIECE:
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.write(frame_header(payload) + payload)
@@ -106,8 +109,9 @@ class Connection(asyncio.Protocol):
         self.flush()
 
     def gather(self, payloads: Iterable[bytes]) -> bool:
-        """What may wait for more until `flush`; True for the first of it. Payloads are kept as they are, so that one
-        that many are sent is in memory once."""
+        """Queue payloads until `flush`; True: these are the first. Payloads are not copied, so a payload to many
+        members is in memory once.
+        """
         first = self._queue is None
         queue = self._queue = deque() if self._queue is None else self._queue
         for payload in payloads:
@@ -119,7 +123,7 @@ class Connection(asyncio.Protocol):
         return first
 
     def flush(self) -> None:
-        """Send what was gathered, as far as the reader keeps up."""
+        """Send the gathered payloads, as far as the reader keeps up."""
         transport = self._transport
         if transport is None or transport.is_closing():
             self._forget()
@@ -130,7 +134,7 @@ class Connection(asyncio.Protocol):
                 self._forget()
 
     def _piece(self, queue: deque[bytes]) -> bytes:
-        """About PIECE bytes of what is queued, with the headers of the frames that begin in it."""
+        """About PIECE bytes of the queue, with the headers of the frames that begin in them."""
         parts, room = [], PIECE
         while queue and room > 0:
             payload = queue[0]
@@ -150,14 +154,14 @@ class Connection(asyncio.Protocol):
         self._queue, self._queued, self._sent = None, 0, 0
 
     def end(self, error: Error) -> None:
-        """Say why, and hang up."""
+        """Send the error, and close the connection."""
         self.send(encode(error))
         if self._transport is None:
             return
-        if self._queue is not None:  # a slow reader would not hear it for long, and nothing else would end it
+        if self._queue is not None:  # a slow reader would get the error late, and the connection would stay
             self._transport.abort()
         self._transport.close()
 
     def known(self) -> None:
-        """It is a member's: it may send more."""
+        """The connection has logged in: raise its frame limit."""
         self._decoder.limit = LIMIT_AFTER_LOGIN

@@ -1,4 +1,4 @@
-"""The mediator's secrets on disk, and its certificate."""
+"""The mediator's secrets on disk, and its certificates."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Identity:
 
     @property
     def public(self) -> IdentityKey:
-        """What the document pins."""
+        """The public key, which the document pins."""
         return IdentityKey(self.private.public_key().public_bytes_raw())
 
     @classmethod
     def load(cls, state: Path) -> Identity:
-        """From the state directory. Raises LocalError."""
+        """Read the identity from the state directory. Raises LocalError."""
         path = state / IDENTITY_FILE
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), None)
@@ -55,7 +55,7 @@ class Identity:
 
     @classmethod
     def create(cls, state: Path) -> Identity:
-        """Make one in the state directory. Raises LocalError when there is one."""
+        """Make an identity in the state directory. Raises LocalError if one exists."""
         key = Ed25519PrivateKey.generate()
         pem = key_pem(key)
         try:
@@ -70,27 +70,27 @@ class Identity:
 
     @classmethod
     def kept(cls, state: Path) -> Identity:
-        """The one that is there, or a new one. Raises LocalError."""
+        """The existing identity, or a new one. Raises LocalError."""
         return cls.load(state) if (state / IDENTITY_FILE).exists() else cls.create(state)
 
     def certificate(self) -> bytes:
-        """Self-signed, PEM. Its dates mean nothing and are ignored."""
+        """A self-signed certificate, PEM. Its dates are without meaning and ignored."""
         return certificate("netctl mediator", self.private.public_key(), self.private)
 
     def server_context(self, alpn: str = ALPN) -> ssl.SSLContext:
-        """TLS 1.3 with a self-signed certificate of this identity."""
+        """A TLS 1.3 context with a self-signed certificate of this identity."""
         return server_context(key_pem(self.private) + self.certificate(), alpn)
 
 
 def key_pem(key: Ed25519PrivateKey) -> bytes:
-    """A private key, not encrypted."""
+    """A private key as unencrypted PEM."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
 def certificate(common_name: str, key: Ed25519PublicKey, signer: Ed25519PrivateKey) -> bytes:
-    """A certificate for `key` by `signer`, a mediator's identity; PEM. Its dates mean nothing and are ignored."""
+    """A certificate for `key`, signed by `signer`, a mediator's identity; PEM. Its dates are ignored."""
     own = key == signer.public_key()
     issuer = common_name if own else "netctl mediator"
     made = (
@@ -107,7 +107,7 @@ def certificate(common_name: str, key: Ed25519PublicKey, signer: Ed25519PrivateK
 
 
 def server_context(pem: bytes, alpn: str) -> ssl.SSLContext:
-    """TLS 1.3 with this key and certificate."""
+    """A TLS 1.3 context with this key and certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0  # no resumption: nothing to replay
@@ -117,18 +117,18 @@ def server_context(pem: bytes, alpn: str) -> ssl.SSLContext:
 
 
 def belong(path: Path) -> None:
-    """What root makes in a directory of a service's user is that user's. Raises OSError."""
+    """Give a file that root has made to the owner of its directory, a service's user. Raises OSError."""
     if os.geteuid() == 0:
         owner = path.parent.stat()
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _load(context: ssl.SSLContext, pem: bytes) -> None:
-    """Key and certificate into a context. OpenSSL wants a file: one in memory, for which no disk is too full."""
+    """Load key and certificate into a context. OpenSSL needs a file: one in memory, in case the disk is full."""
     with os.fdopen(os.memfd_create("certificate", os.MFD_CLOEXEC), "wb") as file:
         file.write(pem)
         file.flush()
-        with contextlib.suppress(FileNotFoundError):  # there may be no /proc, or another PID namespace's
+        with contextlib.suppress(FileNotFoundError):  # /proc may be missing or of another PID namespace
             context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
             return
     with tempfile.TemporaryDirectory() as directory:
@@ -138,7 +138,7 @@ def _load(context: ssl.SSLContext, pem: bytes) -> None:
 
 
 def relay_secret(state: Path) -> bytes:
-    """The secret that mediator and relay share; made when it is not there. Raises LocalError."""
+    """The secret that mediator and relay share; made if it is missing. Raises LocalError."""
     path = state / RELAY_SECRET_FILE
     try:
         make_directory(state)

@@ -1,4 +1,4 @@
-"""The audit log's lines about documents: written when the store takes them, in the order of their coming into force."""
+"""Writes the audit log's lines about documents, in the order in which they took effect, once the store accepts them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from netctl.model.errors import LocalError
 from netctl.wire.origin import Origin
 
 MAX_WAITING = 100
-"""Documents that came while the store took nothing; of more the oldest are not told."""
+"""Documents remembered while the store accepts nothing; above it the oldest get no line."""
 BY_SYNC = "netctl sync"
 
 
@@ -23,10 +23,10 @@ class _Note:
 
 
 class DocumentNotes:
-    """What the store is still to be told."""
+    """The lines that the store does not have yet."""
 
     def __init__(self, store: MemberStore, path: str) -> None:
-        """`path`: of the document."""
+        """`path`: the document's file."""
         self._store = store
         self._path = path
         self._waiting: deque[_Note] = deque(maxlen=MAX_WAITING)
@@ -34,17 +34,17 @@ class DocumentNotes:
 
     @property
     def due(self) -> bool:
-        """Whether `write` has something to do now."""
+        """Whether `write` has lines to write now."""
         return bool(self._waiting) and not self._writing and self._store.takes_nothing is None
 
     def accepted(self, digest: str, origin: Origin | None, now_s: int) -> None:
-        """A document is in force from now on."""
+        """Add a line: a document takes effect now."""
         by = BY_SYNC if origin is not None else self._path
         detail = f"commit {origin.commit} of {origin.repository}" if origin is not None else ""
         self._waiting.append(_Note(digest, detail, now_s, by))
 
     async def write(self) -> None:
-        """Tell the store; what it does not take is told later."""
+        """Write the lines; refused lines are kept for later."""
         if not self.due:
             return
         self._writing = True

@@ -1,7 +1,7 @@
-"""What waits at the relay's sockets, many datagrams a system call: in C where that was built, else by way of ctypes.
+"""Reads datagrams from the relay's sockets, many per system call: in C if that was built, else by ctypes.
 
-The part in C sends on what it may by itself: to where the relay has sent the same flow before, and as many bytes as
-were set aside for it. All else comes out of `arrivals`, neighbours of one source and size together.
+The part in C forwards known flows itself: to the destination that the relay has used before, and as many bytes as were
+set aside for the flow. All other datagrams are returned by `take`, consecutive ones of one source and size together.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from mediator.core.relay_limits import Toll
 from netctl.system import mmsg, pktinfo
 
-if TYPE_CHECKING:  # it may not have been built
+if TYPE_CHECKING:  # the part in C may not have been built
     from mediator.shell.native._forward import Forwarder
 
 SourceAddress = tuple[str, int, int]
 """Address, port, scope id."""
 SET_ASIDE = 4 << 20
-"""Bytes that a flow may send before its limits are asked again: some hundred turns of a busy socket a gigabyte."""
+"""Bytes that a flow may send before its limits are checked again: some hundred checks per gigabyte."""
 
 
 RINGS_PER_TURN = 4
-"""Of 64 datagrams each, before other sockets get their turn."""
+"""Reads of 64 datagrams each from one socket before other sockets get their turn."""
 
 
 class Arrival(NamedTuple):
@@ -33,33 +33,33 @@ class Arrival(NamedTuple):
 
     source: SourceAddress
     parts: list[memoryview]
-    """Valid until the next ones are taken."""
+    """The datagrams; valid until the next `take`."""
     size: int
-    """Of each part."""
+    """Bytes of each part."""
     segment: int
-    """Of the datagrams in a part: smaller than `size` where the kernel has merged them, and then there is one part."""
+    """Bytes of each datagram in a part: less than `size` if the kernel has merged them; then there is one part."""
     extra: Callable[[], list[pktinfo.Control]]
-    """What the kernel said about the first."""
+    """Reads the kernel's ancillary data of the first datagram."""
 
 
 class Arrivals(Protocol):
-    """Takes what waits."""
+    """Reads waiting datagrams."""
 
     def take(self, fileno: int, port: int) -> Iterator[Arrival]:
-        """Of one turn of a socket. Never blocks."""
+        """Read the datagrams of one turn of a socket. Never blocks."""
 
 
 class Route(NamedTuple):
-    """Where a flow goes, as a socket takes it."""
+    """The destination of a flow in the form that sockets need."""
 
     out: int
-    """Descriptor."""
+    """The descriptor of the socket to send from."""
     destination: SourceAddress
     leave_from: list[pktinfo.Control]
 
 
 class Native:
-    """The part in C, and what is set aside for its flows."""
+    """The part in C, with the bytes set aside for its flows."""
 
     def __init__(self, forwarder: Forwarder, family: socket.AddressFamily) -> None:
         self._forwarder = forwarder
@@ -67,7 +67,7 @@ class Native:
         self._granted: dict[tuple[int, SourceAddress], Toll] = {}
 
     def take(self, fileno: int, port: int) -> Iterator[Arrival]:
-        """What may not go on by itself."""
+        """The datagrams that the part in C did not forward."""
         waiting = self._forwarder.drain(fileno, port)
         for (raw, size, segment), rows in groupby(waiting, lambda row: (row[2], len(row[0]), row[1])):
             source = mmsg.address_of(raw)
@@ -82,7 +82,7 @@ class Native:
     def allow(
         self, port: int, source: SourceAddress, route: Route, toll: Toll, now: float, *, transport_only: bool
     ) -> None:
-        """The flow has just sent something: let it go on by itself, as far as its limits allow."""
+        """Let the part in C forward a flow from now on, as far as the flow's limits allow."""
         aside = toll.set_aside(SET_ASIDE, now)
         if not aside:
             return
@@ -96,18 +96,18 @@ class Native:
         self._granted[port, source] = toll
 
     def settle(self) -> None:
-        """Take back what was set aside and is left: from now on tolls tell what has really passed."""
+        """Return the unused bytes that were set aside, so that tolls show what has really passed."""
         for (port, source), toll in self._granted.items():
             toll.give_back(self._forwarder.grant(port, self._packed(source), 0))
         self._granted.clear()
 
     def forget(self) -> None:
-        """All flows: they may go somewhere else now."""
+        """Forget all flows, whose destinations may have changed."""
         self.settle()
         self._forwarder.forget()
 
     def counts(self) -> tuple[int, int]:
-        """(bytes sent on, receipts from port 0) since the last time."""
+        """(bytes forwarded, datagrams received from port 0) since the last call."""
         return self._forwarder.counts()
 
     def _packed(self, address: SourceAddress) -> tuple[int, bytes, int, int]:
@@ -116,13 +116,13 @@ class Native:
 
 
 class Ring:
-    """Without the part in C: everything comes out."""
+    """The reader without the part in C: returns every datagram."""
 
     def __init__(self) -> None:
         self._ring = mmsg.Receiver()
 
     def take(self, fileno: int, port: int) -> Iterator[Arrival]:
-        """Up to `RINGS_PER_TURN` calls."""
+        """Read by up to `RINGS_PER_TURN` system calls."""
         ring = self._ring
         for _ in range(RINGS_PER_TURN):
             got = ring.receive(fileno)

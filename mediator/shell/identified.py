@@ -1,4 +1,4 @@
-"""Finding a server in the document, by its identity."""
+"""Find a server in the document by its identity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from netctl.model.keys import IdentityKey
 
 
 def load_mediator(path: Path, identity: IdentityKey) -> tuple[Document, Mediator]:
-    """Load a document, and find the mediator with this identity in it. Raises LocalError and ConfigError."""
+    """Load a document, and find its mediator with this identity. Raises LocalError, ConfigError."""
     try:
         text = path.read_text()
     except OSError as error:

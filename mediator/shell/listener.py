@@ -1,4 +1,4 @@
-"""Listening: every connection is judged by `AdmissionLimiter` before a byte of TLS costs anything."""
+"""Accepts TCP connections: `AdmissionLimiter` decides on each before any TLS work."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _LOG = logging.getLogger("mediator.server")
 
 BACKLOG = 1024
 ACCEPTS_PER_TURN = 64
-"""Before others get their turn."""
+"""Connections accepted before other work gets its turn."""
 REST_S = 0.1
-"""How long nobody is accepted after the process ran out of files."""
+"""Pause of accepting after the process ran out of file descriptors."""
 SAY_EVERY_S = 60.0
-"""How often the operator is told that there are no files left: a line, not a flood."""
+"""Interval of the operator's warnings about missing file descriptors."""
 TLS_TIMEOUT_S = 5.0
-"""A TLS handshake takes two round trips; the worst real link needs a second."""
+"""A TLS handshake takes two round trips; the worst real link needs 1 s."""
 _RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER: closing sends a reset, and nothing of a refused connection stays in the kernel."""
+"""SO_LINGER: close sends a reset, so that no state of a refused connection stays in the kernel."""
 
 
 class Listener:
-    """The listening sockets, and the handshakes under way. For one event loop."""
+    """The listening sockets and the running handshakes, for one event loop."""
 
     def __init__(
         self,
@@ -46,10 +46,11 @@ class Listener:
         divert: Callable[[socket.socket, tuple[bytes, ...]], bool] = lambda connection, protocols: False,
         guard: Guard | None = None,
     ) -> None:
-        """`factory` makes the protocol of a connection from an address, with its ticket; TLS comes first.
+        """`factory` makes the protocol of a connection, from its address and ticket, after TLS.
 
-        `divert` sees which protocols a connection asks for before anything is read; True: somebody else has it now.
-        `guard` counts what could not be handled. `on_full`: the process may open no more files, said once in a while.
+        `divert` gets the protocols that a connection asks for, before any byte is read; True: `divert` has taken it.
+        `guard` counts input with unexpected exceptions. `on_full` is called, at most every SAY_EVERY_S, if the process
+        has no file descriptor left.
         """
         self._guard = guard if guard is not None else Guard(_LOG.warning)
         self._handshakes = Tasks(self._guard)
@@ -63,10 +64,10 @@ class Listener:
         self._said_full_at = float("-inf")
         self._sockets: list[socket.socket] = []
         self._hang_up: dict[int, Callable[[], object]] = {}
-        """How each unauthenticated connection is ended when it has to make room, by its ticket."""
+        """A function that ends each unauthenticated connection, for evictions, by ticket."""
 
     def listen(self, address: str, port: int, *, both: bool) -> int:
-        """Listen on a port (0: any); `both`: IPv4 on an IPv6 socket, too. The port. Raises OSError."""
+        """Listen on a port (0: any); returns the port. `both`: an IPv6 socket serves IPv4 too. Raises OSError."""
         family = socket.AF_INET6 if ":" in address and socket.has_ipv6 else socket.AF_INET
         opened = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -84,7 +85,7 @@ class Listener:
         return int(opened.getsockname()[1])
 
     def close(self) -> None:
-        """Stop listening, and give up the handshakes under way."""
+        """Stop listening, and cancel the running handshakes."""
         for opened in self._sockets:
             asyncio.get_running_loop().remove_reader(opened.fileno())
             opened.close()
@@ -92,17 +93,17 @@ class Listener:
         self._handshakes.cancel()
 
     def authenticated(self, ticket: int) -> None:
-        """A connection is authenticated."""
+        """A connection has authenticated."""
         self._hang_up.pop(ticket, None)
         self._limiter.authenticated(ticket, self._clock())
 
     def leave(self, ticket: int) -> None:
-        """An unauthenticated connection is gone."""
+        """An unauthenticated connection has ended."""
         self._hang_up.pop(ticket, None)
         self._limiter.leave(ticket)
 
     def offend(self, source: SocketAddress, offence: Offence) -> None:
-        """An unauthenticated connection did wrong."""
+        """Record an offence of an unauthenticated connection."""
         ban = self._limiter.offend(source, offence, self._clock())
         if ban is not None:
             self._on_ban(ban)
@@ -113,9 +114,9 @@ class Listener:
                 connection, raw = listening.accept()
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._rest(listening)  # the backlog keeps them until there are files again
+                    self._rest(listening)  # connections stay in the backlog meanwhile
                 return
-            if not raw[1]:  # a SYN from port 0 (RFC 768, RFC 9293: reserved): nobody honest
+            if not raw[1]:  # a SYN from port 0, which is reserved (RFC 768, RFC 9293)
                 connection.close()
                 continue
             source = SocketAddress.of(raw[0].partition("%")[0], raw[1])
@@ -130,7 +131,7 @@ class Listener:
             try:
                 connection.setblocking(False)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:  # it has hung up already
+            except OSError:  # closed by the client already
                 connection.close()
                 self._limiter.leave(admittance.ticket)
                 continue
@@ -140,7 +141,7 @@ class Listener:
             self._hang_up[admittance.ticket] = task.cancel
 
     def _rest(self, listening: socket.socket) -> None:
-        """Without files nothing can be accepted, and the socket would stay readable for ever: look again later."""
+        """Stop accepting for REST_S: without file descriptors the socket would stay readable for ever."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(listening.fileno())
         if self._clock() - self._said_full_at >= SAY_EVERY_S:
@@ -153,12 +154,12 @@ class Listener:
             asyncio.get_running_loop().add_reader(listening.fileno(), self._accept, listening)
 
     async def _shake_hands(self, connection: socket.socket, source: SocketAddress, ticket: int) -> None:
-        """After this the connection belongs to its protocol, which tells the limiter when it leaves."""
+        """Perform the TLS handshake. Afterwards the connection's protocol reports its end to the limiter."""
         try:
             async with asyncio.timeout(TLS_TIMEOUT_S):
                 asked = await _asked_for(connection)
             if self._divert(connection, asked):
-                connection.close()  # our end of it
+                connection.close()  # our copy; the relay has its own
                 self.leave(ticket)
                 return
             transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
@@ -171,23 +172,23 @@ class Listener:
                 self._hang_up[ticket] = transport.abort
         except (Exception, asyncio.CancelledError) as error:
             expected = isinstance(error, (OSError, EOFError, asyncio.CancelledError))
-            if not expected:  # TLS and time-out errors are OSErrors: this is a fault of ours
+            if not expected:  # TLS errors and time-outs are OSErrors: any other one is our fault
                 self._guard.caught("a handshake", error)
-            with contextlib.suppress(OSError):  # uvloop has closed it by itself, and says so
+            with contextlib.suppress(OSError):  # uvloop has closed the socket already, and raises for that
                 connection.close()
             self.leave(ticket)
             if isinstance(error, TimeoutError):
                 self.offend(source, "timeout")
-            elif isinstance(error, ssl.SSLError):  # who just hangs up, as a health check does, does no wrong
+            elif isinstance(error, ssl.SSLError):  # a plain close, as of a health check, is no offence
                 self.offend(source, "tls")
 
 
 def _nothing() -> None:
-    """Of a connection that has ended by itself."""
+    """For a connection that has ended already."""
 
 
 async def _asked_for(connection: socket.socket) -> tuple[bytes, ...]:
-    """The protocols in a connection's first record, which stays unread. Empty: it is no TLS, or the other side left."""
+    """The ALPN protocols in a connection's first record, which stays unread. Empty: no TLS, or closed."""
     header = await _peek(connection, clienthello.RECORD_HEADER)
     size = clienthello.needed(header)
     if size is None:
@@ -198,10 +199,10 @@ async def _asked_for(connection: socket.socket) -> tuple[bytes, ...]:
 
 
 async def _peek(connection: socket.socket, size: int) -> bytes:
-    """So many bytes, still unread; fewer when the other side has hung up."""
+    """Read `size` bytes without consuming them; fewer if the client has closed."""
     connection.setsockopt(
         socket.SOL_SOCKET, socket.SO_RCVLOWAT, size
-    )  # readable means: all of them, or the end
+    )  # readable then means: all bytes are there, or the end
     with contextlib.suppress(BlockingIOError):
         data = connection.recv(size, socket.MSG_PEEK)
         if len(data) == size or not data:

@@ -1,4 +1,4 @@
-"""`netctl-mediator`: the command. Imports nothing heavy until it knows what is wanted."""
+"""The command `netctl-mediator`. Imports nothing large before it knows which subcommand runs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from netctl import __version__
 from netctl.system.commandline import CommandLine
 
 INTERRUPTED = 130
-"""What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
+"""The exit status that a shell reports after Ctrl-C: 128 + SIGINT."""
 
 
 def command_line() -> CommandLine:
-    """The command line; the options of a command are defined when it is chosen."""
+    """The command line. The options of a subcommand are defined only once it is chosen."""
     line = CommandLine(
         GROUPS,
         prog="netctl-mediator",
@@ -26,17 +26,17 @@ def command_line() -> CommandLine:
 
 
 def parser() -> CommandLine:
-    """The whole command line, with every option: for man pages."""
+    """The command line with the options of every subcommand: for man pages."""
     line = command_line()
     line.fill()
     return line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script. An error is one clear line on stderr and exit status 1, never a traceback."""
+    """The console script. An error prints one line on stderr, no traceback; the exit status is then 1."""
     try:
         line = command_line()
-        arguments = line.parse_args(argv)  # imports the command: Ctrl-C may come here
+        arguments = line.parse_args(argv)  # imports the subcommand: takes long enough for a Ctrl-C
         return line.run(arguments.command, arguments)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -1,7 +1,7 @@
-"""What the mediator counts for Prometheus, and whether it is well (`serve --metrics 127.0.0.1:9587`).
+"""The mediator's metrics for Prometheus, and its health pages (`serve --metrics 127.0.0.1:9587`).
 
-`/metrics`, `/healthz` (the event loop answers) and `/readyz` (it can take new members; else 503 and why). Nothing
-listens unless it is asked for.
+Serves `/metrics`, `/healthz` (the event loop answers) and `/readyz` (it can admit new members; else 503 and the
+reason). Nothing listens without `--metrics`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 
 
 class Meters:
-    """Totals that grow while the mediator lives."""
+    """Counters that grow while the mediator runs."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -42,31 +42,31 @@ class Meters:
         )
 
     def logged_in(self) -> None:
-        """A member is in."""
+        """Count a login."""
         self._logins.inc()
 
     def dropped(self, reason: str) -> None:
-        """A connection was ended by the mediator; `reason`: the code that the other end is told, one of ours."""
+        """Count a connection that the mediator ended; `reason`: the error code sent to the client."""
         self._dropped.labels(reason).inc()
 
     def told(self, members: int) -> None:
-        """So many were told the same news."""
+        """Count a message to `members` members."""
         self._told.inc(members)
 
     def store(self, seconds: float, *, kept: bool) -> None:
-        """The store has answered."""
+        """Record an answer of the store."""
         self._store.labels("kept" if kept else "error").observe(seconds)
 
 
 class _Now(Collector):
-    """What is so just now, read when somebody asks."""
+    """Gauges of the present state, read at each request."""
 
     def __init__(self, values: Callable[[], dict[str, tuple[str, float]]], faults: Callable[[], int]) -> None:
         self._values = values
         self._faults = faults
 
     def collect(self) -> Iterable[Metric]:
-        """Gauges, each with its help."""
+        """The gauges, each with its help text."""
         for name, (words, value) in self._values().items():
             yield GaugeMetricFamily(f"netctl_mediator_{name}", words, value=value)
         yield CounterMetricFamily(
@@ -87,7 +87,7 @@ class HealthPage(PageServer):
         faults: Callable[[], int],
         unready: Callable[[], str | None],
     ) -> None:
-        """`address`: HOST:PORT; `values`: gauges with their help; `unready`: why it is not ready. Raises LocalError."""
+        """`address`: HOST:PORT; `values`: gauges with help; `unready`: why not ready, or None. Raises LocalError."""
 
         def readiness() -> tuple[int, str, bytes]:
             reason = unready()

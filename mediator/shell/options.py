@@ -1,4 +1,4 @@
-"""Options that several commands of `netctl-mediator` have."""
+"""Command line options that several commands of `netctl-mediator` share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DEFAULT_STATE = "/var/lib/netctl-mediator"
 DEFAULT_DOCUMENT = "/etc/netctl/networks.yaml"
 DEFAULT_PORT = 8443
 ANY = "::"
-"""Both families, where the host has IPv6."""
+"""All addresses: both IP versions if the host has IPv6."""
 
 
 def add_state(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def add_port(parser: argparse.ArgumentParser) -> None:
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
-    """Add `--store`, and where its password is."""
+    """Add `--store` and `--store-password-file`."""
     parser.add_argument(
         "--store",
         metavar="STORE",
@@ -65,7 +65,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def add_archive(parser: argparse.ArgumentParser) -> None:
-    """Add a backup's file, and `--force`."""
+    """Add the argument for a backup's file, and `--force`."""
     parser.add_argument(
         "file", metavar="FILE", type=Path, help="as secret as the state: it holds the identity"
     )

@@ -1,6 +1,6 @@
-"""All that the commands of `netctl-mediator` write for people. stdout is data, stderr is talk.
+"""All terminal output of the commands of `netctl-mediator`. stdout carries results, stderr carries messages.
 
-What others wrote (a member's name, a document) is shown without what a terminal would obey.
+Terminal control sequences are removed from text of other origin (a member's name, a document).
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from netctl.model.printable import printable_json, printable_lines
 
 
 def line(text: str = "") -> None:
-    """A line of data."""
+    """Print a line of the result."""
     print(printable_lines(text), flush=True)
 
 
 def json(value: Any) -> None:
-    """Data for programs."""
+    """Print the result for programs, as JSON."""
     print(printable_json(_json.dumps(value, indent=2)), flush=True)
 
 
 def note(text: str) -> None:
-    """Talk."""
+    """Print a message that is no part of the result."""
     print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def warning(text: str) -> None:
-    """What works, and should be known."""
+    """Print a warning: something works, but the user should know of a detail."""
     note(f"warning: {text}")
 
 
 def error(text: str) -> None:
-    """What went wrong and what to do, in one line."""
+    """Print an error in one line: what went wrong and what to do."""
     note(f"netctl-mediator: {text}")

@@ -1,4 +1,4 @@
-"""How the relay, a process of its own, hears of ports of pairs: it reads the mediator's store."""
+"""Gives the relay, a separate process, the ports of pairs: it reads the mediator's store."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mediator.shell import storesql
 from mediator.shell.sqlsession import SqliteSession, finished
 
 READ_TIMEOUT_S = 0.05
-"""The relay waits for no writer: it looks again soon."""
+"""The relay does not wait for a writer: it reads again soon."""
 
 
 class PairSource(Protocol):
-    """What says which ports of pairs the relay is to serve."""
+    """A source of the ports of pairs that the relay must serve."""
 
     def changed(self) -> list[PairPort] | None:
-        """All pairs that are wanted, if that has changed since the last time. None: it has not, or no telling."""
+        """All wanted pairs, if they have changed since the last call. None: unchanged, or unreadable."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the source."""
 
 
 class HubPairs:
-    """The mediator's own knowledge, for a store that the relay cannot read."""
+    """The pairs of the mediator's hub, for a store that the relay cannot read."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -51,7 +51,7 @@ class HubPairs:
 
 
 class PairReader:
-    """The relay's look into the mediator's store. It writes nothing, and a store that is not there yet is empty."""
+    """Reads the pairs from the mediator's store, read-only. A missing store counts as empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -59,7 +59,7 @@ class PairReader:
         self._seen: tuple[int, int] | None = None
 
     def changed(self) -> list[PairPort] | None:
-        """All pairs that are wanted, if something was written since the last time. None: nothing, or no telling."""
+        """All wanted pairs, if the store was written since the last call. None: not written, or unreadable."""
         try:
             file = self._path.stat().st_ino
             if self._db is None or self._seen is None or self._seen[0] != file:
@@ -82,13 +82,13 @@ class PairReader:
         return pairs
 
     def tell(self, table: PairTable, now: float) -> None:
-        """Bring the relay's table to what the store says, if that has changed."""
+        """Load changed pairs into the relay's table."""
         pairs = self.changed()
         if pairs is not None:
             table.load(pairs, now)
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         if self._db is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._db.close()

@@ -1,8 +1,8 @@
-"""Accepted connections passed from the mediator's process to the relay's, over a Unix socket in the state directory.
+"""Passes accepted connections from the mediator's process to the relay's, over a Unix socket in the state directory.
 
-Both share the mediator's TCP ports: the mediator accepts, sees in the first record which protocol is asked for, and
-passes the connection on before a byte is read. So what is relayed over TLS lives in the relay's process and
-outlives a restart of the mediator.
+Both share the mediator's TCP ports: the mediator accepts, sees the requested protocol in the first record, and passes
+the connection on before a byte is read. So relayed TLS connections belong to the relay's process and outlive a restart
+of the mediator.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from netctl.model.errors import LocalError
 
 SOCKET_NAME = "relay.sock"
 PASSES_PER_TURN = 64
-"""Before others get their turn."""
+"""Passed connections taken before other work gets its turn."""
 
 
 def bind_unix(listening: socket.socket, path: Path) -> None:
-    """Bind for this user alone, and in a directory that is shared with its group (setgid) for that too. OSError."""
+    """Bind a socket for this user only, and also for the group if the directory is shared (setgid). Raises OSError."""
     shared = path.parent.stat().st_mode & stat.S_ISGID
     before = os.umask(0o117 if shared else 0o177)
     try:
@@ -31,7 +31,7 @@ def bind_unix(listening: socket.socket, path: Path) -> None:
 
 
 class Passer:
-    """The mediator's side."""
+    """The mediator's side: sends connections."""
 
     def __init__(self, state: Path) -> None:
         self._path = str(state / SOCKET_NAME)
@@ -40,22 +40,22 @@ class Passer:
     def give(self, connection: socket.socket) -> bool:
         """Pass a connection on; the caller closes its own end in any case. False: no relay runs here."""
         try:
-            self._socket.connect(self._path)  # each time: the relay may be another one now
+            self._socket.connect(self._path)  # each time: the relay may have been restarted
             socket.send_fds(self._socket, [b"c"], [connection.fileno()])
         except OSError:
             return False
         return True
 
     def close(self) -> None:
-        """Idempotent."""
+        """Close the socket; idempotent."""
         self._socket.close()
 
 
 class Taker:
-    """The relay's side."""
+    """The relay's side: receives connections."""
 
     def __init__(self, state: Path) -> None:
-        """Take the place of an earlier relay. Raises LocalError."""
+        """Listen, in place of an earlier relay. Raises LocalError."""
         self._path = state / SOCKET_NAME
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
@@ -67,11 +67,11 @@ class Taker:
             raise LocalError(f"the relay cannot listen at {self._path}: {error.strerror or error}") from error
 
     def fileno(self) -> int:
-        """Readable when connections wait."""
+        """The descriptor, which is readable when connections wait."""
         return self._socket.fileno()
 
     def take(self) -> list[socket.socket]:
-        """The connections that wait."""
+        """The waiting connections."""
         found: list[socket.socket] = []
         for _ in range(PASSES_PER_TURN):
             try:

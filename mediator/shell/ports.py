@@ -1,4 +1,4 @@
-"""The TCP ports that a mediator would like to have."""
+"""TCP ports that a mediator prefers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import socket
 
 EVERYWHERE = 443
-"""The TCP port that passes where little else does."""
+"""The TCP port that most restrictive networks allow."""
 
 
 def taken(port: int) -> bool:

@@ -1,7 +1,7 @@
-"""Where a store in PostgreSQL is: what an operator writes, without a password in it, and what libpq is told.
+"""The place of a store in PostgreSQL: the operator's DSN, without a password, and libpq's parameters.
 
 A password comes from a file (`--store-password-file`), from the systemd credential `store-password`, or from libpq's
-own places (`PGPASSFILE`, `~/.pgpass`): never from the command line, which everybody on a machine can read.
+own files (`PGPASSFILE`, `~/.pgpass`), never from the command line, which every user of a machine can read.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ INSTALL = (
     "(or the locked set requirements/postgres.txt) into the environment of netctl-mediator"
 )
 CONNECT_S = 3
-"""For each host of the list, one after another: a round trip to the other side of the world takes a tenth of it."""
+"""Timeout per host of the list, tried in turn: a round trip to the other side of the world takes a tenth of it."""
 DEFAULTS: dict[str, Any] = {
     "target_session_attrs": "read-write",
     "connect_timeout": CONNECT_S,
     "client_encoding": "utf8",
-    # A host that is gone without a word is noticed within some ten seconds.
+    # A host that vanishes silently is detected within about 10 s.
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-"""What the DSN may say otherwise."""
+"""Default parameters; the DSN may change them."""
 ROOTS_OF_THE_SYSTEM = 160_000
-"""From this libpq on `sslrootcert=system` means the certificate authorities that the system trusts."""
+"""The first libpq version in which `sslrootcert=system` means the system's trusted certificate authorities."""
 
 
 def is_postgres(text: str) -> bool:
-    """Whether this names a store in PostgreSQL."""
+    """Whether a text names a store in PostgreSQL."""
     return text.startswith(SCHEMES)
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresPlace:
-    """A store in PostgreSQL."""
+    """The place of a store in PostgreSQL."""
 
     name: str
-    """For people: hosts and database, nothing else."""
+    """Name for people: only hosts and database."""
     parameters: dict[str, Any] = field(repr=False)
-    """libpq's, with the password, if there is one."""
+    """libpq's parameters, with the password if there is one."""
 
     @classmethod
     def parse(cls, text: str, password_file: Path | None = None) -> PostgresPlace:
-        """Of `postgresql://user@host1,host2/database?sslmode=verify-full`. Raises LocalError."""
+        """The place from `postgresql://user@host1,host2/database?sslmode=verify-full`. Raises LocalError."""
         try:
             from psycopg import pq
             from psycopg.conninfo import conninfo_to_dict
@@ -62,7 +62,7 @@ class PostgresPlace:
         try:
             given: dict[str, Any] = dict(conninfo_to_dict(text))
         except Exception as error:
-            # libpq repeats a part of what it was given, and that may be a password.
+            # libpq's message repeats a part of its input, which may be a password.
             raise LocalError(
                 "the store's address is not understood; write postgresql://USER@HOST[,HOST]/DATABASE"
             ) from error
@@ -89,7 +89,7 @@ class PostgresPlace:
 
 
 def _is_here(host: str) -> bool:
-    """A Unix socket or loopback: nobody is in between."""
+    """Whether a host is this machine (Unix socket or loopback), so that no network is between."""
     if not host or host.startswith(("/", "@")) or host == "localhost":
         return True
     try:

@@ -1,8 +1,8 @@
-"""The store in PostgreSQL, by psycopg: one writer, which an advisory lock makes sure of, and one reader.
+"""The store in PostgreSQL, by psycopg: one writer, ensured by an advisory lock, and one reader.
 
-A transaction that lost its connection before its commit was sent did not happen, and is carried out again on the next
-one while there is time. One whose commit was sent left a mark of its own (`place.written`), which tells on the next
-connection whether it is kept: nobody else writes meanwhile, for that takes the lock.
+A transaction that lost its connection before its commit was sent did not happen, and is repeated on the next
+connection while there is time. A transaction whose commit was sent wrote its own mark (`place.written`). The mark shows
+on the next connection whether the commit was kept, since nobody else can write meanwhile without the lock.
 """
 
 from __future__ import annotations
@@ -35,22 +35,23 @@ _LOG = logging.getLogger("mediator.store")
 
 T = TypeVar("T")
 COMMIT_S = 5.0
-"""A commit that was sent is waited for so long; a synchronous standby that is away holds it up for ever."""
+"""Longest wait for a sent commit; an absent synchronous standby would delay it for ever."""
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 3.0
-"""Between tries to connect, doubled each time: one that restarts is back at once, one that is away is not flooded."""
+"""Intervals of connection attempts, doubled each time: short for a restarting server, no flood for an absent one."""
 LOOK_S = 2.0
-"""How often an idle connection is tried: what ended it is known before somebody needs it."""
+"""Interval of checks of an idle connection, so that its loss is known before the next use."""
 LOCK_S = 3.0
-"""A new mediator waits so long for the lock of one that has just ended."""
+"""Longest wait of a new mediator for the lock of a mediator that has just ended."""
 LOCK_CLASS = 0x6E657463
-"""The advisory lock's first half, "netc"; the second stands for the schema."""
+"""The advisory lock's first half, "netc"; the second half is a hash of the schema."""
 STANDBY_S = 0.5
-"""How often a standby asks for the lock: a take-over begins as soon, and the server has two small questions a second. A
-question that waits for the lock by itself would hold back VACUUM for as long as it waits."""
+"""Interval of a standby's requests for the lock: a take-over begins within it, at the cost of two small queries a
+second. A query that waits for the lock would hold VACUUM back meanwhile.
+"""
 READ_ONLY = "25006"
-"""SQLSTATE of a write to a server that is a standby by now."""
+"""SQLSTATE of a write to a server that has become a standby."""
 MARK_LEN = 8
-"""Bytes of a transaction's mark: no two of a mediator's life are the same."""
+"""Bytes of a transaction's random mark: unique during a mediator's life."""
 
 _VERSION = "CREATE TABLE IF NOT EXISTS schema_version (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL)"
 _HOLDER = """
@@ -61,13 +62,13 @@ WHERE locktype = 'advisory' AND classid = %s AND objid = hashtext(current_schema
 
 @dataclass(slots=True)
 class Commit:
-    """One that was sent."""
+    """A sent commit."""
 
     mark: str
     before: str
     """The mark of the transaction before it."""
     kept: bool | None = None
-    """What the next connection found out; None: that cannot be told, or not yet."""
+    """Whether the next connection found the commit kept; None: unknown."""
 
 
 class Held(LocalError):
@@ -75,7 +76,7 @@ class Held(LocalError):
 
 
 class Lost(Exception):
-    """The connection ended. `sent`: a commit that was on its way."""
+    """The connection was lost. `sent`: a commit sent before the loss."""
 
     def __init__(self, reason: str, sent: Commit | None = None) -> None:
         super().__init__(reason)
@@ -83,7 +84,7 @@ class Lost(Exception):
 
 
 def _is_lost(connection: AsyncConnection[Row], error: psycopg.Error) -> bool:
-    """Whether the connection is of no use any more: it ended, or its server writes no longer."""
+    """Whether the connection is unusable: it ended, or its server is read-only now."""
     state = error.sqlstate or ""
     ended = isinstance(error, psycopg.InterfaceError) or (
         isinstance(error, psycopg.OperationalError) and not state
@@ -106,7 +107,7 @@ class PostgresSession:
         return (await self._connection.execute(_sql(sql), values)).rowcount
 
     async def change_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Of `Session`: psycopg sends them in one go."""
+        """Of `Session`: psycopg sends all rows together."""
         rows = list(rows)
         if rows:
             async with self._connection.cursor() as cursor:
@@ -118,11 +119,11 @@ def _sql(text: str) -> Any:
 
 
 Waits = Callable[[Held], None]
-"""Told again and again who has the lock."""
+"""Called repeatedly with the holder of the lock."""
 
 
 class _Line:
-    """One connection, made anew when it is lost. Transactions on it come one after another."""
+    """One connection, reconnected after a loss. Transactions run one after another."""
 
     def __init__(self, place: PostgresPlace, name: str, *, writes: bool) -> None:
         self._place = place
@@ -134,12 +135,12 @@ class _Line:
         self.lost = asyncio.Event()
         self.lost.set()
         self._written = ""
-        """The mark of the last transaction that is kept."""
+        """The mark of the last committed transaction."""
         self._sent: Commit | None = None
-        """Whose answer was lost."""
+        """A sent commit without an answer."""
 
     async def connect(self, waits: Waits | None = None) -> None:
-        """With `waits` for as long as another mediator has the lock. Raises LocalError, without it also Held."""
+        """Connect. If another mediator has the lock, wait if `waits` is given, else raise Held. Raises LocalError."""
         parameters = {**self._place.parameters, "application_name": self._name}
         try:
             connection = await AsyncConnection.connect(autocommit=True, **parameters)
@@ -157,14 +158,14 @@ class _Line:
         self.ready.set()
 
     async def _prepare(self, connection: AsyncConnection[Row], waits: Waits | None) -> None:
-        """Raises LocalError and psycopg's errors."""
+        """Bring a new connection into use: lock, schema, mark. Raises LocalError and psycopg's errors."""
         await connection.execute(
             "SELECT set_config('synchronous_commit', 'on', false) "
             "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
         )
         if not self._writes:
             return
-        # An earlier connection of this very process may still hold the lock at the server.
+        # At the server, an earlier connection of this process may still hold the lock.
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE application_name = %s AND pid <> pg_backend_pid()",
@@ -201,7 +202,7 @@ class _Line:
         return Held(f"another mediator works with {self._place.name}{who}")
 
     async def transaction(self, what: str, body: Body[T], deadline: float) -> T:
-        """Carry it out once. Raises Lost, LocalError, or what the body raises."""
+        """Run a transaction once. Raises Lost, LocalError, or the body's exceptions."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
@@ -230,7 +231,7 @@ class _Line:
                     limit = loop.call_later(COMMIT_S, self._sever, connection)
                     sent = Commit(secrets.token_hex(MARK_LEN), self._written)
                     await connection.execute(
-                        # A literal of hexadecimal digits: several statements in one go take no values.
+                        # A literal of hexadecimal digits: several statements in one query cannot have parameters.
                         f"SET LOCAL statement_timeout = 0; UPDATE place SET written = '{sent.mark}'; COMMIT"
                     )
                     self._written = sent.mark
@@ -270,7 +271,7 @@ class _Line:
             self.drop()
 
     def _sever(self, connection: AsyncConnection[Row]) -> None:
-        """A server that does not answer at all: end the connection under psycopg's hands, which then raises."""
+        """Shut down the socket of a server that does not answer, so that psycopg's pending call raises."""
         with (
             contextlib.suppress(psycopg.Error, OSError),
             socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as end,
@@ -278,7 +279,7 @@ class _Line:
             end.shutdown(socket.SHUT_RDWR)
 
     async def look(self) -> None:
-        """Whether the connection still lives. Whoever works on it finds out by itself."""
+        """Check an idle connection; a running transaction notices a loss itself."""
         connection = self._connection
         if connection is None or self._turn.locked():
             return
@@ -292,7 +293,7 @@ class _Line:
                 limit.cancel()
 
     def drop(self) -> None:
-        """This connection is of no use any more."""
+        """Close the connection as lost."""
         self.ready.clear()
         self.lost.set()
         if self._connection is not None:
@@ -300,7 +301,7 @@ class _Line:
             self._connection = None
 
     async def close(self) -> None:
-        """End it, after what has begun."""
+        """Close the connection after the running transaction."""
         async with self._turn:
             self.ready.clear()
             if self._connection is not None:
@@ -309,9 +310,9 @@ class _Line:
 
 
 async def migrate(connection: AsyncConnection[Row], name: str) -> None:
-    """Bring it up to date, or make it; each step is one transaction. Raises LocalError and psycopg's errors."""
+    """Create or update the schema; each step is one transaction. Raises LocalError and psycopg's errors."""
     there = await (await connection.execute("SELECT to_regclass('schema_version') IS NOT NULL")).fetchone()
-    if there is None or not there[0]:  # a role that may make no tables is enough from then on
+    if there is None or not there[0]:  # later a role without the right to create tables is enough
         await connection.execute(_VERSION)
     found = await (await connection.execute("SELECT version FROM schema_version")).fetchone()
     version = found[0] if found is not None else 0
@@ -326,12 +327,12 @@ async def migrate(connection: AsyncConnection[Row], name: str) -> None:
 
 
 class PostgresStore(SqlStore):
-    """A `MemberStore`. Known members are served while it is away; whoever needs it is told why it waits."""
+    """A `MemberStore` in PostgreSQL. While the server is away, requests wait or fail with the reason."""
 
     def __init__(
         self, place: PostgresPlace, patience_s: float = PATIENCE_S, *, standby: bool = False
     ) -> None:
-        """`standby`: where another mediator works with it, `open` waits for the end of that one."""
+        """`standby`: while another mediator uses the store, `open` waits."""
         self._standby = standby
         self._replaced: str | None = None
         self._place = place
@@ -387,7 +388,7 @@ class PostgresStore(SqlStore):
             raise
 
     async def _stand_by(self, writer: _Line) -> None:
-        """Connect as soon as no other mediator works with the store. Raises LocalError where that is not even tried."""
+        """Connect once no other mediator uses the store. Raises LocalError if the first attempt fails otherwise."""
 
         def waits(held: Held) -> None:
             if self._why is None:
@@ -401,7 +402,7 @@ class PostgresStore(SqlStore):
             except LocalError as error:
                 if self._why is None:
                     raise
-                # It stands by already: a server that restarts or fails over is waited for too.
+                # Already standing by: wait also for a server that restarts or fails over.
                 self._why = f"{error}; this one stands by."
             await asyncio.sleep(LAST_RETRY_S * random.uniform(0.25, 0.5))
         if self._why is not None:
@@ -409,7 +410,7 @@ class PostgresStore(SqlStore):
             _LOG.info("no other mediator works with the store any more: this one takes over")
 
     async def _keep(self, line: _Line) -> None:
-        """Connect again whenever the connection is lost."""
+        """Check the connection, and reconnect after each loss."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
@@ -441,7 +442,7 @@ class PostgresStore(SqlStore):
                 _LOG.info(f"{self._place.name} answers again")
 
     async def within(self, what: str, body: Body[T], *, writes: bool = True) -> T:
-        """Of `SqlStore`. Whoever asked and is gone by now is not heard; what has begun ends by itself."""
+        """Of `SqlStore`. A cancelled caller gets no answer; a transaction that has begun completes."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._tasks.start(what, self._answer(answer, what, body, writes))
         return await answer
@@ -490,7 +491,7 @@ class PostgresStore(SqlStore):
             raise LocalError((self._why or f"{self._place.name} cannot be reached").rstrip(".")) from None
 
     async def _was_kept(self, line: _Line, sent: Commit, deadline: float, what: str) -> bool:
-        """What became of a commit whose answer was lost. Raises LocalError when that cannot be told."""
+        """Whether a commit without an answer was kept. Raises LocalError if that is unknown."""
         try:
             await self._connected(line, max(deadline, time.monotonic() + self._patience_s / 2))
         except LocalError as error:
@@ -519,9 +520,9 @@ class PostgresStore(SqlStore):
 
 
 async def _nothing(db: Session) -> None:
-    """Only the mark is looked at."""
+    """An empty transaction: it only checks the store's mark."""
 
 
 def reason_of(error: BaseException) -> str:
-    """PostgreSQL's own words in one line: they name hosts and users, never a password."""
+    """PostgreSQL's message in one line: it names hosts and users, never a password."""
     return " ".join(str(error).split()) or type(error).__name__

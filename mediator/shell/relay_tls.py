@@ -1,4 +1,4 @@
-"""Members whose UDP is blocked, at the relay: TLS connections that stand in for sources of datagrams (DESIGN §7.8).
+"""TLS connections of members with blocked UDP at the relay, used like sources of datagrams (DESIGN §7.8).
 
 state            event                                        next
 HANDSHAKE        the TLS handshake is done, within 5 s        UNAUTHENTICATED
@@ -6,10 +6,10 @@ UNAUTHENTICATED  the relay says BOUND on it, within 10 s      MEMBER: an older c
 MEMBER           frames, at least one in `IDLE_S`             MEMBER
 any              time is up, garbage, the other side ends it  closed
 
-Each connection has an address of its own in the discard-only prefix (RFC 6666), from which no datagram can come, and
-is to `RelayTable` a source like any other: BIND, COOKIE and CONFIRM go over it, and prove on this very connection
-that the member holds the key that it was granted over its control connection. Until then nothing but the relay's
-own messages is looked at. What a member sends goes where its bindings say, so it cannot speak for another.
+Each connection has its own address in the discard-only prefix (RFC 6666), from which no datagram can come. For
+`RelayTable` it is a source like any other: BIND, COOKIE and CONFIRM pass over it, and prove on this connection that the
+member holds the key that it was granted over its control connection. Until then only the relay's own messages are
+read. A member's packets go where its own bindings say, so it cannot act as another member.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from netctl.wire.relayframe import LIMIT_BEFORE_LOGIN, MAX_DATAGRAM
 _LOG = logging.getLogger("mediator.relay")
 
 MAX_LINKS = 4096
-"""Some 60 KB each: a network whose members are all blocked is smaller."""
+"""Most connections, about 60 KB each: even networks with only blocked members are smaller."""
 MAX_QUEUED_IN_ALL = 64 << 20
-"""Bytes that wait for all slow readers together; beyond it what comes for them is dropped."""
+"""Queued bytes for all slow readers together; above it their datagrams are dropped."""
 MAX_BEFORE_LOGIN = 128 * 1024
-"""A member with a thousand peers asks for all of them at once, 66 bytes each."""
+"""Bytes received before login: a member with a thousand peers binds for all at once, 66 bytes each."""
 TLS_S = 5.0
 LOGIN_S = 10.0
 IDLE_S = 90.0
@@ -49,11 +49,11 @@ IDLE_S = 90.0
 BACKLOG = 256
 ACCEPTS_PER_TURN = 32
 OFFENCES: Mapping[str, Offence] = {"tls": "tls", "frame.too-long": "garbage"}
-"""What an end of a connection is held against its source; a mere hanging up is not."""
+"""Errors that count as an offence of the source; a plain close does not."""
 
 
 class _Link:
-    """One connection: a way for answers and messages out, and who it is."""
+    """One connection of a member, or of a client before login."""
 
     def __init__(
         self,
@@ -66,27 +66,27 @@ class _Link:
     ) -> None:
         self.tls = tls
         self.ticket = ticket
-        """Of the admission limiter, while this is unauthenticated."""
+        """The admission limiter's ticket, while the connection is unauthenticated."""
         self.source = source
         self.stand_in = stand_in
         self.began = self.heard = now
         self.writes_watched = False
         self.claimed: int | None = None
-        """The relay port that its messages say is its own."""
+        """The relay port that its messages claim; proven after login."""
         self.member = False
         self.counted = 0
-        """Bytes of its queue in the listener's sum."""
+        """Queued bytes of this connection that are included in the listener's sum."""
         self._listener = listener
 
     def put(self, port: int, datagram: bytes, now: float) -> None:
-        """A datagram for it, out of this relay port."""
+        """Send it a datagram from this relay port."""
         if not self.member and classify(datagram) is DatagramKind.RELAY and datagram[4] == RelayKind.BOUND:
             self._listener.login(self, now)
         self._listener.queue(self, port, datagram, now)
 
 
 class TlsListener:
-    """Belongs to one RelayServer, whose loop it lives in."""
+    """The TLS connections of one RelayServer; runs in its loop."""
 
     def __init__(
         self,
@@ -96,11 +96,11 @@ class TlsListener:
         clock: Callable[[], float] = time.monotonic,
         patience_s: float = TLS_S,
     ) -> None:
-        """`taker`: where connections are passed from the mediator. `patience_s`: for a TLS handshake."""
+        """`taker`: receives connections that the mediator passes on. `patience_s`: limit of a TLS handshake."""
         self._patience_s = patience_s
         self.limiter = AdmissionLimiter()
         self.queued = 0
-        """Bytes that wait in all queues."""
+        """Bytes in all queues together."""
         self._relay = relay
         self._context = context
         self._taker = taker
@@ -121,7 +121,7 @@ class TlsListener:
         return len(self._links)
 
     def listen(self, address: str, port: int) -> int:
-        """Accept connections here, where no mediator runs on this machine. The port. Raises LocalError."""
+        """Listen for connections on a machine without a mediator; returns the port. Raises LocalError."""
         family = socket.AF_INET6 if ":" in address and socket.has_ipv6 else socket.AF_INET
         opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -138,7 +138,7 @@ class TlsListener:
         return int(opened.getsockname()[1])
 
     def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         for link in list(self._links.values()):
             self._drop(link)
         for opened in self._listening:
@@ -146,7 +146,7 @@ class TlsListener:
         if self._taker is not None:
             self._taker.close()
 
-    # -- coming -----------------------------------------------------------------------------------------------
+    # -- new connections --------------------------------------------------------------------------------------
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
@@ -162,7 +162,7 @@ class TlsListener:
             self._relay.guard.run("a connection", self.adopt, connection)
 
     def adopt(self, connection: socket.socket) -> None:
-        """An unauthenticated connection came."""
+        """Take a new, unauthenticated connection."""
         now = self._clock()
         try:
             host, port = connection.getpeername()[:2]
@@ -197,7 +197,7 @@ class TlsListener:
         self._relay.listen(tls.fileno(), lambda: self._turn(link))
 
     def login(self, link: _Link, now: float) -> None:
-        """It has shown the key of a grant."""
+        """A connection has proven the key of a grant."""
         link.member = True
         link.tls.reader.limit = MAX_DATAGRAM
         self._unauthenticated.pop(link.ticket, None)
@@ -211,7 +211,7 @@ class TlsListener:
     # -- frames -----------------------------------------------------------------------------------------------
 
     def _turn(self, link: _Link) -> None:
-        """What raises here costs this connection alone, which would otherwise stay readable for ever."""
+        """Read frames. An unexpected exception ends only this connection, which would else stay readable for ever."""
         if not self._relay.guard.run("a frame", self._read, link):
             self._drop(link)
 
@@ -234,7 +234,7 @@ class TlsListener:
         self._watch_writes(link)
 
     def _frame(self, link: _Link, port: int, datagram: bytes, now: float) -> bool:
-        """False: no client of ours sends this."""
+        """Handle a frame; False: no client of ours sends it."""
         if classify(datagram) is DatagramKind.RELAY:
             try:
                 own = peek_allocation(datagram).own_port
@@ -249,7 +249,7 @@ class TlsListener:
         return True
 
     def queue(self, link: _Link, port: int, datagram: bytes, now: float) -> None:
-        """Something goes out at the end of this turn."""
+        """Queue a datagram, to be sent at the end of this turn."""
         if self.queued > MAX_QUEUED_IN_ALL or link.tls.fileno() not in self._links:
             return
         link.tls.put(port, datagram, now)
@@ -261,7 +261,7 @@ class TlsListener:
         now = self._clock()
         for link in dirty.values():
             if link.writes_watched:
-                continue  # it is full: its turn comes when there is room
+                continue  # the socket is full: the loop calls when there is room
             if not self._relay.guard.run("a frame to be sent", self._write, link, now):
                 self._drop(link)
 
@@ -283,7 +283,7 @@ class TlsListener:
             link.writes_watched = link.tls.wants_write
             self._relay.watch_writes(link.tls.fileno(), wanted=link.writes_watched)
 
-    # -- going ------------------------------------------------------------------------------------------------
+    # -- ends of connections ----------------------------------------------------------------------------------
 
     def _expire(self, now: float) -> None:
         for link in list(self._links.values()):
@@ -319,12 +319,12 @@ class TlsListener:
 def open_listeners(
     relay: RelayServer, context: ssl.SSLContext, state: Path, address: str, ports: Sequence[int]
 ) -> Iterator[TlsListener]:
-    """A listener for connections that the mediator passes on, and for those that come to `ports`.
+    """A listener for connections that the mediator passes on, and for connections to `ports`.
 
-    What cannot be listened on is one line for the operator: UDP is relayed all the same.
+    A port that cannot be opened is only logged: UDP is relayed all the same.
     """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one a connection, beside the ports
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one file per connection, besides the ports
     taker = None
     try:
         taker = Taker(state)

@@ -1,4 +1,4 @@
-"""The mediator's keeper of its relay: a process of its own, which is started again when it dies."""
+"""Runs the mediator's relay as a separate process, and restarts it after its end."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from netctl.system.ourselves import environment, module
 _LOG = logging.getLogger("mediator.server")
 
 RESTART_S = 1.0
-"""A relay that dies is started again after this, and not faster."""
+"""Pause before a restart of the relay."""
 
 
 async def keep_relay(arguments: argparse.Namespace) -> None:
-    """Run the relay as a process of its own; start it again when it dies. One that runs already is taken over."""
+    """Run the relay as a separate process and restart it after its end. A running relay is adopted instead."""
     command = module("mediator.shell.main", "relay")
     command += ["--document", str(arguments.document), "--state", str(arguments.state)]
     command += ["--listen", arguments.listen]
@@ -30,7 +30,7 @@ async def keep_relay(arguments: argparse.Namespace) -> None:
     said = 0
     while True:
         found = running_relay(arguments.state)
-        if found is not None:  # of a mediator that was killed, or a unit of its own: its tunnels go on
+        if found is not None:  # started by a killed mediator or by its own unit: its tunnels continue
             if found.pid != said:
                 said = found.pid
                 _LOG.info(f"the relay that runs (process {said}) goes on with its tunnels")

@@ -1,4 +1,6 @@
-"""One relay a state directory, found again by the next mediator: relayed tunnels outlive a mediator that was killed."""
+"""The lock of the only relay of a state directory. A new mediator finds a running relay by it, so that relayed tunnels
+outlive a killed mediator.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ from netctl.system.files import open_lock, say_holder
 
 RELAY_LOCK = "relay.lock"
 KEPT = "NETCTL_RELAY_KEPT"
-"""Set by `serve` for the relay that it starts, and ends when it is itself ended in order."""
+"""Environment variable that `serve` sets for the relay that it starts, and stops at its own regular end."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningRelay:
-    """Who holds the lock. `kept`: a mediator has started it, no unit of its own."""
+    """The holder of the lock. `kept`: a mediator has started it, not its own unit."""
 
     pid: int
     kept: bool
@@ -27,7 +29,7 @@ class RunningRelay:
 
 @contextlib.contextmanager
 def only_relay(state: Path) -> Iterator[None]:
-    """Be this state's relay. Raises LocalError when there is one."""
+    """Hold the lock. Raises LocalError if another relay holds it."""
     try:
         file = open_lock(state / RELAY_LOCK)
     except OSError as error:
@@ -44,7 +46,7 @@ def only_relay(state: Path) -> Iterator[None]:
 
 
 def running_relay(state: Path) -> RunningRelay | None:
-    """The relay that runs on this state."""
+    """The running relay of this state; None: none runs."""
     try:
         with (state / RELAY_LOCK).open() as file:
             try:

@@ -1,9 +1,8 @@
-"""What a relay of another user has of the mediator, in the relay's own directory: no identity and no store.
+"""The directory of a relay that runs as another user: what the mediator hands over, without identity and store.
 
-The mediator puts four things there: the secret that both share, a key with a certificate that the mediator's
-identity has signed for the relay alone, the ports of pairs, and a copy of the last good document. Members pin the
-identity; a relay that shows such a certificate is the mediator's relay, and can say nothing else in its name: no view,
-no lease, no introduction.
+The mediator writes four things: the shared secret, a key with a certificate that the mediator's identity has signed
+for the relay only, the ports of pairs, and a copy of the last good document. Members pin the identity. A server with
+such a certificate is accepted as the mediator's relay, and for nothing else: no view, no lease, no introduction.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ _LOG = logging.getLogger("mediator.relay")
 CERTIFICATE_FILE = "relay.pem"
 PAIRS_FILE = "pairs.json"
 SHARED = 0o640
-"""For the directory's group, which is the relay's; others do not get into the directory."""
+"""Mode of the files: readable by the directory's group, the relay's; others cannot enter the directory."""
 WAIT_S = 0.25
-"""Between looks for what the mediator has not put there yet."""
+"""Interval of the relay's checks for files that are still missing."""
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -49,13 +48,13 @@ def _write(path: Path, content: bytes) -> None:
 
 
 class _Trouble:
-    """What an operator is told of work that fails: once, until it fails in another way or is well again."""
+    """Reports a failure to the operator once, until the reason changes or the work succeeds."""
 
     def __init__(self) -> None:
         self._known: str | None = None
 
     def of(self, work: Callable[[], None], words: str) -> str | None:
-        """Do it; what to say when that fails anew: `words`, and the system's."""
+        """Run `work`; returns `words` and the system's reason if it fails in a new way, else None."""
         said = None
         try:
             work()
@@ -66,7 +65,7 @@ class _Trouble:
 
 
 class PairFile:
-    """The mediator's side: keeps the ports of pairs where a relay reads them that cannot read the store."""
+    """The mediator's side: a file with the ports of pairs, for a relay that cannot read the store."""
 
     def __init__(self, directory: Path, pairs: PairSource) -> None:
         self._path = directory / PAIRS_FILE
@@ -75,7 +74,7 @@ class PairFile:
         self._trouble = _Trouble()
 
     def write(self) -> None:
-        """Write what has changed. Raises OSError."""
+        """Write changed pairs. Raises OSError."""
         found = self._source.changed()
         if found is not None:
             self._text = _told(found)
@@ -84,7 +83,7 @@ class PairFile:
             self._text = None
 
     def keep(self) -> str | None:
-        """The same; a line for the operator when that fails anew."""
+        """Write changed pairs; returns a line for the operator on a new failure."""
         return self._trouble.of(self.write, f"{self._path} cannot be written, and the relay needs it")
 
     def close(self) -> None:
@@ -93,7 +92,7 @@ class PairFile:
 
 
 class RelayPlace:
-    """The mediator's side: keeps the relay's directory as it is to be."""
+    """The mediator's side: keeps the relay's directory complete."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class RelayPlace:
         pairs: PairSource,
         document: Callable[[], str] = lambda: "",
     ) -> None:
-        """`document`: the text that is in force, if any; the relay starts with it where the file is refused."""
+        """`document`: the text in force, or ""; the relay starts with it if the document's file is refused."""
         self._directory = directory
         self._identity = identity
         self._secret = secret
@@ -113,7 +112,7 @@ class RelayPlace:
         self._trouble = _Trouble()
 
     def keep(self) -> str | None:
-        """Write what is missing or has changed; a line for the operator when that fails anew."""
+        """Write missing and changed files; returns a line for the operator on a new failure."""
         return self._trouble.of(self._write, f"the relay's directory {self._directory} cannot be kept")
 
     def _write(self) -> None:
@@ -143,14 +142,14 @@ class RelayPlace:
 
 @dataclass(frozen=True, slots=True)
 class RelayIdentity:
-    """The relay's side: its key, what it shows for it, and whose relay it is."""
+    """The relay's side: its key and certificate, and the identity of its mediator."""
 
     pem: bytes
     identity: IdentityKey
 
     @classmethod
     def load(cls, directory: Path) -> RelayIdentity:
-        """Raises FileNotFoundError, or LocalError for a file that is damaged."""
+        """Read and verify the certificate file. Raises FileNotFoundError, or LocalError if it is damaged."""
         path = directory / CERTIFICATE_FILE
         try:
             pem = path.read_bytes()
@@ -171,7 +170,7 @@ class RelayIdentity:
 
 
 def handed_over(directory: Path, sleep: Callable[[float], None] = time.sleep) -> tuple[RelayIdentity, bytes]:
-    """What the mediator has put here; waits until it has. Raises LocalError for what is damaged."""
+    """The identity and secret from the mediator; waits until they exist. Raises LocalError if they are damaged."""
     said = False
     while True:
         try:
@@ -196,7 +195,7 @@ def handed_over(directory: Path, sleep: Callable[[float], None] = time.sleep) ->
 
 
 class ToldPairs:
-    """The relay's look at the ports of pairs that the mediator has put into a directory."""
+    """The relay's side: reads the file with the ports of pairs."""
 
     def __init__(self, directory: Path, table: PairTable) -> None:
         self._table = table
@@ -204,7 +203,7 @@ class ToldPairs:
         self._seen: tuple[int, int] | None = None
 
     def look(self, now: float) -> bool:
-        """Take up what has changed. False: the mediator has put nothing there."""
+        """Load changed pairs. False: there is no file."""
         stamp = _stamp(self._path)
         if stamp is not None and stamp != self._seen:
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
@@ -214,17 +213,17 @@ class ToldPairs:
 
 
 class Handed:
-    """The relay's look at its directory, beside its work."""
+    """The relay's side: watches its directory while it runs."""
 
     def __init__(self, directory: Path, table: PairTable, other: Callable[[], None]) -> None:
-        """`other` is called when the mediator has put another secret or certificate there: that takes a new start."""
+        """`other` is called when secret or certificate have changed, which needs a restart."""
         self._other = other
         self._kept = [directory / CERTIFICATE_FILE, directory / RELAY_SECRET_FILE]
         self._stamps = [_stamp(path) for path in self._kept]
         self._pairs = ToldPairs(directory, table)
 
     def look(self, now: float) -> None:
-        """Take up what has changed."""
+        """Load changed pairs, and check secret and certificate."""
         self._pairs.look(now)
         for path, before in zip(self._kept, self._stamps, strict=True):
             now_there = _stamp(path)
@@ -257,7 +256,7 @@ def _told(pairs: list[PairPort]) -> str:
 
 
 def _read(text: str) -> list[PairPort]:
-    """Raises ValueError, LookupError or TypeError for what is no such file."""
+    """The pairs in a file's text. Raises ValueError, LookupError or TypeError if it is damaged."""
 
     def member(row: dict[str, Any]) -> PairMember:
         return PairMember(WireGuardKey.parse(row["key"]), int(row["port"]), bool(row["stock"]))

@@ -1,9 +1,9 @@
-"""The relay's shell: sockets around `mediator.core.relay_table` (DESIGN §7.7).
+"""The relay's sockets around `mediator.core.relay_table` (DESIGN §7.7).
 
-One UDP socket per member's port. Datagrams are taken in batches with `UDP_GRO` and go out with
-`UDP_SEGMENT`, so that a sender that batches is relayed 64 KB at a time; what comes datagram by datagram is
-fetched with recvmmsg(2) and batched here, or, where it was built, in C (`forwarding`). Only WireGuard message types are
-forwarded, and only between bound addresses; everything else is silence.
+One UDP socket per member's port. Datagrams are received in batches with `UDP_GRO` and sent with `UDP_SEGMENT`, so a
+sender that batches is relayed 64 KB at a time. Single datagrams are read with recvmmsg(2) and batched here, or in C if
+that was built (`forwarding`). Only WireGuard message types are forwarded, and only between bound addresses; other
+datagrams get no answer.
 """
 
 from __future__ import annotations
@@ -40,41 +40,41 @@ SOL_UDP = 17
 UDP_SEGMENT = 103
 UDP_GRO = 104
 BUFFER = 65536
-"""One GRO batch."""
+"""Bytes of one GRO batch."""
 CONTROL_SPACE = socket.CMSG_SPACE(4) + pktinfo.SPACE
-"""Ancillary data: a merged batch's segment size, and the address that was asked."""
+"""Space for ancillary data: a merged batch's segment size, and the destination address."""
 SOCKET_BUFFER = 4 << 20
-"""A burst of 64 batches; taken by force as root, else as far as the system allows."""
+"""A burst of 64 batches; forced as root, else as far as the system allows."""
 MAX_GSO_BYTES = 65_507
-"""The most that one UDP GSO send takes."""
+"""Most bytes of one UDP GSO send."""
 UNMERGED = 2
-"""Datagrams in a row that nobody merged, after which the others are fetched many at a time."""
+"""Unmerged datagrams in a row after which many are read per system call."""
 BATCHES_PER_TURN = 64
-"""From one socket before the others get their turn."""
+"""Batches read from one socket before others get their turn."""
 MIN_MESSAGE = 32
 """The shortest WireGuard message, a keepalive: header and tag."""
 EXPIRE_EVERY_S = 5.0
 WATCH_EVERY_S = 0.5
-"""How often it is looked whether the mediator has given out or taken back ports of pairs."""
+"""Interval of checks for changed ports of pairs."""
 MAX_ASKED = MAX_BINDINGS
-"""Who is remembered with the address that it spoke to, some 300 bytes each; without that the system chooses one."""
+"""Sources remembered with the local address that they use, about 300 bytes each; for others the system chooses one."""
 MAX_CACHED_FLOWS = 16384
-"""Four look-ups' results per member of a full port range; emptied when exceeded."""
+"""Cached flows: four per member of a full port range; the cache is emptied when it is full."""
 SPARE_FILES = 64
-"""Descriptors beside the ports' sockets."""
+"""File descriptors besides the ports' sockets."""
 _SO_RCVBUFFORCE = 33
 _SO_SNDBUFFORCE = 32
 _TYPES = frozenset(struct.pack("<I", kind) for kind in (1, 2, 3, 4))
 _TRANSPORT = frozenset((struct.pack("<I", 4),))
 
 STAND_IN = "100::"
-"""Connections over TLS have addresses from here, of the discard-only prefix (RFC 6666)."""
+"""Prefix of the addresses of TLS connections: the discard-only prefix (RFC 6666)."""
 RawAddress = tuple[str, int] | tuple[str, int, int, int]
 
 
 @dataclass(slots=True)
 class Counters:
-    """What the relay did, for the log and the tests."""
+    """Counts of the relay's work, for the log and the tests."""
 
     forwarded_bytes: int = 0
     dropped_stranger: int = 0
@@ -82,18 +82,18 @@ class Counters:
     dropped_rate: int = 0
     """Datagrams beyond a rate or a quota."""
     dropped_nowhere: int = 0
-    """Receipts from port 0: nobody can be answered there (RFC 768)."""
+    """Datagrams from port 0, to which no answer is possible (RFC 768)."""
 
 
 class Link(Protocol):
-    """A member behind a connection instead of an address."""
+    """A member that is reached by a TLS connection instead of an address."""
 
     def put(self, port: int, datagram: bytes, now: float) -> None:
-        """A datagram for it, out of this relay port."""
+        """Send it a datagram from this relay port."""
 
 
 class _Way(NamedTuple):
-    """A flow as the sockets take it."""
+    """A flow in the form that sockets need."""
 
     flow: Flow
     out: socket.socket
@@ -106,16 +106,16 @@ class RelayServer:
     """Sockets for a range of ports. `serve` blocks; `stop` may be called from a signal handler or thread."""
 
     def __init__(self, bind_address: str, ports: range, table: RelayTable) -> None:
-        """Raises LocalError when a port is taken or there are not enough file descriptors."""
+        """Open the ports. Raises LocalError if a port is taken or file descriptors are too few."""
         _allow_files(len(ports) + SPARE_FILES)
         self.counters = Counters()
         self.guard = Guard(_LOG.warning)
-        """Counts what could not be handled."""
+        """Counts input that raised an unexpected exception."""
         self.table = table
         self.pairs = PairTable(table)
-        """Of members without an agent."""
+        """The pairs with members without an agent."""
         self.links: dict[SocketAddress, Link] = {}
-        """Members over TLS, by the address that stands in for each."""
+        """Members over TLS, by the address of their connection."""
         self._after: list[Callable[[], None]] = []
         self._watches: list[Callable[[float], None]] = []
         self._watch_at = 0.0
@@ -161,7 +161,7 @@ class RelayServer:
                 sock.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BUFFER)
             except PermissionError:
                 sock.setsockopt(socket.SOL_SOCKET, plain, SOCKET_BUFFER)
-        with contextlib.suppress(OSError):  # a kernel before 5.0: works, only slower
+        with contextlib.suppress(OSError):  # a kernel before 5.0: only slower
             sock.setsockopt(SOL_UDP, UDP_GRO, 1)
         pktinfo.ask(sock)
         sock.bind((bind_address, port))
@@ -173,7 +173,7 @@ class RelayServer:
         clock: Callable[[], float] = time.monotonic,
         unix: Callable[[], float] | None = None,
     ) -> None:
-        """Relay until `stop`. `unix`: what grants are judged by from now on."""
+        """Relay until `stop`. `unix`: the clock for the expiry of grants."""
         self._unix = unix = unix or self._unix
         expire_at = clock() + EXPIRE_EVERY_S
         while self._running:
@@ -197,26 +197,26 @@ class RelayServer:
                     self.guard.run("a look at what changed", watch, now)
 
     def watch(self, call: Callable[[float], None]) -> None:
-        """Call this about every `WATCH_EVERY_S` while serving."""
+        """Call a function about every `WATCH_EVERY_S` while serving."""
         self._watches.append(call)
 
     def listen(self, descriptor: int, call: Callable[[], None]) -> None:
-        """Call this whenever the descriptor can be read."""
+        """Call a function whenever the descriptor is readable."""
         self._readers[descriptor] = call
         self._poll.register(descriptor, select.EPOLLIN)
 
     def watch_writes(self, descriptor: int, *, wanted: bool) -> None:
-        """Call what `listen` was given also when there is room to write."""
+        """Call the function of `listen` also when the descriptor is writable."""
         self._poll.modify(descriptor, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
 
     def forget(self, descriptor: int) -> None:
-        """No more of what `listen` began; before the descriptor is closed."""
+        """End a `listen`, before the descriptor is closed."""
         if self._readers.pop(descriptor, None) is not None:
             with contextlib.suppress(OSError, ValueError):  # closed already
                 self._poll.unregister(descriptor)
 
     def after_turn(self, call: Callable[[], None]) -> None:
-        """Call this after each turn of `serve`: what the turn brought is sent as one."""
+        """Call a function after each turn of `serve`, e.g. to send the turn's datagrams together."""
         self._after.append(call)
 
     def take(
@@ -227,7 +227,7 @@ class RelayServer:
         now: float,
         unix: Callable[[], float] | None = None,
     ) -> None:
-        """A datagram that came from one of `links`, for one of our ports."""
+        """Handle a datagram from one of `links` to one of our ports."""
         if port in self._sockets:
             raw = (source.host, source.port)
             self._batch(port, raw, memoryview(datagram), len(datagram), now, unix or self._unix, ())
@@ -236,11 +236,11 @@ class RelayServer:
 
     @property
     def data_path(self) -> str:
-        """For people: what moves the datagrams."""
+        """How datagrams are moved, as text for people."""
         return "native" if self._native is not None else "Python"
 
     def settle(self) -> None:
-        """Let the counts of what passed be true just now."""
+        """Make the counts of passed bytes exact."""
         if self._native is not None:
             self._native.settle()
 
@@ -277,7 +277,7 @@ class RelayServer:
             except BlockingIOError:
                 return
             except OSError:
-                continue  # an ICMP error of an earlier send: belongs to nobody
+                continue  # an ICMP error of an earlier send: no sender to tell
             segment = size
             for level, kind, value in extra:
                 if level == SOL_UDP and kind == UDP_GRO:
@@ -301,7 +301,7 @@ class RelayServer:
         now: float,
         unix: Callable[[], float],
     ) -> None:
-        """Neighbours of one source and size; those that go on do so as few sends."""
+        """Handle datagrams of one source and size; forward them by few sends."""
         address, parts, size = self._address(arrival.source), arrival.parts, arrival.size
         if not address[1]:
             self.counters.dropped_nowhere += len(parts)
@@ -330,7 +330,7 @@ class RelayServer:
         unix: Callable[[], float],
         extra: Sequence[pktinfo.Control],
     ) -> None:
-        """One received datagram, merged or not, with what the kernel said about it."""
+        """Handle one received batch, merged or not, with its ancillary data."""
         size = len(batch)
         types = self._types(port)
         starts = range(0, size, max(segment, 1))
@@ -344,13 +344,13 @@ class RelayServer:
             if len(data) >= MIN_MESSAGE and bytes(data[:4]) in types:
                 self._forward(port, address, [data], len(data), len(data), now)
             else:
-                # One by one: what fails must not take along what the kernel merged it with.
+                # One by one: a failure must not affect the datagrams merged with it.
                 self.guard.run("a datagram", self._control, port, address, bytes(data), now, unix(), extra)
 
     def _forward(
         self, port: int, address: RawAddress, parts: list[memoryview], size: int, segment: int, now: float
     ) -> None:
-        """Send `size` bytes on as datagrams of `segment` bytes, gathered from `parts` by the kernel."""
+        """Forward `size` bytes as datagrams of `segment` bytes, which the kernel gathers from `parts`."""
         flow = self._flow(port, address, now)
         if flow is None and port in self.pairs:
             first = parts[0][:segment]
@@ -374,7 +374,7 @@ class RelayServer:
             return
         merged = segment < size
         options = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", segment)), *local] if merged else local
-        # What comes over TLS has no socket of ours, and an app's datagrams are all looked at.
+        # Not for TLS, which has no UDP socket, nor for apps, whose datagrams must all be read.
         if self._native is not None and known.heard is None and not address[0].startswith(STAND_IN):
             self._native.allow(
                 port,
@@ -392,7 +392,7 @@ class RelayServer:
                 self._send_singly(flow, parts, segment)
 
     def _send_singly(self, way: _Way, parts: list[memoryview], segment: int) -> None:
-        """A device without segmentation, or a batch longer than it takes."""
+        """Send datagrams one by one: the device has no segmentation, or the batch is too long for it."""
         with contextlib.suppress(OSError):
             for part in parts:
                 for start in range(0, len(part), segment):
@@ -418,7 +418,7 @@ class RelayServer:
         return found
 
     def _look_at_generation(self) -> None:
-        """Flows that were decided before something changed are forgotten."""
+        """Forget cached flows after a change of the table."""
         if self._flows_of != self.table.generation or len(self._flows) > MAX_CACHED_FLOWS:
             self._forget_flows()
             self._flows_of = self.table.generation
@@ -429,7 +429,7 @@ class RelayServer:
             self._native.forget()
 
     def _types(self, port: int) -> frozenset[bytes]:
-        """What may go on unread: at the port of a pair handshakes are looked at."""
+        """Message types that are forwarded unread; at the port of a pair handshakes are read."""
         return _TRANSPORT if port in self.pairs else _TYPES
 
     def _control(
@@ -466,7 +466,7 @@ class RelayServer:
                 out.sendmsg([answer.data], local, 0, self._raw(answer.destination))
 
     def _remember(self, port: int, source: SocketAddress, asked: str) -> None:
-        """Which of our addresses somebody speaks to, who has shown that it may."""
+        """Remember which of our addresses an admitted source uses."""
         known = self._asked.get((port, source))
         self._asked[port, source] = asked
         self._asked.move_to_end((port, source))
@@ -476,7 +476,7 @@ class RelayServer:
             self._asked.popitem(last=False)
 
     def _leave_from(self, port: int, destination: SocketAddress) -> list[pktinfo.Control]:
-        """That address, for what is sent there."""
+        """Ancillary data that sends from the remembered address."""
         return pktinfo.leave_from(self._asked.get((port, destination), ""), self._sockets[port].family)
 
     def _address(self, source: tuple[str, int, int]) -> RawAddress:
@@ -490,7 +490,7 @@ class RelayServer:
 
 
 def _source_of(address: RawAddress) -> tuple[str, int, int]:
-    """As `forwarding` has it."""
+    """An address in the form of `forwarding`."""
     return address[0].partition("%")[0], address[1], address[3] if len(address) == 4 else 0
 
 
@@ -499,7 +499,7 @@ def _stands_in(address: SocketAddress) -> bool:
 
 
 def _forged(address: RawAddress) -> bool:
-    """A real datagram (a dual socket's address has four parts) with the address of a connection."""
+    """Whether a real datagram (a dual socket's address has four parts) claims the address of a TLS connection."""
     return len(address) == 4 and address[0].startswith(STAND_IN)
 
 
@@ -508,7 +508,7 @@ def _canonical(address: RawAddress) -> SocketAddress:
 
 
 def _allow_files(wanted: int) -> None:
-    """Raise the soft limit of open files to `wanted`. Raises LocalError when the hard one forbids it."""
+    """Raise the soft limit of open files to `wanted`. Raises LocalError if the hard limit forbids it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted or soft == resource.RLIM_INFINITY:
         return
@@ -531,11 +531,11 @@ def run_relay(
     ready: Callable[[], None] = lambda: None,
     also: Callable[[RelayServer], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> None:
-    """Relay on ports first to last (inclusive) until SIGTERM or SIGINT; for a process of its own.
+    """Relay on ports first to last (inclusive) until SIGTERM or SIGINT; for a separate process.
 
-    `bind_address` ``::`` serves both families; what a member is sent leaves from the address that it speaks to.
-    `secret` is shared with the mediator, `cookie_secret` is 32 fresh random bytes. `unix`: the clock that grants are
-    judged by, the mediator's own. `also`: what else lives in its loop. Raises LocalError as `RelayServer`.
+    `bind_address` ``::`` serves both IP versions; packets to a member leave from the address that the member uses.
+    `secret` is shared with the mediator, `cookie_secret` is 32 fresh random bytes. `unix`: the clock for the expiry of
+    grants, the mediator's own. `also`: other work in the relay's loop. Raises LocalError as `RelayServer`.
     """
     ports = range(port_range[0], port_range[1] + 1)
     server = RelayServer(bind_address, ports, RelayTable(secret, cookie_secret, ports, limits))

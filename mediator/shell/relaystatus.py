@@ -1,7 +1,7 @@
-"""What the relay's process says of itself: one line of JSON to whoever connects to its socket in the state directory.
+"""The relay's status: one line of JSON to each client of its socket in the state directory.
 
-The mediator's `status` reads it. The relay never waits for a reader: what does not fit into the socket at once, or
-comes from another user, is dropped.
+The mediator's `status` reads it. The relay never waits for a reader: an answer that does not fit into the socket at
+once is dropped, and so is a client of another user.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from netctl.model.errors import LocalError
 
 SOCKET_NAME = "relay-status.sock"
 MAX_ROWS = 100
-"""Members and pairs that are told, those with most traffic first: some 30 KB, which a socket takes at once."""
+"""Members and pairs in the status, most traffic first: about 30 KB, which fits into a socket at once."""
 SEND_BUFFER = 1 << 18
 TIMEOUT_S = 2.0
-"""A relay under full load looks at this socket many times a second."""
+"""Even under full load a relay reads this socket many times a second."""
 
 
 def describe(relay: RelayServer, now: float) -> dict[str, Any]:
-    """Traffic of members by relay port, pairs with stock apps, limits."""
+    """The status: traffic of members by relay port, pairs with stock apps, limits."""
     relay.settle()
     ledger = relay.table.ledger
     accounts = ledger.accounts()
@@ -65,7 +65,7 @@ def _traffic(pair: dict[str, Any]) -> int:
 
 @contextmanager
 def tell_status(relay: RelayServer, state: Path) -> Iterator[None]:
-    """Answer at the socket for as long as the block runs. Raises LocalError."""
+    """Answer at the socket while the block runs. Raises LocalError."""
     path = state / SOCKET_NAME
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -96,7 +96,7 @@ def _answer(relay: RelayServer, listening: socket.socket) -> None:
 
 
 def ask_relay(state: Path) -> dict[str, Any] | None:
-    """What the relay on this state says. None: none runs, or it does not answer."""
+    """The status of this state's relay. None: no relay runs, or it does not answer."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(TIMEOUT_S)
         try:

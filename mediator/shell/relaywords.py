@@ -1,4 +1,4 @@
-"""What people say to the relay (its limits) and what it says to them (`netctl-mediator status`)."""
+"""The relay's options for limits, and its part of `netctl-mediator status`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ LIMITS = (
     ("--quota", "GB", 0.0, "what one member may send and get in a day"),
 )
 MAX_LIMIT = 1e6
-"""A terabit, a petabyte: above that somebody has mistaken the unit."""
+"""In the option's unit: a terabit or a petabyte; a larger value is a mistake of the unit."""
 BYTES_OF_MBIT = 125_000
 BYTES_OF_GB = 1_000_000_000
 BUSIEST = 5
-"""Members that `status` names; JSON has more."""
+"""Members that `status` lists; JSON has more."""
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
-    """What a relay lets through, in the units that people buy lines and traffic in."""
+    """Add the options for a relay's limits, in the units in which people buy lines and traffic."""
     group = parser.add_argument_group("limits of the relay (0: none)")
     for option, unit, default, what in LIMITS:
         group.add_argument(
@@ -41,7 +41,7 @@ def _amount(text: str) -> float:
 
 
 def limits_of(arguments: argparse.Namespace) -> Limits:
-    """What was asked for, in bytes."""
+    """The limits from the options, in bytes."""
     return Limits(
         pair_rate=arguments.pair_rate * BYTES_OF_MBIT,
         member_rate=arguments.member_rate * BYTES_OF_MBIT,
@@ -50,7 +50,7 @@ def limits_of(arguments: argparse.Namespace) -> Limits:
 
 
 def say_relay(relay: dict[str, Any] | None, names: dict[int, str]) -> None:
-    """Who sends how much, what was refused, and which apps are heard."""
+    """Print the traffic of members, refused bytes, and which apps are bound."""
     if relay is None:
         output.line("no relay runs here")
         return

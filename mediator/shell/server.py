@@ -1,4 +1,4 @@
-"""The mediator on real sockets: TLS control connections, STUN, the watched document, the store."""
+"""The mediator's server: TLS control connections, STUN, the watched document, the store."""
 
 from __future__ import annotations
 
@@ -53,21 +53,22 @@ from netctl.wire.relayframe import RELAY_ALPN
 _LOG = logging.getLogger("mediator.server")
 
 MAX_CONNECTIONS = 60_000
-"""Under the files that a service may have open by default with systemd's LimitNOFILE."""
+"""Below the default number of open files of a service with systemd's LimitNOFILE."""
 SLOW_STORE_S = 1.0
-"""A store that works answers in milliseconds. After this long members hear what does not need its answer."""
+"""A working store answers in milliseconds. After this time, changes that do not need its answer are sent."""
 GATHER_S = 0.05
-"""How long news for many may wait for more of them: well below what a person notices."""
+"""Delay of news for many members, to gather more: well below what a person notices."""
 GATHER_AT_MOST_S = 0.25
 GATHER_PART = 3
-"""Sending what was gathered takes at most a quarter of the time: five thousand who come back at once are one another's
-news, and to tell each of each by itself would leave no time for their logins."""
+"""Delay of the next flush, in durations of the last one, so that sending takes at most a quarter of the time: when five
+thousand members reconnect at once, single messages about each would leave no time for their logins.
+"""
 ANY = "::"
-"""Listen on everything. asyncio wants None for that: it makes `::` IPv6 alone."""
+"""Listen on all addresses. For asyncio that is None, as it makes `::` IPv6 only."""
 WATCH_S = 0.25
-"""How often the document's file is looked at: a change reaches members well within a second."""
+"""Interval of checks of the document's file: a change reaches members well within a second."""
 MAX_REASONS = 8
-"""Of one refusing store that are said: each is a line in the log, and not a line a try."""
+"""Different reasons of a refusing store that are logged, each once and not per attempt."""
 TICK_S = 1.0
 READ_ONLY = (
     "The mediator starts all the same: members that it knows log in and meet. Nobody can join, leave, be revoked or "
@@ -76,7 +77,7 @@ READ_ONLY = (
 
 
 class Server:
-    """Everything of `netctl-mediator serve` but the relay, which is a process of its own."""
+    """All of `netctl-mediator serve` except the relay, which is a separate process."""
 
     def __init__(
         self,
@@ -92,14 +93,14 @@ class Server:
     ) -> None:
         """`stun_also`: another IPv4 address of this host that STUN may answer from.
 
-        `store`: without it, the one in the state directory.
+        `store`: None: the store in the state directory.
 
         `metrics`: HOST:PORT for `/metrics`, `/healthz` and `/readyz`.
 
-        `relay_state`: the directory of a relay of another user; without it the relay lives in `state` too.
+        `relay_state`: the directory of a relay of another user; None: the relay uses `state`.
         """
         self.guard = Guard(_LOG.warning)
-        """Counts what could not be handled."""
+        """Counts input that raised an unexpected exception."""
         self._listen = listen
         self._stun_also = stun_also
         self._identity = Identity.load(state)
@@ -108,11 +109,11 @@ class Server:
         self._tasks = Tasks(self.guard)
         self._keeping = asyncio.Lock()
         self._longest_stall_s = 0.0
-        """So long the event loop once came too late to what was due."""
+        """Longest delay of the event loop so far."""
         self._hub = h.Hub(self._identity.public, self._identity.private.sign, secret, stun_also=stun_also)
         self._reserved = 0
         self._refused: set[str] = set()
-        """Why the store has not taken what was wanted of it since it last did: a lock has several words."""
+        """Reasons of the store's refusals since its last success: a lock is reported by several texts."""
         self._service = MembershipService(self._hub)
         self.membership = MembershipRunner(
             self._service, self._store, self._later, self.perform, self._grants_s
@@ -136,7 +137,7 @@ class Server:
             )
         elif not in_file:
             self._place = PairFile(state, pairs)
-        else:  # of a store in PostgreSQL that this state had before
+        else:  # left by an earlier store in PostgreSQL
             (state / PAIRS_FILE).unlink(missing_ok=True)
         self._gathering: list[Connection] = []
         self._flush_due: asyncio.TimerHandle | None = None
@@ -153,7 +154,7 @@ class Server:
         self._stun: list[StunServer] = []
 
     def status(self) -> dict[str, Any]:
-        """What `netctl-mediator status` shows."""
+        """The data of `netctl-mediator status`."""
         document = self._service.document
         return {
             "document": self._watched.status(document, time.time() - self._loaded_s),
@@ -197,13 +198,13 @@ class Server:
         }
 
     def _unready(self) -> str | None:
-        """Why nobody new can come in."""
+        """Why no new member can be admitted; None: the server is ready."""
         return self._store.takes_nothing
 
     async def load(self) -> Mediator:
-        """Read the store and, for the first time, the document; a standby waits in here. Raises NetctlError.
+        """Read the document and the store for the first time; a standby waits here. Raises NetctlError.
 
-        The pages for monitoring are served from here on.
+        Also starts the pages for monitoring.
         """
         document, mediator = self._watched.load()
         if self._watched.refusal is not None:
@@ -233,7 +234,7 @@ class Server:
         self._tasks.start("a line of the audit log", self._notes.write())
 
     async def _open_store(self) -> None:
-        """A standby waits in there, and systemd is told that all is well."""
+        """Open the store. While a standby waits, report readiness to systemd."""
         limit = watchdog_s()
         tick = TICK_S if limit is None else min(TICK_S, limit / 3)
         opening = awaited(self._store.open())
@@ -248,14 +249,14 @@ class Server:
             raise
 
     async def _keep_document(self) -> None:
-        """For a start with a file that is broken by then."""
+        """Save a copy of the document, for a later start with a broken file."""
         async with self._keeping:
             said = await asyncio.to_thread(self._watched.keep)
         if said is not None:
             _LOG.info(said)
 
     async def start(self, mediator: Mediator) -> None:
-        """Listen. Raises LocalError for a port that is in use."""
+        """Listen on all ports. Raises LocalError if a port is in use."""
         watch_loop(asyncio.get_running_loop(), self.guard)
         context = self._identity.server_context()
         listener = Listener(
@@ -293,7 +294,7 @@ class Server:
         _LOG.info(f"listening on TCP {mediator.port}, STUN {', '.join(map(str, mediator.stun))}")
 
     async def run(self) -> None:
-        """Tick and watch until cancelled, then close everything."""
+        """Run timers and watches until cancelled, then close everything."""
         limit = watchdog_s()
         tick = TICK_S if limit is None else min(TICK_S, limit / 3)
         self.guard.run("the relay's directory", self._keep_place)
@@ -316,7 +317,7 @@ class Server:
             await self.close()
 
     async def close(self) -> None:
-        """Close everything, however far it came."""
+        """Close everything that was opened."""
         notify("STOPPING=1")
         await self._admin.close()
         if self._page is not None:
@@ -338,11 +339,11 @@ class Server:
             _LOG.info(said)
 
     async def _look_again(self) -> None:
-        """A commit whose answer was lost may be kept: what the store says counts."""
+        """Read the store again: a commit without an answer may have been kept."""
         try:
             kept = await self._store.kept()
         except LocalError:
-            return  # it is asked again
+            return  # the next tick tries again
         self.perform(self._service.read_again(kept.book, self._grants_s()))
 
     def _tick(self) -> None:
@@ -366,7 +367,7 @@ class Server:
         return self._hub.challenged(connection, WireGuardKey(private.public_key().public_bytes_raw()), agree)
 
     async def _reserve(self) -> None:
-        """Keep the next run's generations above all of this one's."""
+        """Reserve generations in the store, so that the next run begins above this run's."""
         first, self._reserved = not self._reserved, self._hub.generation + RESERVE
         try:
             await self._store.reserve_generation(self._reserved)
@@ -396,7 +397,7 @@ class Server:
             )
 
     def _divert(self, connection: socket.socket, protocols: tuple[bytes, ...]) -> bool:
-        """Who asks for the relay is passed on to it; where none runs here it just ends, and did no wrong."""
+        """Pass a connection for the relay on to it. Without a relay the connection just ends, without an offence."""
         if RELAY_ALPN.encode() not in protocols:
             return False
         self._passer.give(connection)
@@ -445,7 +446,7 @@ class Server:
         return r.BansReply(bans, slowed, self._limiter.unauthenticated)
 
     def _name(self, key: WireGuardKey) -> str:
-        """What people call the member with this key."""
+        """The name of the member with this key."""
         return next(
             (member.name for member in self._service.document.members.values() if member.wireguard == key),
             str(key),
@@ -460,7 +461,7 @@ class Server:
         return r.LiftedReply(name)
 
     def frame(self, connection: Connection, payload: bytes) -> None:
-        """A whole frame came."""
+        """A complete frame arrived."""
         if not self.guard.run("a frame", self._received, connection.number, payload):
             connection.end(
                 Error("frame.failed", "the mediator could not handle this message; its log says why")
@@ -476,8 +477,8 @@ class Server:
             self.perform(self._hub.disconnected(connection.number))
 
     def _deliver(self, numbers: tuple[int, ...], payloads: tuple[bytes, ...]) -> None:
-        """What many are told waits a moment for more: a thousand returns are not a million writes."""
-        if len(numbers) == 1:  # its view, after a login: somebody waits for it
+        """Send payloads: to one member at once; to many after a short wait for more, which saves writes."""
+        if len(numbers) == 1:  # a view after login: the member waits for it
             target = self._connections.get(numbers[0])
             if target is not None:
                 target.gather(payloads)
@@ -492,14 +493,14 @@ class Server:
             self._flush_due = asyncio.get_running_loop().call_later(wait, self._flush)
 
     def _flush(self) -> None:
-        began = time.thread_time()  # not what other processes take meanwhile
+        began = time.thread_time()  # without the time of other processes
         gathering, self._gathering, self._flush_due = self._gathering, [], None
         for target in gathering:
             self.guard.run("news for a member", target.flush)
         self._flush_took_s = time.thread_time() - began
 
     async def _commit(self, wanted: fx.Store, behind: list[fx.Effect]) -> None:
-        """Have the store take it, and do `behind` after that: what a slow one must not hold up, without it."""
+        """Have the store commit, then perform `behind`; if the store is slow, perform `behind` before."""
         commit = awaited(self._store.add(wanted.leases, wanted.ports, wanted.pairs, wanted.resting))
         try:
             await asyncio.wait({commit}, timeout=SLOW_STORE_S)
@@ -523,7 +524,7 @@ class Server:
         self.perform([*stored, *behind])
 
     async def _ask(self, job: Job[list[fx.Effect]], behind: list[fx.Effect]) -> None:
-        """What only the store can answer, and `behind` after it."""
+        """Run a job that needs the store, then perform `behind`."""
         try:
             effects = await self.membership.carry(job)
         except Exception:
@@ -532,7 +533,7 @@ class Server:
         self.perform([*effects, *behind])
 
     def perform(self, effects: list[fx.Effect]) -> None:
-        """Do what the core wants, in order: what waits for the store holds up what stands behind it alone."""
+        """Perform the core's effects in order. An effect that waits for the store delays only the effects after it."""
         pending = list(reversed(effects))
         while pending:
             effect = pending.pop()
@@ -582,7 +583,7 @@ class Server:
 
 
 def _offence(code: str) -> Offence | None:
-    if code.startswith("session"):  # a member's own fault, and not its neighbours' behind one NAT
+    if code.startswith("session"):  # the fault of one member, not of its neighbours behind the same NAT
         return None
     if code.endswith("timeout"):
         return "timeout"
@@ -608,5 +609,5 @@ def _cannot_listen(kind: str, port: int, error: OSError) -> LocalError:
 
 
 def _reason(error: OSError) -> str:
-    """The system's word: asyncio puts its own sentence, with tuples in it, where that belongs."""
+    """The system's text for an error, without the sentence and tuples that asyncio adds."""
     return os.strerror(error.errno) if error.errno else str(error)

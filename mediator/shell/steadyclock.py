@@ -1,8 +1,8 @@
-"""Unix time that nobody sets: for grants, which one process makes and another one judges.
+"""Unix time without steps: for grants, which the mediator makes and the relay checks.
 
-Where the wall clock steps by a day, grants that members have would be over, or good for a day too long, and relayed
-pairs silent until they ask for new ones. So the wall clock is read once a boot, by whichever of mediator and relay
-comes first, and goes on by CLOCK_BOOTTIME. What was read is in a file that both have.
+If the wall clock stepped by a day, members' grants would expire at once or last a day too long, and relayed pairs would
+be silent until they ask for new grants. So the wall clock is read once per boot, by mediator or relay, whichever starts
+first, and continues by CLOCK_BOOTTIME. A file that both can read holds the first reading.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from netctl.system.files import write_atomic
 
 CLOCK_FILE = "clock.json"
 SHARED = 0o640
-"""In a directory that mediator and relay share by its group."""
+"""Mode of the file, in a directory that mediator and relay share by its group."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SteadyClock:
-    """Unix time of this boot."""
+    """Unix time without steps since this boot's first reading."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class SteadyClock:
         wall: Callable[[], float] = time.time,
         boot_id: Path = BOOT_ID,
     ) -> None:
-        """Take up what is in `directory`, or begin. Where nothing can be kept, this process has its own beginning."""
+        """Use the reading in `directory`, or make it; if it cannot be written, it holds for this process only."""
         self._boot = boot
         try:
             this_boot = boot_id.read_text().strip()
@@ -50,5 +50,5 @@ class SteadyClock:
             write_atomic(path, json.dumps({"boot": this_boot, "offset": self._offset}), SHARED)
 
     def unix(self) -> float:
-        """Seconds since 1970, as the wall clock had them when this boot's first process began."""
+        """Seconds since 1970, by the wall clock at the first reading of this boot plus the time since."""
         return self._offset + self._boot()

@@ -1,4 +1,4 @@
-"""What must outlive the process, in SQLite: one file, one writer. The transactions themselves are in `storesql.py`."""
+"""The store in SQLite: one file, one writer. The transactions themselves are in `storesql.py`."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ T = TypeVar("T")
 
 STORE_FILE = "mediator.db"
 BUSY_S = 5.0
-"""Of ours, only `netctl-mediator backup` or `check` can hold the database, and only for moments."""
+"""Of our programs, only `netctl-mediator backup` or `check` can hold the database, and only for moments."""
 
 
 NO_ROOM = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 )
-"""Primary codes of what a full or read-only disk leads to, where SQLite needs a file beside the store to read it."""
+"""Primary result codes of a full or read-only disk, as SQLite needs a file beside the store to read it."""
 
 
 class DamagedStore(LocalError):
-    """The file is no store of ours, or none any more."""
+    """The file is not a store, or is damaged."""
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -42,7 +42,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    """Bring it up to date where it lies. Raises LocalError, or what SQLite raises."""
+    """Update the schema in place. Raises LocalError and SQLite's errors."""
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise LocalError(f"{path} was written by another version of netctl (schema {version})")
@@ -51,11 +51,11 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
 
 
 def make_store(path: Path) -> None:
-    """A new, empty store: whole or not there. Raises LocalError or OSError."""
+    """Make a new, empty store, completely or not at all. Raises LocalError or OSError."""
     beside = path.with_name(f".{path.name}.new")
     try:
         beside.unlink(missing_ok=True)
-        create(beside, b"", PRIVATE)  # SQLite would make it by the umask
+        create(beside, b"", PRIVATE)  # SQLite would use the umask for the mode
         with contextlib.closing(_connect(beside)) as db:
             _migrate(db, path)
         move(beside, path)
@@ -67,26 +67,26 @@ def make_store(path: Path) -> None:
 
 
 def _for_the_owner_alone(path: Path) -> None:
-    """It says who is a member and who was shut out. Files beside it get the mode that it has from SQLite."""
+    """Let only the owner read the store, as it lists members and revocations. SQLite gives its side files that mode."""
     for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
-        with contextlib.suppress(OSError):  # it is not there, or the disk is read-only
+        with contextlib.suppress(OSError):  # missing, or the disk is read-only
             if file.stat().st_mode & 0o077:
                 file.chmod(PRIVATE)
 
 
 class Store:
-    """One writer. Every method is one transaction; what returned is on disk."""
+    """A store with one writer. Every method is one transaction, which is on disk when it returns."""
 
     def __init__(self, path: Path, *, upgrade: bool = True) -> None:
-        """Open or make the store; with `upgrade` False only look at it, as it is.
+        """Open or make the store; `upgrade` False: only read it as it is.
 
-        On a disk without room it is read into memory and takes nothing, until there is room. Raises LocalError for
-        one that is damaged or from a newer version.
+        On a full disk the store is read into memory and accepts no writes until there is room. Raises LocalError if it
+        is damaged or from a newer version.
         """
         self._path = path
         self._upgrade = upgrade
         self.takes_nothing: str | None = None
-        """Why nothing can be written just now."""
+        """Why nothing can be written now; None: writes are possible."""
         try:
             if upgrade and not path.exists():
                 make_directory(path.parent)
@@ -110,7 +110,7 @@ class Store:
             raise
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        """Raises LocalError, or what a disk without room raises."""
+        """Check and update the schema. Raises LocalError, or SQLite's error for a full disk."""
         try:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
@@ -127,7 +127,7 @@ class Store:
             ) from error
 
     def _in_memory(self, why: sqlite3.OperationalError) -> sqlite3.Connection:
-        """A copy, read without a file beside the store: locked for ourselves, SQLite keeps its index in memory."""
+        """A copy in memory, read without side files: with an exclusive lock SQLite keeps its index in memory."""
         memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         try:
             with contextlib.closing(_connect(self._path)) as db:
@@ -145,7 +145,7 @@ class Store:
         return memory
 
     def _try_again(self) -> None:
-        """From memory to the disk, where that has room again. Raises LocalError."""
+        """Return from memory to the disk if that has room again. Raises LocalError."""
         try:
             db = _connect(self._path)
         except sqlite3.Error as error:
@@ -166,7 +166,7 @@ class Store:
         self._db.close()
 
     def perform(self, what: str, body: Body[T], *, writes: bool = True) -> T:
-        """Carry out one transaction. Raises LocalError, or what it raises."""
+        """Run one transaction. Raises LocalError, or the body's exceptions."""
         with self.transaction(what) if writes else self.reading(what) as db:
             return finished(body(SqliteSession(db)))
 
@@ -187,7 +187,7 @@ class Store:
         return self.perform("a look at its pairs", storesql.pairs, writes=False)
 
     def generation(self) -> int:
-        """What the next run's generations must not be below."""
+        """The lowest generation of the next run."""
         return self.perform("a look at its generation", storesql.generation, writes=False)
 
     def add(
@@ -197,32 +197,32 @@ class Store:
         pairs: Iterable[PairGrant] = (),
         resting: Iterable[tuple[int, int]] = (),
     ) -> None:
-        """Grant leases and ports in one transaction; a member's older lease in the network is given up.
+        """Grant leases and ports in one transaction; a member's older lease in the network is removed.
 
-        `resting`: relay ports that are given up, and until when (Unix time) nobody else may have them.
-        Raises LocalError, and grants nothing, when one of them is taken or the disk is full.
+        `resting`: given-up relay ports with the Unix time until which nobody else may have them.
+        Raises LocalError and grants nothing if one of them is taken or the disk is full.
         """
         self.perform("new leases", lambda db: storesql.add(db, leases, ports, pairs, resting))
 
     def reserve_generation(self, reserved: int) -> None:
-        """From here on generations up to this one may be in use. Raises LocalError."""
+        """Record that generations up to this one may be in use from now on. Raises LocalError."""
         self.perform("the next generations", lambda db: storesql.reserve_generation(db, reserved))
 
     def wait_at_most(self, seconds: float) -> None:
-        """How long a transaction waits for another process's, from now on."""
+        """Set how long a transaction waits for one of another process."""
         self._db.execute(f"PRAGMA busy_timeout={max(0, int(seconds * 1000))}")
 
     @contextlib.contextmanager
     def reading(self, what: str) -> Iterator[sqlite3.Connection]:
-        """Reads that see one moment. They wait for no writer. Raises LocalError."""
+        """Consistent reads, which wait for no writer. Raises LocalError."""
         with self._one("BEGIN", what) as db:
             yield db
 
     @contextlib.contextmanager
     def transaction(self, what: str, *, anyway: bool = False) -> Iterator[sqlite3.Connection]:
-        """Reads and writes that are one: all of it is on disk afterwards, or none. Raises LocalError.
+        """Reads and writes as one transaction: afterwards all of it is on disk, or none. Raises LocalError.
 
-        `anyway`: also in a store that is not the one in force.
+        `anyway`: also in a store that is not in force.
         """
         if self.takes_nothing is not None:
             self._try_again()
@@ -239,15 +239,15 @@ class Store:
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:  # a full disk may have ended it already
+                if self._db.in_transaction:  # a full disk may have ended the transaction already
                     self._db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
             raise LocalError(f"the store refused {what}: {error}") from error
 
     def check(self) -> list[str]:
-        """What SQLite finds wrong with the file; empty when it is sound."""
+        """The faults that SQLite finds in the file; empty: it is sound."""
         try:
             return [row[0] for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
-        except sqlite3.DatabaseError as error:  # too damaged to be looked at
+        except sqlite3.DatabaseError as error:  # too damaged for the check
             return [str(error)]

@@ -1,8 +1,8 @@
-"""`netctl-mediator store move`: all that a store holds to another one, of SQLite or PostgreSQL.
+"""`netctl-mediator store move`: copy all rows of a store to another one, in SQLite or PostgreSQL.
 
-The source is locked for as long as the rows are copied: a mediator that runs on it serves those whom it knows and takes
-nothing new; afterwards it says where the store is. However a move is cut off, one of the two stores is in force, or
-neither until the same move is asked for again (`storemark.py`); never both.
+The source is locked while rows are copied: a mediator that runs on it serves known members and accepts no changes;
+afterwards it reports where the store is. After an interrupted move one of the two stores is in force, or neither until
+the same move is repeated (`storemark.py`); never both.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from mediator.shell.storesql import name, rename
 from netctl.model.errors import LocalError
 
 LOCK_S = 10
-"""A mediator's transaction takes milliseconds."""
+"""Longest wait for the lock: a mediator's transaction takes milliseconds."""
 
 
 class End(Protocol):
-    """A store that is moved from or to."""
+    """The source or the target of a move."""
 
     name: str
-    """For people."""
+    """The store's name for people."""
 
     def transaction(self) -> AbstractAsyncContextManager[Session]:
-        """One in which nobody else writes, whether the store is in force or not. Raises LocalError."""
+        """A transaction that excludes other writers, whether the store is in force or not. Raises LocalError."""
 
 
 class SqliteEnd:
-    """The file in the state directory."""
+    """A store in the state directory's file."""
 
     def __init__(self, store: Store, name: str) -> None:
         self.name = name
@@ -53,7 +53,7 @@ class SqliteEnd:
 
 
 class PostgresEnd:
-    """A database, beside a mediator that may work with it."""
+    """A store in PostgreSQL, which a mediator may use meanwhile."""
 
     def __init__(self, place: PostgresPlace) -> None:
         self.name = place.name
@@ -70,7 +70,7 @@ class PostgresEnd:
                 await migrate(connection, self.name)
                 async with connection.transaction():
                     await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
-                    # Every transaction of a mediator that writes begins with a look at this row, for update.
+                    # Every writing transaction of a mediator begins with SELECT ... FOR UPDATE on this table's row.
                     await connection.execute("LOCK TABLE place IN EXCLUSIVE MODE")
                     yield PostgresSession(connection)
         except (psycopg.Error, OSError) as error:
@@ -78,7 +78,7 @@ class PostgresEnd:
 
 
 async def move(source: End, target: End) -> dict[str, int]:
-    """Take everything along, and make the target the one in force. How many rows of which table. Raises LocalError."""
+    """Copy all rows, and put the target in force. Returns the count of rows by table. Raises LocalError."""
     async with source.transaction() as old:
         mark = await read_mark(old)
         if mark.state == MOVED:
@@ -106,7 +106,7 @@ async def _refuse_to_overwrite(new: Session, source: End, target: End) -> None:
 
 
 async def _finish(mark: Mark, source: End, target: End) -> dict[str, int]:
-    """The source is given up: from here on the target is in force."""
+    """Mark the source as moved, then the target as serving."""
     async with target.transaction() as new:
         there = await read_mark(new)
         if there.move != mark.move or there.state == MOVED:
@@ -116,7 +116,7 @@ async def _finish(mark: Mark, source: End, target: End) -> dict[str, int]:
 
 
 async def count(db: Session) -> dict[str, int]:
-    """How many rows each table has."""
+    """The count of rows by table."""
     found: dict[str, int] = {}
     for table in TABLES:
         found[table] = (await db.rows(f"SELECT count(*) FROM {table}"))[0][0]
@@ -124,7 +124,7 @@ async def count(db: Session) -> dict[str, int]:
 
 
 async def copy(old: Session, new: Session) -> dict[str, int]:
-    """Every row, in the place of what is there. How many of which table."""
+    """Replace all rows by the source's. Returns the count of rows by table."""
     for table in reversed(TABLES):
         await new.change(f"DELETE FROM {table}")
     counts = {}

@@ -1,7 +1,7 @@
-"""The store's place in the state directory, which remembers that it had one.
+"""Opens the store of a state directory, which records that it once had a store.
 
-An empty or missing store is no new one: who starts with it has lost every invite, guest, revocation and lease, and
-members that were shut out are in again. So a store is made only where there never was one, or where somebody says so.
+An empty or missing store must not be replaced silently: every invite, guest, revocation and lease would be lost, and
+revoked members would be admitted again. So a store is made only if there never was one, or on explicit request.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from netctl.model.errors import LocalError
 from netctl.system.files import PRIVATE, make_directory, move, write_atomic
 
 MARK_FILE = "had-store"
-"""Made with the first store, and never removed. It says which store that is."""
+"""Name of the file that is made with the first store and never removed. It names the store."""
 _SAYS = "this server has a store: "
 LEFTOVERS = ("", "-wal", "-shm")
 NEW_STORE = "--new-store"
 
 
 def open_store(state: Path, *, new: bool = False) -> Store:
-    """The store of this state; a new one where there never was one, or with `new` in the place of a lost one.
+    """Open the store of this state. Makes one if there never was one, or with `new` in place of a lost one.
 
-    What is left of the lost one is set aside. Raises LocalError, with `new` also for a store that is sound.
+    The remains of a lost store are set aside. Raises LocalError, with `new` also if the store is sound.
     """
     path = state / STORE_FILE
     if (name := elsewhere(state)) is not None:
@@ -57,14 +57,14 @@ def open_store(state: Path, *, new: bool = False) -> Store:
     except BaseException:
         store.close()
         raise
-    with contextlib.suppress(LocalError):  # on a full disk the next start does it
+    with contextlib.suppress(LocalError):  # on a full disk the next start writes it
         if not (state / MARK_FILE).exists():
             note_store(state, STORE_FILE)
     return store
 
 
 def note_store(state: Path, name: str) -> None:
-    """This is where the store of this state is from now on. Raises LocalError."""
+    """Record the name of this state's store. Raises LocalError."""
     path = state / MARK_FILE
     try:
         write_atomic(path, f"{_SAYS}{name}\n", PRIVATE)
@@ -74,7 +74,7 @@ def note_store(state: Path, name: str) -> None:
 
 
 def elsewhere(state: Path) -> str | None:
-    """The name of the store that this state has in PostgreSQL. None: it has a file, or none yet."""
+    """The name of this state's store in PostgreSQL. None: the store is a file, or there is none yet."""
     try:
         name = (state / MARK_FILE).read_text().removeprefix(_SAYS).strip()
     except (OSError, UnicodeDecodeError):
@@ -83,7 +83,7 @@ def elsewhere(state: Path) -> str | None:
 
 
 def begin_elsewhere(state: Path, name: str) -> None:
-    """Before the store in PostgreSQL is used. Raises LocalError where this state has a store in a file."""
+    """Record a store in PostgreSQL before its first use. Raises LocalError if this state has a store in a file."""
     path = state / STORE_FILE
     if path.exists() and path.stat().st_size:
         store = Store(path)
@@ -102,12 +102,12 @@ def begin_elsewhere(state: Path, name: str) -> None:
 
 
 def had_store(state: Path) -> bool:
-    """Whether a mediator of this state has ever had a store."""
+    """Whether this state has ever had a store."""
     return (state / MARK_FILE).exists() or (state / STORE_FILE).exists()
 
 
 def _trouble(state: Path) -> str | None:
-    """What has become of the store that there was; None: it is there, or there never was one."""
+    """What is wrong with the store's file; None: it is usable, or there never was one."""
     path = state / STORE_FILE
     try:
         size = path.stat().st_size
@@ -122,12 +122,12 @@ def _trouble(state: Path) -> str | None:
     except DamagedStore:
         return f"{path} is damaged"
     except LocalError:
-        pass  # of a newer version, or locked: whoever opens it for good says so
+        pass  # of a newer version, or locked: the real opening reports that
     return None
 
 
 def _set_aside(path: Path) -> None:
-    """Keep what is left of a lost store, for whoever can make something of it."""
+    """Rename the remains of a lost store, so that they can be examined."""
     mark = f".lost-{int(time.time())}"
     for end in LEFTOVERS:
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""The SQLite store in a thread of its own: whoever locks the file or fills its disk, the event loop goes on."""
+"""The SQLite store in its own thread, so that a locked file or a full disk does not block the event loop."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class StoreThread(SqlStore):
-    """A `MemberStore`. Its one thread is the order in which things happen."""
+    """A `MemberStore` in SQLite. Its one thread runs the transactions in order."""
 
     def __init__(self, store: Store, patience_s: float = PATIENCE_S) -> None:
-        """`store` is this object's alone from now on."""
+        """`store`: used only by this object from now on."""
         self._store = store
         self._patience_s = patience_s
         self._thread = ThreadPoolExecutor(1, "store")
@@ -42,7 +42,7 @@ class StoreThread(SqlStore):
         return None
 
     async def _do(self, call: Callable[[], T]) -> T:
-        """Raises what the call raises, or LocalError when its turn has not come in time."""
+        """Run a call in the thread. Raises the call's exceptions, or LocalError if its turn does not come in time."""
         deadline = time.monotonic() + self._patience_s
         asked = self._thread.submit(self._in_thread, call, deadline)
         answer = asyncio.wrap_future(asked)
@@ -51,12 +51,12 @@ class StoreThread(SqlStore):
             if asked.cancel():
                 raise LocalError("the store is busy with what it was asked before")
             return await answer
-        except asyncio.CancelledError:  # whoever asked is gone; what has begun ends by itself, unheard
+        except asyncio.CancelledError:  # the caller is cancelled; a call that has begun completes without it
             answer.cancel()
             raise
 
     async def open(self) -> None:
-        """Of `MemberStore`: whoever made `store` has opened it."""
+        """Of `MemberStore`: the caller has opened `store` already."""
 
     async def within(self, what: str, body: Body[T], *, writes: bool = True) -> T:
         """Of `SqlStore`."""

@@ -1,4 +1,4 @@
-"""STUN on real sockets: each answer leaves from the address that was asked, or from where else the client wishes."""
+"""The STUN server: each answer leaves from the requested address, or from the one that the client asks for."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from netctl.wire import stun
 _LOG = logging.getLogger("mediator.server")
 
 MAX_DATAGRAM = 1500
-"""A binding request has 20 bytes and a few attributes; what is cut off here is refused whole."""
+"""Bytes read. A binding request has 20 bytes and a few attributes; a truncated request is refused."""
 DATAGRAMS_PER_TURN = 64
-"""Before others get their turn."""
+"""Datagrams handled before other work gets its turn."""
 
 
 def check_own(address: str) -> None:
-    """Whether STUN can answer from this address. Raises LocalError: otherwise every filter would look closed."""
+    """Raise LocalError unless STUN can answer from this address; without the check every filter would look closed."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind((str(IPv4Address(address)), 0))
@@ -34,18 +34,18 @@ def check_own(address: str) -> None:
 
 
 class StunServer:
-    """One UDP port. For one event loop."""
+    """A STUN server on one UDP port, for one event loop."""
 
     def __init__(self, address: str, port: int, second: str = "", guard: Guard | None = None) -> None:
-        """Bind; on `::` it serves IPv4 too. Raises OSError.
+        """Bind; `::` serves IPv4 too. Raises OSError.
 
-        `second`: another IPv4 address of this host that it may answer from (RFC 5780), "" for none. `guard` counts
-        what could not be handled.
+        `second`: another IPv4 address of this host for answers (RFC 5780), "" for none. `guard` counts input with
+        unexpected exceptions.
         """
         self._guard = guard if guard is not None else Guard(_LOG.warning)
         self._second = second
         self.sibling: StunServer | None = None
-        """The server of the other port: answers that shall come from there are sent by it."""
+        """The server of the other port, which sends answers that must come from that port."""
         family = socket.AF_INET6 if ":" in address and socket.has_ipv6 else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         try:
@@ -60,11 +60,11 @@ class StunServer:
         self.port = int(self._socket.getsockname()[1])
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Start answering."""
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._drain)
 
     def close(self) -> None:
-        """End it."""
+        """Close the socket."""
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
 
@@ -75,8 +75,8 @@ class StunServer:
             except BlockingIOError:
                 return
             except OSError:
-                continue  # an ICMP error of an earlier answer: belongs to nobody
-            if address[1]:  # nobody can be answered at port 0 (RFC 768)
+                continue  # an ICMP error of an earlier answer: no client to tell
+            if address[1]:  # no answer is possible to port 0 (RFC 768)
                 self._guard.run("a STUN request", self._answer, data, extra, address)
 
     def _answer(self, data: bytes, extra: list[pktinfo.Control], address: tuple[Any, ...]) -> None:
@@ -91,5 +91,5 @@ class StunServer:
             return
         sender = self.sibling if answer.other_port and self.sibling is not None else self
         local = pktinfo.leave_from(second if answer.other_address else asked, self._socket.family)
-        with contextlib.suppress(OSError):  # a full buffer, no way back: UDP may lose, and STUN asks again
+        with contextlib.suppress(OSError):  # a full buffer or no route: STUN clients repeat lost requests
             sender._socket.sendmsg([answer.data], local, 0, address)

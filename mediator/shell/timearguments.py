@@ -1,4 +1,4 @@
-"""Times as an operator writes them."""
+"""Parses times on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def duration_s(text: str) -> int | None:
 
 
 def moment_s(text: str, now_s: int) -> int | None:
-    """Unix time of ``24h`` (so long before now), or of a date (ISO 8601), in UTC unless it says another zone."""
+    """Unix time from ``24h`` (so long before now) or from an ISO 8601 date, in UTC unless it names a zone."""
     ago = duration_s(text)
     if ago is not None:
         return max(0, now_s - ago)

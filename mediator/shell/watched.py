@@ -1,4 +1,4 @@
-"""The document as a file that changes: the last good one stays, over a restart too."""
+"""Watches the document's file; the last good document stays in force, over restarts too."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from netctl.system.files import write_atomic
 from netctl.wire.origin import MAX_BYTES, Origin, origin_of, origin_path
 
 KEPT_FILE = "accepted.yaml"
-"""The last good document, in the state directory, and in that of a relay of another user."""
+"""Name of the copy of the last good document, in the state directory, and in that of a relay of another user."""
 
 
 def cannot_read(path: Path, error: OSError) -> LocalError:
-    """What to say when the document cannot be read."""
+    """The error for an unreadable document, with advice."""
     advice = ""
     if isinstance(error, PermissionError):
         advice = f" to uid {os.geteuid()}; there is no secret in it: chmod a+r {path}"
@@ -28,15 +28,15 @@ def cannot_read(path: Path, error: OSError) -> LocalError:
 
 
 class WatchedDocument:
-    """A path, what it held when it was last looked at, and why that is refused, if it is."""
+    """The document's file, the last good document, and why the file's present content is refused, if it is."""
 
     def __init__(self, path: Path, identity: IdentityKey, state: Path | None = None) -> None:
-        """`state`: the directory that has a copy of the last good one."""
+        """`state`: the directory with the copy of the last good document."""
         self.path = path
         self.good_text = ""
-        """What is in force."""
+        """The text of the document in force."""
         self.good_origin: Origin | None = None
-        """Where that came from, if a file beside it says so."""
+        """The origin of that document, if a file beside it names it."""
         self._kept = state / KEPT_FILE if state is not None else None
         self.refusal: str | None = None
         self._identity = identity
@@ -44,7 +44,7 @@ class WatchedDocument:
         self._text: str | None = None
 
     def load(self) -> tuple[Document, Mediator]:
-        """For the first time: the file, or the last good one where it is refused. Raises NetctlError for both."""
+        """Read the file at the start, or the last good copy if the file is refused. Raises NetctlError if both fail."""
         try:
             return self._first()
         except NetctlError as error:
@@ -75,11 +75,11 @@ class WatchedDocument:
             raise LocalError(f"cannot read {self._kept}: {error}") from error
 
     def said_at_start(self) -> str:
-        """The line about a start with the last good one."""
+        """The log line about a start with the last good copy."""
         return f"starting with the last good document, {self._kept}, for the file is refused:\n{self.refusal}"
 
     def keep(self) -> str | None:
-        """Write a copy of what is in force, if there is none yet; blocking. A line when that fails."""
+        """Write the copy of the document in force, if it differs; blocking. Returns a line if that fails."""
         text = self.good_text
         if self._kept is None:
             return None
@@ -94,7 +94,7 @@ class WatchedDocument:
         return None
 
     def look(self) -> tuple[Document, Mediator] | str | None:
-        """A new document that is good; a line about one that is refused; None when nothing has changed."""
+        """Check the file: a new good document, a line about a refused one, or None: unchanged."""
         try:
             stamp = self._file_stamp()
             if stamp == self._stamp:
@@ -107,7 +107,7 @@ class WatchedDocument:
             found = self._understood(text)
         except ConfigError as error:
             return self.refuse(f"\n{error}")
-        except OSError as error:  # no file left to open it with, a share that is away: it is tried again
+        except OSError as error:  # no file descriptor left, or a missing network share: try again later
             self._stamp = self._text = None
             known = self.refusal
             said = self.refuse(f" it cannot be read: {error.strerror}")
@@ -118,12 +118,12 @@ class WatchedDocument:
         return found
 
     def refuse(self, reason: str) -> str:
-        """Keep the last good one. The line that says so."""
+        """Keep the last good document; returns the line that says so."""
         self.refusal = reason.strip()
         return f"{self.path} is refused and the last good one stays:{reason}"
 
     def status(self, document: Document, since_s: float) -> dict[str, Any]:
-        """What `netctl-mediator status` shows of it; `document`: the last good one, in force for `since_s`."""
+        """The watch for `netctl-mediator status`; `document`: the last good one, in force for `since_s` seconds."""
         return {
             "path": str(self.path),
             "digest": document.digest,

@@ -1,4 +1,4 @@
-"""`netctl-mediator audit`: who invited, approved, revoked, and which document came into force."""
+"""`netctl-mediator audit`: print the audit log: invitations, approvals, revocations and documents."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show it, the oldest line first. It is read from the file where no server runs."""
+    """Print the log, oldest line first; from the store's file if no server runs."""
     since_s = 0
     if arguments.since is not None:
         found = moment_s(arguments.since, int(time.time()))

@@ -1,4 +1,4 @@
-"""`netctl-mediator bans`: addresses that may not connect now, and for how long."""
+"""`netctl-mediator bans`: list banned addresses and the rest of their bans."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show them."""
+    """Print the bans."""
     answer = ask_mediator(arguments.state, r.ListBans())
     found = answer.reply
     if arguments.output == "json":

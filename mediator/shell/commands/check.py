@@ -1,4 +1,4 @@
-"""`netctl-mediator check`: whether identity, relay secret, document and store are sound."""
+"""`netctl-mediator check`: check identity, relay secret, document and store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look at all four, and make none of them. Exit 1 when one is not sound; all that are not are named."""
+    """Check all four without creating any. Prints every fault; exit 1 if there is one."""
     state: Path = arguments.state
     identity = Identity.load(state)
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""`netctl-mediator init`: this server's identity, and what networks.yaml needs."""
+"""`netctl-mediator init`: make this server's identity, and print the lines for networks.yaml."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make the identity, and print it."""
+    """Make the identity, and print its public key."""
     secret = arguments.state / RELAY_SECRET_FILE
     had = secret.exists()
     relay_secret(arguments.state)
     try:
-        identity = Identity.create(arguments.state)  # the last: what failed before it can be tried again
+        identity = Identity.create(arguments.state)  # last, so that a failure before it can be retried
     except LocalError:
         if not had:
             secret.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""`netctl-mediator relay`: the relay alone."""
+"""`netctl-mediator relay`: run only the relay."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT."""
     logs.set_up(arguments)
     own = (arguments.state / IDENTITY_FILE).exists()
-    if own:  # the mediator's own state directory, or that of a relay without a mediator beside it
+    if own:  # the mediator's own state directory, or that of a relay on a machine without a mediator
         identity = Identity.load(arguments.state)
         whose, context = identity.public, identity.server_context(RELAY_ALPN)
         secret = relay_secret(arguments.state)
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     _, mediator = watched.load()
     if watched.refusal is not None:
         _LOG.warning(watched.said_at_start())
-    # The mediator that runs beside it passes connections on; where there is none, they come to the relay itself.
+    # A mediator on this machine passes connections on; without one, the relay listens itself.
     ports = sorted({mediator.port, *mediator.tls}) if mediator.relay_only else []
 
     def start_anew() -> None:
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
             tell_status(relay, arguments.state),
         ):
             if own:
-                told = ToldPairs(arguments.state, relay.pairs)  # by a mediator whose store is in PostgreSQL
+                told = ToldPairs(arguments.state, relay.pairs)  # for a store in PostgreSQL
                 relay.watch(lambda now: None if told.look(now) else reader.tell(relay.pairs, now))
             else:
                 relay.watch(Handed(arguments.state, relay.pairs, start_anew).look)

@@ -1,4 +1,4 @@
-"""`netctl-mediator restore`: put a backup in the place of the state."""
+"""`netctl-mediator restore`: replace the state by a backup."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Put a backup in the place of the state."""
+    """Replace the state by a backup."""
     archive.restore(arguments.state, arguments.file, force=arguments.force)
     output.line(f"{arguments.state} is as {arguments.file} has it")
     return 0

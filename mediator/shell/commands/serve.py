@@ -1,4 +1,4 @@
-"""`netctl-mediator serve`: the server, and its relay."""
+"""`netctl-mediator serve`: run the server and its relay."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise LocalError("--relay-state is for a relay that runs on its own: give --no-relay too")
     secret = relay_secret(arguments.state)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one a member
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one file per member
     server = Server(
         document=arguments.document,
         state=arguments.state,
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _store(arguments: argparse.Namespace) -> MemberStore:
-    """Raises LocalError."""
+    """The store that the options name. Raises LocalError."""
     state: Path = arguments.state
     if arguments.standby and not arguments.store:
         raise LocalError(
@@ -108,7 +108,7 @@ def _store(arguments: argparse.Namespace) -> MemberStore:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where it is installed: four times less memory a connection."""
+    """uvloop's event loop if it is installed, which needs a quarter of the memory per connection; else None."""
     try:
         import uvloop
     except ImportError:

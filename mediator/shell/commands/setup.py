@@ -1,6 +1,6 @@
-"""`netctl-mediator setup`: from an installed package to an invite in one command.
+"""`netctl-mediator setup`: set up a server and print an invite, in one command.
 
-It makes what is missing and keeps what is there: the identity, a first document that lets invites in, the services.
+Makes what is missing and keeps what exists: the identity, a first document that admits invites, the services.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from netctl.wire import operatorrequests as r
 
 UNITS = ("netctl-relay.service", "netctl-mediator.service")
 START_TIMEOUT_S = 30.0
-"""A small server takes some seconds to import and to bind; a document of thousands takes some more."""
+"""A small server takes some seconds to import and to bind; a document of thousands of members takes longer."""
 POLL_S = 0.1
 DEFAULT_USES = 10
-"""A household or a small team: one string for all of its hosts."""
+"""Uses of the invite: one string for all hosts of a household or small team."""
 DEFAULT_LIFE = "24h"
 DOCUMENT_MODE = 0o644
-"""There is no secret in it, and hosts fetch it."""
+"""Mode of the document: it holds no secret, and hosts fetch it."""
 STUN_PORTS = "3478:3479"
 
 
@@ -68,7 +68,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do all of it. Raises LocalError."""
+    """Perform all steps. Raises LocalError."""
     if os.geteuid() != 0:
         raise LocalError("this writes below /etc and starts services: run it with sudo")
     check_uses(arguments.uses + arguments.join)
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _document(arguments: argparse.Namespace, identity: str, tls: tuple[int, ...]) -> Document:
-    """The document that is there, or a first one."""
+    """The existing document, or a new first one."""
     path: Path = arguments.document
     if not path.exists():
         server = Server(f"netctl://{_bracketed(arguments.host)}:{arguments.port}", identity, tls)
@@ -137,7 +137,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _invited(document: Document, arguments: argparse.Namespace) -> str:
-    """The network that the invite is for. Raises LocalError when none lets invites in."""
+    """The network of the invite. Raises LocalError if none admits invites."""
     open_ones = [network.name for network in document.networks.values() if network.join.invites]
     if arguments.network in open_ones:
         return str(arguments.network)
@@ -151,13 +151,13 @@ def _invited(document: Document, arguments: argparse.Namespace) -> str:
 
 
 def _ports(document: Document, identity: str) -> tuple[list[int], tuple[int, int]]:
-    """TCP ports, and the relay's first and last UDP port."""
+    """(TCP ports, (first, last) UDP port of the relay)."""
     mediator = next(one for one in document.mediators if identity in map(str, one.identity))
     return sorted({mediator.port, *mediator.tls}), mediator.relay_ports
 
 
 def _start() -> bool:
-    """Enable and start the services; False where there is no systemd with these units."""
+    """Enable and start the services; False: no systemd with these units."""
     if shutil.which("systemctl") is None or not os.path.isdir("/run/systemd/system"):
         return False
     known = subprocess.run(["systemctl", "cat", *UNITS], capture_output=True, check=False)
@@ -174,8 +174,8 @@ def _start() -> bool:
 
 
 def _invite(arguments: argparse.Namespace, network: str) -> str:
-    """Wait for the server, and have it make the invite. Raises LocalError."""
-    uses = arguments.uses + arguments.join  # its own is one more
+    """Wait for the server, and request the invite from it. Raises LocalError."""
+    uses = arguments.uses + arguments.join  # one more use for this host itself
     request = r.CreateInvite(network, uses, arguments.expires)
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
@@ -190,7 +190,7 @@ def _invite(arguments: argparse.Namespace, network: str) -> str:
 
 
 def _join(invite: str) -> None:
-    """Join by the invite that was just made, as any host does. Raises LocalError."""
+    """Join with the new invite, as any host does. Raises LocalError."""
     output.note("This server joins:")
     done = subprocess.run(module("netctl.cli.entry", "join", "-"), input=invite, text=True, stdout=sys.stderr)
     if done.returncode != 0:
@@ -198,7 +198,7 @@ def _join(invite: str) -> None:
 
 
 def _say_firewall(ports: tuple[list[int], tuple[int, int]]) -> None:
-    """What must be open, in the words of the firewall that runs here."""
+    """Print the ports to open, as commands of the firewall that runs here."""
     tcp, relay = ports
     first, last = relay
     if _runs("ufw", "status", says="Status: active"):

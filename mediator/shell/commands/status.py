@@ -1,4 +1,4 @@
-"""`netctl-mediator status`: what the server that runs here is doing."""
+"""`netctl-mediator status`: print the state of the server on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show it. Exit 1 when the server refuses its document."""
+    """Print the state. Exit 1 if the server refuses its document."""
     answer = ask_mediator(arguments.state, r.ServerStatusRequest())
     state, document = answer.reply, answer.reply.document
     relay = ask_relay(Path(state.relay_state))

@@ -1,4 +1,4 @@
-"""`netctl-mediator store move`: the store from SQLite to PostgreSQL, and back."""
+"""`netctl-mediator store move`: move the store from SQLite to PostgreSQL, or back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Move it. A server may run meanwhile; it is to be started anew with the other store afterwards."""
+    """Move the store. A server may run meanwhile, but must be restarted with the other store afterwards."""
     if SQLITE in (arguments.source, arguments.to) and arguments.source == arguments.to:
         raise LocalError(
             "from where to where? Say `--to postgresql://…`, or `--from postgresql://… --to sqlite`"

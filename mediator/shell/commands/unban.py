@@ -1,4 +1,4 @@
-"""`netctl-mediator unban`: forget what is held against an address or a member."""
+"""`netctl-mediator unban`: lift the ban of an address, or the login limit of a member."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Forget it."""
+    """Lift the ban or limit."""
     ask_mediator(arguments.state, r.LiftBan(arguments.source))
     output.line(f"{arguments.source} may connect again")
     return 0

@@ -1,6 +1,6 @@
-"""The relay's forwarding in C (`_forward`, built by `hatch_build.py` where a C compiler is), and its switch.
+"""Loads the relay's forwarding in C (`_forward`, built by `hatch_build.py` if there is a C compiler).
 
-Without it the relay does the same in Python. `load` says which one a relay started here would use.
+Without it the relay does the same in Python. `load` shows which one a relay started here would use.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from mediator.shell.native._forward import Forwarder
 
 SWITCH = "NETCTL_RELAY_NATIVE"
-"""Environment: 0 keeps the relay to Python."""
+"""Environment variable: 0 selects Python."""
 
 
 def load() -> Forwarder | None:
-    """A new one; None where it is switched off or was not built."""
+    """A new forwarder; None: switched off or not built."""
     if os.environ.get(SWITCH, "") == "0":
         return None
     try:
