@@ -1,1 +1,1 @@
-"""Bytes to messages and back, purely (floor F1)."""
+"""Encoders and decoders of every message and file format: bytes to values and back, without I/O (floor F1)."""

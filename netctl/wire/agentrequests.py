@@ -1,7 +1,7 @@
-"""What is asked of the agent at its control socket, and what it replies.
+"""Requests to the agent at its control socket, and the agent's replies.
 
-Replies leave room for an agent of another version: what it says besides is passed over, and what an older one does not
-say yet has a default.
+Replies leave room for an agent of another version: fields that this version does not know are ignored, and fields that
+an older agent does not send have a default.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from msgspec import Meta, Struct, field
 from netctl.wire.jsonline import Operations, Request
 
 MAX_NUMBER = 1e9
-"""Larger than any number of seconds or changes that is asked for."""
+"""Larger than any number of seconds or changes that a request needs."""
 Seconds = Annotated[float, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Count = Annotated[int, Meta(ge=0, le=int(MAX_NUMBER))]
 
 
 class Empty(Struct, frozen=True):
-    """Done; there is nothing to say."""
+    """The operation succeeded and has no result."""
 
 
 # -- status and doctor --------------------------------------------------------------------------------------
 
 
 class MediatorState(Struct, frozen=True):
-    """The control connection. `state`: none, connected, or what keeps it from that."""
+    """The control connection. `state`: none, connected, or what prevents the connection."""
 
     state: str
     since_s: float
@@ -35,13 +35,13 @@ class MediatorState(Struct, frozen=True):
 
 
 class DocumentState(Struct, frozen=True):
-    """The document that the host lives by. None: none yet."""
+    """The accepted document. `digest` None: there is none yet."""
 
     digest: str | None
 
 
 class DownState(Struct, frozen=True):
-    """What a person has taken down."""
+    """The networks that `netctl down` has taken down."""
 
     everything: bool
     networks: list[str]
@@ -83,7 +83,7 @@ class PeerState(Struct, frozen=True):
 
 
 class Departure(Struct, frozen=True):
-    """How the host departs from its document."""
+    """A difference between the host and its document."""
 
     line: str
     kind: str
@@ -91,14 +91,14 @@ class Departure(Struct, frozen=True):
 
 
 class ArmedState(Struct, frozen=True):
-    """An apply that waits for `netctl confirm`."""
+    """An apply that waits for `netctl confirm`. `digest`: of its document."""
 
     digest: str
     rolls_back_in_s: float
 
 
 class WatchState(Struct, frozen=True):
-    """The document's file that the agent follows. `error`: why the host does not live by it."""
+    """The document's file that the agent follows. `error`: why the agent has not applied it."""
 
     file: str
     error: str | None = None
@@ -120,17 +120,17 @@ class StatusReply(Struct, frozen=True):
     engine: str | None
     data_path: str | None = None
     version: str | None = None
-    """Of the agent; None: of before it said so."""
+    """The agent's version; None: the agent is older than this field."""
     armed: ArmedState | None = None
     watch: WatchState | None = None
 
 
 class Status(Request[StatusReply], frozen=True, tag="status"):
-    """How the host is."""
+    """Ask for the state of the host, its networks and its peers."""
 
 
 class Check(Struct, frozen=True):
-    """One thing that `doctor` looked at. `level`: ok, note or problem."""
+    """One check of `doctor`, and its result. `level`: ok, note or problem."""
 
     level: str
     check: str
@@ -139,34 +139,34 @@ class Check(Struct, frozen=True):
 
 
 class NatState(Struct, frozen=True):
-    """What the mediator's STUN ports see of this host in one family (RFC 4787's words)."""
+    """This host's NAT in one address family, as the mediator's STUN ports see it (terms of RFC 4787)."""
 
     udp: str
     mapping: str
 
 
 class NatStates(Struct, frozen=True):
-    """Both families."""
+    """This host's NAT in both address families."""
 
     ipv4: NatState
     ipv6: NatState
 
 
 class AllocationState(Struct, frozen=True):
-    """How the NAT gives out ports: kept, sequential, block or random."""
+    """How the NAT allocates ports. `kind`: kept, sequential, block or random."""
 
     kind: str
 
 
 class PortMappingState(Struct, frozen=True):
-    """What the router keeps open for this host."""
+    """The port that the router keeps open for this host."""
 
     external: str | None = None
     protocol: str | None = None
 
 
 class DoctorReply(Struct, frozen=True):
-    """This host's way to the others."""
+    """The state of this host's connectivity."""
 
     checks: list[Check]
     nat: NatStates
@@ -175,11 +175,11 @@ class DoctorReply(Struct, frozen=True):
 
 
 class Doctor(Request[DoctorReply], frozen=True, tag="doctor"):
-    """What this host's NAT is, and what is wrong here."""
+    """Ask for the kind of this host's NAT and for the problems found on this host."""
 
 
 class Happening(Struct, frozen=True):
-    """Something that happened on this host. `at_s`: Unix time; `kind`: path, member, apply, or host for all else."""
+    """An event on this host. `at_s`: Unix time; `kind`: path, member, apply, or host for all else."""
 
     at_s: float
     kind: str
@@ -187,14 +187,14 @@ class Happening(Struct, frozen=True):
 
 
 class Timeline(Request[list[Happening]], frozen=True, tag="timeline"):
-    """What happened within the last day, the newest first."""
+    """Ask for the events of the last day, the newest first."""
 
 
 # -- plan and apply -----------------------------------------------------------------------------------------
 
 
 class BindingState(Struct, frozen=True):
-    """Digests of what a plan was made from."""
+    """Digests of the inputs that a plan was computed from."""
 
     document: str
     observed: str
@@ -202,20 +202,20 @@ class BindingState(Struct, frozen=True):
 
 
 class ChangeRow(Struct, frozen=True):
-    """One change of a plan; the JSON has more of it."""
+    """One change of a plan; the JSON has more fields."""
 
     kind: str
     line: str
 
 
 class PeopleState(Struct, frozen=True):
-    """What a plan means for people, in lines."""
+    """The consequences of a plan for people, one a line."""
 
     lines: list[str]
 
 
 class SessionState(Struct, frozen=True):
-    """The session that a plan was asked from. `drops`: why it ends, or None."""
+    """The SSH session that asked for a plan. `rides`: it runs over our tunnel; `drops`: why it would end, or None."""
 
     rides: bool
     drops: str | None
@@ -233,42 +233,42 @@ class PlanReply(Struct, frozen=True):
 
 
 class Plan(Request[PlanReply], frozen=True, tag="plan"):
-    """What an apply of this text would change. `file`: its name in messages."""
+    """Ask what an apply of this text would change. `file`: the text's file name in messages."""
 
     text: str
     file: str
     ssh_connection: str | None = None
-    """SSH_CONNECTION of the session that must not drop."""
+    """The environment variable SSH_CONNECTION of the session that must not drop."""
     everyone: bool = False
 
 
 class ApplyReply(Struct, frozen=True):
-    """How an apply ended. `error` None: the host is as the document says."""
+    """The result of an apply. `error` None: the host is as the document says."""
 
     changed: int
     rolled_back: bool
     error: str | None
     warnings: list[str] = field(default_factory=list)
     waiting: str | None = None
-    """Why the mediator does not answer: the last view stays in force."""
+    """Why the mediator does not answer; the last view stays in force."""
     armed: ArmedState | None = None
 
 
 class Apply(Request[ApplyReply], frozen=True, tag="apply"):
-    """Make this text true. `binding`: only if that plan still holds."""
+    """Apply this text. `binding`: apply only if the plan with these digests still holds."""
 
     text: str
     file: str
     binding: BindingState | None = None
     confirm_s: Seconds | None = None
-    """Arm the apply for so long; None: only when the session rides on it."""
+    """Arm the apply for so many seconds; None: arm it only if the session rides on our tunnel or it is unattended."""
     ssh_connection: str | None = None
     force: bool = False
     unattended: bool = False
 
 
 class OutcomeReply(Struct, frozen=True):
-    """How a change of the host ended."""
+    """The result of a change of the host."""
 
     changed: int
     error: str | None
@@ -276,19 +276,19 @@ class OutcomeReply(Struct, frozen=True):
 
 
 class Up(Request[OutcomeReply], frozen=True, tag="up"):
-    """Bring a network up; None: all."""
+    """Bring a network up; `network` None: all."""
 
     network: str | None = None
 
 
 class Down(Request[OutcomeReply], frozen=True, tag="down"):
-    """Take a network down; None: all."""
+    """Take a network down; `network` None: all."""
 
     network: str | None = None
 
 
 class PruneReply(Struct, frozen=True):
-    """What is in no document, and how many of it are gone."""
+    """Our objects that are in no document, and how many of them were removed."""
 
     changes: list[ChangeRow]
     summary: str
@@ -297,7 +297,7 @@ class PruneReply(Struct, frozen=True):
 
 
 class Prune(Request[PruneReply], frozen=True, tag="prune"):
-    """Remove what is ours and in no document, unless it is more. `at_most` None: only say what would go."""
+    """Remove our objects that are in no document, unless more than `at_most`. `at_most` None: only list them."""
 
     at_most: Count | None = None
 
@@ -309,11 +309,11 @@ class ConfirmReply(Struct, frozen=True):
 
 
 class Confirm(Request[ConfirmReply], frozen=True, tag="confirm"):
-    """Keep what an armed apply made."""
+    """Confirm the armed apply: its changes stay."""
 
 
 class Rollback(Request[OutcomeReply], frozen=True, tag="rollback"):
-    """Take an armed apply back. `nonce`: that one and no other."""
+    """Roll the armed apply back. `nonce`: only the apply with this nonce."""
 
     nonce: str | None = None
 
@@ -322,15 +322,15 @@ class Rollback(Request[OutcomeReply], frozen=True, tag="rollback"):
 
 
 class Adopt(Request[Empty], frozen=True, tag="adopt"):
-    """Read again what `netctl join` has written."""
+    """Read the files that `netctl join` has written again."""
 
 
 class Leave(Request[OutcomeReply], frozen=True, tag="leave"):
-    """Leave what this host joined by invite."""
+    """Leave the network that this host joined by invite."""
 
 
 class LeaseRow(Struct, frozen=True):
-    """A pinned lease, and the addresses that the mediator says against it."""
+    """A pinned lease. `refused`: the mediator's different addresses, which this host does not accept."""
 
     network: str
     key: str
@@ -356,7 +356,7 @@ class ForgetLeases(Request[ForgottenReply], frozen=True, tag="leases.forget"):
 
 
 class Drill(Request[Empty], frozen=True, tag="drill"):
-    """Do without the mediator for so long; 0 ends it."""
+    """Do without the mediator for so many seconds; 0 ends the drill."""
 
     seconds: Seconds
 

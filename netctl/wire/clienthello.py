@@ -1,6 +1,7 @@
-"""Which protocol (ALPN, RFC 7301) a TLS client asks for: read from its first record, which stays unread for TLS.
+"""Read the protocols (ALPN, RFC 7301) that a TLS client asks for from its first record, without consuming the record.
 
-One TCP port serves two processes; whoever accepts looks here and hands the connection on untouched.
+One TCP port serves two processes: the process that accepts a connection peeks at the record and passes the connection
+on untouched.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ _HANDSHAKE, _CLIENT_HELLO, _ALPN = 22, 1, 16
 
 
 def needed(header: bytes) -> int | None:
-    """Bytes of the whole first record, from its first five; None: this is no TLS handshake."""
+    """Length of the whole first record in bytes, from its 5-byte header; None: this is no TLS handshake."""
     if len(header) < RECORD_HEADER or header[0] != _HANDSHAKE or header[1] != 3:
         return None
     length = int.from_bytes(header[3:5], "big")
@@ -20,7 +21,7 @@ def needed(header: bytes) -> int | None:
 
 
 class _Short(Exception):
-    """The bytes end inside of something."""
+    """The bytes end inside a field."""
 
 
 class _Cursor:
@@ -45,7 +46,7 @@ class _Cursor:
 
 
 def protocols(record: bytes) -> tuple[bytes, ...]:
-    """The protocols of a ClientHello (RFC 8446 §4.1.2) that fits its first record; empty for anything else."""
+    """The protocols of a ClientHello (RFC 8446 §4.1.2) that one record holds; empty for anything else."""
     try:
         message = _Cursor(record[RECORD_HEADER:])
         if message.take(1)[0] != _CLIENT_HELLO:

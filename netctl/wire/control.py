@@ -1,4 +1,4 @@
-"""Messages of the control connection, typed (schemas/control.schema.json; docs/protocol.md)."""
+"""Messages of the control connection, as typed structs (schemas/control.schema.json; docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from netctl.model.errors import RemoteError
 
 PROTOCOL_VERSION = 1
 MAX_CANDIDATES = 32
-"""A host with more addresses than this picks the likeliest."""
+"""Candidates of one message: a host with more addresses sends the likeliest."""
 
 Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
 Identity = Annotated[str, Meta(pattern=r"^ed25519:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
@@ -21,12 +21,12 @@ Name = Annotated[str, Meta(min_length=1, max_length=63)]
 Label = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Token = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
 MAX_COUNT = 2**53 - 1
-"""The largest whole number that every JSON library keeps exact (RFC 8259 §6, RFC 7493 §2.2): no number grows a string
-of thousands of digits, which Python refuses to write."""
+"""The largest whole number that every JSON library keeps exact (RFC 8259 §6, RFC 7493 §2.2). Without a limit, a number
+could have thousands of digits, which Python refuses to print."""
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 MAX_VIEW_PARTS = 256
-"""Of 500 rows each: more than any document may have; it bounds what a member keeps of an unfinished view."""
+"""Parts of 500 rows each: more than any document may have. Bounds the memory of a member for an unfinished view."""
 MAX_VIEW_MEMBERS = 131_072
 
 
@@ -43,8 +43,9 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 class Nat(Struct, frozen=True, omit_defaults=True):
     """How the sender's NAT gives out ports, and where its next mapping will be.
 
-    `fixed`: one outside for everybody, at `address` and `first`. All others give each destination another port out
-    of the window `first`, `first + step`, … of `count` ports. `birthday`: the sender takes part in an attempt now.
+    `fixed`: one mapping for all destinations, at `address` and port `first`. Every other allocation gives each
+    destination another port out of the window `first`, `first + step`, … of `count` ports. `birthday`: the sender
+    takes part in a birthday attempt now.
     """
 
     allocation: Literal["fixed", "sequential", "block", "random"]
@@ -56,14 +57,14 @@ class Nat(Struct, frozen=True, omit_defaults=True):
 
 
 class Hello(Struct, frozen=True, tag="hello"):
-    """Mediator, first: a fresh nonce (32 bytes) to be signed."""
+    """Mediator, first message: a fresh nonce (32 bytes) for the member to sign."""
 
     version: Count
     nonce: Hex
 
 
 class Login(Struct, frozen=True, tag="login"):
-    """Member: who it is, and the signature that proves it (`netctl.session.login`)."""
+    """Member: its keys, and the signature that proves its identity (`netctl.session.login`)."""
 
     version: Count
     identity: Identity
@@ -71,19 +72,19 @@ class Login(Struct, frozen=True, tag="login"):
     nonce: Hex
     signature: Hex
     view: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """The digest of the view that the member still has: the same one is not sent again. A hint, not signed."""
+    """The digest of the view that the member still has: the mediator does not send that view again. Not signed."""
     previous: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """The nonce of the `Hello` that this process was welcomed on last: it is no other host that has the same key."""
+    """The nonce of the `Hello` of this process's last login: proves that this is the same process, not another host."""
 
 
 class EnrolStart(Struct, frozen=True, tag="enrol-start"):
-    """A host that has no login yet, or wants another key: a challenge, please."""
+    """A host that is no member yet, or a member that rotates its keys: asks for an `EnrolChallenge`."""
 
     version: Count
 
 
 class EnrolChallenge(Struct, frozen=True, tag="enrol-challenge"):
-    """Mediator: a fresh X25519 key for this connection, to prove a WireGuard key against."""
+    """Mediator: a fresh X25519 key for this connection, with which the host proves its WireGuard key."""
 
     ephemeral: Key
 
@@ -95,17 +96,17 @@ class Enrol(Struct, frozen=True, tag="enrol"):
     identity: Identity
     wireguard: Key
     name: Label
-    """What it wants to be called."""
+    """The name that the host asks for."""
     token: Token
     nonce: Hex
     signature: Hex
     mac: Hex
     exact: bool = False
-    """No other name will do; else a number is put behind one that is taken."""
+    """Refuse when the name is taken; False: the mediator appends a number to a taken name."""
 
 
 class Enrolled(Struct, frozen=True, tag="enrolled"):
-    """Mediator: it is a member, or (`admitted` false) will be when the operator approves."""
+    """Mediator: the host is a member now, or (`admitted` false) once the operator approves."""
 
     name: Label
     network: Name
@@ -113,7 +114,7 @@ class Enrolled(Struct, frozen=True, tag="enrolled"):
 
 
 class Rotate(Struct, frozen=True, tag="rotate"):
-    """A member that joined by invite: two new keys, each proven, and the word of the old identity."""
+    """A member that joined by invite: two new keys, each proven, and a signature by the old identity."""
 
     version: Count
     previous: Key
@@ -126,22 +127,22 @@ class Rotate(Struct, frozen=True, tag="rotate"):
 
 
 class Rotated(Struct, frozen=True, tag="rotated"):
-    """Mediator: name and leases belong to the new key now."""
+    """Mediator: the member's name and leases belong to the new key now."""
 
     name: Label
 
 
 class Welcome(Struct, frozen=True, tag="welcome"):
-    """Mediator: the login is good."""
+    """Mediator: the login succeeded."""
 
     generation: Count
     epoch: Count
     observed: Socket
-    """Where the control connection comes from, as the mediator sees it."""
+    """The source address of the control connection, as the mediator sees it."""
     stun: Annotated[list[Socket], Meta(max_length=8)] = []
     keepalive_s: Annotated[float, Meta(ge=1, le=3600)] = 20.0
     store: Annotated[str, Meta(max_length=256)] = ""
-    """Names the mediator's store: replicas of one share it."""
+    """An identifier of the mediator's store: replicas of one mediator share it."""
 
 
 class MemberRow(Struct, frozen=True):
@@ -160,57 +161,57 @@ class LeaseRow(Struct, frozen=True):
 
 
 class LeaseName(Struct, frozen=True):
-    """Which lease is meant."""
+    """The identity of a lease."""
 
     network: Label
     key: Key
 
 
 class ViewChunk(Struct, frozen=True, tag="view"):
-    """Mediator: part `part` of `parts` of all that this member may see. A `Sealed` follows the last one."""
+    """Mediator: part `part` of `parts` of this member's view. A `Sealed` follows the last part."""
 
     part: Count
     parts: Annotated[int, Meta(ge=1, le=MAX_VIEW_PARTS)]
     members: list[MemberRow]
     leases: list[LeaseRow]
     document: str = ""
-    """For a member that joined by invite and has no document: this part of its excerpt of the mediator's."""
+    """For a member that joined by invite and has no document: this part of its excerpt of the mediator's document."""
 
 
 class ViewDelta(Struct, frozen=True, tag="delta"):
-    """Mediator: what has changed since the view with the digest `base`. A `Sealed` follows at once."""
+    """Mediator: the changes since the view with the digest `base`. A `Sealed` follows at once."""
 
     base: Digest
     members: list[MemberRow] = []
-    """New ones, and old ones as they are now."""
+    """New members, and changed members as they are now."""
     gone: list[Key] = []
     leases: list[LeaseRow] = []
     released: list[LeaseName] = []
     document: str | None = None
-    """The whole new excerpt; None: it is the same."""
+    """The whole new excerpt of the document; None: the excerpt has not changed."""
 
 
 class Sealed(Struct, frozen=True, tag="sealed"):
-    """Mediator: the view is this one now. Signed by its identity, so it can be kept and shown to be its word."""
+    """Mediator: the digest of the member's view. Signed by the mediator's identity: a member can keep it as proof."""
 
     generation: Count
     digest: Digest
-    """Of all rows that the member has by now (`netctl.session.views.view_digest`)."""
+    """The digest of all rows that the member has received (`netctl.session.views.view_digest`)."""
     identity: Identity
     signature: Hex
     online: Annotated[str, Meta(pattern=r"^([0-9a-f]{2})*$", max_length=MAX_VIEW_MEMBERS // 4)] = ""
-    """Who is logged in, not signed: one bit a member, in the order of the raw keys, the first one the highest."""
+    """Which members are logged in: one bit a member, ordered by raw key, the first the highest bit. Not signed."""
 
 
 class Presence(Struct, frozen=True, tag="presence"):
-    """Mediator: a member came or went. `online` false means: check it, not: tear it down."""
+    """Mediator: a member logged in or out. `online` false: check the path to the peer, do not tear it down."""
 
     peer: Key
     online: bool
 
 
 class Candidates(Struct, frozen=True, omit_defaults=True, tag="candidates"):
-    """Member: where `peer` may try to reach it."""
+    """Member: the addresses at which `peer` may try to reach the sender."""
 
     peer: Key
     round: Count
@@ -219,7 +220,7 @@ class Candidates(Struct, frozen=True, omit_defaults=True, tag="candidates"):
 
 
 class Introduction(Struct, frozen=True, omit_defaults=True, tag="introduction"):
-    """Mediator: where the member `peer` may be reached."""
+    """Mediator: the addresses at which the member `peer` may be reached."""
 
     peer: Key
     round: Count
@@ -228,20 +229,20 @@ class Introduction(Struct, frozen=True, omit_defaults=True, tag="introduction"):
 
 
 class Punch(Struct, frozen=True, tag="punch"):
-    """Mediator, to both at one moment: start now plus this."""
+    """Mediator, to both members at the same moment: start punching `after_ms` from now."""
 
     peer: Key
     after_ms: Annotated[int, Meta(ge=0, le=10_000)]
 
 
 class RelayRequest(Struct, frozen=True, tag="relay-request"):
-    """Member: the right to send to `peer` through the relay."""
+    """Member: asks for the right to send to `peer` through the relay."""
 
     peer: Key
 
 
 class RelayGrant(Struct, frozen=True, tag="relay-grant"):
-    """Mediator: that right."""
+    """Mediator: the right to send to `peer` through the relay. `expires_s`: Unix time."""
 
     peer: Key
     address: Socket
@@ -252,11 +253,11 @@ class RelayGrant(Struct, frozen=True, tag="relay-grant"):
 
 
 class Ping(Struct, frozen=True, omit_defaults=True, tag="ping"):
-    """Either side: are you there?"""
+    """Either side: asks for a `Pong`."""
 
     id: Count
     other: Annotated[str, Meta(max_length=45)] = ""
-    """Mediator: another host with this key tries to log in, from this address. It waits."""
+    """Mediator: the address from which another host with this key tries to log in. That login waits."""
 
 
 class Pong(Struct, frozen=True, tag="pong"):
@@ -266,15 +267,15 @@ class Pong(Struct, frozen=True, tag="pong"):
 
 
 class Refresh(Struct, frozen=True, tag="refresh"):
-    """Member: send the whole view again."""
+    """Member: asks for the whole view again."""
 
 
 class Leave(Struct, frozen=True, tag="leave"):
-    """Member that joined by invite: it is one no longer."""
+    """Member that joined by invite: gives up its membership."""
 
 
 class Error(Struct, frozen=True, tag="error"):
-    """Either side, last: why the connection ends. `code` is stable, `message` is for people."""
+    """Either side, last message: why the connection ends. `code` is stable, `message` is for people."""
 
     code: Annotated[str, Meta(max_length=64)]
     message: Annotated[str, Meta(max_length=512)]
@@ -311,12 +312,12 @@ _DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 def encode(message: Message) -> bytes:
-    """JSON."""
+    """A message as JSON."""
     return _ENCODER.encode(message)
 
 
 def decode(data: bytes) -> Message:
-    """Decode and check. Raises RemoteError for anything that is no message."""
+    """Decode a message and check its fields. Raises RemoteError for anything that is no message."""
     try:
         return _DECODER.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""What may arrive on the WireGuard UDP port beside WireGuard, and how the kinds are told apart.
+"""Tell the kinds of datagrams apart that arrive on the WireGuard UDP port, and pack socket addresses for ours.
 
 Every datagram of ours starts with `MAGIC`, whose first byte is outside 0-4 (WireGuard's types and STUN's
 first bytes), so the engine's own socket ignores it and a classic BPF filter finds it with one 32-bit load.
@@ -26,7 +26,7 @@ _ADDRESS = struct.Struct(">B16sH")
 
 
 class DatagramKind(Enum):
-    """Which decoder a datagram belongs to."""
+    """The decoder that a datagram belongs to."""
 
     WIREGUARD = "wireguard"
     STUN = "stun"
@@ -42,7 +42,7 @@ KINDS_RELAY = range(0x10, 0x14)
 
 
 def classify(data: bytes) -> DatagramKind:
-    """Tell the kinds apart by their first bytes; decodes nothing, never raises."""
+    """The kind of a datagram, from its first 8 bytes; decodes nothing, never raises."""
     if data[:4] == MAGIC and len(data) > 4:
         if data[4] == KIND_PROBE:
             return DatagramKind.PROBE
@@ -55,7 +55,7 @@ def classify(data: bytes) -> DatagramKind:
 
 
 def pack_address(address: SocketAddress | None) -> bytes:
-    """19 bytes; None is all zeros."""
+    """A socket address as 19 bytes; None is all zeros."""
     if address is None:
         return bytes(ADDRESS_LEN)
     packed = address.address.packed
@@ -63,7 +63,7 @@ def pack_address(address: SocketAddress | None) -> bytes:
 
 
 def unpack_address(data: bytes) -> SocketAddress | None:
-    """The other way; all zeros is None. Raises RemoteError for anything that `pack_address` cannot make."""
+    """The address of 19 bytes; all zeros is None. Raises RemoteError for anything that `pack_address` cannot make."""
     if len(data) != ADDRESS_LEN:
         raise RemoteError("a packed address is 19 bytes", "datagram.address")
     family, packed, port = _ADDRESS.unpack(data)

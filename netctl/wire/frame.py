@@ -6,25 +6,25 @@ from netctl.model.errors import RemoteError
 
 HEADER_LEN = 4
 LIMIT_BEFORE_LOGIN = 4096
-"""The longest login message is under 1 KiB; a stranger gets no more memory than this."""
+"""Bytes; the longest login message is under 1 KiB. The memory that an unauthenticated connection gets."""
 LIMIT_AFTER_LOGIN = 256 * 1024
-"""A larger view comes in several frames, so that no member waits long for another's."""
+"""Bytes; a larger view is sent in several frames, so that no member waits long for the view of another."""
 
 
 def frame_header(payload: bytes) -> bytes:
-    """What goes before a payload. Raises ValueError past LIMIT_AFTER_LOGIN."""
+    """The 4-byte header of a payload. Raises ValueError past LIMIT_AFTER_LOGIN."""
     if len(payload) > LIMIT_AFTER_LOGIN:
         raise ValueError(f"a frame carries at most {LIMIT_AFTER_LOGIN} bytes")
     return len(payload).to_bytes(HEADER_LEN, "big")
 
 
 def encode_frame(payload: bytes) -> bytes:
-    """A payload with its length before it. Raises ValueError past LIMIT_AFTER_LOGIN."""
+    """A payload after its header. Raises ValueError past LIMIT_AFTER_LOGIN."""
     return frame_header(payload) + payload
 
 
 class FrameDecoder:
-    """Bytes in, whole payloads out. `limit` may be raised once the other side has logged in."""
+    """Bytes in, whole payloads out. The owner may raise `limit` (bytes) once the other side has logged in."""
 
     __slots__ = ("_buffer", "limit")
 

@@ -1,6 +1,6 @@
-"""HTTP/1.1 (RFC 9112) by h11, without I/O: a router's UPnP, a proxy's CONNECT, `/metrics`.
+"""HTTP/1.1 (RFC 9112) with h11, without I/O: for UPnP of routers, CONNECT through proxies, and `/metrics`.
 
-One request, one answer of bounded size, no redirects.
+One request a connection, one answer of bounded size, no redirects.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import h11
 from netctl.model.errors import RemoteError
 
 MAX_RESPONSE = 65_536
-"""Bytes with head and chunks: descriptions of real routers are 2 to 20 KB."""
+"""Bytes of an answer with head and chunks: descriptions of real routers are 2 to 20 KB."""
 MAX_HEAD = 8192
 """Bytes of a request's or an answer's head."""
 END_OF_HEAD = b"\r\n\r\n"
@@ -21,7 +21,7 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer."""
+    """A whole HTTP response."""
 
     status: int
     body: bytes
@@ -36,7 +36,7 @@ class Head:
 
 
 def request(method: str, host: str, path: str, body: bytes = b"", headers: Headers = ()) -> bytes:
-    """A request after which the connection ends."""
+    """The bytes of a request after which the connection ends."""
     fields = [("Host", host), ("Connection", "close"), ("User-Agent", "netctl UPnP/1.1"), *headers]
     if body:
         fields.append(("Content-Length", str(len(body))))
@@ -44,7 +44,7 @@ def request(method: str, host: str, path: str, body: bytes = b"", headers: Heade
 
 
 def connect_request(where: str, headers: Headers = ()) -> bytes:
-    """Ask a proxy for a connection to HOST:PORT (RFC 9110 §9.3.6)."""
+    """The bytes of a request to a proxy for a connection to HOST:PORT (RFC 9110 §9.3.6)."""
     return _sent(h11.Request(method="CONNECT", target=where, headers=[("Host", where), *headers]), b"")
 
 
@@ -56,9 +56,9 @@ def _sent(asked: h11.Request, body: bytes) -> bytes:
 
 
 def response(data: bytes, *, ended: bool) -> Response | None:
-    """The answer in what has arrived so far; None: not whole yet. `ended`: nothing more will come.
+    """The answer in the bytes received so far; None: the answer is incomplete. `ended`: no more bytes will come.
 
-    Raises RemoteError for what is no HTTP, too much of it, or cut off.
+    Raises RemoteError for bytes that are no HTTP answer, exceed MAX_RESPONSE, or end too early.
     """
     if len(data) > MAX_RESPONSE:
         raise RemoteError("too long an HTTP answer", "http.length")
@@ -86,7 +86,7 @@ def response(data: bytes, *, ended: bool) -> Response | None:
 
 
 def connect_head(data: bytes) -> Head:
-    """The head of a proxy's answer to CONNECT, which `END_OF_HEAD` ends. Raises RemoteError for what is none."""
+    """The head of a proxy's answer to CONNECT. `data` ends with `END_OF_HEAD`. Raises RemoteError for anything else."""
     connection = _asking("CONNECT")
     try:
         connection.receive_data(data)
@@ -101,7 +101,7 @@ def connect_head(data: bytes) -> Head:
 
 
 def _asking(method: str) -> h11.Connection:
-    """A client's connection that has sent a request with this method, which decides how an answer ends."""
+    """A client's connection that has sent a request. The method decides how the answer ends."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
     connection.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
     connection.send(h11.EndOfMessage())
@@ -109,15 +109,15 @@ def _asking(method: str) -> h11.Connection:
 
 
 class Served:
-    """The server's side of one connection: one request without a body that matters, and one answer."""
+    """The server's side of one connection: one request, whose body is ignored, and one answer."""
 
     def __init__(self) -> None:
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
 
     def receive(self, data: bytes) -> tuple[str, str] | None:
-        """Method and target of the request once its head is there; None: more is to come. Empty `data`: none will.
+        """Method and target of the request; None: the head is incomplete. Empty `data`: the connection has ended.
 
-        Raises RemoteError for what is no request.
+        Raises RemoteError for bytes that are no request.
         """
         try:
             self._connection.receive_data(data)
@@ -132,11 +132,11 @@ class Served:
 
     @property
     def can_answer(self) -> bool:
-        """Whether somebody may still wait for an answer."""
+        """Whether an answer may still be sent on this connection."""
         return self._connection.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
     def answer(self, status: int, kind: str, body: bytes) -> bytes:
-        """The whole answer, also to what was no request. The connection ends with it."""
+        """The bytes of an answer, after which the connection ends. Works after an invalid request, too."""
         fields = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Connection", "close")]
         parts = [
             self._connection.send(h11.Response(status_code=status, headers=fields, reason=_REASONS[status]))

@@ -1,8 +1,8 @@
-"""An invite as one string: where the mediator is, whom to accept there, the token, and the network's name.
+"""An invite as one string: the mediators' addresses and identity keys, the token, and the network's name.
 
 `netctl1` and, in base64url without padding: a version byte, the token (16 bytes), the network's name, then each
-mediator with host, ports and pins; texts and lists with one byte of length before them; at last 4 bytes of
-BLAKE2s (RFC 7693) over all that, so that a string copied in half is told from one that is wrong.
+mediator with host, ports and pins. Each text and list begins with its length in one byte. The last 4 bytes are
+BLAKE2s (RFC 7693) over all bytes before: they tell a string that was copied in part from one that is wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VERSION = 1
 TOKEN_LEN = 16
 CHECK_LEN = 4
 MAX_TEXT = 2048
-"""Four mediators with four pins each are under 1 KiB; longer is no invite."""
+"""Characters: four mediators with four pins each are under 1 KiB."""
 MAX_MEDIATORS = 4
 MAX_PINS = 4
 MAX_PORTS = 4
@@ -30,7 +30,7 @@ MAX_PORTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Invite:
-    """What is in the string."""
+    """The content of an invite's string. `token`: 16 random bytes."""
 
     network: str
     token: bytes
@@ -38,12 +38,12 @@ class Invite:
 
 
 def token_hash(token: bytes) -> bytes:
-    """What the mediator keeps of a token: 128 random bits need no slow hash."""
+    """The hash of a token, which the mediator stores: 128 random bits need no slow hash."""
     return hashlib.blake2s(b"netctl invite" + token).digest()
 
 
 def pack_invite(invite: Invite) -> str:
-    """The string. Raises ValueError for what does not fit."""
+    """The string of an invite. Raises ValueError for a token of another length, or a field that does not fit."""
     if len(invite.token) != TOKEN_LEN:
         raise ValueError(f"a token is {TOKEN_LEN} bytes")
     data = bytes([VERSION]) + invite.token + _text(invite.network)
@@ -59,7 +59,7 @@ def pack_invite(invite: Invite) -> str:
 
 
 def parse_invite(text: str) -> Invite:
-    """From the string; white space of a terminal or a mail does not matter. Raises LocalError."""
+    """The invite of a string; white space from a terminal or a mail is ignored. Raises LocalError."""
     text = "".join(text.split())
     if not text.startswith(PREFIX) or len(text) > MAX_TEXT:
         raise LocalError(f"this is no invite: one begins with '{PREFIX}' and comes from `netctl invite`")

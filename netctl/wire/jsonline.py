@@ -1,8 +1,8 @@
 """Requests and answers at the local sockets of agent and mediator: one JSON object a line.
 
-A request is an object with the operation as ``op`` and that operation's fields beside it. The answer is any number of
+A request is an object with the operation's name as ``op`` and the operation's fields. The answer is any number of
 ``{"progress": text}`` and one ``{"result": …}`` or ``{"error": {"kind", "message", …}}``. Each operation is one struct
-(`agentrequests`, `operatorrequests`), a subclass of ``Request[Reply]``, so that the reply's type goes with it.
+(`agentrequests`, `operatorrequests`), a subclass of ``Request[Reply]`` that names the type of its reply.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIELD = re.compile(r"(?:missing required field `([a-z_]+)`|at `\$\.([a-z_]+))")
 
 
 class Request(Struct, Generic[Reply], frozen=True, tag_field="op"):
-    """What is asked for; a subclass for each operation, with its name as the tag."""
+    """The base of all requests: one subclass for each operation, with the operation's name as the tag."""
 
     @classmethod
     def operation(cls) -> str:
@@ -37,7 +37,7 @@ class Request(Struct, Generic[Reply], frozen=True, tag_field="op"):
 
 
 class FindingRow(Struct, frozen=True):
-    """A finding about a document; `file` None: it is about no line."""
+    """A finding about a document; `file` None: the finding belongs to no line."""
 
     code: str
     path: str
@@ -58,7 +58,7 @@ class Failure(Struct, frozen=True):
 
 
 class Line(Struct, frozen=True):
-    """A line of an answer: exactly one of these."""
+    """A line of an answer: exactly one of the three fields is set."""
 
     progress: str | UnsetType = UNSET
     error: Failure | UnsetType = UNSET
@@ -78,7 +78,7 @@ class Operations:
         return iter(self._decoders)
 
     def parse(self, line: bytes) -> Request[Any]:
-        """The request of a line. Raises LocalError, in words for whoever wrote it, for whatever is none."""
+        """The request of a line. Raises LocalError, in words for the sender, for a line that is no request."""
         try:
             op = _HEAD.decode(line).op
         except (ValueError, RecursionError) as error:
@@ -123,7 +123,7 @@ def result_line(result: Any) -> bytes:
 
 
 def failure_line(error: Exception, who: str) -> bytes:
-    """The answer of an operation that failed, whatever it was."""
+    """The answer of an operation that failed with any exception. `who`: agent or mediator."""
     if isinstance(error, ConfigError):
         findings = [_row(one) for one in error.findings]
         return encode(Line(error=Failure("config", _unicode(str(error)), findings)))
@@ -134,12 +134,12 @@ def failure_line(error: Exception, who: str) -> bytes:
 
 
 def progress_line(text: str) -> bytes:
-    """A line for the person who waits."""
+    """A line of progress for the person who waits."""
     return encode(Line(progress=_unicode(text)))
 
 
 def _unicode(text: str) -> str:
-    """The text with half surrogates escaped: a file's name in an error may have some, and JSON has none."""
+    """The text with lone surrogates escaped: a file name in an error may contain them, and JSON cannot."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -151,7 +151,7 @@ def error_of(failure: Failure) -> LocalError | ConfigError:
 
 
 def parse_line(raw: bytes) -> Line:
-    """A line of an answer. Raises ValueError."""
+    """Decode a line of an answer. Raises ValueError."""
     return _LINE.decode(raw)
 
 

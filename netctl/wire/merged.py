@@ -1,7 +1,7 @@
-"""Our messages in what the kernel's receive offload has merged (UDP GRO), as a raw socket is shown it.
+"""Find our messages in datagrams that the kernel's receive offload (UDP GRO) has merged before a raw socket sees them.
 
-GRO joins datagrams of one flow that arrive together: all of one length, the last one perhaps shorter. Our
-messages share their flow with WireGuard's, so a probe may end a long run of data, and several may come as one.
+GRO merges datagrams of one flow that arrive together: all of one length, the last one perhaps shorter. Our messages
+share their flow with WireGuard's, so a probe may end a long run of data, and several probes may be merged.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from netctl.wire.probe import PROBE_LEN
 from netctl.wire.relay import LENGTHS, RelayKind
 
 TAIL_LENGTHS = (PROBE_LEN, LENGTHS[RelayKind.BOUND], LENGTHS[RelayKind.COOKIE])
-"""Of every message that a member may receive behind data, longest first. STUN servers send no data."""
+"""Bytes of each message that may follow data in a merged datagram, longest first. STUN servers send no data."""
 MAX_MERGED = 64
-"""Datagrams in one receipt (the kernel's UDP_GRO_CNT_MAX): more were not merged by it."""
+"""Most datagrams that the kernel merges (UDP_GRO_CNT_MAX)."""
 _STUN_HEADER = 20
 
 
 def split(data: bytes) -> list[bytes]:
-    """The datagrams of ours in one receipt, in order; empty when there are none. Never raises.
+    """Our datagrams in one received datagram, in order; empty when there are none. Never raises.
 
-    What begins as ours and is no longer than its kind comes back as it is, good or not.
+    A datagram that begins as one of ours and is no longer than its kind is returned unchanged, valid or not.
     """
     length = _length(data)
     if length is None:
@@ -32,7 +32,7 @@ def split(data: bytes) -> list[bytes]:
 
 
 def _length(data: bytes) -> int | None:
-    """How long a message that begins so is, 0 when only its kind is unknown; None: none of ours."""
+    """Bytes of the message at the start of `data`; 0: ours, but of an unknown kind; None: not ours."""
     match classify(data):
         case DatagramKind.PROBE:
             return PROBE_LEN

@@ -19,7 +19,7 @@ RESULTS = {
 }
 """RFC 6886 §3.5."""
 MAX_MESSAGE = 64
-"""Answers are 8, 12 and 16 bytes; some routers pad."""
+"""Bytes of an answer: 8, 12 or 16 by the RFC; some routers pad."""
 
 _ADDRESS, _MAP_UDP, _RESPONSE = 0, 1, 0x80
 _HEADER = struct.Struct(">BBHI")
@@ -29,14 +29,14 @@ _MAP_BODY = struct.Struct(">HHI")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A result other than 0, to whatever was asked. The epoch is there from 8 bytes on."""
+    """A result code other than 0, to any request. Not every refusal has an epoch: it takes 8 bytes."""
 
     result: int
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalAddress:
-    """The router's address outside (§3.2)."""
+    """The router's external address (§3.2)."""
 
     epoch_s: int
     address: IPv4Address
@@ -53,12 +53,12 @@ class Mapped:
 
 
 def address_request() -> bytes:
-    """Ask for the address outside: two bytes."""
+    """The request for the router's external address: two bytes."""
     return bytes((VERSION, _ADDRESS))
 
 
 def map_request(internal_port: int, suggested_port: int, lifetime_s: int) -> bytes:
-    """Ask for a UDP mapping or renew it; `lifetime_s` 0 removes it, and wants port 0 (§3.4)."""
+    """The request that creates or renews a UDP mapping. `lifetime_s` 0 removes it, with suggested port 0 (§3.4)."""
     port = suggested_port if lifetime_s else 0
     return _MAP_REQUEST.pack(VERSION, _MAP_UDP, 0, internal_port, port, lifetime_s)
 

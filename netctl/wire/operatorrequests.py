@@ -1,4 +1,4 @@
-"""What an operator asks of the mediator at its socket, and what it replies."""
+"""Requests of an operator to the mediator at its local socket, and the mediator's replies."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Kind = TypeVar("Kind")
 
 
 class Change(Request[Reply], Generic[Reply], frozen=True, kw_only=True):
-    """A request that the audit log tells of. `by`: who asks, in the asker's own words."""
+    """A request that the audit log records. `by`: the name of the operator, as the client states it."""
 
     by: Annotated[str, Meta(max_length=64)] = ""
 
 
 def signed(request: Kind, by: str) -> Kind:
-    """With the asker's name, where the audit log wants one."""
+    """The request with the operator's name, if it is one that the audit log records."""
     return structs.replace(request, by=by) if isinstance(request, Change) else request
 
 
 class InviteRow(Struct, frozen=True):
-    """An invite. `network` None: it is gone; `expires_s`: Unix time; `state`: open, used, expired or revoked."""
+    """An invite. `network` None: the network is gone; `expires_s`: Unix time; `state`: open, used, expired, revoked."""
 
     id: str
     network: str | None
@@ -37,14 +37,14 @@ class InviteRow(Struct, frozen=True):
 
 
 class NewInvite(InviteRow, frozen=True):
-    """An invite just made, with the string that admits a host: it is nowhere else."""
+    """A new invite with `invite`, the string that admits a host and that the mediator does not keep."""
 
     invite: str
     approve: str
 
 
 class CreateInvite(Change[NewInvite], frozen=True, tag="invite.create"):
-    """Make an invite. `expires`: ``30m``, ``24h``, ``7d``."""
+    """Create an invite. `expires`: its lifetime, such as ``30m``, ``24h``, ``7d``."""
 
     network: Text
     uses: int = 1
@@ -57,13 +57,13 @@ class ListInvites(Request[list[InviteRow]], frozen=True, tag="invite.list"):
 
 
 class RevokeInvite(Change[str], frozen=True, tag="invite.revoke"):
-    """Make an invite good for nothing; its id comes back."""
+    """Revoke an invite. The reply is its id."""
 
     id: Text
 
 
 class MemberRow(Struct, frozen=True):
-    """A member. `source`: document or invite; `networks`: its addresses in each."""
+    """A member. `source`: document or invite; `networks`: its addresses by network."""
 
     name: str
     wireguard: str
@@ -75,35 +75,35 @@ class MemberRow(Struct, frozen=True):
 
 
 class ListMembers(Request[list[MemberRow]], frozen=True, tag="members.list"):
-    """All members, also those who wait and those who are shut out."""
+    """Ask for all members, also those that wait for approval and those that are revoked."""
 
 
 class Approve(Change[str], frozen=True, tag="members.approve"):
-    """Let in who waits: a name or a key. The name comes back, as from the next three."""
+    """Admit a host that waits. `who`: a name or a key. The reply is the name, as for the next four requests."""
 
     who: Text
 
 
 class Reject(Change[str], frozen=True, tag="members.reject"):
-    """Shut out who waits, and the key with it."""
+    """Reject a host that waits, and its key."""
 
     who: Text
 
 
 class Revoke(Change[str], frozen=True, tag="members.revoke"):
-    """Shut a member out."""
+    """Revoke a member."""
 
     who: Text
 
 
 class Restore(Change[str], frozen=True, tag="members.restore"):
-    """Let a member come back that was shut out."""
+    """Admit a revoked member again."""
 
     who: Text
 
 
 class Rekey(Change[str], frozen=True, tag="members.rekey"):
-    """Give a member new keys; its addresses move along."""
+    """Give a member new keys; its addresses stay its own."""
 
     who: Text
     wireguard: Text
@@ -120,18 +120,18 @@ class GuestRow(Struct, frozen=True):
 
 
 class ExportReply(Struct, frozen=True):
-    """Who joined by invite, and the path of the document that the mediator has."""
+    """The members that joined by invite and are in no document, and the path of the mediator's document."""
 
     document: str
     guests: list[GuestRow]
 
 
 class Export(Request[ExportReply], frozen=True, tag="export"):
-    """Who joined by invite."""
+    """Ask for the members that joined by invite and are in no document."""
 
 
 class StockPeer(Struct, frozen=True):
-    """A peer of a stock app: `endpoint` is the relay's port of this pair."""
+    """A peer in a stock app's configuration: `endpoint` is the relay's port of this pair."""
 
     name: str
     wireguard: str
@@ -153,13 +153,13 @@ class StockConfig(Struct, frozen=True):
 
 
 class ExportWireGuard(Request[StockConfig], frozen=True, tag="export.wg"):
-    """A stock app's configuration."""
+    """Ask for the configuration of a member that uses a stock WireGuard app."""
 
     member: Text
 
 
 class ServedDocument(Struct, frozen=True):
-    """The document in force. `refused`: why the file as it is now is not."""
+    """The document in force. `refused`: why the mediator refuses the file's present content, or None."""
 
     path: str
     digest: str
@@ -168,7 +168,7 @@ class ServedDocument(Struct, frozen=True):
 
 
 class ServerStatus(Struct, frozen=True):
-    """What the mediator is doing."""
+    """The state of the mediator."""
 
     online: int
     members: int
@@ -179,11 +179,11 @@ class ServerStatus(Struct, frozen=True):
     without_address: list[str]
     without_port: int
     store: str | None = None
-    """Why the store takes nothing now."""
+    """Why the store accepts no writes now, or None."""
 
 
 class ServerStatusRequest(Request[ServerStatus], frozen=True, tag="status"):
-    """How the mediator is."""
+    """Ask for the state of the mediator."""
 
 
 class Ban(Struct, frozen=True):
@@ -195,14 +195,14 @@ class Ban(Struct, frozen=True):
 
 
 class Slowed(Struct, frozen=True):
-    """A member that logs in too often."""
+    """A member whose logins are slowed down because it logs in too often."""
 
     member: str
     refused: int
 
 
 class BansReply(Struct, frozen=True):
-    """What is held against whom. `unauthenticated`: how many connections have not logged in yet."""
+    """Banned addresses and slowed members. `unauthenticated`: count of connections that have not logged in yet."""
 
     bans: list[Ban]
     slowed: list[Slowed]
@@ -210,17 +210,17 @@ class BansReply(Struct, frozen=True):
 
 
 class ListBans(Request[BansReply], frozen=True, tag="bans.list"):
-    """Who may not connect now."""
+    """Ask for the addresses and members that may not connect now."""
 
 
 class LiftedReply(Struct, frozen=True):
-    """Whom nothing is held against any more."""
+    """The address or member that may connect again."""
 
     source: str
 
 
 class LiftBan(Request[LiftedReply], frozen=True, tag="bans.lift"):
-    """Forget what is held against an address or a member."""
+    """Lift the ban of an address or a member."""
 
     source: Text
 
@@ -237,7 +237,10 @@ class AuditRow(Struct, frozen=True):
 
 
 class ListAudit(Request[list[AuditRow]], frozen=True, tag="audit.list"):
-    """Lines with a higher number than `after`, not older than `since_s` (Unix time): the first of them; ask again."""
+    """Ask for the first lines of the audit log with a number above `after`, not older than `since_s` (Unix time).
+
+    A reply holds a limited number of lines: repeat the request with the last line's number.
+    """
 
     since_s: int = 0
     after: int = 0

@@ -1,7 +1,7 @@
-"""Where a document came from, in a file beside it: `netctl sync --write` says it, the mediator's audit log repeats it.
+"""The file beside a document that names its commit: `netctl sync --write` writes it, the mediator's audit log cites it.
 
-It names the text that it is about by its digest, so one that is about another text says nothing. Nothing is decided by
-it: whoever may write the document may write this too.
+The file names the document's text by its digest, so a file about another text is ignored. No decision depends on it:
+everybody who may write the document may write this file too.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from typing import Annotated
 import msgspec
 
 MAX_BYTES = 4096
-"""Of such a file."""
+"""Most bytes of such a file."""
 MAX_URL = 500
-"""Characters: longer ones are cut, they are for people."""
+"""Characters of a URL; longer ones are cut, since only people read them."""
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """A commit. `digest`: SHA-256 of the document's text, hexadecimal; `repository`: a URL without a password."""
+    """The commit that a document came from.
+
+    `digest`: SHA-256 of the document's text, hexadecimal; `repository`: a URL without a password.
+    """
 
     digest: str
     commit: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{40,64}\Z")]
@@ -26,17 +29,17 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 def origin_path(document: Path) -> Path:
-    """Of the file beside a document."""
+    """The path of the file beside a document."""
     return document.with_name(document.name + ".origin")
 
 
 def origin_text(origin: Origin) -> str:
-    """What to write."""
+    """The content of the file."""
     return msgspec.json.encode(origin).decode() + "\n"
 
 
 def origin_of(digest: str, raw: bytes) -> Origin | None:
-    """What the file says of the document with this digest, if anything."""
+    """The origin in `raw`, the file's content; None: not about the document with this digest, or malformed."""
     try:
         found = msgspec.json.decode(raw, type=Origin)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

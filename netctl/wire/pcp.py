@@ -1,4 +1,4 @@
-"""The Port Control Protocol's MAP (RFC 6887): 60 bytes that ask a router to open a port, and its answer."""
+"""The Port Control Protocol's MAP (RFC 6887): the 60-byte request to a router to open a port, and its answer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from netctl.model.addresses import Address, SocketAddress
 from netctl.model.errors import RemoteError
 
 PORT = 5351
-"""Of the server, for PCP and NAT-PMP alike (RFC 6887 §19.1)."""
+"""The server's UDP port, for PCP and NAT-PMP (RFC 6887 §19.1)."""
 VERSION = 2
 UDP = 17
 NONCE_LEN = 12
 REQUEST_LEN = 60
 MAX_MESSAGE = 1100
-"""RFC 6887 §7: longer ones are not PCP."""
+"""Bytes; longer messages are not PCP (RFC 6887 §7)."""
 UNSUPPORTED_VERSION = 1
 RESULTS = {
     1: "it speaks another version",
@@ -33,7 +33,7 @@ RESULTS = {
     12: "another NAT is between us",
     13: "too many remote peers",
 }
-"""RFC 6887 §7.4."""
+"""Result codes in words (RFC 6887 §7.4)."""
 
 _ANNOUNCE, _MAP, _RESPONSE = 0, 1, 0x80
 _REQUEST_HEADER = struct.Struct(">BBHI16s")
@@ -43,13 +43,13 @@ _MAP_BODY = struct.Struct(">12sB3xHH16s")
 
 @dataclass(frozen=True, slots=True)
 class MapAnswer:
-    """What the router says to a MAP request. A refusal has a `result` other than 0 and no address."""
+    """The router's answer to a MAP request. A refusal has a `result` other than 0 and no address."""
 
     result: int
     epoch_s: int
-    """Seconds since the router lost its mappings last (§8.5)."""
+    """Seconds since the router last lost its mappings (§8.5)."""
     lifetime_s: int
-    """Of the mapping; of a refusal: for how long it holds."""
+    """Lifetime of the mapping; of a refusal: for how long the refusal holds."""
     nonce: bytes = b""
     internal_port: int = 0
     external: SocketAddress | None = None
@@ -57,20 +57,20 @@ class MapAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """The router says that it is there, perhaps without the mappings it had (§14.1)."""
+    """The router announces that it runs, perhaps without its earlier mappings (§14.1)."""
 
     epoch_s: int
 
 
 def _pack(address: Address) -> bytes:
-    """16 bytes; IPv4 as IPv4-mapped IPv6 (§5)."""
+    """An address as 16 bytes; IPv4 as IPv4-mapped IPv6 (§5)."""
     return address.packed if isinstance(address, IPv6Address) else bytes(10) + b"\xff\xff" + address.packed
 
 
 def map_request(
     client: Address, nonce: bytes, internal_port: int, suggested: SocketAddress | None, lifetime_s: int
 ) -> bytes:
-    """Ask for a UDP mapping, or renew it; `lifetime_s` 0 removes it (§11.1, §15.1)."""
+    """The request that creates or renews a UDP mapping; `lifetime_s` 0 removes it (§11.1, §15.1)."""
     any_address = bytes(16) if isinstance(client, IPv6Address) else bytes(10) + b"\xff\xff" + bytes(4)
     port = suggested.port if suggested is not None and lifetime_s else 0
     wanted = _pack(suggested.address) if suggested is not None and lifetime_s else any_address
@@ -80,7 +80,7 @@ def map_request(
 
 
 def decode(data: bytes) -> MapAnswer | Announcement:
-    """An answer of the router. Raises RemoteError for everything else, also for another version's refusal."""
+    """An answer of the router. Raises RemoteError for everything else, also for a refusal in another version."""
     if not _RESPONSE_HEADER.size <= len(data) <= MAX_MESSAGE or len(data) % 4:
         raise RemoteError("not the length of a PCP answer", "pcp.length")
     version, opcode, _, result, lifetime, epoch = _RESPONSE_HEADER.unpack_from(data)
@@ -99,6 +99,6 @@ def decode(data: bytes) -> MapAnswer | Announcement:
         raise RemoteError("a mapping of another protocol", "pcp.protocol")
     if result:
         return MapAnswer(result, epoch, lifetime, nonce, internal)
-    # Some routers grant port 0, which is none: their caller says so.
+    # Some routers grant port 0, which is no port: the caller reports it.
     opened = SocketAddress.of(IPv6Address(address), external) if lifetime and external else None
     return MapAnswer(result, epoch, lifetime, nonce, internal, opened)

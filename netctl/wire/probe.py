@@ -6,13 +6,13 @@
 The keys come from X25519(static, static) through HKDF-SHA256, one per direction; the seal is
 ChaCha20-Poly1305 with a random 96-bit nonce (at 10 probes a second one key pair is safe for over ten
 years: 2^32 messages). The sender tag is eight bytes of the same HKDF: only the pair knows which two hosts
-it stands for, and the receiver finds the key by one look-up, so a stranger's datagram costs no cryptography
-and gets no answer. Ping and pong have one length: an answer is never larger than the question.
+it stands for. The receiver finds the key by one look-up of the tag, so a stranger's datagram costs no
+cryptography and gets no answer. Ping and pong have the same length: an answer is never larger than its question.
 
-What is behind a probe is padding, which nothing is read from: it makes a ping as large as a packet of the tunnel.
+Bytes after the probe are padding, which the receiver ignores: they make a ping as large as a packet of the tunnel.
 
-The place is a packed address. In a pong it is where the ping came from. A ping needs none and has its number there,
-in the form of an address that nobody has: members that know of no numbers read it as one, and do not look at it.
+The place is a packed address. In a pong it is the address that the ping came from. In a ping it is the ping's number,
+encoded as an address that no host has: members that do not know numbers decode an address and ignore it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ NONCE_LEN = 12
 TRANSACTION_LEN = 8
 SEAL_LEN = 16
 NUMBER_PREFIX = bytes.fromhex("0100000000000000")
-"""100::/64, where no packet goes (RFC 6666): a ping's number is the other half of such an address."""
+"""100::/64, the discard prefix (RFC 6666): a ping's number is the lower half of such an address."""
 NUMBER_PORT = 9
-"""Port of that address; it has no meaning, but older members take no address without one."""
+"""The port of that address: it has no meaning, but older members refuse an address without a port."""
 MAX_NUMBER = 2**64 - 1
 HEADER_LEN = len(MAGIC) + 1 + TAG_LEN
 PLAIN_LEN = 2 + TRANSACTION_LEN + ADDRESS_LEN
@@ -51,59 +51,59 @@ _PLAIN = struct.Struct(f">BB{TRANSACTION_LEN}s{ADDRESS_LEN}s")
 
 
 class ProbeType(IntEnum):
-    """A question and its answer."""
+    """A question (PING) or its answer (PONG)."""
 
     PING = 1
     PONG = 2
 
 
 class ProbeFlag(IntFlag):
-    """What the sender knows about the path that this probe travels on."""
+    """The sender's state of the path that the probe travels on."""
 
     NONE = 0
     HAVE_PONG = 1
-    """A ping of mine on this path was answered."""
+    """The sender has received a pong on this path."""
     USING = 2
-    """I have chosen this path: from the member with the lower key it asks the other to follow."""
+    """The sender has chosen this path: from the member with the lower key it asks the other member to follow."""
     DATA = 4
-    """In a ping: send me something through the tunnel. In the pong to it: I have."""
+    """In a ping: asks the receiver to send a packet through the tunnel. In its pong: the packet was sent."""
     REFUSED = 8
-    """WireGuard's packets do not arrive by this path: neither of us is to use it."""
+    """WireGuard's packets do not arrive by this path: neither member may use it."""
     PADDED = 16
-    """I answer pings that have something behind them, which is how the size of packets is tried."""
+    """The sender answers pings with padding, which test the size of packets."""
 
 
 KNOWN_FLAGS = 31
-"""Others are of later versions, and passed over."""
+"""All bits that this version knows; bits of later versions are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One probe in the clear."""
+    """The decrypted content of a probe."""
 
     kind: ProbeType
     transaction: bytes
     """8 random bytes of a ping; its pong repeats them."""
     flags: ProbeFlag = ProbeFlag.NONE
     observed: SocketAddress | None = None
-    """Pong only: where the ping came from, as its receiver saw it."""
+    """Pong only: the source address of the ping, as its receiver saw it."""
     number: int | None = None
-    """Ping only, 0 to MAX_NUMBER: higher than that of every ping before. None: of a member that knows of none."""
+    """Ping only, 0 to MAX_NUMBER: higher than in every earlier ping. None: the sender does not know numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeKeys:
-    """What one member needs to talk to one other: both directions, each with its tag."""
+    """The keys between one member and one peer: for both directions, each with its tag."""
 
     seal: ChaCha20Poly1305
     seal_tag: bytes
     open: ChaCha20Poly1305
     open_tag: bytes
-    """The tag that probes *from* this peer carry."""
+    """The sender tag of probes *from* this peer."""
 
 
 def derive_keys(private: bytes, own: WireGuardKey, peer: WireGuardKey) -> ProbeKeys:
-    """The pair's keys. Raises ValueError for a peer key of small order."""
+    """The keys of a pair. `private`: the raw key of `own`. Raises ValueError for a peer key of small order."""
     shared = X25519PrivateKey.from_private_bytes(private).exchange(
         X25519PublicKey.from_public_bytes(peer.raw)
     )
@@ -119,19 +119,19 @@ def _direction(shared: bytes, sender: WireGuardKey, receiver: WireGuardKey) -> t
 
 
 def sender_tag(data: bytes) -> bytes:
-    """The tag to look the sender's keys up by; of a datagram that `classify` called a probe."""
+    """The sender tag of a datagram that `classify` called a probe: the sender's keys are looked up by it."""
     return data[HEADER_LEN - TAG_LEN : HEADER_LEN]
 
 
 def seal(keys: ProbeKeys, probe: Probe, nonce: bytes) -> bytes:
-    """Bytes of a probe. `nonce` is 12 fresh random bytes."""
+    """The bytes of a probe. `nonce`: 12 fresh random bytes."""
     header = MAGIC + bytes([KIND_PROBE]) + keys.seal_tag
     plain = _PLAIN.pack(probe.kind, probe.flags, probe.transaction, _pack_place(probe))
     return header + nonce + keys.seal.encrypt(nonce, plain, header)
 
 
 def open_probe(keys: ProbeKeys, data: bytes) -> Probe:
-    """Authenticate, then decode. Raises RemoteError for everything that the peer did not seal like this."""
+    """Authenticate, then decode a probe. Raises RemoteError for data that the peer did not seal or that is no probe."""
     if len(data) < PROBE_LEN or data[:5] != MAGIC + bytes([KIND_PROBE]) or sender_tag(data) != keys.open_tag:
         raise RemoteError("not a probe of this peer", "probe.header")
     nonce = data[HEADER_LEN : HEADER_LEN + NONCE_LEN]

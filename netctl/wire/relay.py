@@ -1,17 +1,17 @@
 """The relay's own messages: how a member binds its address to the port of a peer (DESIGN §7.7).
 
-Every member has one relay port. A (its port is `own_port`) that wants to talk to B sends, from its WireGuard
-UDP port, to B's port:
+Every member has one relay port. Member A, with the relay port `own_port`, sends the following from its WireGuard UDP
+port to the relay port of member B:
 
     BIND     allocation, transaction, MAC          ->
                                                    <-  COOKIE   transaction, cookie, MAC
     CONFIRM  allocation, transaction, cookie, MAC  ->
                                                    <-  BOUND    transaction, flags, observed source, MAC
 
-An allocation is signed by nobody: its key is the keyed BLAKE2s of it under the relay's secret, so that the
-relay checks it with no state and no look-up, and a member gets both over the control connection. The cookie
-proves that the source address is real before anything is stored. No answer is larger than its question.
-A refresh is another CONFIRM; a stale cookie (a rebound NAT) is answered with a new COOKIE.
+An allocation has no signature. Its key is the BLAKE2s hash of the allocation, keyed with the relay's secret, so the
+relay checks it without state and without a look-up. A member receives allocation and key over the control connection.
+The cookie proves that the source address is real before the relay stores anything. No answer is larger than its
+question. A refresh is another CONFIRM; the relay answers a stale cookie (a rebound NAT) with a new COOKIE.
 After both sides are BOUND, WireGuard messages flow unframed.
 """
 
@@ -51,11 +51,11 @@ class RelayKind(IntEnum):
 
 
 class BoundFlag(IntFlag):
-    """What the relay tells in BOUND."""
+    """Flags of a BOUND."""
 
     NONE = 0
     PEER_BOUND = 1
-    """The other side is bound too: packets flow."""
+    """The peer is bound too: packets flow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Allocation:
         return cls(own_port, peer_port, expires_s)
 
     def key(self, secret: bytes) -> bytes:
-        """The 32-byte key that only the relay, the mediator and the member it was granted to know."""
+        """The 32-byte key of the allocation, known only to the relay, the mediator and the member that holds it."""
         return hashlib.blake2s(self.pack(), key=secret, person=_KEY_LABEL).digest()
 
 

@@ -1,8 +1,7 @@
 """STUN binding (RFC 8489), as much as address discovery needs: no authentication, no TCP.
 
-A request of ours carries SOFTWARE padding, so that no answer is larger than the question (the responder
-stays silent otherwise and is no amplifier). Our answers and requests carry FINGERPRINT; what arrives with a
-wrong one is refused.
+Our requests carry SOFTWARE padding, so that no answer is larger than its request: to a shorter request the server stays
+silent, so it is no amplifier. Our answers and requests carry FINGERPRINT; a message with a wrong one is refused.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ BINDING_SUCCESS = 0x0101
 BINDING_ERROR = 0x0111
 MAPPED_ADDRESS = 0x0001
 CHANGE_REQUEST = 0x0003
-"""RFC 5780 §7.2: answer from another address or port, please."""
+"""Asks for an answer from another address or port (RFC 5780 §7.2)."""
 CHANGE_ADDRESS, CHANGE_PORT = 4, 2
-"""Its flags."""
+"""Flags of CHANGE-REQUEST."""
 UNKNOWN_ATTRIBUTES = 0x000A
 XOR_MAPPED_ADDRESS = 0x0020
 SOFTWARE = 0x8022
 FINGERPRINT = 0x8028
 OTHER_ADDRESS = 0x802C
-"""RFC 5780 §7.4: from where the server could answer besides. Ours also say it when only the port is another."""
+"""The server's other address (RFC 5780 §7.4). Our servers also send it when only the port differs."""
 FINGERPRINT_XOR = 0x5354554E
 """RFC 8489 §14.7."""
 HEADER_LEN = 20
 TRANSACTION_LEN = 12
 MAX_MESSAGE = 1280
-"""A STUN message must fit any path's MTU (RFC 8489 §6.1); longer ones are not for us."""
+"""Bytes: a STUN message must fit the MTU of every path (RFC 8489 §6.1)."""
 MAX_ATTRIBUTES = 32
-"""No honest binding message has more; bounds the work one datagram can cause."""
+"""Attributes of one message: no honest binding message has more. Bounds the work that one datagram can cause."""
 SOFTWARE_PADDING = b"netctl".ljust(28)
-"""Makes a request 60 bytes: more than the longest answer (IPv6: 20 + 24 + 8 = 52)."""
+"""Makes a request 60 bytes long: more than the longest answer (IPv6: 20 + 24 + 8 = 52)."""
 
 _HEADER = struct.Struct(">HH4s12s")
 _ATTRIBUTE = struct.Struct(">HH")
@@ -53,7 +52,7 @@ class StunMessage:
     transaction: bytes
     attributes: tuple[tuple[int, bytes], ...] = ()
     fingerprint: bool = False
-    """True when a FINGERPRINT was there, and right."""
+    """Decoded: the message had a correct FINGERPRINT. To encode: append one."""
 
     def attribute(self, kind: int) -> bytes | None:
         """The first value of this attribute type, or None."""
@@ -61,13 +60,13 @@ class StunMessage:
 
     @property
     def other(self) -> SocketAddress | None:
-        """From where else the server could answer. Raises RemoteError if broken."""
+        """The server's other address (OTHER-ADDRESS), or None. Raises RemoteError if broken."""
         value = self.attribute(OTHER_ADDRESS)
         return None if value is None else _unpack_mapped(value, bytes(16))
 
     @property
     def mapped(self) -> SocketAddress | None:
-        """Where the server saw us: XOR-MAPPED-ADDRESS, else MAPPED-ADDRESS. Raises RemoteError if broken."""
+        """Our address as the server saw it: XOR-MAPPED-ADDRESS, else MAPPED-ADDRESS. Raises RemoteError if broken."""
         xored = self.attribute(XOR_MAPPED_ADDRESS)
         if xored is not None:
             return _unpack_mapped(xored, STUN_COOKIE + self.transaction)
@@ -119,7 +118,7 @@ def decode(data: bytes) -> StunMessage:
 
 
 def binding_request(transaction: bytes, change: int = 0) -> bytes:
-    """A request with 12 random bytes as its transaction; `change`: flags of CHANGE-REQUEST."""
+    """A binding request. `transaction`: 12 random bytes; `change`: flags of CHANGE-REQUEST. Raises ValueError."""
     if len(transaction) != TRANSACTION_LEN:
         raise ValueError("a STUN transaction is 12 bytes")
     wish = ((CHANGE_REQUEST, struct.pack(">I", change)),) if change else ()
@@ -127,21 +126,21 @@ def binding_request(transaction: bytes, change: int = 0) -> bytes:
 
 
 def binding_success(transaction: bytes, mapped: SocketAddress, other: SocketAddress | None = None) -> bytes:
-    """The answer that tells a client its own address, and from where else it could have come."""
+    """The answer that tells a client its own address. `other`: the server's other address (OTHER-ADDRESS)."""
     value = _pack_mapped(mapped, STUN_COOKIE + transaction)
     more = () if other is None else ((OTHER_ADDRESS, _pack_mapped(other, bytes(16))),)
     return encode(StunMessage(BINDING_SUCCESS, transaction, ((XOR_MAPPED_ADDRESS, value), *more), True))
 
 
 def respond(data: bytes, source: SocketAddress) -> bytes | None:
-    """What a STUN server that has one address and port sends back to `source`; see `answer_from`."""
+    """The answer of a STUN server with one address and port to `source`, or None; see `answer_from`."""
     answer = answer_from(data, source, None)
     return None if answer is None else answer.data
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to send, and whether from the server's other address or its other port."""
+    """An answer, and whether to send it from the server's other address or its other port."""
 
     data: bytes
     other_address: bool = False
@@ -151,11 +150,11 @@ class Answer:
 def answer_from(
     data: bytes, source: SocketAddress, other: SocketAddress | None, *, second_address: bool = False
 ) -> Answer | None:
-    """What a STUN server sends back to `source`, or None: silence.
+    """The answer of a STUN server to `source`, or None: no answer.
 
-    `other`: what it can answer from besides; `second_address`: that is not only another port. Silent on anything
-    but a well-formed binding request, and when the answer would be larger than the request: a bare 20-byte request
-    from a spoofed source must not be amplified.
+    `other`: the server's other address; `second_address`: its IP address differs, not only its port. No answer to
+    anything but a well-formed binding request, and none that would be larger than the request: a bare 20-byte
+    request from a spoofed source must not be amplified.
     """
     try:
         request = decode(data)

@@ -1,8 +1,8 @@
 """UPnP Internet Gateway Devices: search (SSDP), description, and the SOAP calls of WANIPConnection.
 
-UPnP Device Architecture 1.1 and WANIPConnection:1/2. What a router sends is XML over HTTP: it is read without
-DTDs (so without entities of its own), of bounded size, depth and number, and an address in it counts only when it
-is the router's own.
+UPnP Device Architecture 1.1 (UDA) and WANIPConnection:1/2. A router sends XML over HTTP. XML with a DTD (and so with
+entities of its own) is refused, as is XML beyond the limits of size, depth and number of elements. URLs in it are
+followed only when they are on the router itself.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ SSDP_PORT = 1900
 SSDP_GROUP = SocketAddress("239.255.255.250", SSDP_PORT)
 SEARCH_TARGETS = tuple(f"urn:schemas-upnp-org:device:InternetGatewayDevice:{version}" for version in (1, 2))
 MAX_ANSWER = 1500
-"""Of a search: one datagram on an Ethernet."""
+"""Bytes of an answer to a search: one datagram on an Ethernet."""
 MAX_DEPTH = 32
-"""A description nests four devices; a SOAP answer four elements."""
+"""Nested elements: a description nests four devices, a SOAP answer four elements."""
 MAX_ELEMENTS = 3000
 MAX_PATH = 1024
 """Characters of a URL's path."""
@@ -46,7 +46,7 @@ class Element:
     children: list[Element] = field(default_factory=list)
 
     def every(self, name: str) -> list[Element]:
-        """All elements of this name below, in order."""
+        """All elements of this name in this tree, in document order."""
         found = []
         waiting = [self]
         while waiting:
@@ -57,14 +57,14 @@ class Element:
         return found
 
     def value(self, name: str) -> str:
-        """The text of the first element of this name below, or nothing."""
+        """The text of the first element of this name in this tree; "" without one."""
         found = self.every(name)
         return found[0].text.strip() if found else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Where the SOAP calls go, and the service's whole name."""
+    """Port and path of the SOAP calls on the gateway, and the service's full name."""
 
     port: int
     path: str
@@ -73,7 +73,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class SoapAnswer:
-    """What a call came to: `error` 0 and its values, or an error code (or HTTP status) and the router's words."""
+    """The result of a call: `error` 0 and its values, or an error code (or HTTP status) and the router's message."""
 
     values: dict[str, str]
     error: int = 0
@@ -81,7 +81,7 @@ class SoapAnswer:
 
 
 def search(target: str) -> bytes:
-    """An M-SEARCH (UDA 1.1 §1.3.2)."""
+    """The bytes of an M-SEARCH (UDA 1.1 §1.3.2)."""
     lines = (
         "M-SEARCH * HTTP/1.1",
         "HOST: 239.255.255.250:1900",
@@ -95,7 +95,7 @@ def search(target: str) -> bytes:
 def location(data: bytes, gateway: IPv4Address) -> tuple[int, str]:
     """Port and path of the description, from an answer to a search. Raises RemoteError.
 
-    A description anywhere but on the gateway itself is refused: nobody sends us fetching elsewhere.
+    A description anywhere but on the gateway itself is refused: no answer can make us fetch from another host.
     """
     if len(data) > MAX_ANSWER:
         raise RemoteError("too long for an answer to a search", "upnp.length")
@@ -112,7 +112,7 @@ def location(data: bytes, gateway: IPv4Address) -> tuple[int, str]:
 
 
 def local_url(url: str, gateway: IPv4Address) -> tuple[int, str]:
-    """Port and path of an HTTP URL on the gateway. Raises RemoteError for one elsewhere."""
+    """Port and path of an HTTP URL on the gateway. Raises RemoteError for any other URL."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port if parts.port is not None else 80
@@ -130,7 +130,7 @@ def _clean(path: str) -> str:
 
 
 def read_xml(data: bytes) -> Element:
-    """The root of a document. Raises RemoteError for broken, large, deep or DTD-bearing ones."""
+    """An unnamed element around the root of a document. Raises RemoteError for broken or large XML, or with a DTD."""
     if len(data) > MAX_RESPONSE:
         raise RemoteError("too much XML", "upnp.xml")
     root = Element("")
@@ -185,7 +185,7 @@ def control(description: bytes, gateway: IPv4Address, port: int, path: str) -> C
 
 
 def call(service: str, action: str, arguments: tuple[tuple[str, str], ...] = ()) -> bytes:
-    """The body of a SOAP call (UDA 1.1 §3.1.1). Order of the arguments matters to some routers."""
+    """The body of a SOAP call (UDA 1.1 §3.1.1). The order of the arguments matters to some routers."""
     inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in arguments)
     return (
         '<?xml version="1.0"?>\r\n<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" '
@@ -195,7 +195,7 @@ def call(service: str, action: str, arguments: tuple[tuple[str, str], ...] = ())
 
 
 def add_mapping(service: str, external: int, internal: int, client: IPv4Address, lifetime_s: int) -> bytes:
-    """AddPortMapping for UDP; lifetime 0 is for ever."""
+    """The body of AddPortMapping for UDP; lifetime 0 is for ever."""
     arguments = (
         ("NewRemoteHost", ""),
         ("NewExternalPort", str(external)),
@@ -210,13 +210,13 @@ def add_mapping(service: str, external: int, internal: int, client: IPv4Address,
 
 
 def delete_mapping(service: str, external: int) -> bytes:
-    """DeletePortMapping."""
+    """The body of DeletePortMapping for UDP."""
     arguments = (("NewRemoteHost", ""), ("NewExternalPort", str(external)), ("NewProtocol", "UDP"))
     return call(service, "DeletePortMapping", arguments)
 
 
 def soap_answer(status: int, body: bytes) -> SoapAnswer:
-    """What a call came to. Raises RemoteError for what is no SOAP."""
+    """The result of a call, from HTTP status and body. Raises RemoteError for a body that is no XML."""
     if status not in (200, 500):
         return SoapAnswer({}, status, f"HTTP status {status}")
     root = read_xml(body)

@@ -1,7 +1,6 @@
-"""What anybody on the way can see and check of a WireGuard message: its kind, indices, counter and mac1.
+"""The fields of a WireGuard message that need no secret key to read or check: type, indices, counter and mac1.
 
-The layouts are those of the WireGuard paper, §5.4. No secret is needed for any of it: mac1 proves only that the
-sender knows the public key of the one it writes to.
+The layouts are those of the WireGuard paper, §5.4. mac1 proves only that the sender knows the receiver's public key.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import struct
 INITIATION, RESPONSE, COOKIE_REPLY, TRANSPORT = 1, 2, 3, 4
 INITIATION_LEN, RESPONSE_LEN, COOKIE_REPLY_LEN = 148, 92, 64
 TRANSPORT_MIN_LEN = 32
-"""A keepalive: header and tag."""
+"""Bytes of a keepalive: header and tag."""
 MAC_LEN = 16
 MACS_LEN = 2 * MAC_LEN
 LABEL_MAC1 = b"mac1----"
@@ -24,7 +23,7 @@ _TRANSPORT = struct.Struct("<IIQ")
 
 
 def message_type(datagram: bytes | memoryview) -> int | None:
-    """1 to 4 for what has the type and the length of a WireGuard message, else None."""
+    """The type, 1 to 4, of a datagram with the type and length of a WireGuard message, else None."""
     if len(datagram) < _TYPE.size:
         return None
     kind: int = _TYPE.unpack_from(datagram)[0]
@@ -47,17 +46,17 @@ def receiver_index(datagram: bytes | memoryview) -> int:
 
 
 def counter(datagram: bytes | memoryview) -> int:
-    """Of a transport message."""
+    """The counter of a transport message."""
     value: int = _TRANSPORT.unpack_from(datagram)[2]
     return value
 
 
 def mac1_key(public_key: bytes) -> bytes:
-    """With which mac1 of everything to the holder of this key is made."""
+    """The key of mac1 in all messages to the holder of this public key."""
     return hashlib.blake2s(LABEL_MAC1 + public_key).digest()
 
 
 def has_mac1(key: bytes, datagram: bytes) -> bool:
-    """Whether an initiation or response was made for the one whose `mac1_key` this is."""
+    """Whether the mac1 of an initiation or response was made with this `mac1_key`."""
     wanted = hashlib.blake2s(datagram[:-MACS_LEN], key=key, digest_size=MAC_LEN).digest()
     return hmac.compare_digest(wanted, datagram[-MACS_LEN:-MAC_LEN])
