@@ -1,1 +1,1 @@
-"""System calls that Python has no name for; the ground under engine, wg and the mediator's shell."""
+"""Access to the operating system: files, sockets, logs, clocks, tasks; used by engine, wg and the mediator's shell."""

@@ -1,4 +1,4 @@
-"""Who sits at the keyboard, for a log: the kernel's login user, where there is one, also behind sudo and su."""
+"""The name of the person who runs this process, for a log: the kernel's login user, also behind sudo and su."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pwd
 from pathlib import Path
 
 UNSET = 2**32 - 1
-"""`loginuid` of what no login started: a service, a container (proc_pid_loginuid(5))."""
+"""`loginuid` of a process that no login started, such as a service or a container (proc_pid_loginuid(5))."""
 MAX_NAME = 64
 
 
 def asker() -> str:
-    """The login name behind this process. It is what the process says of itself: root can say anything."""
+    """The login name behind this process; without one SUDO_USER, then the name of the user id. Root can forge it."""
     return (_of_login() or os.environ.get("SUDO_USER") or _name(os.getuid()))[:MAX_NAME]
 
 

@@ -1,4 +1,4 @@
-"""The clock that protocols count by."""
+"""The clock for the times of protocols."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import time
 
 
 def boottime() -> float:
-    """Seconds since the boot: nobody sets it, and it goes on while the machine sleeps (CLOCK_BOOTTIME)."""
+    """Seconds since the boot (CLOCK_BOOTTIME): no program can set this clock, and it runs on during suspend."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

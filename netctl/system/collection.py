@@ -1,4 +1,4 @@
-"""Python's garbage collector, which only frees cycles, out of the way of what is short."""
+"""Pauses Python's garbage collector, which only frees reference cycles, during short work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """No collection meanwhile: for what ends soon and makes many objects, each of which a collection would go through.
+    """Collect no garbage in the block: for short work that makes many objects, all of which a collection would visit.
 
     A command imports some hundred modules and reads a thousand peers: collections took a fifth of its time.
     """

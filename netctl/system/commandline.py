@@ -1,7 +1,7 @@
-"""Command lines in groups of commands, each in a module of its own that is imported when it is wanted.
+"""Command lines with groups of commands; each command has a module, which is imported only when the command is used.
 
-A command's module has `add(parser)`, which defines its options, and `run(…)`, which performs it. What a command is for
-stands in the registry, so that `--help` imports none of them.
+A command's module has `add(parser)`, which defines its options, and `run(…)`, which performs it. The help texts are in
+the registry, so that `--help` imports no command's module.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. `help` None: it is in no list, for it is not for people."""
+    """One command. `help` None: no list shows the command, since it is not for people."""
 
     help: str | None
     module: str
@@ -28,11 +28,11 @@ class Command:
 
 
 Groups = Mapping[str, Mapping[str, Command]]
-"""Commands by name, below the heading under which `--help` lists them."""
+"""Commands by name, by the heading under which `--help` lists them."""
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The parser of one command. Its options are defined when they are needed for the first time."""
+    """The parser of one command. It defines its options when they are needed for the first time."""
 
     def __init__(
         self, *, define: Callable[[argparse.ArgumentParser], None] | None = None, **rest: Any
@@ -41,7 +41,7 @@ class CommandParser(argparse.ArgumentParser):
         self._define = define
 
     def fill(self) -> None:
-        """Define the command's options, unless that is done."""
+        """Define the command's options, unless they are defined already."""
         define, self._define = self._define, None
         if define is not None:
             define(self)
@@ -70,7 +70,7 @@ class CommandLine(argparse.ArgumentParser):
         return {name: command for group in self._groups.values() for name, command in group.items()}
 
     def run(self, name: str, *arguments: Any) -> int:
-        """Perform a command. Its exit status."""
+        """Perform a command and return its exit status."""
         status: int = self.by_name()[name].load().run(*arguments)
         return status
 

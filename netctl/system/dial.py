@@ -1,8 +1,8 @@
-"""TCP to a name on whichever of its addresses answers first: Happy Eyeballs (RFC 8305).
+"""TCP connections to a host name: the address that answers first wins (Happy Eyeballs, RFC 8305).
 
-The standard library runs the race (`asyncio.staggered`); `loop.create_connection(happy_eyeballs_delay=…)` does the
-same, but it keeps the socket, which TLS over a proxy and the relay's frames need, and in Python 3.11 it hides why
-each address failed.
+The standard library runs the race (`asyncio.staggered`). `loop.create_connection(happy_eyeballs_delay=…)` does the
+same, but it does not give out the socket, which TLS over a proxy and the relay's frames need, and in Python 3.11 it
+hides why each address failed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from netctl.model.addresses import Address, SocketAddress
 from netctl.system.lookup import look_up
 
 ATTEMPT_DELAY_S = 0.25
-"""Between the beginnings of two attempts (RFC 8305 §5, Connection Attempt Delay): what a dead family costs."""
+"""Seconds between the starts of two attempts (RFC 8305 §5, Connection Attempt Delay): the cost of a dead family."""
 MAX_ATTEMPTS = 8
-"""Addresses of one name that are tried; a name with more is somebody's whole cluster."""
+"""Addresses of one name that are tried; a name with more of them stands for a cluster."""
 
 
 async def resolve(host: str, port: int) -> tuple[SocketAddress, ...]:
-    """The addresses of a host, families by turns, in the system's order (RFC 6724). Raises OSError (gaierror)."""
+    """The addresses of a host in the system's order (RFC 6724), families alternating. Raises OSError (gaierror)."""
     return by_turns(await look_up(host, port, socket.SOCK_STREAM))
 
 
 def by_turns(addresses: Iterable[SocketAddress]) -> tuple[SocketAddress, ...]:
-    """The family of the first address first, then by turns (RFC 8305 §4), at most `MAX_ATTEMPTS`."""
+    """Alternate the families, that of the first address first (RFC 8305 §4); at most `MAX_ATTEMPTS` addresses."""
     every = list(addresses)
     first = [one for one in every if one.is_ipv6 == every[0].is_ipv6]
     other = [one for one in every if one.is_ipv6 != every[0].is_ipv6]
@@ -38,7 +38,7 @@ def by_turns(addresses: Iterable[SocketAddress]) -> tuple[SocketAddress, ...]:
 
 
 async def race(addresses: Sequence[SocketAddress]) -> socket.socket:
-    """A connection to the first of these addresses that answers. Raises OSError: the last address's."""
+    """A connection to the first of these addresses that answers. Raises the OSError of the last address."""
     opened: list[socket.socket] = []
 
     async def attempt(address: SocketAddress) -> socket.socket:
@@ -62,7 +62,7 @@ async def race(addresses: Sequence[SocketAddress]) -> socket.socket:
 
 
 def away_from(bad: Address | None, addresses: Sequence[SocketAddress]) -> tuple[SocketAddress, ...]:
-    """The other family first: this address took a connection, and nothing came of it."""
+    """Put the other family first, since `bad` accepted a connection that then failed. `bad` None: change nothing."""
     if bad is None:
         return tuple(addresses)
     return tuple(sorted(addresses, key=lambda one: one.is_ipv6 == (bad.version == 6)))  # the sort is stable

@@ -1,10 +1,10 @@
-"""The one place that writes files: whole or not at all, under a name nobody can guess, private from the first byte.
+"""Writes files, as the only module that does: whole or not at all, and private from the first byte.
 
-What others could do with a name that they can guess: make the file first and keep it open, so that they read what
-root writes; or plant a symlink, so that root writes where they want. So a file is made beside its place with
-O_EXCL under 128 random bits, has its owner and mode before its first byte, is synced, takes its place by rename, and
-the directory is synced (rename(2), fsync(2)). A symlink in its place is replaced, never followed: who means a file
-behind a link says `path.resolve()`. On a full disk nothing stays behind.
+Another user who can guess a file's name could create the file first and keep it open, to read what root writes, or
+plant a symlink, so that root writes elsewhere. So a new file is created in the target's directory with O_EXCL, under a
+name with 128 random bits. It gets its owner and mode before its first byte, is synced and renamed to the target, and
+the directory is synced (rename(2), fsync(2)). A symlink at the target is replaced, never followed: a caller that means
+the file behind a link passes `path.resolve()`. On a full disk nothing stays behind.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ PRIVATE = 0o600
 PRIVATE_DIRECTORY = 0o700
 PUBLIC_DIRECTORY = 0o755
 NAME_BYTES = 16
-"""Of the name beside: 128 bits, which nobody guesses."""
+"""Random bytes in the name of a new file: nobody guesses 128 bits."""
 MAX_STEM = 32
-"""Characters of a file's own name in the name beside, of 4 bytes at most: a name has 255 bytes (NAME_MAX)."""
+"""Characters of the target's name in the name of a new file, each at most 4 bytes: a name has 255 bytes (NAME_MAX)."""
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def make_directory(path: Path, mode: int = PRIVATE_DIRECTORY) -> None:
-    """Make a directory and those above it that are missing; one that is there stays as it is. Raises OSError."""
+    """Create a directory and its missing parents; an existing directory stays as it is. Raises OSError."""
     path.mkdir(parents=True, exist_ok=True, mode=mode)
 
 
@@ -41,7 +41,7 @@ def _sync(directory: int) -> None:
 
 
 class _Beside:
-    """A new file beside `path`, in a directory that is held open: nothing can be slipped in between."""
+    """A new file in the directory of `path`. The directory stays open, so that nobody can replace it meanwhile."""
 
     def __init__(self, path: Path, mode: int, owner: tuple[int, int] | None) -> None:
         self.name = path.name
@@ -68,7 +68,7 @@ class _Beside:
             os.unlink(self.beside, dir_fd=self.directory)
 
     def take_place(self, *, over: bool) -> None:
-        """Raises FileExistsError when the place is taken and `over` is False."""
+        """Move the new file to its target. Raises FileExistsError when the target exists and `over` is False."""
         at = {"src_dir_fd": self.directory, "dst_dir_fd": self.directory}
         if over:
             os.rename(self.beside, self.name, **at)
@@ -82,10 +82,10 @@ class _Beside:
 def replacing(
     path: Path, mode: int = PRIVATE, owner: tuple[int, int] | None = None, *, over: bool = True
 ) -> Iterator[IO[bytes]]:
-    """A file to write into that takes the place of `path` when the block ends; nothing stays when it raises.
+    """A file to write into that replaces `path` when the block ends; if the block raises, nothing stays.
 
     `mode` is exact, whatever the umask is; `owner` is (user, group). With `over` False an existing file stays.
-    The directory must be there. Raises OSError, of which FileExistsError.
+    The directory must exist. Raises OSError, with `over` False also FileExistsError.
     """
     new = _Beside(path, mode, owner)
     try:
@@ -105,10 +105,10 @@ def replacing(
 def write_atomic(
     path: Path, content: str | bytes, mode: int = PRIVATE, owner: tuple[int, int] | None = None
 ) -> None:
-    """Put `content` in the place of `path`: a reader sees the old file or the new one, also after a crash.
+    """Replace `path` by a file with `content`: a reader sees the old file or the new one, also after a crash.
 
-    `owner` (user, group): whose the file is to be. A directory that is missing is made, as private as the file.
-    Raises OSError, and leaves nothing.
+    `owner`: (user, group) of the new file. A missing directory is created, as private as the file. Raises OSError,
+    and then leaves no new file.
     """
     make_directory(path.parent, PUBLIC_DIRECTORY if mode & OTHERS else PRIVATE_DIRECTORY)
     with replacing(path, mode, owner) as file:
@@ -116,17 +116,18 @@ def write_atomic(
 
 
 def create(path: Path, content: str | bytes, mode: int = PRIVATE) -> None:
-    """A new file in a directory that is there, whole or not at all. FileExistsError when there is one; OSError."""
-    if path.exists() or path.is_symlink():  # before anything is written: on a full disk it is the same
+    """Create a file in an existing directory, whole or not at all. Raises FileExistsError if it exists, and OSError."""
+    if path.exists() or path.is_symlink():  # before anything is written: a full disk does not hide this error
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     with replacing(path, mode, over=False) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def overwrite(path: Path, content: str | bytes) -> None:
-    """Write into an existing file where nothing can be renamed over it. Raises OSError; the old content is back then.
+    """Write into an existing file that cannot be replaced by a rename. Raises OSError and then restores the content.
 
-    Room is asked for before the first byte is changed, so a full disk changes nothing. A reader may see a half.
+    The space is allocated before the first byte changes, so a full disk changes nothing. A reader may see the file
+    half written.
     """
     new = content.encode() if isinstance(content, str) else content
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -151,7 +152,7 @@ def _put(descriptor: int, content: bytes) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """A file takes the place of another in the same file system, also after a crash. Raises OSError."""
+    """Rename `source` to `target` in the same file system, so that a crash does not undo it. Raises OSError."""
     source.replace(target)
     sync_directory(target.parent)
     if source.parent != target.parent:
@@ -159,9 +160,9 @@ def move(source: Path, target: Path) -> None:
 
 
 def second_name(path: Path, other: Path) -> None:
-    """Have the file at `path` under `other`, too, in the same directory; what was there goes. Raises OSError.
+    """Give the file at `path` the second name `other`, in the same directory; replaces `other`. Raises OSError.
 
-    Nothing is copied where the file system has hard links.
+    On a file system without hard links `other` becomes a copy.
     """
     beside = other.with_name(f".{other.name[:MAX_STEM]}.{os.urandom(NAME_BYTES).hex()}")
     try:
@@ -172,21 +173,21 @@ def second_name(path: Path, other: Path) -> None:
         write_atomic(other, path.read_bytes())
         return
     try:
-        beside.replace(other)  # a rename onto the same file does nothing, and leaves both names (rename(2))
+        beside.replace(other)  # a rename onto the same file does nothing and leaves both names (rename(2))
     finally:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
 
 
 def remove(path: Path) -> None:
-    """Remove a file, also after a crash; no error when there is none. Raises OSError."""
+    """Remove a file, so that a crash does not bring it back; a missing file is no error. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
         sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:
-    """What was renamed in a directory is so after a crash too. Raises OSError."""
+    """Sync a directory, so that its renames survive a crash. Raises OSError."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _sync(directory)
@@ -195,27 +196,27 @@ def sync_directory(path: Path) -> None:
 
 
 def open_log(path: Path) -> int:
-    """A new log for a child's output: a descriptor. What stood there is gone; links are not followed. OSError."""
+    """The descriptor of a new, empty log for a child's output. Links are not followed. Raises OSError."""
     make_directory(path.parent)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, PRIVATE)
 
 
 def open_lock(path: Path) -> IO[str]:
-    """A file to lock, which says who holds it; made where there is none, never followed as a link. OSError."""
+    """Open a lock file, whose text names the holder; create a missing one; follow no link. Raises OSError."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, PRIVATE), "a+")
 
 
 def say_holder(lock: IO[str], text: str) -> None:
-    """Write into a lock that is held who holds it. On a full disk it says nobody, and holds all the same."""
+    """Write the holder's name into a lock that is held. On a full disk the file stays empty, but the lock holds."""
     os.ftruncate(lock.fileno(), 0)
     with contextlib.suppress(OSError):
         os.write(lock.fileno(), text.encode())
 
 
 def write_kernel(path: Path, value: str) -> None:
-    """Set one of the kernel's own files below /proc or /sys, which is never made. Raises OSError."""
+    """Write to an existing file of the kernel below /proc or /sys. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
     try:
         os.write(descriptor, value.encode())
@@ -224,9 +225,9 @@ def write_kernel(path: Path, value: str) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether nobody but this user and root can have put a file there: by owner, and by who else may write.
+    """Whether only this user and root can have written a file: judged by owner and write permission for others.
 
-    Its directory counts as the file does, a sticky one too: others may make a file of that name there.
+    The file's directory is judged too, even a sticky one: in it, others may create a file of that name.
     """
     try:
         found = (path.lstat(), path.stat(), path.parent.stat())

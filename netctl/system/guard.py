@@ -1,7 +1,7 @@
-"""No input ends a loop: what a datagram, a frame or a callback raises is counted, said now and then, and dropped.
+"""Keeps loops alive: counts, logs at a bounded rate, and drops exceptions from handling a datagram, frame or callback.
 
-Whatever reads from outside calls through a `Guard`. It is the last line, not the first: malformed input is refused
-where it is decoded, with an error of its own, and a line of a guard in a log is a fault of ours.
+Every loop that reads input from outside calls its handlers through a `Guard`. The guard is the last defence:
+decoders refuse malformed input with an error of their own, so a guard's line in the log is a fault of ours.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 from netctl.model.printable import printable
 
 SAY_EVERY_S = 10.0
-"""Between two lines about one kind of fault: who sends a thousand bad datagrams a second shall not fill a disk."""
+"""Seconds between two lines about one kind of fault: a thousand bad datagrams a second must not fill a disk."""
 MAX_KINDS = 64
-"""Kinds of faults remembered; a program has fewer places that call a guard, so past it all are forgotten."""
+"""Kinds of faults remembered; past this number all are forgotten. A program has fewer places that call a guard."""
 MAX_TEXT = 200
-"""Of an exception's own words in a line: they may hold what was received."""
+"""Characters of an exception's text in a line: the text may contain received data."""
 
 
 class Guard:
-    """Counts faults and says them at a bounded rate. One for a process; not for several threads at a time."""
+    """Counts faults and logs them at a bounded rate. One for a process; not thread-safe."""
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        """`say` takes one line for the log."""
+        """`say` writes one line to the log; `clock` returns monotonic seconds."""
         self._say = say
         self._clock = clock
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
@@ -34,7 +34,7 @@ class Guard:
         """Inputs whose handling failed, since the start."""
 
     def caught(self, where: str, error: BaseException) -> None:
-        """Handling something at `where` (``a datagram``) raised `error`: count it, and say it at most now and then."""
+        """Count `error`, raised while handling `where` (``a datagram``), and log it unless its kind was just logged."""
         self.dropped += 1
         kind = where, type(error).__name__
         now = self._clock()
@@ -52,7 +52,7 @@ class Guard:
         )
 
     def run(self, where: str, call: Callable[..., object], *arguments: Any) -> bool:
-        """Call it; False: it raised, which is counted and said."""
+        """Call `call`. False: it raised an exception, which is counted and logged."""
         try:
             call(*arguments)
         except Exception as error:
@@ -61,7 +61,7 @@ class Guard:
         return True
 
     def over(self, where: str, call: Callable[..., object]) -> Callable[..., None]:
-        """The same as a callback for somebody else's loop."""
+        """A callback that calls `call` as `run` does, for a loop that is not ours."""
 
         def guarded(*arguments: Any) -> None:
             self.run(where, call, *arguments)
@@ -70,7 +70,7 @@ class Guard:
 
 
 def _place(trace: TracebackType | None) -> str:
-    """File and line of where it was raised."""
+    """File and line at which the exception was raised."""
     if trace is None:
         return "?"
     while trace.tb_next is not None:

@@ -1,4 +1,4 @@
-"""The client of a local socket of JSON lines (`netctl.wire.jsonline`): the agent's, and the mediator's."""
+"""The client of the local sockets of agent and mediator, which speak JSON lines (`netctl.wire.jsonline`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NobodyListensError(LocalError):
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[Reply]):
-    """A result. `plain`: all that was said, for programs; `reply`: what is known of it, typed."""
+    """A result. `plain`: all fields of the answer, for programs; `reply`: the fields that this version knows, typed."""
 
     plain: Any
     reply: Reply
@@ -30,7 +30,7 @@ class Answer(Generic[Reply]):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Who listens at a socket. `missing`: what to say where nobody does."""
+    """The server at a socket. `name`: its name in messages; `missing`: the message when no server listens."""
 
     path: Path
     name: str
@@ -38,7 +38,7 @@ class Server:
 
 
 def answer_of(request: Request[Reply], plain: Any) -> Answer[Reply]:
-    """The answer that has this as its result. Raises ValueError."""
+    """The answer with `plain` as its result. Raises ValueError."""
     return Answer(plain, msgspec.convert(plain, request.reply_type()))
 
 
@@ -49,7 +49,7 @@ def ask(
     *,
     timeout_s: float,
 ) -> Answer[Reply]:
-    """Send one request, and read up to its result.
+    """Send one request, and read until its result. `timeout_s` bounds the wait for each line.
 
     Raises NobodyListensError, ConfigError where the document is at fault, and LocalError for all else.
     """

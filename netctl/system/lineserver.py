@@ -1,6 +1,6 @@
 """The server of a local socket of JSON lines (`netctl.wire.jsonline`), for this user and root alone.
 
-One request a connection. Whatever comes, whoever asks gets a line, and the server goes on.
+One request a connection. Every request gets an answer, also a malformed one, and none ends the server.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from netctl.model.errors import LocalError
 from netctl.wire.jsonline import Operations, Request, failure_line, progress_line, result_line
 
 Progress = Callable[[str], None]
-"""Takes one line for the person who waits. May be called from any thread."""
+"""Sends one line to the person who waits. May be called from any thread."""
 Perform = Callable[[Request[Any], Progress], Awaitable[Any]]
-"""Performs a request: a coroutine with its result. Raises NetctlError."""
+"""Performs a request and returns its result. Raises NetctlError."""
 _CREDENTIALS = "3i"
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a socket serves. `who`: agent or mediator, as messages name it; `max_request`: bytes of a line."""
+    """The service at a socket. `who`: agent or mediator, for messages; `max_request`: most bytes of a request."""
 
     who: str
     operations: Operations
@@ -35,7 +35,7 @@ class Service:
     max_request: int
 
     async def answer(self, line: bytes, progress: Progress) -> bytes:
-        """The last line that answers a request, whatever it was."""
+        """The last line of the answer to a request, also to a malformed one. Never raises."""
         try:
             result = await self.perform(self.operations.parse(line), progress)
             return result_line(result)
@@ -52,8 +52,8 @@ class LineServer:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen. The socket is 0600 from its first moment. Raises OSError."""
-        self._path.unlink(missing_ok=True)  # a lock says that no other server lives: it is a dead one's
+        """Listen. The socket has mode 0600 from its first moment. Raises OSError."""
+        self._path.unlink(missing_ok=True)  # left by a dead server: a lock proves that no other server lives
         old = os.umask(0o177)
         try:
             self._server = await asyncio.start_unix_server(
@@ -101,5 +101,5 @@ def _peer_uid(connection: socket.socket) -> int:
 
 
 def cannot_listen(path: Path, error: OSError, advice: str = "") -> LocalError:
-    """The error of a `start` that failed, in words."""
+    """The error of a failed `start`, in words."""
     return LocalError(f"cannot listen on {path}: {error.strerror or error}{advice}")

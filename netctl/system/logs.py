@@ -1,8 +1,8 @@
-"""The log of a program that runs on: the standard library's `logging`, one line a record, on the standard error.
+"""The log of a long-running program: the standard library's `logging`, one line a record, on the standard error.
 
 Text is for people; where the standard error is the journal, each line begins with its priority, ``<4>``, which systemd
-takes off (sd-daemon(3)). JSON is for programs: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``. What
-others wrote reaches neither as anything but text.
+strips (sd-daemon(3)). JSON is for programs: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``. Control
+characters in foreign text are escaped in both.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ PRIORITIES = {
     logging.ERROR: 3,
     logging.CRITICAL: 2,
 }
-"""Of syslog(3), by level."""
+"""Priorities of syslog(3), by level."""
 SILENT = logging.CRITICAL + 1
 """A level above all records."""
 _ROOTS = ("netctl", "mediator")
 _JOIN = "; "
-"""Between lines of a message: a record is one line."""
+"""Joins the lines of a message: a record is one line."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -55,12 +55,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(arguments: argparse.Namespace) -> list[str]:
-    """The same options for another program of ours."""
+    """The same options as arguments for another program of ours."""
     return ["--log-level", arguments.log_level, "--log-format", arguments.log_format]
 
 
 def set_up(arguments: argparse.Namespace) -> None:
-    """Write the log as these options say."""
+    """Start the log with the level and format of these options."""
     start(LEVELS[arguments.log_level], arguments.log_format)
 
 
@@ -121,7 +121,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class _Handler(logging.Handler):
-    """To the standard error, whatever that is now. It may be gone: a line that nobody can get is no reason to end."""
+    """Writes to the present `sys.stderr`. Errors are ignored: a closed standard error must not end the program."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line."""

@@ -1,7 +1,7 @@
-"""Names of hosts to addresses, by the system's resolver, in threads that hold up nothing.
+"""Resolves host names to addresses with the system's resolver, in threads that delay nothing else.
 
-`loop.getaddrinfo` shares asyncio's few threads with all else that blocks, and a process cannot end before its
-resolver does: where that one is silent, each name takes one of them for half a minute.
+`loop.getaddrinfo` shares asyncio's few threads with all other blocking calls, and the process cannot end before those
+threads do: with a silent name server, each name occupies one of them for half a minute.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from netctl.model.addresses import SocketAddress
 P = ParamSpec("P")
 T = TypeVar("T")
 MAX_THREADS = 8
-"""Names that are looked up at once; others wait their turn."""
+"""Names that are looked up at the same time; more of them wait."""
 
 
 class _DaemonThreads(Executor):
-    """Threads that are begun as they are needed, and that the end of the process does not wait for."""
+    """Threads that are started on demand, and that the end of the process does not wait for."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -32,7 +32,7 @@ class _DaemonThreads(Executor):
         self._begun = self._open = 0
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call it in a thread."""
+        """Call `fn` in a thread."""
         future: Future[T] = Future()
 
         def work() -> None:
@@ -63,7 +63,7 @@ _THREADS = _DaemonThreads()
 async def look_up(
     host: str, port: int, kind: socket.SocketKind, family: int = socket.AF_UNSPEC
 ) -> tuple[SocketAddress, ...]:
-    """The addresses of a host in the system's order (RFC 6724); an address is its own. Raises OSError (gaierror)."""
+    """The addresses of a host in the system's order (RFC 6724). `host` may be an address. Raises OSError (gaierror)."""
     try:
         return (SocketAddress.of(host, port),)
     except ValueError:
@@ -71,7 +71,7 @@ async def look_up(
     ask = partial(socket.getaddrinfo, family=family, type=kind)
     try:
         found = await asyncio.get_running_loop().run_in_executor(_THREADS, ask, host, port)
-    except UnicodeError as error:  # no label of a name is so long, or empty
+    except UnicodeError as error:  # a label of the name is too long, or empty
         raise socket.gaierror(socket.EAI_NONAME, "no name of a host") from error
     return tuple(dict.fromkeys(_socket_address(sockaddr) for *_, sockaddr in found))
 

@@ -1,6 +1,6 @@
-"""Many datagrams a system call, recvmmsg(2) and sendmmsg(2): for cards and peers without GRO and GSO.
+"""Receives and sends many datagrams with one system call, recvmmsg(2) and sendmmsg(2): for hosts without GRO and GSO.
 
-Python has neither, so this is ctypes over memory laid out once: a turn sets lengths and reads them back.
+Python lacks both calls, so this is ctypes over memory that is laid out once: a call sets lengths and reads them back.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from netctl.system import pktinfo
 
 COUNT = 64
-"""Datagrams of one call: what one GSO send has at most, too."""
+"""Datagrams of one call: the same limit as for one GSO send."""
 SLOT = 65_536 + 23 * 64
-"""Bytes from one slot to the next: a merged datagram fits, and no two slots start in the same cache set."""
+"""Bytes from one slot to the next: a merged datagram fits, and the slots do not all start in the same cache set."""
 _CONTROL = 64
-"""Ancillary bytes of a datagram: its segment size and the address that it came to fill it."""
+"""Bytes for the ancillary messages of a datagram: its segment size and its destination address."""
 _CMSG = struct.Struct("=Qii")
 _NAME = 28  # sockaddr_in6, the larger of both
 _MSG_DONTWAIT = 0x40
@@ -48,11 +48,11 @@ _MSGHDR = np.dtype(
 """struct mmsghdr on 64-bit Linux."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 AVAILABLE = ctypes.sizeof(ctypes.c_void_p) == 8 and hasattr(_LIBC, "recvmmsg") and hasattr(_LIBC, "sendmmsg")
-"""Whether this can be used at all; else datagrams go one by one."""
+"""Whether this module works on this host; else datagrams are sent and received one by one."""
 
 
 def _address(buffer: bytearray) -> int:
-    """Where a buffer lies. It must stay alive and keep its size as long as the address is used."""
+    """The memory address of a buffer, which must stay alive and keep its size as long as the address is used."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
@@ -66,7 +66,7 @@ def address_of(name: bytes | bytearray) -> tuple[str, int, int]:
 
 
 def controls_of(control: bytes | bytearray) -> list[pktinfo.Control]:
-    """Ancillary messages as the kernel writes them (cmsg(3)), as `socket.recvmsg` gives them."""
+    """Decode ancillary messages of the kernel (cmsg(3)) to the form that `socket.recvmsg` returns."""
     found: list[pktinfo.Control] = []
     at = 0
     while len(control) - at >= _CMSG.size:
@@ -79,19 +79,19 @@ def controls_of(control: bytes | bytearray) -> list[pktinfo.Control]:
 
 
 def control_bytes(control: pktinfo.Control) -> bytes:
-    """One ancillary message as the kernel reads it (cmsg(3))."""
+    """One ancillary message in the kernel's format (cmsg(3))."""
     level, kind, data = control
     return _CMSG.pack(_CMSG.size + len(data), level, kind) + data + bytes(-len(data) % 8)
 
 
 class Receiver:
-    """Slots that one call fills. `buffer`: COUNT slots, SLOT bytes apart; valid until the next `receive`."""
+    """Receives up to COUNT datagrams a call into `buffer`: slots SLOT bytes apart, valid until the next `receive`."""
 
     def __init__(self) -> None:
         self.buffer = bytearray(COUNT * SLOT)
         whole = memoryview(self.buffer)
         self.views = [whole[at : at + 65_536] for at in range(0, COUNT * SLOT, SLOT)]
-        """Of each slot."""
+        """The first 65,536 bytes of each slot."""
         self._names = bytearray(COUNT * _NAME)
         self._controls = bytearray(COUNT * _CONTROL)
         self._iovs: NDArray[np.void] = np.zeros(COUNT, _IOVEC)
@@ -108,21 +108,21 @@ class Receiver:
         self._fresh["name_length"], self._fresh["control_length"] = _NAME, _CONTROL
         controls = np.frombuffer(self._controls, np.uint8).reshape(COUNT, _CONTROL)
         self._kinds = controls[:, 8:16].view(np.uint64)[:, 0]
-        """Level and type of the first that each has."""
+        """Level and type of each datagram's first ancillary message, as one number."""
         self._sizes = controls[:, 16:20].view(np.uint32)[:, 0]
         self._lengths = heads["length"]
         self._control_lengths = heads["control_length"]
 
     def receive(self, fd: int) -> int:
-        """Datagrams taken, 0 when none waits. Never blocks."""
+        """Receive datagrams and return their count; 0: none waits. Never blocks."""
         self._heads[:] = self._fresh
         got: int = _LIBC.recvmmsg(fd, ctypes.c_void_p(self._heads.ctypes.data), COUNT, _MSG_DONTWAIT, None)
         return max(got, 0)
 
     def runs(self, got: int) -> Iterator[tuple[int, int, int, int]]:
-        """(first slot, slots, bytes, segment size): neighbours of one length and one source, none of them merged.
+        """Runs of neighbouring datagrams of one length and one source: (first slot, slots, bytes, segment size).
 
-        A merged datagram is a run by itself, and its segment size is smaller than its bytes.
+        A merged datagram is a run of its own, with a segment size below its length in bytes.
         """
         lengths = self._lengths[:got].tolist()
         controls = self._control_lengths[:got]
@@ -143,18 +143,18 @@ class Receiver:
             start = end
 
     def _segments(self, got: int) -> NDArray[np.uint32]:
-        """The kernel puts the segment size before all else that it says about a datagram."""
+        """The segment sizes of the first `got` datagrams: the kernel makes it the first ancillary message."""
         heads, values, lengths = self._kinds[:got], self._sizes[:got], self._lengths[:got]
         merged = (self._control_lengths[:got] >= 20) & (heads == _GRO) & (values > 0) & (values < lengths)
         return np.where(merged, values, lengths)
 
     def extra(self, slot: int) -> list[pktinfo.Control]:
-        """What the kernel said about a datagram, as `socket.recvmsg` gives it."""
+        """The ancillary messages of a datagram, in the form that `socket.recvmsg` returns."""
         at = slot * _CONTROL
         return controls_of(self._controls[at : at + int(self._control_lengths[slot])])
 
     def source(self, slot: int) -> tuple[str, int, int]:
-        """(address, port, scope id) that a datagram came from."""
+        """The source of a datagram: (address, port, scope id)."""
         return address_of(self._names[slot * _NAME : slot * _NAME + _NAME])
 
 
@@ -170,9 +170,10 @@ class Sender:
         self._heads["iov_count"] = 1
 
     def send(self, fd: int, address: tuple[str, int, int], data: memoryview, segment: int) -> int:
-        """Bytes sent in whole datagrams; fewer than given: the rest found the buffer full, or was refused.
+        """Send segments and return the bytes sent in whole datagrams; fewer than given: buffer full or refused.
 
-        `address`: host, port, scope id. `data` is writable memory of at most COUNT segments.
+        `address`: host, port, scope id. `data`: writable memory of at most COUNT segments of `segment` bytes. Raises
+        OSError when nothing was sent.
         """
         host, port, scope = address
         if ":" in host:

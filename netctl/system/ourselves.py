@@ -1,7 +1,7 @@
-"""How we start ourselves: the interpreter that runs, never code of the directory that somebody is in.
+"""Command lines to start our own programs: with the running interpreter, and never with code of the current directory.
 
-`python -m` and `python -c` put the current directory first on the path of modules, so that root, standing in a
-directory of somebody else's, would run that one's `netctl/__init__.py`. `-P` takes it off (since Python 3.11).
+`python -m` and `python -c` put the current directory first on the module path, so root would run the
+`netctl/__init__.py` of another user's directory. `-P` removes the current directory (since Python 3.11).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import re
 import sys
 
 _SECRET = re.compile(r"_proxy$|token|passw|secret|^git_|^ansible_|^netctl_sync", re.IGNORECASE)
-"""Names of variables that may hold a password: proxies with one in their URL, tokens of an operator's session."""
+"""Names of variables that may hold a password: proxies with one in the URL, tokens of an operator's session."""
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment for a child that reads what strangers send: without what may be a password."""
+    """This process's environment without possible passwords, for a child that reads untrusted input."""
     return {name: value for name, value in os.environ.items() if not _SECRET.search(name)} | more
 
 

@@ -1,4 +1,4 @@
-"""A small HTTP server for monitoring: a few pages at fixed paths, GET alone (RFC 9110), one request a connection."""
+"""A small HTTP server for monitoring: a few pages at fixed paths, only GET (RFC 9110), one request a connection."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from netctl.model.errors import LocalError, RemoteError
 from netctl.wire import http
 
 REQUEST_S = 5.0
-"""For a request to arrive whole."""
+"""Seconds for a whole request and its answer."""
 MAX_CLIENTS = 16
-"""Scrapers are one or two; each holds a file that a member could have."""
+"""Concurrent clients: one or two scrapers are usual, and each holds a file descriptor that a member could use."""
 TEXT = "text/plain; charset=utf-8"
 
 Page = Callable[[], tuple[int, str, bytes]]
@@ -20,10 +20,10 @@ Page = Callable[[], tuple[int, str, bytes]]
 
 
 class PageServer:
-    """Serves pages by path. Anything else is answered 404, what is no request 400 or not at all."""
+    """Serves pages by path. Another path or method is answered 404, an invalid request 400 or not at all."""
 
     def __init__(self, address: str, pages: Mapping[str, Page], *, example_port: int) -> None:
-        """`address` is HOST:PORT, and `example_port` stands in the message for one that is not. Raises LocalError."""
+        """`address`: HOST:PORT; `example_port`: for the message about another form. Raises LocalError."""
         host, _, port = address.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
             raise LocalError(

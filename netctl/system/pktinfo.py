@@ -1,7 +1,7 @@
-"""Which of this host's addresses a datagram came to, and answers that leave from there (ip(7), RFC 3542 §6).
+"""Finds the local address that a datagram came to, and sends answers from that address (ip(7), RFC 3542 §6).
 
-A socket on "any address" of a host with several lets the routing table pick the source of what it sends. A NAT or a
-firewall in between then sees an answer from somebody who was never asked, and drops it.
+With a socket bound to any address, the routing table picks the source address of each datagram. On a host with several
+addresses it may pick another one than the request came to, and a NAT or firewall on the way drops the answer.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Control = tuple[int, int, bytes]
 
 IP_PKTINFO = 8
 SPACE = socket.CMSG_SPACE(20)
-"""Bytes of ancillary buffer that it needs."""
+"""Bytes of ancillary buffer that the control message needs."""
 _V4, _V6 = struct.Struct("=i4s4s"), struct.Struct("=16si")
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
 def ask(opened: socket.socket) -> None:
-    """Let the kernel say it with every datagram from now on."""
+    """Let the kernel report the local address with every datagram from now on."""
     if opened.family == socket.AF_INET6:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
@@ -30,7 +30,7 @@ def ask(opened: socket.socket) -> None:
 
 
 def asked_at(extra: Iterable[Control]) -> str:
-    """The own address that a datagram came to, with `%index` where it is link-local; "" when it is not known."""
+    """The local address that a datagram came to, with `%index` where it is link-local; "": multicast or unknown."""
     for level, kind, data in extra:
         if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO) and len(data) >= _V4.size:
             return socket.inet_ntop(socket.AF_INET, _V4.unpack_from(data)[1])
@@ -46,7 +46,7 @@ def asked_at(extra: Iterable[Control]) -> str:
 
 
 def leave_from(address: str, family: socket.AddressFamily) -> list[Control]:
-    """What makes a datagram leave from that address, on a socket of this family; [] for "" leaves it open."""
+    """The control message that sends a datagram from `address`, on a socket of this family; [] for ""."""
     if not address:
         return []
     host, _, index = address.partition("%")

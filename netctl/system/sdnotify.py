@@ -1,4 +1,4 @@
-"""Telling systemd how a service is (sd_notify(3)): ready, stopping, alive. Without systemd nothing happens."""
+"""Reports a service's state to systemd (sd_notify(3)): ready, stopping, alive. Without systemd nothing happens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 
 def notify(message: str) -> bool:
-    """Send ``READY=1``, ``STOPPING=1``, ``WATCHDOG=1`` or ``STATUS=…``. False: nobody wants to know."""
+    """Send ``READY=1``, ``STOPPING=1``, ``WATCHDOG=1`` or ``STATUS=…``. False: no systemd, or sending failed."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if path[:1] not in ("/", "@"):
         return False
@@ -21,7 +21,7 @@ def notify(message: str) -> bool:
 
 
 def watchdog_s() -> float | None:
-    """Seconds within which systemd wants to hear ``WATCHDOG=1``; None: it does not watch this process."""
+    """Seconds within which systemd expects ``WATCHDOG=1``; None: systemd does not watch this process."""
     try:
         interval = int(os.environ.get("WATCHDOG_USEC", ""))
         watched = int(os.environ.get("WATCHDOG_PID", str(os.getpid())))

@@ -1,12 +1,12 @@
-"""State files that tell whether they are whole, with the generation before kept beside each.
+"""State files with checksums and a previous generation: a reader detects damage and falls back.
 
-A file of state is what it was written as, so that people and other tools can read it. Beside `NAME` lie
-`NAME.sums`, the SHA-256 of the present and of the previous content, and `NAME.previous`, the previous content: the
-old file itself under a second name, so what tears the new one does not touch it. The sums are written before the
-file: a crash in between leaves the old file, whose sum is still there.
+A state file contains only its content, so that people and other tools can read it. Beside `NAME` are `NAME.sums`, the
+SHA-256 of the present and of the previous content, and `NAME.previous`, the previous content. The previous content is
+the old file itself under a second name, so that damage to the new file does not reach it. The sums are written before
+the file: a crash in between leaves the old file, whose sum is still listed.
 
-A file without sums is one of an earlier version or put there by hand: it is taken unless it is blank. A file that is
-not there was removed by somebody, and nothing comes in its place.
+A file without sums is from an earlier version or was put there by hand: it is accepted unless it is blank. A missing
+file was removed by somebody: its previous generation is not used.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from netctl.system import files
 SUMS = ".sums"
 PREVIOUS = ".previous"
 BLANK = b"\0 \t\r\n"
-"""What a file system leaves of a file whose content never came to the disk (zero bytes, also of the right length)."""
+"""Bytes that a file system leaves in a file whose content never reached the disk (NULs, also of the right length)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is left of a file. `lost`: why it is not what was written last, or None."""
+    """The usable content of a file. `lost`: why it is not the content written last, or None."""
 
     content: bytes | None
     lost: str | None = None
@@ -38,7 +38,7 @@ class Found:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Put `content` in the place of `path`; what was there whole becomes the previous generation. Raises OSError."""
+    """Replace `path` by `content`; whole present content becomes the previous generation. Raises OSError."""
     new = content.encode() if isinstance(content, str) else content
     known = _sums(path)
     present = _content(path)
@@ -47,15 +47,15 @@ def write(path: Path, content: str | bytes) -> None:
             files.second_name(path, _previous(path))
         sums = (_sum(new), _sum(present)) if present != new else (_sum(new), *known[1:2])
     elif present is not None:
-        sums = (_sum(new), *known)  # what is damaged is no previous generation; the one there is stays
+        sums = (_sum(new), *known)  # damaged content becomes no generation: the previous generation stays
     else:
-        sums = (_sum(new),)  # it begins anew: what was removed does not come back
+        sums = (_sum(new),)  # the file was removed: its previous generation does not come back
     files.write_atomic(_beside(path, SUMS), "".join(f"{one}\n" for one in dict.fromkeys(sums)))
     files.write_atomic(path, new)
 
 
 def read(path: Path) -> Found:
-    """What was written last, or the generation before it. Raises OSError for a file that cannot be read."""
+    """The content written last, or the generation before it. Raises OSError for a file that cannot be read."""
     known, present = _sums(path), _content(path)
     if present is None:
         return Found(None)
@@ -74,7 +74,7 @@ def read(path: Path) -> Found:
 
 
 def previous(path: Path) -> bytes | None:
-    """The generation before, where it is whole: for a file that is whole and of no use."""
+    """The previous generation, if it is whole: for a caller that cannot use the present content."""
     with contextlib.suppress(OSError):
         before = _content(_previous(path))
         if before is not None and _is_whole(before, _sums(path)):
@@ -83,7 +83,7 @@ def previous(path: Path) -> bytes | None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file and what lies beside it, also after a crash; no error when there is none. Raises OSError."""
+    """Remove a file, its sums and its previous generation; a missing file is no error. Raises OSError."""
     files.remove(path)
     for beside in (_beside(path, SUMS), _previous(path)):
         with contextlib.suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""Owners of asyncio tasks and callbacks: nothing dies unseen, and what should live for ever is started again.
+"""Owners of asyncio tasks and callbacks: failures are logged, and tasks that should run for ever are restarted.
 
-asyncio keeps an exception of a task until somebody asks for it, which for a task that nobody awaits is never: it is
-simply gone, and what it did is no longer done.
+asyncio keeps a task's exception until somebody asks for it. Nobody asks a task that nobody awaits: it would end
+silently, and its work would no longer be done.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from netctl.system.guard import Guard
 T = TypeVar("T")
 
 RESTART_S = 1.0
-"""Before a task that failed is started again: long enough that one which fails at once costs nothing."""
+"""Seconds before a failed task is restarted: long enough that a task which fails at once costs nothing."""
 
 CANCEL_AGAIN_S = 2.0
-"""A task that ends in an orderly way (it says goodbye, a thread of it returns) takes a fraction of that."""
+"""Seconds before a task is cancelled again: an orderly end (a last message, a thread's return) takes a fraction."""
 
 
 class Tasks:
     """The tasks of one owner, in one event loop."""
 
     def __init__(self, guard: Guard, restart_s: float = RESTART_S) -> None:
-        """`restart_s`: how long one that failed rests before it is started again."""
+        """`restart_s`: seconds before a failed task is restarted."""
         self._restart_s = restart_s
         self._guard = guard
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run it once. What it raises is counted and said, and ends nobody else."""
+        """Run `work` once as a task. The guard counts and logs its exception, which ends no other task."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     def keep(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
-        """Run it for ever: after a failure it is begun anew. One that returns is over."""
+        """Run `work` and restart it after each failure, until it returns."""
         return self.start(name, self._for_ever(name, work))
 
     async def _for_ever(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -56,17 +56,17 @@ class Tasks:
             self._guard.caught(task.get_name(), error)
 
     def cancel(self) -> None:
-        """End them all."""
+        """Cancel all tasks."""
         for task in self._tasks:
             task.cancel()
 
     async def wait(self, timeout_s: float | None = None) -> None:
-        """Until all are over, or so long."""
+        """Wait until all tasks have ended, at most `timeout_s` seconds."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
 
     async def end(self) -> None:
-        """End them all, however often one has to be told: before Python 3.12 asyncio.wait_for can lose a cancel."""
+        """Cancel all tasks until they have ended: before Python 3.12 asyncio.wait_for can lose a cancellation."""
         while self._tasks:
             self.cancel()
             await self.wait(CANCEL_AGAIN_S)
@@ -76,14 +76,14 @@ class Tasks:
 
 
 def awaited(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Run it now. Only for who awaits it in the same function, on every way out: nobody else would see it fail."""
+    """Run `work` as a task. The caller must await it in the same function on every way out, to see it fail."""
     return asyncio.get_running_loop().create_task(work)
 
 
 def watch_loop(loop: asyncio.AbstractEventLoop, guard: Guard) -> None:
-    """What a callback of this loop raises, and what asyncio finds out about tasks, goes to the guard.
+    """Send exceptions of this loop's callbacks, and asyncio's complaints about tasks, to the guard.
 
-    The default is a traceback for each, without a bound.
+    By default asyncio prints a traceback for each, without a bound.
     """
 
     def handle(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

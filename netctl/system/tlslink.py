@@ -6,7 +6,8 @@ OPEN        bytes to read, room to write          OPEN
 any         end of stream, an error, `close`      CLOSED
 
 The owner waits for readability always and for writability while `wants_write`, and calls `turn` for either. An error
-leaves the socket open until the owner has stopped waiting for it, and calls `close`: its number may be another's then.
+leaves the socket open. The owner stops waiting for the socket and then calls `close`, after which another file may get
+the descriptor's number.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from netctl.model.errors import RemoteError
 from netctl.wire.relayframe import MAX_DATAGRAM, DropOldest, FrameReader, frame
 
 RECORDS_PER_TURN = 16
-"""Of up to 16 KB, before others get their turn."""
+"""TLS records of up to 16 KB read in one `turn`, before other connections get their turn."""
 WRITES_PER_TURN = 16
 RECORD = 16_384
 NOT_SENT = 64 * 1024
-"""Bytes that the kernel takes beyond what is under way (TCP_NOTSENT_LOWAT): the queue above drops what is late, the
-kernel's would keep it."""
+"""Unsent bytes in the kernel's buffer at most (TCP_NOTSENT_LOWAT): our queue drops late frames, the kernel's buffer
+would keep them."""
 USER_TIMEOUT_MS = 8_000
-"""Data that nobody acknowledges so long ends the connection (RFC 5482): the network below has changed."""
+"""Data unacknowledged for so long ends the connection (RFC 5482): the network below has changed."""
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 3), (socket.TCP_KEEPCNT, 3))
-"""An idle connection whose other end is gone is noticed within 20 s."""
+"""Seconds, seconds and count: detects within 20 s that the other end of an idle connection is gone."""
 
 
 class LinkState(Enum):
-    """See the table above."""
+    """The states of the table above."""
 
     SHAKING = "shaking"
     OPEN = "open"
@@ -43,7 +44,7 @@ class LinkState(Enum):
 
 
 def tune(sock: socket.socket) -> None:
-    """Options of a TCP connection that carries datagrams, for which late is as bad as lost."""
+    """Set the options of a TCP connection that carries datagrams: a late datagram is as bad as a lost one."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
@@ -56,7 +57,7 @@ def tune(sock: socket.socket) -> None:
 
 
 class TlsLink:
-    """Owns its socket. `now` is monotonic seconds."""
+    """A TLS connection; owns its socket. `now`: monotonic seconds."""
 
     def __init__(
         self,
@@ -67,18 +68,18 @@ class TlsLink:
         name: str | None = None,
         limit: int = MAX_DATAGRAM,
     ) -> None:
-        """Take a connected socket over. `name`: what the client asks for (SNI). Raises OSError."""
+        """Take over a connected socket. `name`: the server name that a client sends (SNI). Raises OSError."""
         sock.setblocking(False)
         tune(sock)
         self.state = LinkState.SHAKING
         self.reader = FrameReader(limit)
         self.queue = DropOldest()
         self.local = SocketAddress.of(sock.getsockname()[0].partition("%")[0], 1).address
-        """Our address of it."""
+        """The local address of the connection."""
         self.closed = False
-        """The socket is, too."""
+        """Whether the socket is closed, too."""
         self.received = 0
-        """Bytes, with headers."""
+        """Bytes received, with the headers of frames."""
         self._writing = b""
         self._tls_wants_write = False
         self._tls = context.wrap_socket(
@@ -90,22 +91,22 @@ class TlsLink:
         self._fileno = self._tls.fileno()
 
     def fileno(self) -> int:
-        """Of the socket, also after `close`."""
+        """The descriptor's number, also after `close`."""
         return self._fileno
 
     @property
     def certificate(self) -> bytes | None:
-        """The other side's, DER; None before the handshake is done."""
+        """The certificate of the other side, DER; None unless the state is OPEN."""
         return self._tls.getpeercert(binary_form=True) if self.state is LinkState.OPEN else None
 
     @property
     def protocol(self) -> str | None:
-        """What was agreed on (ALPN)."""
+        """The negotiated protocol (ALPN); None unless the state is OPEN."""
         return self._tls.selected_alpn_protocol() if self.state is LinkState.OPEN else None
 
     @property
     def wants_write(self) -> bool:
-        """Call `turn` when there is room, too."""
+        """Whether `turn` is to be called when the socket is writable, too."""
         if self.state is LinkState.SHAKING:
             return self._tls_wants_write
         return self.state is LinkState.OPEN and bool(
@@ -113,12 +114,15 @@ class TlsLink:
         )
 
     def put(self, port: int, datagram: bytes, now: float) -> None:
-        """Queue a datagram; older ones may be dropped. Nothing once closed. `turn` or `write` sends it."""
+        """Queue a datagram, which `turn` or `write` sends; older ones may be dropped. Ignored in state CLOSED."""
         if self.state is not LinkState.CLOSED and len(datagram) <= MAX_DATAGRAM:
             self.queue.put(frame(port, datagram), now)
 
     def turn(self, now: float) -> list[tuple[int, bytes]]:
-        """Go on with what can go on: what came, as (port, datagram). Raises RemoteError: it is over, to be closed."""
+        """Shake hands, read and write as far as possible. Returns received (port, datagram) pairs.
+
+        Raises RemoteError: the connection has ended, and the owner must close it.
+        """
         try:
             if self.state is LinkState.SHAKING and not self._shake_hands():
                 return []
@@ -135,7 +139,10 @@ class TlsLink:
             raise RemoteError(_words(error), "tls" if isinstance(error, ssl.SSLError) else "lost") from error
 
     def write(self, now: float) -> None:
-        """Send what waits, as far as there is room. Raises RemoteError: it is over, to be closed."""
+        """Send queued frames as far as there is room.
+
+        Raises RemoteError: the connection has ended, and the owner must close it.
+        """
         if self.state is not LinkState.OPEN:
             return
         try:
@@ -145,7 +152,7 @@ class TlsLink:
             raise RemoteError(_words(error), "lost") from error
 
     def close(self) -> None:
-        """Idempotent. Says no goodbye: it might have to wait for that."""
+        """Close the socket, without a TLS close_notify, for which it might have to wait. Idempotent."""
         self.state, self.closed = LinkState.CLOSED, True
         self.queue.clear()
         self._writing = b""
@@ -168,7 +175,7 @@ class TlsLink:
         self._tls_wants_write = False
         for _ in range(
             RECORDS_PER_TURN
-        ):  # a record is taken whole: the rest stays in the kernel, and readable
+        ):  # a record is read whole: further records stay in the kernel, and the socket readable
             try:
                 data = self._tls.recv(RECORD)
             except ssl.SSLWantReadError:
