@@ -1,4 +1,4 @@
-"""Addresses, prefixes and endpoints."""
+"""Values for IP addresses, prefixes, socket addresses and endpoints, and their parsers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MAX_NAME = 255
 
 
 def parse_address(text: str) -> Address:
-    """An IP address without an interface. Raises ValueError."""
+    """An IP address. Raises ValueError, also for an address with an interface (``%eth0``)."""
     if "%" in text:
         raise ValueError("an address without an interface")
     return ipaddress.ip_address(text)
 
 
 def parse_prefix(text: str, *, strict: bool = True) -> Prefix:
-    """A network; with `strict` without host bits. Raises ValueError."""
+    """A network. `strict`: host bits must be zero. Raises ValueError."""
     if "%" in text:
         raise ValueError("a prefix without an interface")
     return ipaddress.ip_network(text, strict=strict)

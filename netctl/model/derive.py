@@ -1,7 +1,7 @@
 """Derives network ids, addresses, VNIs and MACs from names and keys (golden vectors: docs/protocol.md).
 
-Everything here is BLAKE2s (RFC 7693) over length-prefixed parts under a label, so no two derivations share an input.
-Changing any of it renumbers every network: don't.
+Every derivation is BLAKE2s (RFC 7693) over a label and length-prefixed parts, so no two derivations share an input.
+Do not change any derivation: a change renumbers every network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NETWORK_ID_BYTES = 8
 VNI_RESERVED = 0  # VNI 0 means "none" to most implementations of RFC 7348
 ULA_BITS = 0xFD  # RFC 4193 §3.1: locally assigned
 REMEMBERED = 16_384
-"""Derivations that are cached: every evaluation of a document asks for the same ones again."""
+"""Cached results of each derivation: every evaluation of a document asks for the same ones again."""
 
 
 def _digest(label: str, *parts: bytes) -> bytes:

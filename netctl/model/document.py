@@ -1,6 +1,6 @@
-"""The document, validated: what networks.yaml says, as frozen values.
+"""The validated document: the content of networks.yaml as frozen values.
 
-`netctl.config` makes them from text; all other code only reads them. Mappings are keyed by name and kept in the
+`netctl.config` makes the values from text; all other code only reads them. Mappings are keyed by name and keep the
 document's order.
 """
 
@@ -23,7 +23,7 @@ class Mode(StrEnum):
 
 
 class MemberState(StrEnum):
-    """Whether a member is wanted."""
+    """Whether a member is to be present in its networks."""
 
     PRESENT = "present"
     ABSENT = "absent"
@@ -37,7 +37,7 @@ class Firewall(StrEnum):
 
 
 class Drift(StrEnum):
-    """What the agent does with a host that departs from the document."""
+    """What the agent does when the host differs from the document."""
 
     CORRECT = "correct"
     REPORT = "report"
@@ -68,23 +68,23 @@ class Member:
     wireguard: WireGuardKey | None
     """None only for a member whose state is absent."""
     identity: IdentityKey | None = None
-    """None: never logs in (a phone with the stock app)."""
+    """None: the member never logs in (a phone with the stock app)."""
     groups: frozenset[str] = frozenset()
     endpoints: tuple[Endpoint, ...] = ()
     routes: tuple[Prefix, ...] = ()
     """Real LANs behind this member, offered to routed networks."""
     state: MemberState = MemberState.PRESENT
     host: str | None = None
-    """The SSH name under which a fleet roll-out reaches it."""
+    """The SSH name under which a fleet roll-out reaches the member."""
     listen_port: int | None = None
     port_mapping: bool = True
-    """Whether its router may be asked to open the port (PCP, NAT-PMP, UPnP)."""
+    """Whether the member may ask its router to open the port (PCP, NAT-PMP, UPnP)."""
     port_guessing: bool = True
-    """Whether it takes part in the birthday method, for pairs that no other method makes direct."""
+    """Whether the member takes part in the birthday method, for pairs that no other method makes direct."""
     firewall: Firewall = Firewall.REPORT
     interfaces: tuple[str, ...] = ()
-    """Patterns of interfaces: it offers their addresses, and with ``!`` in front does not. Empty: all suitable
-    interfaces.
+    """Patterns of interfaces whose addresses the member offers, or with ``!`` in front does not offer. Empty: all
+    suitable interfaces.
     """
     mtu: int | None = None
     previous_keys: tuple[WireGuardKey, ...] = ()
@@ -112,7 +112,7 @@ class PortRange:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One ACL line: who (`src`) may reach whom (`dst`) over what.
+    """One ACL line: the sources `src` may reach the destinations `dst` over the given protocol and ports.
 
     A selector is ``*`` (the members of this network), ``group:NAME``, a member's name, or a prefix.
     """
@@ -166,17 +166,17 @@ class Network:
     """`topology: {hub: NAME}`; None is a mesh."""
     join: Join = Join()
     acls: tuple[Rule, ...] | None = None
-    """None: all reach all. A tuple, even an empty one: default deny."""
+    """None: all members reach all members. A tuple, even an empty one: default deny."""
     tests: tuple[AclTest, ...] = ()
     mtu: int | None = None
     masquerade: bool = False
     own_id: str = ""
-    """The `id` that the document gives it; empty: its name is used."""
+    """The `id` that the document gives the network; empty: the network's name is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ui:
-    """Who may open a host's page over the overlay: selectors, as in a network's members."""
+    """The members that may open a host's page over the overlay: selectors, as in a network's members."""
 
     viewers: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
@@ -191,7 +191,7 @@ class Document:
     mediators: tuple[Mediator, ...] = ()
     id: str = ""
     confirm_s: float = 90.0
-    """`apply.confirm`: seconds an armed apply waits for `netctl confirm`."""
+    """`apply.confirm`: seconds for which an armed apply waits for `netctl confirm`."""
     drift: Drift = Drift.CORRECT
     ui: Ui = Ui()
     digest: str = ""

@@ -9,7 +9,7 @@ _FORM = re.compile(r"[1-9][0-9]{0,5}[smh]", re.ASCII)
 
 
 def seconds(text: str) -> float:
-    """From text. Raises ValueError that says what is allowed."""
+    """The seconds of a duration. Raises a ValueError that says what is allowed."""
     if _FORM.fullmatch(text) is None:
         raise ValueError(f"'{text}' is not a duration: a number and s, m or h, for example 90s")
     return float(int(text[:-1]) * UNITS_S[text[-1]])

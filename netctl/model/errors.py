@@ -25,7 +25,7 @@ class LocalError(NetctlError):
 
 
 class RemoteError(NetctlError):
-    """The other side broke the protocol, refused us, or is not who it should be.
+    """The other side broke the protocol, refused us, or has another identity than expected.
 
     `code` is stable and machine-readable (for example ``login.unknown-key``).
     """

@@ -1,5 +1,5 @@
-"""What other programs have set up on a host, where it could conflict with netctl. Netctl reports it and leaves it
-alone.
+"""Routes, addresses, names, links and firewalls of other programs on a host that could conflict with netctl. Netctl
+reports them and leaves them alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ForeignName:
     name: str
     address: Address
     line: int
-    """From 1."""
+    """The line's number, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Foreign:
 
     routes: tuple[ForeignRoute, ...] = ()
     own: frozenset[Prefix] = frozenset()
-    """Prefixes of more than one address that our routes lead to at present: netctl keeps what it has."""
+    """Prefixes of more than one address that our routes lead to at present: netctl keeps these routes."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Links without our mark under names that we would use (``nseg…``), to their kinds."""
     segment_port: str = ""
@@ -54,11 +54,11 @@ class Foreign:
     """
 
     no_ipv6: str = ""
-    """Why links of ours can have no IPv6 on this host, for people; empty: they can."""
+    """Why links of ours cannot have IPv6 on this host, for people; empty: they can."""
     packet_filter: PacketFilter = field(default_factory=PacketFilter)
     """The host's own firewall."""
     opened: frozenset[Opening] = frozenset()
-    """Which openings in it netctl has made."""
+    """The openings that netctl has made in the host's own firewall."""
 
     def differs(self, other: Foreign) -> bool:
         """Whether something foreign came or went; our own objects do not count, and a firewall counts by its effects

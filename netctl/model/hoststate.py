@@ -1,7 +1,7 @@
 """The state of one host: one type for the desired and the actual state.
 
-It holds no live endpoint and no secret. `netctl.config.resolve.resolution` makes the desired one, `Engine.read()` the
-actual one, `netctl.plan.diff` compares them. The law for every engine: after `apply`,
+It holds no live endpoint and no secret. `netctl.config.resolve.resolution` makes the desired state, `Engine.read()`
+the actual state, and `netctl.plan.diff` compares them. The law for every engine: after `apply`,
 ``diff(desired, read())`` is empty.
 """
 
@@ -47,16 +47,16 @@ class Peer:
     key: WireGuardKey
     allowed_ips: frozenset[Prefix]
     endpoint: SocketAddress | None = None
-    """Only a fixed one, of a document without mediators; None: the path manager's business, not compared.
+    """The fixed endpoint of a document without mediators; None: the path manager sets the endpoint, not compared.
 
-    It says where a peer is called first: WireGuard follows a peer that answers from elsewhere.
+    WireGuard sends to this endpoint first, and follows a peer that answers from another one.
     """
     keepalive_s: int = 0
     """Persistent keepalive interval in seconds, 0 is off."""
     path: str = ""
-    """The YAML path this comes from (``members.nas``); not compared."""
+    """The YAML path of the peer in the document (``members.nas``); not compared."""
     insists: bool = field(default=False, compare=False)
-    """Desired: the endpoint has changed, and is set even if the peer answers from another one."""
+    """Desired: the endpoint has changed; set it even if the peer answers from another one."""
     is_live: bool = field(default=False, compare=False)
     """Actual: there is a session, so the endpoint is the one from which the peer answers."""
 
@@ -107,7 +107,7 @@ class Route:
     link: str
     source: Address | None = None
     path: str = ""
-    """The YAML path this comes from; not compared."""
+    """The YAML path of the route in the document; not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class SourceBinding:
     addresses: frozenset[Address]
     vni: int = 0
     ethertypes: tuple[int, ...] | None = None
-    """Ethertypes that the ACLs let it send beside IPv4, IPv6 and ARP; None: any."""
+    """Ethertypes that the ACLs let the underlay address send beside IPv4, IPv6 and ARP; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +168,11 @@ class FilterTable:
     rules: tuple[FilterRule, ...]
     bindings: frozenset[SourceBinding] = frozenset()
     masquerade: frozenset[tuple[Prefix, Prefix]] = frozenset()
-    """(source pool, LAN prefix behind this gateway) to be masqueraded."""
+    """Pairs (source pool, LAN prefix behind this gateway) whose packets are masqueraded."""
     stock: frozenset[Prefix] = frozenset()
     """Addresses of members that enforce no ACLs themselves: this host also needs a rule to send to them."""
     sending: tuple[FilterRule, ...] = ()
-    """What this host may send to `stock`."""
+    """Flows that this host may send to `stock`."""
     guards: Guards = field(default_factory=Guards)
 
 
@@ -185,13 +185,13 @@ class Opening:
     """
 
     manager: Literal["ufw", "firewalld", "iptables", "nft"]
-    """The program that manages the firewall."""
+    """The program that manages the host's firewall."""
     hook: Literal["input", "forward"]
     iif: str = ""
     oif: str = ""
     port: int = 0
     place: str = ""
-    """Of iptables and nft: ``ip filter DOCKER-USER``, family, table and chain."""
+    """For iptables and nft: family, table and chain, ``ip filter DOCKER-USER``."""
     stands: bool = True
     """Actual: False when another program has removed it."""
 
@@ -214,14 +214,14 @@ class HostState:
     would otherwise send their packets out in clear.
     """
     rewrites: bool = False
-    """Whether ports are rewritten for some peers. The path manager decides for which: that is never desired state."""
+    """Whether ports are rewritten for some peers. The path manager chooses the peers: that is never desired state."""
     openings: frozenset[Opening] = frozenset()
     """Our openings in the host's own firewall."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
-    """What a tunnel is doing now: observed, never desired."""
+    """The present state of one peer's tunnel: observed, never desired."""
 
     endpoint: SocketAddress | None
     last_handshake_s: float

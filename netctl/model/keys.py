@@ -23,7 +23,7 @@ def _decode(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True, order=True)
 class WireGuardKey:
-    """A WireGuard (X25519) public key. The key *is* the member. Printed as `wg pubkey` prints it."""
+    """A WireGuard (X25519) public key, which identifies a member. Printed as `wg pubkey` prints it."""
 
     raw: bytes
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ApplyOutcome:
-    """How an apply ended. `error` None: converged.
+    """The result of an apply. `error` None: the host is as desired.
 
-    With an error, `rolled_back` True means that everything is as it was (also when nothing was begun), False that
-    the roll-back failed and the host is between two states. `changed` then counts the changes that had to be taken
-    back (0: nothing had been changed).
+    With an error, `rolled_back` True means that the host is as before (also when the apply never began), False that
+    the roll-back failed and the host is between two states. `changed` then counts the changes that had to be undone
+    (0: nothing had been changed).
     """
 
     changed: int
@@ -20,7 +20,7 @@ class ApplyOutcome:
 
 
 def in_words(outcome: ApplyOutcome) -> str:
-    """For a line of a log: ``3 changes``, or why it failed and in what state the host is."""
+    """An outcome for a line of a log: ``3 changes``, or why the apply failed and in which state the host is."""
     if outcome.error is not None:
         after = "everything is as it was" if outcome.rolled_back else "the host is between two states"
         return f"{outcome.error}; {after}"

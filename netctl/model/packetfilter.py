@@ -1,6 +1,6 @@
-"""A host's packet filter (nftables, iptables) as far as netctl understands it, and packets that may meet it.
+"""Values for a host's packet filter (nftables, iptables), as far as netctl understands it, and for packets to examine.
 
-Parts that are not understood are kept and marked: a walk that reaches one answers "unknown".
+Parts that netctl does not understand are kept and marked: a walk that reaches such a part answers "unknown".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Value = str | Range | Prefix
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One condition of a rule: the subject, and the values of which it must have one (`negated`: none)."""
+    """One condition of a rule: the subject must have one of the values (`negated`: none of them)."""
 
     subject: str
     values: tuple[Value, ...] = ()
@@ -42,7 +42,7 @@ class Rule:
     matches: tuple[Match, ...]
     action: Action
     target: str = ""
-    """The chain that is jumped to."""
+    """The chain to jump or go to."""
     handle: int = 0
     """The number that nftables gives the rule in its table; 0: unknown."""
     text: str = ""
@@ -70,7 +70,7 @@ class Table:
     name: str
     chains: Mapping[str, Chain] = field(default_factory=dict)
     is_iptables: bool = False
-    """Written by iptables: the program to change it with."""
+    """Written by iptables, which must also be used to change the table."""
     is_legacy: bool = False
     """Written by the old iptables, which works beside nftables."""
 

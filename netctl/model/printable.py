@@ -1,8 +1,8 @@
 """Makes foreign text safe for a terminal and a log: control characters and escape sequences are escaped.
 
-Messages of a mediator, a proxy, a router or a remote host are shown to people; a terminal would obey the controls in
-a raw one: move the cursor, set the title, hide a line, answer with keys (ECMA-48; Unicode's bidirectional controls
-reorder what is read: CVE-2021-42574).
+Messages of a mediator, a proxy, a router or a remote host are shown to people. A terminal would obey control sequences
+in raw text: move the cursor, set the title, hide a line, answer with keys (ECMA-48). Unicode's bidirectional controls
+reorder the displayed text (CVE-2021-42574).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _UNFIT = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks, embeddings, overrides and isolates of direction
     "\u2028\u2029"  # line and paragraph separator
     "\ufeff\ufff9-\ufffb"  # invisible: byte order mark, annotations
-    "\ud800-\udfff]"  # halves of surrogates: no encoding takes them
+    "\ud800-\udfff]"  # lone surrogates: no encoding accepts them
 )
 _KEPT_IN_WHOLE = frozenset("\n\t")
 

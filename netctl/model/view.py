@@ -1,4 +1,4 @@
-"""The view: membership and leases of the networks that the mediator tells one member."""
+"""The view: the membership and leases that the mediator sends to one member."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ViewMember:
-    """Another member, with what this one may know of it."""
+    """A member, with the facts that the view's owner may know."""
 
     name: str
     key: WireGuardKey
