@@ -19,7 +19,7 @@ from netctl.system import pktinfo
 COUNT = 64
 """Datagrams of one call: the same limit as for one GSO send."""
 SLOT = 65_536 + 23 * 64
-"""Bytes from one slot to the next: a merged datagram fits, and the slots do not all start in the same cache set."""
+"""Bytes from one slot to the next: a merged datagram fits, and no two slots start in the same cache set."""
 _CONTROL = 64
 """Bytes for the ancillary messages of a datagram: its segment size and its destination address."""
 _CMSG = struct.Struct("=Qii")

@@ -1,1 +1,1 @@
-"""netctl-wg: TUN, UDP and UAPI around netctl.tunnel (floor F3)."""
+"""netctl-wg, a userspace WireGuard: the TUN device, UDP sockets and UAPI around netctl.tunnel (floor F3)."""

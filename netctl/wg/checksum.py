@@ -1,6 +1,6 @@
 """Internet checksums (RFC 1071), one packet or many rows at once.
 
-The one's complement sum does not care about byte order as long as one keeps to one: all of it is little-endian.
+The one's complement sum is independent of the byte order if the order is the same everywhere: here it is little-endian.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def partial(data: bytes | bytearray | memoryview) -> int:
 
 
 def finish(total: int) -> bytes:
-    """The checksum field for a sum: its complement, 2 bytes as they stand in the packet."""
+    """The checksum field for a sum: its complement, as the 2 bytes to write into the packet."""
     return ((total % 0xFFFF) ^ 0xFFFF).to_bytes(2, "little")
 
 

@@ -1,8 +1,8 @@
-"""In-order packets of one flow to one super-packet (what a kernel's GRO does), decided for all rows at once.
+"""Merges in-order packets of one flow into one super-packet, as a kernel's GRO does, with one decision for all rows.
 
-Merged is only what a kernel would merge: equal headers but for length, identification, checksum, sequence
-number and, on the last, PSH and FIN; no IP options, no fragments, no odd TCP flags. UDP to the VXLAN port is
-never merged: a filter that looks at a super-packet sees its first frame alone.
+Only packets that a kernel would merge are merged: the headers are equal but for length, identification, checksum,
+sequence number and, on the last, PSH and FIN; there are no IP options, no fragments and no other TCP flags. UDP to the
+VXLAN port is never merged: a packet filter sees only the first frame of a super-packet.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _header_len(row: NDArray[np.uint8], is_ipv6: bool, uso: bool) -> tuple[int, 
     if protocol == TCP:
         flags = int(row[ip_len + 13])
         data = int(row[ip_len + 12] >> 4) * 4
-        # PSH and FIN end a run, so what has them begins none.
+        # PSH and FIN end a run, so a packet with one of them begins none.
         return (ip_len, ip_len + data, TCP) if flags == _ACK and data >= 20 else None
     if protocol == UDP and uso:
         port = int(row[ip_len + 2]) << 8 | int(row[ip_len + 3])
@@ -44,9 +44,9 @@ def _header_len(row: NDArray[np.uint8], is_ipv6: bool, uso: bool) -> tuple[int, 
 
 
 def is_one_flow(rows: Slots, length: int, uso: bool) -> bool:
-    """Whether all rows are one run of packets of `length` bytes each, asked with as few operations as can be.
+    """Whether all rows are one run of packets of `length` bytes each, checked with as few operations as possible.
 
-    False says nothing: `runs` finds out. True is what bulk transfers give, batch after batch.
+    False: `runs` must find out. Bulk transfers give True, batch after batch.
     """
     first = rows[0]
     is_ipv6 = int(first[0]) >> 4 == 6
@@ -81,7 +81,7 @@ _STEPS32: NDArray[np.uint32] = np.arange(256, dtype=np.uint32)
 
 @functools.cache
 def _uniform_mask(ip_len: int, header_len: int, protocol: int) -> NDArray[np.uint32]:
-    """Ones everywhere but at what differs within one super-packet: sequence number, flags, checksum."""
+    """Ones except at the fields that differ within one super-packet: sequence number, flags, checksum."""
     mask = np.full(header_len, 0xFF, np.uint8)
     if protocol == TCP:
         mask[ip_len + 4 : ip_len + 8] = 0
@@ -93,9 +93,9 @@ def _uniform_mask(ip_len: int, header_len: int, protocol: int) -> NDArray[np.uin
 
 
 def runs(rows: Slots, lengths: NDArray[np.int64], uso: bool) -> Iterator[tuple[int, int]]:
-    """(first, count) of consecutive rows that may be written as one; single rows have count 1.
+    """(first, count) of consecutive rows that may be merged into one packet; a row that may not has count 1.
 
-    `lengths` are the packets' own lengths in bytes, known to be true.
+    `lengths`: the lengths in bytes from the IP headers, already checked.
     """
     total = len(rows)
     start = 0
@@ -121,7 +121,7 @@ def _run(rows: Slots, lengths: NDArray[np.int64], uso: bool) -> int:
     words = rows[:, :header_len].view(np.uint32)
     differ = words ^ words[0]
     if not is_ipv6 and differ[:, :3].any():
-        # A wrong header checksum must stay wrong: such a packet is not merged, so it is not mended.
+        # A wrong header checksum must stay wrong: merging would correct it, so such a packet is not merged.
         sums = rows[:, :20].view(np.uint16).sum(axis=1, dtype=np.uint64)
         good = sums % np.uint64(0xFFFF) == 0
     else:
@@ -129,7 +129,7 @@ def _run(rows: Slots, lengths: NDArray[np.int64], uso: bool) -> int:
     differ &= _mask(is_ipv6, ip_len, header_len, protocol)
     good &= ~differ.any(axis=1)
     good &= (lengths <= length) & (lengths > header_len)
-    good[1:] &= lengths[:-1] == length  # a shorter one is the last
+    good[1:] &= lengths[:-1] == length  # a shorter packet is the last of its run
     if protocol == TCP:
         at = ip_len + 4
         numbers = rows[:, at : at + 4].view(">u4")[:, 0].astype(np.uint64)
@@ -149,7 +149,7 @@ _STEPS: NDArray[np.uint64] = np.arange(256, dtype=np.uint64)
 
 @functools.cache
 def _mask(is_ipv6: bool, ip_len: int, header_len: int, protocol: int) -> NDArray[np.uint32]:
-    """Ones where the headers of a run must be equal. A dozen header lengths exist at most."""
+    """Ones where the headers of a run must be equal. There are a dozen header lengths at most."""
     mask = np.full(header_len, 0xFF, np.uint8)
     if is_ipv6:
         mask[4:6] = 0
@@ -166,7 +166,7 @@ def _mask(is_ipv6: bool, ip_len: int, header_len: int, protocol: int) -> NDArray
 
 
 def merge(rows: Slots, lengths: NDArray[np.int64], out: bytearray) -> int:
-    """Write a run (two rows or more) into `out` as a vnet header and one super-packet; its length in bytes."""
+    """Write a run (two rows or more) into `out` as a vnet header and one super-packet; returns the bytes written."""
     first = rows[0]
     is_ipv6 = int(first[0]) >> 4 == 6
     ip_len = 40 if is_ipv6 else 20

@@ -1,4 +1,4 @@
-"""UAPI requests put into effect on a device and its shell, and read back."""
+"""Applies UAPI `set` requests to a device and its shell, and answers `get` requests."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _NO_KEY = bytes(32)
 
 
 class Configurable(Protocol):
-    """What configuration needs of the shell."""
+    """The methods of the shell that configuration needs."""
 
     @property
     def device(self) -> Device:
-        """The protocol's side."""
+        """The WireGuard protocol's state."""
 
     @property
     def listen_port(self) -> int:
@@ -35,17 +35,17 @@ class Configurable(Protocol):
 
     @property
     def fwmark(self) -> int:
-        """The mark in use."""
+        """The firewall mark in use, 0 is none."""
 
     def set_listen_port(self, port: int) -> None:
-        """Raises OSError, with nothing changed."""
+        """Bind to a UDP port (0: any). Raises OSError, with nothing changed."""
 
     def set_fwmark(self, mark: int) -> None:
-        """Raises OSError, with nothing changed."""
+        """Set the firewall mark. Raises OSError, with nothing changed."""
 
     @property
     def data_path(self) -> str:
-        """What moves the packets, for people."""
+        """The name of the data path that moves the packets, for people."""
 
     @property
     def faults(self) -> int:
@@ -56,7 +56,7 @@ class Configurable(Protocol):
 
 
 def apply(shell: Configurable, request: SetRequest) -> None:
-    """Do all of it. Raises UapiError with nothing changed: what the system may refuse is done first."""
+    """Apply the whole request. Raises UapiError with nothing changed: steps that the system may refuse come first."""
     device = shell.device
     _check_room(device, request)
     mark_before = shell.fwmark
@@ -98,7 +98,7 @@ def _apply_peer(device: Device, change: PeerChange, now: float) -> None:
         return
     peer = device.add_peer(change.public_key)
     if peer is None:
-        return  # our own key: silently no peer, as everywhere
+        return  # our own key: silently ignored, as in all implementations
     if change.preshared_key is not None:
         peer.preshared_key = change.preshared_key
     if change.replace_allowed_ips:
@@ -117,7 +117,7 @@ def _apply_peer(device: Device, change: PeerChange, now: float) -> None:
 
 
 def answer_get(shell: Configurable) -> Iterator[str]:
-    """The answer to `get=1` in pieces of one peer: a slow reader holds no copy of it."""
+    """The answer to `get=1`, in pieces of one peer: for a slow reader no copy of the whole answer stays in memory."""
     device = shell.device
     peers = tuple(device.peers.values())
     yield format_device(device.private_key, shell.listen_port, shell.fwmark)

@@ -1,12 +1,12 @@
-"""netctl-wg gives up what it does not need, once it serves its sockets: whoever takes it over has a tunnel, not a host.
+"""Drops the privileges of netctl-wg once it serves its sockets: an attacker in the process gets a tunnel, not a host.
 
-capabilities(7): what is left is CAP_NET_ADMIN (MTU, marks, socket buffers) and CAP_NET_BIND_SERVICE (a `listenPort`
-below 1024). no_new_privs (prctl(2)) for good. Two filters where the kernel has them: seccomp(2) lets through the
-system calls of a loop over sockets and a TUN, so no file is opened, nothing is executed and nobody is connected to;
-landlock(7) lets files be removed in the sockets' directory alone.
+capabilities(7): it keeps CAP_NET_ADMIN (MTU, marks, socket buffers) and CAP_NET_BIND_SERVICE (a `listenPort` below
+1024). no_new_privs (prctl(2)) is set for good. Two filters are set where the kernel has them: seccomp(2) permits only
+the system calls of a loop over sockets and a TUN, so the process cannot open files, execute programs or connect;
+landlock(7) permits only removing files in the sockets' directory.
 
-The seccomp filter is made by libseccomp, which knows the numbers of calls of every architecture and checks the
-architecture. Its C functions are called here, for its Python binding is a Debian package outside of any virtual
+libseccomp makes the seccomp filter: it knows the call numbers of every architecture and checks the architecture. This
+module calls its C functions through ctypes, since its Python binding is a Debian package outside of any virtual
 environment, and the one on PyPI has had no release since 2021.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 CAP_NET_BIND_SERVICE, CAP_NET_ADMIN = 10, 12
 KEPT = 1 << CAP_NET_ADMIN | 1 << CAP_NET_BIND_SERVICE
 LAST_CAP = 63
-"""The kernel has 41; the interface has room for 64."""
+"""The highest capability number of the interface, which has room for 64; the kernel has 41."""
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -33,9 +33,9 @@ LIBSECCOMP = "libseccomp.so.2"
 _ACT_ALLOW, _ACT_ERRNO = 0x7FFF0000, 0x00050000
 _CMP_EQ = 4
 _ATTRIBUTES = {4: 1, 7: 1, 8: 2}
-"""CTL_TSYNC: for all threads. CTL_SSB: kernels before 5.16 would switch a speculation of the CPU off for whoever has a
-filter, which costs a tenth and is for those who run code of strangers. CTL_OPTIMIZE: a tree instead of a list. The last
-two are of libseccomp 2.5."""
+"""CTL_TSYNC: filter all threads. CTL_SSB: leave speculative store bypass on; kernels before 5.16 would switch it off
+for a process with a filter, which costs a tenth of the speed and protects only programs that run foreign code.
+CTL_OPTIMIZE: a tree instead of a list. libseccomp has the last two since 2.5."""
 CALLS = """
     read write readv writev pread64 pwrite64 preadv preadv2 pwritev recvfrom recvmsg recvmmsg sendto sendmsg sendmmsg
     bind listen accept accept4 shutdown getsockname getpeername getsockopt setsockopt ioctl
@@ -47,15 +47,16 @@ CALLS = """
     rt_sigprocmask rt_sigreturn restart_syscall sched_yield sched_getaffinity rseq membarrier
     set_robust_list get_robust_list getpid gettid getuid geteuid getgid getegid tgkill exit exit_group
 """.split()  # noqa: SIM905 - read as it is, not as ninety strings
-"""What is let through; all else fails with EPERM, which a Python program survives where a killed one drops tunnels.
+"""The permitted system calls. Any other call fails with EPERM, which a Python program survives: killing it would drop
+the tunnels.
 
-No open, no execve, no fork, no connect, no ptrace: checked by name in the tests.
+No open, no execve, no fork, no connect, no ptrace: the tests check these names.
 """
 FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
-"""Of new sockets: another port, the link's parameters. Unix sockets are there already."""
+"""Address families of new sockets, for another port and the link's parameters. The Unix sockets are open already."""
 
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
-"""The same number on every architecture."""
+"""System call numbers, the same on every architecture."""
 _LANDLOCK_VERSION, _LANDLOCK_PATH_BENEATH = 1, 1
 _ACCESS_REMOVE_FILE = 1 << 5
 _ACCESS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1}
@@ -63,16 +64,17 @@ _ACCESS_LATER = (1 << 15) - 1
 
 
 def confine(directory: Path, start_threads: Callable[[], None] = lambda: None) -> list[str]:
-    """Give it all up; what this system could not do, in words. `directory`: where our sockets are.
+    """Drop the privileges; returns the steps that this system could not do, in words. `directory`: of our sockets.
 
-    Before it everything is loaded and opened; afterwards no file is. `start_threads` is called before the filter, which
-    lets none be made and is put on all that are there (SECCOMP_FILTER_FLAG_TSYNC), and after the rest: capabilities,
-    no_new_privs and landlock are of each thread, and inherited.
+    The caller loads and opens everything before: afterwards no file can be opened. `start_threads` is called before the
+    seccomp filter is set, since the filter permits no new threads and covers all existing ones
+    (SECCOMP_FILTER_FLAG_TSYNC). It is called after the other steps, since each thread has its own capabilities,
+    no_new_privs and landlock domain, and new threads inherit them.
     """
     _warm_up()
     missing: list[str] = []
     libc = ctypes.CDLL(None, use_errno=True)
-    try:  # the library is a file, which landlock would not let us read
+    try:  # before landlock, which would not let us read the library's file
         seccomp = partial(_seccomp, ctypes.CDLL(LIBSECCOMP, use_errno=True))
     except OSError as error:
         seccomp = partial(_raise, error)
@@ -92,7 +94,7 @@ def confine(directory: Path, start_threads: Callable[[], None] = lambda: None) -
 
 
 def _checked(result: int) -> int:
-    """Raises OSError for what a C function says is one."""
+    """The result of a C function. Raises OSError for a negative result."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -100,7 +102,7 @@ def _checked(result: int) -> int:
 
 
 def _warm_up() -> None:
-    """OpenSSL and Python read files the first time that something is used, which is not possible later."""
+    """Use what OpenSSL and Python load from files at the first use, since no file can be read later."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -110,15 +112,15 @@ def _warm_up() -> None:
     cipher = ChaCha20Poly1305(bytes(32))
     with contextlib.suppress(InvalidTag):
         cipher.decrypt(bytes(12), bytearray(cipher.encrypt(bytes(12), b"x", None))[::-1], None)
-    "localhost".encode("idna")  # which a socket does with an address that it is given as text
+    "localhost".encode("idna")  # sockets encode an address given as text this way
     os.strerror(errno.EPERM)
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
-    """In all five sets. Raises OSError."""
+    """Drop capabilities in all five sets. Raises OSError."""
     for number in range(LAST_CAP + 1):
         if not KEPT >> number & 1 and libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
-            break  # past the last one that the kernel knows, or no CAP_SETPCAP: then nothing could be raised by it
+            break  # past the kernel's last capability; or no CAP_SETPCAP, and then none can be gained either
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     sets = ctypes.create_string_buffer(24)
@@ -130,7 +132,7 @@ def _drop_capabilities(libc: ctypes.CDLL) -> None:
 
 
 def _landlock(libc: ctypes.CDLL, directory: Path) -> None:
-    """No file system but removing our own sockets. Raises OSError where the kernel has none of it."""
+    """Forbid all file system access but removing our sockets. Raises OSError where the kernel lacks landlock."""
     abi = _checked(libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION))
     handled = struct.pack("=Q", _ACCESS_BY_ABI.get(abi, _ACCESS_LATER))
     rules = _checked(libc.syscall(_LANDLOCK_CREATE_RULESET, handled, len(handled), 0))
@@ -162,7 +164,7 @@ def _raise(error: OSError) -> None:
 
 
 def _seccomp(library: ctypes.CDLL) -> None:
-    """Raises OSError where the kernel has no filters."""
+    """Set the system call filter. Raises OSError where the kernel has no filters."""
     if ctypes.sizeof(ctypes.c_void_p) != 8:
         raise OSError(errno.ENOSYS, "a 32-bit system has other calls, which nobody has tried")
     library.seccomp_init.restype = ctypes.c_void_p
@@ -185,7 +187,7 @@ def _seccomp(library: ctypes.CDLL) -> None:
     def allow(name: str, *comparisons: _Comparison) -> None:
         number = library.seccomp_syscall_resolve_name(name.encode())
         array = (_Comparison * len(comparisons))(*comparisons)
-        # A call that this architecture does not have is no fault: its number is negative.
+        # A call that this architecture does not have is no error: its number is negative.
         library.seccomp_rule_add_array(context, _ACT_ALLOW, number, len(comparisons), array)
 
     try:

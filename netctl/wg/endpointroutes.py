@@ -1,6 +1,6 @@
-"""Over which interface the kernel would send: tells an endpoint whose packets would come back out of our own TUN.
+"""Finds the interface over which the kernel sends to an endpoint: packets routed into our own TUN would loop.
 
-`RouteWatch` says when that may have changed.
+`RouteWatch` reports when routes may have changed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _ATTRIBUTE = struct.Struct("=HH")
 _NUMBER = struct.Struct("=I")
 _ANSWER = 8192
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
-"""RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE and IPV6_RULE: routes that go with an
-address or a link are not told of one by one."""
+"""RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE and IPV6_RULE: the kernel does not report
+every route that goes with an address or a link."""
 LOOK_REST_S = 0.05
-"""Between two looks: a loop carries a hundred thousand packets a second, an apply makes thousands of routes."""
+"""Seconds between two looks at least: the loop carries 100,000 packets a second, an apply makes thousands of routes."""
 LOOK_SHARE = 20
-"""A look that took long is followed by so many times its own length of rest: a router with a full table changes a route
-at any time."""
+"""The rest after a look, as a multiple of the look's duration: on a router with a full table, routes change at any
+time."""
 
 
 def interface_to(address: Address, mark: int = 0) -> int | None:
@@ -70,7 +70,7 @@ class RouteWatch:
     """Calls `look` soon after routes, rules, addresses or links have changed, at a bounded rate."""
 
     def __init__(self, look: Callable[[], None], clock: Callable[[], float]) -> None:
-        """`clock`: monotonic seconds. Raises OSError."""
+        """`look` is called after changes; `clock`: monotonic seconds. Raises OSError."""
         self._look = look
         self._clock = clock
         self._socket = socket.socket(
@@ -79,22 +79,22 @@ class RouteWatch:
         self._socket.bind((0, _GROUPS))
         self._rest_until = float("-inf")
         self.due: float | None = None
-        """When `handle_timer` wants to be called."""
+        """When `handle_timer` is to be called; None: no look is due."""
 
     def fileno(self) -> int:
-        """Readable after a change."""
+        """The netlink socket's descriptor, readable after a change."""
         return self._socket.fileno()
 
     def readable(self) -> None:
-        """Something changed: what, the look will find out."""
-        with contextlib.suppress(OSError):  # EAGAIN: that was all; ENOBUFS: more than the kernel keeps for us
+        """Discard the waiting messages and make a look due: the look finds out what changed."""
+        with contextlib.suppress(OSError):  # EAGAIN: no more messages; ENOBUFS: the kernel dropped some
             while self._socket.recv(_ANSWER):
                 pass
         if self.due is None:
             self.due = max(self._clock(), self._rest_until)
 
     def handle_timer(self) -> None:
-        """Look, if it is due."""
+        """Call `look`, if it is due."""
         began = self._clock()
         if self.due is None or began < self.due:
             return
@@ -106,5 +106,5 @@ class RouteWatch:
             self._rest_until = ended + max(LOOK_REST_S, LOOK_SHARE * (ended - began))
 
     def close(self) -> None:
-        """No more."""
+        """Close the netlink socket."""
         self._socket.close()

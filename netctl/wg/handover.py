@@ -1,10 +1,10 @@
 """The Unix datagram socket through which the path manager shares the WireGuard port.
 
-To us: ``0`` subscribes the sender; ``1 address payload`` is sent from the WireGuard port; ``2 address ttl payload``
-likewise with that TTL; ``3 address payload`` goes whole or not at all. From us, to the last subscriber: ``address
-payload`` of every datagram received that is no WireGuard message. An address is 19 bytes: family 4 or 6, 16 address
-bytes (IPv4: 4, then zeros), port.
-Nothing waits for anything: what the subscriber has no room for is dropped, as UDP would.
+Messages to us: ``0`` subscribes the sender; ``1 address payload`` sends the payload from the WireGuard port; ``2
+address ttl payload`` sends it with that TTL; ``3 address payload`` sends it unfragmented or not at all. From us to the
+last subscriber: ``address payload`` of every received datagram that is no WireGuard message. An address is 19 bytes:
+family 4 or 6, 16 address bytes (IPv4: 4, then zeros), port.
+Neither side blocks: a message for which the subscriber has no room is dropped, as with UDP.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from netctl.wg.uapi_server import SOCKET_DIR, bind_unix
 SUBSCRIBE, SEND, SEND_TTL, SEND_WHOLE = 0, 1, 2, 3
 ADDRESS_LEN = 19
 MAX_DATAGRAM = 1 + ADDRESS_LEN + 1 + 65_507
-"""The greatest UDP payload with the longest head."""
+"""Bytes: the largest UDP payload with the longest header."""
 MAX_PER_TURN = 64
-"""Datagrams taken from the path manager at once: packets wait meanwhile."""
+"""Datagrams taken from the path manager in one turn: packets wait meanwhile."""
 _AWAY = frozenset(
     {errno.ECONNREFUSED, errno.ENOENT, errno.ENOTCONN, errno.EPERM, errno.EACCES, errno.EPROTOTYPE}
 )
-"""Errors that mean: the subscriber is there no more."""
+"""Errors which mean that the subscriber is gone."""
 
 
 class Port(Protocol):
-    """What hand-over needs of the shell."""
+    """The methods of the shell that hand-over needs."""
 
     on_foreign: Callable[[bytes, SocketAddress], None] | None
 
@@ -41,28 +41,28 @@ class Port(Protocol):
         """Call back while `fd` is readable."""
 
     def unregister(self, fd: int) -> None:
-        """No longer."""
+        """Stop calling back for `fd`."""
 
     def send_raw(
         self, destination: SocketAddress, data: bytes, ttl: int | None = None, *, whole: bool = False
     ) -> None:
-        """One datagram from the WireGuard port; `whole`: no hop cuts it, ours neither."""
+        """Send one datagram from the WireGuard port; `whole`: neither this host nor a router may fragment it."""
 
 
 def handover_path(interface: str) -> Path:
-    """Of an interface."""
+    """The path of an interface's hand-over socket."""
     return SOCKET_DIR / f"{interface}.handover"
 
 
 def pack_source(source: SocketAddress) -> bytes:
-    """19 bytes."""
+    """An address as 19 bytes."""
     packed = ip_address(source.host.partition("%")[0]).packed
     family = 4 if len(packed) == 4 else 6
     return bytes([family]) + packed.ljust(16, b"\0") + source.port.to_bytes(2, "big")
 
 
 def unpack_destination(data: bytes) -> SocketAddress | None:
-    """The other way; None for anything that is no address one can send to."""
+    """The address of 19 bytes; None: malformed, or no address to send to."""
     port = int.from_bytes(data[17:19], "big")
     if len(data) != ADDRESS_LEN or port == 0:
         return None
@@ -74,7 +74,7 @@ def unpack_destination(data: bytes) -> SocketAddress | None:
 
 
 class HandoverServer:
-    """Our end of it."""
+    """The server's side of the hand-over socket."""
 
     def __init__(self, shell: Port, path: Path) -> None:
         self._shell = shell
@@ -82,15 +82,15 @@ class HandoverServer:
         self._socket: socket.socket | None = None
         self._subscriber: str | bytes | None = None
         self.dropped = 0
-        """Datagrams that the subscriber had no room for."""
+        """Count of datagrams for which the subscriber had no room."""
 
     @property
     def has_subscriber(self) -> bool:
-        """Whether somebody is listening, as far as we know."""
+        """Whether there is a subscriber, as far as known."""
         return self._subscriber is not None
 
     def start(self) -> None:
-        """Bind and serve. Raises LocalError when the socket is another's, OSError otherwise."""
+        """Bind and serve. Raises LocalError when another process serves the socket, OSError otherwise."""
         self._socket = bind_unix(self._path, socket.SOCK_DGRAM)
         self._shell.register(self._socket.fileno(), self._turn)
         self._shell.on_foreign = self.deliver
@@ -107,7 +107,7 @@ class HandoverServer:
             self._path.unlink()
 
     def deliver(self, datagram: bytes, source: SocketAddress) -> None:
-        """Hand one datagram over, or drop it."""
+        """Send one datagram to the subscriber, or drop it."""
         if self._socket is None or self._subscriber is None:
             return
         try:
@@ -129,7 +129,7 @@ class HandoverServer:
 
     def _take(self, message: bytes, sender: str | bytes | None) -> None:
         if message == bytes([SUBSCRIBE]):
-            self._subscriber = sender or self._subscriber  # an unbound sender cannot be answered
+            self._subscriber = sender or self._subscriber  # an unbound socket cannot receive
             return
         kind = message[0] if message else SUBSCRIBE
         start = 1 + ADDRESS_LEN

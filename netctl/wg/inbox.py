@@ -1,4 +1,4 @@
-"""From the wire to the TUN: whole GRO batches opened at once, checked, merged, written."""
+"""The receive path from UDP to the TUN: decrypts whole GRO batches at once, checks, merges and writes the packets."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ TRANSPORT = 4
 ROOM = 65_536 + 64 * MAX_GSO_SEGMENTS
 _STEPS: NDArray[np.uint64] = np.arange(MAX_GSO_SEGMENTS * 2, dtype=np.uint64)
 MAX_BATCHED = 32_768
-"""Bytes of a datagram past which a batch would hold but one."""
+"""Bytes: a batch would hold only one datagram larger than this."""
 
 
 class OpenLayout:
-    """Views over a receive buffer for `count` datagrams of `size` bytes, `stride` bytes apart, made once.
+    """Views over a receive buffer for `count` datagrams of `size` bytes, `stride` bytes apart; made once and reused.
 
-    A batch is at most `capacity` of them: one super-packet.
+    A batch is at most `capacity` datagrams: one super-packet.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class OpenLayout:
 
 
 class Inbox:
-    """Opens what arrives. `buffer` is what `Udp.receive` fills, `ring` what one recvmmsg(2) fills."""
+    """Decrypts received datagrams. `Udp.receive` fills `buffer`, and recvmmsg(2) fills `ring`."""
 
     def __init__(self, device: Device, tun: Tun) -> None:
         self._device = device
@@ -86,7 +86,7 @@ class Inbox:
         now: float,
         other: Callable[[bytes, SocketAddress], None],
     ) -> None:
-        """`count` datagrams of `size` bytes from slot `first` of the ring on, all from one source."""
+        """Handle `count` datagrams of `size` bytes, from slot `first` of the ring on, all from one source."""
         assert self.ring is not None
         start = first
         if count > 1 and OVERHEAD <= size <= MAX_BATCHED:
@@ -118,7 +118,7 @@ class Inbox:
         now: float,
         other: Callable[[bytes, SocketAddress], None],
     ) -> None:
-        """A slot of the ring that holds a merged datagram."""
+        """Handle the merged datagram in a slot of the ring: `total` bytes, in datagrams of `size` bytes."""
         assert self.ring is not None
         at = slot * mmsg.SLOT
         self.buffer[:total] = self.ring.buffer[at : at + total]
@@ -132,7 +132,7 @@ class Inbox:
         now: float,
         other: Callable[[bytes, SocketAddress], None],
     ) -> None:
-        """`total` bytes in the buffer, in datagrams of `size`; what is no transport data goes to `other`."""
+        """Handle `total` bytes in `buffer`, in datagrams of `size` bytes; `other` gets those without transport data."""
         start = 0
         if total > size and OVERHEAD <= size <= MAX_BATCHED:
             layout = self._lay_out(size, False)
@@ -184,7 +184,7 @@ class Inbox:
     def _batch(
         self, layout: OpenLayout, at: int, count: int, keypair: Keypair, source: SocketAddress, now: float
     ) -> None:
-        """Open `count` datagrams from slot `at` on; the plain ones stand in the first rows."""
+        """Decrypt `count` datagrams from slot `at` on into the first rows, and write them."""
         counters = layout.counters[at : at + count]
         layout.nonce_counters[:count] = counters
         opener = keypair.receive.decrypt_into
@@ -225,10 +225,10 @@ class Inbox:
         try:
             os.writev(self._tun.fd, (self._zero, packet[:length]))
         except OSError:
-            return  # the kernel refuses the packet, or its queue is full: lost, as on any link
+            return  # the kernel refuses the packet, or its queue is full: the packet is lost, as on any link
 
     def _write(self, peer: Peer, rows: NDArray[np.uint8], inner: int) -> None:
-        """Write packets of one peer, merged where they are one flow."""
+        """Write packets of one peer to the TUN, merged where they belong to one flow."""
         first = rows[0]
         version = int(first[0]) >> 4
         if self._tun.offload and len(rows) > 1 and is_one_flow(rows, inner, self._tun.uso):
@@ -276,7 +276,7 @@ def _source(packet: memoryview) -> bytes:
 
 
 def _true_length(packet: memoryview) -> int | None:
-    """The length that the inner header says, if the packet has that many bytes; None for what is no IP."""
+    """The length in the IP header, if the packet has that many bytes; None: shorter, or no IP packet."""
     size = len(packet)
     version = packet[0] >> 4
     if version == 4 and size >= 20:

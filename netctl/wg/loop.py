@@ -1,4 +1,4 @@
-"""The one thread of netctl-wg: waits, moves batches, keeps time."""
+"""The main loop of netctl-wg: waits for sockets and the TUN, moves batches of packets, runs timers."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from netctl.wg.tun import Tun
 from netctl.wg.udp import Udp
 
 UDP_BURST = 32
-"""Receives of one socket in one turn."""
+"""Receive calls on one socket in one turn."""
 BUSY_S = 0.001
-"""A turn that comes sooner after the one before belongs to a stream, and takes all that waits."""
+"""Seconds: a turn sooner after the one before belongs to a stream, and takes all waiting packets."""
 UNMERGED = 2
-"""Datagrams in a row that nobody merged, after which the others are fetched many at a time."""
+"""Unmerged datagrams in a row after which the others are received many at a time."""
 TICK_S = 1.0
-"""How often the interface and the socket file are looked at."""
+"""Seconds between two checks of the interface and the socket file."""
 MAX_EVENTS = 64
 RETRY_GSO_TICKS = 60
-"""A destination that refused a GSO send is tried again after a minute."""
+"""Ticks after which GSO is tried again with destinations that refused it: one minute."""
 FAULT_REST_S = 0.1
-"""After a timer failed: it may be due again at once, and packets want their turn."""
+"""Seconds without timers after a timer failed: it may be due again at once, and packets must get their turn."""
 _LOG = logging.getLogger("netctl.wg")
 
 
@@ -47,16 +47,16 @@ class Shell:
         return self.guard.dropped
 
     def __init__(self, tun: Tun, device: Device, say: Callable[[str], None] | None = None) -> None:
-        """`say` takes a line about what was dropped because handling it failed; standard error unless given."""
+        """`say` logs a line about input that was dropped because handling it failed; default: the logger."""
         self.guard = Guard(say if say is not None else _LOG.warning)
         self.dropped_nowhere = 0
-        """Datagrams from port 0: they cannot be answered, and nobody who wants to be heard sends them (RFC 768)."""
+        """Count of datagrams dropped because they come from port 0: the sender expects no answer (RFC 768)."""
         self._rest_until = float("-inf")
         self.tun = tun
         self.device = device
         self.interface = tun.name
         self.data_path = ""
-        """Which one moves packets, and why, for people."""
+        """The data path that moves packets, and the reason, for people."""
         self.fwmark = 0
         device.comes_back = self._comes_back
         self.on_foreign: Callable[[bytes, SocketAddress], None] | None = None
@@ -77,7 +77,7 @@ class Shell:
         self.register(self._routes.fileno(), self._routes.readable)
         self.register(tun.fd, self._from_tun if self._native is None else self._look)
 
-    # -- what UAPI and hand-over use ----------------------------------------------------------------------------
+    # -- for UAPI and hand-over ---------------------------------------------------------------------------------
 
     @property
     def listen_port(self) -> int:
@@ -100,14 +100,14 @@ class Shell:
             self.register(fd, lambda opened=opened: self._from_udp(opened))  # type: ignore[misc]
 
     def set_fwmark(self, mark: int) -> None:
-        """The mark of what is sent, 0 is none. Raises OSError."""
+        """Set the firewall mark of sent datagrams, 0 is none. Raises OSError."""
         if self._udp is not None:
             self._udp.set_mark(mark)
         self.fwmark = mark
 
     @staticmethod
     def now() -> float:
-        """Seconds of a clock that nobody sets and that goes on in suspend: sessions age there too."""
+        """Monotonic seconds of a clock that runs on during suspend, since sessions age then, too."""
         return boottime()
 
     @staticmethod
@@ -116,7 +116,7 @@ class Shell:
         return time.time()
 
     def perform(self, effects: list[Effect]) -> None:
-        """Do what the protocol asks for."""
+        """Perform the effects that the protocol returned."""
         now = boottime()
         for effect in effects:
             match effect:
@@ -142,14 +142,14 @@ class Shell:
         self._poll.register(fd, select.EPOLLIN)
 
     def unregister(self, fd: int) -> None:
-        """No longer."""
+        """Stop calling back for `fd`."""
         if self._callbacks.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
     def send_raw(
         self, destination: SocketAddress, data: bytes, ttl: int | None = None, *, whole: bool = False
     ) -> None:
-        """One datagram from the WireGuard port; `whole`: no hop cuts it, ours neither."""
+        """Send one datagram from the WireGuard port; `whole`: neither this host nor a router may fragment it."""
         if self._udp is not None:
             self._udp.send(destination, data, ttl, whole=whole)
 
@@ -160,7 +160,7 @@ class Shell:
     # -- the loop -----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Until `stop`, or until the interface or the watched socket file is gone."""
+        """Run until `stop`, or until the interface or the watched socket file is gone."""
         tick, ticks = boottime(), 0
         if self.watch_socket is not None:
             self._watched = _identity(self.watch_socket)
@@ -190,7 +190,7 @@ class Shell:
                         self._native.forget_refusals()
 
     def _wait(self, timeout: float) -> list[int]:
-        """Descriptors that can be read; the data path in C does not let go of its own."""
+        """The readable descriptors; the data path in C handles its own and does not return them."""
         if self._native is not None:
             try:
                 return self._native.move(timeout)
@@ -211,7 +211,7 @@ class Shell:
         return NativePath(core, self.device, self._other, self.perform)
 
     def start_workers(self) -> None:
-        """Seal and open by more threads, where there are cores for them; they inherit what this one has given up."""
+        """Start threads that encrypt and decrypt, where there are cores for them. They inherit its confinement."""
         if self._native is None:
             return
         wanted, wrong = native.threads()
@@ -220,7 +220,7 @@ class Shell:
         if wanted > 1:
             try:
                 self._native.core.start_workers(wanted)
-            except OSError as error:  # no memory, or a limit of processes: one thread does it all, as well
+            except OSError as error:  # no memory, or a limit of processes: one thread does all the work
                 _LOG.warning(f"no more than one thread: {error.strerror or error}")
                 return
             self.data_path += f", {wanted} threads"
@@ -236,21 +236,21 @@ class Shell:
         self.tun.close()
 
     def _timers(self) -> None:
-        """One bounded share of what is due: before the next, packets and the configuration socket have their turn."""
+        """Run a bounded share of the due timers: packets and configuration get their turn before the next share."""
         due = self.device.next_timer()
         now = boottime()
         if due is not None and due <= now:
             self.perform(self.device.handle_timer(now, time.time()))
 
     def _look(self) -> None:
-        """Is everything still there, and how large may packets be?"""
+        """Check that interface and socket file still exist, and adopt a new name or MTU of the interface."""
         name = self.tun.current_name()
         if name is None:
             self.stop()
             return
         self.interface = self.tun.name = name
         if self._native is None:
-            self.device.changed.clear()  # nobody follows it, and it would keep peers that were removed
+            self.device.changed.clear()  # only the data path in C uses it; it would keep removed peers alive
         try:
             mtu = self.tun.mtu
         except OSError:
@@ -272,7 +272,7 @@ class Shell:
         self._last_read = now
         if (
             not is_busy
-        ):  # after a rest: one packet, which may be a ping, and no question whether there are more
+        ):  # after a rest: read one packet, which may be a ping, without asking for more
             try:
                 count = os.readv(fd, burst.buffers[0])
             except BlockingIOError:
@@ -293,7 +293,7 @@ class Shell:
             except OSError:
                 self._look()
                 break
-            if count > burst.SLOT:  # a super-packet, which lies over the slots to come
+            if count > burst.SLOT:  # a super-packet, which covers the following slots, too
                 if slot:
                     outbox.burst(burst, now)
                 outbox.packet(burst.views[slot][:count], now)
@@ -341,13 +341,13 @@ class Shell:
                 self.guard.caught("datagrams", error)
 
     def _source(self, address: tuple[str, int, int]) -> SocketAddress | None:
-        """None: from port 0, which nobody can be answered at."""
+        """The source as a value; None: port 0, to which no answer can be sent."""
         if not address[1]:
             self.dropped_nowhere += 1
             return None
         known = self._sources.get(address)
         if known is None:
-            if len(self._sources) > 4096:  # an attacker's sources must not pile up
+            if len(self._sources) > 4096:  # an attacker's many sources must not fill the memory
                 self._sources.clear()
             host, port, scope = address
             known = SocketAddress.of(f"{host}%{scope}" if scope else host, port)
@@ -355,7 +355,7 @@ class Shell:
         return known
 
     def _other(self, datagram: bytes, source: SocketAddress) -> None:
-        """Guarded one by one: the kernel may have merged it with datagrams of others who write the same source."""
+        """Handle one datagram under its own guard: the kernel may merge it with forged ones of the same source."""
         try:
             self._handshake_or_foreign(datagram, source)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""`netctl-wg`: a userspace WireGuard for one interface, used as `wireguard-go` is used."""
+"""`netctl-wg`: a userspace WireGuard for one interface, with the command line of `wireguard-go`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ environment:
 """
 EXIT_OK, EXIT_FAILED = 0, 1
 MAX_MESSAGE = 4096
-"""Bytes of the one line that a failing child hands to its parent."""
+"""Bytes of the line that a failing child passes to its parent."""
 ENVIRONMENT_LEVELS = {
     "silent": SILENT,
     "error": logging.WARNING,
@@ -48,12 +48,12 @@ ENVIRONMENT_LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
 }
-"""What ``LOG_LEVEL`` means, as `wireguard-go` has it: an error of its is what somebody should look at."""
+"""The meaning of ``LOG_LEVEL``, as for `wireguard-go`, whose level "error" corresponds to our warnings."""
 _LOG = logging.getLogger("netctl.wg")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run it. 0: the interface is up and served (or, in the foreground, has ended); 1: a message says why not."""
+    """Run netctl-wg. 0: the interface is up and served (or, in the foreground, has ended); 1: failed with a message."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments == ["--version"]:
         from netctl.wg import native
@@ -82,7 +82,7 @@ class _Options:
     level: int
     form: str
     keep_stderr: bool
-    """In the background too: the log was asked for."""
+    """Keep the standard error in the background, too: the user has asked for the log."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -91,7 +91,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parsed(arguments: Sequence[str]) -> _Options | None:
-    """None: these are no arguments of ours."""
+    """The options of a command line; None: invalid arguments."""
     parser = _Parser(prog="netctl-wg", add_help=False, allow_abbrev=False)
     parser.add_argument("-f", "--foreground", action="store_true")
     parser.add_argument("--log-level", choices=list(logs.LEVELS))
@@ -110,10 +110,10 @@ def _parsed(arguments: Sequence[str]) -> _Options | None:
 
 
 class _SystemLog(logging.Handler):
-    """To the system's log as well: a daemon's standard error is often nobody's."""
+    """Writes records to the system's log as well: a daemon's standard error is often discarded."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass it on."""
+        """Write the record to syslog."""
         syslog.syslog(syslog.LOG_WARNING, logs.one_line(record))
 
 
@@ -139,7 +139,7 @@ def _in_foreground(name: str) -> int:
 
 
 def _in_background(name: str, *, keep_stderr: bool) -> int:
-    """Fork; the parent waits until the child serves the socket, or says why it cannot."""
+    """Fork. The parent waits until the child serves the socket or reports why it cannot."""
     reader, writer = os.pipe()
     child = os.fork()
     if child:
@@ -166,7 +166,7 @@ def _in_background(name: str, *, keep_stderr: bool) -> int:
         with contextlib.suppress(OSError):
             os.write(writer, str(error).encode()[:MAX_MESSAGE])
     finally:
-        os._exit(code)  # never back into what the parent was doing
+        os._exit(code)  # the child must not return into the parent's code
 
 
 def _detach(*, keep_stderr: bool) -> None:
@@ -179,11 +179,11 @@ def _detach(*, keep_stderr: bool) -> None:
 
 
 def serve(name: str, ready: Callable[[], None]) -> None:
-    """Make the interface, call `ready`, and run until it is deleted, its socket is, or SIGTERM or SIGINT comes.
+    """Make the interface, call `ready`, and run until the interface or its socket is deleted, or SIGTERM or SIGINT.
 
     Raises LocalError: one line that says what to do.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread is the design, and its pools cost memory
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy needs one thread here, and OpenBLAS pools cost memory
     from netctl.tunnel import Device
     from netctl.wg.confine import confine
     from netctl.wg.handover import HandoverServer, handover_path
@@ -206,7 +206,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         except OSError as error:
             raise LocalError(f"{name}: {error.strerror or error}") from error
         shell.watch_socket = socket_path(name)
-        gc.freeze()  # what has been loaded stays: no collection goes through it while packets wait
+        gc.freeze()  # loaded objects stay: no collection visits them while packets wait
         with _signals(shell):
             ready()
             for missing in confine(SOCKET_DIR, shell.start_workers):
@@ -224,7 +224,7 @@ def explain(name: str, error: OSError) -> str:
     """Why the interface could not be made, and what to do about it."""
     code = error.errno
     if code == errno.EINVAL and _is_taken(name):
-        code = errno.EBUSY  # what the kernel says of a name that something other than a TUN has
+        code = errno.EBUSY  # the kernel says EINVAL when an interface that is no TUN has the name
     match code:
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
             return (
@@ -250,7 +250,7 @@ def _is_taken(name: str) -> bool:
 
 @contextlib.contextmanager
 def _signals(shell: Shell) -> Iterator[None]:
-    """SIGTERM and SIGINT stop the shell at once: epoll is resumed after a signal, so a descriptor has to wake it."""
+    """SIGTERM and SIGINT stop the shell at once. Python resumes epoll after a signal, so a descriptor must wake it."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)

@@ -1,4 +1,4 @@
-"""From the TUN to the wire: packets into slots, sealed where they stand, sent as one GSO datagram."""
+"""The send path from the TUN to UDP: collects packets in slots, encrypts them and sends them with one GSO call."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from netctl.wg.udp import Udp
 HEADER, TAG = 16, 16
 OVERHEAD = HEADER + TAG
 MAX_LAYOUTS = 128
-"""Slot lay-outs kept: a flow uses one or two; the oldest go first."""
+"""Slot layouts kept: a flow uses one or two; the oldest is dropped first."""
 MAX_PACKET = 65_535
 MIN_ALIKE = 4
-"""Packets of one length from which on arrays are cheaper than one by one."""
+"""Packets of one length from which on arrays are cheaper than packet by packet."""
 TRANSPORT_HEADER = struct.Struct("<IIQ")
-"""Type with its reserved bytes, receiver index, counter (paper §5.4.6)."""
+"""Type with its reserved bytes, receiver index, counter (WireGuard paper §5.4.6)."""
 NONCE = struct.Struct("<4xQ")
 _ZEROS = bytes(16)
 
 
 class Layout:
-    """Slots for sealed packets of one padded size over shared buffers: views made once, used for every batch."""
+    """Slots for packets of one padded size: views over shared buffers, made once and used for every batch."""
 
     def __init__(self, padded: int, plain: bytearray, sealed: bytearray, nonces: bytearray) -> None:
         self.padded = padded
@@ -52,7 +52,7 @@ _STEPS: NDArray[np.uint64] = np.arange(MAX_GSO_SEGMENTS, dtype=np.uint64)
 
 
 class Burst:
-    """Room for the packets of one turn, read one after the other into slots."""
+    """Buffers for the packets of one turn, read one after the other into slots."""
 
     SLOT = 2048
     """Bytes from one slot to the next: a packet of an Ethernet MTU and its vnet header fit."""
@@ -66,14 +66,14 @@ class Burst:
         whole = memoryview(memory)
         starts = range(0, self.COUNT * self.SLOT, self.SLOT)
         self.views = [whole[at : at + VNET_LEN + MAX_PACKET + 1] for at in starts]
-        """Of each slot, and on over the next ones: a super-packet is read there, too."""
+        """A view from the start of each slot over the following ones: a super-packet is larger than one slot."""
         self.buffers = [[view] for view in self.views]
         self.lengths: list[int] = []
-        """Bytes of the packets that wait in the first slots."""
+        """Lengths in bytes of the packets in the first slots, with their vnet headers."""
 
 
 class Outbox:
-    """Seals and sends. Packets gather in a batch while they have one peer and one size; `flush` sends it."""
+    """Encrypts and sends packets. A batch collects packets of one peer and one size; `flush` sends the batch."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -101,11 +101,11 @@ class Outbox:
         return layout
 
     def forget_layouts(self) -> None:
-        """The MTU has changed: so has padding."""
+        """Forget all layouts, after the MTU and with it the padding have changed."""
         self._layouts.clear()
 
     def packet(self, raw: memoryview, now: float) -> None:
-        """One read of the TUN: a vnet header and a packet or super-packet. Bad ones are dropped."""
+        """Take one read of the TUN: a vnet header and a packet or super-packet. Malformed ones are dropped."""
         packet = raw[VNET_LEN:]
         length = len(packet)
         if length < 20:
@@ -136,10 +136,10 @@ class Outbox:
             self._single(peer, packet, now)
 
     def lone(self, view: memoryview, count: int, now: float) -> None:
-        """The first packet after a rest: `count` bytes in the room of `view`. Sealed from where it stands.
+        """Send the first packet after a rest: `count` bytes at the start of `view`, encrypted without a copy.
 
-        What `packet` and `flush` do together, with as little interpreter as can be: the caches are cold, and
-        every function called costs more than the cipher.
+        Does the same as `packet` and `flush` with as few Python operations as possible: the caches are cold, and
+        every function call costs more than the cipher.
         """
         flags, gso_type = view[0], view[1]
         length = count - VNET_LEN
@@ -174,7 +174,7 @@ class Outbox:
         peer.data_sent(now, keypair)
 
     def burst(self, burst: Burst, now: float) -> None:
-        """Packets that were read into the first slots, `burst.lengths` bytes each; none wait afterwards."""
+        """Take the packets in the first slots, of `burst.lengths` bytes each, and clear `burst.lengths`."""
         lengths = burst.lengths
         total = len(lengths)
         start = 0
@@ -191,7 +191,7 @@ class Outbox:
         lengths.clear()
 
     def _alike(self, reads: NDArray[np.uint8], now: float) -> bool:
-        """Take packets of one length to one destination at once. False, and nothing done: they are not alike."""
+        """Send packets of one length to one destination at once. False: the packets differ, and nothing was done."""
         head = reads[0, : VNET_LEN + 40].tobytes()
         flags, gso_type, _, _, csum_start, csum_offset = VNET_HEADER.unpack_from(head)
         length = reads.shape[1] - VNET_LEN
@@ -263,7 +263,7 @@ class Outbox:
             self.flush(now)
 
     def flush(self, now: float) -> None:
-        """Seal and send what has gathered."""
+        """Encrypt and send the collected batch."""
         peer, layout, count = self._peer, self._layout, self._count
         if not count or peer is None or layout is None:
             return
@@ -284,7 +284,7 @@ class Outbox:
         peer.data_sent(now, keypair)
 
     def _seal(self, layout: Layout, count: int, keypair: Keypair, first: int) -> int:
-        """Fill `count` sealed slots; the bytes to send."""
+        """Encrypt `count` packets into their slots; returns the count of bytes to send."""
         numbers = _STEPS[:count] + np.uint64(first)
         layout.heads[:count, 0] = 4
         layout.heads[:count, 1] = keypair.remote_index
@@ -300,7 +300,7 @@ class Outbox:
         return full * layout.stride + (self._last + OVERHEAD if full < count else 0)
 
     def _seal_one(self, layout: Layout, keypair: Keypair, first: int) -> int:
-        """The same for one packet, without arrays: a third of the time, and it is the ping's."""
+        """The same for one packet, without arrays: takes a third of the time, which counts for a ping."""
         TRANSPORT_HEADER.pack_into(self._sealed, 0, 4, keypair.remote_index, first)
         length = self._last
         nonce = NONCE.pack(first)
@@ -308,7 +308,7 @@ class Outbox:
         return length + OVERHEAD
 
     def keepalive(self, peer: Peer, now: float) -> None:
-        """Seal and send an empty packet."""
+        """Encrypt and send an empty packet."""
         keypair = peer.sendable_keypair(now)
         first = keypair.reserve(1, now) if keypair is not None else None
         if keypair is None or first is None:

@@ -1,4 +1,4 @@
-"""One super-packet to packets of wire size, all of them at once (what a card does for TSO and USO)."""
+"""Splits a super-packet into packets of wire size, all of them at once, as a network card does for TSO and USO."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Slots = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Super:
-    """The shape of a super-packet: where its headers end, and how much payload each packet gets."""
+    """The layout of a super-packet: where its headers end, and how many bytes of payload each packet gets."""
 
     ip_len: int
     """Bytes of the IP header."""
@@ -30,12 +30,12 @@ class Super:
 
     @property
     def count(self) -> int:
-        """Packets that it becomes."""
+        """The number of packets in the super-packet."""
         return -(-(self.total - self.header_len) // self.gso_size)
 
     @property
     def packet_len(self) -> int:
-        """Bytes of every packet but the last."""
+        """Bytes of each packet but the last."""
         return self.header_len + self.gso_size
 
     @property
@@ -45,7 +45,7 @@ class Super:
 
 
 def shape(packet: memoryview, gso_type: int, gso_size: int, csum_start: int) -> Super | None:
-    """The shape of a super-packet as the kernel describes it; None when its description makes no sense."""
+    """The layout of a super-packet from the fields of its vnet header; None: the fields contradict the packet."""
     kind = gso_type & ~GSO_ECN
     total = len(packet)
     if total < 20 or gso_size == 0:
@@ -65,10 +65,10 @@ def shape(packet: memoryview, gso_type: int, gso_size: int, csum_start: int) -> 
 
 
 def segment(packet: NDArray[np.uint8], what: Super, first: int, count: int, slots: Slots) -> None:
-    """Write packets `first` … `first + count - 1` into the rows of `slots`, headers and checksums made right.
+    """Write packets `first` … `first + count - 1` into the rows of `slots`, with correct headers and checksums.
 
-    A row is at least `packet_len` bytes, a multiple of 4 wide, and padded with zeros here. All packets but the
-    last of a super-packet are equal in their headers, so these are made once; the last is mended by itself.
+    A row is at least `packet_len` bytes wide, a multiple of 4, and is padded with zeros here. All packets of a
+    super-packet but the last have almost equal headers, so these are made once; the last one is corrected separately.
     """
     header_len, size, at = what.header_len, what.gso_size, what.ip_len
     ends = first + count == what.count
@@ -89,7 +89,7 @@ def segment(packet: NDArray[np.uint8], what: Super, first: int, count: int, slot
         sequence = int.from_bytes(packet[at + 4 : at + 8].tobytes(), "big") + first * size
         numbers = np.uint64(sequence) + _STEPS[:count] * np.uint64(size)
         rows[:, at + 4 : at + 8].view(">u4")[:, 0] = numbers.astype(np.uint32)
-        if first == 0:  # the congestion window was reduced once: RFC 3168 §6.1.2
+        if first == 0:  # CWR only in the first packet: the congestion window was reduced once (RFC 3168 §6.1.2)
             rows[0, at + 13] = flags & ~(_FIN | _PSH)
         if ends:
             rows[-1, at + 13] |= flags & (_FIN | _PSH)
@@ -105,7 +105,7 @@ def segment(packet: NDArray[np.uint8], what: Super, first: int, count: int, slot
         sums[-1] += np.uint64((mended - constant) % 0xFFFF)
     fields = checksum.finish_rows(sums)
     if what.protocol == UDP:
-        fields[fields == 0] = 0xFFFF  # zero means: no checksum (RFC 768)
+        fields[fields == 0] = 0xFFFF  # zero means that there is no checksum (RFC 768)
     place = at + (16 if what.protocol == TCP else 6)
     rows[:, place : place + 2].view("<u2")[:, 0] = fields
 
@@ -114,7 +114,7 @@ _STEPS: NDArray[np.uint64] = np.arange(64, dtype=np.uint64)
 
 
 def _set_header(header: bytearray, what: Super, length: int) -> int:
-    """Make headers right for a packet of `length` bytes, its checksum zero; the pseudo-header's sum."""
+    """Adapt the headers to a packet of `length` bytes, with checksum zero; returns the sum of the pseudo-header."""
     at = what.ip_len
     if what.is_ipv6:
         header[4:6] = (length - 40).to_bytes(2, "big")
@@ -133,7 +133,7 @@ def _set_header(header: bytearray, what: Super, length: int) -> int:
 
 
 def complete(packet: bytearray, csum_start: int, csum_offset: int) -> bool:
-    """Finish a single packet's checksum: the field holds the pseudo-header's sum. False: no sense."""
+    """Complete a packet's checksum; before, the field holds the pseudo-header's sum. False: the offsets are invalid."""
     field = csum_start + csum_offset
     if csum_start < 20 or field + 2 > len(packet):
         return False

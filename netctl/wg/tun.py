@@ -1,4 +1,4 @@
-"""The TUN device: super-packets of up to 64 KB in and out (linux/if_tun.h, linux/virtio_net.h)."""
+"""The TUN device, which reads and writes super-packets of up to 64 KB (linux/if_tun.h, linux/virtio_net.h)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _IFLA_GSO_MAX_SEGS = 40
 IFNAMSIZ = 16
 DEFAULT_MTU = 1420
 MAX_GSO_BYTES = 65_507
-"""The most that one UDP GSO send takes."""
+"""Most bytes of one UDP GSO send."""
 MAX_GSO_SEGMENTS = 64
 
 VNET_HEADER = struct.Struct("<BBHHHH")
@@ -30,7 +30,7 @@ GSO_ECN = 0x80
 
 
 class Tun:
-    """One TUN interface, non-blocking. `uso`: the kernel takes and gives UDP super-packets too."""
+    """One TUN interface, non-blocking. `offload`: with checksum offload and TCP super-packets; `uso`: also UDP ones."""
 
     def __init__(self, fd: int, name: str, *, offload: bool, uso: bool) -> None:
         self.fd = fd
@@ -61,7 +61,7 @@ class Tun:
         return tun
 
     def close(self) -> None:
-        """Close it: the interface goes."""
+        """Close the device, which removes the interface."""
         self._socket.close()
         os.close(self.fd)
 
@@ -70,12 +70,12 @@ class Tun:
 
     @property
     def mtu(self) -> int:
-        """Bytes. Raises OSError (ENODEV) when the interface is gone."""
+        """The MTU in bytes. Raises OSError (ENODEV) when the interface is gone."""
         answer = fcntl.ioctl(self._socket, _SIOCGIFMTU, self._ifreq())
         return int(struct.unpack("16si20x", answer)[1])
 
     def set_mtu(self, mtu: int) -> None:
-        """Bytes."""
+        """Set the MTU in bytes. Raises OSError."""
         fcntl.ioctl(self._socket, _SIOCSIFMTU, self._ifreq(mtu))
 
     @property
@@ -85,7 +85,7 @@ class Tun:
         return int(struct.unpack("16si20x", answer)[1])
 
     def current_name(self) -> str | None:
-        """The name now, after any rename; None when the interface is gone."""
+        """The present name, after any rename; None when the interface is gone."""
         try:
             answer = fcntl.ioctl(self.fd, 0x800454D2, bytes(40))  # TUNGETIFF
         except OSError:
@@ -93,7 +93,7 @@ class Tun:
         return bytes(answer[:IFNAMSIZ]).rstrip(b"\0").decode()
 
     def limit_gso(self, mtu: int) -> None:
-        """Let no super-packet be larger than what one sealed UDP GSO send can carry; without it two are needed."""
+        """Limit super-packets to what one UDP GSO send can carry encrypted; larger ones would need two sends."""
         segments = max(1, min(MAX_GSO_SEGMENTS, MAX_GSO_BYTES // (mtu + 32)))
         attribute = struct.pack("<HHI", 8, _IFLA_GSO_MAX_SEGS, segments)
         body = struct.pack("<BxHiII", socket.AF_UNSPEC, 0, self.index, 0, 0) + attribute
@@ -101,11 +101,11 @@ class Tun:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
             netlink.bind((0, 0))
             netlink.sendall(header + body)
-            netlink.recv(4096)  # refused: super-packets are split in two, and nothing is wrong
+            netlink.recv(4096)  # a refusal is ignored: larger super-packets are sent in two parts
 
 
 def _is_taken(name: str) -> bool:
-    """In this process's network namespace; /sys shows that of whoever mounted it."""
+    """Whether the name exists in this process's network namespace; /sys shows the namespace that it was mounted in."""
     try:
         socket.if_nametoindex(name)
     except OSError:
@@ -114,7 +114,7 @@ def _is_taken(name: str) -> bool:
 
 
 def _set_offload(fd: int) -> tuple[bool, bool]:
-    """(checksum and TCP, UDP): what the kernel agrees to."""
+    """Ask the kernel for offload; returns whether it agrees to (checksums and TCP, UDP)."""
     tcp = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6
     for flags, offload, uso in ((tcp | _TUN_F_USO, True, True), (tcp, True, False), (0, False, False)):
         try:

@@ -1,7 +1,7 @@
-"""The configuration protocol of WireGuard as text (https://www.wireguard.com/xplatform/). Pure.
+"""WireGuard's configuration protocol, UAPI: parses and formats its text (https://www.wireguard.com/xplatform/). No I/O.
 
 A request is `set=1` or `get=1` and lines `key=value` up to an empty line. `SetParser` takes a `set=1` request line
-by line and gives one `SetRequest` at its end, or the error: nothing of a bad request is ever seen by a device.
+by line and returns one `SetRequest` at its end, or raises: no part of a bad request reaches a device.
 Errors are negative errno values, as every implementation prints them.
 """
 
@@ -17,18 +17,18 @@ from netctl.model.addresses import Endpoint, Prefix, SocketAddress
 
 SET, GET = "set=1", "get=1"
 GET_DATA_PATH = "get=data_path"
-"""Our own question, which `wg` does not ask: what moves the packets, for people."""
+"""Our extension, which `wg` does not use: asks for the data path that moves the packets, for people."""
 MAX_LINE_LEN = 512
-"""Bytes of one line. The longest legal one, an endpoint with a scope, has less than 100."""
+"""Bytes of one line. The longest legal line, an endpoint with a scope, has less than 100."""
 MAX_REQUEST_LINES = 1 << 19
-"""Lines of one request: eight for each of the 65,536 peers that a device takes."""
+"""Lines of one request: eight for each of the 65,536 peers that a device can have."""
 KEY_HEX_LEN = 64
 _TRUE = "true"
 _NO_KEY = bytes(32)
 
 
 class UapiError(Exception):
-    """A request is refused. `code` is a negative errno; `str(error)` is for the log."""
+    """A request was refused. `code` is a negative errno; `str(error)` is for the log."""
 
     def __init__(self, code: int, message: str) -> None:
         self.code = code
@@ -37,7 +37,7 @@ class UapiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AllowedIpChange:
-    """One prefix given to a peer, or taken from it."""
+    """A prefix to add to a peer's allowed IPs, or to remove from them."""
 
     prefix: Prefix
     remove: bool = False
@@ -45,7 +45,7 @@ class AllowedIpChange:
 
 @dataclass(slots=True)
 class PeerChange:
-    """What a request says about one peer. None: not mentioned. Applied in the order of the fields."""
+    """The part of a request about one peer. None: not mentioned. Applied in the order of the fields."""
 
     public_key: bytes
     remove: bool = False
@@ -70,7 +70,7 @@ class SetRequest:
 
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
-    """What `get=1` tells of one peer. `last_handshake`: Unix seconds, 0 is never."""
+    """The state of one peer for `get=1`. `last_handshake`: Unix seconds, 0 is never."""
 
     public_key: bytes
     preshared_key: bytes
@@ -92,7 +92,7 @@ def _key(text: str) -> bytes:
 
 
 def _number(text: str, most: int) -> int:
-    # int() takes signs, spaces, underscores and other scripts' digits; and no legal number is this long.
+    # int() accepts signs, spaces, underscores and other scripts' digits; no legal number has more than 10 digits.
     if not (text.isascii() and text.isdigit() and len(text) <= 10) or int(text) > most:
         raise ValueError(f"not a number in 0-{most}")
     return int(text)
@@ -113,13 +113,13 @@ def parse_endpoint(text: str) -> SocketAddress:
 
 
 def parse_allowed_ip(text: str) -> AllowedIpChange:
-    """`10.0.0.0/8`, with a `-` in front to take it away; host bits are masked. Raises ValueError."""
+    """`10.0.0.0/8`, with a `-` in front to remove it; host bits are masked. Raises ValueError."""
     remove = text.startswith("-")
     address, slash, length = text.removeprefix("-").partition("/")
     if not slash or "%" in address:
         raise ValueError("an allowed IP is address/length")
     parsed = ipaddress.ip_address(address)
-    # From the integer: a mask written as an address, which ip_network takes, is no length.
+    # Built from the integer: ip_network would accept a mask written as an address, which is no length.
     bits = _number(length, parsed.max_prefixlen)
     masked = int(parsed) >> (parsed.max_prefixlen - bits) << (parsed.max_prefixlen - bits)
     if parsed.version == 4:
@@ -136,7 +136,7 @@ def _protocol_version(text: str) -> None:
 
 
 class SetParser:
-    """Takes the lines after `set=1`. After the first error the rest is skipped, and `finish` raises it."""
+    """Parses the lines after `set=1`. After the first error it skips the rest, and `finish` raises the error."""
 
     def __init__(self) -> None:
         self._request = SetRequest()
@@ -145,7 +145,7 @@ class SetParser:
         self._lines = 0
 
     def feed(self, line: str) -> None:
-        """One line without its end, not empty."""
+        """Parse one line, not empty and without its line feed."""
         self._lines += 1
         if self._error is not None:
             return
@@ -156,7 +156,7 @@ class SetParser:
             self._request, self._peer = SetRequest(), None  # not kept while the rest is skipped
 
     def finish(self) -> SetRequest:
-        """At the empty line. Raises UapiError, and then nothing is to be done."""
+        """The whole request, at the empty line. Raises UapiError: no part of the request may be applied."""
         if self._error is not None:
             raise self._error
         return self._request
@@ -221,7 +221,7 @@ def _set_keepalive(peer: PeerChange, value: str) -> None:
 
 def _set_replace_allowed_ips(peer: PeerChange, value: str) -> None:
     peer.replace_allowed_ips = _true(value)
-    peer.allowed_ips.clear()  # what stood before it is replaced as well
+    peer.allowed_ips.clear()  # earlier allowed IPs of the request are replaced as well
 
 
 def _add_allowed_ip(peer: PeerChange, value: str) -> None:
@@ -267,12 +267,12 @@ def format_status(code: int) -> str:
 
 
 def format_data_path(text: str, faults: int) -> str:
-    """The answer to `get=data_path` without its end. `faults`: what could not be handled so far."""
+    """The answer to `get=data_path` without its end. `faults`: count of inputs whose handling failed so far."""
     return f"data_path={text}\nfaults={faults}\n"
 
 
 def format_device(private_key: bytes | None, listen_port: int, fwmark: int) -> str:
-    """The head of the answer to `get=1`; what is not set is left out."""
+    """The head of the answer to `get=1`; values that are not set are left out."""
     lines = []
     if private_key is not None and private_key != _NO_KEY:
         lines.append(f"private_key={private_key.hex()}\n")

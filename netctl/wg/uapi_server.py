@@ -1,7 +1,7 @@
-"""The UAPI socket: `/var/run/wireguard/IFACE.sock`, a stream socket that `wg` speaks to.
+"""The server of the UAPI socket `/var/run/wireguard/IFACE.sock`, a stream socket for `wg`.
 
-Everything is non-blocking and in small steps, since packets wait while a client is served. The clients live in an
-epoll of their own that the shell sees as one readable descriptor.
+All work is non-blocking and in small steps, since packets wait while a client is served. The clients have an epoll of
+their own, which the shell sees as one readable descriptor.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from netctl.wg.uapi import (
 )
 
 SOCKET_DIR = Path("/var/run/wireguard")
-"""Where `wg` looks."""
+"""The directory in which `wg` looks for sockets."""
 MAX_CLIENTS = 16
-"""Connections at once; past it the one that was silent for longest is closed."""
+"""Connections at the same time; one more closes the connection that was silent for longest."""
 CHUNK = 1 << 16
-"""Bytes read from, or made for, one client in one turn: about 2 ms of parsing."""
+"""Bytes read from or written for one client in one turn: about 2 ms of parsing."""
 BACKLOG = 16
 
 
 class Loop(Configurable, Protocol):
-    """What the server needs of the shell."""
+    """The methods of the shell that the server needs."""
 
     def register(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back while `fd` is readable."""
 
     def unregister(self, fd: int) -> None:
-        """No longer."""
+        """Stop calling back for `fd`."""
 
 
 def socket_path(interface: str) -> Path:
-    """Of an interface."""
+    """The path of an interface's UAPI socket."""
     return SOCKET_DIR / f"{interface}.sock"
 
 
 def bind_unix(path: Path, kind: socket.SocketKind) -> socket.socket:
     """A non-blocking Unix socket at `path`, for its owner only from the first moment.
 
-    The socket of a process that died is replaced. Raises LocalError when one is alive, OSError otherwise.
+    The socket of a dead process is replaced. Raises LocalError when a live process serves it, OSError otherwise.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     if path.is_socket():
@@ -83,7 +83,7 @@ def bind_unix(path: Path, kind: socket.SocketKind) -> socket.socket:
 
 
 class _Client:
-    """One connection: half a line read, the request it belongs to, the answer that is still to be written."""
+    """One connection: the incomplete line, the incomplete request, and the unwritten rest of the answer."""
 
     def __init__(self, connection: socket.socket, shell: Configurable, log: Callable[[str], None]) -> None:
         self.connection = connection
@@ -100,7 +100,7 @@ class _Client:
         self._is_ending = False
 
     def step(self) -> bool:
-        """Do a bounded piece of work. False: the connection is over."""
+        """Do a bounded amount of work. False: the connection has ended."""
         self.last_active = self._shell.now()
         try:
             if self.is_writing:
@@ -113,7 +113,7 @@ class _Client:
         data = self.connection.recv(CHUNK)
         if not data:
             if not self._is_idle():
-                self._end(-errno.EPROTO)  # cut off: nothing of it counts
+                self._end(-errno.EPROTO)  # the request was cut off: no part of it is applied
                 return True
             return False
         self._input += data
@@ -124,7 +124,7 @@ class _Client:
         return not self._input and self._parser is None and not (self._is_get or self._is_get_path)
 
     def _take_lines(self) -> None:
-        """Up to the first whole request: the next one is looked at when this one is answered."""
+        """Take lines up to the first whole request: the next request must wait for the answer to this one."""
         start = 0
         while not self.is_writing and (end := self._input.find(b"\n", start)) >= 0:
             line = self._input[start:end]
@@ -181,7 +181,7 @@ class _Client:
         self._answers, self.is_writing = answers, True
 
     def _end(self, code: int) -> None:
-        """Answer, and close: where the next request starts is not known."""
+        """Answer with `code` and close: the start of the next request is unknown."""
         self._input.clear()
         self._parser, self._is_ending = None, True
         self._is_get = self._is_get_path = False
@@ -212,7 +212,7 @@ class _Client:
 
 
 class UapiServer:
-    """Serves configuration on a Unix stream socket. `log` gets one line for every refused request."""
+    """Serves configuration on a Unix stream socket. `log` writes one line for every refused request."""
 
     def __init__(self, shell: Loop, path: Path, log: Callable[[str], None] = lambda _: None) -> None:
         self._shell = shell
@@ -223,7 +223,7 @@ class UapiServer:
         self._clients: dict[int, _Client] = {}
 
     def start(self) -> None:
-        """Bind and serve. Raises LocalError when the socket is another's, OSError otherwise."""
+        """Bind and serve. Raises LocalError when another process serves the socket, OSError otherwise."""
         self._listener = bind_unix(self._path, socket.SOCK_STREAM)
         self._listener.listen(BACKLOG)
         self._poll = select.epoll()
@@ -231,7 +231,7 @@ class UapiServer:
         self._shell.register(self._poll.fileno(), self._turn)
 
     def close(self) -> None:
-        """Close everything and remove the socket file, unless it is another's by now; idempotent."""
+        """Close everything and remove the socket file; idempotent."""
         for fd in tuple(self._clients):
             self._drop(fd)
         if self._poll is not None:
@@ -264,7 +264,7 @@ class UapiServer:
         try:
             connection, _ = self._listener.accept()
         except OSError:
-            return  # gone again, or no descriptors left: it waits in the backlog
+            return  # the client is gone, or no descriptors are left: it waits in the backlog
         connection.setblocking(False)
         if len(self._clients) >= MAX_CLIENTS:
             self._drop(min(self._clients, key=lambda fd: self._clients[fd].last_active))
@@ -276,7 +276,7 @@ class UapiServer:
         client = self._clients[fd]
         try:
             goes_on = client.step()
-        except Exception as error:  # a fault of ours must not end the tunnels, nor stay readable for ever
+        except Exception as error:  # our own fault must not end the tunnels, nor leave the descriptor readable for ever
             self._log(
                 f"UAPI: a connection is dropped, for serving it failed ({type(error).__name__}: {error})"
             )

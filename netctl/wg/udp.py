@@ -1,4 +1,4 @@
-"""UDP sockets, IPv4 and IPv6 on one port, with GSO out and GRO in where the kernel has them (udp(7))."""
+"""The UDP sockets for IPv4 and IPv6 on one port; they send with GSO and receive with GRO where available (udp(7))."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_MARK = 32, 33, 36
 _IPV6_V6ONLY = 26
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT, _PMTUDISC_PROBE = 10, 23, 0, 3
 BUFFER_BYTES = 7 * 1024 * 1024
-"""What wireguard-go asks for: some 60 ms at 1 Gbit/s, enough for a scheduling pause."""
+"""Size of the socket buffers, as in wireguard-go: some 60 ms at 1 Gbit/s, enough for a scheduling pause."""
 NO_GSO = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.EOPNOTSUPP})
-"""Errors that mean: not as one, try singly. Of a route with a smaller MTU, a card without checksums."""
+"""Errors which mean that a GSO send failed and datagrams must be sent one by one: the route has a smaller MTU, or the
+card computes no checksums."""
 FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
 MAX_SINGLY = 4096
-"""Destinations remembered as taking no GSO; past it they are all tried again."""
+"""Destinations remembered as refusing GSO; past this number all are tried again."""
 SEGMENT_SIZE = struct.Struct("H")
 MAX_ADDRESSES = 4096
-"""Destinations whose form for the socket is remembered; past it all are made anew."""
+"""Destinations whose socket address is cached; past this number the cache is cleared."""
 
 
 class Udp:
-    """Both sockets. Sending never blocks and never raises: a datagram that cannot go is lost, as in UDP."""
+    """Both sockets. Sending never blocks and never raises: a datagram that cannot be sent is lost, as with UDP."""
 
     def __init__(self, port: int, mark: int = 0) -> None:
         """Bind to `port`, or any for 0. Raises OSError."""
@@ -66,7 +67,7 @@ class Udp:
                     opened.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
                 except OSError:  # needs root of the first user namespace
                     opened.setsockopt(socket.SOL_SOCKET, plain, BUFFER_BYTES)
-            # As the kernel's WireGuard: a datagram larger than a route's MTU goes in fragments, it is not refused.
+            # As in the kernel's WireGuard: a datagram larger than a route's MTU is fragmented, not refused.
             if family == socket.AF_INET:
                 opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
             else:
@@ -85,29 +86,29 @@ class Udp:
         return opened
 
     def close(self) -> None:
-        """Close both."""
+        """Close both sockets."""
         for opened in self._sockets.values():
             opened.close()
         self._sockets.clear()
 
     def filenos(self) -> Iterator[tuple[int, socket.socket]]:
-        """Descriptors to wait for."""
+        """The descriptors to wait for, with their sockets."""
         for opened in self._sockets.values():
             yield opened.fileno(), opened
 
     def fileno(self, family: int) -> int:
-        """The descriptor of one of them, -1 where there is none."""
+        """The descriptor of the socket of this family, -1 where there is none."""
         opened = self._sockets.get(family)
         return opened.fileno() if opened is not None else -1
 
     def forget_refusals(self) -> None:
-        """Routes and interfaces change: destinations that took no GSO may be tried again."""
+        """Try GSO again with destinations that refused it, since routes and interfaces change."""
         self._singly.clear()
         self._addresses.clear()
         self._recent = None
 
     def set_mark(self, mark: int) -> None:
-        """The firewall mark of what is sent (SO_MARK). Raises OSError without CAP_NET_ADMIN."""
+        """Set the firewall mark of sent datagrams (SO_MARK). Raises OSError without CAP_NET_ADMIN."""
         for opened in self._sockets.values():
             opened.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
 
@@ -115,7 +116,7 @@ class Udp:
         return self._sockets.get(socket.AF_INET6 if destination.is_ipv6 else socket.AF_INET)
 
     def _address(self, destination: SocketAddress) -> tuple[str, int] | tuple[str, int, int, int]:
-        """As the socket takes it, a link-local address with its interface (RFC 4007 §11)."""
+        """The address in the form for the socket, a link-local address with its interface (RFC 4007 §11)."""
         known = self._addresses.get(destination)
         if known is None:
             if len(self._addresses) >= MAX_ADDRESSES:
@@ -135,7 +136,7 @@ class Udp:
         *,
         whole: bool = False,
     ) -> None:
-        """One datagram; `ttl` for this one alone, which no hop cuts with `whole`, ours neither."""
+        """Send one datagram. `ttl`: only for this datagram; `whole`: neither this host nor a router may fragment it."""
         opened = self._socket(destination)
         if opened is None:
             return
@@ -161,7 +162,7 @@ class Udp:
             opened.sendmsg([data], ancillary, 0, self._address(destination))
 
     def send_one(self, destination: SocketAddress, data: memoryview) -> None:
-        """One datagram; again to where the last one went, it is spared all look-ups."""
+        """Send one datagram; without look-ups if the destination is the same as of the last one."""
         if destination is not self._recent:
             opened = self._socket(destination)
             if opened is None:
@@ -171,10 +172,10 @@ class Udp:
         try:
             self._recent_socket.sendto(data, self._recent_address)
         except OSError:
-            return  # lost, as on any link
+            return  # the datagram is lost, as on any link
 
     def send_segments(self, destination: SocketAddress, data: memoryview, segment: int) -> None:
-        """Datagrams of `segment` bytes each (the last may be shorter), as one send where that works.
+        """Send datagrams of `segment` bytes each (the last may be shorter), with one GSO send where that works.
 
         The caller keeps within MAX_GSO_BYTES and MAX_GSO_SEGMENTS.
         """
@@ -201,7 +202,7 @@ class Udp:
             scoped = (address[0], address[1], address[3] if len(address) == 4 else 0)
             with contextlib.suppress(OSError):
                 data = data[self._sender.send(opened.fileno(), scoped, data, segment) :]
-            total = len(data)  # what is left had no room, or is in the way: once more, one by one
+            total = len(data)  # the rest found the buffer full or was refused: try once more, one by one
         for start in range(0, total, segment):
             try:
                 opened.sendto(data[start : start + segment], address)
@@ -212,16 +213,16 @@ class Udp:
     def receive(
         self, opened: socket.socket, buffer: bytearray
     ) -> tuple[int, int, tuple[str, int, int]] | None:
-        """(bytes, segment size, source with scope id) of one receive into `buffer`; None when nothing waits.
+        """(bytes, segment size, source with scope id) of one receive into `buffer`; None when no datagram waits.
 
-        The segment size is the byte count itself where nothing was merged.
+        The segment size equals the byte count where nothing was merged.
         """
         try:
             count, ancillary, _, source = opened.recvmsg_into([buffer], 64)
         except BlockingIOError:
             return None
         except OSError:
-            return None  # an ICMP error of an earlier send; the next receive has data again
+            return None  # an ICMP error of an earlier send; the next receive returns data again
         segment = count
         for level, kind, value in ancillary:
             if level == _SOL_UDP and kind == _UDP_GRO:
@@ -230,7 +231,7 @@ class Udp:
 
 
 def scope_id(zone: str) -> int:
-    """An interface index from its number or name; 0, which goes nowhere, for one that is not there."""
+    """An interface index from its number or name; 0, which sends nowhere, for a missing interface."""
     if zone.isdigit():
         return int(zone)
     try:

@@ -1,6 +1,6 @@
-"""The data path in C (`_core`, built by `hatch_build.py` where a compiler and OpenSSL's headers are), and its switch.
+"""Loads the data path in C (`_core`, built by `hatch_build.py` with a compiler and OpenSSL's headers), and its options.
 
-Without it everything works as well, in Python. `describe` says which one a netctl-wg started here would use.
+Without `_core`, netctl-wg moves packets in Python. `describe` names the data path that a netctl-wg started here uses.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import sys
 from types import ModuleType
 
 SWITCH = "NETCTL_WG_NATIVE"
-"""Environment: 0 keeps netctl-wg to Python."""
+"""Environment variable: 0 makes netctl-wg move packets in Python."""
 BUSY_POLL = "NETCTL_WG_BUSY_POLL_US"
-"""Environment: microseconds that netctl-wg looks for the next packet without sleeping, 0 (default) to 1000."""
+"""Environment variable: microseconds for which netctl-wg polls for packets before it sleeps, 0 (default) to 1000."""
 MAX_BUSY_POLL_US = 1000
-"""A millisecond: longer than any answer is waited for on a LAN, and no more than a timer tick of a core."""
+"""A millisecond: longer than an answer on a LAN takes, and no more than a timer tick of a core."""
 
 THREADS = "NETCTL_WG_THREADS"
-"""Environment: threads that seal and open packets, 1 to 8; `default_threads` unless given."""
+"""Environment variable: threads that encrypt and decrypt packets, 1 to 8; default: `default_threads`."""
 MAX_THREADS = 8
-"""As MAX_THREADS of core.h."""
+"""The same as MAX_THREADS of core.h."""
 MOST_BY_DEFAULT = 4
-"""Of 1.8 µs for a packet 0.5 to 0.7 stay with the thread that reads and writes: a fifth finds nothing to do."""
+"""Of 1.8 µs for a packet, the thread that reads and writes needs 0.5 to 0.7 µs: a fifth thread would be idle."""
 
 
 def load() -> tuple[ModuleType | None, str]:
-    """(the module, or None; why not, or what it is built with)."""
+    """The native module and its OpenSSL version, or None and why it is not used."""
     if os.environ.get(SWITCH, "") == "0":
         return None, f"{SWITCH}=0"
     if sys.platform != "linux":
@@ -49,12 +49,12 @@ def describe() -> str:
 
 
 def default_threads(cores: int) -> int:
-    """One on two cores: whoever makes the packets wants the other. Then all but one."""
+    """Threads by default: one on two cores, since the packets' program needs the other; else cores - 1, at most 4."""
     return 1 if cores <= 2 else min(cores - 1, MOST_BY_DEFAULT)
 
 
 def threads() -> tuple[int, str]:
-    """(how many threads seal and open, what is wrong with the environment's number, or nothing)."""
+    """The number of threads that encrypt and decrypt, and what is wrong with the environment's number, or ""."""
     by_default = default_threads(len(os.sched_getaffinity(0)))
     text = os.environ.get(THREADS, "")
     if not text:
@@ -66,7 +66,7 @@ def threads() -> tuple[int, str]:
 
 
 def busy_poll_s() -> float:
-    """Of the environment, in seconds; 0 for what is no number of microseconds in 0-1000."""
+    """The environment's polling time in seconds; 0 for an invalid number of microseconds."""
     text = os.environ.get(BUSY_POLL, "0")
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 4 else 0
     return number / 1e6 if number <= MAX_BUSY_POLL_US else 0.0

@@ -1,9 +1,9 @@
-/* netctl-wg's hot path: packets between a TUN and UDP sockets, sealed and opened, without the interpreter.
+/* netctl-wg's hot path: moves, encrypts and decrypts packets between a TUN and UDP sockets without the interpreter.
  *
- * The protocol is Python's (netctl/tunnel): it makes sessions, says which one a peer sends with and where to, and owns
- * timers and allowed IPs. This does what a kernel does once that is settled (compare noise.c's counters, receive.c and
- * send.c of the Linux kernel's WireGuard): packet.c knows IP, session.c keys and counters, turn.c moves packets, workers.c seals
- * and opens with more than one core. Nothing here knows Python but module.c; what these files need of it goes through
+ * The protocol is in Python (netctl/tunnel): it makes sessions, chooses each peer's session and endpoint, and owns
+ * timers and allowed IPs. The C files do the rest, as a kernel does (compare noise.c's counters, receive.c and send.c
+ * of the Linux kernel's WireGuard): packet.c handles IP, session.c keys and counters, turn.c moves packets, workers.c
+ * encrypts and decrypts with more than one core. Only module.c knows Python; the other files call it through
  * `struct host`.
  *
  * Lengths are checked once, where bytes come in: `tun_packet` and `take_datagram`.
@@ -27,54 +27,54 @@
 #include <time.h>
 
 enum {
-	HEADER_LEN = 16,          /* type, receiver index, counter (paper §5.4.6) */
+	HEADER_LEN = 16,          /* type, receiver index, counter (WireGuard paper §5.4.6) */
 	TAG_LEN = 16,
 	OVERHEAD = HEADER_LEN + TAG_LEN,
 	KEY_LEN = 32,
 	NONCE_LEN = 12,
 	VNET_LEN = 10,            /* struct virtio_net_hdr */
 	MAX_PACKET = 65535,
-	MAX_GSO_BYTES = 65507,    /* the most that one UDP GSO send takes */
+	MAX_GSO_BYTES = 65507,    /* most bytes of one UDP GSO send */
 	MAX_GSO_SEGMENTS = 64,
 	MAX_RUN = 128,            /* packets of one super-packet to the TUN */
 	TRANSPORT = 4,
-	WINDOW_SIZE = 8192,       /* counters that may come out of order, as in netctl/tunnel/constants.py */
+	WINDOW_SIZE = 8192,       /* counters that may arrive out of order, as in netctl/tunnel/constants.py */
 	WINDOW_BITS = 2 * WINDOW_SIZE,
-	FLOWS = 4096,             /* inner addresses whose peer is remembered, as LOOKUP_CACHE_SIZE */
-	BUCKETS = 1 << 14,        /* of the index table: a few sessions each with the most peers that a device takes */
-	MAX_BATCHES = 64,         /* of one sendmmsg(2) */
-	SLOTS = 64,               /* of one recvmmsg(2) */
-	SLOTS_MERGED = 4,         /* where each holds up to 64 KB: what one call brings stays in the cache */
+	FLOWS = 4096,             /* inner addresses whose peer is cached, as LOOKUP_CACHE_SIZE */
+	BUCKETS = 1 << 14,        /* of the index table: a few sessions in each with the largest number of peers */
+	MAX_BATCHES = 64,         /* in one sendmmsg(2) */
+	SLOTS = 64,               /* in one recvmmsg(2) */
+	SLOTS_MERGED = 4,         /* with merged datagrams of up to 64 KB: the data of one call stays in the cache */
 	SLOT_LEN = 65536,
 	SLOT_STRIDE = SLOT_LEN + 23 * 64, /* no two slots start in the same cache set */
 	CONTROL_LEN = 64,
-	TUN_READS = 64,           /* of one turn: fills a GSO send of small packets */
-	TUN_TURN_BYTES = 1 << 18, /* and not more than this: the other direction waits meanwhile */
-	UDP_CALLS = 8,            /* recvmmsg(2) of one turn */
+	TUN_READS = 64,           /* in one turn: enough to fill a GSO send of small packets */
+	TUN_TURN_BYTES = 1 << 18, /* read in one turn at most: the other direction waits meanwhile */
+	UDP_CALLS = 8,            /* calls of recvmmsg(2) in one turn */
 	MAX_EVENTS = 64,
-	CROWD = 32,               /* More packets than this at once, and all of them smaller than SMALL: their reader's */
-	SMALL = 512,              /* socket buffer holds a few hundred, and it may share our core: it has a turn first. */
+	CROWD = 32,               /* After more packets than this, smaller than SMALL bytes on average, we yield the core: */
+	SMALL = 512,              /* their reader may share it, and its socket buffer holds only a few hundred packets. */
 	ARENA = 2 * (MAX_PACKET + 1) + OVERHEAD,
-	MAX_THREADS = 8,          /* Beyond four the one that reads and writes is the limit; a session has room for so many. */
-	SENDINGS = 4,             /* batches on their way to the wire: read, sealed by workers, sent */
-	ARRIVALS = 2,             /* one is opened while the next is received */
+	MAX_THREADS = 8,          /* contexts in a session; beyond four, the thread that reads and writes is the limit */
+	SENDINGS = 4,             /* entries of the send ring: being read, encrypted by workers, sent */
+	ARRIVALS = 2,             /* one is decrypted while the next is received */
 	WORKS = SENDINGS + ARRIVALS,
-	MAX_JOBS = 1024,          /* of one batch: more small packets than a turn reads */
-	CHUNK = 8,                /* jobs that a thread takes at once: some 8 µs of full packets */
-	JOB_COST = 512,           /* a packet costs as much as so many bytes, whatever its size */
-	WORTH = 24 << 10,         /* bytes and jobs that are worth waking others for: some 15 µs; a ping is not */
-	TURN_OVER = 32 << 10,     /* bytes and jobs after which workers begin, while the next are read */
+	MAX_JOBS = 1024,          /* in one work: more than the small packets that a turn reads */
+	CHUNK = 8,                /* jobs that a thread claims at once: some 8 µs with full packets */
+	JOB_COST = 512,           /* the fixed cost of a packet, in bytes */
+	WORTH = 24 << 10,         /* cost from which on waking workers pays: some 15 µs; a ping does not reach it */
+	TURN_OVER = 32 << 10,     /* cost after which workers begin while the next packets are read */
 };
 
 #define REJECT_AFTER_MESSAGES (UINT64_MAX - WINDOW_SIZE)
 #define REJECT_AFTER_TIME 180.0
-#define BUSY_S 0.001     /* a turn that comes sooner after the one before belongs to a stream */
-#define REPORT_S 1.0     /* traffic is told to the protocol after this: its timers are of seconds, and count from the packet */
-#define QUIET_S 0.001    /* but not sooner after a packet: an answer may be under way, and Python takes 0.1 ms */
-#define SPIN_S 5e-5      /* a worker looks for the next batch before it sleeps: to wake one takes as long */
-#define PATIENCE_S 0.05  /* and not later than this: in a stream it is never quiet */
+#define BUSY_S 0.001     /* a turn sooner after the one before belongs to a stream */
+#define REPORT_S 1.0     /* delay of traffic reports: the protocol's timers are seconds, and count from the packet */
+#define QUIET_S 0.001    /* no report sooner after a packet: an answer may be under way, and Python takes 0.1 ms */
+#define SPIN_S 5e-5      /* a worker looks for work for so long before it sleeps: waking it takes as long */
+#define PATIENCE_S 0.05  /* longest wait for QUIET_S: a stream is never quiet */
 
-/* A super-packet as the kernel describes it (virtio 1.2 §5.1.6). */
+/* The kernel's description of a super-packet (virtio 1.2 §5.1.6). */
 struct vnet {
 	uint8_t flags, gso_type;
 	uint16_t hdr_len, gso_size, csum_start, csum_offset;
@@ -86,10 +86,10 @@ struct super {
 	bool is_ipv6, is_tcp;
 };
 
-/* Packets of one flow on their way to become one super-packet; they stay where they were opened. */
+/* Packets of one flow that will become one super-packet; they stay in the buffers in which they were decrypted. */
 struct run {
 	unsigned count;
-	size_t ip_len, header_len, size, total; /* size: payload of every packet but the last */
+	size_t ip_len, header_len, size, total; /* size: bytes of payload in each packet but the last */
 	uint32_t next_sequence;
 	bool is_ipv6, is_tcp, can_grow;
 	uint8_t *packets[MAX_RUN];
@@ -102,42 +102,42 @@ union address {
 	struct sockaddr_in6 v6;
 };
 
-/* What has happened since the protocol was told. */
+/* A session's traffic since the last report to the protocol. */
 struct traffic {
 	bool is_noted, has_sent, has_sent_data, has_received, has_received_data;
 	uint64_t tx_bytes, rx_bytes;
 	double sent_at, received_at;
-	union address source;         /* of the last that was received */
+	union address source;         /* of the last received datagram */
 };
 
 struct session {
-	struct session *next;         /* in its bucket */
+	struct session *next;         /* in the same bucket */
 	struct session *next_touched;
 	uint32_t local_index, remote_index;
 	uint32_t peer;
 	double created_at;
-	uint64_t serial;              /* no other session has had it */
-	uint64_t send_counter;        /* the next to send with */
-	uint64_t greatest;            /* received, plus one; 0: nothing yet */
+	uint64_t serial;              /* unique among all sessions ever */
+	uint64_t send_counter;        /* the counter of the next datagram */
+	uint64_t greatest;            /* greatest counter received, plus one; 0: none yet */
 	struct traffic traffic;
-	uint64_t seen[WINDOW_BITS / 64]; /* what is above changes with each packet; workers read only what is below */
+	uint64_t seen[WINDOW_BITS / 64]; /* fields up to here change with each packet; workers read only the following ones */
 	uint8_t send_key[KEY_LEN], receive_key[KEY_LEN];
-	EVP_CIPHER_CTX *seal[MAX_THREADS], *open[MAX_THREADS]; /* each thread's own, made when it first needs it */
+	EVP_CIPHER_CTX *seal[MAX_THREADS], *open[MAX_THREADS]; /* one for each thread, made at its first use */
 };
 
 struct peer {
 	bool is_used, holds_endpoint, no_gso;
 	union address endpoint;       /* family 0: none */
-	struct session *current;      /* what to send with */
+	struct session *current;      /* the session to send with, or NULL */
 };
 
 struct flow {
 	uint8_t address[16];
 	uint8_t length;               /* 4 or 16; 0: free */
-	int32_t peer;                 /* -1: nobody's */
+	int32_t peer;                 /* -1: no peer has the address */
 };
 
-/* One GSO datagram in the making. */
+/* The datagrams of one GSO send. */
 struct batch {
 	uint32_t peer;
 	union address to;
@@ -148,36 +148,36 @@ struct batch {
 
 struct core;
 
-/* One datagram to seal or open where it stands. */
+/* One datagram to encrypt or decrypt in place. */
 struct job {
-	struct session *session;      /* NULL: nothing to do. No longer valid once it is done: see `serial` */
+	struct session *session;      /* NULL: nothing to do. After the job it may be invalid: compare `serial` */
 	uint8_t *datagram;
 	const union address *source;
 	uint64_t serial;
-	uint32_t length;              /* of the datagram, or, where it is to be sealed, of its padded text */
-	bool is_open;                 /* the outcome */
+	uint32_t length;              /* bytes of the datagram; to encrypt: of its padded text */
+	bool is_open;                 /* the result: decrypted and authentic */
 };
 
-/* The jobs of one batch. One thread fills it, all do it, the first goes on with it once all is done. */
+/* The jobs of one batch. Thread 0 adds the jobs, all threads do them, and thread 0 continues once all are done. */
 struct work {
 	_Alignas(64) atomic_uint unclaimed;
 	_Alignas(64) atomic_uint done;
-	_Alignas(64) unsigned first, count; /* jobs before `first` were done early: see `settle` */
+	_Alignas(64) unsigned first, count; /* jobs before `first` were done early by `settle` */
 	size_t cost;
 	bool is_sealing, is_out;
 	struct job jobs[MAX_JOBS];
 };
 
-/* What is to be sent. */
+/* Batches to send, an entry of the send ring. */
 struct sending {
 	uint8_t *arena;
 	size_t arena_used;
 	unsigned batch_count;
 	struct batch batches[MAX_BATCHES];
-	struct work *work;            /* NULL with one thread: packets are sealed as they are put here */
+	struct work *work;            /* NULL with one thread: packets are encrypted as they are added */
 };
 
-/* What one recvmmsg(2) brings. */
+/* Datagrams received by one recvmmsg(2). */
 struct arrival {
 	uint8_t *slots, *controls;
 	union address *sources;
@@ -192,13 +192,15 @@ struct worker {
 	pthread_t thread;
 };
 
-/* What Python does. `lookup`: whose a packed inner address is, -1 for nobody's. A call may change peers and sessions. */
+/* Calls into Python, each of which may change peers and sessions. `lookup`: the peer of a packed inner address, -1:
+ * none. `other`: a datagram without transport data. `stage`: a packet for a peer without a session. `report`: all
+ * touched sessions. */
 struct host {
 	void *context;
 	int32_t (*lookup)(void *context, const uint8_t *address, size_t length);
 	void (*other)(void *context, const uint8_t *datagram, size_t length, const union address *source);
 	void (*stage)(void *context, uint32_t peer, const uint8_t *raw, size_t length);
-	void (*report)(void *context, struct core *core); /* of all that was touched */
+	void (*report)(void *context, struct core *core);
 };
 
 struct core {
@@ -219,16 +221,16 @@ struct core {
 	uint8_t *raw;                 /* one read of the TUN */
 	struct mmsghdr *outgoing;
 	struct sending sendings[SENDINGS];
-	unsigned filling, draining;   /* of the ring of them: the one that packets are put to, the oldest on its way */
+	unsigned filling, draining;   /* positions in the ring `sendings`: being filled, and oldest not sent */
 	struct arrival arrivals[ARRIVALS];
-	unsigned arriving;            /* the one that is being received */
-	struct arrival *opening;      /* the one before, in the hands of workers; NULL: none */
+	unsigned arriving;            /* index in `arrivals`: being received */
+	struct arrival *opening;      /* the arrival before, which workers decrypt; NULL: none */
 	uint64_t serials;
-	size_t worth;                 /* WORTH, but for tests */
+	size_t worth;                 /* WORTH, except in tests */
 	unsigned threads;             /* 1: no workers */
-	struct work *works;           /* WORKS of them */
+	struct work *works;           /* array of WORKS */
 	struct worker workers[MAX_THREADS];
-	pthread_mutex_t lock;         /* for going to sleep */
+	pthread_mutex_t lock;         /* for `wake`, on which idle workers sleep */
 	pthread_cond_t wake;
 	atomic_uint published, sleepers;
 	atomic_bool is_stopping;

@@ -1,8 +1,8 @@
-/* What Python sees: `Core`, driven by netctl/wg/native/path.py. CPython's limited API of 3.11. */
+/* The core's Python interface: the type `Core`, used by netctl/wg/native/path.py. CPython's limited API of 3.11. */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
-/* '#' in a format is a Py_ssize_t for these names alone where the module runs on Python before 3.13, whatever
- * Python's headers it was compiled with: those of 3.13 and later no longer say so. */
+/* On Python before 3.13, '#' in a format is a Py_ssize_t only for these names. The headers of 3.13 and later no longer
+ * define them, and a module compiled with those headers may run on an older Python. */
 #define PyArg_ParseTuple _PyArg_ParseTuple_SizeT
 #define PyObject_CallMethod _PyObject_CallMethod_SizeT
 #include <Python.h>
@@ -20,8 +20,8 @@ enum { ADDRESS_LEN = 23 }; /* family 4 or 6, 16 address bytes (IPv4: 4, then zer
 typedef struct {
 	PyObject_HEAD
 	struct core core;
-	PyObject *host;           /* borrowed while a method runs */
-	PyThreadState *thread;    /* while the interpreter is not held */
+	PyObject *host;           /* borrowed reference, set while a method runs */
+	PyThreadState *thread;    /* set while this thread does not hold the interpreter */
 } Core;
 
 static bool address_decode(union address *to, const uint8_t *bytes, Py_ssize_t length)
@@ -62,7 +62,7 @@ static void address_encode(const union address *from, uint8_t bytes[ADDRESS_LEN]
 	}
 }
 
-/* ---- calls into Python: the interpreter is taken for as long as they last ---- */
+/* ---- calls into Python: each call takes the interpreter and releases it at the end ---- */
 
 static PyThreadState *enter(Core *self)
 {
@@ -119,7 +119,7 @@ static void host_stage(void *context, uint32_t peer, const uint8_t *raw, size_t 
 						(Py_ssize_t)length));
 }
 
-/* Tell of every session that was touched, and forget that it was. What is told may end sessions. */
+/* Report the traffic of every touched session, and clear the list. A report may end sessions. */
 static PyObject *tell(Core *self)
 {
 	while (self->core.touched) {
@@ -295,7 +295,7 @@ static PyObject *core_set_mtu(Core *self, PyObject *arguments)
 	Py_RETURN_NONE;
 }
 
-/* The host's calls return here with the interpreter held; NULL and an exception when one of them failed. */
+/* Ends a method that may have called the host: its result, or NULL with an exception when a call of the host failed. */
 static PyObject *finished(Core *self, PyObject *host, PyObject *result)
 {
 	self->host = host;

@@ -1,6 +1,6 @@
-/* IP packets: checksums (RFC 1071), a super-packet to packets of wire size, packets of one flow to a super-packet.
+/* IP packets: computes checksums (RFC 1071), splits super-packets, and merges packets of one flow into super-packets.
  *
- * The rules are those of checksum.py, segment.py and coalesce.py, which say why; both give the same bytes.
+ * The rules are those of checksum.py, segment.py and coalesce.py, which give the reasons; the bytes are the same.
  */
 #include "core.h"
 
@@ -32,7 +32,7 @@ static void put32(uint8_t *at, uint32_t value)
 	put16(at + 2, value & 0xFFFF);
 }
 
-/* The sum of 16-bit words in this machine's order, to be taken modulo 65,535; 32-bit words have the same one. */
+/* The sum of 16-bit words in this machine's byte order, modulo 65,535; summing 32-bit words gives the same result. */
 uint64_t sum_words(const uint8_t *data, size_t length)
 {
 	uint64_t total = 0;
@@ -75,7 +75,7 @@ void vnet_decode(const uint8_t *bytes, struct vnet *vnet)
 			      le16toh(words[3])};
 }
 
-/* The length that the inner header says, if the packet has that many bytes; 0 for what is no IP. */
+/* The length in the IP header, if the packet has that many bytes; 0: shorter, or no IP packet. */
 size_t true_length(const uint8_t *packet, size_t size)
 {
 	size_t length = 0;
@@ -89,7 +89,7 @@ size_t true_length(const uint8_t *packet, size_t size)
 	return length <= size ? length : 0;
 }
 
-/* False: the description makes no sense. Afterwards 0 < header_len < total and count >= 1. */
+/* The layout of a super-packet. False: the vnet header contradicts it. True: 0 < header_len < total and count >= 1. */
 bool super_shape(const uint8_t *packet, size_t total, const struct vnet *vnet, struct super *super)
 {
 	uint8_t kind = vnet->gso_type & (uint8_t)~GSO_ECN;
@@ -122,7 +122,7 @@ size_t super_length(const struct super *super, size_t number)
 	return super->header_len + payload;
 }
 
-/* Write packet `number` to `out`, which has room for `super_length`: headers and checksums are made right. */
+/* Write packet `number`, with correct headers and checksums, to `out`, which has room for `super_length` bytes. */
 void super_cut(const struct super *super, const uint8_t *packet, size_t number, uint8_t *out)
 {
 	size_t length = super_length(super, number), at = super->ip_len;
@@ -142,7 +142,7 @@ void super_cut(const struct super *super, const uint8_t *packet, size_t number, 
 		uint8_t flags = transport[13];
 		put32(transport + 4, get32(transport + 4) + (uint32_t)(number * super->gso_size));
 		transport[13] = flags & (uint8_t)~(FIN | PSH | CWR);
-		if (number == 0) /* the congestion window was reduced once: RFC 3168 §6.1.2 */
+		if (number == 0) /* CWR only here: the congestion window was reduced once (RFC 3168 §6.1.2) */
 			transport[13] |= flags & CWR;
 		if (number == super->count - 1)
 			transport[13] |= flags & (FIN | PSH);
@@ -156,13 +156,13 @@ void super_cut(const struct super *super, const uint8_t *packet, size_t number, 
 				    sum_pseudo(out, super->is_ipv6, super->is_tcp ? TCP : UDP, length - at));
 }
 
-/* Finish a single packet's checksum: the field, inside of the packet, holds the pseudo-header's sum. */
+/* Complete a packet's checksum: the field, which is inside the packet, holds the sum of the pseudo-header before. */
 void complete(uint8_t *packet, size_t length, size_t csum_start, size_t csum_offset)
 {
 	put_checksum(packet + csum_start + csum_offset, sum_words(packet + csum_start, length - csum_start));
 }
 
-/* The first packet of what may become a super-packet; `length` is the packet's own, known to be true. */
+/* Begin a run, a possible super-packet, with its first packet; `length`: from its IP header, already checked. */
 void run_begin(struct run *run, uint8_t *packet, size_t length, bool offload, bool uso)
 {
 	uint8_t protocol;
@@ -182,7 +182,7 @@ void run_begin(struct run *run, uint8_t *packet, size_t length, bool offload, bo
 	protocol = run->is_ipv6 ? packet[6] : packet[9];
 	run->is_tcp = protocol == TCP;
 	if (run->is_tcp) {
-		/* PSH and FIN end a run, so what has them begins none. */
+		/* PSH and FIN end a run, so a packet with one of them begins none. */
 		if (length < at + 20 || packet[at + 13] != ACK || packet[at + 12] >> 4 < 5)
 			return;
 		run->header_len = at + (size_t)(packet[at + 12] >> 4) * 4;
@@ -206,7 +206,7 @@ static bool differ(const uint8_t *a, const uint8_t *b, size_t from, size_t to)
 	return memcmp(a + from, b + from, to - from) != 0;
 }
 
-/* Take one more, if a kernel would merge it. */
+/* Add a packet to the run, if a kernel would merge it. False: not added. */
 bool run_extend(struct run *run, uint8_t *packet, size_t length)
 {
 	const uint8_t *first = run->packets[0];
@@ -237,14 +237,14 @@ bool run_extend(struct run *run, uint8_t *packet, size_t length)
 		return false;
 	}
 	if (length < run->lengths[0])
-		run->can_grow = false; /* a shorter one is the last */
+		run->can_grow = false; /* a shorter packet is the last of its run */
 	run->packets[run->count] = packet;
 	run->lengths[run->count++] = (uint16_t)length;
 	run->total += payload;
 	return true;
 }
 
-/* The headers of a run of two or more: `header` gets header_len bytes, its checksum the pseudo-header's sum. */
+/* Write the headers of a run of two or more: header_len bytes to `header`, with the pseudo-header's sum as checksum. */
 void run_header(const struct run *run, uint8_t vnet[VNET_LEN], uint8_t *header)
 {
 	size_t at = run->ip_len, offset = run->is_tcp ? 16 : 6;

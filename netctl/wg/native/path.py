@@ -1,10 +1,10 @@
-"""The protocol's side of the data path in C: who gets which keys and endpoints, and what the traffic means.
+"""Connects the protocol (`Device`) with the data path in C (`Core`): passes on keys and endpoints, and traffic back.
 
-`Core` owns the keys, counters and replay windows of sessions from the moment that a handshake made them: packets are
-sealed and opened there alone. It is told where each peer is and what it sends with whenever the protocol changed
-that (`Device.changed`), and asks for the rest: whose an address is, a packet without a session, a datagram that is
-no transport data. Of traffic it reports per session some `REPORT_S` (core.h) later; the first packet under a new
-session, and a peer that moved, at once.
+`Core` owns the keys, counters and replay windows of sessions from the end of a handshake on: only it encrypts and
+decrypts packets. `NativePath` tells it each peer's endpoint and session whenever the protocol changes them
+(`Device.changed`). `Core` calls back for the rest: the peer of an address, a packet without a session, a datagram
+without transport data. It reports each session's traffic `REPORT_S` (core.h) later, but at once the first packet of
+a new session and a peer's new address.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
     from netctl.wg.native._core import Core
 
 MAX_SOURCES = 4096
-"""Sources whose form for Python is remembered: an attacker's must not pile up."""
+"""Sources cached as Python values: bounded, since an attacker may send from many sources."""
 NO_PEER = -1
 
 
 class NativeKeypair(Keypair):
-    """A keypair whose keys, counters and replay window are the core's; `send_counter` is the last reported."""
+    """A keypair whose keys, counters and replay window are in the core; `send_counter` is the last reported value."""
 
     __slots__ = ("path",)
 
     path: NativePath
 
     def take_keys(self, send_key: bytes, receive_key: bytes) -> None:
-        """Once `path` is known; see `NativePath.keypair`."""
+        """Do nothing: `NativePath.keypair` gives the keys to the core, once `path` is set."""
 
     def wipe(self) -> None:
-        """The core overwrites them."""
+        """Drop the session in the core, which overwrites the keys."""
         if self.is_alive:
             self.is_alive = False
             self.path.core.drop_session(self.local_index)
 
 
 class NativePath:
-    """Keeps a `Core` in step with a `Device`, and is its host."""
+    """Keeps a `Core` in step with a `Device`, and answers the core's calls (`Host`)."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class NativePath:
         now: float,
         unix_now: float,
     ) -> Keypair:
-        """What the device makes keypairs with."""
+        """Make a keypair for the device and its session in the core."""
         made = NativeKeypair(
             peer, local_index, remote_index, send_key, receive_key, is_initiator, now, unix_now
         )
@@ -101,7 +101,7 @@ class NativePath:
         self.core.set_peer(number, index, endpoint, peer.endpoint_fixed)
 
     def follow(self) -> None:
-        """Tell the core of what has changed."""
+        """Pass changes of the device's peers and allowed IPs on to the core."""
         device = self._device
         if device.allowed_ips.revision != self._revision:
             self._revision = device.allowed_ips.revision
@@ -120,30 +120,30 @@ class NativePath:
             device.changed.clear()
 
     def set_udp(self, udp: Udp) -> None:
-        """Other sockets."""
+        """Let the core use these sockets."""
         self.core.set_sockets(udp.fileno(socket.AF_INET), udp.fileno(socket.AF_INET6))
 
     def forget_refusals(self) -> None:
-        """Routes and interfaces change: destinations that took no GSO may be tried again, zones are looked up anew."""
+        """Try refused GSO again and look up the zones of link-local endpoints, since routes and interfaces change."""
         self.core.forget_refusals()
         for peer in self._numbers:
             if peer.endpoint is not None and "%" in peer.endpoint.host:
                 self._device.changed.add(peer)
 
-    # -- the shell's ----------------------------------------------------------------------------------------------
+    # -- called by the shell --------------------------------------------------------------------------------------
 
     def move(self, timeout: float) -> list[int]:
-        """Move packets for so many seconds, or until a descriptor of somebody else can be read: these."""
+        """Move packets for `timeout` seconds, or until other descriptors are readable; returns these descriptors."""
         self.follow()
         return self.core.move(self, timeout)
 
     def packet(self, raw: memoryview, now: float) -> None:
-        """One packet that was staged."""
+        """Send one packet that was staged, with the next `flush`."""
         self.follow()
         self.core.transmit(self, bytes(raw))
 
     def keepalive(self, peer: Peer, now: float) -> None:
-        """Seal and send an empty packet."""
+        """Encrypt and send an empty packet."""
         self.follow()
         keypair = peer.sendable_keypair(now)
         if keypair is not None:
@@ -151,23 +151,23 @@ class NativePath:
             self.core.flush(self)
 
     def flush(self, now: float) -> None:
-        """Send what was given to `packet`."""
+        """Send the packets that were given to `packet`."""
         self.core.flush(self)
 
-    # -- what the core asks and says --------------------------------------------------------------------------------
+    # -- called by the core -----------------------------------------------------------------------------------------
 
     def lookup(self, address: bytes) -> int:
-        """The number of the peer that an inner address belongs to."""
+        """The number of the peer of an inner address, or NO_PEER."""
         peer = self._device.lookup(address)
         return self._number(peer) if peer is not None else NO_PEER
 
     def other(self, datagram: bytes, source: bytes) -> None:
-        """Something that is no transport data."""
+        """Handle a datagram without transport data."""
         self._other(datagram, self._source(source))
         self.follow()
 
     def stage(self, number: int, raw: bytes) -> None:
-        """A packet, as the TUN gave it, for a peer that there is no session with."""
+        """Stage a packet, as read from the TUN, for a peer without a session."""
         self._perform(self._device.stage(self._peers[number], [raw], boottime()))
 
     def report(
@@ -184,7 +184,7 @@ class NativePath:
         has_received_data: int,
         source: bytes,
     ) -> None:
-        """What one session has sent and received since the last time."""
+        """Take one session's traffic since its last report."""
         keypair = self._device.keypair(local_index)
         if keypair is None:
             return
@@ -210,7 +210,7 @@ class NativePath:
 
 
 def pack_address(address: SocketAddress) -> bytes:
-    """23 bytes: family 4 or 6, 16 address bytes (IPv4: 4, then zeros), port, scope id; network order."""
+    """An address as 23 bytes: family 4 or 6, 16 address bytes (IPv4: 4, then zeros), port, scope id; network order."""
     host, _, zone = address.host.partition("%")
     packed = ipaddress.ip_address(host).packed
     family = 4 if len(packed) == 4 else 6
@@ -221,7 +221,7 @@ def pack_address(address: SocketAddress) -> bytes:
 
 
 def unpack_address(packed: bytes) -> SocketAddress:
-    """The other way."""
+    """The address of 23 bytes."""
     port, scope = int.from_bytes(packed[17:19], "big"), int.from_bytes(packed[19:23], "big")
     if packed[0] == 4:
         return SocketAddress.of(socket.inet_ntop(socket.AF_INET, packed[1:5]), port)

@@ -1,4 +1,5 @@
-/* Keys, counters and the replay window of sessions; peers; whose an inner address is. Compare noise.c and receive.c. */
+/* Sessions (keys, counters, replay window), peers, and the peers of inner addresses. Compare noise.c and receive.c of
+ * the Linux kernel's WireGuard. */
 #include "core.h"
 
 #include <endian.h>
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of those that are there already nothing changes. False: no memory. */
+/* Allocate the buffers that are not allocated yet. False: no memory. */
 bool sending_init(struct sending *sending)
 {
 	return sending->arena || (sending->arena = malloc(ARENA));
@@ -68,7 +69,7 @@ void core_free(struct core *core)
 	free(core->peers);
 }
 
-/* Indices are random, and only ours are looked for: no hash is needed. */
+/* The session with this index, or NULL. We chose the indices at random, so the table needs no hash. */
 struct session *session_find(struct core *core, uint32_t local_index)
 {
 	struct session *found = core->buckets[local_index % BUCKETS];
@@ -87,7 +88,7 @@ static EVP_CIPHER_CTX *keyed(const struct core *core, const uint8_t *key, int is
 	return context;
 }
 
-/* NULL: no memory, or the index is taken. */
+/* Add a session. NULL: no memory, or the index is taken. */
 struct session *session_add(struct core *core, uint32_t local_index, uint32_t remote_index, uint32_t peer,
 			    const uint8_t *send_key, const uint8_t *receive_key, double created_at)
 {
@@ -115,8 +116,8 @@ struct session *session_add(struct core *core, uint32_t local_index, uint32_t re
 	return session;
 }
 
-/* The keys die: EVP_CIPHER_CTX_free overwrites its own copies. What workers have to do with them is done before: a
- * packet that was taken is not lost. */
+/* Remove a session and overwrite its keys; EVP_CIPHER_CTX_free overwrites its own copies. Workers first finish their
+ * jobs with these keys, so that no packet taken before is lost. */
 void session_drop(struct core *core, struct session *session)
 {
 	struct session **link = &core->buckets[session->local_index % BUCKETS];
@@ -145,20 +146,21 @@ bool session_is_usable(const struct session *session, double now)
 	return now - session->created_at < REJECT_AFTER_TIME && session->send_counter < REJECT_AFTER_MESSAGES;
 }
 
-/* The counter stands in the header as it does in the nonce: little-endian. */
+/* The nonce of a datagram: four zeros and the header's counter, both little-endian. */
 static void make_nonce(uint8_t nonce[NONCE_LEN], const uint8_t *datagram)
 {
 	memset(nonce, 0, 4);
 	memcpy(nonce + 4, datagram + 8, 8);
 }
 
-/* Where the tag stands. EVP_CIPHER_CTX_ctrl would make the same of its arguments, at a tenth of the cipher's time. */
+/* The parameters that place the tag at `at`. EVP_CIPHER_CTX_ctrl would build the same ones for each packet, which takes
+ * a tenth of the cipher's time. */
 #define TAG_AT(at)                                                                                             \
 	{                                                                                                      \
 		OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, at, TAG_LEN), OSSL_PARAM_construct_end() \
 	}
 
-/* Write the header, with the next counter. The caller has asked `session_is_usable`. */
+/* Write a datagram's header with the session's next counter. The caller has checked `session_is_usable`. */
 void session_number(struct session *session, uint8_t *datagram)
 {
 	uint32_t words[2] = {htole32(TRANSPORT), htole32(session->remote_index)};
@@ -168,8 +170,9 @@ void session_number(struct session *session, uint8_t *datagram)
 	memcpy(datagram + 8, &little, 8);
 }
 
-/* Seal `padded` bytes after the header, in place; there is room for the tag. By thread 0, or by a worker that no other
- * thread has the number of: it reads of a session only keys and its own contexts. False: OpenSSL has no memory. */
+/* Encrypt `padded` bytes after the header in place; there is room for the tag. `thread`: 0, or a worker's number, which
+ * no other thread uses: of the session, the function reads only the keys and that thread's contexts. False: OpenSSL has
+ * no memory. */
 bool session_seal_by(struct core *core, struct session *session, unsigned thread, uint8_t *datagram, size_t padded)
 {
 	uint8_t nonce[NONCE_LEN], *text = datagram + HEADER_LEN;
@@ -185,14 +188,15 @@ bool session_seal_by(struct core *core, struct session *session, unsigned thread
 	       EVP_EncryptFinal_ex(context, text + done, &rest) == 1 && EVP_CIPHER_CTX_get_params(context, tag) == 1;
 }
 
-/* Both, by thread 0. */
+/* Write the header and encrypt, by thread 0. */
 bool session_seal(struct core *core, struct session *session, uint8_t *datagram, size_t padded)
 {
 	session_number(session, datagram);
 	return session_seal_by(core, session, 0, datagram, padded);
 }
 
-/* Open a datagram of at least OVERHEAD bytes in place: the packet stands after the header. Threads: as above. */
+/* Decrypt a datagram of at least OVERHEAD bytes in place: the packet follows the header. `thread`: as for
+ * `session_seal_by`. False: not authentic, or OpenSSL has no memory. */
 bool session_open_by(struct core *core, struct session *session, unsigned thread, uint8_t *datagram, size_t length)
 {
 	uint8_t nonce[NONCE_LEN], *text = datagram + HEADER_LEN;
@@ -210,7 +214,7 @@ bool session_open_by(struct core *core, struct session *session, unsigned thread
 	       EVP_DecryptFinal_ex(context, text + done, &rest) == 1;
 }
 
-/* Take an authentic counter as seen (RFC 6479). False: a duplicate, too old, or past the limit. */
+/* Mark an authentic counter as seen (RFC 6479). False: it is a duplicate, too old, or past the limit. */
 bool session_accept(struct session *session, uint64_t counter)
 {
 	uint64_t word, bit = (uint64_t)1 << (counter % 64), *seen = session->seen;
@@ -232,7 +236,7 @@ bool session_accept(struct session *session, uint64_t counter)
 	return true;
 }
 
-/* What is to be reported of a session, from now on. */
+/* The record of the session's traffic, which the next report includes from now on. */
 struct traffic *session_touch(struct core *core, struct session *session)
 {
 	if (!session->traffic.is_noted) {
@@ -263,7 +267,7 @@ bool peer_reserve(struct core *core, uint32_t peer)
 	return true;
 }
 
-/* Whose an inner address is: from the cache, else from the protocol's table of allowed IPs. */
+/* The peer of an inner address, -1: none. From the cache, else from the protocol's table of allowed IPs. */
 int32_t flow_lookup(struct core *core, const uint8_t *address, size_t length)
 {
 	uint32_t hash = core->seed, word;

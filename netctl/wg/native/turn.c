@@ -1,4 +1,4 @@
-/* The turn: what can be read from the TUN is sealed and sent, what came by UDP is opened, merged and written. */
+/* The loop: encrypts packets from the TUN and sends them; decrypts, merges and writes packets received by UDP. */
 #include "core.h"
 
 #include <endian.h>
@@ -41,7 +41,8 @@ static int socket_for(const struct core *core, const union address *address)
 	return address->any.sa_family == AF_INET6 ? core->udp6 : core->udp4;
 }
 
-/* Errors that mean: not as one, try singly. Of a route with a smaller MTU, a card without checksums. */
+/* Whether a GSO send failed because the route has a smaller MTU, or the card computes no checksums: datagrams must be
+ * sent one by one. */
 static bool is_gso_refused(int error)
 {
 	return error == EINVAL || error == EIO || error == EMSGSIZE || error == EOPNOTSUPP;
@@ -54,7 +55,7 @@ static void fill(struct mmsghdr *message, struct iovec *iov, uint8_t *data, size
 		.msg_name = to, .msg_namelen = address_length(to), .msg_iov = iov, .msg_iovlen = 1}};
 }
 
-/* The segments of a batch as datagrams of their own. What finds no room, or is refused, is lost, as on any link. */
+/* Send the segments of a batch one by one. With a full buffer or a refusal, a datagram is lost, as on any link. */
 static void send_singly(struct core *core, struct sending *sending, struct batch *batch)
 {
 	struct iovec iovs[MAX_GSO_SEGMENTS];
@@ -75,7 +76,7 @@ static void send_singly(struct core *core, struct sending *sending, struct batch
 	}
 }
 
-/* Send what is sealed: each batch as one GSO datagram, all of them with one call where one socket takes them. */
+/* Send encrypted batches, each as one GSO datagram, and all batches of one socket with one call. */
 static void transmit(struct core *core, struct sending *sending)
 {
 	struct iovec iovs[MAX_BATCHES];
@@ -106,7 +107,7 @@ static void transmit(struct core *core, struct sending *sending)
 				message->msg_hdr.msg_controllen = sizeof controls[end];
 			}
 		}
-		if (fd < 0 || end == first) { /* no socket of this family; or a destination that takes no GSO */
+		if (fd < 0 || end == first) { /* no socket of this family, or a destination that refuses GSO */
 			if (fd >= 0)
 				send_singly(core, sending, &sending->batches[first]);
 			first++;
@@ -116,7 +117,7 @@ static void transmit(struct core *core, struct sending *sending)
 		if (sent > 0)
 			first += (unsigned)sent;
 		else if (sending->batches[first].count > 1 && is_gso_refused(errno))
-			core->peers[sending->batches[first].peer].no_gso = true; /* once more, singly */
+			core->peers[sending->batches[first].peer].no_gso = true; /* retried one by one */
 		else if (errno != EINTR)
 			first++; /* lost, as on any link */
 	}
@@ -129,7 +130,7 @@ static struct sending *filling(struct core *core)
 	return &core->sendings[core->filling % SENDINGS];
 }
 
-/* Send the oldest that is on its way: in the order in which packets were read, for each peer, and for all of them. */
+/* Send the oldest batches that workers encrypt: packets leave in the order in which they were read, for all peers. */
 static void send_oldest(struct core *core)
 {
 	struct sending *sending = &core->sendings[core->draining++ % SENDINGS];
@@ -139,7 +140,8 @@ static void send_oldest(struct core *core)
 	work_clear(sending->work);
 }
 
-/* Let go of what has gathered; with workers, it is sent once they have sealed it, and there is room for more already. */
+/* Send the collected batches, or with workers hand them over: they are sent once encrypted, and the next ring entry
+ * collects packets meanwhile. */
 static void send_on(struct core *core)
 {
 	if (core->threads == 1) {
@@ -155,7 +157,7 @@ static void send_on(struct core *core)
 		send_oldest(core);
 }
 
-/* Send all that has gathered. */
+/* Send all collected batches. */
 void send_flush(struct core *core)
 {
 	send_on(core);
@@ -163,7 +165,7 @@ void send_flush(struct core *core)
 		send_oldest(core);
 }
 
-/* A place for a datagram with `padded` bytes of text, at the end of a batch that takes it. At most MAX_PACKET bytes. */
+/* A slot for a datagram with `padded` bytes of text, at most MAX_PACKET, at the end of a fitting batch. */
 static uint8_t *send_slot(struct core *core, uint32_t peer, size_t padded)
 {
 	size_t size = padded + OVERHEAD;
@@ -186,7 +188,7 @@ static uint8_t *send_slot(struct core *core, uint32_t peer, size_t padded)
 		*batch = (struct batch){.peer = peer, .to = core->peers[peer].endpoint, .start = sending->arena_used,
 					.segment = size};
 	}
-	batch->is_closed = size < batch->segment; /* a shorter one is the last */
+	batch->is_closed = size < batch->segment; /* a shorter datagram is the last of its batch */
 	batch->count++;
 	batch->total += size;
 	slot = sending->arena + sending->arena_used;
@@ -200,7 +202,7 @@ static struct session *sendable(const struct core *core, uint32_t peer)
 	return session && session_is_usable(session, core->now) ? session : NULL;
 }
 
-/* Padding is as the kernel's: to 16 bytes, but not past the MTU. */
+/* The length with padding as in the kernel's WireGuard: to a multiple of 16 bytes, but not past the MTU. */
 static size_t padded_length(const struct core *core, size_t length)
 {
 	size_t padded = (length + 15) & ~(size_t)15;
@@ -221,7 +223,7 @@ static void sent(struct core *core, struct session *session, size_t length)
 		traffic->has_sent_data = true;
 }
 
-/* A place for a packet of `length` bytes; NULL, and it is counted: there is no endpoint to send it to. */
+/* A slot for a packet of `length` bytes. NULL: the peer has no endpoint, and the packet is only counted as sent. */
 static uint8_t *begin_packet(struct core *core, struct session *session, size_t length)
 {
 	if (core->peers[session->peer].endpoint.any.sa_family)
@@ -231,7 +233,7 @@ static uint8_t *begin_packet(struct core *core, struct session *session, size_t 
 	return NULL;
 }
 
-/* Seal it where it stands, or have it sealed. */
+/* Encrypt the packet in its slot, or give it to the workers. */
 static void end_packet(struct core *core, struct session *session, uint8_t *slot, size_t length)
 {
 	size_t padded = padded_length(core, length);
@@ -241,7 +243,7 @@ static void end_packet(struct core *core, struct session *session, uint8_t *slot
 		session_number(session, slot);
 		work_add(filling(core)->work, session, slot, padded);
 	} else if (!session_seal(core, session, slot, padded)) {
-		memset(slot, 0, HEADER_LEN); /* OpenSSL has no memory: no message, everybody drops it */
+		memset(slot, 0, HEADER_LEN); /* OpenSSL has no memory: every receiver drops this invalid message */
 	}
 	sent(core, session, length);
 }
@@ -259,7 +261,7 @@ bool send_keepalive(struct core *core, struct session *session)
 
 static void send_super(struct core *core, struct session *session, const uint8_t *packet, const struct super *super)
 {
-	/* Where the counters end inside of it, what is left is lost. */
+	/* If the counters end inside the super-packet, its remaining packets are lost. */
 	for (size_t number = 0; number < super->count && session_is_usable(session, core->now); number++) {
 		size_t length = super_length(super, number);
 		uint8_t *slot = begin_packet(core, session, length);
@@ -271,8 +273,8 @@ static void send_super(struct core *core, struct session *session, const uint8_t
 	}
 }
 
-/* One read of the TUN: a vnet header and a packet or super-packet. Bad ones are dropped. False: no session, and the
- * packet was not staged. */
+/* Handle one read of the TUN: a vnet header and a packet or super-packet. Malformed ones are dropped. False: there is
+ * no session, and the packet was not staged. */
 bool tun_packet(struct core *core, const uint8_t *raw, size_t length, bool may_stage)
 {
 	const uint8_t *packet = raw + VNET_LEN;
@@ -327,12 +329,12 @@ static void tun_turn(struct core *core)
 	size_t taken = 0;
 
 	core->last_read = core->now;
-	/* After a rest: one packet, which may be a ping, and no question whether there are more. */
+	/* After a rest: read one packet, which may be a ping, without asking for more. */
 	for (unsigned reads = is_busy ? TUN_READS : 1; reads && taken < TUN_TURN_BYTES && !core->is_failed; reads--) {
 		ssize_t count = read(core->tun, core->raw, VNET_LEN + MAX_PACKET + 1);
 		if (count < 0) {
 			if (errno != EAGAIN && errno != EINTR)
-				core->is_tun_broken = true; /* EIO while it is down, EBADFD when it is gone */
+				core->is_tun_broken = true; /* EIO while the interface is down, EBADFD when it is gone */
 			break;
 		}
 		taken += (size_t)count;
@@ -349,12 +351,12 @@ static void tun_write(struct core *core, uint8_t *packet, size_t length)
 {
 	static uint8_t zero[VNET_LEN];
 	struct iovec iov[2] = {{zero, VNET_LEN}, {packet, length}};
-	/* Refused, or its queue is full: lost, as on any link. */
+	/* The packet is lost, as on any link, when the kernel refuses it or its queue is full. */
 	while (writev(core->tun, iov, 2) < 0 && errno == EINTR)
 		;
 }
 
-/* Write the packets that were gathered. */
+/* Write the packets of the run to the TUN. */
 static void tun_flush(struct core *core)
 {
 	struct run *run = &core->run;
@@ -399,7 +401,7 @@ static void received(struct core *core, struct session *session, size_t length, 
 	if (length > OVERHEAD)
 		traffic->has_received_data = true;
 	traffic->source = *source;
-	/* The first packet under a new session, and a peer that has moved: the protocol wants to know at once. */
+	/* The protocol needs at once the first packet of a new session, and the new address of a peer. */
 	if (session != peer->current || (!peer->holds_endpoint && !is_same_address(source, &peer->endpoint)))
 		core->is_urgent = true;
 }
@@ -414,7 +416,7 @@ static bool is_transport(const uint8_t *data, size_t length)
 	return le32toh(type) == TRANSPORT;
 }
 
-/* Whose a datagram of at least OVERHEAD bytes is; NULL: of no session that may receive. */
+/* The session of a transport datagram of at least OVERHEAD bytes; NULL: no session that may receive. */
 static struct session *receiver(struct core *core, const uint8_t *data)
 {
 	struct session *session;
@@ -425,7 +427,7 @@ static struct session *receiver(struct core *core, const uint8_t *data)
 	return session && core->now - session->created_at < REJECT_AFTER_TIME ? session : NULL;
 }
 
-/* A datagram that was opened: its packet is gathered for the TUN. */
+/* Take a decrypted datagram: check its counter and source, and add its packet to the run for the TUN. */
 static void take_opened(struct core *core, struct session *session, uint8_t *data, size_t length,
 			const union address *source)
 {
@@ -449,7 +451,7 @@ static void take_opened(struct core *core, struct session *session, uint8_t *dat
 	run_begin(&core->run, packet, size, core->offload, core->uso);
 }
 
-/* One datagram: opened in place, or the protocol's. */
+/* Decrypt one datagram in place and take it; any other than transport data goes to the host. */
 static void take_datagram(struct core *core, uint8_t *data, size_t length, const union address *source)
 {
 	struct session *session;
@@ -464,7 +466,7 @@ static void take_datagram(struct core *core, uint8_t *data, size_t length, const
 	}
 }
 
-/* Go on with what workers have opened, in the order in which it came. */
+/* Take the datagrams that workers have decrypted, in the order in which they were received. */
 static void deliver(struct core *core, struct arrival *arrival)
 {
 	work_finish(core, arrival->work);
@@ -472,7 +474,7 @@ static void deliver(struct core *core, struct arrival *arrival)
 		struct job *job = &arrival->work->jobs[i];
 		struct session *session;
 
-		if (!job->session) /* no session then: a handshake before it may have made one */
+		if (!job->session) /* there was no session: an earlier handshake of this batch may have made one */
 			take_datagram(core, job->datagram, job->length, job->source);
 		else if (job->is_open && (session = receiver(core, job->datagram)) && session->serial == job->serial)
 			take_opened(core, session, job->datagram, job->length, job->source);
@@ -484,7 +486,7 @@ static void deliver(struct core *core, struct arrival *arrival)
 	arrival->packets = arrival->bytes = 0;
 }
 
-/* Let go of what has been received. With workers, they open it, and what was received before is delivered. */
+/* End a batch of received datagrams. With workers: let them decrypt it, and deliver the batch before it. */
 static void receive_on(struct core *core)
 {
 	struct arrival *arrival = &core->arrivals[core->arriving], *before = core->opening;
@@ -503,7 +505,7 @@ static void receive_on(struct core *core)
 		deliver(core, before);
 }
 
-/* Deliver all that has been received. */
+/* Deliver all received datagrams. */
 void receive_flush(struct core *core)
 {
 	struct arrival *before;
@@ -515,13 +517,13 @@ void receive_flush(struct core *core)
 	}
 }
 
-/* `total` bytes in datagrams of `size` (the last may be shorter), all from one source. */
+/* Take `total` bytes in datagrams of `size` bytes (the last may be shorter), all from one source. */
 void take_merged(struct core *core, uint8_t *data, size_t total, size_t size, const union address *source)
 {
 	in_port_t port = source->any.sa_family == AF_INET6 ? source->v6.sin6_port : source->v4.sin_port;
 
 	if (port == 0 || size == 0)
-		return; /* nobody can be answered there (RFC 768) */
+		return; /* no answer can be sent to port 0 (RFC 768) */
 	for (size_t at = 0; at < total && !core->is_failed; at += size) {
 		size_t length = total - at < size ? total - at : size;
 		if (core->threads == 1) {
@@ -529,7 +531,7 @@ void take_merged(struct core *core, uint8_t *data, size_t total, size_t size, co
 			continue;
 		}
 		if (core->arrivals[core->arriving].work->count == MAX_JOBS) {
-			unsigned here = core->arriving; /* the rest lies in the same slots */
+			unsigned here = core->arriving; /* the remaining datagrams are in the same slots */
 			receive_flush(core);
 			core->arriving = here;
 		}
@@ -566,7 +568,7 @@ static void udp_turn(struct core *core, int fd)
 			message->msg_hdr.msg_controllen = CONTROL_LEN;
 		}
 		got = recvmmsg(fd, arrival->incoming, (unsigned)most, MSG_DONTWAIT, NULL);
-		if (got <= 0) /* nothing more, or an ICMP error of an earlier send */
+		if (got <= 0) /* no more datagrams, or an ICMP error of an earlier send */
 			break;
 		core->is_merged = false;
 		for (int i = 0; i < got && !core->is_failed; i++) {
@@ -578,7 +580,7 @@ static void udp_turn(struct core *core, int fd)
 			arrival->packets += size ? (total + size - 1) / size : 0;
 			take_merged(core, arrival->slots + (size_t)i * SLOT_STRIDE, total, size, &arrival->sources[i]);
 		}
-		if (got < most) /* what is left is not worth a call that finds nothing */
+		if (got < most) /* another call would most likely find nothing */
 			break;
 		receive_on(core);
 		core->now = core_now(core);
@@ -586,7 +588,7 @@ static void udp_turn(struct core *core, int fd)
 	receive_flush(core);
 }
 
-/* Forget what is on its way, after a call of the host failed: lost, as on any link. */
+/* Drop all packets under way, after a call of the host failed: they are lost, as on any link. */
 void core_abandon(struct core *core)
 {
 	settle(core);
@@ -605,7 +607,8 @@ void core_abandon(struct core *core)
 
 /* ---- the loop ---- */
 
-/* When the protocol is to have its turn: at `end`, or when it is time to report; not while an answer is awaited. */
+/* When to return to the protocol: at `end`, or when a report is due. Later, by PATIENCE_S at most, while packets flow:
+ * an answer may be under way. */
 static double next_return(const struct core *core, double end)
 {
 	double last = core->last_read > core->last_received ? core->last_read : core->last_received;
@@ -618,8 +621,8 @@ static double next_return(const struct core *core, double end)
 	return quiet < at + PATIENCE_S ? quiet : at + PATIENCE_S;
 }
 
-/* Move packets until `timeout` seconds are over or something is the protocol's; the number of descriptors in `ready`
- * that are not ours and can be read. -1: epoll failed, or a call of the host did. */
+/* Move packets for `timeout` seconds, or until the protocol must act. Returns the count of descriptors in `ready`,
+ * which are readable and not ours; -1: epoll or a call of the host failed. */
 int core_run(struct core *core, double timeout, int *ready, int most)
 {
 	struct epoll_event events[MAX_EVENTS];
@@ -638,7 +641,7 @@ int core_run(struct core *core, double timeout, int *ready, int most)
 			wait = 0;
 		got = epoll_wait(core->epoll, events, MAX_EVENTS, (int)(wait < 3600 ? wait * 1e3 + 0.999 : 3600e3));
 		if (got < 0)
-			return errno == EINTR ? 0 : -1; /* a signal: Python has its turn */
+			return errno == EINTR ? 0 : -1; /* a signal: return to Python */
 		core->now = core_now(core);
 		for (int i = 0; i < got && !core->is_failed; i++) {
 			int fd = events[i].data.fd;

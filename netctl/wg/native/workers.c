@@ -1,10 +1,10 @@
-/* Sealing and opening by more than one thread.
+/* Encrypts and decrypts with more than one thread.
  *
- * The thread that moves packets (number 0) gives them their counters and their order; what is left, the cipher, touches
- * one datagram and a key, so any thread may do it in any order. A batch is a `work`: thread 0 fills it, publishes it,
- * fetches the next packets from the kernel meanwhile, helps, and goes on with the batch once all of it is done. Batches
- * are a ring, and leave it as they entered: order is kept per peer as the queues of wireguard-go and of the kernel do.
- * Workers know nothing else of the core and never call the host.
+ * Thread 0, which moves packets, gives packets their counters and their order. The rest, the cipher, touches only one
+ * datagram and a key, so any thread may do it in any order. A batch is a `work`: thread 0 fills and publishes it,
+ * fetches the next packets from the kernel meanwhile, helps, and continues with the batch once all its jobs are done.
+ * Batches leave their ring in the order in which they entered it: this keeps the order per peer, as the queues of
+ * wireguard-go and of the kernel do. Workers use nothing else of the core and never call the host.
  */
 #include "core.h"
 
@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* While a thread waits for another core. */
+/* Tell the CPU that this thread waits for another core. */
 static inline void relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -25,9 +25,9 @@ static inline void relax(void)
 }
 
 enum {
-	LOOKS = 64,     /* between two looks at the clock, or at whether another wants this core */
+	LOOKS = 64,     /* spins between two reads of the clock, or two yields of this core */
 };
-#define WORKER_NAME "wg-crypt" /* in top(1) */
+#define WORKER_NAME "wg-crypt" /* the threads' name in top(1) */
 
 static void perform(struct core *core, bool is_sealing, struct job *job, unsigned thread)
 {
@@ -36,10 +36,10 @@ static void perform(struct core *core, bool is_sealing, struct job *job, unsigne
 	if (!is_sealing)
 		job->is_open = session_open_by(core, job->session, thread, job->datagram, job->length);
 	else if (!session_seal_by(core, job->session, thread, job->datagram, job->length))
-		memset(job->datagram, 0, HEADER_LEN); /* OpenSSL has no memory: no message, everybody drops it */
+		memset(job->datagram, 0, HEADER_LEN); /* OpenSSL has no memory: every receiver drops this invalid message */
 }
 
-/* Do some of the jobs that nobody has claimed. False: there are none. */
+/* Claim up to CHUNK jobs and do them. False: there are no unclaimed jobs. */
 static bool help(struct core *core, struct work *work, unsigned thread)
 {
 	unsigned left = atomic_load_explicit(&work->unclaimed, memory_order_relaxed), count;
@@ -56,7 +56,7 @@ static bool help(struct core *core, struct work *work, unsigned thread)
 	return true;
 }
 
-/* Sleep until something is published after `seen`. */
+/* Sleep until `published` differs from `seen`, or the workers stop. */
 static void sleep_after(struct core *core, unsigned seen)
 {
 	pthread_mutex_lock(&core->lock);
@@ -96,7 +96,7 @@ static void *worker_run(void *argument)
 	return NULL;
 }
 
-/* Seal and open by `threads` threads, of which this is one. 0, or an errno: then by this one alone, as before. */
+/* Encrypt and decrypt with `threads` threads, this one included. Returns 0, or an errno: then only with this thread. */
 int workers_start(struct core *core, unsigned threads)
 {
 	char name[16] = "";
@@ -124,9 +124,9 @@ int workers_start(struct core *core, unsigned threads)
 	pthread_cond_init(&core->wake, NULL);
 	atomic_store(&core->is_stopping, false);
 	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the interpreter's: its thread takes them */
+	pthread_sigmask(SIG_SETMASK, &all, &before); /* only the interpreter's thread receives signals */
 	pthread_getname_np(pthread_self(), name, sizeof name);
-	pthread_setname_np(pthread_self(), WORKER_NAME); /* inherited: no thread may name another once it is confined */
+	pthread_setname_np(pthread_self(), WORKER_NAME); /* inherited: a confined thread may not name another */
 	for (core->threads = 1; core->threads < threads; core->threads++) {
 		struct worker *worker = &core->workers[core->threads];
 		*worker = (struct worker){.core = core, .number = core->threads};
@@ -140,7 +140,7 @@ int workers_start(struct core *core, unsigned threads)
 	return error;
 }
 
-/* Nothing is on its way afterwards but what `core_abandon` forgets. */
+/* End the workers. Drops the packets under way, as `core_abandon` does. */
 void workers_stop(struct core *core)
 {
 	if (core->threads < 2)
@@ -157,7 +157,7 @@ void workers_stop(struct core *core)
 	pthread_mutex_destroy(&core->lock);
 }
 
-/* One more job; there is room, and it was not published. */
+/* Add a job to a work that has room and is not published. */
 struct job *work_add(struct work *work, struct session *session, uint8_t *datagram, size_t length)
 {
 	struct job *job = &work->jobs[work->count++];
@@ -168,12 +168,12 @@ struct job *work_add(struct work *work, struct session *session, uint8_t *datagr
 	return job;
 }
 
-/* From now on all of it may be done by others; they are woken if it is worth it. */
+/* Publish a work: from now on workers may do its jobs. Wakes them if the work is worth it. */
 void work_publish(struct core *core, struct work *work)
 {
 	work->is_out = true;
 	if (work->cost < core->worth)
-		return; /* `work_finish` does it */
+		return; /* thread 0 does the jobs in `work_finish` */
 	atomic_store_explicit(&work->unclaimed, work->count - work->first, memory_order_release);
 	atomic_fetch_add(&core->published, 1);
 	if (atomic_load(&core->sleepers)) {
@@ -188,7 +188,7 @@ bool work_is_done(const struct work *work)
 	return work->first + atomic_load_explicit(&work->done, memory_order_acquire) == work->count;
 }
 
-/* Help until all of what is published is done. */
+/* Help until all jobs of a published work are done. */
 void work_finish(struct core *core, struct work *work)
 {
 	if (work->cost < core->worth) {
@@ -201,11 +201,11 @@ void work_finish(struct core *core, struct work *work)
 	for (unsigned i = 1; !work_is_done(work); i++) {
 		relax();
 		if (i % LOOKS == 0)
-			sched_yield(); /* the one that has the last jobs may want this very core */
+			sched_yield(); /* the thread with the last jobs may need this core */
 	}
 }
 
-/* Empty again; it is done. */
+/* Empty a work whose jobs are done. */
 void work_clear(struct work *work)
 {
 	atomic_store_explicit(&work->done, 0, memory_order_relaxed);
@@ -214,7 +214,7 @@ void work_clear(struct work *work)
 	work->is_out = false;
 }
 
-/* Do all that was begun: afterwards no thread holds a session. */
+/* Do all jobs, published or not: afterwards no thread uses a session. */
 void settle(struct core *core)
 {
 	if (core->threads < 2)
