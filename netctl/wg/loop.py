@@ -270,9 +270,7 @@ class Shell:
         outbox, burst, fd = self._outbox, self._burst, self.tun.fd
         is_busy = now - self._last_read < BUSY_S
         self._last_read = now
-        if (
-            not is_busy
-        ):  # after a rest: read one packet, which may be a ping, without asking for more
+        if not is_busy:  # after a rest: read one packet, which may be a ping, without asking for more
             try:
                 count = os.readv(fd, burst.buffers[0])
             except BlockingIOError:

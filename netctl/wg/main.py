@@ -183,7 +183,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
 
     Raises LocalError: one line that says what to do.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy needs one thread here, and OpenBLAS pools cost memory
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread is enough, and its pools cost memory
     from netctl.tunnel import Device
     from netctl.wg.confine import confine
     from netctl.wg.handover import HandoverServer, handover_path

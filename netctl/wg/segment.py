@@ -89,7 +89,7 @@ def segment(packet: NDArray[np.uint8], what: Super, first: int, count: int, slot
         sequence = int.from_bytes(packet[at + 4 : at + 8].tobytes(), "big") + first * size
         numbers = np.uint64(sequence) + _STEPS[:count] * np.uint64(size)
         rows[:, at + 4 : at + 8].view(">u4")[:, 0] = numbers.astype(np.uint32)
-        if first == 0:  # CWR only in the first packet: the congestion window was reduced once (RFC 3168 §6.1.2)
+        if first == 0:  # CWR: the congestion window was reduced once (RFC 3168 §6.1.2)
             rows[0, at + 13] = flags & ~(_FIN | _PSH)
         if ends:
             rows[-1, at + 13] |= flags & (_FIN | _PSH)

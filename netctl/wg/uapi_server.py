@@ -276,7 +276,7 @@ class UapiServer:
         client = self._clients[fd]
         try:
             goes_on = client.step()
-        except Exception as error:  # our own fault must not end the tunnels, nor leave the descriptor readable for ever
+        except Exception as error:  # must not end the tunnels, nor leave the descriptor readable for ever
             self._log(
                 f"UAPI: a connection is dropped, for serving it failed ({type(error).__name__}: {error})"
             )
