@@ -1,14 +1,14 @@
-/* The relay's hot path: what a bound member sends goes on to its peer without the interpreter.
+/* The relay's hot path: forwards datagrams of bound members to their peers without the interpreter.
  *
- * Python's RelayServer decides: who is bound where, what may pass, what a message that is not a member's data means.
- * It writes down here where the datagrams of one source at one port go (`set_flow`) and how many bytes of them may
- * pass before it is asked again (`grant`). `drain` takes what waits at a socket, sends on what it knows, and gives
- * back everything else as it came. CPython's limited API of 3.11; no thread but the caller's.
+ * Python's RelayServer decides who is bound where, what may pass, and what all other messages mean. It records here
+ * the destination of the datagrams of one source at one port (`set_flow`), and how many bytes of them may pass before
+ * Python decides again (`grant`). `drain` reads a socket, forwards datagrams of known flows, and returns all others
+ * unchanged. CPython's limited API of 3.11; runs only in the caller's thread.
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
-/* '#' in a format is a Py_ssize_t for these names alone where the module runs on Python before 3.13, whatever
- * Python's headers it was compiled with: those of 3.13 and later no longer say so. */
+/* On Python before 3.13, '#' in a format is a Py_ssize_t only with these names, whatever Python's headers the module
+ * was compiled with: the headers of 3.13 and later no longer define them. */
 #define PyArg_ParseTuple _PyArg_ParseTuple_SizeT
 #define Py_BuildValue _Py_BuildValue_SizeT
 #ifndef _GNU_SOURCE
@@ -38,18 +38,18 @@
 
 enum {
 	SLOTS = 64,              /* datagrams of one recvmmsg(2) */
-	SLOTS_MERGED = 4,        /* where each holds up to 64 KB: what one call brings stays in the cache */
+	SLOTS_MERGED = 4,        /* for datagrams of up to 64 KB: the data of one call stays in the cache */
 	SLOT_LEN = 65536,
 	SLOT_STRIDE = SLOT_LEN + 23 * 64, /* no two slots start in the same cache set */
-	CALLS = 4,               /* of recvmmsg(2), before other sockets get their turn */
+	CALLS = 4,               /* calls of recvmmsg(2) before other sockets get their turn */
 	CALLS_MERGED = 16,
-	IN_CONTROL = 64,         /* the segment size, and the address that was asked */
-	EXTRA = 64,              /* ancillary bytes that say which address a flow leaves from */
+	IN_CONTROL = 64,         /* bytes for the segment size and the destination address */
+	EXTRA = 64,              /* ancillary bytes with the local address that a flow leaves from */
 	OUT_CONTROL = EXTRA + 32,
 	MAX_SEGMENTS = 64,       /* of one GSO send */
 	MAX_BYTES = 65507,
-	MIN_MESSAGE = 32,        /* WireGuard's shortest: header and tag */
-	TRANSPORT = 4,           /* of types 1 to 4 */
+	MIN_MESSAGE = 32,        /* bytes of WireGuard's shortest message: header and tag */
+	TRANSPORT = 4,           /* message type of WireGuard's types 1 to 4 */
 	BUCKETS = 1 << 14,       /* a power of two */
 	MAX_FLOWS = 1 << 14,
 };
@@ -67,7 +67,7 @@ struct flow {
 	int out;
 	bool is_transport_only, no_gso;
 	uint64_t credit;              /* bytes that may pass */
-	uint64_t held;                /* the turn in which one was given back: those behind it keep its company */
+	uint64_t held;                /* the turn in which one was returned: later ones are then returned too, in order */
 	size_t extra_length;
 	_Alignas(struct cmsghdr) uint8_t extra[EXTRA];
 };
@@ -105,7 +105,7 @@ static socklen_t address_length(const union address *address)
 	return address->any.sa_family == AF_INET6 ? sizeof address->v6 : sizeof address->v4;
 }
 
-/* As the socket module writes them: a family, the packed address, a port, a scope id. False: not an address. */
+/* Parse an address of the socket module: a family, the packed address, a port, a scope id. False: not an address. */
 static bool address_of(union address *to, int family, const uint8_t *packed, Py_ssize_t length, unsigned port,
 		       unsigned scope)
 {
@@ -147,7 +147,7 @@ static uint64_t mix(uint64_t value)
 	return value ^ value >> 33;
 }
 
-/* Only bound members get in here, so nobody else chooses what meets in a bucket. */
+/* The table holds only bound members, so others cannot choose which flows share a bucket. */
 static unsigned bucket_of(const Forwarder *self, unsigned port, const union address *source)
 {
 	uint64_t words[2] = {0, 0}, hash = self->seed + port;
@@ -185,7 +185,7 @@ static void forget_all(Forwarder *self)
 
 /* ---- sending ---- */
 
-/* Errors that mean: not as one, try singly. Of a route with a smaller MTU, a card without checksums. */
+/* Errors that mean: send the datagrams singly. Causes: a route with a smaller MTU, a card without checksums. */
 static bool is_gso_refused(int error)
 {
 	return error == EINVAL || error == EIO || error == EMSGSIZE || error == EOPNOTSUPP;
@@ -211,7 +211,7 @@ static void put_control(struct batch *batch, struct msghdr *message, bool as_one
 	message->msg_controllen = length;
 }
 
-/* The segments of a batch as datagrams of their own. What finds no room is lost, as on any link. */
+/* Send the segments of a batch as single datagrams. Datagrams without room are lost, as on any link. */
 static void send_singly(Forwarder *self, struct batch *batch)
 {
 	struct msghdr message = {.msg_name = &batch->flow->to, .msg_namelen = address_length(&batch->flow->to)};
@@ -230,7 +230,7 @@ static void send_singly(Forwarder *self, struct batch *batch)
 	}
 }
 
-/* Send all that has gathered, with one call for neighbours that leave by one socket. */
+/* Send all gathered batches, with one call for consecutive ones from the same socket. */
 static void flush(Forwarder *self)
 {
 	unsigned first = 0;
@@ -260,7 +260,7 @@ static void flush(Forwarder *self)
 				self->forwarded += self->batches[i].total;
 			first += (unsigned)sent;
 		} else if (is_gso_refused(errno) && self->batches[first].segments > 1) {
-			flow->no_gso = true; /* once more, singly */
+			flow->no_gso = true; /* send again, singly */
 		} else if (errno != EINTR) {
 			first++; /* lost, as on any link */
 		}
@@ -268,7 +268,7 @@ static void flush(Forwarder *self)
 	self->batch_count = 0;
 }
 
-/* Put `total` bytes in datagrams of `segment` behind what has gathered. They stay in their slot until `flush`. */
+/* Add `total` bytes, in datagrams of `segment` bytes, to the gathered ones. They stay in their slot until `flush`. */
 static void gather(Forwarder *self, struct flow *flow, uint8_t *data, size_t total, size_t segment)
 {
 	unsigned segments = (unsigned)((total + segment - 1) / segment);
@@ -285,12 +285,12 @@ static void gather(Forwarder *self, struct flow *flow, uint8_t *data, size_t tot
 	batch->iovs[batch->parts++] = (struct iovec){data, total};
 	batch->total += total;
 	batch->segments += segments;
-	batch->is_closed = segments > 1 || total < batch->segment; /* a shorter one is the last */
+	batch->is_closed = segments > 1 || total < batch->segment; /* a shorter datagram must be the last */
 }
 
 /* ---- receiving ---- */
 
-/* Every segment a WireGuard message of a type that goes on unread, and none too short. */
+/* Whether every segment is a WireGuard message of a type that is forwarded unread, and none is too short. */
 static bool is_data(const uint8_t *data, size_t total, size_t segment, bool is_transport_only)
 {
 	size_t tail = total % segment ? total % segment : segment;
@@ -316,7 +316,7 @@ static size_t segment_of(struct msghdr *message, size_t total)
 	return total;
 }
 
-/* (datagram, segment size, packed sockaddr, ancillary bytes), appended. False: an exception. */
+/* Append (datagram, segment size, packed sockaddr, ancillary bytes) to `rest`. False: an exception is set. */
 static bool give_back(PyObject *rest, const uint8_t *data, size_t total, size_t segment, const union address *source,
 		      const struct msghdr *message)
 {
@@ -350,7 +350,7 @@ static PyObject *forwarder_drain(Forwarder *self, PyObject *arguments)
 		}
 		got = recvmmsg(fd, self->incoming, (unsigned)most, MSG_DONTWAIT, NULL);
 		if (got < 0 && errno != EAGAIN && errno != EINTR)
-			continue; /* an ICMP error of an earlier send: belongs to nobody */
+			continue; /* an ICMP error of an earlier send: no sender to tell */
 		if (got <= 0)
 			break;
 		if (!self->is_merged)
@@ -365,7 +365,7 @@ static PyObject *forwarder_drain(Forwarder *self, PyObject *arguments)
 
 			if (segment < total)
 				self->is_merged = true;
-			/* Nobody can be answered at port 0 (RFC 768). */
+			/* No answer is possible to port 0 (RFC 768). */
 			if ((source->any.sa_family == AF_INET6 ? source->v6.sin6_port : source->v4.sin_port) == 0) {
 				self->nowhere++;
 				continue;
@@ -379,7 +379,7 @@ static PyObject *forwarder_drain(Forwarder *self, PyObject *arguments)
 					continue;
 				}
 				flush(self);
-				for (size_t at = 0; at < total;) { /* more than one send takes */
+				for (size_t at = 0; at < total;) { /* more than one send can carry */
 					size_t most_bytes = MAX_BYTES / segment * segment, left = total - at;
 					if (most_bytes > segment * MAX_SEGMENTS)
 						most_bytes = segment * MAX_SEGMENTS;
@@ -390,7 +390,7 @@ static PyObject *forwarder_drain(Forwarder *self, PyObject *arguments)
 				continue;
 			}
 			if (flow) {
-				is_out_of_credit |= flow->credit < total; /* Python may give more: do not go on for long */
+				is_out_of_credit |= flow->credit < total; /* return soon: Python may grant more */
 				flow->held = self->turn;
 			}
 			if (!give_back(rest, data, total, segment, source, message)) {
@@ -440,7 +440,7 @@ static void forwarder_dealloc(PyObject *object)
 	Py_DECREF(type);
 }
 
-/* Of Python's arguments: a family, a packed address, a port, a scope id. */
+/* The key of a flow from Python's arguments: a family, a packed address, a port, a scope id. */
 struct words {
 	int family;
 	const char *packed;
