@@ -1,7 +1,7 @@
-"""How long ACLs take to load, and what a new flow costs under few and many: `python bench/acl.py` (as root).
+"""Measure the loading of ACLs, and a new flow's cost with few and many rules: `python bench/acl.py` (as root).
 
-Every packet here is denied, so each is a new flow that meets the whole ruleset. The last line of that is the
-ratio of 10,000 rules to 10, medians of one run. Then what the guards cost a packet that has nothing to do with us.
+Every packet is denied, so each is a new flow that passes the whole ruleset. The last line of the first part is the
+ratio of 10,000 rules to 10, medians of one run. The second part measures the guards' cost for unrelated packets.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from netctl.model.hoststate import FilterRule, FilterTable, Guards
 
 RUNS, PACKETS = 5, 10_000
 ROUNDS = 5
-"""With and without guards in turn: the machine's speed changes while it is measured."""
+"""Rounds with and without guards in turn, as the machine's speed changes during the measurement."""
 SIZES = (10, 1_000, 10_000)
 INSIDE = "NETCTL_BENCH_INSIDE"
 RECEIVER, SENDER = "10.0.0.1", "10.0.3.200"
 
 
 def table(count: int) -> FilterTable:
-    """So many rules to one receiver, each for a few of a thousand members in both families, and its own port."""
+    """A table of `count` rules to one receiver, each for its own port and some of a thousand members, IPv4 and IPv6."""
     chance = random.Random(count)
     mine = frozenset({ip_network(f"{RECEIVER}/32"), ip_network("fd00::1/128")})
     members = [
@@ -50,7 +50,7 @@ def table(count: int) -> FilterTable:
 
 
 def guarded() -> FilterTable:
-    """Both modes in both families, some addresses of our own, and a gateway's LAN."""
+    """A table with guards of both modes in both IP versions, some own addresses, and a gateway's LAN."""
     pools = {ip_network(text) for text in ("10.8.0.0/24", "10.9.0.0/24", "fd00:8::/64", "fd00:9::/64")}
     own = {ip_network(text) for text in ("10.8.0.2/32", "10.9.0.2/32", "fd00:8::2/128", "fd00:9::2/128")}
     guards = Guards(
@@ -66,7 +66,7 @@ def guarded() -> FilterTable:
 
 
 def passing_s() -> float:
-    """Seconds for one UDP packet from an Ethernet to a closed port: sent and taken by one processor."""
+    """Seconds for one UDP packet over Ethernet to a closed port, sent and received by one processor."""
     said = subprocess.run(["ip", "-j", "link", "show", "ether1"], capture_output=True, check=True).stdout
     mac = bytes.fromhex(json.loads(said)[0]["address"].replace(":", ""))
     data = b"x" * 1000
@@ -92,7 +92,7 @@ def passing_s() -> float:
 
 
 def guards() -> None:
-    """What they cost, beside a table that has connection tracking and nothing else."""
+    """Print the guards' cost, compared with a table with connection tracking only."""
     for command in (
         "link add ether0 type veth peer name ether1",
         "link set ether0 up",
@@ -129,7 +129,7 @@ def packets_s() -> float:
 
 
 def main() -> None:
-    """Measure in a network namespace of its own."""
+    """Measure in a separate network namespace."""
     if INSIDE not in os.environ:
         again = ["unshare", "--net", sys.executable, *sys.argv]
         raise SystemExit(subprocess.run(again, env={**os.environ, INSIDE: "1"}, check=False).returncode)

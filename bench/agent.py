@@ -30,17 +30,17 @@ from netctl.model.keys import IdentityKey
 IN_NAMESPACE = "NETCTL_BENCH_IN_NAMESPACE"
 START_S = 60.0
 SETTLE_S = 10.0
-"""After the last peer is known: candidates are gathered and offered."""
+"""Wait after the last peer is known, while candidates are gathered and offered."""
 
 
 def netctl(*arguments: str) -> str:
-    """A command, and what it says."""
+    """Run a netctl command; returns its output."""
     command = [sys.executable, "-P", "-m", "netctl.cli.main", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def facts(pid: int) -> dict[str, float]:
-    """Of a process, from proc(5)."""
+    """Memory, threads, files and processor time of a process, from proc(5)."""
     status = dict(
         line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
     )
@@ -57,7 +57,7 @@ def facts(pid: int) -> dict[str, float]:
 
 
 async def measure(directory: Path, count: int, seconds: float) -> None:
-    """All of it."""
+    """Start everything, measure and print."""
     mediator = Mediator(directory)
     members = make_members(count)
     mediator.write(members, count)
@@ -104,7 +104,7 @@ async def measure(directory: Path, count: int, seconds: float) -> None:
 
 
 def online() -> int:
-    """Peers that the agent knows to be there."""
+    """Count of peers that the agent sees online."""
     try:
         status = json.loads(netctl("status", "-o", "json"))
     except subprocess.CalledProcessError:
@@ -124,7 +124,7 @@ def main() -> None:
         os.environ[IN_NAMESPACE] = "1"
         again = [sys.executable, os.path.abspath(sys.argv[0]), *sys.argv[1:]]
         own = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        # The agent writes names of peers into the hosts file: this machine's own is none of its business.
+        # A separate hosts file: the agent writes names of peers into it.
         inside = f'{OWN_PLACES}\nmount --make-rprivate / && own_places && ip link set lo up && exec "$@"'
         os.execvp(own[0], [*own, "sh", "-c", inside, "sh", *again])
     with tempfile.TemporaryDirectory() as name, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -30,11 +30,11 @@ ALONE = (
     f"{ASKING}, netctl.agent.oneshot, netctl.agent.storage.statestore, netctl.agent.host, "
     "netctl.agent.storage.keyfiles, netctl.node.planreport, pyroute2"
 )
-"""What the commands import before they can begin: with an agent, and where none runs."""
+"""The modules that commands import first: with an agent, and without one."""
 
 
 def inside() -> None:
-    """Go on in a network, mount and process namespace of our own."""
+    """Run this program again in its own network, mount and process namespace."""
     if INSIDE in os.environ:
         return
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -49,7 +49,7 @@ def private(name: str) -> bytes:
 
 
 def public(name: str) -> str:
-    """The public half of a key that somebody has: only the host's own must be one."""
+    """A public key by name; a private half is needed only for this host's own key."""
     if name != KEY:
         return base64.b64encode(hashlib.blake2s(f"public {name}".encode()).digest()).decode()
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -59,7 +59,7 @@ def public(name: str) -> str:
 
 
 def document(peers: int, port: int = 51820) -> str:
-    """One routed network of this host and so many peers; the last has this port."""
+    """A document with one routed network of this host and `peers` peers; the last peer has `port`."""
     lines = ["apiVersion: netctl/v1", "mediators: []", "members:"]
     for i in range(peers + 1):
         endpoint = f"198.18.{i >> 8}.{i & 255}:{port if i == peers else 51820}"
@@ -87,7 +87,7 @@ class Clock:
 
 
 def program(*argv: str, text: str | None = None) -> Callable[[], str]:
-    """A program to run; its output. A failure ends the benchmark."""
+    """A function that runs a program and returns its output. A failure ends the benchmark."""
 
     def run() -> str:
         done = subprocess.run(argv, capture_output=True, text=True, input=text, timeout=300, check=False)
@@ -99,14 +99,14 @@ def program(*argv: str, text: str | None = None) -> Callable[[], str]:
 
 
 def row(name: str, milliseconds: float, peer: float | None = None) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     print(
         f"  {name:<46}{milliseconds:9.1f} ms" + (f"{milliseconds / peer:8.1f} x" if peer else ""), flush=True
     )
 
 
 def start_up(clock: Clock) -> None:
-    """`netctl --version` beside an interpreter that does nothing."""
+    """Measure `netctl --version`, compared with an interpreter that does nothing."""
     print("CLI start-up (aim: 2 x)")
     nothing = clock.of(program(sys.executable, "-c", "pass"))
     row("python -c pass", nothing)
@@ -114,7 +114,7 @@ def start_up(clock: Clock) -> None:
 
 
 def first(clock: Clock, peers: int, state: Path, *, keepalive: bool) -> None:
-    """The first apply of all peers beside `wg setconf` of them, each on a new netctl-wg."""
+    """Measure the first apply of all peers, compared with their `wg setconf`, each on a new netctl-wg."""
     from netctl.engine import apply_plan, open_engine
     from netctl.engine.wireguard.uapiclient import read_private_key
     from netctl.model.hoststate import HostState
@@ -128,9 +128,7 @@ def first(clock: Clock, peers: int, state: Path, *, keepalive: bool) -> None:
     for peer in link.peers.values():
         allowed = ", ".join(map(str, peer.allowed_ips))
         config += f"[Peer]\nPublicKey = {peer.key}\nAllowedIPs = {allowed}\nEndpoint = {peer.endpoint}\n"
-        config += (
-            f"PersistentKeepalive = {peer.keepalive_s}\n"  # on a link that is up, each shakes hands at once
-        )
+        config += f"PersistentKeepalive = {peer.keepalive_s}\n"  # the link is up: each starts a handshake
     (state / "peers.conf").write_text(config)
     setconf, applied, only_peers = [], [], []
     for _ in range(clock.runs):
@@ -143,7 +141,7 @@ def first(clock: Clock, peers: int, state: Path, *, keepalive: bool) -> None:
         engine = open_engine(
             state / "wireguard.key", kind="netctl-wg", state_dir=state, hosts_file=state / "hosts"
         )
-        # The link and filter first: starting the engine is not what is measured.
+        # Link and filter first: the engine's start is not measured.
         apply_plan(engine, replace(desired, wireguard=replace(link, peers={}), routes=frozenset(), names={}))
         start = time.perf_counter()
         without = replace(desired, routes=frozenset(), names={})
@@ -164,13 +162,13 @@ def first(clock: Clock, peers: int, state: Path, *, keepalive: bool) -> None:
 
 
 def quiet(state):  # type: ignore[no-untyped-def]
-    """The same without keepalives: an engine then shakes hands with nobody by itself."""
+    """The state without keepalives, so that an engine starts no handshake itself."""
     peers = {key: replace(peer, keepalive_s=0) for key, peer in state.wireguard.peers.items()}
     return replace(state, wireguard=replace(state.wireguard, peers=peers))
 
 
 def state_of(text: str):  # type: ignore[no-untyped-def]
-    """What this host should have."""
+    """This host's desired state from a document."""
     from netctl.agent.host import look_up
     from netctl.config import load_document, resolve
 
@@ -180,7 +178,7 @@ def state_of(text: str):  # type: ignore[no-untyped-def]
 
 
 def no_op(clock: Clock, peers: int, state: Path) -> None:
-    """An apply that changes nothing: as a command, and stage by stage in this process."""
+    """Measure an apply without changes: as a command, and stage by stage in this process."""
     from netctl.agent.host import look_up
     from netctl.agent.storage.documentcache import CompiledDocuments
     from netctl.config import clear_of, load_document, resolve
@@ -246,7 +244,7 @@ def no_op(clock: Clock, peers: int, state: Path) -> None:
 
 
 def one_of_many(clock: Clock, sizes: list[int], state: Path) -> None:
-    """Change one peer of N: what is read grows with N, what is done does not."""
+    """Measure the change of one peer of N: the reading grows with N, the change itself does not."""
     from netctl.engine import apply_plan, open_engine
 
     print("\nOne of N peers changes (without keepalives)")
@@ -281,7 +279,7 @@ def one_of_many(clock: Clock, sizes: list[int], state: Path) -> None:
 
 
 def silent(peers: int, state: Path) -> None:
-    """The first apply of many peers with keepalives that never answer, and how netctl-wg answers meanwhile."""
+    """Measure the first apply of many silent peers with keepalives, and netctl-wg's response times meanwhile."""
     from netctl.engine import apply_plan, open_engine
     from netctl.model.hoststate import HostState
 
@@ -309,7 +307,7 @@ def silent(peers: int, state: Path) -> None:
 
 
 def main() -> None:
-    """All tables."""
+    """Measure and print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer runs, and no more than 1,000 peers")
     parser.add_argument("--peers", type=int, default=1000)

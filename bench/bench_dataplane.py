@@ -49,16 +49,16 @@ COLUMNS = {
 }
 LESS_IS_BETTER = frozenset({"ping", "ping_p99", "rss", "cost"})
 PAYLOAD = 1368
-"""Of a TCP packet of 1,420 bytes with timestamps: `cost` is per so many bytes, whatever a program's packets are."""
+"""Payload bytes of a TCP packet of 1,420 bytes with timestamps: the unit of `cost` for every program."""
 
 
 def run(*argv: str, text: str | None = None) -> str:
-    """Its output. Raises CalledProcessError."""
+    """Run a command; returns its output. Raises CalledProcessError."""
     return subprocess.run(argv, check=True, capture_output=True, text=True, input=text, timeout=120).stdout
 
 
 def inside(side: int, *argv: str) -> list[str]:
-    """argv, to be run in one of both namespaces."""
+    """The command line that runs `argv` in one of the two namespaces."""
     return ["ip", "netns", "exec", f"{PREFIX}-{side}", *argv]
 
 
@@ -72,7 +72,7 @@ class Program:
 
 @contextlib.contextmanager
 def namespaces(no_offload: bool) -> Iterator[None]:
-    """Two, with a cable between them."""
+    """Two namespaces with a veth cable between them."""
     try:
         for side in (0, 1):
             run("ip", "netns", "add", f"{PREFIX}-{side}")
@@ -93,7 +93,7 @@ def namespaces(no_offload: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def tunnel(program: Program) -> Iterator[tuple[str, list[int]]]:
-    """(the address to measure, the pids); ends what it started."""
+    """Start a program on both ends: (the address to measure, the pids). Ends them at exit."""
     if program.path is None:
         yield OUTSIDE[1], []
         return
@@ -105,7 +105,7 @@ def tunnel(program: Program) -> Iterator[tuple[str, list[int]]]:
         return
     links = [
         f"{LINK}{os.getpid() % 10000}{'ab'[side]}" for side in (0, 1)
-    ]  # the sockets' directory is shared
+    ]  # both namespaces share the sockets' directory
     keys = [os.urandom(32), os.urandom(32)]
     started: list[subprocess.Popen[bytes]] = []
     try:
@@ -130,18 +130,18 @@ def tunnel(program: Program) -> Iterator[tuple[str, list[int]]]:
 
 
 def wait_for_answer() -> None:
-    """Until the other end answers inside. Raises CalledProcessError: not in 20 s."""
+    """Wait until the other end answers inside the tunnel. Raises CalledProcessError after 20 s."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         with contextlib.suppress(subprocess.CalledProcessError):
             run(*inside(0, "ping", "-c", "1", "-W", "1", INSIDE[1]))
             return
-        time.sleep(0.2)  # a ping that has no route yet fails at once
+        time.sleep(0.2)  # a ping without a route fails at once
     run(*inside(0, "ping", "-c", "1", "-W", "1", INSIDE[1]))
 
 
 def wait_for_socket(link: str) -> None:
-    """Until wg can speak to it. Raises TimeoutError."""
+    """Wait until wg can talk to the link. Raises TimeoutError."""
     deadline = time.monotonic() + 10
     while not Path(f"/var/run/wireguard/{link}.sock").exists():
         if time.monotonic() > deadline:
@@ -151,7 +151,7 @@ def wait_for_socket(link: str) -> None:
 
 @contextlib.contextmanager
 def segment(address: str) -> Iterator[str]:
-    """A VXLAN device over the tunnel (or the cable), as the segment of a lan network has; the address to measure."""
+    """A VXLAN device over the tunnel or cable, as for the segment of a lan network; yields the address to measure."""
     ends = INSIDE if address == INSIDE[1] else OUTSIDE
     try:
         for side in (0, 1):
@@ -166,7 +166,7 @@ def segment(address: str) -> Iterator[str]:
 
 
 def iperf(address: str, seconds: int, *options: str) -> dict[str, dict[str, float]]:
-    """The sums at the end of one run."""
+    """Run iperf3 once; returns the sums at its end."""
     server = subprocess.Popen(
         inside(1, "iperf3", "-s", "-1", "-B", address), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -181,7 +181,7 @@ def iperf(address: str, seconds: int, *options: str) -> dict[str, dict[str, floa
 
 
 def measure(program: Program, seconds: int) -> dict[str, float]:
-    """One row of one run."""
+    """The values of one row in one run."""
     with tunnel(program) as (address, pids):
         tcp = ["-C", "cubic"]
         before = sum(map(busy_s, pids))
@@ -204,19 +204,19 @@ def measure(program: Program, seconds: int) -> dict[str, float]:
 
 
 def busy_s(pid: int) -> float:
-    """Processor time of a program so far, all of its threads; both ends together send and receive a packet."""
+    """Processor time of a program's threads so far. Both ends together send and receive a packet."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(pid: int) -> float:
-    """Peak resident memory. `ip netns exec` becomes the program, so the pid is its own."""
+    """Peak resident memory in MB. `ip netns exec` becomes the program, so the pid is the program's."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(found[1]) / 1024 if found else 0.0
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown: figures first, then netctl-wg as a ratio to each other row; above 1 is better, always."""
+    """Markdown: figures, then netctl-wg's ratio to each other row; above 1 netctl-wg is better."""
     lines = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name, row in rows.items():
         cells = [f"{row[key]:.2f}" if row[key] < 100 else f"{row[key]:.0f}" for key in COLUMNS.values()]

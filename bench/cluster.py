@@ -1,7 +1,7 @@
-"""The mediator's store: SQLite in a thread against PostgreSQL (Debian's, durable), in one run on one disk.
+"""Compare the mediator's stores in one run on one disk: SQLite in a thread, and PostgreSQL (Debian's, durable).
 
-Leases granted a second, one by one and in the batches of 100 in which a new document asks for them; admissions by
-invite a second. Ratios are what counts: both wait for the same disk.
+Measures leases granted per second, single and in the batches of 100 that a new document requests, and admissions by
+invite per second. Only the ratios matter, as both wait for the same disk.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def lease(number: int) -> GrantLease:
 
 
 async def measure(store: MemberStore) -> dict[str, float]:
-    """Each a second."""
+    """Operations per second, by name."""
     await store.open()
     found = {}
     began = time.perf_counter()

@@ -33,21 +33,21 @@ from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 
 HOST, PORT = "127.0.0.1", 8443
 AT_ONCE = 48
-"""Logins under way: less than the strangers that one neighbourhood may have."""
+"""Concurrent logins: below the limit of unauthenticated connections of one neighbourhood."""
 TICKS = os.sysconf("SC_CLK_TCK")
 CHANGES = 60
 CHURN_S = 60.0
 CHURN = 0.1
-"""The part of the members that leaves and comes back within CHURN_S."""
+"""Share of the members that leaves and returns within CHURN_S."""
 AWAY_S = 3.0
 IDLE_S = 20.0
 PING_S = 20.0
-"""As real members do; who is silent for 50 s is taken for gone."""
+"""The interval of real members; the mediator drops a member after 50 s of silence."""
 
 
 @dataclass
 class Member:
-    """One connection that counts what it hears."""
+    """One member; counts the messages that it receives."""
 
     number: int
     identity: Ed25519PrivateKey
@@ -57,7 +57,7 @@ class Member:
 
 
 class Client(asyncio.Protocol):
-    """The least that logs in and stays."""
+    """A minimal client that logs in and stays connected."""
 
     def __init__(self, member: Member, pin: IdentityKey) -> None:
         self._member, self._pin = member, pin
@@ -130,7 +130,7 @@ class Mediator:
         self.process: subprocess.Popen[bytes] | None = None
 
     def write(self, members: list[Member], network: int) -> None:
-        """A document in which each network has `network` of the members."""
+        """Write a document in which each network has `network` members."""
         names = [f"m{member.number}" for member in members]
         groups = [names[start : start + network] for start in range(0, len(names), network)]
         document = {
@@ -151,7 +151,7 @@ class Mediator:
         (self.directory / "networks.yaml").write_text(json.dumps(document))
 
     def start(self) -> None:
-        """Returns once it listens."""
+        """Start the mediator; returns once it listens."""
         command = [sys.executable, "-P", "-m", "mediator.shell.main", "serve", "--no-relay", "--listen", HOST]
         command += ["--document", str(self.directory / "networks.yaml"), "--state", str(self.directory)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
@@ -161,19 +161,19 @@ class Mediator:
                 raise RuntimeError("the mediator did not start")
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the mediator."""
         if self.process is not None:
             self.process.terminate()
             self.process.communicate(timeout=60)
 
     def cpu_s(self) -> float:
-        """Processor time so far."""
+        """Processor seconds of the mediator so far."""
         assert self.process is not None
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def resident_kb(self) -> int:
-        """Now."""
+        """Resident memory of the mediator now."""
         assert self.process is not None
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
@@ -182,7 +182,7 @@ class Mediator:
 
 
 def context() -> ssl.SSLContext:
-    """A client's; the pin is not looked at, since it is the server that is measured."""
+    """A client's TLS context, without a check of the pin, as only the server is measured."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
     made.set_alpn_protocols([ALPN])
@@ -190,7 +190,7 @@ def context() -> ssl.SSLContext:
 
 
 async def log_in(members: list[Member], pin: IdentityKey) -> None:
-    """All of them, a few at a time. Tries again what is refused, as a member does."""
+    """Log in all members, a few at a time. Retries refused logins, as a member does."""
     tls, slots = context(), asyncio.Semaphore(AT_ONCE)
 
     async def one(member: Member) -> None:
@@ -212,7 +212,7 @@ async def log_in(members: list[Member], pin: IdentityKey) -> None:
 
 
 def make_members(count: int) -> list[Member]:
-    """With keys of their own."""
+    """Members, each with its own keys."""
     return [
         Member(
             number,
@@ -224,7 +224,7 @@ def make_members(count: int) -> list[Member]:
 
 
 async def crowd(mediator: Mediator, count: int, pin: IdentityKey) -> None:
-    """Many members in networks of 20: logins, memory, idling."""
+    """Measure many members in networks of 20: logins, memory, idle time."""
     members = make_members(count)
     mediator.write(members, 20 if count <= 5000 else 50)
     mediator.start()
@@ -244,7 +244,7 @@ async def crowd(mediator: Mediator, count: int, pin: IdentityKey) -> None:
 
 
 def close(members: list[Member]) -> None:
-    """Hang up."""
+    """Close the members' connections."""
     for member in members:
         if member.protocol is not None:
             member.protocol.transport.abort()  # type: ignore[attr-defined]
@@ -252,7 +252,7 @@ def close(members: list[Member]) -> None:
 
 
 async def churn(mediator: Mediator, members: list[Member], pin: IdentityKey) -> None:
-    """A tenth leaves and returns within a minute; the others write down when they hear of it."""
+    """A tenth of the members leaves and returns within a minute; the others record when they receive the news."""
     going = members[: int(len(members) * CHURN)]
     staying = members[len(going) :]
     before, delays, missed = mediator.cpu_s(), list[float](), 0
@@ -284,7 +284,7 @@ async def churn(mediator: Mediator, members: list[Member], pin: IdentityKey) -> 
 
 
 async def one_network(mediator: Mediator, count: int, pin: IdentityKey, *, restart: bool) -> None:
-    """All in one network: what a change costs, how fast it is everywhere, churn, and a restart."""
+    """Measure all members in one network: cost and delay of a change, churn, and a restart."""
     members = make_members(count)
     mediator.write(members, count)
     mediator.start()

@@ -31,7 +31,7 @@ Pair = tuple[NatKind, NatKind]
 
 
 def chosen(only: list[NatKind] | None) -> list[Pair]:
-    """All pairs; those of one kind with every other; or those of several kinds among themselves."""
+    """The pairs to measure. `only` None: all; one kind: with every other; several kinds: among themselves."""
     every = pairs_of(list(NatKind))
     if not only:
         return every
@@ -41,24 +41,24 @@ def chosen(only: list[NatKind] | None) -> list[Pair]:
 
 
 def read(path: Path) -> list[Trial]:
-    """What was measured before."""
+    """The trials of earlier calls."""
     return [Trial.from_json(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def missing(pairs: list[Pair], done: list[Trial], runs: int) -> list[tuple[Pair, int]]:
-    """Runs that are still to do: every pair once before any pair a second time."""
+    """The missing runs: every pair once before any pair a second time."""
     counts = Counter((trial.one, trial.other) for trial in done)
     return [(pair, run) for run in range(runs) for pair in pairs if counts[str(pair[0]), str(pair[1])] <= run]
 
 
 def machine() -> str:
-    """In plain words."""
+    """A description of this machine."""
     cores = os.cpu_count() or 1
     return f"a virtual machine with {cores} shared core{'s' if cores > 1 else ''}"
 
 
 def told(trial: Trial) -> str:
-    """A line for whoever watches."""
+    """A progress line about a trial."""
     first = "never" if trial.first_packet_s is None else f"{trial.first_packet_s:.2f} s"
     direct = "" if trial.direct_s is None else f", direct after {trial.direct_s:.2f} s"
     paths = " and ".join(dict.fromkeys(trial.paths))
@@ -66,7 +66,7 @@ def told(trial: Trial) -> str:
 
 
 def measure(pairs: list[Pair], work: list[tuple[Pair, int]], results: Path, minutes: float) -> None:
-    """All that is to do, each result kept as soon as it is there."""
+    """Run the missing trials; saves each result at once."""
     deadline = time.monotonic() + 60 * minutes
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -86,7 +86,7 @@ def measure(pairs: list[Pair], work: list[tuple[Pair, int]], results: Path, minu
 
 
 def measure_families(document: Path) -> int:
-    """Every pair of families, for a mediator of each; how many pairs are not as they should be."""
+    """Measure every pair of families with a mediator of each; the count of pairs without their expected path."""
     found: list[families.Meeting] = []
     for mediator in families.MEDIATORS:
         every = families.reaching(list(families.Family), mediator)

@@ -36,7 +36,7 @@ BUFFER = 8 << 20
 UNLIMITED = 1e12
 KINDS = ("netctl", "coturn", "nft")
 TURNSERVER = "BENCH_TURNSERVER"
-"""Environment: coturn's program, for the processes that this one starts."""
+"""Environment variable with coturn's program, for child processes."""
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
 
@@ -51,7 +51,7 @@ def member(port: int) -> socket.socket:
 
 
 def bind(sock: socket.socket, host: str, own: int, peer: int) -> None:
-    """netctl's relay: the four messages of a binding."""
+    """Bind at netctl's relay, by the four messages of a binding."""
     right = relay.Allocation(own, peer, int(time.time()) + 600)
     key = right.key(SECRET)
     sock.sendto(relay.seal(relay.Bind(right, b"t" * 8), key), (host, peer))
@@ -62,7 +62,7 @@ def bind(sock: socket.socket, host: str, own: int, peer: int) -> None:
 
 
 def ask_turn(sock: socket.socket, kind: int, attributes: bytes) -> None:
-    """One TURN request (RFC 8656) and its success."""
+    """Send one TURN request (RFC 8656) and wait for its success."""
     header = struct.pack(">HHI12s", kind, len(attributes), 0x2112A442, os.urandom(12))
     sock.sendto(header + attributes, (LEFT, TURN_PORT))
     answer = sock.recv(2000)
@@ -70,7 +70,7 @@ def ask_turn(sock: socket.socket, kind: int, attributes: bytes) -> None:
 
 
 def open_channel(sock: socket.socket) -> None:
-    """coturn: an allocation, and a channel to the receiver."""
+    """Request an allocation from coturn, and a channel to the receiver."""
     ask_turn(sock, 0x0003, struct.pack(">HHBxxx", 0x0019, 4, 17))
     cookie = 0x2112A442
     where = int.from_bytes(socket.inet_aton(RECEIVER), "big") ^ cookie
@@ -79,7 +79,7 @@ def open_channel(sock: socket.socket) -> None:
 
 
 def serve() -> None:
-    """netctl's relay."""
+    """Run netctl's relay."""
     server = RelayServer(
         "0.0.0.0", PORTS, RelayTable(SECRET, os.urandom(32), PORTS, Limits(pair_rate=UNLIMITED))
     )
@@ -88,7 +88,7 @@ def serve() -> None:
 
 
 def send(kind: str, batches: bool, seconds: float) -> None:
-    """Until the time is over."""
+    """Send packets for `seconds`."""
     sock = member(4000)
     packet, to = PACKET, (LEFT, NFT_PORT)
     if kind == "netctl":
@@ -118,7 +118,7 @@ def receive(kind: str, seconds: float) -> None:
     print("ready", flush=True)
     buffer = bytearray(65536)
     while sock.recv_into(buffer) < len(PACKET):
-        pass  # the relay's word that the sender is there
+        pass  # the relay's message that the sender is bound
     total, start = 0, time.monotonic()
     last = start
     sock.settimeout(1)
@@ -130,18 +130,18 @@ def receive(kind: str, seconds: float) -> None:
 
 
 def inside(name: str, *argv: str) -> list[str]:
-    """argv, in one of the namespaces."""
+    """The command line that runs `argv` in one of the namespaces."""
     return ["ip", "netns", "exec", f"{PREFIX}-{name}", *argv]
 
 
 def run(*argv: str, text: str | None = None) -> str:
-    """Its output. Raises CalledProcessError."""
+    """Run a command; returns its output. Raises CalledProcessError."""
     return subprocess.run(argv, check=True, capture_output=True, text=True, input=text, timeout=60).stdout
 
 
 @contextlib.contextmanager
 def world() -> Iterator[None]:
-    """Sender, relay and receiver, with a cable between neighbours."""
+    """Namespaces of sender, relay and receiver, with a cable between neighbours."""
     try:
         for name in ("a", "r", "b"):
             run("ip", "netns", "add", f"{PREFIX}-{name}")
@@ -176,7 +176,7 @@ def world() -> Iterator[None]:
 
 @contextlib.contextmanager
 def relayed_by(kind: str) -> Iterator[None]:
-    """The relay of this kind, between the cables."""
+    """Run the relay of this kind in the middle namespace."""
     if kind == "nft":
         rule = f"udp dport {NFT_PORT} dnat to {RECEIVER}:{RECEIVER_PORT}"
         chain = f"chain c {{ type nat hook prerouting priority -100\n {rule}\n }}"
@@ -209,7 +209,7 @@ def relayed_by(kind: str) -> Iterator[None]:
 
 
 def measure(kind: str, batches: bool, seconds: float) -> float:
-    """Gbit/s that arrived."""
+    """Gbit/s that arrive at the receiver."""
     mine = [sys.executable, __file__, "--seconds", str(seconds), "--kind", kind]
     with relayed_by(kind):
         receiver = subprocess.Popen(

@@ -38,7 +38,7 @@ def wait_direct(lab: Lab) -> None:
 
 
 def measure(lab: Lab, address: str, seconds: int) -> float:
-    """Gbit/s of one TCP stream that arrived."""
+    """Gbit/s of one TCP stream at the receiver."""
     server = lab.node("nas").popen(["iperf3", "-s", "-1", "-p", PORT, "-B", address])
     try:
         time.sleep(0.3)

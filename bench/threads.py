@@ -20,29 +20,29 @@ from netctl.wg.tun import GSO_TCPV4, NEEDS_CSUM, VNET_HEADER
 
 SEGMENTS, SEGMENT = 45, 1380
 SUPERS = 200
-"""Of one round: some 15 ms."""
+"""Super-packets per round: about 15 ms."""
 PEER = 0
 
 
 class Nobody:
-    """A protocol that everything belongs to one peer of."""
+    """A stub of the protocol: every packet belongs to one peer."""
 
     def lookup(self, _: bytes) -> int:
-        """Its number."""
+        """The number of the peer."""
         return PEER
 
     def other(self, datagram: bytes, source: bytes) -> None:
-        """Nothing is received."""
+        """Not used: nothing is received."""
 
     def stage(self, peer: int, raw: bytes) -> None:
-        """There is a session."""
+        """Not used: there is a session."""
 
     def report(self, *_: object) -> None:
-        """Nobody asks."""
+        """Ignore reports."""
 
 
 def super_packet() -> bytes:
-    """A read of the TUN."""
+    """One super-packet, as read from the TUN."""
     length = 40 + SEGMENTS * SEGMENT
     ip = (
         bytes([0x45, 0])
@@ -55,7 +55,7 @@ def super_packet() -> bytes:
 
 
 def one_round(threads: int, raw: bytes) -> float:
-    """Microseconds a packet."""
+    """Microseconds per packet."""
     module, why = native.load()
     if module is None:
         raise SystemExit(f"there is no data path in C: {why}")

@@ -1,7 +1,7 @@
-"""What the page costs with 200 members and 20 browsers that look, and how soon the page of 2,000 members comes.
+"""Measure the page's processor time with 200 members and 20 browsers, and the load time of the page of 2,000 members.
 
-The agent is played by a thread of this process, with answers as large as a real one's; its time is not counted. All
-members change their counters at every look, which is the worst case. Needs the extra `ui`.
+A thread of this process acts as the agent, with answers as large as a real agent's; its time is not counted. All
+members' counters change at every poll, which is the worst case. Needs the extra `ui`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def crowd(number: int, busy: float) -> StatusReply:
-    """A host with so many peers, of whom a part moves bytes just now."""
+    """The status of a host with `number` peers; the share `busy` of them moves bytes."""
     peers = [
         peer(
             f"host-{one}",
@@ -42,7 +42,7 @@ def crowd(number: int, busy: float) -> StatusReply:
 
 
 def play(known: Host, number: int, busy: float) -> None:
-    """Let the agent answer with one of ten states in turn."""
+    """Let the agent answer with ten states in turn."""
     states = [crowd(number, busy) for _ in range(10)]
     answer = known.perform
 
@@ -64,7 +64,7 @@ def used_s(pids: list[int]) -> float:
 
 
 def look(browser: Browser, ends: float, got: list[int]) -> None:
-    """Read a stream."""
+    """Read a stream of events until `ends`."""
     connection = http.client.HTTPConnection("127.0.0.1", browser.port, timeout=30)
     connection.request("GET", "/live", headers={"Cookie": browser.cookie})
     answer = connection.getresponse()
@@ -74,7 +74,7 @@ def look(browser: Browser, ends: float, got: list[int]) -> None:
 
 
 def measure(number: int, busy: float) -> None:
-    """One line of results."""
+    """Measure and print one line of results."""
     with tempfile.TemporaryDirectory() as place, host(Path(place)) as known:
         play(known, number, busy)
         with page(known) as served:
@@ -90,7 +90,7 @@ def measure(number: int, busy: float) -> None:
             threads = [threading.Thread(target=look, args=(browser, ends, got)) for _ in range(BROWSERS)]
             for thread in threads:
                 thread.start()
-            time.sleep(2)  # the whole state at first, which is sent once
+            time.sleep(2)  # skip the whole state, which is sent once at first
             before, at = used_s([parent, child]), time.monotonic()
             time.sleep(SECONDS - 4)
             share = (used_s([parent, child]) - before) / (time.monotonic() - at)

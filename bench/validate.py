@@ -1,6 +1,6 @@
-"""How long a document takes: `python bench/validate.py [MEMBERS]`. Goal: 20,000 members in under 3 s.
+"""Measure the validation of a document: `python bench/validate.py [MEMBERS]`. Goal: 20,000 members in under 3 s.
 
-Each stage is shown beside libyaml's bare event scan of the same text in the same run.
+Each stage is compared with libyaml's bare event scan of the same text in the same run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def key(seed: str) -> str:
 
 
 def text(members: int) -> str:
-    """One routed network of everybody, fifty groups, fifty rules, fifty tests."""
+    """A document with one routed network of all members, fifty groups, fifty rules and fifty tests."""
     lines = ["apiVersion: netctl/v1", "id: a1b2-c3d4", "mediators:", "  - url: netctl://m.example.net:8443"]
     lines += [f'    identity: ["ed25519:{key("m")}"]', "    relayPorts: 20000-60000", "members:"]
     for i in range(members):
@@ -55,7 +55,7 @@ def median(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Print a line a stage: seconds, and the ratio to the bare scan."""
+    """Print a line per stage: seconds, and the ratio to the bare scan."""
     members = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     document = text(members)
     scan = median(lambda: sum(1 for _ in yaml.parse(document, Loader=yaml.CSafeLoader)))

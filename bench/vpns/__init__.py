@@ -1,6 +1,6 @@
-"""Other VPNs, set up between the two namespaces of bench_dataplane as their manuals say, with an inner MTU of 1,420.
+"""Set up other VPNs between the two namespaces of bench_dataplane, as their manuals say, with an inner MTU of 1,420.
 
-Each takes its program's path, a `World` and a private directory, and yields the process ids of its two ends.
+Each function takes its program's path, a `World` and a private directory, and yields the process ids of both ends.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from pathlib import Path
 
 MTU = 1420
 PORT = 19950
-"""n2n keeps a port in a signed short."""
+"""A port below 32,768, as n2n keeps it in a signed short."""
 PATIENCE_S = 20
 
 
 @dataclass(frozen=True)
 class World:
-    """Both namespaces: how to run something in one, and the addresses outside and inside."""
+    """Both namespaces: runs commands in them, and has the outer and inner addresses."""
 
     inside: Callable[..., list[str]]
     outer: tuple[str, str]
     inner: tuple[str, str]
 
     def run(self, side: int, *argv: str, text: str | None = None) -> str:
-        """Its output. Raises CalledProcessError."""
+        """Run a command in a namespace; returns its output. Raises CalledProcessError."""
         command = self.inside(side, *argv)
         return subprocess.run(
             command, check=True, capture_output=True, text=True, input=text, timeout=60
         ).stdout
 
     def configure(self, side: int, link: str) -> None:
-        """Wait for the interface, give it its address and MTU."""
+        """Wait for the interface, then set its address and MTU."""
         deadline = time.monotonic() + PATIENCE_S
         while re.search(rf"^{link}\b", self.run(side, "ip", "-br", "link"), re.MULTILINE) is None:
             if time.monotonic() > deadline:
@@ -64,7 +64,7 @@ def _both(world: World, commands: list[list[str]], directory: Path) -> Iterator[
 
 @contextlib.contextmanager
 def nebula(program: str, world: World, directory: Path) -> Iterator[list[int]]:
-    """Certificates, one static host each way; AES as it comes."""
+    """nebula: certificates, one static host each way, the default AES."""
     cert = [f"{program}-cert"]
     files = {name: str(directory / name) for name in ("ca.crt", "ca.key")}
     subprocess.run(
@@ -94,7 +94,7 @@ def nebula(program: str, world: World, directory: Path) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def fastd(program: str, world: World, directory: Path) -> Iterator[list[int]]:
-    """Its fastest method that authenticates."""
+    """fastd with its fastest authenticated method."""
     keys = []
     for _ in (0, 1):
         made = subprocess.run([program, "--generate-key"], check=True, capture_output=True, text=True)
@@ -116,7 +116,7 @@ def fastd(program: str, world: World, directory: Path) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def openvpn(program: str, world: World, directory: Path) -> Iterator[list[int]]:
-    """Point to point over TLS with pinned certificates; AES-256-GCM, in user space."""
+    """OpenVPN: point to point over TLS with pinned certificates; AES-256-GCM, in user space."""
     prints = []
     for side in (0, 1):
         request = [
@@ -159,7 +159,7 @@ def openvpn(program: str, world: World, directory: Path) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def tinc(program: str, world: World, directory: Path) -> Iterator[list[int]]:
-    """Router mode."""
+    """tinc in router mode."""
     for side in (0, 1):
         home = directory / str(side)
         (home / "hosts").mkdir(parents=True)
@@ -221,9 +221,9 @@ def edge(program: str, world: World, directory: Path) -> Iterator[list[int]]:
 
 
 KINDS = {"nebula": nebula, "fastd": fastd, "openvpn": openvpn, "tincd": tinc, "edge": edge}
-"""By the name of the program; any other name is started as wireguard-go is."""
+"""Functions by name of the program; other programs are started as wireguard-go."""
 
 
 def kind(path: str) -> Callable[[str, World, Path], contextlib.AbstractContextManager[list[int]]] | None:
-    """How to start the program at `path`; None: as wireguard-go."""
+    """The function that starts the program at `path`; None: start it as wireguard-go."""
     return KINDS.get(os.path.basename(path))
