@@ -327,7 +327,7 @@ async def migrate(connection: AsyncConnection[Row], name: str) -> None:
 
 
 class PostgresStore(SqlStore):
-    """A `MemberStore` in PostgreSQL. While the server is away, requests wait or fail with the reason."""
+    """A `MemberStore` in PostgreSQL. Known members are served while it is away; requests to it fail with the reason."""
 
     def __init__(
         self, place: PostgresPlace, patience_s: float = PATIENCE_S, *, standby: bool = False
