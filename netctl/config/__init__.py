@@ -1,4 +1,4 @@
-"""Text to document to desired state, purely (floor F1)."""
+"""Turns a document's text into a Document, and a Document into a host's desired state, without I/O (floor F1)."""
 
 from netctl.config.load.pipeline import Loaded, load_document
 from netctl.config.reach.reachchanges import ReachChanges, reach_changes

@@ -1,1 +1,1 @@
-"""Documents written: new ones, edited ones, formatted ones, and excerpts for one member."""
+"""Writes the text of documents: new, edited and formatted ones, and excerpts for one member."""

@@ -1,7 +1,7 @@
-"""The part of a document that one member may see, as a document: what a host that joined by invite lives by.
+"""The part of a document that one member may see, as a document: a host that joined by invite uses this excerpt.
 
-The mediator makes it and signs it within the view; the host loads it as it would load any networks.yaml, with
-every check. Names and groups of members that it may not see stand in no rule.
+The mediator makes the excerpt and signs it within the view; the host loads it like any networks.yaml, with every
+check. No rule in it names a member or group that the member may not see.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from netctl.model.document import Document, Mediator, Member, Mode, Network, Rul
 
 
 def excerpt(document: Document, name: str, seen: Collection[str]) -> str:
-    """networks.yaml (as JSON, which YAML is) for the member `name`, which may see the members `seen`."""
+    """networks.yaml (as JSON, which is valid YAML) for the member `name`, which may see the members `seen`."""
     networks = document.networks_of(name)
     visible = {*seen, name, *(network.hub for network in networks if network.hub is not None)}
     together = {other for network in networks for other in network.member_names} | {name}
@@ -34,7 +34,7 @@ def excerpt(document: Document, name: str, seen: Collection[str]) -> str:
 
 
 def bootstrap(name: str, wireguard: str, identity: str, mediators: Collection[Mediator]) -> str:
-    """What a host has between its enrolment and its first view: its mediators and itself."""
+    """The document of a host between its enrolment and its first view, with only its mediators and itself."""
     return json.dumps(
         {
             "apiVersion": "netctl/v1",
@@ -124,7 +124,7 @@ def _network(document: Document, network: Network, names: Collection[str]) -> di
 
 
 def _rule(document: Document, rule: Rule, here: Collection[str]) -> dict[str, Any] | None:
-    """The rule for those who are in sight; None when one side is nobody."""
+    """The rule with only visible members; None when one side then names no member and no prefix."""
     src, dst = _selected(document, rule.src, here), _selected(document, rule.dst, here)
     if not src or not dst:
         return None
@@ -139,7 +139,7 @@ def _rule(document: Document, rule: Rule, here: Collection[str]) -> dict[str, An
 
 
 def _selected(document: Document, selectors: Collection[str], here: Collection[str]) -> list[str]:
-    """The selectors that mean somebody in sight, and prefixes."""
+    """The selectors that match a visible member, and prefixes."""
     groups = {group for name in here for group in document.members[name].groups}
     return [
         text

@@ -1,7 +1,7 @@
-"""The layout of a document: two spaces a level, nothing else moved, every comment kept.
+"""Formats a document: two spaces a level, nothing else moved, every comment kept.
 
-Works on lines, steered by libyaml's tokens: what a line says is never rewritten, so nothing can be lost. The
-result is read again and must mean the same; where it does not (an odd block scalar), the text stays as it is.
+Works on lines, guided by libyaml's tokens: the content of a line is never rewritten, so nothing can be lost. The
+result is parsed again and must mean the same; otherwise (an odd block scalar) the text stays as it is.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from netctl.config.load.loader import parse
 from netctl.model.errors import ConfigError
 
 STEP = 2
-"""Columns a level."""
+"""Columns of indentation a level."""
 
 
 def format_text(text: str, file: str = "networks.yaml") -> str:
-    """The same document, laid out. Idempotent. Raises ConfigError when the text cannot be read as YAML."""
+    """The same document, formatted. Idempotent. Raises ConfigError when the text cannot be read as YAML."""
     before = parse(text, file).tree
     plain = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     laid_out = _Layout(plain).lines()
@@ -28,17 +28,17 @@ def format_text(text: str, file: str = "networks.yaml") -> str:
     try:
         return result if parse(result, file).tree == before else text
     except ConfigError:
-        return text  # the layout broke it: then there is nothing to offer
+        return text  # formatting broke the document: keep the original
 
 
 @dataclass(slots=True)
 class _Block:
-    """One block map or list that is open."""
+    """One open block map or list."""
 
     is_map: bool
     indent: int
     in_entry: bool = False
-    """In a map whose value is a list that is not indented: within one of its items."""
+    """Whether the scan is inside an item of a list that is the value of a map's key and not indented."""
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class _Layout:
             self.starts[line] = _Start(column, indent, int(not is_key))
 
     def lines(self) -> list[str]:
-        """The lines, laid out."""
+        """The formatted lines."""
         done: list[str] = []
         current: _Start | None = None
         for number, line in enumerate(self.source):
@@ -128,7 +128,7 @@ class _Layout:
         return (" " * start.indent + "- " * start.dashes + rest).rstrip(" ")
 
     def _comment_indent(self, number: int, line: str, current: _Start | None) -> int:
-        """As deep as the line above where it stood so, else as the next line that says something."""
+        """The indentation of the line above if the comment had the same column, else that of the next key or item."""
         column = len(line) - len(line.lstrip(" \t"))
         if current is not None and column == current.was:
             return current.indent
@@ -137,7 +137,7 @@ class _Layout:
 
 
 def _moved(line: str, current: _Start | None) -> str:
-    """A further line of something, moved as its first line was."""
+    """A further line of a key or item, moved by as many columns as the first line."""
     if current is None or not line.strip():
         return line
     column = len(line) - len(line.lstrip(" "))

@@ -1,4 +1,4 @@
-"""A member's name from a host's: one rule for `init`, `join` and `keys init`."""
+"""Derives a member's name from a host name: one rule for `init`, `join` and `keys init`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from netctl.config.resolve.guests import NAME
 from netctl.model.errors import LocalError
 
 MAX_NAME = 63
-"""Of a DNS label (RFC 1035 §2.3.4)."""
+"""Octets of a DNS label (RFC 1035 §2.3.4)."""
 _WITHOUT_MARKS = str.maketrans(
     {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ł": "l", "þ": "th", "ħ": "h", "ı": "i"}
 )
-"""Latin letters that Unicode takes apart into nothing simpler."""
+"""Latin letters that Unicode does not decompose into simpler ones."""
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
 def label_of(host_name: str) -> str:
-    """The name that a host of this name gets: a strict DNS label.
+    """The member's name for a host name: a strict DNS label.
 
-    Marks are dropped (büro: buro), which is readable in every language that has them; what is in no Latin script gets
-    the name that DNS gives it (RFC 5890's A-label), since any other would be empty. What is left of nothing is `host`.
+    Marks are dropped (büro: buro): the name stays readable in every language that has them. A name without Latin
+    letters becomes its A-label (RFC 5890), since it would otherwise be empty. An empty name becomes `host`.
     """
     first = host_name.partition(".")[0].lower()
     latin = unicodedata.normalize("NFKD", first.translate(_WITHOUT_MARKS))

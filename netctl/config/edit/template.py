@@ -1,4 +1,4 @@
-"""The first `networks.yaml` of an installation: small, valid, and with the words that the next edits need."""
+"""The first `networks.yaml` of an installation: small, valid, and with comments for the next edits."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from netctl.model.addresses import Prefix
 from netctl.model.errors import LocalError
 
 POOL_PREFIX = 24
-"""Room for 254 hosts: what a person expects of a LAN."""
+"""The length of the pool's prefix in bits: 254 hosts, as people expect of a LAN."""
 TRIES = 64
-"""Pools looked at; a host that has routes to so many places of 10.0.0.0/8 must name one."""
+"""Random pools tried; on a host with routes to most of 10.0.0.0/8, the user must choose a pool."""
 ID_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
-"""None that are mistaken for another when read aloud or copied by hand."""
+"""Letters and digits without those that are mistaken for another when read aloud or copied by hand."""
 
 _TEXT = """# The networks of this installation: the same file on every host and on the mediator.
 # `netctl validate` checks it, `netctl plan` says what would change, `netctl apply` does it.
@@ -53,7 +53,7 @@ class Server:
     url: str
     identity: str
     tls: tuple[int, ...] = ()
-    """TCP ports that it listens on besides."""
+    """Further TCP ports that the mediator listens on."""
 
     @classmethod
     def parse(cls, text: str) -> Server:
@@ -74,19 +74,19 @@ class Server:
 
 
 def installation_id(numbers: Iterable[int]) -> str:
-    """Eight letters, by random numbers: 40 bits, as many installations never meet."""
+    """Eight letters chosen by random numbers, 40 bits: enough that two installations never have the same id."""
     letters = "".join(ID_LETTERS[number % len(ID_LETTERS)] for number in numbers)
     return f"{letters[:4]}-{letters[4:8]}"
 
 
 def free_pool(numbers: Sequence[int], taken: Iterable[Prefix]) -> IPv4Network:
-    """A /24 of 10.0.0.0/8, by random numbers, that overlaps nothing of these but default routes.
+    """A /24 of 10.0.0.0/8, chosen by random numbers, that overlaps none of `taken` except default routes.
 
-    Raises LocalError when none of the `TRIES` first is free.
+    Raises LocalError when none of the first `TRIES` pools is free.
     """
     others = [prefix for prefix in taken if isinstance(prefix, IPv4Network) and prefix.prefixlen > 1]
     for number in numbers[:TRIES]:
-        # Away from 10.0 and 10.1, which home routers have.
+        # Not 10.0 and 10.1, which home routers use.
         second, third = 2 + number % 254, (number >> 8) % 256
         pool = IPv4Network(((10 << 24) + (second << 16) + (third << 8), POOL_PREFIX))
         if not any(pool.overlaps(other) for other in others):
@@ -102,7 +102,7 @@ class Host:
     wireguard: str
     identity: str
     endpoints: Sequence[str] = ()
-    """Where it is reached from outside."""
+    """Endpoints at which others reach the host from outside."""
 
 
 def first_document(
@@ -114,9 +114,9 @@ def first_document(
     pool: Prefix,
     servers: Sequence[Server],
 ) -> str:
-    """The text. Whether the names in it are good ones is for `load_document` to say.
+    """The text of the document. The names are not checked here: `load_document` does that.
 
-    Without a host (on a mediator's machine that is no member) it has no members yet, and invites are let in.
+    Without `host` (on a mediator's machine that is no member) the document has no members yet and permits invites.
     """
     if servers:
         lines = ["", "mediators:"]

@@ -1,7 +1,7 @@
-"""Changes to the text of a document that leave every other word and comment where it is.
+"""Edits the text of a document and leaves every other word and comment where it is.
 
-Works on places in the text, found with libyaml's own nodes. The result is read again and must be what the text
-said before and the change, and nothing else; where a layout is too odd for that, nothing is changed.
+Edits are insertions at places that libyaml's nodes give. The result is parsed again and must equal the former
+document with the change and nothing else; where a layout is too odd for that, nothing is changed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WORDS = frozenset({"null", "true", "false"})
 
 @dataclass(frozen=True, slots=True)
 class _Insert:
-    """Text to be put in at a place (characters from the start)."""
+    """Text to insert at an index (in characters from the start)."""
 
     at: int
     text: str
@@ -45,7 +45,7 @@ class _Text:
             self._starts.append(found.end())
 
     def index(self, mark: Any) -> int:
-        """Of a libyaml mark."""
+        """The index in the text of a libyaml mark."""
         start: int = self._starts[mark.line]
         return start + int(mark.column)
 
@@ -56,7 +56,7 @@ class _Text:
         return None
 
     def last(self, node: Any) -> int:
-        """Where what a node says ends, before the comments and empty lines after it."""
+        """The index where a node's content ends, before the comments and empty lines after it."""
         if getattr(node, "flow_style", True) or not node.value or isinstance(node, yaml.ScalarNode):
             end = self.index(node.end_mark)
             return len(self.text[:end].rstrip()) if isinstance(node, yaml.ScalarNode) and node.style else end
@@ -67,12 +67,12 @@ class _Text:
         return self.last(inner)
 
     def line_after(self, index: int) -> tuple[int, str]:
-        """The start of the next line, and the line break that the last line still needs."""
+        """The index of the next line, and the line break to insert first if the text ends without one."""
         end = self.text.find("\n", index)
         return (len(self.text), "\n") if end < 0 else (end + 1, "")
 
     def add(self, node: Any, indent: int, entries: Sequence[str]) -> _Insert:
-        """Entries behind the last one of a map or a list."""
+        """The insertion of entries behind the last one of a map or a list."""
         if node.flow_style:
             if node.value:
                 inner = node.value[-1]
@@ -97,9 +97,9 @@ def _member(guest: Guest) -> tuple[str, dict[str, Any]]:
 
 
 def add_guests(text: str, guests: Iterable[Guest], file: str = "networks.yaml") -> str:
-    """The document with these members in `members`, and in each of their networks.
+    """The document's text with these members added to `members` and to each of their networks.
 
-    Raises ConfigError for a text that cannot be read, LocalError where the layout lets no line be added.
+    Raises ConfigError for a text that cannot be read, LocalError where the layout permits no insertion.
     """
     guests = list(guests)
     if not guests:
@@ -145,7 +145,7 @@ def add_guests(text: str, guests: Iterable[Guest], file: str = "networks.yaml") 
 
 
 def _new_members(place: _Text, members: Any, entries: Sequence[str]) -> _Insert:
-    """`members:` is not there, or says nothing."""
+    """The insertion of the first members where `members:` is missing or empty."""
     if place.root.flow_style:
         return place.add(place.root, 0, [f"members: {{{', '.join(entries)}}}"])
     lines = "".join(" " * STEP + entry + "\n" for entry in entries)

@@ -1,1 +1,1 @@
-"""Text to Document: parse, check by the schema, build, check the meaning; and back to the place in the text."""
+"""Loads a document's text: parse, check by the schema, build, check the meaning; and finds places in the text."""

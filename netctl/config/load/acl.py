@@ -1,4 +1,4 @@
-"""ACLs offline: who may reach whom, the document's own tests, and rules resolved to addresses."""
+"""Evaluates ACLs offline: which members may reach which, the document's own tests, and rules as addresses."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ETHERNET = "ethernet"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a flow passes, and the rule that says so (with none: why not)."""
+    """Whether a flow passes, and the name of the rule that allows it, or the reason without one."""
 
     allowed: bool
     rule: str
 
 
 def contains(outer: Prefix, inner: Prefix) -> bool:
-    """True when `inner` lies in `outer`; never across families."""
+    """Whether `inner` lies in `outer`; False for different families."""
     if outer.version != inner.version or outer.prefixlen > inner.prefixlen:
         return False
     shift = outer.max_prefixlen - outer.prefixlen
@@ -38,7 +38,7 @@ def contains(outer: Prefix, inner: Prefix) -> bool:
 class Evaluator:
     """Decides flows of one network from its document alone.
 
-    An address that only a lease will tell counts as in a prefix when its whole pool is.
+    An address that is known only from a lease counts as in a prefix when the whole pool is in the prefix.
     """
 
     document: Document
@@ -51,7 +51,7 @@ class Evaluator:
         return self._decide(src, dst, proto, port, BOTH_FAMILIES)
 
     def decide_packet(self, src: str, dst: str, proto: str, port: int | None, version: int) -> Verdict:
-        """As `decide`, in one family (4 or 6): what the filter says to a first packet."""
+        """As `decide`, for one family (4 or 6): the packet filter's verdict on the first packet of a flow."""
         return self._decide(src, dst, proto, port, (version,))
 
     def _decide(self, src: str, dst: str, proto: str, port: int | None, versions: tuple[int, ...]) -> Verdict:
@@ -66,7 +66,7 @@ class Evaluator:
         return Verdict(False, "default deny")
 
     def decide_behind(self, src: str, address: Address, proto: str, port: int | None = None) -> Verdict:
-        """May member `src` open it to an address behind a gateway? Only prefixes name such, no member does."""
+        """May member `src` open `proto`/`port` to an address behind a gateway? Only prefixes match such an address."""
         if self.network.acls is None:
             return Verdict(True, "no acls: all reach all")
         where = host_prefix(address)
@@ -100,7 +100,7 @@ class Evaluator:
         )
 
     def selectors(self, name: str, version: int) -> frozenset[str]:
-        """Every selector of this network's rules that means this member, in this family."""
+        """All selectors of this network's rules that match this member in this family (4 or 6)."""
         found = self._selectors.get((name, version))
         if found is None:
             member = self.document.members[name]
@@ -116,7 +116,7 @@ class Evaluator:
         return found
 
     def _where(self, name: str, version: int) -> Prefix | None:
-        """The address of a member, or, while only a lease will tell, the pool it comes from."""
+        """The address of a member, or its pool while the address is known only from a lease."""
         for address in self.network.addresses.get(name, ()):
             if address.version == version:
                 return host_prefix(address)
@@ -135,7 +135,7 @@ class Evaluator:
 
 
 def _covers(rule: Rule, proto: str, port: int | None) -> bool:
-    if proto == ETHERNET or rule.proto == ETHERNET:  # `proto` left out means any IP protocol
+    if proto == ETHERNET or rule.proto == ETHERNET:  # without `proto`: any IP protocol
         return proto == rule.proto and (port is None or port in rule.ethertypes)
     if rule.proto not in (None, proto):
         return False
@@ -180,7 +180,7 @@ def _check_test(evaluator: Evaluator, test: AclTest, path: Path, report: Report)
 
 
 class Selection:
-    """Selectors of one network resolved to names and addresses, each list once."""
+    """Resolves the selectors of one network to addresses; each list of selectors is resolved once and cached."""
 
     def __init__(self, document: Document, network: Network, addresses_of: AddressesOf) -> None:
         self._addresses_of = addresses_of
@@ -192,7 +192,7 @@ class Selection:
                 self._by_selector.setdefault(GROUP + group, []).append(name)
 
     def prefixes(self, selectors: tuple[str, ...]) -> frozenset[Prefix]:
-        """What the selectors of a rule mean in addresses: members' leases, and prefixes as they stand."""
+        """The addresses of a rule's selectors: members' addresses, and prefixes as they are."""
         found = self._done.get(selectors)
         if found is None:
             found = self._done[selectors] = frozenset(self._resolve(selectors))

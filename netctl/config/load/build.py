@@ -1,4 +1,4 @@
-"""Tree to Document: only for trees that the schema has passed."""
+"""Builds a Document from a tree that conforms to the schema."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ GROUP = "group:"
 
 
 def digest(text: str) -> str:
-    """The name of a document's exact text: SHA-256, hex."""
+    """The digest of a document's exact text: SHA-256, hex."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def build(tree: Mapping[str, Any], name_of_text: str, report: Report) -> Document:
-    """Values from the tree. What cannot be a value is reported and left out."""
+    """The document of a tree. Invalid values are reported and left out. `name_of_text`: the text's digest."""
     members = {name: _member(name, body, report) for name, body in tree.get("members", {}).items()}
     document_id = tree.get("id", "")
     networks = {

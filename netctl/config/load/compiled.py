@@ -1,7 +1,7 @@
-"""A checked document in a form that is quick to load: its tree as JSON, bound to the text by a digest.
+"""A checked document in a form that loads quickly: its tree as JSON, bound to the text by a digest.
 
-What is kept is only what the checks let through, and it is built into a Document by the same code as always: a
-compiled document that somebody has written to can hold wrong values, and nothing that runs.
+Only documents that pass the checks are compiled, and the same code as always builds the Document: a compiled document
+that somebody has changed can contain wrong values, but no code.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from netctl.config.load.report import Report
 from netctl.model.errors import Finding, Mark
 
 FORMAT = 1
-"""Of the compiled form; another number is compiled anew."""
+"""The version of the compiled form; a document with another version is compiled anew."""
 
 
 @dataclass(slots=True)
 class LateSource:
-    """A `Source` that looks for places in the text only when somebody asks for one."""
+    """A `Source` that parses the text only when the place of a path is asked for."""
 
     file: str
     text: str
@@ -57,12 +57,12 @@ class _Compiled(msgspec.Struct):
 
 
 def fingerprint(text: str) -> str:
-    """What a compiled document is bound to."""
+    """The digest of the text that a compiled document is bound to."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def compile_document(loaded: Loaded, code: str) -> bytes:
-    """The compiled form of a valid document. `code`: what identifies the checks that it has passed."""
+    """The compiled form of a valid document. `code`: identifies the version of the checks that it has passed."""
     tree = loaded.source.tree
     assert isinstance(tree, dict)
     warnings = [
@@ -73,7 +73,7 @@ def compile_document(loaded: Loaded, code: str) -> bytes:
 
 
 def load_compiled(data: bytes, code: str, text: str, file: str) -> Loaded | None:
-    """The document again, when `data` is the compiled form of this text by this code; else None."""
+    """The document, when `data` is the compiled form of this text with this `code`; else None."""
     try:
         compiled = msgspec.json.decode(data, type=_Compiled)
         if (compiled.format, compiled.code, compiled.text) != (FORMAT, code, fingerprint(text)):
@@ -82,7 +82,7 @@ def load_compiled(data: bytes, code: str, text: str, file: str) -> Loaded | None
         report = Report(source)
         document = build(compiled.tree, digest(text), report)
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
-        return None  # damaged: the text says it all, and is read instead
+        return None  # damaged: the caller reads the text instead
     if report.errors:
         return None
     warnings = tuple(

@@ -1,4 +1,4 @@
-"""The schema for editors that know JSON Schema draft-07 only: the same rules in the older words."""
+"""Converts our schema to JSON Schema draft-07, with the same rules, for editors that know only that version."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _convert(schema: Any) -> Any:
             plain[name] = str(value).replace("#/$defs/", "#/definitions/")
         else:
             plain[name] = value
-    if "$ref" in plain and len(plain) > 1:  # draft-07 §8.3: what stands beside a $ref is ignored
+    if "$ref" in plain and len(plain) > 1:  # draft-07 §8.3: keywords beside a $ref are ignored
         reference = plain.pop("$ref")
         plain["allOf"] = [*plain.get("allOf", []), {"$ref": reference}]
     return plain

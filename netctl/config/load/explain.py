@@ -1,4 +1,4 @@
-"""The schema's own words about a key, like `kubectl explain`."""
+"""Explains a key of the document with the schema's descriptions, like `kubectl explain`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = "NAME"
 
 
 def _deref(node: Schema) -> Schema:
-    """A node with what it refers to; its own words win."""
+    """A node merged with the node that it refers to; the node's own keywords take precedence."""
     reference = node.get("$ref")
     if reference is None:
         return node
@@ -35,7 +35,7 @@ def _deref(node: Schema) -> Schema:
 
 
 def _children(node: Schema) -> Iterator[tuple[str, Schema]]:
-    """The keys below a node: its own, ``NAME`` for chosen ones, ``[]`` for the items of a list."""
+    """The steps below a node: its fixed keys, ``NAME`` for chosen keys, ``[]`` for the items of a list."""
     for key, child in node.get("properties", {}).items():
         yield f".{key}", _deref(child)
     if isinstance(node.get("additionalProperties"), dict):
@@ -81,9 +81,9 @@ def _kind(node: Schema) -> str:
 
 
 def explain(path: str = "") -> str | None:
-    """What the schema says about a key (``networks.office.mode``, ``members.NAME.groups``), several lines.
+    """The schema's description of a key (``networks.office.mode``, ``members.NAME.groups``), several lines.
 
-    The empty path is the document itself. None when there is no such key; `keys` lists them.
+    The empty path is the document itself. None when there is no such key; `keys` lists all keys.
     """
     node = _find(path)
     if node is None:

@@ -1,7 +1,7 @@
-"""Text to tree: strict YAML 1.2 core, with a mark for every key and item.
+"""Parses a document's text to a tree: strict YAML 1.2 core, with a mark for every key and item.
 
 Works on the event stream of libyaml and never on its composer: depth, size, aliases, tags and duplicate
-keys are judged before anything is built, so a hostile document costs no more than its own length.
+keys are checked before anything is built, so a hostile document costs no more than its own length.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import yaml
 from netctl.model.errors import ConfigError, Finding, Mark
 
 MAX_BYTES = 16 * 1024 * 1024
-"""A document of 20,000 members is about 4 MB; past this it is no document of ours."""
+"""Bytes of a document at most; a document of 20,000 members has about 4 MB."""
 MAX_DEPTH = 64
-"""The schema nests eight deep; deeper input only attacks the parser."""
+"""Nested levels; the schema nests eight levels deep, and deeper input only attacks the parser."""
 MAX_FINDINGS = 200
-"""Nobody reads more; a file with more is wrong as a whole."""
+"""Findings of one document: nobody reads more, and a file with more is wrong as a whole."""
 
 SHOWN_LEN = 80
-"""A longer key or value in a message would push what matters out of sight."""
+"""Characters of a key or value in a message; a longer one would hide the message."""
 
 Scalar = str | int | float | bool | None
 Tree = dict[str, "Tree"] | list["Tree"] | Scalar
@@ -48,7 +48,7 @@ _WORDS: dict[str, Scalar] = {
     "False": False,
     "FALSE": False,
 }
-MAX_NUMBER_LEN = 18  # everything that a document counts fits in 64 bits; a longer one stays text
+MAX_NUMBER_LEN = 18  # characters: all numbers of a document fit in 64 bits; a longer one stays text
 
 
 @dataclass(slots=True)
@@ -65,23 +65,23 @@ class Origin(Protocol):
 
     @property
     def file(self) -> str:
-        """Its name, for messages."""
+        """The name of the file, for messages."""
 
     @property
     def text(self) -> str:
-        """As it was written."""
+        """The text as it was written."""
 
     @property
     def tree(self) -> Tree:
-        """Maps, lists and values."""
+        """The document as maps, lists and values."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong with the text as YAML, where the rest could still be read."""
+        """Errors of the text as YAML, where the rest could still be read."""
 
     @property
     def broken(self) -> tuple[Path, ...]:
-        """Places whose values are not to be trusted after that."""
+        """Paths whose values are unreliable because of such an error."""
 
     def mark(self, path: Path) -> Mark:
         """The place of `path`, or of its nearest parent that is in the text."""
@@ -92,16 +92,16 @@ class Origin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed text: the plain tree, and where each part of it stands."""
+    """A parsed text: the plain tree, and the place of each of its parts."""
 
     file: str
     text: str
     tree: Tree
     marks: MarkTree
     findings: tuple[Finding, ...] = ()
-    """What is wrong with the text as YAML, where the rest could still be read (a key that stands twice)."""
+    """Errors of the text as YAML, where the rest could still be read (a key that is there twice)."""
     broken: tuple[Path, ...] = ()
-    """Places whose values are not to be trusted after that."""
+    """Paths whose values are unreliable because of such an error."""
 
     def mark(self, path: Path) -> Mark:
         """The place of `path`, or of its nearest parent that is in the text."""
@@ -126,7 +126,7 @@ def _walk(path: Path, node: MarkTree) -> Iterator[tuple[Path, MarkTree]]:
 
 
 def clean(text: str) -> str:
-    """Text from the document, fit for a terminal: control characters escaped, cut to what a line can hold."""
+    """Text from the document for a terminal: control characters are escaped, a long text is cut to SHOWN_LEN."""
     safe = text if text.isprintable() else json.dumps(text)[1:-1].replace("\x7f", r"\u007f")
     return safe if len(safe) <= SHOWN_LEN else safe[: SHOWN_LEN - 1] + "…"
 
@@ -149,7 +149,7 @@ class _Stop(Exception):
 
 
 class _Builder:
-    """Builds tree and marks from events, iteratively: depth is a number here, not the stack."""
+    """Builds tree and marks from events, iteratively, so that depth does not use Python's stack."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -254,7 +254,7 @@ class _Builder:
 
 
 def _unreadable(error: yaml.YAMLError | UnicodeError, text: str, file: str) -> Finding:
-    """What libyaml says, in one line, with the place where it gave up."""
+    """libyaml's error as a finding, in one line, with the place where the parser stopped."""
     if isinstance(error, yaml.MarkedYAMLError):
         place = error.problem_mark or error.context_mark
         mark = Mark(file, place.line + 1, place.column + 1) if place else Mark(file, 1, 1)
@@ -274,7 +274,7 @@ def _unreadable(error: yaml.YAMLError | UnicodeError, text: str, file: str) -> F
 
 
 def _cut_off(error: yaml.MarkedYAMLError, text: str, file: str) -> Finding:
-    """The text ends too early: that is said of its last character, and of where what is open began."""
+    """The finding for a text that ends too early, at its last character, with the start of the open construct."""
     lines = text.splitlines() or [""]
     mark = Mark(file, len(lines), len(lines[-1]) + 1)
     began = error.context_mark
@@ -290,7 +290,7 @@ def _cut_off(error: yaml.MarkedYAMLError, text: str, file: str) -> Finding:
 def parse(text: str, file: str) -> Source:
     """Parse strictly. Raises ConfigError when the text cannot be read to its end.
 
-    What does not end the reading (a key twice, a tag) is in the result's `findings`.
+    Errors that do not end the reading (a duplicate key, a tag) are in the result's `findings`.
     """
     if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         message = f"larger than {MAX_BYTES // 2**20} MiB; a document of 20,000 members has about 4"
@@ -307,15 +307,15 @@ def parse(text: str, file: str) -> Source:
 
 
 def events_of(text: str) -> Iterator[yaml.Event]:
-    """The event stream of libyaml; of PyYAML's own parser where it was built without."""
+    """The event stream of libyaml, or of PyYAML's own parser where PyYAML was built without libyaml."""
     return iter(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 def _too_deep_before(error: yaml.YAMLError | UnicodeError, text: str, file: str) -> tuple[Finding, ...]:
-    """Our own limit of depth, where the text passes it before the place at which the parser gave up.
+    """The findings of our own limit of depth, if the text exceeds it before the place where the parser stopped.
 
-    A scanner reads up to 1,024 characters ahead of its events, and newer ones refuse deep nesting by themselves.
-    Which of the two limits speaks must not depend on the version: the text up to that place is judged by ours.
+    libyaml reads up to 1,024 characters ahead of its events, and newer versions refuse deep nesting by themselves.
+    The error must not depend on the version, so the text up to that place is checked by our limit.
     """
     place = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
     if place is None:

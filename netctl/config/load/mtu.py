@@ -1,4 +1,4 @@
-"""Whether what is said about MTUs leaves room for what the networks carry."""
+"""Checks whether the document's MTUs are large enough for what its networks carry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from netctl.model.document import Document, Member, Mode, Network
 
 
 def link_mtu(document: Document, me: Member) -> int:
-    """Of a member's tunnels, in bytes: its own, and no more than any of its routed networks says."""
+    """The MTU of a member's tunnels in bytes: the least of its own MTU and those of its routed networks."""
     wanted = [me.mtu or DEFAULT_MTU]
     for network in document.networks_of(me.name):
         if network.mtu is not None and network.mode is Mode.ROUTED:
@@ -20,7 +20,7 @@ def link_mtu(document: Document, me: Member) -> int:
 
 
 def least_mtu(network: Network) -> tuple[int, str, str]:
-    """(what a tunnel must carry for this network, why, what would do instead).
+    """(the least tunnel MTU for this network in bytes, the reason, an alternative for the user).
 
     A segment carries IPv6 (RFC 8200 §5) or, without an IPv6 pool, is itself carried by IPv6.
     """
@@ -36,7 +36,7 @@ def least_mtu(network: Network) -> tuple[int, str, str]:
 
 
 def _said(document: Document, network: Network) -> Iterator[tuple[int, Path]]:
-    """Every MTU that narrows the tunnels of a member of this network, and its place."""
+    """Each MTU in the document that limits the tunnels of a member of this network, and its place."""
     for name in network.member_names:
         mtu = document.members[name].mtu
         if mtu is not None:
@@ -49,7 +49,7 @@ def _said(document: Document, network: Network) -> Iterator[tuple[int, Path]]:
 
 
 def check_mtu(document: Document, network: Network, report: Report) -> None:
-    """Report an MTU that this network cannot live with."""
+    """Report MTUs that are too small for this network."""
     least, needs, instead = least_mtu(network)
     for mtu, path in _said(document, network):
         if mtu < least:

@@ -1,4 +1,4 @@
-"""The way from text to Document: parse, schema, build, semantics, tests."""
+"""Loads a Document from text in stages: parse, schema, build, semantics, tests."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ SECRET_WORDS = ("private", "secret", "preshared", "password")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A valid document, what a person should know about it, and where everything stands."""
+    """A valid document, warnings about it, and the places of its parts in the text."""
 
     document: Document
     warnings: tuple[Finding, ...]
     source: Origin
 
     def mark(self, path: Path) -> Mark:
-        """Where a path stands in the text."""
+        """The place of a path in the text."""
         return self.source.mark(path)
 
     @property
     def marks(self) -> Mapping[str, Mark]:
-        """Every path of the text (``members.nas.endpoints[0]``) to its place. Made anew at each call."""
+        """The place of every path of the text (``members.nas.endpoints[0]``). Computed anew at each call."""
         return {format_path(path): mark for path, mark in self.source.all_marks()}
 
 
 def load_document(text: str, file: str = "networks.yaml") -> Loaded:
-    """Text to a valid Document. Raises ConfigError with every finding, in the order of the text.
+    """Load a valid Document. Raises ConfigError with every finding, in the order of the text.
 
-    A part that is wrong does not hide what is wrong elsewhere: it is cut out, and the rest is checked.
+    A wrong part does not hide errors elsewhere: it is cut out, and the rest is checked.
     """
     source = parse(text, file)
     report = Report(source)
@@ -65,10 +65,10 @@ def load_document(text: str, file: str = "networks.yaml") -> Loaded:
 
 
 def cut(tree: Tree, broken: Collection[Path]) -> Tree:
-    """The tree without its broken parts; None when nothing is left that could be a document.
+    """The tree without its broken parts; None when the rest cannot be a document.
 
-    A list with a broken item goes as a whole, so that the others keep their places; a map goes with a key
-    that it cannot be without.
+    A list with a broken item is removed as a whole, since removing one item would shift the others. A map is removed
+    when a key is broken that it requires.
     """
     if () in broken or not isinstance(tree, dict):
         return None
@@ -79,7 +79,7 @@ def cut(tree: Tree, broken: Collection[Path]) -> Tree:
 
 
 ROOTS = frozenset({("members",), ("networks",)})
-"""Without one of these there is nothing left to check."""
+"""Parts without which nothing is left to check."""
 
 
 def _cut_point(path: Path) -> Path:
@@ -87,7 +87,7 @@ def _cut_point(path: Path) -> Path:
     point = path[:names]
     if point in ROOTS:
         return ()
-    # A network is nothing without its members.
+    # A network without its members cannot be checked.
     return point[:2] if point[2:] == ("members",) and point[0] == "networks" else point
 
 
@@ -113,11 +113,11 @@ def _looks_like_key(value: str) -> bool:
 
 
 def _secrets(tree: Tree, path: Path) -> Iterator[Path]:
-    """Places that hold, or are named for, a secret. A key's shape is fine only where public keys belong."""
+    """Places that contain a secret or are named like one. Values that look like keys belong only to public keys."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             named = isinstance(value, str) and any(word in key.lower() for word in SECRET_WORDS)
-            if named and path[-1:] != ("addresses",):  # there the keys are members' names
+            if named and path[-1:] != ("addresses",):  # the keys of `addresses` are members' names
                 yield (*path, key)
             else:
                 yield from _secrets(value, (*path, key))

@@ -1,4 +1,4 @@
-"""From a thing on a host back to the place in the document that it comes from."""
+"""Finds the place in the document that an object on a host comes from."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from netctl.model.hoststate import DOMAIN
 from netctl.model.keys import WireGuardKey
 
 ANYWHERE = "networks"
-"""What is in no network of this host departs from all of them."""
+"""The place for an object that belongs to no network of this host."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Places in one document, as one of its members sees them. Nothing is worked out before it is asked for."""
+    """Places in one document, from the view of one member. Each is computed only when asked for."""
 
     document: Document
     me: str
@@ -29,11 +29,11 @@ class Provenance:
         return format_path(("members", found.name)) if found is not None else "members"
 
     def own(self, *parts: str) -> str:
-        """A key of this host's own entry: ``members.laptop.listenPort``."""
+        """The place of a key in this host's own entry: ``members.laptop.listenPort``."""
         return format_path(("members", self.me, *parts))
 
     def key_of(self, name: str, address: Address) -> str | None:
-        """Where a member's address comes from: ``networks.office.addresses.nas``, or the pool of its lease."""
+        """The place of a member's address: ``networks.office.addresses.nas``, or the pool of its lease."""
         for network in self.document.networks_of(self.me):
             if address in network.addresses.get(name, ()):
                 return format_path(("networks", network.name, "addresses", name))
@@ -42,14 +42,14 @@ class Provenance:
         return None
 
     def address(self, address: Address) -> str:
-        """Where an address of this host comes from; a network that it lies in, or its own entry, for a stray one."""
+        """The place of an address of this host: as `key_of`; for a stray address this host's own entry."""
         return self.key_of(self.me, address) or self.own()
 
     def prefix(self, prefix: Prefix, key: WireGuardKey | None = None) -> str:
-        """Where a route or an allowed IP (of the peer with `key`) comes from.
+        """The place of a route or an allowed IP (of the peer with `key`).
 
-        ``members.nas.routes[0]``, ``networks.office.ipv4``, ``networks.office.addresses.nas``; the peer, or the
-        networks, for one that comes from nowhere.
+        ``members.nas.routes[0]``, ``networks.office.ipv4``, ``networks.office.addresses.nas``; without such a place the
+        peer's entry, or without `key` the networks.
         """
         for name, member in self.document.members.items():
             if key is not None and member.wireguard != key:
@@ -83,14 +83,14 @@ class Provenance:
         return None
 
     def segment(self, link: str) -> str:
-        """``networks.lan-party.mode``, or the networks for a segment of none."""
+        """The place of a segment, ``networks.lan-party.mode``; the networks for a segment of no network."""
         for network in self.document.networks.values():
             if derive.segment_name(network.id) == link:
                 return format_path(("networks", network.name, "mode"))
         return ANYWHERE
 
     def rule(self, name: str) -> str:
-        """The place of a rule of the filter by the name it has there (``office: ssh``)."""
+        """The place of a rule by its name in the filter (``office: ssh``)."""
         network_name, _, rule = name.removeprefix("network ").partition(": ")
         network = self.document.networks.get(network_name)
         if network is None:
@@ -101,7 +101,7 @@ class Provenance:
         return self._filtered(network)
 
     def filters(self) -> Iterator[str]:
-        """The places that our whole table comes from."""
+        """The places that our whole filter table comes from."""
         for network in self.document.networks_of(self.me):
             yield self._filtered(network)
 
@@ -113,7 +113,7 @@ class Provenance:
         )
 
     def sysctl(self, key: str) -> str:
-        """The place that a kernel parameter is set for."""
+        """The place because of which a kernel parameter is set."""
         for part in key.split("/"):
             if (where := self.segment(part)) != ANYWHERE:
                 return where

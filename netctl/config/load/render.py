@@ -1,4 +1,4 @@
-"""A finding for people, for programs, and for a code host's annotations."""
+"""Formats a finding for people, for programs, and for a code host's annotations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from netctl.config.load.loader import clean
 from netctl.model.errors import Finding
 
 CONTEXT_COLUMNS = 100
-"""Of the offending line: what fits beside the line number on a terminal."""
+"""Columns of the offending line that are shown: they fit beside the line number on a terminal."""
 
 
 def excerpt(finding: Finding, text: str) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ def excerpt(finding: Finding, text: str) -> tuple[str, ...]:
 
 
 def to_json(finding: Finding) -> Mapping[str, str | int | None]:
-    """A flat map with stable keys."""
+    """A finding as a flat map with stable keys."""
     mark = finding.mark
     return {
         "code": finding.code,

@@ -1,4 +1,4 @@
-"""Collects findings, each with its place in the text, and knows what it can no longer judge."""
+"""Collects findings with their places in the text, and suppresses those that only follow from an earlier one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from netctl.config.load.loader import MAX_FINDINGS, Origin, Path, format_path
 from netctl.model.errors import Finding
 
 FOLLOWS_FROM_MEMBERS = frozenset({"NC202", "NC204", "NC412", "NC505"})
-"""Said about groups and memberships: not to be trusted while a part of some member could not be read."""
+"""Codes about groups and memberships: unreliable while a part of some member could not be read."""
 FOLLOWS_FROM_MEDIATORS = frozenset({"NC413", "NC509", "NC510", "NC511"})
 FOLLOWS_FROM_POOLS = frozenset({"NC402", "NC409"})
 
@@ -17,8 +17,8 @@ FOLLOWS_FROM_POOLS = frozenset({"NC402", "NC409"})
 class Report:
     """Findings about one source.
 
-    Every part that is wrong is remembered, and nothing is said twice about it: not about what it stands in,
-    nor about what only follows from it.
+    The report remembers every wrong part, and suppresses further findings about that part, about the parts that
+    contain it, and findings that only follow from it.
     """
 
     source: Origin
@@ -28,7 +28,7 @@ class Report:
     roots: set[Path] = field(default_factory=set)
     """The paths with an error."""
     blind: set[str] = field(default_factory=set)
-    """Codes that only follow from something broken."""
+    """Codes of findings that only follow from a broken part."""
     _found: list[Path] = field(init=False)
     _said: dict[str, int] = field(default_factory=dict)
 
@@ -38,18 +38,18 @@ class Report:
         self.close_stage()
 
     def error(self, code: str, path: Path, message: str, hint: str = "") -> None:
-        """Something that makes the document unusable."""
+        """Add a finding that makes the document unusable."""
         if self._silenced(code, path):
             return
         self._add(code, path, message, hint, "error")
 
     def warning(self, code: str, path: Path, message: str, hint: str = "") -> None:
-        """Something that works and that a person should know."""
+        """Add a finding about something that works but that a person should know."""
         if not self._silenced(code, path):
             self._add(code, path, message, hint, "warning")
 
     def close_stage(self) -> None:
-        """From now on say nothing that only follows from what was found so far."""
+        """From now on suppress findings that only follow from those found so far."""
         for path in self._found:
             self.roots.add(path)
             self.broken.update(path[:length] for length in range(len(path) + 1))
@@ -74,7 +74,7 @@ class Report:
         if severity == "error":
             self._found.append(path)
         said = self._said.get(severity, 0)
-        if said < MAX_FINDINGS:  # counted apart: many warnings must not hide an error
+        if said < MAX_FINDINGS:  # errors and warnings are counted apart: many warnings must not hide an error
             self._said[severity] = said + 1
             mark = self.source.mark(path)
             self.findings.append(Finding(code, format_path(path), message, mark, hint, severity))
@@ -89,10 +89,10 @@ class Report:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """Only what is an error."""
+        """Only the errors."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """Only what is a warning."""
+        """Only the warnings."""
         return tuple(finding for finding in self.findings if finding.severity == "warning")

@@ -1,4 +1,4 @@
-"""The JSON Schema of networks.yaml, and its errors in words for people."""
+"""Checks a tree against the JSON Schema of networks.yaml, and explains errors in words for people."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from netctl.config.load.loader import Path, Tree
 from netctl.config.load.report import Report
 
 SCHEMA_NAME = "networks.schema.json"
-SHOWN_VALUE_LEN = 50  # a longer value in a message would push what matters out of sight
-MAX_NEAR_LEN = 64  # comparing words costs by length, and a longer one is no slip of the finger
-MAX_EXPLAINED = 200  # of the children of one map: past this nobody reads the errors, and each costs time
+SHOWN_VALUE_LEN = 50  # characters: a longer value in a message would hide the message
+MAX_NEAR_LEN = 64  # characters: comparing words costs by length, and a longer word is no typing error
+MAX_EXPLAINED = 200  # children of one map: nobody reads more errors, and each costs time
 
 
 @functools.cache
 def load_schema(name: str = SCHEMA_NAME) -> dict[str, Any]:
-    """A schema by file name: from the installed package, or from the checkout beside it."""
+    """A schema by file name: from the installed package, or else from the checkout."""
     packaged = importlib.resources.files("netctl") / "schemas" / name
     if packaged.is_file():
         text = packaged.read_text(encoding="utf-8")
@@ -43,8 +43,8 @@ def _check_pattern(validator: Any, pattern: str, instance: object, schema: Any) 
 
 @functools.cache
 def validator_class() -> Any:
-    """Draft 2020-12 as our documents mean it: 22.0 is no whole number, and ``$`` is the end of a text."""
-    import jsonschema  # here: it is 60 ms of start-up, and a valid document never needs it
+    """A validator for draft 2020-12 with two differences: 22.0 is no integer, and ``$`` is the end of a text."""
+    import jsonschema  # not at the top: the import takes 60 ms, and a valid document never needs it
 
     kinds = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: type(value) is int
@@ -60,7 +60,7 @@ def _validator() -> Any:
 
 @functools.cache
 def _fast() -> tuple[Check, dict[str, Check], Check]:
-    """Yes/no for the document, for the children of its big maps, and for names."""
+    """Fast checks for the document, for the children of its big maps, and for names."""
     schema = load_schema()
     big = {
         key: compile_schema({"$ref": body["additionalProperties"]["$ref"], "$defs": schema["$defs"]})
@@ -71,7 +71,7 @@ def _fast() -> tuple[Check, dict[str, Check], Check]:
 
 
 def _suspects(tree: dict[str, Tree]) -> dict[str, Tree]:
-    """The tree without the members and networks that are in order: explaining costs by size."""
+    """The tree without the valid members and networks, since the time to explain depends on the size."""
     _, big, name_ok = _fast()
     reduced = dict(tree)
     for key, check in big.items():
@@ -126,7 +126,7 @@ def _example(schema: Any) -> str:
 
 
 def _explain(error: Any) -> Iterator[tuple[str, Path, str, str]]:
-    """One jsonschema error as (code, path, message, hint) for people. One may be several."""
+    """One jsonschema error as one or several (code, path, message, hint) for people."""
     path: Path = tuple(error.absolute_path)
     schema, instance, rule = error.schema, error.instance, error.validator
     if rule == "additionalProperties" and isinstance(instance, dict):
@@ -164,7 +164,7 @@ def _explain(error: Any) -> Iterator[tuple[str, Path, str, str]]:
         text = f"{_shown(instance)} is not a valid {_title(schema)}{_example(schema)}"
         yield "NC015", path, text, str(schema.get("description", ""))
     elif rule in ("minimum", "maximum") and type(instance) is float:
-        return  # said already: not a whole number
+        return  # reported already: not a whole number
     elif rule in ("minimum", "maximum"):
         low, high = schema.get("minimum", "any"), schema.get("maximum", "any")
         yield "NC016", path, f"{_shown(instance)} is not in {low} to {high}", ""
@@ -193,17 +193,17 @@ def _definition(name: str) -> Check:
 
 
 def fits_definition(name: str, value: Tree) -> bool:
-    """Whether a value is one of the schema's: a definition (`name`, `key`), or what a member has (`host`)."""
+    """Whether a value conforms to a definition of the schema (`name`, `key`) or a property of a member (`host`)."""
     return _definition(name)(value)
 
 
 def fits(tree: Tree) -> bool:
-    """Whether what is left of a document can be built from, its version apart."""
+    """Whether a Document can be built from this tree, apart from its `apiVersion`."""
     return isinstance(tree, dict) and _fast()[0]({**tree, "apiVersion": "netctl/v1"})
 
 
 def check_schema(tree: Tree, report: Report) -> None:
-    """Report every way in which the tree departs from the schema."""
+    """Report every violation of the schema."""
     if not isinstance(tree, dict):
         report.error("NC010", (), "the document is a map that starts with 'apiVersion: netctl/v1'")
         return

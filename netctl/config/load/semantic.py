@@ -1,4 +1,4 @@
-"""What a schema cannot say: references, overlaps, keys used twice, pools in other people's space.
+"""Checks that a schema cannot express: references, overlaps, duplicate keys, pools in public address space.
 
 Codes are stable: NC1xx values, NC2xx references, NC3xx keys and secrets, NC4xx address space, NC5xx networks.
 """
@@ -34,18 +34,18 @@ PRIVATE_SPACE = tuple(
 """RFC 1918, RFC 6598, RFC 4193, and the benchmarking range of RFC 2544."""
 SHARED_SPACE = ipaddress.ip_network("100.64.0.0/10")
 SEGMENT_WARN_MEMBERS = 128
-"""Past this a member's agent no longer opens all tunnels at join, so broadcast may miss some."""
+"""Members of a segment above which an agent no longer opens all tunnels at join, so broadcast may miss some."""
 SEGMENT_MAX_MEMBERS = 512
-"""Head-end replication sends one copy a member: past this one broadcast floods every uplink."""
+"""Members of a segment at most: head-end replication sends one copy a member, and more would flood every uplink."""
 NO_KEY = bytes(32)
 SHOWN_NAMES = 5
-MAX_NEAR_LEN = 64  # comparing words costs by length, and a longer one is no slip of the finger
-MAX_NEAR_NAMES = 2000  # and by number
+MAX_NEAR_LEN = 64  # characters: comparing words costs by length, and a longer word is no typing error
+MAX_NEAR_NAMES = 2000  # names to compare with: each costs time
 INVITED_GROUP = "invited"
 
 
 def check_semantics(document: Document, tree: Mapping[str, Any], report: Report) -> None:
-    """Report everything that is wrong or odd about a document of the right shape."""
+    """Report all errors and oddities of a document that conforms to the schema."""
     _check_mediators(document, report)
     _check_keys(document, report)
     _check_routes(document, report)
@@ -66,7 +66,7 @@ def check_semantics(document: Document, tree: Mapping[str, Any], report: Report)
 
 
 def in_private_space(pool: Prefix) -> bool:
-    """Whether a pool hides nobody's public addresses."""
+    """Whether a pool lies in private space, so that it hides no public addresses."""
     return any(_inside(pool, space) for space in PRIVATE_SPACE)
 
 
@@ -303,7 +303,7 @@ def _check_unmediated(document: Document, network: Network, report: Report) -> N
 
 
 def _check_ids(document: Document, tree: Mapping[str, Any], report: Report) -> None:
-    """Everything derived comes from the id, and a host has each VNI and each link name once."""
+    """Report equal ids, link names and VNIs: all are derived from the id, and a host can use each only once."""
     for what in ("id", "link name", "VNI"):
         owners: dict[object, str] = {}
         for network in document.networks.values():
@@ -327,7 +327,7 @@ def _check_overlaps(document: Document, report: Report) -> None:
     for one, other in itertools.combinations(networks, 2):
         for key, first, second in (("ipv4", one.ipv4, other.ipv4), ("ipv6", one.ipv6, other.ipv6)):
             if one.id == other.id and key == "ipv6":
-                continue  # said by the check of the ids
+                continue  # reported by the check of the ids
             if first is not None and second is not None and first.overlaps(second):
                 message = f"{second} overlaps {first} of network '{one.name}'"
                 report.error("NC414", ("networks", other.name, key), message)

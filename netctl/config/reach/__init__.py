@@ -1,1 +1,1 @@
-"""Who reaches whom by a document, and what of that changes between two."""
+"""Computes which members reach which by a document, and how that changes between two documents."""

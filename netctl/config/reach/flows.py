@@ -1,4 +1,4 @@
-"""What may flow from one member to another, as a set that can be taken from another set."""
+"""The flows that are allowed from one member to another, as a set with subtraction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from netctl.model.document import Rule
 
 Ranges = tuple[tuple[int, int], ...]
-"""Closed ranges, in order, that do not touch. Of ports; of ethertypes for ``ethernet``."""
+"""Closed ranges of ports, or of ethertypes for ``ethernet``; sorted, not adjacent."""
 EVERY_PORT: Ranges = ((0, 65535),)
 ETHERNET = "ethernet"
 
@@ -24,7 +24,7 @@ class Flows:
         return self.everything or bool(self.by_proto)
 
     def minus(self, other: Flows) -> Lost:
-        """What is in this set and not in the other."""
+        """The flows in this set that are not in the other."""
         if other.everything:
             return Lost()
         if self.everything:
@@ -37,7 +37,7 @@ class Flows:
         return Lost(words=tuple(Flows(by_proto=left).words()))
 
     def words(self) -> Iterator[str]:
-        """``tcp/22``, ``udp/1000-2000``, ``icmp``, ``ethernet/0x8137``; ``everything`` for all of it."""
+        """The flows in words: ``tcp/22``, ``udp/1000-2000``, ``icmp``, ``ethernet/0x8137``, or ``everything``."""
         if self.everything:
             yield "everything"
         for proto, ranges in sorted(self.by_proto.items()):
@@ -61,14 +61,14 @@ class Lost:
         return self.everything or bool(self.words)
 
     def plain(self) -> list[str]:
-        """As a list of words; ``everything`` or ``everything but tcp/22, icmp`` is one of them."""
+        """The difference as a list of words; ``everything but tcp/22, icmp`` is one word."""
         if not self.everything:
             return list(self.words)
         return [f"everything but {', '.join(self.but)}" if self.but else "everything"]
 
 
 def flows_of(rules: Iterable[Rule]) -> Flows:
-    """What these rules let through together."""
+    """The flows that these rules allow together."""
     by_proto: dict[str, list[tuple[int, int]]] = {}
     for rule in rules:
         if rule.proto is None and not rule.ports:

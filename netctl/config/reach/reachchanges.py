@@ -1,8 +1,8 @@
 """What changes for people between two documents: reach, addresses, members, keys and tunnels.
 
-A plan says what happens to links and peers of one host. This says what it means: "desktop loses
-nas:tcp/5432". It is worked out from the documents alone, so it holds for every host, for a review, and for a
-roll-out. Bounded: members that are treated alike are one row (`netctl.config.reach.reachmatrix`).
+A plan lists changes of links and peers on one host. This module describes their effect: "desktop loses
+nas:tcp/5432". It uses only the documents, so the result holds for every host, for a review, and for a roll-out.
+Bounded: members that the rules treat alike are one row (`netctl.config.reach.reachmatrix`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from netctl.model.document import Document, MemberState, Network
 from netctl.model.view import View
 
 MAX_NAMES = 10
-"""Names in one group: more of them nobody reads; the count says the rest."""
+"""Names in one group: nobody reads more; `count` is the number of all."""
 MAX_ROWS = 200
-"""Rows of one kind. A change for each of 10,000 members is a page nobody reads; `left_out` counts the rest."""
+"""Rows of one kind: nobody reads a change for each of 10,000 members; `left_out` counts the rest."""
 NOBODY = Document({}, {})
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Some members (or LANs behind them, as ``192.168.50.0/24 behind branch``) that a row is about."""
+    """The members (or LANs behind them, as ``192.168.50.0/24 behind branch``) of a row, and their count."""
 
     names: tuple[str, ...]
     """At most MAX_NAMES of them."""
@@ -34,7 +34,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class ReachChange:
-    """Every one of `src` to every one of `dst` (nobody to itself), in one network."""
+    """A change of reach in one network, from each member of `src` to each of `dst` except itself."""
 
     network: str
     src: Group
@@ -43,12 +43,12 @@ class ReachChange:
     """Flows: ``tcp/22``, ``udp/1000-2000``, ``icmp``, ``everything``, ``everything but tcp/22``."""
     lost: tuple[str, ...]
     at_all: str = ""
-    """``lost``: afterwards they reach them in no network (`CutOff`); ``gained``: before in none; else empty."""
+    """``lost``: `src` no longer reaches `dst` in any network (`CutOff`); ``gained``: did so in none before; else ""."""
 
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """Every one of `src` reached every one of `dst`, and afterwards does in no network and over nothing."""
+    """Each member of `src` reached each of `dst` before, and afterwards reaches it in no network at all."""
 
     src: Group
     dst: Group
@@ -56,7 +56,7 @@ class CutOff:
 
 @dataclass(frozen=True, slots=True)
 class AddressMove:
-    """A member's address that is another one. None: whatever the mediator will lease, or has leased."""
+    """A changed address of a member. None: an address that the mediator will lease or has leased."""
 
     network: str
     member: str
@@ -66,7 +66,7 @@ class AddressMove:
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """A member that has another WireGuard key."""
+    """A member with a changed WireGuard key."""
 
     member: str
     before: str
@@ -75,7 +75,7 @@ class KeyChange:
 
 @dataclass(frozen=True, slots=True)
 class TunnelDrop:
-    """Tunnels between every one of `members` and every one of `peers` that end or start anew."""
+    """Tunnels between each of `members` and each of `peers` that end or are set up anew."""
 
     members: Group
     peers: Group
@@ -84,7 +84,7 @@ class TunnelDrop:
 
 @dataclass(frozen=True, slots=True)
 class ComingAndGoing:
-    """Members of the document (`network` empty) or of one network that is in both."""
+    """Members added to and removed from the document (`network` empty) or a network of both documents."""
 
     network: str
     come: Group
@@ -93,24 +93,24 @@ class ComingAndGoing:
 
 @dataclass(frozen=True, slots=True)
 class ReachChanges:
-    """All of it. False when nothing changes for anybody."""
+    """All changes. False when nothing changes for anybody."""
 
     reach: tuple[ReachChange, ...] = ()
     cut_off: tuple[CutOff, ...] = ()
     addresses: tuple[AddressMove, ...] = ()
     members: tuple[ComingAndGoing, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
-    """(old name, new name) of one key."""
+    """(old name, new name) of members that kept their key."""
     networks_renamed: tuple[tuple[str, str], ...] = ()
-    """The same, for networks that kept their `id`."""
+    """(old name, new name) of networks that kept their `id`."""
     keys: tuple[KeyChange, ...] = ()
     tunnels: tuple[TunnelDrop, ...] = ()
     networks_come: tuple[str, ...] = ()
     networks_go: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Rows that are not here, by kind (``reach``, ``addresses``, …)."""
+    """Count of rows past MAX_ROWS, by kind (``reach``, ``addresses``, …)."""
     complete: bool = True
-    """False: the rules are so many and so different that not every pair was compared."""
+    """False: not every pair was compared, because there are too many different rules."""
 
     def __bool__(self) -> bool:
         return self != ReachChanges()
@@ -119,10 +119,10 @@ class ReachChanges:
 def reach_changes(
     before: Document | None, after: Document, *, view: View | None = None, about: str | None = None
 ) -> ReachChanges:
-    """What changes for people when `after` takes the place of `before` (None: there was no document).
+    """The changes for people when `after` replaces `before` (None: there was no document).
 
-    `view` tells leases; without it an IPv4 address that only a lease tells counts as moved when its pool or its
-    key does. `about`: only what concerns this member (by its name afterwards, or before if it goes).
+    `view`: contains the leases. Without it, a leased IPv4 address counts as moved when its pool or key changes.
+    `about`: only changes that concern this member (by its name afterwards, or before if it is removed).
     """
     before, networks_renamed = _networks_renamed(before or NOBODY, after)
     old_names = _renamed(before, after)
@@ -131,7 +131,7 @@ def reach_changes(
     bits = Bits()
     found = classes(Side(before, bits), Side(after, bits), old_names, rekeyed, about)
     reach, cut_off, tunnels, complete = _compare(found, bits, about)
-    # Where a host belongs, it concerns it that others move.
+    # In a host's own networks, the moves of other members concern the host, too.
     mine = frozenset(after.networks) if about is None else frozenset(n.name for n in after.networks_of(about))
     addresses = [move for move in _addresses(before, after, old_names, view) if move.network in mine]
     if about is not None:
@@ -181,14 +181,14 @@ def _present(document: Document) -> dict[str, str]:
 
 
 def _renamed(before: Document, after: Document) -> dict[str, str]:
-    """New name to old name, of the keys that are in both documents under names that are in one each."""
+    """Old names by new name: of keys in both documents whose names each occur in only one of them."""
     then, now = _present(before), _present(after)
     was = {key: name for name, key in then.items() if name not in now}
     return {name: was[key] for name, key in now.items() if name not in then and key in was}
 
 
 def _networks_renamed(before: Document, after: Document) -> tuple[Document, tuple[tuple[str, str], ...]]:
-    """The document before, with networks that kept their id under the names that they have afterwards."""
+    """The document before, but with the new names of networks that kept their id; and (old name, new name) of these."""
     new = {network.id: name for name, network in after.networks.items() if name not in before.networks}
     names = {
         name: new[network.id]
@@ -223,7 +223,7 @@ def _comings(
     for name, network in after.networks.items():
         if name in before.networks:
             earlier = (new_names.get(old, old) for old in before.networks[name].member_names)
-            # Who comes to the document, or leaves it, has been said once.
+            # Members added to or removed from the document have been reported above.
             yield from _coming(
                 name,
                 dict.fromkeys(member for member in earlier if member in now),
@@ -265,7 +265,7 @@ def _home(home: object) -> str | None:
 
 
 def _homes(document: Document, network: Network, name: str, view: View | None) -> dict[int, object]:
-    """A member's address by family; for one that only a lease will tell, what the lease hangs on."""
+    """A member's address by family; for an unknown leased address the pool and key that it depends on."""
     key = document.members[name].wireguard
     homes: dict[int, object] = {address.version: address for address in network.addresses.get(name, ())}
     if network.ipv6 is not None and key is not None:
@@ -312,7 +312,7 @@ def _compare(
     budget = MAX_CLASS_PAIRS
 
     def look(a: int, b: int) -> int:
-        """What it cost, in pairs."""
+        """Compare two classes; returns the cost, in pairs."""
         one, other = found[a], found[b]
         pair = one.before.reach(other.before), one.after.reach(other.after)
         if pair[0] == pair[1]:
@@ -335,7 +335,7 @@ def _compare(
             if b not in in_first:
                 budget -= look(b, a)
             why = _why_it_drops(found[a], other)
-            # Both ends may be in `first`: the pair is told of the end that is the cause.
+            # Both ends may be in `first`: the pair is reported for the end that is the cause.
             if why and (b not in in_first or _cause(found[a]) <= _cause(other)):
                 drops.setdefault(why, {}).setdefault(a, []).append(b)
     rows = [
@@ -343,7 +343,7 @@ def _compare(
         for (network, gained, lost, at_all), table in reach.items()
         for src, dst in _rows(found, table)
     ]
-    # What is lost comes first: that is what surprises.
+    # Losses come first: they surprise people.
     rows.sort(key=lambda row: (not row.lost, row.network, row.src.names, row.dst.names))
     cut_off = [CutOff(group(src), group(dst)) for src, dst in _rows(found, cut)]
     tunnels = []
@@ -365,7 +365,7 @@ def _why_it_drops(one: Class, other: Class) -> str:
 
 
 def _cause(end: Class) -> int:
-    """Of two ends the lower one is why a tunnel drops: it has another key, it goes, or it is merely here."""
+    """Rank of an end as the cause of a dropped tunnel; lowest first: another key, no tunnels afterwards, or neither."""
     return 0 if end.rekeyed else 1 if not end.after.calls | end.after.answers else 2
 
 
@@ -375,7 +375,7 @@ Names = tuple[str, ...]
 
 
 def _rows(found: list[Class], table: Table) -> Iterator[tuple[Names, Names]]:
-    """Classes with the same other side are one row. A class of one member beside itself is only there for that."""
+    """Rows of (names, names): classes with the same other side share one row. A member is not paired with itself."""
     merged: dict[tuple[int, ...], list[int]] = {}
     for a, others in table.items():
         merged.setdefault(tuple(sorted(set(others))), []).append(a)

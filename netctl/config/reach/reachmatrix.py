@@ -1,8 +1,8 @@
-"""Who may talk to whom in two documents, compared by classes of members instead of by pairs.
+"""Compares which members may reach which in two documents, by classes of members instead of by pairs.
 
 10,000 members are a hundred million pairs. Members that every rule treats alike, before and after, are one
-class; a class is four masks of bits (source and destination, IPv4 and IPv6), one bit for each rule of either
-document, and whether a pair may talk is one AND of two masks.
+class. A class has four bit masks (source and destination, IPv4 and IPv6) with one bit for each rule of either
+document: one AND of two masks tells whether a pair may communicate.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from netctl.model.addresses import parse_prefix
 from netctl.model.document import Document, Mode, Network, Rule
 
 MAX_CLASS_PAIRS = 400_000
-"""About two seconds of comparing. 10,000 members under 50 groups are some thousand; only a document whose rules
-name nearly every member in its own way comes near, and then what was not compared is said."""
+"""Compared pairs at most, about two seconds. 10,000 members in 50 groups need some thousand; only a document whose
+rules treat nearly every member differently comes near, and then the result says that it is incomplete."""
 OPEN = Rule("no acls: all reach all", (ALL,), (ALL,))
 
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """One end's part in every rule and tunnel of one document; all zero where it takes no part."""
+    """The rules and tunnels of one document that an end takes part in, as bit masks; all zero: none."""
 
     src: tuple[int, int] = (0, 0)
-    """IPv4 and IPv6."""
+    """Rules with the end as source, for IPv4 and IPv6; likewise `dst` as destination."""
     dst: tuple[int, int] = (0, 0)
     calls: int = 0
-    """Tunnels: one end `calls` and the other `answers`; in a mesh everybody does both."""
+    """Tunnels: two ends have one if one `calls` and the other `answers`; in a mesh each member does both."""
     answers: int = 0
 
     def reach(self, other: Masks) -> int:
@@ -38,32 +38,32 @@ class Masks:
         return (self.src[0] & other.dst[0]) | (self.src[1] & other.dst[1])
 
     def tunnel(self, other: Masks) -> int:
-        """The networks that give these two a tunnel."""
+        """The networks in which these two ends have a tunnel."""
         return (self.calls & other.answers) | (other.calls & self.answers)
 
 
 @dataclass(slots=True)
 class Bits:
-    """A number for each rule and each tunnel of both documents; equal ones share it."""
+    """Gives a bit number to each rule and each network's tunnels of both documents; equal ones share a number."""
 
     numbers: dict[Hashable, int] = field(default_factory=dict)
     rules: dict[int, tuple[str, Rule]] = field(default_factory=dict)
-    """By bit number: the network, and what the rule says."""
+    """The network and the rule, by bit number."""
 
     def rule(self, network: Network, rule: Rule) -> int:
-        """The bit of a rule, whatever its name."""
+        """The bit of a rule, independent of the rule's name."""
         what = (network.name, rule.src, rule.dst, rule.proto, rule.ports, rule.ethertypes)
         number = self.numbers.setdefault(what, len(self.numbers))
         self.rules.setdefault(number, (network.name, rule))
         return 1 << number
 
     def tunnel(self, network: Network) -> int:
-        """The bit of the tunnels that a network gives."""
+        """The bit of a network's tunnels."""
         number = self.numbers.setdefault((network.name, "tunnels", network.hub), len(self.numbers))
         return 1 << number
 
     def flows(self, mask: int) -> Mapping[str, Flows]:
-        """What the rules of a mask let through, by network."""
+        """The flows that the rules of a mask allow, by network."""
         by_network: dict[str, list[Rule]] = {}
         while mask:
             low = mask & -mask
@@ -75,7 +75,7 @@ class Bits:
 
 @dataclass(slots=True)
 class Side:
-    """The masks of every member, and of every LAN behind one, in one document."""
+    """The masks of all members and of all LANs behind members, in one document."""
 
     document: Document
     bits: Bits
@@ -122,7 +122,7 @@ class Side:
             for route in self.document.members[name].routes:
                 said = {text for text, prefix in prefixes.items() if prefix.overlaps(route)}
                 if network.acls is None:
-                    said.add(ALL)  # `*` in a rule means the members alone; without rules it is everybody
+                    said.add(ALL)  # `*` in a rule means only the members; without rules LANs are included
                 masks = (_mask(said, sources), _mask(said, targets))
                 family = (1, 0) if route.version == 4 else (0, 1)
                 src, dst = ((mask * family[0], mask * family[1]) for mask in masks)
@@ -157,18 +157,18 @@ class Class:
     before: Masks
     after: Masks
     rekeyed: bool
-    """Their keys are others afterwards: tunnels of theirs drop even where they stay wanted."""
+    """Whether the members' keys change: then their tunnels drop even where both documents have them."""
 
     @property
     def changed(self) -> bool:
-        """Whether anything is different for its members."""
+        """Whether anything changes for its members."""
         return self.rekeyed or self.before != self.after
 
 
 def classes(
     before: Side, after: Side, old_names: Mapping[str, str], rekeyed: frozenset[str], alone: str | None
 ) -> list[Class]:
-    """Everybody of both documents in classes. `old_names`: of the renamed; `alone` is a class of its own."""
+    """All ends of both documents in classes. `old_names`: of renamed members; `alone`: gets a class of its own."""
     nobody = Masks()
     gone = set(old_names.values())
     names = dict.fromkeys([*(name for name in before.ends if name not in gone), *after.ends])

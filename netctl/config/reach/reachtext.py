@@ -1,4 +1,4 @@
-"""Changes of reach in words and in plain values."""
+"""Formats changes of reach as lines for people and as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from netctl.config.reach.reachchanges import (
 )
 
 SHOWN_NAMES = 3
-"""Names in one line; the count says the rest."""
+"""Names in one line; the others are only counted."""
 SHOWN_FLOWS = 6
 SHOWN_LINES = 20
-"""Lines of one kind: a screen. All that is kept is in the JSON."""
+"""Lines of one kind, about a screen. The JSON has all rows that are kept."""
 A_LEASE = "a new lease"
 
 
 def reach_lines(changes: ReachChanges) -> list[str]:
-    """One line a change with a sign (``+ ~ -``), at most SHOWN_LINES of a kind and then ``… and 80 more``."""
+    """One line a change, with a sign (``+ ~ -``); at most SHOWN_LINES of a kind, then ``… and 80 more``."""
     kinds: tuple[tuple[str, Iterable[str]], ...] = (
         ("", _signed("-", "network", changes.networks_go, "goes")),
         ("", _signed("+", "network", changes.networks_come, "comes")),
@@ -40,7 +40,7 @@ def reach_lines(changes: ReachChanges) -> list[str]:
     )
     lines = []
     for kind, said in kinds:
-        listed = list(dict.fromkeys(said))  # gone in two networks is gone once
+        listed = list(dict.fromkeys(said))  # a member removed from two networks has equal lines
         more = len(listed) - SHOWN_LINES + changes.left_out.get(kind, 0) if len(listed) > SHOWN_LINES else 0
         lines.extend(listed[:SHOWN_LINES])
         if more:

@@ -1,4 +1,4 @@
-"""May A talk to B over this, and which line of the document says so? B: a member, or an address behind a gateway."""
+"""Finds whether a member may reach a target (a member, or an address behind a gateway), and the rule that decides."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ PROTOCOLS = ("tcp", "udp", "icmp")
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """The document's word on one network that both are members of."""
+    """The document's decision in one network that both ends are members of."""
 
     network: str
     allowed: bool
     why: str
-    """The rule's name, or why there is none."""
+    """The name of the rule that decides, or the reason without one."""
     path: str
     """The place in the document that decides."""
     mark: Mark
     partly: bool = False
-    """Nothing was asked for, and the rule allows only some protocols or ports."""
+    """The question named no protocol, and the rule allows only some protocols or ports."""
     gateway: str | None = None
-    """The member that the address is behind; None: it was a member that was asked about."""
+    """The member that the address is behind; None: the target is a member."""
     route: str | None = None
-    """What of the gateway's `routes` covers the address."""
+    """The one of the gateway's `routes` that covers the address."""
 
 
 def parse_target(text: str) -> tuple[str, str | None, int | None]:
-    """``nas``, ``nas:22`` (tcp), ``nas:udp/53``, ``nas:icmp`` to name, protocol, port. Raises LocalError."""
+    """Name, protocol and port of ``nas``, ``nas:22`` (tcp), ``nas:udp/53`` or ``nas:icmp``. Raises LocalError."""
     name, separator, what = text.partition(":")
     proto, _, port = what.partition("/") if not what.isdigit() else ("tcp", "/", what)
     if not separator:
@@ -50,9 +50,9 @@ def parse_target(text: str) -> tuple[str, str | None, int | None]:
 
 
 def parse_address(text: str) -> tuple[Address, str] | None:
-    """``192.168.7.9:80``, ``[fd00::9]:80`` or either without a port: the address, and the target without it.
+    """The address of ``192.168.7.9:80``, ``[fd00::9]:80`` or either without a port, and the rest as a target.
 
-    None: that is no address, so a name.
+    In the target, ``address`` stands for the address. None: the text contains no address, so it is a name.
     """
     if text.startswith("["):
         inside, bracket, rest = text[1:].partition("]")
@@ -70,7 +70,7 @@ def parse_address(text: str) -> tuple[Address, str] | None:
 def flows_behind(
     loaded: Loaded, src: str, address: Address, proto: str | None, port: int | None
 ) -> tuple[Flow, ...]:
-    """One answer for each network in which a gateway leads there, in the document's order; as `flows` otherwise."""
+    """One answer for each network in which a gateway has a route to the address; otherwise as `flows`."""
     found = []
     for network in loaded.document.networks.values():
         if network.mode is not Mode.ROUTED or src not in network.member_names:
@@ -94,9 +94,9 @@ def _narrowest(ways: list[tuple[Prefix, str]]) -> tuple[Prefix, str]:
 
 
 def flows(loaded: Loaded, src: str, dst: str, proto: str | None, port: int | None) -> tuple[Flow, ...]:
-    """One answer for each network that both are in, in the document's order.
+    """One answer for each network of both members, in the document's order.
 
-    Without a protocol: whether anything at all passes, judged by the first rule that covers both.
+    Without a protocol: whether any flow passes, by the first rule that allows one.
     """
     found = []
     for network in loaded.document.networks.values():
@@ -114,7 +114,7 @@ def flow_in(
     port: int | None,
     evaluator: Evaluator | None = None,
 ) -> Flow:
-    """The answer for one network that both are in. `evaluator`: of that network, for who asks about many pairs."""
+    """The answer for one network of both members. `evaluator`: of that network, for callers with many pairs."""
     evaluator = evaluator or Evaluator(loaded.document, network)
     return _judged(loaded, evaluator, proto, port, partial(evaluator.decide, src, dst))
 

@@ -1,7 +1,7 @@
-"""Who may see whom, from the document alone.
+"""Computes which members each member may see, from the document alone.
 
-Members for whom the same groups count share one set object: ten thousand members of one network cost one set, and
-the views made from it are made once.
+Members with the same groups share one set object: ten thousand members of one network need one set, and the views
+made from it are made once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from netctl.model.document import Document, Network
 
 
 def visible_members(document: Document) -> dict[str, frozenset[str]]:
-    """For each present member the others that some network and ACL let it see, itself included."""
+    """For each present member, the members that some network and ACL let it see, including itself."""
     groups: dict[str, list[frozenset[str]]] = {}
     for network in document.networks.values():
         for name in network.member_names:
@@ -31,7 +31,7 @@ def visible_members(document: Document) -> dict[str, frozenset[str]]:
 
 
 def _groups(document: Document, network: Network) -> list[tuple[frozenset[str], frozenset[str]]]:
-    """Pairs of a group and whom all of it may see: the whole network where no ACL parts it."""
+    """Pairs of a group and the members that all of the group may see; without ACLs both are the whole network."""
     if network.acls is None:
         everybody = frozenset(network.member_names)
         return [(everybody, everybody)]
@@ -42,7 +42,7 @@ def _groups(document: Document, network: Network) -> list[tuple[frozenset[str], 
 
 
 def _directions(document: Document, network: Network) -> list[tuple[frozenset[str], frozenset[str]]]:
-    """Sources and destinations of each rule; a gateway stands for the prefixes behind it."""
+    """The members that are source and destination of each rule; gateways stand for the prefixes behind them."""
     members = {name: document.members[name] for name in network.member_names}
     gateways = {name for name, member in members.items() if member.routes}
     if network.hub is not None:

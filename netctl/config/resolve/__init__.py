@@ -1,1 +1,1 @@
-"""Document and view to what one host should have, less what it refuses."""
+"""Computes one host's desired state from document and view, without the parts that the host refuses."""

@@ -1,4 +1,4 @@
-"""A document as far as it fits beside what this host already has: the rest is refused by network, with the reason."""
+"""Removes the networks and routes from a document that conflict with foreign objects on this host, with the reasons."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from netctl.model.foreign import Foreign
 from netctl.model.hoststate import DOMAIN
 
 DEFAULT_BITS = 1
-"""Prefixes this short are default routes, whole or in two halves as VPN clients set them: all pools lie in one."""
+"""Longest prefix of a default route in bits: whole, or in two halves as VPN clients set them. Pools may lie in it."""
 SHOWN = 3
 ELSEWHERE = "remove that if nothing needs it, or change the network"
 
 
 def clear_of(document: Document, me: str, foreign: Foreign) -> tuple[Document, tuple[Condition, ...]]:
-    """The document without the networks and routes that something foreign is in the way of, and why.
+    """The document without the networks and routes that conflict with foreign objects, and the reasons.
 
-    What is up already stays up, and the condition only says it: a laptop that comes into a place with a route
-    like one of its networks keeps its tunnels.
+    A network that is up already stays up with a condition: a laptop that comes to a place with a route like one of
+    its networks keeps its tunnels.
     """
     conditions: list[Condition] = []
     networks = {}
@@ -68,7 +68,7 @@ def _ipv4_alone(network: Network) -> Network:
 
 
 def _in_the_way(network: Network, foreign: Foreign) -> Iterator[tuple[str, bool]]:
-    """Reasons, each with whether the network is up all the same."""
+    """Conflicts of a network as (reason, whether the network is up already and stays up)."""
     if foreign.no_ipv6 and (network.mode is Mode.LAN or network.ipv4 is None):
         why = "its segment travels over IPv6" if network.mode is Mode.LAN else "it has IPv6 alone"
         yield f"{why}, and {foreign.no_ipv6}", False

@@ -1,9 +1,9 @@
-"""What a host that joined by invite takes from its mediator's word without being asked, and what it does not.
+"""Removes the parts of an excerpt that a host which joined by invite does not accept without a person's consent.
 
-Such a host has no document of its own to hold against the excerpt, so whoever runs the mediator decides whom it
-talks to. That must not become whatever it talks to: a route to 0.0.0.0/1, to the resolver or to somebody's public
-prefix would lead traffic that has nothing to do with the network to a member of the mediator's choice. Only a person
-at the host agrees to that (`netctl join --allow-routes`).
+Such a host has no document of its own to compare the excerpt with, so the mediator's operator decides with which
+members it communicates. The operator must not gain control of the host's other traffic: a route to 0.0.0.0/1, to the
+resolver or to a public prefix would send traffic that does not belong to the network to a member of the mediator's
+choice. Only a person at the host can agree to that (`netctl join --allow-routes`).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from netctl.model.foreign import Foreign
 
 AGREE = "`sudo netctl join --allow-routes` agrees to it"
 MAX_ROUTES = 256
-"""Of all gateways together: more than the sites of a company, and no way to fill a routing table unasked."""
+"""Routes of all gateways together: more than a company's sites need, and too few to fill a routing table."""
 MAX_NETWORKS = 64
-"""A `lan` network is a link of its own, and nobody joins that many: an excerpt could make thousands."""
+"""Networks at most: nobody joins so many, each `lan` network is a link, and an excerpt could have thousands."""
 SHOWN = 3
-"""Conditions of one kind for one member or network: a screen, not a flood."""
+"""Conditions of one kind for one member: they fit on a screen."""
 
 
 def within_consent(document: Document, me: str, foreign: Foreign) -> tuple[Document, tuple[Condition, ...]]:
-    """The document without what this host was not asked about, and what that was.
+    """The document without the parts that need a person's consent, and a condition for each removed part.
 
-    Left out are networks whose pool is outside of private space (RFC 1918, RFC 4193, RFC 6598) or holds a resolver of
-    this host or its mediator, or overlaps what it has, also when the network was up first (the mediator leases the
-    addresses in it, and could lease the router's); networks of which this host would be the hub, for a hub forwards
-    between all its links; networks beyond `MAX_NETWORKS`; routes of gateways that are in public space or overlap
-    anything that this host has; and every route of this host itself, which would make it a gateway into its own LAN.
+    Removed are: networks whose pool is outside private space (RFC 1918, RFC 4193, RFC 6598), contains a resolver of
+    this host or its mediator, or overlaps a foreign route, even when the network was up first (the mediator leases the
+    pool's addresses, and could lease the router's); networks with this host as the hub, since a hub forwards between
+    all its links; networks beyond `MAX_NETWORKS`; routes of gateways in public space or overlapping a foreign route;
+    routes beyond `MAX_ROUTES`; and all routes of this host itself, which would open its own LAN.
     """
     conditions: list[Condition] = []
     reserved = tuple(_reserved(document, foreign))
@@ -74,11 +74,11 @@ def within_consent(document: Document, me: str, foreign: Foreign) -> tuple[Docum
 
 
 def _reserved(document: Document, foreign: Foreign) -> Iterator[tuple[Address, str]]:
-    """Addresses that no tunnel may take, and what they are."""
+    """Addresses that no tunnel may cover, and their descriptions."""
     for address in foreign.resolvers:
         yield address, "a resolver of this host"
     for mediator in document.mediators:
-        with contextlib.suppress(ValueError):  # a name is asked for when it is needed
+        with contextlib.suppress(ValueError):  # a host name: it has no address here
             yield parse_address(mediator.host), "the mediator"
 
 

@@ -1,4 +1,4 @@
-"""Fixed endpoints: where a document without mediators calls its members."""
+"""Finds changed fixed endpoints, to which a document without mediators sends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from netctl.model.keys import WireGuardKey
 
 
 def called_elsewhere(before: Document | None, after: Document) -> frozenset[WireGuardKey]:
-    """The keys whose endpoints are others in `after`: there a live tunnel moves too. Before None: no key's."""
+    """The keys whose endpoints differ in `after`, so that even a live tunnel must move. `before` None: no keys."""
     if before is None or after.mediators:
         return frozenset()
     known = {member.wireguard: member.endpoints for member in before.members.values()}

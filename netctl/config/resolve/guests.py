@@ -1,7 +1,7 @@
-"""Members that joined by invite, put into a document: by the mediator from its store, by a host from its view.
+"""Adds members that joined by invite to a document: the mediator adds those of its store, a host those of its view.
 
-The document's word comes first. A guest is added in the networks that let invites in and in no other, in the
-group `invited`, without routes, and never under a name or a key that the document has for somebody.
+The document takes precedence. A guest is added only to networks that permit invites, in the group `invited`, without
+routes, and never with a name or a key that the document already uses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from netctl.model.view import View
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 """A strict DNS label, as in the schema."""
 MAX_GUESTS = 20_000
-"""As many as the schema lets into a network's list; more would be an attack on whoever takes them in."""
+"""Guests at most: as many as the schema permits in a network's list; more would be an attack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class Guest:
     name: str
     key: WireGuardKey
     networks: tuple[str, ...]
-    """Names of the networks it was admitted to; none while it waits for approval."""
+    """Names of the networks that the guest was admitted to; none while it waits for approval."""
     identity: IdentityKey | None = None
-    """Known to the mediator alone."""
+    """Known only to the mediator."""
 
 
 def guests_in(document: Document, view: View | None) -> list[Guest]:
-    """Members of the mediator's view that the document does not name, with the networks it shows them in."""
+    """Members of the mediator's view that the document does not name, with their networks in the view."""
     if view is None or not document.mediators:
         return []
     known = {member.wireguard for member in document.members.values()}
@@ -50,7 +50,7 @@ def guests_in(document: Document, view: View | None) -> list[Guest]:
 
 
 def refused_keys(document: Document) -> dict[WireGuardKey, str]:
-    """Keys that the document has taken out of use, and the members that had them."""
+    """Keys that the document no longer permits (previous keys, absent members), and the members that had them."""
     found: dict[WireGuardKey, str] = {}
     for name, member in document.members.items():
         found.update((key, name) for key in member.previous_keys)
@@ -60,7 +60,7 @@ def refused_keys(document: Document) -> dict[WireGuardKey, str]:
 
 
 def with_guests(document: Document, guests: Iterable[Guest]) -> tuple[Document, dict[str, str]]:
-    """The document with its guests, and by name why a guest has to wait. No guest changes what is there."""
+    """The document with its guests, and by name why a guest must wait. Guests change no existing member."""
     members = dict(document.members)
     joined: dict[str, list[str]] = {}
     refused = refused_keys(document)

@@ -1,8 +1,8 @@
-"""Leases that a host has seen stay where they are: the mediator cannot move an address, nor give it to another key.
+"""Pins leases that a host has seen: the mediator cannot move an address, nor give it to another key.
 
-The first lease of a key in a network is pinned. After that only the document moves it: `addresses:` says so, or the
-pool is another, or the key that held the address is a member of the network no longer. What the mediator says against
-a pin is refused and told; `netctl leases forget` is how a person agrees to it.
+The first lease of a key in a network is pinned. After that only the document moves it: with `addresses:`, with another
+pool, or by removing the key that held the address from the network. A lease of the mediator that contradicts a pin is
+refused and reported; a person can agree to it with `netctl leases forget`.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View
 
 Pins = Mapping[tuple[str, WireGuardKey], IPv4Address]
-"""By network id and key."""
+"""Pinned addresses by network id and key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What of a view may be believed."""
+    """A view without the leases that contradict pins."""
 
     view: View | None
     pins: Pins
-    """As they are from now on."""
+    """The pins from now on."""
     conditions: tuple[Condition, ...] = ()
     refused: Mapping[tuple[str, WireGuardKey], IPv4Address] = field(default_factory=dict)
-    """What the mediator says against the pins, by network id and key."""
+    """The mediator's addresses that contradict the pins, by network id and key."""
 
 
 def judge_leases(document: Document, view: View | None, pins: Pins) -> Judged:
-    """The view with every lease where it is pinned, and new leases pinned."""
+    """The view with all leases at their pinned addresses, and the pins with new leases added."""
     if view is None or not document.mediators:
         return Judged(view, pins)
     whole, _ = with_guests(document, guests_in(document, view))
@@ -61,7 +61,7 @@ class _Judge:
         for where, address in list(self.pins.items()):
             moved = where[1] in own or address in fixed or network.ipv4 is None or address not in network.ipv4
             if where[0] == network.id and moved:
-                del self.pins[where]  # the document itself has moved it
+                del self.pins[where]  # the document has moved the lease
         holders = {address: key for (where, key), address in self.pins.items() if where == network.id}
         for key, name in names.items():
             lease = self.leases.get((network.name, key)) if key is not None and key not in own else None
@@ -90,7 +90,7 @@ class _Judge:
                 )
             elif pinned is None and network.ipv4 is not None and told in network.ipv4 and told not in fixed:
                 if holder is not None:
-                    del self.pins[network.id, holder]  # the document has it here no longer
+                    del self.pins[network.id, holder]  # the holder is no longer a member of this network
                 self.pins[network.id, key] = told
                 holders[told] = key
 

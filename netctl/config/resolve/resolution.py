@@ -1,4 +1,4 @@
-"""Document and view to the desired state of one host."""
+"""Computes the desired state of one host from the document and the view."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from netctl.model.view import View
 
 DEFAULT_LISTEN_PORT = 51820
 KEEPALIVE_S = 25
-"""Below the 30 s after which the shortest common NAT forgets a UDP flow."""
+"""Below 30 s, after which the common NATs with the shortest timeout forget a UDP flow."""
 GROUP_DESTINATIONS = tuple(ip_network(text) for text in ("255.255.255.255/32", "224.0.0.0/4", "ff00::/8"))
 LINK_LOCAL = ip_network("fe80::/10")
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One peer that is not as it should be, and why. Never an error: the others go on."""
+    """A peer, network or route that is not as it should be, and why. Never an error: the rest works."""
 
     peer: str
     message: str
@@ -48,7 +48,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What one host should have."""
+    """The desired state of one host, and the conditions found."""
 
     state: HostState
     conditions: tuple[Condition, ...] = ()
@@ -137,7 +137,7 @@ class _Resolver:
         return {address.version: address for address in self.addresses_of(network, self.me.name)}
 
     def own_lease(self, network: Network) -> None:
-        """Say it when the mediator has no address for this host."""
+        """Add a condition when the mediator has no address for this host."""
         lacks = network.ipv4 is not None and 4 not in self.own_by_family(network)
         if lacks and self.view is not None and self.document.mediators:
             message = f"the mediator has no free address for it in {network.ipv4} of '{network.name}'"
@@ -147,7 +147,7 @@ class _Resolver:
         own = self.own_by_family(network)
         lan = network.mode is Mode.LAN
         self.pools.update(p for p in (network.ipv4, network.ipv6) if p is not None and p.version in own)
-        # On a lan network's tunnels too: unicast leaves by them, and masquerading takes an address of the link.
+        # For lan networks, too: unicast leaves by the tunnels, and masquerading uses an address of the link.
         self.link_addresses.update(own.values())
         if lan:
             self.segment(network, own)
@@ -155,7 +155,7 @@ class _Resolver:
             theirs = self.addresses_of(network, name)
             self.names[f"{name}.{network.name}.{DOMAIN}"] = theirs
             if network.hub not in (None, self.me.name, name):
-                continue  # a spoke talks to the hub alone
+                continue  # a spoke has a tunnel only with the hub
             prefixes = self.allowed.setdefault(key, set())
             prefixes.update(host_prefix(address) for address in theirs)
             where = f"members.{name}"
@@ -180,7 +180,7 @@ class _Resolver:
         self.filter(network, own)
 
     def carry(self, prefix: Prefix, key: WireGuardKey, *, own: bool) -> None:
-        """Give a prefix to one peer alone, or WireGuard would: a gateway itself comes before a hub."""
+        """Give a prefix to one peer only, as WireGuard would do anyway: a gateway takes precedence over a hub."""
         other = self.carriers.get(prefix)
         if other is not None and other != key:
             if not own:
@@ -190,7 +190,7 @@ class _Resolver:
         self.allowed[key].add(prefix)
 
     def routes_through(self, network: Network, name: str, member: Member) -> set[Prefix]:
-        """What is behind a peer in a routed network: its LANs, and for a spoke's hub the whole network."""
+        """The prefixes behind a peer in a routed network: its LANs, and for a hub all pools and LANs of the network."""
         if network.hub != name:
             return set(member.routes)
         pools = {pool for pool in (network.ipv4, network.ipv6) if pool is not None}
@@ -198,20 +198,20 @@ class _Resolver:
         return pools | {route for other in others for route in self.document.members[other].routes}
 
     def route(self, destination: Prefix, source: Address, path: str) -> None:
-        # One LAN may be offered in several networks; the kernel has room for one route to it.
+        # Several networks may offer the same LAN; the kernel takes one route to it.
         self.routes.setdefault(destination, Route(destination, WIREGUARD_LINK, source, path))
 
     def unreachable(self) -> frozenset[Prefix]:
-        """What must not leave by other links when ours is away: the networks whole, and what is behind gateways.
+        """Prefixes that must not leave by other links when ours is gone: the pools, and the LANs behind gateways.
 
-        Not a default route: the host had a way there before us, and an unreachable one would never be taken.
+        Not a default route: the host had one before us, and an unreachable route would never be used.
         """
         held: set[Prefix] = set()
         lengths: dict[int, set[int]] = {4: set(), 6: set()}
         bits: set[tuple[int, int, int]] = set()
         underlay = (derive.underlay_prefix(),) if self.underlays else ()
         for prefix in sorted({*self.pools, *underlay, *self.routes}, key=lambda prefix: prefix.prefixlen):
-            # As numbers: there may be twenty thousand, and objects cost more than all else of this.
+            # As numbers: there may be twenty thousand, and objects would cost more than the rest of the method.
             version, length, most = prefix.version, prefix.prefixlen, prefix.max_prefixlen
             number = int(prefix.network_address)
             covered = ((version, wider, number >> (most - wider)) in bits for wider in lengths[version])
@@ -252,10 +252,10 @@ class _Resolver:
             addresses=frozenset(on_link),
             flood=frozenset(flood),
         )
-        # Unicast leaves by the tunnel link and broadcast comes in by the segment: strict reverse-path
-        # filtering (RFC 3704) would drop the latter.
+        # Unicast leaves by the tunnel link, but broadcast comes in by the segment: strict reverse-path
+        # filtering (RFC 3704) would drop the broadcast.
         self.sysctls[f"net/ipv4/conf/{link}/rp_filter"] = "2"
-        if self.segments[link].mtu >= IPV6_MIN_MTU:  # below, the link has no IPv6 and no such parameter
+        if self.segments[link].mtu >= IPV6_MIN_MTU:  # with less, the link has no IPv6 and no such parameter
             self.sysctls[f"net/ipv6/conf/{link}/addr_gen_mode"] = "0"
 
     def filter(self, network: Network, own: Mapping[int, Address]) -> None:
@@ -276,7 +276,7 @@ class _Resolver:
                 mine.update(self.document.members[name].routes)
         if routed and (is_hub or self.me.routes):
             passing = {*self.me.routes, *(mine if is_hub else ())}
-            # IPv6 forwarding makes a host a router, which lives without advertisements: only where it must.
+            # Only where needed: IPv6 forwarding makes a host a router, which ignores router advertisements.
             for key, version in (("net/ipv4/ip_forward", 4), ("net/ipv6/conf/all/forwarding", 6)):
                 if any(prefix.version == version for prefix in passing):
                     self.sysctls[key] = "1"
@@ -315,7 +315,7 @@ class _Resolver:
         self.towards_stock(network, selection, unicast)
 
     def guards(self, networks: Iterable[Network], listen_port: int) -> Guards:
-        """What belongs to our links alone, by all networks of this host together."""
+        """The addresses that belong to our links only, for all networks of this host together."""
         pools: set[Prefix] = set()
         leases: set[Address] = set()
         ends: set[Prefix] = set()
@@ -340,13 +340,13 @@ class _Resolver:
         )
 
     def spoken(self, network: Network, name: str) -> tuple[Address, ...]:
-        """The addresses that a member sends from in a segment: IPv6 multicast comes from its link-local one."""
+        """A member's source addresses in a segment: IPv6 multicast comes from the link-local address."""
         key = self.document.members[name].wireguard
         own = self.addresses_of(network, name)
         return (*own, link_local(derive.mac(network.id, key))) if key is not None else own
 
     def towards_stock(self, network: Network, selection: Selection, mine: set[Prefix]) -> None:
-        """Members without an identity run no netctl: their senders hold the ACLs for them."""
+        """Add rules for sending to members without netctl: the senders enforce the ACLs for these members."""
         stock: set[Prefix] = set()
         for name, member, _ in self.peers_of(network):
             if member.stock:
@@ -408,9 +408,9 @@ def overlap(wanted: Iterable[Prefix], mine: set[Prefix]) -> set[Prefix]:
 
 
 def ends_of(pool: Prefix) -> Iterator[Prefix]:
-    """What every host on such a link is beside its own address: broadcast (RFC 919), anycast (RFC 4291 §2.6.1)."""
+    """Addresses that every host on a link with this pool has: broadcast (RFC 919), anycast (RFC 4291 §2.6.1)."""
     if pool.max_prefixlen - pool.prefixlen < 2:
-        return  # a link of two has neither (RFC 3021, RFC 6164)
+        return  # a link with two addresses has neither (RFC 3021, RFC 6164)
     yield host_prefix(pool.network_address)
     if pool.version == 4:
         yield host_prefix(pool.broadcast_address)
@@ -431,13 +431,12 @@ def resolve(
     live: frozenset[WireGuardKey] = frozenset(),
     resolved: Mapping[str, SocketAddress] | None = None,
 ) -> Resolution:
-    """What the host of member `name` should have.
+    """The desired state of the host of member `name`.
 
-    `view`: what the mediator said, None without one. With mediators a peer needs both: the document names
-    its key and the view has it; a member of the view alone, which joined by invite, only where the document
-    lets such in. `live`: peers with a live session, the only ones that broadcast is copied
-    to. `resolved`: fixed endpoints by ``str(Endpoint)``, looked up by the caller. Raises LocalError when the
-    document has no such member.
+    `view`: the mediator's view, None without one. With mediators, a peer's key must be in the document and in the
+    view; a member of only the view, which joined by invite, is added where the document permits invites. `live`:
+    peers with a live session, the only ones that broadcast is copied to. `resolved`: addresses of fixed endpoints by
+    ``str(Endpoint)``, looked up by the caller. Raises LocalError when the document has no such member.
     """
     document, waiting = with_guests(document, guests_in(document, view))
     me = document.members.get(name)

@@ -1,4 +1,4 @@
-"""What a stock WireGuard app of a member needs: one peer for each other member, reached over the mediator's relay."""
+"""The configuration of a stock WireGuard app: one peer for each other member, reached over the mediator's relay."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def stock_config(
 ) -> dict[str, Any]:
     """The configuration of member `name` as plain data, for `render` and for programs.
 
-    `view` is the member's own; `port_of` says the relay port of its pair with a peer. Peers without a port are named
-    under `without_port`. Raises LocalError when there is no such stock member, or when nothing can be said for it.
+    `view`: the member's own view; `port_of`: the relay port of its pair with a peer. Peers without a port are listed
+    under `without_port`. Raises LocalError when there is no such stock member, or it has no network or address.
     """
     member = document.members.get(name)
     if member is None:
@@ -68,9 +68,9 @@ def stock_config(
 
 
 def _pool_length(document: Document, name: str, address: Address) -> int:
-    """As long as its network's pool: then the system sends from this address to that network, and not from another's.
+    """The prefix length of the address's pool: then the system uses this address as the source within the pool.
 
-    Members drop what comes from an address of a network that they do not share.
+    Members drop packets from an address of a network that they do not share.
     """
     pools = [pool for network in document.networks_of(name) for pool in (network.ipv4, network.ipv6)]
     found = (pool.prefixlen for pool in pools if pool is not None and contains(pool, host_prefix(address)))
@@ -78,14 +78,14 @@ def _pool_length(document: Document, name: str, address: Address) -> int:
 
 
 def _allowed(link: WireGuardLink, key: WireGuardKey) -> list[str]:
-    """What is behind a peer; addresses that segments alone use are nothing to an app."""
+    """The allowed IPs of a peer, without the underlay addresses of segments, which an app does not use."""
     under = derive.underlay_prefix()
     found = (p for p in link.peers[key].allowed_ips if p.version == 4 or p.network_address not in under)
     return [str(p) for p in sorted(found, key=lambda p: (p.version, int(p.network_address), p.prefixlen))]
 
 
 def render(config: Mapping[str, Any], private_key: str | None, *, comments: bool = True) -> str:
-    """As `wg-quick` and the apps read it. Without a key the app's own is to be kept, and a comment says so."""
+    """The text for `wg-quick` and the apps. Without `private_key` a comment says that the app keeps its own key."""
     lines: list[str] = []
     if comments:
         lines += [f"# {config['member']} in {', '.join(config['networks'])}, by netctl", ""]
