@@ -19,6 +19,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what an apply imports is measured, too
+    from netctl.model.addresses import SocketAddress
+    from netctl.model.hoststate import HostState
 
 INSIDE = "NETCTL_BENCH_INSIDE"
 PRIVATE = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && ip link set lo up && exec"
@@ -161,26 +166,27 @@ def first(clock: Clock, peers: int, state: Path, *, keepalive: bool) -> None:
     row("apply: the same, routes and names", statistics.median(applied), peer_time)
 
 
-def quiet(state):  # type: ignore[no-untyped-def]
+def quiet(state: HostState) -> HostState:
     """The state without keepalives, so that an engine starts no handshake itself."""
+    assert state.wireguard is not None
     peers = {key: replace(peer, keepalive_s=0) for key, peer in state.wireguard.peers.items()}
     return replace(state, wireguard=replace(state.wireguard, peers=peers))
 
 
-def state_of(text: str):  # type: ignore[no-untyped-def]
+def state_of(text: str) -> HostState:
     """This host's desired state from a document."""
-    from netctl.agent.host import look_up
+    from netctl.agent.transport.endpointnames import look_up_once, names_of
     from netctl.config import load_document, resolve
 
     loaded = load_document(text).document
     live = frozenset(member.wireguard for member in loaded.members.values() if member.wireguard)
-    return resolve(loaded, KEY, None, live=live, resolved=asyncio.run(look_up(loaded))).state
+    return resolve(loaded, KEY, None, live=live, resolved=asyncio.run(look_up_once(names_of(loaded)))).state
 
 
 def no_op(clock: Clock, peers: int, state: Path) -> None:
     """Measure an apply without changes: as a command, and stage by stage in this process."""
-    from netctl.agent.host import look_up
     from netctl.agent.storage.documentcache import CompiledDocuments
+    from netctl.agent.transport.endpointnames import look_up_once, names_of
     from netctl.config import clear_of, load_document, resolve
     from netctl.engine import apply_plan, open_engine
     from netctl.plan import diff
@@ -224,7 +230,11 @@ def no_op(clock: Clock, peers: int, state: Path) -> None:
     engine = open_engine(
         state / "wireguard.key", kind="netctl-wg", state_dir=state, hosts_file=state / "hosts"
     )
-    resolved = asyncio.run(look_up(loaded))
+
+    def named() -> dict[str, SocketAddress]:
+        return asyncio.run(look_up_once(names_of(loaded)))
+
+    resolved = named()
     foreign = engine.foreign()
     desired = resolve(loaded, KEY, None, live=live, resolved=resolved).state
     actual = engine.read()
@@ -232,7 +242,7 @@ def no_op(clock: Clock, peers: int, state: Path) -> None:
     row("  stage: load the document", clock.of(lambda: load_document(text)), dump)
     documents = [CompiledDocuments(compiled) for _ in range(clock.runs)]
     row("  stage: load the compiled document", clock.of(lambda: documents.pop().load(text, "x")), dump)
-    row("  stage: look up endpoints", clock.of(lambda: asyncio.run(look_up(loaded))), dump)
+    row("  stage: look up endpoints", clock.of(named), dump)
     row("  stage: look for what is foreign", clock.of(engine.foreign), dump)
     row("  stage: hold the document against it", clock.of(lambda: clear_of(loaded, KEY, foreign)), dump)
     work = lambda: resolve(loaded, KEY, None, live=live, resolved=resolved)  # noqa: E731

@@ -15,18 +15,14 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/mediator")]
-
-from contractkit import applicant  # noqa: E402
-from postgreskit import Postgres, why_not  # noqa: E402
-from test_admissions import LAN, NOW, document, key  # noqa: E402
-
-from mediator.core.leasegrants import GrantLease  # noqa: E402
-from mediator.shell.memberstore import MemberStore  # noqa: E402
-from mediator.shell.postgresstore import PostgresStore  # noqa: E402
-from mediator.shell.store import Store  # noqa: E402
-from mediator.shell.storethread import StoreThread  # noqa: E402
+from mediator.core.leasegrants import GrantLease
+from mediator.shell.memberstore import MemberStore
+from mediator.shell.postgresstore import PostgresStore
+from mediator.shell.store import Store
+from mediator.shell.storethread import StoreThread
+from tests.mediator.contractkit import applicant
+from tests.mediator.postgreskit import Postgres, why_not
+from tests.mediator.test_admissions import LAN, NOW, document, key
 
 SINGLE, BATCHES, BATCH, JOINS = 300, 60, 100, 150
 DOCUMENT = document("10.64.0.0/12")

@@ -73,7 +73,7 @@ class Client(asyncio.Protocol):
             self._take(payload)
 
     def _ping(self) -> None:
-        if not self.transport.is_closing():  # type: ignore[attr-defined]
+        if not self.transport.is_closing():
             self.transport.write(encode_frame(w.encode(w.Ping(0))))  # type: ignore[attr-defined]
             asyncio.get_running_loop().call_later(PING_S, self._ping)
 

@@ -59,7 +59,7 @@ def main() -> None:
     check_machine()
     holder = Holder.start()
     try:
-        lab = raise_lab(holder, EXAMPLE, lambda text: sys.stderr.write(f"  {text}\n"))
+        lab = raise_lab(holder, EXAMPLE, lambda text: print(f"  {text}", file=sys.stderr))
         wait_direct(lab)
         networks = status_of(lab.node("nas"))["networks"]
         ways = {

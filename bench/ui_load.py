@@ -9,17 +9,15 @@ from __future__ import annotations
 import http.client
 import os
 import random
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / name) for name in ("", "ui")]
-
-from uikit import Browser, Host, host, page, peer, status  # noqa: E402
-
-from netctl.wire.agentrequests import Status, StatusReply  # noqa: E402
+from netctl.wire.agentrequests import Status, StatusReply
+from netctl.wire.jsonline import Request
+from tests.ui.uikit import Browser, Host, host, page, peer, status
 
 MEMBERS, BROWSERS = 200, 20
 MANY = 2000
@@ -46,12 +44,12 @@ def play(known: Host, number: int, busy: float) -> None:
     states = [crowd(number, busy) for _ in range(10)]
     answer = known.perform
 
-    def perform(request: object, progress: object) -> object:
+    def perform(request: Request[Any], progress: Any) -> Any:
         if isinstance(request, Status):
             known.status = states[int(time.monotonic()) % len(states)]
-        return answer(request, progress)  # type: ignore[arg-type]
+        return answer(request, progress)
 
-    known.perform = perform  # type: ignore[method-assign]
+    known.perform = perform  # type: ignore[method-assign, assignment]
 
 
 def used_s(pids: list[int]) -> float:

@@ -55,6 +55,10 @@ def _both(world: World, commands: list[list[str]], directory: Path) -> Iterator[
             with (directory / f"log{side}").open("wb") as log:
                 started.append(subprocess.Popen(world.inside(side, *command), stdout=log, stderr=log))
         yield [process.pid for process in started]
+        if any(
+            process.poll() is not None for process in started
+        ):  # it forked, and would stay for the next run
+            raise RuntimeError(f"{commands[0][0]} ended or went to the background: see {directory}/log0")
     finally:
         for process in started:
             process.terminate()
@@ -194,6 +198,9 @@ def edge(program: str, world: World, directory: Path) -> Iterator[list[int]]:
         supernode = "supernode"
     with (directory / "supernode.log").open("wb") as log:
         server = subprocess.Popen(world.inside(0, supernode, "-l", str(PORT + 1)), stdout=log, stderr=log)
+    usage = subprocess.run([program, "-h"], check=False, capture_output=True, text=True)
+    # `-f` keeps version 3 in the foreground and sends version 1, which Debian has, to the background.
+    foreground = ["-f"] if re.search(r"-f .*do not fork", usage.stdout + usage.stderr, re.IGNORECASE) else []
     commands = []
     for side in (0, 1):
         command = [
@@ -207,9 +214,8 @@ def edge(program: str, world: World, directory: Path) -> Iterator[list[int]]:
             "-k",
             "secret",
         ]
-        commands.append(
-            [*command, "-l", f"{world.outer[0]}:{PORT + 1}", "-p", str(PORT), "-M", str(MTU), "-f"]
-        )
+        command += ["-l", f"{world.outer[0]}:{PORT + 1}", "-p", str(PORT), "-M", str(MTU)]
+        commands.append(command + foreground)
     try:
         with _both(world, commands, directory) as pids:
             for side in (0, 1):
