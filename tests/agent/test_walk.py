@@ -10,11 +10,11 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from tests.agent.test_agent_life import document, live, locations
 
 from netctl.agent.storage.keyfiles import make_keys
 from netctl.cli.main import main
 from netctl.engine import FakeEngine
+from tests.agent.test_agent_life import document, live, locations
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"\| \d+ \| `(?P<file>[a-z_/0-9]+\.py)` \| `(?P<function>\w+)` \|")
