@@ -1,4 +1,4 @@
-"""Reads and changes what the host really has (floor F3)."""
+"""Reads and changes the actual state of the host: links, routes, filter, WireGuard (floor F3)."""
 
 from netctl.engine.api import Engine, Restored
 from netctl.engine.applyplan import apply_plan, apply_prune

@@ -1,5 +1,5 @@
-"""Addresses as text and back by the C library: `ipaddress` parses and prints ten times slower, which is most of what a
-thousand peers cost.
+"""Converts addresses to text and back with the C library: `ipaddress` is ten times slower, which would be most of the
+time for a thousand peers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from netctl.model.addresses import Address, Prefix, SocketAddress
 
 
 def packed(text: str) -> bytes:
-    """4 or 16 bytes. Raises ValueError for what is no address."""
+    """The 4 or 16 bytes of an address. Raises ValueError."""
     try:
         return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
     except OSError as error:
@@ -21,7 +21,7 @@ def packed(text: str) -> bytes:
 
 
 def address(text: str) -> Address:
-    """An address. Raises ValueError."""
+    """The address of a text. Raises ValueError."""
     raw = packed(text)
     whole = int.from_bytes(raw, "big")
     return ipaddress.IPv4Address(whole) if len(raw) == 4 else ipaddress.IPv6Address(whole)
@@ -29,29 +29,27 @@ def address(text: str) -> Address:
 
 @lru_cache(maxsize=MAX_KNOWN)
 def parse_prefix(text: str) -> Prefix:
-    """As an engine writes it, without bits behind its length. Raises ValueError."""
+    """The prefix of an engine's text, which has no host bits. Raises ValueError."""
     host, _, prefix_len = text.partition("/")
     return prefix(packed(host), int(prefix_len))
 
 
 def print_address(address: Address) -> str:
-    """As every resolver and engine reads it."""
+    """An address in the form that every resolver and engine reads."""
     return socket.inet_ntop(socket.AF_INET if address.version == 4 else socket.AF_INET6, address.packed)
 
 
 def print_prefix(prefix: Prefix) -> str:
-    """``address/length``."""
+    """A prefix as ``address/length``."""
     return f"{print_address(prefix.network_address)}/{prefix.prefixlen}"
 
 
 @lru_cache(maxsize=MAX_KNOWN)
 def endpoint(text: str) -> SocketAddress | None:
-    """As an engine writes it, also with the interface of a link-local one; None for what cannot be one."""
+    """The endpoint of an engine's text, without the interface of a link-local address; None: no valid endpoint."""
     try:
         host, _, port = text.rpartition(":")
-        if (
-            "." in host and ":" not in host
-        ):  # the C library takes no other spelling of IPv4 than the canonical
+        if "." in host and ":" not in host:  # the C library accepts only the canonical spelling of IPv4
             packed(host)
             if port.isascii() and port.isdigit() and 0 < int(port) < 65536:
                 return SocketAddress(host, int(port))

@@ -1,4 +1,4 @@
-"""The narrow seam between what a host should have and what it has."""
+"""The interface of engines, which read and change one host."""
 
 from __future__ import annotations
 
@@ -21,67 +21,67 @@ class Engine(Protocol):
     """``kernel``, ``netctl-wg``, ``wireguard-go`` or ``fake``."""
 
     def read(self) -> HostState:
-        """Everything of ours on the host, and nothing else."""
+        """The state of all our objects on the host, without foreign ones."""
 
     def foreign(self) -> Foreign:
-        """What is on the host and not ours, as far as it could be in the way."""
+        """The foreign objects on the host that could conflict with ours."""
 
     def packet_filter(self) -> PacketFilter:
-        """The host's own firewall: the same value while it is as it was."""
+        """The host's own firewall; the same object while nothing has changed."""
 
     def apply(self, change: Change) -> None:
         """Do one step. Doing it again does no harm."""
 
     def apply_all(self, changes: Sequence[Change]) -> None:
-        """Do several steps in order. With an error some of them may be done; which is for `read` to tell."""
+        """Do several steps in order. After an error some steps may be done: `read` tells which."""
 
     def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
-        """What each tunnel is doing now."""
+        """The present status of each peer's tunnel."""
 
     def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
         """Send a peer's packets to this endpoint from now on. No error when the peer is gone."""
 
     def link_stands(self) -> bool:
-        """Whether the WireGuard link is there; it goes when a userspace engine ends."""
+        """Whether the WireGuard link exists; the link of a userspace engine disappears when the engine ends."""
 
     def tables_stand(self) -> bool:
-        """Whether our tables are there as they were loaded last."""
+        """Whether our tables are unchanged since they were loaded last."""
 
     def restore_tables(self) -> Restored:
-        """Put our tables back as they were loaded last; nothing where they stand, or none were loaded."""
+        """Load our tables again as they were loaded last, unless they are unchanged or none were loaded."""
 
     def restore_routes(self, desired: HostState) -> int:
-        """Set those routes and addresses of `desired` again that are gone; how many."""
+        """Set the missing routes and addresses of `desired` again; returns their count."""
 
     def limit_sizes(self, link: str, sizes: Mapping[Prefix, int]) -> None:
-        """Let our routes over a link carry packets of so many bytes; those not named as many as the link."""
+        """Limit packets by destination to so many bytes on our routes over a link; others to the link's MTU."""
 
     def troubles(self) -> tuple[str, ...]:
-        """What could not be done and nothing else waits for, in words for people."""
+        """Failed steps that did not fail the apply, in words for people."""
 
     def retry(self) -> None:
-        """Try once more what `troubles` names."""
+        """Try the steps of `troubles` again."""
 
     def listen_port(self) -> int:
         """The UDP port in use; 0 while there is no link."""
 
     def data_path(self) -> str:
-        """What moves the packets, for people, where an engine has more than one way; else empty."""
+        """The name of the engine's data path, for people; empty for an engine with only one."""
 
     def faults(self) -> int:
-        """What the engine could not handle, and dropped, since it began; 0: none, or it does not say."""
+        """Count of inputs that the engine failed to handle and dropped since its start; 0: none, or not reported."""
 
     def close(self) -> None:
-        """Let go of handles; the host keeps what it has."""
+        """Close sockets and handles; the host's state stays."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """Tables of ours that somebody had removed or changed, and that are as they were loaded again. False: none."""
+    """Our tables that somebody had removed or changed and that were loaded again. False: none."""
 
     tables: tuple[str, ...] = ()
     ended: int = 0
-    """Tracked flows that no rule lets through, ended: while a table was away everything was open."""
+    """Count of ended flows that no rule allows: they began while the table was missing and everything was open."""
 
     def __bool__(self) -> bool:
         return bool(self.tables)

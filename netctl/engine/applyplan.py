@@ -15,25 +15,25 @@ from netctl.plan.changes import SetPeer, SetRoute
 Progress = Callable[[str], None]
 
 MAX_TOGETHER = 500
-"""Steps that go to the engine at once: enough that the request costs nothing, few enough to name where it failed."""
+"""Steps passed to the engine together: enough to amortise the request, few enough to find the one that failed."""
 
 
 def _quiet(line: str) -> None:
-    """Say nothing."""
+    """Ignore progress."""
 
 
 def apply_plan(
     engine: Engine, desired: HostState, *, progress: Progress = _quiet, seen: HostState | None = None
 ) -> ApplyOutcome:
-    """Bring the host to `desired`, or back to what it was. `seen`: nothing is done when the host is another by now.
+    """Bring the host to `desired`, or back to its former state. `seen`: do nothing when the host's state differs.
 
-    Raises nothing that an engine may raise, whatever that is: the outcome carries it. Who interrupts it (Ctrl-C) has
-    the host as it was, too. `progress` gets one line a change, before it is made.
+    Raises no exception of an engine: the outcome contains the error. An interruption (Ctrl-C) restores the former
+    state, too. `progress` gets one line a change, before the change is made.
     """
     try:
         checkpoint = engine.read()
     except Exception as error:
-        return ApplyOutcome(0, True, _reason(error))  # nothing was touched: everything is as it was
+        return ApplyOutcome(0, True, _reason(error))  # nothing has been changed
     if seen is not None and checkpoint != seen:
         return ApplyOutcome(0, True, "the host has changed since the plan was checked: make it anew")
     plan = diff(desired, checkpoint)
@@ -55,9 +55,9 @@ def apply_plan(
 def apply_prune(
     engine: Engine, desired: HostState, at_most: int, *, progress: Progress = _quiet
 ) -> ApplyOutcome:
-    """Remove what is ours and not in `desired`, or bring the host back to what it was.
+    """Remove our objects that are not in `desired`, or bring the host back to its former state.
 
-    `at_most`: how many removals somebody has agreed to; where there are more by now, nothing is done.
+    `at_most`: the number of removals that a person has agreed to; if there are more by now, nothing is done.
     """
     try:
         checkpoint = engine.read()
@@ -80,7 +80,7 @@ def apply_prune(
 
 
 def _reason(error: Exception) -> str:
-    """For people: our own errors are sentences, the system's have its word, anything else is a fault of ours."""
+    """An error in words for people: our errors as they are, the system's text, anything else as an internal error."""
     if isinstance(error, NetctlError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -89,7 +89,7 @@ def _reason(error: Exception) -> str:
 
 
 def _left(desired: HostState, engine: Engine) -> list[str]:
-    """What is not as it should be; less endpoints alone, for a peer may have answered from elsewhere by now."""
+    """The remaining differences, without mere endpoints, since a peer may have answered from another one meanwhile."""
     left = diff(desired, engine.read())
     return [
         line
@@ -111,12 +111,12 @@ def _run(engine: Engine, plan: Plan, progress: Progress) -> int:
 
 
 def _apply(engine: Engine, changes: Sequence[Change], start: int, end: int, lines: Sequence[str]) -> None:
-    """Some steps at once; one by one where that fails, to know which of them it is."""
+    """Do some steps together; if that fails, one by one, to find the failing step."""
     if end > start + 1:
         try:
             engine.apply_all(changes[start:end])
         except EngineError:
-            pass  # doing a step again does no harm
+            pass  # repeating a step does no harm
         else:
             return
     for number in range(start, end):
@@ -128,7 +128,7 @@ def _apply(engine: Engine, changes: Sequence[Change], start: int, end: int, line
 
 
 def _together(changes: Sequence[Change], start: int) -> int:
-    """How many steps from this one on go to the engine at once: peers, or routes, in a row."""
+    """How many steps from `start` on go to the engine together: consecutive peers, or consecutive routes."""
     kind = type(changes[start])
     if kind not in (SetPeer, SetRoute):
         return 1
@@ -140,7 +140,7 @@ def _roll_back(
     engine: Engine, checkpoint: HostState, plan: Plan, why: str, progress: Progress
 ) -> ApplyOutcome:
     progress("rolling back")
-    between = len(plan.changes)  # not known better than this: up to so many steps may be in place
+    between = len(plan.changes)  # an upper bound: so many steps may be in place
     try:
         back = diff(insisting(checkpoint), engine.read())
         _run(engine, back, progress)

@@ -1,4 +1,4 @@
-"""A HostState as plain JSON values and back: the checkpoint that a roll-back by another process starts from."""
+"""Converts a HostState to plain JSON values and back: for the checkpoint that another process may roll back to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _network = ipaddress.ip_network
 
 
 def to_plain(state: HostState) -> dict[str, Any]:
-    """For JSON; the same state gives the same text."""
+    """A state as JSON values; equal states give equal text."""
     return {
         "wireguard": _plain_link(state.wireguard) if state.wireguard is not None else None,
         "segments": [_plain_segment(segment) for _, segment in sorted(state.segments.items())],
@@ -33,7 +33,7 @@ def to_plain(state: HostState) -> dict[str, Any]:
 
 
 def from_plain(plain: dict[str, Any]) -> HostState:
-    """From what `to_plain` made. Raises ValueError, KeyError, TypeError or AttributeError for anything else."""
+    """The state of `to_plain`'s values. Raises ValueError, KeyError, TypeError or AttributeError for anything else."""
     segments = [_segment(segment) for segment in plain["segments"]]
     return HostState(
         wireguard=_link(plain["wireguard"]) if plain["wireguard"] is not None else None,
@@ -44,7 +44,7 @@ def from_plain(plain: dict[str, Any]) -> HostState:
         ),
         unreachable=frozenset(
             map(_network, plain.get("unreachable", ()))
-        ),  # none in one of an earlier version
+        ),  # missing in checkpoints of earlier versions
         filter=table_of(plain["filter"]) if plain["filter"] is not None else None,
         names={name: tuple(_address(text) for text in found) for name, found in plain["names"].items()},
         sysctls={str(key): str(value) for key, value in plain["sysctls"].items()},
@@ -81,7 +81,7 @@ def _link(plain: dict[str, Any]) -> WireGuardLink:
             SocketAddress.parse(peer["endpoint"]) if peer["endpoint"] is not None else None,
             int(peer["keepalive_s"]),
             str(peer["path"]),
-            insists=True,  # a roll-back brings back what was, wherever a peer answers from by now
+            insists=True,  # a roll-back restores the former endpoint, even if the peer answers from another one
         )
         for peer in plain["peers"]
     ]

@@ -1,7 +1,7 @@
-"""An honest engine without a host: it holds a HostState and does what changes say.
+"""A fake engine for tests: it holds a HostState and applies changes to it.
 
-What a kernel takes away by itself goes here too: routes with their link or their IPv4 source address, segments
-with the link under them; and a route from an address that the host does not have is refused.
+It removes what a kernel removes by itself: routes with their link or their source address, segments with the link
+under them. It refuses a route from an address that the host does not have.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from netctl.plan.renames import renamed
 
 
 class FakeEngine:
-    """In memory. `fail_at`: the number of the apply call (from 1) that raises, for tests of roll-back.
+    """An engine in memory. `fail_at`: the number of the step (from 1) that raises, for tests of roll-back.
 
-    `fail_with`: what it raises instead of an EngineError.
+    `fail_with`: the exception to raise instead of an EngineError.
     """
 
     kind = "fake"
@@ -44,43 +44,43 @@ class FakeEngine:
         self.strangers = Foreign()
 
     def read(self) -> HostState:
-        """The state held."""
+        """The present state."""
         return self.state
 
     def foreign(self) -> Foreign:
-        """What a test has put into `strangers`."""
+        """The value of `strangers`, which a test sets."""
         return self.strangers
 
     def packet_filter(self) -> PacketFilter:
-        """What a test has put into `strangers`."""
+        """The packet filter in `strangers`, which a test sets."""
         return self.strangers.packet_filter
 
     def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
-        """What a test has put into `status`."""
+        """The value of `status`, which a test sets."""
         return self.status
 
     def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
-        """Remember it."""
+        """Remember the endpoint in `endpoints`."""
         self.endpoints[key] = endpoint
 
     def link_stands(self) -> bool:
-        """Whether the state held has a WireGuard link."""
+        """Whether the state has a WireGuard link."""
         return self.state.wireguard is not None
 
     def tables_stand(self) -> bool:
-        """Nobody else changes this host's table."""
+        """Always True: no other program changes the fake's table."""
         return True
 
     def restore_tables(self) -> Restored:
-        """Nothing to be put back."""
+        """Nothing to restore."""
         return Restored()
 
     def restore_routes(self, desired: HostState) -> int:
-        """Nothing to be put back."""
+        """Nothing to restore."""
         return 0
 
     def limit_sizes(self, link: str, sizes: Mapping[Prefix, int]) -> None:
-        """Remember them."""
+        """Remember the sizes in `sizes`."""
         self.sizes = dict(sizes)
 
     def troubles(self) -> tuple[str, ...]:
@@ -88,22 +88,22 @@ class FakeEngine:
         return ()
 
     def retry(self) -> None:
-        """Nothing to be tried."""
+        """Nothing to retry."""
 
     def listen_port(self) -> int:
-        """The port of the link."""
+        """The port of the link; 0 without a link."""
         return self.state.wireguard.listen_port if self.state.wireguard else 0
 
     def data_path(self) -> str:
-        """None."""
+        """Empty: the fake moves no packets."""
         return ""
 
     def faults(self) -> int:
-        """None."""
+        """Always 0."""
         return 0
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
     def _link(self) -> WireGuardLink:
         if self.state.wireguard is None:
@@ -111,7 +111,7 @@ class FakeEngine:
         return self.state.wireguard
 
     def apply_all(self, changes: Sequence[Change]) -> None:
-        """Do several steps in order; none of them where one would fail, as it is with one request for all."""
+        """Do several steps in order, or none of them where one would fail, as with one request for all."""
         if self.fail_at is not None and 0 < self.fail_at - len(self.applied) <= len(changes):
             raise self._failure()
         for change in changes:
@@ -231,7 +231,7 @@ def _possible(state: HostState, route: Route) -> bool:
 
 
 def settled(state: HostState) -> HostState:
-    """What is left once the kernel has taken away what hung on something that went."""
+    """The state after the kernel has removed objects that depend on a removed one."""
     if state.wireguard is None:
         for name in state.segments:
             state = _without(state, name)
@@ -239,7 +239,7 @@ def settled(state: HostState) -> HostState:
 
 
 def empty_filter() -> FilterTable:
-    """A table that says nothing: what a table changed by hand reads as."""
+    """An empty table, as which a table reads that was changed by hand."""
     return FilterTable(frozenset(), ())
 
 

@@ -1,4 +1,4 @@
-"""The managed block of the hosts file. Everything outside the two marker lines is left as it is."""
+"""Reads and writes our managed block of the hosts file. Everything outside the two marker lines stays as it is."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from netctl.system.files import overwrite, write_atomic
 BEGIN = "# netctl begin: managed, edits here are overwritten"
 END = "# netctl end"
 NEW_MODE = 0o644
-"""Of a hosts file where there was none: every program reads it."""
+"""The mode of a new hosts file: every program reads it."""
 
 
 def _decoded(content: bytes) -> str:
-    """As text that gives the same bytes back, whatever encoding others have written in."""
+    """The content as text that `_encoded` turns back into the same bytes, in any encoding."""
     return content.decode(errors="surrogateescape")
 
 
@@ -31,7 +31,7 @@ def _encoded(text: str) -> bytes:
 
 
 def _lines(text: str) -> list[str]:
-    """Each with its end. Only a line feed ends one: what other characters mean is for those who wrote them."""
+    """The lines with their line feeds. Only a line feed ends a line, no other line separator."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
@@ -47,7 +47,7 @@ def _split(text: str) -> tuple[list[str], list[str], list[str]]:
 
 
 def parse_block(text: str) -> dict[str, tuple[Address, ...]]:
-    """Names and addresses inside the block; lines that make no sense are passed over."""
+    """Names and addresses inside the block; invalid lines are ignored."""
     names: dict[str, list[Address]] = {}
     for line in _split(text)[1]:
         address, *hosts = line.split() or [""]
@@ -67,13 +67,13 @@ def replace_block(text: str, names: Mapping[str, tuple[Address, ...]]) -> str:
         for address in addresses
     ]
     if block and before and not before[-1].endswith("\n"):
-        before[-1] += "\n"  # a line of ours would be a part of theirs
+        before[-1] += "\n"  # otherwise our first line would continue theirs
     middle = [f"{BEGIN}\n", *block, f"{END}\n"] if block else []
     return "".join((*before, *middle, *after))
 
 
 def foreign_names(text: str, domain: str) -> tuple[ForeignName, ...]:
-    """Names below our domain on lines that are not ours."""
+    """Names below our domain on lines outside our block."""
     before, block, after = _split(text)
     skipped = len(block) + 2 if len(before) + len(after) < len(_lines(text)) else 0
     numbered = [*enumerate(before, 1), *enumerate(after, len(before) + skipped + 1)]
@@ -93,7 +93,7 @@ class HostsFile:
         self.path = path
 
     def read(self) -> dict[str, tuple[Address, ...]]:
-        """Our names. Raises EngineError."""
+        """The names in our block. Raises EngineError."""
         try:
             return parse_block(_decoded(self.path.read_bytes()))
         except FileNotFoundError:
@@ -102,16 +102,16 @@ class HostsFile:
             raise EngineError(f"cannot read {self.path}: {error.strerror}") from error
 
     def foreign(self, domain: str) -> tuple[ForeignName, ...]:
-        """Names below our domain that somebody else gives an address; none where the file cannot be read."""
+        """Names below our domain outside our block; none where the file cannot be read."""
         try:
             return foreign_names(_decoded(self.path.read_bytes()), domain)
         except OSError:
             return ()
 
     def write(self, names: Mapping[str, tuple[Address, ...]]) -> None:
-        """Replace our block; all else keeps its bytes. Raises EngineError.
+        """Replace our block; all other bytes stay. Raises EngineError.
 
-        Atomic where the file can be renamed over; in place where it is a mount. A link is followed, and stays one.
+        Atomic where a rename can replace the file, in place where it is a mount. A link is followed and stays a link.
         """
         try:
             place = self.path.resolve()
@@ -129,17 +129,17 @@ class HostsFile:
 
     @staticmethod
     def _is_mounted(place: Path) -> bool:
-        """Whether the file itself is a mount, as in containers: nothing can be renamed over it."""
+        """Whether the file itself is a mount, as in containers: a rename cannot replace it."""
         try:
             mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         except OSError:
             return os.path.ismount(place)
-        # Field 5, with blanks in octal (proc(5)). A bind mount of the same file system is seen only here.
+        # Field 5, with blanks in octal (proc(5)). Only this file shows a bind mount of the same file system.
         return str(place).replace(" ", "\\040") in {line.split()[4] for line in mounts}
 
     @staticmethod
     def _renamed(place: Path, content: bytes) -> bool:
-        """Write beside and rename over; False, with nothing left behind, where that cannot be done."""
+        """Write a new file and rename it; False, with no file left behind, where that is impossible."""
         try:
             about = place.stat() if place.exists() else None
             mode = about.st_mode & 0o777 if about is not None else NEW_MODE

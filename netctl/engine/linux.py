@@ -1,4 +1,4 @@
-"""The engine for a Linux host: WireGuard by one of two drivers, and everything beside it."""
+"""The engine for a Linux host: WireGuard through one of two drivers, links, filter, names and kernel parameters."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ from netctl.plan import changes as c
 from netctl.system.clock import boottime
 
 GONE_TIMEOUT_S = 5.0
-"""A userspace engine takes its interface away within a second of its socket going."""
+"""Seconds to wait for the end of a userspace engine, which takes about a second after its interface is removed."""
 
 
 def kernel_has_wireguard() -> bool:
-    """Ask the kernel by name, without making anything. A module not loaded yet loads when it is used."""
+    """Whether the kernel has WireGuard. Creates nothing; the question may load the kernel's module."""
     if Path("/sys/module/wireguard").exists():
         return True
     try:
@@ -64,7 +64,7 @@ def kernel_has_wireguard() -> bool:
 
 
 class LinuxEngine:
-    """One host. Blocking: an agent calls it from one worker thread."""
+    """The engine of one host. Blocking: an agent calls it from one worker thread."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class LinuxEngine:
         self._interface = interface
         self._uapi = UapiDriver(interface)
         self._kernel: KernelDriver | None = None
-        self.kind = self._choose(kind)  # before anything is opened: a host without an engine leaks nothing
+        self.kind = self._choose(kind)  # before anything is opened, so that a failure leaks nothing
         self._netlink = Netlink()
         self._nftables = Nftables(state_dir / "filter.json")
         self._rewrites = Rewrites(state_dir / REWRITES_FILE)
@@ -113,13 +113,13 @@ class LinuxEngine:
         return self._kernel
 
     def close(self) -> None:
-        """Let go of handles."""
+        """Close sockets and handles."""
         self._netlink.close()
         if self._kernel is not None:
             self._kernel.close()
 
     def _owned(self) -> bool:
-        """Whether the WireGuard link is there and ours; a foreign one of our name is an error that names it."""
+        """Whether the WireGuard link exists and is ours. Raises EngineError for a foreign link with our name."""
         link = self._netlink.find(self._interface)
         if link is None:
             return False
@@ -137,11 +137,11 @@ class LinuxEngine:
             return self._driver.read()
         except EngineError:
             if self.kind != "kernel" and not self._uapi.answers():
-                return None  # its engine died: the link is made anew
+                return None  # its engine has died: the link is created anew
             raise
 
     def _device_called(self, name: str) -> DeviceState | None:
-        """The device while it has another name: a userspace engine keeps its socket, the kernel asks by name."""
+        """The device of a renamed link: a userspace engine keeps its socket, the kernel is asked by the new name."""
         if self.kind != "kernel":
             return self._uapi.read() if self._uapi.answers() else None
         driver = KernelDriver(name)
@@ -151,7 +151,7 @@ class LinuxEngine:
             driver.close()
 
     def read(self) -> HostState:
-        """Everything of ours on the host."""
+        """The state of all our objects on the host."""
         segments = {segment.name: segment for segment in self._netlink.segments()}
         return HostState(
             wireguard=self._read_link(),
@@ -166,9 +166,9 @@ class LinuxEngine:
         )
 
     def foreign(self) -> Foreign:
-        """What is on the host and not ours, as far as it could be in the way."""
+        """The foreign objects on the host that could conflict with ours."""
         kinds, routes, own = self._netlink.foreign()
-        # A VXLAN may be one of ours that a crash left unmarked: that is looked into when it is made.
+        # A VXLAN may be ours, left unmarked by a crash: `check_segment` decides when the segment is created.
         ours = {
             name: kind for name, kind in kinds.items() if name.startswith(SEGMENT_PREFIX) and kind != "vxlan"
         }
@@ -219,7 +219,7 @@ class LinuxEngine:
         )
 
     def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
-        """What each tunnel is doing now; empty while there is no link."""
+        """The present status of each peer's tunnel; empty while there is no link."""
         device = self._device()
         if device is None:
             return {}
@@ -230,7 +230,7 @@ class LinuxEngine:
         }
 
     def _settled(self, device: DeviceState, unix_now: float) -> dict[WireGuardKey, float]:
-        """Last handshakes by the present wall clock."""
+        """Times of the last handshakes, corrected for steps of the wall clock."""
         told = {key: peer.last_handshake_s for key, peer in device.peers.items()}
         return self._handshakes.settled(told, unix_now, boottime())
 
@@ -239,7 +239,7 @@ class LinuxEngine:
         self._driver.steer(key, endpoint)
 
     def link_stands(self) -> bool:
-        """Whether the WireGuard link is there."""
+        """Whether the WireGuard link exists."""
         try:
             socket.if_nametoindex(self._interface)
         except OSError:
@@ -247,11 +247,11 @@ class LinuxEngine:
         return True
 
     def tables_stand(self) -> bool:
-        """Whether our tables are there as they were loaded last."""
+        """Whether our tables are unchanged since they were loaded last."""
         return self._nftables.stands() and self._rewrites.stands()
 
     def restore_tables(self) -> Restored:
-        """Put our tables back as they were loaded last."""
+        """Load our tables again as they were loaded last, unless they are unchanged."""
         tables: list[str] = []
         ended = self._nftables.restore()
         if ended is not None:
@@ -261,7 +261,7 @@ class LinuxEngine:
         return Restored(tuple(tables), ended or 0)
 
     def restore_routes(self, desired: HostState) -> int:
-        """Set those routes and addresses again that are gone; how many. Links that are gone are left to others."""
+        """Set missing routes and addresses again; returns their count. Missing links are not created."""
         wanted = desired.wireguard
         if wanted is None or self._netlink.find(wanted.name) is None:
             return 0
@@ -288,17 +288,17 @@ class LinuxEngine:
         return len(missing)
 
     def limit_sizes(self, link: str, sizes: Mapping[Prefix, int]) -> None:
-        """Let our routes over a link carry packets of so many bytes; those not named as many as the link."""
+        """Limit packets by destination to so many bytes on our routes over a link; others to the link's MTU."""
         if self._netlink.find(link) is not None:
             self._netlink.limit_sizes(link, sizes)
 
     def troubles(self) -> tuple[str, ...]:
-        """What could not be done and nothing else waits for."""
+        """Failed steps that did not fail the apply, in words for people."""
         names = (self._names.trouble,) if self._names.trouble else ()
         return (*names, *self._opener.troubles())
 
     def retry(self) -> None:
-        """Try once more what could not be done."""
+        """Try the steps of `troubles` again."""
         self._names.retry()
         self._opener.retry()
 
@@ -308,11 +308,11 @@ class LinuxEngine:
         return device.listen_port if device is not None else 0
 
     def data_path(self) -> str:
-        """Of netctl-wg: whether it moves packets in C or in Python."""
+        """For netctl-wg: whether it moves packets in C or in Python; else empty."""
         return self._uapi.data_path() if self.kind == "netctl-wg" else ""
 
     def faults(self) -> int:
-        """Of netctl-wg: what it could not handle since it began."""
+        """For netctl-wg: count of inputs that it failed to handle since its start; else 0."""
         return self._uapi.faults() if self.kind == "netctl-wg" else 0
 
     def apply(self, change: Change) -> None:
@@ -375,7 +375,7 @@ class LinuxEngine:
                 self._sysctls.restore(key)
 
     def apply_all(self, changes: Sequence[Change]) -> None:
-        """Do several steps in order; peers and routes that follow each other go to the system together."""
+        """Do several steps in order; consecutive peers and consecutive routes are set in one request."""
         for kind, group in groupby(changes, type):
             if kind is c.SetPeer:
                 self._driver.set_peers(change.peer for change in group if isinstance(change, c.SetPeer))
@@ -390,7 +390,7 @@ class LinuxEngine:
         public = X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
         if public != link.key.raw:
             raise EngineError(f"the key at {self._key_file} is not this member's key in the document")
-        keep(self._making, "")  # a crash before the link has its mark leaves a link that is known as ours
+        keep(self._making, "")  # proves our ownership if a crash leaves the link without its mark
         if self.kind == "kernel":
             self._netlink.create_wireguard(link.name)
         elif not self._uapi.answers():
@@ -418,7 +418,7 @@ def open_engine(
 ) -> LinuxEngine:
     """The engine of this host. `kind`: auto, kernel, netctl-wg, wireguard-go. Raises EngineError.
 
-    auto is the kernel's WireGuard where there is one, else the best userspace one. An engine that runs
-    already is taken over, whatever `kind` says: its tunnels live in it.
+    auto: the kernel's WireGuard if it has one, else the best userspace engine. A userspace engine that already runs is
+    taken over, independent of `kind`, since its tunnels live in it.
     """
     return LinuxEngine(private_key, kind=kind, state_dir=state_dir, hosts_file=hosts_file)

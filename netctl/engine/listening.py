@@ -1,4 +1,4 @@
-"""A netlink socket that hears what the kernel tells everybody, and knows when it has missed something (netlink(7))."""
+"""A netlink socket for the kernel's multicast messages, which detects lost messages (netlink(7))."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Messages = list[tuple[int, bytes]]
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _SO_RCVBUFFORCE = 33
 _RECEIVE = 1 << 16
-"""The kernel puts at most 32 KiB into one datagram."""
+"""Bytes of one receive: the kernel puts at most 32 KiB into one datagram."""
 _BUFFER = 1 << 20
-"""Thousands of links that come at once are about 1 KiB each; whatever is lost is looked at anew."""
+"""Bytes of the receive buffer: thousands of new links need about 1 KiB each; after a loss everything is read anew."""
 
 
 class Listener:
-    """Member of multicast groups of one netlink protocol. Raises OSError where the kernel lets nobody listen."""
+    """A member of multicast groups of one netlink protocol. Raises OSError where the kernel refuses."""
 
     def __init__(self, protocol: int, *groups: int, deep: bool = True) -> None:
-        """`deep`: as little as can be is lost; not where all that counts is that there was something."""
+        """`deep`: use a large buffer, so that few messages are lost; False if only the fact of a change matters."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         try:
-            # Who is not root has a small buffer: more is lost, and noticed.
+            # Without root the buffer stays small: more messages are lost, which is detected.
             with contextlib.suppress(OSError):
                 if deep:
                     self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
@@ -50,11 +50,11 @@ class Listener:
         self.close()
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the socket."""
         self._socket.close()
 
     def queued(self) -> Iterator[Messages | None]:
-        """The datagrams that have come, without waiting; None: see `receive`. Raises OSError."""
+        """The received datagrams, without waiting; None: as for `receive`. Raises OSError."""
         while True:
             try:
                 yield list(split(self._socket.recv(_RECEIVE)))
@@ -66,7 +66,7 @@ class Listener:
                 yield None
 
     async def receive(self) -> Messages | None:
-        """The next datagram; None: some were lost since the last one, so look at everything. Raises OSError."""
+        """The next datagram; None: some were lost, so the caller must read everything anew. Raises OSError."""
         try:
             return list(split(await asyncio.get_running_loop().sock_recv(self._socket, _RECEIVE)))
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Our names on the host: the least of an apply, so nothing else waits for a hosts file that cannot be written."""
+"""Writes our names to the hosts file. A hosts file that cannot be written does not fail an apply."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from netctl.model.foreign import ForeignName
 
 
 class Names:
-    """The block of the hosts file. What it refuses is said (`trouble`), and tried again by `retry`."""
+    """Our block of the hosts file. A refusal is reported (`trouble`), and `retry` tries again."""
 
     def __init__(self, path: Path) -> None:
         self._hosts = HostsFile(path)
         self._refused: dict[str, tuple[Address, ...]] | None = None
         self.trouble = ""
-        """Why the names are not on the host, for people; empty: they are."""
+        """Why the names are not in the hosts file, for people; empty: they are."""
 
     def read(self) -> dict[str, tuple[Address, ...]]:
-        """Our names; those that the file refuses count as there, for no change of ours could bring them."""
+        """Our names; refused names count as written, since no apply could change that."""
         if self._refused is not None:
             return dict(self._refused)
         try:
             return self._hosts.read()
         except EngineError:
-            return {}  # whoever then writes is told
+            return {}  # the next `write` reports the error
 
     def foreign(self, domain: str) -> tuple[ForeignName, ...]:
-        """Names below our domain that somebody else gives an address."""
+        """Names below our domain outside our block."""
         return self._hosts.foreign(domain)
 
     def write(self, names: Mapping[str, tuple[Address, ...]]) -> None:
-        """Replace our block. Never raises: a refusal is `trouble`."""
+        """Replace our block. Never raises: a refusal becomes `trouble`."""
         try:
             self._hosts.write(names)
         except EngineError as error:
@@ -44,6 +44,6 @@ class Names:
             self._refused, self.trouble = None, ""
 
     def retry(self) -> None:
-        """Once more what was refused."""
+        """Try to write refused names again."""
         if self._refused is not None:
             self.write(self._refused)

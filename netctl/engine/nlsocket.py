@@ -1,7 +1,7 @@
-"""Netlink messages and one blocking socket for them (RFC 3549; kernel: Documentation/userspace-api/netlink).
+"""Encodes and decodes netlink messages, with a blocking socket (RFC 3549; kernel: Documentation/userspace-api/netlink).
 
-For lists of thousands alone: what there is little of goes through pyroute2 (`links/rtnl.py`). Numbers are in the
-machine's byte order unless a protocol says otherwise. Attributes nest; an attribute is at most 64 KiB with its header.
+Only for lists of thousands: small requests go through pyroute2 (`links/rtnl.py`). Numbers are in the machine's byte
+order unless a protocol says otherwise. Attributes nest; an attribute has at most 64 KiB with its header.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
 NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
 MAX_NESTED = 65_000
-"""Bytes of attributes in one nest: below what its 16-bit length can say."""
+"""Bytes of attributes in one nest: below the limit of its 16-bit length."""
 _RECEIVE = 1 << 20
-"""The kernel sends at most 32 KiB at a time; a whole datagram must fit, since its rest would be lost."""
+"""Bytes of one receive: a whole datagram must fit, since its rest would be lost; the kernel sends at most 32 KiB."""
 _TIMEOUT_S = 10.0
-"""The kernel answers in the same system call; this is against a wait without end, should an answer be lost."""
+"""Seconds to wait for an answer. The kernel answers within the system call; this bounds the wait for a lost answer."""
 DUMP_TRIES = 10
-"""A list that changed while it was read is read again; a host that changes all the time is read as it is then."""
+"""Times that a list is read which changes while it is read; after the last time the result is used as it is."""
 MAX_KNOWN = 1 << 15
-"""Prefixes kept as values between two reads: those of some 10,000 peers."""
+"""Prefixes cached as values between two reads: those of some 10,000 peers."""
 BATCH = 64
-"""Requests sent at once: their answers, of less than 1 KiB, fit any socket's receive buffer together."""
+"""Requests sent together: their answers, of less than 1 KiB each, fit any socket's receive buffer."""
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -47,7 +47,7 @@ _ORDER: Literal["little", "big"] = "little" if struct.pack("=H", 1) == b"\1\0" e
 
 
 class NetlinkError(OSError):
-    """The kernel refused a request: `errno`, and its own words in `strerror` where it has some."""
+    """The kernel refused a request. `strerror`: the kernel's own text if there is one."""
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -56,7 +56,7 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 
 def nest(kind: int, *attributes: bytes) -> bytes:
-    """An attribute of attributes."""
+    """An attribute that contains attributes."""
     return attribute(kind | NESTED, b"".join(attributes))
 
 
@@ -66,12 +66,12 @@ def u32(kind: int, value: int) -> bytes:
 
 
 def text(kind: int, value: str) -> bytes:
-    """A text that ends with a zero byte."""
+    """An attribute with a text that ends with a zero byte."""
     return attribute(kind, value.encode() + b"\0")
 
 
 def walk(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and value of each attribute, in order. A length that cannot be ends it."""
+    """Type and value of each attribute, in order. Stops at an impossible length."""
     offset, end = 0, len(data)
     while offset + 4 <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
@@ -82,22 +82,22 @@ def walk(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """All attributes by type; of one that comes twice, the last."""
+    """All attributes by type; for a repeated type, the last one."""
     return dict(walk(data))
 
 
 def number(value: bytes | None, default: int = 0) -> int:
-    """An unsigned number of any width."""
+    """The unsigned number in an attribute's value, of any width; `default` without the attribute."""
     return default if value is None else int.from_bytes(value, _ORDER)
 
 
 def words(value: bytes | None) -> str | None:
-    """A text without its zero byte."""
+    """The text in an attribute's value, without its zero byte; None without the attribute."""
     return None if value is None else value.rstrip(b"\0").decode(errors="replace")
 
 
 def split(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and payload of each message of one datagram. A length that cannot be ends it."""
+    """Type and payload of each message of one datagram. Stops at an impossible length."""
     offset, end = 0, len(data)
     while offset + _HEADER.size <= end:
         length, kind, *_ = _HEADER.unpack_from(data, offset)
@@ -109,8 +109,8 @@ def split(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 @lru_cache(maxsize=MAX_KNOWN)
 def prefix(address: bytes, prefix_len: int) -> Prefix:
-    """From the bytes of its address."""
-    # From the integer: parsing is most of the cost of a large device.
+    """The prefix with these bytes as its address."""
+    # Built from the integer: parsing would be most of the cost of reading a large device.
     whole = int.from_bytes(address, "big")
     return IPv4Network((whole, prefix_len)) if len(address) == 4 else IPv6Network((whole, prefix_len))
 
@@ -125,7 +125,7 @@ class NetlinkSocket:
         for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
             with contextlib.suppress(
                 OSError
-            ):  # older kernels send more and filter less, which is seen to here
+            ):  # older kernels send more and filter less, which the code handles
                 self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._sequence = 0
 
@@ -150,7 +150,7 @@ class NetlinkSocket:
             offset += (length + 3) & ~3
 
     def ask(self, kind: int, payload: bytes, flags: int = 0) -> list[bytes]:
-        """One request; the payloads of its answer, none for most. Raises NetlinkError."""
+        """Send one request; returns the payloads of its answer, none for most requests. Raises NetlinkError."""
         self._socket.send(self._message(kind, flags | NLM_F_ACK, payload))
         answers: list[bytes] = []
         while True:
@@ -186,7 +186,7 @@ class NetlinkSocket:
                 answers.append(body)
 
     def ask_all(self, kind: int, payloads: Sequence[bytes], flags: int = 0) -> None:
-        """Many requests without answers, a batch at a time. The first refusal of a batch raises when it is through."""
+        """Send many requests without answers, a batch at a time. Raises a batch's first refusal at the batch's end."""
         for start in range(0, len(payloads), BATCH):
             batch = payloads[start : start + BATCH]
             waiting: set[int] = set()
@@ -211,13 +211,13 @@ class NetlinkSocket:
 
 
 def _raise(flags: int, body: bytes) -> None:
-    """Raise what an error message or the end of a dump says, unless it says that all is well."""
+    """Raise the error of an error message or of the end of a dump, if there is one."""
     code = -_NUMBER.unpack_from(body)[0] if len(body) >= _NUMBER.size else 0
     if code <= 0:
         return
     said = None
     if flags & _ACK_TLVS:
-        # Behind the code: the header of the request, and its payload unless capped.
+        # After the code come the header of the request, and its payload unless capped.
         length = _HEADER.unpack_from(body, 4)[0] if len(body) >= 4 + _HEADER.size else 0
         start = 4 + (_HEADER.size if flags & _CAPPED else (length + 3) & ~3)
         said = words(attributes(body[start:]).get(_ERROR_MESSAGE))

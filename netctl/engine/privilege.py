@@ -1,4 +1,4 @@
-"""What this process may do, asked before anything is changed."""
+"""Checks the privileges of this process before anything is changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TUN = Path("/dev/net/tun")
 
 
 def has_net_admin() -> bool:
-    """Whether the effective capabilities have CAP_NET_ADMIN."""
+    """Whether the effective capabilities include CAP_NET_ADMIN."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) & (1 << CAP_NET_ADMIN))

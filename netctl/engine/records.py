@@ -1,7 +1,7 @@
-"""What an engine notes on disk, beside what the kernel keeps for it.
+"""Records on disk of the engine's objects in the kernel.
 
-A note is about the kernel's state and dies with it, at a boot. So where the disk has no room or cannot be written, the
-note is kept in /run for as long, and a full disk keeps no network down. A note in /run is the newer one.
+A record is about the kernel's state, which is lost at a boot. So where the disk is full or read-only, the record is
+kept in /run until then, and a full disk keeps no network down. A record in /run is newer than one on disk.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from netctl.system import statefiles
 from netctl.system.files import remove, write_atomic
 
 MEANWHILE = Path("/run/netctl/records")
-"""Root's alone, and empty after a boot."""
+"""The directory for records while the disk is full: private to root, and empty after a boot."""
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
@@ -24,9 +24,9 @@ def _meanwhile(path: Path) -> Path:
 
 
 def keep(path: Path, text: str, *, generations_too: bool = False) -> None:
-    """Note it, whole or not at all. Raises EngineError, for which an apply is rolled back.
+    """Write a record, whole or not at all. Raises EngineError, upon which an apply is rolled back.
 
-    `generations_too`: nothing else knows it, so a checksum and the note before are kept beside it.
+    `generations_too`: the data exists nowhere else, so a checksum and the former record are kept, too.
     """
     try:
         if generations_too:
@@ -44,7 +44,7 @@ def keep(path: Path, text: str, *, generations_too: bool = False) -> None:
 
 
 def kept(path: Path) -> str:
-    """What was noted last. Raises OSError, of which FileNotFoundError, or UnicodeDecodeError."""
+    """The last record. Raises OSError (FileNotFoundError without one), or UnicodeDecodeError."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         return _meanwhile(path).read_text()
     text = statefiles.read(path).text
@@ -54,12 +54,12 @@ def kept(path: Path) -> str:
 
 
 def is_kept(path: Path) -> bool:
-    """Whether there is a note."""
+    """Whether there is a record."""
     return path.exists() or _meanwhile(path).exists()
 
 
 def forget(path: Path) -> None:
-    """Remove the note; no error when there is none. Raises EngineError."""
+    """Remove a record; a missing one is no error. Raises EngineError."""
     try:
         remove(path)
         with contextlib.suppress(PermissionError):

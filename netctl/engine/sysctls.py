@@ -1,4 +1,4 @@
-"""Kernel parameters, with what they were before us kept for the way back."""
+"""Sets kernel parameters, and keeps their original values to restore them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from netctl.system.files import write_kernel
 
 PROC_SYS = Path("/proc/sys")
 FORWARDING = "net/ipv6/conf/all/forwarding"
-"""Makes a router of the host. A link whose `accept_ra` is 1 then takes no advertisement any more, and the kernel drops
-the default route that came by one at once (kernel: Documentation/networking/ip-sysctl.rst); with 2 it goes on."""
+"""The parameter that makes the host a router. A link with `accept_ra` 1 then accepts no router advertisements any more,
+and the kernel drops the default route that came by one at once (kernel: Documentation/networking/ip-sysctl.rst). A
+link with `accept_ra` 2 still accepts them."""
 _CONF6 = "net/ipv6/conf"
 _LINK = re.compile(r"(conf|neigh)/[^/]+/")
-"""A parameter of one link: a new link begins with the value of `default`."""
+"""The link in a parameter's key: a new link begins with the value of `default`."""
 
 
 class Sysctls:
-    """Keys are paths below /proc/sys (``net/ipv4/ip_forward``). Originals of global keys are in a file."""
+    """The parameters that we set. Keys are paths below /proc/sys (``net/ipv4/ip_forward``). `saved`: the file with the
+    original values of global keys.
+    """
 
     def __init__(self, saved: Path, root: Path = PROC_SYS) -> None:
         self._saved = saved
@@ -41,7 +44,7 @@ class Sysctls:
             return None
 
     def read(self, segments: frozenset[str]) -> dict[str, str]:
-        """Values of the keys that we have set: those saved, and those of our segments."""
+        """Values of the keys that we have set: the saved keys, and those of our segments."""
         keys = {key for key in self._originals() if not _is_accept_ra(key)}
         for segment in segments:
             keys |= {f"net/ipv4/conf/{segment}/rp_filter", f"net/ipv6/conf/{segment}/addr_gen_mode"}
@@ -49,11 +52,11 @@ class Sysctls:
         return {key: value for key, value in values.items() if value is not None}
 
     def set(self, key: str, value: str, *, link_bound: bool) -> None:
-        """Write a value. A key bound to a link of ours dies with it; any other is saved first."""
+        """Write a value. The original value is saved first, unless the key belongs to a link of ours."""
         before = self._value(key)
         if before is None:
             if key.startswith("net/ipv6/"):
-                return  # a host without IPv6 has nothing to set
+                return  # the host has no IPv6
             raise EngineError(f"the kernel has no parameter {key}")
         if not link_bound:
             originals = self._originals()
@@ -66,7 +69,7 @@ class Sysctls:
         self._write(key, value)
 
     def _listening(self) -> list[str]:
-        """`accept_ra` of the links that live by router advertisements as long as the host is no router."""
+        """The `accept_ra` keys of links that accept router advertisements while the host is no router."""
         try:
             links = sorted(path.name for path in (self._root / _CONF6).iterdir())
         except OSError:
@@ -76,7 +79,7 @@ class Sysctls:
 
     def _write(self, key: str, value: str) -> None:
         if self._value(key) == value:
-            return  # in a container it may be given from outside, and not writable in there
+            return  # in a container the value may be set from outside and not be writable
         try:
             write_kernel(self._root / key, value)
         except OSError as error:
@@ -87,13 +90,13 @@ class Sysctls:
             raise EngineError(f"cannot set {key} to {value}: {error.strerror}{advice}") from error
 
     def restore(self, key: str) -> None:
-        """Give a saved key its old value back and forget it."""
+        """Restore the original value of a saved key, and forget it."""
         originals = self._originals()
         if key in originals:
             self._write(key, originals.pop(key))
             for one in [one for one in originals if _is_accept_ra(one)] if key == FORWARDING else []:
                 before = originals.pop(one)
-                if self._value(one) == "2":  # else somebody has changed it meanwhile, or the link is gone
+                if self._value(one) == "2":  # otherwise somebody has changed it, or the link is gone
                     self._write(one, before)
             keep(self._saved, json.dumps(originals), generations_too=True)
 

@@ -1,1 +1,1 @@
-"""Our nftables tables: what they say, how they are loaded, and what they dropped."""
+"""Our nftables tables: renders, loads and watches them, and counts the packets that they dropped."""

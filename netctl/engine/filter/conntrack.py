@@ -1,6 +1,6 @@
 """Ends the flows that a narrower table no longer lets through (ctnetlink: linux/netfilter/nfnetlink_conntrack.h).
 
-The table accepts established flows without asking the rules, so a flow lives on until the kernel forgets it.
+The table accepts established flows without evaluating the rules, so a flow would live until the kernel forgets it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PLACES: dict[int, tuple[int, int]] = {AF_INET: (1, 2), AF_INET6: (3, 4)}
 _PROTO_NUM, _PROTO_DST_PORT = 1, 3
 _PROTOCOLS = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
 _NO_TABLE = frozenset({errno.ENOENT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL})
-"""A kernel that has not loaded conntrack, or was built without its netlink side, has no flow to end."""
+"""Errors of a kernel that has not loaded conntrack or was built without its netlink side: it has no flow to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +35,15 @@ class Flow:
     source: Address
     destination: Address
     proto: str | None
-    """tcp, udp, icmp (both families), or None: another one."""
+    """tcp, udp, icmp (both families), or None: another protocol."""
     port: int | None
     """Destination port of tcp and udp."""
     answered_to: Address | None = None
-    """Where its answers are sent: the source, unless source NAT has made another of it."""
+    """The destination of the flow's answers: the source, unless source NAT has rewritten it."""
 
 
 def lets(rule: FilterRule, flow: Flow) -> bool:
-    """Does this rule let the flow begin?"""
+    """Whether this rule allows the flow to begin."""
     if rule.proto is not None and rule.proto != flow.proto:
         return False
     if rule.ports and not any(port.first <= (flow.port or 0) <= port.last for port in rule.ports):
@@ -54,9 +54,9 @@ def lets(rule: FilterRule, flow: Flow) -> bool:
 
 
 def narrowing(before: FilterTable, after: FilterTable) -> Callable[[Flow], bool] | None:
-    """Says which flows only `before` lets through; None where `after` takes nothing away.
+    """A function that tells whether only `before` allows a flow; None where `after` removes nothing.
 
-    The cost of a flow is proportional to the rules that went, not to the rules there are.
+    The cost for a flow grows with the number of removed rules, not with the number of all rules.
     """
     kept = set(after.rules)
     gone = [rule for rule in before.rules if rule not in kept]
@@ -78,10 +78,10 @@ def narrowing(before: FilterTable, after: FilterTable) -> Callable[[Flow], bool]
 
 
 def beside(table: FilterTable) -> Callable[[Flow], bool]:
-    """Says which flows this table would never have let begin: those that came while it was not there.
+    """A function that tells whether this table would not have allowed a flow: it began while the table was missing.
 
-    The kernel does not note the link that a flow came by. What only our links carry tells it: a source in a pool,
-    behind another member, or a segment's link-local one, that is no address or LAN of this host.
+    The kernel does not record the link by which a flow came. A flow came by our links if its source is in a pool,
+    behind another member, or a segment's link-local address, and is no address or LAN of this host.
     """
     guards = table.guards
     theirs = [*guards.sources, *guards.remote]
@@ -92,7 +92,7 @@ def beside(table: FilterTable) -> Callable[[Flow], bool]:
         source = flow.source
         hidden = any(source in pool and flow.destination in lan for pool, lan in table.masquerade)
         if hidden and source == flow.answered_to:
-            return True  # it goes out under an address that nobody there can answer
+            return True  # it leaves with a source address that hosts there cannot answer
         if source not in guards.leases and not any(source in lan for lan in guards.lans):
             came = source in inner or any(source in prefix for prefix in theirs)
             frames = source in segments and (flow.proto, flow.port) == ("udp", VXLAN_PORT)
@@ -105,15 +105,15 @@ def beside(table: FilterTable) -> Callable[[Flow], bool]:
 
 
 def end_flows_beside(table: FilterTable) -> int:
-    """Delete the tracked flows that began while this table was not there, and that it does not let; how many.
+    """Delete the tracked flows that began while this table was missing and that it does not allow.
 
-    Raises EngineError.
+    Returns their count. Raises EngineError.
     """
     return _end_all(beside(table))
 
 
 def end_flows(before: FilterTable, after: FilterTable) -> int:
-    """Delete the tracked flows that `before` let through and `after` does not; how many. Raises EngineError."""
+    """Delete the tracked flows that `before` allows and `after` does not. Returns their count. Raises EngineError."""
     ended = narrowing(before, after)
     return _end_all(ended) if ended is not None else 0
 
@@ -147,14 +147,14 @@ def _end(connection: NetlinkSocket, ended: Callable[[Flow], bool]) -> int:
             try:
                 connection.ask(_DELETE, head + which)
             except NetlinkError as error:
-                if error.errno != errno.ENOENT:  # it ended by itself
+                if error.errno != errno.ENOENT:  # the flow has ended by itself
                     raise
             count += 1
     return count
 
 
 def _matching(entries: Iterable[bytes], family: int, ended: Callable[[Flow], bool]) -> Iterator[bytes]:
-    """The attributes that name each flow to be ended."""
+    """For each flow to end, the attributes that identify it."""
     for body in entries:
         found = attributes(body[4:])
         flow = flow_of(found.get(_TUPLE_ORIG, b""), family)
@@ -168,7 +168,7 @@ def _matching(entries: Iterable[bytes], family: int, ended: Callable[[Flow], boo
 
 
 def flow_of(original: bytes, family: int) -> Flow | None:
-    """From a tuple as the kernel writes it; None where it is not one."""
+    """The flow of a kernel's tuple; None: malformed."""
     parts = attributes(original)
     where = attributes(parts.get(_TUPLE_IP, b""))
     what = attributes(parts.get(_TUPLE_PROTO, b""))

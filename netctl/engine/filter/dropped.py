@@ -1,4 +1,4 @@
-"""What the filter has dropped since it was loaded, by the reason that its rules carry, and what each reason means."""
+"""Counts the packets that the filter has dropped since it was loaded, by reason, and explains the reasons."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ MEANINGS = {
     "outer fragment": "frames in fragments",
     "stock destination": "to a stock app, which no ACL allows",
 }
-"""Of packets, by the comment of the rule that counted and dropped them."""
+"""Descriptions of dropped packets, by the comment of the rule that counted and dropped them."""
 
 
 def counted(listing: str) -> dict[str, int]:
-    """Packets by reason, from what `nft -j list table` gave. Raises ValueError, KeyError or TypeError for else."""
+    """Packets by reason, from the output of `nft -j list table`. Raises ValueError, KeyError or TypeError."""
     found: Counter[str] = Counter()
     for entry in json.loads(listing)["nftables"]:
         rule = entry.get("rule", {})
@@ -49,9 +49,9 @@ def counted(listing: str) -> dict[str, int]:
 
 
 def dropped() -> dict[str, int]:
-    """Packets by reason since the filter was loaded, those of none left out. Blocking: seconds for 10,000 rules.
+    """Packets by reason since the filter was loaded, without zero counts. Blocking: seconds for 10,000 rules.
 
-    Nothing where there is no filter. Raises EngineError.
+    Empty where there is no filter. Raises EngineError.
     """
     listing = nft(["-j", "list", "table", FAMILY, FILTER_TABLE])
     if listing.returncode != 0:

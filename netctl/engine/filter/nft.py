@@ -1,4 +1,4 @@
-"""The `nft` program: one transaction, or a listing."""
+"""Runs the `nft` program, for one transaction or one listing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import subprocess
 from netctl.model.errors import EngineError
 
 TIMEOUT_S = 30.0
-"""The largest table that we were seen to load took five seconds."""
+"""Seconds for one run; loading the largest table seen took five seconds."""
 
 
 def nft(arguments: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run it, with `text` to read. Blocking. Raises EngineError where it is missing or does not end."""
+    """Run `nft` with `text` as its input. Blocking. Raises EngineError where `nft` is missing or does not end."""
     try:
         return subprocess.run(
             ["nft", *arguments],
@@ -28,7 +28,7 @@ def nft(arguments: list[str], text: str | None = None) -> subprocess.CompletedPr
 
 
 def first_line(result: subprocess.CompletedProcess[str]) -> str:
-    """What nft says is wrong."""
+    """The first line of nft's error."""
     return (result.stderr.strip().splitlines() or ["no reason given"])[0]
 
 

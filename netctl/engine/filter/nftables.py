@@ -1,7 +1,7 @@
-"""Loads our nftables table through `nft -j`, and tells whether anybody changed it since.
+"""Loads our nftables table through `nft -j`, and detects whether somebody has changed it since.
 
-The kernel gives a table back in other words than it was given, so meaning is not read back: what was loaded
-is kept beside a digest of how the kernel listed it right afterwards. The same listing means the same table.
+The kernel lists a table in another form than it was loaded, so the table is not parsed back. Instead the loaded table
+is recorded with a digest of the kernel's listing right afterwards. An equal listing means an unchanged table.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from netctl.model.hoststate import FILTER_TABLE, FilterRule, FilterTable, Guards
 
 """10,000 rules are loaded and listed again in some four seconds; this is for a machine that is drowning."""
 VOLATILE = frozenset({"handle", "counter", "metainfo", "index"})
-"""Keys of a listing that change without anybody changing the table."""
+"""Keys of a listing that change although nobody changes the table."""
 UNORDERED = frozenset({"elem", "set"})
-"""Keys of a listing whose values are sets: the kernel lists a hash in any order."""
+"""Keys of a listing whose values are sets, which the kernel lists in any order."""
 
 
 def plain_table(table: FilterTable) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _rule_of(plain: dict[str, Any]) -> FilterRule:
 
 
 def table_of(plain: dict[str, Any]) -> FilterTable:
-    """From what `plain_table` made. Raises KeyError, TypeError or ValueError for anything else."""
+    """The table of `plain_table`'s values. Raises KeyError, TypeError or ValueError for anything else."""
     network = ipaddress.ip_network
     return FilterTable(
         links=frozenset(plain["links"]),
@@ -117,7 +117,7 @@ def table_of(plain: dict[str, Any]) -> FilterTable:
 
 
 def _steady(listing: Any) -> Any:
-    """A listing without what changes by itself."""
+    """A listing without the parts that change by themselves."""
     if isinstance(listing, dict):
         steady = {key: _steady(value) for key, value in listing.items() if key not in VOLATILE}
         for key in UNORDERED & steady.keys():
@@ -130,12 +130,12 @@ def _steady(listing: Any) -> Any:
 
 
 class Nftables:
-    """Our table on this host. `record` is a file of ours that says what was loaded."""
+    """Our table on this host. `record`: the file in which the loaded table is recorded."""
 
     def __init__(self, record: Path) -> None:
         self._record = record
         self._was_open = False
-        """Whether the table was gone or changed when it was read last: then everything may have begun meanwhile."""
+        """Whether the table was missing or changed at the last `read`: then any flow may have begun meanwhile."""
 
     def _load(self, transaction: dict[str, Any]) -> None:
         load(["-j"], json.dumps(transaction), "the table")
@@ -144,7 +144,7 @@ class Nftables:
         """A digest of the table as the kernel lists it; None when there is none."""
         result = nft(
             ["-j", "-p", "list", "table", FAMILY, FILTER_TABLE]
-        )  # -p: whether /etc/protocols is there or not
+        )  # -p: numbers of protocols, so that the listing does not depend on /etc/protocols
         if result.returncode != 0:
             return None
         try:
@@ -154,7 +154,7 @@ class Nftables:
         return hashlib.sha256(json.dumps(_steady(listing), sort_keys=True).encode()).hexdigest()
 
     def read(self) -> FilterTable | None:
-        """The table in place; one that somebody changed reads as an empty one, which no desired state is."""
+        """The loaded table; a changed table reads as an empty one, which differs from every desired state."""
         listed, record = self._listing_digest(), self._read_record()
         self._was_open = record is not None and record.get("listing") != listed
         if listed is None:
@@ -174,12 +174,12 @@ class Nftables:
         return record if isinstance(record, dict) else None
 
     def stands(self) -> bool:
-        """Whether the table is there as it was loaded last; also where none was."""
+        """Whether the table is unchanged since it was loaded last; True where none was loaded."""
         record = self._read_record()
         return record is None or record.get("listing") == self._listing_digest()
 
     def restore(self) -> int | None:
-        """Load again what was loaded last; how many flows were ended. None: it stands, or none was loaded."""
+        """Load the last table again; returns the count of ended flows. None: unchanged, or none was loaded."""
         table = self._loaded()
         if table is None or self.stands():
             return None
@@ -187,7 +187,7 @@ class Nftables:
         return self.set(table)
 
     def _loaded(self) -> FilterTable | None:
-        """What was loaded last, whatever became of it since."""
+        """The table that was loaded last, even if it was changed since."""
         record = self._read_record()
         try:
             return table_of(record["table"]) if record is not None else None
@@ -195,9 +195,9 @@ class Nftables:
             return None
 
     def set(self, table: FilterTable) -> int:
-        """Replace the table in one transaction, and end the flows that only the old one let through; how many.
+        """Replace the table in one transaction, and end flows that only the old table allowed; returns their count.
 
-        A table that was gone or changed let everything through.
+        A table that was missing or changed allowed all flows.
         """
         before, was_open = self._loaded(), self._was_open
         self._load(render(table))

@@ -1,4 +1,4 @@
-"""Hearing from nftables that a table has been changed, by whom (nfnetlink: linux/netfilter/nf_tables.h)."""
+"""Listens for changes of nftables tables and the programs that made them (nfnetlink: linux/netfilter/nf_tables.h)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from netctl.engine.nlsocket import attributes, words
 from netctl.model.errors import EngineError
 
 _GROUP = 7
-"""NFNLGRP_NFTABLES: every transaction as it is committed."""
+"""The group NFNLGRP_NFTABLES: every transaction when it is committed."""
 _SUBSYSTEM, _NEW_GENERATION = 10, 15
 _INET = 1
 """NFPROTO_INET, the family of our tables."""
 _TABLE = 1
-"""The name of its table is attribute 1 of every message but that of a new generation."""
+"""The table's name: attribute 1 of every message except that of a new generation."""
 _PROCESS_NAME = 3
 
 
@@ -30,7 +30,7 @@ class Transaction:
 def parse(messages: Messages, tables: frozenset[str], touched: bool) -> tuple[bool, list[Transaction]]:
     """The transactions that end in these messages and changed one of `tables`.
 
-    `touched`: whether the one that is still open has. Also returned, for the next messages.
+    `touched`: whether the still open transaction has changed one; also returned, for the next messages.
     """
     found: list[Transaction] = []
     for kind, body in messages:
@@ -46,10 +46,10 @@ def parse(messages: Messages, tables: frozenset[str], touched: bool) -> tuple[bo
 
 
 async def transactions(tables: frozenset[str]) -> AsyncIterator[Transaction]:
-    """Each transaction that changes one of these tables of the family inet, our own ones too.
+    """Each transaction, also our own, that changes one of these tables of the family inet.
 
-    The first comes at once, and one comes where messages were lost: look. Raises EngineError when the kernel
-    cannot be heard.
+    The first item comes at once, and one comes after lost messages: the caller reads the tables. Raises EngineError
+    when the kernel's messages cannot be received.
     """
     try:
         with Listener(NETLINK_NETFILTER, _GROUP) as listener:

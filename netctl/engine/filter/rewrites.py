@@ -1,10 +1,10 @@
-"""Rewrites of single ports: one peer's packets pass by another local port than the engine's, whatever engine it is.
+"""Rewrites ports with nftables: one peer's packets use another local port than the engine's, with any engine.
 
-A table of our own beside the filter's, stateless: the destination port is changed before connection tracking sees
-an incoming packet, the source port after it has seen an outgoing one. So to the host's own firewall and to the
-engine the flow is one of the WireGuard port, and to the network one of the other port.
+A second, stateless table of ours: it rewrites the destination port before connection tracking sees an incoming packet,
+and the source port after connection tracking has seen an outgoing one. So the host's own firewall and the engine see a
+flow of the WireGuard port, and the network sees a flow of the other port.
 
-What is loaded is written down first: the file is the mark of ownership, and tells the next agent what goes on.
+The rewrites are recorded before they are loaded: the record proves our ownership, and the next agent reads it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from netctl.model.hoststate import REWRITE_TABLE
 REWRITES_FILE = "rewrites.json"
 """The record, in the state directory."""
 _ONE_AT_A_TIME = threading.Lock()
-"""What is noted and what is loaded go together, whichever thread does it."""
+"""Held while recording and loading, so that threads do not mix them."""
 MAX_REWRITES = 4096
-"""More peers behind such NATs than any host has."""
+"""Rewrites at most: more peers behind such NATs than any host has."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortRewrite:
-    """The engine's `listen_port` looks like `local_port` to `remote`, an IPv4 address."""
+    """`remote`, an IPv4 socket address, sees the engine's `listen_port` as `local_port`."""
 
     remote: SocketAddress
     local_port: int
@@ -39,7 +39,7 @@ class PortRewrite:
 
 
 def script(rewrites: frozenset[PortRewrite]) -> str:
-    """The transaction that puts exactly these in place; none of them: no table."""
+    """The transaction that loads exactly these rewrites; without rewrites it removes the table."""
     gone = f"add table inet {REWRITE_TABLE}\ndelete table inet {REWRITE_TABLE}\n"
     if not rewrites:
         return gone
@@ -67,7 +67,7 @@ def script(rewrites: frozenset[PortRewrite]) -> str:
 
 
 def listed(wanted: frozenset[PortRewrite]) -> bool:
-    """Whether nftables has just these, in a table with its two chains."""
+    """Whether nftables has exactly these rewrites, in a table with both rules."""
     result = nft(["-j", "list", "table", "inet", REWRITE_TABLE])
     try:
         items = json.loads(result.stdout)["nftables"] if result.returncode == 0 else []
@@ -82,13 +82,13 @@ def listed(wanted: frozenset[PortRewrite]) -> bool:
 
 
 class Rewrites:
-    """The rewrites of this host. `record` is a file of ours that says which there are. Blocking."""
+    """The rewrites of this host. `record`: the file in which they are recorded. Blocking."""
 
     def __init__(self, record: Path) -> None:
         self._record = record
 
     def read(self) -> frozenset[PortRewrite]:
-        """What was loaded last, by whichever agent."""
+        """The rewrites that were loaded last, by this or an earlier agent."""
         try:
             rows = json.loads(kept(self._record))
             found = [PortRewrite(SocketAddress.parse(at), int(own), int(port)) for at, own, port in rows]
@@ -97,12 +97,12 @@ class Rewrites:
         return frozenset(one for one in found if not one.remote.is_ipv6)
 
     def stands(self) -> bool:
-        """Whether the table is there with what was loaded last; also where nothing was."""
+        """Whether the table contains the rewrites loaded last; True where none were loaded."""
         wanted = self.read()
         return not wanted or listed(wanted)
 
     def restore(self) -> bool:
-        """Load again what was loaded last; False: it stands, or nothing was. Raises EngineError."""
+        """Load the last rewrites again. False: unchanged, or none were loaded. Raises EngineError."""
         with _ONE_AT_A_TIME:
             wanted = self.read()
             if not wanted or listed(wanted):
@@ -111,11 +111,11 @@ class Rewrites:
             return True
 
     def any(self) -> bool:
-        """Whether there may be some."""
+        """Whether there may be rewrites."""
         return is_kept(self._record)
 
     def set(self, rewrites: Mapping[SocketAddress, tuple[int, int]]) -> None:
-        """Exactly these: remote to (local port, listen port). Raises EngineError."""
+        """Load exactly these rewrites: remote to (local port, listen port). Raises EngineError."""
         wanted = frozenset(PortRewrite(remote, *ports) for remote, ports in rewrites.items())
         if len(wanted) > MAX_REWRITES:
             raise EngineError(f"more than {MAX_REWRITES} peers by rewritten ports")
@@ -132,5 +132,5 @@ class Rewrites:
             forget(self._record)
 
     def remove(self) -> None:
-        """No rewrites, no table; no error when there are none."""
+        """Remove all rewrites and the table; no error when there are none."""
         self.set({})

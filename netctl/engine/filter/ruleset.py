@@ -1,4 +1,4 @@
-"""A FilterTable as nftables JSON (libnftables-json(5)): one table, replaced in one transaction."""
+"""Renders a FilterTable as nftables JSON (libnftables-json(5)): one table, replaced in one transaction."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from netctl.model.addresses import Address, Prefix
 from netctl.model.hoststate import FILTER_TABLE, VXLAN_PORT, WIREGUARD_LINK, FilterTable, SourceBinding
 
 RENDERING = 6
-"""Goes up when the same table is written otherwise: what an earlier version loaded is then loaded anew."""
+"""The version of the rendering: after a change, tables loaded by earlier versions are loaded anew."""
 FLOOD_PER_S = 200
-"""Flooded frames a member may send: a LAN's broadcast noise is far below, a storm far above."""
+"""Flooded frames a second that a member may send: a LAN's broadcast noise is far below, a storm far above."""
 
-# Places inside a VXLAN datagram, in bits from the UDP header (RFC 7348 §5, RFC 826, RFC 8200, RFC 4861).
+# Fields (offset, length) of a VXLAN datagram in bits from the UDP header (RFC 7348 §5, RFC 826, RFC 8200, RFC 4861).
 _ETHERNET = 128
 _SRC_MAC = (_ETHERNET + 48, 48)
 _ETHERTYPE = (_ETHERNET + 96, 16)
@@ -41,24 +41,24 @@ _EXTENSION_NEXT = (_ETHERNET + 112 + 320, 8)
 _EXTENSION_LEN = (_ETHERNET + 112 + 328, 8)
 _FRAGMENT_OFFSET = (_ETHERNET + 112 + 336, 13)
 _ICMPV6_TYPE_BEHIND = (_ETHERNET + 112 + 320 + 64, 8)
-"""Behind one extension header of eight bytes."""
+"""The ICMPv6 type after one extension header of eight bytes."""
 _ICMPV6_TYPE = (_ETHERNET + 112 + 320, 8)
 _ND_TARGET = (_ETHERNET + 112 + 320 + 64, 128)
 _ND_OPTION = (_ETHERNET + 112 + 320 + 192, 8)
 _ND_OPTION_MAC = (_ETHERNET + 112 + 320 + 208, 48)
 _ND_SOLICIT, _ND_ADVERT = 135, 136
 _ND_ALONE, _ND_ONE_OPTION = "0x0018", "0x0020"
-"""Lengths of solicits and adverts without options, and with one: senders have no use for more (RFC 4861 §4.3, §4.4)."""
+"""Lengths of solicits and adverts without options and with one; senders need no more (RFC 4861 §4.3, §4.4)."""
 _ROUTERS_WORD = ("0x86", "0x89")
-"""Router adverts and redirects: a segment has no routers."""
+"""Types of router adverts and redirects: a segment has no routers."""
 _ND_TYPES = ("0x85", "0x86", "0x87", "0x88", "0x89")
 _TAGGED = ("0x8100", "0x88a8")
-"""A VLAN tag of number 0 is taken off by the receiver (IEEE 802.1Q), and what is behind it believed."""
+"""Ethertypes of VLAN tags: a receiver strips a tag of number 0 (IEEE 802.1Q) and accepts the frame behind it."""
 _HOP_BY_HOP, _FRAGMENT = "0x00", "0x2c"
 _HIDING = ("0x2b", "0x3c", "0x87", "0x8b", "0x8c")
-"""Extension headers (RFC 8200 §4) that would hide a neighbour's word, and that no broadcast needs."""
+"""Extension headers (RFC 8200 §4) that would hide neighbour discovery, and that no broadcast needs."""
 _IP_AND_ARP = (0x0800, 0x0806, 0x86DD)
-"""Ethertypes that every segment carries; IP meets the ACLs as it comes out of the segment device."""
+"""Ethertypes that every segment carries; the ACLs check IP packets when they leave the segment device."""
 _NEVER_FILTERED_ICMPV6 = (
     "destination-unreachable",
     "packet-too-big",
@@ -88,7 +88,7 @@ def _prefix(prefix: Prefix) -> Any:
 
 
 def _prefixes(prefixes: Iterable[Prefix], version: int) -> Any:
-    """One family as a set without overlaps; None when there is nothing of it."""
+    """The prefixes of one family as a set without overlaps; None without any."""
     mine = [prefix for prefix in prefixes if prefix.version == version]
     merged = sorted(ipaddress.collapse_addresses(mine))  # type: ignore[type-var]
     return _set([_prefix(prefix) for prefix in merged]) if merged else None
@@ -99,7 +99,7 @@ def _number(mac: str) -> str:
 
 
 def _hidden(drop: Callable[..., Json], ipv6: Json) -> Iterator[Json]:
-    """Drop what would hide a neighbour's word behind extension headers; MLD's and fragments of others pass."""
+    """Drop neighbour discovery behind extension headers; MLD and fragments of other protocols pass."""
 
     def first(kind: str) -> Json:
         return match(_raw(_IPV6_NEXT), kind)
@@ -119,11 +119,11 @@ def _hidden(drop: Callable[..., Json], ipv6: Json) -> Iterator[Json]:
 
 
 def _binding_rules(chain: str, binding: SourceBinding) -> Iterable[Json]:
-    """Drop what this member has no right to send, counted by kind; accept what is left."""
+    """Drop frames that this member may not send, counted by reason; accept the rest."""
     mac = _number(binding.mac)
     ipv4 = [f"0x{int(a):08x}" for a in sorted(binding.addresses, key=str) if a.version == 4]
     ipv6 = [f"0x{int(a):032x}" for a in sorted(binding.addresses, key=str) if a.version == 6]
-    # 0.0.0.0 and :: are how a host asks before it has an address (RFC 2131, RFC 4862).
+    # 0.0.0.0 and :: are the sources of a host that asks for an address (RFC 2131, RFC 4862).
     no4, no6 = "0x00000000", "0x" + "0" * 32
     over = {"limit": {"rate": FLOOD_PER_S, "burst": FLOOD_PER_S, "per": "second", "inv": True}}
 
@@ -162,7 +162,7 @@ def _binding_rules(chain: str, binding: SourceBinding) -> Iterable[Json]:
 
 
 def _segments(bindings: Iterable[SourceBinding]) -> Iterator[Json]:
-    """Source binding: one look into a map finds the member, whatever their number."""
+    """Source bindings: one map look-up finds the member, independent of the number of members."""
     by_member: dict[Address, list[SourceBinding]] = {}
     for binding in sorted(bindings, key=lambda b: (b.segment, str(b.underlay))):
         by_member.setdefault(binding.underlay, []).append(binding)
@@ -184,7 +184,7 @@ def _segments(bindings: Iterable[SourceBinding]) -> Iterator[Json]:
     key = payload("ip6", "saddr")
     yield add_rule("segments", match(meta("nfproto"), "ipv6"), {"vmap": {"key": key, "data": "@members"}})
     yield add_rule("segments", COUNTER, {"drop": None}, comment="foreign sender")
-    # Before conntrack puts fragments together (priority -400): a check of a part checks nothing.
+    # Before conntrack reassembles fragments (priority -400): a check of a fragment would be useless.
     yield add_chain("fragments", type="filter", hook="prerouting", prio=-450, policy="accept")
     members = _set(sorted(str(underlay) for underlay in by_member))
     whole = match({"exthdr": {"name": "frag"}}, True)
@@ -194,11 +194,11 @@ def _segments(bindings: Iterable[SourceBinding]) -> Iterator[Json]:
 
 
 def _senders(table: FilterTable, links: Json) -> Iterator[Json]:
-    """On the way out: what netctl at the other end would check, where there is none, and no old flow anew."""
+    """Rules for outgoing packets: ACLs for receivers without netctl, and no revival of ended connections."""
     yield add_chain("senders")
-    # Behind source NAT: what a container sends as this host is judged as this host's.
+    # After source NAT: packets that a container sends with this host's address are treated as this host's.
     yield add_rule("departures", links, {"jump": {"target": "senders"}})
-    # A connection that an ACL ended must not come back as a new one of the other side (its next answer).
+    # A connection ended by an ACL must not come back as a new one through the other side's next packet.
     new = match({"ct": {"key": "state"}}, "new", "in")
     flags = {"&": [payload("tcp", "flags"), {"|": [{"|": [{"|": ["fin", "syn"]}, "rst"]}, "ack"]}]}
     yield add_rule("senders", new, match(flags, "syn", "!="), COUNTER, {"drop": None}, comment="no start")
@@ -217,13 +217,13 @@ def _senders(table: FilterTable, links: Json) -> Iterator[Json]:
 
 
 def remove() -> Json:
-    """The transaction that removes our table, whether it is there or not."""
+    """The transaction that removes our table, whether it exists or not."""
     table = {"table": {"family": FAMILY, "name": FILTER_TABLE}}
     return {"nftables": [{"add": table}, {"delete": table}]}
 
 
 def render(table: FilterTable) -> Json:
-    """The transaction that puts exactly this table in place."""
+    """The transaction that loads exactly this table."""
     commands: list[Json] = remove()["nftables"]
     commands.append({"add": {"table": {"family": FAMILY, "name": FILTER_TABLE}}})
     links = _set(sorted(table.links))
@@ -241,7 +241,7 @@ def render(table: FilterTable) -> Json:
         commands.append(add_rule("input", match(meta("iifname"), links), jump))
         commands.append(add_rule("forward", match(meta("iifname"), links), jump))
         commands.extend(_senders(table, match(meta("oifname"), links)))
-    # Before the established ones: a member's first good frame must not open the way for forged ones.
+    # Before the established flows: a member's first valid frame must not permit forged ones.
     vxlan = [match(meta("iifname"), WIREGUARD_LINK), match(payload("udp", "dport"), VXLAN_PORT)]
     verdict: Json = {"goto": {"target": "segments"}} if table.bindings else {"drop": None}
     commands.append(add_rule("guard", *vxlan, verdict))
@@ -249,7 +249,7 @@ def render(table: FilterTable) -> Json:
     commands.append(add_rule("guard", established, {"accept": None}))
     never = {"set": sorted(_NEVER_FILTERED_ICMPV6)}
     commands.append(add_rule("guard", match(payload("icmpv6", "type"), never), {"accept": None}))
-    # A port that Docker publishes, or any other DNAT of the host: whom the sender asked for is what a rule names.
+    # A port that Docker publishes, or another DNAT of the host: rules name the destination before DNAT.
     rewritten = match({"ct": {"key": "status"}}, "dnat", "in")
     commands.append(add_rule("guard", rewritten, {"goto": {"target": "published"}}))
     commands.extend(accept_rules("guard", "in", table.rules, published="published"))

@@ -1,9 +1,9 @@
-"""ACL rules as sets and verdict maps: what a new flow costs does not grow with the number of rules.
+"""Compiles ACL rules to sets and verdict maps: the cost of a new flow does not grow with the number of rules.
 
-All rules accept, so only their union counts. Sources are taken by prefix length: prefixes of one length are
-disjoint, so nothing multiplies. Those that the same rules name are a class. What a class may reach is again a
-list of disjoint boxes (destination, protocol, ports). A small class goes box by box into sets of
-concatenations; a large one gets a chain, found through a verdict map on its sources.
+All rules accept, so only their union counts. Sources are grouped by prefix length: prefixes of one length are
+disjoint, so nothing multiplies. Sources that the same rules name are a class. The destinations of a class are a list
+of disjoint boxes (destination, protocol, ports). The boxes of a small class become elements of sets of concatenations;
+a large class gets a chain, which a verdict map finds by the source.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from netctl.model.hoststate import FILTER_TABLE, FilterRule
 Json = dict[str, Any]
 FAMILY = "inet"
 Range = tuple[int, int]
-"""Closed; of addresses or ports."""
+"""A closed range of addresses or ports."""
 Box = tuple[Range, str | None, Range | None]
 """(destination, layer 4 protocol, ports); None: any."""
 PAIRS_MAX = 2_000_000
-"""(rule, source) pairs sorted into classes, about two seconds; beyond, each rule stays one by itself."""
+"""(rule, source) pairs that are sorted into classes, about two seconds; with more, each group of rules with the same
+sources gets a chain."""
 FLAT_FACTOR = 4
-"""A class is written out box by box while that is at most so many times its sources and boxes."""
+"""A class becomes elements of sets if (sources × boxes) is at most so many times (sources + boxes)."""
 EVERYTHING: Range = (0, 65535)
 IP_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58}
-"""nft looks names of them up in /etc/protocols, which a small system may not have: it is given the numbers."""
+"""Numbers of protocols: nft would look up names in /etc/protocols, which a small system may lack."""
 PORTED = ("tcp", "udp")
-"""What a rule can name ports of."""
+"""Protocols with ports."""
 _TWIN = "o"
-"""Behind the name of a chain or map: the same for flows that DNAT gave another destination."""
+"""Suffix of the name of a chain or map for flows whose destination DNAT has rewritten."""
 COUNTER: Json = {"counter": {"packets": 0, "bytes": 0}}
 
 
@@ -44,17 +45,17 @@ def match(left: Json, right: Any, op: str = "==") -> Json:
 
 
 def payload(protocol: str, name: str) -> Json:
-    """A header field."""
+    """An expression for a header field."""
     return {"payload": {"protocol": protocol, "field": name}}
 
 
 def meta(key: str) -> Json:
-    """What the kernel knows beside the packet."""
+    """An expression for metadata of a packet."""
     return {"meta": {"key": key}}
 
 
 def began_for(key: str) -> Json:
-    """What the sender wrote (``ip daddr``, ``proto-dst``), whatever destination NAT of the host has made of it."""
+    """An expression for the sender's original field (``ip daddr``, ``proto-dst``), before destination NAT."""
     return {"ct": {"key": key, "dir": "original"}}
 
 
@@ -62,17 +63,17 @@ def add_rule(chain: str, *expressions: Json, comment: str = "") -> Json:
     """The command that appends a rule."""
     rule: Json = {"family": FAMILY, "table": FILTER_TABLE, "chain": chain, "expr": list(expressions)}
     if comment:
-        rule["comment"] = comment[:128]  # the kernel keeps no longer one
+        rule["comment"] = comment[:128]  # the kernel's limit
     return {"add": {"rule": rule}}
 
 
 def add_chain(name: str, **hook: Any) -> Json:
-    """The command that makes a chain."""
+    """The command that adds a chain."""
     return {"add": {"chain": {"family": FAMILY, "table": FILTER_TABLE, "name": name, **hook}}}
 
 
 def add_set(name: str, kind: Any, elements: Sequence[Any], *, interval: bool, verdicts: bool = False) -> Json:
-    """The command that makes a set, or a verdict map, with its elements."""
+    """The command that adds a set, or a verdict map, with its elements."""
     body: Json = {"family": FAMILY, "table": FILTER_TABLE, "name": name, "type": kind, "elem": list(elements)}
     if interval:
         body["flags"] = ["interval"]
@@ -82,7 +83,7 @@ def add_set(name: str, kind: Any, elements: Sequence[Any], *, interval: bool, ve
 
 
 def merged(ranges: Iterable[Range]) -> list[Range]:
-    """Ranges in order that do not touch."""
+    """The same ranges sorted, with overlapping and adjacent ones merged."""
     found: list[Range] = []
     for first, last in sorted(ranges):
         if found and first <= found[-1][1] + 1:
@@ -93,8 +94,8 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
 
 
 def pieces(prefixes: Mapping[Prefix, frozenset[int]]) -> Iterator[tuple[Range, frozenset[int]]]:
-    """Disjoint ranges of addresses with everything that the prefixes over them carry."""
-    stack: list[tuple[int, frozenset[int]]] = []  # (last address, what it and all around it carry)
+    """Disjoint ranges of addresses, each with the union of the numbers of the prefixes that contain it."""
+    stack: list[tuple[int, frozenset[int]]] = []  # (last address, numbers of this prefix and all around it)
     place = 0
     order = sorted((int(p.network_address), -int(p.broadcast_address), p) for p in prefixes)
     for first, minus_last, prefix in order:
@@ -117,13 +118,13 @@ def pieces(prefixes: Mapping[Prefix, frozenset[int]]) -> Iterator[tuple[Range, f
 
 @lru_cache(maxsize=1024)
 def _union(prefixes: frozenset[Prefix], version: int) -> tuple[Range, ...]:
-    """One family of these as ranges that do not touch."""
+    """The prefixes of one family as sorted, merged ranges."""
     mine = [p for p in prefixes if p.version == version]
     return tuple(merged((int(p.network_address), int(p.broadcast_address)) for p in mine))
 
 
 def boxes(rules: Iterable[FilterRule], version: int) -> list[Box]:
-    """What these rules let one source reach, as boxes of which no two of a kind share a packet."""
+    """The destinations that these rules allow for one source, as boxes; no two boxes of a kind share a packet."""
     whats: dict[tuple[str | None, tuple[PortRange, ...]], int] = {}
     carried: dict[Prefix, set[int]] = {}
     common: frozenset[Prefix] | None = None
@@ -162,9 +163,9 @@ def boxes(rules: Iterable[FilterRule], version: int) -> list[Box]:
 
 @dataclass(slots=True)
 class Compiler:
-    """Compiles rules into one chain; `prefix` keeps the names of its sets apart from those of others.
+    """Compiles rules into one chain; `prefix` makes the names of its sets unique.
 
-    `published` is a second chain that asks the same sets of the destination that a flow had before DNAT.
+    `published`: a second chain that checks the destination before DNAT against the same sets.
     """
 
     chain: str
@@ -181,18 +182,18 @@ class Compiler:
 
     @property
     def kind(self) -> str:
-        """The family's name in types of sets."""
+        """The type of the family's addresses in sets."""
         return "ipv4_addr" if self.version == 4 else "ipv6_addr"
 
     def address(self, where: Range) -> Any:
-        """One address, or a range of them."""
+        """The JSON of one address or a range of addresses."""
         make = ipaddress.IPv4Address if self.version == 4 else ipaddress.IPv6Address
         if where[0] == where[1]:
             return str(make(where[0]))
         return {"range": [str(make(where[0])), str(make(where[1]))]}
 
     def put(self, name: str, source: Range | None, box: Box) -> None:
-        """Add one element to the set of its kind: exact ones are hashed, ranges are a tree."""
+        """Add one element to the set of its kind: sets of exact elements are hashes, sets of ranges are trees."""
         destination, proto, ports = box
         parts = [] if source is None else [self.address(source)]
         parts.append(self.address(destination))
@@ -207,7 +208,7 @@ class Compiler:
         self.sets.setdefault((f"{name}{kind}", ranged), []).append(parts)
 
     def flush(self, chain: str, published: str, *, source: bool) -> None:
-        """Write the sets gathered so far, and the rules that ask them, in `chain` and, if given, in `published`."""
+        """Emit the collected sets, and rules that look them up, in `chain` and, if given, in `published`."""
         for (name, ranged), elements in sorted(self.sets.items()):
             full = f"{self.prefix}{self.version}{name}{'r' if ranged else ''}"
             types = [self.kind] if source else []
@@ -223,7 +224,7 @@ class Compiler:
             for where, before_nat in ((chain, False), (published, True)):
                 left = self._packet(name, source=source, before_nat=before_nat)
                 ask = match(left[0] if single else {"concat": left}, f"@{full}")
-                # nft knows the type of an original port only behind a match of one protocol.
+                # nft knows the type of an original port only after a match of one protocol.
                 ported = before_nat and name.endswith("port")
                 first = (
                     [[match(meta("l4proto"), IP_PROTOCOLS[proto])] for proto in PORTED] if ported else [[]]
@@ -233,7 +234,7 @@ class Compiler:
         self.sets.clear()
 
     def _packet(self, name: str, *, source: bool, before_nat: bool) -> list[Json]:
-        """The fields of a packet that the set of this name holds."""
+        """The fields of a packet to look up in the set of this name."""
         left = [payload(self.ip, "saddr")] if source else []
         left.append(began_for(f"{self.ip} daddr") if before_nat else payload(self.ip, "daddr"))
         if not name.endswith("any"):
@@ -281,14 +282,14 @@ class Compiler:
         return self.made
 
     def _class(self, number: int, where: list[Range], reach: list[Box]) -> None:
-        """One class by itself: its own chain and its own map (only past PAIRS_MAX)."""
+        """One class with its own chain and its own map (only past PAIRS_MAX)."""
         if not reach:
             return
         chain = self._reach_of(number, reach)
         self._direct(f"{self.prefix}{self.version}from{number}", [(source, chain) for source in where])
 
     def _reach_of(self, number: int, reach: list[Box]) -> str:
-        """What one class may reach, as a chain of its own (and its twin for what was DNATed); the chain's name."""
+        """Emit a chain with the destinations of one class (and its twin for DNAT); returns the chain's name."""
         chain = f"{self.prefix}{self.version}c{number}"
         twin = f"{chain}{_TWIN}" if self.published else ""
         self.made += [add_chain(name) for name in (chain, twin) if name]
@@ -313,9 +314,9 @@ class Compiler:
 
 
 def accept_rules(chain: str, prefix: str, rules: Sequence[FilterRule], *, published: str = "") -> list[Json]:
-    """The commands that let `chain` accept what these rules name, in both families.
+    """The commands that make `chain` accept the flows of these rules, in both families.
 
-    `published`: a chain that accepts the same by the destination and port that a flow had before DNAT.
+    `published`: a chain that accepts the same flows by their destination and port before DNAT.
     """
     made: list[Json] = []
     lengths = {(source.version, source.prefixlen) for rule in rules for source in rule.sources}

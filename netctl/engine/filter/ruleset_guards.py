@@ -1,8 +1,8 @@
-"""What belongs to our links alone, by the interface that a packet comes in or goes out by, in front of all ACLs.
+"""Rules before all ACLs that drop packets with addresses of our links on any other interface.
 
-Linux takes a packet to any of its addresses on every interface (the weak host model of RFC 1122 §3.3.4.2), which
-lets neighbours ask for, reach and forge what is meant for tunnels only (CVE-2019-14899). And a VXLAN device takes
-datagrams of any link that reach its UDP port.
+Linux accepts a packet to any of its addresses on every interface (the weak host model of RFC 1122 §3.3.4.2). So
+neighbours could probe, reach and forge addresses that are meant only for tunnels (CVE-2019-14899). And a VXLAN device
+accepts datagrams to its UDP port from any link.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from netctl.model.addresses import Prefix, host_prefix
 from netctl.model.hoststate import VXLAN_PORT, WIREGUARD_LINK, FilterTable, Guards
 
 VNI = {"payload": {"base": "th", "offset": 96, "len": 24}}
-"""In a VXLAN datagram, in bits from the UDP header (RFC 7348 §5)."""
+"""The VNI of a VXLAN datagram, in bits from the UDP header (RFC 7348 §5)."""
 ARRIVALS = -300
-"""Behind defragmentation (-400): a part has no ports. Before conntrack (-200) and anybody's DNAT (-100): what is
-dropped leaves no flow behind, and no rule of the host has made another destination of ours."""
+"""Priority after defragmentation (-400), since a fragment has no ports. Before conntrack (-200) and all DNAT (-100):
+dropped packets leave no flow behind, and no rule of the host has rewritten a destination."""
 DEPARTURES = 150
-"""Behind source NAT (100): what counts is what goes into the tunnel."""
+"""Priority after source NAT (100): the packet that enters the tunnel counts."""
 _FAMILIES = ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr"))
 _NO_LINK = 0
-"""The index that a packet of this host has as its link of arrival."""
+"""The index of the incoming link of a packet that this host has made."""
 
 
 def _drop(chain: str, why: str, *expressions: Json) -> Json:
@@ -32,7 +32,7 @@ def _drop(chain: str, why: str, *expressions: Json) -> Json:
 
 
 def _elements(prefixes: Iterable[Prefix], version: int) -> list[Any]:
-    """One family, without overlaps and in order."""
+    """The prefixes of one family, sorted and without overlaps."""
     mine = [prefix for prefix in prefixes if prefix.version == version]
     return [
         {"prefix": {"addr": str(prefix.network_address), "len": prefix.prefixlen}}
@@ -41,7 +41,7 @@ def _elements(prefixes: Iterable[Prefix], version: int) -> list[Any]:
 
 
 def _named(name: str, prefixes: Iterable[Prefix], version: int, kind: str) -> Iterator[Json]:
-    """A set of one family; nothing where it would be empty."""
+    """A set with the prefixes of one family; nothing if it would be empty."""
     elements = _elements(prefixes, version)
     if elements:
         yield add_set(f"{name}{version}", kind, elements, interval=True)
@@ -54,7 +54,7 @@ def _in(protocol: str, name: str, which: str, op: str = "==") -> Json:
 def _arrivals(links: frozenset[str], guards: Guards) -> Iterator[Json]:
     yield add_chain("arrivals", type="filter", hook="prerouting", prio=ARRIVALS, policy="accept")
     if guards.vnis:
-        # Of this host too, and of a segment: nobody but the tunnel's engine has put a name to the sender.
+        # Also from this host and from segments: only the tunnel's engine has authenticated the sender.
         elsewhere = match(meta("iifname"), WIREGUARD_LINK, "!=")
         own = match(VNI, {"set": [f"0x{vni:06x}" for vni in sorted(guards.vnis)]})
         port = match(payload("udp", "dport"), VXLAN_PORT)
@@ -69,8 +69,8 @@ def _arrivals(links: frozenset[str], guards: Guards) -> Iterator[Json]:
                 yield made
                 yield _drop("arrivals", why, _in(protocol, field, f"{name}{version}"))
         for made in _named("remote", guards.remote, version, kind):
-            # Whatever rp_filter is, and for IPv6 too, which has none: nobody by another way than its own becomes
-            # one of a LAN or a container that may pass, or whom the host's own NAT lets pass.
+            # Independent of rp_filter, and for IPv6, which has none: a packet by another link than its source's must
+            # not pass as one of a LAN or container that may pass, or that the host's own NAT lets pass.
             astray = match({"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, False)
             yield made
             yield _drop(
@@ -79,7 +79,7 @@ def _arrivals(links: frozenset[str], guards: Guards) -> Iterator[Json]:
 
 
 def _departures(links: frozenset[str], guards: Guards) -> Iterator[Json]:
-    """Forwarded into our links: what came by them, LANs of ours, and what the host's own NAT made its own."""
+    """Drop packets forwarded into our links, except from our links and LANs, and with the host's address by its NAT."""
     yield add_chain("departures", type="filter", hook="postrouting", prio=DEPARTURES, policy="accept")
     ours = {"set": sorted(links)}
     forwarded = [
@@ -105,10 +105,10 @@ def guard_chains(table: FilterTable) -> Iterator[Json]:
 
 
 def tunnel_inside(table: FilterTable, links: Any) -> Iterator[Json]:
-    """No tunnel runs inside itself: WireGuard's port is of no use on our links, neither way.
+    """Rules that keep a tunnel from running inside itself: no packets of WireGuard's port on our links.
 
-    For the chains `input` and `output`, first in them. Only what is for this host, or of it: a server behind a
-    gateway may well have the same port.
+    They come first in the chains `input` and `output`, and cover only packets to and from this host: a server behind a
+    gateway may use the same port.
     """
     if table.links and table.guards.listen_port:
         port = table.guards.listen_port

@@ -1,1 +1,1 @@
-"""The host's own packet filter: read, understood, and opened where the document says so."""
+"""The host's own packet filter: reads and interprets it, and opens it where the document says so."""

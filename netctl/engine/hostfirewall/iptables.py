@@ -1,7 +1,7 @@
-"""What `iptables-save` prints as tables of the model: nft shows rules of iptables with expressions that it cannot name.
+"""Parses the output of `iptables-save` to tables: nft lists rules of iptables with expressions that it cannot name.
 
-One line is one rule (iptables(8), iptables-extensions(8)). An option that is not known makes the rule one that may
-match or not; a target that is not known, one that may do anything.
+One line is one rule (iptables(8), iptables-extensions(8)). A rule with an unknown option may match or not; a rule with
+an unknown target may do anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TARGETS: Mapping[str, Action] = {
     "RETURN": "return",
 }
 LEGACY_PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
-"""linux/netfilter_ipv4.h."""
+"""Priorities of the hooks of legacy iptables (linux/netfilter_ipv4.h)."""
 LEGACY_HOOKS = {"INPUT": "input", "FORWARD": "forward"}
 
 
@@ -44,7 +44,7 @@ def tables(text: str, family: str) -> Iterator[Table]:
 
 
 def legacy(text: str, family: str) -> Iterator[Table]:
-    """The same of the old iptables, whose chains nft does not list: with their hooks."""
+    """The tables of legacy iptables, whose chains nft does not list, with their hooks."""
     for table in tables(text, family):
         if table.name in LEGACY_PRIORITIES:
             chains = {
@@ -55,9 +55,9 @@ def legacy(text: str, family: str) -> Iterator[Table]:
 
 
 def named(table: Table, saved: Table) -> Table:
-    """A table as nft lists it, with the rules as iptables names them.
+    """A table that nft lists, with its rules replaced by those of iptables.
 
-    Handles stay. A chain that is not the same in both has changed meanwhile, and stays as nft has it.
+    Handles stay. A chain with another number of rules has changed meanwhile, and stays as nft lists it.
     """
     chains = {}
     for name, chain in table.chains.items():
@@ -87,7 +87,7 @@ def _rule(line: str, family: str, chains: Mapping[str, Chain]) -> tuple[str, Rul
             continue
         if option in ("-j", "--jump", "-g", "--goto") and at < len(words):
             action, target = _action(words[at], option in ("-g", "--goto"), chains)
-            break  # what follows belongs to the target
+            break  # the rest belongs to the target
         if option in ("-m", "--match") and at < len(words):
             at += 1
         elif option == "--comment" and at < len(words):
@@ -143,7 +143,7 @@ def _words(subject: str) -> Callable[[str, str], Values]:
 
 
 def _state(text: str, family: str) -> Values:
-    """States, and the two of a flow's NAT, which a flow that nothing rewrites has not."""
+    """States; the words for NAT are left out, since a flow without NAT never has them."""
     words = [word for word in text.lower().split(",") if word not in ("snat", "dnat")]
     return _words("ctstate")(",".join(words), family) if words else ()
 

@@ -1,4 +1,4 @@
-"""What `nft -j list` prints (libnftables-json(5)) as tables of the model. Whatever it holds, nothing is guessed."""
+"""Parses the output of `nft -j list` (libnftables-json(5)) to tables. Unknown parts are marked, never guessed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from netctl.engine.hostfirewall.vocabulary import GOES_ON, TCP_FLAGS, known, num
 from netctl.model.packetfilter import NOT_UNDERSTOOD, Action, Chain, Match, Rule, Table, Value
 
 FAMILIES = frozenset({"ip", "ip6", "inet"})
-"""Of tables that IP packets to this host, or through it, come to."""
+"""Families of tables that process IP packets to this host or through it."""
 IPTABLES = frozenset({"filter", "mangle", "raw", "security", "nat"})
 HOOKS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 """The base chains of iptables."""
 MAX_ELEMENTS = 1024
-"""Of one set: more of them are lists of addresses from elsewhere, and members are hardly in there; not understood."""
+"""Elements of one set; a larger set is treated as not understood: it lists foreign addresses, hardly members'."""
 _UNKNOWN = Match(NOT_UNDERSTOOD)
 _VERDICTS: Mapping[str, Action] = {
     "accept": "accept",
@@ -38,13 +38,13 @@ _META = {
 }
 _CT = {"state": "ctstate", "status": "ctstatus", "direction": "ctdirection"}
 _PASSING = frozenset({"counter", "log", "notrack", "ct timeout", "ct helper", "ct expectation", "comment"})
-"""Statements that let a packet go on to what follows."""
+"""Statements after which a packet goes on to the next statement."""
 _CONDITIONS = frozenset({"limit", "quota", "ct count", "meter", "set", "map", "last"})
-"""Statements that may end a rule, by what has been before."""
+"""Statements that may end a rule, depending on earlier packets."""
 
 
 def tables(listing: Any) -> Iterator[Table]:
-    """The tables of a listing. What is not of the form that nft prints is left out or not understood."""
+    """The tables of a listing. Parts in another form than nft prints are left out or marked as not understood."""
     items = listing.get("nftables") if isinstance(listing, dict) else None
     if not isinstance(items, list):
         return
@@ -75,7 +75,7 @@ def tables(listing: Any) -> Iterator[Table]:
 
 
 def _objects(items: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Kind and body of each object; tables and sets first, for rules name them."""
+    """Kind and body of each object; tables and sets first, since rules refer to them."""
     objects = [
         (kind, body)
         for item in items
@@ -104,7 +104,7 @@ def _chain(body: dict[str, Any]) -> Chain:
 
 
 def _rules(body: dict[str, Any], sets: Mapping[str, Any]) -> Iterator[Rule]:
-    """A rule; one with a verdict map is one for each verdict."""
+    """A rule; a rule with a verdict map becomes one rule for each verdict."""
     handle, comment = body.get("handle"), body.get("comment")
     whole = Rule(
         matches=(),
@@ -135,14 +135,14 @@ def _rules(body: dict[str, Any], sets: Mapping[str, Any]) -> Iterator[Rule]:
 
 
 def _goes_on(kind: str, value: Any) -> bool:
-    """Whether a packet comes through a statement as it was."""
+    """Whether a packet passes a statement unchanged."""
     if kind == "xt":
         return isinstance(value, dict) and value.get("name") in GOES_ON
     return kind in _PASSING or kind == "continue" or (kind == "mangle" and _mark(value))
 
 
 def _only(expression: Any) -> tuple[str, Any]:
-    """The one name in an object, and what it has."""
+    """The only key of an object, and its value."""
     if isinstance(expression, dict) and len(expression) == 1:
         kind, value = next(iter(expression.items()))
         return str(kind), value
@@ -150,7 +150,7 @@ def _only(expression: Any) -> tuple[str, Any]:
 
 
 def _mark(value: Any) -> bool:
-    """Whether a statement only changes what no match that is understood looks at."""
+    """Whether a statement only changes fields that no understood match looks at."""
     key = value.get("key") if isinstance(value, dict) else None
     kind, of = _only(key)
     return kind in ("meta", "ct") and isinstance(of, dict) and of.get("key") in ("mark", "priority", "label")
@@ -176,7 +176,7 @@ def _verdict_map(rule: Rule, value: Any, sets: Mapping[str, Any]) -> Iterator[Ru
         key, (kind, of) = element[0], _only(element[1])
         matches = _match({"op": "==", "left": value.get("key"), "right": {"set": [key]}}, sets)
         if key == "*":
-            matches = [_UNKNOWN]  # the catch-all comes after all others, wherever it is listed
+            matches = [_UNKNOWN]  # the catch-all element applies last, in whatever position it is listed
         one = replace(rule, matches=(*rule.matches, *matches))
         if kind in _VERDICTS:
             yield _verdict(one, kind, of)
@@ -192,7 +192,7 @@ def _elements(data: Any, sets: Mapping[str, Any]) -> list[Any] | None:
     elif isinstance(data, str) and data.startswith("@"):
         body = sets.get(data[1:], {"flags": "missing"})
         if not {"timeout", "dynamic", "missing"}.isdisjoint(map(str, as_list(body.get("flags")))):
-            return None  # it is another one in a moment
+            return None  # the set changes at any moment
         found = as_list(body.get("elem"))
     else:
         return None
@@ -207,7 +207,7 @@ def _plain(element: Any) -> Any:
 
 
 def _match(body: Any, sets: Mapping[str, Any]) -> list[Match]:
-    """The conditions that one match expression comes to."""
+    """The conditions of one match expression."""
     if not isinstance(body, dict):
         return [_UNKNOWN]
     operator = body.get("op")
@@ -235,7 +235,7 @@ def _match(body: Any, sets: Mapping[str, Any]) -> list[Match]:
 
 
 def _subject(left: Any) -> tuple[list[Match], str | None]:
-    """What a match looks at, and what that alone asks of a packet (a TCP port: that it is TCP)."""
+    """The conditions that a match's subject implies (a TCP port: the packet is TCP), and the subject."""
     kind, value = _only(left)
     if kind == "&" and isinstance(value, list) and len(value) == 2:
         of = _only(value[0])[1]

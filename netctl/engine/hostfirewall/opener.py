@@ -1,7 +1,7 @@
-"""Opens the host's own firewall for our links, by the firewall's own means, and takes that back.
+"""Opens the host's own firewall for our links, with the firewall's own tools, and closes it again.
 
-Only for `firewall: manage`. What was opened is noted before it is done, so a crash leaves nothing that nobody knows of.
-A firewall that refuses holds nothing up: that is said (`troubles`) and tried again.
+Only for `firewall: manage`. Openings are recorded before they are made, so a crash leaves no unrecorded one. An apply
+does not fail when the firewall refuses: the refusal is reported (`troubles`) and the opening tried again.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from netctl.node.firewall.openings import MARK, is_rule_of, stands
 
 OPENINGS_FILE = "openings.json"
 MAX_OPENINGS = 256
-"""Two ways for each LAN and link; more of them no host has."""
+"""Openings at most: two for each LAN and link; no host has more."""
 MAX_TWICE = 16
-"""Copies of one rule that are removed: a crash leaves one more at most."""
+"""Copies of one rule that are removed: each crash leaves at most one more."""
 XTABLES_WAIT_S = 5
-"""For the lock of another iptables."""
+"""Seconds to wait for another iptables' lock."""
 _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-"""Names of links, tables and chains that are handed to a program which parses its arguments."""
+"""A name of a link, table or chain that is safe as an argument of a program which parses its arguments."""
 
 
 class Opener:
-    """What of the host's firewall is open because of us. `record`: a file of ours."""
+    """Our openings in the host's firewall. `record`: the file in which they are recorded."""
 
     def __init__(self, record: Path, found: HostFilter) -> None:
         self._record = record
@@ -42,7 +42,7 @@ class Opener:
         self._refused: dict[Opening, str] = {}
 
     def recorded(self) -> frozenset[Opening]:
-        """What we have opened, whether it stands or not."""
+        """The recorded openings, whether they are in force or not."""
         try:
             rows = json.loads(kept(self._record))
             return frozenset(Opening(**row) for row in rows)
@@ -50,7 +50,7 @@ class Opener:
             return frozenset()
 
     def read(self) -> frozenset[Opening]:
-        """The same with whether each stands; what the firewall refuses counts as there: no change could bring it."""
+        """The openings, and whether each is in force. A refused one counts as in force: no apply could change it."""
         recorded = self.recorded()
         if not recorded:
             return frozenset()
@@ -65,7 +65,7 @@ class Opener:
             forget(self._record)
 
     def open(self, opening: Opening) -> None:
-        """Have the firewall let it through. What it refuses is a trouble; raises EngineError where it is not noted."""
+        """Make an opening. A refusal becomes one of `troubles`. Raises EngineError where it cannot be recorded."""
         recorded = self.recorded()
         self._keep({*recorded, opening})
         try:
@@ -76,26 +76,26 @@ class Opener:
             self._refused.pop(opening, None)
 
     def close(self, opening: Opening) -> None:
-        """Take it back; no error where it is gone. Raises EngineError where the firewall keeps it."""
+        """Remove an opening; a missing one is no error. Raises EngineError where the firewall refuses."""
         opening = replace(opening, stands=True)
         _UNDO[opening.manager](opening, self._found)
         self._refused.pop(opening, None)
         self._keep(self.recorded() - {opening})
 
     def troubles(self) -> tuple[str, ...]:
-        """What the firewall refuses, in words."""
+        """The refused openings, in words for people."""
         return tuple(
             f"the firewall cannot be opened: {why}; it is tried again by itself"
             for why in self._refused.values()
         )
 
     def retry(self) -> None:
-        """Once more what was refused."""
+        """Try refused openings again."""
         for opening in tuple(self._refused):
             self.open(opening)
 
     def _do(self, opening: Opening, *, again: bool) -> None:
-        if again:  # half done, or taken away by somebody: the programs' own files may have it still
+        if again:  # incomplete, or removed by somebody: the firewall's own files may still contain it
             _UNDO[opening.manager](opening, self._found)
         _DO[opening.manager](opening)
         if not stands(opening, self._found.read()):
@@ -123,7 +123,7 @@ def _run(argv: list[str], *harmless: str) -> None:
 
 
 def _ufw(opening: Opening) -> tuple[list[str], list[str]]:
-    """What comes before `allow`, and what after it."""
+    """The words before and after `allow`."""
     if opening.port:
         return [], [f"{opening.port}/udp"]
     into = ["in", "on", opening.iif]
@@ -137,7 +137,7 @@ def _open_ufw(opening: Opening) -> None:
 
 def _close_ufw(opening: Opening, found: HostFilter) -> None:
     if shutil.which("ufw") is None:
-        return  # and its rules with it
+        return  # its rules are gone, too
     before, after = _ufw(opening)
     _run(["ufw", "--force", *before, "delete", "allow", *after], "non-existent")
 
@@ -149,7 +149,7 @@ def _firewalld(opening: Opening, verb: str) -> list[str]:
 
 
 def _open_firewalld(opening: Opening) -> None:
-    # Not --reload: it would take away what somebody has set until the next one.
+    # Not --reload: it would remove the temporary settings of others.
     for how in ([], ["--permanent"]):
         _run(["firewall-cmd", *how, *_firewalld(opening, "add")], "ALREADY_ENABLED")
 
@@ -161,7 +161,7 @@ def _close_firewalld(opening: Opening, found: HostFilter) -> None:
     gone = ("NOT_ENABLED", "UNKNOWN_INTERFACE", "ZONE_CONFLICT", "not in")
     try:
         _run(["firewall-cmd", "--state"])
-    except EngineError:  # it does not run: what it begins with is in its files
+    except EngineError:  # firewalld does not run: its settings for the next start are in its files
         _run(["firewall-offline-cmd", *what], *gone)
         return
     for how in ([], ["--permanent"]):
@@ -190,12 +190,12 @@ def _close_iptables(opening: Opening, found: HostFilter) -> None:
         try:
             _run(_iptables(opening, "-C"))
         except EngineError:
-            return  # it is gone, or the chain is, or iptables with it
+            return  # the rule, its chain or iptables is gone
         _run(_iptables(opening, "-D"))
 
 
 def _nft_words(opening: Opening) -> tuple[list[str], str]:
-    """Where, and the rule."""
+    """The place and the text of the rule."""
     place = opening.place.split()
     for word in (*place, opening.iif or MARK, opening.oif or MARK):
         if not _WORD.fullmatch(word):

@@ -1,6 +1,6 @@
 """Reads the packet filter of this host: all tables but ours.
 
-Nothing is run while nftables says that nothing has changed.
+No program is run while nftables reports no change.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from netctl.model.packetfilter import PacketFilter, Table
 
 OURS = frozenset({("inet", FILTER_TABLE), ("inet", REWRITE_TABLE)})
 MAX_TABLES = 64
-"""More of them nobody has; a listing of each costs some milliseconds."""
+"""Tables at most: nobody has more, and listing each takes some milliseconds."""
 LEGACY_NAMES = {"ip": Path("/proc/net/ip_tables_names"), "ip6": Path("/proc/net/ip6_tables_names")}
-"""Which tables of the old iptables there are; no such file: none."""
+"""Files with the names of legacy iptables' tables; a missing file: none."""
 PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
 _GET_GENERATION = 10 << 8 | 16
 """NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN (linux/netfilter/nf_tables.h)."""
@@ -32,29 +32,29 @@ _GENERATION_ID = 1
 
 
 def generation() -> int | None:
-    """A number that goes up with each change of any table of nftables; None: the kernel does not tell."""
+    """A number that increases with each change of any nftables table; None: the kernel does not report it."""
     with contextlib.suppress(OSError), contextlib.closing(NetlinkSocket(_NETFILTER)) as asker:
         for body in asker.ask(_GET_GENERATION, bytes(4)):  # struct nfgenmsg
-            # The number is in the order of the network, as all of nftables' are.
+            # The number is in network byte order, as all numbers of nftables.
             if (found := attributes(body[4:]).get(_GENERATION_ID)) is not None:
                 return int.from_bytes(found, "big")
     return None
 
 
 class HostFilter:
-    """The packet filter of this host, read again when it has changed."""
+    """The packet filter of this host, cached until it changes."""
 
     def __init__(self) -> None:
         self._at: tuple[object, ...] | None = None
         self._kept = PacketFilter()
 
     def read(self) -> PacketFilter:
-        """All tables that are not ours; what could not be read is said in it."""
+        """All tables that are not ours; `unread` names the parts that could not be read."""
         now = (generation(), *map(_legacy_tables, LEGACY_NAMES))
         if self._at is None or now != self._at:
             found, whole = _read()
             self._kept = found if found != self._kept else self._kept
-            # Nothing tells of a change in the old iptables; what went wrong once may go well the next time.
+            # Changes of legacy iptables are not announced; a failed reading may succeed the next time.
             self._at = now if whole and now[0] is not None and not any(now[1:]) else None
         return self._kept
 
@@ -67,7 +67,7 @@ def _legacy_tables(family: str) -> str:
 
 
 def _read() -> tuple[PacketFilter, bool]:
-    """All that can be read, and whether nothing went wrong or changed meanwhile."""
+    """All readable tables, and whether nothing failed or changed meanwhile."""
     unread: list[str] = []
     found: list[Table] = []
     steady = True
@@ -119,7 +119,7 @@ def _nftables() -> tuple[list[Table], bool]:
 
 
 class _GoneError(EngineError):
-    """A table went while it was looked at."""
+    """A table disappeared while it was read."""
 
 
 def _listing(*words: str) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def _listing(*words: str) -> dict[str, Any]:
 
 
 def _save(program: str) -> str | None:
-    """What a program of iptables prints; None where it is missing or fails."""
+    """The output of a program of iptables; None where the program is missing or fails."""
     try:
         result = subprocess.run(
             [program],

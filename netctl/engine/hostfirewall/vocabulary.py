@@ -1,4 +1,4 @@
-"""Names that packet filters use, in the one spelling that the walk knows. What is in no list is not understood."""
+"""Names of packet filters in the spelling that the walk uses. A name in no list is not understood."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _WORDS = {
 _WORDS["saddrtype"] = _WORDS["daddrtype"]
 _SPELT = {"ip": "ipv4", "ip6": "ipv6"}
 _ICMP = {"8": "echo-request", "128": "echo-request", "ping": "echo-request"}
-"""Types by number: of ICMP (RFC 792) and ICMPv6 (RFC 4443). Others are other types, whatever they are called."""
+"""Names of echo requests by number, of ICMP (RFC 792) and ICMPv6 (RFC 4443). Other types keep their names."""
 
 
 def known(subject: str, word: object) -> str | None:
-    """A name as the walk knows it; None: not understood."""
+    """A name in the walk's spelling; None: not understood."""
     text = str(word)
     if subject in ("iifname", "oifname"):
         return text if isinstance(word, str) and text else None
@@ -63,7 +63,7 @@ def protocol(word: object) -> str:
 
 
 def number_of(value: object) -> int | None:
-    """A port. A name of one is not looked up: it would be another on each host."""
+    """A port number; None for a name, which is not looked up because it may differ by host."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):

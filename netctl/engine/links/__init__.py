@@ -1,1 +1,1 @@
-"""Links, addresses and routes: ours as they should be, others' as they are, and the kernel's word when they change."""
+"""Links, addresses and routes: changes ours, reads foreign ones, and listens for changes of both."""

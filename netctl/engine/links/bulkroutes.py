@@ -1,8 +1,8 @@
-"""Our routes in bulk, with a codec of our own (kernel: include/uapi/linux/rtnetlink.h).
+"""Reads and sets our routes in bulk, with a codec of our own (kernel: include/uapi/linux/rtnetlink.h).
 
-Measured with 2,000 routes: pyroute2 takes 107 ms of processor time to read them where this takes 10, reads and
-decodes 2,000 of others (71 ms) to find none of ours, and sets one a call, 306 µs each where this takes 24. An apply
-reads them up to four times.
+Measured with 2,000 routes: to read them, pyroute2 takes 107 ms of processor time and this module 10 ms. To find none of
+ours among 2,000 foreign routes, pyroute2 reads and decodes them all (71 ms). It sets one route a call, in 306 µs each,
+where this module takes 24 µs. An apply reads the routes up to four times.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _NEW, _DELETE, _GET = 24, 25, 26
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _DST, _OIF, _PRIORITY, _PREFSRC, _METRICS = 1, 4, 6, 7, 8
 _METRIC_MTU = 2
-"""RTAX_MTU."""
+"""The metric RTAX_MTU."""
 _UNREACHABLE = 7
 """The type of a route whose packets are answered with "host unreachable" (RTN_UNREACHABLE)."""
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
-"""The last one, in a removal: whatever the scope (rtnetlink(7)); others may have marked a route with theirs."""
+"""The last one, in a removal, matches any scope (rtnetlink(7)): other programs may have marked a route with theirs."""
 
 
 def _request(destination: Prefix, index: int, scope: int, protocol: int = ROUTE_PROTOCOL) -> bytes:
@@ -54,7 +54,7 @@ def _addition(route: Route, index: int, size: int = 0, protocol: int = ROUTE_PRO
 
 
 def _nowhere(destination: Prefix) -> bytes:
-    """Of an unreachable route, which belongs to no link and so outlives ours."""
+    """The request of an unreachable route, which belongs to no link and so outlives our link."""
     family = AF_INET if destination.version == 4 else AF_INET6
     where = (
         family,
@@ -85,13 +85,13 @@ class Routes:
         self._socket.close()
 
     def read(self, family: int) -> list[tuple[Prefix, int, Address | None]]:
-        """Destination, index of the link and source of each of ours."""
+        """Destination, index of the link and source of each of our routes."""
         return [(destination, index, source) for destination, index, source, _ in self.read_sizes(family)]
 
     def read_sizes(
         self, family: int, wanted: int = ROUTE_PROTOCOL
     ) -> list[tuple[Prefix, int, Address | None, int]]:
-        """The same of one protocol number, with the MTU of the route; 0: that of its link."""
+        """The same for routes of one protocol number, with the route's MTU in bytes; 0: that of its link."""
         request = _ROUTE.pack(family, 0, 0, 0, 0, wanted, 0, 0, 0)
         found = []
         for answer in self._socket.dump(_GET, request):
@@ -107,7 +107,7 @@ class Routes:
         return found
 
     def read_unreachable(self, family: int) -> list[Prefix]:
-        """Destinations of ours that go nowhere."""
+        """Destinations of our unreachable routes."""
         request = _ROUTE.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, _UNREACHABLE, 0)
         found = []
         for answer in self._socket.dump(_GET, request):
@@ -119,27 +119,27 @@ class Routes:
         return found
 
     def add_unreachable(self, destination: Prefix) -> None:
-        """Let it go nowhere while no better route leads there."""
+        """Add an unreachable route, which applies while there is no better route to the destination."""
         self._socket.ask(_NEW, _nowhere(destination), NLM_F_CREATE | NLM_F_EXCL)
 
     def remove_unreachable(self, destination: Prefix) -> None:
-        """No longer."""
+        """Remove an unreachable route."""
         self._socket.ask(_DELETE, _nowhere(destination))
 
     def add(self, routes: Sequence[tuple[Route, int]]) -> None:
-        """Add routes, each with the index of its link; the first refusal of a batch raises when it is through."""
+        """Add routes, each with the index of its link. Raises the first refusal of a batch at the batch's end."""
         self._socket.ask_all(_NEW, [_addition(*each) for each in routes], NLM_F_CREATE | NLM_F_EXCL)
 
     def replace(self, route: Route, index: int, size: int = 0) -> None:
-        """Put a route in the place of whatever leads to its destination; `size`: its MTU, 0 is that of the link."""
+        """Set a route in place of any other to its destination; `size`: its MTU in bytes, 0 is that of the link."""
         self._socket.ask(_NEW, _addition(route, index, size), NLM_F_CREATE | NLM_F_REPLACE)
 
     def set_size(self, route: Route, index: int, size: int) -> None:
-        """Add or replace a route that only says how large packets to its destination may be."""
+        """Add or replace a route that only limits the size of packets to its destination, in bytes."""
         self._socket.ask(_NEW, _addition(route, index, size, SIZE_PROTOCOL), NLM_F_CREATE | NLM_F_REPLACE)
 
     def remove_size(self, destination: Prefix, index: int) -> None:
-        """Remove such a one."""
+        """Remove a route that only limits the size."""
         self._socket.ask(_DELETE, _request(destination, index, _SCOPE_ANY, SIZE_PROTOCOL))
 
     def remove(self, route: Route, index: int) -> None:

@@ -1,7 +1,7 @@
-"""Looks for what is on this host and not ours: routes and addresses on other links, links that have our names.
+"""Finds foreign routes and addresses on this host, its resolvers, and programs on a UDP port.
 
-Routes come from /proc/net (proc(5)): a dump through netlink of the thousands that are ours costs far more than
-reading the text of all.
+Routes are read from /proc/net (proc(5)): a netlink dump, which includes our thousands of routes, costs far more than
+reading the text.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from netctl.model.hoststate import UNREACHABLE_METRIC
 
 PROC_NET = Path("/proc/net")
 RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
-"""The second has whom systemd-resolved asks, where the first only names its own stub."""
+"""The second file names the servers of systemd-resolved, where the first names only its stub."""
 MAX_RESOLV_CONF = 64 * 1024
-"""Bytes: the file has a few lines."""
+"""Bytes read of resolv.conf, which has a few lines."""
 RTF_LOCAL = 0x80000000
-"""IPv6: an address of this host."""
+"""The flag of an IPv6 route to an address of this host."""
 RTF_ANYCAST = 0x00100000
 RTF_REJECT = 0x0200
 _INODE = 9
-"""The column of /proc/net/udp6."""
+"""The column of /proc/net/udp6 with the inode."""
 NOWHERE = "*"
-"""What the kernel calls the link of a route that goes nowhere."""
+"""The kernel's name for the link of an unreachable route."""
 HOST_MASK, HOST_LENGTH = "FFFFFFFF", "80"
-"""Of a route to one address, as the two files write it."""
+"""Mask and prefix length of a route to one address, in the two files."""
 IGNORED = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "fe80::/10", "ff00::/8", "::1/128"))
 
 
 def routes4(text: str, links: Container[str]) -> Iterator[tuple[Prefix, str]]:
     """(destination, link) of each line of /proc/net/route, whose numbers are in the byte order of the machine.
 
-    Of links that are not among `links`, which are ours, no host routes: there is one for each peer.
+    `links`: the foreign links. Host routes of other links, which are ours, are skipped: there is one for each peer.
     """
     for line in text.splitlines()[1:]:
         fields = line.split()
         if fields[7] == HOST_MASK and fields[0] not in links:
             continue
         if fields[0] == NOWHERE and fields[6] == str(UNREACHABLE_METRIC):
-            continue  # ours: it holds back what has no link
+            continue  # our unreachable route
         destination, mask = (int.from_bytes(bytes.fromhex(fields[i])[::-1], "big") for i in (1, 7))
         yield ipaddress.IPv4Network((destination, mask.bit_count())), fields[0]
 
@@ -54,7 +54,7 @@ def routes6(text: str, links: Container[str]) -> Iterator[tuple[Prefix, str, boo
         fields = line.split()
         flags, link = int(fields[8], 16), fields[9]
         if flags & RTF_ANYCAST or (flags & RTF_LOCAL and link == "lo"):
-            continue  # kernels before 4.18 say `lo` of every address, ours among them
+            continue  # kernels before 4.18 name `lo` for every address, also for ours
         if flags & RTF_REJECT and int(fields[5], 16) == UNREACHABLE_METRIC:
             continue
         if fields[1] == HOST_LENGTH and link not in links:
@@ -64,7 +64,7 @@ def routes6(text: str, links: Container[str]) -> Iterator[tuple[Prefix, str, boo
 
 
 def resolvers(paths: Iterable[Path] = RESOLV_CONF) -> tuple[Address, ...]:
-    """The name servers of resolv.conf(5), without this host itself; of all these files."""
+    """The name servers in all these files (resolv.conf(5)), without this host itself."""
     found: dict[Address, None] = {}
     for path in paths:
         try:
@@ -100,9 +100,9 @@ def is_udp6_taken(port: int, text: str | None = None) -> bool:
 def look(
     foreign_links: Collection[str], addresses: Iterable[tuple[Address, str]]
 ) -> tuple[tuple[ForeignRoute, ...], frozenset[Prefix]]:
-    """Foreign routes and addresses, and where our own routes lead.
+    """Foreign routes and addresses, and the destinations of our own routes.
 
-    `addresses`: IPv4 addresses of foreign links, with their link; /proc/net has those of IPv6.
+    `addresses`: IPv4 addresses of foreign links, with their link; the IPv6 addresses are in /proc/net.
     """
     found: dict[tuple[Prefix, str], ForeignRoute] = {}
     own: set[Prefix] = set()

@@ -1,4 +1,4 @@
-"""The router in front of this host, and sockets to talk to it about port mappings."""
+"""Finds the router of this host's default route, and opens sockets to ask it for port mappings."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from netctl.paths.mapping import Gateway
 from netctl.wire import http, pcp, upnp
 
 SOMEWHERE = IPv4Address("1.1.1.1")
-"""Any address of the internet: the kernel is asked for its way there, nothing is sent."""
+"""Any address of the Internet: the kernel is asked for the route to it, and nothing is sent."""
 ANNOUNCE_PORT = 5350
-"""Where routers say that they have started (RFC 6886 §3.2.1, RFC 6887 §14.1): to 224.0.0.1, and we are all hosts."""
+"""The port to which routers announce their start (RFC 6886 §3.2.1, RFC 6887 §14.1), at 224.0.0.1 (all hosts)."""
 FETCH_S = 4.0
-"""For one whole exchange with a small router."""
+"""Seconds for one whole HTTP exchange with a small router."""
 MAX_DATAGRAM = 2048
 MAX_DRAIN = 32
-"""Datagrams taken at a time: a flood from the own network must not keep the agent from everything else."""
+"""Datagrams received at a time: a flood from the LAN must not block the agent."""
 _TTL = 2
-"""UPnP Device Architecture 1.1 §1.3.2."""
+"""TTL of searches (UPnP Device Architecture 1.1 §1.3.2)."""
 
 
 def default_gateway() -> Gateway | None:
-    """The router of the default route and our address towards it; None where no mapping could be of use.
+    """The router of the default route and our address towards it; None where a port mapping would be useless.
 
-    That is: no IPv4 default route, one without a router (a tunnel), or an own address that the internet knows.
+    That is: no IPv4 default route, one without a router (a tunnel), or a global address of this host.
     """
-    # In a thread of its own: the library runs a loop there, and callers have one.
+    # In a separate thread: the library runs an event loop in its thread, and callers have one of their own.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(_ask_kernel).result()
 
@@ -68,19 +68,19 @@ def _socket(address: tuple[str, int], *, shared: bool = False) -> socket.socket:
 
 
 class RouterSockets:
-    """Datagram sockets towards one router. What anybody else sends to them is dropped here."""
+    """Datagram sockets towards one router. Datagrams of other senders are dropped."""
 
     def __init__(self, gateway: Gateway) -> None:
-        """Raises OSError, for one when our address has just gone."""
+        """Open the sockets. Raises OSError, for example when our address has just disappeared."""
         self._router = str(gateway.router)
         own = str(gateway.own)
         self.control = _socket((own, 0))
-        """For PCP and NAT-PMP; connected, so the kernel drops what others send."""
+        """For PCP and NAT-PMP; connected, so the kernel drops datagrams of other senders."""
         self.search: socket.socket | None = None
-        """For SSDP, from the first search on."""
+        """For SSDP; open from the first search on."""
         self._own = own
         self.announcements: socket.socket | None = None
-        """None where another program has the port for itself."""
+        """For announcements; None where another program uses the port exclusively."""
         try:
             self.control.connect((self._router, pcp.PORT))
         except OSError:
@@ -90,7 +90,7 @@ class RouterSockets:
             self.announcements = _socket(("", ANNOUNCE_PORT), shared=True)
 
     def ask(self, data: bytes) -> bool:
-        """Send to the router's PCP port. False: it says that nobody is there."""
+        """Send to the router's PCP port. False: the router reports the port as closed."""
         try:
             self.control.send(data)
         except OSError as error:
@@ -107,13 +107,13 @@ class RouterSockets:
         return self.search
 
     def look_for(self, data: bytes) -> None:
-        """Send a search to everybody, and to the router alone: a firewall here lets only the latter's answer in."""
+        """Send a search to the multicast group and to the router: a firewall may admit only the router's answer."""
         for address in ((upnp.SSDP_GROUP.host, upnp.SSDP_PORT), (self._router, upnp.SSDP_PORT)):
             with contextlib.suppress(OSError):
                 self.open_search().sendto(data, address)
 
     def receive(self, sock: socket.socket) -> tuple[list[bytes], bool]:
-        """Datagrams of the router that wait at one of our sockets, and whether it says that its port is closed."""
+        """The router's datagrams waiting at one of our sockets, and whether the router reports its port as closed."""
         found: list[bytes] = []
         for _ in range(MAX_DRAIN):
             try:
@@ -132,7 +132,7 @@ class RouterSockets:
 
 
 async def fetch(gateway: Gateway, port: int, request: bytes) -> http.Response | None:
-    """One HTTP exchange with the router, bounded in time and size; None: it failed."""
+    """The answer of one HTTP exchange with the router, bounded in time and size; None: the exchange failed."""
     try:
         async with asyncio.timeout(FETCH_S):
             reader, writer = await asyncio.open_connection(

@@ -1,7 +1,7 @@
-"""This host's own addresses, as far as another host could use them (netlink).
+"""Finds the addresses of this host that another host could use (netlink).
 
-No loopback, no link-local, no overlays, no links of ours; bridges only when the default route goes through
-them (a homelab server whose network card sits in one), not those of containers.
+Without loopback and link-local addresses, overlays and our links. Bridges count only when the default route leads
+through them (a server whose network card is in a bridge), so bridges of containers do not.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ OVERLAY_KINDS = frozenset(
 """Link kinds whose addresses are only reachable through some tunnel."""
 SKIPPED_KINDS = frozenset({"dummy", "ifb", "nlmon", "vcan"})
 MAX_ADDRESSES = 12
-"""More would only be cut off by the other side's limit on candidates."""
+"""Addresses at most: the other side's limit on candidates would cut off more."""
 _IFF_UP = 1
 _IFF_LOOPBACK = 8
 _UNUSABLE = 0x20 | 0x40 | 0x08  # IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_DADFAILED
 
 
 class LocalAddresses:
-    """Looks for them, at what has changed since the last look. For one thread. Raises OSError."""
+    """Finds this host's usable addresses, cached while nothing changes. For one thread. Raises OSError."""
 
     def __init__(self) -> None:
         self._dump = LinkDump()
@@ -44,9 +44,9 @@ class LocalAddresses:
         self._dump.close()
 
     def read(self, patterns: Sequence[str] = ()) -> list[Address]:
-        """Own addresses worth offering, at most `MAX_ADDRESSES`, of links that the patterns (see `chosen`) do not deny.
+        """Addresses to offer, at most `MAX_ADDRESSES`, of links that the patterns (see `chosen`) do not deny.
 
-        In the kernel's order, but first those of links with a default route: what is cut off is never the way out.
+        In the kernel's order, but those of links with a default route come first, so that they are never cut off.
         """
         if patterns != self._patterns:
             self._patterns, self._kept = patterns, self._keeping(patterns)
@@ -62,7 +62,7 @@ class LocalAddresses:
 
 
 def local_addresses(patterns: Sequence[str] = ()) -> list[Address]:
-    """The same, once."""
+    """The same as `LocalAddresses.read`, once."""
     looking = LocalAddresses()
     try:
         return looking.read(patterns)
@@ -73,7 +73,7 @@ def local_addresses(patterns: Sequence[str] = ()) -> list[Address]:
 def choose(
     links: Iterable[Link], addresses: list[LinkAddress], routed: Container[int], patterns: Sequence[str]
 ) -> list[Address]:
-    """Those of all addresses that are worth offering. `routed`: the links with a default route."""
+    """The addresses to offer. `routed`: the indices of links with a default route."""
     usable = {link.index for link in links if _usable_link(link, link.index in routed, patterns)}
     addresses.sort(key=lambda entry: entry.index not in routed)
     found: list[Address] = []
@@ -89,10 +89,10 @@ def choose(
 
 
 def chosen(name: str, patterns: Sequence[str]) -> bool | None:
-    """What a member's `interfaces:` say of a link; None: nothing, so its kind decides.
+    """Whether a member's `interfaces:` allow or deny a link; None: neither, so the link's kind decides.
 
-    Shell patterns. One with ``!`` denies, and goes before all that allow; where any allows, what none allows is denied.
-    ``*`` alone allows what fits by its kind.
+    Shell patterns. A pattern with ``!`` denies, and takes precedence over patterns that allow. If any pattern allows, a
+    link that no pattern allows is denied. ``*`` alone leaves the decision to the link's kind.
     """
     denying = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     allowing = [pattern for pattern in patterns if not pattern.startswith("!")]

@@ -1,8 +1,8 @@
-"""IPv6 where a host has it switched off: on again for our own links, which alone are ours to change.
+"""Switches IPv6 on for our own links, and only for them, on a host where it is switched off.
 
-`net.ipv6.conf.all.disable_ipv6=1` switches it off on every link there is, `default` on those that come; an address or
-a route is then refused with EACCES. A link can have it all the same. Where the kernel has no IPv6 at all
-(`ipv6.disable=1`) or its parameters cannot be written (in a container), it is said why.
+`net.ipv6.conf.all.disable_ipv6=1` switches IPv6 off on all present links, `default` on new ones; the kernel then
+refuses addresses and routes with EACCES. A single link can still have IPv6. Where the kernel has no IPv6 at all
+(`ipv6.disable=1`) or its parameters are not writable (in a container), the reason is reported.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ CONF = Path("/proc/sys/net/ipv6/conf")
 
 
 def allow(link: str, conf: Path = CONF) -> bool:
-    """Let a link of ours have IPv6; whether that had to be changed. Raises EngineError where it cannot be."""
+    """Switch IPv6 on for a link of ours; returns whether it was off. Raises EngineError where that fails."""
     switch = conf / link / "disable_ipv6"
     try:
         if switch.read_text().strip() == "0":
             return False
     except OSError:
-        return False  # no IPv6 in this kernel, or the link's MTU is below IPv6's least: the kernel says it better
+        return False  # no IPv6 in this kernel, or the link's MTU is too small for it: the kernel's own error follows
     try:
         write_kernel(switch, "0")
     except OSError as error:
@@ -34,10 +34,10 @@ def allow(link: str, conf: Path = CONF) -> bool:
 
 
 def why_not(links: tuple[str, ...], conf: Path = CONF) -> str:
-    """Why a link of ours can have no IPv6, for people; empty: it can. `links`: those that there are already."""
+    """Why a link of ours cannot have IPv6, for people; empty: it can. `links`: names of links that may exist."""
     if not conf.is_dir():
         return "the kernel of this host has no IPv6"
-    # One that is there counts by itself, one that comes begins as `default` says.
+    # An existing link has its own value; a new link begins with the value of `default`.
     present = [link for link in links if (conf / link).is_dir()]
     for name in present or ["default"]:
         try:

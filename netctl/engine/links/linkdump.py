@@ -1,9 +1,9 @@
-"""Lists of links, addresses and default routes, with a codec of our own (kernel: include/uapi/linux/if_link.h,
+"""Reads lists of links, addresses and default routes, with a codec of our own (kernel: include/uapi/linux/if_link.h,
 if_addr.h, rtnetlink.h).
 
-A host may have thousands of them, and they are looked at several times a minute: they are read again only after the
-kernel has said that something changed. Measured with 1,000 links that have an address each: pyroute2 takes 1.1 s of
-processor time for one look at what is foreign.
+A host may have thousands of them, and the agent needs the lists several times a minute: they are read again only after
+the kernel has announced a change. Measured with 1,000 links that have an address each: pyroute2 takes 1.1 s of
+processor time to find the foreign objects once.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _OUT_LINK, _MULTIPATH = 4, 9
 _NEXT_HOP = struct.Struct("=HBBi")
 TABLE_MAIN, UNICAST = 254, 1
-"""What people call routes: of the main table, and to somewhere."""
+"""Routes in people's sense: in the main table, and unicast."""
 _MAC, _NAME, _MTU, _LOWER, _INFO, _ALIAS, _EXT_MASK = 1, 3, 4, 5, 18, 20, 29
 _KIND, _DATA = 1, 2
 _VXLAN_ID, _VXLAN_LOWER, _VXLAN_LOCAL, _VXLAN_PORT, _VXLAN_GROUP6, _VXLAN_LOCAL6 = 1, 3, 4, 15, 16, 17
 _VXLAN_METADATA = 25
 _VXLAN_OWN_SOCKET = (20, 22, 23, _VXLAN_METADATA, 27)
-"""UDP_ZERO_CSUM6_RX, REMCSUM_RX, GBP, COLLECT_METADATA, GPE: a link with one of these shares its socket with none
-without it (the kernel's vxlan_find_sock)."""
+"""UDP_ZERO_CSUM6_RX, REMCSUM_RX, GBP, COLLECT_METADATA, GPE: a link with one of these attributes does not share its
+socket with links without it (the kernel's vxlan_find_sock)."""
 _UP = 1
 _SKIP_STATISTICS = 8
-"""RTEXT_FILTER_SKIP_STATS: they are most of a message, and nobody here reads them."""
+"""RTEXT_FILTER_SKIP_STATS: leave out statistics, which are most of a message and unused here."""
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 
 
 class LinkDump:
-    """Raises NetlinkError, and OSError where no socket can be opened."""
+    """Reads the lists. Raises NetlinkError, and OSError where no socket can be opened."""
 
     def __init__(self) -> None:
         self._socket = NetlinkSocket(_NETLINK_ROUTE)
         self.changes = Changes()
-        """For whoever keeps what comes of these lists."""
+        """The announced changes: for callers that cache values computed from these lists."""
         self._links = Kept(self.changes.links, self._read_links)
         self._addresses = Kept(self.changes.links, self._read_addresses)
         self._default_links = Kept(self.changes.ways_out, self._read_default_links, ROUTES_SETTLE_S)
@@ -55,15 +55,15 @@ class LinkDump:
         self.changes.close()
 
     def links(self) -> list[Link]:
-        """All links of this network namespace; a list of the caller's own."""
+        """All links of this network namespace; a new list."""
         return list(self._links.get())
 
     def addresses(self, index: int = 0) -> list[LinkAddress]:
-        """All addresses, or those of one link; a list of the caller's own."""
+        """All addresses, or those of one link; a new list."""
         return self._read_addresses(index) if index else list(self._addresses.get())
 
     def default_links(self) -> frozenset[int]:
-        """The links that a default route of the main table leads over, in either family."""
+        """The indices of links with a default route in the main table, in either family."""
         return self._default_links.get()
 
     def _read_links(self) -> list[Link]:
@@ -71,7 +71,7 @@ class LinkDump:
         return [_link(body) for body in self._socket.dump(_GET_LINK, request) if len(body) >= _LINK.size]
 
     def _read_addresses(self, index: int = 0) -> list[LinkAddress]:
-        # Older kernels list all of them for one link, too.
+        # Older kernels list all addresses even when asked for one link.
         request = _ADDRESS.pack(AF_UNSPEC, 0, 0, 0, index)
         found = []
         for body in self._socket.dump(_GET_ADDRESS, request):
@@ -97,7 +97,7 @@ class LinkDump:
 
 
 def _out(route: dict[int, bytes]) -> set[int]:
-    """The links of a route's next hops."""
+    """The indices of the links of a route's next hops."""
     if _OUT_LINK in route:
         return {number(route[_OUT_LINK])}
     hops, found = route.get(_MULTIPATH, b""), set()

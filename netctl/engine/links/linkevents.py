@@ -1,6 +1,6 @@
-"""Hearing from the kernel that this host has changed: links, addresses and routes that come and go (rtnetlink(7)).
+"""Listens for the kernel's announcements that links, addresses or routes of this host have changed (rtnetlink(7)).
 
-Where messages were lost (a thousand links at once), that is a change too: whoever listens looks anew.
+Lost messages (after a thousand links at once) count as a change, too: the listener reads everything anew.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _LINKS, _ADDRESSES4, _ROUTES4, _RULES4, _ADDRESSES6, _ROUTES6, _RULES6 = 1, 5, 7
 """Multicast groups (RTNLGRP_…)."""
 _DELETE_LINK, _DELETE_ADDRESS, _NEW_ROUTE, _DELETE_ROUTE = 17, 21, 24, 25
 _DEFAULT_BITS = 1
-"""Routes this short lead everywhere, whole or in two halves as VPN clients set them. A router of the internet learns
-others by the thousand, and none of them says that this host's way out is another."""
+"""Longest prefix of a default route in bits: whole, or in two halves as VPN clients set them. An Internet router learns
+other routes by the thousand, and none of them changes this host's default route."""
 _LINK_HEADER, _NAME = 16, 3
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE_HEADER, _ROUTE_BITS, _ROUTE_PROTOCOL = 12, 1, 5
 SETTLE_S = 0.2
-"""A new address comes as several messages, and a link that goes up as a dozen."""
+"""Seconds of silence that end a burst: a new address causes several messages, a link that goes up a dozen."""
 BURST_S = 2.0
-"""Changes without end are said so often all the same."""
+"""Seconds after which a burst without end is reported all the same."""
 
 
 async def moves() -> AsyncIterator[None]:
-    """One item for each burst of changes, as soon as it is over: of links, addresses, rules, and ways out.
+    """One item at the end of each burst of changes of links, addresses, rules or default routes.
 
-    Raises EngineError when the kernel cannot be heard.
+    Raises EngineError when the kernel's messages cannot be received.
     """
     loop = asyncio.get_running_loop()
     groups = (_LINKS, _ADDRESSES4, _ADDRESSES6, _ROUTES4, _ROUTES6, _RULES4, _RULES6)
@@ -54,9 +54,9 @@ async def moves() -> AsyncIterator[None]:
 
 
 async def vanished(name: str) -> AsyncIterator[None]:
-    """One item each time that a link of this name goes, at once, and one to begin with, when it is listened to.
+    """One item at once each time that a link of this name disappears, and a first one when listening begins.
 
-    Raises EngineError when the kernel cannot be heard.
+    Raises EngineError when the kernel's messages cannot be received.
     """
     try:
         with Listener(NETLINK_ROUTE, _LINKS) as listener:
@@ -70,9 +70,10 @@ async def vanished(name: str) -> AsyncIterator[None]:
 
 
 async def taken_away(links: tuple[str, ...]) -> AsyncIterator[None]:
-    """One item when a route of ours goes, or an address of a link whose name begins with one of these, at once.
+    """One item at once when a route of ours, or an address of a link whose name begins with one of these, disappears.
 
-    Our own changes come too. Raises EngineError when the kernel cannot be heard.
+    A first item comes when listening begins; our own changes count, too. Raises EngineError when the kernel's messages
+    cannot be received.
     """
     try:
         with Listener(NETLINK_ROUTE, _ADDRESSES4, _ADDRESSES6, _ROUTES4, _ROUTES6) as listener:
@@ -86,7 +87,7 @@ async def taken_away(links: tuple[str, ...]) -> AsyncIterator[None]:
 
 
 def _moves(messages: Messages | None) -> bool:
-    """Whether more has changed than a route to some place, or one of ours."""
+    """Whether anything has changed other than routes that are no default routes, or are ours."""
     return messages is None or any(
         kind not in (_NEW_ROUTE, _DELETE_ROUTE)
         or (
@@ -99,7 +100,7 @@ def _moves(messages: Messages | None) -> bool:
 
 
 def _goes(kind: int, body: bytes, name: str) -> bool:
-    """Whether this says that the link is gone; a bridge says of its ports by the same message that they left it."""
+    """Whether this message says that the link is gone. A bridge uses the same type for a port that left it."""
     if kind != _DELETE_LINK or len(body) < _LINK_HEADER or body[0] != socket.AF_UNSPEC:
         return False
     return words(attributes(body[_LINK_HEADER:]).get(_NAME)) == name
@@ -114,7 +115,7 @@ def _ours(messages: Messages, links: tuple[str, ...]) -> bool:
             try:
                 name = socket.if_indextoname(index)
             except OSError:
-                continue  # its link is gone: that is heard elsewhere
+                continue  # the link itself is gone, which `vanished` reports
             if name.startswith(links):
                 return True
     return False

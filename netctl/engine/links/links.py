@@ -1,4 +1,4 @@
-"""A link and an address on one, as the kernel has them."""
+"""Values for a link and for an address on a link, as the kernel has them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Link:
     mac: str
     kind: str | None
     vni: int | None = None
-    """Of a VXLAN link, and the next one too."""
+    """VXLAN links only, like `local`."""
     local: Address | None = None
     lower: int = 0
-    """The index of the link that it is made on (VLAN, VXLAN, macvlan); 0: none."""
+    """The index of the lower link, on which this one is made (VLAN, VXLAN, macvlan); 0: none."""
     holds_port: int = 0
-    """The UDP port of a VXLAN link that no other kind of it can share, over IPv6; 0: none."""
+    """The UDP port over IPv6 of a VXLAN link that our segments cannot share; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)

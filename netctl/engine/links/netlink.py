@@ -1,4 +1,4 @@
-"""Links, addresses, routes and flood entries through rtnetlink. Ours are marked; nothing else is touched."""
+"""Reads and changes links, addresses, routes and flood entries through rtnetlink. It changes only our marked ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALL_ZERO_MAC = "00:00:00:00:00:00"
 GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
 
 _IFA_F_NODAD = 0x02
-"""Duplicate detection (RFC 4862) would hold an address back for a second; ours are unique by their key."""
+"""Switches duplicate detection (RFC 4862) off, which would delay an address by a second; keys make ours unique."""
 
 WIREGUARD_KINDS = frozenset({"wireguard", "tun"})
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Netlink:
-    """Blocking: an agent calls it from one worker thread."""
+    """The links and routes of this host. Blocking: an agent calls it from one worker thread."""
 
     def __init__(self) -> None:
         self._rtnl = Rtnl()
@@ -44,7 +44,7 @@ class Netlink:
         self._foreign = Kept(self._rtnl.lists.changes.routes, self._read_foreign, ROUTES_SETTLE_S)
 
     def close(self) -> None:
-        """Close its sockets."""
+        """Close the sockets."""
         self._rtnl.close()
         self._routes.close()
 
@@ -54,7 +54,7 @@ class Netlink:
         except NetlinkError as error:
             if error.errno in ignore:
                 return None
-            if error.errno == errno.EACCES:  # what the kernel says where IPv6 is off
+            if error.errno == errno.EACCES:  # the kernel's error where IPv6 is switched off
                 raise EngineError(f"{what}: refused; is IPv6 switched off there (disable_ipv6)?") from error
             if error.errno == errno.EPERM:
                 raise EngineError(f"{what}: no permission; run as root (CAP_NET_ADMIN)") from error
@@ -63,14 +63,14 @@ class Netlink:
             raise EngineError(f"{what}: {error}") from error
 
     def _ask(self, what: str, call: Callable[[Any], T], *ignore: int) -> T | None:
-        """One call of pyroute2."""
+        """Make one call of pyroute2."""
         return self._do(what, lambda: self._rtnl.ask(call), *ignore)
 
     def find(self, name: str) -> Link | None:
         """The link of this name, or None."""
-        # ERANGE: longer than a name can be.
+        # ERANGE: the name is too long.
         link = self._do(f"looking for {name}", lambda: self._rtnl.link(name), *GONE, errno.ERANGE)
-        return link if link is not None and link.name == name else None  # an alternative name is not its name
+        return link if link is not None and link.name == name else None  # an alternative name does not count
 
     def index(self, name: str) -> int | None:
         """The index of a link, or None."""
@@ -84,7 +84,7 @@ class Netlink:
         return link
 
     def mtu(self, name: str) -> int:
-        """Bytes."""
+        """The MTU of a link in bytes."""
         return self._need(name).mtu
 
     def _change(self, what: str, index: int, **fields: object) -> None:
@@ -94,10 +94,10 @@ class Netlink:
         """Mark a link as ours, set its MTU and bring it up."""
         index = self._need(name).index
         self._change(f"setting up {name}", index, ifalias=LINK_ALIAS, mtu=mtu)
-        # Without this, taking the first address of a pool away takes the others of that pool with it.
+        # Without this, removing the first address of a pool removes the other addresses of the pool, too.
         with contextlib.suppress(OSError):
             write_kernel(Path(f"/proc/sys/net/ipv4/conf/{name}/promote_secondaries"), "1")
-        with contextlib.suppress(EngineError):  # who has no IPv6 here has been told, and IPv4 comes up
+        with contextlib.suppress(EngineError):  # missing IPv6 has been reported, and IPv4 still works
             ipv6switch.allow(name)
         self._change(f"bringing up {name}", index, state="up")
 
@@ -105,20 +105,20 @@ class Netlink:
         return self._do("reading links", self._rtnl.lists.links) or []
 
     def renamed_from(self, name: str) -> str | None:
-        """How our WireGuard link is called now, where somebody has renamed it; None where it is not there."""
+        """The present name of our WireGuard link, if somebody has renamed it from `name`; else None."""
         for link in self._links():
             if link.alias == LINK_ALIAS and link.kind in WIREGUARD_KINDS and link.name != name:
                 return link.name
         return None
 
     def rename(self, before: str, after: str) -> None:
-        """Give a link another name; addresses and routes stay, or come back where it had to go down for it."""
+        """Rename a link; addresses and routes stay, or are set again where the link had to go down."""
         link = self._need(before)
         what = f"renaming {before} to {after}"
         try:
             self._rtnl.ask(lambda library: library.link("set", index=link.index, ifname=after))
         except NetlinkError as error:
-            if error.errno != errno.EBUSY:  # kernels before 6.2 rename only what is down
+            if error.errno != errno.EBUSY:  # kernels before 6.2 rename only links that are down
                 raise EngineError(f"{what}: {error.strerror}") from error
         else:
             return
@@ -129,19 +129,19 @@ class Netlink:
         self.up(after, link.mtu)
         for address, prefix_len in addresses:
             self.add_address(after, address, prefix_len)
-        # Those over it go with it; those over other links lose their source, an IPv6 address that was on it.
+        # The link's routes are gone, and routes over other links have lost a source that was an IPv6 address on it.
         wanted = {replace(route, link=after) if route.link == before else route for route in routes}
         self.set_routes(wanted - set(self.routes()))
 
     def foreign(self) -> tuple[dict[str, str], tuple[ForeignRoute, ...], frozenset[Prefix]]:
-        """Links that are not ours (name to kind), foreign routes and addresses, and where our routes lead."""
+        """Foreign links (name to kind), foreign routes and addresses, and the destinations of our routes."""
         return self._foreign.get()
 
     def _read_foreign(self) -> tuple[dict[str, str], tuple[ForeignRoute, ...], frozenset[Prefix]]:
         links = [link for link in self._links() if link.alias != LINK_ALIAS]
         kinds = {link.name: link.kind or "network" for link in links}
         names = {link.index: link.name for link in links}
-        # One dump: there may be thousands of links, and the kernel walks all of them for each that it is asked for.
+        # One dump: there may be thousands of links, and for each query the kernel walks all of them.
         every = self._do("reading addresses", self._rtnl.lists.addresses, *GONE) or ()
         addresses = [
             (found.address, names[found.index])
@@ -151,23 +151,23 @@ class Netlink:
         return (kinds, *foreignscan.look(kinds, addresses))
 
     def stacked(self) -> tuple[str, ...]:
-        """Links of others that are made on links of ours: they go with those."""
+        """Foreign links that are made on links of ours: the kernel removes them with ours."""
         links = self._links()
         ours = {link.index for link in links if link.alias == LINK_ALIAS}
         return tuple(sorted(link.name for link in links if link.alias != LINK_ALIAS and link.lower in ours))
 
     def segment_port_holder(self) -> str:
-        """Who else holds the UDP port that segments need, for people; empty: nobody."""
+        """The foreign holder of the UDP port that segments need, for people; empty: none."""
         links = self._links()
         if any(link.alias == LINK_ALIAS and link.vni is not None for link in links):
-            return ""  # it is ours
+            return ""  # we hold it
         for link in links:
             if link.holds_port == VXLAN_PORT:
                 return f"the VXLAN link {link.name}"
         return "a program" if foreignscan.is_udp6_taken(VXLAN_PORT) else ""
 
     def set_mtu(self, name: str, mtu: int) -> None:
-        """Bytes."""
+        """Set the MTU of a link in bytes."""
         self._change(f"setting the mtu of {name}", self._need(name).index, mtu=mtu)
 
     def _create(self, name: str, kind: str, *ignore: int, **fields: object) -> None:
@@ -176,11 +176,11 @@ class Netlink:
         )
 
     def create_wireguard(self, name: str) -> None:
-        """A kernel WireGuard link. Raises EngineError where the kernel has none."""
+        """Create a WireGuard link of the kernel. Raises EngineError where the kernel has no WireGuard."""
         self._create(name, "wireguard", errno.EEXIST)
 
     def delete(self, name: str) -> None:
-        """Remove a link of ours; no error when it is gone."""
+        """Remove a link of ours; a missing link is no error."""
         link = self.find(name)
         if link is not None:
             index = link.index
@@ -189,19 +189,19 @@ class Netlink:
             )
 
     def _all_addresses(self, index: int = 0) -> Iterator[tuple[Address, int]]:
-        """Addresses and the lengths of their prefixes: of one link, or of all."""
+        """Addresses and their prefix lengths, of one link or of all links."""
         for found in self._do("reading addresses", lambda: self._rtnl.lists.addresses(index), *GONE) or ():
             yield found.address, found.prefix_len
 
     def addresses(self, name: str) -> frozenset[tuple[Address, int]]:
-        """Addresses of a link, less link-local ones, which come by themselves."""
+        """Addresses of a link, without link-local ones, which the kernel sets by itself."""
         index = self.index(name)
         if index is None:
             return frozenset()
         return frozenset(found for found in self._all_addresses(index) if not found[0].is_link_local)
 
     def add_address(self, name: str, address: Address, prefix_len: int) -> None:
-        """No error when it is there."""
+        """Add an address to a link; an existing address is no error."""
         more: dict[str, object] = {}
         if address.version == 6:
             ipv6switch.allow(name)
@@ -217,7 +217,7 @@ class Netlink:
         )
 
     def remove_address(self, name: str, address: Address, prefix_len: int) -> None:
-        """No error when it is gone."""
+        """Remove an address from a link; a missing address is no error."""
         index = self.index(name)
         if index is not None:
             where = {"index": index, "address": str(address), "prefixlen": prefix_len}
@@ -228,11 +228,11 @@ class Netlink:
             )
 
     def _keeping_routes(self, removal: Callable[[], object]) -> None:
-        """Remove something, and put back what the kernel took away of our routes without need.
+        """Call `removal`, and set those of our routes again that the kernel removed needlessly.
 
-        With the last IPv4 address of a link go all IPv4 routes over it, and with an address the IPv4 routes from
-        it, also where another link has the same address. Of IPv6 routes an older kernel takes the source away
-        when an address goes, also where another link has it.
+        With the last IPv4 address of a link the kernel removes all IPv4 routes over the link, and with any IPv4 address
+        the routes from it, even if another link has the same address. An older kernel also removes the source of IPv6
+        routes with an address, even if another link has it.
         """
         before = set(self.routes())
         removal()
@@ -244,7 +244,7 @@ class Netlink:
         self.set_routes([route for route in kept if self.index(route.link) is not None])
 
     def routes(self) -> Iterator[Route]:
-        """Our routes: those that carry our protocol number."""
+        """Our routes: those with our protocol number."""
         absent = (*GONE, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
         found: list[tuple[Prefix, int, Address | None]] = []
         for family in (AF_INET, AF_INET6):
@@ -255,7 +255,7 @@ class Netlink:
             yield Route(destination, names.get(index, f"#{index}"), source)
 
     def unreachable(self) -> frozenset[Prefix]:
-        """What goes nowhere by routes of ours while no better one leads there."""
+        """Destinations of our unreachable routes, which apply while there is no better route."""
         absent = (*GONE, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
         found: list[Prefix] = []
         for family in (AF_INET, AF_INET6):
@@ -263,17 +263,17 @@ class Netlink:
         return frozenset(found)
 
     def add_unreachable(self, destination: Prefix) -> None:
-        """No error when it is there."""
+        """Add an unreachable route; an existing one is no error."""
         what = f"making {destination} unreachable while no link leads there"
         self._do(what, lambda: self._routes.add_unreachable(destination), errno.EEXIST)
 
     def remove_unreachable(self, destination: Prefix) -> None:
-        """No error when it is gone."""
+        """Remove an unreachable route; a missing one is no error."""
         what = f"removing the unreachable route to {destination}"
         self._do(what, lambda: self._routes.remove_unreachable(destination), *GONE)
 
     def set_routes(self, routes: Iterable[Route]) -> None:
-        """Add, or replace those of ours. Raises EngineError that names a route in the way which is not."""
+        """Add routes, or replace ours. Raises EngineError, which names a conflicting foreign route."""
         indexes: dict[str, int] = {}
         switched: set[str] = set()
         additions = []
@@ -287,13 +287,13 @@ class Netlink:
         try:
             self._routes.add(additions)
         except NetlinkError:
-            for route, index in additions:  # one by one: which of them it is
+            for route, index in additions:  # one by one, to find the failing one
                 self._set_route(route, index)
 
     def limit_sizes(self, link: str, sizes: Mapping[Prefix, int]) -> None:
-        """Let packets to these destinations over a link be no larger, and to all others as large as its MTU.
+        """Limit packets to these destinations over a link to `sizes` in bytes, all others to the link's MTU.
 
-        A destination with a route of ours has the size there; inside of a wider one it gets a route of its own.
+        If the destination has a route of ours, that route gets the size; inside a wider route it gets its own route.
         """
         index = self._need(link).index
         absent = (*GONE, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
@@ -334,7 +334,7 @@ class Netlink:
         self._do(what, lambda: self._routes.replace(route, index))
 
     def _leave_alone(self, route: Route) -> None:
-        """`replace` would take the place of any route to this destination: only ours may go."""
+        """Raise EngineError for a foreign route to the same destination, which `replace` would replace, too."""
         for other in self.foreign()[1]:
             if other.destination == route.destination and not other.is_address:
                 raise EngineError(
@@ -342,14 +342,14 @@ class Netlink:
                 )
 
     def remove_route(self, route: Route) -> None:
-        """No error when it is gone."""
+        """Remove a route of ours; a missing route is no error."""
         index = self.index(route.link)
         if index is not None:
             what = f"removing the route to {route.destination}"
             self._do(what, lambda: self._routes.remove(route, index), *GONE)
 
     def create_segment(self, segment: SegmentLink, under: str) -> None:
-        """A VXLAN device over the tunnels: no learning, no multicast; it floods to FDB entries alone."""
+        """Create a VXLAN device over the tunnels: no learning, no multicast; it floods only to FDB entries."""
         local = "vxlan_local6" if segment.local.version == 6 else "vxlan_local"
         self._create(
             segment.name,
@@ -365,9 +365,9 @@ class Netlink:
         self.up(segment.name, segment.mtu)
 
     def check_segment(self, segment: SegmentLink) -> None:
-        """Raises EngineError, naming it, where a link of a segment's name is not ours.
+        """Raise EngineError where the link with the segment's name is foreign.
 
-        One without a mark that has the segment's VNI and underlay address is ours: a crash came before the mark.
+        A link without our mark but with the segment's VNI and underlay address is ours: a crash prevented the mark.
         """
         link = self._need(segment.name)
         same = link.vni == segment.vni and link.local == segment.local
@@ -377,7 +377,7 @@ class Netlink:
             )
 
     def segments(self) -> Iterator[SegmentLink]:
-        """Our segment devices, whatever they are called. The network's name is not on the host: it stays empty."""
+        """Our segment devices, by any name. `network` stays empty: the host does not know the network's name."""
         for link in self._links():
             if link.alias != LINK_ALIAS or link.vni is None or link.local is None:
                 continue
@@ -408,13 +408,13 @@ class Netlink:
         self._ask(what, lambda library: library.fdb(command, **entry), *ignore)
 
     def add_flood(self, name: str, destination: Address) -> None:
-        """No error when it is there."""
+        """Add a flood entry to a segment; an existing one is no error."""
         index = self._need(name).index
         if destination not in set(self._flood(index)):
             self._entry(f"broadcast on {name} to {destination}", "append", index, destination, errno.EEXIST)
 
     def remove_flood(self, name: str, destination: Address) -> None:
-        """No error when it is gone."""
+        """Remove a flood entry from a segment; a missing one is no error."""
         index = self.index(name)
         if index is not None:
             self._entry(f"no broadcast on {name} to {destination}", "del", index, destination, *GONE)

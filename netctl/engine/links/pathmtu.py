@@ -1,4 +1,4 @@
-"""How large a packet may be on the way to an address, as far as this host's kernel knows (ip(7), ipv6(7))."""
+"""Asks this host's kernel for the path MTU to an address (ip(7), ipv6(7))."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _IP_MTU, _IPV6_MTU = 14, 24
 
 
 def path_mtu(destination: SocketAddress) -> int | None:
-    """Bytes: the MTU of the link, or less where a router has said so; None without a route. Sends nothing."""
+    """The path MTU in bytes: the link's MTU, or less where a router has said so; None: no route. Sends nothing."""
     six = destination.is_ipv6
     level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if six else (socket.IPPROTO_IP, _IP_MTU)
     try:

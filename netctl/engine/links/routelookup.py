@@ -1,4 +1,4 @@
-"""Which of this host's addresses the kernel would send from: tells a route over our links from all others."""
+"""Asks the kernel for the source address of packets to an address, which tells routes over our links from others."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import socket
 from netctl.model.addresses import Address, parse_address
 
 KEPT_S = 1.0
-"""An answer is believed so long: routes change with every apply."""
+"""Seconds for which an answer is cached: routes change with every apply."""
 KEPT = 1024
-"""Answers: some sixteen candidates of each of the peers that are punched at one moment."""
+"""Cached answers: some sixteen candidates for each peer that is punched at the same time."""
 
 
 class SourceLookup:
-    """Asks with a UDP socket that is connected and sends nothing; answers are kept for a moment."""
+    """Asks with a connected UDP socket that sends nothing; caches answers for `KEPT_S`."""
 
     def __init__(self) -> None:
         self._kept: dict[Address, tuple[float, Address | None]] = {}

@@ -1,6 +1,6 @@
-"""Links, addresses, neighbours and single routes by pyroute2: its values as ours, its refusals as `NetlinkError`.
+"""Wraps pyroute2 for links, addresses, neighbours and single routes, with our values and `NetlinkError` for refusals.
 
-Lists of routes, links and addresses are read by a codec of our own (`bulkroutes.py` and `linkdump.py` say why).
+A codec of our own reads the lists of routes, links and addresses, for the reasons in `bulkroutes.py` and `linkdump.py`.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def _link(message: Any) -> Link:
 class Rtnl:
     """One rtnetlink socket of the library in the network namespace of the thread that opens it. Raises OSError.
 
-    It blocks, and cannot be used in a thread that runs an event loop.
+    It blocks, and does not work in a thread that runs an event loop.
     """
 
     def __init__(self) -> None:
         from pyroute2 import IPRoute  # a quarter of a second of imports, which not every command needs
 
-        # Strict: the kernel filters what it can; its words with a refusal.
+        # strict_check: the kernel filters lists; ext_ack: refusals come with the kernel's text.
         self._library = IPRoute(strict_check=True, ext_ack=True)
         self.lists = LinkDump()
-        """Of links and addresses. Raises NetlinkError."""
+        """The lists of links and addresses. Raises NetlinkError."""
 
     def close(self) -> None:
         """Close the socket."""
@@ -57,7 +57,7 @@ class Rtnl:
         self.lists.close()
 
     def ask(self, call: Callable[[Any], T]) -> T:
-        """One call of the library's `IPRoute`. Raises NetlinkError."""
+        """Make one call of the library's `IPRoute`. Raises NetlinkError."""
         from pyroute2.netlink.exceptions import NetlinkError as Refused
 
         try:
@@ -66,7 +66,7 @@ class Rtnl:
             raise NetlinkError(error.code, str(error.args[1])) from error
 
     def dump(self, call: Callable[[Any], Any]) -> list[Any]:
-        """All messages of a list, read again when it changed meanwhile. Raises NetlinkError."""
+        """All messages of a list, read again if the list changed meanwhile. Raises NetlinkError."""
         found: list[Any] = []
         for _ in range(DUMP_TRIES):
             found = self.ask(lambda library: list(call(library)))
@@ -75,7 +75,7 @@ class Rtnl:
         return found
 
     def link(self, name: str) -> Link:
-        """The link of that name, or of that alternative name. Raises NetlinkError."""
+        """The link with this name or alternative name. Raises NetlinkError."""
         return _link(self.ask(lambda library: library.link("get", ifname=name))[0])
 
     def way(self, destination: Address) -> tuple[str | None, str | None]:

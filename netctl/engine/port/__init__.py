@@ -1,1 +1,1 @@
-"""The WireGuard port shared with the path manager, and UDP sockets beside it."""
+"""Shares the WireGuard port with the path manager, and opens further UDP sockets for it."""

@@ -1,4 +1,4 @@
-"""UDP sockets beside the WireGuard port, many at once: fresh flows for a NAT to give ports to."""
+"""Opens many UDP sockets at once beside the WireGuard port: new flows, for which a NAT allocates ports."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ import socket
 from netctl.model.addresses import SocketAddress
 
 MAX_DATAGRAM = 2048
-"""Probes and STUN answers are far shorter."""
+"""Bytes of one receive; probes and STUN answers are far shorter."""
 MAX_DRAIN = 256
-"""Datagrams taken in one `receive`."""
+"""Datagrams received by one `receive`."""
 
 
 class BatchSockets:
-    """Batches of IPv4 sockets by number, and single ones kept of them for their port."""
+    """Batches of UDP sockets by number, and single sockets that are kept for their port."""
 
     def __init__(self) -> None:
         self.family = socket.AF_INET
-        """Of sockets that are opened from now on; AF_INET6 where IPv4 is reached by NAT64."""
+        """The family of new sockets; AF_INET6 where IPv4 is reached through NAT64."""
         self._poll = select.epoll()
         self._batches: dict[int, list[socket.socket | None]] = {}
         self._where: dict[int, tuple[int, int]] = {}
-        """Descriptor to batch and index."""
+        """Batch and index by descriptor."""
         self._kept: dict[int, socket.socket] = {}
 
     def fileno(self) -> int:
-        """Readable while anything waits on any socket of a batch."""
+        """A descriptor that is readable while a datagram waits at any socket of a batch."""
         return self._poll.fileno()
 
     def open(self, batch: int, count: int) -> tuple[int, ...]:
-        """So many sockets, or as many as the system gives: their local ports."""
+        """Open `count` sockets, or as many as the system permits; returns their local ports."""
         opened: list[socket.socket | None] = []
         ports = []
         for index in range(count):
             try:
                 one = socket.socket(self.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             except OSError:
-                break  # no more descriptors: fewer sockets are worth an attempt as well
+                break  # no more descriptors: an attempt with fewer sockets is still useful
             try:
                 one.bind(("", 0))
                 self._poll.register(one, select.EPOLLIN)
@@ -63,7 +63,7 @@ class BatchSockets:
         return True
 
     def receive(self) -> list[tuple[int, int, bytes, SocketAddress]]:
-        """What has arrived: batch, index, data, source; never blocks."""
+        """The received datagrams as (batch, index, data, source); never blocks."""
         found: list[tuple[int, int, bytes, SocketAddress]] = []
         for descriptor, _ in self._poll.poll(0, MAX_DRAIN):
             batch, index = self._where[descriptor]
@@ -72,13 +72,13 @@ class BatchSockets:
             try:
                 data, (host, port, *_) = one.recvfrom(MAX_DATAGRAM)
             except OSError:
-                continue  # an ICMP error of something we sent: belongs to nobody
+                continue  # an ICMP error for a datagram of ours: ignored
             if port:
                 found.append((batch, index, data, SocketAddress.of(host, port)))
         return found
 
     def keep(self, batch: int | None, local_port: int) -> bool:
-        """Hold this port, with the batch's socket that has it or a new one; False when another program has it."""
+        """Keep this port, with the batch's socket on it or a new one. False: another program has the port."""
         if local_port in self._kept:
             return True
         sockets = self._batches.get(batch, []) if batch is not None else []
@@ -98,7 +98,7 @@ class BatchSockets:
         return True
 
     def release(self, local_port: int) -> None:
-        """A kept port is free again."""
+        """Free a kept port."""
         one = self._kept.pop(local_port, None)
         if one is not None:
             one.close()
@@ -108,7 +108,7 @@ class BatchSockets:
         del self._where[one.fileno()]
 
     def close_batch(self, batch: int) -> None:
-        """Close what is left of a batch; kept ports stay."""
+        """Close the sockets of a batch; kept ports stay."""
         for one in self._batches.pop(batch, []):
             if one is not None:
                 self._forget(one)

@@ -1,8 +1,8 @@
-"""The shared port of netctl-wg: it hands over every datagram that is no WireGuard message.
+"""The shared port of netctl-wg, which hands over every datagram that is no WireGuard message.
 
-A Unix datagram socket beside its UAPI socket. We subscribe with one zero byte; it then sends us
-``family(1) address(16) port(2) payload``. We send ``1`` + the same to have a payload sent from the WireGuard
-port, or ``2`` + the same with one TTL byte before the payload; ``3`` is ``1`` for what goes whole or not at all.
+netctl-wg has a Unix datagram socket beside its UAPI socket. We subscribe with one zero byte; netctl-wg then sends us
+``family(1) address(16) port(2) payload``. We send ``1`` and the same fields to send a payload from the WireGuard
+port, or ``2`` and the same fields with one TTL byte before the payload; ``3`` is like ``1``, but unfragmented.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SEND = b"\x01"
 SEND_TTL = b"\x02"
 SEND_WHOLE = b"\x03"
 RESUBSCRIBE_S = 15.0
-"""A restarted netctl-wg has forgotten us: we say that we are there again at least this often."""
+"""Seconds between two subscriptions: a restarted netctl-wg has forgotten the last one."""
 MAX_DATAGRAM = 65535
 RECEIVE_BUFFER = 1 << 20
 
 
 def handover_path(interface: str) -> Path:
-    """Where netctl-wg listens for this interface. Not `….sock`: `wg` takes each of those for an interface."""
+    """The path of netctl-wg's hand-over socket. Not `….sock`: `wg` takes each such file for an interface."""
     return UAPI_DIR / f"{interface}.handover"
 
 
@@ -37,7 +37,7 @@ class HandoverPort:
     """A `SharedPort` on netctl-wg's handover socket."""
 
     def __init__(self, path: Path, max_drain: int) -> None:
-        """Raises EngineError when netctl-wg does not answer there."""
+        """Subscribe. `max_drain`: datagrams in one `receive`. Raises EngineError when netctl-wg does not answer."""
         self._server = str(path)
         self._own = path.with_name(path.name + ".client")
         self._max_drain = max_drain
@@ -46,7 +46,7 @@ class HandoverPort:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         try:
             with contextlib.suppress(FileNotFoundError):
-                self._own.unlink()  # of an agent that was killed
+                self._own.unlink()  # left by an agent that was killed
             umask = os.umask(0o177)
             try:
                 self._socket.bind(str(self._own))
@@ -59,11 +59,11 @@ class HandoverPort:
         self._subscribed_at = time.monotonic()
 
     def fileno(self) -> int:
-        """The Unix socket."""
+        """The descriptor of the Unix socket."""
         return self._socket.fileno()
 
     def receive(self) -> list[tuple[bytes, SocketAddress]]:
-        """What was handed over, at most `max_drain`; never blocks."""
+        """The datagrams handed over, at most `max_drain`; never blocks."""
         found: list[tuple[bytes, SocketAddress]] = []
         while len(found) < self._max_drain:
             try:
@@ -79,7 +79,7 @@ class HandoverPort:
     def send(
         self, destination: SocketAddress, data: bytes, ttl: int | None = None, *, whole: bool = False
     ) -> bool:
-        """Have one datagram sent from the WireGuard port. False when netctl-wg is busy or away."""
+        """Send one datagram from the WireGuard port, through netctl-wg. False when it is busy or does not run."""
         head = (SEND_WHOLE if whole else SEND) if ttl is None else SEND_TTL
         message = head + pack_address(destination) + (b"" if ttl is None else bytes([ttl])) + data
         try:
@@ -89,7 +89,7 @@ class HandoverPort:
                 self._subscribed_at = now
             self._socket.sendto(message, self._server)
         except OSError:
-            self._subscribed_at = float("-inf")  # subscribe again as soon as it answers
+            self._subscribed_at = float("-inf")  # subscribe again with the next datagram
             return False
         return True
 

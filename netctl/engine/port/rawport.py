@@ -1,12 +1,12 @@
-"""Raw sockets beside an engine's own UDP socket: a classic BPF filter picks out what is ours.
+"""Shares the port of any engine with raw sockets, on which a classic BPF filter selects our datagrams.
 
-The kernel gives every matching datagram to both: the engine's socket ignores what is no WireGuard message,
-the filter drops what is. Raw sockets sit behind the INPUT hook just as the engine's socket does, so what a
-probe passes, the tunnel passes. Sent datagrams carry the engine's port as their source and so belong to the
-same flow for connection tracking and NAT.
+The kernel delivers every datagram to both sockets: the engine's socket ignores datagrams that are no WireGuard
+messages, and the filter drops WireGuard messages. Raw sockets are behind the INPUT hook like the engine's socket, so a
+firewall that passes a probe passes the tunnel. Sent datagrams have the engine's port as their source and so belong to
+the same flow for connection tracking and NAT.
 
-Where the card or the engine asks for receive offload, the kernel shows one packet that it merged from many of a
-flow. One of ours can only be the last behind data, as it is shorter: the filter looks there too.
+With receive offload, by the network card or the engine, the kernel delivers one packet merged from many of a flow. A
+message of ours can only be the last one behind data, since it is shorter: the filter looks there, too.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from netctl.wire.datagram import MAGIC, STUN_COOKIE
 from netctl.wire.merged import TAIL_LENGTHS, split
 
 MAX_RECEIPT = 65535
-"""Probes, STUN and relay messages are far below any MTU; what the kernel merged is as long as IP allows."""
+"""Bytes of one receive: our messages are far below any MTU, but a merged packet is as long as IP allows."""
 RECEIVE_BUFFER = 1 << 20
-"""A few thousand probes may queue while the agent is busy."""
+"""Bytes: a few thousand probes may queue while the agent is busy."""
 SEND_BUFFER = 1 << 19
 _SO_ATTACH_FILTER = 26
 _IP_PKTINFO = 8
@@ -58,7 +58,7 @@ _DROP_ALL = _program(_DROP)
 
 
 def _ours(load_word: int, payload: int) -> tuple[tuple[int, int, int, int], ...]:
-    """Accept what has magic or cookie at its head, or magic where a message of ours would begin at its end."""
+    """Accept packets with magic or cookie at the start, or with magic where a last message of ours would begin."""
     found: list[tuple[int, int, int, int]] = [
         (load_word, 0, 0, payload),
         (_JEQ, 0, 1, _MAGIC),
@@ -68,7 +68,7 @@ def _ours(load_word: int, payload: int) -> tuple[tuple[int, int, int, int], ...]
         _ACCEPT,
     ]
     for length in TAIL_LENGTHS:
-        # A packet shorter than this is none of ours: the load outside of it drops it.
+        # A packet shorter than this is not ours: the load beyond its end drops it.
         found += [(_LD_LEN, 0, 0, 0), (_SUB, 0, 0, length), (_TAX, 0, 0, 0), (_LD_WORD_IND, 0, 0, 0)]
         found += [(_JEQ, 0, 1, _MAGIC), _ACCEPT]
     return (*found, _DROP)
@@ -80,7 +80,7 @@ def ipv4_filter(port: int) -> bytes:
         (_LD_HALF_ABS, 0, 0, 6),  # flags and fragment offset
         (_JSET, 0, 1, 0x3FFF),
         _DROP,
-        (_LDX_IHL, 0, 0, 0),  # X = header length: options move everything
+        (_LDX_IHL, 0, 0, 0),  # X = header length, which depends on options
         (_LD_HALF_IND, 0, 0, 2),
         (_JEQ, 1, 0, port),
         _DROP,
@@ -89,12 +89,12 @@ def ipv4_filter(port: int) -> bytes:
 
 
 def ipv6_filter(port: int) -> bytes:
-    """The same over what an IPv6 raw socket shows: the packet from its UDP header."""
+    """The same for an IPv6 raw socket, whose packets begin with the UDP header."""
     return _program((_LD_HALF_ABS, 0, 0, 2), (_JEQ, 1, 0, port), _DROP, *_ours(_LD_WORD_ABS, 8))
 
 
 def udp_checksum(source: bytes, destination: bytes, segment: bytes) -> int:
-    """RFC 768 over the pseudo-header of two packed IPv4 addresses; `segment` has a zero checksum field."""
+    """The UDP checksum (RFC 768), with two packed IPv4 addresses; `segment`: header with a zero checksum, and data."""
     pseudo = source + destination + struct.pack(">BBH", 0, socket.IPPROTO_UDP, len(segment))
     data = pseudo + segment + bytes(len(segment) % 2)
     total = sum(struct.unpack(f">{len(data) // 2}H", data)) % 0xFFFF
@@ -110,7 +110,7 @@ def _attach(sock: socket.socket, program: bytes) -> None:
 def _open(family: int, program: bytes) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_UDP)
     try:
-        # Between socket() and the filter everything is queued: close the door, sweep, then let ours in.
+        # Before a filter is attached, everything is queued: drop all, empty the queue, then attach our filter.
         _attach(sock, _DROP_ALL)
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -128,7 +128,7 @@ def _open(family: int, program: bytes) -> socket.socket:
 
 @contextlib.contextmanager
 def in_one_piece(sock: socket.socket, family: int) -> Iterator[None]:
-    """Have what is sent meanwhile go whole or not at all (IPv4: DF), whatever the kernel believes of the way."""
+    """Send datagrams in the block unfragmented or not at all (IPv4: DF), regardless of the kernel's path MTU."""
     level, option = _MTU_DISCOVER[family]
     before = sock.getsockopt(level, option)
     sock.setsockopt(level, option, _PMTUDISC_PROBE)
@@ -142,7 +142,7 @@ class RawPort:
     """A `SharedPort` on raw sockets, one per family (IPv6 only where the host has it)."""
 
     def __init__(self, listen_port: int, max_drain: int) -> None:
-        """Raises EngineError without the right to open raw sockets."""
+        """Open the sockets. `max_drain`: datagrams in one `receive`. Raises EngineError, also without permission."""
         self._port = listen_port
         self._max_drain = max_drain
         self._sockets: dict[int, socket.socket] = {}
@@ -166,7 +166,7 @@ class RawPort:
         return self._poll.fileno()
 
     def receive(self) -> list[tuple[bytes, SocketAddress]]:
-        """What has arrived, `max_drain` or one receipt more; never blocks, broken packets are left out."""
+        """The received datagrams, about `max_drain` at most; never blocks; malformed packets are left out."""
         found: list[tuple[bytes, SocketAddress]] = []
         for family, sock in self._sockets.items():
             while len(found) < self._max_drain:
@@ -175,7 +175,7 @@ class RawPort:
                 except BlockingIOError:
                     break
                 except OSError:
-                    break  # an ICMP error that belongs to nobody
+                    break  # an ICMP error, which is ignored
                 start = (packet[0] & 15) * 4 if family == socket.AF_INET else 0
                 if len(packet) < start + _UDP_HEADER.size:
                     continue
@@ -190,7 +190,7 @@ class RawPort:
     def send(
         self, destination: SocketAddress, data: bytes, ttl: int | None = None, *, whole: bool = False
     ) -> bool:
-        """Send from the WireGuard port. False when the system refused, as what is too large to go `whole`."""
+        """Send from the WireGuard port. False when the system refused, for example a datagram too large for `whole`."""
         family = socket.AF_INET6 if destination.is_ipv6 else socket.AF_INET
         sock = self._sockets.get(family)
         if sock is None:
@@ -217,7 +217,7 @@ class RawPort:
     def _send_ipv4(
         self, sock: socket.socket, destination: SocketAddress, header: bytes, data: bytes, ttl: int | None
     ) -> bool:
-        # The checksum covers the source address, which the kernel picks: ask it, then insist on the same.
+        # The checksum covers the source address, which the kernel picks: ask for it, then set the same.
         self._router.connect((destination.host, destination.port))
         source = socket.inet_aton(self._router.getsockname()[0])
         checksum = udp_checksum(source, socket.inet_aton(destination.host), header + data)

@@ -1,6 +1,6 @@
-"""The WireGuard UDP port, shared with whichever engine runs (DESIGN §7.4).
+"""Opens the WireGuard UDP port for sharing with the running engine (DESIGN §7.4).
 
-`open_shared_port` is what the agent uses; the two ways are `netctl.engine.port.rawport` (any engine) and
+The agent calls `open_shared_port`. The implementations are `netctl.engine.port.rawport` (any engine) and
 `netctl.engine.port.handoverport` (netctl-wg).
 """
 
@@ -13,24 +13,24 @@ from netctl.engine.port.rawport import RawPort
 from netctl.model.addresses import SocketAddress
 
 MAX_DRAIN = 256
-"""Datagrams taken in one `receive`: a flood must not keep the agent's loop from everything else."""
+"""Datagrams in one `receive`: a flood must not block the agent's loop."""
 
 
 class SharedPort(Protocol):
-    """Sends from the WireGuard port, and receives what arrives there and is no WireGuard message."""
+    """Sends from the WireGuard port, and receives datagrams that are no WireGuard messages."""
 
     def fileno(self) -> int:
         """One descriptor that is readable while anything waits to be received."""
 
     def receive(self) -> list[tuple[bytes, SocketAddress]]:
-        """What has arrived, without blocking; about `MAX_DRAIN` at most, the descriptor stays readable then."""
+        """The received datagrams, about `MAX_DRAIN` at most; with more the descriptor stays readable. Never blocks."""
 
     def send(
         self, destination: SocketAddress, data: bytes, ttl: int | None = None, *, whole: bool = False
     ) -> bool:
         """Send one datagram; False when the system refused (no route, no buffer): never raises for that.
 
-        `whole`: in one piece or not at all, whatever the kernel knows of the way (ip(7), IP_PMTUDISC_PROBE).
+        `whole`: unfragmented or not at all, regardless of the kernel's path MTU (ip(7), IP_PMTUDISC_PROBE).
         """
 
     def close(self) -> None:
@@ -38,9 +38,9 @@ class SharedPort(Protocol):
 
 
 def open_shared_port(kind: str, interface: str, listen_port: int) -> SharedPort:
-    """`kind` is the engine's: ``netctl-wg`` hands over, all others get raw sockets.
+    """Open the port of the engine `kind`: a hand-over socket for ``netctl-wg``, raw sockets for all others.
 
-    Raises EngineError when the system refuses the sockets, or netctl-wg is not there.
+    Raises EngineError when the system refuses the sockets, or netctl-wg does not answer.
     """
     if kind == "netctl-wg":
         return HandoverPort(handover_path(interface), MAX_DRAIN)

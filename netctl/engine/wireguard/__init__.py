@@ -1,1 +1,1 @@
-"""WireGuard on this host: the kernel's own or a userspace one, and how each is asked."""
+"""Drivers for WireGuard on this host: the kernel's own and userspace engines."""

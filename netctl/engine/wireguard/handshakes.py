@@ -1,8 +1,8 @@
-"""When handshakes were, whatever became of the clock since.
+"""Corrects the times of handshakes for steps of the wall clock.
 
-Every engine tells the wall clock's time of a peer's last handshake. Once that clock is set, the time is another
-clock's: broadcast would leave out peers with a session for two minutes, and people would read of a handshake in the
-future. So what is new at a look happened since the look before, by a clock that nobody sets.
+Engines report the wall clock's time of a peer's last handshake. After a step of the wall clock, that time is wrong:
+broadcast would leave out peers with a session for two minutes, and people would read of a handshake in the future. So
+a handshake that is new in a reading is dated after the reading before, by a clock that no program can set.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from netctl.model.keys import WireGuardKey
 
 
 class Handshakes:
-    """Of one engine. `boot_now`: CLOCK_BOOTTIME; `unix_now`: the wall clock, which may step."""
+    """The handshakes of one engine. `boot_now`: CLOCK_BOOTTIME; `unix_now`: the wall clock, which may step."""
 
     def __init__(self) -> None:
         self._seen: dict[WireGuardKey, tuple[float, float]] = {}
-        """What the engine told of each peer, and when that was by CLOCK_BOOTTIME."""
+        """For each peer the engine's time of the last handshake, and the same in CLOCK_BOOTTIME."""
         self._looked_at: float | None = None
 
     def settled(
         self, told: Mapping[WireGuardKey, float], unix_now: float, boot_now: float
     ) -> dict[WireGuardKey, float]:
-        """All peers' handshakes as Unix time of the present clock; 0 is never, and is told as 0."""
+        """All peers' last handshakes as Unix time by the present wall clock; 0 is never, in `told` as well."""
         since = boot_now - self._looked_at if self._looked_at is not None else None
         seen: dict[WireGuardKey, tuple[float, float]] = {}
         for key, told_s in told.items():

@@ -1,4 +1,4 @@
-"""Userspace WireGuard over the cross-platform UAPI socket (https://www.wireguard.com/xplatform/)."""
+"""The driver for userspace WireGuard, through the UAPI socket (https://www.wireguard.com/xplatform/)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from netctl.model.keys import WireGuardKey
 
 SOCKET_DIR = Path("/var/run/wireguard")
 MAX_DIGITS = 20
-"""Of a count: 64 bits have no more."""
+"""Digits of a count: a 64-bit number has no more."""
 TIMEOUT_S = 5.0
-"""A local engine answers in milliseconds; one that does not answer in this time is hung."""
+"""Seconds for an answer: a local engine answers in milliseconds, and one that takes longer hangs."""
 MAX_REPLY = 64 * 1024 * 1024
-"""Some 300 bytes a peer: far more peers than a host can have."""
+"""Bytes of an answer: some 300 bytes a peer, so far more peers than a host can have."""
 
 
 @dataclass(slots=True)
 class PeerState:
-    """A peer as the device has it."""
+    """The state of a peer in the device."""
 
     allowed_ips: set[Prefix] = field(default_factory=set)
     endpoint: SocketAddress | None = None
@@ -39,7 +39,7 @@ class PeerState:
 
 @dataclass(slots=True)
 class DeviceState:
-    """A WireGuard device: its public side."""
+    """The state of a WireGuard device."""
 
     private_key: bytes = bytes(32)
     listen_port: int = 0
@@ -47,7 +47,7 @@ class DeviceState:
 
 
 def parse_get(text: str) -> DeviceState:
-    """The answer to ``get=1``. Unknown keys are passed over. Raises EngineError for a bad line or errno."""
+    """Parse the answer to ``get=1``. Unknown keys are ignored. Raises EngineError for a bad line or errno."""
     device = DeviceState()
     peer: PeerState | None = None
     for line in text.splitlines():
@@ -63,7 +63,7 @@ def parse_get(text: str) -> DeviceState:
                 if int(value) != 0:
                     raise EngineError(f"the engine answered: {os.strerror(abs(int(value)))}")
             elif peer is not None:
-                if value != "0":  # what a new peer has
+                if value != "0":  # 0 is the default of a new peer
                     _peer_line(peer, key, value)
             elif key == "private_key":
                 device.private_key = bytes.fromhex(value)
@@ -92,7 +92,7 @@ def _peer_line(peer: PeerState, key: str, value: str) -> None:
 
 
 def format_peer(peer: Peer) -> str:
-    """The lines that add a peer or set it as it is here; its session goes on."""
+    """The lines that add or set a peer; its session continues."""
     lines = [f"public_key={peer.key.raw.hex()}"]
     if peer.endpoint is not None:
         lines.append(f"endpoint={peer.endpoint}")
@@ -103,7 +103,7 @@ def format_peer(peer: Peer) -> str:
 
 
 class UapiDriver:
-    """Speaks to one interface's socket; a connection a request, as the protocol has it."""
+    """Configures one interface through its socket; one connection for each request, as the protocol demands."""
 
     def __init__(self, interface: str, directory: Path = SOCKET_DIR) -> None:
         self.interface = interface
@@ -113,7 +113,7 @@ class UapiDriver:
     def answers(self) -> bool:
         """Whether a live engine serves this interface."""
         try:
-            self._request("set=1\n\n")  # changes nothing; `get` would send every peer
+            self._request("set=1\n\n")  # changes nothing; the answer to `get` would contain all peers
         except (EngineError, OSError):
             return False
         return True
@@ -150,15 +150,15 @@ class UapiDriver:
                 raise EngineError(f"{os.strerror(code)} (errno {code})") from OSError(code, os.strerror(code))
 
     def read(self) -> DeviceState:
-        """The device as it is now."""
+        """The present state of the device."""
         return parse_get(self._ask("get=1\n\n"))
 
     def data_path(self) -> str:
-        """What netctl-wg says of itself; empty while it does not run. Other engines have no such question."""
+        """The data path that netctl-wg reports; empty while it does not run, and for other engines."""
         return self._about().get("data_path", "")
 
     def faults(self) -> int:
-        """What netctl-wg could not handle and dropped since it began; 0 where it does not run or does not say."""
+        """Count of inputs that netctl-wg failed to handle since its start; 0 where it does not run or report it."""
         said = self._about().get("faults", "")
         return int(said) if said.isascii() and said.isdigit() and len(said) <= MAX_DIGITS else 0
 
@@ -203,8 +203,9 @@ class UapiDriver:
     def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
         """Set the endpoint of an existing peer.
 
-        The first time it is added anew with its endpoint: an engine that wanted to shake hands with a peer that
-        had none yet waits Rekey-Timeout (5 s) before it tries again, and nothing is lost where no session is.
+        The first time, a peer without endpoint and handshake is removed and added again with the endpoint. An engine
+        that tried a handshake without an endpoint waits for Rekey-Timeout (5 s) before the next try; a new peer does
+        not wait, and without a session nothing is lost.
         """
         if key not in self._opened:
             self._opened.add(key)

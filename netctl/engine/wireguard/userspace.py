@@ -1,4 +1,4 @@
-"""Starts a userspace WireGuard, or takes over the one that runs. Never restarts one: tunnels live in it."""
+"""Finds and starts userspace WireGuard engines. Never restarts a running one, since tunnels live in it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from netctl.model.errors import EngineError
 from netctl.system.ourselves import environment
 
 PREFERENCE = ("netctl-wg", "wireguard-go")
-"""What `auto` takes where the kernel has no WireGuard, best first."""
+"""The engines for `auto` where the kernel has no WireGuard, best first."""
 START_TIMEOUT_S = 20.0
-"""Both answer within a second or two; a loaded small machine gets ten times that."""
+"""Seconds for the start of an engine: usually one or two; a loaded small machine gets ten times as long."""
 
 
 def find(kind: str) -> str:
@@ -39,20 +39,20 @@ def available() -> str | None:
 
 
 def running_kind(interface: str) -> str:
-    """Which engine serves an interface: only ours offers to hand datagrams over."""
+    """The engine that serves an interface: only netctl-wg has a hand-over socket."""
     handover = SOCKET_DIR / f"{interface}.handover"
     return "netctl-wg" if handover.exists() else "wireguard-go"
 
 
 def start(kind: str, interface: str) -> None:
-    """Start it detached; it has its own session and outlives us. Returns once the interface is there."""
+    """Start an engine in its own session, so that it outlives us. Returns once the interface exists."""
     program = find(kind)
     SOCKET_DIR.mkdir(parents=True, exist_ok=True)
-    (SOCKET_DIR / f"{interface}.sock").unlink(missing_ok=True)  # left by one that was killed
+    (SOCKET_DIR / f"{interface}.sock").unlink(missing_ok=True)  # left by an engine that was killed
     variables = environment(LOG_LEVEL="error")
     variables.pop("WG_PROCESS_FOREGROUND", None)
     try:
-        # A file, not a pipe: the daemon keeps its output open, and a pipe would never end.
+        # A file, not a pipe: the daemon keeps its output open, so reading a pipe would never end.
         with tempfile.TemporaryFile("w+") as output:
             result = subprocess.run(
                 [program, interface],
