@@ -48,8 +48,8 @@ Perform = Callable[[Request[Any], Callable[[str], None], str], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """Whom a question can be for: what it knows, and what it does with it."""
+class Handler:
+    """What answers the questions to one recipient: those that it knows, and what it does with one."""
 
     operations: Operations
     perform: Perform
@@ -76,10 +76,10 @@ class Broker:
         self._token_lock = threading.Lock()
         self._editing = Editing(rights.locations)
         self._checks = Budget()
-        self._desks = {
-            "agent": Desk(w.agent_operations(operators=rights.operators), self._agent),
-            "mediator": Desk(w.mediator_operations(operators=rights.operators), self._mediator),
-            "broker": Desk(w.broker_operations(operators=rights.operators), self._own),
+        self._handlers = {
+            "agent": Handler(w.agent_operations(operators=rights.operators), self._agent),
+            "mediator": Handler(w.mediator_operations(operators=rights.operators), self._mediator),
+            "broker": Handler(w.broker_operations(operators=rights.operators), self._own),
         }
 
     def issue(self, token: str) -> None:
@@ -110,8 +110,8 @@ class Broker:
             self._waiting.release()
 
     def _line(self, question: w.Question) -> bytes:
-        desk = self._desks.get(question.to)
-        if desk is None:
+        handler = self._handlers.get(question.to)
+        if handler is None:
             return failure_line(LocalError("there is nobody of that name to ask"), "page")
 
         def progress(text: str) -> None:
@@ -119,7 +119,7 @@ class Broker:
 
         try:
             return result_line(
-                desk.perform(desk.operations.parse(bytes(question.request)), progress, question.by)
+                handler.perform(handler.operations.parse(bytes(question.request)), progress, question.by)
             )
         except Exception as error:
             return failure_line(error, "page's broker")

@@ -18,8 +18,8 @@ from netctl.config.load.build import digest
 from netctl.model.errors import ConfigError, Finding, NetctlError
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.brokerwire import ApplyDocument, ConfirmDocument, DocumentText, ReadDocument
-from netctl.ui.gate import MAX_DOCUMENT, known_of
 from netctl.ui.livefeed import LiveFeed
+from netctl.ui.middleware import MAX_DOCUMENT, known_of
 from netctl.ui.pages import Page, loaded_of, seen_of
 from netctl.ui.reachview import lines
 from netctl.wire import agentrequests as a

@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from netctl.model.errors import NetctlError
 from netctl.ui.brokerclient import BrokerClient
-from netctl.ui.gate import known_of
 from netctl.ui.livefeed import LiveFeed
+from netctl.ui.middleware import known_of
 from netctl.ui.pages import Page, utc
 from netctl.wire import operatorrequests as m
 from netctl.wire.jsonline import Request as Wish

@@ -27,9 +27,9 @@ from netctl.ui import peerview
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.brokerwire import Redeem
 from netctl.ui.documentpages import DocumentPages
-from netctl.ui.gate import Gate, Known, Receive, Refusal, Scope, Send, known_of
 from netctl.ui.livefeed import LiveFeed
 from netctl.ui.mediatorpages import MediatorPages
+from netctl.ui.middleware import AccessMiddleware, Known, Receive, Refusal, Scope, Send, known_of
 from netctl.ui.pageaccess import Caller, Sight, address_of, sight
 from netctl.ui.pages import loaded_of, seen_of, utc
 from netctl.ui.peerhistory import WINDOW_S
@@ -56,7 +56,7 @@ KINDS = {"path": "path", "member": "member", "apply": "apply", "host": "this hos
 
 
 class Pages:
-    """All pages of one server, behind its gate."""
+    """All pages of one server, behind the middleware that lets requests in."""
 
     def __init__(
         self, broker: BrokerClient, hosts: tuple[str, ...] = (), proxy: ProxyLogin | None = None
@@ -100,8 +100,8 @@ class Pages:
             NetctlError: self._failed,
             Exception: self._broke,
         }
-        self._app = Starlette(routes=routes, exception_handlers=errors)
-        self.gate = Gate(self._in_sight, self._refuse, self._caller, hosts, proxy)
+        self._routed = Starlette(routes=routes, exception_handlers=errors)
+        self.access = AccessMiddleware(self._in_sight, self._refuse, self._caller, hosts, proxy)
 
     def _caller(self, address: str) -> Caller | None:
         return self.feed.callers.get(address)
@@ -112,7 +112,7 @@ class Pages:
         if known is not None:
             await self.feed.fresh()
             scope["state"]["sight"], scope["state"]["loaded"] = await self._sight(known.session)
-        await self._app(scope, receive, send)
+        await self._routed(scope, receive, send)
 
     async def _sight(self, session: Session) -> tuple[Sight, Loaded | None]:
         """What somebody sees of this host, and of its document."""
@@ -166,11 +166,11 @@ class Pages:
             redeemed = await self._broker.ask("broker", Redeem(token, address))
         except NetctlError as error:
             return self._page(request, "refused.html", 401, text=str(error))
-        self.gate.begin(request.scope["state"]["set_cookie"], operator=redeemed.operator)
+        self.access.begin(request.scope["state"]["set_cookie"], operator=redeemed.operator)
         return self._page(request, "welcome.html")
 
     async def _logout(self, request: Request) -> Response:
-        self.gate.sessions.end(known_of(request).cookie)
+        self.access.sessions.end(known_of(request).cookie)
         return self._page(request, "refused.html", 200, text="you are signed out")
 
     # -- what is here -----------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ class Pages:
         until = time.monotonic() + PROXIED_S if known.session.user is not None else math.inf
 
         async def good() -> bool:
-            if time.monotonic() >= until or not self.gate.still(known, address):
+            if time.monotonic() >= until or not self.access.still(known, address):
                 return False
             return (await self._sight(known.session))[0] == began
 
@@ -283,7 +283,7 @@ class Pages:
             try:
                 while (
                     time.monotonic() < until
-                    and self.gate.still(known, address)
+                    and self.access.still(known, address)
                     and (await self._sight(known.session))[0] == began
                 ):
                     try:

@@ -31,7 +31,7 @@ from netctl.system.guard import Guard
 from netctl.system.tasks import Tasks, watch_loop
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.connections import BoundedProtocol
-from netctl.ui.gate import App, Message, Receive, Scope, Send
+from netctl.ui.middleware import App, Message, Receive, Scope, Send
 from netctl.ui.proxylogin import ProxyLogin
 from netctl.ui.webapp import Pages
 
@@ -125,7 +125,7 @@ async def serve(setup: Setup) -> None:
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await pages.gate(scope, receive, send)
+            await pages.access(scope, receive, send)
         except Exception as error:
             guard.caught("a request", error)
 
@@ -147,7 +147,7 @@ async def serve(setup: Setup) -> None:
     config.load()
     # It has a line for each request that is none, without a bound; what fails in ours is said by the guard.
     logging.getLogger("uvicorn.error").disabled = True
-    await warm_up(pages.gate)
+    await warm_up(pages.access)
     become_nobody()
     server = uvicorn.Server(config)
     tasks = Tasks(guard)

@@ -16,8 +16,8 @@ from netctl.config.reach.rulelookup import flows, parse_target
 from netctl.model.errors import NetctlError
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.brokerwire import CheckPath, PathCheck
-from netctl.ui.gate import known_of
 from netctl.ui.livefeed import LiveFeed
+from netctl.ui.middleware import known_of
 from netctl.ui.pages import Page, loaded_of, seen_of
 from netctl.ui.peerview import own_nat
 from netctl.ui.reachview import matrix

@@ -19,7 +19,7 @@ from netctl.fleet.syncstate import Outcome, StateFile, SyncState, Verdict
 from netctl.model.errors import LocalError
 from netctl.system.files import write_atomic
 from netctl.ui.documentpages import patch
-from netctl.ui.gate import MAX_DOCUMENT, MAX_FORM
+from netctl.ui.middleware import MAX_DOCUMENT, MAX_FORM
 from netctl.wire import agentrequests as a
 from tests.support.patience import BUSY_S, wait_for
 from tests.ui.uikit import DOCUMENT, Browser, Host, host, page, peer

@@ -17,7 +17,7 @@ import pytest
 
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.connections import HEAD_S, MAX_OF_LOOPBACK
-from netctl.ui.gate import MAX_FORM, Refusal, read_body
+from netctl.ui.middleware import MAX_FORM, Refusal, read_body
 from netctl.ui.webapp import Pages
 from tests.support.patience import BUSY_S, wait_for
 from tests.ui.uikit import DOCUMENT, Browser, Host, Served, command, host, page, peer

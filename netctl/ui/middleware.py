@@ -1,4 +1,4 @@
-"""The gate before every page: whose request this is, and whether it may do that. No page is reached around it.
+"""ASGI middleware before every page: who sends this request, and whether they may do that. No page avoids it.
 
 What each check is against: the Host header, DNS rebinding; the Origin of a change and its token, other sites (CSRF);
 SameSite=Strict and HttpOnly, cookies that are carried off; the Content Security Policy, scripts that somebody got into
@@ -68,7 +68,7 @@ class Known:
 
 
 def known_of(request: Request) -> Known:
-    """Who asks for a page that is behind the gate."""
+    """Who asks for a page that wants to know."""
     known: Known = request.scope["state"]["known"]
     return known
 
@@ -81,8 +81,8 @@ class Refusal(Exception):
     text: str
 
 
-class Gate:
-    """Lets requests through to the pages, with `Known` in their state; tells the others why not."""
+class AccessMiddleware:
+    """Authenticates and authorizes requests: those allowed reach the pages with `Known` in their state."""
 
     def __init__(
         self,
