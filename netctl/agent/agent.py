@@ -25,10 +25,12 @@ from netctl.agent.storage.statestore import StateStore
 from netctl.agent.storage.timeline import Timeline
 from netctl.agent.takesnapshot import Sources, take
 from netctl.agent.transport.addressmonitor import AddressMonitor
+from netctl.agent.transport.echoprobe import EchoProbe
 from netctl.agent.transport.endpointnames import EndpointNames
 from netctl.agent.transport.pathmtus import PathMtus
 from netctl.agent.transport.pathrunner import PathRunner
 from netctl.agent.transport.tunnels import Tunnels
+from netctl.agent.viewers import Viewers
 from netctl.agent.watchers.documentwatch import DocumentWatch
 from netctl.agent.watchers.enginewatch import EngineWatch
 from netctl.agent.watchers.firewallcheck import Firewall
@@ -36,7 +38,7 @@ from netctl.agent.watchers.routewatch import RouteWatch
 from netctl.agent.watchers.rulesetwatch import Rulesets
 from netctl.config import Loaded
 from netctl.engine.filter.rewrites import REWRITES_FILE, Rewrites
-from netctl.model.addresses import SocketAddress
+from netctl.model.addresses import Address, SocketAddress
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import WireGuardKey
 from netctl.model.outcome import ApplyOutcome, in_words
@@ -112,10 +114,14 @@ class Agent:
             rewrites,
             self.guard,
             through=lambda key: self.tunnels.knock_at(key),
+            echo=lambda key, transaction: self.echoes.send(key, transaction),
+            on_liveness=lambda: self.viewers.changed(),
             look_soon=lambda after_s: self.tunnels.look_soon(after_s),
             limit_size=self.mtus.limit,
             another_port=lambda why: self.runner.post(on.PortUnfit(why)),
         )
+        self.viewers = Viewers(self.paths.watch)
+        self.echoes = EchoProbe(self._open_address, self.paths.echoed, self.guard)
         self.nat64 = Nat64(self.guard, self.paths.use_nat64)
         self.names = EndpointNames(keys.wireguard, self.guard, self._on_names)
         self.addresses = AddressMonitor(self.context, host, self.paths, self.names, self.nat64, self._on_move)
@@ -182,6 +188,7 @@ class Agent:
         self.nat64.close()
         await self.paths.release()
         self.paths.close()
+        self.echoes.close()
         await self.host.close()
         self.performer.disk.close()
 
@@ -310,6 +317,7 @@ class Agent:
                 self.timeline.add("member", f"{self.state.name_of(key)}: {'online' if online else 'offline'}")
                 self.runner.post(on.PresenceReceived(key, online))
                 self.paths.presence(key, online)
+                self.viewers.changed()
             case PathMessage(message, servers):
                 self.paths.message(message, servers)
             case _:  # the control client has handled the others
@@ -333,6 +341,11 @@ class Agent:
         text = f"{name}: {status.kind}" + (f" at {status.endpoint}" if status.endpoint else "") + why
         say(text)
         self.timeline.add("path", text)
+        self.viewers.changed()
+
+    def _open_address(self, key: WireGuardKey) -> Address | None:
+        """An address of a peer with a session: to one without, a question would be a handshake."""
+        return self.tunnels.address_of(key) if key in self.tunnels.live else None
 
     def _members(self, view: View) -> None:
         """Note in the time line which members entered and left the view."""

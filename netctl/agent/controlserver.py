@@ -56,6 +56,8 @@ class ControlServer:
         match request:
             case r.Status():
                 return await agent.status()
+            case r.Watch():
+                return r.WatchReply(await agent.viewers.wait(request.seen, request.wait_s))
             case r.Doctor():
                 await agent.firewall.refresh()
                 return examine(agent.snapshot())

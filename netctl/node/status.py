@@ -70,6 +70,7 @@ def _peer(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) 
         "rx_bytes": status.rx_bytes if status is not None else 0,
         "tx_bytes": status.tx_bytes if status is not None else 0,
         "condition": conditions[0] if conditions else None,
+        "answers": path.answers if path is not None else None,
     }
 
 

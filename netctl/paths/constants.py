@@ -76,6 +76,22 @@ MTU_CONFIRM_REST = 5.0
 """The same while packets go out and none comes back: a stream that nobody answers asks no more often."""
 MTU_RAISE = 600.0
 """Between tries of the full size on a narrow path (RFC 8899 §5.1.1, PMTU_RAISE_TIMER)."""
+LIVENESS_EVERY = 0.5
+LIVENESS_AGAIN = 0.25
+LIVENESS_ASKS = 3
+LIVENESS_SILENT = 0.75
+"""Questions whether a peer answers, while somebody looks: the seconds between two, and after one without an answer;
+after how many of them and how long it does not answer. A cut is found after 1.25 s, which leaves a page the rest of two
+seconds; three questions of a peer behind a loss of a twentieth each way are lost once in ten minutes."""
+LIVENESS_RATE = 200.0
+LIVENESS_BURST = 50
+"""Such questions of all pairs together, a second and at once: 200 peers are asked once a second, which still shows a
+cut within two. They cost some 25 kB/s each way then; more peers are asked more rarely."""
+LIVENESS_LOST = 120.0
+"""A way that has died is asked whether the peer is back there for so long: then its NAT has forgotten it, and the
+address may be somebody else's."""
+LIVENESS_RTT_WEIGHT = 0.3
+"""Of a new sample in the smoothed round trip that a viewer sees."""
 TRIGGERED_REST = 0.02
 """Between pings of one address that pings of the peer cause."""
 TRUST_FRESH = 2.5

@@ -32,6 +32,8 @@ class PathStatus:
     """The largest packet of the tunnel that passes on the way, where it is less than this host's tunnels carry."""
     distrust: str | None = None
     """A direct way that answers probes and carries no data, in words."""
+    answers: bool | None = None
+    """Whether the peer answers just now. None: nobody looks, so it is not asked, or it cannot be known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,24 @@ class SendThrough:
 
 
 @dataclass(frozen=True, slots=True)
+class SendEcho:
+    """Send an ICMP echo request through the tunnel to this peer, if its session is up.
+
+    Its reply goes to `PathManager.echo_answered` with this transaction.
+    """
+
+    key: WireGuardKey
+    transaction: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LivenessChanged:
+    """Whether this peer answers has changed (`PathStatus.answers`): whoever looks wants to see it now."""
+
+    key: WireGuardKey
+
+
+@dataclass(frozen=True, slots=True)
 class LookSoon:
     """Tell `PathManager.observe` what the engine sees in so many seconds, not only with the next look."""
 
@@ -164,6 +184,8 @@ Effect = (
     SendDatagram
     | SendFrame
     | SendThrough
+    | SendEcho
+    | LivenessChanged
     | LookSoon
     | LimitSize
     | WantTunnel

@@ -27,6 +27,7 @@ from netctl.paths.candidates import parse_candidates
 from netctl.paths.effects import AnotherPort, Effect, PathStatus, Rewrite, SendControl, WantTunnel
 from netctl.paths.filtering import Filtering4787
 from netctl.paths.freshness import Numbers
+from netctl.paths.liveness import Watch
 from netctl.paths.outside import Outside
 from netctl.paths.pair import Pair
 from netctl.paths.pairstates import PairState
@@ -65,6 +66,7 @@ class PathManager:
         self._births = Birthdays(rng)
         self._numbers = Numbers(epoch_s)
         self._judge = PortJudge()
+        self._watch = Watch()
         self._unproven = Bucket(c.UNPROVEN_BURST_ALL, c.UNPROVEN_RATE_ALL)
         self._inside: tuple[Prefix, ...] = ()
         self._orphans: dict[SocketAddress, int] = {}
@@ -109,6 +111,7 @@ class PathManager:
                 self._new_batch,
                 self._unproven,
                 self._numbers,
+                self._watch,
                 stock=key in stock,
             )
             pair.set_mtu(self._me.mtu, now)
@@ -303,6 +306,21 @@ class PathManager:
         pair = self._pairs.get(key)
         return [] if pair is None else pair.observe(status, now) + self._settle(pair, now)
 
+    def watch(self, until: float, now: float) -> list[Effect]:
+        """Somebody looks at this host until then: whether peers answer is asked of them meanwhile."""
+        began = not self._watch.active(now)
+        self._watch.until = max(self._watch.until, until)
+        effects: list[Effect] = []
+        for pair in self._pairs.values() if began else ():
+            effects += self._settle(pair, now)
+        return effects
+
+    def echo_answered(self, key: WireGuardKey, transaction: bytes, now: float) -> list[Effect]:
+        """The reply to a `SendEcho` came."""
+        pair = self._pairs.get(key)
+        answered = pair.live_answer(transaction, now) if pair is not None else None
+        return [] if pair is None or answered is None else answered + self._settle(pair, now)
+
     def handle_timer(self, now: float) -> list[Effect]:
         """Call when `next_timer()` is due; too early or late does no harm."""
         effects = self._discover(now)
@@ -484,6 +502,7 @@ class PathManager:
     def _forget(self, pair: Pair) -> list[Effect]:
         """What is left of a pair outside."""
         pair.relay.release()
+        pair.liveness.rest()
         return pair.guesser.end("") + pair.stand_in() + self._tell_tunnel(pair)
 
     def _tell_tunnel(self, pair: Pair) -> list[Effect]:

@@ -22,17 +22,20 @@ from netctl.paths.datawatch import PEER_SAYS, DataWatch, is_upkeep
 from netctl.paths.effects import (
     Effect,
     LimitSize,
+    LivenessChanged,
     LookSoon,
     PathChanged,
     PathKind,
     PathStatus,
     SendDatagram,
+    SendEcho,
     SendThrough,
     SetEndpoint,
     StandIn,
 )
 from netctl.paths.freshness import Numbers
 from netctl.paths.guess import Guesser
+from netctl.paths.liveness import Liveness, Watch
 from netctl.paths.mtuprobe import MtuProbe
 from netctl.paths.pairstates import PairEvent, PairState, following
 from netctl.paths.relaylink import RelayLink
@@ -54,6 +57,7 @@ class Pair:
         new_batch: Callable[[], int],
         unproven: Bucket,
         numbers: Numbers,
+        watch: Watch,
         *,
         stock: bool = False,
     ) -> None:
@@ -107,6 +111,9 @@ class Pair:
         """The size that the host was told of."""
         self._data_given_at = float("-inf")
         """When the peer was last sent something through the tunnel because it asked."""
+        self.liveness = Liveness(watch, key)
+        self._lost: tuple[Route, float] | None = None
+        """The path that died last, and when: while somebody looks, the peer is asked there whether it is back."""
         self._heard_at = 0.0
         """When the engine's receive counter last moved, or we last asked the relay about it."""
 
@@ -132,6 +139,8 @@ class Pair:
         lines = (*tried, *(line for line in (guess, reason) if line))
         now = self._status
         rtt = self.selected.rtt_s if self.selected else None
+        if self.liveness.answers and self.liveness.rtt_s is not None:
+            rtt = self.liveness.rtt_s  # newer, and known of a relayed path too
         remote, own, peer = self.routes.remote, self.guesser.own, self.guesser.peer
         distrust = self._distrust()
         return PathStatus(
@@ -149,6 +158,7 @@ class Pair:
             ),
             self._limited,
             distrust,
+            self.liveness.answers,
         )
 
     def _distrust(self) -> str | None:
@@ -256,6 +266,8 @@ class Pair:
         effects: list[Effect] = []
         route = self.routes.get(source)
         if message.kind is ProbeType.PONG:
+            if (told := self.live_answer(message.transaction, now)) is not None:
+                return told
             fresh = route is not None and route.fresh(now)
             if route is not None and route is self.selected and self._mtu.answered(message.transaction):
                 return self._ask_sizes(now)
@@ -296,6 +308,42 @@ class Pair:
 
     def _ping(self, route: Route, now: float, *, data: bool = False) -> list[SendDatagram]:
         return self.routes.ping(route, now, using=route is self.selected, data=data)
+
+    # --- whether the peer answers, while somebody looks --------------------------------------------------
+
+    def live_answer(self, transaction: bytes, now: float) -> list[Effect] | None:
+        """An answer to a question whether the peer is there, by whatever way; None: it is to none."""
+        before = self.liveness.answers
+        if not self.liveness.answered(transaction, now):
+            return None
+        if before is False and self.selected is None:
+            self.retry_now(now)
+        return self._tell_liveness(before)
+
+    def _ask_liveness(self, now: float) -> list[Effect]:
+        route, relayed = self.selected, self.selected is None and self.relay.usable
+        if route is None and self._lost is not None and now - self._lost[1] <= c.LIVENESS_LOST:
+            lost = self._lost[0]
+            route = lost if self.routes.get(lost.address) is lost else None
+        possible = (route is not None or relayed) and not self.stock  # an app on a telephone is let sleep
+        before = self.liveness.answers
+        self.liveness.plan(now, possible=possible)
+        effects: list[Effect] = []
+        if self.liveness.is_due(now, known=self.selected is not None):
+            transaction = b""
+            if route is not None:
+                transaction, ping = self.routes.untracked(route, now, using=route is self.selected)
+                effects.append(ping)
+            if relayed:
+                transaction = transaction or self.routes.transaction()
+                effects.append(SendEcho(self.key, transaction))
+            self.liveness.sent(transaction, now)
+        if self.liveness.answers is False and before is not False:
+            self.check(now)
+        return effects + self._tell_liveness(before)
+
+    def _tell_liveness(self, before: bool | None) -> list[Effect]:
+        return [] if self.liveness.answers is before else [LivenessChanged(self.key)]
 
     # --- how large packets may be ----------------------------------------------------------------------
 
@@ -398,7 +446,7 @@ class Pair:
 
     def _select(self, route: Route, now: float) -> list[Effect]:
         self._enter(PairEvent.CHOOSE)
-        self.selected = route
+        self.selected, self._lost = route, None
         self._selected_at = now
         self._rescued = False
         self._give_up_at = None
@@ -429,6 +477,7 @@ class Pair:
         self._losses += 1
         assert self.selected is not None
         self.selected.forget_trust()
+        self._lost = self.selected, now
         self.selected = None
         self._wanted = None
         self._ping_due = None
@@ -575,6 +624,7 @@ class Pair:
             self.relay.next_timer(),
             self.guesser.next_timer(),
             self._mtu.due,
+            self.liveness.due,
         ]
         return min((time for time in times if time is not None), default=None)
 
@@ -590,6 +640,7 @@ class Pair:
             if self._endpoint is not None:
                 effects.append(self._steer(self._endpoint))
         effects += self.knocks(now)
+        effects += self._ask_liveness(now)
         effects += self._ask_sizes(now)
         effects += self.guesser.handle_timer(now)
         if self._punches and now >= self._punches[0]:

@@ -200,10 +200,16 @@ class Routes:
         flags = _flags(route, using, now) | (ProbeFlag.DATA if data else ProbeFlag.NONE)
         return [self._send(self._question(transaction, flags, now), route.address)]
 
+    def untracked(self, route: Route, now: float, *, using: bool) -> tuple[bytes, SendDatagram]:
+        """A ping that the route does not wait for, so that no answer is no fault of it; and its transaction."""
+        transaction = self.transaction()
+        return transaction, self._send(
+            self._question(transaction, _flags(route, using, now), now), route.address
+        )
+
     def padded(self, route: Route, size: int, now: float, *, using: bool) -> tuple[bytes, SendDatagram]:
         """A ping that is as large outside as a packet of `size` bytes in the tunnel, and its transaction."""
-        transaction = self.transaction()
-        sent = self._send(self._question(transaction, _flags(route, using, now), now), route.address)
+        transaction, sent = self.untracked(route, now, using=using)
         whole = sent.data.ljust(size + WIREGUARD_OVERHEAD, b"\0")
         return transaction, SendDatagram(sent.destination, whole, whole=True)
 

@@ -80,6 +80,8 @@ class PeerState(Struct, frozen=True):
     distrust: str | None = None
     """A direct way that answers probes and carries no data, and how that was found."""
     condition: str | None = None
+    answers: bool | None = None
+    """Whether it answers just now; None: nobody has looked for long enough, or it cannot be known."""
 
 
 class Departure(Struct, frozen=True):
@@ -127,6 +129,23 @@ class StatusReply(Struct, frozen=True):
 
 class Status(Request[StatusReply], frozen=True, tag="status"):
     """Ask for the state of the host, its networks and its peers."""
+
+
+class WatchReply(Struct, frozen=True):
+    """`changes`: how often peers, paths or presence have changed in this agent's life."""
+
+    changes: int
+
+
+class Watch(Request[WatchReply], frozen=True, tag="watch"):
+    """Somebody looks at this host, and renews this before the answer is some seconds old: meanwhile peers are asked
+    whether they answer (`PeerState.answers`).
+
+    The reply comes once there were other changes than `seen`, at the latest after `wait_s` seconds.
+    """
+
+    seen: int = -1
+    wait_s: Seconds = 0.0
 
 
 class Check(Struct, frozen=True):
@@ -367,6 +386,6 @@ class Stop(Request[Empty], frozen=True, tag="stop"):
 
 OPERATIONS = Operations(
     "agent",
-    *(Status, Doctor, Timeline, Plan, Apply, Prune, Confirm, Rollback, Up, Down),
+    *(Status, Watch, Doctor, Timeline, Plan, Apply, Prune, Confirm, Rollback, Up, Down),
     *(Adopt, Leave, Leases, ForgetLeases, Drill, Stop),
 )

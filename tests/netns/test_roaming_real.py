@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import statistics
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from netctl.lab.internet import Lab, statuses_of
+from netctl.lab.internet import RUN_PATH, Lab, statuses_of
 from netctl.lab.probes import host_name
 from netctl.lab.rebind import forget_flows, move_wan
 from netctl.model.hoststate import WIREGUARD_LINK
@@ -55,6 +58,21 @@ table ip roamed {{
 """
 """Transport messages to the relay, on the host itself."""
 BOTH = {("laptop", "desktop"), ("desktop", "laptop")}
+LOOK = """
+import json, os, socket, sys, time
+def ask(request):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(sys.argv[1])
+        connection.sendall(json.dumps(request).encode() + b"\\n")
+        return json.loads(connection.makefile().readline())["result"]
+print(os.getpid())
+seen = -1
+while True:
+    seen = ask({"op": "watch", "seen": seen, "wait_s": 1.0})["changes"]
+    peer = ask({"op": "status"})["peers"][0]
+    print(json.dumps({"at_s": time.time(), **{key: peer[key] for key in ("answers", "path", "rtt_ms")}}))
+"""
+SEEN_S = 2.0
 IDLE_S = 40.0
 IDLE_PACKETS_A_MINUTE = 100
 """Pings of the path with answers, STUN, and the control connection; both ways."""
@@ -128,6 +146,50 @@ def test_a_firewall_put_between_is_answered_by_the_relay_within_five_seconds(lab
         time.sleep(1)
     told("and open again", back)
     assert back.lost <= 1  # the one on its way when ping ends
+
+
+@contextmanager
+def looking(lab: Lab, name: str) -> Iterator[Any]:
+    """Somebody who looks at a member's agent as the page does; what it sees, line by line, and when."""
+    node = lab.node(name)
+    viewer = node.popen([sys.executable, "-uc", LOOK, f"{RUN_PATH}/agent.sock"])
+    assert viewer.stdout is not None
+    pid = int(viewer.stdout.readline())
+    try:
+        yield map(json.loads, viewer.stdout)
+    finally:
+        node.kill(pid, 15)
+        viewer.communicate()
+
+
+def until(seen: Iterator[Any], answers: bool | None, path: str = "") -> Any:
+    """The next sight of the peer that answers so, by a path that begins so."""
+    return next(one for one in seen if one["answers"] is answers and one["path"].startswith(path))
+
+
+def test_who_looks_sees_a_cut_and_its_end_within_two_seconds(lab: Lab) -> None:
+    """The peer's cable is pulled out of its router. Over the relay it is asked through the tunnel."""
+    cable = ["ip", "link", "set", "l0"]
+    with looking(lab, "laptop") as seen:
+        until(seen, True, "direct")
+        for away_s in (0.0, 8.0):
+            began = time.time()
+            lab.node("work").run([*cable, "down"])
+            cut_s = until(seen, False)["at_s"] - began
+            time.sleep(away_s)
+            began = time.time()
+            lab.node("work").run([*cable, "up"])
+            back_s = next(one for one in seen if one["answers"] and one["at_s"] > began)["at_s"] - began
+            print(f"cut seen after {cut_s:.2f} s, back after {back_s:.2f} s")
+            assert cut_s < SEEN_S
+            assert back_s < SEEN_S
+        until(seen, True, "direct")
+        lab.node("home").run(["nft", "-f", "-"], BETWEEN.format(other=box(lab, "work").wan))
+        relayed = until(seen, True, "relay")
+        print(f"round trip over the relay: {relayed['rtt_ms']:.1f} ms")
+        assert relayed["rtt_ms"] > 0
+        lab.node("home").run(["nft", "delete", "table", "ip", "between"])
+    wait_for("nobody is asked any more", lambda: path_of(lab, "laptop")["answers"] is None)
 
 
 def endpoint(lab: Lab, name: str) -> str:

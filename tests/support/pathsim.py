@@ -26,12 +26,14 @@ from netctl.paths.effects import (
     CloseBatch,
     Effect,
     LimitSize,
+    LivenessChanged,
     LookSoon,
     OpenBatch,
     PathChanged,
     Rewrite,
     SendControl,
     SendDatagram,
+    SendEcho,
     SendFrame,
     SendFrom,
     SendThrough,
@@ -54,6 +56,8 @@ RELAY_PORTS = range(40000, 40100)
 SECRET = bytes(range(32))
 THROUGH = 2**32 - 1
 """Sequence number of what goes through the tunnel because a peer asked for it."""
+ECHO, REPLY = 2**31, 2**30
+"""Sequence numbers from ECHO on are echo requests through the tunnel, with REPLY more their replies."""
 UNIX_EPOCH = 1_800_000_000.0
 
 
@@ -176,6 +180,14 @@ class Host:
     """What it sends over IPv6 arrives."""
     passed: set[SocketAddress] = field(default_factory=set)
     """Whom its IPv6 firewall lets in."""
+    on: bool = True
+    """Its cable is in."""
+    echoes: bool = True
+    """It answers echo requests."""
+    asked: list[tuple[WireGuardKey, bytes]] = field(default_factory=list)
+    """Echo requests: who was asked, and with what."""
+    liveness: list[tuple[float, bool | None]] = field(default_factory=list)
+    """Whether its peers answer, as it changed."""
 
 
 class World:
@@ -322,6 +334,12 @@ class World:
                     other = next(one for one in self.hosts if one.key == key)
                     for _ in range(count):
                         self.data(host, other, THROUGH)
+                case SendEcho(key, transaction):
+                    host.asked.append((key, transaction))
+                    other = next(one for one in self.hosts if one.key == key)
+                    self.data(host, other, ECHO + len(host.asked) - 1)
+                case LivenessChanged(key):
+                    host.liveness.append((self.now, host.manager.status()[key].answers))
                 case LookSoon(after_s):
                     self.at(self.now + after_s, lambda: self._look(host))
                 case LimitSize(key, mtu):
@@ -400,6 +418,8 @@ class World:
         port: int | None = None,
     ) -> None:
         self.sent += 1
+        if not host.on:
+            return
         if destination.host.startswith("127."):
             if destination in host.stand_ins:
                 self._by_tls(host, destination.port, data)
@@ -463,11 +483,19 @@ class World:
                 )
 
     def _arrive(self, host: Host, source: SocketAddress, data: bytes) -> None:
+        if not host.on:
+            return
         if classify(data) is DatagramKind.WIREGUARD:
             peer = self.hosts[data[4]].key
             host.endpoints[peer] = source  # WireGuard roams
             host.rx[peer] = host.rx.get(peer, 0) + 100
-            if (sequence := int.from_bytes(data[5:9], "big")) != THROUGH:
+            sequence = int.from_bytes(data[5:9], "big")
+            if ECHO <= sequence < ECHO + REPLY and host.echoes:
+                self.data(host, self.hosts[data[4]], sequence + REPLY)
+            elif ECHO + REPLY <= sequence < THROUGH:
+                key, transaction = host.asked[sequence - ECHO - REPLY]
+                self.perform(host, host.manager.echo_answered(key, transaction, self.now))
+            elif sequence < ECHO:
                 host.heard.append((self.now, peer, sequence))
         else:
             self.perform(host, host.manager.handle_datagram(data, source, self.now))

@@ -28,6 +28,7 @@ from netctl.paths.effects import (
     CloseBatch,
     Effect,
     LimitSize,
+    LivenessChanged,
     LookSoon,
     OpenBatch,
     PathChanged,
@@ -35,6 +36,7 @@ from netctl.paths.effects import (
     Rewrite,
     SendControl,
     SendDatagram,
+    SendEcho,
     SendFrame,
     SendFrom,
     SendThrough,
@@ -67,18 +69,24 @@ class PathRunner:
         guard: Guard | None = None,
         *,
         through: Callable[[WireGuardKey], None] = lambda _: None,
+        echo: Callable[[WireGuardKey, bytes], None] = lambda _, __: None,
+        on_liveness: Callable[[], None] = lambda: None,
         look_soon: Callable[[float], None] = lambda _: None,
         limit_size: Callable[[WireGuardKey, int | None], None] = lambda _, __: None,
         another_port: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`guard` counts input with unexpected exceptions.
 
-        `through` sends a small packet through the tunnel to a peer; `look_soon` has `observe` called in some seconds;
-        `limit_size` limits packets to a peer to so many bytes; `another_port` has the engine listen on another port.
+        `through` sends a small packet through the tunnel to a peer; `echo` sends an echo request through it, whose
+        reply goes to `echoed`; `on_liveness` is called when a peer stops or starts answering; `look_soon` has `observe`
+        called in some seconds; `limit_size` limits packets to a peer to so many bytes; `another_port` has the engine
+        listen on another port.
         """
         self._another_port = another_port
         self._limit_size = limit_size
         self._through = through
+        self._echo = echo
+        self._on_liveness = on_liveness
         self._look_soon = look_soon
         self._guard = guard if guard is not None else Guard(warn)
         self._tasks = Tasks(self._guard)
@@ -213,6 +221,10 @@ class PathRunner:
             case SendThrough(key, count):
                 for _ in range(count):
                     self._through(key)
+            case SendEcho(key, transaction):
+                self._echo(key, transaction)
+            case LivenessChanged():
+                self._on_liveness()
             case LookSoon(after_s):
                 self._look_soon(after_s)
             case AnotherPort(why):
@@ -374,6 +386,15 @@ class PathRunner:
     def presence(self, key: WireGuardKey, online: bool) -> None:
         """The mediator reports a member online, or offline: then its path is checked."""
         self._perform(self._manager.peer_online(key, online, time.monotonic()))
+
+    def watch(self, for_s: float) -> None:
+        """Somebody looks at this host for so many seconds more."""
+        now = time.monotonic()
+        self._perform(self._manager.watch(now + for_s, now))
+
+    def echoed(self, key: WireGuardKey, transaction: bytes) -> None:
+        """A peer has answered through the tunnel."""
+        self._perform(self._manager.echo_answered(key, transaction, time.monotonic()))
 
     def observe(self, statuses: Mapping[WireGuardKey, PeerStatus]) -> None:
         """Take the engine's status of the peers."""

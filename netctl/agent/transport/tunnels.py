@@ -14,6 +14,7 @@ from netctl.agent.transport.addressmonitor import LOOK_AROUND_S, AddressMonitor
 from netctl.agent.transport.endpointnames import EndpointNames
 from netctl.agent.transport.meter import Meter
 from netctl.agent.transport.pathrunner import PathRunner
+from netctl.model.addresses import Address
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus, is_session
 from netctl.model.keys import WireGuardKey
 from netctl.node import events as on
@@ -122,11 +123,15 @@ class Tunnels:
 
     def knock_at(self, key: WireGuardKey) -> None:
         """Send an empty packet to a peer through the tunnel."""
+        if (address := self.address_of(key)) is not None:
+            knock(address, WIREGUARD_LINK)
+
+    def address_of(self, key: WireGuardKey) -> Address | None:
+        """An address of a peer inside the tunnel; IPv4 if it has one."""
         link = self._context.state.desired.wireguard
         peer = link.peers.get(key) if link is not None else None
         hosts = [p for p in peer.allowed_ips if p.prefixlen == p.max_prefixlen] if peer is not None else []
-        if hosts:
-            knock(min(hosts, key=lambda p: p.version).network_address, WIREGUARD_LINK)
+        return min(hosts, key=lambda p: p.version).network_address if hosts else None
 
     async def refresh(self) -> None:
         """Observe if the last observation is old; does not wait for an apply."""

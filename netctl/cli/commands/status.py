@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
 
 from netctl.agent.storage.locations import Locations
@@ -13,6 +14,9 @@ from netctl.model.errors import LocalError, NetctlError
 from netctl.wire import agentrequests as r
 
 EVERY_S = 2.0
+"""Where nothing changes."""
+REST_S = 0.2
+"""However much changes."""
 SHOWN_DRIFT = 20
 """Lines of drift shown: one screen. A host that lost its link has thousands."""
 
@@ -29,13 +33,24 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
         return _show(arguments, locations)
     if arguments.output == "json":
         raise LocalError("--watch is for people; for programs: `netctl status -o json`, as often as you like")
+    seen = -1
     while True:
         output.anew()
         try:
             _show(arguments, locations)
         except NetctlError as error:
             output.error(str(error))
-        time.sleep(EVERY_S)
+        seen = _change(locations, seen)
+
+
+def _change(locations: Locations, seen: int) -> int:
+    """Wait until something has changed, or it is time. The agent has peers asked meanwhile whether they answer."""
+    began, before = time.monotonic(), seen
+    with contextlib.suppress(NetctlError):  # without an agent, and with one of before it could tell
+        seen = ask(locations, r.Watch(before, EVERY_S)).reply.changes
+    rest_s = REST_S if seen != before else EVERY_S
+    time.sleep(max(began + rest_s - time.monotonic(), 0.0))
+    return seen
 
 
 def _show(arguments: argparse.Namespace, locations: Locations) -> int:
@@ -90,7 +105,7 @@ def _addresses(network: r.NetworkState) -> str:
 def _peer(peer: r.PeerState) -> tuple[str, ...]:
     return (
         peer.name,
-        "yes" if peer.online else "no",
+        _online(peer),
         peer.path,
         output.age(peer.since_s) if peer.path != "none" else "-",
         f"{peer.rtt_ms:.1f} ms" if peer.rtt_ms is not None else "-",
@@ -99,6 +114,12 @@ def _peer(peer: r.PeerState) -> tuple[str, ...]:
         output.size(peer.tx_bytes),
         peer.via or peer.endpoint or "-",
     )
+
+
+def _online(peer: r.PeerState) -> str:
+    if peer.answers is False and peer.online:
+        return "not answering"
+    return "yes" if peer.online or peer.answers else "no"
 
 
 def _armed(state: r.StatusReply) -> None:

@@ -15,9 +15,12 @@ from importlib.util import find_spec
 from netctl.agent.storage.locations import Locations
 from netctl.cli.ask import ask
 from netctl.model.errors import LocalError, NetctlError
-from netctl.wire.agentrequests import Status
+from netctl.wire.agentrequests import Status, Watch
 
 EVERY_S = 1.0
+"""Where nothing changes."""
+LOOK_S = 0.25
+"""How soon a change is noticed."""
 TIMEOUT_S = 5.0
 """An agent answers in milliseconds; an agent that hangs must not block the screen."""
 KEYS = {
@@ -56,8 +59,10 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
     choice, history = Choice(order=arguments.sort, words=arguments.filter), PeerHistory()
     status, error, due = None, None, time.monotonic()
-    for stale in ("COLUMNS", "LINES"):  # inherited sizes: rich would use them instead of the terminal's
-        os.environ.pop(stale, None)
+    changes, looked, stale = -1, time.monotonic(), True
+    keys: list[str] | None = []
+    for name in ("COLUMNS", "LINES"):  # inherited sizes: rich would use them instead of the terminal's
+        os.environ.pop(name, None)
     console = Console()
     before = termios.tcgetattr(sys.stdin)
     try:
@@ -66,13 +71,19 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
             while not choice.left:
                 now = time.monotonic()
                 if now >= due:
-                    due = now + EVERY_S
+                    due = now + LOOK_S
+                    seen, changes = changes, _changes(locations, changes)
+                    stale = changes != seen or now >= looked + EVERY_S
+                if stale:
+                    looked = now
                     try:
                         status, error = ask(locations, Status(), timeout_s=TIMEOUT_S).reply, None
                         history.observe(status.peers, now)
                     except NetctlError as failed:
                         error = str(failed)
-                live.update(picture(status, error, history, choice, console.size, now), refresh=True)
+                if stale or keys:
+                    live.update(picture(status, error, history, choice, console.size, now), refresh=True)
+                stale = False
                 if (keys := _typed(due - time.monotonic())) is None:
                     break
                 for key in keys:
@@ -80,6 +91,14 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
     return 0
+
+
+def _changes(locations: Locations, before: int) -> int:
+    """How much has changed so far. The agent has peers asked whether they answer, as long as this is asked."""
+    try:
+        return ask(locations, Watch(), timeout_s=TIMEOUT_S).reply.changes
+    except NetctlError:  # there is no agent, or one of before it could tell
+        return before
 
 
 def _typed(seconds: float) -> list[str] | None:

@@ -6,12 +6,12 @@ import argparse
 import difflib
 import ipaddress
 
+from netctl.agent.flowfirewall import Asked, Verdict, ask_firewall
 from netctl.agent.storage.locations import Locations
 from netctl.agent.transport.pinger import Pinger
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.cli.options import add_output
-from netctl.cli.whyfirewall import Asked, ask_firewall
 from netctl.cli.whypath import PeerView, say_path
 from netctl.config import load_document
 from netctl.config.reach.rulelookup import Flow, flows, flows_behind, parse_address, parse_target
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     else:
         _say(src, dst, arguments.target, answers, peer)
         if firewall is not None:
-            firewall.say()
+            _say_firewall(firewall)
     connected = not isinstance(peer, PeerView) or peer.state.path != "none"
     dropped = firewall is not None and bool(firewall.drops)
     return 0 if allowed and connected and not dropped else UNREACHABLE
@@ -121,6 +121,16 @@ def _say(src: str, dst: str, target: str, answers: tuple[Flow, ...], peer: PeerV
         output.note(f"the path is not known: {peer}")
     else:
         say_path(src if peer.state.name != src else dst, peer)
+
+
+def _say_firewall(found: Verdict) -> None:
+    for one in found.drops:
+        output.check(False, one.text)
+        output.line(f"       {one.advice}, or `firewall: manage` on {found.host}")
+    if found.unknown:
+        output.note(found.unknown)
+    elif not found.drops:
+        output.check(True, f"the firewall of {found.host} lets it through")
 
 
 def _status(locations: Locations) -> Answer[r.StatusReply] | None:

@@ -1,4 +1,7 @@
-"""What the firewall of the receiving host does to a flow. Only that host can answer, so the check runs only there."""
+"""What the firewall of the receiving host does to a flow. Only that host can answer, so the check runs only there.
+
+For `netctl why` and the page's Why.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
-from netctl.cli import output
 from netctl.engine.hostfirewall.reading import HostFilter
 from netctl.engine.links.netlink import Netlink
 from netctl.model.addresses import Address, host_prefix
@@ -32,7 +34,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Verdict:
     """Whether the firewall of `host` drops the flow.
 
     `unknown`: why there is no answer. If both `unknown` and `drops` are empty, the flow passes.
@@ -50,41 +52,31 @@ class Answer:
             "unknown": self.unknown or None,
         }
 
-    def say(self) -> None:
-        """Print the answer for people."""
-        for one in self.drops:
-            output.check(False, one.text)
-            output.line(f"       {one.advice}, or `firewall: manage` on {self.host}")
-        if self.unknown:
-            output.note(self.unknown)
-        elif not self.drops:
-            output.check(True, f"the firewall of {self.host} lets it through")
 
-
-def ask_firewall(state: r.StatusReply, asked: Asked) -> Answer:
-    """Ask this host's firewall about a flow; `unknown` if another host receives the flow."""
+def ask_firewall(state: r.StatusReply, asked: Asked, rules: HostFilter | None = None) -> Verdict:
+    """Ask this host's firewall about a flow; `unknown` if another host receives the flow. `rules`: read before."""
     if state.member != asked.dst:
-        return Answer(
+        return Verdict(
             asked.dst,
             unknown=f"what the firewall of {asked.dst} does to it is known there alone: run this on {asked.dst}",
         )
     try:
-        foreign = _foreign(asked)
+        foreign = _foreign(asked, rules or HostFilter())
     except (EngineError, OSError) as error:
-        return Answer(asked.dst, unknown=f"what this host's firewall does to it is not known: {error}")
+        return Verdict(asked.dst, unknown=f"what this host's firewall does to it is not known: {error}")
     found = foreign.packet_filter
     questions = _questions(state, asked, foreign)
     if not questions:
-        return Answer(
+        return Verdict(
             asked.dst,
             unknown=f"what this host's firewall does to it is not known: it has no way to {asked.behind}",
         )
     drops = blocked(found, questions)
-    return Answer(asked.dst, drops, "" if drops else _doubt(found, questions))
+    return Verdict(asked.dst, drops, "" if drops else _doubt(found, questions))
 
 
-def _foreign(asked: Asked) -> Foreign:
-    found = HostFilter().read()
+def _foreign(asked: Asked, rules: HostFilter) -> Foreign:
+    found = rules.read()
     if asked.behind is None:
         return Foreign(packet_filter=found)
     netlink = Netlink()
