@@ -86,9 +86,10 @@ test-machines: setup  ## three machines with a real systemd, on Debian 12, 13 an
 	@scripts/setup rpm
 	@NETCTL_MACHINES=debian12,debian13,ubuntu24.04,fedora42 $(PYTEST) -s tests/machines
 
-test-ui: setup  ## the page in a real Chromium, with axe-core on every page, and over a lab of six members (minutes; fetches both)
+test-ui: setup  ## the page in a real Chromium, with axe-core, behind a real nginx, and over a lab of six members (minutes; fetches all three)
 	@scripts/setup ui
 	@$(PYTEST) -m browser tests/ui
+	@$(PYTEST) -m "not browser" tests/ui/test_page_nginx.py
 
 screenshots: setup  ## docs/ui/: the page in light, dark and on a phone (minutes: the plots fill)
 	@scripts/setup ui

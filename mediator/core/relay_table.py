@@ -148,6 +148,15 @@ class RelayTable:
         """All bindings, for statistics."""
         return list(self._bindings.values())
 
+    def carried(self, now: float) -> list[tuple[int, int, int]]:
+        """Pairs of members that are both bound, by their relay ports, and the bytes that have passed both ways."""
+        found = []
+        for (own, peer), binding in self._bindings.items():
+            other = self._bindings.get((peer, own)) if own < peer else None
+            if other is not None and self._alive(binding, now) and self._alive(other, now):
+                found.append((own, peer, binding.toll.passed + other.toll.passed))
+        return found
+
     def expire(self, now: float) -> None:
         """Remove bindings without a refresh; to be called every few seconds."""
         for binding in [b for b in self._bindings.values() if not self._alive(b, now)]:

@@ -36,6 +36,7 @@ def describe(relay: RelayServer, now: float) -> dict[str, Any]:
     ledger = relay.table.ledger
     accounts = ledger.accounts()
     pairs = sorted(relay.pairs.status(now), key=_traffic, reverse=True)
+    carried = sorted(relay.table.carried(now), key=lambda pair: -pair[2])
     return {
         "data_path": relay.data_path,
         "counters": asdict(relay.counters),
@@ -54,6 +55,8 @@ def describe(relay: RelayServer, now: float) -> dict[str, Any]:
             }
             for account in accounts[:MAX_ROWS]
         ],
+        "carried": [{"ports": [own, peer], "passed": passed} for own, peer, passed in carried[:MAX_ROWS]],
+        "carried_in_all": len(carried),
         "pairs": pairs[:MAX_ROWS],
         "pairs_in_all": len(pairs),
     }

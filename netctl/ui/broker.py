@@ -17,7 +17,9 @@ from typing import Any
 
 import msgspec
 
+from netctl.agent.flowfirewall import Asked, ask_firewall
 from netctl.agent.storage.locations import Locations
+from netctl.engine.hostfirewall.reading import HostFilter
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import WIREGUARD_LINK
 from netctl.system.asker import asker
@@ -26,9 +28,10 @@ from netctl.ui import brokerwire as w
 from netctl.ui.editing import AGENT_MISSING, TIMEOUT_S, Editing
 from netctl.ui.logintokens import TokenRefusedError, Tokens
 from netctl.ui.pathcheck import Budget, check, nearest
+from netctl.ui.relayedpairs import ask_relay
 from netctl.wire.agentrequests import Status
 from netctl.wire.jsonline import Operations, Request, failure_line, progress_line, result_line
-from netctl.wire.operatorrequests import signed
+from netctl.wire.operatorrequests import ServerStatusRequest, signed
 
 WORKERS = 8
 """Questions at a time: one that waits for an apply must not hold up what others look at."""
@@ -76,6 +79,8 @@ class Broker:
         self._token_lock = threading.Lock()
         self._editing = Editing(rights.locations)
         self._checks = Budget()
+        self._rules, self._reading_rules = HostFilter(), threading.Lock()
+        """One reads at a time: that may start programs."""
         self._handlers = {
             "agent": Handler(w.agent_operations(operators=rights.operators), self._agent),
             "mediator": Handler(w.mediator_operations(operators=rights.operators), self._mediator),
@@ -153,6 +158,12 @@ class Broker:
                 return self._editing.confirm(progress)
             case w.CheckPath():
                 return self._check_path(request.member)
+            case w.ListCarried():
+                mediator = Server(self._rights.mediator_socket, "mediator", MEDIATOR_MISSING)
+                served = ask(mediator, ServerStatusRequest(), timeout_s=TIMEOUT_S).reply
+                return ask_relay(Path(served.relay_state), served.relay_ports)
+            case w.AskFirewall():
+                return self._ask_firewall(request)
             case w.IsMediator():
                 return w.Mediates(self._rights.operators and self._rights.mediator_socket.exists())
         raise LocalError("the broker cannot do that")
@@ -164,6 +175,16 @@ class Broker:
         except TokenRefusedError as error:
             raise LocalError(str(error)) from None
         return w.Redeemed(self._rights.operators)
+
+    def _ask_firewall(self, request: w.AskFirewall) -> w.FirewallVerdict:
+        server = Server(self._rights.locations.socket, "agent", AGENT_MISSING)
+        status = ask(server, Status(), timeout_s=TIMEOUT_S).reply
+        with self._reading_rules:
+            found = ask_firewall(
+                status, Asked(request.src, request.dst, request.proto, request.port), self._rules
+            )
+        drops = [w.FirewallDrop(one.text, one.advice) for one in found.drops]
+        return w.FirewallVerdict(found.host, drops, found.unknown)
 
     def _check_path(self, member: str) -> w.PathCheck:
         self._checks.take(time.monotonic())

@@ -132,10 +132,52 @@ class CheckPath(Request[PathCheck], frozen=True, tag="path.check"):
     member: str
 
 
-AGENT = (a.Status, a.Doctor, a.Timeline)
+class CarriedPair(Struct, frozen=True):
+    """Two members whose packets the relay carries, or is ready to, and the bytes that have passed both ways."""
+
+    members: tuple[str, str]
+    passed: int
+
+
+class Carried(Struct, frozen=True):
+    """Those with most traffic first; `in_all`: how many there are."""
+
+    pairs: list[CarriedPair]
+    in_all: int
+
+
+class ListCarried(Request[Carried | None], frozen=True, tag="relay.carried"):
+    """The pairs of the relay on the mediator's machine. None: no relay answers."""
+
+
+class FirewallDrop(Struct, frozen=True):
+    """A rule of this host's firewall that drops the flow, and what to do about it."""
+
+    text: str
+    advice: str
+
+
+class FirewallVerdict(Struct, frozen=True):
+    """What the firewall of `host` does to a flow. `unknown`: why that is not known; else it passes without `drops`."""
+
+    host: str
+    drops: list[FirewallDrop]
+    unknown: str = ""
+
+
+class AskFirewall(Request[FirewallVerdict], frozen=True, tag="firewall.ask"):
+    """What the firewall at the end of a flow between two members does to it: as `netctl why` tells it."""
+
+    src: str
+    dst: str
+    proto: str | None = None
+    port: int | None = None
+
+
+AGENT = (a.Status, a.Watch, a.Doctor, a.Timeline)
 CHANGING = (a.Plan, a.Rollback)
-BROKER = (Redeem, ReadDocument, IsMediator)
-ACTING = (ApplyDocument, ConfirmDocument, CheckPath)
+BROKER = (Redeem, ReadDocument, IsMediator, AskFirewall)
+ACTING = (ApplyDocument, ConfirmDocument, CheckPath, ListCarried)
 MEDIATOR = (m.ServerStatusRequest, m.ListBans, m.ListAudit, m.LiftBan)
 INVITES = (m.ListInvites, m.CreateInvite, m.RevokeInvite)
 MEMBERS = (m.ListMembers, m.Approve, m.Reject, m.Revoke, m.Restore)

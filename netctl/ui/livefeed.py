@@ -18,10 +18,12 @@ from netctl.ui.brokerwire import IsMediator, ReadDocument
 from netctl.ui.pageaccess import Caller, Sight, callers, part_of
 from netctl.ui.peerhistory import PeerHistory
 from netctl.ui.peerview import Cells, cells, troubles
-from netctl.wire.agentrequests import ArmedState, Status, StatusReply
+from netctl.wire.agentrequests import ArmedState, Status, StatusReply, Watch
 
 WATCHED_S = 1.0
-"""Between two looks while somebody looks: a link that is cut shall show within two seconds."""
+"""Between two looks while somebody looks and nothing changes; at what changes, as soon as the agent says so."""
+REST_S = 0.1
+"""Between two looks however much changes."""
 ALONE_S = 5.0
 """While nobody does: for the plots of whoever comes next."""
 MAX_PARTS = 64
@@ -48,6 +50,8 @@ class LiveFeed:
         self._turn = _Turn()
         self._next: asyncio.Event = asyncio.Event()
         self._looking = 0
+        self._seen = -1
+        """What the agent has told of changes."""
         self._wake = asyncio.Event()
         self._one = asyncio.Lock()
         self._looked_at = float("-inf")
@@ -69,12 +73,21 @@ class LiveFeed:
         while True:
             await self.fresh(0.0)
             if self._looking:
-                await asyncio.sleep(WATCHED_S)
+                await self._change()
                 continue
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ALONE_S):
                     await self._wake.wait()
+
+    async def _change(self) -> None:
+        """Until something has changed, or it is time. The agent has peers asked meanwhile whether they answer."""
+        began, before = time.monotonic(), self._seen
+        # Without an agent, and with one of before it could tell, it is time once it is.
+        with contextlib.suppress(NetctlError):
+            self._seen = (await self._broker.ask("agent", Watch(before, WATCHED_S))).changes
+        rest_s = REST_S if self._seen != before else WATCHED_S
+        await asyncio.sleep(max(began + rest_s - time.monotonic(), 0.0))
 
     async def fresh(self, age_s: float = WATCHED_S) -> None:
         """Look, unless somebody has within so many seconds."""
@@ -206,7 +219,7 @@ class LiveFeed:
 
 def _row(one: Cells) -> list[Any]:
     return [
-        int(one.online),
+        one.presence,
         one.path,
         one.path_text,
         one.rtt,

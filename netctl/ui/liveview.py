@@ -12,10 +12,11 @@ from rich.text import Text
 
 from netctl.model.printable import printable
 from netctl.ui.peerhistory import PeerHistory, Sample
-from netctl.ui.peerview import cells, matches, troubles
+from netctl.ui.peerview import cells, matches, presence, troubles
 from netctl.ui.plots import braille
 from netctl.wire.agentrequests import PeerState, StatusReply
 
+LOOK = {"online": "green", "silent": "yellow", "offline": "dim"}
 PLOT_CELLS = 16
 """Two samples a cell: the last half a minute."""
 MAX_FILTER = 64
@@ -30,7 +31,7 @@ def _traffic(peer: PeerState, sample: Sample | None) -> Any:
 
 ORDERS: dict[str, Callable[[PeerState, Sample | None], Any]] = {
     "name": lambda peer, _: peer.name,
-    "path": lambda peer, _: (not peer.online, peer.path, peer.name),
+    "path": lambda peer, _: (presence(peer) != "online", peer.path, peer.name),
     "rtt": lambda peer, _: (peer.rtt_ms is None, peer.rtt_ms or 0.0, peer.name),
     "traffic": lambda peer, sample: (_traffic(peer, sample), peer.name),
     "handshake": lambda peer, _: (peer.last_handshake_s is None, peer.last_handshake_s or 0.0, peer.name),
@@ -121,7 +122,7 @@ def picture(
 def _title(status: StatusReply | None) -> Text:
     if status is None:
         return Text("netctl top", style="bold")
-    online = sum(peer.online for peer in status.peers)
+    online = sum(presence(peer) == "online" for peer in status.peers)
     title = Text(printable(status.member or "not a member"), style="bold", no_wrap=True)
     return title.append(f"  {online} of {len(status.peers)} others online", style="not bold")
 
@@ -142,11 +143,12 @@ def _row(peer: PeerState, history: PeerHistory, now: float, *, wide: bool) -> li
     shown = cells(peer, history.last(peer.name))
     past = history.of(peer.name, now) if wide else ()
     address = next((text for held in peer.addresses.values() for text in held), "")
+    odd = shown.presence == "silent" or peer.path.startswith("relay")
     row = [
-        Text("●" if peer.online else "○", style="green" if peer.online else "dim"),
-        Text(printable(peer.name), style="" if peer.online else "dim"),
+        Text("●" if shown.presence == "online" else "○", style=LOOK[shown.presence]),
+        Text(printable(peer.name), style="dim" if shown.presence == "offline" else ""),
         Text(printable(address)),
-        Text(shown.path_text, style="yellow" if peer.path.startswith("relay") else ""),
+        Text(shown.path_text, style="yellow" if odd else ""),
         Text(shown.rtt),
     ]
     if wide:

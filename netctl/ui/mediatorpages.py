@@ -15,9 +15,11 @@ from starlette.routing import Route
 
 from netctl.model.errors import NetctlError
 from netctl.ui.brokerclient import BrokerClient
+from netctl.ui.brokerwire import ListCarried
 from netctl.ui.livefeed import LiveFeed
 from netctl.ui.middleware import known_of
 from netctl.ui.pages import Page, utc
+from netctl.ui.relayedpairs import picture
 from netctl.wire import operatorrequests as m
 from netctl.wire.jsonline import Request as Wish
 
@@ -145,6 +147,8 @@ class MediatorPages:
             "mediator.html",
             status,
             state=await self._broker.ask("mediator", m.ServerStatusRequest()),
+            carried=(carried := await self._broker.ask("broker", ListCarried())),
+            picture=picture(carried.pairs) if carried is not None else None,
             bans=await self._broker.ask("mediator", m.ListBans()),
             lines=[(row, utc(row.at_s)) for row in found],
             more=more,

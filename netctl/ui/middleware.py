@@ -41,12 +41,12 @@ BODY_S = 30.0
 MAX_FIELDS = 64
 FREE = ("/static/", "/login")
 """What is served to whoever reaches the port: nothing of it says anything about this host."""
+POLICY = (
+    "default-src 'none'; script-src {0}; style-src {0}; img-src {0}; connect-src {0}; form-action {0}; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
+"""Content Security Policy (Level 3) of a page that uses only what is below a place: ``'self'`` or a URL."""
 HEADERS = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        b"form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    ),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     # Not "no-referrer": with it browsers send `Origin: null` with a form of our own (Fetch standard).
@@ -109,12 +109,19 @@ class AccessMiddleware:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                more = [*HEADERS, *((b"set-cookie", one) for one in cookies)]
+                place = (
+                    f"{self._proxy.origin}{state['root_path']}/"
+                    if self._proxy and state["root_path"]
+                    else "'self'"
+                )
+                policy = (b"content-security-policy", POLICY.format(place).encode())
+                more = [policy, *HEADERS, *((b"set-cookie", one) for one in cookies)]
                 message = {**message, "headers": [*message["headers"], *more, *((STORED,) if store else ())]}
             await send(message)
 
         state: dict[str, Any] = scope.setdefault("state", {})
         state["set_cookie"] = cookies.append
+        state["root_path"] = ""
         try:
             known = await self._admit(scope, receive, cookies.append)
         except Refusal as refusal:
@@ -135,6 +142,8 @@ class AccessMiddleware:
         proxy = self._proxy if self._proxy is not None and _address(scope) == self._proxy.address else None
         if host_of(host) not in self._hosts and (proxy is None or host_of(host) != proxy.host):
             raise Refusal(421, "this page goes by another name: use the link that `netctl ui` printed")
+        if proxy is not None and host_of(host) == proxy.host:
+            scope["state"]["root_path"] = proxy.root_path
         safe = scope["method"] in SAFE
         if safe and scope["path"].startswith(FREE):
             return None
@@ -184,7 +193,11 @@ class AccessMiddleware:
         if session is not None and cookie is not None and session.user == user:
             return session, cookie
         cookie, session = self.begin(
-            set_cookie, operator=user in proxy.operators, user=user, secure=proxy.secure
+            set_cookie,
+            operator=user in proxy.operators,
+            user=user,
+            secure=proxy.secure,
+            root_path=proxy.root_path,
         )
         return session, cookie
 
@@ -196,6 +209,7 @@ class AccessMiddleware:
         member: str | None = None,
         user: str | None = None,
         secure: bool = False,
+        root_path: str = "",
     ) -> tuple[str, Session]:
         """A session for a browser that has shown who it is, and its cookie."""
         cookie = secrets.token_urlsafe(32)
@@ -203,7 +217,7 @@ class AccessMiddleware:
             cookie, secrets.token_urlsafe(32), time.monotonic(), operator=operator, member=member, user=user
         )
         only = "; Secure" if secure else ""
-        set_cookie(f"{COOKIE}={cookie}; Path=/; HttpOnly; SameSite=Strict{only}".encode())
+        set_cookie(f"{COOKIE}={cookie}; Path={root_path}/; HttpOnly; SameSite=Strict{only}".encode())
         return cookie, session
 
     def still(self, known: Known, address: str) -> bool:

@@ -16,6 +16,7 @@ PATHS = {
     "relay-tls": "relay (TLS)",
     "none": "no path",
 }
+PRESENCE = {"online": "online", "silent": "not answering", "offline": "offline"}
 PORTS = {"sequential": ", ports counted", "block": ", random ports of a block", "random": ", random ports"}
 MINUTE_S = 60.0
 
@@ -24,7 +25,8 @@ MINUTE_S = 60.0
 class Cells:
     """A peer's row as texts, and the numbers of the newest sample for the plots."""
 
-    online: bool
+    presence: str
+    """``online``, ``silent`` or ``offline``."""
     path: str
     path_text: str
     rtt: str
@@ -39,15 +41,30 @@ def cells(peer: PeerState, sample: Sample | None) -> Cells:
     """A peer as it is shown."""
     rx, tx = (sample.rx_rate, sample.tx_rate) if sample is not None else (0.0, 0.0)
     return Cells(
-        online=peer.online,
-        path=peer.path,
-        path_text=PATHS.get(peer.path, peer.path),
+        presence=(here := presence(peer)),
+        path="silent" if here == "silent" else peer.path,
+        path_text=PRESENCE[here] if here == "silent" else PATHS.get(peer.path, peer.path),
         rtt=round_trip(peer.rtt_ms),
         received=rate(rx),
         sent=rate(tx),
         handshake=handshake(peer.last_handshake_s),
         numbers=(round(peer.rtt_ms, 1) if peer.rtt_ms is not None else None, round(rx), round(tx)),
     )
+
+
+def presence(peer: PeerState) -> str:
+    """Whether a peer is there: what it answers to this host just now goes before what the mediator has of it."""
+    if peer.answers is None:
+        return "online" if peer.online else "offline"
+    if peer.answers:
+        return "online"
+    return "silent" if peer.online else "offline"
+
+
+def edge(peer: PeerState) -> str:
+    """How a peer is drawn in a picture of the paths."""
+    here = presence(peer)
+    return peer.path if here == "online" else "none" if here == "offline" else here
 
 
 def round_trip(rtt_ms: float | None) -> str:

@@ -17,6 +17,10 @@ MAX_USER = 128
 """Characters of a name: an address of e-mail has fewer."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 """A header's name (RFC 9110 §5.6.2)."""
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+"""A path of unreserved characters (RFC 3986 §2.3): it stands in a cookie and in a Content Security Policy."""
+MAX_ROOT_PATH = 128
+"""Characters of it."""
 OURS = frozenset(
     {"host", "origin", "cookie", "content-length", "content-type", "transfer-encoding", "connection"}
 )
@@ -29,12 +33,16 @@ class ProxyRefusedError(Exception):
 
 
 class ProxyLogin(msgspec.Struct, frozen=True):
-    """`address`: as the overlay writes it; `header`: in lower case; `origin`: where browsers see the page."""
+    """`address`: as the overlay writes it; `header`: in lower case; `origin`: where browsers see the page.
+
+    `root_path`: the path below which they see it there, which the proxy takes away: ``/netctl``, or empty.
+    """
 
     address: str
     header: str
     origin: str
     operators: tuple[str, ...] = ()
+    root_path: str = ""
 
     @property
     def host(self) -> str:
@@ -65,16 +73,26 @@ class ProxyLogin(msgspec.Struct, frozen=True):
         return name
 
 
-def parse_origin(text: str) -> str:
-    """``https://netctl.example.org`` as browsers write it in an Origin header (RFC 6454 §6.2). Raises ValueError."""
+def parse_public_url(text: str) -> tuple[str, str]:
+    """Origin and path of ``https://example.org/netctl``. Raises ValueError.
+
+    The origin as browsers write it in an Origin header (RFC 6454 §6.2), the path without a slash at its end.
+    """
     parts = urlsplit(text.rstrip("/"))
     port = parts.port
     if parts.scheme not in PORTS or not parts.hostname or parts.username is not None:
         raise ValueError
-    if parts.path or parts.query or parts.fragment or not parts.netloc.isascii():
+    if parts.query or parts.fragment or not parts.netloc.isascii():
+        raise ValueError
+    if (
+        len(parts.path) > MAX_ROOT_PATH
+        or not _ROOT_PATH.fullmatch(parts.path)
+        or {".", ".."} & {*parts.path.split("/")}
+    ):
         raise ValueError
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, PORTS[parts.scheme]) else "")
+    origin = f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, PORTS[parts.scheme]) else "")
+    return origin, parts.path
 
 
 def parse_header(text: str) -> str:

@@ -101,6 +101,8 @@ class Pages:
             Exception: self._broke,
         }
         self._routed = Starlette(routes=routes, exception_handlers=errors)
+        # It would redirect to a URL made of what this server knows of itself, which is not where a proxy shows it.
+        self._routed.router.redirect_slashes = False
         self.access = AccessMiddleware(self._in_sight, self._refuse, self._caller, hosts, proxy)
 
     def _caller(self, address: str) -> Caller | None:
@@ -131,6 +133,7 @@ class Pages:
             "status_code": status,
             "csrf": session.csrf if session is not None else "",
             "here": request.url.path,
+            "root_path": request.scope["state"].get("root_path", ""),
             "banner": self.feed.banner(seen) if session is not None else [],
             "whole": seen.whole,
             "armed": armed.rolls_back_in_s if armed is not None else None,
@@ -192,7 +195,7 @@ class Pages:
                 {
                     "name": name,
                     "state": state.networks[name],
-                    "online": sum(peer.online for peer in members),
+                    "online": sum(peerview.presence(peer) == "online" for peer in members),
                     "known": len(members),
                     "rows": [self._row(loaded, peer, index) for index, peer in enumerate(found)],
                     "picture": _picture(members) if len(members) <= MAX_GRAPH else None,

@@ -15,7 +15,7 @@ from netctl.config.load.pipeline import Loaded
 from netctl.config.reach.rulelookup import flows, parse_target
 from netctl.model.errors import NetctlError
 from netctl.ui.brokerclient import BrokerClient
-from netctl.ui.brokerwire import CheckPath, PathCheck
+from netctl.ui.brokerwire import AskFirewall, CheckPath, PathCheck
 from netctl.ui.livefeed import LiveFeed
 from netctl.ui.middleware import known_of
 from netctl.ui.pages import Page, loaded_of, seen_of
@@ -131,7 +131,10 @@ class WhyPages:
             answers = list(flows(loaded, asked.src, asked.dst, asked.proto, asked.port))
         other = asked.dst if asked.src == own else asked.src if asked.dst == own else ""
         peer = peers.get(other) if asked.whole else None
-        doctor = None
+        doctor = firewall = None
+        if answers is not None and seen.whole and any(one.allowed for one in answers):
+            wish = AskFirewall(asked.src, asked.dst, asked.proto, asked.port)
+            firewall = await self._broker.ask("broker", wish)
         if peer is not None and seen.whole:
             doctor = await self._broker.ask("agent", Doctor())
         names = list(loaded.document.members) if loaded is not None else [*([own] if own else []), *peers]
@@ -143,6 +146,7 @@ class WhyPages:
             names=names[:MAX_NAMES],
             own=own,
             answers=answers,
+            firewall=firewall,
             peer=peer,
             cells=self._feed.cells(peer.name) if peer is not None else None,
             nat=own_nat(doctor) if doctor is not None else None,

@@ -158,3 +158,17 @@ def test_foreign_bytes_get_silence_and_leave_nothing(
     attempt = b"\xf5nc1" + bytes([kind]) + data if with_header else data
     assert relays.handle_control(attempt, EVE, P_B, 0.0, UNIX) == []
     assert len(relays) == 0
+
+
+def test_it_knows_which_pairs_it_carries_and_how_much() -> None:
+    relays = table()
+    bind(relays, P_A, P_B, A)
+    bind(relays, P_A, P_C, A)
+    assert relays.carried(0.0) == [], "one end alone is no pair"
+    bind(relays, P_B, P_A, B)
+    for port, source, size in ((P_B, A, 500), (P_A, B, 70)):
+        flow = relays.flow(port, source, 1.0)
+        assert flow is not None
+        assert flow.toll.take(size, 1.0)
+    assert relays.carried(1.0) == [(P_A, P_B, 570)]
+    assert relays.carried(relay_table.BINDING_TTL_S + 1) == [], "neither has renewed it"

@@ -16,6 +16,7 @@ from netctl.lab.internet import RUN_PATH, Lab, status_of
 from tests.netns.onehost import NETCTL
 from tests.support.lablife import PARTY, addresses, connected_lab
 from tests.support.patience import wait_for
+from tests.ui.uikit import words
 from tests.ui.webdriver import chromium_inside
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
@@ -38,6 +39,7 @@ with socket.socket(socket.AF_UNIX) as connection:
     print(connection.makefile().readline())
 """
 
+DROPS = "table ip own { chain i { type filter hook input priority 10; tcp dport 4444 drop; }; }"
 EDIT = r"""
 import html, http.client, json, os, re, sys
 from urllib.parse import urlencode
@@ -57,6 +59,7 @@ def hidden(text):
     return dict(re.findall(r'name="(csrf|base|document|observed|desired)" value="([^"]*)"', text))
 
 cookie = ask("GET", link)[0].partition(";")[0]
+into = ask("GET", "/why?from=laptop&to=desktop&on=4444")[1], ask("GET", "/why?from=laptop&to=desktop&on=22")[1]
 asked = {"from": "desktop", "to": "laptop", "peer": "laptop"}
 why = ask("GET", "/why?" + urlencode(asked))[1]
 checked = ask("POST", "/why/check", **hidden(why), **asked)[1]
@@ -67,7 +70,7 @@ tried = ask("POST", "/document/apply", **hidden(plan), text=text)[1]
 file = open(os.environ["NETCTL_CONFIG"]).read()
 ended = ask("POST", end, csrf=hidden(plan)["csrf"])[1]
 after = open(os.environ["NETCTL_CONFIG"]).read()
-print(json.dumps([checked, plan, tried, file == text, ended, after == text]))
+print(json.dumps([into, why, checked, plan, tried, file == text, ended, after == text]))
 """
 
 
@@ -194,11 +197,16 @@ def test_a_real_browser_sees_a_member_go_and_come(lab: Lab) -> None:
 def test_a_peer_is_asked_and_an_edit_is_planned_tried_and_kept(lab: Lab, link: str) -> None:
     """Last of all: it changes the document of one host, which the others do not know."""
     more = "# an edit\napply: {confirm: 60s}\n"
+    lab.node("desktop").run(["nft", "-f", "-"], DROPS)
     done = lab.node("desktop").attempt(
         [sys.executable, "-c", EDIT, json.dumps([link, more, "/document/confirm"])]
     )
+    lab.node("desktop").run(["nft", "delete", "table", "ip", "own"])
     assert done.returncode == 0, done.stderr
-    checked, plan, tried, written_before, kept, written = json.loads(done.stdout)
+    into, why, checked, plan, tried, written_before, kept, written = json.loads(done.stdout)
+    assert re.search(r"drops tcp/4444 on nctl0", words(into[0])), "of the receiving host's own firewall"
+    assert "The firewall of desktop lets it through" in into[1]
+    assert "What the firewall of laptop does to it is known there alone: run this on laptop" in why
     assert re.search(r"[1-8] of 8 answered", checked), "laptop is asked through the tunnel"
     assert "1420 bytes pass both ways" in checked
     assert "NAT of desktop" in checked

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from netctl.ui.desktop import Person, open_browser, person_at
+from netctl.wire import agentrequests as a
 from tests.support.patience import BUSY_S, wait_for
-from tests.ui.uikit import Browser, command, host, peer
+from tests.ui.uikit import Browser, command, host, page, peer
 
 NOBODY = pwd.getpwnam("nobody")
 OPENER = """#!/bin/sh
@@ -148,3 +151,60 @@ def test_the_command_opens_it_for_who_called_sudo(
             os.close(mine)
             os.close(its)
     wait_for("the file is gone", lambda: not list(Path(person.pw_dir).glob("netctl-page-*")))
+
+
+APPLICATION = """[Desktop Entry]
+Type=Application
+Name=Chromium of a test
+Exec=chromium --headless=new --no-sandbox --disable-gpu --no-first-run --user-data-dir={home}/profile %U
+MimeType=text/html;
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(os.geteuid() != 0, reason="a browser of somebody else: only root starts one")
+@pytest.mark.skipif(
+    not (shutil.which("xdg-open") and shutil.which("chromium")),
+    reason="no xdg-open or Chromium here: `scripts/setup ui` installs them",
+)
+def test_the_desktops_own_opener_and_browser_lead_to_the_page(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The opener and the browser of a desktop; of a desktop nothing is missing but its screen."""
+    for place, text in {
+        ".local/share/applications/of-a-test.desktop": APPLICATION.format(home=home),
+        ".config/mimeapps.list": "[Default Applications]\ntext/html=of-a-test.desktop\n",
+    }.items():
+        (home / place).parent.mkdir(parents=True, exist_ok=True)
+        (home / place).write_text(text)
+    for path in (home, *home.rglob("*")):
+        os.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)
+    monkeypatch.setenv("DISPLAY", ":7")
+    for name in ("BROWSER", "XDG_CURRENT_DESKTOP", "XDG_DATA_DIRS", "XDG_CONFIG_DIRS"):
+        monkeypatch.delenv(name, raising=False)
+    with host(tmp_path, peer("nas", "10.9.0.2")) as known, page(known) as served:
+        person = Person(NOBODY.pw_uid, NOBODY.pw_gid, NOBODY.pw_name, str(home))
+        process = open_browser(person, served.link)
+        assert process is not None
+        assert process.stdin is not None
+        try:
+            # The file, the link, the page, and its script: then the browser looks.
+            wait_for("it looks", lambda: any(isinstance(one, a.Watch) for one in known.asked))
+            assert Browser(served.port).get(served.path).status == 401, "the link is used up"
+        finally:
+            process.stdin.close()
+            process.wait(BUSY_S)
+            for pid in of_place(home):
+                os.kill(pid, signal.SIGKILL)
+            wait_for("the browser is gone", lambda: not of_place(home))
+
+
+def of_place(home: Path) -> list[int]:
+    """The processes that this test's browser consists of."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if f"--user-data-dir={home}/profile".encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+    return found

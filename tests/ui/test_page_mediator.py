@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from netctl.ui.mediatorpages import MAX_LINES
+from netctl.ui.relayedpairs import SOCKET_NAME
 from netctl.wire import operatorrequests as m
+from tests.support.patience import BUSY_S
 from tests.ui.uikit import Browser, Host, host, page, peer, words
 
 NOW_S = int(time.time())
@@ -64,6 +70,50 @@ def browser(there: Host) -> Iterator[Browser]:
         yield one.signed_in()
 
 
+TOLD = {
+    "carried": [{"ports": [40000, 40001], "passed": 5_000_000}, {"ports": [40000, 40002], "passed": 9}],
+    "carried_in_all": 7,
+    "pairs": [
+        {"port": 9, "sides": [{"member": 40001, "at": "1.2.3.4:5", "sent": 70, "stock": False},
+                              {"member": 40003, "at": at, "sent": 7, "stock": True}]}
+        for at in ("5.6.7.8:9", None)
+    ],
+    "and": "what a later relay says besides",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", [json.dumps(TOLD).encode(), b"", b"{}", b"[1", b'{"carried": 3}'])
+def test_the_pairs_over_the_relay_are_shown_and_why_no_others(
+    known: Host, browser: Browser, tmp_path: Path, said: bytes
+) -> None:
+    names = {"40000": "nas", "40001": "tv", "40002": "<b>"}
+    known.answers[m.ServerStatusRequest] = lambda _: state(relay_state=str(tmp_path), relay_ports=names)
+    with socket.socket(socket.AF_UNIX) as relay:
+        relay.bind(str(tmp_path / SOCKET_NAME))
+        relay.listen()
+
+        def tell() -> None:
+            with relay.accept()[0] as asking:
+                asking.sendall(said + b"\n")
+
+        telling = threading.Thread(target=tell)
+        telling.start()
+        text = browser.get("/mediator").text
+        telling.join(BUSY_S)
+    if not said.startswith(b'{"carried": ['):
+        assert "No relay runs on this machine" in text
+        return
+    shown = words(text)
+    assert "8 pairs whose packets it carries" in shown
+    assert "report them to nobody" in shown
+    order = ["nas and tv 5.0 MB passed", "tv and port 40003 77 B passed", "nas and &lt;b&gt; 9 B passed"]
+    places = [shown.index(one) for one in order]
+    assert places == sorted(places)
+    assert "5 more have less traffic" in shown
+    assert text.count('data-edge="relay-udp"') == 3
+    assert "<b>" not in text
+
+
 def test_how_the_mediator_is(known: Host, browser: Browser) -> None:
     said = words(browser.get("/mediator").text)
     assert "4 online of 6, in 1 network (" in said
@@ -71,7 +121,8 @@ def test_how_the_mediator_is(known: Host, browser: Browser) -> None:
         "/etc/netctl/networks.yaml , abababab ab , in force for 2 h".replace("abababab ab", "ab" * 5) in said
     )
     assert "Store in order" in said
-    assert "Relay ports 1, for a pair with a WireGuard app" in said
+    assert "Relay ports 1 member has one" in said
+    assert "No relay runs on this machine" in said
     assert "Nobody was let in or shut out" in said
     bad = state(
         store="the disk is full.", without_address=["no address is left for <tv>"], without_port=1,

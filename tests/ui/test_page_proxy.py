@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from netctl.ui.proxylogin import MAX_USER, ProxyLogin, ProxyRefusedError, parse_header, parse_origin
+from netctl.ui.proxylogin import MAX_USER, ProxyLogin, ProxyRefusedError, parse_header, parse_public_url
 from netctl.wire import operatorrequests as m
 from tests.ui.test_page_safe import POSTS
 from tests.ui.uikit import DOCUMENT, START_S, Answer, Browser, Host, Served, command, host, page, peer
@@ -174,16 +174,18 @@ def test_at_loopback_there_is_also_who_has_a_link() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "origin"),
+    ("text", "seen"),
     [
-        ("https://Net.Example.org", "https://net.example.org"),
-        ("https://net.example.org:443/", "https://net.example.org"),
-        ("http://net.example.org:8080", "http://net.example.org:8080"),
-        ("https://[FD00::1]:8443", "https://[fd00::1]:8443"),
+        ("https://Net.Example.org", ("https://net.example.org", "")),
+        ("https://net.example.org:443/", ("https://net.example.org", "")),
+        ("http://net.example.org:8080", ("http://net.example.org:8080", "")),
+        ("https://[FD00::1]:8443", ("https://[fd00::1]:8443", "")),
+        ("https://example.org/netctl/", ("https://example.org", "/netctl")),
+        ("https://example.org/~a/b-c_d.e", ("https://example.org", "/~a/b-c_d.e")),
     ],
 )
-def test_an_origin_is_written_as_browsers_do(text: str, origin: str) -> None:
-    assert parse_origin(text) == origin
+def test_an_origin_is_written_as_browsers_do(text: str, seen: tuple[str, str]) -> None:
+    assert parse_public_url(text) == seen
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,14 @@ def test_an_origin_is_written_as_browsers_do(text: str, origin: str) -> None:
         "net.example.org",
         "ftp://a",
         "https://",
-        "https://a/b",
+        "https://a//b",
+        "https://a/../b",
+        "https://a/.",
+        "https://a/b;c",
+        "https://a/b c",
+        "https://a/%2e",
+        "https://a/'b",
+        "https://a/" + "b" * 129,
         "https://u@a",
         "https://a?b",
         "https://a:x",
@@ -202,7 +211,7 @@ def test_an_origin_is_written_as_browsers_do(text: str, origin: str) -> None:
 )
 def test_an_origin_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
-        parse_origin(text)
+        parse_public_url(text)
 
 
 @pytest.mark.parametrize("text", ["", "a b", "Cookie", "host", "Origin", "ä", "x:", "x" * 65])
@@ -218,7 +227,7 @@ def test_a_header_that_is_none_is_refused(text: str) -> None:
         (("--public-origin", ORIGIN), "who is believed"),
         (("--trusted-proxy", "x", "--public-origin", ORIGIN), "--trusted-proxy wants an address"),
         (("--trusted-proxy", "10.9.0.7", "--public-origin", ORIGIN), "with --listen alone"),
-        (("--trusted-proxy", PROXY, "--public-origin", "net.example.org"), "without a path"),
+        (("--trusted-proxy", PROXY, "--public-origin", "net.example.org"), "wants https://NAME or"),
         ((*OPTIONS, "--proxy-user-header", "Cookie"), "is no header for a user's name"),
     ],
 )

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 
 from netctl.ui.webapp import HERE, MAX_GRAPH
 from netctl.wire import agentrequests as a
+from tests.support.patience import wait_for
 from tests.ui.uikit import Browser, Host, Served, command, host, page, peer
 
 PEERS = (
@@ -39,7 +40,7 @@ def served(known: Host) -> Iterator[Served]:
         yield one
 
 
-def events(browser: Browser) -> Iterator[tuple[str, dict[str, Any]]]:
+def events(browser: Browser) -> Generator[tuple[str, dict[str, Any]], None, None]:
     """The live stream of a page."""
     connection = http.client.HTTPConnection("127.0.0.1", browser.port, timeout=30)
     connection.request("GET", "/live", headers={"Cookie": browser.cookie})
@@ -71,6 +72,36 @@ def test_members_are_shown_as_they_are(served: Served) -> None:
     assert browser.get("/members/nobody").status == 404
 
 
+def test_a_peer_that_does_not_answer_is_said_to_be_so(known: Host, served: Served) -> None:
+    """What it answers to this host goes before what the mediator has of it, either way."""
+    known.status = msgspec.structs.replace(
+        known.status,
+        peers=[
+            peer("nas", "10.9.0.2", answers=False),
+            peer("laptop", "10.9.0.3", answers=True, online=False),
+            peer("tv", "10.9.0.4", answers=False, online=False),
+        ],
+    )
+    text = served.signed_in().get("/").text
+    assert re.findall(r'data-cell="dot" data-on="(\w+)"', text) == ["silent", "online", "offline"]
+    assert re.findall(r'data-cell="online">([a-z ]+)<', text) == ["not answering", "online", "offline"]
+    assert re.findall(r'data-edge="(\w+)"', text) == ["silent", "direct", "none"]
+    assert 'data-path="silent">not answering<' in text
+    assert "1 of 3 others online" in text
+    assert "members report it to nobody" in text, "what the picture shows, and why no more"
+
+
+def test_peers_are_asked_only_while_a_browser_looks(known: Host, served: Served) -> None:
+    browser = served.signed_in()
+    browser.get("/")
+    assert not any(isinstance(one, a.Watch) for one in known.asked)
+    stream = events(browser)
+    assert next(stream)[0] == "all"
+    wait_for("it looks", lambda: any(isinstance(one, a.Watch) for one in known.asked))
+    stream.close()
+    wait_for("it has left", lambda: all(isinstance(one, a.Status) for one in known.asked[-2:]))
+
+
 def test_finding_works_without_a_script(served: Served) -> None:
     browser = served.signed_in()
     assert 'data-peer="laptop"' not in browser.get("/?q=nas").text.partition("<details")[0]
@@ -100,7 +131,7 @@ def test_changes_come_by_themselves_and_alone(known: Host, served: Served) -> No
         assert kind == "changes"
         if told["rows"]:
             assert set(told["rows"]) == {"nas"}
-            assert told["rows"]["nas"][:3] == [0, "none", "no path"]
+            assert told["rows"]["nas"][:3] == ["offline", "none", "no path"]
             return
     raise AssertionError("nothing came")
 

@@ -91,6 +91,8 @@ class Host:
     asked: list[Request[Any]] = field(default_factory=list)
     answers: dict[type[Request[Any]], Callable[[Any], Any]] = field(default_factory=dict)
     happened: list[a.Happening] = field(default_factory=list)
+    changes: int = 0
+    """As often as a test has made something change."""
     moving: bool = True
     """Whether what the agent says changes by itself, where it can."""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
@@ -99,6 +101,8 @@ class Host:
         self.asked.append(request)
         if isinstance(request, a.Status):
             return self.status
+        if isinstance(request, a.Watch):
+            return a.WatchReply(self.changes)
         if isinstance(request, a.Doctor):
             return self.doctor
         if isinstance(request, a.Timeline):

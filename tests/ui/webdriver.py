@@ -26,11 +26,12 @@ ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-s
 class Chromium:
     """One window."""
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, *arguments: str) -> None:
         self._connect = connect
-        options = {"args": ARGUMENTS}
+        options = {"args": [*ARGUMENTS, *arguments]}
         wanted = {
             "browserName": "chrome",
+            "acceptInsecureCerts": True,
             "goog:chromeOptions": options,
             "goog:loggingPrefs": {"browser": "ALL"},
         }
@@ -148,10 +149,10 @@ def driver(inside: Inside = list) -> Iterator[int]:
 
 
 @contextmanager
-def chromium() -> Iterator[Chromium]:
+def chromium(*arguments: str) -> Iterator[Chromium]:
     """A browser that ends with the block."""
     with driver() as port:
-        browser = Chromium(lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S))
+        browser = Chromium(lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S), *arguments)
         try:
             yield browser
         finally:

@@ -55,7 +55,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help=f"the header in which it says who has logged in (default {USER_HEADER})",
     )
     proxy.add_argument(
-        "--public-origin", metavar="URL", help="where browsers see the page: https://netctl.example.org"
+        "--public-origin",
+        metavar="URL",
+        help="where browsers see the page: https://netctl.example.org, or https://example.org/netctl",
     )
     proxy.add_argument(
         "--proxy-operator",
@@ -117,7 +119,7 @@ def _address(option: str, text: str | None) -> Address | None:
 
 
 def _proxy(arguments: argparse.Namespace, listen: Address | None) -> ProxyLogin | None:
-    from netctl.ui.proxylogin import ProxyLogin, parse_header, parse_origin
+    from netctl.ui.proxylogin import ProxyLogin, parse_header, parse_public_url
 
     address = _address("--trusted-proxy", arguments.trusted_proxy)
     if address is None:
@@ -129,10 +131,10 @@ def _proxy(arguments: argparse.Namespace, listen: Address | None) -> ProxyLogin 
     if arguments.public_origin is None:
         raise LocalError("where do browsers see the page? Say --public-origin https://netctl.example.org")
     try:
-        origin = parse_origin(arguments.public_origin)
+        origin, root_path = parse_public_url(arguments.public_origin)
     except ValueError:
         raise LocalError(
-            f"--public-origin wants https://NAME without a path, not '{arguments.public_origin}'"
+            f"--public-origin wants https://NAME or https://NAME/PATH, not '{arguments.public_origin}'"
         ) from None
     try:
         header = parse_header(arguments.proxy_user_header)
@@ -146,7 +148,7 @@ def _proxy(arguments: argparse.Namespace, listen: Address | None) -> ProxyLogin 
         raise LocalError(
             f"a proxy at {address} reaches the page with --listen alone: on an address of the overlay"
         )
-    return ProxyLogin(str(address), header, origin, tuple(arguments.proxy_operator))
+    return ProxyLogin(str(address), header, origin, tuple(arguments.proxy_operator), root_path)
 
 
 def _serve(page: Page) -> int:

@@ -122,7 +122,7 @@ async function check() {
   const form = field.form;
   const said = new URLSearchParams({ csrf: form.elements.csrf.value, text: field.value });
   try {
-    const answer = await fetch("/document/check", { method: "POST", body: said, signal: asking.signal });
+    const answer = await fetch(`${document.documentElement.dataset.rootPath}/document/check`, { method: "POST", body: said, signal: asking.signal });
     if (!answer.ok) throw new Error(String(answer.status));
     const told = await answer.json();
     tell(told.findings, told.errors);
@@ -316,7 +316,7 @@ function close() {
 async function offer(asked) {
   if (schema === null) {
     schema = {};
-    schema = await (await fetch("/static/networks.schema.json")).json();
+    schema = await (await fetch(`${document.documentElement.dataset.rootPath}/static/networks.schema.json`)).json();
   }
   if (field.selectionStart !== field.selectionEnd || !schema.properties) return close();
   const at = place();

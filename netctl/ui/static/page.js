@@ -1,7 +1,10 @@
 // What the page does beyond reading: live rows, plots, copying, finding as you type. Without it the page still reads.
 "use strict";
 
+// The path below which a reverse proxy shows the page.
+const ROOT_PATH = document.documentElement.dataset.rootPath;
 const WINDOW_S = 180;
+const WORDS = { online: "online", silent: "not answering", offline: "offline" };
 const past = new Map();
 
 function rowsOf(name) {
@@ -39,17 +42,18 @@ function draw(row, samples) {
 }
 
 function show(name, row) {
-  const [on, path, pathText, rtt, received, sent, handshake] = row;
+  const [presence, path, pathText, rtt, received, sent, handshake] = row;
+  const edge = presence === "offline" ? "none" : path;
   const found = rowsOf(name);
   for (const element of found) {
-    if ("edge" in element.dataset) element.dataset.edge = on ? path : "none";
-    if ("tile" in element.dataset) element.dataset.tile = on ? path : "none";
-    if ("on" in element.dataset) element.dataset.on = on;
+    if ("edge" in element.dataset) element.dataset.edge = edge;
+    if ("tile" in element.dataset) element.dataset.tile = edge;
+    if ("on" in element.dataset) element.dataset.on = presence;
     const cell = (kind) => element.querySelector(`[data-cell="${kind}"]`);
     const dot = cell("dot");
     if (!dot) continue;
-    dot.dataset.on = on;
-    put(cell("online"), on ? "online" : "offline");
+    dot.dataset.on = presence;
+    put(cell("online"), WORDS[presence]);
     cell("path").dataset.path = path;
     put(cell("path"), pathText);
     put(cell("rtt"), rtt);
@@ -123,7 +127,7 @@ function follow() {
   const waits = document.querySelector("#armed[data-left]");
   if (waits) armed(Number(waits.dataset.left));
   setInterval(countDown, 1000);
-  const stream = new EventSource(rows ? "/live" : "/live?rows=0");
+  const stream = new EventSource(`${ROOT_PATH}/live${rows ? "" : "?rows=0"}`);
   const take = (told) => {
     let strangers = false;
     for (const [name, row] of Object.entries(told.rows)) strangers = !show(name, row) || strangers;
