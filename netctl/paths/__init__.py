@@ -1,1 +1,1 @@
-"""How a tunnel's packets travel just now, sans-IO (floor F2)."""
+"""Finds and keeps the best path to each peer: direct or over the relay, without I/O (floor F2)."""

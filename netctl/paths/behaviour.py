@@ -1,4 +1,4 @@
-"""What is known about the NAT in front of this host, in the words of RFC 4787."""
+"""Classifies the NAT in front of this host from the answers of STUN servers, in the terms of RFC 4787."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ Mapping4787 = Literal[
     "none", "endpoint-independent", "address-dependent", "address and port-dependent", "unknown"
 ]
 DEPENDENT: tuple[Mapping4787, ...] = ("address-dependent", "address and port-dependent")
-"""What is called symmetric: another destination sees another port."""
+"""The symmetric mappings: another destination sees another port."""
 UdpState = Literal["works", "blocked", "not asked"]
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """Of one address family."""
+    """The behaviour of the NAT for one address family."""
 
     udp: UdpState
-    """Whether any of the STUN servers asked has answered."""
+    """Whether any of the asked STUN servers has answered."""
     mapping: Mapping4787
     """`none`: no NAT, the servers see this host's own address (RFC 4787 §4.1)."""
     address_dependence_known: bool
-    """Servers at two addresses have answered: with one, only the port's part is known."""
+    """Whether servers at two addresses have answered; with one, only the dependence on the port is known."""
     port_kept: bool | None
-    """The NAT kept the port (RFC 4787 §4.2.1); None: unknown, or no NAT."""
+    """Whether the NAT kept the port (RFC 4787 §4.2.1); None: unknown, or no NAT."""
     mapped: tuple[SocketAddress, ...]
-    """What the servers see, without repetition."""
+    """The distinct addresses of this host that the servers see."""
 
 
 NOT_ASKED = Behaviour("not asked", "unknown", False, None, ())
-"""Of a host that has no port to ask from, or no server to ask."""
+"""The behaviour for a host without a port to ask from or a server to ask."""
 
 
 def behaviour(
     answers: Mapping[SocketAddress, SocketAddress | None], own: frozenset[SocketAddress], port: int | None
 ) -> Behaviour:
-    """Judge what each server asked (of one family) has seen, None: it was silent. `port` is our local port."""
+    """Classify the NAT from the address that each asked server of one family has seen; None: the server was silent.
+
+    `own`: this host's own addresses; `port`: our local port.
+    """
     seen = {server: mapped for server, mapped in answers.items() if mapped is not None}
     mapped = tuple(dict.fromkeys(seen.values()))
     hosts = {server.host for server in seen}

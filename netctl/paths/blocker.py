@@ -1,4 +1,4 @@
-"""What two members know of each other's NATs, in words, and why their pair has no direct path. Pure."""
+"""Describes a peer's NAT in words, and explains from both NATs why a pair has no direct path. Without I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from netctl.paths.candidates import is_private
 from netctl.wire.control import Nat
 
 OUTSIDE = frozenset({"srflx", "mapped", "explicit"})
-"""Kinds of candidates that are addresses outside of a NAT, or of no NAT."""
+"""Kinds of candidates that are addresses outside a NAT, or of a host without a NAT."""
 MAPPINGS = {
     "fixed": "endpoint-independent mapping",
     "sequential": "symmetric mapping, ports counted",
@@ -19,14 +19,14 @@ MAPPINGS = {
 
 
 def _seen_outside(remote: Mapping[SocketAddress, str]) -> bool:
-    """Whether any of a peer's candidates is an address outside: told by a server, or its own and public."""
+    """Whether any of a peer's candidates is an address outside a NAT: seen by a server, or a public one of its own."""
     return any(kind in OUTSIDE or not is_private(address) for address, kind in remote.items())
 
 
 def peer_nat(nat: Nat | None, remote: Mapping[SocketAddress, str]) -> str:
-    """The peer's IPv4 NAT, from its last offer: `nat`, and its candidates with their kinds.
+    """The peer's IPv4 NAT in words, from its last offer: `nat`, and its candidates with their kinds.
 
-    Empty: it has offered nothing yet.
+    Empty: the peer has offered nothing yet.
     """
     if not remote:
         return ""
@@ -45,9 +45,9 @@ def blocker(
     remote: Mapping[SocketAddress, str],
     ours: Collection[SocketAddress] = (),
 ) -> str | None:
-    """Why a pair that tried has no direct path; None: nothing that the two sides know explains it.
+    """Why a pair has no direct path after an attempt; None: the knowledge of both sides does not explain it.
 
-    `remote`: the peer's candidates and their kinds, `ours`: the addresses of our own.
+    `remote`: the peer's candidates and their kinds; `ours`: our own addresses.
     """
     families, theirs = {one.is_ipv6 for one in ours}, {one.is_ipv6 for one in remote}
     if families and theirs and not families & theirs:

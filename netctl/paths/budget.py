@@ -1,10 +1,10 @@
-"""Bounds on what others can make this host send: token buckets."""
+"""Token buckets, which bound the datagrams that others can make this host send."""
 
 from __future__ import annotations
 
 
 class Bucket:
-    """`burst` at once, then `rate` a second. Full at first."""
+    """A token bucket: `burst` tokens at once, then `rate` a second. Full at first. `now`: monotonic seconds."""
 
     def __init__(self, burst: int, rate: float) -> None:
         self._burst = burst
@@ -13,12 +13,12 @@ class Bucket:
         self._at = float("-inf")
 
     def has(self, now: float) -> bool:
-        """Whether one could be taken."""
+        """Whether a token is left."""
         self._fill(now)
         return self._tokens >= 1.0
 
     def take(self, now: float) -> bool:
-        """One of what is left; False: there is none, and it is to be left undone."""
+        """Take a token; False: none is left, so the caller must not act."""
         if not self.has(now):
             return False
         self._tokens -= 1.0

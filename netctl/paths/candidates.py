@@ -1,4 +1,4 @@
-"""Candidates: which addresses are worth a probe, and what kind of path each would be."""
+"""Decides which candidate addresses may be probed, and whether a path to an address is LAN or direct."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from netctl.wire.control import Candidate
 
 LAN_PREFIX_V4 = 24
 LAN_PREFIX_V6 = 64
-"""Two hosts within one of these share a segment, as far as can be told without asking the other."""
+"""Lengths in bits: two hosts in one such prefix presumably share a LAN."""
 
 
 _NOBODY = tuple(
@@ -23,14 +23,14 @@ _NOBODY = tuple(
         "192.88.99.0/24",  # 6to4 anycast, given up (RFC 7526)
         "240.0.0.0/4",  # reserved, and the limited broadcast address (RFC 1112 §4, RFC 919 §7)
         "::/96",  # IPv4-compatible, given up (RFC 4291 §2.5.5.1)
-        "64:ff9b:1::/48",  # a translator's own (RFC 8215): it leads to IPv4 of somebody's inside
+        "64:ff9b:1::/48",  # local translation (RFC 8215): leads to private IPv4 addresses
         "100::/64",  # discard (RFC 6666)
         "2001::/32",  # Teredo and
         "2002::/16",  # 6to4 lead to an IPv4 address of the sender's choice
         "fec0::/10",  # site-local, given up (RFC 3879)
     )
 )
-"""No host has such an address for us. Documentation prefixes are not here: they are the Internet of every lab."""
+"""Prefixes without reachable hosts. Documentation prefixes are left out: labs use them as the Internet."""
 _PRIVATE = tuple(
     ipaddress.ip_network(prefix)
     for prefix in (
@@ -42,11 +42,11 @@ _PRIVATE = tuple(
         "fc00::/7",
     )
 )
-"""RFC 1918, 6598, 2544, 4193: an address means another host in every site."""
+"""Private prefixes (RFC 1918, 6598, 2544, 4193): in each site an address is another host's."""
 
 
 def usable(address: SocketAddress) -> bool:
-    """False for addresses that no other host can mean by this."""
+    """Whether an address may be another host's: False for loopback, link-local and other unreachable addresses."""
     ip = address.address
     if ip.is_loopback or ip.is_multicast or ip.is_unspecified or ip.is_link_local:
         return False
@@ -54,15 +54,15 @@ def usable(address: SocketAddress) -> bool:
 
 
 def is_private(address: SocketAddress) -> bool:
-    """Whether it means something inside a site alone (RFC 1918, 6598, 2544, 4193)."""
+    """Whether an address is valid only inside a site (RFC 1918, 6598, 2544, 4193)."""
     ip = address.address
     return any(ip in prefix for prefix in _PRIVATE)
 
 
 def in_reach(address: SocketAddress, own: Iterable[SocketAddress], remote: Iterable[SocketAddress]) -> bool:
-    """Whether an offered address may be one that we can mean: a private one only where the site can be the same.
+    """Whether an offered address may be the peer's from here: a private one only if both may be in the same site.
 
-    It is where we have an address of the same block, or where both hosts are seen from outside under one address.
+    That is: we have an address in the same private block, or both hosts are seen from outside with the same address.
     """
     ip = address.address
     block = next((prefix for prefix in _PRIVATE if ip in prefix), None)
@@ -73,7 +73,7 @@ def in_reach(address: SocketAddress, own: Iterable[SocketAddress], remote: Itera
 
 
 def parse_candidates(candidates: Iterable[Candidate]) -> dict[SocketAddress, str]:
-    """Address to kind, the first kind wins; unusable and unreadable ones are left out, `MAX_CANDIDATES`."""
+    """Kinds of at most `MAX_CANDIDATES` candidates by address, the first kind of each; invalid ones are left out."""
     parsed: dict[SocketAddress, str] = {}
     for candidate in candidates:
         try:
@@ -99,10 +99,10 @@ def path_kind(
     local: Iterable[SocketAddress],
     ours: Collection[SocketAddress] = (),
 ) -> Literal["lan", "direct"]:
-    """``lan`` if the peer's own address is on a network of ours, or works where both are seen under one outside.
+    """``lan`` if the peer's own address is near one of `local`, or is private and both have the same outside address.
 
-    An address of a private range that works says nothing by itself: a VPN between two routers carries it too.
-    `ours`: all our addresses, those that servers see among them.
+    A private address that works is not enough: a VPN between two routers carries it, too. `ours`: all our addresses,
+    including those that servers see.
     """
     address = remote.address
     if kind in ("host", "prflx") and any(_near(mine.address, address) for mine in local):

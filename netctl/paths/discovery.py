@@ -1,4 +1,4 @@
-"""Server-reflexive addresses: what the mediator's STUN ports see of us (RFC 8489, RFC 5780 in spirit)."""
+"""Finds our server-reflexive addresses with the mediator's STUN ports (RFC 8489, similar to RFC 5780)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Server:
     due: float | None = None
     """When to ask (again)."""
     is_silent: bool = False
-    """Asked in vain, and nothing has come since."""
+    """Whether all questions of a gathering went unanswered, and no answer has come since."""
 
 
 class Discovery:
@@ -38,9 +38,9 @@ class Discovery:
         self._rng = rng
         self._servers: dict[SocketAddress, _Server] = {}
         self.own: frozenset[SocketAddress] = frozenset()
-        """This host's own addresses: what a server sees of them needs no NAT."""
+        """This host's own addresses: a server that sees one of them proves that there is no NAT."""
         self.blocked = False
-        """Asked in vain, and nothing has come since."""
+        """Whether no server answers over UDP."""
         self._hairpin: bytes | None = None
         self._hairpin_at: float | None = None
         self._hairpinned = False
@@ -48,14 +48,14 @@ class Discovery:
         self._gathered_at = float("-inf")
 
     def set_servers(self, servers: list[SocketAddress], now: float) -> None:
-        """Replace the servers; known answers of those that stay are kept."""
+        """Replace the servers; the answers of servers that stay are kept."""
         kept = {server: self._servers.get(server, _Server()) for server in servers[:MAX_STUN_SERVERS]}
         if kept.keys() != self._servers.keys():
             self._servers = kept
             self.gather(now)
 
     def gather(self, now: float, *, rest_s: float = 0.0) -> None:
-        """Ask all servers now, unless that was done less than `rest_s` seconds ago."""
+        """Ask all servers now, unless they were asked less than `rest_s` seconds ago."""
         if now - self._gathered_at < rest_s:
             return
         self._gathered_at = now
@@ -66,33 +66,33 @@ class Discovery:
         self._deadline = now + STUN_GATHER if self._servers else None
 
     def ready(self, now: float) -> bool:
-        """Every server has answered this gathering, or none is worth waiting for any longer."""
+        """Whether the gathering has ended: all awaited servers have answered, or the time is over."""
         return self._deadline is None or now >= self._deadline
 
     def mapped(self) -> list[SocketAddress]:
-        """Distinct server-reflexive addresses."""
+        """The distinct server-reflexive addresses, at most `MAX_SRFLX`."""
         seen = dict.fromkeys(server.mapped for server in self._servers.values() if server.mapped is not None)
         return list(seen)[:MAX_SRFLX]
 
     def answers(self, *, ipv6: bool) -> dict[SocketAddress, SocketAddress | None]:
-        """What each server of one family has seen; None: it is silent."""
+        """The address of ours that each server of one family has seen; None: the server is silent."""
         return {
             address: server.mapped for address, server in self._servers.items() if address.is_ipv6 == ipv6
         }
 
     def silent(self, *, ipv6: bool) -> bool:
-        """Every server of one family was asked in vain."""
+        """Whether all servers of one family are silent."""
         asked = [server for address, server in self._servers.items() if address.is_ipv6 == ipv6]
         return bool(asked) and all(server.is_silent for server in asked)
 
     def hairpin(self, now: float) -> bool | None:
-        """Whether the NAT sends back what goes to its own outside (RFC 4787 §6); None: not known yet, or no NAT."""
+        """Whether the NAT returns packets to its own outside address (RFC 4787 §6); None: not known yet, or no NAT."""
         if self._hairpinned:
             return True
         return False if self._hairpin_at is not None and now >= self._hairpin_at + HAIRPIN_WAIT else None
 
     def handle_answer(self, data: bytes, source: SocketAddress, now: float) -> bool:
-        """A STUN datagram arrived; True if the set of mapped addresses changed. Foreign ones are ignored."""
+        """Take a STUN datagram; True if the set of mapped addresses changed. Unrequested answers are ignored."""
         if self._hairpin is not None and data[8:20] == self._hairpin:
             self._hairpinned = True
             return False
@@ -109,7 +109,7 @@ class Discovery:
         before = self.mapped()
         self.blocked = server.is_silent = False
         if mapped != server.mapped:
-            self._hairpin = self._hairpin_at = None  # another outside may behave otherwise
+            self._hairpin = self._hairpin_at = None  # another NAT may behave differently
             self._hairpinned = False
         server.mapped = mapped
         server.transactions.clear()
@@ -124,7 +124,7 @@ class Discovery:
         return self.mapped() != before
 
     def _waits_for(self, address: SocketAddress) -> bool:
-        """Whether this server's answer is worth an offer's delay: it is asked, and of a family that this host has."""
+        """Whether an offer waits for this server's answer: it was asked, and its family is one that this host has."""
         server = self._servers[address]
         if server.due is None or not server.transactions:
             return False
@@ -139,7 +139,7 @@ class Discovery:
         return min(times, default=None)
 
     def handle_timer(self, now: float) -> list[SendDatagram]:
-        """Questions that are due. A server that stays silent loses its answer after one whole gathering."""
+        """The requests that are due. After a whole gathering without answer, a server's earlier answer is dropped."""
         effects: list[SendDatagram] = []
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
@@ -152,7 +152,7 @@ class Discovery:
                 server.mapped, server.is_silent = None, True
                 self.blocked = not self.mapped()
                 server.transactions.clear()
-                # Where others answer, this one's family is not there: one question finds out when it is again.
+                # If other servers answer, this one's family is missing: one request at a time detects its return.
                 server.attempts = 0 if self.blocked else len(STUN_RETRY)
                 server.due = now + STUN_REFRESH
                 continue
@@ -165,7 +165,7 @@ class Discovery:
         return effects
 
     def _ask_ourselves(self, now: float) -> list[SendDatagram]:
-        """One datagram to our own outside, once in a lifetime of the address."""
+        """The hairpin test: one datagram to our own outside address, once for each such address."""
         outside = next((one for one in self.mapped() if not one.is_ipv6 and one not in self.own), None)
         if outside is None:
             return []

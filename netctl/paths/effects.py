@@ -1,4 +1,4 @@
-"""What the path manager asks its shell to do, and what it tells about a pair."""
+"""The effects that the path manager returns to its shell, and the status of a pair's path."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ PathKind = Literal["lan", "direct", "relay-udp", "relay-tls", "none"]
 
 @dataclass(frozen=True, slots=True)
 class PathStatus:
-    """How one peer's packets travel just now."""
+    """The present path to one peer."""
 
     kind: PathKind = "none"
     endpoint: SocketAddress | None = None
     rtt_ms: float | None = None
-    """Round trip between the two members; None on a relay, where only the engine sees both halves."""
+    """Round trip between the two members; None over a relay, where it is not measured."""
     since_s: float = 0.0
     """`now` (monotonic seconds) when this path was chosen."""
     tried: tuple[str, ...] = ()
-    """One line per candidate that does not carry the path: address, kind, and why not."""
+    """One line for each candidate that is not used: address, kind, and the reason."""
     peer_nat: str = ""
-    """The peer's IPv4 NAT in words, as it said itself; empty: it has not."""
+    """The peer's IPv4 NAT in words, from the peer's offer; empty: no offer yet."""
     blocker: str | None = None
     """Why there is no direct path, as far as the two NATs explain it."""
     mtu: int | None = None
-    """The largest packet of the tunnel that passes on the way, where it is less than this host's tunnels carry."""
+    """The largest packet of the tunnel in bytes that passes on the path; None: as large as the tunnels carry."""
     distrust: str | None = None
-    """A direct way that answers probes and carries no data, in words."""
+    """A direct address that answers probes but carries no data, and the reason, in words."""
     answers: bool | None = None
     """Whether the peer answers just now. None: nobody looks, so it is not asked, or it cannot be known."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendDatagram:
-    """Send from the WireGuard port; `ttl` None is the system's default. Failures to send are no errors."""
+    """Send from the WireGuard port; `ttl` None: the system's default. A failure to send is no error."""
 
     destination: SocketAddress
     data: bytes
     ttl: int | None = None
     whole: bool = False
-    """In one piece or not at all: a hop that would cut it drops it (IPv4: DF)."""
+    """Send unfragmented or not at all: a router that would fragment it drops it (IPv4: DF)."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenBatch:
-    """Open so many IPv4 UDP sockets, each on a free port; tell `PathManager.batch_opened` which."""
+    """Open `count` UDP sockets, each on a free port; pass the ports to `PathManager.batch_opened`."""
 
     batch: int
     count: int
@@ -57,7 +57,7 @@ class OpenBatch:
 
 @dataclass(frozen=True, slots=True)
 class SendFrom:
-    """Send from one socket of a batch; what arrives there goes to `PathManager.handle_batch`."""
+    """Send from one socket of a batch; pass datagrams received there to `PathManager.handle_batch`."""
 
     batch: int
     index: int
@@ -67,16 +67,16 @@ class SendFrom:
 
 @dataclass(frozen=True, slots=True)
 class CloseBatch:
-    """Close what is left of a batch."""
+    """Close the remaining sockets of a batch."""
 
     batch: int
 
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Let the WireGuard port's traffic with `remote` pass by another local port, or no longer.
+    """Start or stop (`wanted` False) to rewrite the WireGuard port to another local port for packets of `remote`.
 
-    The port stays bound, so that no other program gets it. With `batch` it is that of this batch's socket.
+    `local_port` stays bound, so that no other program gets it. With `batch`, a socket of this batch is bound to it.
     """
 
     remote: SocketAddress
@@ -87,7 +87,7 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class SendFrame:
-    """Send over the TLS connection to the relay, for this relay port; dropped when it is down."""
+    """Send over the TLS connection to the relay, for this relay port; dropped while there is no connection."""
 
     port: int
     data: bytes
@@ -102,7 +102,7 @@ class WantTunnel:
 
 @dataclass(frozen=True, slots=True)
 class StandIn:
-    """Open or close the loopback address that stands in for a peer over TLS; its port is the relay's for the peer."""
+    """Open or close the loopback address that represents a peer over TLS; its port is the peer's relay port."""
 
     address: SocketAddress
     wanted: bool
@@ -110,14 +110,14 @@ class StandIn:
 
 @dataclass(frozen=True, slots=True)
 class SendControl:
-    """Send over the control connection; dropped when it is down."""
+    """Send over the control connection; dropped while there is no connection."""
 
     message: Candidates | RelayRequest
 
 
 @dataclass(frozen=True, slots=True)
 class SendThrough:
-    """Send a small packet through the tunnel to this peer: it has asked whether data passes."""
+    """Send `count` small packets through the tunnel to this peer, which has asked whether data passes."""
 
     key: WireGuardKey
     count: int = 1
@@ -143,14 +143,14 @@ class LivenessChanged:
 
 @dataclass(frozen=True, slots=True)
 class LookSoon:
-    """Tell `PathManager.observe` what the engine sees in so many seconds, not only with the next look."""
+    """Read the engine and call `PathManager.observe` in `after_s` seconds, in addition to the regular calls."""
 
     after_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class LimitSize:
-    """Let packets to this peer be no larger than so many bytes; None: as large as the tunnels carry."""
+    """Limit packets to this peer to `mtu` bytes; None: as large as the tunnels carry."""
 
     key: WireGuardKey
     mtu: int | None
@@ -158,14 +158,14 @@ class LimitSize:
 
 @dataclass(frozen=True, slots=True)
 class AnotherPort:
-    """The engine should listen on another UDP port. `why`: in words."""
+    """Let the engine listen on another UDP port. `why`: the verdict on the present one."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class SetEndpoint:
-    """`engine.steer(key, endpoint)`."""
+    """Set a peer's endpoint: `engine.steer(key, endpoint)`."""
 
     key: WireGuardKey
     endpoint: SocketAddress
@@ -173,7 +173,7 @@ class SetEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class PathChanged:
-    """For status, metrics and logs."""
+    """The path of a peer has changed: for status, metrics and logs."""
 
     key: WireGuardKey
     status: PathStatus

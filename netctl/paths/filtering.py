@@ -1,8 +1,8 @@
-"""Whom the NAT or firewall in front of this host lets in (RFC 4787 §5), found as RFC 5780 §4.4 does.
+"""Tests which senders the NAT or firewall in front of this host admits (RFC 4787 §5), by the method of RFC 5780 §4.4.
 
-A fresh socket asks a STUN server to answer from its other port, another one to answer from its other address and port.
-Fresh, since all the server's ports have been written to from the WireGuard port: its filter is open for them. What the
-server cannot do it refuses with an error from the address that was asked, so silence means that the answer was dropped.
+A fresh socket asks a STUN server to answer from its other port, a second one to answer from its other address and port.
+The sockets must be fresh: the WireGuard port has sent to all the server's ports, so its filter is open for them. A
+server that cannot fulfil a request answers with an error from the asked address, so silence means a dropped answer.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Filtering4787 = Literal[
     "unknown",
 ]
 Verdict = Literal["passed", "silent", "refused"]
-"""What became of one wish."""
+"""The result of one request."""
 
 WISHES = (stun.CHANGE_PORT, stun.CHANGE_ADDRESS | stun.CHANGE_PORT)
-"""What the two sockets ask for."""
+"""The flags of CHANGE-REQUEST that the two sockets send."""
 
 JUDGED: dict[tuple[Verdict, Verdict], Filtering4787] = {
     # (other port, other address and port)
     ("passed", "passed"): "endpoint-independent",
-    ("silent", "passed"): "endpoint-independent",  # the one answer was lost
+    ("silent", "passed"): "endpoint-independent",  # the first answer was lost
     ("refused", "passed"): "endpoint-independent",
     ("passed", "silent"): "address-dependent",
     ("passed", "refused"): "endpoint-independent or address-dependent",
@@ -44,22 +44,22 @@ JUDGED: dict[tuple[Verdict, Verdict], Filtering4787] = {
 
 
 class FilterTest:
-    """One test at a time, of the IPv4 filter."""
+    """Tests the IPv4 filter, one test at a time."""
 
     def __init__(self, rng: Callable[[int], bytes], new_batch: Callable[[], int]) -> None:
         self._rng = rng
         self._new_batch = new_batch
         self.batch: int | None = None
-        """The two sockets that are out, None: no test goes on."""
+        """The batch with the two sockets of the running test; None: no test is running."""
         self.found: Filtering4787 = "unknown"
-        """What the last test said."""
+        """The result of the last test."""
         self._server: SocketAddress | None = None
         self._transactions: list[bytes] = []
         self._verdicts: dict[int, Verdict] = {}
         self._due: list[float] = []
 
     def begin(self, server: SocketAddress, now: float) -> list[Effect]:
-        """Test now, with a server that answers, unless that goes on already."""
+        """Start a test with a server that answers, unless one is running."""
         if self.batch is not None:
             return []
         self.batch = self._new_batch()
@@ -69,7 +69,7 @@ class FilterTest:
         return [OpenBatch(self.batch, len(WISHES))]
 
     def opened(self, ports: tuple[int, ...], now: float) -> list[Effect]:
-        """The sockets are there (as many as the system gave)."""
+        """Take the local ports of the opened sockets, and ask; with too few sockets the test ends."""
         if len(ports) < len(WISHES):
             return self._close()
         self._transactions = [self._rng(stun.TRANSACTION_LEN) for _ in WISHES]
@@ -86,7 +86,7 @@ class FilterTest:
         ]
 
     def handle(self, index: int, data: bytes, source: SocketAddress) -> list[Effect]:
-        """Something arrived on one of the sockets; only answers to our questions count."""
+        """Take a datagram received by one of the sockets; only answers to our requests count."""
         if index >= len(self._transactions):
             return []
         try:
@@ -96,7 +96,7 @@ class FilterTest:
         if message.transaction != self._transactions[index] or not message.fingerprint:
             return []
         if message.kind == stun.BINDING_SUCCESS and source != self._server:
-            # A server that ignores the wish answers from where it was asked: that says nothing.
+            # A server that ignores the request answers from the asked address, which proves nothing.
             self._verdicts[index] = "passed"
         elif source == self._server:
             self._verdicts[index] = "refused"
@@ -107,7 +107,7 @@ class FilterTest:
         return self._due[0] if self.batch is not None and self._due else None
 
     def handle_timer(self, now: float) -> list[Effect]:
-        """Ask again what is silent, or judge what there is."""
+        """Repeat unanswered requests, or end the test."""
         if self.batch is None or not self._due or now < self._due[0]:
             return []
         self._due = [at for at in self._due if at > now]

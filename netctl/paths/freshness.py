@@ -1,9 +1,9 @@
-"""Which pings of a peer are new, so that none that somebody recorded does anything a second time.
+"""Rejects replayed pings: a recorded ping of a peer must have no effect a second time.
 
-A ping's number is its sender's time in microseconds: Unix time when its agent began, and the monotonic clock from
-then on, so that a later life of the agent numbers higher without keeping anything. The receiver holds it against no
-clock of its own, only against the peer's earlier numbers, as WireGuard does with the time in its initiations: a clock
-that is wrong locks nobody out, and one that went back does so for half a minute at most.
+A ping's number is its sender's time in microseconds: Unix time at the start of its agent, and the monotonic clock from
+then on, so that a restarted agent numbers higher without storing anything. The receiver compares it only with the
+peer's earlier numbers and with no clock, as WireGuard does with the time in its initiations: a wrong clock locks
+nobody out, and a clock that went back does so for half a minute at most.
 """
 
 from __future__ import annotations
@@ -16,48 +16,49 @@ class Numbers:
     """The numbers of one host's pings, for all its peers."""
 
     def __init__(self, epoch_s: float) -> None:
-        """`epoch_s`: Unix time when `now` was 0."""
+        """`epoch_s`: the Unix time at which `now` was 0."""
         self._epoch_s = epoch_s
         self._last = 0
 
     def following(self, now: float) -> int:
-        """That of the next ping: above all before."""
+        """The number of the next ping, above all earlier ones."""
         by_the_clock = int((self._epoch_s + now) * 1e6)
         self._last = min(max(self._last + 1, by_the_clock), MAX_NUMBER)
         return self._last
 
 
 class Freshness:
-    """What is remembered of one peer's pings. `now` is monotonic seconds.
+    """The record of one peer's pings. `now`: monotonic seconds.
 
-    A peer from before there were numbers has its last `SEEN_PINGS` transactions remembered, until its first number.
+    For a peer of an old version, which sends no numbers, the last `SEEN_PINGS` transactions are kept until its first
+    number.
     """
 
     def __init__(self) -> None:
         self._below: int | None = None
-        """Numbers below it are old. None: the peer has not numbered yet."""
+        """Numbers below this one are old. None: the peer has sent no number yet."""
         self._numbers: set[int] = set()
-        """Those taken that are not below."""
+        """Accepted numbers that are not below `_below`."""
         self._transactions: dict[bytes, None] = {}
-        """Those of unnumbered pings, oldest first."""
+        """Transactions of accepted pings without a number, oldest first."""
         self._heard_at = float("-inf")
-        """When a ping was taken last."""
+        """When a ping was last accepted."""
         self._introduced_at = float("-inf")
 
     def introduced(self, now: float) -> None:
-        """The mediator spoke of the peer, which nobody can make it do who only copies datagrams."""
+        """Record that the mediator introduced the peer: an attacker who only copies datagrams cannot cause that."""
         self._introduced_at = now
 
     def takes(self, ping: Probe, now: float, *, from_peer: bool) -> bool:
-        """Whether this ping is new; it is remembered then.
+        """Whether this ping is new; a new one is recorded.
 
-        `from_peer`: it comes from where a ping of ours was answered lately.
+        `from_peer`: the ping comes from an address at which a ping of ours was answered lately.
         """
         if self._below is not None and (ping.number is None or ping.number < self._below):
             there = from_peer or now - self._introduced_at <= c.INTRODUCED_LATELY
             if not there or now - self._heard_at < c.NUMBERS_FORGOTTEN:
                 return False
-            self._below = None  # it numbers lower than it did, or no longer
+            self._below = None  # the peer's numbers went back, or it sends none any more
             self._numbers.clear()
         taken = self._take_unnumbered(ping.transaction) if ping.number is None else self._take(ping.number)
         if taken:
