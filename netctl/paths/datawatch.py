@@ -1,23 +1,23 @@
-"""Whether the direct path in use carries WireGuard's packets, and not only our probes. Sans-IO, of one pair.
+"""Detects that the direct path in use carries our probes but not WireGuard's packets. For one pair, without I/O.
 
-Some boxes let probes and STUN pass and drop WireGuard's messages. What the engine counts tells: bytes go out and none
-come back. That alone proves nothing (a stream of video has no answer), so the peer is asked, in a probe, to send
-something through the tunnel, and its answer says that it did. Three answers of this kind and nothing in the tunnel:
-the path is not trusted any more.
+Some middleboxes pass probes and STUN but drop WireGuard's messages. The engine's counters show it: bytes are sent and
+none are received. That alone proves nothing (a video stream has no answer). So a probe asks the peer to send a packet
+through the tunnel, and the peer's pong says that it did. After three such pongs and no data in the tunnel, the path is
+no longer trusted.
 
 state     event                                                         next
-TRUSTED   the engine sends, and nothing came back                       WAITING
-WAITING   data came                                                     TRUSTED
-WAITING   two sendings without an answer, or as long as WireGuard       DOUBTED
-          takes for its own keepalive
-DOUBTED   data came                                                     TRUSTED
-DOUBTED   the peer has sent three times, and nothing came               (the caller gives the path up)
-DOUBTED   the peer's program knows of no such question                  RESTING
+TRUSTED   the engine sends, and has received nothing                    WAITING
+WAITING   data received                                                 TRUSTED
+WAITING   two sendings without data received, or the time that          DOUBTED
+          WireGuard takes for its own keepalive is over
+DOUBTED   data received                                                 TRUSTED
+DOUBTED   the peer has sent three times, and nothing was received       (the caller gives the path up)
+DOUBTED   the peer's program does not know such requests                RESTING
 RESTING   its time is over                                              TRUSTED
-any       another path                                                  TRUSTED; DOUBTED where it was given up before
+any       another path                                                  TRUSTED; DOUBTED if it was given up before
 
 Nothing is sent for this while data is answered, nor for keepalives and the handshakes that they cause. A packet
-behind a handshake that nothing follows within KEEPALIVE_WAIT is a doubt, too.
+after a handshake without an answer within KEEPALIVE_WAIT causes doubt, too.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from netctl.paths.constants import (
 )
 
 NO_DATA_CAME = frozenset({92, 148, 184, 240, 296})
-"""Bytes of a response, an initiation, and two of them: they are no sign that data passes."""
+"""Bytes of a response, an initiation, and two of them: receiving them does not prove that data passes."""
 NO_DATA = "answers probes, but WireGuard's packets do not arrive by it"
 NO_HANDSHAKES = "answers probes, but WireGuard's handshakes do not pass"
 PEER_SAYS = "the peer says that WireGuard's packets do not arrive by it"
 
 
 def is_upkeep(came: int, went: int) -> bool:
-    """Whether bytes between two looks at the engine are WireGuard's own: keepalives, and handshakes that succeed.
+    """Whether the bytes between two readings of the engine are WireGuard's own: keepalives and successful handshakes.
 
-    An initiation that nobody answers is none: a packet of a user may be what waits for it.
+    An unanswered initiation does not count as such: a user's packet may be waiting for the handshake.
     """
     return any(
         came - received in KEEPALIVES and went - sent in KEEPALIVES
@@ -65,42 +65,42 @@ class DataState(Enum):
 
 
 class DataWatch:
-    """Counters are the engine's, in bytes; times are monotonic seconds."""
+    """Watches the path in use of one pair. Counters are the engine's, in bytes; times are monotonic seconds."""
 
     def __init__(self) -> None:
         self.state = DataState.TRUSTED
         self._counters: tuple[int, int] | None = None
         self._sent_at = 0.0
-        """When the first packet went out that nothing has come back for."""
+        """When the first packet without an answer was sent."""
         self._sendings = 0
-        """Looks since then that saw more go out."""
+        """Readings since then in which more was sent."""
         self._until = 0.0
-        """When RESTING is over."""
+        """When RESTING ends."""
         self._promised: list[float] = []
-        """When the peer said, since the doubt began, that it has sent something."""
+        """When the peer said, since the doubt began, that it has sent data."""
         self._unpromised = 0
-        """Its answers that said nothing of the kind."""
+        """Count of the peer's answers that did not say so."""
         self._handshake_s = 0.0
         self._handshake_at: float | None = None
-        """When the session began, at the latest."""
+        """The latest possible start of the session."""
         self._busy_since: float | None = None
         self._moved_at = float("-inf")
         self.carried = False
-        """Data came by the path that is in use."""
+        """Whether data was received by the path in use."""
 
     @property
     def doubted(self) -> bool:
-        """The peer is to be asked for data."""
+        """Whether the peer is to be asked for data."""
         return self.state is DataState.DOUBTED
 
     def begin(self, *, doubted: bool) -> None:
-        """Another path carries now; `doubted`: it is one that was given up before."""
+        """Start with another path; `doubted`: the path was given up before."""
         self._enter(DataState.DOUBTED if doubted else DataState.TRUSTED)
         self.carried = False
         self._busy_since = None
 
     def observe(self, rx_bytes: int, tx_bytes: int, handshake_s: float, now: float) -> None:
-        """What the engine counts; `handshake_s` is the Unix time of the last handshake, 0: never."""
+        """Take a reading of the engine; `handshake_s`: Unix time of the last handshake, 0: never."""
         before, self._counters = self._counters, (rx_bytes, tx_bytes)
         if self._handshake_at is None or abs(handshake_s - self._handshake_s) > 0.5:
             self._handshake_s, self._handshake_at = handshake_s, now
@@ -115,7 +115,7 @@ class DataWatch:
             if now >= self._until:
                 self._enter(DataState.TRUSTED)
             return
-        if came != 0 and came not in NO_DATA_CAME:  # below nothing: an engine that began anew
+        if came != 0 and came not in NO_DATA_CAME:  # negative: the engine was restarted
             self._enter(DataState.TRUSTED)
             self.carried = True
             return
@@ -129,7 +129,7 @@ class DataWatch:
                 self._enter(DataState.DOUBTED)
 
     def answered(self, promised: bool, now: float) -> None:
-        """The peer has answered the question; `promised`: it has sent something through the tunnel."""
+        """Take the peer's answer to a request; `promised`: it says that it has sent data through the tunnel."""
         if not self.doubted:
             return
         if promised:
@@ -141,11 +141,11 @@ class DataWatch:
             self._until = now + DATA_REST
 
     def shaken(self, now: float) -> bool:
-        """An answer that promised data is old enough for it to be here, and it is not."""
+        """Whether promised data should have arrived by now and has not."""
         return any(now - at >= DATA_SETTLE for at in self._promised)
 
     def verdict(self, now: float) -> str | None:
-        """Why the path is not to be trusted any more, in words; None: it is, or nobody knows yet."""
+        """Why the path is no longer trusted, in words; None: it is trusted, or not yet judged."""
         if self.doubted and sum(now - at >= DATA_SETTLE for at in self._promised) >= DATA_ASKS:
             return NO_DATA
         if self._handshake_s > 0 and self._handshake_at is not None and self._busy_since is not None:

@@ -19,7 +19,7 @@ class PathStatus:
     kind: PathKind = "none"
     endpoint: SocketAddress | None = None
     rtt_ms: float | None = None
-    """Round trip between the two members; None over a relay, where it is not measured."""
+    """Round trip between the two members; over a relay it is measured only while somebody watches, and else None."""
     since_s: float = 0.0
     """`now` (monotonic seconds) when this path was chosen."""
     tried: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class PathStatus:
     distrust: str | None = None
     """A direct address that answers probes but carries no data, and the reason, in words."""
     answers: bool | None = None
-    """Whether the peer answers just now. None: nobody looks, so it is not asked, or it cannot be known."""
+    """Whether the peer answers now. None: nobody watches, so the peer is not asked, or it cannot be known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class SendThrough:
 class SendEcho:
     """Send an ICMP echo request through the tunnel to this peer, if its session is up.
 
-    Its reply goes to `PathManager.echo_answered` with this transaction.
+    Pass the reply to `PathManager.echo_answered` with this transaction.
     """
 
     key: WireGuardKey
@@ -136,7 +136,7 @@ class SendEcho:
 
 @dataclass(frozen=True, slots=True)
 class LivenessChanged:
-    """Whether this peer answers has changed (`PathStatus.answers`): whoever looks wants to see it now."""
+    """`PathStatus.answers` of this peer has changed: viewers must be told at once."""
 
     key: WireGuardKey
 
