@@ -1,12 +1,12 @@
-"""The path manager: for every peer the best path that works, sans-IO (DESIGN §7).
+"""The path manager: finds and keeps the best working path to every peer, without I/O (DESIGN §7).
 
-One `Pair` machine per peer, one `Discovery` for the host. The shell feeds it datagrams from the shared
-port, messages from the mediator, what the engine observes, and time; it gets effects back, to be performed
-in order. Call `set_local` and `set_stun` before `control_up`: then the first offer has every candidate.
-A pair's deadline sits in one heap, so a thousand idle peers cost nothing between their timers.
+It has one `Pair` state machine for each peer and one `Discovery` for the host. The shell passes it datagrams from the
+shared port, messages from the mediator, the engine's observations, and time. It returns effects, which the shell
+performs in order. Call `set_local` and `set_stun` before `control_up`: then the first offer has every candidate.
+All pairs' deadlines are in one heap, so a thousand idle peers cost nothing between their timers.
 
-Rounds: `Candidates.round` grows whenever a side starts anew. Who hears of a higher round adopts it and offers
-its own candidates in it; who hears of a lower one offers again in its own. So both meet in the highest.
+Rounds: `Candidates.round` grows whenever a side starts anew. A side that receives a higher round adopts it and offers
+its own candidates in it; a side that receives a lower round offers again in its own. So both meet in the highest.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from netctl.wire.control import Candidate, Candidates, Introduction, Punch, Rela
 from netctl.wire.datagram import DatagramKind, classify
 
 MAX_PUNCH_DELAY_MS = 10_000
-"""A mediator that asks for a later start is mistaken."""
+"""Longest delay of a punch that is accepted from the mediator."""
 
 
 class PathManager:
-    """Keeps one pair machine per peer. `now` is monotonic seconds; every method returns effects, in order."""
+    """Keeps one `Pair` for each peer. `now`: monotonic seconds; methods return effects, in order."""
 
     def __init__(
         self, own_key: WireGuardKey, private_key: bytes, rng: Callable[[int], bytes], *, epoch_s: float
     ) -> None:
-        """`private_key` is the X25519 key of `own_key`; `rng(n)` gives n random bytes.
+        """`private_key`: the X25519 key of `own_key`; `rng(n)`: n random bytes.
 
-        `epoch_s`: Unix time when `now` was 0, as this host's clock has it at the start: pings are numbered by it.
+        `epoch_s`: the Unix time at which `now` was 0, by this host's clock at the start: pings are numbered by it.
         """
         self._private = private_key
         self._rng = rng
@@ -77,18 +77,18 @@ class PathManager:
         self._scheduled: dict[WireGuardKey, float] = {}
         self._early = EarlyIntroductions()
         self._offers_wait = False
-        """Some pair's offer waits for the gathering to end."""
+        """Whether a pair's offer waits for the gathering to end."""
         self._tunnel = False
-        """The TLS connection to the relay is there."""
+        """Whether the TLS connection to the relay is up."""
         self._needing: set[WireGuardKey] = set()
-        """Pairs that want it."""
+        """Pairs that need the TLS connection."""
 
     def set_peers(
         self, keys: Iterable[WireGuardKey], now: float, *, stock: frozenset[WireGuardKey] = frozenset()
     ) -> list[Effect]:
-        """The peers to have paths to: new ones start (relay first), missing ones are forgotten.
+        """Set the peers to have paths to: new ones start (relay first), missing ones are forgotten.
 
-        `stock`: those without an agent. Nobody there answers probes or logs in: the relay is their only path.
+        `stock`: the peers without an agent. They answer no probes and do not log in: the relay is their only path.
         """
         effects: list[Effect] = []
         wanted = set(keys) - {self._me.key}
@@ -101,7 +101,7 @@ class PathManager:
             try:
                 keys_ = probe.derive_keys(self._private, self._me.key, key)
             except ValueError:
-                continue  # no X25519 key at all: WireGuard will not talk to it either
+                continue  # no valid X25519 key: WireGuard refuses it, too
             pair = Pair(
                 key,
                 keys_,
@@ -127,7 +127,7 @@ class PathManager:
         return effects
 
     def set_inside(self, prefixes: Iterable[Prefix], now: float) -> list[Effect]:
-        """What lies inside the tunnels: pools, ULA, underlay. No path leads there, whoever says so."""
+        """Set the prefixes inside the tunnels (pools, ULA, underlay): no path may lead there, even if it is offered."""
         inside = tuple(
             sorted(set(prefixes), key=lambda prefix: (prefix.version, int(prefix.network_address)))
         )
@@ -141,7 +141,7 @@ class PathManager:
         return effects
 
     def set_mtu(self, mtu: int, now: float) -> list[Effect]:
-        """What this host's tunnels carry, in bytes: how much of it passes on a path is tried out."""
+        """Set the MTU of this host's tunnels in bytes; each direct path is probed for the size that passes."""
         if mtu == self._me.mtu:
             return []
         self._me = replace(self._me, mtu=mtu)
@@ -153,7 +153,7 @@ class PathManager:
         return effects
 
     def set_local(self, candidates: list[Candidate], now: float) -> list[Effect]:
-        """This host's own addresses (kinds host and explicit); a change starts new rounds."""
+        """Set this host's own addresses (kinds host and explicit); a change starts new rounds."""
         if candidates == self._local:
             return []
         self._local = list(candidates)
@@ -161,17 +161,17 @@ class PathManager:
         return self.ways_changed(now)
 
     def ways_changed(self, now: float) -> list[Effect]:
-        """Servers and peers are reached in another way than before: everything is asked anew, in new rounds."""
+        """The routes to servers and peers have changed: ask all servers and start new rounds."""
         self._discovery.gather(now)
         return self._moved(now) + self._discover(now)
 
     def woke(self, now: float) -> list[Effect]:
-        """This host slept: NATs have forgotten, peers have gone other ways."""
+        """This host was suspended: NATs have forgotten its flows, and peers use other paths. Start new rounds."""
         self._discovery.gather(now)
         return self._moved(now) + self._discover(now)
 
     def set_mapped(self, candidate: Candidate | None, now: float) -> list[Effect]:
-        """The port that the router has opened for us. Pairs without a direct path try it in a new round."""
+        """Set the port that the router has opened for us. Pairs without a direct path offer it in a new round."""
         if candidate == self._mapped:
             return []
         self._mapped = candidate
@@ -186,12 +186,12 @@ class PathManager:
         return effects
 
     def set_stun(self, servers: list[SocketAddress], now: float) -> list[Effect]:
-        """The mediator's STUN addresses (`Welcome.stun`)."""
+        """Set the mediator's STUN addresses (`Welcome.stun`)."""
         self._discovery.set_servers(servers, now)
         return self._discover(now)
 
     def control_up(self, now: float) -> list[Effect]:
-        """Logged in: pairs that are not settled begin a round, the others keep their path."""
+        """The mediator has accepted the login: pairs that are not settled begin a round, the others keep their path."""
         self._control = True
         self._discovery.gather(now)
         effects = self._discover(now)
@@ -205,7 +205,7 @@ class PathManager:
         return effects
 
     def control_down(self, now: float) -> list[Effect]:
-        """The mediator is gone: everything goes on, and every path is looked at now."""
+        """The mediator is gone: paths stay, and each is checked now."""
         self._control = False
         self._early.clear()
         effects: list[Effect] = []
@@ -216,7 +216,7 @@ class PathManager:
         return effects
 
     def handle_datagram(self, data: bytes, source: SocketAddress, now: float) -> list[Effect]:
-        """A datagram that is no WireGuard message arrived on the shared port. Strangers get silence."""
+        """Take a datagram of the shared port that is no WireGuard message. Unknown senders get no answer."""
         kind = classify(data)
         if kind is DatagramKind.STUN:
             was_blocked = self._discovery.blocked
@@ -242,14 +242,14 @@ class PathManager:
         return []
 
     def handle_frame(self, port: int, data: bytes, now: float) -> list[Effect]:
-        """A message of the relay came over the TLS connection, from this relay port."""
+        """Take a relay message that came over the TLS connection from this relay port."""
         for pair in self._pairs.values():
             if pair.relay.server is not None and pair.relay.server.port == port:
                 return pair.handle_frame(data, now) + self._settle(pair, now)
         return []
 
     def tunnel(self, up: bool, now: float) -> list[Effect]:
-        """The TLS connection to the relay came or went (`WantTunnel`)."""
+        """The TLS connection to the relay (`WantTunnel`) is up or down."""
         self._tunnel = up
         effects: list[Effect] = []
         for pair in self._pairs.values():
@@ -262,9 +262,9 @@ class PathManager:
         now: float,
         servers: tuple[SocketAddress, ...] = (),
     ) -> list[Effect]:
-        """A message about paths came over the control connection; about an unknown peer: ignored, in the end.
+        """Take a message from the control connection. Introductions of unknown peers are kept for a while.
 
-        `servers`: of a grant, the relay's addresses in every family.
+        `servers`: for a grant, the relay's addresses in all families. Other messages about unknown peers are ignored.
         """
         try:
             key = WireGuardKey.parse(message.peer)
@@ -277,7 +277,7 @@ class PathManager:
             return []
         if isinstance(message, Introduction):
             if not pair.offers.take(now):
-                return []  # it says more than anybody has to say: what it offers later is heard
+                return []  # too many offers: later ones are accepted again
             pair.online = True
             remote = parse_candidates(message.candidates)
             pair.guesser.heard(message.nat)
@@ -290,10 +290,10 @@ class PathManager:
         return self._settle(pair, now)
 
     def peer_online(self, key: WireGuardKey, online: bool, now: float) -> list[Effect]:
-        """The mediator says that a peer came or went; going is a reason to check, not to tear down."""
+        """The mediator reports that a peer logged in or out; a logout only causes a check of the path."""
         pair = self._pairs.get(key)
         if pair is None or pair.stock:
-            return []  # of an app nobody hears but the relay
+            return []  # a stock app does not log in
         came = online and (not pair.online or not pair.routes.introduced)
         pair.online = online
         pair.check(now)
@@ -302,12 +302,12 @@ class PathManager:
         return self._settle(pair, now)
 
     def observe(self, key: WireGuardKey, status: PeerStatus, now: float) -> list[Effect]:
-        """What the engine sees of a peer; to be called for every peer about once a second."""
+        """Take the engine's status of a peer; to be called for every peer about once a second."""
         pair = self._pairs.get(key)
         return [] if pair is None else pair.observe(status, now) + self._settle(pair, now)
 
     def watch(self, until: float, now: float) -> list[Effect]:
-        """Somebody looks at this host until then: whether peers answer is asked of them meanwhile."""
+        """Somebody watches this host until `until`: meanwhile peers are asked whether they answer."""
         began = not self._watch.active(now)
         self._watch.until = max(self._watch.until, until)
         effects: list[Effect] = []
@@ -316,13 +316,13 @@ class PathManager:
         return effects
 
     def echo_answered(self, key: WireGuardKey, transaction: bytes, now: float) -> list[Effect]:
-        """The reply to a `SendEcho` came."""
+        """Take the reply to a `SendEcho`."""
         pair = self._pairs.get(key)
         answered = pair.live_answer(transaction, now) if pair is not None else None
         return [] if pair is None or answered is None else answered + self._settle(pair, now)
 
     def handle_timer(self, now: float) -> list[Effect]:
-        """Call when `next_timer()` is due; too early or late does no harm."""
+        """Perform what is due. Call when `next_timer()` is due; earlier or later does no harm."""
         effects = self._discover(now)
         while self._timers and self._timers[0][0] <= now:
             due, key = heapq.heappop(self._timers)
@@ -334,7 +334,7 @@ class PathManager:
         return effects
 
     def next_timer(self) -> float | None:
-        """When `handle_timer` wants to be called, None: never."""
+        """When `handle_timer` is due; None: never."""
         while self._timers and self._scheduled.get(self._timers[0][1]) != self._timers[0][0]:
             heapq.heappop(self._timers)
         times = [
@@ -346,58 +346,58 @@ class PathManager:
         return min((at for at in times if at is not None), default=None)
 
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
-        """Every peer's path just now."""
+        """Every peer's present path."""
         return {key: pair.status for key, pair in self._pairs.items()}
 
     @property
     def udp_blocked(self) -> bool:
-        """The mediator's ports for it were asked in vain, from fresh sockets too."""
+        """Whether the mediator's STUN ports answer neither the shared port nor fresh sockets."""
         return self._discovery.blocked and self.port_verdict != "dead"
 
     @property
     def port_verdict(self) -> Verdict:
-        """Whether the shared port is as good as any other of this host."""
+        """Whether the shared port works as well as fresh ports of this host."""
         return self._outside.port_verdict()
 
     def port_rests(self, destination: SocketAddress, now: float) -> bool:
-        """Whether nothing may be sent from the shared port to an address now."""
+        """Whether the shared port must not send to this address now."""
         return self._judge.rests(destination, now)
 
     def port_rests_s(self, now: float) -> float:
-        """How long the shared port still rests; 0: it does not."""
+        """Seconds for which the shared port still rests; 0: it does not rest."""
         return self._judge.resting_s(now)
 
     def fix_port(self, fixed: bool) -> None:
-        """Whether the document names the port, or an endpoint of this host."""
+        """Set whether the document names the port or an endpoint of this host: then the port stays."""
         self._judge.fixed = fixed
 
     def port_changed(self) -> None:
-        """The shared port is another one by now."""
+        """The shared port has changed."""
         self._judge.renewed()
 
     def nat(self, now: float) -> tuple[Behaviour, Behaviour, bool | None]:
-        """(IPv4, IPv6, hairpin): what is known about the NAT in front of this host."""
+        """The behaviour of the NAT in front of this host: (for IPv4, for IPv6, whether it hairpins)."""
         four, six = (self._outside.behaviour(ipv6=ipv6) for ipv6 in (False, True))
         return four, six, self._discovery.hairpin(now)
 
     @property
     def filtering(self) -> Filtering4787:
-        """Whom the IPv4 NAT or firewall in front of this host lets in."""
+        """Which senders the IPv4 NAT or firewall in front of this host admits."""
         return self._outside.filtering
 
     @property
     def allocation(self) -> Allocation | None:
-        """How the IPv4 NAT in front of this host gives out ports; None: not known."""
+        """How the IPv4 NAT in front of this host allocates ports; None: not known."""
         return self._outside.allocation
 
     # --- sockets beside the WireGuard port ---
 
     def allow_guessing(self, allowed: bool) -> None:
-        """The host's switch for the birthday method; what goes on ends by itself."""
+        """Switch the birthday method on or off; a running attempt ends by itself."""
         self._births.allowed = allowed
 
     def batch_opened(self, batch: int, ports: tuple[int, ...], now: float) -> list[Effect]:
-        """The sockets of an `OpenBatch` are there: their local ports, perhaps fewer than were asked for."""
+        """Take the local ports of an `OpenBatch`, perhaps fewer than requested."""
         effects = self._outside.batch_opened(batch, ports, now)
         for pair in self._pairs.values():
             if pair.guesser.batch == batch:
@@ -407,7 +407,7 @@ class PathManager:
     def handle_batch(
         self, batch: int, index: int, data: bytes, source: SocketAddress, now: float
     ) -> list[Effect]:
-        """A datagram arrived on one socket of a batch."""
+        """Take a datagram received by one socket of a batch."""
         effects = self._outside.handle_batch(batch, index, data, source) + self._flush_offers(now)
         for pair in self._pairs.values():
             if pair.guesser.batch == batch:
@@ -415,7 +415,7 @@ class PathManager:
         return effects
 
     def adopt(self, rewrites: Mapping[SocketAddress, int], now: float) -> None:
-        """What an earlier agent rewrote (remote to local port): a path that is found there goes on by it."""
+        """Take over an earlier agent's rewrites (remote to local port): a path found at a remote keeps its rewrite."""
         self._orphans = dict(rewrites)
         self._orphans_until = now + c.REWRITE_ORPHAN if rewrites else None
 
@@ -437,7 +437,7 @@ class PathManager:
         local = {candidate.address for candidate in own}
         reflexive = [str(mapped) for mapped in self._discovery.mapped()]
         found = [Candidate(kind="srflx", address=mapped) for mapped in reflexive if mapped not in local]
-        # An address that a server saw unchanged is still worth its host kind; the room goes to both kinds.
+        # An address that a server saw unchanged stays a host candidate; reflexive ones always have their places.
         return own[: c.MAX_CANDIDATES - len(found)] + found
 
     def _renew_self(self) -> None:
@@ -449,7 +449,7 @@ class PathManager:
             pair.routes.me = self._me
 
     def _offer_time(self, now: float) -> float:
-        """Now, or when the first answers of the STUN servers must be in."""
+        """When to offer: now, or at the latest when the gathering and sampling must have ended."""
         self._outside.ask(now)
         if self._outside.ready(now):
             return now
@@ -463,14 +463,14 @@ class PathManager:
         return effects + self._flush_offers(now) + self._judge_port(now)
 
     def _judge_port(self, now: float) -> list[Effect]:
-        """Another port, where this one is not as good as others and somebody is to be reached."""
+        """Ask for another port where this one is unfit, if there are peers."""
         verdict = self.port_verdict
         if not self._pairs or (verdict == "shared" and self._mapped is not None):
             return []
         return [AnotherPort(verdict)] if self._judge.wants_another(verdict, now) else []
 
     def _flush_offers(self, now: float) -> list[Effect]:
-        """Gathering has ended: offers that waited for it go out."""
+        """Send the offers that waited for the gathering, once it has ended."""
         effects: list[Effect] = []
         if self._offers_wait and self._outside.ready(now):
             self._offers_wait = False
@@ -481,7 +481,7 @@ class PathManager:
         return effects
 
     def _reoffer(self, now: float) -> list[Effect]:
-        """Our reflexive addresses changed: peers that know the old ones hear the new ones."""
+        """Our reflexive addresses have changed: offer the new ones to peers without a direct path."""
         effects = self._flush_offers(now)
         for pair in self._pairs.values():
             if pair.offered and pair.state is not PairState.DIRECT:
@@ -490,7 +490,7 @@ class PathManager:
         return effects
 
     def _unblocked(self, now: float) -> list[Effect]:
-        """UDP passes again: what had to do without tries it now."""
+        """UDP passes again: relay links and pairs without a direct path try it now."""
         effects = self._flush_offers(now)
         for pair in self._pairs.values():
             pair.relay.try_udp(now)
@@ -500,13 +500,13 @@ class PathManager:
         return effects
 
     def _forget(self, pair: Pair) -> list[Effect]:
-        """What is left of a pair outside."""
+        """Effects that remove a forgotten pair's sockets, rewrites and stand-in."""
         pair.relay.release()
         pair.liveness.rest()
         return pair.guesser.end("") + pair.stand_in() + self._tell_tunnel(pair)
 
     def _tell_tunnel(self, pair: Pair) -> list[Effect]:
-        """Whether any pair wants the TLS connection, when that has changed."""
+        """`WantTunnel` when the need for the TLS connection has changed."""
         before = bool(self._needing)
         if pair.relay.needs_tunnel:
             self._needing.add(pair.key)
@@ -515,7 +515,7 @@ class PathManager:
         return [] if before == bool(self._needing) else [WantTunnel(not before)]
 
     def _moved(self, now: float) -> list[Effect]:
-        """The ways out of this host changed: paths may be dead or better ones there."""
+        """This host's routes have changed: check all paths, and start new rounds."""
         effects: list[Effect] = []
         for pair in self._pairs.values():
             pair.check(now)
@@ -527,7 +527,7 @@ class PathManager:
         return effects
 
     def _settle(self, pair: Pair, now: float) -> list[Effect]:
-        """Perform what is due in a pair, then put its next deadline into the heap."""
+        """Perform what is due in a pair, and put the pair's next deadline into the heap."""
         effects = pair.handle_timer(now, self._control)
         if pair.selected is not None and pair.selected.address in self._orphans:
             pair.guesser.inherit(pair.selected.address, self._orphans.pop(pair.selected.address))
@@ -540,7 +540,7 @@ class PathManager:
                 pair.punch_alone(now)
         if pair.offer_due is not None and now >= pair.offer_due:
             pair.offer_sent(now)
-            effects += pair.knocks(now)  # before the offer: what it brings about comes later then
+            effects += pair.knocks(now)  # before the offer, so that the peer's packets come later
             if self._control:
                 nat = pair.guesser.offer(self._outside.nat(), now)
                 offer = Candidates(str(pair.key), pair.round, self._candidates(), nat)

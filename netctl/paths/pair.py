@@ -1,10 +1,10 @@
-"""One peer's machine: which path carries its packets, and how a better one is found.
+"""The state machine of one peer: chooses the path for its packets, and looks for a better one.
 
 Its states and transitions are the table in `netctl.paths.pairstates`.
 
-The relay is apart from these states (`RelayLink`): it is wanted in all of them but a settled DIRECT.
-The member with the lower key chooses, among the paths on which both sides had a pong; its probe with USING
-tells the other, which follows once its own ping there was answered. Nobody sets an endpoint before.
+The relay is independent of these states (`RelayLink`): it is wanted in all of them except a settled DIRECT. The member
+with the lower key chooses among the paths on which both sides have received a pong. Its probe with USING tells the
+other member, which follows once its own ping on that path was answered. No side sets an endpoint before.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from netctl.wire.probe import Probe, ProbeFlag, ProbeKeys, ProbeType
 
 
 class Pair:
-    """The machine of one peer. Times are monotonic seconds; methods return effects in order."""
+    """The state machine of one peer. Times are monotonic seconds; methods return effects in order."""
 
     def __init__(
         self,
@@ -63,27 +63,27 @@ class Pair:
     ) -> None:
         self.key = key
         self.stock = stock
-        """Nobody there speaks of paths: it stays IDLE, on the relay."""
+        """Whether the peer has no agent: the pair then stays IDLE, on the relay."""
         self._rng = rng
         self.state = PairState.IDLE
         self.online = True
         self.round = 0
         self.offer_due: float | None = None
-        """When (again) to offer our candidates; the manager does, since it knows them."""
+        """When to offer our candidates (again); the manager sends the offer, since it knows them."""
         self.offered = False
-        """They were offered in this round."""
+        """Whether our candidates were offered in this round."""
         self._repeat_at: float | None = None
         self._repeated_round = 0
-        """The last round in which an Introduction made us offer once more."""
+        """The last round in which an Introduction caused a repeated offer."""
         self.relay = RelayLink(str(key), rng)
         self.routes = Routes(keys, me, rng, unproven, numbers)
         self.offers = Bucket(c.OFFERS_BURST, c.OFFERS_RATE)
-        """Those of the peer that are listened to."""
+        """The budget of the peer's offers."""
         self.guesser = Guesser(key, self.routes, births, new_batch)
         self._introduced_round: int | None = None
-        """The round of the candidates that we have."""
+        """The round of the peer's candidates that we have."""
         self._knocks: list[SocketAddress] = []
-        """Where to send a packet that dies on the way, now."""
+        """Addresses to send a packet with a low TTL to now."""
         self.selected: Route | None = None
         self._wanted: SocketAddress | None = None
         """The path that the choosing peer asked us to follow."""
@@ -96,7 +96,7 @@ class Pair:
         self._ping_due: float | None = None
         self._reassert: list[float] = []
         self._gentle_until = 0.0
-        """When the first endpoint may be set."""
+        """The earliest time for the first endpoint."""
         self._selected_at = 0.0
         self._relay_until: float | None = None
         self._active_until = 0.0
@@ -104,13 +104,13 @@ class Pair:
         self._rescued = False
         self._stand_in: SocketAddress | None = None
         self._losses = 0
-        """Paths lost before they were stable, in a row."""
+        """Count of paths in a row that were lost before they were stable."""
         self._data = DataWatch()
         self._mtu = MtuProbe()
         self._limited: int | None = None
-        """The size that the host was told of."""
+        """The last limit reported with `LimitSize`."""
         self._data_given_at = float("-inf")
-        """When the peer was last sent something through the tunnel because it asked."""
+        """When data was last sent through the tunnel upon the peer's request."""
         self.liveness = Liveness(watch, key)
         self._lost: tuple[Route, float] | None = None
         """The path that died last, and when: while somebody looks, the peer is asked there whether it is back."""
@@ -119,20 +119,20 @@ class Pair:
 
     @property
     def chooser(self) -> bool:
-        """This side chooses: its key is the lower one."""
+        """Whether this side chooses: its key is the lower one."""
         return self.routes.me.key < self.key
 
     @property
     def settled(self) -> bool:
-        """There is a direct path, and we know what else the peer offers.
+        """Whether there is a direct path and the peer's candidates are known.
 
-        A peer whose agent stayed finds one that restarted before any offer: it is direct then, and knows no more.
+        After a restart of our agent, the peer's probes may give a direct path before any offer: then it is not settled.
         """
         return self.state is PairState.DIRECT and self.routes.introduced
 
     @property
     def status(self) -> PathStatus:
-        """The path just now, with the reasons why no better one."""
+        """The present path, with the reasons why no better one is used."""
         tried = [self.routes.describe(route) for route in self.routes.all() if route is not self.selected]
         reason = None if self.selected else self.relay.describe()
         guess = f"guesses: {self.guesser.outcome}" if self.guesser.outcome else None
@@ -140,7 +140,7 @@ class Pair:
         now = self._status
         rtt = self.selected.rtt_s if self.selected else None
         if self.liveness.answers and self.liveness.rtt_s is not None:
-            rtt = self.liveness.rtt_s  # newer, and known of a relayed path too
+            rtt = self.liveness.rtt_s  # newer, and also measured on a relayed path
         remote, own, peer = self.routes.remote, self.guesser.own, self.guesser.peer
         distrust = self._distrust()
         return PathStatus(
@@ -162,14 +162,14 @@ class Pair:
         )
 
     def _distrust(self) -> str | None:
-        """What was found out of a direct way that answers, and is not taken."""
+        """The address of a direct path that answers but is refused, and the reason."""
         found = next((route for route in self.routes.all() if route.says_refusal), None)
         return f"{found.address}: {found.refusal}" if found is not None and self.selected is None else None
 
     # --- what the manager drives ---------------------------------------------------------------------
 
     def begin_round(self, now: float, offer_at: float) -> None:
-        """A round of our own: candidates anew, a relay until it succeeds."""
+        """Begin a new round: offer candidates at `offer_at`, and use the relay until the round succeeds."""
         if self.stock:
             self.relay.want(now)
             return
@@ -186,38 +186,39 @@ class Pair:
             self._give_up_at = now + 2 * c.OFFER_REPEAT + c.PUNCH_SETTLE
 
     def offer_sent(self, now: float) -> None:
-        """The candidates went out; again in a while if nothing comes of it."""
+        """Our candidates were sent; plan to repeat the offer if it stays unanswered."""
         self.offered = True
         self._plan_knocks()
         self._repeat_at = None
         self.offer_due = now + c.OFFER_REPEAT if self.state is PairState.OFFERED else None
 
     def _plan_knocks(self) -> None:
-        """Both offers of a round are known: open our NAT before the peer's first packet can be at it.
+        """Once both offers of a round are known, plan to open our NAT before the peer's first packet can arrive.
 
-        A NAT that takes the early one for its own keeps it in mind, and gives our flow another port than all expect.
+        A NAT may take a packet that arrives before the mapping exists for a flow of its own, and then gives our flow
+        another port than both sides expect.
         """
         if self.state is not PairState.DIRECT and self._introduced_round == self.round:
             self._knocks = self.routes.outside()
 
     def knocks(self, now: float) -> list[Effect]:
-        """Those planned, at once: each millisecond counts against the peer's first packet."""
+        """The planned packets with a low TTL, without delay: they must precede the peer's first packet."""
         knocks, self._knocks = self._knocks, []
         allowed = [address for address in knocks if self.routes.may_send(self.routes.get(address), now)]
         return [self.routes.knock(address, now, ttl=c.LOW_TTL) for address in allowed]
 
     def introduced(self, round_: int, remote: dict[SocketAddress, str], now: float, offer_at: float) -> None:
-        """The peer's candidates of one round arrived; ours are due at `offer_at` if it is another round."""
+        """Take the peer's candidates of one round; in another round than ours, we offer at `offer_at`."""
         if round_ != self.round:
-            # The higher round wins on both sides; a lower one is a peer that restarted: it adopts ours.
+            # The higher round wins on both sides. A peer with a lower round has restarted: it adopts ours.
             self.round = max(self.round, min(round_, c.MAX_ROUND))
             self._offer(now, offer_at)
             if self.state is PairState.DIRECT:
-                self._ping_due = now  # it may have left this path: check, and have the relay ready
+                self._ping_due = now  # the peer may have left this path: check it, and prepare the relay
                 self.relay.want(now)
                 self._relay_until = now + c.RELAY_KEEP
         elif self.offered and self._repeated_round != self.round and self.state is not PairState.DIRECT:
-            # It may have logged in after our offer, which then reached nobody. Once a round: no echo.
+            # The peer may have logged in after our offer and missed it. Only once in a round, to avoid an echo.
             self._repeated_round = self.round
             self._repeat_at = now + c.OFFER_ANSWERED
             self.offer_due = self._repeat_at
@@ -233,7 +234,7 @@ class Pair:
             self._give_up_at = self._punches[-1] + c.PUNCH_SETTLE
 
     def punch(self, at: float) -> None:
-        """Both sides send at this moment."""
+        """Start a punch at `at`, when the other side starts, too."""
         self._enter(PairEvent.PUNCH)
         self.offer_due = self._repeat_at
         offsets = c.PUNCH_OFFSETS[:3] if self.state is PairState.DIRECT else c.PUNCH_OFFSETS
@@ -243,18 +244,18 @@ class Pair:
         self._give_up_at = self._punches[-1] + c.PUNCH_SETTLE
 
     def check(self, now: float) -> None:
-        """Something happened that may have broken the path: ask it now."""
+        """Ping the path and refresh the relay now, after an event that may have broken the path."""
         if self.selected is not None:
             self._ping_due = now
         self.relay.refresh(now)
 
     def review(self, me: Self, now: float) -> list[Effect]:
-        """What this host is has changed: routes that lead into a tunnel now are given up, the chosen one too."""
+        """Our addresses or inner prefixes have changed: give up routes that may not be used now, the chosen one too."""
         gone = self.routes.review(me)
         return self._lose(now) if any(route is self.selected for route in gone) else []
 
     def retry_now(self, now: float) -> None:
-        """Conditions changed: the back-off starts anew."""
+        """Conditions have changed: restart the back-off, and try at once if no path is direct."""
         self._retry_s = c.RETRY_FIRST
         if self.routes and self.state in (PairState.IDLE, PairState.WAITING):
             self._retry_at = now
@@ -262,7 +263,7 @@ class Pair:
     # --- probes --------------------------------------------------------------------------------------
 
     def handle_probe(self, message: Probe, source: SocketAddress, now: float) -> list[Effect]:
-        """An authenticated probe of this peer."""
+        """Take an authenticated probe of this peer."""
         effects: list[Effect] = []
         route = self.routes.get(source)
         if message.kind is ProbeType.PONG:
@@ -277,10 +278,10 @@ class Pair:
                 route.asks.discard(message.transaction)
                 if route is self.selected:
                     self._data.answered(bool(message.flags & ProbeFlag.DATA), now)
-            check = not fresh  # our next ping tells the peer that this one was answered
+            check = not fresh  # our next ping tells the peer that we have received a pong
         else:
             if not self.routes.is_new(message, source, now) or not self.routes.me.takes(source):
-                return effects  # a copy, or from inside a tunnel: whoever sent it, nothing is learnt from it
+                return effects  # a replay, or from inside a tunnel: ignored, whoever sent it
             using = route is not None and route is self.selected
             through = self._give_data(message, now)
             effects += self.routes.pong(message, source, now, using=using, data=bool(through)) + through
@@ -309,10 +310,10 @@ class Pair:
     def _ping(self, route: Route, now: float, *, data: bool = False) -> list[SendDatagram]:
         return self.routes.ping(route, now, using=route is self.selected, data=data)
 
-    # --- whether the peer answers, while somebody looks --------------------------------------------------
+    # --- whether the peer answers, while somebody watches ------------------------------------------------
 
     def live_answer(self, transaction: bytes, now: float) -> list[Effect] | None:
-        """An answer to a question whether the peer is there, by whatever way; None: it is to none."""
+        """Take an answer to a liveness request, over any path; None: it answers none."""
         before = self.liveness.answers
         if not self.liveness.answered(transaction, now):
             return None
@@ -325,7 +326,7 @@ class Pair:
         if route is None and self._lost is not None and now - self._lost[1] <= c.LIVENESS_LOST:
             lost = self._lost[0]
             route = lost if self.routes.get(lost.address) is lost else None
-        possible = (route is not None or relayed) and not self.stock  # an app on a telephone is let sleep
+        possible = (route is not None or relayed) and not self.stock  # do not wake an app on a phone
         before = self.liveness.answers
         self.liveness.plan(now, possible=possible)
         effects: list[Effect] = []
@@ -345,17 +346,17 @@ class Pair:
     def _tell_liveness(self, before: bool | None) -> list[Effect]:
         return [] if self.liveness.answers is before else [LivenessChanged(self.key)]
 
-    # --- how large packets may be ----------------------------------------------------------------------
+    # --- path MTU --------------------------------------------------------------------------------------
 
     def set_mtu(self, mtu: int, now: float) -> None:
-        """What this host's own tunnels carry."""
+        """Set the MTU of this host's tunnels in bytes."""
         if mtu != self._mtu.full:
             self._mtu.full = mtu
             if self.selected is not None and self.selected.takes_padded:
                 self._mtu.begin(now)
 
     def _ask_sizes(self, now: float) -> list[Effect]:
-        """The padded pings that are due, and what came of those before."""
+        """Send the padded pings that are due, and report a changed limit."""
         effects: list[Effect] = []
         route = self.selected
         if route is None:
@@ -374,14 +375,14 @@ class Pair:
     # --- whether data passes ---------------------------------------------------------------------------
 
     def _give_data(self, ping: Probe, now: float) -> list[Effect]:
-        """What a ping asked for, to be sent through the tunnel."""
+        """The data that a ping asks for, to send through the tunnel."""
         if not ping.flags & ProbeFlag.DATA or now - self._data_given_at < c.DATA_GIVEN_REST:
             return []
         self._data_given_at = now
         return [SendThrough(self.key, c.DATA_GIVEN_AT_ONCE)]
 
     def _peer_refuses(self, route: Route, refuses: bool, now: float) -> list[Effect]:
-        """The peer says with each probe whether WireGuard's packets arrive by this path."""
+        """Take note whether the peer's probe says that WireGuard's packets do not arrive by this path."""
         if route.peer_refuses and not refuses and now >= route.refused_until:
             route.refusal = ""
         route.peer_refuses = refuses
@@ -391,13 +392,13 @@ class Pair:
         return self._lose(now) if route is self.selected else []
 
     def _judge_data(self, now: float) -> list[Effect]:
-        """Ask the peer for data while there is doubt, and give the path up when none comes."""
+        """Ask the peer for data while the path is in doubt, and give the path up when none arrives."""
         route = self.selected
         if route is None:
             return []
         if (why := self._data.verdict(now)) is not None and not route.suspect(now):
             route.refuse(why, now)
-            told = self._ping(route, now)  # with REFUSED: the peer goes, too
+            told = self._ping(route, now)  # with REFUSED, so that the peer leaves the path, too
             return [*told, *self._lose(now), *self._ping(route, now)]
         if self._data.doubted:
             self._mtu.doubted(now)
@@ -454,11 +455,11 @@ class Pair:
         if self.settled:
             self.offer_due = None
         else:
-            self.round += 1 + int.from_bytes(self._rng(2))  # the peer answers a round that it has not seen
+            self.round += 1 + int.from_bytes(self._rng(2))  # the peer answers only a round that is new to it
         self._relay_until = now + c.RELAY_KEEP
         rtt = max(route.rtt_s or 0.0, c.REASSERT_MIN)
         self._reassert = [now + rtt * times for times in c.REASSERT_AFTER]
-        # The first ping after the choice carries USING: it is what the other side waits for.
+        # The first ping after the choice carries USING, for which the other side waits.
         effects: list[Effect] = [*self._steer_gently(route.address, now), *self._ping(route, now)]
         effects += self.guesser.chosen(route.address)
         self._plan_ping(now)
@@ -490,7 +491,7 @@ class Pair:
         return self.guesser.end("the path died") + self._follow_relay(now)
 
     def _follow_relay(self, now: float) -> list[Effect]:
-        """The relay became usable or not, or is needed: it carries when nothing direct does."""
+        """Use the relay if it is usable and there is no direct path; report a changed path."""
         effects: list[Effect] = []
         address = self.relay.address
         if self.selected is None and self.relay.usable and address is not None and self._endpoint != address:
@@ -499,9 +500,9 @@ class Pair:
         return effects + self._report(now)
 
     def _steer_gently(self, endpoint: SocketAddress, now: float) -> list[Effect]:
-        """The first endpoint of a peer starts WireGuard's handshake: the chooser's goes first.
+        """Set an endpoint. The first one starts WireGuard's handshake, so the side that does not choose delays it.
 
-        Two initiations that cross on the way void each other, and WireGuard waits five seconds to try again.
+        Two initiations that cross invalidate each other, and WireGuard waits five seconds before it tries again.
         """
         if self._endpoint is None:
             self._gentle_until = now if self.chooser else now + c.FIRST_STEER_REST
@@ -532,20 +533,20 @@ class Pair:
     # --- relay, engine, timers -----------------------------------------------------------------------
 
     def handle_relay(self, data: bytes, source: SocketAddress, now: float) -> list[Effect]:
-        """A relay message from this pair's relay address."""
+        """Take a relay message from this pair's relay address."""
         return self._follow_relay(now) if self.relay.handle_datagram(data, source, now) else []
 
     def handle_frame(self, data: bytes, now: float) -> list[Effect]:
-        """A relay message for this pair over TLS."""
+        """Take a relay message for this pair that came over TLS."""
         return self._follow_relay(now) if self.relay.handle_frame(data, now) else []
 
     def tunnel(self, up: bool, now: float) -> list[Effect]:
-        """The TLS connection to the relay came or went."""
+        """The TLS connection to the relay is up or down."""
         self.relay.set_tunnel(up, now)
         return self._follow_relay(now)
 
     def stand_in(self) -> list[Effect]:
-        """The loopback address that stands in for the peer, opened or closed as TLS carries it."""
+        """Open or close the loopback address that represents the peer, depending on whether TLS carries its packets."""
         wanted = self.relay.address if self.relay.by_tls else None
         if wanted == self._stand_in:
             return []
@@ -554,7 +555,7 @@ class Pair:
         return effects if wanted is None else [*effects, StandIn(wanted, wanted=True)]
 
     def observe(self, status: PeerStatus, now: float) -> list[Effect]:
-        """The engine's counters and endpoint: activity, and WireGuard's own roaming undone."""
+        """Take the engine's counters and endpoint: detect activity, and undo WireGuard's own roaming."""
         counters = (status.rx_bytes, status.tx_bytes)
         if self._counters is None or status.rx_bytes != self._counters[0]:
             self._heard_at = now
@@ -565,12 +566,12 @@ class Pair:
         effects = self._judge_data(now)
         if flows:
             if now >= self._active_until:
-                self.check(now)  # the first packets after a rest find out at once whether the path lives
+                self.check(now)  # check the path at once upon the first packets after a rest
             self._active_until = now + c.ACTIVE_FOR
             self._mtu.flows(now)
             if self.selected is None and now - self._heard_at >= c.RELAY_DOUBT:
                 self._heard_at = now
-                self.relay.refresh(now)  # our NAT may have given us another address
+                self.relay.refresh(now)  # our NAT may have given us another source address
         if (
             self._endpoint is None
             and self.selected is None
@@ -581,20 +582,20 @@ class Pair:
         return effects + self._defend(status.endpoint, now)
 
     def _defend(self, endpoint: SocketAddress | None, now: float) -> list[Effect]:
-        """WireGuard's own roaming undone, where it is not the better truth."""
+        """Undo WireGuard's own roaming, unless its endpoint may be the better one."""
         if endpoint is None or self._endpoint is None or endpoint == self._endpoint:
             return []
         if self.routes.me.is_inside(endpoint):
             return [
                 self._steer(self._endpoint)
-            ]  # the tunnel would carry itself: whatever else there is, is better
+            ]  # the tunnel would carry itself: any other endpoint is better
         if self.selected is not None:
-            # A suspect path is not defended: where WireGuard hears the peer may be the better truth.
+            # A suspect path is not defended: the endpoint to which WireGuard roamed may be the better one.
             return [] if self.selected.suspect(now) else [self._steer(self.selected.address)]
         return self._engine_roamed(endpoint, now)
 
     def _engine_roamed(self, endpoint: SocketAddress, now: float) -> list[Effect]:
-        """WireGuard hears the peer where we steered it not, and no direct path is chosen."""
+        """WireGuard roamed to an endpoint that we did not set, and no direct path is chosen."""
         known = self.routes.get(endpoint)
         trusted = known is not None and known.fresh(now) and not known.refused(now)
         if self.relay.usable and self.relay.address is not None and not trusted:
@@ -602,7 +603,7 @@ class Pair:
         return []
 
     def _inherit(self, endpoint: SocketAddress, now: float) -> None:
-        """An engine that outlived the last agent still has an endpoint: it is worth a probe."""
+        """Probe the endpoint of an engine that outlived the last agent."""
         if (
             not self.routes.get(endpoint)
             and endpoint != self.relay.address
@@ -629,7 +630,7 @@ class Pair:
         return min((time for time in times if time is not None), default=None)
 
     def handle_timer(self, now: float, control: bool) -> list[Effect]:
-        """Everything due but offers and rounds, which the manager makes; `control`: the mediator is there."""
+        """Perform what is due, except the manager's offers and rounds; `control`: the mediator is connected."""
         effects: list[Effect] = []
         before = self.relay.usable, self.relay.address
         effects += self.relay.handle_timer(now, control)
@@ -661,17 +662,17 @@ class Pair:
                 self._retry_at = now + self._retry_s
                 self._retry_s = min(2 * self._retry_s, c.RETRY_MAX)
         if not self.online and self.state is not PairState.DIRECT and not self.relay.usable:
-            self.relay.release()  # nobody will come there
+            self.relay.release()  # the peer will not bind
         elif self.online and self.state not in (PairState.DIRECT, PairState.IDLE):
             self.relay.want(now)
         return effects
 
     def round_due(self, now: float) -> bool:
-        """The back-off is over; the manager begins a round, or punches alone without a mediator."""
+        """Whether the back-off is over: the manager then begins a round, or without a mediator calls `punch_alone`."""
         return self._retry_at is not None and self.online and now >= self._retry_at
 
     def punch_alone(self, now: float) -> None:
-        """No mediator to start both: what is known of the peer is tried."""
+        """Punch without a mediator that starts both sides, at the known addresses of the peer."""
         self._retry_at = None
         if self.routes:
             self.punch(now)
@@ -681,7 +682,7 @@ class Pair:
 
     def _ping_others(self, now: float) -> list[Effect]:
         others = [r for r in self.routes.all() if r is not self.selected and self.routes.in_reach(r)]
-        others.sort(key=lambda route: not route.proven)  # what may cost nobody anything goes first
+        others.sort(key=lambda route: not route.proven)  # routes that need no budget come first
         return [effect for route in others for effect in self._ping(route, now)]
 
     def _plan_ping(self, now: float) -> None:
@@ -698,7 +699,7 @@ class Pair:
             self._ping_due = min(self._ping_due, route.suspect_at)
 
     def _watch(self, now: float) -> list[Effect]:
-        """Ping the path in use; notice that it is suspect, or dead."""
+        """Ping the path in use, and detect that it is suspect or dead."""
         route = self.selected
         if route is None:
             self._ping_due = None
@@ -710,7 +711,7 @@ class Pair:
         if silent >= c.RESCUE_AFTER and not self._rescued:
             self._rescued = True
             self.relay.want(now)
-            self.relay.refresh(now)  # what broke the path may have broken the way there
+            self.relay.refresh(now)  # the cause may have broken the relay's path, too
             self._relay_until = None
             effects += self._ping_others(now)
         elif silent == 0.0 and self._rescued:

@@ -1,23 +1,23 @@
-"""The states of a pair, and what leads from one to another.
+"""The states of a pair, and their transitions.
 
 state      event      next       meaning
-IDLE       OFFER      OFFERED    a round began: own candidates go to the peer, a relay is asked for
+IDLE       OFFER      OFFERED    a round began: our candidates are offered, a relay is requested
 IDLE       PUNCH      PUNCHING   the other side began
 IDLE       CHOOSE     DIRECT     the peer's probes alone showed a path
 OFFERED    OFFER      OFFERED    repeated, or a newer round of the peer
-OFFERED    PUNCH      PUNCHING   both sides send at one moment
+OFFERED    PUNCH      PUNCHING   both sides send at the same moment
 OFFERED    CHOOSE     DIRECT
-OFFERED    GIVE_UP    WAITING    the peer never came
-PUNCHING   OFFER      PUNCHING   candidates changed on the way
+OFFERED    GIVE_UP    WAITING    the peer did not answer
+PUNCHING   OFFER      PUNCHING   candidates changed meanwhile
 PUNCHING   PUNCH      PUNCHING   start again
 PUNCHING   CHOOSE     DIRECT     a path that both sides trust
-PUNCHING   GIVE_UP    WAITING    no path: the relay carries on
-WAITING    OFFER      OFFERED    back-off is over, or something changed
+PUNCHING   GIVE_UP    WAITING    no path: the relay stays in use
+WAITING    OFFER      OFFERED    the back-off is over, or something changed
 WAITING    PUNCH      PUNCHING
 WAITING    CHOOSE     DIRECT
-DIRECT     OFFER      DIRECT     the peer looks for something better
+DIRECT     OFFER      DIRECT     the peer looks for a better path
 DIRECT     PUNCH      DIRECT
-DIRECT     CHOOSE     DIRECT     a better one
+DIRECT     CHOOSE     DIRECT     a better path
 DIRECT     LOSE       WAITING    the path died: back to the relay
 """
 

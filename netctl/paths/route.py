@@ -1,4 +1,4 @@
-"""One way to one peer: a remote address, the pings sent there, and what came back."""
+"""One route to one peer: a remote address, the pings sent to it, and the answers."""
 
 from __future__ import annotations
 
@@ -18,90 +18,90 @@ KINDS = {
 }
 FAR_FACTOR = 2.0
 FAR_S = 0.005
-"""A `lan` path with more than twice a direct one's round trip, and 5 ms more, leads somewhere else first."""
+"""A `lan` path with more than twice a direct path's round trip, and 5 ms more, is no path within the LAN."""
 SILENT_PINGS = 3
-"""Unanswered, after which that is what is to be said of a route."""
+"""Unanswered pings after which a route is described as silent, not by an earlier refusal."""
 MAX_REFUSALS = 16
-"""Counted no further: the time is at its longest by then."""
+"""Refusals counted at most: the time has reached its maximum by then."""
 RTT_WEIGHT = 0.2
-"""Of a new sample in the smoothed round trip."""
+"""Weight of a new sample in the smoothed round trip."""
 
 
 @dataclass(slots=True)
 class Route:
-    """Mutable record of one remote address. Times are monotonic seconds, None is never."""
+    """The mutable record of one remote address. Times are monotonic seconds; None: never."""
 
     address: SocketAddress
     kind: str
     """Candidate kind: host, srflx, prflx, mapped, explicit."""
     path: Literal["lan", "direct"] = "direct"
     outstanding: dict[bytes, float] = field(default_factory=dict)
-    """Transaction to when it was sent, oldest first."""
+    """Times of sending of unanswered pings by transaction, oldest first."""
     pings_sent: int = 0
-    """Since it was found, or since the path that it was died."""
+    """Pings sent since the route was found, or since a path over it died."""
     last_ping_at: float = float("-inf")
     last_pong_at: float | None = None
     unanswered_since: float | None = None
     """When the first ping after the last pong was sent."""
     rtt_s: float | None = None
     left: bool = False
-    """The peer's socket has another port by now, so nobody answers here: any other that answers is better."""
+    """Whether the peer's socket has another port now, so that nobody answers here: any answering route is better."""
     peer_confirmed: bool = False
-    """The peer has had its own pong on this route."""
+    """Whether the peer has received a pong on this route."""
     peer_using: bool = False
     proven: bool = False
-    """It answered at some time: what is sent there hits nobody who did not ask for it."""
+    """Whether the route has answered before: packets to it reach no unrelated host."""
     heard_at: float = float("-inf")
-    """When the peer was last heard from there."""
+    """When a ping of the peer last came from there."""
     refused_until: float = float("-inf")
-    """It answered probes and carried no data: not chosen before then."""
+    """The route answered probes but carried no data: it is not chosen before this time."""
     refusals: int = 0
-    """How often that was so, in a row."""
+    """Count of such refusals in a row."""
     refusal: str = ""
-    """Why, in words."""
+    """The reason of the last refusal, in words."""
     peer_refuses: bool = False
-    """The peer says the same of it."""
+    """Whether the peer refuses the route for the same reason."""
     takes_padded: bool = False
-    """The peer's program answers padded pings."""
+    """Whether the peer's program answers padded pings."""
     asks: set[bytes] = field(default_factory=set)
     """Transactions of pings that asked for data."""
 
     @property
     def rank(self) -> int:
-        """lan over direct."""
+        """The preference of the path's kind: `lan` over `direct`."""
         return 2 if self.path == "lan" else 1
 
     def far_behind(self, other: Route) -> bool:
-        """Whether it is so much slower that its kind does not make up for it: a LAN that is a tunnel somewhere."""
+        """Whether this route is so much slower that its kind does not count: the LAN is a tunnel to another site."""
         mine, theirs = self.rtt_s or 0.0, other.rtt_s or 0.0
         return mine > FAR_FACTOR * theirs and mine > theirs + FAR_S
 
     @property
     def flags(self) -> ProbeFlag:
-        """What we tell the peer about this route, USING apart."""
+        """The flags of our probes on this route, without USING."""
         return ProbeFlag.NONE if self.last_pong_at is None else ProbeFlag.HAVE_PONG
 
     def refuse(self, why: str, now: float) -> None:
-        """It carried no data: it is left alone for a while."""
+        """Refuse the route for a while, because it carried no data."""
         self.refused_until = now + min(REFUSED_FIRST * 2**self.refusals, REFUSED_MAX)
         self.refusals = min(self.refusals + 1, MAX_REFUSALS)
         self.refusal = why
 
     def refused(self, now: float) -> bool:
-        """Whether it may not be chosen, by our own word or the peer's."""
+        """Whether the route may not be chosen, because we or the peer refuse it."""
         return self.peer_refuses or now < self.refused_until
 
     def ready(self, now: float) -> bool:
-        """Whether the path may use it: both sides have had an answer here, and neither refuses it."""
+        """Whether the path may use this route: both sides have received an answer here, and neither refuses it."""
         return self.fresh(now) and self.peer_confirmed and not self.refused(now) and not self.left
 
     @property
     def says_refusal(self) -> bool:
-        """It was given up for its data, and is not silent by now."""
+        """Whether the route was refused because it carried no data, and is not silent now."""
         return bool(self.refusal) and (self.last_pong_at is not None or self.pings_sent < SILENT_PINGS)
 
     def sent(self, transaction: bytes, now: float) -> None:
-        """A ping went out."""
+        """Record a sent ping."""
         self.outstanding[transaction] = now
         while len(self.outstanding) > MAX_OUTSTANDING:
             oldest = next(iter(self.outstanding))
@@ -113,7 +113,7 @@ class Route:
             self.unanswered_since = now
 
     def answered(self, transaction: bytes, now: float) -> bool:
-        """A pong came in; False if it answers no ping of ours here."""
+        """Record a pong; False: it answers no ping of ours on this route."""
         sent_at = self.outstanding.pop(transaction, None)
         if sent_at is None:
             return False
@@ -126,30 +126,30 @@ class Route:
         return True
 
     def fresh(self, now: float) -> bool:
-        """Answered recently enough to be chosen."""
+        """Whether the last answer is recent enough for the route to be chosen."""
         return self.answered_within(TRUST_FRESH, now)
 
     def answered_within(self, seconds: float, now: float) -> bool:
-        """Whether the last answer is no older."""
+        """Whether the last answer is at most so many seconds old."""
         return self.last_pong_at is not None and now - self.last_pong_at <= seconds
 
     def silent_for(self, now: float) -> float:
-        """Seconds since the first ping that is still unanswered; 0 while all is well."""
+        """Seconds since the first unanswered ping; 0 without one."""
         return 0.0 if self.unanswered_since is None else now - self.unanswered_since
 
     def suspect(self, now: float) -> bool:
-        """It should have answered by now."""
+        """Whether an answer is overdue."""
         return now >= self.suspect_at
 
     @property
     def suspect_at(self) -> float:
-        """When it becomes suspect if nothing comes; infinity while all is well."""
+        """When the route becomes suspect without an answer; infinity without an unanswered ping."""
         if self.unanswered_since is None:
             return float("inf")
         return self.unanswered_since + max(ANSWER_WITHIN, 3 * (self.rtt_s or 0.0))
 
     def forget_trust(self) -> None:
-        """The path died: what it answered before counts no more."""
+        """Forget all answers, after the path has died."""
         self.last_pong_at = None
         self.unanswered_since = None
         self.outstanding.clear()
@@ -158,11 +158,11 @@ class Route:
         self.pings_sent = 0
 
     def describe_address(self) -> str:
-        """Where it leads, and how it is known."""
+        """The address, and how it became known."""
         return f"{self.address} ({KINDS.get(self.kind, self.kind)})"
 
     def describe(self) -> str:
-        """One line on why this route does not carry the path."""
+        """One line that says why this route is not used."""
         what = self.describe_address()
         if self.says_refusal:
             return f"{what}: {self.refusal}"

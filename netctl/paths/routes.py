@@ -1,4 +1,4 @@
-"""All the ways to one peer: its candidates, the addresses it was heard from, and the probes on them."""
+"""All routes to one peer: its candidates, the addresses from which its pings came, and the probes on them."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from netctl.wire import probe
 from netctl.wire.probe import Probe, ProbeFlag, ProbeKeys, ProbeType
 
 WIREGUARD_OVERHEAD = 32
-"""Bytes that WireGuard adds to a packet, inside of UDP."""
+"""Bytes that WireGuard adds to a packet, inside UDP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Self:
-    """What a pair knows about its own host; replaced as a whole when it changes."""
+    """A pair's knowledge of its own host; replaced as a whole when it changes."""
 
     key: WireGuardKey
     addresses: tuple[SocketAddress, ...] = ()
-    """Own candidates of every kind: never probed."""
+    """Our own candidates of every kind, which are never probed."""
     hosts: tuple[SocketAddress, ...] = ()
-    """Own host candidates: what is near is a LAN."""
+    """Our own host candidates: addresses near one of them are in a LAN."""
     mtu: int = 0
-    """Of its tunnels, in bytes; 0: not known."""
+    """The MTU of this host's tunnels in bytes; 0: not known."""
     inside: tuple[Prefix, ...] = ()
-    """What lies inside the tunnels: a path to such an address would carry the tunnel in itself."""
+    """Prefixes inside the tunnels: a path to such an address would carry the tunnel inside itself."""
 
     def takes(self, address: SocketAddress) -> bool:
-        """Whether packets to a peer may go there at all."""
+        """Whether packets to a peer may be sent to this address."""
         return usable(address) and address not in self.addresses and not self.is_inside(address)
 
     def is_inside(self, address: SocketAddress) -> bool:
-        """Whether packets to it go into a tunnel."""
+        """Whether packets to this address enter a tunnel."""
         ip = address.address
         return any(ip in prefix for prefix in self.inside)
 
@@ -60,7 +60,7 @@ class Routes:
     def __init__(
         self, keys: ProbeKeys, me: Self, rng: Callable[[int], bytes], unproven: Bucket, numbers: Numbers
     ) -> None:
-        """`unproven`: what all pairs together may send to addresses that never answered; `numbers`: of our pings."""
+        """`unproven`: all pairs' budget for addresses that never answered; `numbers`: the numbers of our pings."""
         self.keys = keys
         self._offered = Bucket(UNPROVEN_BURST, UNPROVEN_RATE)
         self._heard = Bucket(HEARD_BURST, HEARD_RATE)
@@ -77,7 +77,7 @@ class Routes:
         return len(self._by_address)
 
     def get(self, address: SocketAddress) -> Route | None:
-        """The route to this address, if it is one."""
+        """The route to this address, or None."""
         return self._by_address.get(address)
 
     def all(self) -> list[Route]:
@@ -86,16 +86,16 @@ class Routes:
 
     @property
     def introduced(self) -> bool:
-        """The peer's candidates are known."""
+        """Whether the peer's candidates are known."""
         return bool(self._remote)
 
     @property
     def remote(self) -> Mapping[SocketAddress, str]:
-        """The peer's candidates, as it offered them, and their kinds."""
+        """The kinds of the peer's offered candidates, by address."""
         return self._remote
 
     def outside(self) -> list[SocketAddress]:
-        """Where the peer's NATs are: its IPv4 candidates outside, as far as nothing has answered there yet."""
+        """The peer's IPv4 candidates outside its NATs that have not answered yet."""
         kinds = ("srflx", "mapped", "prflx")
         return [
             route.address
@@ -104,12 +104,12 @@ class Routes:
         ]
 
     def _has_another_port(self, remote: dict[SocketAddress, str]) -> bool:
-        """Whether the peer's socket has another port by these candidates: the same interface, and not the old port."""
+        """Whether the peer's socket has another port in these candidates: the same host address with another port."""
         gone = {to.address for to, kind in self._remote.items() if kind == "host" and to not in remote}
         return any(kind == "host" and to.address in gone for to, kind in remote.items())
 
     def adopt(self, remote: dict[SocketAddress, str], keep: Route | None) -> None:
-        """Replace the peer's candidates; the path in use and what it was heard from stay."""
+        """Replace the peer's candidates; the path in use and peer-reflexive addresses stay."""
         if keep is not None:
             keep.left = keep.address not in remote and (keep.left or self._has_another_port(remote))
         self._remote = remote
@@ -123,7 +123,7 @@ class Routes:
                 route.path = path_kind(address, kind, remote, self.me.hosts, self.me.addresses)
 
     def review(self, me: Self) -> list[Route]:
-        """What this host is has changed; the routes that may be used no longer are forgotten, and returned."""
+        """Take our host's changed addresses; forgets and returns the routes that may no longer be used."""
         self.me = me
         gone = [route for route in self._by_address.values() if not me.takes(route.address)]
         for route in gone:
@@ -131,7 +131,7 @@ class Routes:
         return gone
 
     def _room(self, keep: Route | None) -> bool:
-        """Whether one more has a place: for an offered candidate what never answered goes, the oldest first."""
+        """Whether there is a place for one more route; may remove a peer-reflexive one, unanswered and oldest first."""
         if len(self) < MAX_ROUTES:
             return True
         heard = [r for r in self._by_address.values() if r.kind == "prflx" and r is not keep]
@@ -142,10 +142,10 @@ class Routes:
         return True
 
     def peer_reflexive(self, source: SocketAddress, now: float) -> Route | None:
-        """The peer was heard from an address that it did not offer; None when that is no route.
+        """Add a route to an address that the peer sent from but did not offer; None: it may not be used.
 
-        Whoever copies a datagram of the peer can send it from any address, so those that never answered have few
-        places: the one heard longest ago makes room.
+        An attacker who copies a datagram of the peer can send it from any address. So addresses that never answered
+        have few places, and the one heard longest ago is removed first.
         """
         if not self.me.takes(source):
             return None
@@ -162,34 +162,34 @@ class Routes:
         return route
 
     def in_reach(self, route: Route) -> bool:
-        """Whether a question there can meet the peer and nobody else, as far as the address tells."""
+        """Whether a ping to this route can reach the peer, and no other host, as far as the address tells."""
         return (
             route.proven or route.kind == "prflx" or in_reach(route.address, self.me.addresses, self._remote)
         )
 
     def describe(self, route: Route) -> str:
-        """One line on why this route does not carry the path."""
+        """One line that says why this route is not used."""
         if route.pings_sent or self.in_reach(route):
             return route.describe()
         return f"{route.describe_address()}: of another private network, not tried"
 
     def is_new(self, ping: Probe, source: SocketAddress, now: float) -> bool:
-        """Whether the peer has only now made this ping: another one is somebody's copy."""
+        """Whether this ping is new and no replay."""
         route = self.get(source)
         answered = route is not None and route.answered_within(ANSWERED_LATELY, now)
         return self.freshness.takes(ping, now, from_peer=answered)
 
     def may_send(self, route: Route | None, now: float) -> bool:
-        """Whether there is budget for a datagram to this route, which takes of it; one that answered needs none."""
+        """Take a datagram to this route from the budget; False: it is exhausted. A route that answered needs none."""
         if route is not None and route.proven:
             return True
         own = self._heard if route is None or route.kind == "prflx" else self._offered
         return own.has(now) and self._unproven_all.take(now) and own.take(now)
 
     def ping(self, route: Route, now: float, *, using: bool, data: bool = False) -> list[SendDatagram]:
-        """A question on this route; none to one that never answered when there were too many of these.
+        """A ping on this route; none if the budget for routes that never answered is exhausted.
 
-        `data`: it asks for a packet through the tunnel, too.
+        `data`: the ping also asks for a packet through the tunnel.
         """
         if not self.may_send(route, now):
             return []
@@ -201,14 +201,14 @@ class Routes:
         return [self._send(self._question(transaction, flags, now), route.address)]
 
     def untracked(self, route: Route, now: float, *, using: bool) -> tuple[bytes, SendDatagram]:
-        """A ping that the route does not wait for, so that no answer is no fault of it; and its transaction."""
+        """A ping whose answer the route does not expect, so that a missing one does not count; and its transaction."""
         transaction = self.transaction()
         return transaction, self._send(
             self._question(transaction, _flags(route, using, now), now), route.address
         )
 
     def padded(self, route: Route, size: int, now: float, *, using: bool) -> tuple[bytes, SendDatagram]:
-        """A ping that is as large outside as a packet of `size` bytes in the tunnel, and its transaction."""
+        """A ping that is outside as large as a packet of `size` bytes in the tunnel, and its transaction."""
         transaction, sent = self.untracked(route, now, using=using)
         whole = sent.data.ljust(size + WIREGUARD_OVERHEAD, b"\0")
         return transaction, SendDatagram(sent.destination, whole, whole=True)
@@ -221,17 +221,17 @@ class Routes:
         ttl: int | None = None,
         transaction: bytes | None = None,
     ) -> SendDatagram:
-        """A ping that no route waits for: it opens our NAT, or is a guess at the peer's. It takes of no budget here.
+        """A ping whose answer no route expects: it opens our NAT, or guesses the peer's port. Takes no budget here.
 
-        A peer that hears it pings back where it came from, and that is a route then. `transaction`: made before, by
-        who looks for the answer.
+        A peer that receives it pings back, and that address becomes a route. `transaction`: of a caller that waits for
+        the answer.
         """
         made = self.transaction() if transaction is None else transaction
         sent = self._send(self._question(made, ProbeFlag.NONE, now), destination)
         return SendDatagram(sent.destination, sent.data, ttl)
 
     def transaction(self) -> bytes:
-        """A fresh one: nobody but who hears the ping can answer it."""
+        """A random transaction: only a receiver of the ping can answer it."""
         return self._rng(probe.TRANSACTION_LEN)
 
     def _question(self, transaction: bytes, flags: ProbeFlag, now: float) -> Probe:
@@ -240,7 +240,7 @@ class Routes:
     def pong(
         self, ping: Probe, source: SocketAddress, now: float, *, using: bool, data: bool = False
     ) -> list[SendDatagram]:
-        """The answer to a ping, unless there were too many. `data`: the packet that it asked for is sent."""
+        """The answer to a ping, unless there were too many. `data`: the packet that the ping asked for was sent."""
         start, count = self._pong_window
         if now - start >= 1.0:
             start, count = now, 0
