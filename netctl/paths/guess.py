@@ -1,18 +1,18 @@
-"""Guessing a pair's way through a NAT that gives every destination another port (DESIGN §7.6).
+"""Guesses the port of a peer whose NAT gives every destination another port (DESIGN §7.6).
 
-Only a side whose own outside is fixed guesses: the other's NAT lets in what comes from there, and from nowhere else.
+Only a side with a fixed outside address guesses: the other side's NAT admits packets only from that address.
 
 state      event       next        meaning
-IDLE       WINDOW      GUESSING    the peer's NAT counts, or has a small block: its window is probed
+IDLE       WINDOW      GUESSING    the peer's NAT is sequential or has a small block: its window is probed
 IDLE       ATTEMPT     PROMISED    both take part in a birthday attempt, which begins in a moment
-PROMISED   BEGIN       GUESSING    we have the fixed outside: random ports are probed
-PROMISED   BEGIN_OPEN  OPEN        our NAT is the random one: sockets, each with a mapping of its own
-GUESSING   END         IDLE        a path was chosen, or all was tried
-OPEN       HIT         TRIAL       the peer was heard on one of them: its port becomes the tunnel's with this peer
+PROMISED   BEGIN       GUESSING    we have the fixed outside address: random ports are probed
+PROMISED   BEGIN_OPEN  OPEN        our NAT is the random one: open sockets, each with a mapping of its own
+GUESSING   END         IDLE        a path was chosen, or all ports were tried
+OPEN       HIT         TRIAL       a probe reached one of the sockets: its port is used for the tunnel with this peer
 OPEN       END         IDLE
-TRIAL      CHOOSE      USED        the path by that port carries the tunnel
-TRIAL      END         IDLE        it did not in time: the rewrite is taken back
-USED       END         IDLE        the path died, or another one carries: the same
+TRIAL      CHOOSE      USED        the path by that port was chosen
+TRIAL      END         IDLE        it was not chosen in time: the rewrite is removed
+USED       END         IDLE        the path died, or another one was chosen: the rewrite is removed
 PROMISED   END         IDLE
 """
 
@@ -77,7 +77,7 @@ _NOT_BEGUN = (_S.IDLE, _S.PROMISED)
 
 
 class Guesser:
-    """One pair's guesses. `new_batch` numbers the host's batches of sockets."""
+    """The guesses of one pair. `new_batch`: returns the number of a new batch of sockets."""
 
     def __init__(
         self, key: WireGuardKey, routes: Routes, births: Birthdays, new_batch: Callable[[], int]
@@ -88,14 +88,14 @@ class Guesser:
         self._new_batch = new_batch
         self.state = GuessState.IDLE
         self.own: Nat | None = None
-        """What our last offer said."""
+        """Our NAT in our last offer."""
         self.peer: Nat | None = None
-        """What the peer's last one said."""
+        """The peer's NAT in its last offer."""
         self.batch: int | None = None
         self._ports: tuple[int, ...] = ()
         self._rest: Iterator[int] = iter(())
         self._asked: dict[int, bytes] = {}
-        """Transactions of the pings that our sockets sent, by the socket's index."""
+        """Transactions of the pings sent by our sockets, by the socket's index."""
         self._target: Nat | None = None
         self._due: float | None = None
         self._end_at: float | None = None
@@ -104,12 +104,12 @@ class Guesser:
         self._last_window = float("-inf")
         self._birthday = False
         self.outcome = ""
-        """For people: what came of the last guesses."""
+        """The result of the last guesses, for people."""
 
-    # --- what both sides say ---
+    # --- offers of both sides ---
 
     def offer(self, nat: Nat | None, now: float) -> Nat | None:
-        """What our offer says about our NAT, with the promise to take part where it could be of use."""
+        """Our NAT for an offer, with the promise to take part in a birthday attempt where that may help."""
         self.own = nat
         if self.state not in _NOT_BEGUN:
             return nat
@@ -126,7 +126,7 @@ class Guesser:
         return own.allocation in kinds and (peer is None or {own.allocation, peer.allocation} == kinds)
 
     def heard(self, nat: Nat | None) -> None:
-        """The peer's offer."""
+        """Take the peer's NAT from its offer."""
         self.peer = nat
         if self.state is GuessState.IDLE and not (
             self.own and nat and nat.birthday and self._could(self.own, nat)
@@ -134,12 +134,12 @@ class Guesser:
             self._births.release(self._key)
 
     def punch(self, at: float) -> None:
-        """Both sides start at this moment."""
+        """Both sides start to punch at `at`: begin guesses or an attempt where they may help."""
         own, peer = self.own, self.peer
         if self.state not in _NOT_BEGUN:
             return
         if self.state is GuessState.PROMISED:
-            self._enter(GuessEvent.END)  # the round has begun anew, and with it the wait
+            self._enter(GuessEvent.END)  # the round has begun anew, and so the wait does
             self._due = None
         if own is None or peer is None:
             return
@@ -155,10 +155,10 @@ class Guesser:
             self._enter(GuessEvent.WINDOW)
             self._begin_guesses(peer, at)
 
-    # --- what comes of it ---
+    # --- results ---
 
     def chosen(self, address: SocketAddress) -> list[Effect]:
-        """A path was chosen."""
+        """The path to `address` was chosen."""
         if self.state is GuessState.TRIAL and self._rewrite is not None and self._rewrite[0] == address:
             self._enter(GuessEvent.CHOOSE)
             self._pings, self._due, self._end_at = [], None, None
@@ -172,13 +172,13 @@ class Guesser:
         return self.end("a path was found" if self.state is GuessState.GUESSING else self.outcome)
 
     def inherit(self, remote: SocketAddress, local_port: int) -> None:
-        """The path in use passes by a port that an earlier agent found."""
+        """Take over a path in use whose port an earlier agent has found and rewritten."""
         if self.state is GuessState.IDLE:
             self.state = GuessState.USED
             self._rewrite = remote, local_port
 
     def end(self, outcome: str) -> list[Effect]:
-        """Whatever goes on ends; a rewrite is taken back."""
+        """End guesses, attempt or use; remove a rewrite."""
         if self.state is GuessState.IDLE:
             self._births.release(self._key)
             return []
@@ -201,7 +201,7 @@ class Guesser:
     # --- our own sockets ---
 
     def opened(self, ports: tuple[int, ...], now: float) -> list[Effect]:
-        """The sockets of our batch are there."""
+        """Take the local ports of our batch of sockets."""
         if self.state is not GuessState.OPEN:
             return []
         self._ports = ports
@@ -211,7 +211,7 @@ class Guesser:
         return []
 
     def handle_batch(self, index: int, data: bytes, source: SocketAddress, now: float) -> list[Effect]:
-        """Something arrived on one of them: an authentic probe from the peer's outside is a hit."""
+        """Take a datagram of one of our sockets: an authentic, new probe from the peer's outside address is a hit."""
         if self.state is not GuessState.OPEN or source != self._destination() or index >= len(self._ports):
             return []
         try:
@@ -223,7 +223,7 @@ class Guesser:
         else:
             meant = self._routes.is_new(heard, source, now)
         if not meant:
-            return []  # recorded some time, and played again
+            return []  # a replay
         assert self.batch is not None
         self._enter(GuessEvent.HIT)
         self._rewrite = source, self._ports[index]
@@ -250,7 +250,7 @@ class Guesser:
         return min((at for at in (self._due, self._end_at) if at is not None), default=None)
 
     def handle_timer(self, now: float) -> list[Effect]:
-        """The next guess, the next socket's packet, or the end."""
+        """Send the next guess or the next socket's packet, or end."""
         if self._end_at is not None and now >= self._end_at:
             return self.end(self._failure())
         if self._due is None or now < self._due:

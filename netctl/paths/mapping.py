@@ -1,4 +1,4 @@
-"""Port mappings: the values, the effects, the numbers, and what every way of asking a router has in common."""
+"""Port mappings: values, effects, constants, and the base class of the protocols that ask a router for one."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from netctl.model.addresses import SocketAddress
 ProtocolName = Literal["PCP", "NAT-PMP", "UPnP"]
 
 LEASE_S = 1200
-"""Asked for, seconds: what a crashed host leaves behind is soon gone, and a lost mapping is noticed at half of it."""
+"""Seconds of lease that we ask for: a crashed host's mapping ends soon, and a lost one is detected at half of it."""
 LEASE_LONGEST_S = 86_400
-"""A router that gives longer is asked again daily (RFC 6887 §15.1.1)."""
+"""Longest lease in seconds that we use: a mapping with a longer one is renewed daily (RFC 6887 §15.1.1)."""
 LEASE_SHORTEST_S = 30
-"""A router that gives less is taken for one that gives this much: no flood of renewals."""
+"""Shortest lease in seconds that we use: a shorter one would cause a flood of renewals."""
 PERMANENT_CHECK_S = 600.0
-"""A mapping without an end is looked at this often: the router may have restarted."""
+"""Seconds between checks of a mapping without an end: the router may have restarted."""
 ASK_WAITS = (0.25, 0.5, 0.5)
-"""Seconds after each question to a router, which is on our own network; then the next protocol's turn."""
+"""Seconds to wait after each request to a router, which is on our LAN; then the next protocol is tried."""
 SEARCH_WAITS = (0.5, 1.0, 1.5)
 """The same for UPnP's search, whose answers may be delayed by MX seconds (UDA 1.1 §1.3.3)."""
 RENEW_REST_S = 15.0
-"""Between tries to renew, at least; and what is left of a lease below this is given up."""
+"""Least seconds between tries to renew; a lease with less time left is given up."""
 REST_FIRST_S = 60.0
 REST_LONGEST_S = 1800.0
-"""Between rounds of questions to a router that maps nothing: doubles."""
+"""Seconds between rounds of requests to a router that maps nothing: doubles, up to the second value."""
 CHECK_REST_S = 30.0
-"""Between renewals that something but the clock asks for."""
+"""Least seconds between renewals that an event causes, not the clock."""
 CONFLICT_TRIES = 5
-"""Ports tried on a UPnP router where others have taken ours."""
+"""Ports tried on a UPnP router where another host has ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Mapping:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A protocol's success."""
+    """The success of a protocol; `lifetime_s` 0: no end."""
 
     external: SocketAddress
     lifetime_s: int
@@ -61,7 +61,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A protocol's failure, in words for people; `silent`: nobody answered at all."""
+    """The failure of a protocol, in words for people; `silent`: there was no answer at all."""
 
     reason: str
     silent: bool = False
@@ -83,7 +83,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """One HTTP exchange with the router over TCP; the answer comes back under the same ticket."""
+    """Make one HTTP exchange with the router over TCP; the answer is passed back with the same ticket."""
 
     ticket: int
     port: int
@@ -92,7 +92,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class MappingChanged:
-    """For candidates, status and logs; None: there is none any more."""
+    """The mapping has changed, for candidates, status and logs; None: there is none any more."""
 
     mapping: Mapping | None
 
@@ -101,7 +101,7 @@ PortEffect = ToRouter | Search | Fetch | MappingChanged
 
 
 class Asker:
-    """One protocol's conversation about one port with one router. `outcome` is None while it goes on."""
+    """One protocol's exchange with one router about one port. `outcome` is None while it is running."""
 
     name: ProtocolName
 
@@ -116,7 +116,7 @@ class Asker:
         raise NotImplementedError
 
     def remove(self) -> list[PortEffect]:
-        """Ask the router to forget the mapping; nobody waits for the answer."""
+        """Ask the router to remove the mapping, without waiting for an answer."""
         raise NotImplementedError
 
     def next_timer(self) -> float | None:
@@ -128,19 +128,19 @@ class Asker:
         raise NotImplementedError
 
     def handle_router(self, data: bytes, now: float) -> bool:
-        """A datagram of the router's PCP port or to its announcement port. True: it has lost its mappings."""
+        """Take a datagram of the router's PCP port or an announcement. True: the router has lost its mappings."""
         del data, now
         return False
 
     def handle_unreachable(self) -> None:
-        """The router says that nobody listens on its PCP port."""
+        """The router reports its PCP port as closed."""
 
     def handle_search(self, data: bytes, now: float) -> list[PortEffect]:
-        """A datagram of the router answered our search."""
+        """Take the router's answer to our search."""
         del data, now
         return []
 
     def handle_fetched(self, ticket: int, status: int, body: bytes, now: float) -> list[PortEffect]:
-        """The answer to a Fetch; status 0: there was none."""
+        """Take the answer to a Fetch; status 0: there was none."""
         del ticket, status, body, now
         return []

@@ -1,19 +1,19 @@
-"""How large a packet of the tunnel may be on the direct path in use: Packetization Layer Path MTU Discovery (RFC 8899).
+"""Finds the largest packet of the tunnel on the direct path in use: Packetization Layer Path MTU Discovery (RFC 8899).
 
-Our own pings are padded to what a packet of a size would be outside, and sent whole or not at all. Nothing else tells
-where a hop drops what is too large and says nothing. Sans-IO, of one pair; sizes are those inside the tunnel, in bytes.
+Our pings are padded to the outer size of a packet and sent unfragmented. Only this detects a router that silently drops
+packets which are too large. For one pair, without I/O; sizes are those inside the tunnel, in bytes.
 
 state      event                                                   next
 UNKNOWN    a path whose peer answers padded pings                  ASKING      (the full size)
 ASKING     an answer                                               KNOWN
-ASKING     none, three times                                       SEARCHING   (many sizes at once)
-SEARCHING  three rounds are over                                   KNOWN       (the largest that was answered)
-SEARCHING  none was answered                                       UNKNOWN     (the peer takes no padded ones)
-KNOWN      packets flow and a minute is over, or data is doubted   ASKING      (the size that was found)
+ASKING     no answer, three times                                  SEARCHING   (many sizes at once)
+SEARCHING  three rounds are over                                   KNOWN       (the largest size that was answered)
+SEARCHING  no size was answered                                    UNKNOWN     (the peer takes no padded pings)
+KNOWN      packets flow and a minute is over, or data in doubt     ASKING      (the size that was found)
 KNOWN      packets flow and ten minutes are over                   ASKING      (the full size)
 any        another path                                            ASKING
 
-An idle path is asked once, when it is chosen.
+An idle path is probed once, when it is chosen.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from netctl.paths.constants import (
 )
 
 LADDER = (576, 768, 1024, 1152, *range(1200, 1505, 16), 2048, 4096, 7936, 8896)
-"""Sizes that are tried at once when the full one does not pass: multiples of 16, to which WireGuard pads."""
+"""Sizes that are tried together when the full size does not pass: multiples of 16, to which WireGuard pads."""
 GROUPS = 3
-"""Parts that a round of them is sent in: netctl-wg's socket for them takes ten at once."""
+"""Parts in which a round of sizes is sent: netctl-wg's hand-over socket takes ten datagrams at once."""
 MAX_ASKED = 3 * len(LADDER)
-"""Pings that may still be answered."""
+"""Unanswered padded pings that are remembered."""
 
 
 class MtuState(Enum):
@@ -46,16 +46,16 @@ class MtuState(Enum):
 
 
 class MtuProbe:
-    """Of one pair. Times are monotonic seconds."""
+    """Path MTU discovery of one pair. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self.state = MtuState.UNKNOWN
         self.full = 0
-        """The MTU of this host's own tunnels; 0: not known, nothing is asked."""
+        """The MTU of this host's tunnels; 0: not known, and nothing is probed."""
         self.found: int | None = None
         """The largest size that passes; None: not known."""
         self._size = 0
-        """What is asked for."""
+        """The size that is probed."""
         self._tries = 0
         self._due: float | None = None
         self._asked: dict[bytes, int] = {}
@@ -64,22 +64,22 @@ class MtuProbe:
         self._full_at = 0.0
 
     def begin(self, now: float) -> None:
-        """Another path carries, or this host's own MTU is another."""
+        """Start anew, after a change of the path or of this host's own MTU."""
         self._asked.clear()
         self._ask(self.full, now)
 
     def rest(self) -> None:
-        """No direct path carries: what was found stays true of the way to the outside, as far as anybody knows."""
+        """Stop without a direct path; the found size is kept, since it may still be true of the uplink."""
         self.state, self._due = MtuState.UNKNOWN, None
         self._asked.clear()
 
     def doubted(self, now: float) -> None:
-        """Packets go out and nothing comes back: they may be too large by now."""
+        """Check the found size, since packets are sent and none are received: they may be too large now."""
         if self.state is MtuState.KNOWN and self.found and now - self._asked_at >= MTU_CONFIRM_REST:
             self._ask(self.found, now)
 
     def flows(self, now: float) -> None:
-        """Packets flow."""
+        """Packets flow: check the found size or try the full size when that is due."""
         if self.state is not MtuState.KNOWN or self.found is None:
             return
         if self.found < self.full and now - self._full_at >= MTU_RAISE:
@@ -89,11 +89,11 @@ class MtuProbe:
 
     @property
     def due(self) -> float | None:
-        """When to call `sizes`."""
+        """When to call `sizes`; None: nothing is due."""
         return self._due
 
     def sizes(self, now: float) -> list[int]:
-        """What to ask for now."""
+        """The sizes to probe now, in bytes."""
         if self._due is None or now < self._due:
             return []
         self._due = now + MTU_RETRY
@@ -110,13 +110,13 @@ class MtuProbe:
         return rungs[self._tries % GROUPS :: GROUPS]
 
     def sent(self, transaction: bytes, size: int) -> None:
-        """A padded ping went out."""
+        """Record a sent padded ping."""
         self._asked[transaction] = size
         while len(self._asked) > MAX_ASKED:
             del self._asked[next(iter(self._asked))]
 
     def answered(self, transaction: bytes) -> bool:
-        """A pong came; False: it answers no padded ping."""
+        """Record a pong; False: it answers no padded ping."""
         size = self._asked.pop(transaction, None)
         if size is None:
             return False

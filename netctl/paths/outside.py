@@ -1,4 +1,4 @@
-"""What a host learns about its own outside: server-reflexive addresses, and how its NAT gives out ports."""
+"""Learns this host's outside addresses, and how its NAT allocates ports and filters packets."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ from netctl.wire.control import Nat
 
 
 class Outside:
-    """Discovery on the WireGuard port, and samples from fresh sockets where ports are given out by destination."""
+    """Discovery on the WireGuard port, and tests from fresh sockets of the NAT's port allocation and filter."""
 
     def __init__(self, rng: Callable[[int], bytes], new_batch: Callable[[], int]) -> None:
         self.discovery = Discovery(rng)
         self._sampler = Sampler(rng, new_batch)
         self._filter = FilterTest(rng, new_batch)
         self._filter_of: SocketAddress | None = None
-        """The outside whose filter was tested last."""
+        """The outside address whose filter was tested last."""
         self._asked = True
-        """Somebody wants fresh samples; and once for every outside that this host has, whatever the NAT is."""
+        """Whether fresh samples are wanted. Samples are taken once for each outside address, with any NAT."""
         self._asked_at = float("-inf")
         self._sampled_of: str | None = None
-        """The outside whose ports were sampled last."""
+        """The outside address whose ports were sampled last."""
         self._doubted_at: float | None = None
-        """When fresh sockets were asked whether UDP passes from them; None: the shared port is answered."""
+        """When fresh sockets last tested whether UDP passes from them; None: the shared port is answered."""
 
     @property
     def allocation(self) -> Allocation | None:
-        """How our NAT gives out ports; None: not known."""
+        """How our NAT allocates ports; None: not known."""
         return self._sampler.found
 
     @property
     def filtering(self) -> Filtering4787:
-        """Whom the IPv4 NAT or firewall lets in."""
+        """Which senders the IPv4 NAT or firewall admits."""
         return self._filter.found
 
     def behaviour(self, *, ipv6: bool) -> Behaviour:
-        """Of one address family."""
+        """The behaviour of the NAT for one address family."""
         port = next((one.port for one in sorted(self.discovery.own)), None)
         seen = behaviour(self.discovery.answers(ipv6=ipv6), self.discovery.own, port)
         if ipv6 or seen.mapping != "endpoint-independent" or seen.port_kept:
             return seen
-        # Of a small block, two servers see the same port by chance: a fresh socket has another chance.
+        # With a small block, two servers may see the same port by chance: a fresh socket repeats the test.
         fresh = behaviour(self._sampler.answers, self.discovery.own, None).mapping
         return replace(seen, mapping=fresh) if fresh in DEPENDENT else seen
 
     def port_verdict(self) -> Verdict:
-        """What the shared port gets over IPv4, held against fresh sockets."""
+        """The verdict on the shared port over IPv4, in comparison with fresh sockets."""
         if self.discovery.silent(ipv6=False):
             return "dead" if self._doubted_at is not None and self._sampler.reached else "fit"
         found, kept = self._sampler.found, self.behaviour(ipv6=False).port_kept
         return "shared" if kept is False and found is not None and found.kind == "kept" else "fit"
 
     def nat(self) -> Nat | None:
-        """What an offer says about it."""
+        """The NAT's description for an offer; None: not known, or nothing that can be predicted."""
         four = self.behaviour(ipv6=False)
         if four.mapping in ("none", "endpoint-independent"):
             return easy(four.mapped[0])
@@ -70,12 +70,12 @@ class Outside:
         return hard(found) if found is not None and four.mapping in DEPENDENT else None
 
     def ask(self, now: float) -> None:
-        """An offer is to be made: behind a symmetric NAT its prediction must be fresh."""
+        """Prepare an offer: behind a symmetric NAT its prediction needs fresh samples."""
         if now - self._asked_at >= c.SAMPLE_REST and self._sampler.batch is None:
             self._asked = True
 
     def ready(self, now: float) -> bool:
-        """All is known that is worth waiting for."""
+        """Whether an offer need not wait any longer for answers or samples."""
         if not self.discovery.ready(now):
             return False
         four, sampling = self.behaviour(ipv6=False), self._sampler.batch is not None
@@ -83,7 +83,7 @@ class Outside:
             return not (sampling or self._asked)
         return not (
             sampling and four.port_kept is False
-        )  # the samples may say that it is symmetric all the same
+        )  # the samples may show that the NAT is symmetric after all
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
@@ -91,7 +91,7 @@ class Outside:
         return min((at for at in times if at is not None), default=None)
 
     def handle_timer(self, now: float) -> list[Effect]:
-        """Questions that are due."""
+        """The requests that are due."""
         effects: list[Effect] = [*self.discovery.handle_timer(now), *self._sampler.handle_timer(now)]
         effects += self._filter.handle_timer(now)
         answers = self.discovery.answers(ipv6=False)
@@ -106,7 +106,7 @@ class Outside:
         return effects + self._doubt(list(answers), now)
 
     def _doubt(self, servers: list[SocketAddress], now: float) -> list[Effect]:
-        """No server answers the shared port: fresh sockets find out whether it is the port."""
+        """Test with fresh sockets whether the shared port is the cause when no server answers it."""
         if not self.discovery.silent(ipv6=False):
             self._doubted_at = None
             return []
@@ -119,7 +119,7 @@ class Outside:
         return self._sampler.begin(servers, now)
 
     def _test_filter(self, answers: Mapping[SocketAddress, SocketAddress | None], now: float) -> list[Effect]:
-        """Once for every outside that this host has: another router may filter otherwise."""
+        """Test the filter once for each outside address: another router may filter differently."""
         server, outside = next(((one, seen) for one, seen in answers.items() if seen), (None, None))
         if server is None or outside == self._filter_of or self._filter.batch is not None:
             return []
@@ -127,13 +127,13 @@ class Outside:
         return self._filter.begin(server, now)
 
     def batch_opened(self, batch: int, ports: tuple[int, ...], now: float) -> list[Effect]:
-        """The sockets of a batch are there."""
+        """Take the local ports of a batch of sockets."""
         if batch == self._filter.batch:
             return self._filter.opened(ports, now)
         return self._sampler.opened(ports, now) if batch == self._sampler.batch else []
 
     def handle_batch(self, batch: int, index: int, data: bytes, source: SocketAddress) -> list[Effect]:
-        """Something arrived on a socket of a batch."""
+        """Take a datagram received by a socket of a batch."""
         if batch == self._filter.batch:
             return self._filter.handle(index, data, source)
         return self._sampler.handle(index, data, source) if batch == self._sampler.batch else []

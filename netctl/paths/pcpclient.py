@@ -1,4 +1,4 @@
-"""Asking a router by PCP (RFC 6887) and by NAT-PMP (RFC 6886): one datagram there, one back."""
+"""Asks a router for a port mapping by PCP (RFC 6887) or NAT-PMP (RFC 6886), with one datagram and one answer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ NO_ADDRESS = "it names no address that others could reach"
 
 
 class Epoch:
-    """The router's clock: when it went back, or strayed from ours, its mappings are gone (RFC 6887 §8.5)."""
+    """The router's clock: if it went back or deviates from ours, the router has lost its mappings (RFC 6887 §8.5)."""
 
     def __init__(self) -> None:
         self._seen: tuple[int, float] | None = None
 
     def lost(self, epoch_s: int, now: float) -> bool:
-        """Take note of one more reading."""
+        """Record a reading; returns whether it shows that the mappings are lost."""
         before, self._seen = self._seen, (epoch_s, now)
         if before is None:
             return False
@@ -29,7 +29,7 @@ class Epoch:
 
 
 class _DatagramAsker(Asker):
-    """Repeats its questions after `ASK_WAITS`, then gives up."""
+    """Repeats its requests after `ASK_WAITS`, then gives up."""
 
     def __init__(self, gateway: Gateway, port: int) -> None:
         super().__init__(gateway, port)
@@ -57,12 +57,12 @@ class _DatagramAsker(Asker):
         return self._questions()
 
     def handle_unreachable(self) -> None:
-        """Nobody listens there: no need to wait."""
+        """The router's port is closed: end without further waiting."""
         if self.outcome is None:
             self.outcome = Refused("nobody listens on its port 5351", silent=True)
 
     def _start(self) -> None:
-        """Forget half answers."""
+        """Forget partial answers."""
 
     def _questions(self) -> list[PortEffect]:
         raise NotImplementedError
@@ -81,7 +81,7 @@ NO_PORT = "it grants port 0, which is none"
 
 
 class PcpAsker(_DatagramAsker):
-    """PCP. The nonce is the same in every life of this host: a router lets nobody else renew a mapping (§11.3)."""
+    """PCP. The nonce stays the same after restarts: a router lets only its owner renew a mapping (§11.3)."""
 
     name = "PCP"
 
@@ -97,11 +97,11 @@ class PcpAsker(_DatagramAsker):
         return [ToRouter(pcp.map_request(self.gateway.own, self._nonce, self.port, suggested, LEASE_S))]
 
     def remove(self) -> list[PortEffect]:
-        """Lifetime 0 (§15.1)."""
+        """Remove the mapping, with lifetime 0 (§15.1)."""
         return [ToRouter(pcp.map_request(self.gateway.own, self._nonce, self.port, None, 0))]
 
     def handle_router(self, data: bytes, now: float) -> bool:
-        """An answer counts with our nonce and port; a refusal of another version may come without."""
+        """Take an answer with our nonce and port; a refusal in another version may come without them."""
         try:
             if data[:1] == b"\0":
                 answer = natpmp.decode(data)
@@ -121,7 +121,7 @@ class PcpAsker(_DatagramAsker):
         if said.result:
             self.outcome = Refused(pcp.RESULTS.get(said.result, f"result {said.result}"))
             return False
-        self._epoch.lost(said.epoch_s, now)  # this very answer is a mapping: nothing else can be lost
+        self._epoch.lost(said.epoch_s, now)  # this answer is the mapping, so no other can be lost
         if said.external is not None:
             self._external = said.external
             self._grant(said.external, said.lifetime_s)
@@ -131,7 +131,7 @@ class PcpAsker(_DatagramAsker):
 
 
 class NatPmpAsker(_DatagramAsker):
-    """NAT-PMP: the address outside and the port are two questions, asked together."""
+    """NAT-PMP: external address and port are two requests, sent together."""
 
     name = "NAT-PMP"
 
@@ -152,11 +152,11 @@ class NatPmpAsker(_DatagramAsker):
         return questions
 
     def remove(self) -> list[PortEffect]:
-        """Lifetime 0 (§3.4)."""
+        """Remove the mapping, with lifetime 0 (§3.4)."""
         return [ToRouter(natpmp.map_request(self.port, 0, 0))]
 
     def handle_router(self, data: bytes, now: float) -> bool:
-        """Both answers make a mapping; the address alone, unasked, is an announcement (§3.2.1)."""
+        """Take an answer: both together are a mapping; an unrequested address is an announcement (§3.2.1)."""
         try:
             answer = natpmp.decode(data)
         except RemoteError:

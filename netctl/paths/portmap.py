@@ -1,4 +1,4 @@
-"""A port of the router for us: which protocol it speaks, the mapping's lease, and its end. Sans-IO.
+"""Keeps one port of the router mapped to ours: chooses the protocol, renews and removes the mapping. Without I/O.
 
 state     event                                  next
 OFF       a gateway and a port are known         ASKING    PCP, then NAT-PMP, then UPnP
@@ -41,7 +41,7 @@ from netctl.paths.pcpclient import NatPmpAsker, PcpAsker
 from netctl.paths.upnpclient import UpnpAsker
 
 PROTOCOLS: tuple[ProtocolName, ...] = ("PCP", "NAT-PMP", "UPnP")
-"""In the order in which they are asked: the newest first."""
+"""The protocols in the order in which they are tried: the newest first."""
 
 
 class MapState(Enum):
@@ -56,7 +56,7 @@ class MapState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MapStatus:
-    """For `doctor`: the mapping, how long it still holds (None: no end), and why each other protocol gave none."""
+    """For `doctor`: the mapping, its remaining lease (None: no end), and why each other protocol failed."""
 
     state: MapState
     gateway: Gateway | None = None
@@ -66,10 +66,10 @@ class MapStatus:
 
 
 class PortMapper:
-    """One mapping for one port at one router. `now` is monotonic seconds; methods return effects in order."""
+    """One mapping for one port at one router. `now`: monotonic seconds; methods return effects in order."""
 
     def __init__(self, secret: bytes, rng: Callable[[int], bytes]) -> None:
-        """`secret`: 32 bytes that this host keeps, from which PCP's nonces come."""
+        """`secret`: 32 bytes that this host stores, from which PCP's nonces are derived."""
         self._secret = secret
         self._rng = rng
         self._tickets = itertools.count()
@@ -77,7 +77,7 @@ class PortMapper:
         self._gateway: Gateway | None = None
         self._port = 0
         self._askers: list[Asker] = []
-        """Those still to be asked in this round; the first is being asked."""
+        """The protocols still to be tried in this round."""
         self._asker: Asker | None = None
         self._mapping: Mapping | None = None
         self._expires_at: float | None = None
@@ -87,13 +87,13 @@ class PortMapper:
         self._reasons: dict[ProtocolName, Refused] = {}
 
     def status(self, now: float) -> MapStatus:
-        """What is there just now."""
+        """The present status."""
         left = None if self._expires_at is None else max(self._expires_at - now, 0.0)
         reasons = tuple((name, one.reason) for name, one in self._reasons.items())
         return MapStatus(self.state, self._gateway, self._mapping, left, reasons)
 
     def aim(self, gateway: Gateway | None, port: int, now: float) -> list[PortEffect]:
-        """Keep `port` open at this gateway; None or 0: keep none. Effects of the removal come first."""
+        """Keep `port` open at this gateway; None or 0: keep none. Effects that remove an old mapping come first."""
         if not port:
             gateway = None
         if (gateway, port if gateway else 0) == (self._gateway, self._port):
@@ -104,13 +104,13 @@ class PortMapper:
         return effects + (self._ask_all(now) if gateway is not None else [])
 
     def close(self) -> list[PortEffect]:
-        """This process ends, the tunnels stay: a mapping with a lease stays with them, one without is removed."""
+        """End with the process, while the tunnels stay: a mapping with a lease stays, too; one without is removed."""
         if self._mapping is None or self._mapping.lifetime_s:
             return []
         return self._drop(reachable=True)
 
     def check(self, now: float) -> list[PortEffect]:
-        """Something happened that may have ended the mapping, or made one possible: ask, not too often."""
+        """Ask again, but not too often, after an event that may have ended the mapping or made one possible."""
         if now - self._checked_at < CHECK_REST_S:
             return []
         if self.state is MapState.MAPPED:
@@ -122,7 +122,7 @@ class PortMapper:
         return []
 
     def handle_router(self, data: bytes, now: float) -> list[PortEffect]:
-        """A datagram from the router's PCP port, or its announcement."""
+        """Take a datagram of the router's PCP port, or its announcement."""
         if self._asker is None:
             return []
         lost = self._asker.handle_router(data, now)
@@ -131,18 +131,18 @@ class PortMapper:
         return self._proceed(now)
 
     def handle_unreachable(self, now: float) -> list[PortEffect]:
-        """The router refused a datagram to its PCP port."""
+        """The router has reported its PCP port as closed."""
         if self._asker is None:
             return []
         self._asker.handle_unreachable()
         return self._proceed(now)
 
     def handle_search(self, data: bytes, now: float) -> list[PortEffect]:
-        """A datagram from the router (from nobody else: the shell looks at its source) to our search's port."""
+        """Take the router's answer to our search; the shell has checked that the router sent it."""
         return [] if self._asker is None else self._asker.handle_search(data, now) + self._proceed(now)
 
     def handle_fetched(self, ticket: int, status: int, body: bytes, now: float) -> list[PortEffect]:
-        """The end of an exchange; status 0: it failed."""
+        """Take the answer of an HTTP exchange; status 0: it failed."""
         if self._asker is None:
             return []
         return self._asker.handle_fetched(ticket, status, body, now) + self._proceed(now)
@@ -153,7 +153,7 @@ class PortMapper:
         return min((time for time in times if time is not None), default=None)
 
     def handle_timer(self, now: float) -> list[PortEffect]:
-        """Everything that is due."""
+        """Perform what is due."""
         if self._due is not None and now >= self._due:
             self._due = None
             if self.state is MapState.RESTING:
@@ -208,7 +208,7 @@ class PortMapper:
         return self._asker.begin(self._mapping.external.port, now) + self._proceed(now)
 
     def _proceed(self, now: float) -> list[PortEffect]:
-        """Take note of what the present conversation came to, if it has ended."""
+        """Take the outcome of the present exchange, if it has ended."""
         asker = self._asker
         if asker is None or asker.outcome is None or self.state not in (MapState.ASKING, MapState.RENEWING):
             return []

@@ -1,15 +1,15 @@
-"""One member's half of a relay binding to one peer, sans-IO (messages in `netctl.wire.relay`).
+"""One member's half of a relay binding to one peer, without I/O (messages in `netctl.wire.relay`).
 
 state       event                       next
 UNGRANTED   grant                       BINDING
-BINDING     cookie                      CONFIRMING   (with the server that it came from, of whatever family)
+BINDING     cookie                      CONFIRMING   (with the server that sent it, of any family)
 CONFIRMING  bound                       BOUND
 CONFIRMING  cookie                      CONFIRMING   (with the new cookie)
 CONFIRMING  lost                        BINDING
 BOUND       bound                       BOUND
-BOUND       cookie                      RENEWING     (the old one's time is up, or our source address changed)
+BOUND       cookie                      RENEWING     (the old cookie is too old, or our source address changed)
 BOUND       lost                        BINDING
-RENEWING    bound                       BOUND        (packets went on meanwhile)
+RENEWING    bound                       BOUND        (packets continued meanwhile)
 RENEWING    cookie                      RENEWING
 RENEWING    lost                        BINDING
 any         grant                       BINDING, or unchanged when BOUND or RENEWING at the same address
@@ -55,14 +55,14 @@ class RelayState(Enum):
 
 
 _HELD = (RelayState.BOUND, RelayState.RENEWING)
-"""The relay has a binding of ours."""
+"""States in which the relay has a binding of ours."""
 
 
 LinkEffect = SendDatagram | SendFrame | SendControl
 
 
 def stand_in(allocation: relay.Allocation) -> SocketAddress:
-    """The loopback address that is a peer's endpoint while TLS carries: of its own for every two members."""
+    """The loopback address that is a peer's endpoint while TLS carries its packets; another one for each pair."""
     high, low = divmod(allocation.own_port, 256)
     return SocketAddress(f"127.{high}.{low}.1", allocation.peer_port)
 
@@ -72,7 +72,7 @@ def _step(steps: Sequence[float], attempt: int) -> float:
 
 
 class RelayLink:
-    """Binds when wanted, refreshes while wanted, keeps the grant for later."""
+    """Binds to the relay when wanted, refreshes the binding while wanted, and keeps the grant for later."""
 
     def __init__(self, peer: str, rng: Callable[[int], bytes]) -> None:
         self._peer = peer
@@ -80,17 +80,17 @@ class RelayLink:
         self.state = RelayState.UNGRANTED
         self.wanted = False
         self.servers: tuple[SocketAddress, ...] = ()
-        """The relay's port of this peer, by every family that it has."""
+        """The relay's addresses with this peer's port, in each family of the relay."""
         self.server: SocketAddress | None = None
-        """The one of them that answered last, else the first."""
+        """The one of `servers` that answered last, or else the first."""
         self.by_tls = False
-        """Frames over TLS carry this pair, not datagrams."""
+        """Whether frames over TLS carry this pair's packets, not datagrams."""
         self._tunnel = False
         self._silence = 0
-        """Messages over UDP since the last answer there."""
+        """Count of messages over UDP since the last answer over UDP."""
         self._trial: UdpTrial | None = None
         self._changed = False
-        """The last answer changed `usable`."""
+        """Whether the last answer changed `usable`."""
         self.peer_bound = False
         self._allocation: relay.Allocation | None = None
         self._key = b""
@@ -104,23 +104,23 @@ class RelayLink:
 
     @property
     def address(self) -> SocketAddress | None:
-        """What the engine's endpoint is set to."""
+        """The endpoint for the engine: the relay, or the stand-in while TLS carries the packets."""
         if self.by_tls and self._allocation is not None:
             return stand_in(self._allocation)
         return self.server
 
     @property
     def needs_tunnel(self) -> bool:
-        """UDP does not reach the relay: the TLS connection is wanted."""
+        """Whether the TLS connection is needed, because UDP does not reach the relay."""
         return self.wanted and self._allocation is not None and (self.by_tls or self._silence >= UDP_SILENT)
 
     @property
     def usable(self) -> bool:
-        """Packets flow: both sides are bound."""
+        """Whether packets flow, because both sides are bound."""
         return self.state in _HELD and self.peer_bound
 
     def want(self, now: float) -> None:
-        """Bind, and stay bound."""
+        """Bind, and keep the binding."""
         if self.wanted:
             return
         self.wanted = True
@@ -139,35 +139,35 @@ class RelayLink:
             self.state = RelayState.BINDING
 
     def refresh(self, now: float) -> None:
-        """Ask the relay now: something is odd with this path."""
+        """Refresh the binding now, after a sign that the path does not work."""
         if self.state is RelayState.BOUND:
             self._due = now
 
     def set_tunnel(self, up: bool, now: float) -> None:
-        """The TLS connection to the relay came or went."""
+        """The TLS connection to the relay is up or down."""
         self._tunnel = up
         if up:
             self._consider_tls(now)
         elif self.by_tls:
             silence = self._silence
             self._udp()
-            self._silence = max(silence, UDP_SILENT)  # nothing has shown that UDP works: TLS stays wanted
+            self._silence = max(silence, UDP_SILENT)  # UDP has not been shown to work: TLS stays needed
             self.peer_bound = False
             self._cookie = b""
             self._begin(RelayState.BINDING, now)
 
     def try_udp(self, now: float) -> None:
-        """Something about the network has changed: UDP may work now."""
+        """Try UDP now, after a change of the network."""
         if self._trial is not None:
             self._trial.soon(now)
 
     def _udp(self) -> None:
         if self.by_tls:
-            self._cookie = b""  # it is of the connection, not of our address
+            self._cookie = b""  # the cookie is valid for the connection, not for our UDP address
         self.by_tls, self._trial, self._silence = False, None, 0
 
     def _consider_tls(self, now: float) -> None:
-        """UDP is silent and the connection is there: take it."""
+        """Change to the TLS connection if it is up and UDP is silent."""
         if self.by_tls or not self._tunnel or not self.wanted or self._allocation is None or self.usable:
             return
         if self._silence >= UDP_SILENT_TUNNEL:
@@ -178,7 +178,7 @@ class RelayLink:
             self._begin(RelayState.BINDING, now)
 
     def control_up(self, now: float) -> None:
-        """A grant can be had again."""
+        """The mediator is connected: a grant can be requested again."""
         self._grant_attempts = 0
         if self.state is not RelayState.UNGRANTED:
             self._grant_due = max(now, self._granted_at + GRANT_RENEW)
@@ -186,9 +186,9 @@ class RelayLink:
             self._grant_due = now
 
     def handle_grant(self, grant: RelayGrant, now: float, servers: tuple[SocketAddress, ...] = ()) -> None:
-        """The mediator's answer. Ignored when it cannot be read.
+        """Take a grant from the mediator. A malformed one is ignored.
 
-        `servers`: the addresses that `grant.address` stands for, where there are several.
+        `servers`: the relay's addresses for which `grant.address` stands, if there are several.
         """
         try:
             servers = servers or (SocketAddress.parse(grant.address),)
@@ -212,12 +212,12 @@ class RelayLink:
             self._begin(RelayState.BINDING, now)
 
     def handle_datagram(self, data: bytes, source: SocketAddress, now: float) -> bool:
-        """A relay message over UDP from our relay address; True if `usable` or `address` changed."""
+        """Take a relay message over UDP from our relay address; True if `usable` or `address` changed."""
         if source not in self.servers or self._allocation is None or not self.wanted:
             return False
         choosing = self.state is RelayState.BINDING if self._trial is None else not self._trial.cookie
         if source != self.server and not choosing:
-            return False  # the other family's answer came first, and the cookie is of our address there
+            return False  # the other family's answer came first, and the cookie is valid only for our address there
         try:
             message = relay.open_message(data, self._key)
         except RemoteError:
@@ -242,7 +242,7 @@ class RelayLink:
         return True
 
     def handle_frame(self, data: bytes, now: float) -> bool:
-        """A relay message over TLS, of our peer's port; True if `usable` changed."""
+        """Take a relay message over TLS, of our peer's port; True if `usable` changed."""
         if not self.by_tls or not self.wanted:
             return False
         try:
@@ -252,7 +252,7 @@ class RelayLink:
         return self._answered(message, now) and self._changed
 
     def _answered(self, message: relay.RelayMessage, now: float) -> bool:
-        """Take an answer to one of our messages, its MAC checked; False: it answers none."""
+        """Take an answer whose MAC was checked; False: it answers none of our messages."""
         before = self.usable
         match message:
             case relay.Cookie(transaction, cookie) if transaction in self._transactions:
@@ -277,7 +277,7 @@ class RelayLink:
         return min((due for due in (self._due, self._grant_due, trial) if due is not None), default=None)
 
     def handle_timer(self, now: float, online: bool) -> list[LinkEffect]:
-        """What is due; `online` says whether there is a control connection to ask for a grant on."""
+        """Perform what is due; `online`: there is a control connection, over which a grant can be requested."""
         effects: list[LinkEffect] = []
         if self._trial is not None and self.server is not None:
             question, moved = self._trial.handle_timer(now)
@@ -285,7 +285,7 @@ class RelayLink:
                 asked = (self.server,) if self._trial.cookie else self.servers
                 effects += [SendDatagram(server, question) for server in asked]
             if moved:
-                self.refresh(now)  # the relay may send to an address where nothing arrives: call it back
+                self.refresh(now)  # the relay may send where nothing arrives: move the binding back
         if self._grant_due is not None and now >= self._grant_due:
             self._grant_due = now + _step(GRANT_RETRY, self._grant_attempts) if online else None
             self._grant_attempts += 1
@@ -298,11 +298,11 @@ class RelayLink:
         if silent or (self.usable and self._attempts >= RELAY_LOST_AFTER):
             self.peer_bound = False
             self._begin(RelayState.BINDING, now)
-            self._grant_due = now  # the grant may be what it does not know any more
+            self._grant_due = now  # the relay may no longer accept the grant
         elif self.state is RelayState.CONFIRMING and self._attempts >= len(RELAY_RETRY):
             self._begin(RelayState.BINDING, now)
         if self.state is RelayState.BINDING and self._attempts % RELAY_REGRANT == RELAY_REGRANT_FIRST - 1:
-            self._grant_due = now  # a relay that has changed its secret stays silent to old grants
+            self._grant_due = now  # a relay with a changed secret does not answer old grants
         transaction = self._rng(relay.TRANSACTION_LEN)
         self._transactions = [*self._transactions[-3:], transaction]
         message = (
@@ -324,7 +324,7 @@ class RelayLink:
         return effects
 
     def describe(self) -> str | None:
-        """Why the relay does not carry this pair, for people; None if it does or is not wanted."""
+        """Why the relay does not carry this pair's packets (by UDP), for people; None: it does, or is not wanted."""
         if self.by_tls:
             return f"relay {self.server} over UDP: no answer, UDP is blocked; asked again every minute"
         if self.usable or not self.wanted:

@@ -1,4 +1,4 @@
-"""Asks the STUN servers from fresh sockets: how the NAT gives out ports is seen only on new flows."""
+"""Asks the STUN servers from fresh sockets, since only new flows show how the NAT allocates ports."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from netctl.wire import stun
 
 
 class Sampler:
-    """One batch of `SAMPLES` sockets at a time; each asks one server, the first then the others too, and once more."""
+    """Samples with one batch of `SAMPLES` sockets at a time: each asks one server, the first socket all servers.
+
+    Unanswered requests are repeated once.
+    """
 
     def __init__(self, rng: Callable[[int], bytes], new_batch: Callable[[], int]) -> None:
         self._rng = rng
         self._new_batch = new_batch
         self.batch: int | None = None
-        """The batch that is out, None: no sampling goes on."""
+        """The batch of the running sampling; None: none is running."""
         self.found: Allocation | None = None
-        """What the last samples said."""
+        """The allocation by the last samples; None: not known."""
         self.reached = False
         """Whether any of the last samples was answered."""
         self.answers: Mapping[SocketAddress, SocketAddress | None] = {}
-        """What each server saw of one fresh socket; None: it was silent."""
+        """The address of one fresh socket that each server saw; None: the server was silent."""
         self._servers: list[SocketAddress] = []
         self._ports: tuple[int, ...] = ()
         self._questions: dict[bytes, tuple[int, SocketAddress]] = {}
-        """Which socket asks whom, by transaction: one of each socket, then the other ones of the first."""
+        """(socket, server) by transaction: first one request of each socket, then the first socket's other ones."""
         self._mapped: dict[bytes, SocketAddress] = {}
         self._due: list[float] = []
 
     def begin(self, servers: list[SocketAddress], now: float) -> list[Effect]:
-        """Sample now, unless that goes on already."""
+        """Start sampling, unless it is running."""
         if self.batch is not None or not servers:
             return []
         self.batch = self._new_batch()
@@ -44,7 +47,7 @@ class Sampler:
         return [OpenBatch(self.batch, c.SAMPLES)]
 
     def opened(self, ports: tuple[int, ...], now: float) -> list[Effect]:
-        """The sockets are there (as many as the system gave)."""
+        """Take the local ports of the opened sockets, and ask."""
         self._ports = ports
         asked = [(index, self._servers[index % len(self._servers)]) for index in range(len(ports))]
         asked += [(0, server) for server in self._servers[1:] if ports]
@@ -61,7 +64,7 @@ class Sampler:
         ]
 
     def handle(self, index: int, data: bytes, source: SocketAddress) -> list[Effect]:
-        """Something arrived on one of the sockets; only the right server's answer counts."""
+        """Take a datagram received by one of the sockets; only the asked server's answer counts."""
         try:
             message = stun.decode(data)
             mapped = message.mapped
@@ -80,7 +83,7 @@ class Sampler:
         return self._due[0] if self.batch is not None and self._due else None
 
     def handle_timer(self, now: float) -> list[Effect]:
-        """Ask the silent ones again, or judge what there is."""
+        """Repeat unanswered requests, or evaluate the answers."""
         if self.batch is None or not self._due or now < self._due[0]:
             return []
         self._due = [at for at in self._due if at > now]

@@ -1,13 +1,13 @@
-"""Whether the relay can be reached over UDP again, while TLS carries: asked every minute, sans-IO.
+"""Tests every minute whether the relay is reachable over UDP again, while TLS carries the packets. Without I/O.
 
 state       event                next
 RESTING     the minute is over   ASKING
 ASKING      cookie               CONFIRMING
 ASKING      no answer, 3 times   RESTING
-CONFIRMING  bound                over: the caller moves to UDP, make before break
+CONFIRMING  bound                ended: the caller changes to UDP, make before break
 CONFIRMING  no answer, 3 times   RESTING
 
-The relay stores nothing before CONFIRM, so asking disturbs nothing; a CONFIRM moves the binding.
+The relay stores nothing before CONFIRM, so asking does not disturb the binding; a CONFIRM moves it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TRIES = 3
 
 
 class UdpTrial:
-    """For one relay link, from the moment on that TLS carries it."""
+    """The test for one relay link, from the time on at which TLS carries it."""
 
     def __init__(
         self, allocation: relay.Allocation, key: bytes, rng: Callable[[int], bytes], now: float
@@ -29,18 +29,18 @@ class UdpTrial:
         self._allocation, self._key, self._rng = allocation, key, rng
         self._attempts = 0
         self.cookie = b""
-        """Of the last answer over UDP."""
+        """The cookie of the last answer over UDP."""
         self._transactions: list[bytes] = []
         self.due = now + UDP_FIRST_RETRY
         """When to call `handle_timer`."""
 
     def soon(self, now: float) -> None:
-        """Something about the network has changed: ask now."""
+        """Ask now, after a change of the network."""
         if not self._attempts:
             self.due = now
 
     def handle_timer(self, now: float) -> tuple[bytes | None, bool]:
-        """(a datagram to be sent over UDP, whether the binding may have moved though nothing came back)."""
+        """(a datagram to send over UDP or None, whether an unanswered CONFIRM may have moved the binding)."""
         if now < self.due:
             return None, False
         if self._attempts >= TRIES:
@@ -60,7 +60,7 @@ class UdpTrial:
         return relay.seal(message, self._key), False
 
     def handle(self, message: relay.RelayMessage, now: float) -> relay.Bound | None:
-        """An answer over UDP, its MAC checked; BOUND when the way is open."""
+        """Take an answer over UDP whose MAC was checked; returns BOUND when UDP works."""
         match message:
             case relay.Cookie(transaction, cookie) if (
                 transaction in self._transactions and cookie != self.cookie

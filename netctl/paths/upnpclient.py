@@ -1,15 +1,15 @@
-"""Asking a router by UPnP: search it, read its description, ask for its address, add the mapping.
+"""Asks a router for a port mapping by UPnP: search, description, external address, mapping.
 
 state        event                    next
-SEARCHING    answer of the router     DESCRIBING   (of anybody else, or pointing anywhere else: ignored)
+SEARCHING    answer of the router     DESCRIBING   (from another sender, or with a URL elsewhere: ignored)
 SEARCHING    no answer in time        REFUSED
 DESCRIBING   description              LOCATING
-LOCATING     address outside          ADDING
+LOCATING     external address         ADDING
 ADDING       done                     GRANTED
 ADDING       port is taken            ADDING       another port, `CONFLICT_TRIES` times
 ADDING       only permanent leases    ADDING       without an end
-any of the last three: no or a broken answer, a refusal: REFUSED
-GRANTED      renewal                  LOCATING     its control address is known; if that fails, SEARCHING next time
+any of the last three: no answer, a broken one, or a refusal: REFUSED
+GRANTED      renewal                  LOCATING     with the known control address; if that fails, SEARCHING next time
 REFUSED      begin                    SEARCHING
 """
 
@@ -37,7 +37,7 @@ from netctl.paths.pcpclient import NO_ADDRESS
 from netctl.wire import http, upnp
 
 FIRST_PORT, LAST_PORT = 1024, 65535
-"""Ports tried when ours is taken."""
+"""Range of the ports tried when ours is taken."""
 
 
 class UpnpState(Enum):
@@ -52,7 +52,7 @@ class UpnpState(Enum):
 
 
 class UpnpAsker(Asker):
-    """WANIPConnection:1/2 and WANPPPConnection:1."""
+    """The exchange by UPnP with WANIPConnection:1/2 or WANPPPConnection:1."""
 
     name = "UPnP"
 
@@ -63,7 +63,7 @@ class UpnpAsker(Asker):
         self._rng = rng
         self._tickets = tickets
         self._ticket = -1
-        """Of the exchange that is waited for."""
+        """The ticket of the awaited exchange."""
         self.state = UpnpState.REFUSED
         self._tries = 0
         self._place = (0, "")
@@ -74,7 +74,7 @@ class UpnpAsker(Asker):
         self._conflicts = 0
 
     def begin(self, suggested_port: int, now: float) -> list[PortEffect]:
-        """Search, or renew where the way is known."""
+        """Search for the router, or renew the mapping where the control address is known."""
         self.outcome = None
         self._external_port = suggested_port
         self._conflicts = 0
@@ -95,7 +95,7 @@ class UpnpAsker(Asker):
         return [Search(upnp.search(target)) for target in upnp.SEARCH_TARGETS]
 
     def handle_search(self, data: bytes, now: float) -> list[PortEffect]:
-        """The first answer that points to the router itself is believed."""
+        """Take an answer to the search; the first one with a URL on the router itself counts."""
         del now
         if self.state is not UpnpState.SEARCHING or self.outcome is not None:
             return []
@@ -108,7 +108,7 @@ class UpnpAsker(Asker):
         return [self._fetch(port, http.request("GET", self._host(port), path))]
 
     def handle_fetched(self, ticket: int, status: int, body: bytes, now: float) -> list[PortEffect]:
-        """The exchange that is waited for has ended."""
+        """Take the answer of the awaited exchange."""
         del now
         if ticket != self._ticket or self.outcome is not None:
             return []
@@ -125,7 +125,7 @@ class UpnpAsker(Asker):
         return self._located(answer) if self.state is UpnpState.LOCATING else self._added(answer)
 
     def remove(self) -> list[PortEffect]:
-        """DeletePortMapping."""
+        """Remove the mapping, with DeletePortMapping."""
         if self._control is None:
             return []
         return [
