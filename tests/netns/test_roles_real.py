@@ -154,7 +154,9 @@ def test_from_nothing_to_removed(fleet: Fleet) -> None:
     assert play(fleet, "h2", "netctl_member", "netctl_state=absent") > 0
     assert play(fleet, "h2", "netctl_member", "netctl_state=absent") == 0
     assert member.run("ls", "/opt", "/var/lib/netctl").split()[:1] == ["/opt:"]
-    assert "wireguard.key" in member.run("ls", "/var/lib/netctl")
+    kept = member.run("ls", "-A", "/var/lib/netctl").split()
+    assert "wireguard.key" in kept
+    assert [name for name in kept if not name.startswith(("wireguard.key", "identity.key"))] == []
     assert "nctl0" not in member.run("ip", "link")
     wait_for("mediator and relay", lambda: len(running(mediator, "netctl-mediator")) == 2)
     assert play(fleet, "h1", "netctl_mediator", *here, "netctl_state=absent") > 0
