@@ -22,7 +22,7 @@ from netctl.wire.agentrequests import ArmedState, Status, StatusReply, Watch
 
 WATCHED_S = 1.0
 """Between two looks while somebody looks and nothing changes; at what changes, as soon as the agent says so."""
-REST_S = 0.1
+REST_S = 0.3
 """Between two looks however much changes."""
 ALONE_S = 5.0
 """While nobody does: for the plots of whoever comes next."""

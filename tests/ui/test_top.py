@@ -19,6 +19,7 @@ import pytest
 
 from netctl.ui.liveview import ORDERS, Choice, listed, pressed
 from netctl.ui.peerhistory import PeerHistory
+from netctl.wire import agentrequests as a
 from tests.support.patience import wait_for
 from tests.ui.uikit import NETCTL, Host, command, host, peer, status
 
@@ -109,6 +110,21 @@ def test_top_shows_sorts_filters_and_leaves(known: Host) -> None:
         screen.type("q")
         wait_for("it leaves", lambda: screen.read() is not None and screen.process.poll() is not None)
         assert screen.process.returncode == 0
+    known.status = status(*PEERS)
+
+
+@pytest.mark.parametrize("arguments", [["top"], ["status", "--watch"]])
+def test_a_peer_that_ceases_to_answer_is_seen(known: Host, arguments: list[str]) -> None:
+    """While somebody looks here the agent is told so: that is why it knows."""
+    known.asked.clear()
+    with terminal(known, *arguments) as screen:
+        wait_for("the peers stand there", lambda: "laptop" in screen.read())
+        wait_for("it looks", lambda: any(isinstance(one, a.Watch) for one in known.asked))
+        assert "not answering" not in screen.read()
+        silent = [msgspec.structs.replace(one, answers=one.name != "nas") for one in PEERS]
+        known.status = status(*silent)
+        known.changes += 1
+        wait_for("it is seen", lambda: "not answering" in screen.read(), every_s=0.02)
     known.status = status(*PEERS)
 
 

@@ -131,6 +131,9 @@ def host(directory: Path, *peers: a.PeerState, document: str = DOCUMENT) -> Iter
     made = Host(directory, status(*peers, document=document), _doctor())
 
     async def perform(request: Request[Any], progress: Any) -> Any:
+        end = made.loop.time() + (request.wait_s if isinstance(request, a.Watch) else 0.0)
+        while isinstance(request, a.Watch) and made.changes == request.seen and made.loop.time() < end:
+            await asyncio.sleep(0.02)
         return made.perform(request, progress)
 
     mediator = LineServer(directory / "admin.sock", Service("mediator", m.OPERATIONS, perform, 2**24))
