@@ -96,15 +96,15 @@ class HandoverServer:
         self._shell.on_foreign = self.deliver
 
     def close(self) -> None:
-        """Close and remove the socket file; idempotent."""
+        """Remove the socket file and close; idempotent. The order is explained at `UapiServer.close`."""
         if self._socket is None:
             return
+        with contextlib.suppress(OSError):
+            self._path.unlink()
         self._shell.on_foreign = None
         self._shell.unregister(self._socket.fileno())
         self._socket.close()
         self._socket = self._subscriber = None
-        with contextlib.suppress(OSError):
-            self._path.unlink()
 
     def deliver(self, datagram: bytes, source: SocketAddress) -> None:
         """Send one datagram to the subscriber, or drop it."""

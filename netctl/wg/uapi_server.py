@@ -231,7 +231,13 @@ class UapiServer:
         self._shell.register(self._poll.fileno(), self._turn)
 
     def close(self) -> None:
-        """Close everything and remove the socket file; idempotent."""
+        """Remove the socket file and close everything; idempotent.
+
+        The file goes while the socket still listens, because until then no other process takes its place.
+        """
+        if self._listener is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
         for fd in tuple(self._clients):
             self._drop(fd)
         if self._poll is not None:
@@ -241,8 +247,6 @@ class UapiServer:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-            with contextlib.suppress(OSError):
-                self._path.unlink()
 
     @property
     def clients(self) -> int:

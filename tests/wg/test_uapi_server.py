@@ -264,6 +264,28 @@ def test_the_socket_file(loop: Loop, server: UapiServer, tmp_path: Path) -> None
     again.close()
 
 
+@pytest.mark.parametrize("kind", [UapiServer, HandoverServer])
+def test_the_file_is_gone_before_the_socket_so_another_process_can_have_the_name(
+    kind: type[UapiServer] | type[HandoverServer], tmp_path: Path
+) -> None:
+    path = tmp_path / "wg0.sock"
+
+    class Closing(Loop):
+        def unregister(self, fd: int) -> None:
+            super().unregister(fd)
+            if not others:
+                others.append(kind(Loop(), path))
+                others[0].start()  # while the first one is closing
+
+    others: list[UapiServer | HandoverServer] = []
+    first = kind(Closing(), path)
+    first.start()
+    first.close()
+    assert path.is_socket(), "the second server's socket was removed"
+    others[0].close()
+    assert not path.exists()
+
+
 def test_handover_both_ways(loop: Loop, tmp_path: Path) -> None:
     path = tmp_path / "wg0.handover.sock"
     server = HandoverServer(loop, path)
