@@ -55,9 +55,7 @@ def _both(world: World, commands: list[list[str]], directory: Path) -> Iterator[
             with (directory / f"log{side}").open("wb") as log:
                 started.append(subprocess.Popen(world.inside(side, *command), stdout=log, stderr=log))
         yield [process.pid for process in started]
-        if any(
-            process.poll() is not None for process in started
-        ):  # it forked, and would stay for the next run
+        if any(process.poll() is not None for process in started):  # it forked, and would outlive this run
             raise RuntimeError(f"{commands[0][0]} ended or went to the background: see {directory}/log0")
     finally:
         for process in started:

@@ -149,7 +149,7 @@ class RelayTable:
         return list(self._bindings.values())
 
     def carried(self, now: float) -> list[tuple[int, int, int]]:
-        """Pairs of members that are both bound, by their relay ports, and the bytes that have passed both ways."""
+        """(relay port, relay port, bytes passed both ways) of each pair of members that are both bound."""
         found = []
         for (own, peer), binding in self._bindings.items():
             other = self._bindings.get((peer, own)) if own < peer else None

@@ -344,7 +344,7 @@ class Agent:
         self.viewers.changed()
 
     def _open_address(self, key: WireGuardKey) -> Address | None:
-        """An address of a peer with a session: to one without, a question would be a handshake."""
+        """An address of a peer with a session; None without one, as a request would start a handshake."""
         return self.tunnels.address_of(key) if key in self.tunnels.live else None
 
     def _members(self, view: View) -> None:

@@ -54,7 +54,7 @@ class Verdict:
 
 
 def ask_firewall(state: r.StatusReply, asked: Asked, rules: HostFilter | None = None) -> Verdict:
-    """Ask this host's firewall about a flow; `unknown` if another host receives the flow. `rules`: read before."""
+    """Ask this host's firewall about a flow; `unknown` if another host receives it. `rules`: a reader to reuse."""
     if state.member != asked.dst:
         return Verdict(
             asked.dst,

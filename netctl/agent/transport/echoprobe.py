@@ -1,6 +1,6 @@
-"""Asks peers through their tunnels whether they answer (RFC 792, RFC 4443): for paths that carry nothing else.
+"""Sends echo requests to peers through their tunnels (RFC 792, RFC 4443), for paths that carry no probes.
 
-A relay passes WireGuard's own messages alone, so no probe of ours tells whether somebody is at its other end.
+A relay passes only WireGuard's own messages, so the agents' path probes cannot check the other end of a relayed path.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from netctl.system import echo
 from netctl.system.guard import Guard
 
 MAX_OPEN = 1024
-"""Questions whose answers are waited for: the oldest is given up. At 200 a second five seconds of them."""
+"""Most open requests; above it the oldest is dropped. At 200 requests a second these are 5 s of requests."""
 IDLE_S = 10.0
-"""The sockets are closed so long after the last question: each gets a copy of every ICMP message of the host."""
+"""The sockets are closed so long after the last request, as each receives a copy of every ICMP message of the host."""
 MAX_READ = 2048
 MAX_AT_ONCE = 64
 """Datagrams read in one turn of the loop."""
@@ -29,7 +29,7 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class EchoProbe:
-    """Raw sockets of both families while they are needed. For the agent's event loop."""
+    """Sends and receives by raw sockets, open only while needed. For the agent's event loop."""
 
     def __init__(
         self,
@@ -37,17 +37,17 @@ class EchoProbe:
         answered: Callable[[WireGuardKey, bytes], None],
         guard: Guard,
     ) -> None:
-        """`address_of` a peer in its tunnel, None where that is not open; `answered` takes peer and transaction."""
+        """`address_of`: a peer's address in its tunnel, None: no session; `answered` receives peer and transaction."""
         self._address_of, self._answered, self._guard = address_of, answered, guard
         self._id = secrets.randbelow(2**16)
         self._sequence = secrets.randbelow(2**16)
         self._open: dict[int, tuple[WireGuardKey, bytes, Address]] = {}
-        """By sequence number: who was asked, with what, and where."""
+        """Open requests by sequence number: peer, transaction and address."""
         self._sockets: dict[int, socket.socket] = {}
         self._idle: asyncio.TimerHandle | None = None
 
     def send(self, key: WireGuardKey, transaction: bytes) -> None:
-        """Ask a peer. What cannot be sent is a question without an answer."""
+        """Send a peer an echo request. A request that cannot be sent just gets no answer."""
         address = self._address_of(key)
         opened = self._socket(address.version) if address is not None else None
         if address is None or opened is None:
@@ -60,14 +60,14 @@ class EchoProbe:
             opened.sendto(echo.request(address.version, self._id, self._sequence), (str(address), 0))
         except OSError as error:
             if error.errno in (errno.ENODEV, errno.ENXIO):
-                self.close()  # the link is another one by now
+                self.close()  # the link was replaced: the next request binds anew
             return
         if self._idle is not None:
             self._idle.cancel()
         self._idle = asyncio.get_running_loop().call_later(IDLE_S, self.close)
 
     def close(self) -> None:
-        """Let go of the sockets; the next question opens them again."""
+        """Close the sockets; the next request opens them again."""
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -83,10 +83,10 @@ class EchoProbe:
             try:
                 opened = socket.socket(_FAMILIES[version], socket.SOCK_RAW, _PROTOCOLS[version])
             except OSError:
-                return None  # without CAP_NET_RAW nobody is asked
+                return None  # without CAP_NET_RAW no requests are sent
             try:
                 opened.setblocking(False)
-                # Never out of another link: an answer from there would be somebody else's.
+                # Only by our link: an answer on another link would come from another host.
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, WIREGUARD_LINK.encode())
             except OSError:
                 opened.close()

@@ -388,12 +388,12 @@ class PathRunner:
         self._perform(self._manager.peer_online(key, online, time.monotonic()))
 
     def watch(self, for_s: float) -> None:
-        """Somebody looks at this host for so many seconds more."""
+        """There will be a viewer of this host for `for_s` seconds."""
         now = time.monotonic()
         self._perform(self._manager.watch(now + for_s, now))
 
     def echoed(self, key: WireGuardKey, transaction: bytes) -> None:
-        """A peer has answered through the tunnel."""
+        """A peer has answered an echo request through the tunnel."""
         self._perform(self._manager.echo_answered(key, transaction, time.monotonic()))
 
     def observe(self, statuses: Mapping[WireGuardKey, PeerStatus]) -> None:

@@ -127,7 +127,7 @@ class Tunnels:
             knock(address, WIREGUARD_LINK)
 
     def address_of(self, key: WireGuardKey) -> Address | None:
-        """An address of a peer inside the tunnel; IPv4 if it has one."""
+        """A peer's address inside the tunnel, IPv4 if it has one; None: it has none."""
         link = self._context.state.desired.wireguard
         peer = link.peers.get(key) if link is not None else None
         hosts = [p for p in peer.allowed_ips if p.prefixlen == p.max_prefixlen] if peer is not None else []

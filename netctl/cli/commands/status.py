@@ -14,9 +14,9 @@ from netctl.model.errors import LocalError, NetctlError
 from netctl.wire import agentrequests as r
 
 EVERY_S = 2.0
-"""Where nothing changes."""
+"""Interval of `--watch` without a change."""
 REST_S = 0.2
-"""However much changes."""
+"""Shortest interval of `--watch`, however much changes."""
 SHOWN_DRIFT = 20
 """Lines of drift shown: one screen. A host that lost its link has thousands."""
 
@@ -44,9 +44,9 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
 
 def _change(locations: Locations, seen: int) -> int:
-    """Wait until something has changed, or it is time. The agent has peers asked meanwhile whether they answer."""
+    """Wait for a change, at most EVERY_S; returns the count of changes. The agent probes peers meanwhile."""
     began, before = time.monotonic(), seen
-    with contextlib.suppress(NetctlError):  # without an agent, and with one of before it could tell
+    with contextlib.suppress(NetctlError):  # no agent, or one too old for this request
         seen = ask(locations, r.Watch(before, EVERY_S)).reply.changes
     rest_s = REST_S if seen != before else EVERY_S
     time.sleep(max(began + rest_s - time.monotonic(), 0.0))

@@ -18,9 +18,9 @@ from netctl.model.errors import LocalError, NetctlError
 from netctl.wire.agentrequests import Status, Watch
 
 EVERY_S = 1.0
-"""Where nothing changes."""
+"""Interval of updates without a change."""
 LOOK_S = 0.25
-"""How soon a change is noticed."""
+"""Interval of checks for changes."""
 TIMEOUT_S = 5.0
 """An agent answers in milliseconds; an agent that hangs must not block the screen."""
 KEYS = {
@@ -94,10 +94,10 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
 
 
 def _changes(locations: Locations, before: int) -> int:
-    """How much has changed so far. The agent has peers asked whether they answer, as long as this is asked."""
+    """The count of changes so far. The agent probes peers as long as this request is repeated."""
     try:
         return ask(locations, Watch(), timeout_s=TIMEOUT_S).reply.changes
-    except NetctlError:  # there is no agent, or one of before it could tell
+    except NetctlError:  # no agent, or one too old for this request
         return before
 
 
