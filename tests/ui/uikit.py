@@ -122,6 +122,13 @@ def _doctor() -> a.DoctorReply:
     )
 
 
+async def answered() -> None:
+    """Until nobody is being answered."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=START_S)
+
+
 @contextmanager
 def host(directory: Path, *peers: a.PeerState, document: str = DOCUMENT) -> Iterator[Host]:
     """A host whose agent says what a test wants, at a real socket."""
@@ -145,6 +152,10 @@ def host(directory: Path, *peers: a.PeerState, document: str = DOCUMENT) -> Iter
     try:
         yield made
     finally:
+        made.changes += (
+            1  # who waits for a change is answered: a loop that is closed under an answer complains
+        )
+        asyncio.run_coroutine_threadsafe(answered(), made.loop).result(START_S)
         for one in (server, mediator):
             asyncio.run_coroutine_threadsafe(one.close(), made.loop).result(START_S)
         made.loop.call_soon_threadsafe(made.loop.stop)
