@@ -2,8 +2,8 @@
 
 One UDP socket per member's port. Datagrams are received in batches with `UDP_GRO` and sent with `UDP_SEGMENT`, so a
 sender that batches is relayed 64 KB at a time. Single datagrams are read with recvmmsg(2) and batched here, or in C if
-that was built (`forwarding`). Only WireGuard message types are forwarded, and only between bound addresses; other
-datagrams get no answer.
+that was built (`forwarding`). Only WireGuard message types and the
+members' relayed probes are forwarded, and only between bound addresses; other datagrams get no answer.
 """
 
 from __future__ import annotations
@@ -448,8 +448,11 @@ class RelayServer:
             answers = self.pairs.handshake(port, data, source, now)
             self.counters.forwarded_bytes += len(data) if answers else 0
             self.counters.dropped_stranger += not answers
-        elif classify(data) is DatagramKind.RELAY:
+        elif (kind := classify(data)) is DatagramKind.RELAY:
             answers = self.table.handle_control(data, source, port, now, unix_now)
+        elif kind is DatagramKind.RELAYED_PROBE and port not in self.pairs:
+            self._forward(port, address, [memoryview(data)], len(data), len(data), now)
+            return
         else:
             self.counters.dropped_type += 1
             return

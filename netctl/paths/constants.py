@@ -97,6 +97,9 @@ LIVENESS_LOST = 120.0
 may be another host's."""
 LIVENESS_RTT_WEIGHT = 0.3
 """Weight of a new sample in the smoothed round trip that a viewer sees."""
+MTU_RELAYED_AFTER = 3.0
+"""Time that the relay carries an idle pair before the size is asked there: most pairs are direct by then, and a
+thousand of them would all ask at once."""
 TRIGGERED_REST = 0.02
 """Interval between pings of one address that the peer's pings trigger."""
 TRUST_FRESH = 2.5

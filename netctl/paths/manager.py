@@ -165,6 +165,18 @@ class PathManager:
         self._discovery.gather(now)
         return self._moved(now) + self._discover(now)
 
+    def check_relays(self, now: float) -> list[Effect]:
+        """The ways out of this host have changed: whoever the relay carries asks whether it still knows us.
+
+        Direct paths find out by their own pings: at once while packets flow.
+        """
+        effects: list[Effect] = []
+        for pair in self._pairs.values():
+            if pair.selected is None and pair.relay.usable:
+                pair.relay.refresh(now)
+                effects += self._settle(pair, now)
+        return effects
+
     def woke(self, now: float) -> list[Effect]:
         """This host was suspended: NATs have forgotten its flows, and peers use other paths. Start new rounds."""
         self._discovery.gather(now)
@@ -239,12 +251,25 @@ class PathManager:
             except RemoteError:
                 return []
             return sender.handle_probe(message, source, now) + self._settle(sender, now)
+        if kind is DatagramKind.RELAYED_PROBE:
+            sender = self._by_tag.get(probe.sender_tag(data))
+            if sender is not None and source in sender.relay.servers:
+                return self._relayed(sender, data, source, now)
         return []
+
+    def _relayed(self, pair: Pair, data: bytes, source: SocketAddress, now: float) -> list[Effect]:
+        try:
+            message = probe.open_probe(pair.routes.keys, data, relayed=True)
+        except RemoteError:
+            return []
+        return pair.handle_relayed(message, source, now) + self._settle(pair, now)
 
     def handle_frame(self, port: int, data: bytes, now: float) -> list[Effect]:
         """Take a relay message that came over the TLS connection from this relay port."""
         for pair in self._pairs.values():
             if pair.relay.server is not None and pair.relay.server.port == port:
+                if classify(data) is DatagramKind.RELAYED_PROBE:
+                    return self._relayed(pair, data, pair.relay.server, now)
                 return pair.handle_frame(data, now) + self._settle(pair, now)
         return []
 

@@ -11,7 +11,7 @@ SEARCHING  three rounds are over                                   KNOWN       (
 SEARCHING  no size was answered                                    UNKNOWN     (the peer takes no padded pings)
 KNOWN      packets flow and a minute is over, or data in doubt     ASKING      (the size that was found)
 KNOWN      packets flow and ten minutes are over                   ASKING      (the full size)
-any        another path                                            ASKING
+any        another path, or by the relay another way of the peer   ASKING      (the full size)
 
 An idle path is probed once, when it is chosen.
 """
@@ -61,7 +61,7 @@ class MtuProbe:
         self._asked: dict[bytes, int] = {}
         self._best = 0
         self._asked_at = 0.0
-        self._full_at = 0.0
+        self._full_at = float("-inf")
 
     def begin(self, now: float) -> None:
         """Start anew, after a change of the path or of this host's own MTU."""
@@ -77,6 +77,14 @@ class MtuProbe:
         """Check the found size, since packets are sent and none are received: they may be too large now."""
         if self.state is MtuState.KNOWN and self.found and now - self._asked_at >= MTU_CONFIRM_REST:
             self._ask(self.found, now)
+
+    def widened(self, now: float) -> bool:
+        """The peer's way is another and may carry more; False: the full size is known to pass, or was asked lately."""
+        full_passes = self.state is MtuState.KNOWN and self.found == self.full
+        if full_passes or now - self._full_at < MTU_CONFIRM_REST:
+            return False
+        self.begin(now)
+        return True
 
     def flows(self, now: float) -> None:
         """Packets flow: check the found size or try the full size when that is due."""

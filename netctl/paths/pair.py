@@ -38,6 +38,7 @@ from netctl.paths.guess import Guesser
 from netctl.paths.liveness import Liveness, Watch
 from netctl.paths.mtuprobe import MtuProbe
 from netctl.paths.pairstates import PairEvent, PairState, following
+from netctl.paths.relayedprobes import RelayedProbes
 from netctl.paths.relaylink import RelayLink
 from netctl.paths.route import Route
 from netctl.paths.routes import Routes, Self
@@ -107,6 +108,7 @@ class Pair:
         """Count of paths in a row that were lost before they were stable."""
         self._data = DataWatch()
         self._mtu = MtuProbe()
+        self._relayed = RelayedProbes(self.relay, self.routes)
         self._limited: int | None = None
         """The last limit reported with `LimitSize`."""
         self._data_given_at = float("-inf")
@@ -352,19 +354,48 @@ class Pair:
         """Set the MTU of this host's tunnels in bytes."""
         if mtu != self._mtu.full:
             self._mtu.full = mtu
-            if self.selected is not None and self.selected.takes_padded:
+            if self.selected is None:
+                self._measure_relay(now)
+            elif self.selected.takes_padded:
                 self._mtu.begin(now)
+
+    def handle_relayed(self, message: Probe, source: SocketAddress, now: float) -> list[Effect]:
+        """An authenticated probe of this peer that came by the relay, from this address of it."""
+        if message.kind is ProbeType.PING:
+            answer: list[Effect] = [*self._relayed.answer(message, source, now)]
+            if not answer or message.flags & ProbeFlag.PADDED or self.selected is not None:
+                return answer
+            if self._mtu.widened(now):
+                self._relayed.rest()  # the peer has told what was to be asked
+            return [*answer, *self._ask_sizes(now)]
+        if self.selected is not None:
+            return []
+        if self._relayed.answered(message.transaction):
+            self._mtu.begin(now)
+        else:
+            self._mtu.answered(message.transaction)
+        return self._ask_sizes(now)
+
+    def _measure_relay(self, now: float) -> None:
+        """The relay carries the pair in another way than before, or no longer."""
+        self._mtu.rest()
+        if self.selected is None and self.relay.usable and not self.stock:
+            self._relayed.begin(now)
+        else:
+            self._relayed.rest()
 
     def _ask_sizes(self, now: float) -> list[Effect]:
         """Send the padded pings that are due, and report a changed limit."""
-        effects: list[Effect] = []
         route = self.selected
-        if route is None:
-            return effects
+        effects: list[Effect] = [*self._relayed.ask(now)] if route is None else []
         for size in self._mtu.sizes(now):
-            transaction, ping = self.routes.padded(route, size, now, using=True)
+            if route is None:
+                transaction, sent = self._relayed.padded(size, now)
+                effects += sent
+            else:
+                transaction, ping = self.routes.padded(route, size, now, using=True)
+                effects.append(ping)
             self._mtu.sent(transaction, size)
-            effects.append(ping)
         found, full = self._mtu.found, self._mtu.full
         limit = found if found is not None and found < full else None
         if limit != self._limited:
@@ -464,6 +495,7 @@ class Pair:
         effects += self.guesser.chosen(route.address)
         self._plan_ping(now)
         self._data.begin(doubted=bool(route.refusals))
+        self._relayed.rest()
         if route.takes_padded:
             self._mtu.begin(now)
         else:
@@ -528,6 +560,8 @@ class Pair:
         if (kind, endpoint) == (self._status.kind, self._status.endpoint):
             return []
         self._status = PathStatus(kind, endpoint, None, now)
+        if self.selected is None:
+            self._measure_relay(now)
         return [PathChanged(self.key, self.status)]
 
     # --- relay, engine, timers -----------------------------------------------------------------------
@@ -569,9 +603,11 @@ class Pair:
                 self.check(now)  # check the path at once upon the first packets after a rest
             self._active_until = now + c.ACTIVE_FOR
             self._mtu.flows(now)
+            self._relayed.flows(now)
             if self.selected is None and now - self._heard_at >= c.RELAY_DOUBT:
                 self._heard_at = now
                 self.relay.refresh(now)  # our NAT may have given us another source address
+                self._mtu.doubted(now)
         if (
             self._endpoint is None
             and self.selected is None
@@ -626,6 +662,7 @@ class Pair:
             self.guesser.next_timer(),
             self._mtu.due,
             self.liveness.due,
+            self._relayed.due,
         ]
         return min((time for time in times if time is not None), default=None)
 

@@ -119,6 +119,14 @@ class RelayLink:
         """Whether packets flow, because both sides are bound."""
         return self.state in _HELD and self.peer_bound
 
+    def carry(self, data: bytes, *, whole: bool = False) -> list[SendDatagram | SendFrame]:
+        """How something goes to the peer by the relay as it is bound now. `whole`: not in fragments, on our own leg."""
+        if not self.usable or self.server is None:
+            return []
+        if self.by_tls:
+            return [SendFrame(self.server.port, data)]
+        return [SendDatagram(self.server, data, whole=whole)]
+
     def want(self, now: float) -> None:
         """Bind, and keep the binding."""
         if self.wanted:
@@ -139,8 +147,10 @@ class RelayLink:
             self.state = RelayState.BINDING
 
     def refresh(self, now: float) -> None:
-        """Refresh the binding now, after a sign that the path does not work."""
-        if self.state is RelayState.BOUND:
+        """Refresh the binding now, after a sign that the path does not work. One that is unanswered already is repeated
+        soon.
+        """
+        if self.state is RelayState.BOUND and not (self.usable and self._attempts):
             self._due = now
 
     def set_tunnel(self, up: bool, now: float) -> None:

@@ -210,8 +210,25 @@ class Routes:
     def padded(self, route: Route, size: int, now: float, *, using: bool) -> tuple[bytes, SendDatagram]:
         """A ping that is outside as large as a packet of `size` bytes in the tunnel, and its transaction."""
         transaction, sent = self.untracked(route, now, using=using)
-        whole = sent.data.ljust(size + WIREGUARD_OVERHEAD, b"\0")
-        return transaction, SendDatagram(sent.destination, whole, whole=True)
+        return transaction, SendDatagram(sent.destination, _padded(sent.data, size), whole=True)
+
+    def relayed_ping(self, size: int, now: float) -> tuple[bytes, bytes]:
+        """A ping that the relay carries, as large as a packet of `size` bytes in the tunnel, and its transaction.
+
+        It says nothing about any path (no HAVE_PONG, no USING): none is chosen by it. With 0 it is small and has
+        no flag PADDED, which tells the peer that our way to the relay is another.
+        """
+        transaction = self.transaction()
+        sealed = self._seal(
+            self._question(transaction, ProbeFlag.PADDED if size else ProbeFlag.NONE, now), relayed=True
+        )
+        return transaction, _padded(sealed, size)
+
+    def relayed_pong(self, ping: Probe, source: SocketAddress, now: float) -> bytes | None:
+        """The answer to a ping that came by the relay; None when there were too many."""
+        if not self._pongs_left(now):
+            return None
+        return self._seal(Probe(ProbeType.PONG, ping.transaction, ProbeFlag.PADDED, source), relayed=True)
 
     def knock(
         self,
@@ -241,18 +258,28 @@ class Routes:
         self, ping: Probe, source: SocketAddress, now: float, *, using: bool, data: bool = False
     ) -> list[SendDatagram]:
         """The answer to a ping, unless there were too many. `data`: the packet that the ping asked for was sent."""
-        start, count = self._pong_window
-        if now - start >= 1.0:
-            start, count = now, 0
-        self._pong_window = (start, count + 1)
-        if count >= PONGS_PER_SECOND or not self.may_send(self.get(source), now):
+        if not self._pongs_left(now) or not self.may_send(self.get(source), now):
             return []
         flags = _flags(self.get(source), using, now) | (ProbeFlag.DATA if data else ProbeFlag.NONE)
         answer = Probe(ProbeType.PONG, ping.transaction, flags, source)
         return [self._send(answer, source)]
 
+    def _pongs_left(self, now: float) -> bool:
+        start, count = self._pong_window
+        if now - start >= 1.0:
+            start, count = now, 0
+        self._pong_window = (start, count + 1)
+        return count < PONGS_PER_SECOND
+
     def _send(self, message: Probe, destination: SocketAddress) -> SendDatagram:
-        return SendDatagram(destination, probe.seal(self.keys, message, self._rng(probe.NONCE_LEN)))
+        return SendDatagram(destination, self._seal(message))
+
+    def _seal(self, message: Probe, *, relayed: bool = False) -> bytes:
+        return probe.seal(self.keys, message, self._rng(probe.NONCE_LEN), relayed=relayed)
+
+
+def _padded(data: bytes, size: int) -> bytes:
+    return data.ljust(size + WIREGUARD_OVERHEAD, b"\0")
 
 
 def _flags(route: Route | None, using: bool, now: float) -> ProbeFlag:

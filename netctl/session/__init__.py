@@ -2,6 +2,7 @@
 
 from netctl.session.backoff import Backoff
 from netctl.session.client import (
+    PROOF_S,
     ClientSession,
     Closed,
     Effect,
@@ -18,6 +19,7 @@ from netctl.session.stores import KnownStores
 from netctl.session.views import open_view
 
 __all__ = [
+    "PROOF_S",
     "Backoff",
     "ClientSession",
     "Closed",

@@ -37,14 +37,19 @@ def by_turns(addresses: Iterable[SocketAddress]) -> tuple[SocketAddress, ...]:
     return tuple(one for pair in pairs for one in pair if one is not None)[:MAX_ATTEMPTS]
 
 
-async def race(addresses: Sequence[SocketAddress]) -> socket.socket:
-    """A connection to the first of these addresses that answers. Raises the OSError of the last address."""
+async def race(addresses: Sequence[SocketAddress], segment_size: int | None = None) -> socket.socket:
+    """A connection to the first of these addresses that answers. Raises the OSError of the last address.
+
+    `segment_size`: the largest TCP segment in both directions, in bytes (TCP_MAXSEG, tcp(7)).
+    """
     opened: list[socket.socket] = []
 
     async def attempt(address: SocketAddress) -> socket.socket:
         family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
         one = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         opened.append(one)
+        if segment_size is not None:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment_size)
         await asyncio.get_running_loop().sock_connect(one, (address.host, address.port))
         return one
 

@@ -31,12 +31,15 @@ class DatagramKind(Enum):
     WIREGUARD = "wireguard"
     STUN = "stun"
     PROBE = "probe"
+    RELAYED_PROBE = "relayed-probe"
     RELAY = "relay"
     OTHER = "other"
 
 
 KIND_PROBE = 0x01
 """Byte 4 of a probe."""
+KIND_RELAYED_PROBE = 0x02
+"""Byte 4 of a probe that goes by the relay: no path is ever chosen by it. Older members and relays drop it."""
 KINDS_RELAY = range(0x10, 0x14)
 """Byte 4 of the relay's messages (`netctl.wire.relay`)."""
 
@@ -46,6 +49,8 @@ def classify(data: bytes) -> DatagramKind:
     if data[:4] == MAGIC and len(data) > 4:
         if data[4] == KIND_PROBE:
             return DatagramKind.PROBE
+        if data[4] == KIND_RELAYED_PROBE:
+            return DatagramKind.RELAYED_PROBE
         return DatagramKind.RELAY if data[4] in KINDS_RELAY else DatagramKind.OTHER
     if data[4:8] == STUN_COOKIE and data[0] < 4:
         return DatagramKind.STUN

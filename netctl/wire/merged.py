@@ -34,7 +34,7 @@ def split(data: bytes) -> list[bytes]:
 def _length(data: bytes) -> int | None:
     """Bytes of the message at the start of `data`; 0: ours, but of an unknown kind; None: not ours."""
     match classify(data):
-        case DatagramKind.PROBE:
+        case DatagramKind.PROBE | DatagramKind.RELAYED_PROBE:
             return PROBE_LEN
         case DatagramKind.RELAY:
             return LENGTHS[RelayKind(data[4])]

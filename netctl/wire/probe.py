@@ -11,6 +11,9 @@ cryptography and gets no answer. Ping and pong have the same length: an answer i
 
 Bytes after the probe are padding, which the receiver ignores: they make a ping as large as a packet of the tunnel.
 
+A probe that goes by the relay has a kind of its own, which the seal covers: it shows how large packets may be there,
+and is never taken for one that shows a direct path.
+
 The place is a packed address. In a pong it is the address that the ping came from. In a ping it is the ping's number,
 encoded as an address that no host has: members that do not know numbers decode an address and ignore it.
 """
@@ -31,7 +34,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
 from netctl.model.keys import WireGuardKey
-from netctl.wire.datagram import ADDRESS_LEN, KIND_PROBE, MAGIC, pack_address, unpack_address
+from netctl.wire.datagram import (
+    ADDRESS_LEN,
+    KIND_PROBE,
+    KIND_RELAYED_PROBE,
+    MAGIC,
+    pack_address,
+    unpack_address,
+)
 
 LABEL = b"netctl probe v1"
 TAG_LEN = 8
@@ -123,16 +133,17 @@ def sender_tag(data: bytes) -> bytes:
     return data[HEADER_LEN - TAG_LEN : HEADER_LEN]
 
 
-def seal(keys: ProbeKeys, probe: Probe, nonce: bytes) -> bytes:
-    """The bytes of a probe. `nonce`: 12 fresh random bytes."""
-    header = MAGIC + bytes([KIND_PROBE]) + keys.seal_tag
+def seal(keys: ProbeKeys, probe: Probe, nonce: bytes, *, relayed: bool = False) -> bytes:
+    """The bytes of a probe. `nonce`: 12 fresh random bytes; `relayed`: the relay carries it."""
+    header = _prefix(relayed=relayed) + keys.seal_tag
     plain = _PLAIN.pack(probe.kind, probe.flags, probe.transaction, _pack_place(probe))
     return header + nonce + keys.seal.encrypt(nonce, plain, header)
 
 
-def open_probe(keys: ProbeKeys, data: bytes) -> Probe:
+def open_probe(keys: ProbeKeys, data: bytes, *, relayed: bool = False) -> Probe:
     """Authenticate, then decode a probe. Raises RemoteError for data that the peer did not seal or that is no probe."""
-    if len(data) < PROBE_LEN or data[:5] != MAGIC + bytes([KIND_PROBE]) or sender_tag(data) != keys.open_tag:
+    ours = data[:5] == _prefix(relayed=relayed)
+    if len(data) < PROBE_LEN or not ours or sender_tag(data) != keys.open_tag:
         raise RemoteError("not a probe of this peer", "probe.header")
     nonce = data[HEADER_LEN : HEADER_LEN + NONCE_LEN]
     try:
@@ -146,6 +157,10 @@ def open_probe(keys: ProbeKeys, data: bytes) -> Probe:
     if kind == ProbeType.PING and (number := _unpack_number(place)) is not None:
         return Probe(ProbeType.PING, transaction, known, number=number)
     return Probe(ProbeType(kind), transaction, known, unpack_address(place))
+
+
+def _prefix(*, relayed: bool) -> bytes:
+    return MAGIC + bytes([KIND_RELAYED_PROBE if relayed else KIND_PROBE])
 
 
 def _pack_place(probe: Probe) -> bytes:

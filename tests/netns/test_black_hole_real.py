@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 
 from netctl.lab.internet import Lab, statuses_of
+from netctl.lab.nat import NatKind, ruleset
 from netctl.lab.probes import host_name
-from tests.netns.hardnats import direct_within, pair_behind, peer_of
+from netctl.lab.wiring import Network
+from tests.netns.hardnats import direct_within, kinds, pair_behind, peer_of
 from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab, pytest.mark.alone]
 
 SIZE = 1_000_000
+PAIR = ("laptop", "desktop")
 STALL_S = 60.0
 """The size is known some five seconds after a stall began; TCP, which doubles its time between tries, finds it at its
 next one: after 13 s, or after 26, and once more where a busy machine is late."""
@@ -60,6 +63,14 @@ def transfer(lab: Lab, sender: str, taker: str) -> tuple[int, float]:
     return int(ear_said or 0), time.monotonic() - began
 
 
+def pass_both_ways(lab: Lab, what: str, one: str = "desktop", other: str = "laptop") -> None:
+    for sender, taker in ((one, other), (other, one)):
+        came, took = transfer(lab, sender, taker)
+        print(f"{what}, {sender} to {taker}: {came} bytes in {took:.1f} s")
+        assert came == SIZE
+        assert took < STALL_S
+
+
 def knows(lab: Lab, name: str, size: int) -> bool:
     return bool(peer_of(lab, name)["mtu"] == size)
 
@@ -76,14 +87,43 @@ def test_tcp_goes_through_both_ways_and_whoever_sends_says_how_large(tmp_path: P
             lab.node(box).run(["nft", "-f", "-"], SILENT_HOP)
         for size, fits, one, other in ((1400, 1328, "desktop", "laptop"), (1300, 1232, "laptop", "desktop")):
             narrow(lab, size)
-            for sender, taker in ((one, other), (other, one)):
-                came, took = transfer(lab, sender, taker)
-                print(f"{size}, {sender} to {taker}: {came} bytes in {took:.1f} s")
-                assert came == SIZE
-                assert took < STALL_S
+            pass_both_ways(lab, str(size), one, other)
             wait_for(f"{one} knows", partial(knows, lab, one, fits))
             conditions = statuses_of(lab.network.members)[one]["conditions"]
             assert any(f"{other} carries packets of up to {fits} bytes" in line for line in conditions)
             why = json.loads(lab.node(one).attempt(["netctl", "why", one, other, "-o", "json"]).stdout)
             assert why["path"]["mtu"] == fits
             wait_for(f"{one}'s route knows", partial(routed, lab, one, fits))
+
+
+def hole(network: Network) -> None:
+    """The narrow hop, from the beginning on."""
+    for box, link in (("home", "wan"), ("carrier", "lan")):
+        network.boxes[box].run(["ip", "link", "set", link, "mtu", "1400"])
+        network.boxes[box].run(["nft", "-f", "-"], SILENT_HOP)
+
+
+def test_tcp_goes_through_by_the_relay_too_over_udp_and_over_tls(tmp_path: Path) -> None:
+    """Two whom no direct path joins. Over TLS nothing is narrow: its own segments are small."""
+    with pair_behind(
+        tmp_path, "symmetric-random", "symmetric-random", carrier="kind: port-restricted", wired=hole
+    ) as lab:
+        wait_for("the relay carries", lambda: set(kinds(lab).values()) == {"relay-udp"})
+        for name in PAIR:
+            wait_for(f"{name} knows", partial(knows, lab, name, 1328))
+            wait_for(f"{name}'s route knows", partial(routed, lab, name, 1328))
+        pass_both_ways(lab, "1400 by the relay")
+        said = lab.node("desktop").attempt(["netctl", "doctor"]).stdout
+        assert "carries packets of up to 1328 bytes" in " ".join(said.split())
+        why = lab.node("desktop").attempt(["netctl", "why", "desktop", "laptop"]).stdout
+        assert "path: relay-udp" in why
+        assert "packets of up to 1328 bytes pass" in why
+
+        wan = next(one.wan for one in lab.topology.boxes if one.name == "home")
+        lab.network.boxes["home"].run(["nft", "-f", "-"], ruleset(NatKind.UDP_BLOCKED, wan))
+        laptop = lab.node("laptop")
+        pings = laptop.spawn(["ping", "-i", "0.2", host_name("desktop", "party")], "/run/pings")
+        wait_for("TLS carries", lambda: kinds(lab)["laptop"] == "relay-tls")
+        laptop.kill(pings)
+        wait_for("nothing is narrow", lambda: [peer_of(lab, n)["mtu"] for n in PAIR] == [None, None])
+        pass_both_ways(lab, "1400 under TLS")

@@ -18,6 +18,7 @@ from mediator.shell.relayserver import UDP_GRO, UDP_SEGMENT, RelayServer
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
 from netctl.wire import relay
+from netctl.wire.datagram import KIND_PROBE, KIND_RELAYED_PROBE, MAGIC
 from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = pytest.mark.netns
@@ -124,9 +125,27 @@ def test_bound_members_exchange_wireguard_messages_and_nothing_else(pair: tuple[
         DATA + bytes(27),
         bytes(64),
         b"",
+        MAGIC + bytes([KIND_PROBE]) + bytes(65),
     ):
         a.send(foreign)
     assert b.receive(0.2) is None
+
+
+def test_bound_members_exchange_relayed_probes_of_any_size(pair: tuple[Member, Member]) -> None:
+    """They show how large a packet passes, so they go as WireGuard's do: whole, and behind data too."""
+    a, b = pair
+    for size in (70, 1452):
+        message = MAGIC + bytes([KIND_RELAYED_PROBE]) + bytes(size - 5)
+        for one, other, port in ((a, b, P_A), (b, a, P_B)):
+            one.send(message)
+            assert other.receive() == (message, ("127.0.0.1", port))
+    data = DATA + bytes(96)
+    last = (MAGIC + bytes([KIND_RELAYED_PROBE])).ljust(70, b"x")
+    segment = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", 100))]
+    a.socket.sendmsg([data * 3 + last], segment, 0, a.relay)
+    assert [b.receive() for _ in range(4)] == [
+        (part, ("127.0.0.1", P_A)) for part in (data, data, data, last)
+    ]
 
 
 def test_a_batch_is_relayed_whole(pair: tuple[Member, Member], server: RelayServer) -> None:

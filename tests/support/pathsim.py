@@ -399,7 +399,7 @@ class World:
     def _from_tls(self, stand_in: SocketAddress, port: int, data: bytes) -> None:
         for host in self.hosts:
             if host.tunnel == stand_in:
-                if classify(data) is DatagramKind.RELAY:
+                if classify(data) in (DatagramKind.RELAY, DatagramKind.RELAYED_PROBE):
                     self.perform(host, host.manager.handle_frame(port, data, self.now))
                     return
                 for address in host.stand_ins:
@@ -518,7 +518,7 @@ class World:
         if kind is DatagramKind.RELAY:
             for out in self.relay.handle_control(data, source, port, self.now, UNIX_EPOCH):
                 self._reply(out.port, out.destination, out.data)
-        elif kind is DatagramKind.WIREGUARD:
+        elif kind in (DatagramKind.WIREGUARD, DatagramKind.RELAYED_PROBE):
             flow = self.relay.flow(port, source, self.now)
             if flow is not None and flow.toll.take(len(data), self.now):
                 self._reply(flow.port, flow.destination, data)

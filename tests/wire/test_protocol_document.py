@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.session.login import check_login, transcript
 from netctl.wire import control as w
@@ -105,6 +106,12 @@ def test_the_probe() -> None:
     )
     assert HEX["probe-numbered"] == probe.seal(keys, numbered, bytes(12))
     assert probe.open_probe(theirs, HEX["probe-numbered"]) == numbered
+    padded = probe.Probe(probe.ProbeType.PING, b"12345678", probe.ProbeFlag.PADDED, None)
+    assert HEX["probe-relayed"] == probe.seal(keys, padded, bytes(12), relayed=True)
+    assert probe.open_probe(theirs, HEX["probe-relayed"], relayed=True) == padded
+    for data, relayed in ((HEX["probe-relayed"], False), (HEX["probe"], True)):
+        with pytest.raises(RemoteError):
+            probe.open_probe(theirs, data, relayed=relayed)
 
 
 def test_the_relay() -> None:

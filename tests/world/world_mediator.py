@@ -312,7 +312,7 @@ class SimMediator:
         if kind is DatagramKind.RELAY:
             for out in relay.handle_control(data, source, port, self._clock.now, self._clock.unix):
                 self._net.send(self, out.port, out.destination, out.data)
-        elif kind is DatagramKind.WIREGUARD:
+        elif kind in (DatagramKind.WIREGUARD, DatagramKind.RELAYED_PROBE):
             flow = relay.flow(port, source, self._clock.now)
             if flow is not None and flow.toll.take(len(data), self._clock.now):
                 self._net.send(self, flow.port, flow.destination, data)

@@ -24,6 +24,10 @@ DEFAULT_PORT = 3128
 LOOK_UP_S = 2.0
 """Timeout for the host's addresses behind a proxy: useful but not required, and DNS often does not answer there."""
 AUTHENTICATION_REQUIRED = 407
+SEGMENT_SIZE = 1220
+"""Of TCP to a mediator, both ways, in bytes (RFC 9293 §3.7.1, MSS): its packets have at most 1,280 bytes, which every
+way carries that carries IPv6 (RFC 8200 §5). On a way that drops larger packets and says nothing, a connection whose
+segments were larger would stand still for ever: Linux does not look for a smaller size (tcp_mtu_probing) by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ async def connect(host: str, port: int, *, avoid: Address | None = None) -> Conn
     if proxy is None:
         ways = await beyond(away_from(avoid, await resolve(host, port)))
         addresses = tuple(ways.values())
-        opened = await race(tuple(ways))
+        opened = await race(tuple(ways), SEGMENT_SIZE)
         there = SocketAddress.of(*opened.getpeername()[:2])
         to = ways.get(there, there)
         return Connected(opened, (to, *(one for one in addresses if one != to)))
@@ -110,7 +114,7 @@ async def connect(host: str, port: int, *, avoid: Address | None = None) -> Conn
     with contextlib.suppress(OSError):  # TimeoutError is one
         async with asyncio.timeout(LOOK_UP_S):
             known = await resolve(host, port)
-    opened = await race(tuple(await beyond(await resolve(proxy.host, proxy.port))))
+    opened = await race(tuple(await beyond(await resolve(proxy.host, proxy.port))), SEGMENT_SIZE)
     loop = asyncio.get_running_loop()
     try:
         await loop.sock_sendall(opened, proxy.request(host, port))

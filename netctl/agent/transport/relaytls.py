@@ -5,6 +5,7 @@ UNWANTED     wanted                         CONNECTING
 CONNECTING   TLS is up, its pin is right    UP
 CONNECTING   an error                       WAITING: with full jitter, then the next port
 UP           lost                           WAITING
+UP           routes changed, no answer      CONNECTING
 any          unwanted                       UNWANTED, after `LINGER_S` when UP
 
 An engine sends only datagrams. So its endpoint for a peer is a loopback address of this module. Packets to the address
@@ -29,7 +30,7 @@ from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import NetctlError, RemoteError
 from netctl.node.snapshot import TunnelStatus
-from netctl.session import Backoff
+from netctl.session import PROOF_S, Backoff
 from netctl.system.guard import Guard
 from netctl.system.tasks import Tasks
 from netctl.system.tlslink import LinkState, TlsLink
@@ -45,6 +46,8 @@ RETRY_CAP_S = 30.0
 """A relay restarts within a second; without it, its pairs have no path."""
 STABLE_S = 30.0
 """A connection that lasted so long resets the back-off."""
+DIAL_AGAIN_S = 1.0
+"""When routes change, an attempt this old begins anew: TCP would try no sooner by itself."""
 DRAIN = 128
 """Most datagrams read from one peer before others get their turn."""
 BUFFER = 1 << 20
@@ -100,6 +103,10 @@ class RelayTls:
         self._ended: asyncio.Future[str] | None = None
         self._status = TunnelStatus("unwanted")
         self._dropped = 0
+        self._dialling: asyncio.Timeout | None = None
+        self._doubted = False
+        """Routes have changed since the relay last answered."""
+        self._proof_due: asyncio.TimerHandle | None = None
 
     # -- requests of the path manager -----------------------------------------------------------------------
 
@@ -114,6 +121,32 @@ class RelayTls:
         if self._link is not None and not _ours(self._link.local):
             self._lost(self._link, "this host has another address now")
         self._poked.set()
+
+    def prove(self) -> None:
+        """The ways out of this host have changed: the relay answers the next message to it within `PROOF_S`, or a new
+        connection is made.
+
+        TCP itself would repeat what was lost after ever longer times, and go on by the new way at one of them.
+        """
+        if self._link is not None:
+            self._doubted = True
+            return
+        self._poked.set()
+        dialling = self._dialling
+        if dialling is not None and time.monotonic() - self._status.since > DIAL_AGAIN_S:
+            dialling.reschedule(asyncio.get_running_loop().time())
+
+    def _unproven(self, link: TlsLink) -> None:
+        self._proof_due = None
+        if link is self._link:
+            self._lost(link, "the relay does not answer since this host's addresses or routes have changed")
+            self._poked.set()
+
+    def _proven(self) -> None:
+        self._doubted = False
+        if self._proof_due is not None:
+            self._proof_due.cancel()
+            self._proof_due = None
 
     def engine(self, port: int) -> None:
         """Set the engine's UDP port; 0: none."""
@@ -151,9 +184,13 @@ class RelayTls:
 
     def send(self, port: int, datagram: bytes) -> None:
         """Send a datagram to a port of the relay; dropped without a connection."""
-        if self._link is not None:
-            self._link.put(port, datagram, time.monotonic())
-            self._soon()
+        link = self._link
+        if link is None:
+            return
+        link.put(port, datagram, time.monotonic())
+        self._soon()
+        if self._doubted and self._proof_due is None and classify(datagram) is DatagramKind.RELAY:
+            self._proof_due = asyncio.get_running_loop().call_later(PROOF_S, self._unproven, link)
 
     def status(self) -> TunnelStatus:
         """The present state of the connection."""
@@ -209,7 +246,10 @@ class RelayTls:
             self._write(link)
 
     def _to_engine(self, port: int, datagram: bytes) -> None:
-        if classify(datagram) is DatagramKind.RELAY:
+        kind = classify(datagram)
+        if kind is DatagramKind.RELAY:
+            self._proven()
+        if kind in (DatagramKind.RELAY, DatagramKind.RELAYED_PROBE):
             self._on_message(port, datagram)
             return
         peer = self._peers.get(port)
@@ -250,7 +290,6 @@ class RelayTls:
                     backoff.reset()
                     turn -= 1  # use the same place again
             self._status = TunnelStatus("waiting", self._status.at, None, time.monotonic(), error)
-            self._poked.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), backoff.next_delay(random.random()))
                 backoff.reset()
@@ -261,7 +300,8 @@ class RelayTls:
         self._status = TunnelStatus("connecting", where, None, time.monotonic(), self._status.error)
         self._ended = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            self._poked.clear()  # what comes from here on is worth another try
+            async with asyncio.timeout(CONNECT_TIMEOUT_S) as self._dialling:
                 proxy = proxy_for(mediator.host)
                 await self._dial(mediator, port)
         except TimeoutError:
@@ -270,6 +310,8 @@ class RelayTls:
             return str(error)
         except OSError as error:
             return f"cannot reach the relay at {where}: {error.strerror or error}"
+        finally:
+            self._dialling = None
         via = str(proxy) if proxy is not None else None
         self._status = TunnelStatus("up", where, via, time.monotonic())
         warn(
@@ -277,6 +319,7 @@ class RelayTls:
             + (f" through the proxy {via}" if via else "")
         )
         try:
+            self._poked.clear()
             self._on_state(True)
             reason = await self._ended
             warn(f"the relay over TLS at {where} is lost: {reason}")
@@ -317,6 +360,7 @@ class RelayTls:
 
     def _drop_link(self) -> None:
         link, self._link = self._link, None
+        self._proven()
         if link is None:
             return
         self._dropped += link.queue.dropped
