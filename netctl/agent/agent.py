@@ -289,6 +289,7 @@ class Agent:
 
     def _on_move(self) -> None:
         self.client.prove()
+        self.paths.routes_changed()
         self.names.network_changed()
         self.nat64.look(moved=True)
 

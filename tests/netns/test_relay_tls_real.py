@@ -16,6 +16,7 @@ import pytest
 from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, STATE_PATH, Lab, program
 from netctl.lab.nat import NatKind, ruleset
 from netctl.lab.probes import host_name, ping_all
+from netctl.session import PROOF_S
 from tests.support import connectproxy
 from tests.support.lablife import (
     EXAMPLE,
@@ -41,6 +42,17 @@ table ip nothing_out {
   chain forward { type filter hook forward priority -20; policy drop; }
 }
 """
+UNKNOWN_FLOWS = """
+table ip unknown_flows {{
+  chain forward {{
+    type filter hook forward priority -20;
+    tcp sport {{ {ports} }} drop
+    tcp dport {{ {ports} }} drop
+  }}
+}}
+"""
+FOUND_DEAD_S = 6.0
+"""1.5 s and a new connection on a quiet machine; TCP's own time limit is 8 s."""
 OTHERS = {"console", "desktop", "nas"}
 
 
@@ -176,6 +188,41 @@ def test_a_host_that_moves_keeps_its_pairs(lab: Lab) -> None:
             wait_for("a new connection", lambda: f"{there[:-3]}:" in to_relay(lab))  # noqa: B023
             wait_for("TLS carries again", lambda: over_tls(lab) == OTHERS)
             time.sleep(1)
+
+
+def test_a_connection_that_is_dead_since_the_routes_changed_is_left_in_two_seconds(lab: Lab) -> None:
+    """Addresses stay. First the connection still works, and is kept; then the new way drops what it has not begun."""
+    laptop, office = lab.node("laptop"), lab.network.boxes["office"]
+
+    def routes_change() -> None:
+        for what in ("add", "del"):
+            laptop.run(["ip", "route", what, "default", "via", "192.168.1.1", "metric", "500"])
+
+    wait_for("all is well before", lambda: over_tls(lab) == OTHERS)
+    began = time.monotonic()
+    routes_change()
+    time.sleep(PROOF_S + 0.5)
+    assert tunnel(lab)["since_s"] > time.monotonic() - began - 0.2, "it has answered, and is the same"
+    ports = ", ".join(re.findall(r"192\.168\.1\.10:(\d+)", to_relay(lab)))
+    office.run(["nft", "-f", "-"], UNKNOWN_FLOWS.format(ports=ports))
+    try:
+        began = time.monotonic()
+        routes_change()
+        took = 0.0
+
+        def renewed() -> bool:
+            nonlocal took
+            state, passed = tunnel(lab), time.monotonic() - began
+            took = passed - state["since_s"]
+            return bool(state["state"] == "up" and took > 0)
+
+        wait_for("a new connection", renewed)
+        print(f"a new connection after {took:.1f} s")
+        assert took < FOUND_DEAD_S, "it was 8 s"
+        wait_for("TLS carries again", lambda: over_tls(lab) == OTHERS)
+        assert "does not answer since" in lab.log("laptop", 400)
+    finally:
+        office.run(["nft", "delete", "table", "ip", "unknown_flows"])
 
 
 def test_members_over_tls_survive_a_restart_of_the_mediator(lab: Lab) -> None:

@@ -383,6 +383,11 @@ class PathRunner:
         """After suspend: try every path again, and ask for the external address again."""
         self._perform(self._manager.woke(time.monotonic()))
 
+    def routes_changed(self) -> None:
+        """The ways out of this host have changed, its addresses perhaps not: what goes by the relay is asked now."""
+        self._tls.prove()
+        self._perform(self._manager.check_relays(time.monotonic()))
+
     def presence(self, key: WireGuardKey, online: bool) -> None:
         """The mediator reports a member online, or offline: then its path is checked."""
         self._perform(self._manager.peer_online(key, online, time.monotonic()))
