@@ -25,6 +25,7 @@ from netctl.agent.storage.statestore import StateStore
 from netctl.agent.storage.timeline import Timeline
 from netctl.agent.takesnapshot import Sources, take
 from netctl.agent.transport.addressmonitor import AddressMonitor
+from netctl.agent.transport.doorbells import idle_s
 from netctl.agent.transport.echoprobe import EchoProbe
 from netctl.agent.transport.endpointnames import EndpointNames
 from netctl.agent.transport.pathmtus import PathMtus
@@ -119,6 +120,7 @@ class Agent:
             look_soon=lambda after_s: self.tunnels.look_soon(after_s),
             limit_size=self.mtus.limit,
             another_port=lambda why: self.runner.post(on.PortUnfit(why)),
+            idle_s=idle_s(),
         )
         self.viewers = Viewers(self.paths.watch)
         self.echoes = EchoProbe(self._open_address, self.paths.echoed, self.guard)

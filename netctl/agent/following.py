@@ -50,7 +50,12 @@ class Following:
         self._paths.tunnel_mtu(desired.wireguard.mtu if desired.wireguard is not None else 0)
         self._mtus.again()
         await self._addresses.look(document)
-        self._paths.peers(self._context.wanted_peers, document.stock_keys())
+        lazy = self._context.lazy_peers
+        if lazy and not self._tunnels.statuses:
+            await self._tunnels.observe()  # an engine that outlived the last agent may have sessions
+        self._paths.peers(
+            self._context.wanted_peers, document.stock_keys(), lazy=lazy, live=self._tunnels.live
+        )
         self._paths.observe(self._tunnels.statuses)  # so paths start with endpoints that already work
         if view is not None:
             for key, member in view.members.items():

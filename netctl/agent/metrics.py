@@ -21,7 +21,7 @@ from netctl.model.keys import WireGuardKey
 from netctl.paths.effects import PathStatus
 from netctl.system.pageserver import PageServer
 
-KINDS = ("lan", "direct", "relay-udp", "relay-tls", "none")
+KINDS = ("lan", "direct", "relay-udp", "relay-tls", "idle", "none")
 DIRECT = frozenset({"lan", "direct"})
 BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -54,7 +54,9 @@ class Meters:
     def path(self, key: WireGuardKey, kind: str, now: float) -> None:
         """Record a new path of a peer."""
         self._changes.labels(kind).inc()
-        if kind not in DIRECT:
+        if kind == "idle":
+            self._without.pop(key, None)  # nobody waits for a direct path
+        elif kind not in DIRECT:
             self._without.setdefault(key, now)
         elif (began := self._without.pop(key, None)) is not None:
             self._time_to_direct.observe(now - began)
@@ -69,7 +71,7 @@ class Meters:
         first, seen = self._seen is None, self._seen or {}
         for key, status in statuses.items():
             kind = paths[key].kind if key in paths else "none"
-            if key not in seen and kind not in DIRECT:
+            if key not in seen and kind not in DIRECT and kind != "idle":
                 self._without.setdefault(key, now)
             counts = (status.rx_bytes, status.tx_bytes)
             before = seen.get(key, counts if first else (0, 0))

@@ -9,6 +9,9 @@ from netctl.cli import output
 from netctl.ui.peerview import own_nat
 from netctl.wire.agentrequests import DoctorReply, PeerState
 
+IDLE = "idle: opens with the first packet"
+"""Of a lazy peer that nobody talks to."""
+
 
 @dataclass(frozen=True, slots=True)
 class PeerView:
@@ -43,14 +46,15 @@ def say_path(own: str, view: PeerView) -> None:
         rtt = f", a ping through it takes {view.ping_ms:.1f} ms"
     since = f", for {output.age(peer.since_s)}" if peer.since_s is not None else ""
     at = peer.via or peer.endpoint
-    output.check(peer.path != "none", f"path: {peer.path}{f' at {at}' if at else ''}{rtt}{since}")
+    kind = IDLE if peer.path == "idle" else peer.path
+    output.check(peer.path != "none", f"path: {kind}{f' at {at}' if at else ''}{rtt}{since}")
     if view.down:
         output.line("     this host is down: `netctl up` starts it")
         return
     if not peer.online:
         asks = "is it switched on?" if peer.stock else "is its agent running, and does it reach the mediator?"
         output.line(f"     {name} is not online: {asks}")
-    if peer.path != "none":
+    if peer.path not in ("none", "idle"):
         last = peer.last_handshake_s
         heard = f"last handshake {output.age(last)} ago" if last is not None else "no handshake yet"
         output.line(f"     {heard}, {output.size(peer.rx_bytes)} received from {name}")

@@ -22,6 +22,20 @@ class Mode(StrEnum):
     ROUTED = "routed"  # IP only
 
 
+class Lazy(StrEnum):
+    """When the tunnels of a network are opened."""
+
+    AUTO = "auto"  # with the first packet where the network has more than `LAZY_ABOVE` members
+    ALWAYS = "always"  # with the first packet
+    NEVER = "never"  # at once, and kept open
+
+
+LAZY_ABOVE = 128
+"""Members of a network up to which `lazy: auto` keeps all tunnels open: so many paths cost a host less than 1 % of a
+core, and a `lan` of this size has its broadcast everywhere.
+"""
+
+
 class MemberState(StrEnum):
     """Whether a member is to be present in its networks."""
 
@@ -170,8 +184,15 @@ class Network:
     tests: tuple[AclTest, ...] = ()
     mtu: int | None = None
     masquerade: bool = False
+    lazy: Lazy = Lazy.AUTO
     own_id: str = ""
     """The `id` that the document gives the network; empty: the network's name is used."""
+
+    @property
+    def opens_with_first_packet(self) -> bool:
+        """Whether two of its members have a tunnel only while they talk."""
+        crowd = self.lazy is Lazy.AUTO and len(self.member_names) > LAZY_ABOVE
+        return crowd or self.lazy is Lazy.ALWAYS
 
 
 @dataclass(frozen=True, slots=True)

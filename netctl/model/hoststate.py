@@ -59,6 +59,8 @@ class Peer:
     """Desired: the endpoint has changed; set it even if the peer answers from another one."""
     is_live: bool = field(default=False, compare=False)
     """Actual: there is a session, so the endpoint is the one from which the peer answers."""
+    lazy: bool = field(default=False, compare=False)
+    """Desired: the tunnel is opened with the first packet, and has no keepalive."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,13 @@ class Context:
         return frozenset(link.peers) if link is not None else frozenset()
 
     @property
+    def lazy_peers(self) -> frozenset[WireGuardKey]:
+        """Those of them whose tunnels are opened with the first packet."""
+        link = self.state.desired.wireguard
+        peers = link.peers.values() if link is not None else ()
+        return frozenset(peer.key for peer in peers if peer.lazy)
+
+    @property
     def connected(self) -> bool:
         """Whether the mediator is connected."""
         return self.link.state == "connected"

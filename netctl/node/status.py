@@ -81,7 +81,7 @@ def _ago(snapshot: Snapshot, unix_s: float) -> float:
 
 def _blocker(snapshot: Snapshot, path: PathStatus | None) -> str | None:
     """Why the path to an online peer is not direct, in words."""
-    if path is None or path.kind in ("lan", "direct"):
+    if path is None or path.kind in ("lan", "direct", "idle"):
         return None
     if snapshot.udp_blocked:
         return "UDP is blocked at this host"

@@ -113,6 +113,16 @@ REASSERT_AFTER = (1.5, 4.0)
 """Times after a switch, in round trips, at which the endpoint is set again: WireGuard roams back upon a late packet."""
 REASSERT_MIN = 0.03
 
+LAZY_IDLE = 300.0
+"""A lazy pair without data for so long is folded up. Longer than WireGuard's session of 180 s: a pair that talks every
+minute stays open."""
+LAZY_QUIET = 0.1
+"""Part of that time after which a lazy pair looks for no path any more: it is folded up instead."""
+RING_KEPT = 5.0
+RING_DATAGRAMS = 16
+"""Datagrams that wait for a path at a doorbell, and how long: WireGuard makes a new handshake after 5 s
+(Rekey-Timeout), and a session that still holds sends single packets."""
+
 FIRST_STEER_REST = 0.3
 """Delay of a peer's first endpoint on the side that does not choose: a handshake fits into it."""
 

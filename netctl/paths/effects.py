@@ -9,7 +9,8 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.keys import WireGuardKey
 from netctl.wire.control import Candidates, RelayRequest
 
-PathKind = Literal["lan", "direct", "relay-udp", "relay-tls", "none"]
+PathKind = Literal["lan", "direct", "relay-udp", "relay-tls", "idle", "none"]
+"""`idle`: nobody talks to the peer, and its tunnel opens with the first packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,13 @@ class SetEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Fold:
+    """Set the peer's endpoint to its doorbell: what the engine sends there goes to `PathManager.ring`."""
+
+    key: WireGuardKey
+
+
+@dataclass(frozen=True, slots=True)
 class PathChanged:
     """The path of a peer has changed: for status, metrics and logs."""
 
@@ -193,6 +201,7 @@ Effect = (
     | SendControl
     | AnotherPort
     | SetEndpoint
+    | Fold
     | PathChanged
     | BatchEffect
 )

@@ -24,8 +24,18 @@ from netctl.paths.behaviour import Behaviour
 from netctl.paths.birthday import Birthdays
 from netctl.paths.budget import Bucket
 from netctl.paths.candidates import parse_candidates
-from netctl.paths.effects import AnotherPort, Effect, PathStatus, Rewrite, SendControl, WantTunnel
+from netctl.paths.effects import (
+    AnotherPort,
+    Effect,
+    Fold,
+    PathChanged,
+    PathStatus,
+    Rewrite,
+    SendControl,
+    WantTunnel,
+)
 from netctl.paths.filtering import Filtering4787
+from netctl.paths.folding import Folded
 from netctl.paths.freshness import Numbers
 from netctl.paths.liveness import Watch
 from netctl.paths.outside import Outside
@@ -47,11 +57,18 @@ class PathManager:
     """Keeps one `Pair` for each peer. `now`: monotonic seconds; methods return effects, in order."""
 
     def __init__(
-        self, own_key: WireGuardKey, private_key: bytes, rng: Callable[[int], bytes], *, epoch_s: float
+        self,
+        own_key: WireGuardKey,
+        private_key: bytes,
+        rng: Callable[[int], bytes],
+        *,
+        epoch_s: float,
+        idle_s: float = c.LAZY_IDLE,
     ) -> None:
         """`private_key`: the X25519 key of `own_key`; `rng(n)`: n random bytes.
 
         `epoch_s`: the Unix time at which `now` was 0, by this host's clock at the start: pings are numbered by it.
+        `idle_s`: seconds without data after which a lazy pair is folded up (`netctl.paths.folding`).
         """
         self._private = private_key
         self._rng = rng
@@ -82,13 +99,23 @@ class PathManager:
         """Whether the TLS connection to the relay is up."""
         self._needing: set[WireGuardKey] = set()
         """Pairs that need the TLS connection."""
+        self._idle_s = idle_s
+        self._lazy: frozenset[WireGuardKey] = frozenset()
+        self._folded: dict[WireGuardKey, Folded] = {}
 
     def set_peers(
-        self, keys: Iterable[WireGuardKey], now: float, *, stock: frozenset[WireGuardKey] = frozenset()
+        self,
+        keys: Iterable[WireGuardKey],
+        now: float,
+        *,
+        stock: frozenset[WireGuardKey] = frozenset(),
+        lazy: frozenset[WireGuardKey] = frozenset(),
+        live: frozenset[WireGuardKey] = frozenset(),
     ) -> list[Effect]:
         """Set the peers to have paths to: new ones start (relay first), missing ones are forgotten.
 
         `stock`: the peers without an agent. They answer no probes and do not log in: the relay is their only path.
+        `lazy`: the peers whose pairs open with the first packet. New ones with a session (`live`) are open at once.
         """
         effects: list[Effect] = []
         wanted = set(keys) - {self._me.key}
@@ -97,34 +124,98 @@ class PathManager:
             del self._by_tag[gone.routes.keys.open_tag]
             self._scheduled.pop(key, None)
             effects += self._forget(gone)
-        for key in sorted(wanted - self._pairs.keys()):
-            try:
-                keys_ = probe.derive_keys(self._private, self._me.key, key)
-            except ValueError:
-                continue  # no valid X25519 key: WireGuard refuses it, too
-            pair = Pair(
-                key,
-                keys_,
-                self._me,
-                self._rng,
-                self._births,
-                self._new_batch,
-                self._unproven,
-                self._numbers,
-                self._watch,
-                stock=key in stock,
-            )
-            pair.set_mtu(self._me.mtu, now)
-            self._pairs[key] = pair
-            self._by_tag[keys_.open_tag] = pair
-            if self._tunnel:
-                pair.tunnel(True, now)
-            if self._control:
-                pair.begin_round(now, self._offer_time(now))
-                if (early := self._early.take(key, now)) is not None:
-                    effects += self.handle_message(early, now)
-            effects += self._settle(pair, now)
+        self._lazy = lazy - stock
+        for key, pair in self._pairs.items():
+            if pair.activity.lazy != (key in self._lazy):
+                pair.activity.lazy = key in self._lazy
+                pair.activity.seen(now)
+        kept = {key: folded for key, folded in self._folded.items() if key in wanted & self._lazy}
+        opened, self._folded = self._folded, kept
+        for key in sorted(wanted - self._pairs.keys() - kept.keys()):
+            if key in self._lazy and key not in live:
+                effects += self._fold_up(key, Folded(PathStatus("idle", since_s=now)))
+                effects += self._take_early(key, now)
+            elif (new := self._add(key, now, stock=key in stock)) is not None:
+                new.online = key not in opened or opened[key].online
+                if self._control:
+                    new.begin_round(now, self._offer_time(now))
+                effects += self._take_early(key, now) + self._settle(new, now)
         return effects
+
+    def _take_early(self, key: WireGuardKey, now: float) -> list[Effect]:
+        """Take an offer that came before this host had the peer."""
+        early = self._early.take(key, now) if self._control else None
+        return self.handle_message(early, now) if early is not None else []
+
+    def _add(self, key: WireGuardKey, now: float, *, stock: bool = False) -> Pair | None:
+        """Make the pair of this peer; None for a key that is no valid X25519 key: WireGuard refuses it, too."""
+        try:
+            keys = probe.derive_keys(self._private, self._me.key, key)
+        except ValueError:
+            return None
+        pair = Pair(
+            key,
+            keys,
+            self._me,
+            self._rng,
+            self._births,
+            self._new_batch,
+            self._unproven,
+            self._numbers,
+            self._watch,
+            stock=stock,
+            idle_s=self._idle_s,
+        )
+        pair.activity.lazy = key in self._lazy
+        pair.activity.seen(now)
+        pair.set_mtu(self._me.mtu, now)
+        self._pairs[key] = pair
+        self._by_tag[keys.open_tag] = pair
+        if self._tunnel:
+            pair.tunnel(True, now)
+        return pair
+
+    # --- lazy peers ---
+
+    def ring(self, key: WireGuardKey, datagram: bytes, now: float) -> list[Effect]:
+        """The engine sent this datagram to the peer's doorbell: the pair opens, and the datagram goes on."""
+        pair = self._pairs.get(key) or self._open(key, now, begin=True)
+        if pair is None:
+            return []
+        pair.carry(datagram, now)
+        return self._settle(pair, now)
+
+    def _open(self, key: WireGuardKey, now: float, *, begin: bool) -> Pair | None:
+        """Open a folded pair; None: there is none. `begin`: with a round of our own."""
+        folded = self._folded.pop(key, None)
+        pair = self._add(key, now) if folded is not None else None
+        if folded is None or pair is None:
+            return None
+        pair.online = folded.online
+        pair.opened(folded.counters, now)
+        if begin and self._control:
+            pair.rang(now, self._offer_time(now))
+        return pair
+
+    def _fold(self, pair: Pair, now: float) -> list[Effect]:
+        """Fold a pair up: nobody talks."""
+        del self._pairs[pair.key]
+        del self._by_tag[pair.routes.keys.open_tag]
+        self._scheduled.pop(pair.key, None)
+        folded, ended = pair.folded(now)
+        changed = PathChanged(pair.key, folded.status)
+        return [*self._forget(pair), *ended, *self._fold_up(pair.key, folded), changed]
+
+    def _fold_up(self, key: WireGuardKey, folded: Folded) -> list[Effect]:
+        self._folded[key] = folded
+        return [Fold(key)]
+
+    def _begin_round(self, pair: Pair, now: float) -> None:
+        """Begin a round of our own if there was data lately; else a lazy pair without a path is folded up."""
+        if pair.activity.quiet(now):
+            pair.rest()
+        else:
+            pair.begin_round(now, self._offer_time(now))
 
     def set_inside(self, prefixes: Iterable[Prefix], now: float) -> list[Effect]:
         """Set the prefixes inside the tunnels (pools, ULA, underlay): no path may lead there, even if it is offered."""
@@ -193,7 +284,7 @@ class PathManager:
             return effects
         for pair in self._pairs.values():
             if pair.state is not PairState.DIRECT and pair.offered:
-                pair.begin_round(now, self._offer_time(now))
+                self._begin_round(pair, now)
                 effects += self._settle(pair, now)
         return effects
 
@@ -212,7 +303,7 @@ class PathManager:
             if pair.state is PairState.DIRECT:
                 pair.check(now)
             if not pair.settled:
-                pair.begin_round(now, self._offer_time(now))
+                self._begin_round(pair, now)
             effects += self._settle(pair, now)
         return effects
 
@@ -297,6 +388,8 @@ class PathManager:
             return []
         pair = self._pairs.get(key)
         if pair is None and isinstance(message, Introduction):
+            pair = self._open(key, now, begin=False)
+        if pair is None and isinstance(message, Introduction):
             self._early.put(key, message, now)
         if pair is None or (pair.stock and not isinstance(message, RelayGrant)):
             return []
@@ -304,6 +397,7 @@ class PathManager:
             if not pair.offers.take(now):
                 return []  # too many offers: later ones are accepted again
             pair.online = True
+            pair.activity.seen(now)
             remote = parse_candidates(message.candidates)
             pair.guesser.heard(message.nat)
             pair.introduced(message.round, remote, now, self._offer_time(now))
@@ -317,19 +411,31 @@ class PathManager:
     def peer_online(self, key: WireGuardKey, online: bool, now: float) -> list[Effect]:
         """The mediator reports that a peer logged in or out; a logout only causes a check of the path."""
         pair = self._pairs.get(key)
+        if (folded := self._folded.get(key)) is not None:
+            folded.online = online
         if pair is None or pair.stock:
             return []  # a stock app does not log in
         came = online and (not pair.online or not pair.routes.introduced)
         pair.online = online
         pair.check(now)
         if came and not pair.settled and self._control:
-            pair.begin_round(now, self._offer_time(now))
+            self._begin_round(pair, now)
         return self._settle(pair, now)
 
     def observe(self, key: WireGuardKey, status: PeerStatus, now: float) -> list[Effect]:
         """Take the engine's status of a peer; to be called for every peer about once a second."""
         pair = self._pairs.get(key)
-        return [] if pair is None else pair.observe(status, now) + self._settle(pair, now)
+        if pair is None:
+            folded = self._folded.get(key)
+            if folded is None or not folded.hears(status):
+                return []
+            pair = self._open(key, now, begin=True)
+            if pair is None:
+                return []
+        effects = pair.observe(status, now) + self._settle(pair, now)
+        if self._control and pair.activity.over(now, stranded=pair.stranded):
+            effects += self._fold(pair, now)  # not without a mediator: it alone can wake the other side
+        return effects
 
     def watch(self, until: float, now: float) -> list[Effect]:
         """Somebody watches this host until `until`: meanwhile peers are asked whether they answer."""
@@ -372,7 +478,8 @@ class PathManager:
 
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
         """Every peer's present path."""
-        return {key: pair.status for key, pair in self._pairs.items()}
+        idle = {key: folded.status for key, folded in self._folded.items()}
+        return {**idle, **{key: pair.status for key, pair in self._pairs.items()}}
 
     @property
     def udp_blocked(self) -> bool:
@@ -520,7 +627,7 @@ class PathManager:
         for pair in self._pairs.values():
             pair.relay.try_udp(now)
             if self._control and pair.state is not PairState.DIRECT and pair.offered:
-                pair.begin_round(now, self._offer_time(now))
+                self._begin_round(pair, now)
             effects += self._settle(pair, now)
         return effects
 
@@ -545,7 +652,7 @@ class PathManager:
         for pair in self._pairs.values():
             pair.check(now)
             if self._control:
-                pair.begin_round(now, self._offer_time(now))
+                self._begin_round(pair, now)
             else:
                 pair.retry_now(now)
             effects += self._settle(pair, now)
@@ -557,7 +664,9 @@ class PathManager:
         if pair.selected is not None and pair.selected.address in self._orphans:
             pair.guesser.inherit(pair.selected.address, self._orphans.pop(pair.selected.address))
         if pair.round_due(now):
-            if self._control:
+            if self._control and pair.activity.quiet(now):
+                pair.rest()
+            elif self._control:
                 self._discovery.gather(now, rest_s=c.STUN_REST)
                 effects += self._outside.handle_timer(now)
                 pair.begin_round(now, self._offer_time(now))

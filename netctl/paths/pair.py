@@ -29,10 +29,12 @@ from netctl.paths.effects import (
     PathStatus,
     SendDatagram,
     SendEcho,
+    SendFrame,
     SendThrough,
     SetEndpoint,
     StandIn,
 )
+from netctl.paths.folding import Activity, Folded, Waiting
 from netctl.paths.freshness import Numbers
 from netctl.paths.guess import Guesser
 from netctl.paths.liveness import Liveness, Watch
@@ -61,6 +63,7 @@ class Pair:
         watch: Watch,
         *,
         stock: bool = False,
+        idle_s: float = c.LAZY_IDLE,
     ) -> None:
         self.key = key
         self.stock = stock
@@ -118,6 +121,14 @@ class Pair:
         """The path that died last, and when: while somebody looks, the peer is asked there whether it is back."""
         self._heard_at = 0.0
         """When the engine's receive counter last moved, or we last asked the relay about it."""
+        self.activity = Activity(idle_s=idle_s)
+        self._waiting = Waiting()
+        self._steered = False
+        """The engine has been given an endpoint."""
+        self._rang_in: int | None = None
+        """The round that began because the engine rang."""
+        self._woke_peer = False
+        """The peer offers in that round: it did not ring by itself, so no handshake of its own is on its way."""
 
     @property
     def chooser(self) -> bool:
@@ -170,6 +181,37 @@ class Pair:
 
     # --- what the manager drives ---------------------------------------------------------------------
 
+    def opened(self, counters: tuple[int, int] | None, now: float) -> None:
+        """The pair was folded up until now; `counters`: the engine's at the last look."""
+        self._counters = counters
+        self.activity.seen(now)
+
+    def rang(self, now: float, offer_at: float) -> None:
+        """Begin the round that the engine's first packet asks for."""
+        self.round = int.from_bytes(self._rng(2))  # where both ring at once, their rounds differ
+        self.begin_round(now, offer_at)
+        self._rang_in = self.round
+
+    def carry(self, datagram: bytes, now: float) -> None:
+        """The engine sent this to the doorbell: it goes on as soon as there is a path."""
+        self.activity.seen(now)
+        self._waiting.add(datagram, now)
+
+    def _carry(self, now: float) -> list[Effect]:
+        """What waits, to where the engine sends now."""
+        endpoint = self._endpoint
+        if not self._waiting or not self._steered or endpoint is None:
+            return []
+        found = self._waiting.take(now)
+        if self.relay.by_tls and endpoint == self.relay.address and self.relay.server is not None:
+            return [SendFrame(self.relay.server.port, datagram) for datagram in found]
+        return [SendDatagram(endpoint, datagram) for datagram in found]
+
+    def folded(self, now: float) -> tuple[Folded, list[Effect]]:
+        """What is kept of this pair when it is folded up, and what ends with it."""
+        kept = Folded(PathStatus("idle", since_s=now), self.online, self._counters)
+        return kept, [LimitSize(self.key, None)] if self._limited is not None else []
+
     def begin_round(self, now: float, offer_at: float) -> None:
         """Begin a new round: offer candidates at `offer_at`, and use the relay until the round succeeds."""
         if self.stock:
@@ -211,6 +253,9 @@ class Pair:
 
     def introduced(self, round_: int, remote: dict[SocketAddress, str], now: float, offer_at: float) -> None:
         """Take the peer's candidates of one round; in another round than ours, we offer at `offer_at`."""
+        if round_ == self._rang_in:
+            self._woke_peer = True
+        self._rang_in = None
         if round_ != self.round:
             # The higher round wins on both sides. A peer with a lower round has restarted: it adopts ours.
             self.round = max(self.round, min(round_, c.MAX_ROUND))
@@ -537,7 +582,8 @@ class Pair:
         Two initiations that cross invalidate each other, and WireGuard waits five seconds before it tries again.
         """
         if self._endpoint is None:
-            self._gentle_until = now if self.chooser else now + c.FIRST_STEER_REST
+            first = self.chooser or self._woke_peer
+            self._gentle_until = now if first else now + c.FIRST_STEER_REST
         if now >= self._gentle_until:
             return [self._steer(endpoint)]
         self._endpoint = endpoint
@@ -546,6 +592,7 @@ class Pair:
 
     def _steer(self, endpoint: SocketAddress) -> SetEndpoint:
         self._endpoint = endpoint
+        self._steered = True
         return SetEndpoint(self.key, endpoint)
 
     def _report(self, now: float) -> list[Effect]:
@@ -599,6 +646,7 @@ class Pair:
         self._data.observe(*counters, status.last_handshake_s, now)
         effects = self._judge_data(now)
         if flows:
+            self.activity.seen(now)
             if now >= self._active_until:
                 self.check(now)  # check the path at once upon the first packets after a rest
             self._active_until = now + c.ACTIVE_FOR
@@ -608,6 +656,8 @@ class Pair:
                 self._heard_at = now
                 self.relay.refresh(now)  # our NAT may have given us another source address
                 self._mtu.doubted(now)
+            if self.activity.lazy and self.state is PairState.WAITING:
+                self._look_again(now)
         if (
             self._endpoint is None
             and self.selected is None
@@ -616,6 +666,18 @@ class Pair:
         ):
             self._inherit(status.endpoint, now)
         return effects + self._defend(status.endpoint, now)
+
+    @property
+    def stranded(self) -> bool:
+        """Nothing carries this pair."""
+        return self.selected is None and not self.relay.usable
+
+    def _look_again(self, now: float) -> None:
+        """Somebody talks again: the peer may have folded the pair up, and a round that was due was left out."""
+        if self._retry_at is None:
+            self._retry_at = now
+        elif self.stranded:
+            self._retry_at = min(self._retry_at, now + c.RETRY_FIRST)
 
     def _defend(self, endpoint: SocketAddress | None, now: float) -> list[Effect]:
         """Undo WireGuard's own roaming, unless its endpoint may be the better one."""
@@ -702,11 +764,16 @@ class Pair:
             self.relay.release()  # the peer will not bind
         elif self.online and self.state not in (PairState.DIRECT, PairState.IDLE):
             self.relay.want(now)
-        return effects
+        return effects + self._carry(now)
 
     def round_due(self, now: float) -> bool:
         """Whether the back-off is over: the manager then begins a round, or without a mediator calls `punch_alone`."""
         return self._retry_at is not None and self.online and now >= self._retry_at
+
+    def rest(self) -> None:
+        """No round, although one is due: nobody talks."""
+        self._retry_at = None
+        self.activity.work_left()
 
     def punch_alone(self, now: float) -> None:
         """Punch without a mediator that starts both sides, at the known addresses of the peer."""

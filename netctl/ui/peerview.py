@@ -14,6 +14,7 @@ PATHS = {
     "direct": "direct",
     "relay-udp": "relay",
     "relay-tls": "relay (TLS)",
+    "idle": "idle: opens with the first packet",
     "none": "no path",
 }
 PRESENCE = {"online": "online", "silent": "not answering", "offline": "offline"}

@@ -58,6 +58,19 @@ def test_bytes_belong_to_the_path_of_their_time() -> None:
     assert found["netctl_path_bytes_total", ("sent", "direct")] == 23
 
 
+def test_an_idle_peer_waits_for_no_direct_path() -> None:
+    """The time to a direct path counts from the first packet, not from when the pair was folded up."""
+    meters = Meters()
+    meters.observe({}, {}, 0.0)
+    meters.observe({ONE: seen(0, 0)}, paths("idle"), 1.0)
+    meters.path(ONE, "idle", 2.0)
+    meters.path(ONE, "relay-udp", 100.0)
+    meters.path(ONE, "direct", 101.5)
+    found = counted(meters)
+    assert found["netctl_time_to_direct_seconds_sum", ()] == 1.5
+    assert found["netctl_time_to_direct_seconds_count", ()] == 1
+
+
 def test_what_an_engine_carried_for_an_earlier_agent_is_not_counted_again() -> None:
     meters = Meters()
     meters.observe({ONE: seen(5000, 4000)}, paths("none"), 0.0)

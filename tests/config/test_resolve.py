@@ -251,3 +251,47 @@ def test_the_examples_are_valid_and_say_nothing_odd(example: str) -> None:
     assert len(present) >= 4
     for name in present:
         assert resolve(loaded.document, name, None).conditions == ()
+
+
+LAZY = "  net: {mode: routed, ipv4: 10.1.0.0/16, ipv6: none, lazy: %s, members: ['*']}"
+
+
+def lazy_peers(state: HostState) -> dict[WireGuardKey, int]:
+    """With their keepalives."""
+    assert state.wireguard is not None
+    return {key: peer.keepalive_s for key, peer in state.wireguard.peers.items() if peer.lazy}
+
+
+@pytest.mark.parametrize(
+    ("lazy", "members", "is_lazy"),
+    [
+        ("auto", 128, False),
+        ("auto", 129, True),
+        ("always", 3, True),
+        ("never", 129, False),
+    ],
+)
+def test_a_lazy_peer_has_no_keepalive(lazy: str, members: int, is_lazy: bool) -> None:
+    """One would open the tunnel."""
+    names = [f"m{number}" for number in range(members)]
+    loaded = document(LAZY % lazy, **{name: identity(name) for name in names})
+    state = resolve(loaded, "m0", view(*names)).state
+    assert lazy_peers(state) == (dict.fromkeys(map(wg, names[1:]), 0) if is_lazy else {})
+    assert state.wireguard is not None
+    assert {peer.keepalive_s for peer in state.wireguard.peers.values()} == {0 if is_lazy else 25}
+
+
+def test_who_is_in_an_open_network_too_or_is_a_stock_app_is_not_lazy() -> None:
+    networks = LAZY % "always" + "\n  all: {mode: routed, ipv4: 10.2.0.0/24, members: [a, b]}"
+    loaded = document(networks, **THREE, phone="")
+    state = resolve(loaded, "a", view("a", "b", "c", "phone")).state
+    assert set(lazy_peers(state)) == {wg("c")}
+
+
+def test_without_mediators_nobody_is_lazy() -> None:
+    """Nobody could wake a peer: NC517."""
+    fixed = "addresses: {a: 10.1.0.1, b: 10.1.0.2}, "
+    text = (LAZY % "always").replace("members:", fixed + "members:")
+    members = {name: f'endpoints: ["192.0.2.{number}:51820"]' for number, name in enumerate("ab", 1)}
+    loaded = document(text, mediators="mediators: []", **members)
+    assert not lazy_peers(resolve(loaded, "a", None).state)

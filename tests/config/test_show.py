@@ -67,6 +67,19 @@ def test_warnings_about_size_and_use() -> None:
     assert warnings["NC514"].path == "networks.quiet.masquerade"
 
 
+def test_lazy_tunnels_without_mediators_are_kept_open_and_that_is_said() -> None:
+    text = f"""apiVersion: netctl/v1
+mediators: []
+members:
+  a: {{wireguard: "{key("a")}", endpoints: ["192.0.2.1:51820"]}}
+  b: {{wireguard: "{key("b")}", endpoints: ["192.0.2.2:51820"]}}
+networks:
+  net: {{mode: routed, ipv4: 10.1.0.0/24, lazy: always, members: [a, b], addresses: {{a: 10.1.0.1, b: 10.1.0.2}}}}
+"""
+    assert [finding.code for finding in load_document(text).warnings] == ["NC517"]
+    assert not load_document(text.replace("always", "auto")).warnings
+
+
 def test_a_text_past_the_limit_is_not_even_parsed() -> None:
     with pytest.raises(ConfigError, match="NC002"):
         load_document("[" * (MAX_BYTES + 1))

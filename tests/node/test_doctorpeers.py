@@ -58,3 +58,10 @@ def test_a_direct_way_that_carries_no_data_is_named() -> None:
         "203.0.113.7:51820: answers probes, but WireGuard's packets do not arrive by it"
     )
     assert said(one)[1] == ("note", f"nas is relayed: {one['peers'][0]['distrust']}")
+
+
+def test_idle_peers_are_no_problem() -> None:
+    assert said(state(("nas", True, "idle"), ("tv", True, "idle"), ("pi", True, "direct"))) == [
+        ("ok", "paths to peers: 1 direct"),
+        ("ok", "idle, opens with the first packet: 2 peers"),
+    ]

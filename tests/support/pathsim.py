@@ -22,9 +22,11 @@ from mediator.core.relay_table import RelayTable
 from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
+from netctl.paths.constants import LAZY_IDLE
 from netctl.paths.effects import (
     CloseBatch,
     Effect,
+    Fold,
     LimitSize,
     LivenessChanged,
     LookSoon,
@@ -58,7 +60,13 @@ THROUGH = 2**32 - 1
 """Sequence number of what goes through the tunnel because a peer asked for it."""
 ECHO, REPLY = 2**31, 2**30
 """Sequence numbers from ECHO on are echo requests through the tunnel, with REPLY more their replies."""
+KEEPALIVE = 2**32 - 2
+"""Sequence number of WireGuard's keepalives."""
+KEEPALIVE_LEN = 32
+KEEPALIVE_S = 10.0
 UNIX_EPOCH = 1_800_000_000.0
+DOORBELLS = 7
+"""The port of all doorbells."""
 
 
 class Nat:
@@ -151,6 +159,10 @@ class Host:
     """A `Nat` or a `Way`; None: it has a public address."""
     control: bool = False
     endpoints: dict[WireGuardKey, SocketAddress] = field(default_factory=dict)
+    doorbells: dict[SocketAddress, WireGuardKey] = field(default_factory=dict)
+    """Of its folded peers."""
+    deaf: bool = False
+    """What the engine sends to a doorbell is lost."""
     rx: dict[WireGuardKey, int] = field(default_factory=dict)
     tx: dict[WireGuardKey, int] = field(default_factory=dict)
     heard: list[tuple[float, WireGuardKey, int]] = field(default_factory=list)
@@ -216,6 +228,9 @@ class World:
         self.second_address: str | None = None
         """The mediator's, which its STUN may answer from."""
         self._tunnels = 0
+        self.lazy = False
+        """Pairs open with the first packet."""
+        self.idle_s = LAZY_IDLE
         self.mediator_families = [4]
         """What the mediator's name has, the one that control connections take first."""
 
@@ -240,7 +255,7 @@ class World:
     def host(self, name: str, address: str, nat: Any = None) -> Host:
         private = bytes([len(self.hosts) + 1]) * 32
         key = WireGuardKey(X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw())
-        manager = PathManager(key, private, self.random.randbytes, epoch_s=UNIX_EPOCH)
+        manager = PathManager(key, private, self.random.randbytes, epoch_s=UNIX_EPOCH, idle_s=self.idle_s)
         host = Host(name, key, manager, SocketAddress(address, 51820), nat)
         self.hosts.append(host)
         return host
@@ -258,7 +273,8 @@ class World:
         stun = [one for family in self.mediator_families for one in (STUN6 if family == 6 else STUN)]
         self.perform(host, host.manager.set_stun(stun, self.now))
         others = [other.key for other in self.hosts if other is not host]
-        self.perform(host, host.manager.set_peers(others, self.now))
+        lazy = frozenset(others if self.lazy else ())
+        self.perform(host, host.manager.set_peers(others, self.now, lazy=lazy))
         host.control = True
         self.perform(host, host.manager.control_up(self.now))
         self.at(self.now + 1, lambda: self._observe(host))
@@ -270,8 +286,12 @@ class World:
     def _look(self, host: Host) -> None:
         for other in self.hosts:
             if other is not host:
+                endpoint = host.endpoints.get(other.key)
                 status = PeerStatus(
-                    host.endpoints.get(other.key), 0, host.rx.get(other.key, 0), host.tx.get(other.key, 0)
+                    None if endpoint in host.doorbells else endpoint,
+                    0,
+                    host.rx.get(other.key, 0),
+                    host.tx.get(other.key, 0),
                 )
                 self.perform(host, host.manager.observe(other.key, status, self.now))
 
@@ -348,13 +368,18 @@ class World:
                     if host.endpoints.get(key) != endpoint:
                         host.steered.append((self.now, endpoint))
                     host.endpoints[key] = endpoint
+                case Fold(key):
+                    number = next(n for n, other in enumerate(self.hosts) if other.key == key)
+                    doorbell = SocketAddress(f"127.128.0.{number + 1}", DOORBELLS)
+                    host.doorbells[doorbell] = key
+                    host.endpoints[key] = doorbell
                 case PathChanged(_, status):
                     host.changes.append((self.now, status.kind))
 
-    def data(self, host: Host, peer: Host, sequence: int) -> None:
+    def data(self, host: Host, peer: Host, sequence: int, size: int = 100) -> None:
         """One WireGuard transport message, sent to wherever the engine's endpoint is."""
         endpoint = host.endpoints.get(peer.key)
-        host.tx[peer.key] = host.tx.get(peer.key, 0) + 100
+        host.tx[peer.key] = host.tx.get(peer.key, 0) + size
         if endpoint is not None:
             who = self.hosts.index(host)
             self.transmit(host, endpoint, b"\4\0\0\0" + bytes([who]) + sequence.to_bytes(4, "big"))
@@ -419,6 +444,11 @@ class World:
     ) -> None:
         self.sent += 1
         if not host.on:
+            return
+        if destination in host.doorbells:
+            self.sent -= 1  # nothing leaves the host
+            if not host.deaf:
+                self.perform(host, host.manager.ring(host.doorbells[destination], data, self.now))
             return
         if destination.host.startswith("127."):
             if destination in host.stand_ins:
@@ -488,17 +518,25 @@ class World:
         if classify(data) is DatagramKind.WIREGUARD:
             peer = self.hosts[data[4]].key
             host.endpoints[peer] = source  # WireGuard roams
-            host.rx[peer] = host.rx.get(peer, 0) + 100
             sequence = int.from_bytes(data[5:9], "big")
+            host.rx[peer] = host.rx.get(peer, 0) + (KEEPALIVE_LEN if sequence == KEEPALIVE else 100)
+            if self.lazy and sequence != KEEPALIVE:
+                sent = host.tx.get(peer, 0)
+                self.at(self.now + KEEPALIVE_S, lambda: self._keepalive(host, self.hosts[data[4]], sent))
             if ECHO <= sequence < ECHO + REPLY and host.echoes:
                 self.data(host, self.hosts[data[4]], sequence + REPLY)
-            elif ECHO + REPLY <= sequence < THROUGH:
+            elif ECHO + REPLY <= sequence < KEEPALIVE:
                 key, transaction = host.asked[sequence - ECHO - REPLY]
                 self.perform(host, host.manager.echo_answered(key, transaction, self.now))
             elif sequence < ECHO:
                 host.heard.append((self.now, peer, sequence))
         else:
             self.perform(host, host.manager.handle_datagram(data, source, self.now))
+
+    def _keepalive(self, host: Host, peer: Host, sent: int) -> None:
+        """WireGuard answers data with a keepalive where nothing else went back."""
+        if host.tx.get(peer.key, 0) == sent:
+            self.data(host, peer, KEEPALIVE, KEEPALIVE_LEN)
 
     # --- the mediator's machine ---
 

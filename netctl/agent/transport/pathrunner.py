@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from netctl.agent.log import warn
 from netctl.agent.storage.keyfiles import Keys
+from netctl.agent.transport.doorbells import Doorbells
 from netctl.agent.transport.mapper import PortMapRunner
 from netctl.agent.transport.relaytls import RelayTls
 from netctl.agent.transport.sideports import BatchRunner
@@ -23,10 +24,12 @@ from netctl.model.keys import WireGuardKey
 from netctl.node.ownport import PortState
 from netctl.node.snapshot import TunnelStatus
 from netctl.paths.behaviour import NOT_ASKED, Behaviour
+from netctl.paths.constants import LAZY_IDLE
 from netctl.paths.effects import (
     AnotherPort,
     CloseBatch,
     Effect,
+    Fold,
     LimitSize,
     LivenessChanged,
     LookSoon,
@@ -74,6 +77,7 @@ class PathRunner:
         look_soon: Callable[[float], None] = lambda _: None,
         limit_size: Callable[[WireGuardKey, int | None], None] = lambda _, __: None,
         another_port: Callable[[str], None] = lambda _: None,
+        idle_s: float = LAZY_IDLE,
     ) -> None:
         """`guard` counts input with unexpected exceptions.
 
@@ -92,7 +96,9 @@ class PathRunner:
         self._tasks = Tasks(self._guard)
         private = keys.wireguard_private.private_bytes_raw()
         epoch_s = time.time() - time.monotonic()
-        self._manager = PathManager(keys.wireguard, private, secrets.token_bytes, epoch_s=epoch_s)
+        self._manager = PathManager(
+            keys.wireguard, private, secrets.token_bytes, epoch_s=epoch_s, idle_s=idle_s
+        )
         self._steer = steer
         self._send_control = send_control
         self._on_change = on_change
@@ -104,6 +110,9 @@ class PathRunner:
         """The last endpoint set for each peer; a restarted engine must be told again."""
         self._mapper = PortMapRunner(private, self._mapped, self._guard)
         self._tls = RelayTls(self._tunnel, self._frame, self._guard)
+        self._doorbells = Doorbells(self._ring, self._guard)
+        self.lazy: frozenset[WireGuardKey] = frozenset()
+        """The peers whose tunnels open with the first packet."""
         self._batches = BatchRunner(rewrites, self._batch_opened, self._batch_heard, self._guard)
         self._addresses: Sequence[Address] = ()
         self._guessing = True
@@ -124,6 +133,7 @@ class PathRunner:
         self._tasks.cancel()
         self._mapper.close()
         self._tls.close()
+        self._doorbells.close()
         self._batches.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -144,6 +154,7 @@ class PathRunner:
         self._close_port()
         self._manager.port_changed()
         self._tls.engine(listen_port)
+        self._doorbells.engine(listen_port)
         if earlier := self._batches.use_port(listen_port):
             self._manager.adopt(earlier, time.monotonic())
         if wanted is None:
@@ -174,6 +185,9 @@ class PathRunner:
 
     def _datagram(self, data: bytes, source: SocketAddress) -> None:
         self._perform(self._manager.handle_datagram(data, self._nat64.inward(source), time.monotonic()))
+
+    def _ring(self, key: WireGuardKey, datagram: bytes) -> None:
+        self._perform(self._manager.ring(key, datagram, time.monotonic()))
 
     def _tunnel(self, up: bool) -> None:
         self._perform(self._manager.tunnel(up, time.monotonic()))
@@ -243,6 +257,10 @@ class PathRunner:
                 there = self._outward(endpoint)
                 self._steered[key] = there
                 self._endpoints.put_nowait((key, there))
+            case Fold(key):
+                if (doorbell := self._doorbells.of(key)) is not None:
+                    self._steered[key] = doorbell
+                    self._endpoints.put_nowait((key, doorbell))
             case PathChanged(key, status):
                 self._on_change(key, status)
                 if status.kind in ("relay-udp", "relay-tls", "none") and self._mapper.mapping is not None:
@@ -271,12 +289,25 @@ class PathRunner:
 
     # -- input of the agent ---------------------------------------------------------------------------------
 
-    def peers(self, keys: frozenset[WireGuardKey], stock: frozenset[WireGuardKey] = frozenset()) -> None:
-        """Set the peers to have paths to; `stock`: those without an agent."""
+    def peers(
+        self,
+        keys: frozenset[WireGuardKey],
+        stock: frozenset[WireGuardKey] = frozenset(),
+        *,
+        lazy: frozenset[WireGuardKey] = frozenset(),
+        live: frozenset[WireGuardKey] = frozenset(),
+    ) -> None:
+        """Set the peers to have paths to; `stock`: those without an agent.
+
+        `lazy`: those whose tunnels open with the first packet; `live`: those with a session.
+        """
+        self.lazy = lazy if lazy and self._doorbells.open() else frozenset()
+        self._doorbells.keep(self.lazy)
         self._steered = {key: endpoint for key, endpoint in self._steered.items() if key in keys}
         named = {str(key) for key in keys}
         self._grants = {peer: grant for peer, grant in self._grants.items() if peer in named}
-        self._perform(self._manager.set_peers(keys, time.monotonic(), stock=stock))
+        now = time.monotonic()
+        self._perform(self._manager.set_peers(keys, now, stock=stock, lazy=self.lazy, live=live))
 
     def tunnel_mtu(self, mtu: int) -> None:
         """Set the MTU of this host's tunnels, in bytes."""
@@ -404,10 +435,14 @@ class PathRunner:
     def observe(self, statuses: Mapping[WireGuardKey, PeerStatus]) -> None:
         """Take the engine's status of the peers."""
         now = time.monotonic()
+        effects: list[Effect] = []
         for key, seen in statuses.items():
             there = None if seen.endpoint is None else self._nat64.inward(seen.endpoint)
+            if there is not None and self._doorbells.is_one(there):
+                there = None  # no way to the peer, but to this agent
             status = seen if there == seen.endpoint else replace(seen, endpoint=there)
-            self._perform(self._manager.observe(key, status, now))
+            effects += self._manager.observe(key, status, now)
+        self._perform(effects)
 
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
         """Every peer's present path."""

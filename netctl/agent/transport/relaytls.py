@@ -62,6 +62,9 @@ class _Peer:
         try:
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 self.socket.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+            self.socket.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # doorbells may have this port too
             self.socket.bind((address.host, address.port))
             self.socket.connect(("127.0.0.1", engine_port))  # the kernel drops other senders' datagrams
         except OSError:

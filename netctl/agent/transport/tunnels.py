@@ -116,7 +116,12 @@ class Tunnels:
         if not self._context.state.knows:
             return
         for key, path in self._paths.status().items():
-            if path.kind == "none" or key in self.live or now - self._knocked.get(key, 0.0) < KNOCK_S:
+            if (
+                path.kind == "none"
+                or key in self._paths.lazy
+                or key in self.live
+                or now - self._knocked.get(key, 0.0) < KNOCK_S
+            ):
                 continue
             self._knocked[key] = now
             self.knock_at(key)

@@ -78,6 +78,8 @@ def _show(arguments: argparse.Namespace, locations: Locations) -> int:
         ("name", "online", "path", "for", "rtt", "handshake", "received", "sent", "endpoint"),
         [_peer(peer) for peer in state.peers],
     )
+    if any(peer.path == "idle" for peer in state.peers):
+        output.line("idle: nobody talks to it, and its tunnel opens with the first packet")
     _armed(state)
     for condition in state.conditions:
         output.warning(condition)

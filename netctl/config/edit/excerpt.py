@@ -12,7 +12,7 @@ from typing import Any
 
 from netctl.config.load.build import ALL, GROUP
 from netctl.config.load.semantic import in_private_space
-from netctl.model.document import Document, Mediator, Member, Mode, Network, Rule
+from netctl.model.document import Document, Lazy, Mediator, Member, Mode, Network, Rule
 
 
 def excerpt(document: Document, name: str, seen: Collection[str]) -> str:
@@ -117,6 +117,8 @@ def _network(document: Document, network: Network, names: Collection[str]) -> di
         plain["mtu"] = network.mtu
     if network.masquerade:
         plain["masquerade"] = True
+    if network.lazy is not Lazy.AUTO:
+        plain["lazy"] = network.lazy.value
     if network.acls is not None:
         rules = (_rule(document, rule, here) for rule in network.acls)
         plain["acls"] = [rule for rule in rules if rule is not None]

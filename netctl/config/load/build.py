@@ -19,6 +19,7 @@ from netctl.model.document import (
     Drift,
     Firewall,
     Join,
+    Lazy,
     Mediator,
     Member,
     MemberState,
@@ -220,5 +221,6 @@ def _network(
         ),
         mtu=body.get("mtu"),
         masquerade=body.get("masquerade", False),
+        lazy=Lazy(body.get("lazy", "auto")),
         own_id=body.get("id", ""),
     )

@@ -17,7 +17,7 @@ from netctl.config.load.mtu import check_mtu
 from netctl.config.load.report import Report
 from netctl.model import derive
 from netctl.model.addresses import Prefix, parse_prefix
-from netctl.model.document import Document, MemberState, Mode, Network, Rule
+from netctl.model.document import Document, Lazy, MemberState, Mode, Network, Rule
 from netctl.model.keys import IdentityKey, WireGuardKey
 
 PRIVATE_SPACE = tuple(
@@ -300,6 +300,9 @@ def _check_unmediated(document: Document, network: Network, report: Report) -> N
     if hidden:
         message = f"no mediators and no `endpoints`: nobody can find {_some(hidden)}"
         report.warning("NC510", (*base, "members"), message, "give them `endpoints`, or add a mediator")
+    if network.lazy is Lazy.ALWAYS:
+        message = "without mediators nobody can wake a peer: all tunnels are kept open"
+        report.warning("NC517", (*base, "lazy"), message, "add a mediator, or leave `lazy` out")
 
 
 def _check_ids(document: Document, tree: Mapping[str, Any], report: Report) -> None:

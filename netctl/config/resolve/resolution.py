@@ -78,6 +78,8 @@ class _Resolver:
     sending: list[FilterRule] = field(default_factory=list)
     names: dict[str, tuple[Address, ...]] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
+    kept_open: set[WireGuardKey] = field(default_factory=set)
+    """Peers of a network that keeps its tunnels open."""
 
     def addresses_of(self, network: Network, name: str) -> tuple[Address, ...]:
         """A member's addresses in a network: fixed, else leased (IPv4) or derived (IPv6)."""
@@ -156,6 +158,8 @@ class _Resolver:
             self.names[f"{name}.{network.name}.{DOMAIN}"] = theirs
             if network.hub not in (None, self.me.name, name):
                 continue  # a spoke has a tunnel only with the hub
+            if member.stock or not network.opens_with_first_packet:
+                self.kept_open.add(key)  # a stock app cannot be woken: nobody there hears of an offer
             prefixes = self.allowed.setdefault(key, set())
             prefixes.update(host_prefix(address) for address in theirs)
             where = f"members.{name}"
@@ -388,7 +392,9 @@ class _Resolver:
                 continue
             endpoint = self.fixed_endpoint(member)
             prefixes = frozenset(self.allowed[key])
-            peers[key] = Peer(key, prefixes, endpoint, KEEPALIVE_S, f"members.{name}")
+            lazy = bool(self.document.mediators) and key not in self.kept_open
+            keepalive_s = 0 if lazy else KEEPALIVE_S  # a keepalive would open the tunnel
+            peers[key] = Peer(key, prefixes, endpoint, keepalive_s, f"members.{name}", lazy=lazy)
         return peers
 
 

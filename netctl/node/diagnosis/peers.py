@@ -16,10 +16,13 @@ def checks(state: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [_check("note", "this host is down: it has no tunnels", "`netctl up` brings it up")]
     peers = state["peers"]
     found = []
-    kinds = Counter(peer["path"] for peer in peers if peer["path"] != "none")
+    kinds = Counter(peer["path"] for peer in peers if peer["path"] not in ("none", "idle"))
     if kinds:
         text = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         found.append(_check("ok", f"paths to peers: {text}"))
+    idle = sum(peer["path"] == "idle" for peer in peers)
+    if idle:
+        found.append(_check("ok", f"idle, opens with the first packet: {idle} peer{'s' if idle > 1 else ''}"))
     lost = [peer["name"] for peer in peers if peer["path"] == "none" and peer["online"]]
     if lost:
         advice = f"`netctl why {state['member']} {lost[0]}` says what was tried"

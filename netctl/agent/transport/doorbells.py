@@ -1,0 +1,131 @@
+"""Doorbells: loopback addresses that are the engine's endpoints for folded peers (`netctl.paths.folding`).
+
+One UDP socket serves all of them: every address of 127.128.0.0/9 is this host's, and the kernel says to which one a
+datagram came. So a folded peer costs no descriptor. The socket is bound to the loopback interface, and takes
+datagrams of the engine's port only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Collection, Mapping
+
+from netctl.agent.log import warn
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import LocalError
+from netctl.model.keys import WireGuardKey
+from netctl.paths.constants import LAZY_IDLE
+from netctl.system import pktinfo
+from netctl.system.guard import Guard
+
+IDLE_VARIABLE = "NETCTL_LAZY_IDLE_S"
+IDLE_MIN_S, IDLE_MAX_S = 2.0, 86_400.0
+"""Below two looks at the engine a pair would be folded while it opens; a day is `lazy: never`."""
+FIRST = int(ipaddress.IPv4Address("127.128.0.1"))
+COUNT = (1 << 23) - 2
+"""Addresses in 127.128.0.0/9, less the first and the last: more than any host has peers. Relay stand-ins
+(`netctl.agent.transport.relaytls`) have addresses of their own there, on ports of the relay."""
+DRAIN = 128
+"""Most datagrams read before others get their turn."""
+MAX_DATAGRAM = 65_535
+BUFFER = 1 << 20
+"""Bytes: a thousand initiations at once, as when a host that talks to all its peers begins to."""
+
+
+def idle_s(environment: Mapping[str, str] = os.environ) -> float:
+    """Seconds without data after which a lazy pair is folded up. Raises LocalError for a variable that is no number."""
+    text = environment.get(IDLE_VARIABLE)
+    if not text:
+        return LAZY_IDLE
+    try:
+        found = float(text)
+    except ValueError:
+        found = float("nan")
+    if not IDLE_MIN_S <= found <= IDLE_MAX_S:
+        raise LocalError(f"{IDLE_VARIABLE} is seconds, from {IDLE_MIN_S:.0f} to {IDLE_MAX_S:.0f}")
+    return found
+
+
+class Doorbells:
+    """The doorbells of one host, for the agent's event loop."""
+
+    def __init__(self, on_ring: Callable[[WireGuardKey, bytes], None], guard: Guard) -> None:
+        """`on_ring` receives each datagram that the engine sends to a doorbell."""
+        self._on_ring, self._guard = on_ring, guard
+        self._socket: socket.socket | None = None
+        self._engine_port = 0
+        self._addresses: dict[WireGuardKey, SocketAddress] = {}
+        self._keys: dict[str, WireGuardKey] = {}
+        self._next = 0
+
+    def open(self) -> bool:
+        """Open the socket, once. False, with a warning: this host has no loopback for it."""
+        if self._socket is not None:
+            return True
+        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a stand-in may have this port too
+            pktinfo.ask(opened)
+            opened.bind(("0.0.0.0", 0))  # noqa: S104 (of the loopback interface only)
+        except OSError as error:
+            opened.close()
+            warn(f"tunnels cannot wait for their first packet, so all are kept open: {error.strerror}")
+            return False
+        self._socket = opened
+        asyncio.get_running_loop().add_reader(opened.fileno(), self._readable)
+        return True
+
+    def close(self) -> None:
+        """Close the socket; idempotent."""
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+    def engine(self, port: int) -> None:
+        """Set the engine's UDP port; 0: none."""
+        self._engine_port = port
+
+    def keep(self, keys: Collection[WireGuardKey]) -> None:
+        """Forget the doorbells of all other peers."""
+        for key in [key for key in self._addresses if key not in keys]:
+            del self._keys[self._addresses.pop(key).host]
+
+    def of(self, key: WireGuardKey) -> SocketAddress | None:
+        """The doorbell of a peer; None: the socket is not open."""
+        if self._socket is None:
+            return None
+        if key not in self._addresses:
+            host = self._free_host()
+            self._addresses[key] = SocketAddress(host, self._socket.getsockname()[1])
+            self._keys[host] = key
+        return self._addresses[key]
+
+    def _free_host(self) -> str:
+        while True:
+            host = str(ipaddress.IPv4Address(FIRST + self._next))
+            self._next = (self._next + 1) % COUNT
+            if host not in self._keys:
+                return host
+
+    def is_one(self, endpoint: SocketAddress) -> bool:
+        """Whether an endpoint is a doorbell, of this agent."""
+        key = self._keys.get(endpoint.host)
+        return key is not None and self._addresses[key] == endpoint
+
+    def _readable(self) -> None:
+        if self._socket is None:
+            return
+        for _ in range(DRAIN):
+            try:
+                datagram, extra, _, source = self._socket.recvmsg(MAX_DATAGRAM, pktinfo.SPACE)
+            except OSError:
+                return
+            key = self._keys.get(pktinfo.asked_at(extra))
+            if key is not None and source[1] == self._engine_port:
+                self._guard.run("a doorbell", self._on_ring, key, datagram)

@@ -1,0 +1,90 @@
+"""Lazy peers: a tunnel that is opened with the first packet, and folded up when nobody talks. Sans-IO.
+
+state   event                                                              next
+FOLDED  the engine sends to the doorbell                                   OPEN, with a round of our own
+FOLDED  the peer's offer arrives                                           OPEN, in the peer's round
+FOLDED  the engine has received something                                  OPEN, with a round of our own
+OPEN    no data in either direction for the idle time                      FOLDED
+OPEN    no data for a tenth of it, a path is due to be looked for,         FOLDED
+        and nothing carries the pair
+OPEN    the mediator is gone                                               OPEN: nobody could wake the other side
+
+A folded peer is a row in the engine and a `Folded` here: no pair machine, no probes, no relay, no offers.
+Both sides count the same data, so they fold within a second of each other. Where one still sends, its packets reach
+the other's engine by the path that was there, and open the pair again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from netctl.model.hoststate import PeerStatus
+from netctl.paths.constants import LAZY_IDLE, LAZY_QUIET, RING_DATAGRAMS, RING_KEPT
+from netctl.paths.effects import PathStatus
+from netctl.wire.wireguard import INITIATION, message_type
+
+
+@dataclass(slots=True)
+class Folded:
+    """What is kept of a folded peer."""
+
+    status: PathStatus
+    online: bool = True
+    counters: tuple[int, int] | None = None
+    """The engine's (received, sent) bytes at the last look; None: none yet."""
+
+    def hears(self, status: PeerStatus) -> bool:
+        """Whether the engine has received something since the last look. Counters that fell are a new engine's."""
+        before, self.counters = self.counters, (status.rx_bytes, status.tx_bytes)
+        return before is not None and status.rx_bytes > before[0]
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Datagrams that the engine sent to a doorbell, until there is a path."""
+
+    _datagrams: list[tuple[float, bytes]] = field(default_factory=list)
+
+    def add(self, datagram: bytes, now: float) -> None:
+        """Keep a datagram; a newer initiation voids the one before."""
+        if message_type(datagram) == INITIATION:
+            self._datagrams = [one for one in self._datagrams if message_type(one[1]) != INITIATION]
+        self._datagrams = [*self._datagrams[1 - RING_DATAGRAMS :], (now, datagram)]
+
+    def take(self, now: float) -> list[bytes]:
+        """What has not waited too long, oldest first; nothing is kept."""
+        found, self._datagrams = self._datagrams, []
+        return [datagram for at, datagram in found if now - at <= RING_KEPT]
+
+    def __bool__(self) -> bool:
+        return bool(self._datagrams)
+
+
+class Activity:
+    """When a pair had data last, and whether it may be folded up. `lazy` False: never."""
+
+    def __init__(self, *, idle_s: float = LAZY_IDLE) -> None:
+        self.lazy = False
+        self.idle_s = idle_s
+        self._at = 0.0
+        self._idle_work = False
+        """A path was to be looked for while nobody talked."""
+
+    def seen(self, now: float) -> None:
+        """Data passed, or somebody wants to talk."""
+        self._at = now
+        self._idle_work = False
+
+    def quiet(self, now: float) -> bool:
+        """Whether it is not worth looking for a path."""
+        return self.lazy and now - self._at >= self.idle_s * LAZY_QUIET
+
+    def work_left(self) -> None:
+        """A path was not looked for, since nobody talks."""
+        self._idle_work = True
+
+    def over(self, now: float, *, stranded: bool) -> bool:
+        """Whether the pair may be folded up. `stranded`: nothing carries it."""
+        if not self.lazy:
+            return False
+        return now - self._at >= self.idle_s or (stranded and self._idle_work and self.quiet(now))
