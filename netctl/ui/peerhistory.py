@@ -10,6 +10,8 @@ from netctl.wire.agentrequests import PeerState
 
 WINDOW_S = 180.0
 """What a plot shows."""
+MIN_SPAN_S = 0.5
+"""Between two samples: what changes is looked at at once, and a rate over less than that would be noise."""
 MAX_SAMPLES = 200
 """One a second for the window, and some."""
 
@@ -49,7 +51,7 @@ class PeerHistory:
                 before.samples.append(Sample(now, peer.rtt_ms, 0.0, 0.0))
                 continue
             span = now - before.at
-            if span <= 0:
+            if span < MIN_SPAN_S:
                 continue
             rx, tx = _rate(before.rx, peer.rx_bytes, span), _rate(before.tx, peer.tx_bytes, span)
             before.samples.append(Sample(now, peer.rtt_ms, rx, tx))

@@ -206,7 +206,7 @@ def test_a_peer_is_asked_and_an_edit_is_planned_tried_and_kept(lab: Lab, link: s
     into, why, checked, plan, tried, written_before, kept, written = json.loads(done.stdout)
     assert re.search(r"drops tcp/4444 on nctl0", words(into[0])), "of the receiving host's own firewall"
     assert "The firewall of desktop lets it through" in into[1]
-    assert "What the firewall of laptop does to it is known there alone: run this on laptop" in why
+    assert "known there alone: ask the page of laptop, or run netctl why desktop laptop there" in words(why)
     assert re.search(r"[1-8] of 8 answered", checked), "laptop is asked through the tunnel"
     assert "1420 bytes pass both ways" in checked
     assert "NAT of desktop" in checked

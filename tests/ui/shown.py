@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from netctl.config.load.build import digest
+from netctl.ui.relayedpairs import SOCKET_NAME
 from netctl.wire import agentrequests as a
 from netctl.wire import operatorrequests as m
 from tests.ui.uikit import KEYS, Host, host, peer, status
@@ -60,7 +65,7 @@ PEERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     ("phone", "10.147.20.13", {"path": "relay-udp", "rtt_ms": None, "stock": True}),
     ("desktop", "10.147.20.14", {"path": "direct", "rtt_ms": 12.3}),
-    ("console", "10.147.20.15", {"path": "direct", "rtt_ms": 21.0}),
+    ("console", "10.147.20.15", {"path": "direct", "rtt_ms": 21.0, "answers": False}),
     ("printer", "10.147.20.16", {"path": "none", "online": False, "rtt_ms": None, "last_handshake_s": 7300.0}),
 )  # fmt: skip
 MOVED = (90_000, 12_000, 400, 1_800_000, 30_000, 0)
@@ -107,8 +112,17 @@ HAPPENED = (
 
 SERVER = m.ServerStatus(
     5, 7, 1, m.ServedDocument("/etc/netctl/networks.yaml", digest(DOCUMENT), 7300.0),
-    "/var/lib/netctl-relay", {"40000": "desktop, phone", "40001": "nas, phone"}, [], 0,
+    "/var/lib/netctl-relay", {"40000": "here", "40001": "laptop", "40002": "nas", "40003": "phone"}, [], 0,
 )  # fmt: skip
+RELAY = {
+    "carried": [{"ports": [40000, 40001], "passed": 412_000_000}, {"ports": [40001, 40002], "passed": 9_300_000}],
+    "carried_in_all": 2,
+    "pairs": [
+        {"sides": [{"member": 40000, "at": "198.51.100.7:5", "sent": 70_000},
+                   {"member": 40003, "at": "198.51.100.9:6", "sent": 20_000}]}
+    ],
+}  # fmt: skip
+"""What the relay says of itself."""
 AUDITED = (
     (70_000, "alice, by the page", "invited", "i7", "network 'home', 3 uses, until 2026-04-01"),
     (
@@ -140,9 +154,31 @@ def _made(asked: m.CreateInvite) -> m.NewInvite:
 
 
 @contextmanager
+def _relay(directory: Path) -> Iterator[None]:
+    """Says what a relay says to whoever connects."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(directory / SOCKET_NAME))
+        listening.listen()
+
+        def tell() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with listening.accept()[0] as asking:
+                        asking.sendall(json.dumps(RELAY).encode() + b"\n")
+
+        telling = threading.Thread(target=tell)
+        telling.start()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            telling.join()
+
+
+@contextmanager
 def shown_host(directory: Path) -> Iterator[Host]:
-    """A host with six peers, one of whom waits to be let in."""
-    with host(directory, document=DOCUMENT) as made:
+    """A host with six peers, one of whom waits to be let in, and a relay."""
+    with host(directory, document=DOCUMENT) as made, _relay(directory):
         made.status = state(0)
         looks = iter(range(1, 10**9))
         armed: list[a.ArmedState] = []
@@ -167,7 +203,7 @@ def shown_host(directory: Path) -> Iterator[Host]:
             ],
             m.ListInvites: lambda _: [m.InviteRow("i7", "home", 3, 1, None, time.time() + DAY_S, "open")],
             m.CreateInvite: _made,
-            m.ServerStatusRequest: lambda _: SERVER,
+            m.ServerStatusRequest: lambda _: replace(SERVER, relay_state=str(directory)),
             m.ListBans: lambda _: m.BansReply([m.Ban("198.51.100.9", 640.0, 12)], [], 0),
             m.ListAudit: lambda asked: _audited() if not asked.after else [],
             a.Plan: lambda _: PLAN,
