@@ -80,6 +80,8 @@ class Book:
     revoked: Mapping[WireGuardKey, str] = field(default_factory=dict)
     """Keys that the operator has shut out, and the names they had."""
     leases: Mapping[LeaseKey, IPv4Address] = field(default_factory=dict)
+    number: int = field(default=0, compare=False)
+    """Of the store's state, where several mediators work with it; else 0."""
 
     def identity_of(self, key: WireGuardKey) -> IdentityKey | None:
         """Of a member that joined by invite."""
@@ -98,7 +100,7 @@ class Book:
             if lease.taken_from is not None:
                 leases.pop((lease.network, lease.taken_from), None)
             leases[lease.network, lease.key] = lease.address
-        return Book(tuple(entries), self.revoked, leases)
+        return Book(tuple(entries), self.revoked, leases, self.number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,11 +47,15 @@ class Allocations:
         pairs: Iterable[PairGrant] = (),
         resting: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
-        """Take the store's content at the start."""
+        """Take the store's content, at the start and after each reading."""
         self._resting = dict(resting)
         self._leases = dict(leases)
         self._ports = dict(ports)
         self.pairs.restore(pairs)
+
+    def release(self) -> None:
+        """Drop the open request: it is decided anew."""
+        self._asked = self._again = False
 
     def restore_leases(self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address]) -> None:
         """Take the store's leases after a member's key was replaced."""
@@ -109,7 +113,7 @@ class Allocations:
     def refused(self, now: float) -> None:
         """The store refused the request. A later request asks for what is wanted then."""
         self.store_due = now + STORE_RETRY_S
-        self._asked = self._again = False
+        self.release()
 
     def is_due(self, now: float, unix_s: int) -> bool:
         """Whether to call `want`: to retry, or as a resting port is free."""

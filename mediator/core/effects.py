@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from mediator.core.enrollment import Challenge, EnrollmentEffect, Left, Redeem, Rekey
 from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant
+from mediator.core.transactions import Basis
+from netctl.model.document import Document
 from netctl.model.keys import WireGuardKey
 from netctl.wire import control as w
 
@@ -45,7 +47,7 @@ class LoggedIn:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Commit these allocations, then call `stored` with them, or `refused`. Other work continues meanwhile.
+    """Commit these allocations (`MembershipService.grant`), or call `refused`. Other work continues meanwhile.
 
     There is no second one before the first is answered. Effects after it in the same list wait for the answer, or for
     `store_is_slow`.
@@ -56,6 +58,24 @@ class Store:
     pairs: tuple[PairGrant, ...] = ()
     resting: tuple[tuple[int, int], ...] = ()
     """Relay ports given up by this commit, with the Unix time until which nobody else may have them."""
+    basis: Basis | None = None
+    """The state that it was chosen on; None: nobody else chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class TookDocument:
+    """Another document is in force, from the store: keep a copy."""
+
+    content: str
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class LookFirst:
+    """A member has seen a newer state than this mediator has: look at the store, then call `login_again`."""
+
+    connection: int
+    login: w.Login
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +85,7 @@ class Say:
     text: str
 
 
-Effect = Send | Deliver | Drop | LoggedIn | Store | Say | EnrollmentEffect
+Effect = Send | Deliver | Drop | LoggedIn | Store | Say | TookDocument | LookFirst | EnrollmentEffect
 __all__ = [
     "Challenge",
     "Deliver",
@@ -73,9 +93,11 @@ __all__ = [
     "Effect",
     "Left",
     "LoggedIn",
+    "LookFirst",
     "Redeem",
     "Rekey",
     "Say",
     "Send",
     "Store",
+    "TookDocument",
 ]

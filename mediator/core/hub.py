@@ -17,13 +17,13 @@ or is slow (`store_is_slow`), the rest of a new document takes effect all the sa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from mediator.core.allocations import Allocations
 from mediator.core.duplicates import Duplicate, Duplicates
-from mediator.core.effects import Deliver, Drop, Effect, Left, LoggedIn, Say, Send
+from mediator.core.effects import Deliver, Drop, Effect, Left, LoggedIn, LookFirst, Say, Send
 from mediator.core.enrollment import Challenge, Enrollment
 from mediator.core.introducer import Allowance, Introducer
 from mediator.core.leasegrants import Exhausted, GrantLease
@@ -32,6 +32,7 @@ from mediator.core.pace import Pace, Questions
 from mediator.core.pairs import PairGrant, is_app
 from mediator.core.relay_grants import GRANT_TTL_S, grant
 from mediator.core.relay_pairs import PairPort
+from mediator.core.transactions import Basis
 from mediator.core.viewcache import ViewCache, ViewClass
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Document, Mediator
@@ -65,6 +66,8 @@ class _Connection:
     shown: ViewClass | None = None
     waiting: w.Login | None = None
     """A valid login that waits for the answer of another connection with the same key."""
+    looked: bool = False
+    """The store was looked at for this login's sake."""
 
 
 class Hub:
@@ -92,6 +95,11 @@ class Hub:
         self._generation = generation
         self._epoch = generation
         self._store = ""
+        self._revision = 0
+        self._shared = False
+        """Several mediators work with the store: its state's number is the generation."""
+        self._current = True
+        """What is shown is the store's state, as far as is known."""
         self._membership = Membership()
         self._view_cache = ViewCache(identity, sign)
         self._enrollment = Enrollment(identity)
@@ -138,6 +146,11 @@ class Hub:
         return self._generation
 
     @property
+    def revision(self) -> int:
+        """Another number whenever membership, leases or ports are others."""
+        return self._revision
+
+    @property
     def online(self) -> int:
         """Count of logged-in members."""
         return len(self._online)
@@ -170,6 +183,26 @@ class Hub:
         self._store = store
         self._generation = self._epoch = max(self._generation, generation)
 
+    def follow(self, number: int | None) -> None:
+        """Several mediators work with the store. What is loaded next is its state of this number.
+
+        None: this mediator cannot show that state; it shows what it can, as a part of the last one that it could, and
+        asks the store for nothing.
+        """
+        self._shared, self._current = True, number is not None
+        if number is not None:
+            self._generation = max(self._generation, number)
+
+    def read(
+        self,
+        leases: Mapping[tuple[str, WireGuardKey], IPv4Address],
+        ports: Mapping[WireGuardKey, int],
+        pairs: Iterable[PairGrant],
+        resting: Mapping[int, int],
+    ) -> None:
+        """What the store holds by now, before the next `load`."""
+        self._allocations.restore(leases, ports, pairs, resting)
+
     def load(
         self,
         document: Document,
@@ -189,7 +222,7 @@ class Hub:
         for number, connection in list(self._connections.items()):
             if connection.member is not None and connection.member not in self._membership.by_key:
                 effects += self._drop(number, "login.removed", "this host is no member any more")
-        self._generation += 1
+        self._count()
         self._hang()
         wanted = self._want(unix_s)
         effects += [Say(item.message) for item in self.exhausted]
@@ -199,9 +232,30 @@ class Hub:
 
     def _want(self, unix_s: int) -> list[Effect]:
         """Request missing allocations from the store."""
+        if not self._current:
+            self._allocations.store_due = None
+            return []
+        wanted = self._allocations.want(self._membership, self._relay_ports(), unix_s)
+        if wanted is None:
+            return []
+        basis = Basis(self._generation, self.document.digest) if self._shared else None
+        return [replace(wanted, basis=basis)]
+
+    def _relay_ports(self) -> tuple[int, int]:
+        """Several mediators give ports out of one range, or each would move those of the other: the first entry's."""
         assert self._mediator is not None
-        wanted = self._allocations.want(self._membership, self._mediator.relay_ports, unix_s)
-        return [wanted] if wanted is not None else []
+        full = (one for one in self.document.mediators if not one.relay_only)
+        return (next(full, self._mediator) if self._shared else self._mediator).relay_ports
+
+    def _count(self) -> None:
+        """A lone mediator counts its states itself."""
+        if not self._shared:
+            self._generation += 1
+
+    def release(self, unix_s: int) -> list[Effect]:
+        """What the store was asked for is there, or of no use any more, and the store was read: decide anew."""
+        self._allocations.release()
+        return self._show() + self._want(unix_s)
 
     def stored(
         self,
@@ -213,7 +267,7 @@ class Hub:
     ) -> list[Effect]:
         """The store has committed these: show them."""
         again = self._allocations.stored(leases, ports, pairs, resting)
-        self._generation += 1
+        self._count()
         self._hang()
         return self._show() + (self._want(unix_s) if again else [])
 
@@ -225,10 +279,14 @@ class Hub:
         """Take the store's leases after a member's key was replaced, before the next `load`."""
         self._allocations.restore_leases(leases)
 
-    def forget(self, key: WireGuardKey, unix_s: int) -> None:
-        """A key is no longer a member's: its relay port becomes free when its grants have expired."""
+    def forget(self, key: WireGuardKey, unix_s: int, *, port: bool = True) -> None:
+        """A key is no longer a member's: its relay port becomes free when its grants have expired.
+
+        `port` False: the ports were read from the store since.
+        """
         self._duplicates.forget(key)
-        self._allocations.forget(key, unix_s)
+        if port:
+            self._allocations.forget(key, unix_s)
 
     def store_is_slow(self) -> list[Effect]:
         """The store has not answered yet: show all other changes, above all removed members."""
@@ -237,7 +295,7 @@ class Hub:
     def refused(self, now: float) -> list[Effect]:
         """The store refused: show all other changes, and ask again later."""
         self._allocations.refused(now)
-        self._generation += 1
+        self._count()
         self._hang()
         return self._show()
 
@@ -330,11 +388,24 @@ class Hub:
         if state.waiting is not None:
             raise RemoteError("one login is enough", "protocol.order")
         key = self._proven(state, login)
+        if self._shared and login.newest > self._generation and not state.looked:
+            state.looked = True
+            return [LookFirst(connection, login)]
         if not self.pace.login(key, now):
             name = self._membership.by_key[key].name
             message = f"'{name}' logs in too often and has to wait: is its key on two machines?"
             raise RemoteError(message, "session.too-often")
         return self._enter(connection, state, key, login, now)
+
+    def login_again(self, connection: int, login: w.Login, now: float) -> list[Effect]:
+        """The store was looked at, or does not answer."""
+        state = self._connections.get(connection)
+        if state is None or state.member is not None:
+            return []
+        try:
+            return self._login(connection, state, login, now)
+        except RemoteError as error:
+            return self._drop(connection, error.code, str(error))
 
     def _proven(self, state: _Connection, login: w.Login) -> WireGuardKey:
         """The key of the member that a login proves. Raises RemoteError."""
@@ -516,6 +587,7 @@ class Hub:
         return Deliver((connection,), frames)
 
     def _hang(self) -> None:
+        self._revision += 1
         self._view_cache.rebuild(self._membership, self._guests, self.addresses, self._generation)
 
     def _show(self) -> list[Effect]:

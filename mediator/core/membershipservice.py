@@ -14,23 +14,44 @@ the effects that it returns. Jobs of several hosts and operators wait for the st
 | invite           | network closed, bounds, name taken         | the invite's string                                 |
 | approve, restore | no such member                             | the others are shown                                |
 | revoke, reject   | no such member; reject: it does not wait   | dropped, its port rests, the others are shown       |
+
+Where several mediators work with the store (`shared`), its state has a number, which every change of what members see
+raises by one, and which is the generation that is signed:
+
+| event                                   | then                                                                  |
+|-----------------------------------------|-----------------------------------------------------------------------|
+| own transaction made state `number + 1` | that is the state: nobody else has changed anything since             |
+| own transaction made a later one        | the store is read: others have changed something in between           |
+| a poll or a message names a later one   | the store is read                                                     |
+| the store was read                      | book, leases, ports and document are those of its state               |
+| its document cannot be taken            | the last good one stays, with the number of the last state shown      |
+| the store refused: outdated             | the store is read, and decided anew, at once, `QUICK_TRIES` times     |
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 from mediator.core import admissions as a
 from mediator.core import effects as fx
 from mediator.core import hub as h
+from mediator.core.acceptance import accept
 from mediator.core.enrollment import Left, Redeem, Rekey
+from mediator.core.kept import Kept, StoredDocument
 from mediator.core.transactions import (
     Approval,
+    Committed,
     Departure,
+    Grant,
     InviteRevocation,
     Job,
     KeyChange,
+    Look,
     NewInvite,
+    Offer,
+    Outdated,
+    Reading,
     Redemption,
     Restoration,
     Revocation,
@@ -45,6 +66,9 @@ from netctl.wire.invite import Invite, pack_invite
 
 GATHER_S = 0.02
 """Forty hosts that enrol at once cost the others one new view, and nobody notices so short a wait."""
+QUICK_TRIES = 5
+"""Another mediator was first, and the store was read: so often at once, then as with a store that refuses."""
+FROM_STORE = "the document of the store"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +95,16 @@ def check_uses(uses: int) -> None:
         raise LocalError(f"an invite has 1 to {a.MAX_USES} uses")
 
 
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A document that a mediator's file has. `by`, `detail`: for the audit log."""
+
+    content: str
+    document: Document
+    by: str
+    detail: str = ""
+
+
 @dataclass(slots=True)
 class MembershipService:
     """Changes what the hub knows of membership. The caller performs the effects that a method returns.
@@ -87,6 +121,18 @@ class MembershipService:
     mediator: Mediator | None = None
     waiting: dict[str, str] = field(default_factory=dict)
     """Names of members that joined and cannot take part, with the reason."""
+    shared: bool = False
+    """Several mediators work with the store."""
+    number: int = 0
+    """Of the store's state that this one has, where it is shared."""
+    stored: StoredDocument | None = None
+    """The store's document, without its text, whether it is in force here or not."""
+    refusal: str | None = None
+    """Why the store's document is not in force here; the last good one is."""
+    _lost_races: int = 0
+    _changes: int = 0
+    """Own transactions so far."""
+    _news: list[fx.Effect] = field(default_factory=list)
     _answers: list[tuple[int, w.Message]] = field(default_factory=list)
     _due: float | None = None
 
@@ -94,42 +140,200 @@ class MembershipService:
         """A new document that was accepted; `mediator`: the entry of it that is this server."""
         whole, waiting = a.effective(document, self.book)
         guests = frozenset(entry.key for entry in self.book.admissions)
+        if self.shared:
+            self.hub.follow(self.number if self.refusal is None else None)
         effects = self.hub.load(whole, mediator, unix_s, guests=guests)
         self.document, self.mediator, self.waiting = document, mediator, waiting
         return effects
-
-    def read_again(self, book: a.Book, unix_s: int) -> list[fx.Effect]:
-        """Take the book read anew from the store: a commit whose answer was lost may have changed it."""
-        self.book = book
-        self.hub.restore_leases(book.leases)
-        return self._rebuild(unix_s)
 
     def _rebuild(self, unix_s: int) -> list[fx.Effect]:
         """Give the hub the present document and book."""
         assert self.mediator is not None
         return self.set_document(self.document, self.mediator, unix_s)
 
+    # -- what the store says --------------------------------------------------------------------------------
+
+    def read_again(self, kept: Kept, unix_s: int) -> list[fx.Effect]:
+        """Take what was read anew from the store. Raises LocalError where no document can be taken at all."""
+        if kept.generation < self.number:
+            return []
+        self.book = kept.book
+        self.hub.read(kept.leases, kept.ports, kept.pairs, kept.resting)
+        effects: list[fx.Effect] = []
+        if self.shared:
+            self.number = kept.generation
+            effects += self._take_document(kept.document)
+        return effects + self._rebuild(unix_s)
+
+    def _take_document(self, found: StoredDocument | None) -> list[fx.Effect]:
+        """Take the store's document, if it is another one. The last good one stays where it is refused."""
+        if found is None:
+            return []
+        before, self.stored = self.stored, StoredDocument(found.number, found.digest)
+        if before is not None and found.digest == before.digest:
+            return []
+        try:
+            document, mediator = accept(found.content, FROM_STORE, self.hub.identity)
+            a.effective(document, self.book)
+        except NetctlError as error:
+            self.refusal = str(error)
+            if self.mediator is None:
+                raise LocalError(f"{FROM_STORE} is refused, and there is no other: {error}") from error
+            return [fx.Say(f"{FROM_STORE} is refused, and the last good one stays:\n{error}")]
+        self.document, self.mediator, self.refusal = document, mediator, None
+        return [fx.TookDocument(found.content, document)]
+
+    def enter(self, kept: Kept, own: Offered | None, now_s: int, *, changed: bool) -> Job[None]:
+        """Begin to work with a store that others may work with too.
+
+        `own`: the file's document; it is offered if the store has none, or if `changed`: it is another one than when
+        this mediator last worked. Raises LocalError where there is no document.
+        """
+        self.shared = True
+        self.hub.follow(kept.generation)
+        there = kept.document
+        if own is not None and (there is None or (changed and there.digest != own.document.digest)):
+            with contextlib.suppress(Outdated):  # another mediator was first: its document counts
+                yield from commit(_offer(own, there, now_s))
+        elif there is None:
+            raise LocalError("the store has no document yet, and the file is refused")
+        yield from self.look_again()
+
+    def look_again(self) -> Job[int]:
+        """Read the store: a commit whose answer was lost may be kept, and others may have changed something.
+
+        What comes of it is `news`. Returns the time by the relay's clock.
+        """
+        return (yield from self._read(0))
+
+    def _read(self, number: int) -> Job[int]:
+        for _ in range(QUICK_TRIES):
+            before = self._changes
+            kept = yield from commit(Reading(number))
+            if self.shared or before == self._changes:  # a number tells which of two states is the later one
+                break
+        if kept.outcome is not None:
+            self._news += self.read_again(kept.outcome, kept.unix_s)
+        return kept.unix_s
+
+    @property
+    def known(self) -> str:
+        """Digest of the store's document that was read last, in force here or refused."""
+        return self.stored.digest if self.stored is not None else ""
+
+    def news(self) -> list[fx.Effect]:
+        """What has come of readings since it was last asked for: to be performed at once, whatever becomes of a job."""
+        found, self._news = self._news, []
+        return found
+
+    def catch_up(self, number: int) -> Job[None]:
+        """The store's state has this number, as somebody says: read it, if that is news. Raises LocalError."""
+        if number > self.number:
+            yield from self._read(number)
+
+    def poll(self) -> Job[None]:
+        """Ask the store for the number of its state, and read it if that is news. Raises LocalError."""
+        if self.shared:
+            looked = yield from commit(Look())
+            yield from self.catch_up(looked.outcome)
+
+    def offer(self, own: Offered, now_s: int) -> Job[None]:
+        """The file has another document: bring it into force for all mediators. Raises LocalError.
+
+        Where another mediator has offered one at the same time, the first counts.
+        """
+        yield from self.poll()
+        if self.stored is not None and self.stored.digest == own.document.digest:
+            return
+        try:
+            kept = yield from commit(_offer(own, self.stored, now_s))
+        except Outdated:
+            yield from self.look_again()
+        else:
+            yield from self.catch_up(kept.outcome)
+
+    def grant(self, wanted: fx.Store) -> Job[list[fx.Effect]]:
+        """What the hub wants of the store. Raises LocalError where it is to be asked again later (`Hub.refused`)."""
+        asked = Grant(wanted.leases, wanted.ports, wanted.pairs, wanted.resting, wanted.basis)
+        try:
+            kept = yield from commit(asked)
+        except Outdated:
+            self._lost_races += 1
+            if self._lost_races > QUICK_TRIES:
+                self._lost_races = 0
+                raise
+            unix_s = yield from self.look_again()
+            return self.hub.release(unix_s)
+        self._lost_races = 0
+        if not (yield from self._reached(kept.outcome)):
+            return self.hub.release(kept.unix_s)
+        if self.shared and self._due is None:  # else somebody is about to be shown with that number
+            self.hub.follow(self.number if self.refusal is None else None)
+        return self.hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting, kept.unix_s)
+
+    def _reached(self, number: int) -> Job[bool]:
+        """An own transaction has made the state of this number. Whether its change is still to be made in memory."""
+        self._changes += 1
+        if not self.shared:
+            return True
+        if number == self.number + 1:
+            self.number = number
+            return True
+        with contextlib.suppress(LocalError):  # the store has gone away: the number stays until it is read
+            yield from self.catch_up(number)
+        return False
+
+    def _took(self, book: a.Book) -> Job[bool]:
+        """The same of a change of the book: who was shut out is out at once, also where the store has gone away."""
+        own = (yield from self._reached(book.number)) or book.number > self.number
+        if own:
+            self.book = book
+        return own
+
     # -- what hosts ask for ---------------------------------------------------------------------------------
 
     def redeem(self, request: Redeem, now_s: int) -> Job[list[fx.Effect]]:
         """Let a host in. It is answered when the others can see it."""
         try:
-            kept = yield from commit(Redemption(self.document, request.applicant, now_s))
+            kept = yield from self._redeemed(request, now_s)
         except NetctlError as error:
             return self.hub.refuse(request.connection, _remote(error))
         verdict, book = kept.outcome
-        before, self.book = self.book, book
-        self.hub.granted([verdict.lease] if verdict.lease is not None else [])
         entry = verdict.admission
         answer = w.Enrolled(entry.name, verdict.network, admitted=not entry.pending)
         if not verdict.fresh:
-            if book == before:
+            before = self.book
+            yield from self._known_before(book)
+            if self.book == before:
                 return [fx.Send(request.connection, answer)]
-            self.hub.restore_leases(book.leases)  # it was let in by a commit whose answer was lost
             return self._answer(request.connection, answer, kept.now)
+        if (yield from self._took(book)):
+            self.hub.granted([verdict.lease] if verdict.lease is not None else [])
         waits = ", waits for approval" if entry.pending else ""
         said = fx.Say(f"'{entry.name}' joined '{verdict.network}' with invite {entry.invite}{waits}")
         return [said, *self._answer(request.connection, answer, kept.now)]
+
+    def _redeemed(self, request: Redeem, now_s: int) -> Job[Committed[tuple[a.Verdict, a.Book]]]:
+        """By the document in force, which another mediator may have changed. Raises NetctlError."""
+        tries = 0
+        while True:
+            if self.refusal is not None:
+                raise LocalError(f"this mediator cannot take {FROM_STORE}")
+            try:
+                return (yield from commit(Redemption(self.document, request.applicant, now_s)))
+            except Outdated:
+                tries += 1
+                if tries > QUICK_TRIES:
+                    raise
+            yield from self.look_again()
+
+    def _known_before(self, book: a.Book) -> Job[None]:
+        """A host was let in already: by a commit whose answer was lost, or by another mediator."""
+        if self.shared:
+            yield from self.catch_up(book.number)
+        elif book != self.book:
+            self.book = book
+            self.hub.restore_leases(book.leases)
 
     def rekey(self, request: Rekey, now_s: int) -> Job[list[fx.Effect]]:
         """Give a member that joined its new keys."""
@@ -147,8 +351,8 @@ class MembershipService:
             kept = yield from commit(Departure(request.key, now_s))
         except LocalError as error:
             return [fx.Say(str(error))]
-        self.book = kept.outcome
-        self.hub.forget(request.key, kept.unix_s)
+        own = yield from self._took(kept.outcome)
+        self.hub.forget(request.key, kept.unix_s, port=own)
         return self._rebuild(kept.unix_s)
 
     def _rekey(self, change: KeyChange) -> Job[tuple[str, float, int]]:
@@ -156,10 +360,12 @@ class MembershipService:
         if any(member.wireguard == change.key for member in self.document.members.values()):
             raise RemoteError("the document has the new key for a member", "rotate.taken")
         kept = yield from commit(change)
-        self.book = book = kept.outcome
+        book = kept.outcome
+        own = yield from self._took(book)
         for one in (change.old, change.key):
-            self.hub.forget(one, kept.unix_s)
-        self.hub.restore_leases(book.leases)
+            self.hub.forget(one, kept.unix_s, port=own)
+        if own:
+            self.hub.restore_leases(book.leases)
         name = next(entry.name for entry in book.admissions if entry.key == change.key)
         return name, kept.now, kept.unix_s
 
@@ -189,6 +395,7 @@ class MembershipService:
 
         `by`: who makes it, as with all below.
         """
+        yield from self.poll()
         name = terms.name
         check_uses(terms.uses)
         if name and (terms.uses != 1 or not NAME.match(name)):
@@ -240,16 +447,19 @@ class MembershipService:
 
     def approve(self, who: str, by: str, now_s: int) -> Job[Done]:
         """Admit a member that waits for approval. Raises LocalError."""
+        yield from self.poll()
         key, name = self.find(who)
         return (yield from self._show(Approval(key, now_s, by), name))
 
     def revoke(self, who: str, by: str, now_s: int) -> Job[Done]:
         """Shut a member out. Raises LocalError."""
+        yield from self.poll()
         key, name = self.find(who)
         return (yield from self._revoke(Revocation(key, name, now_s, by)))
 
     def reject(self, who: str, by: str, now_s: int) -> Job[Done]:
         """Revoke a member that waits for approval. Raises LocalError."""
+        yield from self.poll()
         key, name = self.find(who)
         if not any(entry.key == key and entry.pending for entry in self.book.admissions):
             raise LocalError(
@@ -260,17 +470,18 @@ class MembershipService:
     def _show(self, change: Approval | Restoration, name: str) -> Job[Done]:
         """Once it is kept, the others are shown this member."""
         kept = yield from commit(change)
-        self.book = kept.outcome
+        yield from self._took(kept.outcome)
         return Done(name, self._rebuild(kept.unix_s))
 
     def _revoke(self, change: Revocation) -> Job[Done]:
         kept = yield from commit(change)
-        self.book = kept.outcome
-        self.hub.forget(change.key, kept.unix_s)
+        own = yield from self._took(kept.outcome)
+        self.hub.forget(change.key, kept.unix_s, port=own)
         return Done(change.name, self._rebuild(kept.unix_s))
 
     def restore(self, who: str, by: str, now_s: int) -> Job[Done]:
         """Take a revocation back. Raises LocalError."""
+        yield from self.poll()
         key, name = self.find(who)
         return (yield from self._show(Restoration(key, now_s, by), name))
 
@@ -278,9 +489,15 @@ class MembershipService:
         self, who: str, key: WireGuardKey, identity: IdentityKey, by: str, now_s: int
     ) -> Job[Done]:
         """A reinstalled machine: its name and leases go to a new key. Raises NetctlError."""
+        yield from self.poll()
         old, _ = self.find(who)
         name, _, unix_s = yield from self._rekey(KeyChange(old, key, identity, now_s, by))
         return Done(name, self._rebuild(unix_s))
+
+
+def _offer(own: Offered, before: StoredDocument | None, now_s: int) -> Offer:
+    based_on = before.number if before is not None else 0
+    return Offer(own.content, own.document.digest, based_on, now_s, own.by, own.detail)
 
 
 def _remote(error: NetctlError) -> RemoteError:

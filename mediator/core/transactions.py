@@ -11,10 +11,28 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mediator.core.admissions import Applicant, Book, Invite, Verdict
+from mediator.core.kept import Kept
+from mediator.core.leasegrants import GrantLease
+from mediator.core.pairs import PairGrant
 from netctl.model.document import Document
+from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
 
 T = TypeVar("T")
+
+
+class Outdated(LocalError):
+    """The store has changed since this was decided: read the store and decide again. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a choice was made on, where several mediators choose."""
+
+    number: int
+    """Of the store's state."""
+    document: str
+    """Digest of the document in force."""
 
 
 class Change(Generic[T]):
@@ -120,3 +138,42 @@ class InviteRevocation(Change[None]):
     identifier: str
     now_s: int
     by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant(Change[int]):
+    """Grant leases and relay ports, or none (`MemberStore.add`). Answers with the state's number."""
+
+    leases: tuple[GrantLease, ...]
+    ports: tuple[tuple[WireGuardKey, int], ...]
+    pairs: tuple[PairGrant, ...]
+    resting: tuple[tuple[int, int], ...]
+    basis: Basis | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer(Change[int]):
+    """Bring a document into force for all mediators. Answers with the state's number."""
+
+    content: str
+    digest: str
+    based_on: int
+    """Number of the document that it follows; 0: there is none."""
+    now_s: int
+    by: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Change[int]):
+    """Ask for the number of the store's state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Change[Kept | None]):
+    """Read all that the store holds. None: the service has a state of this number by now, from another reading."""
+
+    number: int
+    """0: read in any case."""
+    known: str = ""
+    """Digest of a document whose text is not needed again: `MembershipService.known` when it is carried out."""

@@ -14,6 +14,13 @@ MAX_WAITING = 100
 BY_SYNC = "netctl sync"
 
 
+def brought(origin: Origin | None, path: str) -> tuple[str, str]:
+    """Who has brought a document, and what else is known of it; `path`: of the file that had it."""
+    if origin is None:
+        return path, ""
+    return BY_SYNC, f"commit {origin.commit} of {origin.repository}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Note:
     digest: str
@@ -39,8 +46,7 @@ class DocumentNotes:
 
     def accepted(self, digest: str, origin: Origin | None, now_s: int) -> None:
         """Add a line: a document takes effect now."""
-        by = BY_SYNC if origin is not None else self._path
-        detail = f"commit {origin.commit} of {origin.repository}" if origin is not None else ""
+        by, detail = brought(origin, self._path)
         self._waiting.append(_Note(digest, detail, now_s, by))
 
     async def write(self) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from mediator.core import effects as fx
@@ -37,24 +40,36 @@ class MembershipRunner:
         self._perform = perform
         self._grants_s = grants_s
         self._armed = False
+        self._reading = asyncio.Lock()
 
     async def carry(self, job: c.Job[T]) -> T:
         """Run a job to its end and return its result. Raises what the job raises."""
         try:
             change = next(job)
             while True:
-                try:
-                    outcome = await commit(self.store, change, self._grants_s())
-                except Exception as error:
-                    change = job.throw(error)
-                else:
-                    change = job.send(c.Committed(outcome, time.monotonic(), self._grants_s()))
+                # One reads at a time, until the job has taken it: whoever waits here may need none then.
+                async with self._reading if isinstance(change, c.Reading) else contextlib.nullcontext():
+                    try:
+                        outcome = await self._outcome(change)
+                    except Exception as error:
+                        change = job.throw(error)
+                    else:
+                        change = job.send(c.Committed(outcome, time.monotonic(), self._grants_s()))
+                self._perform(self.service.news())
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
             job.close()
+            self._perform(self.service.news())
             self._arm()
+
+    async def _outcome(self, change: c.Change[Any]) -> Any:
+        if isinstance(change, c.Reading):
+            if 0 < change.number <= self.service.number:
+                return None
+            change = replace(change, known=self.service.known)
+        return await commit(self.store, change, self._grants_s())
 
     async def done(self, job: c.Job[Done]) -> str:
         """Run an operator's job, perform its effects, and return the member's name. Raises what the job raises."""
@@ -97,4 +112,12 @@ async def commit(store: MemberStore, change: c.Change[Any], unix_s: int) -> Any:
             )
         case c.InviteRevocation(identifier, now_s, by):
             return await store.revoke_invite(identifier, now_s, by=by)
+        case c.Grant(leases, ports, pairs, resting, basis):
+            return await store.add(leases, ports, pairs, resting, basis)
+        case c.Offer(content, digest, based_on, now_s, by, detail):
+            return await store.offer(content, digest, based_on, now_s, by=by, detail=detail)
+        case c.Look():
+            return await store.state()
+        case c.Reading(_, known):
+            return await store.kept(known)
     raise AssertionError(f"a transaction that no store knows: {change}")

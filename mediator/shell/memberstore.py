@@ -7,42 +7,21 @@ error, within `PATIENCE_S` of being asked, or as soon as a commit that has begun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from mediator.core import admissions as a
 from mediator.core.audit import Entry
-from mediator.core.leasegrants import GrantLease, LeaseKey
+from mediator.core.kept import Kept
+from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant
+from mediator.core.transactions import Basis
 from netctl.model.document import Document
 from netctl.model.keys import IdentityKey, WireGuardKey
 
 PATIENCE_S = 5.0
 """Half of what a host that enrols (`netctl.agent.mediators.enrolclient`) waits for its answer, and an operator for
 his."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """All that a store holds, as it is when the mediator starts."""
-
-    book: a.Book = field(default_factory=a.Book)
-    ports: Mapping[WireGuardKey, int] = field(default_factory=dict)
-    """Relay ports by key."""
-    pairs: tuple[PairGrant, ...] = ()
-    resting: Mapping[int, int] = field(default_factory=dict)
-    """Relay ports of members that are gone, and until when (Unix time) nobody else may have them."""
-    generation: int = 0
-    """What this run's generations must not be below."""
-    name: str = ""
-    """Of the store, made at random with it: it goes along when the store is moved or put back from a backup."""
-
-    @property
-    def leases(self) -> Mapping[LeaseKey, IPv4Address]:
-        """Every lease ever granted and not moved since."""
-        return self.book.leases
 
 
 class MemberStore(Protocol):
@@ -67,14 +46,21 @@ class MemberStore(Protocol):
     def replaced(self) -> str | None:
         """Which other mediator works with the store by now: this one is to end, for its members go there."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether several mediators may work with it at once. Then each change that members see has a number."""
+
     async def open(self) -> None:
         """Before anything else. Raises LocalError for a store that cannot be used.
 
         A standby waits in here for as long as another mediator works with it; `takes_nothing` says so meanwhile.
         """
 
-    async def kept(self) -> Kept:
-        """All of it. It waits for no writer."""
+    async def kept(self, known: str = "") -> Kept:
+        """All of it. It waits for no writer. `known`: digest of a document whose text the caller has already."""
+
+    async def state(self) -> int:
+        """The number of its state: everything up to it is in what `kept` returns from now on."""
 
     async def add(
         self,
@@ -82,10 +68,22 @@ class MemberStore(Protocol):
         ports: Iterable[tuple[WireGuardKey, int]],
         pairs: Iterable[PairGrant] = (),
         resting: Iterable[tuple[int, int]] = (),
-    ) -> None:
+        basis: Basis | None = None,
+    ) -> int:
         """Grant these, or none; a member's older lease in the network is given up. Uniqueness is the store's own.
 
-        `resting`: relay ports that are given up, and until when (Unix time) nobody else may have them.
+        `resting`: relay ports that are given up, and until when (Unix time) nobody else may have them. `basis`: the
+        state that the choice was made on; needed where several mediators choose. Returns the number of the state with
+        it, 0 where states have none. Raises Outdated where something is taken: read the store and choose again.
+        """
+
+    async def offer(
+        self, content: str, digest: str, based_on: int, now_s: int, *, by: str, detail: str
+    ) -> int:
+        """Bring a document into force, for all mediators. Returns the number of the state with it.
+
+        `based_on`: number of the document that it follows, 0 for the first one. Raises Outdated where another one is
+        in force by now, so that of several that are offered at once the first counts.
         """
 
     async def reserve_generation(self, reserved: int) -> None:

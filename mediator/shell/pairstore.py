@@ -33,13 +33,13 @@ class HubPairs:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._seen: list[PairPort] | None = None
-        self._generation = -1
+        self._revision = -1
 
     def changed(self) -> list[PairPort] | None:
         """Of `PairSource`."""
-        if self._hub.generation == self._generation:
+        if self._hub.revision == self._revision:
             return None
-        self._generation = self._hub.generation
+        self._revision = self._hub.revision
         found = self._hub.pair_ports()
         if found == self._seen:
             return None

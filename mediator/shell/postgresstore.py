@@ -1,8 +1,12 @@
-"""The store in PostgreSQL, by psycopg: one writer, ensured by an advisory lock, and one reader.
+"""The store in PostgreSQL, by psycopg: one connection that writes, and one that reads.
+
+An advisory lock keeps others out: a lone mediator has it for itself, mediators of a cluster share it.
 
 A transaction that lost its connection before its commit was sent did not happen, and is repeated on the next
-connection while there is time. A transaction whose commit was sent wrote its own mark (`place.written`). The mark shows
-on the next connection whether the commit was kept, since nobody else can write meanwhile without the lock.
+connection while there is time. A transaction whose commit was sent wrote its own mark into this process's row of
+`writer`. The mark shows on the next connection whether the commit was kept, whoever has written meanwhile.
+(`pg_xact_status` cannot tell: a server that crashed, or was promoted, before the transaction was on its disk gives the
+same number to another transaction, and then calls the lost one committed.)
 """
 
 from __future__ import annotations
@@ -21,7 +25,9 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 
-from mediator.shell.memberstore import PATIENCE_S, Kept
+from mediator.core.kept import Kept
+from mediator.core.transactions import Outdated
+from mediator.shell.memberstore import PATIENCE_S
 from mediator.shell.postgresplace import PostgresPlace
 from mediator.shell.sqlsession import Row, Session
 from mediator.shell.storemark import Mark, refuse_other
@@ -44,6 +50,8 @@ LOCK_S = 3.0
 """Longest wait of a new mediator for the lock of a mediator that has just ended."""
 LOCK_CLASS = 0x6E657463
 """The advisory lock's first half, "netc"; the second half is a hash of the schema."""
+MIGRATION_CLASS = LOCK_CLASS + 1
+"""Of the lock under which the tables are made and changed."""
 STANDBY_S = 0.5
 """Interval of a standby's requests for the lock: a take-over begins within it, at the cost of two small queries a
 second. A query that waits for the lock would hold VACUUM back meanwhile.
@@ -52,6 +60,12 @@ READ_ONLY = "25006"
 """SQLSTATE of a write to a server that has become a standby."""
 MARK_LEN = 8
 """Bytes of a transaction's random mark: unique during a mediator's life."""
+WRITER_S = 30 * 86_400
+"""Marks of processes that have written nothing for so long are removed when another one starts."""
+MIGRATION_S = 10
+"""Mediators that start at once bring the tables up to date one after another, in some milliseconds."""
+TAKEN = frozenset({"23505", "P0001"})
+"""SQLSTATE of what somebody else has already: a constraint's, and our triggers'."""
 
 _VERSION = "CREATE TABLE IF NOT EXISTS schema_version (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL)"
 _HOLDER = """
@@ -65,8 +79,6 @@ class Commit:
     """A sent commit."""
 
     mark: str
-    before: str
-    """The mark of the transaction before it."""
     kept: bool | None = None
     """Whether the next connection found the commit kept; None: unknown."""
 
@@ -95,8 +107,10 @@ def _is_lost(connection: AsyncConnection[Row], error: psycopg.Error) -> bool:
 class PostgresSession:
     """A `Session` of PostgreSQL."""
 
-    def __init__(self, connection: AsyncConnection[Row]) -> None:
+    def __init__(self, connection: AsyncConnection[Row], *, shared: bool = False) -> None:
         self._connection = connection
+        self.shared = shared
+        """Of `Session`."""
 
     async def rows(self, sql: str, *values: Any) -> list[Row]:
         """Of `Session`."""
@@ -125,17 +139,16 @@ Waits = Callable[[Held], None]
 class _Line:
     """One connection, reconnected after a loss. Transactions run one after another."""
 
-    def __init__(self, place: PostgresPlace, name: str, *, writes: bool) -> None:
+    def __init__(self, place: PostgresPlace, name: str, *, writes: bool, shared: bool) -> None:
         self._place = place
         self._name = name
         self._writes = writes
+        self._shared = shared
         self._connection: AsyncConnection[Row] | None = None
         self._turn = asyncio.Lock()
         self.ready = asyncio.Event()
         self.lost = asyncio.Event()
         self.lost.set()
-        self._written = ""
-        """The mark of the last committed transaction."""
         self._sent: Commit | None = None
         """A sent commit without an answer."""
 
@@ -173,16 +186,28 @@ class _Line:
         )
         await self._lock(connection, waits)
         await migrate(connection, self._place.name)
-        found = await (await connection.execute("SELECT state, move, other, written FROM place")).fetchone()
-        assert found is not None
-        self._written = written = found[3]
-        if self._sent is not None and written in (self._sent.mark, self._sent.before):
-            self._sent.kept = written == self._sent.mark
-        self._sent = None
+        if self._sent is not None:
+            self._sent.kept = await self._last_mark(connection) == self._sent.mark
+            self._sent = None
+
+    async def _last_mark(self, connection: AsyncConnection[Row]) -> str | None:
+        """Of this process's last transaction that is kept. Raises psycopg's errors.
+
+        It waits for an earlier connection that is still about to commit: that one holds `place`.
+        """
+        await connection.execute(
+            f"BEGIN; SET LOCAL lock_timeout = '{LOCK_S}s'; SELECT 1 FROM place FOR UPDATE"
+        )
+        found = await (
+            await connection.execute("SELECT mark FROM writer WHERE name = %s", (self._name,))
+        ).fetchone()
+        await connection.execute("COMMIT")
+        return found[0] if found is not None else None
 
     async def _lock(self, connection: AsyncConnection[Row], waits: Waits | None) -> None:
         deadline = time.monotonic() + (LOCK_S if waits is None else 0.0)
-        ask = "SELECT pg_try_advisory_lock(%s, hashtext(current_schema()))"
+        kind = "_shared" if self._shared else ""
+        ask = f"SELECT pg_try_advisory_lock{kind}(%s, hashtext(current_schema()))"
         while True:
             found = await (await connection.execute(ask, (LOCK_CLASS,))).fetchone()
             if found is not None and found[0]:
@@ -225,16 +250,17 @@ class _Line:
                 mark = await self._begin(connection, milliseconds)
                 if self._writes:
                     refuse_other(mark, self._place.name)
-                result = await body(PostgresSession(connection))
+                result = await body(PostgresSession(connection, shared=self._shared))
                 if self._writes:
                     limit.cancel()
                     limit = loop.call_later(COMMIT_S, self._sever, connection)
-                    sent = Commit(secrets.token_hex(MARK_LEN), self._written)
+                    sent = Commit(secrets.token_hex(MARK_LEN))
                     await connection.execute(
-                        # A literal of hexadecimal digits: several statements in one query cannot have parameters.
-                        f"SET LOCAL statement_timeout = 0; UPDATE place SET written = '{sent.mark}'; COMMIT"
+                        # Literals of our own making: several statements in one query cannot have parameters.
+                        "SET LOCAL statement_timeout = 0; INSERT INTO writer (name, mark, at_s) VALUES "
+                        f"('{self._name}', '{sent.mark}', {int(time.time())}) ON CONFLICT (name) DO UPDATE "
+                        "SET mark = excluded.mark, at_s = excluded.at_s; COMMIT"
                     )
-                    self._written = sent.mark
                 else:
                     await connection.execute("COMMIT")
                 return result
@@ -244,7 +270,10 @@ class _Line:
                     self.drop()
                     raise Lost(reason_of(error), sent) from error
                 await self._roll_back(connection)
-                raise LocalError(f"the store refused {what}: {reason_of(error)}") from error
+                taken = error.sqlstate in TAKEN
+                raise (Outdated if taken else LocalError)(
+                    f"the store refused {what}: {reason_of(error)}"
+                ) from error
             except BaseException:
                 await self._roll_back(connection)
                 raise
@@ -311,13 +340,29 @@ class _Line:
 
 async def migrate(connection: AsyncConnection[Row], name: str) -> None:
     """Create or update the schema; each step is one transaction. Raises LocalError and psycopg's errors."""
-    there = await (await connection.execute("SELECT to_regclass('schema_version') IS NOT NULL")).fetchone()
-    if there is None or not there[0]:  # later a role without the right to create tables is enough
-        await connection.execute(_VERSION)
-    found = await (await connection.execute("SELECT version FROM schema_version")).fetchone()
-    version = found[0] if found is not None else 0
+    version = await _version(connection)
     if version > len(MIGRATIONS):
         raise LocalError(f"{name} was written by another version of netctl (schema {version})")
+    if version == len(MIGRATIONS):  # a role that may make no tables is enough from then on
+        return
+    lock = f"({MIGRATION_CLASS}, hashtext(current_schema()))"
+    await connection.execute(f"SET lock_timeout = '{MIGRATION_S}s'")
+    await connection.execute(f"SELECT pg_advisory_lock{lock}")
+    await _migrate(connection, await _version(connection))  # whoever sees it raise closes the connection
+    await connection.execute(f"SELECT pg_advisory_unlock{lock}")
+    await connection.execute("RESET lock_timeout")
+
+
+async def _version(connection: AsyncConnection[Row]) -> int:
+    there = await (await connection.execute("SELECT to_regclass('schema_version') IS NOT NULL")).fetchone()
+    if there is None or not there[0]:
+        return 0
+    found = await (await connection.execute("SELECT version FROM schema_version")).fetchone()
+    return int(found[0]) if found is not None else 0
+
+
+async def _migrate(connection: AsyncConnection[Row], version: int) -> None:
+    await connection.execute(_VERSION)
     for number, step in enumerate(MIGRATIONS[version:], version + 1):
         write = (
             f"INSERT INTO schema_version (one, version) VALUES (1, {number}) "
@@ -330,10 +375,19 @@ class PostgresStore(SqlStore):
     """A `MemberStore` in PostgreSQL. Known members are served while it is away; requests to it fail with the reason."""
 
     def __init__(
-        self, place: PostgresPlace, patience_s: float = PATIENCE_S, *, standby: bool = False
+        self,
+        place: PostgresPlace,
+        patience_s: float = PATIENCE_S,
+        *,
+        standby: bool = False,
+        shared: bool = False,
     ) -> None:
-        """`standby`: while another mediator uses the store, `open` waits."""
+        """`standby`: while another mediator uses the store, `open` waits.
+
+        `shared`: other mediators that say the same may use the store at the same time.
+        """
         self._standby = standby
+        self._shared = shared
         self._replaced: str | None = None
         self._place = place
         self._patience_s = patience_s
@@ -359,20 +413,22 @@ class PostgresStore(SqlStore):
         """Of `MemberStore`."""
         return self._replaced
 
+    @property
+    def shared(self) -> bool:
+        """Of `MemberStore`."""
+        return self._shared
+
     async def open(self) -> None:
         """Of `MemberStore`."""
-        writer = _Line(self._place, self._name, writes=True)
-        reader = _Line(self._place, f"{self._name} reads", writes=False)
+        writer = _Line(self._place, self._name, writes=True, shared=self._shared)
+        reader = _Line(self._place, f"{self._name} reads", writes=False, shared=self._shared)
         if self._standby:
             await self._stand_by(writer)
         else:
             try:
                 await writer.connect()
             except Held as error:
-                raise LocalError(
-                    f"{error}: one store serves one mediator, so stop the other, or have this one wait for its end: "
-                    "--standby"
-                ) from None
+                raise LocalError(f"{error}: {self._instead}") from None
         try:
             await reader.connect()
         except BaseException:
@@ -382,10 +438,20 @@ class PostgresStore(SqlStore):
         for line in self._lines:
             self._tasks.keep("the connection to PostgreSQL", lambda line=line: self._keep(line))  # type: ignore[misc]
         try:
-            await self.within("a look at its place", _nothing)
+            await self.within("a look at its place", _forget_writers)
         except BaseException:
             await self.close()
             raise
+
+    @property
+    def _instead(self) -> str:
+        """What to do where another mediator has the lock."""
+        if self._shared:
+            return "it was started without --cluster, which all mediators of one store need that work at once"
+        return (
+            "one store serves one mediator, so stop the other, or have this one wait for its end (--standby), or start "
+            "all with --cluster"
+        )
 
     async def _stand_by(self, writer: _Line) -> None:
         """Connect once no other mediator uses the store. Raises LocalError if the first attempt fails otherwise."""
@@ -502,11 +568,11 @@ class PostgresStore(SqlStore):
             raise LocalError(f"the connection to the store was lost: look whether it took {what}")
         return sent.kept
 
-    async def kept(self) -> Kept:
+    async def kept(self, known: str = "") -> Kept:
         """Of `MemberStore`."""
         doubt, self._doubt = self._doubt, False
         try:
-            return await super().kept()
+            return await super().kept(known)
         except BaseException:
             self._doubt = self._doubt or doubt
             raise
@@ -519,8 +585,9 @@ class PostgresStore(SqlStore):
                 await line.close()
 
 
-async def _nothing(db: Session) -> None:
-    """An empty transaction: it only checks the store's mark."""
+async def _forget_writers(db: Session) -> None:
+    """Remove the marks of processes that ended long ago. Also checks the store's mark."""
+    await db.change("DELETE FROM writer WHERE at_s < ?", int(time.time()) - WRITER_S)
 
 
 def reason_of(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -21,7 +22,7 @@ from mediator.core import hub as h
 from mediator.core.acceptance import other_ports
 from mediator.core.admissionlimiter import AdmissionLimiter, Ban, Offence
 from mediator.core.generations import RESERVE, first_generation
-from mediator.core.membershipservice import MembershipService
+from mediator.core.membershipservice import MembershipService, Offered
 from mediator.core.transactions import Job
 from mediator.shell.admin import AdminServer
 from mediator.shell.connection import Connection
@@ -47,7 +48,7 @@ from netctl.system.guard import Guard
 from netctl.system.sdnotify import notify, watchdog_s
 from netctl.system.tasks import Tasks, awaited, watch_loop
 from netctl.wire import operatorrequests as r
-from netctl.wire.control import Error, encode
+from netctl.wire.control import Error, Login, encode
 from netctl.wire.relayframe import RELAY_ALPN
 
 _LOG = logging.getLogger("mediator.server")
@@ -70,6 +71,9 @@ WATCH_S = 0.25
 MAX_REASONS = 8
 """Different reasons of a refusing store that are logged, each once and not per attempt."""
 TICK_S = 1.0
+"""Also how often the state of a store that several mediators share is asked for."""
+LOOK_S = 1.0
+"""A login waits so long for a look at the store, where the member has seen a newer state than this mediator."""
 READ_ONLY = (
     "The mediator starts all the same: members that it knows log in and meet. Nobody can join, leave, be revoked or "
     "get a new address until there is room"
@@ -112,6 +116,9 @@ class Server:
         """Longest delay of the event loop so far."""
         self._hub = h.Hub(self._identity.public, self._identity.private.sign, secret, stun_also=stun_also)
         self._reserved = 0
+        self._polling = False
+        self._offered: Offered | None = None
+        """The file's document, until the store has answered to it."""
         self._refused: set[str] = set()
         """Reasons of the store's refusals since its last success: a lock is reported by several texts."""
         self._service = MembershipService(self._hub)
@@ -157,7 +164,10 @@ class Server:
         """The data of `netctl-mediator status`."""
         document = self._service.document
         return {
-            "document": self._watched.status(document, time.time() - self._loaded_s),
+            "document": {
+                **self._watched.status(document, time.time() - self._loaded_s),
+                "store_refused": self._service.refusal,
+            },
             "generation": self._hub.generation,
             "relay_state": str(self._relay_state),
             "members": len(document.members),
@@ -191,14 +201,22 @@ class Server:
             ),
             "store_away": ("1 while the store takes nothing", float(self._store.takes_nothing is not None)),
             "document_refused": (
-                "1 while the file is refused and the last good one is in force",
-                float(self._watched.refusal is not None),
+                "1 while the file or the store's document is refused and the last good one is in force",
+                float(self._watched.refusal is not None or self._service.refusal is not None),
+            ),
+            "document_disagrees": (
+                "1 while the file is not the document that several mediators have in force",
+                float(self._watched.disagrees(self._service.document.digest) is not None),
             ),
             "longest_stall_seconds": ("So late the event loop once was", self._longest_stall_s),
         }
 
     def _unready(self) -> str | None:
         """Why no new member can be admitted; None: the server is ready."""
+        if self._service.refusal is not None:
+            return (
+                f"the document in force is refused here, and an older one is served: {self._service.refusal}"
+            )
         return self._store.takes_nothing
 
     async def load(self) -> Mediator:
@@ -206,6 +224,8 @@ class Server:
 
         Also starts the pages for monitoring.
         """
+        if self._store.shared:
+            return await self._load_shared()
         document, mediator = self._watched.load()
         if self._watched.refusal is not None:
             _LOG.warning(self._watched.said_at_start())
@@ -228,6 +248,90 @@ class Server:
         self._tasks.start("keeping the document", self._keep_document())
         self._note_document(document)
         return mediator
+
+    async def _load_shared(self) -> Mediator:
+        """The same with a store that several mediators share: its document is in force, whatever the file says."""
+        own, fallback = self._watched.load_shared()
+        if fallback is not None:
+            self._service.document, self._service.mediator = fallback
+        if self._page is not None:
+            await self._page.start()
+        await self._open_store()
+        # Above all that was ever shown, also where an old copy of the store was put back.
+        await self._store.reserve_generation(first_generation(int(time.time()), 0))
+        kept = await self._store.kept()
+        self._hub.restore({}, {}, generation=kept.generation, store=kept.name)
+        changed = await asyncio.to_thread(self._watched.is_changed)
+        entering = self._service.enter(kept, own, unix_now(), changed=changed)
+        try:
+            await self.membership.carry(entering)
+        except LocalError as error:
+            raise LocalError(f"{error}\n{self._watched.refusal}" if own is None else str(error)) from error
+        mediator = self._service.mediator
+        assert mediator is not None
+        if own is not None:
+            await self._settled(own)
+        for said in (self._watched.refusal, self._watched.disagrees(self._service.document.digest)):
+            if said is not None:
+                _LOG.warning(said)
+        await self._tasks.wait(SLOW_STORE_S)
+        return mediator
+
+    async def _settled(self, offered: Offered) -> None:
+        said = await asyncio.to_thread(self._watched.settled, offered)
+        if said is not None:
+            _LOG.warning(said)
+
+    def store_moved(self, number: int) -> None:
+        """The store's state has this number, as another mediator says: read it, if that is news."""
+        if number > self._service.number and self._store.shared:
+            self._tasks.start("a look at the store", self._catch_up(number))
+
+    async def _catch_up(self, number: int) -> None:
+        await self._carry_on(self._service.catch_up(number))
+
+    async def _carry_on(self, job: Job[Any]) -> bool:
+        """Whether the store has answered; else it is asked again by the next tick."""
+        try:
+            await self.membership.carry(job)
+        except LocalError:
+            return False
+        return True
+
+    async def _poll(self) -> None:
+        try:
+            if (offered := self._offered) is None:
+                await self._carry_on(self._service.poll())
+            elif await self._carry_on(self._service.offer(offered, unix_now())):
+                self._offered = None if self._offered is offered else self._offered
+                await self._settled(offered)
+        finally:
+            self._polling = False
+
+    def _look(self) -> None:
+        """Ask the store whether others have changed something, and tell it what this one's file has."""
+        if not self._polling and self._store.takes_nothing is None:
+            self._polling = True
+            self._tasks.start("a look at the store", self._poll())
+
+    async def _look_first(self, number: int, login: Login) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S if self._store.takes_nothing is None else 0):
+                await self._carry_on(self._service.poll())
+        self.perform(self._hub.login_again(number, login, time.monotonic()))
+
+    def _took(self, content: str, document: Document) -> None:
+        """Another document has come from the store."""
+        self._watched.take(content)
+        self._loaded_s = time.time()
+        self._tasks.start("keeping the document", self._keep_document())
+        mediator = self._service.mediator
+        if mediator is not None and (said := other_ports(document, mediator)) is not None:
+            _LOG.warning(said)
+        _LOG.info(
+            f"from the store: document {document.digest[:12]}, {len(document.members)} members, "
+            f"{len(document.networks)} networks"
+        )
 
     def _note_document(self, document: Document) -> None:
         self._notes.accepted(document.digest, self._watched.good_origin, int(time.time()))
@@ -340,17 +444,15 @@ class Server:
 
     async def _look_again(self) -> None:
         """Read the store again: a commit without an answer may have been kept."""
-        try:
-            kept = await self._store.kept()
-        except LocalError:
-            return  # the next tick tries again
-        self.perform(self._service.read_again(kept.book, self._grants_s()))
+        await self._carry_on(self._service.look_again())
 
     def _tick(self) -> None:
         if self._store.in_doubt and self._store.takes_nothing is None:
             self._tasks.start("a fresh look at the store", self._look_again())
         self.perform(self._hub.handle_timer(time.monotonic(), self._grants_s()))
-        if self._hub.generation + RESERVE // 2 > self._reserved:
+        if self._store.shared:
+            self._look()
+        elif self._hub.generation + RESERVE // 2 > self._reserved:
             self._tasks.start("a reservation of generations", self._reserve())
         if self._notes.due:
             self._tasks.start("a line of the audit log", self._notes.write())
@@ -382,6 +484,9 @@ class Server:
         found = self._watched.look()
         if isinstance(found, str):
             _LOG.info(found)
+        elif found is not None and self._store.shared:
+            self._offered = self._watched.in_file()
+            self._look()
         elif found is not None:
             document, mediator = found
             try:
@@ -501,13 +606,13 @@ class Server:
 
     async def _commit(self, wanted: fx.Store, behind: list[fx.Effect]) -> None:
         """Have the store commit, then perform `behind`; if the store is slow, perform `behind` before."""
-        commit = awaited(self._store.add(wanted.leases, wanted.ports, wanted.pairs, wanted.resting))
+        commit = awaited(self.membership.carry(self._service.grant(wanted)))
         try:
             await asyncio.wait({commit}, timeout=SLOW_STORE_S)
             if not commit.done():
                 self.perform([*self._hub.store_is_slow(), *behind])
                 behind = []
-            await commit
+            stored = await commit
         except asyncio.CancelledError:
             commit.cancel()
             raise
@@ -520,7 +625,6 @@ class Server:
         if self._refused:
             self._refused.clear()
             _LOG.info("the store takes leases again")
-        stored = self._hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting, self._grants_s())
         self.perform([*stored, *behind])
 
     async def _ask(self, job: Job[list[fx.Effect]], behind: list[fx.Effect]) -> None:
@@ -566,6 +670,10 @@ class Server:
                     return
                 case fx.Say(text):
                     _LOG.info(text)
+                case fx.TookDocument(content, document):
+                    self._took(content, document)
+                case fx.LookFirst(number, login):
+                    self._tasks.start("a look at the store", self._look_first(number, login))
                 case fx.Challenge(number):
                     pending.extend(reversed(self._challenge(number)))
                 case fx.Redeem() as request:

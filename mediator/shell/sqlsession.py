@@ -16,6 +16,10 @@ Row = tuple[Any, ...]
 class Session(Protocol):
     """A transaction that has begun. Whoever began it ends it."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether several mediators work with the store."""
+
     async def rows(self, sql: str, *values: Any) -> list[Row]:
         """What a query finds."""
 
@@ -29,8 +33,10 @@ class Session(Protocol):
 class SqliteSession:
     """A `Session` of SQLite, whose coroutines never wait: `finished` runs them where they are called."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, *, shared: bool = False) -> None:
         self._db = db
+        self.shared = shared
+        """Of `Session`. Files have one mediator; the simulated world has several."""
 
     async def rows(self, sql: str, *values: Any) -> list[Row]:
         """Of `Session`."""

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant
+from mediator.core.transactions import Outdated
 from mediator.shell import storesql
 from mediator.shell.sqlsession import SqliteSession, finished
 from mediator.shell.storemark import check_place
@@ -31,6 +32,14 @@ NO_ROOM = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 )
 """Primary result codes of a full or read-only disk, as SQLite needs a file beside the store to read it."""
+TAKEN = frozenset(
+    {
+        sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
+        sqlite3.SQLITE_CONSTRAINT_UNIQUE,
+        sqlite3.SQLITE_CONSTRAINT_TRIGGER,
+    }
+)
+"""Extended codes of what somebody else has already."""
 
 
 class DamagedStore(LocalError):
@@ -243,7 +252,8 @@ class Store:
                     self._db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise LocalError(f"the store refused {what}: {error}") from error
+            taken = isinstance(error, sqlite3.IntegrityError) and error.sqlite_errorcode in TAKEN
+            raise (Outdated if taken else LocalError)(f"the store refused {what}: {error}") from error
 
     def check(self) -> list[str]:
         """The faults that SQLite finds in the file; empty: it is sound."""

@@ -88,8 +88,7 @@ CREATE TABLE place (
 INSERT INTO place (one, state, move, other, written) VALUES (1, 'serving', '', '', '');
 """
 """`state`: serving, arriving (a move to here has begun) or moved (a move from here is done). `move`: which one.
-`other`: where it came from or went to. `written`: a mark of the last transaction, by which PostgreSQL's outcome of a
-commit whose answer was lost is told."""
+`other`: where it came from or went to. `written`: not used any more."""
 
 AUDIT = """
 CREATE TABLE audit (
@@ -109,7 +108,24 @@ UPDATE place SET name = lower(hex(randomblob(16)));
 """
 """Of the store: which one it is, wherever it lies."""
 
-MIGRATIONS = (LEASES, INVITES, GENERATION, PAIRS, RESTING, PLACE, AUDIT, NAME)
+SEVERAL = """
+CREATE TABLE writer (
+  name TEXT PRIMARY KEY,
+  mark TEXT NOT NULL,
+  at_s INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE document (
+  number INTEGER PRIMARY KEY,
+  digest TEXT NOT NULL,
+  content TEXT NOT NULL
+) STRICT;
+"""
+"""`writer`: the last transaction of each mediator process, by which the outcome of a commit in PostgreSQL is told whose
+answer was lost. `document`: what several mediators have in force, the newest `storesql.MAX_DOCUMENTS`; `number`: of the
+state that it came with. `generation.reserved` is the number of the present state where several mediators work with the
+store."""
+
+MIGRATIONS = (LEASES, INVITES, GENERATION, PAIRS, RESTING, PLACE, AUDIT, NAME, SEVERAL)
 """One step a version."""
 
 TABLES = {
@@ -133,8 +149,10 @@ TABLES = {
     "relay_pair": ("low", "high", "port", "apps"),
     "resting_port": ("port", "until_s"),
     "audit": ("number", "at_s", "who", "what", "subject", "detail"),
+    "document": ("number", "digest", "content"),
 }
-"""What a move takes along, table by table, each after those that it refers to. `place` stays: it is about a store."""
+"""What a move takes along, table by table, each after those that it refers to. `place` and `writer` stay: they are
+about one store and its connections."""
 
 _POSTGRES_TRIGGERS = """
 CREATE FUNCTION pair_port_is_free() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

@@ -9,15 +9,17 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
 from mediator.core import admissions as a
 from mediator.core import audit as log
+from mediator.core.kept import Kept, StoredDocument
 from mediator.core.leasegrants import GrantLease, LeaseKey
 from mediator.core.pairs import PairGrant
 from mediator.core.relay_grants import GRANT_TTL_S
-from mediator.shell.memberstore import Kept
+from mediator.core.transactions import Basis, Outdated
 from mediator.shell.sqlsession import Row, Session
 from netctl.model.document import Document
 from netctl.model.errors import LocalError, RemoteError
@@ -32,6 +34,8 @@ ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 ID_LEN = 6
 """Names an invite for its operator: no secret, and read aloud without a mistake."""
 MAX_INVITES = 10_000
+MAX_DOCUMENTS = 20
+"""Of a store that several mediators share. Only the newest counts; the others are for people who ask what it was."""
 _INVITE = "id, network, uses, used, made_s, expires_s, revoked, name"
 _ENTRY = "number, at_s, who, what, subject, detail"
 _REST = (
@@ -70,7 +74,7 @@ async def pairs(db: Session) -> list[PairGrant]:
 
 
 async def generation(db: Session) -> int:
-    """What the next run's generations must not be below."""
+    """What the next run's generations must not be below; with several mediators the number of the state."""
     rows = await db.rows("SELECT reserved FROM generation")
     return int(rows[0][0]) if rows else 0
 
@@ -96,10 +100,22 @@ async def book(db: Session) -> a.Book:
         for key, identity, name, network, invite, pending, joined_s in rows
     )
     revoked = {WireGuardKey(key): name for key, name in await db.rows("SELECT member, name FROM revoked")}
-    return a.Book(admissions, revoked, await leases(db))
+    return a.Book(admissions, revoked, await leases(db), await generation(db) if db.shared else 0)
 
 
-async def kept(db: Session) -> Kept:
+async def in_force(db: Session, known: str) -> StoredDocument | None:
+    """The document in force, without its text if that has the digest `known`."""
+    rows = await db.rows("SELECT number, digest FROM document ORDER BY number DESC LIMIT 1")
+    if not rows:
+        return None
+    number, digest = rows[0]
+    if digest == known:
+        return StoredDocument(number, digest)
+    (content,) = (await db.rows("SELECT content FROM document WHERE number=?", number))[0]
+    return StoredDocument(number, digest, content)
+
+
+async def kept(db: Session, known: str = "") -> Kept:
     """All that the store holds."""
     return Kept(
         await book(db),
@@ -108,6 +124,7 @@ async def kept(db: Session) -> Kept:
         await resting_ports(db),
         await generation(db),
         await name(db),
+        await in_force(db, known) if db.shared else None,
     )
 
 
@@ -132,6 +149,29 @@ async def audit(db: Session, since_s: int, after: int) -> list[log.Entry]:
 
 
 # -- writing ------------------------------------------------------------------------------------------------
+
+
+async def _advance(db: Session) -> int:
+    """The number of the state that this transaction makes; 0 where one mediator counts for itself.
+
+    Whoever reads a state with this number sees all transactions with lower ones: each holds `place` until it is over.
+    """
+    if not db.shared:
+        return 0
+    rows = await db.rows(
+        "INSERT INTO generation (one, reserved) VALUES (1, 1) "
+        "ON CONFLICT (one) DO UPDATE SET reserved = generation.reserved + 1 RETURNING reserved"
+    )
+    return int(rows[0][0])
+
+
+async def _check_document(db: Session, digest: str) -> None:
+    """Raises Outdated unless this is the document in force, where several mediators take it from the store."""
+    if not db.shared:
+        return
+    found = await in_force(db, digest)
+    if found is not None and found.digest != digest:
+        raise Outdated("the document in force is another one")
 
 
 async def _note(db: Session, now_s: int, who: str, what: str, subject: str, detail: str = "") -> None:
@@ -169,15 +209,42 @@ async def _rest_port(db: Session, key: WireGuardKey, unix_s: int) -> None:
     await db.change("DELETE FROM relay_port WHERE member=?", key.raw)
 
 
+async def _moved_on(
+    db: Session,
+    basis: Basis,
+    granted: list[GrantLease],
+    ports: list[tuple[WireGuardKey, int]],
+    of_pairs: list[PairGrant],
+) -> bool:
+    """Whether another mediator has granted something to one of these since the choice was made, or taken it."""
+    if await generation(db) == basis.number:
+        return False
+    if any(one.taken_from for one in granted) or any(one.taken_from for one in of_pairs):
+        return True
+    held = await leases(db)
+    if any(held.get((one.network, one.key), one.address) != one.address for one in granted):
+        return True
+    there = await relay_ports(db)
+    if any(there.get(key, port) != port for key, port in ports):
+        return True
+    known = {grant.pair: grant.port for grant in await pairs(db)}
+    return any(known.get(grant.pair, grant.port) != grant.port for grant in of_pairs)
+
+
 async def add(
     db: Session,
     granted: Iterable[GrantLease],
     ports: Iterable[tuple[WireGuardKey, int]],
     of_pairs: Iterable[PairGrant] = (),
     resting: Iterable[tuple[int, int]] = (),
-) -> None:
-    """Grant leases and ports, of members and of pairs, or none of them."""
-    ports, of_pairs = list(ports), list(of_pairs)
+    basis: Basis | None = None,
+) -> int:
+    """Grant leases and ports, of members and of pairs, or none of them. The state's number."""
+    granted, ports, of_pairs = list(granted), list(ports), list(of_pairs)
+    if db.shared and basis is not None:
+        await _check_document(db, basis.document)
+        if await _moved_on(db, basis, granted, ports, of_pairs):
+            raise Outdated("another mediator has granted leases or ports to the same members")
     await _grant(db, granted)
     await db.change_many("DELETE FROM relay_port WHERE member=?", [(key.raw,) for key, _ in ports])
     rows = [(key.raw, port) for key, port in ports]
@@ -191,15 +258,33 @@ async def add(
         [(grant.pair[0].raw, grant.pair[1].raw, grant.port, grant.apps) for grant in of_pairs],
     )
     await db.change_many(_REST, list(resting))
+    return await _advance(db)
 
 
 async def reserve_generation(db: Session, reserved: int) -> None:
-    """From here on generations up to this one may be in use."""
+    """From here on generations up to this one may be in use; several mediators count from here. It never goes back."""
     await db.change(
-        "INSERT INTO generation (one, reserved) VALUES (1,?) "
-        "ON CONFLICT (one) DO UPDATE SET reserved = excluded.reserved",
+        "INSERT INTO generation (one, reserved) VALUES (1,?) ON CONFLICT (one) DO UPDATE SET reserved = "
+        "CASE WHEN excluded.reserved > generation.reserved THEN excluded.reserved ELSE generation.reserved END",
         reserved,
     )
+
+
+async def offer(
+    db: Session, content: str, digest: str, based_on: int, now_s: int, by: str, detail: str
+) -> int:
+    """Bring a document into force for all mediators. The state's number."""
+    before = await in_force(db, digest)
+    if (before.number if before is not None else 0) != based_on:
+        raise Outdated("another document has come into force")
+    number = await _advance(db)
+    await db.change("INSERT INTO document (number, digest, content) VALUES (?,?,?)", number, digest, content)
+    await db.change(
+        "DELETE FROM document WHERE number NOT IN (SELECT number FROM document ORDER BY number DESC LIMIT ?)",
+        MAX_DOCUMENTS,
+    )
+    await _note_document(db, digest, detail, now_s, by)
+    return number
 
 
 async def _new_invite(db: Session, made: a.Invite, token: bytes, called: str, by: str) -> None:
@@ -227,6 +312,7 @@ async def _revoke_invite(db: Session, identifier: str, now_s: int, by: str) -> N
 
 
 async def _redeem(db: Session, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, a.Book]:
+    await _check_document(db, document.digest)
     rows = await db.rows(f"SELECT {_INVITE} FROM invite WHERE hash=?", token_hash(who.token))
     invite = _invite(rows[0]) if rows else None
     known = bool(await db.rows("SELECT 1 FROM guest WHERE member=?", who.key.raw))
@@ -254,19 +340,21 @@ async def _redeem(db: Session, document: Document, who: a.Applicant, now_s: int)
     )
     await _grant(db, [verdict.lease] if verdict.lease is not None else [])
     await _note(db, now_s, entry.name, "joined", entry.name, log.of_joined(verdict))
-    return verdict, before.admitted(verdict)
+    return verdict, replace(before.admitted(verdict), number=await _advance(db))
 
 
 async def _approve(db: Session, key: WireGuardKey, now_s: int, by: str) -> a.Book:
     if not await db.change("UPDATE admission SET pending=0 WHERE member=? AND pending<>0", key.raw):
         raise LocalError("this member does not wait for approval; `netctl members pending` shows who does")
     await _note(db, now_s, by, "approved", await _guest_name(db, key) or "", log.of_key(key))
+    await _advance(db)
     return await book(db)
 
 
 async def _forget(db: Session, key: WireGuardKey, unix_s: int) -> a.Book:
     await db.change("DELETE FROM guest WHERE member=?", key.raw)
     await _rest_port(db, key, unix_s)
+    await _advance(db)
     return await book(db)
 
 
@@ -289,6 +377,7 @@ async def _restore(db: Session, key: WireGuardKey, now_s: int, by: str) -> a.Boo
     if not await db.change("DELETE FROM revoked WHERE member=?", key.raw):
         raise LocalError("this key was not revoked here; `netctl members` shows which are")
     await _note(db, now_s, by, "restored", names[0][0], log.of_key(key))
+    await _advance(db)
     return await book(db)
 
 
@@ -318,6 +407,7 @@ async def _rekey(
     await db.change("UPDATE guest SET member=?, identity=? WHERE member=?", key.raw, identity.raw, old.raw)
     await db.change(_REVOKE, old.raw, name, now_s)
     await _note(db, now_s, by or name, "rekeyed", name, log.of_rekeyed(old, key))
+    await _advance(db)
     return await book(db)
 
 
@@ -337,16 +427,20 @@ class SqlStore:
             result = await self.within(what, body, writes=writes)
             done = True
             return result
-        except RemoteError:
+        except (RemoteError, Outdated):
             done = True  # it was the asker's fault, and the store has answered
             raise
         finally:
             if self.took is not None:
                 self.took(time.monotonic() - began, done)
 
-    async def kept(self) -> Kept:
+    async def kept(self, known: str = "") -> Kept:
         """Of `MemberStore`."""
-        return await self._ask("a look at all that it holds", kept, writes=False)
+        return await self._ask("a look at all that it holds", lambda db: kept(db, known), writes=False)
+
+    async def state(self) -> int:
+        """Of `MemberStore`."""
+        return await self._ask("a look at its state", generation, writes=False)
 
     async def add(
         self,
@@ -354,10 +448,19 @@ class SqlStore:
         ports: Iterable[tuple[WireGuardKey, int]],
         pairs: Iterable[PairGrant] = (),
         resting: Iterable[tuple[int, int]] = (),
-    ) -> None:
+        basis: Basis | None = None,
+    ) -> int:
         """Of `MemberStore`."""
-        asked = (list(leases), list(ports), list(pairs), list(resting))
-        await self._ask("new leases", lambda db: add(db, *asked))
+        asked = (list(leases), list(ports), list(pairs), list(resting), basis)
+        return await self._ask("new leases", lambda db: add(db, *asked))
+
+    async def offer(
+        self, content: str, digest: str, based_on: int, now_s: int, *, by: str, detail: str
+    ) -> int:
+        """Of `MemberStore`."""
+        return await self._ask(
+            "a document", lambda db: offer(db, content, digest, based_on, now_s, by, detail)
+        )
 
     async def reserve_generation(self, reserved: int) -> None:
         """Of `MemberStore`."""

@@ -37,6 +37,11 @@ class StoreThread(SqlStore):
         return False
 
     @property
+    def shared(self) -> bool:
+        """Of `MemberStore`: a lock on the file keeps others out."""
+        return False
+
+    @property
     def replaced(self) -> str | None:
         """Of `MemberStore`: a lock on the file keeps others out."""
         return None

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mediator.core.acceptance import accept
+from mediator.core.membershipservice import Offered
 from mediator.shell.credentials import belong
+from mediator.shell.documentnotes import brought
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import ConfigError, LocalError, NetctlError
 from netctl.model.keys import IdentityKey
@@ -17,6 +19,9 @@ from netctl.wire.origin import MAX_BYTES, Origin, origin_of, origin_path
 
 KEPT_FILE = "accepted.yaml"
 """Name of the copy of the last good document, in the state directory, and in that of a relay of another user."""
+OFFERED_FILE = "offered"
+"""The digest of the file as it last was offered to the store, or left aside for the store's: no news at the next
+start."""
 
 
 def cannot_read(path: Path, error: OSError) -> LocalError:
@@ -42,6 +47,10 @@ class WatchedDocument:
         self._identity = identity
         self._stamp: tuple[int, int, int] | None = None
         self._text: str | None = None
+        self._state = state
+        self._shared = False
+        self._in_file: Offered | None = None
+        """The good document of the file, where the one in force comes from the store."""
 
     def load(self) -> tuple[Document, Mediator]:
         """Read the file at the start, or the last good copy if the file is refused. Raises NetctlError if both fail."""
@@ -70,9 +79,62 @@ class WatchedDocument:
         if self._kept is None:
             raise LocalError("there is no other")
         try:
-            return self._understood(self._kept.read_text())
+            text = self._kept.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise LocalError(f"cannot read {self._kept}: {error}") from error
+        found = accept(text, str(self.path), self._identity)
+        self.good_text, self.good_origin = text, self._origin(found[0].digest)
+        return found
+
+    # -- a store that several mediators share: what is in force comes from there ----------------------------------
+
+    def load_shared(self) -> tuple[Offered | None, tuple[Document, Mediator] | None]:
+        """For the first time: the file's document, and what is to be served where the store's cannot be taken."""
+        self._shared = True
+        found: tuple[Document, Mediator] | None = None
+        try:
+            found = self._first()
+        except NetctlError as error:
+            self.refusal = str(error)
+        with contextlib.suppress(NetctlError):
+            found = self._from_kept()
+        return self._in_file, found
+
+    def is_changed(self) -> bool:
+        """Whether the file is another one than when this mediator last ran with a shared store."""
+        if self._state is None or self._in_file is None:
+            return False
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return (self._state / OFFERED_FILE).read_text().strip() != self._in_file.document.digest
+        return False
+
+    def settled(self, offered: Offered) -> str | None:
+        """The store knows of this document of the file, or has another one that counts; blocking. A line on failure."""
+        if self._state is None:
+            return None
+        try:
+            write_atomic(self._state / OFFERED_FILE, f"{offered.document.digest}\n")
+            belong(self._state / OFFERED_FILE)
+        except OSError as error:
+            return f"cannot write {self._state / OFFERED_FILE}: {error.strerror}"
+        return None
+
+    def take(self, content: str) -> None:
+        """This is in force from now on, from the store."""
+        self.good_text = content
+
+    def in_file(self) -> Offered | None:
+        """The file's good document."""
+        return self._in_file
+
+    def disagrees(self, digest: str) -> str | None:
+        """What to say where the file is not what is in force, whose digest this is."""
+        if not self._shared or self._in_file is None or self._in_file.document.digest == digest:
+            return None
+        return (
+            f"{self.path} (digest {self._in_file.document.digest[:12]}) is not the document in force, which another "
+            "mediator has brought into the store: bring the file up to date, or save it anew to have it in force"
+        )
 
     def said_at_start(self) -> str:
         """The log line about a start with the last good copy."""
@@ -129,12 +191,16 @@ class WatchedDocument:
             "digest": document.digest,
             "since_s": round(since_s, 1),
             "refused": self.refusal,
+            "disagrees": self.disagrees(document.digest),
         }
 
     def _understood(self, text: str) -> tuple[Document, Mediator]:
         document, mediator = accept(text, str(self.path), self._identity)
-        self.good_text = text
-        self.good_origin = self._origin(document.digest)
+        origin = self._origin(document.digest)
+        if self._shared:
+            self._in_file = Offered(text, document, *brought(origin, str(self.path)))
+        else:
+            self.good_text, self.good_origin = text, origin
         return document, mediator
 
     def _origin(self, digest: str) -> Origin | None:

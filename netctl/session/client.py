@@ -212,10 +212,13 @@ class ClientSession:
             login = make_login(self._pin, nonce, self._nonce, self._identity, self._key, self._sign)
             self.state = State.LOGGING_IN
             self._hello = message.nonce
-            hints = msgspec.structs.replace(login, view=self._replica.digest, previous=self._previous)
+            hints = msgspec.structs.replace(
+                login, view=self._replica.digest, previous=self._previous, newest=self._replica.newest
+            )
             return [SendFrame(w.encode(hints))]
         if self.state is State.LOGGING_IN and isinstance(message, w.Welcome):
             self._check_store(message.store)
+            self._replica.set_store(message.store)
             self.state = State.READY
             self._keepalive_s = message.keepalive_s
             self._pinged = now

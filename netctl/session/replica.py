@@ -31,15 +31,21 @@ from netctl.session.views import (
 )
 from netctl.wire.control import Sealed, ViewChunk, ViewDelta
 
+MAX_STORES = 8
+"""A host changes its store when somebody begins a new one on purpose: once in years."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a member stores on disk: its last view, the seal of that view, and the newest generation by identity."""
+    """What a member stores on disk: its last view, the seal of that view, and the newest generations."""
 
     view: View
     seal: Sealed
     newest: Mapping[IdentityKey, int] = field(default_factory=dict)
-    """The generations of a mediator never go back: an older view is a replayed one."""
+    """By identity. The generations of a mediator never go back: an older view is a replayed one."""
+    stores: Mapping[str, int] = field(default_factory=dict)
+    """By the store's name, the one heard of last at the end. Mediators of one store count together, and a view may come
+    from each of them: none may show an older one than another."""
 
 
 class Replica:
@@ -49,11 +55,25 @@ class Replica:
         self._pins, self._key = tuple(pins), key
         self._view: View | None = kept.view if kept is not None else None
         self._newest = {pin: kept.newest[pin] for pin in pins if pin in kept.newest} if kept else {}
+        self._stores = dict(kept.stores) if kept else {}
+        self._store = ""
         self.digest = kept.seal.digest if kept is not None else ""
         self._chunks: list[ViewChunk] = []
         self._candidate: View | None = None
         self._whole = False
         self._asked = False
+
+    @property
+    def newest(self) -> int:
+        """The highest generation that this member has seen of these mediators."""
+        return max((*self._newest.values(), *self._stores.values()), default=0)
+
+    def set_store(self, store: str) -> None:
+        """The mediator has named its store. Empty: an older mediator, for which its identity alone counts."""
+        self._store = store
+        if store and not self._stores:
+            # Kept by an older agent, by identity alone: all mediators of a document have one store.
+            self._stores[store] = max(self._newest.values(), default=0)
 
     def _doubt(self) -> bool:
         """Mark the view as doubted. True: ask for the whole view, once until it begins to arrive."""
@@ -112,7 +132,7 @@ class Replica:
         identity = check_seal(sealed, self._pins)
         if self._key not in view.members:
             raise RemoteError("a view made for another member", "view.recipient")
-        newest = self._newest.get(identity, 0)
+        newest = max(self._newest.get(identity, 0), self._stores.get(self._store, 0))
         if sealed.generation < newest:
             raise RemoteError(
                 f"the mediator shows an older view (generation {sealed.generation}) than the one this host has "
@@ -123,7 +143,12 @@ class Replica:
         view = with_presence(view, sealed)
         self._view, self.digest = view, digest
         self._newest[identity] = sealed.generation
-        return Kept(view, sealed, dict(self._newest))
+        if self._store:
+            self._stores.pop(self._store, None)
+            self._stores[self._store] = sealed.generation
+            for name in list(self._stores)[:-MAX_STORES]:
+                del self._stores[name]
+        return Kept(view, sealed, dict(self._newest), dict(self._stores))
 
     def doubted(self) -> bool:
         """Whether to ask for the whole view, because a seal was for another one."""

@@ -75,6 +75,8 @@ class Login(Struct, frozen=True, tag="login"):
     """The digest of the view that the member still has: the mediator does not send that view again. Not signed."""
     previous: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
     """The nonce of the `Hello` of this process's last login: proves that this is the same process, not another host."""
+    newest: Count = 0
+    """The highest generation that the member has seen: a mediator that is behind looks at its store first. A hint."""
 
 
 class EnrolStart(Struct, frozen=True, tag="enrol-start"):

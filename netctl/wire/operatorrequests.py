@@ -165,6 +165,10 @@ class ServedDocument(Struct, frozen=True):
     digest: str
     since_s: float
     refused: str | None = None
+    disagrees: str | None = None
+    """With several mediators on one store: the file is good, and another document is in force."""
+    store_refused: str | None = None
+    """With several mediators on one store: why this one serves an older document than the others."""
 
 
 class ServerStatus(Struct, frozen=True):

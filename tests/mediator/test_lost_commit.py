@@ -11,6 +11,7 @@ from typing import Literal
 import psycopg
 import pytest
 
+from mediator.shell.memberstore import PATIENCE_S
 from mediator.shell.postgresplace import PostgresPlace
 from mediator.shell.postgresstore import PostgresStore
 from netctl.model.errors import LocalError
@@ -21,7 +22,7 @@ from tests.mediator.test_admissions import NOW, document, key
 from tests.support.patience import BUSY_S
 
 DOCUMENT = document("10.64.0.0/12", approve="manual")
-COMMIT = b"UPDATE place SET written"
+COMMIT = b"INSERT INTO writer"
 """Is in the message that commits, and in no other."""
 READY = b"Z\x00\x00\x00\x05I"
 """ReadyForQuery, idle: the transaction is over (PostgreSQL 15, §55.7)."""
@@ -36,8 +37,10 @@ class Proxy:
     def __init__(self, directory: Path, server: Path) -> None:
         self._directory, self._server = directory, server
         self.lose: Lost | None = None
-        self.before_next: Callable[[], None] | None = None
+        self.before_next: Callable[[], object] | None = None
         """Called before the next connection is passed on."""
+        self.then_away = self.away = False
+        """Whether connections are refused: `then_away` from the loss on."""
         self.lost = 0
 
     @contextlib.asynccontextmanager
@@ -49,6 +52,9 @@ class Proxy:
             server.close()
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        if self.away:
+            to_client.close()
+            return
         before, self.before_next = self.before_next, None
         if before is not None:
             await asyncio.to_thread(before)
@@ -60,6 +66,7 @@ class Proxy:
                 if self.lose is not None and COMMIT in data:
                     lose, self.lose = self.lose, None
                     self.lost += 1
+                    self.away = self.then_away
                     if lose == "question":
                         break
                     kept_back.set()
@@ -89,13 +96,15 @@ async def _back(
 
 
 @contextlib.asynccontextmanager
-async def behind_proxy(server: Postgres, directory: Path) -> AsyncIterator[tuple[PostgresStore, Proxy, str]]:
+async def behind_proxy(
+    server: Postgres, directory: Path, patience_s: float = PATIENCE_S, *, shared: bool = False
+) -> AsyncIterator[tuple[PostgresStore, Proxy, str]]:
     """A store that reaches its server through a proxy, and the way around that."""
     direct = server.database()
     proxy = Proxy(directory, server.directory)
     through = direct.replace(f"host={server.directory}", f"host={directory}")
     assert through != direct
-    store = PostgresStore(PostgresPlace.parse(through))
+    store = PostgresStore(PostgresPlace.parse(through), patience_s, shared=shared)
     async with asyncio.timeout(BUSY_S), proxy.listening():
         await store.open()
         try:
@@ -144,27 +153,56 @@ def test_a_commit_whose_end_was_not_heard_of_happens_once_and_is_told_as_it_is(
     asyncio.run(main())
 
 
-def test_where_it_cannot_be_told_the_asker_is_told_that_and_the_store_is_read_anew(
-    postgres: Postgres, tmp_path: Path
+@pytest.mark.parametrize("lost", ["question", "answer"])
+def test_what_another_mediator_writes_meanwhile_changes_nothing_about_it(
+    postgres: Postgres, tmp_path: Path, lost: Lost
 ) -> None:
-    """Somebody else has written meanwhile: another life of the mediator, on another machine."""
+    """One mark for all writers would tell the outcome of the last one alone."""
 
     async def main() -> None:
-        async with behind_proxy(postgres, tmp_path) as (store, proxy, direct):
+        async with behind_proxy(postgres, tmp_path, shared=True) as (store, proxy, direct):
             token = await invited(store)
             await store.redeem(DOCUMENT, applicant(10, token), NOW)
 
             def written() -> None:
-                with psycopg.connect(direct) as other:
-                    other.execute("UPDATE place SET written='somebody else'")
+                async def elsewhere() -> None:
+                    other = PostgresStore(PostgresPlace.parse(direct), shared=True)
+                    await other.open()
+                    await other.reserve_generation(7)
+                    await other.close()
+
+                asyncio.run(elsewhere())
 
             proxy.before_next = written
+            proxy.lose = lost
+            book = await store.approve(key(10), NOW, by="amy")
+            assert proxy.lost == 1
+            assert not store.in_doubt
+            assert [entry.pending for entry in book.admissions] == [False]
+            assert (await store.kept()).book == book
+            assert approved(direct) == 1
+
+    asyncio.run(main())
+
+
+def test_where_it_cannot_be_told_the_asker_is_told_that_and_the_store_is_read_anew(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    """The server does not answer again in time."""
+
+    async def main() -> None:
+        async with behind_proxy(postgres, tmp_path, 1.0) as (store, proxy, _):
+            token = await invited(store)
+            await store.redeem(DOCUMENT, applicant(10, token), NOW)
+            proxy.then_away = True
             proxy.lose = "answer"
-            with pytest.raises(LocalError, match="look whether it took an approval"):
+            with pytest.raises(LocalError, match="whether it took an approval shows when it is back"):
                 await store.approve(key(10), NOW, by="amy")
             assert store.in_doubt
-            kept = await store.kept()
+            proxy.away = False
+            while store.in_doubt:
+                with contextlib.suppress(LocalError):
+                    kept = await store.kept()
             assert [entry.pending for entry in kept.book.admissions] == [False], "it was taken"
-            assert not store.in_doubt
 
     asyncio.run(main())

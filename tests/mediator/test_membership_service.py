@@ -13,6 +13,7 @@ from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core import transactions as c
 from mediator.core.enrollment import Left, Redeem, Rekey
+from mediator.core.kept import Kept
 from mediator.core.membershipservice import GATHER_S, Done, MembershipService, Terms
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
@@ -296,6 +297,7 @@ def test_a_document_that_cannot_be_loaded_leaves_the_one_before_in_force() -> No
 def test_a_book_that_the_store_has_after_a_doubt_is_the_one_that_counts() -> None:
     desk = Desk()
     desk.joined(10)
-    desk.perform(desk.service.read_again(without(desk.service.book, key(10), revoked=True), UNIX_S))
+    kept = Kept(without(desk.service.book, key(10), revoked=True))
+    desk.perform(desk.service.read_again(kept, UNIX_S))
     assert "host10" not in desk.service.hub.document.members
     assert desk.service.find("shut") == (key(10), "shut")

@@ -14,10 +14,11 @@ from mediator.core import admissions as a
 from mediator.core import audit as log
 from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant, pair_of
+from mediator.core.transactions import Basis, Outdated
 from mediator.shell.memberstore import MemberStore
 from mediator.shell.postgresstore import PostgresStore
 from mediator.shell.store import Store
-from mediator.shell.storesql import SqlStore
+from mediator.shell.storesql import MAX_DOCUMENTS, SqlStore
 from mediator.shell.storethread import StoreThread
 from netctl.model.errors import LocalError, RemoteError
 from netctl.system.tasks import awaited
@@ -29,14 +30,14 @@ DATE = "1970-01-12T13:46:49Z"
 """Nine seconds after NOW."""
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "cluster"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens the same one each time."""
     if request.param == "sqlite":
         return lambda: StoreThread(Store(tmp_path / "m.db"), patience_s=0.5)
     server: Postgres = request.getfixturevalue("postgres")
     place = server.place()
-    return lambda: PostgresStore(place)
+    return lambda: PostgresStore(place, shared=request.param == "cluster")
 
 
 def test_what_returned_is_kept_and_the_book_is_the_one_that_is_kept(open_store: Open) -> None:
@@ -73,7 +74,10 @@ def test_what_returned_is_kept_and_the_book_is_the_one_that_is_kept(open_store: 
         assert kept.book.revoked == {key(10): "amy"}
         assert kept.leases["n", key(1)] == IPv4Address("10.9.0.1")
         assert (kept.ports, sorted(kept.resting)) == ({key(1): 40000}, [40001, 40002, 40003])
-        assert (kept.pairs, kept.generation) == ((pair,), 77)
+        assert kept.pairs == (pair,)
+        assert kept.generation == (77 + 3 + 1 + 4 if store.shared else 77), (
+            "each change that is seen has a number"
+        )
         assert [kept.name] == names, "it is the same store"
         (invite,) = await store.invites()
         assert (invite.used, invite.uses) == (3, 3)
@@ -102,7 +106,7 @@ def test_an_address_or_port_that_is_taken_is_refused_and_with_it_all_the_rest(op
             ([GrantLease("n", key(2), IPv4Address("10.9.0.1"))], [(key(2), 40001)]),
             ([GrantLease("n", key(2), IPv4Address("10.9.0.2"))], [(key(2), 40000)]),
         ):
-            with pytest.raises(LocalError):
+            with pytest.raises(Outdated):
                 await store.add(leases, ports)
         assert await store.kept() == before
 
@@ -115,9 +119,9 @@ def test_a_port_is_a_members_or_a_pairs_never_both(open_store: Open) -> None:
     async def main(store: MemberStore) -> None:
         await store.add([], [(key(1), 40000)], [PairGrant(pair, 40001, 1)])
         before = await store.kept()
-        with pytest.raises(LocalError, match="the port is a pair's"):
+        with pytest.raises(Outdated, match="the port is a pair's"):
             await store.add([], [(key(2), 40001)])
-        with pytest.raises(LocalError, match="the port is a member's"):
+        with pytest.raises(Outdated, match="the port is a member's"):
             await store.add([], [], [PairGrant(pair_of(key(2), key(3)), 40000, 1)])
         assert await store.kept() == before
         await store.add([], [(key(1), 40002)], [PairGrant(pair_of(key(2), key(3)), 40001, 1, pair)])
@@ -254,3 +258,134 @@ def test_the_audit_log_is_bounded_and_its_numbers_never_go_back(open_store: Open
         assert found == (log.MAX_ENTRIES,)
 
     run(open_store, main)
+
+
+# -- several mediators ------------------------------------------------------------------------------------------
+
+
+def two(open_store: Open, main: Callable[[MemberStore, MemberStore], Awaitable[None]]) -> None:
+    """Two mediators' stores that are one."""
+
+    async def whole(first: MemberStore) -> None:
+        second = open_store()
+        await second.open()
+        try:
+            await main(first, second)
+        finally:
+            await second.close()
+
+    run(open_store, whole)
+
+
+@pytest.fixture
+def cluster(postgres: Postgres) -> Open:
+    place = postgres.place()
+    return lambda: PostgresStore(place, shared=True)
+
+
+def test_every_change_that_members_see_takes_the_next_number_of_one_sequence(cluster: Open) -> None:
+    async def main(first: MemberStore, second: MemberStore) -> None:
+        await first.reserve_generation(1000)
+        token = await invited(first, 5)
+        assert await second.state() == 1000, "an invite is nothing that a member sees"
+        _, book = await second.redeem(DOCUMENT, applicant(10, token), NOW)
+        assert book.number == 1001
+        assert await first.add([GrantLease("n", key(1), IPv4Address("10.9.0.1"))], []) == 1002
+        book = await second.revoke(key(10), "newbie", NOW, unix_s=NOW, by="amy")
+        assert book.number == 1003
+        assert book == (await first.kept()).book, "all changes up to it are in it"
+        with pytest.raises(LocalError):
+            await first.approve(key(10), NOW, by="amy")
+        assert await first.state() == 1003, "what is refused takes none"
+        await second.reserve_generation(7)
+        assert await first.state() == 1003, "it never goes back"
+
+    two(cluster, main)
+
+
+def test_of_two_that_choose_the_same_the_second_is_to_choose_anew(cluster: Open) -> None:
+    def lease(number: int, address: str) -> GrantLease:
+        return GrantLease("n", key(number), IPv4Address(address))
+
+    async def main(first: MemberStore, second: MemberStore) -> None:
+        basis = Basis(await first.state(), "")
+        await first.add([lease(1, "10.9.0.1")], [(key(1), 40001)], basis=basis)
+        for leases, ports in (
+            ([lease(2, "10.9.0.1")], [(key(2), 40002)]),  # somebody else's address
+            ([lease(1, "10.9.0.2")], []),  # another address for the same member
+            ([], [(key(1), 40003)]),  # another port for it
+            ([], [(key(2), 40001)]),
+            (
+                [GrantLease("n", key(2), IPv4Address("10.9.0.1"), key(1))],
+                [],
+            ),  # taken from somebody who is back
+        ):
+            with pytest.raises(Outdated):
+                await second.add(leases, ports, basis=basis)
+        await second.add([lease(1, "10.9.0.1"), lease(2, "10.9.0.3")], [(key(1), 40001)], basis=basis)
+        kept = await first.kept()
+        assert kept.leases == {("n", key(1)): IPv4Address("10.9.0.1"), ("n", key(2)): IPv4Address("10.9.0.3")}
+        assert kept.ports == {key(1): 40001}
+        now = Basis(kept.generation, "")
+        await second.add([lease(1, "10.9.0.9")], [], basis=now)  # the network was renumbered
+
+    two(cluster, main)
+
+
+def test_of_two_documents_the_first_counts_and_the_newest_stay(cluster: Open) -> None:
+    async def main(first: MemberStore, second: MemberStore) -> None:
+        number = await first.offer("text 0", "d0", 0, NOW, by="amy", detail="")
+        with pytest.raises(Outdated):
+            await second.offer("text x", "dx", 0, NOW, by="ben", detail="")
+        found = (await second.kept()).document
+        assert found is not None
+        assert (found.number, found.digest, found.content) == (number, "d0", "text 0")
+        again = (await second.kept("d0")).document
+        assert again is not None
+        assert again.content == "", "whoever has it is not sent it again"
+        for version in range(1, MAX_DOCUMENTS + 5):
+            number = await second.offer(f"text {version}", f"d{version}", number, NOW, by="ben", detail="")
+        assert isinstance(second, SqlStore)
+        (count,) = await second.within("a count", lambda db: db.rows("SELECT count(*) FROM document"))
+        assert count == (MAX_DOCUMENTS,)
+        # Whoever decides by a document that is not in force any more decides anew.
+        with pytest.raises(Outdated):
+            await first.add([], [(key(1), 40001)], basis=Basis(number, "d0"))
+        with pytest.raises(Outdated):
+            await first.redeem(DOCUMENT, applicant(10, await invited(first)), NOW)
+        lines = [line for line in await first.audit() if line.what == "document"]
+        assert [line.subject for line in lines] == [f"d{n}" for n in range(MAX_DOCUMENTS + 5)]
+
+    two(cluster, main)
+
+
+def test_one_that_is_alone_and_several_keep_each_other_out(postgres: Postgres) -> None:
+    async def keeps_out(shared: bool, words: str) -> None:
+        place = postgres.place()
+        first, second = PostgresStore(place, shared=shared), PostgresStore(place, shared=not shared)
+        await first.open()
+        with pytest.raises(LocalError, match=words):
+            await second.open()
+        await first.close()
+        await second.open()
+        await second.close()
+
+    async def main() -> None:
+        await asyncio.gather(
+            keeps_out(True, "start all with --cluster"), keeps_out(False, "was started without --cluster")
+        )
+
+    asyncio.run(main())
+
+
+def test_mediators_that_start_at_once_with_an_empty_database_make_its_tables_once(postgres: Postgres) -> None:
+    place = postgres.place()
+
+    async def main() -> None:
+        stores = [PostgresStore(place, shared=True) for _ in range(4)]
+        await asyncio.gather(*(store.open() for store in stores))
+        names = {(await store.kept()).name for store in stores}
+        assert len(names) == 1
+        await asyncio.gather(*(store.close() for store in stores))
+
+    asyncio.run(main())

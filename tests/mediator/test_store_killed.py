@@ -16,8 +16,9 @@ from functools import partial
 from ipaddress import IPv4Address
 
 from mediator.core.admissions import Book
+from mediator.core.kept import Kept
 from mediator.core.leasegrants import GrantLease
-from mediator.shell.memberstore import Kept, MemberStore
+from mediator.shell.memberstore import MemberStore
 from mediator.shell.postgresstore import PostgresStore
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey

@@ -295,7 +295,7 @@ class SimMediator:
 
     def _look_again(self, life: _Life | None) -> None:
         if life is not None and self.life is life:
-            self._perform(life.service.read_again(self.store.book(), self._clock.unix))
+            self._perform(life.service.read_again(self.store.kept(), self._clock.unix))
 
     # -- datagrams ------------------------------------------------------------------------------------------
 

@@ -504,7 +504,7 @@ class SimMember:
             return None
         pins = document.mediators[0].identity
         view = open_view(pack_view(kept.view), replace_struct(kept.seal, online=""), pins, self.key)
-        return Kept(view, kept.seal, kept.newest)
+        return Kept(view, kept.seal, kept.newest, kept.stores)
 
     def _follow(self) -> None:
         agent, now = self.agent, self._clock.now

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from mediator.core import admissions as a
 from mediator.core import effects as fx
-from mediator.core.transactions import Change
+from mediator.core.kept import Kept
+from mediator.core.transactions import Change, Outdated
 from mediator.shell import storesql
 from mediator.shell.membershiprunner import commit
 from mediator.shell.sqlsession import SqliteSession, finished
@@ -27,6 +28,7 @@ class _Here(SqlStore):
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
+        self.shared = store.shared
 
     async def open(self) -> None:
         pass
@@ -39,9 +41,13 @@ class _Here(SqlStore):
 
 
 class MemoryStore:
-    """All or nothing. Whoever grants something twice is at fault, and the story ends."""
+    """All or nothing. A lone mediator that grants something twice is at fault, and the story ends.
 
-    def __init__(self) -> None:
+    `shared`: several mediators work with it; of two that grant the same, the second is told so.
+    """
+
+    def __init__(self, *, shared: bool = False) -> None:
+        self.shared = shared
         self.full = False
         self.generation = 0
         self.history: set[tuple[str, WireGuardKey, IPv4Address]] = set()
@@ -57,9 +63,11 @@ class MemoryStore:
             raise LocalError("the disk is full")
         self._db.execute("BEGIN")
         try:
-            result = finished(body(SqliteSession(self._db)))
+            result = finished(body(SqliteSession(self._db, shared=self.shared)))
         except BaseException as error:
             self._db.execute("ROLLBACK")
+            if self.shared and isinstance(error, sqlite3.IntegrityError):
+                raise Outdated(str(error)) from error
             if isinstance(error, sqlite3.Error):
                 raise AssertionError(f"the schema forbids what was wanted: {error}") from error
             raise
@@ -98,6 +106,10 @@ class MemoryStore:
     def resting(self) -> dict[int, int]:
         """Relay ports that nobody may have yet, and until when (Unix time)."""
         return self.perform(storesql.resting_ports, writes=False)
+
+    def kept(self) -> Kept:
+        """All of it."""
+        return self.perform(storesql.kept, writes=False)
 
     def book(self) -> a.Book:
         """Who joined and who was shut out."""

@@ -56,6 +56,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="where another mediator works with the store in PostgreSQL: wait, and take over when it is gone",
     )
     parser.add_argument(
+        "--cluster",
+        action="store_true",
+        default=os.environ.get("NETCTL_MEDIATOR_CLUSTER", "") == "1",
+        help="other mediators that say so too work with the store in PostgreSQL at the same time",
+    )
+    parser.add_argument(
         "--metrics", metavar="HOST:PORT", help="serve /metrics for Prometheus, /healthz and /readyz there"
     )
     add_limits(parser)
@@ -92,6 +98,14 @@ def _store(arguments: argparse.Namespace) -> MemberStore:
         raise LocalError(
             "--standby waits for a store in PostgreSQL that several mediators reach: give --store too"
         )
+    if arguments.cluster and not arguments.store:
+        raise LocalError(
+            "--cluster is for a store in PostgreSQL that several mediators share: give --store too"
+        )
+    if arguments.cluster and arguments.standby:
+        raise LocalError(
+            "--standby waits for the other mediator's end, --cluster works beside it: give one of them"
+        )
     if not arguments.store:
         return StoreThread(open_store(state, new=arguments.new_store))
     if not is_postgres(arguments.store):
@@ -104,7 +118,7 @@ def _store(arguments: argparse.Namespace) -> MemberStore:
     from mediator.shell.postgresstore import PostgresStore
 
     begin_elsewhere(state, place.name)
-    return PostgresStore(place, standby=arguments.standby)
+    return PostgresStore(place, standby=arguments.standby, shared=arguments.cluster)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

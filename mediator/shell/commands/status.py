@@ -20,13 +20,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the state. Exit 1 if the server refuses its document."""
+    """Print the state. Exit 1 if the server refuses its file or the store's document."""
     answer = ask_mediator(arguments.state, r.ServerStatusRequest())
     state, document = answer.reply, answer.reply.document
     relay = ask_relay(Path(state.relay_state))
     if arguments.output == "json":
         output.json({**answer.plain, "relay": relay})
-        return 1 if document.refused else 0
+        return 1 if document.refused or document.store_refused else 0
     output.line(f"{state.online} of {state.members} members online, {state.networks} networks")
     output.line(f"document {document.path}, digest {document.digest[:12]}, for {document.since_s:.0f} s")
     say_relay(relay, {int(port): name for port, name in state.relay_ports.items()})
@@ -38,7 +38,13 @@ def run(arguments: argparse.Namespace) -> int:
         output.warning(
             f"no relay port is left for {state.without_port} pairs with stock apps: widen relayPorts"
         )
+    if document.disagrees:
+        output.warning(document.disagrees)
+    if document.store_refused:
+        output.warning(
+            f"the document in force is refused here, and an older one is served:\n{document.store_refused}"
+        )
     if document.refused:
         output.warning(f"the file as it is now is refused, and the last good one stays:\n{document.refused}")
         return 1
-    return 0
+    return 1 if document.store_refused else 0

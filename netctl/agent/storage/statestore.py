@@ -197,8 +197,9 @@ class StateStore:
             chunks = [message for message in messages if isinstance(message, ViewChunk)]
             (sealed,) = (message for message in messages if isinstance(message, Sealed))
             newest = {IdentityKey.parse(name): int(number) for name, number in plain["newest"].items()}
+            stores = {str(name): int(number) for name, number in plain.get("stores", {}).items()}
             try:
-                return Kept(open_view(chunks, sealed, pins, key), sealed, newest)
+                return Kept(open_view(chunks, sealed, pins, key), sealed, newest, stores)
             except RemoteError:  # sealed by another mediator, or for another key
                 return None
 
@@ -210,6 +211,7 @@ class StateStore:
         plain = {
             "view": [json.loads(encode(message)) for message in messages],
             "newest": {str(identity): generation for identity, generation in kept.newest.items()},
+            "stores": dict(kept.stores),
         }
         self._write(self._places.view, json.dumps(plain))
 
