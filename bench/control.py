@@ -108,8 +108,8 @@ class Client(asyncio.Protocol):
 class Mediator:
     """The process under test."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, host: str = HOST) -> None:
+        self.directory, self.host = directory, host
         made = subprocess.run(
             [
                 sys.executable,
@@ -120,7 +120,7 @@ class Mediator:
                 "--state",
                 str(directory),
                 "--host",
-                HOST,
+                host,
             ],
             check=True,
             capture_output=True,
@@ -150,9 +150,10 @@ class Mediator:
         }
         (self.directory / "networks.yaml").write_text(json.dumps(document))
 
-    def start(self) -> None:
-        """Start the mediator; returns once it listens."""
-        command = [sys.executable, "-P", "-m", "mediator.shell.main", "serve", "--no-relay", "--listen", HOST]
+    def start(self, *more: str) -> None:
+        """Start the mediator; returns once it listens. `more`: options."""
+        command = [sys.executable, "-P", "-m", "mediator.shell.main", "serve", "--no-relay", *more]
+        command += ["--listen", self.host]
         command += ["--document", str(self.directory / "networks.yaml"), "--state", str(self.directory)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
         assert self.process.stderr is not None
@@ -189,7 +190,7 @@ def context() -> ssl.SSLContext:
     return made
 
 
-async def log_in(members: list[Member], pin: IdentityKey) -> None:
+async def log_in(members: list[Member], pin: IdentityKey, host: str = HOST) -> None:
     """Log in all members, a few at a time. Retries refused logins, as a member does."""
     tls, slots = context(), asyncio.Semaphore(AT_ONCE)
 
@@ -199,7 +200,7 @@ async def log_in(members: list[Member], pin: IdentityKey) -> None:
             try:
                 async with slots:
                     _, protocol = await asyncio.get_running_loop().create_connection(
-                        lambda: Client(member, pin), HOST, PORT, ssl=tls, local_addr=(source, 0)
+                        lambda: Client(member, pin), host, PORT, ssl=tls, local_addr=(source, 0)
                     )
                     await asyncio.wait_for(protocol.ready, 30)
                 member.protocol = protocol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from netctl.agent.storage.statestore import StateStore
 from netctl.config import load_document
 from netctl.model.errors import LocalError
 from netctl.node.choices import Down
+from netctl.session.replica import Kept
+from tests.session.loginkit import KEY, PEER
+from tests.session.test_replica import PIN, sealed, view
 
 GOOD = """apiVersion: netctl/v1
 mediators: []
@@ -128,6 +132,27 @@ def test_a_damaged_view_is_no_view(text: str, where: Locations) -> None:
     where.view.write_text(text)
     keys, _ = make_keys(where)
     assert StateStore(where).view((keys.identity,), keys.wireguard) is None
+
+
+def test_the_newest_generations_are_kept_by_identity_and_by_the_stores_name(where: Locations) -> None:
+    shown = view(PEER, generation=7)
+    kept = Kept(shown, sealed(shown), {PIN: 7}, {"other": 3, "s": 7})
+    StateStore(where).keep_view(kept)
+    found = StateStore(where).view((PIN,), KEY)
+    assert found is not None
+    assert (found.newest, list(found.stores.items())) == ({PIN: 7}, [("other", 3), ("s", 7)])
+
+
+def test_a_view_that_an_older_agent_kept_has_no_names_of_stores(where: Locations) -> None:
+    shown = view(PEER, generation=7)
+    StateStore(where).keep_view(Kept(shown, sealed(shown), {PIN: 7}))
+    store = StateStore(where)
+    whole = store._read(where.view, json.loads, "")
+    assert whole is not None
+    store._write(where.view, json.dumps({name: value for name, value in whole.items() if name != "stores"}))
+    found = StateStore(where).view((PIN,), KEY)
+    assert found is not None
+    assert (found.newest, found.stores) == ({PIN: 7}, {})
 
 
 def test_one_writer_at_a_time(where: Locations) -> None:

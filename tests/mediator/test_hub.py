@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mediator.core import allocations, introducer
 from mediator.core import effects as fx
 from mediator.core import hub as h
+from mediator.core.transactions import Basis
 from netctl.config import load_document
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
@@ -120,9 +121,11 @@ class Shell:
         return self.sent.get(number, [])[before:]
 
     def login(self, number: int, name: str, now: float = 0.0) -> list[w.Message]:
+        return self.give(number, self.proof(number, name, now), now)
+
+    def proof(self, number: int, name: str, now: float = 0.0) -> w.Login:
         nonce = self.connect(number, now)
-        answer = make_login(PIN, nonce, NONCE, identity(name), key(name), private(name).sign)
-        return self.give(number, answer, now)
+        return make_login(PIN, nonce, NONCE, identity(name), key(name), private(name).sign)
 
     def view(self, number: int, name: str) -> View:
         """As the member has it by now, from all that it was sent."""
@@ -473,3 +476,51 @@ def test_a_login_is_told_which_store_the_mediator_works_on() -> None:
     shell.hub.restore({}, {}, store="abc")
     (welcome,) = [message for message in shell.login(1, "ann") if isinstance(message, w.Welcome)]
     assert welcome.store == "abc"
+
+
+# -- one of several mediators -------------------------------------------------------------------------------
+
+
+def test_a_member_that_has_seen_a_newer_state_is_answered_after_a_look_at_the_store() -> None:
+    shell = Shell()
+    shell.hub.follow(200)
+    shell.load(document())
+    newer = msgspec.structs.replace(shell.proof(1, "ann"), newest=205)
+    (effect,) = shell.hub.received(1, w.encode(newer), 0.0, 0)
+    assert effect == fx.LookFirst(1, newer)
+    shell.hub.follow(205)
+    shell.load(document())
+    shell.perform(shell.hub.login_again(1, newer, 0.0))
+    welcome = next(message for message in shell.sent[1] if isinstance(message, w.Welcome))
+    assert welcome.generation == 205
+    # One that is ahead of the store itself, or of one that does not answer, is looked for once.
+    further = msgspec.structs.replace(shell.proof(2, "bob"), newest=2**40)
+    assert [type(one) for one in shell.hub.received(2, w.encode(further), 0.0, 0)] == [fx.LookFirst]
+    shell.perform(shell.hub.login_again(2, further, 0.0))
+    assert any(isinstance(message, w.Welcome) for message in shell.sent[2])
+    gone = msgspec.structs.replace(shell.proof(3, "bob"), newest=2**40)
+    shell.hub.disconnected(3)
+    assert shell.hub.login_again(3, gone, 0.0) == []
+
+
+def test_a_lone_mediator_looks_for_nobody_and_counts_by_itself() -> None:
+    shell = Shell()
+    before = shell.hub.generation
+    shell.load(document())
+    assert shell.hub.generation > before
+    shell.give(1, msgspec.structs.replace(shell.proof(1, "ann"), newest=2**40))
+    assert any(isinstance(message, w.Welcome) for message in shell.sent[1])
+
+
+def test_one_that_cannot_show_the_state_of_the_store_keeps_its_number_and_asks_for_nothing() -> None:
+    shell = Shell(document(absent=("cid",)))
+    shell.hub.follow(200)
+    shell.load(document(absent=("cid",)))
+    shell.hub.follow(None)
+    asked = len(shell.stores)
+    shell.load(document())
+    assert (shell.hub.generation, len(shell.stores)) == (200, asked)
+    shell.hub.follow(207)
+    shell.load(document())
+    assert (shell.hub.generation, len(shell.stores)) == (207, asked + 1)
+    assert shell.stores[-1].basis == Basis(207, shell.hub.document.digest)

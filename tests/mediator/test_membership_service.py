@@ -14,7 +14,7 @@ from mediator.core import hub as h
 from mediator.core import transactions as c
 from mediator.core.enrollment import Left, Redeem, Rekey
 from mediator.core.kept import Kept
-from mediator.core.membershipservice import GATHER_S, Done, MembershipService, Terms
+from mediator.core.membershipservice import GATHER_S, QUICK_TRIES, Done, MembershipService, Terms
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
 from netctl.model.errors import LocalError, NetctlError, RemoteError
@@ -301,3 +301,62 @@ def test_a_book_that_the_store_has_after_a_doubt_is_the_one_that_counts() -> Non
     desk.perform(desk.service.read_again(kept, UNIX_S))
     assert "host10" not in desk.service.hub.document.members
     assert desk.service.find("shut") == (key(10), "shut")
+
+
+def wanted(effects: list[fx.Effect]) -> fx.Store:
+    (found,) = (effect for effect in effects if isinstance(effect, fx.Store))
+    return found
+
+
+def unstored() -> tuple[Desk, fx.Store]:
+    """A service whose hub has asked for all that its document needs, of a store that has nothing."""
+    desk = Desk()
+    return desk, wanted(desk.service.read_again(Kept(), UNIX_S))
+
+
+def outdated(desk: Desk, asked: fx.Store, kept: Kept) -> list[fx.Effect]:
+    """What comes of a choice that another mediator was first with, once the store was read."""
+    job = desk.service.grant(asked)
+    change = next(job)
+    assert isinstance(change, c.Grant)
+    assert job.throw(c.Outdated("taken")) == c.Reading(0)
+    found: list[fx.Effect] = finish(job, kept)
+    return [*desk.service.news(), *found]
+
+
+def test_what_somebody_else_has_taken_is_chosen_anew_at_once_from_what_the_store_has() -> None:
+    desk, asked = unstored()
+    (key_of, port), *others = asked.ports
+    taken = Kept(a.Book(), ports={key(77): port})
+    again = wanted(outdated(desk, asked, taken))
+    assert dict(again.ports)[key_of] != port
+    assert len(again.ports) == 1 + len(others)
+    job = desk.service.grant(again)
+    next(job)
+    assert not any(isinstance(effect, fx.Store) for effect in finish(job, 0)), "and that is all"
+
+
+def test_a_store_that_says_so_for_ever_is_asked_again_later() -> None:
+    desk, asked = unstored()
+    for _ in range(QUICK_TRIES):
+        asked = wanted(outdated(desk, asked, Kept()))
+    job = desk.service.grant(asked)
+    next(job)
+    with pytest.raises(c.Outdated):
+        job.throw(c.Outdated("taken"))
+
+
+def test_a_reading_that_began_before_an_own_change_is_read_again() -> None:
+    """Of two states of a store without numbers nothing tells which is the later one."""
+    desk = Desk()
+    desk.joined(10)
+    reading = desk.service.look_again()
+    assert next(reading) == c.Reading(0)
+    before = desk.service.book
+    change = desk.service.revoke("host10", "amy", NOW)
+    next(change)
+    finish(change, without(before, key(10), revoked=True))
+    assert reading.send(c.Committed(Kept(before), 1.0, UNIX_S)) == c.Reading(0)
+    finish(reading, Kept(without(before, key(10), revoked=True)))
+    desk.perform(desk.service.news())
+    assert key(10) in desk.service.book.revoked

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from netctl.model.errors import RemoteError
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
 from netctl.session import views as v
-from netctl.session.replica import Kept, Replica
+from netctl.session.replica import MAX_STORES, Kept, Replica
 from netctl.wire import control as w
 from tests.session.loginkit import KEY, MEDIATOR, OTHER, PEER, public
 
@@ -110,6 +111,51 @@ def test_an_older_view_is_refused_even_after_another_life() -> None:
     with pytest.raises(RemoteError) as caught:
         give(again, *whole(view(generation=7)))
     assert caught.value.code == "view.rollback"
+
+
+def of_store(store: str, kept: Kept | None, *mediators: Ed25519PrivateKey) -> Replica:
+    replica = Replica([public(one) for one in mediators], KEY, kept)
+    replica.set_store(store)
+    return replica
+
+
+def by(mediator: Ed25519PrivateKey, generation: int, *others: WireGuardKey) -> list[w.Message]:
+    shown = view(*others, generation=generation)
+    return [*v.pack_view(shown), v.sign_view(shown, public(mediator), mediator.sign)]
+
+
+def test_no_mediator_of_a_store_shows_an_older_view_than_another_of_it() -> None:
+    kept = give(of_store("s", None, MEDIATOR, OTHER), *by(MEDIATOR, 7, PEER))
+    assert kept is not None
+    assert kept.stores == {"s": 7}
+    for pins in ((MEDIATOR, OTHER), (OTHER,)):  # also where the document names the other one alone by now
+        replica = of_store("s", kept, *pins)
+        assert replica.newest == 7
+        with pytest.raises(RemoteError) as caught:
+            give(replica, *by(OTHER, 6))
+        assert caught.value.code == "view.rollback"
+    assert give(of_store("s", kept, OTHER), *by(OTHER, 7, PEER)) is not None
+    assert give(of_store("new", kept, OTHER), *by(OTHER, 3)) is not None, (
+        "a store that was begun anew on purpose"
+    )
+
+
+def test_what_an_older_agent_kept_by_identity_counts_for_the_store_of_its_mediators() -> None:
+    old = give(Replica((PIN,), KEY, None), *by(MEDIATOR, 7, PEER))
+    assert old is not None
+    assert old.stores == {}
+    with pytest.raises(RemoteError) as caught:
+        give(of_store("s", old, MEDIATOR, OTHER), *by(OTHER, 6))
+    assert caught.value.code == "view.rollback"
+    assert give(of_store("s", old, MEDIATOR, OTHER), *by(OTHER, 8)) is not None
+
+
+def test_names_of_stores_are_kept_up_to_a_bound() -> None:
+    kept: Kept | None = None
+    for number in range(3 * MAX_STORES):
+        kept = give(of_store(f"s{number}", kept, MEDIATOR), *by(MEDIATOR, number + 1, PEER))
+    assert kept is not None
+    assert list(kept.stores) == [f"s{number}" for number in range(2 * MAX_STORES, 3 * MAX_STORES)]
 
 
 @pytest.mark.parametrize(
