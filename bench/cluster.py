@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from bench.control import Mediator, close, log_in, make_members
+from control import Mediator, close, log_in, make_members
+
 from mediator.core.leasegrants import GrantLease
 from mediator.shell.memberstore import MemberStore
 from mediator.shell.postgresstore import PostgresStore
