@@ -163,7 +163,7 @@ def test_a_store_from_before_there_were_pairs_is_brought_up_to_date(tmp_path: Pa
     with closing(sqlite3.connect(path)) as raw:
         raw.executescript(
             "DROP TRIGGER pair_port_is_free; DROP TRIGGER member_port_is_free; DROP TABLE relay_pair;"
-            "DROP TABLE resting_port; DROP TABLE place; DROP TABLE audit"
+            "DROP TABLE resting_port; DROP TABLE place; DROP TABLE audit; DROP TABLE writer; DROP TABLE document"
         )
         raw.execute(f"PRAGMA user_version = {MIGRATIONS.index(PAIRS)}")
     with closing(Store(path)) as store:
