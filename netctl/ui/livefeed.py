@@ -49,7 +49,8 @@ class LiveFeed:
         self._broker = broker
         self._turn = _Turn()
         self._next: asyncio.Event = asyncio.Event()
-        self._looking = 0
+        self._looking = self._at_peers = 0
+        """Who looks, and how many of them at a page that shows peers."""
         self._seen = -1
         """What the agent has told of changes."""
         self._wake = asyncio.Event()
@@ -85,7 +86,8 @@ class LiveFeed:
         began, before = time.monotonic(), self._seen
         # Without an agent, and with one of before it could tell, it is time once it is.
         with contextlib.suppress(NetctlError):
-            self._seen = (await self._broker.ask("agent", Watch(before, WATCHED_S))).changes
+            if self._at_peers:
+                self._seen = (await self._broker.ask("agent", Watch(before, WATCHED_S))).changes
         rest_s = REST_S if self._seen != before else WATCHED_S
         await asyncio.sleep(max(began + rest_s - time.monotonic(), 0.0))
 
@@ -175,6 +177,7 @@ class LiveFeed:
     async def watch(self, sight: Sight) -> AsyncGenerator[str, None]:
         """Events for somebody who may see this: all at first, then what has changed."""
         self._looking += 1
+        self._at_peers += bool(sight.networks)
         self._wake.set()
         seen = -1
         try:
@@ -187,6 +190,7 @@ class LiveFeed:
                 await coming.wait()
         finally:
             self._looking -= 1
+            self._at_peers -= bool(sight.networks)
 
     def _event(self, sight: Sight, *, whole: bool) -> str:
         turn = self._turn

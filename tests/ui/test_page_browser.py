@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from netctl.wire import agentrequests as a
 from tests.support.patience import wait_for
 from tests.ui.shown import DOCUMENT, PAGES, shown_host
 from tests.ui.uikit import KEYS, Host, Served, page
@@ -90,6 +91,21 @@ def test_what_happens_is_seen_within_two_seconds(browser: Chromium, served: Serv
     drawn = f"return document.querySelector('{row} path.rx').getAttribute('d')"
     wait_for("plots move", lambda: len(browser.run(drawn)) > 30)
     assert browser.complaints() == []
+
+
+def test_a_tab_in_the_background_is_nobody_who_looks(browser: Chromium, served: Served, known: Host) -> None:
+    """Peers are asked for who sees them: not for a tab that somebody has left open."""
+    browser.go(at(served, "/"))
+    known.asked.clear()
+    wait_for("it looks", lambda: any(isinstance(one, a.Watch) for one in known.asked))
+    with browser.another_tab():
+        wait_for(
+            "it does not",
+            lambda: len(known.asked) > 1 and all(isinstance(one, a.Status) for one in known.asked[-2:]),
+        )
+        known.asked.clear()
+    assert browser.run("return document.hidden") is False
+    wait_for("it looks again", lambda: any(isinstance(one, a.Watch) for one in known.asked))
 
 
 def test_rows_stay_where_they_are_while_numbers_change(browser: Chromium, served: Served) -> None:

@@ -40,10 +40,10 @@ def served(known: Host) -> Iterator[Served]:
         yield one
 
 
-def events(browser: Browser) -> Generator[tuple[str, dict[str, Any]], None, None]:
+def events(browser: Browser, path: str = "/live") -> Generator[tuple[str, dict[str, Any]], None, None]:
     """The live stream of a page."""
     connection = http.client.HTTPConnection("127.0.0.1", browser.port, timeout=30)
-    connection.request("GET", "/live", headers={"Cookie": browser.cookie})
+    connection.request("GET", path, headers={"Cookie": browser.cookie})
     answer = connection.getresponse()
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -94,7 +94,10 @@ def test_a_peer_that_does_not_answer_is_said_to_be_so(known: Host, served: Serve
 def test_peers_are_asked_only_while_a_browser_looks(known: Host, served: Served) -> None:
     browser = served.signed_in()
     browser.get("/")
-    assert not any(isinstance(one, a.Watch) for one in known.asked)
+    elsewhere = events(browser, "/live?rows=0")
+    assert [next(elsewhere)[0], next(elsewhere)[0]] == ["all", "changes"]
+    elsewhere.close()
+    assert not any(isinstance(one, a.Watch) for one in known.asked), "a page without peers asks for none"
     stream = events(browser)
     assert next(stream)[0] == "all"
     wait_for("it looks", lambda: any(isinstance(one, a.Watch) for one in known.asked))

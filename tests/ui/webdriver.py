@@ -113,6 +113,19 @@ class Chromium:
             if one["impact"] in ("serious", "critical")
         ]
 
+    @contextmanager
+    def another_tab(self) -> Iterator[None]:
+        """One in front of this one, which comes to the front again."""
+        before = self._call("GET", "/window")
+        self._call(
+            "POST", "/window", {"handle": self._call("POST", "/window/new", {"type": "tab"})["handle"]}
+        )
+        try:
+            yield
+        finally:
+            self._call("DELETE", "/window")
+            self._call("POST", "/window", {"handle": before})
+
     def quit(self) -> None:
         self._call("DELETE", "")
 

@@ -4,6 +4,7 @@
 // The path below which a reverse proxy shows the page.
 const ROOT_PATH = document.documentElement.dataset.rootPath;
 const WINDOW_S = 180;
+const HIDDEN_MS = 10000;
 const WORDS = { online: "online", silent: "not answering", offline: "offline" };
 const past = new Map();
 
@@ -127,7 +128,6 @@ function follow() {
   const waits = document.querySelector("#armed[data-left]");
   if (waits) armed(Number(waits.dataset.left));
   setInterval(countDown, 1000);
-  const stream = new EventSource(`${ROOT_PATH}/live${rows ? "" : "?rows=0"}`);
   const take = (told) => {
     let strangers = false;
     for (const [name, row] of Object.entries(told.rows)) strangers = !show(name, row) || strangers;
@@ -136,19 +136,37 @@ function follow() {
     const live = document.getElementById("live");
     if (strangers && live && live.dataset.filtered === "0") again();
   };
-  stream.addEventListener("all", (event) => {
+  const all = (event) => {
     const told = JSON.parse(event.data);
     const now = Date.now() / 1000;
     past.clear();
     for (const [name, samples] of Object.entries(told.past)) past.set(name, samples.map((one) => [now + one[0], ...one.slice(1)]));
     take(told);
-  });
-  stream.addEventListener("changes", (event) => {
+  };
+  const changes = (event) => {
     const told = JSON.parse(event.data);
     take(told);
     remember(told.rows);
+  };
+  let stream = null;
+  let leaving = 0;
+  const open = () => {
+    stream = new EventSource(`${ROOT_PATH}/live${rows ? "" : "?rows=0"}`);
+    stream.addEventListener("all", all);
+    stream.addEventListener("changes", changes);
+  };
+  const close = () => {
+    stream?.close();
+    stream = null;
+  };
+  // Nobody looks at a tab in the background, and the host asks no peers for it.
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(leaving);
+    if (document.hidden) leaving = setTimeout(close, HIDDEN_MS);
+    else if (!stream) open();
   });
-  window.addEventListener("pagehide", () => stream.close());
+  window.addEventListener("pagehide", close);
+  open();
 }
 
 async function copy(button) {
