@@ -30,7 +30,7 @@ from mediator.core.leasegrants import Exhausted, GrantLease
 from mediator.core.membership import Membership, membership_of
 from mediator.core.pace import Pace, Questions
 from mediator.core.pairs import PairGrant, is_app
-from mediator.core.relay_grants import GRANT_TTL_S, grant
+from mediator.core.relay_grants import GRANT_TTL_S, Agreement, RelaysApart, grant, nobody
 from mediator.core.relay_pairs import PairPort
 from mediator.core.transactions import Basis
 from mediator.core.viewcache import ViewCache, ViewClass
@@ -84,11 +84,14 @@ class Hub:
         *,
         generation: int = 0,
         stun_also: str = "",
+        agree: Agreement = nobody,
     ) -> None:
         """`generation` must be above that of any earlier run (the shell uses the clock).
 
         `stun_also`: another IPv4 address of the mediator's host, asked by members whose NAT may map by address.
+        `agree`: on a secret with a relay apart.
         """
+        self._apart = RelaysApart(agree)
         self._stun_also = stun_also
         self.identity = identity
         self._secret = relay_secret
@@ -225,6 +228,7 @@ class Hub:
         self._count()
         self._hang()
         wanted = self._want(unix_s)
+        effects += [Say(text) for text in self._apart.load(document.mediators)]
         effects += [Say(item.message) for item in self.exhausted]
         if self.without_port:
             effects.append(Say(f"no relay port is left for {self.without_port} pairs with stock apps"))
@@ -519,8 +523,8 @@ class Hub:
                 return [Left(connection, key)] if key in self._guests else []
             case w.Candidates():
                 return self._introduce(state, key, message, now)
-            case w.RelayRequest(peer):
-                return self._relay(connection, key, peer, unix_s)
+            case w.RelayRequest():
+                return self._relay(connection, key, message, unix_s)
             case _:
                 raise RemoteError(f"unexpected {type(message).__name__} from a member", "protocol.order")
 
@@ -545,15 +549,27 @@ class Hub:
             [] if other is None else self._introducer.introduce(key, self._online[key], peer, other, message)
         )
 
-    def _relay(self, connection: int, key: WireGuardKey, text: str, unix_s: int) -> list[Effect]:
-        peer = self._peer(key, text)
+    def _relay(self, connection: int, key: WireGuardKey, asked: w.RelayRequest, unix_s: int) -> list[Effect]:
+        peer = self._peer(key, asked.peer)
         own = self._allocations.port(key)
         port = self._port_for(key, peer) if peer is not None else None
-        if own is None or port is None:
+        if peer is None or own is None or port is None:
             return []
-        granted = grant(self._secret, own, port, unix_s + GRANT_TTL_S)
-        address = f"0.0.0.0:{port}"
-        message = w.RelayGrant(str(peer), address, granted.allocation, granted.key, granted.expires_s)
+        assert self._mediator is not None
+        until = unix_s + GRANT_TTL_S
+        if not asked.relay:
+            granted = grant(self._secret, own, port, until)
+        elif is_app(self._membership.by_key[peer]):
+            return []  # an app's address is known to the relay that has been told its pairs
+        else:
+            apart = self._apart.grant(asked.relay, self._mediator.relay_ports[0], own, port, until)
+            if apart is None:
+                return []
+            granted = apart
+        address = f"0.0.0.0:{granted.port}"
+        message = w.RelayGrant(
+            str(peer), address, granted.allocation, granted.key, granted.expires_s, asked.relay
+        )
         return [Send(connection, message)]
 
     def _port_for(self, key: WireGuardKey, peer: WireGuardKey) -> int | None:

@@ -44,7 +44,7 @@ class Introducer:
         """`key` on connection `mine` offers candidates to `peer` on connection `other`."""
         self._rounds[key, peer] = offer.round
         effects: list[Effect] = [
-            Send(other, w.Introduction(str(key), offer.round, offer.candidates, offer.nat))
+            Send(other, w.Introduction(str(key), offer.round, offer.candidates, offer.nat, offer.relays))
         ]
         if self._rounds.get((peer, key)) == offer.round:
             effects += [

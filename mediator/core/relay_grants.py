@@ -1,15 +1,27 @@
-"""Relay grants: made by the mediator, checked offline by the relay that shares its secret."""
+"""Relay grants: made by the mediator, checked offline by the relay that has the same secret.
+
+The relay beside the mediator is given that secret. A relay apart (`role: relay`) is told nothing: both compute it
+(`netctl.wire.relaysecret`), and the relay's ports are the mediator's counted from the first of its own range. So what
+the store knows of ports, and how long they rest, is true for every relay.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from netctl.model.document import Mediator
+from netctl.model.errors import RemoteError
+from netctl.model.keys import IdentityKey
 from netctl.wire.relay import SECRET_LEN, Allocation
 
 GRANT_TTL_S = 6 * 3600
 """Long enough that a network survives hours without a mediator, short enough that a revoked member's right ends the
 same day.
 """
+
+Agreement = Callable[[IdentityKey], bytes]
+"""The secret with the relay that has this identity. Raises RemoteError where none can be agreed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +34,8 @@ class Grant:
     """Hex of the allocation's key, 32 bytes: secret, for the granted member only."""
     expires_s: int
     """Unix time."""
+    port: int
+    """The relay's port for the peer."""
 
 
 def grant(secret: bytes, own_port: int, peer_port: int, expires_s: int) -> Grant:
@@ -34,4 +48,41 @@ def grant(secret: bytes, own_port: int, peer_port: int, expires_s: int) -> Grant
     if own_port == peer_port or not (0 < own_port < 65536 and 0 < peer_port < 65536):
         raise ValueError("a grant is between two different ports")
     allocation = Allocation(own_port, peer_port, expires_s)
-    return Grant(allocation.pack().hex(), allocation.key(secret).hex(), expires_s)
+    return Grant(allocation.pack().hex(), allocation.key(secret).hex(), expires_s, peer_port)
+
+
+def nobody(relay: IdentityKey) -> bytes:
+    """The agreement of a mediator without relays apart. Raises RemoteError."""
+    raise RemoteError(f"nothing is agreed on with {relay}", "relay.key")
+
+
+class RelaysApart:
+    """Grants for the document's relays apart."""
+
+    def __init__(self, agree: Agreement = nobody) -> None:
+        self._agree = agree
+        self._relays: dict[str, tuple[Mediator, bytes]] = {}
+        """By identity, as members name it."""
+
+    def load(self, mediators: Iterable[Mediator]) -> list[str]:
+        """The document's; what to say of those that no grant can be made for."""
+        self._relays, said = {}, []
+        for relay in mediators:
+            if not relay.relay_only:
+                continue
+            try:
+                self._relays[str(relay.identity[0])] = relay, self._agree(relay.identity[0])
+            except RemoteError as error:
+                said.append(f"the relay at {relay.host}:{relay.port} is left out: {error}")
+        return said
+
+    def grant(self, relay: str, first: int, own: int, peer: int, expires_s: int) -> Grant | None:
+        """A grant at this relay for two ports of the mediator's range, which begins at `first`; None: it has none."""
+        found = self._relays.get(relay)
+        if found is None:
+            return None
+        (low, high), secret = found[0].relay_ports, found[1]
+        ports = [low + port - first for port in (own, peer)]
+        if not all(low <= port <= high for port in ports):
+            return None
+        return grant(secret, ports[0], ports[1], expires_s)

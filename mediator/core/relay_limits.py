@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from enum import Enum
 
 PAIR_RATE = 125_000_000
 """Bytes a second from one member to one peer, unless set otherwise: 1 Gbit/s."""
@@ -126,13 +127,31 @@ class Account:
             self._bucket.give_back(size)
 
 
+class PairClass(Enum):
+    """Who the two members of a pair are."""
+
+    AGENTS = "agent-agent"
+    APP = "agent-app"
+    APPS = "app-app"
+
+
+class Total:
+    """Bytes of all pairs of one class."""
+
+    __slots__ = ("passed",)
+
+    def __init__(self) -> None:
+        self.passed = 0
+
+
 class Toll:
     """The limits between one sender and one peer."""
 
-    __slots__ = ("_bucket", "passed", "receiver", "refused", "sender")
+    __slots__ = ("_bucket", "_total", "passed", "receiver", "refused", "sender")
 
-    def __init__(self, limits: Limits, sender: Account, receiver: Account, now: float) -> None:
+    def __init__(self, limits: Limits, sender: Account, receiver: Account, total: Total, now: float) -> None:
         self.sender, self.receiver = sender, receiver
+        self._total = total
         self._bucket = limits.bucket(limits.pair_rate, now)
         self.passed = self.refused = 0
 
@@ -146,6 +165,7 @@ class Toll:
             and (self._bucket is None or self._bucket.take(size, now))
         ):
             self.passed += size
+            self._total.passed += size
             sender.sent += size
             sender.day += size
             receiver.received += size
@@ -169,6 +189,7 @@ class Toll:
     def give_back(self, size: int) -> None:
         """Return unused bytes that were set aside."""
         self.passed -= size
+        self._total.passed -= size
         self.sender.sent -= size
         self.receiver.received -= size
         for account in (self.sender, self.receiver):
@@ -184,6 +205,7 @@ class Ledger:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._accounts: OrderedDict[int, Account] = OrderedDict()
+        self.totals = {kind: Total() for kind in PairClass}
 
     def account(self, member: int, now: float) -> Account:
         """The account of the member with this relay port."""
@@ -194,9 +216,10 @@ class Ledger:
             found = self._accounts[member] = Account(member, self.limits, now)
         return found
 
-    def toll(self, sender: int, receiver: int, now: float) -> Toll:
+    def toll(self, sender: int, receiver: int, now: float, kind: PairClass = PairClass.AGENTS) -> Toll:
         """The toll of the traffic from one member to another."""
-        return Toll(self.limits, self.account(sender, now), self.account(receiver, now), now)
+        accounts = self.account(sender, now), self.account(receiver, now)
+        return Toll(self.limits, *accounts, self.totals[kind], now)
 
     def accounts(self) -> list[Account]:
         """All accounts, most traffic first."""

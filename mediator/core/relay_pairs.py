@@ -26,7 +26,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mediator.core.relay_limits import TokenBucket, Toll
+from mediator.core.relay_limits import PairClass, TokenBucket, Toll
 from mediator.core.relay_table import Answer, Flow, RelayTable
 from netctl.model.addresses import SocketAddress
 from netctl.model.keys import WireGuardKey
@@ -175,12 +175,14 @@ class PairTable:
         for port, new in wanted.items():
             if port not in self._pairs:
                 one, other = new.members
+                wide = one.stock and other.stock
+                kind = PairClass.APPS if wide else PairClass.APP
                 toll = self._table.ledger.toll
                 sides = (
-                    _Side(one, port, toll(one.port, other.port, now), now),
-                    _Side(other, port, toll(other.port, one.port, now), now),
+                    _Side(one, port, toll(one.port, other.port, now, kind), now),
+                    _Side(other, port, toll(other.port, one.port, now, kind), now),
                 )
-                self._pairs[port] = _Pair(new, sides, wide=one.stock and other.stock)
+                self._pairs[port] = _Pair(new, sides, wide=wide)
         self._table.generation += 1
 
     def expire(self, now: float) -> None:

@@ -6,9 +6,11 @@ message gets no answer. Only the message type of a packet's payload is read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +28,8 @@ MAX_BINDINGS = 65536
 """Bindings in all: about 40 MB."""
 MAX_BINDINGS_PER_MEMBER = 1024
 """Twice the largest segment. The limit keeps one member from filling the table."""
+MAX_SECRETS = 16
+"""As many mediators as a document may have. A message without a good grant costs 6 µs for each."""
 
 
 @dataclass(slots=True)
@@ -35,6 +39,8 @@ class Binding:
     own_port: int
     peer_port: int
     source: SocketAddress
+    secret: bytes
+    """By which its grant was made."""
     key: bytes
     transaction: bytes
     refreshed_at: float
@@ -78,7 +84,8 @@ class RelayTable:
     def __init__(
         self, secret: bytes, cookie_secret: bytes, ports: range, limits: Limits | None = None
     ) -> None:
-        self._secret = secret
+        """`secret`: of the mediator whose grants are good; `trust` says others."""
+        self._secrets: tuple[bytes, ...] = (secret,)
         self._cookie_secret = cookie_secret
         self._ports = ports
         self.ledger = Ledger(limits or Limits())
@@ -87,11 +94,21 @@ class RelayTable:
         self._bindings: dict[tuple[int, int], Binding] = {}
         self._by_source: dict[tuple[int, SocketAddress], Binding] = {}
         self._per_member: Counter[int] = Counter()
+        self.expired = 0
+        """Messages with a good grant that has expired: many of them mean that a clock is wrong."""
         self.generation = 0
         """Changes whenever `flow` may give a new answer: shells may cache answers until then."""
 
     def __len__(self) -> int:
         return len(self._bindings)
+
+    def trust(self, secrets: Sequence[bytes]) -> None:
+        """Whose grants are good from now on: a secret for each mediator. What is bound by another one's ends."""
+        if tuple(secrets) == self._secrets:
+            return
+        self._secrets = tuple(secrets[:MAX_SECRETS])
+        for binding in [b for b in self._bindings.values() if b.secret not in self._secrets]:
+            self._forget(binding)
 
     def handle_control(
         self, data: bytes, source: SocketAddress, at_port: int, now: float, unix_now: float
@@ -101,18 +118,31 @@ class RelayTable:
             allocation = relay.peek_allocation(data)
             if allocation.peer_port != at_port or allocation.own_port not in self._ports:
                 return []
-            if allocation.expires_s <= unix_now:
-                return []
-            key = allocation.key(self._secret)
-            message = relay.open_message(data, key)
+            opened = self._open(data, allocation)
         except RemoteError:
             return []
+        if opened is None:
+            return []
+        message, secret, key = opened
+        if allocation.expires_s <= unix_now:
+            self.expired += 1
+            return []
         if isinstance(message, relay.Confirm) and self._cookie_is_good(message.cookie, source, at_port, now):
-            return self._bind(message, key, source, now)
+            return self._bind(message, secret, key, source, now)
         if isinstance(message, relay.Bind | relay.Confirm):
             cookie = self._cookie(source, at_port, int(now // COOKIE_SLOT_S))
             return [Answer(at_port, source, relay.seal(relay.Cookie(message.transaction, cookie), key))]
         return []
+
+    def _open(
+        self, data: bytes, allocation: relay.Allocation
+    ) -> tuple[relay.RelayMessage, bytes, bytes] | None:
+        """The message, the secret of its grant, and the grant's key; None: no trusted mediator made the grant."""
+        for secret in self._secrets:
+            key = allocation.key(secret)
+            with contextlib.suppress(RemoteError):
+                return relay.open_message(data, key), secret, key
+        return None
 
     def flow(self, at_port: int, source: SocketAddress, now: float) -> Flow | None:
         """The destination of a WireGuard message from `source` at `at_port`; None: drop it without an answer."""
@@ -162,21 +192,24 @@ class RelayTable:
         for binding in [b for b in self._bindings.values() if not self._alive(b, now)]:
             self._forget(binding)
 
-    def _bind(self, message: relay.Confirm, key: bytes, source: SocketAddress, now: float) -> list[Answer]:
+    def _bind(
+        self, message: relay.Confirm, secret: bytes, key: bytes, source: SocketAddress, now: float
+    ) -> list[Answer]:
         own, peer = message.allocation.own_port, message.allocation.peer_port
         binding = self._bindings.get((own, peer))
         if binding is None:
             if len(self._bindings) >= MAX_BINDINGS or self._per_member[own] >= MAX_BINDINGS_PER_MEMBER:
                 return []
             toll = self.ledger.toll(own, peer, now)
-            binding = Binding(own, peer, source, key, message.transaction, now, toll)
+            binding = Binding(own, peer, source, secret, key, message.transaction, now, toll)
             self._bindings[own, peer] = binding
             self._per_member[own] += 1
             self._attach(binding, source)
         elif binding.source != source:
             self._by_source.pop((peer, binding.source), None)
             self._attach(binding, source)
-        binding.key, binding.transaction, binding.refreshed_at = key, message.transaction, now
+        binding.secret, binding.key = secret, key
+        binding.transaction, binding.refreshed_at = message.transaction, now
         other = self._bindings.get((peer, own))
         if other is not None and not self._alive(other, now):
             other = None

@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
-from netctl.model.errors import LocalError
+from netctl.model.errors import LocalError, RemoteError
 from netctl.model.keys import IdentityKey
 from netctl.system.files import create, make_directory
+from netctl.wire.relaysecret import agreed_secret
 
 ALPN = "netctl/1"
 IDENTITY_FILE = "identity.key"
@@ -72,6 +73,19 @@ class Identity:
     def kept(cls, state: Path) -> Identity:
         """The existing identity, or a new one. Raises LocalError."""
         return cls.load(state) if (state / IDENTITY_FILE).exists() else cls.create(state)
+
+    def agree(self, relay: IdentityKey) -> bytes:
+        """As a mediator: the secret of grants at a relay apart. Raises RemoteError."""
+        return self._agreed(self.public, relay)
+
+    def agree_with(self, mediator: IdentityKey) -> bytes:
+        """As a relay apart: the same, with a mediator. Raises RemoteError."""
+        return self._agreed(mediator, self.public)
+
+    def _agreed(self, mediator: IdentityKey, relay: IdentityKey) -> bytes:
+        if mediator == relay:
+            raise RemoteError(f"{relay} is a mediator's identity: a relay apart has its own", "relay.key")
+        return agreed_secret(self.private, mediator, relay)
 
     def certificate(self) -> bytes:
         """A self-signed certificate, PEM. Its dates are without meaning and ignored."""

@@ -26,6 +26,8 @@ async def keep_relay(arguments: argparse.Namespace) -> None:
     command += ["--listen", arguments.listen]
     command += ["--pair-rate", str(arguments.pair_rate), "--member-rate", str(arguments.member_rate)]
     command += ["--quota", str(arguments.quota)]
+    if arguments.relay_metrics is not None:
+        command += ["--metrics", arguments.relay_metrics]
     command += options_of(arguments)
     said = 0
     while True:

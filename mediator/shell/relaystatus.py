@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,8 +30,8 @@ TIMEOUT_S = 2.0
 """Even under full load a relay reads this socket many times a second."""
 
 
-def describe(relay: RelayServer, now: float) -> dict[str, Any]:
-    """The status: traffic of members by relay port, pairs with stock apps, limits."""
+def describe(relay: RelayServer, now: float, links: Sized = ()) -> dict[str, Any]:
+    """The status: traffic of members by relay port, pairs with stock apps, limits; `links`: TLS connections."""
     relay.settle()
     ledger = relay.table.ledger
     accounts = ledger.accounts()
@@ -42,6 +42,9 @@ def describe(relay: RelayServer, now: float) -> dict[str, Any]:
         "counters": asdict(relay.counters),
         "faults": relay.guard.dropped,
         "bindings": len(relay.table),
+        "connections": len(links),
+        "expired": relay.table.expired,
+        "passed": {kind.value: total.passed for kind, total in ledger.totals.items()},
         "limits": asdict(ledger.limits),
         "members": len(accounts),
         "accounts": [
@@ -67,7 +70,7 @@ def _traffic(pair: dict[str, Any]) -> int:
 
 
 @contextmanager
-def tell_status(relay: RelayServer, state: Path) -> Iterator[None]:
+def tell_status(relay: RelayServer, state: Path, links: Sized = ()) -> Iterator[None]:
     """Answer at the socket while the block runs. Raises LocalError."""
     path = state / SOCKET_NAME
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -78,7 +81,7 @@ def tell_status(relay: RelayServer, state: Path) -> Iterator[None]:
     except OSError as error:
         listening.close()
         raise LocalError(f"the relay cannot listen at {path}: {error.strerror or error}") from error
-    relay.listen(listening.fileno(), lambda: _answer(relay, listening))
+    relay.listen(listening.fileno(), lambda: _answer(relay, listening, links))
     try:
         yield
     finally:
@@ -86,7 +89,7 @@ def tell_status(relay: RelayServer, state: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _answer(relay: RelayServer, listening: socket.socket) -> None:
+def _answer(relay: RelayServer, listening: socket.socket, links: Sized) -> None:
     with contextlib.suppress(OSError):
         connection, _ = listening.accept()
         with connection:
@@ -95,7 +98,7 @@ def _answer(relay: RelayServer, listening: socket.socket) -> None:
             if struct.unpack("3i", raw)[1] not in (0, os.getuid()):
                 return
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-            connection.send(json.dumps(describe(relay, time.monotonic())).encode() + b"\n")
+            connection.send(json.dumps(describe(relay, time.monotonic(), links)).encode() + b"\n")
 
 
 def ask_relay(state: Path) -> dict[str, Any] | None:

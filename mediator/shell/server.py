@@ -114,7 +114,13 @@ class Server:
         self._keeping = asyncio.Lock()
         self._longest_stall_s = 0.0
         """Longest delay of the event loop so far."""
-        self._hub = h.Hub(self._identity.public, self._identity.private.sign, secret, stun_also=stun_also)
+        self._hub = h.Hub(
+            self._identity.public,
+            self._identity.private.sign,
+            secret,
+            stun_also=stun_also,
+            agree=self._identity.agree,
+        )
         self._reserved = 0
         self._polling = False
         self._offered: Offered | None = None
@@ -227,6 +233,10 @@ class Server:
         if self._store.shared:
             return await self._load_shared()
         document, mediator = self._watched.load()
+        if mediator.relay_only:
+            raise LocalError(
+                f"{mediator.host}:{mediator.port} is a `role: relay` of the document: run `netctl-mediator relay` here"
+            )
         if self._watched.refusal is not None:
             _LOG.warning(self._watched.said_at_start())
         if (said := other_ports(document, mediator)) is not None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -44,6 +45,7 @@ class StunServer:
         """
         self._guard = guard if guard is not None else Guard(_LOG.warning)
         self._second = second
+        self._forget: Callable[[int], object] = lambda _: None
         self.sibling: StunServer | None = None
         """The server of the other port, which sends answers that must come from that port."""
         family = socket.AF_INET6 if ":" in address and socket.has_ipv6 else socket.AF_INET
@@ -60,12 +62,20 @@ class StunServer:
         self.port = int(self._socket.getsockname()[1])
 
     def start(self) -> None:
-        """Start answering."""
-        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._drain)
+        """Start answering in the running asyncio loop."""
+        loop = asyncio.get_running_loop()
+        self.start_in(loop.add_reader, loop.remove_reader)
+
+    def start_in(
+        self, listen: Callable[[int, Callable[[], None]], None], forget: Callable[[int], object]
+    ) -> None:
+        """Start answering in another loop: `listen` calls back when a descriptor is readable, `forget` ends that."""
+        self._forget = forget
+        listen(self._socket.fileno(), self._drain)
 
     def close(self) -> None:
         """Close the socket."""
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._forget(self._socket.fileno())
         self._socket.close()
 
     def _drain(self) -> None:

@@ -293,6 +293,7 @@ class Agent:
         self.client.prove()
         self.paths.routes_changed()
         self.names.network_changed()
+        self.paths.network_changed()
         self.nat64.look(moved=True)
 
     async def _on_names(self, moved: Mapping[WireGuardKey, SocketAddress]) -> None:

@@ -41,6 +41,7 @@ class Following:
             self._tunnels.gone()
         self.engine_kind, port = await self._host.port()
         self.data_path = await self._host.data_path()
+        self._paths.relays(document.mediators if document is not None else ())
         if document is None or not document.mediators:
             self._paths.use_port(self.engine_kind, 0)
             self._paths.peers(frozenset())

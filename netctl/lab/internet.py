@@ -79,12 +79,14 @@ class Lab:
         return hosts[name]
 
     def start_mediator(self, name: str = "mediator", *, relay: bool = True) -> None:
-        """Start a mediator, with or without its relay, and wait until it listens."""
+        """Start a mediator, with or without its relay, or a relay apart, and wait until it listens."""
         place = next(entry for entry in self.topology.mediators if entry[1].name == name)
         node = self.node(name)
-        argv = [program("netctl-mediator"), "serve", "--document", DOCUMENT_PATH, "--state", STATE_PATH]
-        argv += [] if relay else ["--no-relay"]
-        argv += ["--stun-also", self.stun_also] if self.stun_also else []
+        command = "relay" if place[0].relay_only else "serve"
+        argv = [program("netctl-mediator"), command, "--document", DOCUMENT_PATH, "--state", STATE_PATH]
+        if not place[0].relay_only:
+            argv += [] if relay else ["--no-relay"]
+            argv += ["--stun-also", self.stun_also] if self.stun_also else []
         self.services[name] = node.spawn(argv, LOG_PATH)
         self._wait(name, lambda: _listens(node, place[0].port), f"listen on port {place[0].port}")
 
@@ -180,7 +182,8 @@ def raise_lab(
     for node in [*network.mediators.values(), *network.members.values()]:
         node.write(DOCUMENT_PATH, lab_text)
     for name in network.mediators:
-        progress(f"{name}: netctl-mediator serve")
+        apart = any(node.name == name and entry.relay_only for entry, node in topology.mediators)
+        progress(f"{name}: netctl-mediator {'relay' if apart else 'serve'}")
         lab.start_mediator(name)
     progress(f"{', '.join(network.members)}: netctl agent")
     in_parallel(lab.start_agent, network.members)
@@ -205,7 +208,13 @@ def _with_new_keys(text: str, document: Document, topology: Topology, network: N
 
     def mediator(place: tuple[Mediator, Any]) -> None:
         said = network.mediators[place[1].name].run(
-            [program("netctl-mediator"), "init", "--state", STATE_PATH]
+            [
+                program("netctl-mediator"),
+                "init",
+                "--state",
+                STATE_PATH,
+                *(["--relay"] if place[0].relay_only else []),
+            ]
         )
         identity = _IDENTITY.search(said)
         if identity is None:

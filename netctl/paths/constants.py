@@ -138,6 +138,30 @@ RELAY_LOST_AFTER = 3
 """Unanswered refreshes after which the binding counts as lost."""
 RELAY_DOUBT = 2.0
 """The relay is refreshed when packets are sent over it and none are received for so long."""
+RELAY_ALONE = 3.0
+"""When a relay answers and the peer has not come to it for so long, the next best relay is asked as well."""
+RELAYS_ASKED = 3
+"""Relays asked at once while none carries: an absent peer costs no more."""
+RELAY_DOUBTS = 7
+"""Doubts in a row (`RELAY_DOUBT`) after which another relay is asked, although this one answers: longer than the ten
+seconds after which WireGuard answers packets that go one way (Keepalive-Timeout)."""
+RELAY_GAIN = 0.7
+RELAY_GAIN_MS = 10
+"""A pair moves to another relay only below 0.7 of the sum of both round trips and 10 ms less."""
+RELAY_MOVE_REST = 10.0
+"""And only when the relay in use has been used for so long, which prevents flapping."""
+RELAY_TRIAL = 15.0
+"""Time for the peer to come to a better relay: longer than `RELAY_MOVE_REST`, which the peer may wait."""
+RELAY_TRIAL_REST = 60.0
+"""A relay that did not answer, or to which the peer did not come, is the last choice for so long."""
+METER_QUESTIONS = (0.0, 0.15, 0.3)
+"""Offsets of the requests of one series, to every relay: the shortest of three round trips counts, as queues add."""
+METER_WAIT = 1.0
+"""Wait for answers after the last request of a series."""
+METER_EVERY = 300.0
+"""Interval between series."""
+METER_REST = 5.0
+"""Least interval between series that an event has caused."""
 RELAY_REGRANT_FIRST = 3
 RELAY_REGRANT = 10
 """Unanswered BINDs after which a new grant is requested, at first and then each time: a relay with a changed secret or

@@ -12,7 +12,7 @@ its own candidates in it; a side that receives a lower round offers again in its
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from netctl.model.addresses import Prefix, SocketAddress
@@ -44,6 +44,7 @@ from netctl.paths.pairstates import PairState
 from netctl.paths.pendingintroductions import EarlyIntroductions
 from netctl.paths.portjudge import PortJudge, Verdict
 from netctl.paths.predict import Allocation
+from netctl.paths.relaymeter import RelayMeter
 from netctl.paths.routes import Self
 from netctl.wire import probe
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant
@@ -80,6 +81,9 @@ class PathManager:
         self._batches = 0
         self._outside = Outside(rng, self._new_batch)
         self._discovery = self._outside.discovery
+        self._meter = RelayMeter(rng)
+        self._relays: tuple[str, ...] = ()
+        """The document's relays apart."""
         self._births = Birthdays(rng)
         self._numbers = Numbers(epoch_s)
         self._judge = PortJudge()
@@ -165,7 +169,10 @@ class PathManager:
             self._watch,
             stock=stock,
             idle_s=self._idle_s,
+            distances=self._meter.rtt_ms,
         )
+        if not stock:
+            pair.relay.know(self._relays, now)
         pair.activity.lazy = key in self._lazy
         pair.activity.seen(now)
         pair.set_mtu(self._me.mtu, now)
@@ -254,6 +261,7 @@ class PathManager:
     def ways_changed(self, now: float) -> list[Effect]:
         """The routes to servers and peers have changed: ask all servers and start new rounds."""
         self._discovery.gather(now)
+        self._meter.measure(now)
         return self._moved(now) + self._discover(now)
 
     def check_relays(self, now: float) -> list[Effect]:
@@ -271,6 +279,7 @@ class PathManager:
     def woke(self, now: float) -> list[Effect]:
         """This host was suspended: NATs have forgotten its flows, and peers use other paths. Start new rounds."""
         self._discovery.gather(now)
+        self._meter.measure(now)
         return self._moved(now) + self._discover(now)
 
     def set_mapped(self, candidate: Candidate | None, now: float) -> list[Effect]:
@@ -291,7 +300,19 @@ class PathManager:
     def set_stun(self, servers: list[SocketAddress], now: float) -> list[Effect]:
         """Set the mediator's STUN addresses (`Welcome.stun`)."""
         self._discovery.set_servers(servers, now)
+        self._meter.use_beside(servers, now)
         return self._discover(now)
+
+    def set_relays(self, relays: Mapping[str, Sequence[SocketAddress]], now: float) -> list[Effect]:
+        """Set the document's relays apart, in its order: identity to the addresses of its first STUN port."""
+        self._relays = tuple(relays)
+        self._meter.use(relays, now)
+        effects = self._measure(now)
+        for pair in self._pairs.values():
+            if not pair.stock:
+                pair.relay.know(self._relays, now)
+                effects += self._settle(pair, now)
+        return effects
 
     def control_up(self, now: float) -> list[Effect]:
         """The mediator has accepted the login: pairs that are not settled begin a round, the others keep their path."""
@@ -322,6 +343,8 @@ class PathManager:
         """Take a datagram of the shared port that is no WireGuard message. Unknown senders get no answer."""
         kind = classify(data)
         if kind is DatagramKind.STUN:
+            if self._meter.handle_answer(data, source, now):
+                return []
             was_blocked = self._discovery.blocked
             changed = self._discovery.handle_answer(data, source, now)
             asked = self._outside.handle_timer(now) if self._discovery.ready(now) else []
@@ -358,9 +381,10 @@ class PathManager:
     def handle_frame(self, port: int, data: bytes, now: float) -> list[Effect]:
         """Take a relay message that came over the TLS connection from this relay port."""
         for pair in self._pairs.values():
-            if pair.relay.server is not None and pair.relay.server.port == port:
+            beside = pair.relay.beside.server
+            if beside is not None and beside.port == port:
                 if classify(data) is DatagramKind.RELAYED_PROBE:
-                    return self._relayed(pair, data, pair.relay.server, now)
+                    return self._relayed(pair, data, beside, now)
                 return pair.handle_frame(data, now) + self._settle(pair, now)
         return []
 
@@ -400,6 +424,7 @@ class PathManager:
             pair.activity.seen(now)
             remote = parse_candidates(message.candidates)
             pair.guesser.heard(message.nat)
+            pair.relay.told({one.relay: one.rtt_ms for one in message.relays}, now)
             pair.introduced(message.round, remote, now, self._offer_time(now))
             return self._settle(pair, now)
         if isinstance(message, Punch):
@@ -454,7 +479,7 @@ class PathManager:
 
     def handle_timer(self, now: float) -> list[Effect]:
         """Perform what is due. Call when `next_timer()` is due; earlier or later does no harm."""
-        effects = self._discover(now)
+        effects = self._discover(now) + self._measure(now)
         while self._timers and self._timers[0][0] <= now:
             due, key = heapq.heappop(self._timers)
             pair = self._pairs.get(key)
@@ -470,6 +495,7 @@ class PathManager:
             heapq.heappop(self._timers)
         times = [
             self._outside.next_timer(),
+            self._meter.next_timer(),
             self._judge.next_timer(),
             self._orphans_until,
             self._timers[0][0] if self._timers else None,
@@ -594,6 +620,17 @@ class PathManager:
         effects = self._outside.handle_timer(now) + self._drop_orphans(now)
         return effects + self._flush_offers(now) + self._judge_port(now)
 
+    def _measure(self, now: float) -> list[Effect]:
+        """Measure the round trips to relays, and offer changed ones to relayed peers."""
+        effects: list[Effect] = list(self._meter.handle_timer(now))
+        if self._control and self._relays and self._meter.changed:
+            self._meter.told()
+            for pair in self._pairs.values():
+                if pair.offered and pair.state is not PairState.DIRECT:
+                    pair.offer_due = now
+                    effects += self._settle(pair, now)
+        return effects
+
     def _judge_port(self, now: float) -> list[Effect]:
         """Ask for another port where this one is unfit, if there are peers."""
         verdict = self.port_verdict
@@ -661,6 +698,10 @@ class PathManager:
     def _settle(self, pair: Pair, now: float) -> list[Effect]:
         """Perform what is due in a pair, and put the pair's next deadline into the heap."""
         effects = pair.handle_timer(now, self._control)
+        if pair.relay.alarmed:
+            pair.relay.alarmed = False
+            self._meter.measure(now)
+            effects += self._meter.handle_timer(now)
         if pair.selected is not None and pair.selected.address in self._orphans:
             pair.guesser.inherit(pair.selected.address, self._orphans.pop(pair.selected.address))
         if pair.round_due(now):
@@ -677,7 +718,8 @@ class PathManager:
             effects += pair.knocks(now)  # before the offer, so that the peer's packets come later
             if self._control:
                 nat = pair.guesser.offer(self._outside.nat(), now)
-                offer = Candidates(str(pair.key), pair.round, self._candidates(), nat)
+                distances = self._meter.told()
+                offer = Candidates(str(pair.key), pair.round, self._candidates(), nat, distances)
                 effects.append(SendControl(offer))
         effects += pair.stand_in() + self._tell_tunnel(pair)
         due = pair.next_timer()

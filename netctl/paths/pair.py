@@ -2,14 +2,14 @@
 
 Its states and transitions are the table in `netctl.paths.pairstates`.
 
-The relay is independent of these states (`RelayLink`): it is wanted in all of them except a settled DIRECT. The member
-with the lower key chooses among the paths on which both sides have received a pong. Its probe with USING tells the
-other member, which follows once its own ping on that path was answered. No side sets an endpoint before.
+The relay is independent of these states (`PairRelays`): it is wanted in all of them except a settled DIRECT. The
+member with the lower key chooses among the paths on which both sides have received a pong. Its probe with USING tells
+the other member, which follows once its own ping on that path was answered. No side sets an endpoint before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
@@ -29,7 +29,6 @@ from netctl.paths.effects import (
     PathStatus,
     SendDatagram,
     SendEcho,
-    SendFrame,
     SendThrough,
     SetEndpoint,
     StandIn,
@@ -40,8 +39,8 @@ from netctl.paths.guess import Guesser
 from netctl.paths.liveness import Liveness, Watch
 from netctl.paths.mtuprobe import MtuProbe
 from netctl.paths.pairstates import PairEvent, PairState, following
+from netctl.paths.relaychoice import NOTHING, PairRelays
 from netctl.paths.relayedprobes import RelayedProbes
-from netctl.paths.relaylink import RelayLink
 from netctl.paths.route import Route
 from netctl.paths.routes import Routes, Self
 from netctl.wire.probe import Probe, ProbeFlag, ProbeKeys, ProbeType
@@ -64,7 +63,9 @@ class Pair:
         *,
         stock: bool = False,
         idle_s: float = c.LAZY_IDLE,
+        distances: Mapping[str, int] = NOTHING,
     ) -> None:
+        """`distances`: this host's round trips to relays in milliseconds, as they are at each moment."""
         self.key = key
         self.stock = stock
         """Whether the peer has no agent: the pair then stays IDLE, on the relay."""
@@ -79,7 +80,7 @@ class Pair:
         self._repeat_at: float | None = None
         self._repeated_round = 0
         """The last round in which an Introduction caused a repeated offer."""
-        self.relay = RelayLink(str(key), rng)
+        self.relay = PairRelays(str(key), rng, distances)
         self.routes = Routes(keys, me, rng, unproven, numbers)
         self.offers = Bucket(c.OFFERS_BURST, c.OFFERS_RATE)
         """The budget of the peer's offers."""
@@ -119,6 +120,10 @@ class Pair:
         self.liveness = Liveness(watch, key)
         self._lost: tuple[Route, float] | None = None
         """The path that died last, and when: while somebody looks, the peer is asked there whether it is back."""
+        self._followed: tuple[bool, SocketAddress | None] = (False, None)
+        """`usable` and `address` of the relay when the path last followed it."""
+        self._flowed = False
+        """Packets have flowed since the relay was last asked because the flow had ended."""
         self._heard_at = 0.0
         """When the engine's receive counter last moved, or we last asked the relay about it."""
         self.activity = Activity(idle_s=idle_s)
@@ -203,8 +208,8 @@ class Pair:
         if not self._waiting or not self._steered or endpoint is None:
             return []
         found = self._waiting.take(now)
-        if self.relay.by_tls and endpoint == self.relay.address and self.relay.server is not None:
-            return [SendFrame(self.relay.server.port, datagram) for datagram in found]
+        if self.relay.by_tls and endpoint == self.relay.address:
+            return [effect for datagram in found for effect in self.relay.carry(datagram)]
         return [SendDatagram(endpoint, datagram) for datagram in found]
 
     def folded(self, now: float) -> tuple[Folded, list[Effect]]:
@@ -640,6 +645,7 @@ class Pair:
         counters = (status.rx_bytes, status.tx_bytes)
         if self._counters is None or status.rx_bytes != self._counters[0]:
             self._heard_at = now
+            self.relay.heard()
         before = self._counters
         flows = before is not None and not is_upkeep(counters[0] - before[0], counters[1] - before[1])
         self._counters = counters
@@ -654,10 +660,15 @@ class Pair:
             self._relayed.flows(now)
             if self.selected is None and now - self._heard_at >= c.RELAY_DOUBT:
                 self._heard_at = now
-                self.relay.refresh(now)  # our NAT may have given us another source address
+                self.relay.doubt(now)  # our NAT may have given us another source address
                 self._mtu.doubted(now)
             if self.activity.lazy and self.state is PairState.WAITING:
                 self._look_again(now)
+            self._flowed = True
+        elif self._flowed and self.relay.several and now - self._heard_at >= c.RELAY_DOUBT:
+            self._flowed = False
+            if self.selected is None:
+                self.relay.refresh(now)  # the peer has no more to say, or its relay is dead
         if (
             self._endpoint is None
             and self.selected is None
@@ -696,6 +707,9 @@ class Pair:
         """WireGuard roamed to an endpoint that we did not set, and no direct path is chosen."""
         known = self.routes.get(endpoint)
         trusted = known is not None and known.fresh(now) and not known.refused(now)
+        if self.relay.follow(endpoint, now, peer_chooses=not self.chooser):
+            self._endpoint = endpoint
+            return self._report(now)
         if self.relay.usable and self.relay.address is not None and not trusted:
             return [self._steer(self.relay.address)]
         return []
@@ -731,9 +745,10 @@ class Pair:
     def handle_timer(self, now: float, control: bool) -> list[Effect]:
         """Perform what is due, except the manager's offers and rounds; `control`: the mediator is connected."""
         effects: list[Effect] = []
-        before = self.relay.usable, self.relay.address
         effects += self.relay.handle_timer(now, control)
-        if (self.relay.usable, self.relay.address) != before:
+        carried = self.relay.usable, self.relay.address
+        if carried != self._followed:
+            self._followed = carried
             effects += self._follow_relay(now)
         if self._reassert and now >= self._reassert[0]:
             self._reassert = [at for at in self._reassert if at > now]

@@ -15,7 +15,7 @@ from __future__ import annotations
 from netctl.model.addresses import SocketAddress
 from netctl.paths.constants import MTU_RELAYED_AFTER, MTU_RETRY, MTU_TRIES
 from netctl.paths.effects import SendDatagram, SendFrame
-from netctl.paths.relaylink import RelayLink
+from netctl.paths.relaychoice import PairRelays
 from netctl.paths.routes import Routes
 from netctl.wire.probe import Probe
 
@@ -23,7 +23,7 @@ from netctl.wire.probe import Probe
 class RelayedProbes:
     """Of one pair. Times are monotonic seconds."""
 
-    def __init__(self, relay: RelayLink, routes: Routes) -> None:
+    def __init__(self, relay: PairRelays, routes: Routes) -> None:
         self._relay, self._routes = relay, routes
         self._left = 0
         """Small pings that may still be sent."""

@@ -74,8 +74,10 @@ def _step(steps: Sequence[float], attempt: int) -> float:
 class RelayLink:
     """Binds to the relay when wanted, refreshes the binding while wanted, and keeps the grant for later."""
 
-    def __init__(self, peer: str, rng: Callable[[int], bytes]) -> None:
+    def __init__(self, peer: str, rng: Callable[[int], bytes], name: str = "") -> None:
+        """`name`: the identity of a relay apart; empty: the relay beside the mediator."""
         self._peer = peer
+        self._name = name
         self._rng = rng
         self.state = RelayState.UNGRANTED
         self.wanted = False
@@ -126,6 +128,16 @@ class RelayLink:
         if self.by_tls:
             return [SendFrame(self.server.port, data)]
         return [SendDatagram(self.server, data, whole=whole)]
+
+    @property
+    def quiet(self) -> bool:
+        """The relay owes answers."""
+        return self.wanted and not self.by_tls and self._silence >= RELAY_LOST_AFTER
+
+    def prepare(self, now: float) -> None:
+        """Have a grant, and bind nothing: where the mediator is gone with the relay in use, there is another."""
+        if self.state is RelayState.UNGRANTED and self._grant_due is None and not self._grant_attempts:
+            self._grant_due = now
 
     def want(self, now: float) -> None:
         """Bind, and keep the binding."""
@@ -300,7 +312,7 @@ class RelayLink:
             self._grant_due = now + _step(GRANT_RETRY, self._grant_attempts) if online else None
             self._grant_attempts += 1
             if online:
-                effects.append(SendControl(RelayRequest(peer=self._peer)))
+                effects.append(SendControl(RelayRequest(self._peer, self._name)))
         self._consider_tls(now)
         if self._due is None or now < self._due or self._allocation is None or self.server is None:
             return effects

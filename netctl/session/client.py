@@ -249,6 +249,8 @@ class ClientSession:
                 return [ViewChanged(kept.view, kept)] if kept else self._refresh(self._replica.doubted())
             case w.Presence(peer, online):
                 return [PresenceChanged(WireGuardKey.parse(peer), online)]
+            case w.RelayGrant(relay=relay) if relay:
+                return [PathMessage(message)]
             case w.RelayGrant():
                 servers = tuple(self._reached(message.address))
                 grant = msgspec.structs.replace(message, address=str(servers[0]))

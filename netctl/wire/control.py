@@ -15,6 +15,10 @@ MAX_CANDIDATES = 32
 
 Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
 Identity = Annotated[str, Meta(pattern=r"^ed25519:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
+RelayName = Annotated[str, Meta(pattern=r"^(ed25519:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=)?$")]
+"""The identity of a relay apart; empty: the relay beside the mediator."""
+MAX_RELAYS = 16
+"""As many mediators as a document may have."""
 Hex = Annotated[str, Meta(pattern=r"^([0-9a-f]{2})+$", max_length=256)]
 Socket = Annotated[str, Meta(min_length=9, max_length=64)]
 Name = Annotated[str, Meta(min_length=1, max_length=63)]
@@ -54,6 +58,13 @@ class Nat(Struct, frozen=True, omit_defaults=True):
     step: Annotated[int, Meta(ge=-16, le=16)] = 1
     count: Port = 1
     birthday: bool = False
+
+
+class RelayTime(Struct, frozen=True, omit_defaults=True):
+    """How far a relay is from the sender."""
+
+    rtt_ms: Annotated[int, Meta(ge=0, le=60_000)]
+    relay: RelayName = ""
 
 
 class Hello(Struct, frozen=True, tag="hello"):
@@ -219,6 +230,8 @@ class Candidates(Struct, frozen=True, omit_defaults=True, tag="candidates"):
     round: Count
     candidates: Annotated[list[Candidate], Meta(max_length=MAX_CANDIDATES)]
     nat: Nat | None = None
+    relays: Annotated[list[RelayTime], Meta(max_length=MAX_RELAYS)] = []
+    """How far the relays are from the sender."""
 
 
 class Introduction(Struct, frozen=True, omit_defaults=True, tag="introduction"):
@@ -228,6 +241,8 @@ class Introduction(Struct, frozen=True, omit_defaults=True, tag="introduction"):
     round: Count
     candidates: Annotated[list[Candidate], Meta(max_length=MAX_CANDIDATES)]
     nat: Nat | None = None
+    relays: Annotated[list[RelayTime], Meta(max_length=MAX_RELAYS)] = []
+    """How far the relays are from the sender."""
 
 
 class Punch(Struct, frozen=True, tag="punch"):
@@ -237,21 +252,24 @@ class Punch(Struct, frozen=True, tag="punch"):
     after_ms: Annotated[int, Meta(ge=0, le=10_000)]
 
 
-class RelayRequest(Struct, frozen=True, tag="relay-request"):
-    """Member: asks for the right to send to `peer` through the relay."""
+class RelayRequest(Struct, frozen=True, omit_defaults=True, tag="relay-request"):
+    """Member: asks for the right to send to `peer` through a relay."""
 
     peer: Key
+    relay: RelayName = ""
 
 
-class RelayGrant(Struct, frozen=True, tag="relay-grant"):
-    """Mediator: the right to send to `peer` through the relay. `expires_s`: Unix time."""
+class RelayGrant(Struct, frozen=True, omit_defaults=True, tag="relay-grant"):
+    """Mediator: the right to send to `peer` through a relay. `expires_s`: Unix time."""
 
     peer: Key
     address: Socket
-    """The relay's address and the peer's relay port."""
+    """The relay's address and the peer's relay port. Of a relay apart the port alone counts: the document says where
+    it is."""
     allocation: Hex
     key: Hex
     expires_s: Count
+    relay: RelayName = ""
 
 
 class Ping(Struct, frozen=True, omit_defaults=True, tag="ping"):

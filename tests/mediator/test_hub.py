@@ -24,6 +24,7 @@ from netctl.session.login import make_login
 from netctl.session.replica import Kept, Replica
 from netctl.wire import control as w
 from netctl.wire.relay import Allocation
+from netctl.wire.relaysecret import agreed_secret
 
 SOURCE = SocketAddress("203.0.113.1", 5555)
 MEDIATOR = Ed25519PrivateKey.from_private_bytes(b"\7" * 32)
@@ -453,6 +454,54 @@ def test_a_grant_is_for_both_members_own_ports_and_expires() -> None:
     assert answer.address == f"0.0.0.0:{ports[key('bob')]}"
     assert answer.expires_s > 1_000_000
     assert len(set(ports.values())) == len(ports)
+
+
+APART = Ed25519PrivateKey.from_private_bytes(b"\x77" * 32)
+
+
+def with_relays() -> Document:
+    """A relay apart with ports of its own, and one that has room for a single member."""
+    relays = [
+        ("50000-50999", str(IdentityKey(APART.public_key().public_bytes_raw()))),
+        ("60000-60000", str(identity("narrow"))),
+    ]
+    mediators = [
+        {"url": "netctl://192.0.2.1:8443", "identity": [str(PIN)], "relayPorts": "40000-40999"},
+        *(
+            {"url": f"netctl://192.0.2.{9 + n}:8443", "identity": [pin], "role": "relay", "relayPorts": ports}
+            for n, (ports, pin) in enumerate(relays)
+        ),
+    ]
+    members = {
+        name: {"wireguard": str(key(name)), "identity": str(identity(name))} for name in ("ann", "bob")
+    }
+    members["phone"] = {"wireguard": str(key("phone"))}
+    networks = {"lan": {"mode": "routed", "ipv4": "10.1.0.0/28", "members": ["*"]}}
+    text = {"apiVersion": "netctl/v1", "mediators": mediators, "members": members, "networks": networks}
+    return load_document(json.dumps(text)).document
+
+
+def test_a_grant_for_a_relay_apart_is_good_there_and_for_its_own_ports() -> None:
+    shell = Shell(with_relays())
+    shell.hub = h.Hub(
+        PIN, MEDIATOR.sign, SECRET, generation=200, agree=lambda relay: agreed_secret(MEDIATOR, PIN, relay)
+    )
+    shell.load(with_relays())
+    shell.login(1, "ann")
+    ports = dict(shell.stores[-1].ports)
+    apart = IdentityKey(APART.public_key().public_bytes_raw())
+    (answer,) = shell.give(1, w.RelayRequest(str(key("bob")), str(apart)))
+    assert isinstance(answer, w.RelayGrant)
+    own, peer = (ports[key(name)] + 10_000 for name in ("ann", "bob"))
+    allocation = Allocation(own, peer, answer.expires_s)
+    assert (answer.relay, answer.address) == (str(apart), f"0.0.0.0:{peer}")
+    assert answer.allocation == allocation.pack().hex()
+    assert answer.key == allocation.key(agreed_secret(APART, PIN, apart)).hex()
+    narrow = str(identity("narrow"))
+    assert shell.give(1, w.RelayRequest(str(key("bob")), narrow)) == [], "it has no port for one of them"
+    assert shell.give(1, w.RelayRequest(str(key("bob")), str(PIN))) == [], "a mediator is no relay apart"
+    assert shell.give(1, w.RelayRequest(str(key("phone")), str(apart))) == [], "an app does not go there"
+    assert shell.dropped == {}
 
 
 def test_a_member_that_floods_offers_is_cut_short_and_recovers() -> None:

@@ -172,3 +172,41 @@ def test_it_knows_which_pairs_it_carries_and_how_much() -> None:
         assert flow.toll.take(size, 1.0)
     assert relays.carried(1.0) == [(P_A, P_B, 570)]
     assert relays.carried(relay_table.BINDING_TTL_S + 1) == [], "neither has renewed it"
+
+
+def test_grants_of_several_mediators_are_good_until_one_is_trusted_no_more() -> None:
+    relays = table()
+    others = [bytes([number]) * 32 for number in range(40, 43)]
+    relays.trust([SECRET, *others])
+    bind(relays, P_A, P_B, A)
+    right = allocation(P_B, P_A)
+    bound = bytes(range(60, 92))
+    for secret in (others[2], bound):
+        asked = relay.seal(relay.Bind(right, b"t" * 8), right.key(secret))
+        answers = relays.handle_control(asked, B, P_A, 0.0, UNIX)
+        assert bool(answers) == (secret in others)
+    cookie = relay.open_message(
+        relays.handle_control(
+            relay.seal(relay.Bind(right, b"t" * 8), right.key(others[2])), B, P_A, 0.0, UNIX
+        )[0].data,
+        right.key(others[2]),
+    )
+    assert isinstance(cookie, relay.Cookie)
+    confirm = relay.seal(relay.Confirm(right, b"u" * 8, cookie.cookie), right.key(others[2]))
+    assert relays.handle_control(confirm, B, P_A, 0.0, UNIX)
+    assert relays.flow(P_B, A, 1.0) is not None, "one mediator's member with another's"
+    generation = relays.generation
+    relays.trust([SECRET])
+    assert relays.flow(P_B, A, 1.0) is None
+    assert relays.generation > generation
+    assert relays.handle_control(confirm, B, P_A, 0.0, UNIX) == []
+    assert relays.source_of(P_A, P_B, 1.0) == A
+
+
+def test_a_grant_that_is_over_is_silence_and_counted_only_where_it_was_good() -> None:
+    relays = table()
+    over = allocation(P_A, P_B, expires=int(UNIX))
+    for secret, counted in ((SECRET, 1), (b"f" * 32, 1)):
+        data = relay.seal(relay.Bind(over, b"t" * 8), over.key(secret))
+        assert relays.handle_control(data, A, P_B, 0.0, UNIX) == []
+        assert relays.expired == counted

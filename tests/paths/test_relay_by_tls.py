@@ -146,7 +146,7 @@ def test_messages_over_tls_are_believed_only_on_tls() -> None:
     a, b = world.hosts
     world.start()
     world.run(5)
-    server = a.manager._pairs[b.key].relay.server
+    server = a.manager._pairs[b.key].relay.beside.server
     assert server == SocketAddress(MEDIATOR, 40001)
     before = kinds(world)
     assert a.manager.handle_frame(40001, b"\xf5nc1\x13" + bytes(44), world.now) == []

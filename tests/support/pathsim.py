@@ -202,6 +202,18 @@ class Host:
     """Whether its peers answer, as it changed."""
 
 
+@dataclass
+class Apart:
+    """A relay on a machine of its own."""
+
+    name: str
+    address: str
+    secret: bytes
+    table: RelayTable
+    up: bool = True
+    first: int = 50000
+
+
 class World:
     """The clock, the wires and the mediator."""
 
@@ -233,6 +245,12 @@ class World:
         self.idle_s = LAZY_IDLE
         self.mediator_families = [4]
         """What the mediator's name has, the one that control connections take first."""
+        self.apart: dict[str, Apart] = {}
+        """Relays apart, by address."""
+        self.beside_up = True
+        """The relay beside the mediator."""
+        self.farther: dict[tuple[str, str], float] = {}
+        """Seconds that a packet between a public address and a server takes longer, each way."""
 
     # --- building ---
 
@@ -251,6 +269,14 @@ class World:
             accepts=accepts,
             blocked=lambda other: frozenset((public, other.host)) in self.cut,
         )
+
+    def relay_apart(self, address: str, seed: int = 0) -> Apart:
+        """One more relay, before anybody starts."""
+        name = f"ed25519:{chr(65 + len(self.apart)) * 42}A="
+        secret = bytes([len(self.apart) + 1]) * 32
+        found = Apart(name, address, secret, RelayTable(secret, b"e" * 32, range(50000, 50100)))
+        self.apart[address] = found
+        return found
 
     def host(self, name: str, address: str, nat: Any = None) -> Host:
         private = bytes([len(self.hosts) + 1]) * 32
@@ -272,6 +298,9 @@ class World:
         self.perform(host, host.manager.set_local(own, self.now))
         stun = [one for family in self.mediator_families for one in (STUN6 if family == 6 else STUN)]
         self.perform(host, host.manager.set_stun(stun, self.now))
+        if self.apart:
+            relays = {one.name: [SocketAddress(one.address, 3478)] for one in self.apart.values()}
+            self.perform(host, host.manager.set_relays(relays, self.now))
         others = [other.key for other in self.hosts if other is not host]
         lazy = frozenset(others if self.lazy else ())
         self.perform(host, host.manager.set_peers(others, self.now, lazy=lazy))
@@ -478,6 +507,7 @@ class World:
             source = host.nat.outbound(local, destination)
         if source is not None and (ttl is None or not self.short_reach):
             delay = WAN_DELAY * (1 + self.random.uniform(0, self.jitter)) if self.jitter else WAN_DELAY
+            delay += self.farther.get((source.host, destination.host), 0.0)
             self.at(self.now + delay, lambda: self._internet(source, destination, data))
 
     def _internet(self, source: SocketAddress, destination: SocketAddress, data: bytes) -> None:
@@ -485,6 +515,9 @@ class World:
             return
         if destination.host in (MEDIATOR, MEDIATOR6):
             self._server(source, destination.port, data)
+            return
+        if destination.host in self.apart:
+            self._relay_machine(self.apart[destination.host], source, destination.port, data)
             return
         for host in self.hosts:
             if host.no_udp:
@@ -552,14 +585,28 @@ class World:
                 at = second if answer.other_address and second is not None else self._mediator(source)
                 self._reply(sibling if answer.other_port else port, source, answer.data, at)
             return
+        if self.beside_up:
+            self._relayed(self.relay, source, port, data, "")
+
+    def _relay_machine(self, apart: Apart, source: SocketAddress, port: int, data: bytes) -> None:
+        if not apart.up:
+            return
+        if port == 3478:
+            answer = stun.respond(data, source)
+            if answer is not None:
+                self._reply(port, source, answer, apart.address)
+            return
+        self._relayed(apart.table, source, port, data, apart.address)
+
+    def _relayed(self, table: RelayTable, source: SocketAddress, port: int, data: bytes, at: str) -> None:
         kind = classify(data)
         if kind is DatagramKind.RELAY:
-            for out in self.relay.handle_control(data, source, port, self.now, UNIX_EPOCH):
-                self._reply(out.port, out.destination, out.data)
+            for out in table.handle_control(data, source, port, self.now, UNIX_EPOCH):
+                self._reply(out.port, out.destination, out.data, at)
         elif kind in (DatagramKind.WIREGUARD, DatagramKind.RELAYED_PROBE):
-            flow = self.relay.flow(port, source, self.now)
+            flow = table.flow(port, source, self.now)
             if flow is not None and flow.toll.take(len(data), self.now):
-                self._reply(flow.port, flow.destination, data)
+                self._reply(flow.port, flow.destination, data, at)
 
     @staticmethod
     def _mediator(peer: SocketAddress) -> str:
@@ -571,13 +618,17 @@ class World:
                 self.at(self.now + WAN_DELAY, lambda: self._from_tls(destination, port, data))
                 return
             source = SocketAddress(at or self._mediator(destination), port)
-            self.at(self.now + WAN_DELAY, lambda: self._internet(source, destination, data))
+            delay = WAN_DELAY + self.farther.get((destination.host, source.host), 0.0)
+            self.at(self.now + delay, lambda: self._internet(source, destination, data))
 
     def _tell(self, host: Host, message: Introduction | Punch | RelayGrant) -> None:
         def deliver() -> None:
             if host.control:
                 servers: tuple[SocketAddress, ...] = ()
-                if isinstance(message, RelayGrant):
+                if isinstance(message, RelayGrant) and message.relay:
+                    at = next(one.address for one in self.apart.values() if one.name == message.relay)
+                    servers = (SocketAddress(at, SocketAddress.parse(message.address).port),)
+                elif isinstance(message, RelayGrant):
                     port = SocketAddress.parse(message.address).port
                     named = {4: MEDIATOR, 6: MEDIATOR6}
                     servers = tuple(SocketAddress(named[family], port) for family in self.mediator_families)
@@ -589,6 +640,15 @@ class World:
         other = next(other for other in self.hosts if str(other.key) == message.peer)
         if not other.control:
             return
+        if isinstance(message, RelayRequest) and message.relay:
+            apart = next(one for one in self.apart.values() if one.name == message.relay)
+            mine, theirs = (apart.first + self.hosts.index(one) for one in (host, other))
+            given = grant(apart.secret, mine, theirs, int(UNIX_EPOCH) + 3600)
+            told = RelayGrant(
+                str(other.key), f"0.0.0.0:{theirs}", given.allocation, given.key, given.expires_s, apart.name
+            )
+            self._tell(host, told)
+            return
         if isinstance(message, RelayRequest):
             mine, theirs = (RELAY_PORTS[self.hosts.index(one)] for one in (host, other))
             given = grant(self.secret, mine, theirs, int(UNIX_EPOCH) + 3600)
@@ -598,7 +658,10 @@ class World:
             )
             return
         self._offers[host.key, other.key] = message
-        self._tell(other, Introduction(str(host.key), message.round, message.candidates, message.nat))
+        self._tell(
+            other,
+            Introduction(str(host.key), message.round, message.candidates, message.nat, message.relays),
+        )
         back = self._offers.get((other.key, host.key))
         if back is not None and back.round == message.round:
             for one, peer in ((host, other), (other, host)):

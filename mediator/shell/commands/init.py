@@ -18,10 +18,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--host", default="mediator.example.net", help="the name or address members reach it at"
     )
     add_port(parser)
+    parser.add_argument(
+        "--relay", action="store_true", help="of a relay on a machine of its own, beside mediators elsewhere"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the identity, and print its public key."""
+    if arguments.relay:
+        return _relay(arguments)
     secret = arguments.state / RELAY_SECRET_FILE
     had = secret.exists()
     relay_secret(arguments.state)
@@ -46,4 +51,18 @@ def run(arguments: argparse.Namespace) -> int:
     output.note(f"  sudo netctl init --mediator '{url}#{identity.public}'")
     output.note("Open in this server's firewall:")
     output.note(f"  TCP {arguments.port}{also}, UDP 3478-3479 (STUN), UDP 40000-40999 (relay)")
+    return 0
+
+
+def _relay(arguments: argparse.Namespace) -> int:
+    """The same for a relay apart: it shares no secret with anybody."""
+    identity = Identity.create(arguments.state)
+    output.line(f"  - url: netctl://{arguments.host}:{arguments.port}")
+    output.line(f'    identity: ["{identity.public}"]')
+    output.line("    role: relay")
+    output.note(
+        "Put these lines under `mediators:` in networks.yaml, below the mediators, and bring it to every host."
+    )
+    output.note("Open in this server's firewall:")
+    output.note("  UDP 3478-3479 (STUN), UDP 40000-40999 (relay)")
     return 0

@@ -16,6 +16,7 @@ from mediator.shell.memberstore import MemberStore
 from mediator.shell.options import add_document, add_listen, add_state, add_store
 from mediator.shell.postgresplace import PostgresPlace, is_postgres
 from mediator.shell.relaykeeper import keep_relay
+from mediator.shell.relaymetrics import add_metrics
 from mediator.shell.relaywords import add_limits
 from mediator.shell.server import Server
 from mediator.shell.storeplace import NEW_STORE, begin_elsewhere, open_store
@@ -64,6 +65,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics", metavar="HOST:PORT", help="serve /metrics for Prometheus, /healthz and /readyz there"
     )
+    add_metrics(parser, "--relay-metrics")
     add_limits(parser)
     logs.add_options(parser)
 
@@ -73,6 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
     logs.set_up(arguments)
     if arguments.relay_state is not None and not arguments.no_relay:
         raise LocalError("--relay-state is for a relay that runs on its own: give --no-relay too")
+    if arguments.relay_metrics is not None and arguments.no_relay:
+        raise LocalError(
+            "--relay-metrics is for the relay that `serve` starts: give its own command --metrics"
+        )
     secret = relay_secret(arguments.state)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one file per member

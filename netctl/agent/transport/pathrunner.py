@@ -12,6 +12,7 @@ from netctl.agent.log import warn
 from netctl.agent.storage.keyfiles import Keys
 from netctl.agent.transport.doorbells import Doorbells
 from netctl.agent.transport.mapper import PortMapRunner
+from netctl.agent.transport.relayplaces import Places, RelayPlaces
 from netctl.agent.transport.relaytls import RelayTls
 from netctl.agent.transport.sideports import BatchRunner
 from netctl.engine.filter.rewrites import Rewrites
@@ -120,8 +121,10 @@ class PathRunner:
         self._sources = SourceLookup()
         self._nat64 = Translation()
         self._stun: Sequence[SocketAddress] = ()
-        self._grants: dict[str, tuple[RelayGrant, tuple[SocketAddress, ...]]] = {}
-        """The last grant for each peer, with the relay's addresses as received."""
+        self._grants: dict[tuple[str, str], tuple[RelayGrant, tuple[SocketAddress, ...]]] = {}
+        """The last grant for each peer and relay, with the relay's addresses as received."""
+        self._places = RelayPlaces(self._relays_found, self._guard)
+        self._relays: Places = {}
         self._tasks.keep("setting endpoints", self._steer_all)
 
     async def release(self) -> None:
@@ -134,6 +137,7 @@ class PathRunner:
         self._mapper.close()
         self._tls.close()
         self._doorbells.close()
+        self._places.close()
         self._batches.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -305,7 +309,7 @@ class PathRunner:
         self._doorbells.keep(self.lazy)
         self._steered = {key: endpoint for key, endpoint in self._steered.items() if key in keys}
         named = {str(key) for key in keys}
-        self._grants = {peer: grant for peer, grant in self._grants.items() if peer in named}
+        self._grants = {what: grant for what, grant in self._grants.items() if what[0] in named}
         now = time.monotonic()
         self._perform(self._manager.set_peers(keys, now, stock=stock, lazy=self.lazy, live=live))
 
@@ -394,8 +398,10 @@ class PathRunner:
         # The birthday method needs rewrites of ports, which exist for IPv4 only.
         self._manager.allow_guessing(self._guessing and not found.prefixes)
         self._perform(self._manager.set_stun(self._plain(self._stun), now))
+        self._tell_relays(now)
         for grant, servers in self._grants.values():
-            self._perform(self._manager.handle_message(grant, now, tuple(self._plain(servers))))
+            there = self._at_relay(grant) if grant.relay else servers
+            self._perform(self._manager.handle_message(grant, now, tuple(self._plain(there))))
         self._perform(self._manager.ways_changed(now))
 
     def mediator_gone(self) -> None:
@@ -407,8 +413,43 @@ class PathRunner:
     ) -> None:
         """Handle a message of the mediator about paths; `servers`: for a grant, the relay's addresses."""
         if isinstance(message, RelayGrant):
-            self._grants[message.peer] = message, servers
+            self._grants[message.peer, message.relay] = message, servers
+            if message.relay:
+                servers = self._at_relay(message)
         self._perform(self._manager.handle_message(message, time.monotonic(), tuple(self._plain(servers))))
+
+    def relays(self, mediators: tuple[Mediator, ...]) -> None:
+        """The document's mediators: those that only relay are looked up."""
+        self._places.follow(mediators)
+
+    def network_changed(self) -> None:
+        """Names of relays may mean something else here."""
+        self._places.network_changed()
+
+    def _relays_found(self, found: Places) -> None:
+        """Where the relays apart are by now."""
+        if found == self._relays:
+            return
+        self._relays = found
+        now = time.monotonic()
+        self._tell_relays(now)
+        for grant, servers in self._grants.values():
+            if grant.relay:
+                servers = self._at_relay(grant)
+                self._perform(self._manager.handle_message(grant, now, tuple(self._plain(servers))))
+
+    def _tell_relays(self, now: float) -> None:
+        asked: dict[str, list[SocketAddress]] = {}
+        for name, hosts in self._relays.items():
+            relay = self._places.relay(name)
+            if relay is not None:
+                asked[name] = self._plain(SocketAddress(host, relay.stun[0]) for host in hosts)
+        self._perform(self._manager.set_relays(asked, now))
+
+    def _at_relay(self, grant: RelayGrant) -> tuple[SocketAddress, ...]:
+        """The relay's port for the peer, at every address that the document's name of it has."""
+        port = SocketAddress.parse(grant.address).port
+        return tuple(SocketAddress(host, port) for host in self._relays.get(grant.relay, ()))
 
     def woke(self) -> None:
         """After suspend: try every path again, and ask for the external address again."""

@@ -124,7 +124,7 @@ def _check_mediators(document: Document, report: Report) -> None:
                     "NC513", (*path, "relayPorts"), f"the STUN port {port} is one of the relay ports"
                 )
         room = last - first + 1
-        if room < wanted and not mediator.relay_only:
+        if room < wanted:
             message = f"{room} relay ports for {wanted} members: each needs one, so some cannot be relayed"
             report.warning("NC511", (*path, "relayPorts"), message, "widen the range")
 

@@ -1,0 +1,134 @@
+"""What a monitoring system reads of a relay: `/metrics`, `/healthz`, `/readyz` (RFC 9110), on an address of its own.
+
+The pages live in a thread with an event loop of its own, and ask the relay's loop at its status socket as
+`netctl-mediator status` does: an answer shows that the loop that moves packets goes round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from mediator.shell.relaystatus import ask_relay
+from netctl.system.pageserver import TEXT, Page, PageServer
+
+EXAMPLE_PORT = 9588
+SILENT = b"the relay's loop does not answer\n"
+_DROPPED = {
+    "dropped_stranger": "stranger",
+    "dropped_type": "type",
+    "dropped_rate": "limit",
+    "dropped_nowhere": "nowhere",
+}
+"""The relay's counters, by the label that they have here."""
+
+
+def add_metrics(parser: argparse.ArgumentParser, option: str) -> None:
+    """The option; nothing listens unless it is given."""
+    parser.add_argument(
+        option,
+        metavar="HOST:PORT",
+        help="serve the relay's /metrics for Prometheus, /healthz and /readyz there",
+    )
+
+
+class _Status(Collector):
+    """The families of one answer of the relay."""
+
+    def __init__(self, status: dict[str, Any]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterable[Metric]:
+        """Each with its help."""
+        status = self._status
+        passed = CounterMetricFamily(
+            "netctl_relay_bytes",
+            "Bytes passed on, by who the two members of the pair are",
+            labels=["pair"],
+        )
+        for kind, count in status["passed"].items():
+            passed.add_metric([kind], float(count))
+        yield passed
+        dropped = CounterMetricFamily(
+            "netctl_relay_dropped", "Datagrams that went nowhere, by reason", labels=["reason"]
+        )
+        for name, reason in _DROPPED.items():
+            dropped.add_metric([reason], float(status["counters"][name]))
+        yield dropped
+        yield CounterMetricFamily(
+            "netctl_relay_expired_grants",
+            "Messages with a grant that is over by this relay's clock",
+            value=float(status["expired"]),
+        )
+        yield CounterMetricFamily(
+            "netctl_relay_faults", "Datagrams and frames whose handling failed", value=float(status["faults"])
+        )
+        for name, words in {
+            "bindings": "Members that are bound, each to one peer",
+            "members": "Members whose traffic is counted",
+            "pairs_in_all": "Pairs with a stock app",
+            "connections": "Members whose UDP is blocked, by their connections over TLS",
+        }.items():
+            yield GaugeMetricFamily(f"netctl_relay_{name}", words, value=float(status[name]))
+
+
+class RelayPages(PageServer):
+    """The three pages of the relay that runs on a state directory."""
+
+    def __init__(self, address: str, state: Path) -> None:
+        """`address`: HOST:PORT. Raises LocalError."""
+
+        def metrics() -> tuple[int, str, bytes]:
+            status = ask_relay(state)
+            if status is None:
+                return 503, TEXT, SILENT
+            registry = CollectorRegistry()
+            registry.register(_Status(status))
+            return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
+
+        def health() -> tuple[int, str, bytes]:
+            return (503, TEXT, SILENT) if ask_relay(state) is None else (200, TEXT, b"ok\n")
+
+        pages: dict[str, Page] = {"/metrics": metrics, "/healthz": health, "/readyz": health}
+        super().__init__(address, pages, example_port=EXAMPLE_PORT)
+
+
+@contextmanager
+def serve_pages(address: str | None, state: Path) -> Iterator[None]:
+    """Serve them for as long as the block runs. Raises LocalError for an address that cannot be had."""
+    if address is None:
+        yield
+        return
+    pages = RelayPages(address, state)
+    started: Future[asyncio.AbstractEventLoop] = Future()
+    over = asyncio.Event()
+
+    async def live() -> None:
+        try:
+            await pages.start()
+        except Exception as error:
+            started.set_exception(error)
+            return
+        started.set_result(asyncio.get_running_loop())
+        await over.wait()
+        pages.close()
+
+    thread = threading.Thread(target=asyncio.run, args=[live()], name="metrics", daemon=True)
+    thread.start()
+    loop = started.result()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()

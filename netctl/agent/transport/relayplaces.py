@@ -1,0 +1,82 @@
+"""Where the document's relays apart are: their names as the resolver has them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable, Mapping
+
+from netctl.model.document import Mediator
+from netctl.session import Backoff
+from netctl.system.guard import Guard
+from netctl.system.lookup import look_up
+from netctl.system.tasks import Tasks
+
+RETRY_BASE_S = 2.0
+RETRY_CAP_S = 60.0
+"""Between questions for names that nobody knows: the host may have no network yet."""
+AGAIN_S = 3600.0
+"""Between looks whether a name means another machine by now."""
+MAX_ADDRESSES = 4
+"""Of one name: one or two a family are what a machine has."""
+
+Places = Mapping[str, tuple[str, ...]]
+"""Addresses by the relay's identity."""
+
+
+class RelayPlaces:
+    """For the agent's event loop."""
+
+    def __init__(self, on_change: Callable[[Places], None], guard: Guard) -> None:
+        self._on_change = on_change
+        self._tasks = Tasks(guard)
+        self._relays: dict[str, Mediator] = {}
+        self._found: dict[str, tuple[str, ...]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def follow(self, mediators: tuple[Mediator, ...]) -> None:
+        """The document's: those that only relay are looked up from now on."""
+        relays = {str(one.identity[0]): one for one in mediators if one.relay_only}
+        if relays == self._relays:
+            return
+        self._relays = relays
+        self._found = {name: found for name, found in self._found.items() if name in relays}
+        self._begin()
+        if not relays:
+            self._on_change({})
+
+    def network_changed(self) -> None:
+        """Links, addresses or routes are others now: a name may be found, or mean something else."""
+        if self._relays:
+            self._begin()
+
+    def relay(self, name: str) -> Mediator | None:
+        """The document's entry."""
+        return self._relays.get(name)
+
+    def close(self) -> None:
+        """Ask nobody any more."""
+        self._tasks.cancel()
+
+    def _begin(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._task = self._tasks.keep("looking up relays", self._run) if self._relays else None
+
+    async def _run(self) -> None:
+        backoff = Backoff(RETRY_BASE_S, RETRY_CAP_S)
+        while True:
+            await asyncio.gather(*(self._look_up(name, relay) for name, relay in self._relays.items()))
+            self._on_change({name: self._found[name] for name in self._relays if name in self._found})
+            whole = len(self._found) == len(self._relays)
+            await asyncio.sleep(AGAIN_S if whole else backoff.next_delay(random.random()))
+
+    async def _look_up(self, name: str, relay: Mediator) -> None:
+        try:
+            addresses = await look_up(relay.host, relay.stun[0], socket.SOCK_DGRAM)
+        except OSError:
+            return  # what was known stays known
+        found = tuple(dict.fromkeys(address.host for address in addresses))[:MAX_ADDRESSES]
+        if found:
+            self._found[name] = found

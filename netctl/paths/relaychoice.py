@@ -1,0 +1,338 @@
+"""Which relay carries a pair, sans-IO: one `RelayLink` for each, of which one is in use.
+
+Both members rank the relays by the same numbers, the sum of their round trips to it, which they tell each other with
+their offers. So both come to one relay without a word about it, also while the mediator is away.
+
+state   event                                           next
+NONE    the best relay brings the peer                  USED: that one
+NONE    it owes answers, or the peer is not there       NONE: the next best is asked, too
+USED    a much better one is known                      USED: it is asked, too, and taken once the peer is there
+USED    it owes answers                                 USED: the next best likewise
+USED    WireGuard hears the peer over another one       USED: that one, where the peer chooses
+USED    it carries no more                              NONE, or USED: another that does
+
+The relay that is left needs no word: it keeps its binding for 65 s, and what is still on its way arrives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from netctl.model.addresses import SocketAddress
+from netctl.paths.constants import (
+    RELAY_ALONE,
+    RELAY_DOUBTS,
+    RELAY_GAIN,
+    RELAY_GAIN_MS,
+    RELAY_MOVE_REST,
+    RELAY_TRIAL,
+    RELAY_TRIAL_REST,
+    RELAYS_ASKED,
+)
+from netctl.paths.effects import SendDatagram, SendFrame
+from netctl.paths.relaylink import LinkEffect, RelayLink
+from netctl.wire.control import RelayGrant
+
+BESIDE = ""
+"""The relay beside the mediator, by its name on the wire. It is the only one that is reached over TLS."""
+NOTHING: Mapping[str, int] = MappingProxyType({})
+
+
+def sums(mine: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, int]:
+    """Milliseconds from one member over each relay to the other and back, where both know their part."""
+    return {name: rtt + theirs[name] for name, rtt in mine.items() if name in theirs}
+
+
+def much_better(new: float, old: float) -> bool:
+    """Whether a pair moves for it."""
+    return new < RELAY_GAIN * old and new < old - RELAY_GAIN_MS
+
+
+def differs(before: Mapping[str, int], after: Mapping[str, int]) -> bool:
+    """Whether another relay may be the best one after these changes."""
+    return before.keys() != after.keys() or any(
+        much_better(*sorted((before[name], rtt_ms))) for name, rtt_ms in after.items()
+    )
+
+
+class PairRelays:
+    """All relays of one pair. To its pair they are one."""
+
+    def __init__(self, peer: str, rng: Callable[[int], bytes], mine: Mapping[str, int] = NOTHING) -> None:
+        """`mine`: this host's round trips to relays in milliseconds, as they are at each moment."""
+        self._peer, self._rng, self._mine = peer, rng, mine
+        self.theirs: Mapping[str, int] = NOTHING
+        """The peer's, as it said itself."""
+        self.wanted = False
+        self.alarmed = False
+        """A relay has fallen silent: it is worth a look how far the others are. Reset by who has seen it."""
+        self._links: dict[str, RelayLink] = {BESIDE: RelayLink(peer, rng)}
+        self._current = BESIDE
+        self._current_at = float("-inf")
+        self._asked_at: dict[str, float] = {}
+        """While none carries: who was asked, and when first."""
+        self._bad_until: dict[str, float] = {}
+        """Who did not answer, or did not bring the peer, comes last for a while."""
+        self._trial: str | None = None
+        self._trial_ends = 0.0
+        self._doubts = 0
+        """Times in a row that packets went out and none came, although the relay answers."""
+        self._plan_due: float | None = None
+
+    # --- what they are, as one ---
+
+    @property
+    def beside(self) -> RelayLink:
+        """The relay beside the mediator."""
+        return self._links[BESIDE]
+
+    @property
+    def _used(self) -> RelayLink:
+        return self._links[self._current]
+
+    @property
+    def several(self) -> bool:
+        """There is a choice."""
+        return len(self._links) > 1
+
+    @property
+    def name(self) -> str:
+        """The relay in use."""
+        return self._current
+
+    @property
+    def usable(self) -> bool:
+        """Packets flow."""
+        return self._used.usable
+
+    @property
+    def address(self) -> SocketAddress | None:
+        """What the engine's endpoint is set to."""
+        return self._used.address
+
+    @property
+    def by_tls(self) -> bool:
+        """Frames over TLS carry this pair."""
+        return self._used.by_tls
+
+    @property
+    def servers(self) -> tuple[SocketAddress, ...]:
+        """Every address of every relay's port for this peer."""
+        return tuple(server for link in self._links.values() for server in link.servers)
+
+    @property
+    def needs_tunnel(self) -> bool:
+        """The TLS connection is wanted."""
+        return self.beside.needs_tunnel and (self.by_tls or not self.usable)
+
+    def carry(self, data: bytes, *, whole: bool = False) -> list[SendDatagram | SendFrame]:
+        """What to send so that the relay in use carries this to the peer. `whole`: not in fragments, on our own leg."""
+        return self._used.carry(data, whole=whole)
+
+    def describe(self) -> str | None:
+        """Why no relay carries this pair, for people; None if one does or none is wanted."""
+        if self.usable or not self.several:
+            return self._used.describe()
+        lines = (self._links[name].describe() for name in self._asked_at if name in self._links)
+        return "; ".join(line for line in lines if line) or self._used.describe()
+
+    # --- events ---
+
+    def know(self, relays: Sequence[str], now: float) -> None:
+        """The document's relays apart, in its order."""
+        names = (BESIDE, *relays)
+        if names == tuple(self._links):
+            return
+        before = self._links
+        self._links = {name: before.get(name) or RelayLink(self._peer, self._rng, name) for name in names}
+        for name in before.keys() - self._links.keys():
+            before[name].release()
+        if self._current not in self._links:
+            self._current = BESIDE
+        if self._trial not in self._links:
+            self._trial = None
+        self._plan(now)
+
+    def want(self, now: float) -> None:
+        """Be bound, and stay so."""
+        if not self.wanted:
+            self.wanted = True
+            self._asked_at.clear()
+            self._plan(now)
+
+    def release(self) -> None:
+        """Let the relays forget this pair."""
+        self.wanted = False
+        self._trial = self._plan_due = None
+        self._asked_at.clear()
+        self._doubts = 0
+        for link in self._links.values():
+            link.release()
+
+    def refresh(self, now: float) -> None:
+        """Something is odd with this path: ask the relay in use."""
+        self._used.refresh(now)
+
+    def doubt(self, now: float) -> None:
+        """Packets go out and none comes."""
+        self._doubts += 1
+        self.refresh(now)
+        self._plan(now)
+
+    def heard(self) -> None:
+        """Packets come."""
+        self._doubts = 0
+
+    def told(self, theirs: Mapping[str, int], now: float) -> None:
+        """How far the relays are from the peer."""
+        if theirs != self.theirs:
+            self.theirs = theirs
+            self._plan(now)
+
+    def control_up(self, now: float) -> None:
+        """Grants can be had again."""
+        for link in self._links.values():
+            link.control_up(now)
+
+    def try_udp(self, now: float) -> None:
+        """Something about the network has changed: UDP may work now."""
+        self._bad_until.clear()
+        self.beside.try_udp(now)
+
+    def set_tunnel(self, up: bool, now: float) -> None:
+        """The TLS connection came or went."""
+        self.beside.set_tunnel(up, now)
+        self._plan(now)
+
+    def handle_grant(self, grant: RelayGrant, now: float, servers: tuple[SocketAddress, ...] = ()) -> None:
+        """The mediator's answer, for one relay. Where a relay apart is, the document says: `servers`."""
+        link = self._links.get(grant.relay)
+        if link is not None and (servers or grant.relay == BESIDE):
+            link.handle_grant(grant, now, servers)
+
+    def handle_datagram(self, data: bytes, source: SocketAddress, now: float) -> bool:
+        """A relay message over UDP; True if `usable` or `address` changed."""
+        before = self.usable, self.address
+        for link in self._links.values():
+            if source in link.servers:
+                link.handle_datagram(data, source, now)
+        self._plan(now)
+        return (self.usable, self.address) != before
+
+    def handle_frame(self, data: bytes, now: float) -> bool:
+        """A relay message over TLS; True if `usable` or `address` changed."""
+        before = self.usable, self.address
+        self.beside.handle_frame(data, now)
+        self._plan(now)
+        return (self.usable, self.address) != before
+
+    def follow(self, endpoint: SocketAddress, now: float, *, peer_chooses: bool) -> bool:
+        """WireGuard hears the peer over another relay than the one in use; True: that one is in use from now on."""
+        for name, link in self._links.items():
+            there = name != self._current and link.usable and link.address == endpoint
+            if there and (peer_chooses or not self.usable or self._used.quiet):
+                self._take(name, now)
+                return True
+        return False
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` is due."""
+        times = [self._plan_due, *(link.next_timer() for link in self._links.values())]
+        return min((at for at in times if at is not None), default=None)
+
+    def handle_timer(self, now: float, online: bool) -> list[LinkEffect]:
+        """What is due."""
+        self._plan(now)
+        effects = [effect for link in self._links.values() for effect in link.handle_timer(now, online)]
+        self._plan(now)
+        return effects
+
+    # --- choosing ---
+
+    def _plan(self, now: float) -> None:
+        """Ask whom it is worth to ask, take the best that carries, and let the others go."""
+        self._plan_due = None
+        if not self.wanted:
+            return
+        if not self.several:
+            self.beside.want(now)
+            return
+        for name, link in self._links.items():
+            if link.quiet and now >= self._bad_until.get(name, now):
+                self._bad_until[name] = now + RELAY_TRIAL_REST
+                self.alarmed = True
+        if self.usable:
+            self._improve(now)
+        else:
+            self._search(now)
+
+    def _search(self, now: float) -> None:
+        """None carries: the best is asked, and more of them as time goes by."""
+        ranked = self._ranked(now)
+        carrying = next((name for name in ranked if self._links[name].usable), None)
+        if carrying is not None:
+            self._take(carrying, now)
+            self._improve(now)
+            return
+        for name in ranked[:RELAYS_ASKED]:
+            link = self._links[name]
+            link.want(now)
+            asked_at = self._asked_at.setdefault(name, now)
+            if not link.quiet and now < asked_at + RELAY_ALONE:
+                self._plan_due = asked_at + RELAY_ALONE
+                return
+
+    def _improve(self, now: float) -> None:
+        """One carries: it stays, but for one that is much better, or where it carries no more."""
+        used, ranked, total = self._used, self._ranked(now), self._sums()
+        others = [name for name in ranked if name != self._current]
+        self._links[others[0]].prepare(now)
+        wish: str | None = None
+        if used.quiet or self._doubts >= RELAY_DOUBTS:
+            wish = others[0]
+        elif (
+            ranked[0] != self._current
+            and much_better(total.get(ranked[0], math.inf), total.get(self._current, math.inf))
+            and now >= self._current_at + RELAY_MOVE_REST
+        ):
+            wish = ranked[0]
+        self._try(wish, now)
+        if self._trial is not None and self._links[self._trial].usable:
+            self._take(self._trial, now)
+
+    def _try(self, wish: str | None, now: float) -> None:
+        if wish != self._trial:
+            self._trial, self._trial_ends = wish, now + RELAY_TRIAL
+        elif wish is not None and now >= self._trial_ends:
+            self._bad_until[wish] = now + RELAY_TRIAL_REST  # the peer sees no reason to come there
+            self._trial = None
+        for name, link in self._links.items():
+            if name == self._trial:
+                link.want(now)
+                self._plan_due = self._trial_ends
+            elif name != self._current and link.wanted:
+                link.release()
+
+    def _take(self, name: str, now: float) -> None:
+        self._current, self._current_at = name, now
+        self._asked_at.clear()
+        self._bad_until.pop(name, None)
+        self._trial, self._doubts = None, 0
+
+    def _ranked(self, now: float) -> list[str]:
+        """The relays' names, best first: those that answer, by the sum of round trips, in the document's order."""
+        total = self._sums()
+        names = list(self._links)
+        return sorted(
+            names,
+            key=lambda name: (
+                now < self._bad_until.get(name, now),
+                total.get(name, math.inf),
+                names.index(name),
+            ),
+        )
+
+    def _sums(self) -> dict[str, int]:
+        return sums(self._mine, self.theirs)

@@ -1,0 +1,123 @@
+"""How far each relay is from this host, sans-IO: a few STUN questions to each, at the start and every few minutes.
+
+Asked from the WireGuard port, so by the way that relayed packets take. Nothing is asked where there is no choice: a
+document without relays apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from netctl.model.addresses import SocketAddress
+from netctl.model.errors import RemoteError
+from netctl.paths.constants import METER_EVERY, METER_QUESTIONS, METER_REST, METER_WAIT
+from netctl.paths.effects import SendDatagram
+from netctl.paths.relaychoice import BESIDE, differs
+from netctl.wire import stun
+from netctl.wire.control import RelayTime
+
+MAX_RTT_MS = 60_000
+"""What the wire carries; nobody is that far."""
+
+
+class RelayMeter:
+    """Round trips in milliseconds, by the relays' names."""
+
+    def __init__(self, rng: Callable[[int], bytes]) -> None:
+        self._rng = rng
+        self.rtt_ms: dict[str, int] = {}
+        """Of those that answered the last series, the shortest."""
+        self._apart: Mapping[str, Sequence[SocketAddress]] = {}
+        self._beside: Sequence[SocketAddress] = ()
+        self._found: dict[str, int] = {}
+        self._asked: dict[bytes, tuple[str, SocketAddress, float]] = {}
+        self._questions: list[float] = []
+        """When the rest of a series is due."""
+        self._ends: float | None = None
+        self._next: float | None = None
+        self._began = float("-inf")
+        self._told: dict[str, int] = {}
+
+    def use(self, apart: Mapping[str, Sequence[SocketAddress]], now: float) -> None:
+        """The relays apart, each by its STUN port at every address."""
+        if dict(apart) == self._apart:
+            return
+        self._apart = dict(apart)
+        for name in self.rtt_ms.keys() - {BESIDE, *apart}:
+            del self.rtt_ms[name]
+        self._begin(now)
+
+    def use_beside(self, servers: Sequence[SocketAddress], now: float) -> None:
+        """The mediator's STUN servers: the relay beside it is as far."""
+        first = {server.host: server for server in reversed(servers)}
+        if tuple(first.values()) != self._beside:
+            self._beside = tuple(first.values())
+            self._begin(now)
+
+    def measure(self, now: float) -> None:
+        """Something has changed: look soon, and not all the time."""
+        if self._apart and now - self._began >= METER_REST:
+            self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        self._asked.clear()
+        self._found = {}
+        if not self._apart:
+            self._questions, self._ends, self._next = [], None, None
+            self.rtt_ms.clear()
+            return
+        self._began = now
+        self._questions = [now + at for at in METER_QUESTIONS]
+        self._ends = self._questions[-1] + METER_WAIT
+        self._next = now + METER_EVERY
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` is due."""
+        times = (self._questions[0] if self._questions else None, self._ends, self._next)
+        return min((at for at in times if at is not None), default=None)
+
+    def handle_timer(self, now: float) -> list[SendDatagram]:
+        """Ask what is due to be asked."""
+        if self._next is not None and now >= self._next:
+            self._begin(now)
+        effects: list[SendDatagram] = []
+        if self._questions and now >= self._questions[0]:
+            del self._questions[0]
+            for name, servers in {BESIDE: self._beside, **self._apart}.items():
+                for server in servers:
+                    transaction = self._rng(stun.TRANSACTION_LEN)
+                    self._asked[transaction] = name, server, now
+                    effects.append(SendDatagram(server, stun.binding_request(transaction)))
+        if self._ends is not None and now >= self._ends:
+            self._ends = None
+            self._asked.clear()
+            self.rtt_ms.clear()
+            self.rtt_ms.update(self._found)
+        return effects
+
+    def handle_answer(self, data: bytes, source: SocketAddress, now: float) -> bool:
+        """A STUN message; True: it answers a question of ours."""
+        transaction = data[stun.HEADER_LEN - stun.TRANSACTION_LEN : stun.HEADER_LEN]
+        asked = self._asked.get(transaction)
+        if asked is None or asked[1] != source:
+            return False
+        try:
+            if stun.decode(data).kind != stun.BINDING_SUCCESS:
+                return True
+        except RemoteError:
+            return True
+        name, _, at = self._asked.pop(transaction)
+        rtt_ms = min(round((now - at) * 1000), MAX_RTT_MS)
+        self._found[name] = min(self._found.get(name, MAX_RTT_MS), rtt_ms)
+        self.rtt_ms[name] = self._found[name]
+        return True
+
+    @property
+    def changed(self) -> bool:
+        """What peers know is no longer so. Only once a series is over."""
+        return self._ends is None and differs(self._told, self.rtt_ms)
+
+    def told(self) -> list[RelayTime]:
+        """For peers."""
+        self._told = dict(self.rtt_ms)
+        return [RelayTime(rtt_ms, name) for name, rtt_ms in self.rtt_ms.items()] if self._apart else []
