@@ -1,9 +1,10 @@
 """A real agent with a hundred peers: its memory, and its processor time while nothing happens. As root.
 
-Run: python bench/agent.py [--peers N] [--seconds N]. In network and mount namespaces of its own: a mediator, the
-agent with its engine, and the peers as connections to the mediator (`bench/control.py` has them) that are online
-and say nothing else. Shown is what `/proc` says of the agent: resident, of that its own (not shared with other
-Python processes), threads, open files, and processor time a second once everybody is known.
+Run: python bench/agent.py [--peers N] [--online N] [--lazy auto|always|never] [--seconds N]. In network and mount
+namespaces of its own: a mediator, the agent with its engine, and the peers as connections to the mediator
+(`bench/control.py` has them) that are online and say nothing else. Shown is what `/proc` says of the agent: resident,
+of that its own (not shared with other Python processes), threads, open files, and processor time a second once
+everybody is known; and how long `netctl status` takes.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def facts(pid: int) -> dict[str, float]:
     }
 
 
-async def measure(directory: Path, count: int, seconds: float) -> None:
+async def measure(directory: Path, count: int, online_count: int, lazy: str, seconds: float) -> None:
     """Start everything, measure and print."""
     mediator = Mediator(directory)
     members = make_members(count)
@@ -72,6 +73,7 @@ async def measure(directory: Path, count: int, seconds: float) -> None:
     keys = json.loads(netctl("keys", "show", "-o", "json"))
     document["members"]["me"] = {"wireguard": keys["wireguard"], "identity": keys["identity"]}
     document["networks"]["n0"]["members"].append("me")
+    document["networks"]["n0"]["lazy"] = lazy
     (directory / "networks.yaml").write_text(json.dumps(document))
     mediator.start()
     log = (directory / "agent.log").open("w")
@@ -79,27 +81,33 @@ async def measure(directory: Path, count: int, seconds: float) -> None:
     try:
         while not (directory / "run" / "agent.sock").exists():
             await asyncio.sleep(0.2)
-        await log_in(members, IdentityKey.parse(mediator.pin))
+        await log_in(members[:online_count], IdentityKey.parse(mediator.pin))
         await asyncio.to_thread(netctl, "apply", "--yes")
         deadline = time.monotonic() + START_S
-        while (known := await asyncio.to_thread(online)) < count:
+        while (known := await asyncio.to_thread(online)) < online_count:
             if agent.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{known} of {count} known: {(directory / 'agent.log').read_text()}")
+                raise RuntimeError(
+                    f"{known} of {online_count} known: {(directory / 'agent.log').read_text()}"
+                )
             await asyncio.sleep(0.5)
         await asyncio.sleep(SETTLE_S)
         before = facts(agent.pid)
         await asyncio.sleep(seconds)
         after = facts(agent.pid)
+        began = time.monotonic()
+        await asyncio.to_thread(netctl, "status", "-o", "json")
+        status_ms = (time.monotonic() - began) * 1000
         spent = (after["cpu_s"] - before["cpu_s"]) / seconds
         print(
             f"{count} peers: {after['resident_mb']:.1f} MB resident, {after['own_mb']:.1f} of its own, "
-            f"{after['threads']:.0f} threads, {after['files']:.0f} files, {spent * 100:.2f} % of a core"
+            f"{after['threads']:.0f} threads, {after['files']:.0f} files, {spent * 100:.2f} % of a core, "
+            f"netctl status in {status_ms:.0f} ms"
         )
     finally:
         agent.terminate()
         agent.wait(20)
         log.close()
-        close(members)
+        close(members[:online_count])
         mediator.stop()
 
 
@@ -116,6 +124,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--peers", type=int, default=100)
+    parser.add_argument("--online", type=int, help="how many of them are online; default: all")
+    parser.add_argument("--lazy", choices=("auto", "always", "never"), default="auto")
     parser.add_argument("--seconds", type=float, default=30, help="of looking on while nothing happens")
     arguments = parser.parse_args()
     if IN_NAMESPACE not in os.environ:
@@ -128,7 +138,8 @@ def main() -> None:
         inside = f'{OWN_PLACES}\nmount --make-rprivate / && own_places && ip link set lo up && exec "$@"'
         os.execvp(own[0], [*own, "sh", "-c", inside, "sh", *again])
     with tempfile.TemporaryDirectory() as name, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(measure(Path(name), arguments.peers, arguments.seconds))
+        online_count = arguments.peers if arguments.online is None else min(arguments.online, arguments.peers)
+        runner.run(measure(Path(name), arguments.peers, online_count, arguments.lazy, arguments.seconds))
 
 
 if __name__ == "__main__":

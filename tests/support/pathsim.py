@@ -67,6 +67,16 @@ KEEPALIVE_S = 10.0
 UNIX_EPOCH = 1_800_000_000.0
 DOORBELLS = 7
 """The port of all doorbells."""
+SESSION_S = 180.0
+"""Of WireGuard, after the last packet at most."""
+
+
+def _private(index: int) -> bytes:
+    return bytes([index + 1]) * 32
+
+
+def _public(private: bytes) -> WireGuardKey:
+    return WireGuardKey(X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw())
 
 
 class Nat:
@@ -278,11 +288,17 @@ class World:
         self.apart[address] = found
         return found
 
+    def _manager(self, index: int) -> PathManager:
+        """Of the host with this index: a new life of its agent, with the key that it always has."""
+        private = _private(index)
+        return PathManager(
+            _public(private), private, self.random.randbytes, epoch_s=UNIX_EPOCH, idle_s=self.idle_s
+        )
+
     def host(self, name: str, address: str, nat: Any = None) -> Host:
-        private = bytes([len(self.hosts) + 1]) * 32
-        key = WireGuardKey(X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw())
-        manager = PathManager(key, private, self.random.randbytes, epoch_s=UNIX_EPOCH, idle_s=self.idle_s)
-        host = Host(name, key, manager, SocketAddress(address, 51820), nat)
+        index = len(self.hosts)
+        key = _public(_private(index))
+        host = Host(name, key, self._manager(index), SocketAddress(address, 51820), nat)
         self.hosts.append(host)
         return host
 
@@ -292,7 +308,11 @@ class World:
             self.start_one(host)
 
     def start_one(self, host: Host) -> None:
-        """One host logs in; nobody is told."""
+        """One host logs in, and looks at its engine every second; nobody is told."""
+        self._log_in(host)
+        self.at(self.now + 1, lambda: self._observe(host))
+
+    def _log_in(self, host: Host, live: frozenset[WireGuardKey] = frozenset()) -> None:
         own = [Candidate("host", str(host.address))] if host.four else []
         own += [Candidate("host", str(host.six))] if host.six is not None else []
         self.perform(host, host.manager.set_local(own, self.now))
@@ -303,10 +323,10 @@ class World:
             self.perform(host, host.manager.set_relays(relays, self.now))
         others = [other.key for other in self.hosts if other is not host]
         lazy = frozenset(others if self.lazy else ())
-        self.perform(host, host.manager.set_peers(others, self.now, lazy=lazy))
-        host.control = True
-        self.perform(host, host.manager.control_up(self.now))
-        self.at(self.now + 1, lambda: self._observe(host))
+        self.perform(host, host.manager.set_peers(others, self.now, lazy=lazy, live=live))
+        if self.mediator_up:
+            host.control = True
+            self.perform(host, host.manager.control_up(self.now))
 
     def _observe(self, host: Host) -> None:
         self._look(host)
@@ -666,6 +686,21 @@ class World:
         if back is not None and back.round == message.round:
             for one, peer in ((host, other), (other, host)):
                 self._tell(one, Punch(str(peer.key), PUNCH_AFTER_MS))
+
+    def crash(self, host: Host) -> None:
+        """Its agent is gone, with timers, sockets and doorbells. The engine stays, with its endpoints."""
+        host.control = False
+        host.manager = self._manager(self.hosts.index(host))
+        host.doorbells.clear()
+        host.stand_ins.clear()
+        host.batches.clear()
+        host.tunnel, host.tunnel_wanted = None, False
+
+    def revive(self, host: Host) -> None:
+        """Another agent starts, on the engine that is there."""
+        host.manager.adopt(dict(host.rewrites), self.now)
+        live = frozenset(who for at, who, _ in host.heard if self.now - at < SESSION_S)
+        self._log_in(host, live)
 
     def lose_mediator(self) -> None:
         self.mediator_up = False
