@@ -1,15 +1,15 @@
-"""Who may come in with an invite, under which name and at which address: decided on values, written by the shell.
+"""Decides who is admitted with an invite, under which name and at which address. Pure; the shell writes the result.
 
-An invite goes through
+The states of an invite:
 
 | state   | event                                | next    |
 |---------|--------------------------------------|---------|
 | open    | redeemed, uses left                  | open    |
 | open    | redeemed, the last use               | used up |
-| open    | its time is over                     | expired |
+| open    | `expires_s` has passed               | expired |
 | any     | `netctl invite revoke`               | revoked |
 
-A host that is a member already gets its membership again, from an invite in any state but revoked, and uses none.
+A host that is a member already gets its membership again, with an invite in any state but revoked, without a use.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from netctl.model.keys import IdentityKey, WireGuardKey
 
 MAX_USES = 10_000
 MAX_LIFE_S = 366 * 86400
-"""An invite that is good for longer than a year has been forgotten by everybody but a thief."""
+"""Longest validity, in seconds: an invite older than a year is forgotten by all but a thief."""
 MAX_PENDING = 256
-"""Waiting for approval in one network: more than an operator looks through, less than fills a disk."""
+"""Most pending members per network: more than an operator reads, too few to fill a disk."""
 MAX_SUFFIX = 99
-"""So many machines of one name get a number behind it; the next one has to say a name."""
+"""Highest number appended to a name that is taken; further machines must give another name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invite:
-    """As the store has it: without its token."""
+    """An invite as stored, without its token."""
 
     id: str
     network: str
@@ -47,10 +47,10 @@ class Invite:
     """Unix time."""
     revoked: bool = False
     name: str = ""
-    """The member's name, when the operator has set it."""
+    """The member's name, if the operator has set it."""
 
     def state(self, now_s: float) -> str:
-        """open, used up, expired or revoked."""
+        """The state: open, used up, expired or revoked."""
         if self.revoked:
             return "revoked"
         if now_s >= self.expires_s:
@@ -74,21 +74,21 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """All that the store knows about who joined, as one transaction reads it."""
+    """The store's records of members that joined by invite, as one transaction reads them."""
 
     admissions: tuple[Admission, ...] = ()
     revoked: Mapping[WireGuardKey, str] = field(default_factory=dict)
-    """Keys that the operator has shut out, and the names they had."""
+    """Revoked keys with their former names."""
     leases: Mapping[LeaseKey, IPv4Address] = field(default_factory=dict)
     number: int = field(default=0, compare=False)
-    """Of the store's state, where several mediators work with it; else 0."""
+    """The number of the store's state if several mediators use the store; else 0."""
 
     def identity_of(self, key: WireGuardKey) -> IdentityKey | None:
-        """Of a member that joined by invite."""
+        """The identity of a member that joined by invite."""
         return next((entry.identity for entry in self.admissions if entry.key == key), None)
 
     def admitted(self, verdict: Verdict) -> Book:
-        """With what a verdict has let in, as the store has it after the same transaction."""
+        """The book with the verdict's admission, as in the store after the same transaction."""
         if not verdict.fresh:
             return self
         entries = sorted(
@@ -105,7 +105,7 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Applicant:
-    """A host that has proven both its keys and shows a token."""
+    """A host that has proven both its keys and presents a token."""
 
     key: WireGuardKey
     identity: IdentityKey
@@ -116,23 +116,23 @@ class Applicant:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to write, and what to answer."""
+    """The decision: what to write and what to answer."""
 
     admission: Admission
     network: str
     """The network's name."""
     fresh: bool
-    """False: it was there already, and nothing is to be written."""
+    """False: the membership exists already, so nothing is written."""
     lease: GrantLease | None = None
 
 
 def effective(document: Document, book: Book) -> tuple[Document, dict[str, str]]:
-    """The document with everybody who joined and without everybody who was shut out; and who waits, and why."""
+    """The document with joined and without revoked members; and the waiting members with reasons."""
     return with_guests(without_keys(document, frozenset(book.revoked)), guests_of(document, book))
 
 
 def guests_of(document: Document, book: Book) -> list[Guest]:
-    """Admissions by member. One that waits for approval belongs to no network yet."""
+    """Admissions by member. A pending member belongs to no network yet."""
     names = {network.id: network.name for network in document.networks.values()}
     found: dict[WireGuardKey, Guest] = {}
     for entry in book.admissions:
@@ -147,15 +147,15 @@ def guests_of(document: Document, book: Book) -> list[Guest]:
 
 
 def needs_book(invite: Invite | None, now_s: float, *, known: bool) -> bool:
-    """Whether `decide` can come to anything but a refusal, so that the whole book is worth reading.
+    """Whether `decide` might not refuse, so that reading the whole book is worth it: any host can send invalid tokens.
 
-    `known`: the applicant's key is a guest's already. Anybody can show a made-up token, as often as it likes.
+    `known`: whether the applicant's key is a guest's already.
     """
     return invite is not None and not invite.revoked and (known or invite.state(now_s) == "open")
 
 
 def decide(document: Document, book: Book, invite: Invite | None, who: Applicant, now_s: float) -> Verdict:
-    """Whether the host comes in. Raises RemoteError with what its user can do about it."""
+    """Decide on an applicant. Raises RemoteError, whose text says what the user can do."""
     if invite is None or invite.revoked:
         raise RemoteError(
             "the mediator knows no such invite, or it was revoked: ask for another", "invite.unknown"
@@ -219,7 +219,7 @@ def _name(document: Document, book: Book, wanted: str, exact: bool) -> str:
 
 
 def _lease(document: Document, book: Book, admission: Admission) -> GrantLease | None:
-    """The address that the new member gets, in the same transaction. Raises RemoteError when there is none."""
+    """The address of the new member, granted in the same transaction. Raises RemoteError if none is left."""
     trial, waiting = effective(document, Book((*book.admissions, admission), book.revoked, book.leases))
     if admission.name in waiting:
         raise RemoteError(waiting[admission.name], "invite.full")
@@ -233,7 +233,7 @@ def _lease(document: Document, book: Book, admission: Admission) -> GrantLease |
 
 
 def rekeyed(book: Book, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey) -> None:
-    """Whether a member that joined by invite may take these keys. Raises RemoteError."""
+    """Raise RemoteError unless a member that joined by invite may take these keys."""
     if not any(entry.key == old for entry in book.admissions):
         message = (
             "this member is in the document: write its new key there, with the old one in `previousKeys`"

@@ -54,7 +54,7 @@ class Allocations:
         self.pairs.restore(pairs)
 
     def release(self) -> None:
-        """Drop the open request: it is decided anew."""
+        """Drop the open request; the next `want` decides anew."""
         self._asked = self._again = False
 
     def restore_leases(self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address]) -> None:

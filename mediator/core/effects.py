@@ -59,12 +59,12 @@ class Store:
     resting: tuple[tuple[int, int], ...] = ()
     """Relay ports given up by this commit, with the Unix time until which nobody else may have them."""
     basis: Basis | None = None
-    """The state that it was chosen on; None: nobody else chooses."""
+    """The state on which the choice is based; None: no other mediator chooses."""
 
 
 @dataclass(frozen=True, slots=True)
 class TookDocument:
-    """Another document is in force, from the store: keep a copy."""
+    """Another document, from the store, is in force: save a copy."""
 
     content: str
     document: Document
@@ -72,7 +72,7 @@ class TookDocument:
 
 @dataclass(frozen=True, slots=True)
 class LookFirst:
-    """A member has seen a newer state than this mediator has: look at the store, then call `login_again`."""
+    """A member has seen a newer state than this mediator: read the store, then call `login_again`."""
 
     connection: int
     login: w.Login

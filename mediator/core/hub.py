@@ -67,7 +67,7 @@ class _Connection:
     waiting: w.Login | None = None
     """A valid login that waits for the answer of another connection with the same key."""
     looked: bool = False
-    """The store was looked at for this login's sake."""
+    """Whether the store was read for this login."""
 
 
 class Hub:
@@ -100,9 +100,9 @@ class Hub:
         self._store = ""
         self._revision = 0
         self._shared = False
-        """Several mediators work with the store: its state's number is the generation."""
+        """Whether several mediators use the store; its state's number is then the generation."""
         self._current = True
-        """What is shown is the store's state, as far as is known."""
+        """Whether members see the store's newest known state."""
         self._membership = Membership()
         self._view_cache = ViewCache(identity, sign)
         self._enrollment = Enrollment(identity)
@@ -150,7 +150,7 @@ class Hub:
 
     @property
     def revision(self) -> int:
-        """Another number whenever membership, leases or ports are others."""
+        """A number that changes with every change of membership, leases or ports."""
         return self._revision
 
     @property
@@ -187,10 +187,10 @@ class Hub:
         self._generation = self._epoch = max(self._generation, generation)
 
     def follow(self, number: int | None) -> None:
-        """Several mediators work with the store. What is loaded next is its state of this number.
+        """With several mediators on the store: the next `load` is the store's state of this number.
 
-        None: this mediator cannot show that state; it shows what it can, as a part of the last one that it could, and
-        asks the store for nothing.
+        None: this mediator cannot show that state; it shows what it can as part of the last state that it could show,
+        and requests nothing from the store.
         """
         self._shared, self._current = True, number is not None
         if number is not None:
@@ -203,7 +203,7 @@ class Hub:
         pairs: Iterable[PairGrant],
         resting: Mapping[int, int],
     ) -> None:
-        """What the store holds by now, before the next `load`."""
+        """Take the store's present content, before the next `load`."""
         self._allocations.restore(leases, ports, pairs, resting)
 
     def load(
@@ -246,18 +246,18 @@ class Hub:
         return [replace(wanted, basis=basis)]
 
     def _relay_ports(self) -> tuple[int, int]:
-        """Several mediators give ports out of one range, or each would move those of the other: the first entry's."""
+        """The range of relay ports. Several mediators use the first entry's, or each would move the other's ports."""
         assert self._mediator is not None
         full = (one for one in self.document.mediators if not one.relay_only)
         return (next(full, self._mediator) if self._shared else self._mediator).relay_ports
 
     def _count(self) -> None:
-        """A lone mediator counts its states itself."""
+        """Raise the generation, if only one mediator uses the store."""
         if not self._shared:
             self._generation += 1
 
     def release(self, unix_s: int) -> list[Effect]:
-        """What the store was asked for is there, or of no use any more, and the store was read: decide anew."""
+        """The open request is committed or obsolete, and the store was read: decide anew."""
         self._allocations.release()
         return self._show() + self._want(unix_s)
 
@@ -402,7 +402,7 @@ class Hub:
         return self._enter(connection, state, key, login, now)
 
     def login_again(self, connection: int, login: w.Login, now: float) -> list[Effect]:
-        """The store was looked at, or does not answer."""
+        """Process a login again, after the store was read or did not answer."""
         state = self._connections.get(connection)
         if state is None or state.member is not None:
             return []

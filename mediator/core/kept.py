@@ -1,4 +1,4 @@
-"""What a store holds, as one transaction reads it."""
+"""The content of a store, as one transaction reads it."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from netctl.model.keys import WireGuardKey
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """The document in force of a store that several mediators work with."""
+    """The document in force in a store that several mediators use."""
 
     number: int
-    """The store's state that it came into force with."""
+    """The number of the store's state in which the document took effect."""
     digest: str
     content: str = ""
-    """Its text; empty where the reader has it already."""
+    """The text; empty if the reader has it already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """All that a store holds, at one moment."""
+    """The whole content of a store at one moment."""
 
     book: Book = field(default_factory=Book)
     ports: Mapping[WireGuardKey, int] = field(default_factory=dict)
     """Relay ports by key."""
     pairs: tuple[PairGrant, ...] = ()
     resting: Mapping[int, int] = field(default_factory=dict)
-    """Relay ports of members that are gone, and until when (Unix time) nobody else may have them."""
+    """Relay ports of former members, with the Unix time until which nobody else may have them."""
     generation: int = 0
-    """A lone mediator's: what the next run's generations must not be below. With several: the number of this state."""
+    """With one mediator: the lowest generation of the next run. With several: the number of this state."""
     name: str = ""
-    """Of the store, made at random with it: it goes along when the store is moved or put back from a backup."""
+    """The store's random name. It stays the same when the store is moved or restored from a backup."""
     document: StoredDocument | None = None
-    """None: the store has none, or one mediator alone works with it."""
+    """None: the store has none, or only one mediator uses it."""
 
     @property
     def leases(self) -> Mapping[LeaseKey, IPv4Address]:

@@ -15,8 +15,8 @@ the effects that it returns. Jobs of several hosts and operators wait for the st
 | approve, restore | no such member                             | the others are shown                                |
 | revoke, reject   | no such member; reject: it does not wait   | dropped, its port rests, the others are shown       |
 
-Where several mediators work with the store (`shared`), its state has a number, which every change of what members see
-raises by one, and which is the generation that is signed:
+If several mediators use the store (`shared`), its state has a number. Every change that members see raises the number
+by one, and the number is the signed generation:
 
 | event                                   | then                                                                  |
 |-----------------------------------------|-----------------------------------------------------------------------|
@@ -67,7 +67,7 @@ from netctl.wire.invite import Invite, pack_invite
 GATHER_S = 0.02
 """Forty hosts that enrol at once cost the others one new view, and nobody notices so short a wait."""
 QUICK_TRIES = 5
-"""Another mediator was first, and the store was read: so often at once, then as with a store that refuses."""
+"""Immediate retries after another mediator was faster and the store was read; then as after a refusal of the store."""
 FROM_STORE = "the document of the store"
 
 
@@ -97,7 +97,7 @@ def check_uses(uses: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A document that a mediator's file has. `by`, `detail`: for the audit log."""
+    """The document of a mediator's file. `by`, `detail`: for the audit log."""
 
     content: str
     document: Document
@@ -122,16 +122,16 @@ class MembershipService:
     waiting: dict[str, str] = field(default_factory=dict)
     """Names of members that joined and cannot take part, with the reason."""
     shared: bool = False
-    """Several mediators work with the store."""
+    """Whether several mediators use the store."""
     number: int = 0
-    """Of the store's state that this one has, where it is shared."""
+    """The number of the store's state that this mediator has, if the store is shared."""
     stored: StoredDocument | None = None
-    """The store's document, without its text, whether it is in force here or not."""
+    """The store's document without its text, in force here or not."""
     refusal: str | None = None
     """Why the store's document is not in force here; the last good one is."""
     _lost_races: int = 0
     _changes: int = 0
-    """Own transactions so far."""
+    """Count of own transactions."""
     _news: list[fx.Effect] = field(default_factory=list)
     _answers: list[tuple[int, w.Message]] = field(default_factory=list)
     _due: float | None = None
@@ -151,10 +151,10 @@ class MembershipService:
         assert self.mediator is not None
         return self.set_document(self.document, self.mediator, unix_s)
 
-    # -- what the store says --------------------------------------------------------------------------------
+    # -- reading the store --------------------------------------------------------------------------------
 
     def read_again(self, kept: Kept, unix_s: int) -> list[fx.Effect]:
-        """Take what was read anew from the store. Raises LocalError where no document can be taken at all."""
+        """Take the store's content, read anew. Raises LocalError if there is no usable document."""
         if kept.generation < self.number:
             return []
         self.book = kept.book
@@ -166,7 +166,7 @@ class MembershipService:
         return effects + self._rebuild(unix_s)
 
     def _take_document(self, found: StoredDocument | None) -> list[fx.Effect]:
-        """Take the store's document, if it is another one. The last good one stays where it is refused."""
+        """Take the store's document if it has changed. If it is refused, the last good one stays."""
         if found is None:
             return []
         before, self.stored = self.stored, StoredDocument(found.number, found.digest)
@@ -184,7 +184,7 @@ class MembershipService:
         return [fx.TookDocument(found.content, document)]
 
     def enter(self, kept: Kept, own: Offered | None, now_s: int, *, changed: bool) -> Job[None]:
-        """Begin to work with a store that others may work with too.
+        """Begin to use a store that other mediators may use too.
 
         `own`: the file's document; it is offered if the store has none, or if `changed`: it is another one than when
         this mediator last worked. Raises LocalError where there is no document.
@@ -200,9 +200,9 @@ class MembershipService:
         yield from self.look_again()
 
     def look_again(self) -> Job[int]:
-        """Read the store: a commit whose answer was lost may be kept, and others may have changed something.
+        """Read the store: a commit without an answer may be kept, and other mediators may have made changes.
 
-        What comes of it is `news`. Returns the time by the relay's clock.
+        `news` returns the effects. Returns the time by the relay's clock.
         """
         return (yield from self._read(0))
 
@@ -218,27 +218,27 @@ class MembershipService:
 
     @property
     def known(self) -> str:
-        """Digest of the store's document that was read last, in force here or refused."""
+        """The digest of the store's document at the last reading, in force here or refused."""
         return self.stored.digest if self.stored is not None else ""
 
     def news(self) -> list[fx.Effect]:
-        """What has come of readings since it was last asked for: to be performed at once, whatever becomes of a job."""
+        """Effects of readings since the last call: to be performed at once, whatever the result of a job."""
         found, self._news = self._news, []
         return found
 
     def catch_up(self, number: int) -> Job[None]:
-        """The store's state has this number, as somebody says: read it, if that is news. Raises LocalError."""
+        """Read the store's state if the reported number is new. Raises LocalError."""
         if number > self.number:
             yield from self._read(number)
 
     def poll(self) -> Job[None]:
-        """Ask the store for the number of its state, and read it if that is news. Raises LocalError."""
+        """Ask the store for its state's number, and read the state if it is new. Raises LocalError."""
         if self.shared:
             looked = yield from commit(Look())
             yield from self.catch_up(looked.outcome)
 
     def offer(self, own: Offered, now_s: int) -> Job[None]:
-        """The file has another document: bring it into force for all mediators. Raises LocalError.
+        """The file's document has changed: put it in force for all mediators. Raises LocalError.
 
         Where another mediator has offered one at the same time, the first counts.
         """
@@ -253,7 +253,7 @@ class MembershipService:
             yield from self.catch_up(kept.outcome)
 
     def grant(self, wanted: fx.Store) -> Job[list[fx.Effect]]:
-        """What the hub wants of the store. Raises LocalError where it is to be asked again later (`Hub.refused`)."""
+        """Commit the hub's request. Raises LocalError if it must be repeated later (`Hub.refused`)."""
         asked = Grant(wanted.leases, wanted.ports, wanted.pairs, wanted.resting, wanted.basis)
         try:
             kept = yield from commit(asked)
@@ -272,7 +272,7 @@ class MembershipService:
         return self.hub.stored(wanted.leases, wanted.ports, wanted.pairs, wanted.resting, kept.unix_s)
 
     def _reached(self, number: int) -> Job[bool]:
-        """An own transaction has made the state of this number. Whether its change is still to be made in memory."""
+        """An own transaction has made the state of this number. Whether memory still needs its change."""
         self._changes += 1
         if not self.shared:
             return True
@@ -284,7 +284,7 @@ class MembershipService:
         return False
 
     def _took(self, book: a.Book) -> Job[bool]:
-        """The same of a change of the book: who was shut out is out at once, also where the store has gone away."""
+        """As `_reached`, for a change of the book: a revocation takes effect at once, even if the store is away."""
         own = (yield from self._reached(book.number)) or book.number > self.number
         if own:
             self.book = book
@@ -314,7 +314,7 @@ class MembershipService:
         return [said, *self._answer(request.connection, answer, kept.now)]
 
     def _redeemed(self, request: Redeem, now_s: int) -> Job[Committed[tuple[a.Verdict, a.Book]]]:
-        """By the document in force, which another mediator may have changed. Raises NetctlError."""
+        """Redeem with the document in force, which another mediator may have changed. Raises NetctlError."""
         tries = 0
         while True:
             if self.refusal is not None:
@@ -328,7 +328,7 @@ class MembershipService:
             yield from self.look_again()
 
     def _known_before(self, book: a.Book) -> Job[None]:
-        """A host was let in already: by a commit whose answer was lost, or by another mediator."""
+        """A host was admitted before: by a commit without an answer, or by another mediator."""
         if self.shared:
             yield from self.catch_up(book.number)
         elif book != self.book:

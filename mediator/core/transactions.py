@@ -27,12 +27,12 @@ class Outdated(LocalError):
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What a choice was made on, where several mediators choose."""
+    """The state on which a choice is based, if several mediators choose."""
 
     number: int
-    """Of the store's state."""
+    """The number of the store's state."""
     document: str
-    """Digest of the document in force."""
+    """The digest of the document in force."""
 
 
 class Change(Generic[T]):
@@ -64,7 +64,7 @@ def commit(change: Change[T]) -> Job[Committed[T]]:
 
 @dataclass(frozen=True, slots=True)
 class Redemption(Change[tuple[Verdict, Book]]):
-    """Let a host in: the use of its invite, the membership and the lease are one. RemoteError: it may not come in."""
+    """Admit a host: invite use, membership and lease in one transaction. Raises RemoteError if the host is refused."""
 
     document: Document
     who: Applicant
@@ -82,7 +82,7 @@ class Approval(Change[Book]):
 
 @dataclass(frozen=True, slots=True)
 class Revocation(Change[Book]):
-    """Shut a key out for good; its addresses stay bound to it, its relay port rests."""
+    """Revoke a key for good; its addresses stay bound to the key, its relay port rests."""
 
     key: WireGuardKey
     name: str
@@ -101,7 +101,7 @@ class Restoration(Change[Book]):
 
 @dataclass(frozen=True, slots=True)
 class Departure(Change[Book]):
-    """Forget a member that joined; its addresses stay bound to its key, its relay port rests."""
+    """Remove a member that joined; its addresses stay bound to its key, its relay port rests."""
 
     key: WireGuardKey
     now_s: int
@@ -120,7 +120,7 @@ class KeyChange(Change[Book]):
 
 @dataclass(frozen=True, slots=True)
 class NewInvite(Change[tuple[Invite, bytes]]):
-    """An invite to the network with this id; `called`: its name. Answers with its token too, which is nowhere else."""
+    """An invite to the network with this id; `called`: its name. Returns the token too, which is not stored."""
 
     network: str
     called: str
@@ -142,7 +142,7 @@ class InviteRevocation(Change[None]):
 
 @dataclass(frozen=True, slots=True)
 class Grant(Change[int]):
-    """Grant leases and relay ports, or none (`MemberStore.add`). Answers with the state's number."""
+    """Grant all these leases and relay ports, or none (`MemberStore.add`). Returns the state's number."""
 
     leases: tuple[GrantLease, ...]
     ports: tuple[tuple[WireGuardKey, int], ...]
@@ -153,12 +153,12 @@ class Grant(Change[int]):
 
 @dataclass(frozen=True, slots=True)
 class Offer(Change[int]):
-    """Bring a document into force for all mediators. Answers with the state's number."""
+    """Put a document in force for all mediators. Returns the state's number."""
 
     content: str
     digest: str
     based_on: int
-    """Number of the document that it follows; 0: there is none."""
+    """The number of the preceding document; 0: there is none."""
     now_s: int
     by: str
     detail: str
@@ -171,7 +171,7 @@ class Look(Change[int]):
 
 @dataclass(frozen=True, slots=True)
 class Reading(Change[Kept | None]):
-    """Read all that the store holds. None: the service has a state of this number by now, from another reading."""
+    """Read the whole store. None: the service has this state already, from another reading."""
 
     number: int
     """0: read in any case."""

@@ -15,7 +15,7 @@ BY_SYNC = "netctl sync"
 
 
 def brought(origin: Origin | None, path: str) -> tuple[str, str]:
-    """Who has brought a document, and what else is known of it; `path`: of the file that had it."""
+    """(who brought a document, further details) for the audit log; `path`: the document's file."""
     if origin is None:
         return path, ""
     return BY_SYNC, f"commit {origin.commit} of {origin.repository}"

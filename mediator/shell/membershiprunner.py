@@ -47,7 +47,7 @@ class MembershipRunner:
         try:
             change = next(job)
             while True:
-                # One reads at a time, until the job has taken it: whoever waits here may need none then.
+                # One reading at a time, until its job has taken it: a waiting job may then need none.
                 async with self._reading if isinstance(change, c.Reading) else contextlib.nullcontext():
                     try:
                         outcome = await self._outcome(change)

@@ -1,6 +1,6 @@
 """The store in PostgreSQL, by psycopg: one connection that writes, and one that reads.
 
-An advisory lock keeps others out: a lone mediator has it for itself, mediators of a cluster share it.
+An advisory lock excludes others: a single mediator holds it exclusively, mediators of a cluster share it.
 
 A transaction that lost its connection before its commit was sent did not happen, and is repeated on the next
 connection while there is time. A transaction whose commit was sent wrote its own mark into this process's row of
@@ -51,7 +51,7 @@ LOCK_S = 3.0
 LOCK_CLASS = 0x6E657463
 """The advisory lock's first half, "netc"; the second half is a hash of the schema."""
 MIGRATION_CLASS = LOCK_CLASS + 1
-"""Of the lock under which the tables are made and changed."""
+"""First half of the lock for the creation and update of tables."""
 STANDBY_S = 0.5
 """Interval of a standby's requests for the lock: a take-over begins within it, at the cost of two small queries a
 second. A query that waits for the lock would hold VACUUM back meanwhile.
@@ -61,11 +61,11 @@ READ_ONLY = "25006"
 MARK_LEN = 8
 """Bytes of a transaction's random mark: unique during a mediator's life."""
 WRITER_S = 30 * 86_400
-"""Marks of processes that have written nothing for so long are removed when another one starts."""
+"""Age at which the mark of a process without writes is removed, when another process starts."""
 MIGRATION_S = 10
-"""Mediators that start at once bring the tables up to date one after another, in some milliseconds."""
+"""Longest wait for that lock: mediators that start at once update the tables one by one, in milliseconds."""
 TAKEN = frozenset({"23505", "P0001"})
-"""SQLSTATE of what somebody else has already: a constraint's, and our triggers'."""
+"""SQLSTATEs of a conflict with an existing row: a constraint's, and our triggers'."""
 
 _VERSION = "CREATE TABLE IF NOT EXISTS schema_version (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL)"
 _HOLDER = """
@@ -191,9 +191,9 @@ class _Line:
             self._sent = None
 
     async def _last_mark(self, connection: AsyncConnection[Row]) -> str | None:
-        """Of this process's last transaction that is kept. Raises psycopg's errors.
+        """The mark of this process's last committed transaction. Raises psycopg's errors.
 
-        It waits for an earlier connection that is still about to commit: that one holds `place`.
+        Waits for an earlier connection that may still commit, as that one holds `place`.
         """
         await connection.execute(
             f"BEGIN; SET LOCAL lock_timeout = '{LOCK_S}s'; SELECT 1 FROM place FOR UPDATE"
@@ -256,7 +256,7 @@ class _Line:
                     limit = loop.call_later(COMMIT_S, self._sever, connection)
                     sent = Commit(secrets.token_hex(MARK_LEN))
                     await connection.execute(
-                        # Literals of our own making: several statements in one query cannot have parameters.
+                        # Our own literals: several statements in one query cannot have parameters.
                         "SET LOCAL statement_timeout = 0; INSERT INTO writer (name, mark, at_s) VALUES "
                         f"('{self._name}', '{sent.mark}', {int(time.time())}) ON CONFLICT (name) DO UPDATE "
                         "SET mark = excluded.mark, at_s = excluded.at_s; COMMIT"
@@ -343,12 +343,12 @@ async def migrate(connection: AsyncConnection[Row], name: str) -> None:
     version = await _version(connection)
     if version > len(MIGRATIONS):
         raise LocalError(f"{name} was written by another version of netctl (schema {version})")
-    if version == len(MIGRATIONS):  # a role that may make no tables is enough from then on
+    if version == len(MIGRATIONS):  # then a role without the right to create tables is enough
         return
     lock = f"({MIGRATION_CLASS}, hashtext(current_schema()))"
     await connection.execute(f"SET lock_timeout = '{MIGRATION_S}s'")
     await connection.execute(f"SELECT pg_advisory_lock{lock}")
-    await _migrate(connection, await _version(connection))  # whoever sees it raise closes the connection
+    await _migrate(connection, await _version(connection))  # on an error the caller closes the connection
     await connection.execute(f"SELECT pg_advisory_unlock{lock}")
     await connection.execute("RESET lock_timeout")
 
@@ -384,7 +384,7 @@ class PostgresStore(SqlStore):
     ) -> None:
         """`standby`: while another mediator uses the store, `open` waits.
 
-        `shared`: other mediators that say the same may use the store at the same time.
+        `shared`: other mediators with this option may use the store at the same time.
         """
         self._standby = standby
         self._shared = shared
@@ -445,7 +445,7 @@ class PostgresStore(SqlStore):
 
     @property
     def _instead(self) -> str:
-        """What to do where another mediator has the lock."""
+        """Advice if another mediator has the lock."""
         if self._shared:
             return "it was started without --cluster, which all mediators of one store need that work at once"
         return (

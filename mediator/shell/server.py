@@ -71,9 +71,9 @@ WATCH_S = 0.25
 MAX_REASONS = 8
 """Different reasons of a refusing store that are logged, each once and not per attempt."""
 TICK_S = 1.0
-"""Also how often the state of a store that several mediators share is asked for."""
+"""Also the interval of requests for the state of a shared store."""
 LOOK_S = 1.0
-"""A login waits so long for a look at the store, where the member has seen a newer state than this mediator."""
+"""Longest wait of a login for a reading of the store, if the member has seen a newer state than this mediator."""
 READ_ONLY = (
     "The mediator starts all the same: members that it knows log in and meet. Nobody can join, leave, be revoked or "
     "get a new address until there is room"
@@ -124,7 +124,7 @@ class Server:
         self._reserved = 0
         self._polling = False
         self._offered: Offered | None = None
-        """The file's document, until the store has answered to it."""
+        """The file's document, until the store has answered."""
         self._refused: set[str] = set()
         """Reasons of the store's refusals since its last success: a lock is reported by several texts."""
         self._service = MembershipService(self._hub)
@@ -260,14 +260,14 @@ class Server:
         return mediator
 
     async def _load_shared(self) -> Mediator:
-        """The same with a store that several mediators share: its document is in force, whatever the file says."""
+        """`load` for a store that several mediators share: the store's document is in force, not the file's."""
         own, fallback = self._watched.load_shared()
         if fallback is not None:
             self._service.document, self._service.mediator = fallback
         if self._page is not None:
             await self._page.start()
         await self._open_store()
-        # Above all that was ever shown, also where an old copy of the store was put back.
+        # Above all earlier generations, even if an old copy of the store was restored.
         await self._store.reserve_generation(first_generation(int(time.time()), 0))
         kept = await self._store.kept()
         self._hub.restore({}, {}, generation=kept.generation, store=kept.name)
@@ -293,7 +293,7 @@ class Server:
             _LOG.warning(said)
 
     def store_moved(self, number: int) -> None:
-        """The store's state has this number, as another mediator says: read it, if that is news."""
+        """Another mediator reports the number of the store's state: read the state if it is new."""
         if number > self._service.number and self._store.shared:
             self._tasks.start("a look at the store", self._catch_up(number))
 
@@ -301,7 +301,7 @@ class Server:
         await self._carry_on(self._service.catch_up(number))
 
     async def _carry_on(self, job: Job[Any]) -> bool:
-        """Whether the store has answered; else it is asked again by the next tick."""
+        """Whether the store has answered; else the next tick asks again."""
         try:
             await self.membership.carry(job)
         except LocalError:
@@ -319,7 +319,7 @@ class Server:
             self._polling = False
 
     def _look(self) -> None:
-        """Ask the store whether others have changed something, and tell it what this one's file has."""
+        """Ask the store for changes of other mediators, and offer it this one's file."""
         if not self._polling and self._store.takes_nothing is None:
             self._polling = True
             self._tasks.start("a look at the store", self._poll())
@@ -331,7 +331,7 @@ class Server:
         self.perform(self._hub.login_again(number, login, time.monotonic()))
 
     def _took(self, content: str, document: Document) -> None:
-        """Another document has come from the store."""
+        """Take another document from the store."""
         self._watched.take(content)
         self._loaded_s = time.time()
         self._tasks.start("keeping the document", self._keep_document())

@@ -1,6 +1,6 @@
-"""What a transaction asks of its database: the same for SQLite and PostgreSQL.
+"""The interface between transactions and their database, the same for SQLite and PostgreSQL.
 
-SQL here is what both understand, with `?` for values. Values are int, str, bytes and None.
+Statements use SQL that both understand, with `?` for values. Values are int, str, bytes and None.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ Row = tuple[Any, ...]
 
 
 class Session(Protocol):
-    """A transaction that has begun. Whoever began it ends it."""
+    """A running transaction; its beginner ends it."""
 
     @property
     def shared(self) -> bool:
-        """Whether several mediators work with the store."""
+        """Whether several mediators use the store."""
 
     async def rows(self, sql: str, *values: Any) -> list[Row]:
-        """What a query finds."""
+        """The rows of a query."""
 
     async def change(self, sql: str, *values: Any) -> int:
-        """How many rows a statement has changed."""
+        """Run a statement; returns the count of changed rows."""
 
     async def change_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """The same statement for each of these, in this order."""
+        """Run a statement for each of these rows of values, in order."""
 
 
 class SqliteSession:
-    """A `Session` of SQLite, whose coroutines never wait: `finished` runs them where they are called."""
+    """A `Session` of SQLite. Its coroutines never wait, so `finished` can run them without an event loop."""
 
     def __init__(self, db: sqlite3.Connection, *, shared: bool = False) -> None:
         self._db = db
@@ -52,7 +52,7 @@ class SqliteSession:
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine that never waits returns. Raises what it raises."""
+    """Run a coroutine that never waits; returns its result and raises its exceptions."""
     try:
         work.send(None)
     except StopIteration as end:

@@ -1,7 +1,7 @@
 """The store's tables, by version, for SQLite and PostgreSQL.
 
-Written once, as SQLite has it; where PostgreSQL has other words for the same, they are put in their place. A step that
-was released is never changed: a store of an older netctl is brought up to date by the steps that it has not had.
+The text is SQLite's; `for_postgres` replaces words that differ in PostgreSQL. A released step is never changed: a store
+of an older netctl is updated by the steps that it lacks.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ CREATE TABLE place (
 ) STRICT;
 INSERT INTO place (one, state, move, other, written) VALUES (1, 'serving', '', '', '');
 """
-"""`state`: serving, arriving (a move to here has begun) or moved (a move from here is done). `move`: which one.
-`other`: where it came from or went to. `written`: not used any more."""
+"""`state`: serving, arriving (a move to this store has begun) or moved (a move from this store is done). `move`: the
+move's id. `other`: source or target of the move. `written`: no longer used.
+"""
 
 AUDIT = """
 CREATE TABLE audit (
@@ -106,7 +107,7 @@ NAME = """
 ALTER TABLE place ADD COLUMN name TEXT NOT NULL DEFAULT '';
 UPDATE place SET name = lower(hex(randomblob(16)));
 """
-"""Of the store: which one it is, wherever it lies."""
+"""The store's name, which stays the same wherever the store is."""
 
 SEVERAL = """
 CREATE TABLE writer (
@@ -120,13 +121,14 @@ CREATE TABLE document (
   content TEXT NOT NULL
 ) STRICT;
 """
-"""`writer`: the last transaction of each mediator process, by which the outcome of a commit in PostgreSQL is told whose
-answer was lost. `document`: what several mediators have in force, the newest `storesql.MAX_DOCUMENTS`; `number`: of the
-state that it came with. `generation.reserved` is the number of the present state where several mediators work with the
-store."""
+"""`writer`: the last transaction of each mediator process, which shows whether a commit in PostgreSQL without an answer
+was kept. `document`: the documents in force of several mediators, the newest `storesql.MAX_DOCUMENTS`; `number`: the
+number of the state in which each took effect. `generation.reserved` is the number of the present state if several
+mediators use the store.
+"""
 
 MIGRATIONS = (LEASES, INVITES, GENERATION, PAIRS, RESTING, PLACE, AUDIT, NAME, SEVERAL)
-"""One step a version."""
+"""One step per version."""
 
 TABLES = {
     "lease": ("network", "address", "member"),
@@ -151,8 +153,9 @@ TABLES = {
     "audit": ("number", "at_s", "who", "what", "subject", "detail"),
     "document": ("number", "digest", "content"),
 }
-"""What a move takes along, table by table, each after those that it refers to. `place` and `writer` stay: they are
-about one store and its connections."""
+"""The tables that a move copies, each after the tables that it refers to. `place` and `writer` are not copied, as they
+describe one store and its connections.
+"""
 
 _POSTGRES_TRIGGERS = """
 CREATE FUNCTION pair_port_is_free() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -174,11 +177,11 @@ _WORDS = {
     " TEXT": ' TEXT COLLATE "C"',
     "lower(hex(randomblob(16)))": "replace(gen_random_uuid()::text, '-', '')",
 }
-"""An address does not fit into PostgreSQL's INTEGER; texts are ordered as Python and SQLite order them."""
+"""SQLite's words and PostgreSQL's: an address does not fit into its INTEGER, and texts must sort as in SQLite."""
 
 
 def for_postgres(step: str) -> str:
-    """A step of `MIGRATIONS` in PostgreSQL's words."""
+    """A step of `MIGRATIONS` as SQL for PostgreSQL."""
     tables, trigger, _ = step.partition("CREATE TRIGGER")
     for sqlite, postgres in _WORDS.items():
         tables = tables.replace(sqlite, postgres)

@@ -1,7 +1,7 @@
-"""Every transaction of the store, once: what is read, decided (`mediator.core.admissions`) and written within it.
+"""Every transaction of the store, for both databases: reads, decides (`mediator.core.admissions`) and writes.
 
-`SqlStore` says how a database carries them; one that changes something answers with what the book says after it, so
-that nobody has to ask a store that may be locked or away by then.
+`SqlStore` runs them on a database. A transaction with a change returns the book after it, so that no second request to
+a store is needed, which may be locked or away by then.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from netctl.wire.invite import TOKEN_LEN, token_hash
 
 T = TypeVar("T")
 Body = Callable[[Session], Coroutine[Any, Any, T]]
-"""What happens within a transaction. It may be carried out again where the connection was lost before its commit."""
+"""The body of a transaction. It may run again if the connection is lost before its commit."""
 
 ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 ID_LEN = 6
-"""Names an invite for its operator: no secret, and read aloud without a mistake."""
+"""Characters of an invite's id for the operator: no secret, and easy to read aloud."""
 MAX_INVITES = 10_000
 MAX_DOCUMENTS = 20
-"""Of a store that several mediators share. Only the newest counts; the others are for people who ask what it was."""
+"""Documents kept in a store that several mediators use. Only the newest is in force; the others are for people."""
 _INVITE = "id, network, uses, used, made_s, expires_s, revoked, name"
 _ENTRY = "number, at_s, who, what, subject, detail"
 _REST = (
@@ -63,7 +63,7 @@ async def relay_ports(db: Session) -> dict[WireGuardKey, int]:
 
 
 async def resting_ports(db: Session) -> dict[int, int]:
-    """Relay ports that were given up, and until when (Unix time) nobody else may have them."""
+    """Given-up relay ports, with the Unix time until which nobody else may have them."""
     return dict(await db.rows("SELECT port, until_s FROM resting_port"))
 
 
@@ -74,23 +74,23 @@ async def pairs(db: Session) -> list[PairGrant]:
 
 
 async def generation(db: Session) -> int:
-    """What the next run's generations must not be below; with several mediators the number of the state."""
+    """The lowest generation of the next run; with several mediators, the number of the state."""
     rows = await db.rows("SELECT reserved FROM generation")
     return int(rows[0][0]) if rows else 0
 
 
 async def name(db: Session) -> str:
-    """What the store is called, by which members tell it from every other."""
+    """The store's name, by which members distinguish it from other stores."""
     return str((await db.rows("SELECT name FROM place"))[0][0])
 
 
 async def rename(db: Session, to: str) -> None:
-    """It is the store that was called so elsewhere."""
+    """Give the store the name of its source, after a move."""
     await db.change("UPDATE place SET name=?", to)
 
 
 async def book(db: Session) -> a.Book:
-    """Who joined, who was shut out, and the leases."""
+    """Joined members, revocations and leases."""
     rows = await db.rows(
         "SELECT member, identity, name, network, invite, pending, joined_s FROM admission JOIN guest USING (member)"
         " ORDER BY joined_s, name, network"
@@ -104,7 +104,7 @@ async def book(db: Session) -> a.Book:
 
 
 async def in_force(db: Session, known: str) -> StoredDocument | None:
-    """The document in force, without its text if that has the digest `known`."""
+    """The document in force, without its text if its digest is `known`."""
     rows = await db.rows("SELECT number, digest FROM document ORDER BY number DESC LIMIT 1")
     if not rows:
         return None
@@ -116,7 +116,7 @@ async def in_force(db: Session, known: str) -> StoredDocument | None:
 
 
 async def kept(db: Session, known: str = "") -> Kept:
-    """All that the store holds."""
+    """The whole content of the store."""
     return Kept(
         await book(db),
         await relay_ports(db),
@@ -134,7 +134,7 @@ def _invite(row: Row) -> a.Invite:
 
 
 async def invites(db: Session) -> list[a.Invite]:
-    """All of them, the newest last."""
+    """All invites, newest last."""
     return [_invite(row) for row in await db.rows(f"SELECT {_INVITE} FROM invite ORDER BY made_s, id")]
 
 
@@ -152,9 +152,9 @@ async def audit(db: Session, since_s: int, after: int) -> list[log.Entry]:
 
 
 async def _advance(db: Session) -> int:
-    """The number of the state that this transaction makes; 0 where one mediator counts for itself.
+    """The number of the state after this transaction; 0 if one mediator counts itself.
 
-    Whoever reads a state with this number sees all transactions with lower ones: each holds `place` until it is over.
+    A reader of this state sees all transactions with lower numbers, as each holds `place` until its end.
     """
     if not db.shared:
         return 0
@@ -166,7 +166,7 @@ async def _advance(db: Session) -> int:
 
 
 async def _check_document(db: Session, digest: str) -> None:
-    """Raises Outdated unless this is the document in force, where several mediators take it from the store."""
+    """Raise Outdated unless this is the document in force, if several mediators use the store."""
     if not db.shared:
         return
     found = await in_force(db, digest)
@@ -175,7 +175,7 @@ async def _check_document(db: Session, digest: str) -> None:
 
 
 async def _note(db: Session, now_s: int, who: str, what: str, subject: str, detail: str = "") -> None:
-    """A line of the audit log, as a part of what it tells."""
+    """Write a line of the audit log, in the transaction that it describes."""
     await db.change(
         f"INSERT INTO audit ({_ENTRY}) SELECT coalesce(max(number), 0) + 1, ?, ?, ?, ?, ? FROM audit",
         now_s,
@@ -193,7 +193,7 @@ async def _guest_name(db: Session, key: WireGuardKey) -> str | None:
 
 
 async def _grant(db: Session, granted: Iterable[GrantLease]) -> None:
-    """A member's older lease in the network is given up."""
+    """Grant leases; a member's older lease in the network is removed."""
     granted = list(granted)
     gone = [(lease.network, key.raw) for lease in granted for key in (lease.key, lease.taken_from) if key]
     await db.change_many("DELETE FROM lease WHERE network=? AND member=?", gone)
@@ -202,7 +202,7 @@ async def _grant(db: Session, granted: Iterable[GrantLease]) -> None:
 
 
 async def _rest_port(db: Session, key: WireGuardKey, unix_s: int) -> None:
-    """A member gives its relay port up, and it rests as long as a grant for it can live."""
+    """Let a member's given-up relay port rest while a grant for it may be valid."""
     await db.change("DELETE FROM resting_port WHERE until_s <= ?", unix_s)
     rows = await db.rows("SELECT port FROM relay_port WHERE member=?", key.raw)
     await db.change_many(_REST, [(port, unix_s + GRANT_TTL_S) for (port,) in rows])
@@ -216,7 +216,7 @@ async def _moved_on(
     ports: list[tuple[WireGuardKey, int]],
     of_pairs: list[PairGrant],
 ) -> bool:
-    """Whether another mediator has granted something to one of these since the choice was made, or taken it."""
+    """Whether another mediator has granted or taken something of these since the choice."""
     if await generation(db) == basis.number:
         return False
     if any(one.taken_from for one in granted) or any(one.taken_from for one in of_pairs):
@@ -239,7 +239,7 @@ async def add(
     resting: Iterable[tuple[int, int]] = (),
     basis: Basis | None = None,
 ) -> int:
-    """Grant leases and ports, of members and of pairs, or none of them. The state's number."""
+    """Grant leases and ports of members and pairs, all or none. Returns the state's number."""
     granted, ports, of_pairs = list(granted), list(ports), list(of_pairs)
     if db.shared and basis is not None:
         await _check_document(db, basis.document)
@@ -262,7 +262,7 @@ async def add(
 
 
 async def reserve_generation(db: Session, reserved: int) -> None:
-    """From here on generations up to this one may be in use; several mediators count from here. It never goes back."""
+    """Record that generations up to this one may be in use; several mediators count on from it. It never decreases."""
     await db.change(
         "INSERT INTO generation (one, reserved) VALUES (1,?) ON CONFLICT (one) DO UPDATE SET reserved = "
         "CASE WHEN excluded.reserved > generation.reserved THEN excluded.reserved ELSE generation.reserved END",
@@ -273,7 +273,7 @@ async def reserve_generation(db: Session, reserved: int) -> None:
 async def offer(
     db: Session, content: str, digest: str, based_on: int, now_s: int, by: str, detail: str
 ) -> int:
-    """Bring a document into force for all mediators. The state's number."""
+    """Put a document in force for all mediators. Returns the state's number."""
     before = await in_force(db, digest)
     if (before.number if before is not None else 0) != based_on:
         raise Outdated("another document has come into force")
@@ -396,11 +396,11 @@ async def _rekey(
     unix_s: int,
     by: str | None,
 ) -> a.Book:
-    """The relay port is not moved: whoever has the old key may have a grant for it."""
+    """Replace a member's key. Its relay port is not moved, as the holder of the old key may have a grant for it."""
     before = await book(db)
     a.rekeyed(before, old, key, identity)
     name = next(entry.name for entry in before.admissions if entry.key == old)
-    await db.change("DELETE FROM lease WHERE member=?", key.raw)  # what the new key had before goes
+    await db.change("DELETE FROM lease WHERE member=?", key.raw)  # the new key's earlier leases are removed
     await db.change("UPDATE lease SET member=? WHERE member=?", key.raw, old.raw)
     for one in (old, key):
         await _rest_port(db, one, unix_s)
@@ -412,14 +412,14 @@ async def _rekey(
 
 
 class SqlStore:
-    """A `MemberStore` but for how a transaction is carried to the database."""
+    """A `MemberStore` without the way to run a transaction, which a subclass adds."""
 
     async def within(self, what: str, body: Body[T], *, writes: bool = True) -> T:
-        """Carry it out as one transaction; `what` is refused, when it is. Raises LocalError, or what it raises."""
+        """Run a body as one transaction; `what` names it in errors. Raises LocalError, or the body's exceptions."""
         raise NotImplementedError
 
     took: Callable[[float, bool], None] | None = None
-    """Told of each transaction how many seconds it took from being asked, and whether it was carried out."""
+    """Called after each transaction with its seconds since the request, and whether it was carried out."""
 
     async def _ask(self, what: str, body: Body[T], *, writes: bool = True) -> T:
         began, done = time.monotonic(), False
@@ -428,7 +428,7 @@ class SqlStore:
             done = True
             return result
         except (RemoteError, Outdated):
-            done = True  # it was the asker's fault, and the store has answered
+            done = True  # the request's fault: the store itself has answered
             raise
         finally:
             if self.took is not None:
