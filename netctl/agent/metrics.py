@@ -55,7 +55,7 @@ class Meters:
         """Record a new path of a peer."""
         self._changes.labels(kind).inc()
         if kind == "idle":
-            self._without.pop(key, None)  # nobody waits for a direct path
+            self._without.pop(key, None)  # no direct path is wanted
         elif kind not in DIRECT:
             self._without.setdefault(key, now)
         elif (began := self._without.pop(key, None)) is not None:

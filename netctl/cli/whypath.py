@@ -10,7 +10,7 @@ from netctl.ui.peerview import own_nat
 from netctl.wire.agentrequests import DoctorReply, PeerState
 
 IDLE = "idle: opens with the first packet"
-"""Of a lazy peer that nobody talks to."""
+"""State of a lazy peer without traffic."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,10 @@ LOOK_UP_S = 2.0
 """Timeout for the host's addresses behind a proxy: useful but not required, and DNS often does not answer there."""
 AUTHENTICATION_REQUIRED = 407
 SEGMENT_SIZE = 1220
-"""Of TCP to a mediator, both ways, in bytes (RFC 9293 §3.7.1, MSS): its packets have at most 1,280 bytes, which every
-way carries that carries IPv6 (RFC 8200 §5). On a way that drops larger packets and says nothing, a connection whose
-segments were larger would stand still for ever: Linux does not look for a smaller size (tcp_mtu_probing) by itself."""
+"""Segment size of TCP to a mediator in both directions, in bytes (RFC 9293 §3.7.1, MSS): packets have at most 1,280
+bytes, which every path for IPv6 carries (RFC 8200 §5). On a path that silently drops larger packets, a connection with
+larger segments would hang for ever: Linux does not search for a smaller size by default (tcp_mtu_probing).
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,12 @@ from netctl.system.guard import Guard
 
 IDLE_VARIABLE = "NETCTL_LAZY_IDLE_S"
 IDLE_MIN_S, IDLE_MAX_S = 2.0, 86_400.0
-"""Below two looks at the engine a pair would be folded while it opens; a day is `lazy: never`."""
+"""Below two observations of the engine a pair would be folded while it opens; a day means `lazy: never`."""
 FIRST = int(ipaddress.IPv4Address("127.128.0.1"))
 COUNT = (1 << 23) - 2
 """Addresses in 127.128.0.0/9, less the first and the last: more than any host has peers. Relay stand-ins
-(`netctl.agent.transport.relaytls`) have addresses of their own there, on ports of the relay."""
+(`netctl.agent.transport.relaytls`) have addresses of their own there, on ports of the relay.
+"""
 DRAIN = 128
 """Most datagrams read before others get their turn."""
 MAX_DATAGRAM = 65_535

@@ -456,7 +456,7 @@ class PathRunner:
         self._perform(self._manager.woke(time.monotonic()))
 
     def routes_changed(self) -> None:
-        """The ways out of this host have changed, its addresses perhaps not: what goes by the relay is asked now."""
+        """Routes have changed, perhaps without a change of addresses: check the relay's paths now."""
         self._tls.prove()
         self._perform(self._manager.check_relays(time.monotonic()))
 
@@ -480,7 +480,7 @@ class PathRunner:
         for key, seen in statuses.items():
             there = None if seen.endpoint is None else self._nat64.inward(seen.endpoint)
             if there is not None and self._doorbells.is_one(there):
-                there = None  # no way to the peer, but to this agent
+                there = None  # leads to this agent, not to the peer
             status = seen if there == seen.endpoint else replace(seen, endpoint=there)
             effects += self._manager.observe(key, status, now)
         self._perform(effects)

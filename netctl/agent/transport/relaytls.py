@@ -47,7 +47,7 @@ RETRY_CAP_S = 30.0
 STABLE_S = 30.0
 """A connection that lasted so long resets the back-off."""
 DIAL_AGAIN_S = 1.0
-"""When routes change, an attempt this old begins anew: TCP would try no sooner by itself."""
+"""Age at which a connection attempt is restarted when routes change, as TCP itself would retry no sooner."""
 DRAIN = 128
 """Most datagrams read from one peer before others get their turn."""
 BUFFER = 1 << 20
@@ -126,10 +126,9 @@ class RelayTls:
         self._poked.set()
 
     def prove(self) -> None:
-        """The ways out of this host have changed: the relay answers the next message to it within `PROOF_S`, or a new
-        connection is made.
+        """Routes have changed: if the relay does not answer the next message within `PROOF_S`, make a new connection.
 
-        TCP itself would repeat what was lost after ever longer times, and go on by the new way at one of them.
+        TCP itself would repeat lost segments after ever longer times before it used the new route.
         """
         if self._link is not None:
             self._doubted = True
@@ -303,7 +302,7 @@ class RelayTls:
         self._status = TunnelStatus("connecting", where, None, time.monotonic(), self._status.error)
         self._ended = asyncio.get_running_loop().create_future()
         try:
-            self._poked.clear()  # what comes from here on is worth another try
+            self._poked.clear()  # a later change causes another attempt at once
             async with asyncio.timeout(CONNECT_TIMEOUT_S) as self._dialling:
                 proxy = proxy_for(mediator.host)
                 await self._dial(mediator, port)
