@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mediator.core.busmessages import Message as BusMessage
 from mediator.core.enrollment import Challenge, EnrollmentEffect, Left, Redeem, Rekey
 from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant
@@ -85,7 +86,33 @@ class Say:
     text: str
 
 
-Effect = Send | Deliver | Drop | LoggedIn | Store | Say | TookDocument | LookFirst | EnrollmentEffect
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Tell the other mediators of the store: put it on the bus, which may lose it."""
+
+    message: BusMessage
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMoved:
+    """Another mediator shows this state of the store, and it is newer than ours: look at the store."""
+
+    state: int
+
+
+Effect = (
+    Send
+    | Deliver
+    | Drop
+    | LoggedIn
+    | Store
+    | Say
+    | Publish
+    | StoreMoved
+    | TookDocument
+    | LookFirst
+    | EnrollmentEffect
+)
 __all__ = [
     "Challenge",
     "Deliver",
@@ -94,10 +121,12 @@ __all__ = [
     "Left",
     "LoggedIn",
     "LookFirst",
+    "Publish",
     "Redeem",
     "Rekey",
     "Say",
     "Send",
     "Store",
+    "StoreMoved",
     "TookDocument",
 ]

@@ -6,9 +6,13 @@ A connection goes through
 |---------|----------------|----------------------------------------------|
 | GREETED | Login, good    | MEMBER                                       |
 | GREETED | Login, good, while the key is online | GREETED until the older one answers or fails to (`duplicates`) |
+| GREETED | Login, good, while the key is online at another mediator | the same, by its answer (`peers`) |
 | GREETED | EnrolStart, …  | GREETED: see `mediator.core.enrollment`            |
 | GREETED | anything else  | dropped                                      |
 | MEMBER  | other messages | MEMBER                                       |
+
+Members at other mediators of the store are online too: `mediator.core.peers` knows who is where. Without a bus that
+table is empty.
 
 Leases and relay ports become visible only after the shell has stored them (`stored`). If the store refuses (`refused`)
 or is slow (`store_is_slow`), the rest of a new document takes effect all the same; the store is asked again.
@@ -16,16 +20,30 @@ or is slow (`store_is_slow`), the rest of a new document takes effect all the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
+from mediator.core import busmessages as b
+from mediator.core import peers as p
 from mediator.core.allocations import Allocations
 from mediator.core.duplicates import Duplicate, Duplicates
-from mediator.core.effects import Deliver, Drop, Effect, Left, LoggedIn, LookFirst, Say, Send
+from mediator.core.effects import (
+    Deliver,
+    Drop,
+    Effect,
+    Left,
+    LoggedIn,
+    LookFirst,
+    Publish,
+    Say,
+    Send,
+    StoreMoved,
+)
 from mediator.core.enrollment import Challenge, Enrollment
-from mediator.core.introducer import Allowance, Introducer
+from mediator.core.introducer import PUNCH_ACROSS_MS, Allowance, Introducer
 from mediator.core.leasegrants import Exhausted, GrantLease
 from mediator.core.membership import Membership, membership_of
 from mediator.core.pace import Pace, Questions
@@ -53,6 +71,9 @@ LOGIN_TIMEOUT_S = 10.0
 """A login is two small messages; only an attacker needs longer."""
 
 
+UNKNOWN_SOURCE = SocketAddress("0.0.0.0", 1)  # noqa: S104
+
+
 @dataclass(slots=True)
 class _Connection:
     source: SocketAddress
@@ -68,6 +89,18 @@ class _Connection:
     """A valid login that waits for the answer of another connection with the same key."""
     looked: bool = False
     """Whether the store was read for this login."""
+
+
+class _Anywhere:
+    """Members that are logged in, here or at another mediator."""
+
+    __slots__ = ("_elsewhere", "_here")
+
+    def __init__(self, here: Container[WireGuardKey], elsewhere: Container[WireGuardKey]) -> None:
+        self._here, self._elsewhere = here, elsewhere
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._here or key in self._elsewhere
 
 
 class Hub:
@@ -115,6 +148,8 @@ class Hub:
         self.pace = Pace()
         """Limits logins per key."""
         self._duplicates = Duplicates()
+        self._peers = p.Peers()
+        self._anywhere: Container[WireGuardKey] = self._online
 
     @property
     def exhausted(self) -> tuple[Exhausted, ...]:
@@ -154,8 +189,13 @@ class Hub:
         return self._revision
 
     @property
+    def store(self) -> str:
+        """The store's name."""
+        return self._store
+
+    @property
     def online(self) -> int:
-        """Count of logged-in members."""
+        """Count of members that are logged in here."""
         return len(self._online)
 
     def duplicates(self, now: float) -> list[Duplicate]:
@@ -163,8 +203,8 @@ class Hub:
         return self._duplicates.noted(now)
 
     def is_online(self, key: WireGuardKey) -> bool:
-        """Whether the member with this key is logged in."""
-        return key in self._online
+        """Whether the member with this key is logged in, here or at another mediator."""
+        return key in self._anywhere
 
     # -- membership -----------------------------------------------------------------------------------------
 
@@ -303,6 +343,124 @@ class Hub:
         self._hang()
         return self._show()
 
+    # -- other mediators ------------------------------------------------------------------------------------
+
+    def join_bus(self, run: bytes, name: str, now: float) -> None:
+        """Other mediators work with the store, before anybody logs in. `run`: 16 fresh random bytes."""
+        self._peers.begin(run, name, now)
+        self._anywhere = _Anywhere(self._online, self._peers.here)
+
+    def bus_works(self, now: float) -> None:
+        """The bus is there, or there again."""
+        self._peers.speak(now)
+
+    def peers(self, now: float) -> list[p.PeerRow]:
+        """What is known of the other mediators."""
+        return self._peers.rows(now)
+
+    def shows(self, state: int) -> list[Effect]:
+        """This mediator shows the store's state of this number: the others hear of it."""
+        return self._across(self._peers.state_is(state), 0.0)
+
+    def heard(self, message: b.Message, now: float) -> list[Effect]:
+        """Another mediator has said something."""
+        return self._across(self._peers.received(message, now), now)
+
+    def next_bus_timer(self) -> float | None:
+        """When the other mediators are due to hear something, or something of them is due."""
+        return self._peers.next_timer()
+
+    def handle_bus_timer(self, now: float) -> list[Effect]:
+        """Beats, gathered presence, and what has not come."""
+        return self._across(self._peers.handle_timer(now), now)
+
+    def _across(self, events: Iterable[p.Event], now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for event in events:
+            match event:
+                case Publish() | StoreMoved():
+                    effects.append(event)
+                case p.Seen(key, online):
+                    if key not in self._online:
+                        effects += self._presence(key, online=online)
+                case p.Superseded(key):
+                    if (older := self._online.get(key)) is not None:
+                        effects += self._replace(older)
+                        self._peers.went(key)
+                case p.Asked():
+                    effects += self._asked(event, now)
+                case p.Answered():
+                    effects += self._answered(event, now)
+                case p.Carried():
+                    effects += self._carried(event)
+        return effects
+
+    def _asked(self, event: p.Asked, now: float) -> list[Effect]:
+        """A member logs in at another mediator: does the connection that it has here live?"""
+        older = self._online.get(event.key)
+        if older is None:
+            return self._across(self._peers.answer(event.ticket, "", lives=False), now)
+        if event.message.previous == _proof(self._connections[older].nonce.hex()):
+            return self._hand(older, event.key, now) + self._word(event.ticket, "", now, lives=False)
+        ping = self._duplicates.ask(event.key, older, event.ticket, now)
+        return [] if ping is None else [Send(older, w.Ping(ping))]
+
+    def _word(self, ticket: int, source: str, now: float, *, lives: bool) -> list[Effect]:
+        return self._across(self._peers.answer(ticket, source, lives=lives), now)
+
+    def _hand(self, older: int, key: WireGuardKey, now: float) -> list[Effect]:
+        """The member goes to another mediator, which tells everybody that it is there."""
+        self._peers.hand(key, now)
+        return self._replace(older)
+
+    def _answered(self, event: p.Answered, now: float) -> list[Effect]:
+        """The word of the mediator that had the older connection, or none in time."""
+        effects: list[Effect] = []
+        for number in event.connections:
+            state = self._connections.get(number)
+            if state is None or state.waiting is None:
+                continue
+            if not event.lives:
+                effects += self._let_in(number, now, settled=True)
+                continue
+            holder, key = _source(event.source), _key(state.waiting.wireguard)
+            if key in self._membership.by_key and self._duplicates.note(key, holder, state.source, now):
+                effects.append(self._two_hosts(key, holder, state.source))
+            effects += self._drop(number, DUPLICATE, _waits(holder))
+        return effects
+
+    def _carried(self, event: p.Carried) -> list[Effect]:
+        """An introduction or a punch, for a member here of one elsewhere. Nothing else goes through to members."""
+        connection = self._online.get(event.receiver)
+        try:
+            message = w.decode(event.frame)
+        except RemoteError:
+            return []
+        if connection is None or self._peer(event.receiver, str(event.sender)) is None:
+            return []
+        match message:
+            case w.Introduction(peer) if peer == str(event.sender):
+                both = self._introducer.across(event.sender, event.receiver, message.round)
+                punch = (
+                    self._punch_across(event.receiver, connection, event.sender, event.run) if both else []
+                )
+                return [Send(connection, message), *punch]
+            case w.Punch(peer) if peer == str(event.sender):
+                return [Send(connection, message)]
+        return []
+
+    def _punch_across(
+        self, key: WireGuardKey, connection: int, peer: WireGuardKey, run: bytes
+    ) -> list[Effect]:
+        """Both have offered. The mediator of the lower key says when, or each of two would."""
+        if peer < key:
+            return []
+        told = w.encode(w.Punch(str(key), PUNCH_ACROSS_MS))
+        return [
+            Send(connection, w.Punch(str(peer), PUNCH_ACROSS_MS)),
+            self._peers.carry(run, key, peer, told),
+        ]
+
     # -- connections ----------------------------------------------------------------------------------------
 
     def connected(self, connection: int, source: SocketAddress, nonce: bytes, now: float) -> list[Effect]:
@@ -315,9 +473,13 @@ class Hub:
         gone = self._connections.pop(connection, None)
         self._enrollment.forget(connection)
         self._duplicates.gone(connection)
+        self._peers.gone(connection)
         if gone is None or gone.member is None or self._online.get(gone.member) != connection:
             return []
         del self._online[gone.member]
+        self._peers.went(gone.member)
+        if gone.member in self._anywhere:
+            return []
         return self._presence(gone.member, online=False)
 
     def received(self, connection: int, payload: bytes, now: float, unix_s: int) -> list[Effect]:
@@ -359,7 +521,7 @@ class Hub:
     def next_timer(self) -> float | None:
         """The earliest deadline."""
         deadlines = [self._deadline(state) for state in self._connections.values()]
-        others = (self._allocations.store_due, self._duplicates.next_timer())
+        others = (self._allocations.store_due, self._duplicates.next_timer(), self._peers.next_timer())
         return min([*deadlines, *(due for due in others if due is not None)], default=None)
 
     def handle_timer(self, now: float, unix_s: int) -> list[Effect]:
@@ -367,11 +529,11 @@ class Hub:
 
         Admit logins that waited for an older connection which has ended.
         """
-        effects: list[Effect] = []
+        effects: list[Effect] = self.handle_bus_timer(now)
         for number in self._duplicates.silent(now):
             effects += self._drop(number, "session.replaced", REPLACED)
         for number in self._duplicates.free():
-            effects += self._let_in(number, now)
+            effects += self._let_in(number, now) if number > 0 else self._word(number, "", now, lives=False)
         for number, state in list(self._connections.items()):
             if now >= self._deadline(state):
                 code = "login.timeout" if state.member is None else "silent"
@@ -428,12 +590,27 @@ class Hub:
         return member.wireguard  # one object for each key: thousands of look-ups then compare no bytes
 
     def _enter(
-        self, connection: int, state: _Connection, key: WireGuardKey, login: w.Login, now: float
+        self,
+        connection: int,
+        state: _Connection,
+        key: WireGuardKey,
+        login: w.Login,
+        now: float,
+        *,
+        settled: bool = False,
     ) -> list[Effect]:
-        """A valid login: admit it, or let it wait for the answer of the connection with the same key."""
+        """A valid login: admit it, or let it wait for the answer of the connection with the same key.
+
+        `settled`: the other mediators were asked already.
+        """
         older = self._online.get(key)
         if older is None:
-            return self._admit(connection, state, key, login, now)
+            run = None if settled else self._peers.here.get(key)
+            if run is None:
+                return self._admit(connection, state, key, login, now)
+            state.waiting = login
+            previous, source = _proof(login.previous), str(state.source)
+            return self._across(self._peers.ask(key, run, connection, previous, source, now), now)
         holder = self._connections[older]
         if login.previous == holder.nonce.hex():  # only the process of the older connection knows its nonce
             return self._replace(older) + self._admit(connection, state, key, login, now)
@@ -448,32 +625,36 @@ class Hub:
         del self._online[member]
         return self._drop(older, "session.replaced", REPLACED)
 
-    def _let_in(self, connection: int, now: float) -> list[Effect]:
+    def _let_in(self, connection: int, now: float, *, settled: bool = False) -> list[Effect]:
         """The older connection has ended: process the waiting login."""
         state = self._connections.get(connection)
         if state is None or state.waiting is None:
             return []
         login, state.waiting = state.waiting, None
         try:  # the document may have changed meanwhile, and another login may have come first
-            return self._enter(connection, state, self._proven(state, login), login, now)
+            key = self._proven(state, login)
+            return self._enter(connection, state, key, login, now, settled=settled)
         except RemoteError as error:
             return self._drop(connection, error.code, str(error))
 
     def _lives(self, connection: int, state: _Connection, newer: Iterable[int], now: float) -> list[Effect]:
         """The older connection of a key has answered: refuse the newer ones."""
         assert state.member is not None
-        name = self._membership.by_key[state.member].name
         effects: list[Effect] = []
         for number in newer:
-            other = self._connections[number].source
+            other = self._connections[number].source if number > 0 else _source(self._peers.asker(number))
             if self._duplicates.note(state.member, state.source, other, now):
-                effects.append(
-                    Say(f"'{name}' is two hosts with one key: {state.source} stays, {other} waits")
-                )
-            message = f"another host with this key is connected, from {state.source.host}: this one waits"
-            effects += self._drop(number, DUPLICATE, message)
+                effects.append(self._two_hosts(state.member, state.source, other))
+            if number > 0:
+                effects += self._drop(number, DUPLICATE, _waits(state.source))
+            else:
+                effects += self._word(number, str(state.source), now, lives=True)
             effects.append(Send(connection, w.Ping(0, other.host)))
         return effects
+
+    def _two_hosts(self, key: WireGuardKey, holder: SocketAddress, other: SocketAddress) -> Say:
+        name = self._membership.by_key[key].name
+        return Say(f"'{name}' is two hosts with one key: {holder} stays, {other} waits")
 
     def _admit(
         self, connection: int, state: _Connection, key: WireGuardKey, login: w.Login, now: float
@@ -484,7 +665,8 @@ class Hub:
         state.member = key
         state.questions = Questions(now)
         self._online[key] = connection
-        self._epoch += 1
+        self._epoch = self._peers.next_epoch(self._epoch)
+        self._peers.came(key, self._epoch)
         stun = [f"0.0.0.0:{port}" for port in self._mediator.stun]
         if self._stun_also:
             stun += [f"{self._stun_also}:{port}" for port in self._mediator.stun[:1]]
@@ -493,7 +675,7 @@ class Hub:
         effects += [LoggedIn(connection, name), Send(connection, welcome)]
         state.shown = view_class = self._view_cache.of(key)
         if login.view == view_class.digest:  # the member knows this view already
-            effects.append(Deliver((connection,), (self._view_cache.sealed(view_class, self._online),)))
+            effects.append(Deliver((connection,), (self._view_cache.sealed(view_class, self._anywhere),)))
         else:
             effects.append(self._whole(connection, view_class))
         return effects + self._presence(key, online=True)
@@ -544,10 +726,16 @@ class Hub:
         peer = self._peer(key, message.peer)
         if peer is None or not state.offers.take(now):
             return []
-        other = self._online.get(peer)
-        return (
-            [] if other is None else self._introducer.introduce(key, self._online[key], peer, other, message)
-        )
+        mine, other = self._online[key], self._online.get(peer)
+        if other is not None:
+            return self._introducer.introduce(key, mine, peer, other, message)
+        run = self._peers.here.get(peer)
+        if run is None:
+            return []
+        both = self._introducer.across(key, peer, message.round)
+        told = w.encode(w.Introduction(str(key), message.round, message.candidates, message.nat))
+        carried = self._peers.carry(run, key, peer, told)
+        return [carried, *(self._punch_across(key, mine, peer, run) if both else [])]
 
     def _relay(self, connection: int, key: WireGuardKey, asked: w.RelayRequest, unix_s: int) -> list[Effect]:
         peer = self._peer(key, asked.peer)
@@ -592,14 +780,14 @@ class Hub:
 
     def view(self, key: WireGuardKey) -> View:
         """The view of the member with this key."""
-        return self._view_cache.view(key, self._online)
+        return self._view_cache.view(key, self._anywhere)
 
     def addresses(self, network_name: str, name: str, key: WireGuardKey) -> tuple[Address, ...]:
         """A member's addresses in a network: fixed by the document, leased, or derived from the key."""
         return self._allocations.addresses(self._membership, network_name, name, key)
 
     def _whole(self, connection: int, view_class: ViewClass) -> Deliver:
-        frames = (*self._view_cache.whole(view_class), self._view_cache.sealed(view_class, self._online))
+        frames = (*self._view_cache.whole(view_class), self._view_cache.sealed(view_class, self._anywhere))
         return Deliver((connection,), frames)
 
     def _hang(self) -> None:
@@ -617,7 +805,7 @@ class Hub:
         effects: list[Effect] = []
         for (old, new), connections in changes.items():
             frames = self._view_cache.change(old, new) if old is not None else self._view_cache.whole(new)
-            sealed = self._view_cache.sealed(new, self._online)
+            sealed = self._view_cache.sealed(new, self._anywhere)
             effects.append(Deliver(tuple(connections), (*frames, sealed)))
         return effects
 
@@ -628,3 +816,20 @@ def _key(text: str) -> WireGuardKey:
         return WireGuardKey.parse(text)
     except ValueError as error:
         raise RemoteError("not a key", "message.bad") from error
+
+
+def _proof(previous: str) -> bytes:
+    """What shows another mediator that a login knows the nonce of the connection before it, and not that nonce."""
+    return hashlib.sha256(previous.encode()).digest() if previous else b""
+
+
+def _waits(holder: SocketAddress) -> str:
+    return f"another host with this key is connected, from {holder.host}: this one waits"
+
+
+def _source(text: str) -> SocketAddress:
+    """Where another mediator says that a member is connected from."""
+    try:
+        return SocketAddress.parse(text)
+    except ValueError:
+        return UNKNOWN_SOURCE

@@ -10,6 +10,8 @@ from netctl.wire import control as w
 
 PUNCH_AFTER_MS = 50
 """Delay of the start: covers the different delays between the mediator and both members."""
+PUNCH_ACROSS_MS = 150
+"""Covers the delay of the bus between two mediators too."""
 MAX_OFFERS_PER_S = 50.0
 MAX_OFFERS_BURST = 2000.0
 """Introductions that a member may request: all pairs of the largest segment at join, then MAX_OFFERS_PER_S."""
@@ -54,6 +56,14 @@ class Introducer:
             self._rounds.pop((peer, key), None)
             self._rounds.pop((key, peer), None)
         return effects
+
+    def across(self, key: WireGuardKey, peer: WireGuardKey, number: int) -> bool:
+        """`key` offers candidates to `peer` in round `number`, one of them elsewhere: have both offered by now?"""
+        self._rounds[key, peer] = number
+        if self._rounds.get((peer, key)) != number:
+            return False
+        del self._rounds[key, peer], self._rounds[peer, key]
+        return True
 
     def forget(self, key: WireGuardKey) -> None:
         """A member is gone: drop its offers."""

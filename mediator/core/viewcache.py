@@ -6,7 +6,7 @@ cost one encoding; a change costs one difference per pair of old and new view cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass, field
 
 from mediator.core.membership import Membership
@@ -138,7 +138,7 @@ class ViewCache:
         view_class.digest = v.digest_of(lines, (line for _, _, line in view_class.leases()), document)
         return view_class
 
-    def view(self, key: WireGuardKey, online: Mapping[WireGuardKey, int]) -> View:
+    def view(self, key: WireGuardKey, online: Container[WireGuardKey]) -> View:
         """The view of a member as a value, for use inside the mediator."""
         view_class = self.of(key)
         members = {
@@ -158,14 +158,14 @@ class ViewCache:
             view_class.frames = frames
         return frames
 
-    def sealed(self, view_class: ViewClass, online: Mapping[WireGuardKey, int]) -> bytes:
+    def sealed(self, view_class: ViewClass, online: Container[WireGuardKey]) -> bytes:
         """The seal of a view, with the present presence."""
         sealed = view_class.seals.get(self._generation)
         if sealed is None:
             sealed = v.seal(self._generation, view_class.digest, "", self._identity, self._sign)
             view_class.seals.clear()
             view_class.seals[self._generation] = sealed
-        bits = v.online_bits(map(online.__contains__, view_class.keys))
+        bits = v.online_bits(key in online for key in view_class.keys)
         return w.encode(
             w.Sealed(sealed.generation, sealed.digest, sealed.identity, sealed.signature, online=bits)
         )

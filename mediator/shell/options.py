@@ -59,6 +59,23 @@ def add_store_password(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_bus(parser: argparse.ArgumentParser) -> None:
+    """Add `--bus`, and where its password is."""
+    parser.add_argument(
+        "--bus",
+        metavar="BUS",
+        default=os.environ.get("NETCTL_MEDIATOR_BUS", ""),
+        help="how the mediators of one store reach each other: nats://[USER@]HOST[:PORT][,HOST…] or "
+        "postgresql://USER@HOST[,HOST]/DATABASE (default: no other mediator)",
+    )
+    parser.add_argument(
+        "--bus-password-file",
+        metavar="FILE",
+        type=Path,
+        help="has the bus's password, or NATS's token (default: the systemd credential bus-password)",
+    )
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add `--output`."""
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="default: text")

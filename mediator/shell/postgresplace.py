@@ -52,8 +52,11 @@ class PostgresPlace:
     """libpq's parameters, with the password if there is one."""
 
     @classmethod
-    def parse(cls, text: str, password_file: Path | None = None) -> PostgresPlace:
-        """The place from `postgresql://user@host1,host2/database?sslmode=verify-full`. Raises LocalError."""
+    def parse(cls, text: str, password_file: Path | None = None, *, what: str = "store") -> PostgresPlace:
+        """Of `postgresql://user@host1,host2/database?sslmode=verify-full`. Raises LocalError.
+
+        `what`: "store", or "bus", which has options of its own.
+        """
         try:
             from psycopg import pq
             from psycopg.conninfo import conninfo_to_dict
@@ -64,31 +67,31 @@ class PostgresPlace:
         except Exception as error:
             # libpq's message repeats a part of its input, which may be a password.
             raise LocalError(
-                "the store's address is not understood; write postgresql://USER@HOST[,HOST]/DATABASE"
+                f"the {what}'s address is not understood; write postgresql://USER@HOST[,HOST]/DATABASE"
             ) from error
         if given.get("password"):
             raise LocalError(
-                "a password in the store's address can be read by everybody on this machine: put it into a file and "
-                f"say --store-password-file FILE, or give the service the systemd credential '{CREDENTIAL}'"
+                f"a password in the {what}'s address can be read by everybody on this machine: put it into a file and "
+                f"say --{what}-password-file FILE, or give the service the systemd credential '{what}-password'"
             )
         if not given.get("dbname"):
             raise LocalError(
-                "the store's address names no database; write postgresql://USER@HOST[,HOST]/DATABASE"
+                f"the {what}'s address names no database; write postgresql://USER@HOST[,HOST]/DATABASE"
             )
         parameters = {**DEFAULTS, **given}
         hosts = str(given.get("host") or given.get("hostaddr") or "").split(",")
-        if "sslmode" not in given and not all(_is_here(host) for host in hosts):
+        if "sslmode" not in given and not all(is_here(host) for host in hosts):
             parameters["sslmode"] = "verify-full"
             if "sslrootcert" not in given and pq.version() >= ROOTS_OF_THE_SYSTEM:
                 parameters["sslrootcert"] = "system"
-        password = _password(password_file)
+        password = password_of(password_file, what)
         if password is not None:
             parameters["password"] = password
         where = ",".join(host or "localhost" for host in hosts)
         return cls(f"postgresql://{where}/{given['dbname']}", parameters)
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
     """Whether a host is this machine (Unix socket or loopback), so that no network is between."""
     if not host or host.startswith(("/", "@")) or host == "localhost":
         return True
@@ -98,9 +101,14 @@ def _is_here(host: str) -> bool:
         return False
 
 
-def _password(file: Path | None) -> str | None:
+def password_of(file: Path | None, what: str) -> str | None:
+    """Of the file, else of the systemd credential `store-password` or `bus-password`. Raises LocalError."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    if file is None and directory is not None and (credential := Path(directory, CREDENTIAL)).exists():
+    if (
+        file is None
+        and directory is not None
+        and (credential := Path(directory, f"{what}-password")).exists()
+    ):
         file = credential
     if file is None:
         return None
@@ -108,7 +116,7 @@ def _password(file: Path | None) -> str | None:
         text = file.read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise LocalError(f"cannot read the store's password in {file}: {reason}") from error
+        raise LocalError(f"cannot read the {what}'s password in {file}: {reason}") from error
     if not text or "\n" in text or "\0" in text:
         raise LocalError(f"{file} is no password: it is to be one line")
     return text

@@ -25,6 +25,8 @@ from mediator.core.generations import RESERVE, first_generation
 from mediator.core.membershipservice import MembershipService, Offered
 from mediator.core.transactions import Job
 from mediator.shell.admin import AdminServer
+from mediator.shell.bus.buslink import BusLink
+from mediator.shell.bus.messagebus import Bus
 from mediator.shell.connection import Connection
 from mediator.shell.credentials import Identity
 from mediator.shell.documentnotes import DocumentNotes
@@ -94,10 +96,13 @@ class Server:
         relay_state: Path | None = None,
         store: MemberStore | None = None,
         metrics: str | None = None,
+        bus: Bus | None = None,
     ) -> None:
         """`stun_also`: another IPv4 address of this host that STUN may answer from.
 
         `store`: None: the store in the state directory.
+
+        `bus`: reaches the other mediators of the store.
 
         `metrics`: HOST:PORT for `/metrics`, `/healthz` and `/readyz`.
 
@@ -163,6 +168,9 @@ class Server:
             self._meters = meters = Meters()
             self._store.took = lambda seconds, kept: meters.store(seconds, kept=kept)
             self._page = HealthPage(metrics, meters, self._gauges, lambda: self.guard.dropped, self._unready)
+        self._link: BusLink | None = None
+        if bus is not None:
+            self._link = BusLink(bus, self._hub, self.perform, self.guard)
         self._next = 0
         self._stun: list[StunServer] = []
 
@@ -192,6 +200,7 @@ class Server:
             },
             "without_port": self._hub.without_port,
             "without_address": [item.message for item in self._hub.exhausted],
+            **(self._link.status() if self._link is not None else {}),
         }
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
@@ -372,6 +381,8 @@ class Server:
     async def start(self, mediator: Mediator) -> None:
         """Listen on all ports. Raises LocalError if a port is in use."""
         watch_loop(asyncio.get_running_loop(), self.guard)
+        if self._link is not None:
+            self._link.start(f"{mediator.host}:{mediator.port}")
         context = self._identity.server_context()
         listener = Listener(
             context,
@@ -445,6 +456,8 @@ class Server:
             stun.close()
         for connection in list(self._connections.values()):
             connection.end(Error("mediator.stopping", "the mediator is being stopped"))
+        if self._link is not None:
+            await self._link.close()
         await self._tasks.end()
         await self._store.close()
 
@@ -648,6 +661,8 @@ class Server:
 
     def perform(self, effects: list[fx.Effect]) -> None:
         """Perform the core's effects in order. An effect that waits for the store delays only the effects after it."""
+        if self._link is not None:
+            self._link.look(self._service.number)
         pending = list(reversed(effects))
         while pending:
             effect = pending.pop()
@@ -684,6 +699,11 @@ class Server:
                     self._took(content, document)
                 case fx.LookFirst(number, login):
                     self._tasks.start("a look at the store", self._look_first(number, login))
+                case fx.Publish(message):
+                    if self._link is not None:
+                        self._link.publish(message)
+                case fx.StoreMoved(state):
+                    self.store_moved(state)
                 case fx.Challenge(number):
                     pending.extend(reversed(self._challenge(number)))
                 case fx.Redeem() as request:

@@ -171,6 +171,23 @@ class ServedDocument(Struct, frozen=True):
     """With several mediators on one store: why this one serves an older document than the others."""
 
 
+class OtherMediator(Struct, frozen=True):
+    """A mediator of the same store, as the bus shows it."""
+
+    name: str
+    run: str
+    """Another one for each process."""
+    alive: bool
+    """False: it says nothing, and nobody knows about its members."""
+    silent_s: float
+    online: int
+    """Members that are logged in there, as far as is known."""
+    state: int
+    """The newest state of the store that it shows."""
+    current: bool
+    """False: something that it said was missed, and is asked for."""
+
+
 class ServerStatus(Struct, frozen=True):
     """The state of the mediator."""
 
@@ -184,6 +201,15 @@ class ServerStatus(Struct, frozen=True):
     without_port: int
     store: str | None = None
     """Why the store accepts no writes now, or None."""
+    bus: str | None = None
+    """None: there are no other mediators."""
+    bus_away: str | None = None
+    """Why the bus carries nothing now."""
+    bus_lost: int = 0
+    """Messages that did not go out."""
+    bus_dropped: int = 0
+    """What came and was no message of this release."""
+    mediators: list[OtherMediator] = []
 
 
 class ServerStatusRequest(Request[ServerStatus], frozen=True, tag="status"):

@@ -18,6 +18,7 @@ WANTED = {
     "member": PROJECT["dependencies"],
     "mediator": [*PROJECT["dependencies"], *EXTRAS["mediator"]],
     "package": [*PROJECT["dependencies"], *EXTRAS["mediator"], *EXTRAS["ui"]],
+    "nats": [*PROJECT["dependencies"], *EXTRAS["mediator"], *EXTRAS["postgres"], *EXTRAS["nats"]],
     "postgres": [*PROJECT["dependencies"], *EXTRAS["mediator"], *EXTRAS["postgres"]],
 }
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")

@@ -39,7 +39,7 @@ JOINED = keys(10)
 class Server:
     """A mediator in a process of its own. `page`: the port of /readyz."""
 
-    def __init__(self, site: Site, host: str, dsn: str, log: Path, page: int, how: str = "--standby") -> None:
+    def __init__(self, site: Site, host: str, dsn: str, log: Path, page: int, *how: str) -> None:
         self._log, self._page = log, f"http://{host}:{page}"
         command = [
             sys.executable,
@@ -53,7 +53,7 @@ class Server:
             dsn,
         ]
         command += ["--document", str(site.document), "--state", str(site.state), "--no-relay"]
-        command += [how, "--metrics", f"{host}:{page}"]
+        command += [*(how or ("--standby",)), "--metrics", f"{host}:{page}"]
         with log.open("ab") as out:
             self.process = subprocess.Popen(command, stderr=out)
 

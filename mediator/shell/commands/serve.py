@@ -11,9 +11,11 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from mediator.shell.bus.busplace import open_bus
+from mediator.shell.bus.messagebus import Bus
 from mediator.shell.credentials import relay_secret
 from mediator.shell.memberstore import MemberStore
-from mediator.shell.options import add_document, add_listen, add_state, add_store
+from mediator.shell.options import add_bus, add_document, add_listen, add_state, add_store
 from mediator.shell.postgresplace import PostgresPlace, is_postgres
 from mediator.shell.relaykeeper import keep_relay
 from mediator.shell.relaymetrics import add_metrics
@@ -50,6 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="begin without the store that this state had: its invites, guests, revocations and leases are lost",
     )
     add_store(parser)
+    add_bus(parser)
     parser.add_argument(
         "--standby",
         action="store_true",
@@ -91,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         relay_state=arguments.relay_state,
         store=_store(arguments),
         metrics=arguments.metrics,
+        bus=_bus(arguments),
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(server, arguments))
@@ -125,6 +129,15 @@ def _store(arguments: argparse.Namespace) -> MemberStore:
 
     begin_elsewhere(state, place.name)
     return PostgresStore(place, standby=arguments.standby, shared=arguments.cluster)
+
+
+def _bus(arguments: argparse.Namespace) -> Bus | None:
+    """Raises LocalError."""
+    if not arguments.bus:
+        return None
+    if not arguments.cluster:
+        raise LocalError("--bus joins mediators that work on one store at the same time: give --cluster too")
+    return open_bus(arguments.bus, arguments.bus_password_file)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

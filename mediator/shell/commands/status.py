@@ -29,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 1 if document.refused or document.store_refused else 0
     output.line(f"{state.online} of {state.members} members online, {state.networks} networks")
     output.line(f"document {document.path}, digest {document.digest[:12]}, for {document.since_s:.0f} s")
+    _say_bus(state)
     say_relay(relay, {int(port): name for port, name in state.relay_ports.items()})
     if state.store:
         output.warning(f"{state.store} Nobody can join, leave, be revoked or get a new address")
@@ -48,3 +49,22 @@ def run(arguments: argparse.Namespace) -> int:
         output.warning(f"the file as it is now is refused, and the last good one stays:\n{document.refused}")
         return 1
     return 1 if document.store_refused else 0
+
+
+def _say_bus(state: r.ServerStatus) -> None:
+    if state.bus is None:
+        return
+    if state.bus_away is not None:
+        output.warning(f"the bus carries nothing: {state.bus_away}; members elsewhere are unknown")
+    else:
+        output.line(f"bus {state.bus}")
+    if state.bus_dropped:
+        output.warning(f"{state.bus_dropped} messages of the bus were not of this release, and were dropped")
+    for other in state.mediators:
+        members = f"{other.online} member{'' if other.online == 1 else 's'}"
+        if other.alive:
+            output.line(f"mediator {other.name}: {members} online there")
+        else:
+            output.warning(
+                f"mediator {other.name}: nothing heard for {other.silent_s:.0f} s; its {members} are unknown"
+            )

@@ -1,0 +1,1 @@
+"""The bus between the mediators of one store: one seam, three implementations."""

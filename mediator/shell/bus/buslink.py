@@ -1,0 +1,94 @@
+"""Joins the hub to the bus: messages both ways, and the timers of what is known of the other mediators."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mediator.core.busmessages import RUN_LEN, Message
+from mediator.core.effects import Effect, Publish
+from mediator.core.hub import Hub
+from mediator.shell.bus.messagebus import Bus, channel_of
+from netctl.system.guard import Guard
+
+
+class BusLink:
+    """One mediator on its bus."""
+
+    def __init__(self, bus: Bus, hub: Hub, perform: Callable[[list[Effect]], None], guard: Guard) -> None:
+        self._bus, self._hub, self._perform, self._guard = bus, hub, perform, guard
+        self._timer: asyncio.Handle | None = None
+        self._timer_due = 0.0
+        self._closed = False
+
+    def start(self, name: str) -> None:
+        """Before anybody logs in, when the store's name is known. `name`: what people call this mediator."""
+        self._hub.join_bus(secrets.token_bytes(RUN_LEN), name, time.monotonic())
+        self._bus.start(channel_of(self._hub.store), self._heard, self._guard, self._works)
+        self.look()
+
+    def publish(self, message: Message) -> None:
+        """Tell the others."""
+        self._bus.publish(message)
+
+    def look(self, number: int = 0) -> None:
+        """The hub may have something due earlier than before. `number`: of the store's state that it shows."""
+        if number:
+            for told in self._hub.shows(number):
+                if isinstance(told, Publish):
+                    self._bus.publish(told.message)
+        due = self._hub.next_bus_timer()
+        if due is None or self._closed:
+            return
+        if self._timer is not None:
+            if self._timer_due <= due:
+                return
+            self._timer.cancel()
+        wait, self._timer_due = max(0.0, due - time.monotonic()), due
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(wait, self._guard.over("the bus's timer", self._due))
+
+    def status(self) -> dict[str, Any]:
+        """What `netctl-mediator status` shows."""
+        return {
+            "bus": self._bus.name,
+            "bus_away": self._bus.away,
+            "bus_lost": self._bus.lost,
+            "bus_dropped": self._bus.dropped,
+            "mediators": [
+                {
+                    "name": row.name or row.run[:8],
+                    "run": row.run,
+                    "alive": row.alive,
+                    "silent_s": round(row.silent_s, 1),
+                    "online": row.online,
+                    "state": row.state,
+                    "current": row.current,
+                }
+                for row in self._hub.peers(time.monotonic())
+            ],
+        }
+
+    async def close(self) -> None:
+        """What the members' going has to tell goes out first."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._closed = True
+        await self._bus.close()
+
+    def _works(self) -> None:
+        self._hub.bus_works(time.monotonic())
+        self.look()
+
+    def _heard(self, message: Message) -> None:
+        self._perform(self._hub.heard(message, time.monotonic()))
+
+    def _due(self) -> None:
+        self._timer = None
+        try:
+            self._perform(self._hub.handle_bus_timer(time.monotonic()))
+        finally:
+            self.look()

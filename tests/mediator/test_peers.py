@@ -1,0 +1,415 @@
+"""Who is at which mediator, by a bus that loses, doubles and reorders."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mediator.core import busmessages as b
+from mediator.core import peers as p
+from mediator.core.effects import Publish, StoreMoved
+from netctl.model.errors import RemoteError
+from netctl.model.keys import WireGuardKey
+from tests.mediator.lossybus import LossyBus
+
+SEEDS = 150
+
+
+def key(number: int) -> WireGuardKey:
+    return WireGuardKey(number.to_bytes(32, "big"))
+
+
+def run(number: int) -> bytes:
+    return bytes([number]) * b.RUN_LEN
+
+
+@dataclass
+class Cluster:
+    """Mediators' tables on one bus, without hubs."""
+
+    bus: LossyBus = field(default_factory=lambda: LossyBus(random.Random(1)))
+    now: float = 100.0
+    peers: dict[bytes, p.Peers] = field(default_factory=dict)
+    events: dict[bytes, list[p.Event]] = field(default_factory=dict)
+
+    def add(self, number: int, name: str = "") -> p.Peers:
+        one = p.Peers()
+        one.begin(run(number), name or f"m{number}", self.now)
+        self.peers[run(number)] = one
+        self.events.setdefault(run(number), [])
+        return one
+
+    def perform(self, who: bytes, events: list[p.Event]) -> None:
+        for event in events:
+            if isinstance(event, Publish):
+                self.bus.publish(event.message, list(self.peers), self.now)
+            else:
+                self.events[who].append(event)
+
+    def pass_time(self, seconds: float) -> None:
+        end = self.now + seconds
+        while True:
+            timers = [due for one in self.peers.values() if (due := one.next_timer()) is not None]
+            due = min([self.bus.due, *timers])
+            if due > end:
+                break
+            self.now = max(self.now, due)
+            for who, message in self.bus.pop(self.now):
+                if who in self.peers:
+                    self.perform(who, self.peers[who].received(message, self.now))
+            for who, one in list(self.peers.items()):
+                timer = one.next_timer()
+                if timer is not None and timer <= self.now:
+                    self.perform(who, one.handle_timer(self.now))
+        self.now = end
+
+    def seen(self, number: int) -> list[tuple[WireGuardKey, bool]]:
+        return [(event.key, event.online) for event in self.events[run(number)] if isinstance(event, p.Seen)]
+
+
+def test_presence_crosses_within_a_gathering_and_names_the_run() -> None:
+    world = Cluster()
+    one, two = world.add(1), world.add(2)
+    world.pass_time(1.5)
+    one.came(key(7), one.next_epoch(0))
+    world.pass_time(p.GATHER_S + 0.02)
+    assert two.here == {key(7): run(1)}
+    assert world.seen(2) == [(key(7), True)]
+    one.went(key(7))
+    world.pass_time(p.GATHER_S + 0.02)
+    assert two.here == {}
+    assert world.seen(2) == [(key(7), True), (key(7), False)]
+
+
+def test_many_at_once_are_few_messages_below_the_limit_of_a_notify() -> None:
+    world = Cluster()
+    one, two = world.add(1), world.add(2)
+    world.pass_time(1.5)
+    before = len(world.bus.published)
+    for number in range(1000):
+        one.came(key(number), one.next_epoch(0))
+    world.pass_time(p.GATHER_S + 0.02)
+    sent = [m for m in world.bus.published[before:] if isinstance(m, b.Presence)]
+    assert len(sent) == -(-1000 // b.MAX_ROWS)
+    assert max(len(b.encode(message)) for message in sent) * 4 / 3 < 8_000
+    assert len(two.here) == 1000
+
+
+def test_one_that_begins_later_is_told_everybody() -> None:
+    world = Cluster()
+    one = world.add(1)
+    for number in range(500):
+        one.came(key(number), one.next_epoch(0))
+    world.pass_time(5)
+    two = world.add(2)
+    world.pass_time(2.5)
+    assert len(two.here) == 500
+    assert [row.current for row in two.rows(world.now)] == [True]
+
+
+def test_a_mediator_without_beats_leaves_its_members_unknown_and_brings_them_back() -> None:
+    world = Cluster()
+    one, two = world.add(1), world.add(2)
+    one.came(key(7), one.next_epoch(0))
+    world.pass_time(3)
+    world.bus.cut.add(run(1))
+    world.pass_time(p.SILENT_S - p.BEAT_S - 0.1)
+    assert key(7) in two.here
+    world.pass_time(p.BEAT_S + 0.2)
+    assert two.here == {}
+    (row,) = two.rows(world.now)
+    assert (row.alive, row.online) == (False, 1), (
+        "what is known of it is not forgotten: nobody said that it went"
+    )
+    world.bus.cut.clear()
+    world.pass_time(1.2)
+    assert two.here == {key(7): run(1)}
+    assert world.seen(2) == [(key(7), True), (key(7), False), (key(7), True)]
+
+
+def test_a_run_that_is_gone_is_forgotten_and_at_once_when_its_next_life_speaks() -> None:
+    world = Cluster()
+    one, two = world.add(1, "netctl://a"), world.add(2)
+    one.came(key(7), one.next_epoch(0))
+    world.pass_time(2)
+    del world.peers[run(1)]
+    world.pass_time(p.SILENT_S + 1)
+    assert [row.alive for row in two.rows(world.now)] == [False]
+    world.add(3, "netctl://a")
+    world.pass_time(1.5)
+    assert [row.run for row in two.rows(world.now)] == [run(3).hex()]
+    del world.peers[run(3)]
+    world.pass_time(p.FORGET_S + 1)
+    assert two.rows(world.now) == []
+
+
+def test_a_gap_is_seen_by_the_numbers_and_asked_for() -> None:
+    world = Cluster()
+    one, two = world.add(1), world.add(2)
+    world.pass_time(2)
+    world.bus.cut.add(run(2))
+    one.came(key(7), one.next_epoch(0))
+    world.pass_time(0.1)
+    world.bus.cut.clear()
+    assert key(7) not in two.here
+    world.pass_time(p.BEAT_S + p.REORDER_S + 0.5)
+    assert two.here == {key(7): run(1)}
+    asked = [message for message in world.bus.published if isinstance(message, b.Ask)]
+    assert asked[-1].run == run(2)
+
+
+def test_a_message_that_was_overtaken_is_not_asked_for_and_the_word_of_the_later_epoch_stands() -> None:
+    two = p.Peers()
+    two.begin(run(2), "m2", 0.0)
+    two.received(b.Everybody(run(1), 0, 0, 1, b""), 0.0)
+    came, went = b.pack([(key(7), 5, True)]), b.pack([(key(7), 5, False)])
+    two.received(b.Presence(run(1), 2, went), 0.0)
+    assert two.received(b.Presence(run(1), 1, came), 0.1) == []
+    assert two.here == {}
+    assert [row.current for row in two.rows(0.1)] == [True]
+    assert two.received(b.Presence(run(1), 1, came), 0.1) == [], "and it does not come twice"
+    assert two.here == {}
+
+
+def test_a_whole_table_that_comes_late_does_not_undo_what_came_after_it() -> None:
+    two = p.Peers()
+    two.begin(run(2), "m2", 0.0)
+    two.received(b.Presence(run(1), 6, b.pack([(key(1), 5, False), (key(2), 9, True)])), 0.0)
+    two.received(b.Everybody(run(1), 5, 0, 2, b.pack([(key(1), 5, True)])), 0.1)
+    assert set(two.here) == {key(2)}, "half of it is nothing yet"
+    two.received(b.Everybody(run(1), 5, 1, 2, b.pack([(key(3), 4, True)])), 0.1)
+    assert set(two.here) == {key(2), key(3)}
+    assert [row.current for row in two.rows(0.1)] == [True]
+
+
+def test_the_later_login_stands_at_all_mediators_whatever_order_they_hear_of_it() -> None:
+    for order in ((1, 2), (2, 1)):
+        three = p.Peers()
+        three.begin(run(3), "m3", 0.0)
+        for number in order:
+            three.received(b.Presence(run(number), 1, b.pack([(key(7), 10 + number, True)])), 0.0)
+        assert three.here == {key(7): run(2)}
+        three.received(b.Presence(run(2), 2, b.pack([(key(7), 12, False)])), 0.0)
+        assert three.here == {key(7): run(1)}
+
+
+def test_epochs_count_on_from_the_highest_that_was_heard_and_equal_ones_have_one_winner() -> None:
+    world = Cluster()
+    one, two = world.add(1), world.add(2)
+    world.pass_time(1.5)
+    one.came(key(7), one.next_epoch(1000))
+    world.pass_time(0.2)
+    assert two.next_epoch(0) == 1002
+    world.bus.cut |= {run(1), run(2)}
+    one.came(key(8), 2000)
+    two.came(key(8), 2000)
+    world.pass_time(0.2)
+    world.bus.cut.clear()
+    world.pass_time(3)
+    assert p.Superseded(key(8)) in world.events[run(1)]
+    assert not [e for e in world.events[run(2)] if isinstance(e, p.Superseded)]
+
+
+def test_a_state_is_told_at_once_and_again_with_each_beat_until_it_is_shown() -> None:
+    world = Cluster()
+    one, two = world.add(1), world.add(2)
+    world.pass_time(1.5)
+    world.perform(run(1), one.state_is(17))
+    world.pass_time(0.05)
+    assert world.events[run(2)] == [StoreMoved(17)]
+    world.pass_time(1.0)
+    assert world.events[run(2)] == [StoreMoved(17)] * 2
+    world.perform(run(2), two.state_is(17))
+    world.pass_time(3.0)
+    assert world.events[run(2)] == [StoreMoved(17)] * 2
+    assert not world.events[run(1)]
+
+
+def test_the_word_on_an_older_connection_comes_from_the_mediator_that_was_asked_alone() -> None:
+    world = Cluster()
+    one, two = world.add(1), world.add(2)
+    world.pass_time(1.5)
+    world.perform(run(2), two.ask(key(7), run(1), 4, b"", "192.0.2.1:5", world.now))
+    assert two.ask(key(7), run(1), 5, b"", "192.0.2.1:6", world.now) == [], "one question for both"
+    world.pass_time(0.1)
+    (asked,) = [event for event in world.events[run(1)] if isinstance(event, p.Asked)]
+    two.received(b.Held(run(9), 1, run(2), asked.message.question, lives=True, source=""), world.now)
+    assert not [event for event in world.events[run(2)] if isinstance(event, p.Answered)]
+    world.perform(run(1), one.answer(asked.ticket, "198.51.100.9:1", lives=True))
+    assert one.answer(asked.ticket, "", lives=False) == []
+    world.pass_time(0.1)
+    answered = [event for event in world.events[run(2)] if isinstance(event, p.Answered)]
+    assert answered == [p.Answered((4, 5), True, "198.51.100.9:1")]
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_without_a_word_in_time_the_newer_connection_goes_on(dead: bool) -> None:
+    world = Cluster()
+    world.add(1)
+    two = world.add(2)
+    world.pass_time(1.5)
+    asked_at = world.now
+    if dead:
+        del world.peers[run(1)]
+    else:
+        world.bus.loss = 1.0
+    world.perform(run(2), two.ask(key(7), run(1), 4, b"", "", world.now))
+    world.pass_time(p.HELD_S + 0.05)
+    assert p.Answered((4,), False, "") in world.events[run(2)]
+    assert world.now - asked_at < p.SILENT_S
+
+
+def test_a_member_that_was_handed_on_is_gone_only_when_it_does_not_turn_up() -> None:
+    world = Cluster()
+    one, two, three = world.add(1), world.add(2), world.add(3)
+    world.pass_time(1.5)
+    for number in (7, 8):
+        one.came(key(number), one.next_epoch(0))
+    world.pass_time(0.2)
+    one.hand(key(7), world.now)
+    one.hand(key(8), world.now)
+    two.came(key(7), two.next_epoch(0))
+    world.pass_time(p.HANDED_S + 0.3)
+    assert three.here == {key(7): run(2)}
+    assert [seen for seen in world.seen(3) if seen[0] == key(7)] == [(key(7), True)], (
+        "it was there all the time"
+    )
+    assert (key(8), False) in world.seen(1)
+
+
+def test_a_process_that_stood_still_does_not_take_the_others_for_dead() -> None:
+    world = Cluster()
+    one, two = world.add(1), world.add(2)
+    one.came(key(7), one.next_epoch(0))
+    world.pass_time(2)
+    two.handle_timer(world.now + 20)
+    assert key(7) in two.here
+
+
+def test_more_mediators_than_there_may_be_cost_nothing_more() -> None:
+    two = p.Peers()
+    two.begin(run(255), "me", 0.0)
+    for number in range(p.MAX_PEERS + 5):
+        two.received(b.Beat(number.to_bytes(b.RUN_LEN, "big"), 0, 0, f"m{number}", 0), 0.0)
+    assert len(two.rows(0.0)) == p.MAX_PEERS
+    assert two.refused == 5
+    for second in range(5):
+        two.handle_timer(float(second))
+    two.received(b.Beat(run(254), 0, 0, "new", 0), 5.0)
+    assert "new" in {row.name for row in two.rows(5.0)}, "one that is silent makes room"
+
+
+def test_a_flood_beyond_a_gap_is_bounded_and_ends_in_the_whole_table() -> None:
+    two = p.Peers()
+    two.begin(run(2), "m2", 0.0)
+    two.received(b.Everybody(run(1), 0, 0, 1, b""), 0.0)
+    for number in range(2, 3 * p.MAX_AHEAD):
+        two.received(b.Presence(run(1), number, b""), 0.0)
+    assert len(two._peers[run(1)].ahead) <= p.MAX_AHEAD
+    two.received(b.Everybody(run(1), 3 * p.MAX_AHEAD, 0, 1, b.pack([(key(1), 1, True)])), 1.0)
+    assert [row.current for row in two.rows(1.0)] == [True]
+    assert key(1) in two.here
+
+
+def test_without_a_bus_nothing_is_kept_or_said() -> None:
+    alone = p.Peers()
+    assert alone.next_epoch(5) == 6
+    alone.came(key(1), 6)
+    alone.went(key(1))
+    assert alone.next_timer() is None
+    assert alone.handle_timer(1e9) == []
+    assert alone.received(b.Beat(run(1), 0, 0, "", 0), 0.0) == []
+    assert alone.rows(0.0) == []
+
+
+@given(st.binary(max_size=400))
+@settings(max_examples=300, deadline=None)
+def test_no_bytes_raise_anything_but_the_error_that_is_counted(data: bytes) -> None:
+    for payload in (data, b.VERSION + data):
+        try:
+            message = b.decode(payload)
+        except RemoteError:
+            continue
+        one = p.Peers()
+        one.begin(run(1), "m1", 0.0)
+        one.received(message, 0.0)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b.Presence(run(1), 1, b"\0" * 39),
+        b.Presence(run(1), 1, b.pack([(key(1), b.MAX_NUMBER + 1, True)])),
+        b.Presence(run(1), b.MAX_NUMBER + 1, b""),
+        b.Beat(b"short", 1, 0, "", 0),
+        b.Everybody(run(1), 1, b.MAX_PARTS, 1, b""),
+        b.LoginAsked(run(1), 1, run(2), 1, b"key", b"", ""),
+        b.Changed(run(1), -1, 0),
+    ],
+)
+def test_what_is_out_of_bounds_is_no_message(message: b.Message) -> None:
+    with pytest.raises(RemoteError):
+        b.decode(b.encode(message))
+
+
+def test_a_message_too_long_for_a_notify_is_neither_sent_nor_taken() -> None:
+    long = b.Carry(run(1), 1, run(2), key(1).raw, key(2).raw, b"x" * b.MAX_MESSAGE)
+    with pytest.raises(ValueError):
+        b.encode(long)
+    with pytest.raises(RemoteError, match="bytes"):
+        b.decode(b.VERSION + b"x" * b.MAX_MESSAGE)
+
+
+def story(seed: int) -> None:
+    """Members come, go and move between three mediators over a bad bus, which then is good again."""
+    chance = random.Random(seed)
+    bus = LossyBus(
+        chance, loss=chance.choice((0.0, 0.1, 0.4)), doubled=0.2, jitter_s=chance.choice((0.0, 0.3))
+    )
+    world = Cluster(bus)
+    for number in (1, 2, 3):
+        world.add(number)
+    where: dict[WireGuardKey, bytes] = {}
+    lives = 3
+    for _ in range(chance.randrange(20, 120)):
+        world.pass_time(chance.choice((0.0, 0.01, 0.2, 1.5)))
+        match chance.random():
+            case x if x < 0.05 and not bus.cut:
+                bus.cut.add(chance.choice(list(world.peers)))
+            case x if x < 0.1:
+                bus.cut.clear()
+            case x if x < 0.13 and len(world.peers) == 3:
+                dead = chance.choice(list(world.peers))
+                del world.peers[dead]
+                where = {member: at for member, at in where.items() if at != dead}
+                lives += 1
+                world.add(lives, f"m{dead[0]}")
+            case _:
+                member = key(chance.randrange(12))
+                at = where.pop(member, None)
+                if at is not None:
+                    world.peers[at].went(member)
+                if chance.random() < 0.7:
+                    new = chance.choice(list(world.peers))
+                    world.peers[new].came(member, world.peers[new].next_epoch(0))
+                    where[member] = new
+    bus.cut.clear()
+    bus.loss, bus.jitter_s = 0.0, 0.0
+    world.pass_time(p.SILENT_S + 3 * p.ASK_AGAIN_S)
+    for who, one in world.peers.items():
+        assert one.here == {member: at for member, at in where.items() if at != who}
+        assert all(row.current for row in one.rows(world.now) if row.alive)
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 50))
+def test_after_any_loss_every_mediator_knows_where_everybody_is(first: int) -> None:
+    for seed in range(first, first + 50):
+        try:
+            story(seed)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
