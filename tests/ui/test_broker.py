@@ -75,10 +75,14 @@ def test_what_it_may_not_ask_is_refused(tmp_path: Path, to: str, asked: str, wor
 
 
 @pytest.mark.parametrize(("operators", "words"), [(True, MEDIATOR_MISSING), (False, "does not know")])
-def test_only_an_operators_broker_asks_the_mediator_for_invites(
-    tmp_path: Path, operators: bool, words: str
+@pytest.mark.parametrize(
+    ("to", "asked"),
+    [("mediator", '{"op": "invite.create", "network": "n"}'), ("broker", '{"op": "relay.carried"}')],
+)
+def test_only_an_operators_broker_asks_the_mediator_and_its_relay(
+    tmp_path: Path, to: str, asked: str, operators: bool, words: str
 ) -> None:
-    line = b'{"id": 1, "to": "mediator", "request": {"op": "invite.create", "network": "n"}}\n'
+    line = f'{{"id": 1, "to": "{to}", "request": {asked}}}\n'.encode()
     told = answered(tmp_path, line, operators=operators)
     assert told is not None
     assert words in json.dumps(told)

@@ -113,6 +113,13 @@ def test_a_member_sees_its_own_part_alone(served: Served) -> None:
     assert "its operators see what" in laptop.get("/").text, "that something is wrong is no secret"
 
 
+def test_the_hosts_firewall_is_its_operators_affair(served: Served) -> None:
+    assert 'id="firewall"' in of(served, "boss").get("/why?from=boss&to=here&on=22").text
+    answer = of(served, "laptop").get("/why?from=laptop&to=here&on=22")
+    assert "allowed" in answer.text
+    assert 'id="firewall"' not in answer.text
+
+
 @pytest.mark.parametrize("path", ["/live", "/live?rows=0"])
 def test_the_stream_says_no_more_than_the_pages(served: Served, path: str) -> None:
     told = stream(of(served, "laptop"), path)
