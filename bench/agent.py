@@ -30,8 +30,9 @@ from netctl.model.keys import IdentityKey
 
 IN_NAMESPACE = "NETCTL_BENCH_IN_NAMESPACE"
 START_S = 60.0
-SETTLE_S = 10.0
-"""Wait after the last peer is known, while candidates are gathered and offered."""
+SETTLE_S, SETTLE_PEER_S = 10.0, 0.01
+"""Wait after the last peer is known, while candidates are gathered and offered, and more for each peer: endpoints are
+set one by one."""
 
 
 def netctl(*arguments: str) -> str:
@@ -90,7 +91,7 @@ async def measure(directory: Path, count: int, online_count: int, lazy: str, sec
                     f"{known} of {online_count} known: {(directory / 'agent.log').read_text()}"
                 )
             await asyncio.sleep(0.5)
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(SETTLE_S + SETTLE_PEER_S * count)
         before = facts(agent.pid)
         await asyncio.sleep(seconds)
         after = facts(agent.pid)

@@ -184,6 +184,11 @@ class PathManager:
 
     # --- lazy peers ---
 
+    @property
+    def resting(self) -> bool:
+        """Whether all peers are folded up, so that nothing depends on quick looks at the engine."""
+        return bool(self._folded) and not self._pairs
+
     def ring(self, key: WireGuardKey, datagram: bytes, now: float) -> list[Effect]:
         """The engine sent this datagram to the peer's doorbell: the pair opens, and the datagram goes on."""
         pair = self._pairs.get(key) or self._open(key, now, begin=True)

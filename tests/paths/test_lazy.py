@@ -42,6 +42,7 @@ def test_a_peer_that_nobody_talks_to_costs_nothing() -> None:
     world, a, b = lazy_world()
     assert kinds(a, b) == ("idle", "idle")
     assert not world._offers
+    assert a.manager.resting
     sent = world.sent
     world.run(300)
     alone = World(1)
@@ -69,6 +70,7 @@ def test_the_first_packet_arrives_over_the_relay_and_the_direct_path_follows(fir
     world.run(DIRECT_S)
     assert kinds(a, b) == ("direct", "direct")
     assert heard(other) == [1, *range(10)]
+    assert not a.manager.resting
 
 
 def test_a_pair_that_cannot_be_direct_is_relayed() -> None:

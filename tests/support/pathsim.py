@@ -67,6 +67,8 @@ KEEPALIVE_S = 10.0
 UNIX_EPOCH = 1_800_000_000.0
 DOORBELLS = 7
 """The port of all doorbells."""
+RESTING_S = 10
+"""Between looks at an engine all of whose peers are folded up, as the agent does it."""
 SESSION_S = 180.0
 """Of WireGuard, after the last packet at most."""
 
@@ -329,7 +331,8 @@ class World:
             self.perform(host, host.manager.control_up(self.now))
 
     def _observe(self, host: Host) -> None:
-        self._look(host)
+        if not host.manager.resting or int(self.now) % RESTING_S == 0:
+            self._look(host)
         self.at(self.now + 1, lambda: self._observe(host))
 
     def _look(self, host: Host) -> None:

@@ -114,6 +114,8 @@ class PathRunner:
         self._doorbells = Doorbells(self._ring, self._guard)
         self.lazy: frozenset[WireGuardKey] = frozenset()
         """The peers whose tunnels open with the first packet."""
+        self.resting = False
+        """Whether all peers are folded up."""
         self._batches = BatchRunner(rewrites, self._batch_opened, self._batch_heard, self._guard)
         self._addresses: Sequence[Address] = ()
         self._guessing = True
@@ -221,6 +223,9 @@ class PathRunner:
             except Exception as error:  # the other effects are of other pairs
                 self._guard.caught(f"what a path wants ({type(effect).__name__})", error)
         self._schedule()
+        rested, self.resting = self.resting, self._manager.resting
+        if rested and not self.resting:
+            self._look_soon(0.0)
 
     def _do(self, effect: Effect) -> None:
         match effect:

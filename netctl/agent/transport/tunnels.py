@@ -22,6 +22,8 @@ from netctl.node.context import reason_of
 from netctl.system.clock import boottime
 
 OBSERVE_S = 1.0
+RESTING_S = 10.0
+"""The same while all peers are folded up. What goes out rings at the agent; what comes in has its way already."""
 SLEPT_S = 5.0
 """Excess over OBSERVE_S after which the machine counts as having slept (or been unable to run)."""
 FRESH_S = 0.3
@@ -65,9 +67,9 @@ class Tunnels:
         """Observe until cancelled."""
         looked = -LOOK_AROUND_S
         while True:
-            before = boottime()
-            await self._rest()
-            if (slept := boottime() - before - OBSERVE_S) >= SLEPT_S:
+            before, rest_s = boottime(), RESTING_S if self._paths.resting else OBSERVE_S
+            await self._rest(rest_s)
+            if (slept := boottime() - before - rest_s) >= SLEPT_S:
                 self._on_wake(slept)
             if self._context.state.desired.wireguard is None:
                 continue
@@ -83,9 +85,9 @@ class Tunnels:
             except Exception as error:
                 warn(reason_of(error))
 
-    async def _rest(self) -> None:
+    async def _rest(self, rest_s: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(OBSERVE_S):
+            async with asyncio.timeout(rest_s):
                 await self._wake.wait()
         self._wake.clear()
 
