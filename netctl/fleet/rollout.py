@@ -40,7 +40,7 @@ HEAL_EXTRA_S = 30.0
 """Time for the roll-back and the next SSH connection, after the deadline of an armed apply."""
 HEAL_EVERY_S = 3.0
 MAX_PLANS = 8
-"""Different present documents that the plan compares; further ones are left out."""
+"""Different present documents that the plan compares, those of most hosts first; each takes up to seconds."""
 
 
 class State(StrEnum):
@@ -82,8 +82,9 @@ class PlanRow:
 
     hosts: tuple[str, ...]
     before: str | None
-    """The first 10 hex digits of that document's SHA-256; None: no document."""
-    changes: ReachChanges
+    """The first 10 hex digits of that document's SHA-256; None: no document, or several of them."""
+    changes: ReachChanges | None
+    """None: these hosts have further documents, which were not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,19 +160,25 @@ class Rollout:
         return [self.runs[host] for host, yes in answered.items() if yes]
 
     def plan(self) -> list[PlanRow]:
-        """Who gains and who loses reach, for each present document of the hosts."""
+        """Who gains and who loses reach, for each present document of the hosts; the documents of most hosts first.
+
+        All hosts are in a row: those with documents beyond `MAX_PLANS` are in one without changes.
+        """
         groups: dict[str | None, list[str]] = {}
         for run in self.runs.values():
             if run.state in (State.WAITING, State.THERE):
                 groups.setdefault(run.before, []).append(run.host)
         rows = []
-        for before, hosts in list(groups.items())[:MAX_PLANS]:
+        ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+        for before, hosts in ordered[:MAX_PLANS]:
             try:
                 old = load_document(before, ACCEPTED).document if before is not None else None
             except ConfigError:
                 old = None  # accepted by an older netctl and not valid now: compared as no document
             name = hashlib.sha256(before.encode()).hexdigest()[:10] if before is not None else None
             rows.append(PlanRow(tuple(hosts), name, reach_changes(old, self.document)))
+        if further := tuple(host for _, hosts in ordered[MAX_PLANS:] for host in hosts):
+            rows.append(PlanRow(further, None, None))
         return rows
 
     @property

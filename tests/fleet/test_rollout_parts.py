@@ -13,8 +13,8 @@ from netctl.cli.main import main
 from netctl.config import load_document
 from netctl.fleet.ansible import TaskResult
 from netctl.fleet.canary import Size, batches
-from netctl.fleet.inventory import from_document, split_host
-from netctl.fleet.rollout import unified
+from netctl.fleet.inventory import Inventory, from_document, split_host
+from netctl.fleet.rollout import MAX_PLANS, Rollout, Wishes, unified
 from netctl.model.errors import LocalError
 from tests.fleet.test_review import DOCUMENT
 
@@ -30,6 +30,19 @@ def test_batches(canary: str, size: str, lengths: list[int]) -> None:
     assert [len(batch) for batch in made] == lengths
     if "," in canary:
         assert made[0] == ["h3", "h9"]
+
+
+def test_the_plan_names_every_host_also_beyond_the_documents_that_it_compares() -> None:
+    loaded = load_document(DOCUMENT).document
+    hosts = {f"h{number}": "laptop" for number in range(MAX_PLANS + 4)}
+    rollout = Rollout(DOCUMENT, loaded, Inventory({}, hosts), Wishes(confirm_s=90), lambda _: None)
+    for number, run in enumerate(rollout.runs.values()):
+        run.before = f"{DOCUMENT}# {max(number, 2)}\n"
+    rows = rollout.plan()
+    assert rows[0].hosts == ("h0", "h1", "h2")
+    assert sorted(host for row in rows for host in row.hosts) == sorted(hosts)
+    assert [row.changes is None for row in rows] == [False] * MAX_PLANS + [True]
+    assert len(rows[-1].hosts) == 2
 
 
 @given(

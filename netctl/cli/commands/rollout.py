@@ -172,6 +172,9 @@ def _show_plan(rows: list[PlanRow], inventory: Inventory) -> None:
     if inventory.left_out:
         output.note(f"left out, for they have no host or are no member: {_some(inventory.left_out)}")
     for row in rows:
+        if row.changes is None:
+            output.line(f"{_some(row.hosts)}: have other documents, which were not compared")
+            continue
         since = f"since document {row.before}" if row.before else "for the first time"
         output.line(f"{_some(row.hosts)}: {since}")
         for line in reach_lines(row.changes) or ["nothing changes for anybody"]:
@@ -245,7 +248,15 @@ def _report(
         why = "" if run.state in OVER else run.why
         return HostReport(run.member, run.state, run.batch or None, run.changed, why, run.diffs)
 
-    plan = [{"hosts": list(row.hosts), "before": row.before, **reach_to_json(row.changes)} for row in rows]
+    plan = [
+        {
+            "hosts": list(row.hosts),
+            "before": row.before,
+            "compared": row.changes is not None,
+            **(reach_to_json(row.changes) if row.changes is not None else {}),
+        }
+        for row in rows
+    ]
     hosts = {run.host: of(run) for run in rollout.runs.values()}
     return RolloutReport(ok, digest, list(rollout.inventory.left_out), [*plan], order, hosts)
 
