@@ -223,6 +223,7 @@ class Server:
                 "1 while the file is not the document that several mediators have in force",
                 float(self._watched.disagrees(self._service.document.digest) is not None),
             ),
+            **(self._link.gauges() if self._link is not None else {}),
             "longest_stall_seconds": ("So late the event loop once was", self._longest_stall_s),
         }
 

@@ -123,8 +123,11 @@ def test_two_mediators_are_one_network_and_a_killed_one_leaves_its_members_to_be
             for one, peer in ((bob, ANN), (bob, STRANGER), (ann, BOB), (carl, BOB)):
                 await shown(one, peer, online=True)
             await until(lambda: others(two, SECOND) == [(True, True, 2)], "the second knows both")
-            assert others(two, FIRST) == [(True, True, 1)]
-            assert [one.name.split(":")[0] for one in two.status(SECOND).mediators] == [FIRST]
+            await until(lambda: others(two, FIRST) == [(True, True, 1)], "the first knows bob")
+            await until(
+                lambda: [one.name.split(":")[0] for one in two.status(SECOND).mediators] == [FIRST],
+                "the second knows the first by name",
+            )
             await direct(ann, ANN, bob, BOB, 1)
 
             servers[FIRST].process.kill()
@@ -133,6 +136,9 @@ def test_two_mediators_are_one_network_and_a_killed_one_leaves_its_members_to_be
             (row,) = (await asyncio.to_thread(two.status, SECOND)).mediators
             assert (row.alive, row.online >= 1) == (False, True), "nobody has said that carl went"
             assert row.silent_s >= SILENT_S
+            metrics = (await asyncio.to_thread(servers[SECOND].page, "/metrics"))[1]
+            assert "netctl_mediator_other_mediators_silent 1.0" in metrics
+            assert "netctl_mediator_bus_away 0.0" in metrics
             await asyncio.to_thread(mediator_main, ["status", "--state", str(two.sites[SECOND].state)])
             assert f"mediator {FIRST}:" in capsys.readouterr().err
             await ann.view(lambda changed: changed.view.members[BOB.wireguard].online)

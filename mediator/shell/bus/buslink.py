@@ -72,6 +72,17 @@ class BusLink:
             ],
         }
 
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        """For `/metrics`."""
+        rows = self._hub.peers(time.monotonic())
+        return {
+            "bus_away": ("1 while the bus carries nothing", float(self._bus.away is not None)),
+            "bus_lost": ("Messages that did not go out on the bus", float(self._bus.lost)),
+            "bus_dropped": ("What came by the bus and was no message", float(self._bus.dropped)),
+            "other_mediators": ("Other mediators that are heard", float(sum(row.alive for row in rows))),
+            "other_mediators_silent": ("Those not heard", float(sum(not row.alive for row in rows))),
+        }
+
     async def close(self) -> None:
         """What the members' going has to tell goes out first."""
         if self._timer is not None:
