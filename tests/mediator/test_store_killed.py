@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address
 
+import pytest
+
 from mediator.core.admissions import Book
 from mediator.core.kept import Kept
 from mediator.core.leasegrants import GrantLease
@@ -48,6 +50,8 @@ class History:
     unknown: Counter[str] = field(default_factory=Counter)
     """Errors, each of which leaves open what became of it."""
     wanted_revoked: set[WireGuardKey] = field(default_factory=set)
+    numbers: list[int] = field(default_factory=list)
+    """Of states that acknowledged changes have made, where several mediators work."""
 
     async def until_told(self, what: str, ask: Callable[..., Awaitable[object]], *values: object) -> object:
         """Ask until there is an answer."""
@@ -66,8 +70,11 @@ async def grants(store: MemberStore, history: History, first: int, over: asyncio
     number = first
     while not over.is_set():
         who, address = key(number), IPv4Address("10.128.0.0") + number
-        await history.until_told("lease", store.add, [GrantLease("n", who, address)], [(who, number)])
+        told = await history.until_told("lease", store.add, [GrantLease("n", who, address)], [(who, number)])
         history.leases[who] = address
+        if store.shared:
+            assert isinstance(told, int)
+            history.numbers.append(told)
         number += 1
 
 
@@ -117,24 +124,32 @@ def explain(kept: Kept, used: int, history: History) -> None:
     everybody = present.keys() | kept.book.revoked.keys()
     assert used == len(everybody), "a use was lost or counted twice"
     assert history.joined.keys() <= everybody
-    assert kept.generation in (history.generation, history.generation + 1)
+    if history.numbers:
+        assert len(set(history.numbers)) == len(history.numbers), "two changes have made one state"
+        assert max(history.numbers) <= kept.generation
+    else:
+        assert kept.generation in (history.generation, history.generation + 1)
 
 
-async def load(server: Postgres, rounds: int) -> History:
+async def load(server: Postgres, rounds: int, *, several: bool = False) -> History:
     place = server.place()
-    store, history, over = PostgresStore(place), History(), asyncio.Event()
+    store, history, over = PostgresStore(place, shared=several), History(), asyncio.Event()
     chance = random.Random(SEED)
     await store.open()
+    other = PostgresStore(place, shared=True) if several else store
+    if several:
+        await other.open()
     _, token = await store.invite(
         LAN, called="lan", uses=USES, made_s=NOW, expires_s=NOW + 10**9, name="", by="amy"
     )
     clients = [
         awaited(grants(store, history, 1_000, over)),
-        awaited(grants(store, history, 30_000, over)),
+        awaited(grants(other, history, 30_000, over)),
         awaited(joins(store, history, 100_000, token, over)),
-        awaited(joins(store, history, 200_000, token, over)),
-        awaited(generations(store, history, over)),
+        awaited(joins(other, history, 200_000, token, over)),
     ]
+    if not several:
+        clients.append(awaited(generations(store, history, over)))
     for _ in range(rounds):
         await asyncio.sleep(chance.uniform(*BUSY_S))
         await asyncio.to_thread(server.kill)
@@ -144,17 +159,20 @@ async def load(server: Postgres, rounds: int) -> History:
     await asyncio.gather(*clients)
     kept, (invite,) = await store.kept(), await store.invites()
     await store.close()
+    if several:
+        await other.close()
     explain(kept, invite.used, history)
-    again = PostgresStore(place)  # not only as one connection sees it
+    again = PostgresStore(place, shared=several)  # not only as one connection sees it
     await again.open()
     assert await again.kept() == kept
     await again.close()
     return history
 
 
-def test_no_acknowledged_write_is_lost_or_doubled() -> None:
+@pytest.mark.parametrize("several", [False, True], ids=["one-mediator", "two-mediators"])
+def test_no_acknowledged_write_is_lost_or_doubled(several: bool) -> None:
     with running(durable=True) as server:
-        history = asyncio.run(load(server, ROUNDS))
+        history = asyncio.run(load(server, ROUNDS, several=several))
     told = {"lease": len(history.leases), "redeem": len(history.joined), "approve": len(history.approved)}
     print(
         f"\n{ROUNDS} kills, seed {SEED}: told {told}, revoked {len(history.revoked)}, {dict(history.unknown)} unknown"
