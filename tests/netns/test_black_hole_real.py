@@ -15,7 +15,6 @@ import pytest
 from netctl.lab.internet import Lab, statuses_of
 from netctl.lab.nat import NatKind, ruleset
 from netctl.lab.probes import host_name
-from netctl.lab.wiring import Network
 from tests.netns.hardnats import direct_within, kinds, pair_behind, peer_of
 from tests.support.patience import BUSY_S, wait_for
 
@@ -31,6 +30,15 @@ table ip hole {
   chain before_reassembly { type filter hook prerouting priority -450; ip frag-off & 0x3fff != 0 counter drop; }
   chain said { type filter hook output priority 0; icmp type destination-unreachable counter drop; }
 }
+"""
+APART = """
+table ip apart {{
+  chain forward {{
+    type filter hook forward priority -20
+    ip daddr {other} meta l4proto udp drop
+    ip saddr {other} meta l4proto udp drop
+  }}
+}}
 """
 TAKE = """
 import socket
@@ -94,36 +102,28 @@ def test_tcp_goes_through_both_ways_and_whoever_sends_says_how_large(tmp_path: P
             why = json.loads(lab.node(one).attempt(["netctl", "why", one, other, "-o", "json"]).stdout)
             assert why["path"]["mtu"] == fits
             wait_for(f"{one}'s route knows", partial(routed, lab, one, fits))
+        _by_the_relay_alone(lab)
 
 
-def hole(network: Network) -> None:
-    """The narrow hop, from the beginning on."""
-    for box, link in (("home", "wan"), ("carrier", "lan")):
-        network.boxes[box].run(["ip", "link", "set", link, "mtu", "1400"])
-        network.boxes[box].run(["nft", "-f", "-"], SILENT_HOP)
+def _by_the_relay_alone(lab: Lab) -> None:
+    """No direct path joins the two: their size is found by what the relay sends on. Over TLS nothing is narrow."""
+    home, work = (next(box for box in lab.topology.boxes if box.name == name) for name in ("home", "work"))
+    narrow(lab, 1350)
+    lab.network.boxes["home"].run(["nft", "-f", "-"], APART.format(other=work.wan))
+    pings = lab.node("laptop").spawn(["ping", "-i", "0.2", host_name("desktop", "party")], "/run/pings")
+    wait_for("the relay carries", lambda: set(kinds(lab).values()) == {"relay-udp"})
+    for name in PAIR:
+        wait_for(f"{name} knows", partial(knows, lab, name, 1280))
+        wait_for(f"{name}'s route knows", partial(routed, lab, name, 1280))
+    pass_both_ways(lab, "1350 by the relay")
+    said = lab.node("desktop").attempt(["netctl", "doctor"]).stdout
+    assert "carries packets of up to 1280 bytes" in " ".join(said.split())
+    why = lab.node("desktop").attempt(["netctl", "why", "desktop", "laptop"]).stdout
+    assert "path: relay-udp" in why
+    assert "packets of up to 1280 bytes pass" in why
 
-
-def test_tcp_goes_through_by_the_relay_too_over_udp_and_over_tls(tmp_path: Path) -> None:
-    """Two whom no direct path joins. Over TLS nothing is narrow: its own segments are small."""
-    with pair_behind(
-        tmp_path, "symmetric-random", "symmetric-random", carrier="kind: port-restricted", wired=hole
-    ) as lab:
-        wait_for("the relay carries", lambda: set(kinds(lab).values()) == {"relay-udp"})
-        for name in PAIR:
-            wait_for(f"{name} knows", partial(knows, lab, name, 1328))
-            wait_for(f"{name}'s route knows", partial(routed, lab, name, 1328))
-        pass_both_ways(lab, "1400 by the relay")
-        said = lab.node("desktop").attempt(["netctl", "doctor"]).stdout
-        assert "carries packets of up to 1328 bytes" in " ".join(said.split())
-        why = lab.node("desktop").attempt(["netctl", "why", "desktop", "laptop"]).stdout
-        assert "path: relay-udp" in why
-        assert "packets of up to 1328 bytes pass" in why
-
-        wan = next(one.wan for one in lab.topology.boxes if one.name == "home")
-        lab.network.boxes["home"].run(["nft", "-f", "-"], ruleset(NatKind.UDP_BLOCKED, wan))
-        laptop = lab.node("laptop")
-        pings = laptop.spawn(["ping", "-i", "0.2", host_name("desktop", "party")], "/run/pings")
-        wait_for("TLS carries", lambda: kinds(lab)["laptop"] == "relay-tls")
-        laptop.kill(pings)
-        wait_for("nothing is narrow", lambda: [peer_of(lab, n)["mtu"] for n in PAIR] == [None, None])
-        pass_both_ways(lab, "1400 under TLS")
+    lab.network.boxes["home"].run(["nft", "-f", "-"], ruleset(NatKind.UDP_BLOCKED, home.wan))
+    wait_for("TLS carries", lambda: kinds(lab)["laptop"] == "relay-tls")
+    wait_for("nothing is narrow", lambda: [peer_of(lab, name)["mtu"] for name in PAIR] == [None, None])
+    pass_both_ways(lab, "1350 under TLS")
+    lab.node("laptop").kill(pings)

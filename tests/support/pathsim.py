@@ -198,6 +198,8 @@ class Host:
     """Sockets of batches, ever."""
     four: bool = True
     """It has IPv4, at `address`."""
+    translated: bool = False
+    """Its IPv4 is a NAT64: it goes by `nat`, and is no address of its own."""
     six: SocketAddress | None = None
     """Its IPv6 address, behind a stateful firewall."""
     six_works: bool = True
@@ -315,7 +317,7 @@ class World:
         self.at(self.now + 1, lambda: self._observe(host))
 
     def _log_in(self, host: Host, live: frozenset[WireGuardKey] = frozenset()) -> None:
-        own = [Candidate("host", str(host.address))] if host.four else []
+        own = [Candidate("host", str(host.address))] if host.four and not host.translated else []
         own += [Candidate("host", str(host.six))] if host.six is not None else []
         self.perform(host, host.manager.set_local(own, self.now))
         stun = [one for family in self.mediator_families for one in (STUN6 if family == 6 else STUN)]
