@@ -74,9 +74,18 @@ class MtuProbe:
         self._asked.clear()
 
     def doubted(self, now: float) -> None:
-        """Check the found size, since packets are sent and none are received: they may be too large now."""
-        if self.state is MtuState.KNOWN and self.found and now - self._asked_at >= MTU_CONFIRM_REST:
+        """Handle packets that go out without an answer: the size may have shrunk.
+
+        Asked so lately that the answer may be of before, the size is asked again as soon as the rest is over: the
+        doubt itself goes when the peer sends something small.
+        """
+        if self.state is not MtuState.KNOWN or not self.found:
+            return
+        rested = self._asked_at + MTU_CONFIRM_REST
+        if now >= rested:
             self._ask(self.found, now)
+        elif self._due is None:
+            self._due = rested
 
     def widened(self, now: float) -> bool:
         """The peer's way is another and may carry more; False: the full size is known to pass, or was asked lately."""
@@ -104,6 +113,8 @@ class MtuProbe:
         """The sizes to probe now, in bytes."""
         if self._due is None or now < self._due:
             return []
+        if self.state is MtuState.KNOWN and self.found:
+            self._ask(self.found, now)
         self._due = now + MTU_RETRY
         if self.state is MtuState.ASKING and self._tries >= MTU_TRIES:
             self.state, self._tries, self._best = MtuState.SEARCHING, 0, 0

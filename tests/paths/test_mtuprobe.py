@@ -30,7 +30,7 @@ class Narrow(World):
             super()._internet(source, destination, data)
 
 
-def pair(hop: int = 1500, *, mtu: int = TUNNEL) -> tuple[Narrow, Host, Host]:
+def pair(hop: int = 1500, *, mtu: int = TUNNEL, settle_s: float = 6.0) -> tuple[Narrow, Host, Host]:
     world = Narrow()
     world.hop = hop
     a = world.host("a", "192.168.1.10", world.nat(HOME))
@@ -38,7 +38,7 @@ def pair(hop: int = 1500, *, mtu: int = TUNNEL) -> tuple[Narrow, Host, Host]:
     for host in (a, b):
         world.perform(host, host.manager.set_mtu(mtu, world.now))
     world.start()
-    world.run(6)
+    world.run(settle_s)
     assert a.manager.status()[b.key].kind == b.manager.status()[a.key].kind == "direct"
     return world, a, b
 
@@ -83,6 +83,16 @@ def test_a_stall_is_a_reason_to_ask_at_once() -> None:
     world.hop = 1400
     world.stream(a, b, every=0.5, until=world.now + 20)
     world.run(12)
+    assert limits(a, b)[0] == 1328
+
+
+def test_a_doubt_right_after_the_choice_is_not_forgotten() -> None:
+    """The size was asked seconds ago and passed. Then TCP sends less and less, and the peer answers with small packets:
+    nothing doubts any more."""
+    world, a, b = pair(settle_s=1.5)
+    world.hop = 1400
+    world.stream(a, b, every=0.3, until=world.now + 2)
+    world.run(9)
     assert limits(a, b)[0] == 1328
 
 
