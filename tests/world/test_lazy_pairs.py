@@ -17,7 +17,7 @@ from tests.support.pathsim import Host
 from tests.world.world_boxes import KINDS, Verdict
 from tests.world.world_pairs import UNLUCKY_S, Member, Story, public
 
-SEEDS = int(os.environ.get("NETCTL_WORLD_LAZY_SEEDS", "12"))
+SEEDS = int(os.environ.get("NETCTL_WORLD_LAZY_SEEDS", "8"))
 TURNS = 4
 AGAIN_S = 5.0
 PATIENCE_S = 90.0
