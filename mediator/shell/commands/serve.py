@@ -161,6 +161,9 @@ async def _run(server: Server, arguments: argparse.Namespace) -> None:
     except asyncio.CancelledError:
         await server.close()
         return
+    except Exception:
+        await server.close()
+        raise
     tasks = Tasks(server.guard)
     relay = None if arguments.no_relay else tasks.keep("the relay's keeper", lambda: keep_relay(arguments))
     try:
