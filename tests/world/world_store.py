@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
@@ -53,6 +54,7 @@ class MemoryStore:
         self.history: set[tuple[str, WireGuardKey, IPv4Address]] = set()
         """Every lease that there ever was: by network id."""
         self._db = sqlite3.connect(":memory:", isolation_level=None)
+        weakref.finalize(self, self._db.close)  # from Python 3.13 on an unclosed connection is a warning
         self._db.execute("PRAGMA foreign_keys=ON")
         for step in MIGRATIONS:
             self._db.executescript(step)
