@@ -23,8 +23,9 @@ from netctl.agent.storage.keyfiles import Keys
 from netctl.config import load_document
 from netctl.model.document import Mediator
 from netctl.model.errors import RemoteError
+from netctl.model.keys import WireGuardKey
 from netctl.node.linkstate import LinkState
-from netctl.session import Effect, ViewChanged
+from netctl.session import Effect, PresenceChanged, ViewChanged
 from netctl.wire import control as w
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 from tests.support.patience import BUSY_S
@@ -110,7 +111,10 @@ class Member:
     def __init__(self, pair: Keys, mediator: Mediator) -> None:
         self.heard: asyncio.Queue[Effect] = asyncio.Queue()
         self.states: asyncio.Queue[LinkState] = asyncio.Queue()
-        self.client = ControlClient(pair, self.heard.put_nowait, self.states.put_nowait)
+        self.present: dict[WireGuardKey, bool] = {}
+        """What it was told last of each peer's presence."""
+        self._told = asyncio.Event()
+        self.client = ControlClient(pair, self._hear, self.states.put_nowait)
         self.client.set_mediators((mediator,))
 
     async def __aenter__(self) -> Member:
@@ -123,6 +127,21 @@ class Member:
         if wire is not None:
             wire.finish(RemoteError("the test is over", "test"))
         await asyncio.sleep(0)
+
+    def _hear(self, effect: Effect) -> None:
+        match effect:
+            case ViewChanged(view):
+                self.present = {key: row.online for key, row in view.members.items()}
+            case PresenceChanged(key, there):
+                self.present[key] = there
+        self.heard.put_nowait(effect)
+        self._told.set()
+
+    async def shown(self, peer: Keys, *, online: bool) -> None:
+        """Until its last news of the peer say so: one message may bring the news of several peers."""
+        while self.present.get(peer.wireguard) is not online:
+            self._told.clear()
+            await self._told.wait()
 
     async def until(self, wanted: Callable[[Effect], bool]) -> Effect:
         while not wanted(effect := await self.heard.get()):

@@ -16,7 +16,7 @@ from mediator.core.peers import SILENT_S
 from mediator.shell.main import main as mediator_main
 from netctl.agent.storage.keyfiles import Keys
 from netctl.model.document import Mediator
-from netctl.session import PathMessage, PresenceChanged, ViewChanged
+from netctl.session import PathMessage
 from netctl.wire import control as w
 from tests.mediator.loopbackkit import ANN, BOB, STRANGER, Member
 from tests.mediator.natskit import nats
@@ -55,21 +55,6 @@ async def member(pair: Keys, *mediators: Mediator) -> AsyncIterator[Member]:
     made.client.set_mediators(mediators)
     async with made:
         yield made
-
-
-async def shown(one: Member, peer: Keys, *, online: bool) -> None:
-    """Until it is told that the peer is there, or that it is to be checked."""
-
-    def says(effect: object) -> bool:
-        match effect:
-            case ViewChanged(view):
-                found = view.members.get(peer.wireguard)
-                return found is not None and found.online is online
-            case PresenceChanged(key, there):
-                return key == peer.wireguard and there is online
-        return False
-
-    await one.until(says)
 
 
 async def until(check: object, what: str) -> None:
@@ -121,7 +106,7 @@ def test_two_mediators_are_one_network_and_a_killed_one_leaves_its_members_to_be
             member(STRANGER, first) as carl,
         ):
             for one, peer in ((bob, ANN), (bob, STRANGER), (ann, BOB), (carl, BOB)):
-                await shown(one, peer, online=True)
+                await one.shown(peer, online=True)
             await until(lambda: others(two, SECOND) == [(True, True, 2)], "the second knows both")
             await until(lambda: others(two, FIRST) == [(True, True, 1)], "the first knows bob")
             await until(
@@ -132,7 +117,7 @@ def test_two_mediators_are_one_network_and_a_killed_one_leaves_its_members_to_be
 
             servers[FIRST].process.kill()
             await asyncio.to_thread(servers[FIRST].process.wait)
-            await shown(bob, STRANGER, online=False)
+            await bob.shown(STRANGER, online=False)
             (row,) = (await asyncio.to_thread(two.status, SECOND)).mediators
             assert (row.alive, row.online >= 1) == (False, True), "nobody has said that carl went"
             assert row.silent_s >= SILENT_S
@@ -147,8 +132,8 @@ def test_two_mediators_are_one_network_and_a_killed_one_leaves_its_members_to_be
             if bus.startswith("nats"):
                 return  # how the others take a new process does not depend on the bus
             servers[FIRST] = await asyncio.to_thread(start, two, FIRST, bus)
-            await shown(bob, STRANGER, online=True)
-            await shown(carl, ANN, online=True)
+            await bob.shown(STRANGER, online=True)
+            await carl.shown(ANN, online=True)
             await until(lambda: others(two, SECOND) == [(True, True, 1)], "it is one other mediator again")
             await direct(carl, STRANGER, ann, ANN, 2)
             for host in two.sites:
