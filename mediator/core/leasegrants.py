@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -62,10 +62,10 @@ def _left(
     network: Network,
     held: Mapping[WireGuardKey, IPv4Address],
     fixed: Mapping[str, IPv4Address],
+    absent: Collection[WireGuardKey | None],
 ) -> list[WireGuardKey]:
     """Holders whose address may be reassigned, last one first: members with `state: absent` keep theirs longest."""
     leasing = {document.members[name].wireguard for name in network.member_names if name not in fixed}
-    absent = {member.wireguard for member in document.members.values() if member.state is MemberState.ABSENT}
     reserved = set(fixed.values())
     gone = [key for key, address in held.items() if key not in leasing and address not in reserved]
     return sorted(gone, key=lambda key: (key not in absent, key))
@@ -94,36 +94,36 @@ def missing_leases(
     no other member. A former member keeps its address for its return until the pool has no other. A member with a new
     key gets the address of the key in its `previousKeys`.
     """
+    absent = {member.wireguard for member in document.members.values() if member.state is MemberState.ABSENT}
+    by_network: dict[str, list[tuple[WireGuardKey, IPv4Address]]] = {}
+    for (where, key), address in held.items():
+        by_network.setdefault(where, []).append((key, address))
     for network in document.networks.values():
         pool = network.ipv4
         if pool is None:
             continue
         fixed = _fixed(network)
-        inside = {
-            key: address
-            for (where, key), address in held.items()
-            if where == network.id and usable(pool, address)
-        }
+        inside = {key: address for key, address in by_network.get(network.id, ()) if usable(pool, address)}
         taken = set(fixed.values()) | set(inside.values())
         moves = _moves(document, network, inside)
-        left = [key for key in _left(document, network, inside, fixed) if key not in moves.values()]
+        left = [key for key in _left(document, network, inside, fixed, absent) if key not in moves.values()]
         for name in network.member_names:
-            key = document.members[name].wireguard
-            assert key is not None
-            have = inside.get(key)
+            wanted = document.members[name].wireguard
+            assert wanted is not None
+            have = inside.get(wanted)
             if name in fixed or (have is not None and have not in fixed.values()):
                 continue
-            if (previous := moves.get(key)) is not None and inside[previous] not in fixed.values():
-                yield GrantLease(network.id, key, inside[previous], previous)
+            if (previous := moves.get(wanted)) is not None and inside[previous] not in fixed.values():
+                yield GrantLease(network.id, wanted, inside[previous], previous)
                 continue
-            start = derive.lease_start(network.id, pool, key)
-            address = next((a for a in _walk(pool, start) if a not in taken), None)
-            if address is None and left:
+            start = derive.lease_start(network.id, pool, wanted)
+            free = next((a for a in _walk(pool, start) if a not in taken), None)
+            if free is None and left:
                 owner = left.pop()
-                yield GrantLease(network.id, key, inside[owner], owner)
+                yield GrantLease(network.id, wanted, inside[owner], owner)
                 continue
-            if address is None:
+            if free is None:
                 yield Exhausted(network.id, name, f"the pool {pool} of network '{network.name}' is full")
                 continue
-            taken.add(address)
-            yield GrantLease(network.id, key, address)
+            taken.add(free)
+            yield GrantLease(network.id, wanted, free)

@@ -31,6 +31,13 @@ class WireGuardKey:
         if len(self.raw) != KEY_LEN:
             raise ValueError("a WireGuard key is 32 bytes")
 
+    # As a dataclass makes them, without the tuples: a mediator looks up thousands of keys for each change.
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __eq__(self, other: object) -> bool:
+        return self.raw == other.raw if isinstance(other, WireGuardKey) else NotImplemented
+
     @classmethod
     def parse(cls, text: str) -> WireGuardKey:
         """From 44 characters of base64. Raises ValueError."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mediator.core.leasegrants import Exhausted, GrantLease, LeaseKey, missing_leases
 from netctl.config import load_document
+from netctl.model.derive import network_id
 from netctl.model.document import Document
 from netctl.model.keys import WireGuardKey
 
@@ -213,3 +215,32 @@ def test_each_network_has_its_own_pool_and_a_full_one_hurts_no_other() -> None:
     assert all("10.2.0.0/30 of network 'tight' is full" in item.message for item in full)
     wide = [item for item in found if isinstance(item, GrantLease) and item.network != tight.id]
     assert len({lease.address for lease in wide}) == 4
+
+
+class Walked(dict[Any, Any]):
+    """A mapping that counts how often somebody goes through all of it."""
+
+    times = 0
+
+    def items(self) -> Any:
+        self.times += 1
+        return super().items()
+
+    def values(self) -> Any:
+        self.times += 1
+        return super().values()
+
+
+def test_another_network_does_not_cost_a_look_at_every_lease_and_member() -> None:
+    loaded = document(list(range(1, 6)))
+    lan = loaded.networks["lan"]
+    names = [f"n{number}" for number in range(50)]
+    networks = {name: replace(lan, name=name, id=network_id("lses-0001", name)) for name in names}
+    members = Walked(loaded.members)
+    held: Walked = Walked()
+    many = replace(loaded, members=members, networks=networks)
+    assert settle(many, held) == []
+    assert len(held) == 5 * len(networks)
+    members.times = held.times = 0
+    assert list(missing_leases(many, held)) == []
+    assert (members.times, held.times) == (1, 1)

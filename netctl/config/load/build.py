@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,9 +44,9 @@ def digest(text: str) -> str:
 def build(tree: Mapping[str, Any], name_of_text: str, report: Report) -> Document:
     """The document of a tree. Invalid values are reported and left out. `name_of_text`: the text's digest."""
     members = {name: _member(name, body, report) for name, body in tree.get("members", {}).items()}
-    document_id = tree.get("id", "")
+    document_id, selection = tree.get("id", ""), Selection(members)
     networks = {
-        name: _network(name, body, document_id, members, report) for name, body in tree["networks"].items()
+        name: _network(name, body, document_id, selection, report) for name, body in tree["networks"].items()
     }
     mediators = tuple(_mediator(index, body, report) for index, body in enumerate(tree.get("mediators", [])))
     ui = tree.get("ui", {})
@@ -138,17 +138,36 @@ def _member(name: str, body: Mapping[str, Any], report: Report) -> Member:
     )
 
 
+class Selection:
+    """Finds the present members that selectors name: at the cost of those it finds, however many there are."""
+
+    def __init__(self, members: Mapping[str, Member]) -> None:
+        present = [
+            member
+            for member in members.values()
+            if member.state is MemberState.PRESENT and member.wireguard is not None
+        ]
+        self._all = tuple(member.name for member in present)
+        self._place = {name: place for place, name in enumerate(self._all)}
+        self._groups: dict[str, list[str]] = {}
+        for member in present:
+            for group in member.groups:
+                self._groups.setdefault(group, []).append(member.name)
+
+    def names(self, selectors: Collection[str]) -> tuple[str, ...]:
+        """The present members that the selectors name, in the document's order."""
+        if ALL in selectors:
+            return self._all
+        found = {text for text in selectors if text in self._place}
+        for text in selectors:
+            if text.startswith(GROUP):
+                found.update(self._groups.get(text[len(GROUP) :], ()))
+        return tuple(sorted(found, key=self._place.__getitem__))
+
+
 def select(selectors: tuple[str, ...], members: Mapping[str, Member]) -> tuple[str, ...]:
-    """The present members that the selectors name, in the document's order."""
-    groups = {text[len(GROUP) :] for text in selectors if text.startswith(GROUP)}
-    names = set(selectors)
-    return tuple(
-        name
-        for name, member in members.items()
-        if member.state is MemberState.PRESENT
-        and member.wireguard is not None
-        and (ALL in names or name in names or not groups.isdisjoint(member.groups))
-    )
+    """The present members that the selectors name, in the document's order. For many calls: `Selection`."""
+    return Selection(members).names(selectors)
 
 
 def _addresses(value: Any, path: Path, report: Report) -> tuple[Address, ...]:
@@ -182,7 +201,7 @@ def _rule(index: int, body: Mapping[str, Any], path: Path, report: Report) -> Ru
 
 
 def _network(
-    name: str, body: Mapping[str, Any], document_id: str, members: Mapping[str, Member], report: Report
+    name: str, body: Mapping[str, Any], document_id: str, selection: Selection, report: Report
 ) -> Network:
     path: Path = ("networks", name)
     identifier = network_id(document_id, body.get("id", name))
@@ -205,7 +224,7 @@ def _network(
         ipv4=pool if isinstance(pool, ipaddress.IPv4Network) else None,
         ipv6=pool6 if isinstance(pool6, ipaddress.IPv6Network) else None,
         members=selectors,
-        member_names=select(selectors, members),
+        member_names=selection.names(selectors),
         addresses={
             member: _addresses(value, (*path, "addresses", member), report)
             for member, value in body.get("addresses", {}).items()

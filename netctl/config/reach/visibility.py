@@ -6,7 +6,7 @@ made from it are made once.
 
 from __future__ import annotations
 
-from netctl.config.load.build import select
+from netctl.config.load.build import Selection
 from netctl.model.document import Document, Network
 
 
@@ -43,15 +43,15 @@ def _groups(document: Document, network: Network) -> list[tuple[frozenset[str], 
 
 def _directions(document: Document, network: Network) -> list[tuple[frozenset[str], frozenset[str]]]:
     """The members that are source and destination of each rule; gateways stand for the prefixes behind them."""
-    members = {name: document.members[name] for name in network.member_names}
-    gateways = {name for name, member in members.items() if member.routes}
+    selection = Selection({name: document.members[name] for name in network.member_names})
+    gateways = {name for name in network.member_names if document.members[name].routes}
     if network.hub is not None:
         gateways.add(network.hub)
     pairs = []
     for rule in network.acls or ():
         sides = []
         for selectors in (rule.src, rule.dst):
-            names = set(select(selectors, members))
+            names = set(selection.names(selectors))
             if any("/" in selector for selector in selectors) or network.hub is not None:
                 names |= gateways
             sides.append(frozenset(names))
