@@ -40,7 +40,7 @@ from netctl.agent.watchers.rulesetwatch import Rulesets
 from netctl.config import Loaded
 from netctl.engine.filter.rewrites import REWRITES_FILE, Rewrites
 from netctl.model.addresses import Address, SocketAddress
-from netctl.model.errors import LocalError, NetctlError
+from netctl.model.errors import EngineError, LocalError, NetctlError
 from netctl.model.keys import WireGuardKey
 from netctl.model.outcome import ApplyOutcome, in_words
 from netctl.model.view import View
@@ -303,8 +303,9 @@ class Agent:
             await self.addresses.look(document)
             return
         self.runner.post(on.ReconcileWanted())
-        for key, address in moved.items():
-            await self.host.steer(key, address)
+        with contextlib.suppress(EngineError):
+            await self.host.steer(moved)
+        for key in moved:
             self.tunnels.knock_at(key)
 
     # -- events of the mediator and the paths --------------------------------------------------------------------
@@ -343,6 +344,8 @@ class Agent:
         name = self.context.state.name_of(key)
         why = f" ({status.distrust})" if status.distrust else ""
         text = f"{name}: {status.kind}" + (f" at {status.endpoint}" if status.endpoint else "") + why
+        if status.opened_s is not None:
+            text += f", {status.opened_s * 1000:.0f} ms after the first packet"
         say(text)
         self.timeline.add("path", text)
         self.viewers.changed()

@@ -114,12 +114,9 @@ class Host:
         except EngineError:
             return {}
 
-    async def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
-        """Set a peer's endpoint; no error if the peer or the engine is gone."""
-        try:
-            await self._run(lambda engine: engine.steer(key, endpoint))
-        except EngineError:
-            return
+    async def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
+        """Set the endpoints of peers, in one call of the engine; no error if a peer is gone. Raises EngineError."""
+        await self._run(lambda engine: engine.steer(endpoints))
 
     async def port(self) -> tuple[str, int]:
         """The engine's kind and UDP port."""

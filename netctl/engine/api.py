@@ -38,8 +38,8 @@ class Engine(Protocol):
     def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
         """The present status of each peer's tunnel."""
 
-    def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
-        """Send a peer's packets to this endpoint from now on. No error when the peer is gone."""
+    def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
+        """Send each peer's packets to its endpoint from now on. No error when a peer is gone."""
 
     def link_stands(self) -> bool:
         """Whether the WireGuard link exists; the link of a userspace engine disappears when the engine ends."""

@@ -59,9 +59,9 @@ class FakeEngine:
         """The value of `status`, which a test sets."""
         return self.status
 
-    def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
-        """Remember the endpoint in `endpoints`."""
-        self.endpoints[key] = endpoint
+    def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
+        """Remember the endpoints in `endpoints`."""
+        self.endpoints.update(endpoints)
 
     def link_stands(self) -> bool:
         """Whether the state has a WireGuard link."""

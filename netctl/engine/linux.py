@@ -234,9 +234,9 @@ class LinuxEngine:
         told = {key: peer.last_handshake_s for key, peer in device.peers.items()}
         return self._handshakes.settled(told, unix_now, boottime())
 
-    def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
-        """Send a peer's packets to this endpoint from now on."""
-        self._driver.steer(key, endpoint)
+    def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
+        """Send each peer's packets to its endpoint from now on."""
+        self._driver.steer(endpoints)
 
     def link_stands(self) -> bool:
         """Whether the WireGuard link exists."""

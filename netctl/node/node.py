@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from netctl.model.errors import LocalError
+from netctl.model.keys import WireGuardKey
 from netctl.node import changing, confirming, healing, joining, requests
 from netctl.node import effects as do
 from netctl.node import events as on
@@ -115,14 +116,25 @@ class Node:
             case on.PortUnfit(why):
                 self._another_port(why)
             case on.SessionsChanged(live):
-                context.live = live
-                context.wanted = True  # broadcast follows the sessions
+                before, context.live = context.live, live
+                context.wanted = context.wanted or self._follows_sessions(before - live)
             case on.ReconcileWanted():
                 context.wanted = True
             case on.LinkVanished():
                 self._add("revive", self._revive)
             case on.TimePassed():
                 pass
+
+    def _follows_sessions(self, ended: frozenset[WireGuardKey]) -> bool:
+        """Whether the host's state depends on a change of sessions. `ended`: peers whose session is over.
+
+        Broadcast on a segment goes to peers with a session. A fixed endpoint is set again once no session uses another.
+        """
+        desired = self.context.state.desired
+        peers = desired.wireguard.peers if desired.wireguard is not None else {}
+        return bool(desired.segments) or any(
+            key in peers and peers[key].endpoint is not None for key in ended
+        )
 
     def _link(self, state: LinkState) -> None:
         context = self.context

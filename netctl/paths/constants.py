@@ -38,6 +38,12 @@ KEEPALIVES = (0, 32, 64)
 """Growth of a counter, in bytes, between two readings that is no user's packet: WireGuard's keepalive is an empty
 transport message of 32 bytes, and a keepalive with an old key is followed by that of the handshake. An empty ping has
 64 bytes, too."""
+ECHO_DATA_LEN = 100
+"""Bytes of data in our echo requests, so that they are told from users' packets by their length."""
+ECHOES = (160, 192)
+"""Bytes of such a request, and of its reply, as WireGuard's message: over IPv4 and over IPv6."""
+MAX_ECHOES = 16
+"""Echo requests between two readings at most: two viewers, one at each side, ask four times a second each."""
 HANDSHAKES = ((92, 148), (148, 92), (240, 240))
 """Bytes (received, sent) of one handshake: for the initiator, for the responder, and when both begin at once."""
 ANSWER_WITHIN = 0.6
@@ -91,7 +97,7 @@ rest of two seconds. With a loss of a twentieth each way, three requests in a ro
 LIVENESS_RATE = 200.0
 LIVENESS_BURST = 50
 """Liveness requests of all pairs together, a second and as a burst. 200 peers are asked once a second, which still
-shows a cut within two seconds and costs some 25 kB/s each way; more peers are asked less often."""
+shows a cut within two seconds and costs some 40 kB/s each way; more peers are asked less often."""
 LIVENESS_LOST = 120.0
 """A dead path is asked for so long whether the peer is back; by then its NAT has forgotten the flow, and the address
 may be another host's."""
@@ -118,6 +124,9 @@ LAZY_IDLE = 300.0
 minute stays open."""
 LAZY_QUIET = 0.1
 """Part of that time after which a lazy pair looks for no path any more: it is folded up instead."""
+LAZY_CALM = 0.1
+"""Part of that time before the pair is folded up in which a viewer's echo requests are left out. WireGuard answers the
+last one with a keepalive after 10 s, and makes a new handshake after 15 s without an answer: each would ring."""
 RING_KEPT = 5.0
 RING_DATAGRAMS = 16
 """Datagrams that wait for a path at a doorbell, and how long: WireGuard makes a new handshake after 5 s

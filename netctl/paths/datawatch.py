@@ -30,10 +30,12 @@ from netctl.paths.constants import (
     DATA_REST,
     DATA_SETTLE,
     DATA_SILENT,
+    ECHOES,
     HANDSHAKE_OVERDUE,
     HANDSHAKES,
     KEEPALIVE_WAIT,
     KEEPALIVES,
+    MAX_ECHOES,
     REKEY_AFTER,
 )
 
@@ -44,15 +46,35 @@ NO_HANDSHAKES = "answers probes, but WireGuard's handshakes do not pass"
 PEER_SAYS = "the peer says that WireGuard's packets do not arrive by it"
 
 
-def is_upkeep(came: int, went: int) -> bool:
-    """Whether the bytes between two readings of the engine are WireGuard's own: keepalives and successful handshakes.
+def is_upkeep(came: int, went: int, asked: int = 0) -> bool:
+    """Whether the bytes between two readings of the engine are no user's: keepalives, successful handshakes, echoes.
 
-    An unanswered initiation does not count as such: a user's packet may be waiting for the handshake.
+    `asked`: echo requests of our own viewer that may be among them. Those of the peer's are known by their replies: as
+    many messages of this length in both directions. An unanswered initiation does not count as upkeep: a user's packet
+    may be waiting for the handshake.
     """
     return any(
-        came - received in KEEPALIVES and went - sent in KEEPALIVES
+        (came - received in KEEPALIVES and went - sent in KEEPALIVES)
+        or _are_echoes(came - received, went - sent, asked)
         for received, sent in ((0, 0), *HANDSHAKES)
     )
+
+
+def _are_echoes(came: int, went: int, asked: int) -> bool:
+    if not 0 <= came <= MAX_ECHOES * max(ECHOES) + max(KEEPALIVES):
+        return False
+    return any(
+        abs(received - sent) <= asked
+        for size in ECHOES
+        for received in _echoes(came, size)
+        for sent in _echoes(went, size)
+    )
+
+
+def _echoes(count: int, size: int) -> list[int]:
+    """How many echoes of a size there can be in so many bytes, beside keepalives."""
+    found = (divmod(count - keepalives, size) for keepalives in KEEPALIVES)
+    return [number for number, rest in found if rest == 0 and 0 <= number <= MAX_ECHOES]
 
 
 class DataState(Enum):

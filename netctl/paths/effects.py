@@ -35,6 +35,9 @@ class PathStatus:
     """A direct address that answers probes but carries no data, and the reason, in words."""
     answers: bool | None = None
     """Whether the peer answers now. None: nobody watches, so the peer is not asked, or it cannot be known."""
+    opened_s: float | None = None
+    """Seconds from the engine's first packet, which opened the pair, to this path. None: no packet did, or the path is
+    a later one than the first direct path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,8 @@ class LimitSize:
 
     key: WireGuardKey
     mtu: int | None
+    found: bool = True
+    """Whether probes have shown it. False: the limit ends with the path, and there is nothing to log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +171,7 @@ class AnotherPort:
 
 @dataclass(frozen=True, slots=True)
 class SetEndpoint:
-    """Set a peer's endpoint: `engine.steer(key, endpoint)`."""
+    """Set a peer's endpoint: `engine.steer`."""
 
     key: WireGuardKey
     endpoint: SocketAddress

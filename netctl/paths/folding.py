@@ -5,8 +5,8 @@ FOLDED  the engine sends to the doorbell                                   OPEN,
 FOLDED  the peer's offer arrives                                           OPEN, in the peer's round
 FOLDED  the engine has received something                                  OPEN, with a round of our own
 OPEN    no data in either direction for the idle time                      FOLDED
-OPEN    no data for a tenth of it, a path is due to be looked for,         FOLDED
-        and nothing carries the pair
+OPEN    no data for a tenth of it, nothing carries the pair, and a path    FOLDED
+        is due to be looked for or the peer is offline
 OPEN    the mediator is gone                                               OPEN: nobody could wake the other side
 
 A folded peer is a row in the engine and a `Folded` here: no pair machine, no probes, no relay, no offers.
@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from netctl.model.hoststate import PeerStatus
-from netctl.paths.constants import LAZY_IDLE, LAZY_QUIET, RING_DATAGRAMS, RING_KEPT
+from netctl.paths.constants import LAZY_CALM, LAZY_IDLE, LAZY_QUIET, RING_DATAGRAMS, RING_KEPT
 from netctl.paths.effects import PathStatus
 from netctl.wire.wireguard import INITIATION, message_type
 
@@ -83,8 +83,13 @@ class Activity:
         """A path was not looked for, since nobody talks."""
         self._idle_work = True
 
-    def over(self, now: float, *, stranded: bool) -> bool:
-        """Whether the pair may be folded up. `stranded`: nothing carries it."""
+    def ending(self, now: float) -> bool:
+        """Whether the pair is about to be folded up, so that its tunnel must carry nothing of our own."""
+        return self.lazy and now - self._at >= self.idle_s * (1 - LAZY_CALM)
+
+    def over(self, now: float, *, stranded: bool, offline: bool = False) -> bool:
+        """Whether the pair may be folded up. `stranded`: nothing carries it; `offline`: nobody could answer."""
         if not self.lazy:
             return False
-        return now - self._at >= self.idle_s or (stranded and self._idle_work and self.quiet(now))
+        hopeless = stranded and (self._idle_work or offline)
+        return now - self._at >= self.idle_s or (hopeless and self.quiet(now))

@@ -189,6 +189,10 @@ class PathManager:
         """Whether all peers are folded up, so that nothing depends on quick looks at the engine."""
         return bool(self._folded) and not self._pairs
 
+    def is_folded(self, key: WireGuardKey) -> bool:
+        """Whether the peer's pair is folded up, so that its doorbell is the engine's endpoint."""
+        return key in self._folded
+
     def ring(self, key: WireGuardKey, datagram: bytes, now: float) -> list[Effect]:
         """The engine sent this datagram to the peer's doorbell: the pair opens, and the datagram goes on."""
         pair = self._pairs.get(key) or self._open(key, now, begin=True)
@@ -463,7 +467,7 @@ class PathManager:
             if pair is None:
                 return []
         effects = pair.observe(status, now) + self._settle(pair, now)
-        if self._control and pair.activity.over(now, stranded=pair.stranded):
+        if self._control and pair.activity.over(now, stranded=pair.stranded, offline=not pair.online):
             effects += self._fold(pair, now)  # not without a mediator: it alone can wake the other side
         return effects
 

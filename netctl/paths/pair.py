@@ -112,6 +112,8 @@ class Pair:
         """Count of paths in a row that were lost before they were stable."""
         self._data = DataWatch()
         self._mtu = MtuProbe()
+        self._echoes = (0, 0)
+        """Echo requests that were sent before the last reading of the engine, back to the one before, and since."""
         self._relayed = RelayedProbes(self.relay, self.routes)
         self._limited: int | None = None
         """The last limit reported with `LimitSize`."""
@@ -132,6 +134,8 @@ class Pair:
         """The engine has been given an endpoint."""
         self._rang_in: int | None = None
         """The round that began because the engine rang."""
+        self._rang_at: float | None = None
+        """When the engine rang; None: it did not, or the pair has been direct since."""
         self._woke_peer = False
         """The peer offers in that round: it did not ring by itself, so no handshake of its own is on its way."""
 
@@ -177,6 +181,7 @@ class Pair:
             self._limited,
             distrust,
             self.liveness.answers,
+            now.opened_s,
         )
 
     def _distrust(self) -> str | None:
@@ -201,6 +206,8 @@ class Pair:
         """The engine sent this to the doorbell: it goes on as soon as there is a path."""
         self.activity.seen(now)
         self._waiting.add(datagram, now)
+        if self._endpoint is None and self._rang_at is None:
+            self._rang_at = now
 
     def _carry(self, now: float) -> list[Effect]:
         """What waits, to where the engine sends now."""
@@ -215,7 +222,7 @@ class Pair:
     def folded(self, now: float) -> tuple[Folded, list[Effect]]:
         """What is kept of this pair when it is folded up, and what ends with it."""
         kept = Folded(PathStatus("idle", since_s=now), self.online, self._counters)
-        return kept, [LimitSize(self.key, None)] if self._limited is not None else []
+        return kept, [LimitSize(self.key, None, found=False)] if self._limited is not None else []
 
     def begin_round(self, now: float, offer_at: float) -> None:
         """Begin a new round: offer candidates at `offer_at`, and use the relay until the round succeeds."""
@@ -374,7 +381,8 @@ class Pair:
         return self._tell_liveness(before)
 
     def _ask_liveness(self, now: float) -> list[Effect]:
-        route, relayed = self.selected, self.selected is None and self.relay.usable
+        route = self.selected
+        relayed = route is None and self.relay.usable and not self.activity.ending(now)
         if route is None and self._lost is not None and now - self._lost[1] <= c.LIVENESS_LOST:
             lost = self._lost[0]
             route = lost if self.routes.get(lost.address) is lost else None
@@ -390,6 +398,7 @@ class Pair:
             if relayed:
                 transaction = transaction or self.routes.transaction()
                 effects.append(SendEcho(self.key, transaction))
+                self._echoes = self._echoes[0], self._echoes[1] + 1
             self.liveness.sent(transaction, now)
         if self.liveness.answers is False and before is not False:
             self.check(now)
@@ -611,9 +620,12 @@ class Pair:
             kind, endpoint = "none", None
         if (kind, endpoint) == (self._status.kind, self._status.endpoint):
             return []
-        self._status = PathStatus(kind, endpoint, None, now)
+        opened_s = now - self._rang_at if self._rang_at is not None and kind != "none" else None
+        self._status = PathStatus(kind, endpoint, None, now, opened_s=opened_s)
         if self.selected is None:
             self._measure_relay(now)
+        else:
+            self._rang_at = None
         return [PathChanged(self.key, self.status)]
 
     # --- relay, engine, timers -----------------------------------------------------------------------
@@ -647,7 +659,10 @@ class Pair:
             self._heard_at = now
             self.relay.heard()
         before = self._counters
-        flows = before is not None and not is_upkeep(counters[0] - before[0], counters[1] - before[1])
+        flows = before is not None and not is_upkeep(
+            counters[0] - before[0], counters[1] - before[1], sum(self._echoes)
+        )
+        self._echoes = self._echoes[1], 0
         self._counters = counters
         self._data.observe(*counters, status.last_handshake_s, now)
         effects = self._judge_data(now)

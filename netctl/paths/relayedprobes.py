@@ -1,10 +1,10 @@
 """Probes of one pair that the relay carries: they show how large a packet passes there, and choose no path.
 
 event                                 what follows
-the relay carries the pair for 3 s,    a small ping, at most `MTU_TRIES`: a relay or a peer of an older release drops it
+the relay carries the pair for 3 s,   a small ping, at most `MTU_TRIES`: a relay or a peer of an older release drops it
 or packets flow there
 the peer's pong to it                 padded pings (`netctl.paths.mtuprobe`)
-a ping of the peer                    a pong by the same relay
+a ping of the peer                    a pong by the relay in use
 
 Both legs are measured at once, each over UDP or TLS: the ping is as large on the way from the relay to the peer as it
 was on the way to the relay. Sans-IO.

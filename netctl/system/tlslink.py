@@ -16,6 +16,7 @@ import contextlib
 import errno
 import socket
 import ssl
+import sys
 from enum import Enum
 
 from netctl.model.addresses import SocketAddress
@@ -33,6 +34,9 @@ USER_TIMEOUT_MS = 8_000
 """Data unacknowledged for so long ends the connection (RFC 5482): the network below has changed."""
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 3), (socket.TCP_KEEPCNT, 3))
 """Seconds, seconds and count: detects within 20 s that the other end of an idle connection is gone."""
+
+_BYTES_RECEIVED_AT = 128
+"""Offset of `tcpi_bytes_received`, 64 bits, in `struct tcp_info` (Linux 4.1 and newer: include/uapi/linux/tcp.h)."""
 
 
 class LinkState(Enum):
@@ -93,6 +97,12 @@ class TlsLink:
     def fileno(self) -> int:
         """The descriptor's number, also after `close`."""
         return self._fileno
+
+    @property
+    def arrived(self) -> int:
+        """Bytes that the kernel has received, whether or not they make whole TLS records yet (TCP_INFO)."""
+        info = self._tls.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED_AT + 8)
+        return int.from_bytes(info[_BYTES_RECEIVED_AT:], sys.byteorder)
 
     @property
     def certificate(self) -> bytes | None:

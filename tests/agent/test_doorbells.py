@@ -73,6 +73,48 @@ def test_a_doorbell_stays_the_same_and_is_nobody_elses() -> None:
     asyncio.run(ask())
 
 
+def test_no_other_program_can_take_a_doorbell() -> None:
+    """With SO_REUSEADDR any user could: the socket of the more exact address receives."""
+
+    async def take() -> None:
+        bells = Doorbells(lambda key, data: None, Guard(warn))
+        assert bells.open()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
+            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with pytest.raises(OSError, match="in use"):
+                thief.bind(address(bells, ONE))
+        bells.close()
+
+    asyncio.run(take())
+
+
+def test_doorbells_that_leave_their_port_ring_at_another() -> None:
+    async def ring() -> None:
+        rung: asyncio.Queue[tuple[WireGuardKey, bytes]] = asyncio.Queue()
+        bells = Doorbells(lambda key, data: rung.put_nowait((key, data)), Guard(warn))
+        assert bells.leave(7) == {}
+        assert bells.open()
+        old = address(bells, ONE)
+        assert bells.leave(old[1] - 1) == {}
+        assert bells.leave(old[1]) == {ONE: bells.of(ONE)}
+        assert address(bells, ONE)[0] == old[0]
+        assert address(bells, ONE)[1] != old[1]
+        assert not bells.is_one(SocketAddress(*old))
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as engine,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stand_in,
+        ):
+            engine.bind(("0.0.0.0", 0))
+            stand_in.bind(old)
+            bells.engine(engine.getsockname()[1])
+            engine.sendto(b"first", address(bells, ONE))
+            async with asyncio.timeout(BUSY_S):
+                assert await rung.get() == (ONE, b"first")
+        bells.close()
+
+    asyncio.run(ring())
+
+
 @pytest.mark.parametrize("text", ["1", "nan", "-5", "five", "1e9", "inf"])
 def test_an_idle_time_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(LocalError, match="NETCTL_LAZY_IDLE_S is seconds, from 2 to 86400"):

@@ -1,10 +1,12 @@
-"""One engine call that fails stops nobody else's path."""
+"""What the path manager wants is done for each peer, and the engine is told again what it was not told."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -12,74 +14,151 @@ from netctl.agent.storage.keyfiles import Keys
 from netctl.agent.transport.pathrunner import PathRunner
 from netctl.engine.filter.rewrites import Rewrites
 from netctl.model.addresses import SocketAddress
+from netctl.model.errors import EngineError
+from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
-from netctl.paths.effects import PathChanged, PathStatus, SetEndpoint
+from netctl.paths.effects import Fold, PathChanged, PathStatus, SetEndpoint, StandIn
+from netctl.paths.relaylink import stand_in
 from netctl.system.guard import Guard
+from netctl.wire.relay import Allocation
+from tests.support.patience import BUSY_S
 
 ONE, OTHER = WireGuardKey(bytes([9]) * 32), WireGuardKey(bytes([8]) * 32)
 PLACE = SocketAddress("192.0.2.7", 7)
+ELSEWHERE = SocketAddress("192.0.2.8", 8)
+Endpoints = Mapping[WireGuardKey, SocketAddress]
 
 
 class Runner:
-    """A path runner whose engine does not answer the first time."""
+    """A path runner and its engine, some of whose first calls fail."""
 
-    def __init__(self, state: Path) -> None:
-        self.steered: asyncio.Queue[WireGuardKey] = asyncio.Queue()
-        self.calls = 0
+    def __init__(self, state: Path, fails: int = 0, error: Exception | None = None) -> None:
+        self.steered: asyncio.Queue[Endpoints] = asyncio.Queue()
+        self.looks: list[float] = []
+        self._fails, self._error = fails, error or TimeoutError("the engine does not answer")
         self.lines: list[str] = []
         self.guard = Guard(self.lines.append)
         keys = Keys(X25519PrivateKey.generate(), Ed25519PrivateKey.generate())
-        rewrites = Rewrites(state / "rewrites.json")
-        self.paths = PathRunner(keys, self.steer, lambda _: None, self.changed, rewrites, self.guard)
+        self.paths = PathRunner(
+            keys,
+            self.steer,
+            lambda _: None,
+            self.changed,
+            Rewrites(state / "rewrites.json"),
+            self.guard,
+            look_soon=self.looks.append,
+        )
 
-    async def steer(self, key: WireGuardKey, _: SocketAddress) -> None:
-        self.calls += 1
-        if self.calls == 1:
-            raise TimeoutError("the engine does not answer")
-        await self.steered.put(key)
+    async def steer(self, endpoints: Endpoints) -> None:
+        if self._fails:
+            self._fails -= 1
+            await self.steered.put({})
+            raise self._error
+        await self.steered.put(endpoints)
 
     def changed(self, key: WireGuardKey, _: PathStatus) -> None:
         raise KeyError(key)
 
+    def seen(self, endpoints: Mapping[WireGuardKey, SocketAddress | None]) -> None:
+        self.paths.observe({key: PeerStatus(place, 0, 0, 0) for key, place in endpoints.items()})
 
-def test_an_engine_that_does_not_answer_once_is_steered_on(tmp_path: Path) -> None:
+    def fold(self, *keys: WireGuardKey) -> None:
+        self.paths.peers(frozenset(keys), lazy=frozenset(keys))
+
+
+def run(runner: Callable[[], Runner], story: Callable[[Runner], Coroutine[None, None, None]]) -> None:
     async def main() -> None:
-        runner = Runner(tmp_path)
-        runner.paths._perform([SetEndpoint(ONE, PLACE), SetEndpoint(OTHER, PLACE)])
-        async with asyncio.timeout(30):
-            assert await runner.steered.get() == OTHER
-        assert runner.guard.dropped == 1
-        assert "TimeoutError" in runner.lines[0]
-        runner.paths.close()
+        made = runner()
+        try:
+            async with asyncio.timeout(BUSY_S):
+                await story(made)
+        finally:
+            made.paths.close()
 
     asyncio.run(main())
+
+
+def test_many_endpoints_are_one_call_of_the_engine(tmp_path: Path) -> None:
+    async def story(runner: Runner) -> None:
+        keys = [WireGuardKey(number.to_bytes(32)) for number in range(1, 1001)]
+        runner.paths._perform([SetEndpoint(key, PLACE) for key in keys])
+        runner.paths._perform([SetEndpoint(keys[0], ELSEWHERE)])
+        assert await runner.steered.get() == {**dict.fromkeys(keys, PLACE), keys[0]: ELSEWHERE}
+        assert runner.steered.empty()
+
+    run(lambda: Runner(tmp_path), story)
+
+
+@pytest.mark.parametrize("error", [TimeoutError("no answer"), EngineError("gone")])
+def test_an_engine_that_does_not_answer_once_is_told_at_the_next_look(
+    tmp_path: Path, error: Exception
+) -> None:
+    async def story(runner: Runner) -> None:
+        runner.fold(ONE, OTHER)
+        assert await runner.steered.get() == {}
+        await asyncio.sleep(0)
+        assert runner.looks, "and the next look is soon, although all peers are folded up"
+        assert runner.guard.dropped == isinstance(error, TimeoutError)
+        runner.seen({ONE: None, OTHER: PLACE})
+        told = await runner.steered.get()
+        assert {place.host for place in told.values()} == {"127.128.0.1", "127.128.0.2"}
+        runner.seen(told)
+        runner.paths._perform([SetEndpoint(ONE, PLACE)])
+        assert await runner.steered.get() == {ONE: PLACE}, "what the engine has is not set again"
+
+    run(lambda: Runner(tmp_path, 1, error), story)
+
+
+def test_an_open_pair_is_not_left_at_its_doorbell_nor_without_an_endpoint(tmp_path: Path) -> None:
+    async def story(runner: Runner) -> None:
+        runner.fold(ONE)
+        bell = (await runner.steered.get())[ONE]
+        runner.paths._ring(ONE, b"first packet")
+        runner.paths._perform([SetEndpoint(ONE, PLACE)])
+        assert await runner.steered.get() == {ONE: PLACE}
+        for seen in (bell, None):
+            runner.seen({ONE: seen})
+            assert await runner.steered.get() == {ONE: PLACE}
+        runner.seen({ONE: ELSEWHERE})  # WireGuard roamed: the path manager judges that
+        assert runner.steered.empty()
+
+    run(lambda: Runner(tmp_path), story)
+
+
+def test_the_doorbells_leave_a_port_that_a_stand_in_needs(tmp_path: Path) -> None:
+    async def story(runner: Runner) -> None:
+        runner.fold(ONE, OTHER)
+        before = await runner.steered.get()
+        port = before[ONE].port
+        runner.paths._tls.engine(7)
+        needed = stand_in(Allocation(40_000, port, 0))
+        runner.paths._perform([StandIn(needed, wanted=True)])
+        after = await runner.steered.get()
+        assert [place.host for place in after.values()] == [place.host for place in before.values()]
+        assert {place.port for place in after.values()}.isdisjoint({port})
+        assert runner.paths._tls._peers.keys() == {port}, "and the stand-in has the port"
+
+    run(lambda: Runner(tmp_path), story)
 
 
 def test_what_fails_for_one_pair_is_done_for_the_others(tmp_path: Path) -> None:
-    async def main() -> None:
-        runner = Runner(tmp_path)
-        runner.calls = 1
-        runner.paths._perform([PathChanged(ONE, PathStatus("none")), SetEndpoint(OTHER, PLACE)])
-        async with asyncio.timeout(30):
-            assert await runner.steered.get() == OTHER
+    async def story(runner: Runner) -> None:
+        runner.paths._perform([PathChanged(ONE, PathStatus("none")), SetEndpoint(OTHER, PLACE), Fold(ONE)])
+        assert await runner.steered.get() == {OTHER: PLACE}
         assert runner.guard.dropped == 1
-        runner.paths.close()
 
-    asyncio.run(main())
+    run(lambda: Runner(tmp_path), story)
 
 
 def test_an_engine_that_starts_anew_is_told_all_endpoints_again(tmp_path: Path) -> None:
-    async def main() -> None:
-        runner = Runner(tmp_path)
-        runner.calls = 1
+    async def story(runner: Runner) -> None:
         runner.paths._perform([SetEndpoint(ONE, PLACE), SetEndpoint(OTHER, PLACE)])
+        both = {ONE: PLACE, OTHER: PLACE}
+        assert await runner.steered.get() == both
         runner.paths.engine_gone()
-        async with asyncio.timeout(30):
-            assert [await runner.steered.get() for _ in range(4)] == [ONE, OTHER, ONE, OTHER]
+        assert await runner.steered.get() == both
         runner.paths.peers(frozenset({OTHER}))
         runner.paths.engine_gone()
-        async with asyncio.timeout(30):
-            assert await runner.steered.get() == OTHER, "who is no peer any more is not told of"
-        runner.paths.close()
+        assert await runner.steered.get() == {OTHER: PLACE}, "who is no peer any more is not told of"
 
-    asyncio.run(main())
+    run(lambda: Runner(tmp_path), story)

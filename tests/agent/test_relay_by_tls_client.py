@@ -27,8 +27,9 @@ from netctl.model.document import Mediator
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey
 from netctl.paths.relaylink import stand_in
+from netctl.session import PROOF_S
 from netctl.wire import relay
-from netctl.wire.relayframe import RELAY_ALPN
+from netctl.wire.relayframe import RELAY_ALPN, frame
 from tests.support.connectproxy import ConnectProxy
 from tests.support.freeports import free_ports
 from tests.support.patience import BUSY_S
@@ -38,6 +39,8 @@ SECRET = bytes(range(32))
 PORTS = free_ports(2)
 ANN, BOB = PORTS
 PATIENCE_S = BUSY_S
+PIECES = 10
+"""Of a slow answer: several within the time of a proof."""
 
 
 @dataclass
@@ -160,6 +163,60 @@ def test_an_engine_that_knows_datagrams_alone_reaches_its_peer(site: Site) -> No
                 assert (got, source) == (answer, (address.host, address.port))
 
     asyncio.run(main())
+
+
+def test_no_other_program_can_take_a_stand_in(site: Site) -> None:
+    """With SO_REUSEADDR any user could receive in its place."""
+    address = stand_in(relay.Allocation(ANN, BOB, 0))
+
+    async def main() -> None:
+        ann = Member()
+        ann.tls.engine(7)
+        ann.tls.stand_in(address, True)
+        assert ann.tls._peers, "it is open"
+        with udp() as thief, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            assert thief
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with pytest.raises(OSError, match="in use"):
+                other.bind((address.host, address.port))
+        ann.tls.close()
+
+    asyncio.run(main())
+
+
+def test_a_slow_answer_after_a_change_of_routes_is_waited_for_while_bytes_arrive(site: Site) -> None:
+    """Then silence ends the connection."""
+    slow, silent = threading.Event(), threading.Event()
+    with socket.create_server((HOST, 0)) as listening:
+        mediator = replace(site.mediator, port=listening.getsockname()[1])
+
+        def serve() -> None:
+            raw, _ = listening.accept()
+            with site.identity.server_context(RELAY_ALPN).wrap_socket(raw, server_side=True) as served:
+                served.recv(2048)
+                for _ in range(PIECES):
+                    served.send(frame(BOB, b"\x04\0\0\0" + bytes(28)))
+                    silent.wait(2 * PROOF_S / PIECES)
+                slow.set()
+                silent.wait(PATIENCE_S)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+
+        async def main() -> None:
+            async with member(mediator) as ann:
+                assert await ann.states.get()
+                ann.tls.prove()
+                allocation = relay.Allocation(ANN, BOB, int(time.time()) + 3600)
+                ann.tls.send(BOB, relay.seal(relay.Bind(allocation, b"12345678"), bytes(32)))
+                await asyncio.to_thread(slow.wait, PATIENCE_S)
+                assert ann.states.empty(), "two proofs long, something came"
+                assert not await ann.states.get()
+                assert "does not answer since" in str(ann.tls.status().error)
+
+        asyncio.run(main())
+        silent.set()
+        thread.join()
 
 
 def test_a_relay_that_restarts_is_found_again(site: Site) -> None:

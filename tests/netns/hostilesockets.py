@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ async def paths(kind: str, number: str, own: str, peer: str) -> None:
         if status.kind in ("lan", "direct"):
             direct.set()
 
-    async def steer(_: WireGuardKey, __: SocketAddress) -> None:
+    async def steer(_: Mapping[WireGuardKey, SocketAddress]) -> None:
         raise TimeoutError("an engine that does not answer")
 
     keys = Keys(mine, Ed25519PrivateKey.generate())

@@ -25,19 +25,20 @@ from netctl.node.ownport import port_of
 ME, OTHER = (WireGuardKey(bytes([number]) * 32) for number in (1, 2))
 
 
-def document(number: int = 1) -> Loaded:
+def text_of(number: int = 1) -> str:
     me, other = f"10.1.{number}.1", f"10.1.{number}.2"
-    return load_document(
-        f"""apiVersion: netctl/v1
+    return f"""apiVersion: netctl/v1
 mediators: []
 members:
   me: {{wireguard: "{ME}"}}
   other: {{wireguard: "{OTHER}", endpoints: ["192.0.2.2:{number}"]}}
 networks:
   net: {{mode: routed, ipv4: 10.1.{number}.0/24, members: ["*"], addresses: {{me: {me}, other: {other}}}}}
-""",
-        "f",
-    )
+"""
+
+
+def document(number: int = 1) -> Loaded:
+    return load_document(text_of(number), "f")
 
 
 SEEN = on.HostRead(Foreign(), frozenset(), {}, None, HostState())
@@ -170,6 +171,25 @@ def test_many_wishes_to_reconcile_are_one(shell: Shell) -> None:
     before = shell.steps.count("ApplyHost")
     shell.let_go()
     assert shell.steps.count("ApplyHost") - before == 2, "the one under way, and one for all that came since"
+
+
+@pytest.mark.parametrize(
+    ("mode", "endpoint", "began", "ended"),
+    [("lan", False, True, True), ("routed", False, False, False), ("routed", True, False, True)],
+)
+def test_a_change_of_sessions_reconciles_only_what_depends_on_it(
+    shell: Shell, mode: str, endpoint: bool, began: bool, ended: bool
+) -> None:
+    """Broadcast, and a fixed endpoint once the session is over: with thousands of peers a look at all is expensive."""
+    text = text_of().replace("mode: routed", f"mode: {mode}")
+    if not endpoint:
+        text = text.replace(', endpoints: ["192.0.2.2:1"]', "")
+    shell.ask(1, requests.Apply(load_document(text, "f")))
+    for live, wanted in ((frozenset({OTHER}), began), (frozenset[WireGuardKey](), ended)):
+        shell.steps.clear()
+        shell.post(on.SessionsChanged(live))
+        assert ("ApplyHost" in shell.steps) is wanted, live
+        assert shell.node.context.live == live
 
 
 def test_nothing_is_due_before_a_life_begins_and_drift_is_looked_for_after(shell: Shell) -> None:

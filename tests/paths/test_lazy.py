@@ -182,6 +182,109 @@ def test_an_idle_side_that_sees_its_peer_fold_does_not_wake_it() -> None:
     assert world._offers == offers
 
 
+@pytest.mark.parametrize("viewers", ["a", "b", "ab"])
+def test_who_only_looks_keeps_no_relayed_pair_open(viewers: str) -> None:
+    """The echo requests of a page are no data, on either side. Both fold up at the same time."""
+    world, a, b = lazy_world(symmetric=True)
+    for host in (a, b):
+        host.manager.allow_guessing(False)
+    world.data(a, b, 1)
+    world.run(5)
+    assert kinds(a, b) == ("relay-udp", "relay-udp")
+    end = (
+        world.now + c.LAZY_IDLE * (1 + c.LAZY_QUIET) + 5
+    )  # the last offer counts as somebody who wants to talk
+    while world.now < end:
+        for host in (a, b):
+            if host.name in viewers:
+                world.perform(host, host.manager.watch(world.now + 3.0, world.now))
+        world.run(1.0)
+    assert (a if "a" in viewers else b).asked
+    assert kinds(a, b) == ("idle", "idle")
+    asked = len(a.asked) + len(b.asked)
+    world.run(10)
+    assert len(a.asked) + len(b.asked) == asked
+
+
+def test_data_beside_echoes_keeps_a_pair_open() -> None:
+    world, a, b = lazy_world(symmetric=True)
+    for host in (a, b):
+        host.manager.allow_guessing(False)
+    world.stream(a, b, every=c.LAZY_IDLE / 3, until=world.now + 2 * c.LAZY_IDLE)
+    end = world.now + 2 * c.LAZY_IDLE
+    while world.now < end:
+        world.perform(a, a.manager.watch(world.now + 3.0, world.now))
+        world.run(1.0)
+    assert kinds(a, b) == ("relay-udp", "relay-udp")
+    assert "idle" not in [kind for _, kind in a.changes]
+
+
+def test_a_pair_whose_peer_is_offline_is_folded_up_soon() -> None:
+    """Nobody there could answer: it does not wait for the whole idle time."""
+    world, a, b = lazy_world()
+    world.perform(a, a.manager.peer_online(b.key, False, world.now))
+    b.on = b.control = False
+    world.data(a, b, 1)
+    world.run(5)
+    assert kinds(a, b)[0] == "none"
+    world.run(c.LAZY_IDLE * c.LAZY_QUIET)
+    assert kinds(a, b)[0] == "idle"
+
+
+def test_the_path_says_how_soon_it_came_after_the_first_packet() -> None:
+    world, a, b = lazy_world()
+    told: list[tuple[str, float | None]] = []
+    began = world.now
+    world.data(a, b, 1)
+    while kinds(a, b)[0] != "direct":
+        world.run(0.01)
+        found = a.manager.status()[b.key]
+        if found.kind in ("relay-udp", "direct") and found.kind not in dict(told):
+            told.append((found.kind, found.opened_s))
+            assert found.opened_s == pytest.approx(world.now - began, abs=0.02)
+    assert [kind for kind, _ in told] == ["relay-udp", "direct"]
+    assert b.manager.status()[a.key].opened_s is None, "its engine did not ring"
+    for host in (a, b):
+        world.perform(host, host.manager.woke(world.now))
+    world.cut.add(frozenset(("203.0.113.1", "203.0.113.2")))
+    world.stream(a, b, every=0.5, until=world.now + 10)
+    world.run(10)
+    assert a.manager.status()[b.key].kind == "relay-udp"
+    assert a.manager.status()[b.key].opened_s is None, "a later path has nothing to do with the first packet"
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize(("late", "fails"), [(0.5, 0.0), (0.0, 1.0), (2.0, 0.5)])
+def test_a_doorbell_that_is_set_late_or_not_at_all_loses_no_pair(
+    symmetric: bool, late: float, fails: float
+) -> None:
+    """The first attempt fails: the next look at the engine sets it."""
+    for tenth in range(-5, 25, 3):
+        world, a, b = lazy_world(symmetric=symmetric, seed=70 + tenth)
+        world.fold_late, world.fold_fails = late, fails
+        world.data(a, b, 1)
+        world.run(30)
+        world.run(c.LAZY_IDLE - 30 + tenth / 10)
+        for number in (2, 3, 4):
+            world.data(a, b, number)
+            world.run(RINGS_S)
+        assert heard(b)[-1] == 4, f"sent {tenth / 10} s from the moment"
+        assert "idle" not in kinds(a, b)
+        world.run(c.LAZY_IDLE + RINGS_S)
+        assert kinds(a, b) == ("idle", "idle")
+
+
+def test_a_limit_of_the_size_ends_with_the_fold_and_nobody_says_that_full_packets_pass() -> None:
+    world, a, b = lazy_world()
+    world.data(a, b, 1)
+    world.run(20)
+    pair = a.manager._pairs[b.key]
+    pair._limited = a.limits[b.key] = 1328
+    world.perform(a, a.manager._fold(pair, world.now))
+    assert a.limits[b.key] is None
+    assert None not in a.limits_told
+
+
 def test_nothing_is_folded_up_while_the_mediator_is_away() -> None:
     world, a, b = lazy_world()
     world.data(a, b, 1)

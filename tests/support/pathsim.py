@@ -22,7 +22,7 @@ from mediator.core.relay_table import RelayTable
 from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
-from netctl.paths.constants import LAZY_IDLE
+from netctl.paths.constants import ECHOES, LAZY_IDLE
 from netctl.paths.effects import (
     CloseBatch,
     Effect,
@@ -71,6 +71,13 @@ RESTING_S = 10
 """Between looks at an engine all of whose peers are folded up, as the agent does it."""
 SESSION_S = 180.0
 """Of WireGuard, after the last packet at most."""
+
+
+def length(sequence: int) -> int:
+    """Bytes of the WireGuard message with this sequence number."""
+    if sequence == KEEPALIVE:
+        return KEEPALIVE_LEN
+    return ECHOES[0] if ECHO <= sequence < KEEPALIVE else 100
 
 
 def _private(index: int) -> bytes:
@@ -192,6 +199,8 @@ class Host:
     next_port: int = 33000
     limits: dict[WireGuardKey, int | None] = field(default_factory=dict)
     """The size of packets to a peer that it was told last."""
+    limits_told: list[int | None] = field(default_factory=list)
+    """Sizes that probes have shown, in order."""
     far: float = 0.0
     """Seconds that the mediator's word takes longer to it than to others."""
     opened: int = 0
@@ -257,6 +266,9 @@ class World:
         self.lazy = False
         """Pairs open with the first packet."""
         self.idle_s = LAZY_IDLE
+        self.fold_late, self.fold_fails = 0.0, 0.0
+        """Seconds until the engine has a doorbell as endpoint, at most; and the part of attempts that fail, after which
+        the next look at the engine sets it."""
         self.mediator_families = [4]
         """What the mediator's name has, the one that control connections take first."""
         self.apart: dict[str, Apart] = {}
@@ -348,6 +360,8 @@ class World:
                     host.tx.get(other.key, 0),
                 )
                 self.perform(host, host.manager.observe(other.key, status, self.now))
+                if host.manager.is_folded(other.key) and host.endpoints.get(other.key) not in host.doorbells:
+                    self._fold(host, other.key)
 
     # --- time ---
 
@@ -416,24 +430,41 @@ class World:
                     host.liveness.append((self.now, host.manager.status()[key].answers))
                 case LookSoon(after_s):
                     self.at(self.now + after_s, lambda: self._look(host))
-                case LimitSize(key, mtu):
+                case LimitSize(key, mtu, found):
                     host.limits[key] = mtu
+                    if found:
+                        host.limits_told.append(mtu)
                 case SetEndpoint(key, endpoint):
                     if host.endpoints.get(key) != endpoint:
                         host.steered.append((self.now, endpoint))
                     host.endpoints[key] = endpoint
                 case Fold(key):
-                    number = next(n for n, other in enumerate(self.hosts) if other.key == key)
-                    doorbell = SocketAddress(f"127.128.0.{number + 1}", DOORBELLS)
-                    host.doorbells[doorbell] = key
-                    host.endpoints[key] = doorbell
+                    host.doorbells[self._doorbell(key)] = key
+                    if not self.fold_fails or self.random.random() >= self.fold_fails:
+                        self._fold(host, key)
                 case PathChanged(_, status):
                     host.changes.append((self.now, status.kind))
 
-    def data(self, host: Host, peer: Host, sequence: int, size: int = 100) -> None:
+    def _doorbell(self, key: WireGuardKey) -> SocketAddress:
+        number = next(n for n, other in enumerate(self.hosts) if other.key == key)
+        return SocketAddress(f"127.128.0.{number + 1}", DOORBELLS)
+
+    def _fold(self, host: Host, key: WireGuardKey) -> None:
+        """The engine gets the doorbell as endpoint, now or later, unless the pair is open again by then."""
+
+        def steer() -> None:
+            if host.manager.is_folded(key):
+                host.endpoints[key] = self._doorbell(key)
+
+        if self.fold_late:
+            self.at(self.now + self.random.uniform(0, self.fold_late), steer)
+        else:
+            steer()
+
+    def data(self, host: Host, peer: Host, sequence: int) -> None:
         """One WireGuard transport message, sent to wherever the engine's endpoint is."""
         endpoint = host.endpoints.get(peer.key)
-        host.tx[peer.key] = host.tx.get(peer.key, 0) + size
+        host.tx[peer.key] = host.tx.get(peer.key, 0) + length(sequence)
         if endpoint is not None:
             who = self.hosts.index(host)
             self.transmit(host, endpoint, b"\4\0\0\0" + bytes([who]) + sequence.to_bytes(4, "big"))
@@ -577,7 +608,7 @@ class World:
             peer = self.hosts[data[4]].key
             host.endpoints[peer] = source  # WireGuard roams
             sequence = int.from_bytes(data[5:9], "big")
-            host.rx[peer] = host.rx.get(peer, 0) + (KEEPALIVE_LEN if sequence == KEEPALIVE else 100)
+            host.rx[peer] = host.rx.get(peer, 0) + length(sequence)
             if self.lazy and sequence != KEEPALIVE:
                 sent = host.tx.get(peer, 0)
                 self.at(self.now + KEEPALIVE_S, lambda: self._keepalive(host, self.hosts[data[4]], sent))
@@ -594,7 +625,7 @@ class World:
     def _keepalive(self, host: Host, peer: Host, sent: int) -> None:
         """WireGuard answers data with a keepalive where nothing else went back."""
         if host.tx.get(peer.key, 0) == sent:
-            self.data(host, peer, KEEPALIVE, KEEPALIVE_LEN)
+            self.data(host, peer, KEEPALIVE)
 
     # --- the mediator's machine ---
 

@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netctl.engine.wireguard.uapiclient import UapiDriver
-from netctl.model.addresses import SocketAddress
+from netctl.model.addresses import SocketAddress, host_prefix
 from netctl.model.errors import LocalError
+from netctl.model.hoststate import Peer
+from netctl.model.keys import WireGuardKey
 from netctl.tunnel import Device
 from netctl.wg.handover import MAX_PER_TURN, HandoverServer, pack_source, unpack_destination
 from netctl.wg.uapi import MAX_LINE_LEN
@@ -121,6 +124,54 @@ def test_the_driver_understands_the_answer(loop: Loop, server: UapiServer, tmp_p
         while not all(one.done() for one in asked):
             loop.turn()
     assert [one.result() for one in asked] == ["native (of a test)", 7]
+
+
+class CountingDriver(UapiDriver):
+    """Notes its requests."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__("wg0", directory)
+        self.requests: list[str] = []
+
+    def _request(self, text: str) -> str:
+        self.requests.append(text.partition("\n")[0])
+        return super()._request(text)
+
+
+def test_many_endpoints_are_one_request_and_one_look(loop: Loop, server: UapiServer, tmp_path: Path) -> None:
+    """A look at 5,000 peers takes a tenth of a second: one for each new endpoint would take minutes."""
+    driver = CountingDriver(tmp_path)
+    keys = [WireGuardKey(number.to_bytes(32)) for number in range(1, 301)]
+    peers = [
+        Peer(key, frozenset({host_prefix(ip_address(f"10.0.{n // 250}.{n % 250}"))}), None, 25)
+        for n, key in enumerate(keys)
+    ]
+
+    def do(work: Callable[[], object]) -> None:
+        with ThreadPoolExecutor() as pool:
+            done = pool.submit(work)
+            while not done.done():
+                loop.turn()
+            done.result()
+
+    def endpoints() -> list[SocketAddress | None]:
+        return [loop.device.peers[key.raw].endpoint for key in keys]
+
+    do(lambda: driver.set_peers(peers))
+    gone = WireGuardKey(b"x" * 32)
+    first = {key: SocketAddress("192.0.2.1", number) for number, key in enumerate(keys, 1)}
+    driver.requests.clear()
+    do(lambda: driver.steer({**first, gone: V4}))
+    assert driver.requests == ["get=1", "set=1"]
+    assert endpoints() == list(first.values())
+    assert gone.raw not in loop.device.peers
+    assert all(loop.device.peers[key.raw].keepalive_s == 25 for key in keys)
+    assert all(len(loop.device.allowed_ips.prefixes(loop.device.peers[key.raw])) == 1 for key in keys)
+    driver.requests.clear()
+    do(lambda: driver.steer(dict.fromkeys(keys, V4)))
+    do(lambda: driver.steer({}))
+    assert driver.requests == ["set=1"]
+    assert endpoints() == [V4] * len(keys)
 
 
 @pytest.mark.parametrize(

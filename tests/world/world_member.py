@@ -680,7 +680,7 @@ class SimMember:
                 case p.LookSoon(after_s):
                     self._clock.after(after_s, partial(self._look, self.agent))
                 case p.SetEndpoint(key, endpoint):
-                    self.engine.steer(key, endpoint)
+                    self.engine.steer({key: endpoint})
                 case p.PathChanged(key, status):
                     self._clock.say(f"{self.name} → {key.short}: {status.kind} {status.endpoint}")
         if self.agent is not None:

@@ -26,8 +26,9 @@ IDLE_MIN_S, IDLE_MAX_S = 2.0, 86_400.0
 """Below two observations of the engine a pair would be folded while it opens; a day means `lazy: never`."""
 FIRST = int(ipaddress.IPv4Address("127.128.0.1"))
 COUNT = (1 << 23) - 2
-"""Addresses in 127.128.0.0/9, less the first and the last: more than any host has peers. Relay stand-ins
-(`netctl.agent.transport.relaytls`) have addresses of their own there, on ports of the relay.
+"""Addresses in 127.128.0.0/9, less the first and the last: more than any host has peers. The stand-ins
+of peers over TLS (`netctl.agent.transport.relaytls`) may have addresses there too, on ports of the relay: the doorbells
+leave a port that a stand-in needs.
 """
 DRAIN = 128
 """Most datagrams read before others get their turn."""
@@ -64,22 +65,37 @@ class Doorbells:
 
     def open(self) -> bool:
         """Open the socket, once. False, with a warning: this host has no loopback for it."""
-        if self._socket is not None:
-            return True
+        if self._socket is None:
+            self._socket = self._opened()
+        return self._socket is not None
+
+    def _opened(self) -> socket.socket | None:
+        # Without SO_REUSEADDR: with it, any user of this host could bind an address of ours and receive in our place.
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a stand-in may have this port too
             pktinfo.ask(opened)
             opened.bind(("0.0.0.0", 0))  # noqa: S104 (of the loopback interface only)
         except OSError as error:
             opened.close()
             warn(f"tunnels cannot wait for their first packet, so all are kept open: {error.strerror}")
-            return False
-        self._socket = opened
+            return None
         asyncio.get_running_loop().add_reader(opened.fileno(), self._readable)
-        return True
+        return opened
+
+    def leave(self, port: int) -> Mapping[WireGuardKey, SocketAddress]:
+        """Move all doorbells to another UDP port if they are on this one. The moved ones, at their new port."""
+        if self._socket is None or self._socket.getsockname()[1] != port:
+            return {}
+        other = self._opened()  # before the old one is closed, so that the kernel chooses another port
+        if other is None:
+            return {}
+        self.close()
+        self._socket = other
+        moved = other.getsockname()[1]
+        self._addresses = {key: SocketAddress(bell.host, moved) for key, bell in self._addresses.items()}
+        return self._addresses
 
     def close(self) -> None:
         """Close the socket; idempotent."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from netctl.model.addresses import Address
 from netctl.model.hoststate import WIREGUARD_LINK
 from netctl.model.keys import WireGuardKey
+from netctl.paths.constants import ECHO_DATA_LEN
 from netctl.system import echo
 from netctl.system.guard import Guard
 
@@ -56,8 +57,9 @@ class EchoProbe:
         while len(self._open) >= MAX_OPEN:
             del self._open[next(iter(self._open))]
         self._open[self._sequence] = key, transaction, address
+        request = echo.request(address.version, self._id, self._sequence, ECHO_DATA_LEN)
         try:
-            opened.sendto(echo.request(address.version, self._id, self._sequence), (str(address), 0))
+            opened.sendto(request, (str(address), 0))
         except OSError as error:
             if error.errno in (errno.ENODEV, errno.ENXIO):
                 self.close()  # the link was replaced: the next request binds anew

@@ -13,6 +13,7 @@ from netctl.agent.log import say
 from netctl.model.hoststate import WIREGUARD_LINK
 from netctl.model.keys import WireGuardKey
 from netctl.node.context import Context
+from netctl.paths.effects import LimitSize
 
 
 class PathMtus:
@@ -24,14 +25,16 @@ class PathMtus:
         self._wanted = asyncio.Event()
         self._was_set = True  # an earlier agent may have left route MTUs
 
-    def limit(self, key: WireGuardKey, mtu: int | None) -> None:
-        """Limit packets to this peer to `mtu` bytes; None: to the tunnels' MTU."""
+    def limit(self, wanted: LimitSize) -> None:
+        """Limit packets to a peer."""
+        key, mtu = wanted.key, wanted.mtu
         if mtu is None:
             self._sizes.pop(key, None)
         else:
             self._sizes[key] = mtu
-        what = f"packets of up to {mtu} bytes pass" if mtu is not None else "full packets pass"
-        say(f"{self._context.state.name_of(key)}: {what}")
+        if wanted.found:
+            what = f"packets of up to {mtu} bytes pass" if mtu is not None else "full packets pass"
+            say(f"{self._context.state.name_of(key)}: {what}")
         self._wanted.set()
 
     def again(self) -> None:

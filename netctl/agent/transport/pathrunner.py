@@ -20,6 +20,7 @@ from netctl.engine.links.routelookup import SourceLookup
 from netctl.engine.port.sharedport import SharedPort, open_shared_port
 from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.document import Mediator
+from netctl.model.errors import EngineError
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.node.ownport import PortState
@@ -57,7 +58,10 @@ from netctl.system.tasks import RESTART_S, Tasks
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
 from netctl.wire.nat64 import Translation
 
-Steer = Callable[[WireGuardKey, SocketAddress], Awaitable[None]]
+Steer = Callable[[Mapping[WireGuardKey, SocketAddress]], Awaitable[None]]
+"""Sets the endpoints of peers in the engine. Raises EngineError."""
+AGAIN_S = 1.0
+"""Seconds to the next look at an engine that could not be told endpoints: `observe` then tells it again."""
 
 
 class PathRunner:
@@ -76,7 +80,7 @@ class PathRunner:
         echo: Callable[[WireGuardKey, bytes], None] = lambda _, __: None,
         on_liveness: Callable[[], None] = lambda: None,
         look_soon: Callable[[float], None] = lambda _: None,
-        limit_size: Callable[[WireGuardKey, int | None], None] = lambda _, __: None,
+        limit_size: Callable[[LimitSize], None] = lambda _: None,
         another_port: Callable[[str], None] = lambda _: None,
         idle_s: float = LAZY_IDLE,
     ) -> None:
@@ -106,9 +110,11 @@ class PathRunner:
         self._port: SharedPort | None = None
         self._opened: tuple[str, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._endpoints: asyncio.Queue[tuple[WireGuardKey, SocketAddress]] = asyncio.Queue()
+        self._to_steer: dict[WireGuardKey, SocketAddress] = {}
+        """Endpoints that the engine is told next, all in one call."""
+        self._to_steer_grew = asyncio.Event()
         self._steered: dict[WireGuardKey, SocketAddress] = {}
-        """The last endpoint set for each peer; a restarted engine must be told again."""
+        """The last endpoint wanted for each peer; a restarted engine must be told again."""
         self._mapper = PortMapRunner(private, self._mapped, self._guard)
         self._tls = RelayTls(self._tunnel, self._frame, self._guard)
         self._doorbells = Doorbells(self._ring, self._guard)
@@ -171,18 +177,44 @@ class PathRunner:
             asyncio.get_running_loop().add_reader(self._port.fileno(), self._readable)
 
     def engine_gone(self) -> None:
-        """The engine has ended: close the port, and queue all endpoints for the next engine."""
+        """The engine has ended: close the port, and tell the next engine all endpoints."""
         self._close_port()
-        for key, endpoint in self._steered.items():
-            self._endpoints.put_nowait((key, endpoint))
+        self._tell_engine(self._steered)
+
+    def _want_endpoint(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
+        self._steered[key] = endpoint
+        self._tell_engine({key: endpoint})
+
+    def _tell_engine(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
+        self._to_steer.update(endpoints)
+        self._to_steer_grew.set()
 
     async def _steer_all(self) -> None:
         while True:
-            key, endpoint = await self._endpoints.get()
+            await self._to_steer_grew.wait()
+            self._to_steer_grew.clear()
+            endpoints, self._to_steer = self._to_steer, {}
             try:
-                await self._steer(key, endpoint)
-            except Exception as error:  # the next endpoint may be another peer's
-                self._guard.caught("an endpoint", error)
+                await self._steer(endpoints)
+            except EngineError:
+                self._look_soon(AGAIN_S)
+            except Exception as error:
+                self._guard.caught("endpoints", error)
+                self._look_soon(AGAIN_S)
+
+    def _steer_again(self, statuses: Mapping[WireGuardKey, PeerStatus]) -> None:
+        """Tell the engine again which endpoints it does not have: a call failed, or a peer was removed and added.
+
+        The path manager itself defends the endpoints of open pairs against all but these two: no endpoint, and a
+        doorbell.
+        """
+        for key, seen in statuses.items():
+            wanted = self._steered.get(key)
+            if wanted is None or seen.endpoint == wanted or key in self._to_steer:
+                continue
+            lost = seen.endpoint is None or self._doorbells.is_one(seen.endpoint)
+            if lost or self._manager.is_folded(key):
+                self._tell_engine({key: wanted})
 
     def _readable(self) -> None:
         if self._port is not None:
@@ -252,28 +284,34 @@ class PathRunner:
                 self._look_soon(after_s)
             case AnotherPort(why):
                 self._another_port(why)
-            case LimitSize(key, mtu):
-                self._limit_size(key, mtu)
+            case LimitSize():
+                self._limit_size(effect)
             case WantTunnel(wanted):
                 self._tls.want(wanted)
             case StandIn(address, wanted):
+                if wanted:
+                    self._move_doorbells(address.port)
                 self._tls.stand_in(address, wanted)
             case SendControl(message):
                 self._send_control(message)
             case SetEndpoint(_, endpoint) if self._over_our_links(endpoint):
                 pass  # the tunnel's packets would go into the tunnel
             case SetEndpoint(key, endpoint):
-                there = self._outward(endpoint)
-                self._steered[key] = there
-                self._endpoints.put_nowait((key, there))
+                self._want_endpoint(key, self._outward(endpoint))
             case Fold(key):
                 if (doorbell := self._doorbells.of(key)) is not None:
-                    self._steered[key] = doorbell
-                    self._endpoints.put_nowait((key, doorbell))
+                    self._want_endpoint(key, doorbell)
             case PathChanged(key, status):
                 self._on_change(key, status)
                 if status.kind in ("relay-udp", "relay-tls", "none") and self._mapper.mapping is not None:
                     self._mapper.check()  # the router may have restarted and lost the mapping
+
+    def _move_doorbells(self, port: int) -> None:
+        """Let the doorbells leave a port that a stand-in needs."""
+        for key, doorbell in self._doorbells.leave(port).items():
+            before = self._steered.get(key)
+            if before is not None and before.host == doorbell.host:
+                self._want_endpoint(key, doorbell)
 
     def _over_our_links(self, destination: SocketAddress) -> bool:
         """Whether the kernel would route this into a tunnel: to an overlay address, or over a route to a gateway."""
@@ -489,6 +527,7 @@ class PathRunner:
             status = seen if there == seen.endpoint else replace(seen, endpoint=there)
             effects += self._manager.observe(key, status, now)
         self._perform(effects)
+        self._steer_again(statuses)
 
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
         """Every peer's present path."""

@@ -62,9 +62,6 @@ class _Peer:
         try:
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 self.socket.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-            self.socket.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # doorbells may have this port too
             self.socket.bind((address.host, address.port))
             self.socket.connect(("127.0.0.1", engine_port))  # the kernel drops other senders' datagrams
         except OSError:
@@ -126,9 +123,10 @@ class RelayTls:
         self._poked.set()
 
     def prove(self) -> None:
-        """Routes have changed: if the relay does not answer the next message within `PROOF_S`, make a new connection.
+        """Routes have changed: make a new connection unless the relay answers the next message within `PROOF_S`.
 
-        TCP itself would repeat lost segments after ever longer times before it used the new route.
+        While bytes arrive, the wait goes on: on a slow connection the answer comes behind them. TCP itself would repeat
+        lost segments after ever longer times before it used the new route.
         """
         if self._link is not None:
             self._doubted = True
@@ -138,11 +136,17 @@ class RelayTls:
         if dialling is not None and time.monotonic() - self._status.since > DIAL_AGAIN_S:
             dialling.reschedule(asyncio.get_running_loop().time())
 
-    def _unproven(self, link: TlsLink) -> None:
+    def _unproven(self, link: TlsLink, arrived: int) -> None:
+        """The time for the proof is over. `arrived`: bytes that had come when it began."""
         self._proof_due = None
-        if link is self._link:
+        if link is self._link and link.arrived > arrived:
+            self._await_proof(link)
+        elif link is self._link:
             self._lost(link, "the relay does not answer since this host's addresses or routes have changed")
             self._poked.set()
+
+    def _await_proof(self, link: TlsLink) -> None:
+        self._proof_due = asyncio.get_running_loop().call_later(PROOF_S, self._unproven, link, link.arrived)
 
     def _proven(self) -> None:
         self._doubted = False
@@ -192,7 +196,7 @@ class RelayTls:
         link.put(port, datagram, time.monotonic())
         self._soon()
         if self._doubted and self._proof_due is None and classify(datagram) is DatagramKind.RELAY:
-            self._proof_due = asyncio.get_running_loop().call_later(PROOF_S, self._unproven, link)
+            self._await_proof(link)
 
     def status(self) -> TunnelStatus:
         """The present state of the connection."""

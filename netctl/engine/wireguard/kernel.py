@@ -10,7 +10,7 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from netctl.engine.nlsocket import (
@@ -165,25 +165,35 @@ class KernelDriver:
 
     def set_peers(self, peers: Iterable[Peer]) -> None:
         """Add peers or set them; their sessions continue, and other peers stay unchanged."""
+        self._set_all("setting peers", (part for peer in peers for part in _parts(peer)))
+
+    def _set_all(self, what: str, parts: Iterable[bytes]) -> None:
+        """Send nested attributes of peers, as many in a request as fit."""
         waiting: list[bytes] = []
         size = 0
-        for peer in peers:
-            for part in _parts(peer):
-                if size + len(part) > MAX_NESTED:
-                    self._set("setting peers", nest(_DEVICE_PEERS, *waiting))
-                    waiting, size = [], 0
-                waiting.append(part)
-                size += len(part)
+        for part in parts:
+            if size + len(part) > MAX_NESTED:
+                self._set(what, nest(_DEVICE_PEERS, *waiting))
+                waiting, size = [], 0
+            waiting.append(part)
+            size += len(part)
         if waiting:
-            self._set("setting peers", nest(_DEVICE_PEERS, *waiting))
+            self._set(what, nest(_DEVICE_PEERS, *waiting))
 
     def remove_peer(self, key: WireGuardKey) -> None:
         """Remove a peer."""
         gone = nest(0, attribute(_PEER_KEY, key.raw), u32(_PEER_FLAGS, _REMOVE_ME | _UPDATE_ONLY))
         self._set(f"removing peer {key.short}", nest(_DEVICE_PEERS, gone))
 
-    def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
-        """Set the endpoint of an existing peer; does nothing when the peer is gone."""
-        parts = [attribute(_PEER_KEY, key.raw), u32(_PEER_FLAGS, _UPDATE_ONLY)]
-        parts.append(attribute(_PEER_ENDPOINT, _sockaddr(endpoint)))
-        self._set(f"steering peer {key.short}", nest(_DEVICE_PEERS, nest(0, *parts)))
+    def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
+        """Set the endpoints of existing peers, as many in a request as fit; peers that are gone are left out."""
+        parts = (
+            nest(
+                0,
+                attribute(_PEER_KEY, key.raw),
+                u32(_PEER_FLAGS, _UPDATE_ONLY),
+                attribute(_PEER_ENDPOINT, _sockaddr(endpoint)),
+            )
+            for key, endpoint in endpoints.items()
+        )
+        self._set_all("setting endpoints", parts)

@@ -6,7 +6,7 @@ import base64
 import errno
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -200,23 +200,26 @@ class UapiDriver:
         self._opened.discard(key)
         self._set(f"public_key={key.raw.hex()}\nremove=true\n")
 
-    def steer(self, key: WireGuardKey, endpoint: SocketAddress) -> None:
-        """Set the endpoint of an existing peer.
+    def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
+        """Set the endpoints of existing peers, with one request, and one look at the engine where a peer is new.
 
         The first time, a peer without endpoint and handshake is removed and added again with the endpoint. An engine
         that tried a handshake without an endpoint waits for Rekey-Timeout (5 s) before the next try; a new peer does
         not wait, and without a session nothing is lost.
         """
-        if key not in self._opened:
-            self._opened.add(key)
-            peer = self.read().peers.get(key)
-            if peer is None:
-                return
-            if peer.endpoint is None and not peer.last_handshake_s:
-                fresh = Peer(key, frozenset(peer.allowed_ips), endpoint, peer.keepalive_s)
-                self._set(f"public_key={key.raw.hex()}\nremove=true\n{format_peer(fresh)}")
-                return
-        self._set(f"public_key={key.raw.hex()}\nupdate_only=true\nendpoint={endpoint}\n")
+        unopened = endpoints.keys() - self._opened
+        seen = self.read().peers if unopened else {}
+        lines: list[str] = []
+        for key, place in endpoints.items():
+            peer = seen.get(key) if key in unopened else None
+            if peer is not None and peer.endpoint is None and not peer.last_handshake_s:
+                fresh = Peer(key, frozenset(peer.allowed_ips), place, peer.keepalive_s)
+                lines.append(f"public_key={key.raw.hex()}\nremove=true\n{format_peer(fresh)}")
+            else:
+                lines.append(f"public_key={key.raw.hex()}\nupdate_only=true\nendpoint={place}\n")
+        if lines:
+            self._set("".join(lines))
+        self._opened |= unopened & seen.keys()
 
 
 def read_private_key(path: Path) -> bytes:
