@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from functools import lru_cache
 
-from netctl.engine.nlsocket import MAX_KNOWN, prefix
-from netctl.model.addresses import Address, Prefix, SocketAddress
+from netctl.model.addresses import Address, Prefix, SocketAddress, prefix_of
 
 
 def packed(text: str) -> bytes:
@@ -27,11 +25,10 @@ def address(text: str) -> Address:
     return ipaddress.IPv4Address(whole) if len(raw) == 4 else ipaddress.IPv6Address(whole)
 
 
-@lru_cache(maxsize=MAX_KNOWN)
 def parse_prefix(text: str) -> Prefix:
     """The prefix of an engine's text, which has no host bits. Raises ValueError."""
     host, _, prefix_len = text.partition("/")
-    return prefix(packed(host), int(prefix_len))
+    return prefix_of(packed(host), int(prefix_len))
 
 
 def print_address(address: Address) -> str:
@@ -44,7 +41,6 @@ def print_prefix(prefix: Prefix) -> str:
     return f"{print_address(prefix.network_address)}/{prefix.prefixlen}"
 
 
-@lru_cache(maxsize=MAX_KNOWN)
 def endpoint(text: str) -> SocketAddress | None:
     """The endpoint of an engine's text, without the interface of a link-local address; None: no valid endpoint."""
     try:

@@ -11,11 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
-
-from netctl.model.addresses import Prefix
 
 NLM_F_REQUEST, NLM_F_ACK = 0x01, 0x04
 NLM_F_DUMP = 0x300
@@ -35,8 +31,6 @@ _TIMEOUT_S = 10.0
 """Seconds to wait for an answer. The kernel answers within the system call; this bounds the wait for a lost answer."""
 DUMP_TRIES = 10
 """Times that a list is read which changes while it is read; after the last time the result is used as it is."""
-MAX_KNOWN = 1 << 15
-"""Prefixes cached as values between two reads: those of some 10,000 peers."""
 BATCH = 64
 """Requests sent together: their answers, of less than 1 KiB each, fit any socket's receive buffer."""
 
@@ -105,14 +99,6 @@ def split(data: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield kind, data[offset + _HEADER.size : offset + length]
         offset += (length + 3) & ~3
-
-
-@lru_cache(maxsize=MAX_KNOWN)
-def prefix(address: bytes, prefix_len: int) -> Prefix:
-    """The prefix with these bytes as its address."""
-    # Built from the integer: parsing would be most of the cost of reading a large device.
-    whole = int.from_bytes(address, "big")
-    return IPv4Network((whole, prefix_len)) if len(address) == 4 else IPv6Network((whole, prefix_len))
 
 
 class NetlinkSocket:

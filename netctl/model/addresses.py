@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 Address = IPv4Address | IPv6Address
@@ -14,6 +15,8 @@ _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 """A host name without characters that a shell, a configuration file or an option parser treats specially."""
 _SCOPE = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
 """The interface of a link-local address (IFNAMSIZ less its NUL). `ipaddress` takes any text behind the ``%``."""
+MAX_KNOWN = 1 << 15
+"""Prefixes and endpoints that are remembered: of some ten thousand peers."""
 MAX_NAME = 255
 """Octets of a domain name (RFC 1035 §2.3.4)."""
 
@@ -49,10 +52,19 @@ def _scope_is_plain(address: Address) -> bool:
 
 def host_prefix(address: Address) -> Prefix:
     """The /32 or /128 of one address."""
-    # Built from the integer: a state of 10,000 peers makes 40,000 of these, and parsing text is most of their cost.
-    if isinstance(address, IPv4Address):
-        return IPv4Network((int(address), 32))
-    return IPv6Network((int(address), 128))
+    return prefix_of(address.packed, address.max_prefixlen)
+
+
+@lru_cache(maxsize=MAX_KNOWN)
+def prefix_of(packed: bytes, prefix_len: int) -> Prefix:
+    """The prefix with these 4 or 16 bytes as its address, without host bits. Raises ValueError.
+
+    The same object for the same prefix, so that the desired and the actual state of thousands of peers are compared by
+    identity and share their memory.
+    """
+    # Built from the integer: parsing would be most of the cost of reading a large device.
+    whole = int.from_bytes(packed, "big")
+    return IPv4Network((whole, prefix_len)) if len(packed) == 4 else IPv6Network((whole, prefix_len))
 
 
 @dataclass(frozen=True, slots=True, order=True)

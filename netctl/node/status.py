@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from netctl import __version__
@@ -21,25 +22,33 @@ NAMED = 8
 """Peers with a condition of their own; where more have one, the cause is near this host."""
 
 
-def _addresses(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for network in document.networks_of(name):
-        believed = snapshot.state.believed or snapshot.state.view
-        lease = believed.leases.get((network.name, key)) if believed is not None else None
-        if lease is not None:
-            found[network.name] = [str(address) for address in lease.addresses]
-        else:
-            found[network.name] = [str(address) for address in network.addresses.get(name, ())]
+def _addresses(snapshot: Snapshot, document: Document) -> dict[str, dict[str, list[str]]]:
+    """The addresses of every member by name and network."""
+    believed = snapshot.state.believed or snapshot.state.view
+    leases = believed.leases if believed is not None else {}
+    found: dict[str, dict[str, list[str]]] = {}
+    for network in document.networks.values():
+        for name in network.member_names:
+            key = document.members[name].wireguard
+            lease = leases.get((network.name, key)) if key is not None else None
+            addresses = lease.addresses if lease is not None else network.addresses.get(name, ())
+            found.setdefault(name, {})[network.name] = [str(address) for address in addresses]
     return found
 
 
-def _peer(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) -> dict[str, Any]:
+def _peer(
+    snapshot: Snapshot,
+    document: Document,
+    name: str,
+    key: WireGuardKey,
+    addresses: Mapping[str, list[str]],
+    condition: str | None,
+) -> dict[str, Any]:
     view = snapshot.state.view
     seen = view.members.get(key) if view is not None else None
     path = snapshot.paths.get(key)
     status = snapshot.tunnels.get(key)
     session = status is not None and status.last_handshake_s > 0
-    conditions = [condition.message for condition in snapshot.state.conditions if condition.peer == name]
     endpoint = path.endpoint if path is not None else status.endpoint if status is not None else None
     if not document.mediators and status is not None:
         endpoint = status.endpoint
@@ -55,7 +64,7 @@ def _peer(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) 
         "key": str(key),
         "stock": member is not None and member.stock,
         "online": online,
-        "addresses": _addresses(snapshot, document, name, key),
+        "addresses": addresses,
         "path": "direct" if not document.mediators and session else kind,
         "endpoint": str(endpoint) if endpoint is not None else None,
         "rtt_ms": path.rtt_ms if path is not None else None,
@@ -69,7 +78,7 @@ def _peer(snapshot: Snapshot, document: Document, name: str, key: WireGuardKey) 
         "last_handshake_s": _ago(snapshot, status.last_handshake_s) if status and session else None,
         "rx_bytes": status.rx_bytes if status is not None else 0,
         "tx_bytes": status.tx_bytes if status is not None else 0,
-        "condition": conditions[0] if conditions else None,
+        "condition": condition,
         "answers": path.answers if path is not None else None,
     }
 
@@ -202,7 +211,8 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
     except LocalError as error:
         result["conditions"].append(str(error))
         return result
-    own = _addresses(snapshot, document, name, snapshot.key)
+    addresses = _addresses(snapshot, document)
+    own = addresses.get(name, {})
     result["member"] = name
     result["networks"] = {
         network.name: {
@@ -219,7 +229,11 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
             key = document.members[other].wireguard
             if other != name and key is not None:
                 peers[other] = key
-    result["peers"] = [_peer(snapshot, document, other, key) for other, key in peers.items()]
+    conditions = {one.peer: one.message for one in reversed(state.conditions)}  # of several the first is told
+    result["peers"] = [
+        _peer(snapshot, document, other, key, addresses.get(other, {}), conditions.get(other))
+        for other, key in peers.items()
+    ]
     small = [peer for peer in result["peers"] if peer["mtu"] is not None]
     result["conditions"] += [
         f"the way to {peer['name']} carries packets of up to {peer['mtu']} bytes, and its routes have that size"

@@ -133,7 +133,8 @@ class PathManager:
             if pair.activity.lazy != (key in self._lazy):
                 pair.activity.lazy = key in self._lazy
                 pair.activity.seen(now)
-        kept = {key: folded for key, folded in self._folded.items() if key in wanted & self._lazy}
+        foldable = wanted & self._lazy
+        kept = {key: folded for key, folded in self._folded.items() if key in foldable}
         opened, self._folded = self._folded, kept
         for key in sorted(wanted - self._pairs.keys() - kept.keys()):
             if key in self._lazy and key not in live:

@@ -138,9 +138,8 @@ def _removing(desired: HostState, actual: HostState) -> Iterator[Change]:
         if (route.destination, route.link) not in wanted:
             yield RemoveRoute(route)
     if actual.wireguard is not None and desired.wireguard is not None:
-        for key, peer in sorted(actual.wireguard.peers.items()):
-            if key not in desired.wireguard.peers:
-                yield RemovePeer(actual.wireguard.name, key, peer.path)
+        for key in sorted(actual.wireguard.peers.keys() - desired.wireguard.peers.keys()):
+            yield RemovePeer(actual.wireguard.name, key, actual.wireguard.peers[key].path)
     desired_addresses = _addresses(desired)
     for link, addresses in sorted(_addresses(actual).items()):
         if link in desired_addresses and link not in recreated:
@@ -207,13 +206,18 @@ def _link_changes(wanted: WireGuardLink, present: WireGuardLink) -> tuple[str, .
 
 def _peer_changes(wanted: WireGuardLink, present: WireGuardLink | None) -> Iterator[Change]:
     existing = present.peers if present is not None else {}
-    for key, peer in sorted(wanted.peers.items()):
-        have = existing.get(key)
+    differing = [key for key, peer in wanted.peers.items() if _differs(peer, existing.get(key))]
+    for key in sorted(differing):  # sorting all of thousands would be most of the time of a comparison
+        peer, have = wanted.peers[key], existing.get(key)
         if have is None:
             yield SetPeer(wanted.name, peer, added=True)
         elif changed := _changed(peer, have):
             gained, lost = peer.allowed_ips - have.allowed_ips, have.allowed_ips - peer.allowed_ips
             yield SetPeer(wanted.name, peer, False, changed, gained, lost)
+
+
+def _differs(peer: Peer, have: Peer | None) -> bool:
+    return have is None or bool(_changed(peer, have))
 
 
 def _changed(peer: Peer, have: Peer) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from netctl.engine import addresstext
 from netctl.engine.filter.ruleset import remove, render
 from netctl.engine.hosts import BEGIN, END, HostsFile, parse_block, replace_block
 from netctl.engine.sysctls import Sysctls
-from netctl.engine.wireguard.uapiclient import format_peer, parse_get, read_private_key
+from netctl.engine.wireguard.uapiclient import Answers, PeerState, format_peer, read_private_key
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import PortRange
 from netctl.model.errors import EngineError
@@ -45,8 +45,8 @@ def test_a_peer_reads_back_as_it_was_set(
     allowed: frozenset[ipaddress.IPv4Network], endpoint: SocketAddress | None, keepalive: int
 ) -> None:
     text = format_peer(Peer(KEY, allowed, endpoint, keepalive)).replace("replace_allowed_ips=true\n", "")
-    peer = parse_get(text + "errno=0\n\n").peers[KEY]
-    assert (peer.allowed_ips, peer.endpoint, peer.keepalive_s) == (set(allowed), endpoint, keepalive)
+    peer = Answers().parse(text + "errno=0\n\n").peers[KEY]
+    assert (peer.allowed_ips, peer.endpoint, peer.keepalive_s) == (allowed, endpoint, keepalive)
 
 
 def test_a_peer_is_set_without_touching_its_session() -> None:
@@ -62,12 +62,29 @@ def test_a_device_is_read_whole() -> None:
         "endpoint=[fe80::1%eth0]:7\nlast_handshake_time_sec=10\nlast_handshake_time_nsec=500000000\n"
         "rx_bytes=3\ntx_bytes=4\nallowed_ip=10.9.0.0/24\nerrno=0\n\n"
     )
-    device = parse_get(text)
+    device = Answers().parse(text)
     peer = device.peers[KEY]
     assert device.listen_port == 51820
     assert device.private_key == b"\x01" * 32
     assert peer.endpoint == SocketAddress("fe80::1", 7)
     assert (peer.last_handshake_s, peer.rx_bytes, peer.tx_bytes) == (10.5, 3, 4)
+
+
+def test_only_what_has_changed_is_parsed_again() -> None:
+    """Of thousands of peers most are idle."""
+    other = WireGuardKey(bytes([7]) * 32)
+    answers = Answers()
+
+    def look(sent: int) -> tuple[PeerState, PeerState]:
+        text = f"listen_port=7\npublic_key={KEY.raw.hex()}\nrx_bytes=3\nallowed_ip=10.9.0.0/24\n"
+        found = answers.parse(f"{text}public_key={other.raw.hex()}\ntx_bytes={sent}\nerrno=0\n\n").peers
+        return found[KEY], found[other]
+
+    first, second = look(1), look(2)
+    assert first[0] is second[0]
+    assert (first[1].tx_bytes, second[1].tx_bytes) == (1, 2)
+    assert answers.parse("listen_port=7\nerrno=0\n\n").peers == {}, "a peer that is gone is forgotten"
+    assert look(2)[0] == first[0]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +99,7 @@ def test_a_device_is_read_whole() -> None:
 )
 def test_a_bad_answer_is_an_error_that_names_the_line(text: str, says: str) -> None:
     with pytest.raises(EngineError, match=says):
-        parse_get(text)
+        Answers().parse(text)
 
 
 names = st.dictionaries(

@@ -21,7 +21,7 @@ with atheris.instrument_imports(
     from netctl.config.load.semantic import in_private_space
     from netctl.config.resolve.consent import within_consent
     from netctl.engine.hosts import parse_block, replace_block
-    from netctl.engine.wireguard.uapiclient import parse_get
+    from netctl.engine.wireguard.uapiclient import Answers
     from netctl.model.addresses import SocketAddress
     from netctl.model.errors import ConfigError, EngineError, RemoteError
     from netctl.model.foreign import Foreign, ForeignRoute
@@ -115,7 +115,7 @@ def _loader(data: bytes) -> None:
 
 def _uapi(data: bytes) -> None:
     with contextlib.suppress(EngineError):
-        parse_get(_text(data))
+        Answers().parse(_text(data))
     parser = uapi.SetParser()
     with contextlib.suppress(uapi.UapiError):
         for line in _text(data).split("\n"):

@@ -22,10 +22,9 @@ from netctl.engine.nlsocket import (
     attributes,
     nest,
     number,
-    prefix,
     u32,
 )
-from netctl.model.addresses import Address, Prefix
+from netctl.model.addresses import Address, Prefix, prefix_of
 from netctl.model.hoststate import ROUTE_PROTOCOL, SIZE_PROTOCOL, UNREACHABLE_METRIC, Route
 
 _NETLINK_ROUTE = 0
@@ -100,7 +99,7 @@ class Routes:
             index = number(attrs.get(_OIF))
             if protocol != wanted or not index or kind == _UNREACHABLE:
                 continue
-            destination = prefix(attrs.get(_DST, bytes(4 if version == AF_INET else 16)), prefix_len)
+            destination = prefix_of(attrs.get(_DST, bytes(4 if version == AF_INET else 16)), prefix_len)
             source, metrics = attrs.get(_PREFSRC), attrs.get(_METRICS)
             size = number(attributes(metrics).get(_METRIC_MTU)) if metrics else 0
             found.append((destination, index, ipaddress.ip_address(source) if source else None, size))
@@ -115,7 +114,7 @@ class Routes:
             attrs = attributes(answer[_ROUTE.size :])
             ours = protocol == ROUTE_PROTOCOL and kind == _UNREACHABLE
             if ours and number(attrs.get(_PRIORITY)) == UNREACHABLE_METRIC:
-                found.append(prefix(attrs.get(_DST, bytes(4 if version == AF_INET else 16)), prefix_len))
+                found.append(prefix_of(attrs.get(_DST, bytes(4 if version == AF_INET else 16)), prefix_len))
         return found
 
     def add_unreachable(self, destination: Prefix) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from netctl.engine.nlsocket import (
-    MAX_KNOWN,
     MAX_NESTED,
     NetlinkError,
     NetlinkSocket,
@@ -22,13 +21,12 @@ from netctl.engine.nlsocket import (
     attributes,
     nest,
     number,
-    prefix,
     text,
     u32,
     walk,
 )
 from netctl.engine.wireguard.uapiclient import DeviceState, PeerState
-from netctl.model.addresses import Prefix, SocketAddress
+from netctl.model.addresses import MAX_KNOWN, Prefix, SocketAddress, prefix_of
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import Peer
 from netctl.model.keys import WireGuardKey
@@ -147,10 +145,8 @@ class KernelDriver:
             peer.rx_bytes, peer.tx_bytes = number(attrs.get(_PEER_RX)), number(attrs.get(_PEER_TX))
             seconds, nanoseconds = _TIMESPEC.unpack(attrs.get(_PEER_HANDSHAKE, bytes(_TIMESPEC.size)))
             peer.last_handshake_s = seconds + nanoseconds / 1e9
-        for _, raw in walk(attrs.get(_PEER_ALLOWED, b"")):
-            allowed = attributes(raw)
-            prefix_len = allowed[_ALLOWED_PREFIX_LEN][0]
-            peer.allowed_ips.add(prefix(allowed[_ALLOWED_ADDRESS], prefix_len))
+        allowed = (attributes(raw) for _, raw in walk(attrs.get(_PEER_ALLOWED, b"")))
+        peer.allowed_ips |= {prefix_of(one[_ALLOWED_ADDRESS], one[_ALLOWED_PREFIX_LEN][0]) for one in allowed}
 
     def configure(self, private_key: bytes, listen_port: int) -> None:
         """Set the private key (32 bytes) and the UDP port (0: any)."""

@@ -6,7 +6,7 @@ import base64
 import errno
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,9 +27,9 @@ MAX_REPLY = 64 * 1024 * 1024
 
 @dataclass(slots=True)
 class PeerState:
-    """The state of a peer in the device."""
+    """The state of a peer in the device. Not changed once it is read: the next answer may share it."""
 
-    allowed_ips: set[Prefix] = field(default_factory=set)
+    allowed_ips: frozenset[Prefix] = frozenset()
     endpoint: SocketAddress | None = None
     keepalive_s: int = 0
     last_handshake_s: float = 0.0
@@ -46,38 +46,75 @@ class DeviceState:
     peers: dict[WireGuardKey, PeerState] = field(default_factory=dict)
 
 
-def parse_get(text: str) -> DeviceState:
-    """Parse the answer to ``get=1``. Unknown keys are ignored. Raises EngineError for a bad line or errno."""
-    device = DeviceState()
-    peer: PeerState | None = None
+class Answers:
+    """Parses an engine's answers to ``get=1``.
+
+    A peer whose text is as in the answer before is the same object, and not parsed again: most of thousands are idle.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[WireGuardKey, PeerState]] = {}
+        """The peers of the last answer by their text."""
+
+    def parse(self, text: str) -> DeviceState:
+        """Parse an answer. Unknown keys are ignored. Raises EngineError for a bad line or errno."""
+        device = DeviceState()
+        head, *texts = f"\n{text}".split("\npublic_key=")
+        for name, value in _fields(head):
+            try:
+                if name == "private_key":
+                    device.private_key = bytes.fromhex(value)
+                elif name == "listen_port":
+                    device.listen_port = int(value)
+            except ValueError as error:
+                raise _bad(name) from error
+        known: dict[str, tuple[WireGuardKey, PeerState]] = {}
+        for one in texts:
+            known[one] = self._known.get(one) or _parse_peer(one)
+        self._known = known
+        device.peers = dict(known.values())
+        return device
+
+
+def _parse_peer(text: str) -> tuple[WireGuardKey, PeerState]:
+    """A peer from its lines, the first of which is its key. Raises EngineError."""
+    first, _, rest = text.partition("\n")
+    name = "public_key"
+    try:
+        key, peer, allowed = WireGuardKey(bytes.fromhex(first)), PeerState(), list[Prefix]()
+        for name, value in _fields(rest):
+            if name == "allowed_ip":
+                allowed.append(parse_prefix(value))
+            elif value != "0":  # 0 is the default of a new peer
+                _peer_line(peer, name, value)
+        peer.allowed_ips = frozenset(allowed)
+    except ValueError as error:
+        raise _bad(name) from error
+    return key, peer
+
+
+def _fields(text: str) -> Iterator[tuple[str, str]]:
+    """Names and values of an answer's lines. Raises EngineError for a bad line, and for an errno."""
     for line in text.splitlines():
         if not line:
             continue
-        key, separator, value = line.partition("=")
+        name, separator, value = line.partition("=")
         if not separator:
             raise EngineError(f"the engine sent a line that is no key=value: {line[:80]!r}")
-        try:
-            if key == "public_key":
-                peer = device.peers.setdefault(WireGuardKey(bytes.fromhex(value)), PeerState())
-            elif key == "errno":
-                if int(value) != 0:
-                    raise EngineError(f"the engine answered: {os.strerror(abs(int(value)))}")
-            elif peer is not None:
-                if value != "0":  # 0 is the default of a new peer
-                    _peer_line(peer, key, value)
-            elif key == "private_key":
-                device.private_key = bytes.fromhex(value)
-            elif key == "listen_port":
-                device.listen_port = int(value)
-        except ValueError as error:
-            raise EngineError(f"the engine sent {key}= with a bad value") from error
-    return device
+        if name != "errno":
+            yield name, value
+        elif not value.lstrip("-").isdecimal():
+            raise _bad(name)
+        elif int(value) != 0:
+            raise EngineError(f"the engine answered: {os.strerror(abs(int(value)))}")
+
+
+def _bad(name: str) -> EngineError:
+    return EngineError(f"the engine sent {name}= with a bad value")
 
 
 def _peer_line(peer: PeerState, key: str, value: str) -> None:
-    if key == "allowed_ip":
-        peer.allowed_ips.add(parse_prefix(value))
-    elif key == "endpoint":
+    if key == "endpoint":
         peer.endpoint = endpoint(value)
     elif key == "persistent_keepalive_interval":
         peer.keepalive_s = int(value)
@@ -109,6 +146,7 @@ class UapiDriver:
         self.interface = interface
         self.path = directory / f"{interface}.sock"
         self._opened: set[WireGuardKey] = set()
+        self._answers = Answers()
 
     def answers(self) -> bool:
         """Whether a live engine serves this interface."""
@@ -151,7 +189,7 @@ class UapiDriver:
 
     def read(self) -> DeviceState:
         """The present state of the device."""
-        return parse_get(self._ask("get=1\n\n"))
+        return self._answers.parse(self._ask("get=1\n\n"))
 
     def data_path(self) -> str:
         """The data path that netctl-wg reports; empty while it does not run, and for other engines."""
@@ -213,7 +251,7 @@ class UapiDriver:
         for key, place in endpoints.items():
             peer = seen.get(key) if key in unopened else None
             if peer is not None and peer.endpoint is None and not peer.last_handshake_s:
-                fresh = Peer(key, frozenset(peer.allowed_ips), place, peer.keepalive_s)
+                fresh = Peer(key, peer.allowed_ips, place, peer.keepalive_s)
                 lines.append(f"public_key={key.raw.hex()}\nremove=true\n{format_peer(fresh)}")
             else:
                 lines.append(f"public_key={key.raw.hex()}\nupdate_only=true\nendpoint={place}\n")
