@@ -1,4 +1,4 @@
-"""Lazy peers: a tunnel that is opened with the first packet, and folded up when nobody talks. Sans-IO.
+"""Lazy peers: their tunnels are opened with the first packet, and folded up when nobody talks. Without I/O.
 
 state   event                                                              next
 FOLDED  the engine sends to the doorbell                                   OPEN, with a round of our own
@@ -9,9 +9,9 @@ OPEN    no data for a tenth of it, nothing carries the pair, and a path    FOLDE
         is due to be looked for or the peer is offline
 OPEN    the mediator is gone                                               OPEN: nobody could wake the other side
 
-A folded peer is a row in the engine and a `Folded` here: no pair machine, no probes, no relay, no offers.
-Both sides count the same data, so they fold within a second of each other. Where one still sends, its packets reach
-the other's engine by the path that was there, and open the pair again.
+A folded peer has an entry in the engine and a `Folded` here. It has no state machine, no probes, no relay binding and
+no offers. Both sides count the same data, so they fold up within a second of each other. If one side still sends, its
+packets reach the other's engine by the path that was there, and the pair opens again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from netctl.wire.wireguard import INITIATION, message_type
 
 @dataclass(slots=True)
 class Folded:
-    """What is kept of a folded peer."""
+    """The state of a folded peer."""
 
     status: PathStatus
     online: bool = True
@@ -41,18 +41,18 @@ class Folded:
 
 @dataclass(slots=True)
 class Waiting:
-    """Datagrams that the engine sent to a doorbell, until there is a path."""
+    """Datagrams that the engine sent to a doorbell and that wait for a path."""
 
     _datagrams: list[tuple[float, bytes]] = field(default_factory=list)
 
     def add(self, datagram: bytes, now: float) -> None:
-        """Keep a datagram; a newer initiation voids the one before."""
+        """Keep a datagram. An initiation replaces the one before, which it makes invalid."""
         if message_type(datagram) == INITIATION:
             self._datagrams = [one for one in self._datagrams if message_type(one[1]) != INITIATION]
         self._datagrams = [*self._datagrams[1 - RING_DATAGRAMS :], (now, datagram)]
 
     def take(self, now: float) -> list[bytes]:
-        """What has not waited too long, oldest first; nothing is kept."""
+        """Remove all datagrams, and return those that have waited for `RING_KEPT` at most, oldest first."""
         found, self._datagrams = self._datagrams, []
         return [datagram for at, datagram in found if now - at <= RING_KEPT]
 
@@ -61,26 +61,26 @@ class Waiting:
 
 
 class Activity:
-    """When a pair had data last, and whether it may be folded up. `lazy` False: never."""
+    """When a pair had data last, and whether it may be folded up: never unless `lazy` is set. Times are in seconds."""
 
     def __init__(self, *, idle_s: float = LAZY_IDLE) -> None:
         self.lazy = False
         self.idle_s = idle_s
         self._at = 0.0
         self._idle_work = False
-        """A path was to be looked for while nobody talked."""
+        """Whether a round for a path was left out because nobody talks."""
 
     def seen(self, now: float) -> None:
-        """Data passed, or somebody wants to talk."""
+        """Record that data passed, or that one side wants to talk."""
         self._at = now
         self._idle_work = False
 
     def quiet(self, now: float) -> bool:
-        """Whether it is not worth looking for a path."""
+        """Whether nobody has talked for so long that a path is not looked for."""
         return self.lazy and now - self._at >= self.idle_s * LAZY_QUIET
 
     def work_left(self) -> None:
-        """A path was not looked for, since nobody talks."""
+        """Record that a round for a path was left out because nobody talks."""
         self._idle_work = True
 
     def ending(self, now: float) -> bool:
@@ -88,7 +88,7 @@ class Activity:
         return self.lazy and now - self._at >= self.idle_s * (1 - LAZY_CALM)
 
     def over(self, now: float, *, stranded: bool, offline: bool = False) -> bool:
-        """Whether the pair may be folded up. `stranded`: nothing carries it; `offline`: nobody could answer."""
+        """Whether the pair may be folded up. `stranded`: no path carries it; `offline`: the peer is offline."""
         if not self.lazy:
             return False
         hopeless = stranded and (self._idle_work or offline)

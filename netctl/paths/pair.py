@@ -192,25 +192,25 @@ class Pair:
     # --- what the manager drives ---------------------------------------------------------------------
 
     def opened(self, counters: tuple[int, int] | None, now: float) -> None:
-        """The pair was folded up until now; `counters`: the engine's at the last look."""
+        """The pair was folded up until now. `counters`: the engine's (received, sent) bytes at the last look."""
         self._counters = counters
         self.activity.seen(now)
 
     def rang(self, now: float, offer_at: float) -> None:
-        """Begin the round that the engine's first packet asks for."""
+        """Begin the round that follows from the engine's first packet."""
         self.round = int.from_bytes(self._rng(2))  # where both ring at once, their rounds differ
         self.begin_round(now, offer_at)
         self._rang_in = self.round
 
     def carry(self, datagram: bytes, now: float) -> None:
-        """The engine sent this to the doorbell: it goes on as soon as there is a path."""
+        """Take a datagram that the engine sent to the doorbell: it is sent on as soon as there is a path."""
         self.activity.seen(now)
         self._waiting.add(datagram, now)
         if self._endpoint is None and self._rang_at is None:
             self._rang_at = now
 
     def _carry(self, now: float) -> list[Effect]:
-        """What waits, to where the engine sends now."""
+        """Send the waiting datagrams to the engine's present endpoint."""
         endpoint = self._endpoint
         if not self._waiting or not self._steered or endpoint is None:
             return []
@@ -220,7 +220,7 @@ class Pair:
         return [SendDatagram(endpoint, datagram) for datagram in found]
 
     def folded(self, now: float) -> tuple[Folded, list[Effect]]:
-        """What is kept of this pair when it is folded up, and what ends with it."""
+        """Fold the pair up: the state that is kept, and the effects that end what the pair had set."""
         kept = Folded(PathStatus("idle", since_s=now), self.online, self._counters)
         return kept, [LimitSize(self.key, None, found=False)] if self._limited is not None else []
 
@@ -695,11 +695,11 @@ class Pair:
 
     @property
     def stranded(self) -> bool:
-        """Nothing carries this pair."""
+        """Whether no path carries this pair."""
         return self.selected is None and not self.relay.usable
 
     def _look_again(self, now: float) -> None:
-        """Somebody talks again: the peer may have folded the pair up, and a round that was due was left out."""
+        """Plan a round, as data flows again: the peer may have folded the pair up, or a due round was left out."""
         if self._retry_at is None:
             self._retry_at = now
         elif self.stranded:
@@ -801,7 +801,7 @@ class Pair:
         return self._retry_at is not None and self.online and now >= self._retry_at
 
     def rest(self) -> None:
-        """No round, although one is due: nobody talks."""
+        """Leave out the round that is due, because nobody talks."""
         self._retry_at = None
         self.activity.work_left()
 

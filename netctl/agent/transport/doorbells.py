@@ -1,8 +1,8 @@
 """Doorbells: loopback addresses that are the engine's endpoints for folded peers (`netctl.paths.folding`).
 
-One UDP socket serves all of them: every address of 127.128.0.0/9 is this host's, and the kernel says to which one a
-datagram came. So a folded peer costs no descriptor. The socket is bound to the loopback interface, and takes
-datagrams of the engine's port only.
+One UDP socket serves all doorbells: every address of 127.128.0.0/9 is this host's, and the kernel reports to which
+address a datagram came. So a folded peer needs no descriptor of its own. The socket is bound to the loopback
+interface, and datagrams from other ports than the engine's are dropped.
 """
 
 from __future__ import annotations
@@ -23,22 +23,27 @@ from netctl.system.guard import Guard
 
 IDLE_VARIABLE = "NETCTL_LAZY_IDLE_S"
 IDLE_MIN_S, IDLE_MAX_S = 2.0, 86_400.0
-"""Below two observations of the engine a pair would be folded while it opens; a day means `lazy: never`."""
+"""Least and greatest idle time. A pair needs up to two readings of the engine to open, and must not be folded up
+before. A pair that may be idle for a day is as good as one with `lazy: never`."""
 FIRST = int(ipaddress.IPv4Address("127.128.0.1"))
 COUNT = (1 << 23) - 2
-"""Addresses in 127.128.0.0/9, less the first and the last: more than any host has peers. The stand-ins
-of peers over TLS (`netctl.agent.transport.relaytls`) may have addresses there too, on ports of the relay: the doorbells
-leave a port that a stand-in needs.
+"""Addresses in 127.128.0.0/9, less the first and the last: more than any host has peers. The stand-ins of peers over
+TLS (`netctl.agent.transport.relaytls`) may have the same addresses, on ports of the relay. So the doorbells leave a
+port that a stand-in needs.
 """
 DRAIN = 128
-"""Most datagrams read before others get their turn."""
+"""Most datagrams that are read before the event loop handles other sockets."""
 MAX_DATAGRAM = 65_535
 BUFFER = 1 << 20
-"""Bytes: a thousand initiations at once, as when a host that talks to all its peers begins to."""
+"""Bytes of the socket's receive buffer: a host that begins to talk to all its peers sends a thousand initiations at
+once."""
 
 
 def idle_s(environment: Mapping[str, str] = os.environ) -> float:
-    """Seconds without data after which a lazy pair is folded up. Raises LocalError for a variable that is no number."""
+    """Seconds without data after which a lazy pair is folded up, from `NETCTL_LAZY_IDLE_S` or the default.
+
+    Raises LocalError for a value that is not within `IDLE_MIN_S` and `IDLE_MAX_S`.
+    """
     text = environment.get(IDLE_VARIABLE)
     if not text:
         return LAZY_IDLE
@@ -55,7 +60,7 @@ class Doorbells:
     """The doorbells of one host, for the agent's event loop."""
 
     def __init__(self, on_ring: Callable[[WireGuardKey, bytes], None], guard: Guard) -> None:
-        """`on_ring` receives each datagram that the engine sends to a doorbell."""
+        """`on_ring` receives the peer and the datagram whenever the engine sends to a doorbell."""
         self._on_ring, self._guard = on_ring, guard
         self._socket: socket.socket | None = None
         self._engine_port = 0
@@ -64,7 +69,7 @@ class Doorbells:
         self._next = 0
 
     def open(self) -> bool:
-        """Open the socket, once. False, with a warning: this host has no loopback for it."""
+        """Open the socket if it is not open. False, with a warning: the system refuses it."""
         if self._socket is None:
             self._socket = self._opened()
         return self._socket is not None
@@ -105,7 +110,7 @@ class Doorbells:
             self._socket = None
 
     def engine(self, port: int) -> None:
-        """Set the engine's UDP port; 0: none."""
+        """Set the engine's UDP port, from which datagrams are accepted; 0: none."""
         self._engine_port = port
 
     def keep(self, keys: Collection[WireGuardKey]) -> None:
@@ -114,7 +119,7 @@ class Doorbells:
             del self._keys[self._addresses.pop(key).host]
 
     def of(self, key: WireGuardKey) -> SocketAddress | None:
-        """The doorbell of a peer; None: the socket is not open."""
+        """The doorbell of a peer, the same until `keep` forgets it; None: the socket is not open."""
         if self._socket is None:
             return None
         if key not in self._addresses:
@@ -131,7 +136,7 @@ class Doorbells:
                 return host
 
     def is_one(self, endpoint: SocketAddress) -> bool:
-        """Whether an endpoint is a doorbell, of this agent."""
+        """Whether an endpoint is a present doorbell of this agent."""
         key = self._keys.get(endpoint.host)
         return key is not None and self._addresses[key] == endpoint
 
