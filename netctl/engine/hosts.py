@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ipaddress
 import os
 import re
@@ -86,27 +87,43 @@ def foreign_names(text: str, domain: str) -> tuple[ForeignName, ...]:
     return tuple(found)
 
 
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2s(content).digest()
+
+
 class HostsFile:
     """The system's hosts file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known: tuple[bytes, Mapping[str, tuple[Address, ...]]] | None = None
+        """Digest of the file when it was read or written last, and the names in our block then."""
+        self._strangers: tuple[bytes, str, tuple[ForeignName, ...]] | None = None
+        """Digest of the file when it was last searched, the domain, and the names found."""
 
-    def read(self) -> dict[str, tuple[Address, ...]]:
-        """The names in our block. Raises EngineError."""
+    def read(self) -> Mapping[str, tuple[Address, ...]]:
+        """The names in our block; the same object while the file is unchanged. Raises EngineError."""
         try:
-            return parse_block(_decoded(self.path.read_bytes()))
+            content = self.path.read_bytes()
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise EngineError(f"cannot read {self.path}: {error.strerror}") from error
+        digest = _digest(content)
+        if self._known is None or self._known[0] != digest:
+            self._known = digest, parse_block(_decoded(content))
+        return self._known[1]
 
     def foreign(self, domain: str) -> tuple[ForeignName, ...]:
         """Names below our domain outside our block; none where the file cannot be read."""
         try:
-            return foreign_names(_decoded(self.path.read_bytes()), domain)
+            content = self.path.read_bytes()
         except OSError:
             return ()
+        asked = _digest(content), domain
+        if self._strangers is None or self._strangers[:2] != asked:
+            self._strangers = *asked, foreign_names(_decoded(content), domain)
+        return self._strangers[2]
 
     def write(self, names: Mapping[str, tuple[Address, ...]]) -> None:
         """Replace our block; all other bytes stay. Raises EngineError.
@@ -120,12 +137,11 @@ class HostsFile:
         try:
             old = place.read_bytes() if place.exists() else b""
             new = _encoded(replace_block(_decoded(old), names))
-            if new == old:
-                return
-            if self._is_mounted(place) or not self._renamed(place, new):
+            if new != old and (self._is_mounted(place) or not self._renamed(place, new)):
                 overwrite(place, new)
         except OSError as error:
             raise EngineError(f"cannot write {self.path}: {error.strerror}") from error
+        self._known = _digest(new), {name: addresses for name, addresses in names.items() if addresses}
 
     @staticmethod
     def _is_mounted(place: Path) -> bool:

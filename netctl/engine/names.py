@@ -20,7 +20,7 @@ class Names:
         self.trouble = ""
         """Why the names are not in the hosts file, for people; empty: they are."""
 
-    def read(self) -> dict[str, tuple[Address, ...]]:
+    def read(self) -> Mapping[str, tuple[Address, ...]]:
         """Our names; refused names count as written, since no apply could change that."""
         if self._refused is not None:
             return dict(self._refused)

@@ -65,11 +65,13 @@ class PathManager:
         *,
         epoch_s: float,
         idle_s: float = c.LAZY_IDLE,
+        seen_as: Callable[[PeerStatus], PeerStatus] = lambda status: status,
     ) -> None:
         """`private_key`: the X25519 key of `own_key`; `rng(n)`: n random bytes.
 
         `epoch_s`: the Unix time at which `now` was 0, by this host's clock at the start: pings are numbered by it.
-        `idle_s`: seconds without data after which a lazy pair is folded up (`netctl.paths.folding`).
+        `idle_s`: seconds without data after which a lazy pair is folded up (`netctl.paths.folding`). `seen_as`: changes
+        an engine's status to one with the peer's own address as endpoint, or none. Called for open pairs only.
         """
         self._private = private_key
         self._rng = rng
@@ -104,6 +106,7 @@ class PathManager:
         self._needing: set[WireGuardKey] = set()
         """Pairs that need the TLS connection."""
         self._idle_s = idle_s
+        self._seen_as = seen_as
         self._lazy: frozenset[WireGuardKey] = frozenset()
         self._folded: dict[WireGuardKey, Folded] = {}
 
@@ -467,7 +470,7 @@ class PathManager:
             pair = self._open(key, now, begin=True)
             if pair is None:
                 return []
-        effects = pair.observe(status, now) + self._settle(pair, now)
+        effects = pair.observe(self._seen_as(status), now) + self._settle(pair, now)
         if self._control and pair.activity.over(now, stranded=pair.stranded, offline=not pair.online):
             effects += self._fold(pair, now)  # not without a mediator: it alone can wake the other side
         return effects

@@ -57,6 +57,24 @@ def test_the_file_keeps_its_mode_and_is_made_when_missing(tmp_path: Path) -> Non
         hosts.read()
 
 
+def test_a_file_is_parsed_again_only_when_it_has_changed(tmp_path: Path) -> None:
+    """The names of thousands of peers are looked at with every drift check."""
+    path = tmp_path / "hosts"
+    hosts = HostsFile(path)
+    hosts.write(NAMES)
+    assert hosts.read() is hosts.read()
+    other = HostsFile(path)
+    assert other.read() == NAMES
+    assert other.read() is other.read()
+    fewer = dict(list(NAMES.items())[:1])
+    other.write(fewer)
+    path.write_text(path.read_text() + "10.0.0.9 stranger.netctl\n")
+    assert hosts.read() == fewer
+    assert [found.name for found in hosts.foreign("netctl")] == ["stranger.netctl"]
+    path.write_text("")
+    assert (hosts.read(), hosts.foreign("netctl")) == ({}, ())
+
+
 @pytest.fixture
 def sysctls(tmp_path: Path) -> Sysctls:
     """Parameters in a directory of this test instead of /proc/sys."""

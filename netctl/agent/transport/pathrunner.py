@@ -102,7 +102,12 @@ class PathRunner:
         private = keys.wireguard_private.private_bytes_raw()
         epoch_s = time.time() - time.monotonic()
         self._manager = PathManager(
-            keys.wireguard, private, secrets.token_bytes, epoch_s=epoch_s, idle_s=idle_s
+            keys.wireguard,
+            private,
+            secrets.token_bytes,
+            epoch_s=epoch_s,
+            idle_s=idle_s,
+            seen_as=self._seen_as,
         )
         self._steer = steer
         self._send_control = send_control
@@ -521,13 +526,16 @@ class PathRunner:
         now = time.monotonic()
         effects: list[Effect] = []
         for key, seen in statuses.items():
-            there = None if seen.endpoint is None else self._nat64.inward(seen.endpoint)
-            if there is not None and self._doorbells.is_one(there):
-                there = None  # leads to this agent, not to the peer
-            status = seen if there == seen.endpoint else replace(seen, endpoint=there)
-            effects += self._manager.observe(key, status, now)
+            effects += self._manager.observe(key, seen, now)
         self._perform(effects)
         self._steer_again(statuses)
+
+    def _seen_as(self, seen: PeerStatus) -> PeerStatus:
+        """The engine's status of a peer with the peer's own address; a doorbell is none."""
+        there = None if seen.endpoint is None else self._nat64.inward(seen.endpoint)
+        if there is not None and self._doorbells.is_one(there):
+            there = None
+        return seen if there == seen.endpoint else replace(seen, endpoint=there)
 
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
         """Every peer's present path."""

@@ -27,7 +27,7 @@ RESTING_S = 10.0
 SLEPT_S = 5.0
 """Excess over OBSERVE_S after which the machine counts as having slept (or been unable to run)."""
 FRESH_S = 0.3
-"""Highest age of data in `status`; more frequent requests do not reach the engine."""
+"""Highest age of data in `status` while a pair is open; more frequent requests do not reach the engine."""
 FAULTS_EVERY_S = 30.0
 """Interval of reading the engine's count of faults, which only people read."""
 KNOCK_S = 5.0
@@ -141,8 +141,11 @@ class Tunnels:
         return min(hosts, key=lambda p: p.version).network_address if hosts else None
 
     async def refresh(self) -> None:
-        """Observe if the last observation is old; does not wait for an apply."""
-        old = time.monotonic() - self._observed_at > FRESH_S
+        """Observe if the last observation is old; does not wait for an apply.
+
+        While all peers are folded up, their counters stand still, and the last regular observation is new enough.
+        """
+        old = time.monotonic() - self._observed_at > (RESTING_S if self._paths.resting else FRESH_S)
         if old and self._context.state.desired.wireguard is not None and not self._runner.node.busy:
             await self.observe()
 
