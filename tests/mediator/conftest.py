@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import uvloop
 
-from tests.mediator.loopbackkit import PATIENCE_S, Run, Site
+from tests.mediator.loopbackkit import Run, Site, running_on
 from tests.mediator.postgreskit import Postgres, running
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -21,19 +21,8 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 @pytest.fixture(params=sorted(LOOPS))
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Run a coroutine to its end; a task or handler that fails unseen fails the test."""
-    with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-        unseen: list[dict[str, object]] = []
-        runner.get_loop().set_exception_handler(lambda _, context: unseen.append(context))
-
-        def until_done(main: Awaitable[None]) -> None:
-            async def limited() -> None:
-                async with asyncio.timeout(PATIENCE_S):
-                    await main
-
-            runner.run(limited())
-
+    with running_on(LOOPS[request.param]) as until_done:
         yield until_done
-        assert unseen == []
 
 
 @pytest.fixture

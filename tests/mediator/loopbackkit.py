@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -34,6 +34,24 @@ HOST = "127.0.0.1"
 PATIENCE_S = BUSY_S
 """Only a failure waits this long."""
 Run = Callable[[Awaitable[None]], None]
+
+
+@contextlib.contextmanager
+def running_on(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[Run]:
+    """Run a coroutine to its end; a task or handler that fails unseen fails the test."""
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        unseen: list[dict[str, object]] = []
+        runner.get_loop().set_exception_handler(lambda _, context: unseen.append(context))
+
+        def until_done(main: Awaitable[None]) -> None:
+            async def limited() -> None:
+                async with asyncio.timeout(PATIENCE_S):
+                    await main
+
+            runner.run(limited())
+
+        yield until_done
+        assert unseen == []
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.lifeline import Lifeline
 from tests.support.patience import BUSY_S, wait_for
 
 
@@ -23,12 +25,14 @@ class Nats:
             one.bind(("127.0.0.1", 0))
             self.port: int = one.getsockname()[1]
         self.process: subprocess.Popen[bytes] | None = None
+        self._lifeline: Lifeline | None = None
 
     def start(self) -> None:
         """And wait until it answers."""
         command = ["nats-server", "-a", "127.0.0.1", "-p", str(self.port), *self._words]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self._lifeline = Lifeline(self.process.pid)
 
         def answers() -> bool:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as one:
@@ -37,8 +41,15 @@ class Nats:
 
         wait_for("nats-server answers", answers)
 
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
     def kill(self) -> None:
         """`kill -9`."""
+        if self._lifeline is not None:
+            self._lifeline.cut()
+            self._lifeline = None
         if self.process is not None:
             self.process.kill()
             self.process.wait(BUSY_S)

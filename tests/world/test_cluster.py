@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from tests.support.seeds import tell
 from tests.world.world_cluster import Cluster, members_of, offered, text
 
 SEEDS = int(os.environ.get("NETCTL_WORLD_SEEDS", "2000")) // 8
@@ -62,12 +63,7 @@ def explain(world: Cluster) -> None:
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_A_TEST))
 def test_whatever_happens_both_show_what_the_store_has(first: int) -> None:
-    for seed in range(first, min(first + SEEDS_A_TEST, SEEDS)):
-        try:
-            story(seed)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
+    tell(story, first, min(first + SEEDS_A_TEST, SEEDS))
 
 
 def test_the_stories_are_about_something() -> None:

@@ -30,6 +30,7 @@ from netctl.node.rollback import RollBack
 from netctl.node.state import NodeState
 from netctl.node.transaction import Apply, State
 from netctl.plan import diff
+from tests.support.seeds import tell
 
 SEEDS = int(os.environ.get("NETCTL_WORLD_SEEDS", "2000"))
 SEEDS_A_TEST = 250
@@ -322,12 +323,7 @@ def check_end(
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_A_TEST))
 def test_whatever_cuts_an_apply_short_the_host_has_one_document_and_lives_by_it(first: int) -> None:
-    for seed in range(first, min(first + SEEDS_A_TEST, SEEDS)):
-        try:
-            story(seed)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
+    tell(story, first, min(first + SEEDS_A_TEST, SEEDS))
 
 
 def test_an_event_that_is_not_in_the_table_raises_and_changes_nothing() -> None:
