@@ -15,8 +15,8 @@ from typing import Protocol
 import psycopg
 from psycopg import AsyncConnection
 
+from mediator.shell.postgresline import PostgresSession, migrate, reason_of
 from mediator.shell.postgresplace import PostgresPlace
-from mediator.shell.postgresstore import PostgresSession, migrate, reason_of
 from mediator.shell.sqlsession import Row, Session, SqliteSession
 from mediator.shell.store import Store
 from mediator.shell.storemark import ARRIVING, MOVED, SERVING, Mark, read_mark, refuse_other, set_mark

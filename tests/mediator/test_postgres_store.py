@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import psycopg
@@ -21,13 +22,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from mediator.core.leasegrants import GrantLease
+from mediator.core.transactions import Outdated
 from mediator.shell.asking import ask_mediator
 from mediator.shell.main import main as mediator_main
 from mediator.shell.memberstore import PATIENCE_S
 from mediator.shell.postgresplace import PostgresPlace
 from mediator.shell.postgresstore import PostgresStore
+from mediator.shell.sqlsession import Session
 from mediator.shell.store import STORE_FILE
 from mediator.shell.storeschema import MIGRATIONS, for_postgres
+from mediator.shell.storesql import add
 from netctl.model.errors import LocalError
 from netctl.system.tasks import awaited
 from netctl.wire import operatorrequests as r
@@ -214,6 +219,85 @@ def test_a_store_of_an_older_version_is_brought_up_to_date_and_a_newer_one_refus
             await PostgresStore(PostgresPlace.parse(database)).open()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_writes_that_wait_together_share_a_transaction_and_one_that_is_refused_harms_no_other(
+    postgres: Postgres, shared: bool
+) -> None:
+    place, count = postgres.place(), 40
+
+    async def main() -> None:
+        store = PostgresStore(place, shared=shared)
+        await store.open()
+        address = IPv4Address("10.0.0.0")
+        asked = [
+            store.add([GrantLease("n", key(n), address + n)], [(key(n), 1_000 + n)]) for n in range(count)
+        ]
+        asked.insert(7, store.add([GrantLease("n", key(500), address + 3)], [(key(500), 1_500)]))
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(told.pop(7), Outdated)
+        assert not [one for one in told if isinstance(one, BaseException)]
+        kept = await store.kept()
+        assert kept.leases == {("n", key(n)): address + n for n in range(count)}
+        assert kept.ports == {key(n): 1_000 + n for n in range(count)}
+        if shared:
+            numbers = [one for one in told if isinstance(one, int)]
+            assert sorted(numbers) == list(range(kept.generation - count + 1, kept.generation + 1))
+
+        async def transaction(db: Session) -> int:
+            return int((await db.rows("SELECT txid_current()"))[0][0])
+
+        found = await asyncio.gather(*(store.within("a number", transaction) for _ in range(count)))
+        assert len(set(found)) < count / 4, "each could have had one of its own"
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_where_a_shared_transaction_is_lost_whoever_was_refused_by_it_is_asked_anew() -> None:
+    """It may have been refused for what another one took, which now is not taken."""
+    with running() as server:
+        place = server.place()
+
+        async def main() -> None:
+            store = PostgresStore(place)
+            await store.open()
+            address, tried = IPv4Address("10.0.0.0"), 0
+
+            async def first(db: Session) -> int:
+                await add(db, [GrantLease("n", key(1), address)], [])
+                return 1
+
+            async def breaks(db: Session) -> int:
+                nonlocal tried
+                tried += 1
+                if tried == 1:
+                    await asyncio.to_thread(server.kill)
+                    await asyncio.to_thread(server.start)
+                    await db.rows("SELECT 1")
+                return 2
+
+            async def slow(db: Session) -> None:
+                await db.rows("SELECT pg_sleep(0.2)")
+
+            begun = awaited(store.within("a slow one", slow))  # the others wait meanwhile
+            await asyncio.sleep(0.05)
+            told = await asyncio.gather(
+                begun,
+                store.within("the first", first),
+                store.add([GrantLease("n", key(2), address)], []),
+                store.within("one that loses it", breaks),
+                return_exceptions=True,
+            )
+            assert told[1] == 1
+            assert isinstance(told[2], Outdated)
+            assert told[3] == 2
+            assert tried == 2
+            assert dict((await store.kept()).leases) == {("n", key(1)): address}
+            await store.close()
+
+        asyncio.run(main())
 
 
 def test_who_waits_for_a_lock_is_told_so_in_time_and_nothing_happened(postgres: Postgres) -> None:

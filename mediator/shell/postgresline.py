@@ -1,0 +1,439 @@
+"""One connection of the store to PostgreSQL: its lock, its transactions, and what became of a commit without an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+import psycopg
+from psycopg import AsyncConnection
+
+from mediator.core.transactions import Outdated
+from mediator.shell.memberstore import PATIENCE_S
+from mediator.shell.postgresplace import PostgresPlace
+from mediator.shell.severed import sever, severed_after
+from mediator.shell.sqlsession import Row
+from mediator.shell.storemark import Mark, refuse_other
+from mediator.shell.storeschema import MIGRATIONS, for_postgres
+from mediator.shell.storesql import Body
+from netctl.model.errors import LocalError
+
+T = TypeVar("T")
+COMMIT_S = 5.0
+"""Longest wait for a sent commit; an absent synchronous standby would delay it for ever."""
+FIRST_RETRY_S, LAST_RETRY_S = 0.1, 3.0
+"""Intervals of connection attempts, doubled each time: short for a restarting server, no flood for an absent one."""
+LOCK_S = 3.0
+"""Longest wait of a new mediator for the lock of a mediator that has just ended."""
+LOCK_CLASS = 0x6E657463
+"""The advisory lock's first half, "netc"; the second half is a hash of the schema."""
+MIGRATION_CLASS = LOCK_CLASS + 1
+"""First half of the lock for the creation and update of tables."""
+STANDBY_S = 0.5
+"""Interval of a standby's requests for the lock: a take-over begins within it, at the cost of two small queries a
+second. A query that waits for the lock would hold VACUUM back meanwhile.
+"""
+READ_ONLY = "25006"
+"""SQLSTATE of a write to a server that has become a standby."""
+MAX_BATCH = 64
+"""Most writes in one transaction: with more, the first would wait longer for the last than for the disk."""
+HASTE_S = 0.5
+"""A write with less time left has a transaction of its own, as its limit would be that of all."""
+MARK_LEN = 8
+"""Bytes of a transaction's random mark: unique during a mediator's life."""
+MIGRATION_S = 10
+"""Longest wait for that lock: mediators that start at once update the tables one by one, in milliseconds."""
+TAKEN = frozenset({"23505", "P0001"})
+"""SQLSTATEs of a conflict with an existing row: a constraint's, and our triggers'."""
+
+_VERSION = "CREATE TABLE IF NOT EXISTS schema_version (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL)"
+_HOLDER = """
+SELECT application_name, client_addr FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND classid = %s AND objid = hashtext(current_schema())::oid AND granted LIMIT 1
+"""
+
+
+@dataclass(slots=True)
+class Commit:
+    """A sent commit."""
+
+    mark: str
+    kept: bool | None = None
+    """Whether the next connection found the commit kept; None: unknown."""
+
+
+class Held(LocalError):
+    """Another mediator works with the store."""
+
+
+class Lost(Exception):
+    """The connection was lost. `sent`: a commit sent before the loss."""
+
+    def __init__(self, reason: str, sent: Commit | None = None) -> None:
+        super().__init__(reason)
+        self.sent = sent
+
+
+def _is_lost(connection: AsyncConnection[Row], error: psycopg.Error) -> bool:
+    """Whether the connection is unusable: it ended, or its server is read-only now."""
+    state = error.sqlstate or ""
+    ended = isinstance(error, psycopg.InterfaceError) or (
+        isinstance(error, psycopg.OperationalError) and not state
+    )
+    return connection.closed or ended or state.startswith(("08", "57P")) or state == READ_ONLY
+
+
+class PostgresSession:
+    """A `Session` of PostgreSQL."""
+
+    def __init__(self, connection: AsyncConnection[Row], *, shared: bool = False) -> None:
+        self._connection = connection
+        self.shared = shared
+        """Of `Session`."""
+
+    async def rows(self, sql: str, *values: Any) -> list[Row]:
+        """Of `Session`."""
+        return await (await self._connection.execute(_sql(sql), values)).fetchall()
+
+    async def change(self, sql: str, *values: Any) -> int:
+        """Of `Session`."""
+        return (await self._connection.execute(_sql(sql), values)).rowcount
+
+    async def change_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Of `Session`: psycopg sends all rows together."""
+        rows = list(rows)
+        if rows:
+            async with self._connection.cursor() as cursor:
+                await cursor.executemany(_sql(sql), rows)
+
+
+def _sql(text: str) -> Any:
+    return text.replace("?", "%s")
+
+
+Waits = Callable[[Held], None]
+"""Called repeatedly with the holder of the lock."""
+
+
+@dataclass(slots=True, eq=False)
+class _Wish(Generic[T]):
+    """A transaction that waits for its turn, and what became of it."""
+
+    what: str
+    body: Body[T]
+    deadline: float
+    value: T | None = None
+    error: Exception | None = None
+    over: bool = False
+
+    def result(self) -> T:
+        """What the body returned. Raises what it raised, or why it was not carried out."""
+        if self.error is not None:
+            raise self.error
+        return cast(T, self.value)
+
+
+class StoreLine:
+    """One connection, reconnected after a loss. Transactions run one after another."""
+
+    def __init__(self, place: PostgresPlace, name: str, *, writes: bool, shared: bool) -> None:
+        self._place = place
+        self._name = name
+        self._writes = writes
+        self._shared = shared
+        self._connection: AsyncConnection[Row] | None = None
+        self._turn = asyncio.Lock()
+        self._waiting: list[_Wish[Any]] = []
+        """Transactions that wait for their turn, in the order in which they came."""
+        self.ready = asyncio.Event()
+        self.lost = asyncio.Event()
+        self.lost.set()
+        self._sent: Commit | None = None
+        """A sent commit without an answer."""
+
+    async def connect(self, waits: Waits | None = None) -> None:
+        """Connect. If another mediator has the lock, wait if `waits` is given, else raise Held. Raises LocalError."""
+        parameters = {**self._place.parameters, "application_name": self._name}
+        try:
+            connection = await AsyncConnection.connect(autocommit=True, **parameters)
+        except (psycopg.Error, OSError) as error:
+            raise LocalError(f"{self._place.name} cannot be reached: {reason_of(error)}") from error
+        try:
+            await self._prepare(connection, waits)
+        except BaseException as error:
+            await connection.close()
+            if isinstance(error, psycopg.Error):
+                raise LocalError(f"{self._place.name} cannot be used: {reason_of(error)}") from error
+            raise
+        self._connection = connection
+        self.lost.clear()
+        self.ready.set()
+
+    async def _prepare(self, connection: AsyncConnection[Row], waits: Waits | None) -> None:
+        """Bring a new connection into use: lock, schema, mark. Raises LocalError and psycopg's errors."""
+        await connection.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) "
+            "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+        )
+        if not self._writes:
+            return
+        # At the server, an earlier connection of this process may still hold the lock.
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = %s AND pid <> pg_backend_pid()",
+            (self._name,),
+        )
+        await self._lock(connection, waits)
+        await migrate(connection, self._place.name)
+        if self._sent is not None:
+            self._sent.kept = await self._last_mark(connection) == self._sent.mark
+            self._sent = None
+
+    async def _last_mark(self, connection: AsyncConnection[Row]) -> str | None:
+        """The mark of this process's last committed transaction. Raises psycopg's errors.
+
+        Waits for an earlier connection that may still commit, as that one holds `place`.
+        """
+        await connection.execute(
+            f"BEGIN; SET LOCAL lock_timeout = '{LOCK_S}s'; SELECT 1 FROM place FOR UPDATE"
+        )
+        found = await (
+            await connection.execute("SELECT mark FROM writer WHERE name = %s", (self._name,))
+        ).fetchone()
+        await connection.execute("COMMIT")
+        return found[0] if found is not None else None
+
+    async def _lock(self, connection: AsyncConnection[Row], waits: Waits | None) -> None:
+        deadline = time.monotonic() + (LOCK_S if waits is None else 0.0)
+        kind = "_shared" if self._shared else ""
+        ask = f"SELECT pg_try_advisory_lock{kind}(%s, hashtext(current_schema()))"
+        while True:
+            found = await (await connection.execute(ask, (LOCK_CLASS,))).fetchone()
+            if found is not None and found[0]:
+                return
+            if time.monotonic() < deadline:
+                await asyncio.sleep(FIRST_RETRY_S)
+                continue
+            held = await self._held(connection)
+            if waits is None:
+                raise held
+            waits(held)
+            await asyncio.sleep(STANDBY_S)
+
+    async def _held(self, connection: AsyncConnection[Row]) -> Held:
+        holder = await (await connection.execute(_HOLDER, (LOCK_CLASS,))).fetchone()
+        who = f" ({holder[0]}, from {holder[1] or 'this host'})" if holder is not None else ""
+        return Held(f"another mediator works with {self._place.name}{who}")
+
+    async def transaction(self, what: str, body: Body[T], deadline: float) -> T:
+        """Run a transaction once. Raises Lost, LocalError, or the body's exceptions.
+
+        Writes that wait for the same turn are one transaction for the server: they share its wait for the disk.
+        """
+        wish: _Wish[T] = _Wish(what, body, deadline)
+        self._waiting.append(wish)
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await self._turn.acquire()
+        except TimeoutError:
+            if wish in self._waiting:
+                self._waiting.remove(wish)
+                raise LocalError("the store is busy with what it was asked before") from None
+            await self._turn.acquire()  # it is under way
+        except BaseException:
+            if wish in self._waiting:
+                self._waiting.remove(wish)
+            raise
+        try:
+            if not wish.over:
+                await self._carry_out(self._batch(wish))
+        finally:
+            self._turn.release()
+        return wish.result()
+
+    def _batch(self, first: _Wish[Any]) -> list[_Wish[Any]]:
+        """Whose turn it is: of reads, one. Of writes, all that wait and have the time to."""
+        self._waiting.remove(first)
+        soon = time.monotonic() + HASTE_S
+        if not self._writes or first.deadline <= soon:
+            return [first]
+        batch = [first, *(wish for wish in self._waiting if wish.deadline > soon)][:MAX_BATCH]
+        self._waiting = [wish for wish in self._waiting if wish not in batch]
+        return batch
+
+    async def _carry_out(self, batch: list[_Wish[Any]]) -> None:
+        """Carry out wishes in one transaction, and note what became of each. An error of one undoes that one alone."""
+        try:
+            await self._attempt(batch)
+        except Lost as lost:
+            for (
+                wish
+            ) in batch:  # whoever was refused has changed nothing, and may have been refused for what is lost
+                wish.error = lost if wish.error is None else Lost(str(lost))
+        except Exception as error:
+            for wish in batch:
+                wish.error = error
+        except BaseException:
+            for wish in batch:
+                wish.error = LocalError("the store is being closed")
+            raise
+        finally:
+            for wish in batch:
+                wish.over = True
+
+    async def _attempt(self, batch: list[_Wish[Any]]) -> None:
+        """Raises Lost, or what a commit raises."""
+        loop = asyncio.get_running_loop()
+        connection = self._connection
+        if connection is None or connection.closed:
+            self.drop()
+            raise Lost("there is no connection")
+        left = min(wish.deadline for wish in batch) - time.monotonic()
+        if left <= 0:
+            raise LocalError("the store is busy with what it was asked before")
+        limit = loop.call_later(left + 0.5, sever, connection)
+        sent: Commit | None = None
+        try:
+            milliseconds = max(1, int(left * 1000))
+            mark = await self._begin(connection, milliseconds)
+            if self._writes:
+                refuse_other(mark, self._place.name)
+            for wish in batch:
+                await self._one_of(connection, wish, alone=len(batch) == 1)
+            if all(wish.error is not None for wish in batch):
+                await self._roll_back(connection)
+                return
+            if self._writes:
+                limit.cancel()
+                limit = loop.call_later(COMMIT_S, sever, connection)
+                sent = Commit(secrets.token_hex(MARK_LEN))
+                await connection.execute(
+                    # Our own literals: several statements in one query cannot have parameters.
+                    "SET LOCAL statement_timeout = 0; INSERT INTO writer (name, mark, at_s) VALUES "
+                    f"('{self._name}', '{sent.mark}', {int(time.time())}) ON CONFLICT (name) DO UPDATE "
+                    "SET mark = excluded.mark, at_s = excluded.at_s; COMMIT"
+                )
+            else:
+                await connection.execute("COMMIT")
+        except psycopg.Error as error:
+            if _is_lost(connection, error):
+                self._sent = sent
+                self.drop()
+                raise Lost(reason_of(error), sent) from error
+            await self._roll_back(connection)
+            raise LocalError(f"the store refused {batch[0].what}: {reason_of(error)}") from error
+        except BaseException:
+            await self._roll_back(connection)
+            raise
+        finally:
+            limit.cancel()
+
+    async def _one_of(self, connection: AsyncConnection[Row], wish: _Wish[Any], *, alone: bool) -> None:
+        """Run a wish's body within the transaction. Raises psycopg's error of a lost connection."""
+        if not alone:
+            await connection.execute("SAVEPOINT wish")
+        try:
+            wish.value = await wish.body(PostgresSession(connection, shared=self._shared))
+        except Exception as error:
+            refused: Exception = error
+            if isinstance(error, psycopg.Error):
+                if _is_lost(connection, error):
+                    raise
+                taken = error.sqlstate in TAKEN
+                refused = (Outdated if taken else LocalError)(
+                    f"the store refused {wish.what}: {reason_of(error)}"
+                )
+                refused.__cause__ = error
+            if not alone:
+                await connection.execute("ROLLBACK TO SAVEPOINT wish")
+            wish.error = refused
+            return
+        if not alone:
+            await connection.execute("RELEASE SAVEPOINT wish")
+
+    async def _begin(self, connection: AsyncConnection[Row], milliseconds: int) -> Mark:
+        kind = "" if self._writes else " ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        cursor = await connection.execute(
+            f"BEGIN{kind}; SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds}; "
+            f"SELECT state, move, other FROM place{'' if not self._writes else ' FOR UPDATE'}"
+        )
+        while cursor.nextset():
+            pass
+        rows = await cursor.fetchall()
+        return Mark(*rows[0])
+
+    async def _roll_back(self, connection: AsyncConnection[Row]) -> None:
+        try:
+            await connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self.drop()
+
+    async def look(self) -> None:
+        """Check an idle connection; a running transaction notices a loss itself."""
+        connection = self._connection
+        if connection is None or self._turn.locked():
+            return
+        async with self._turn:
+            try:
+                with severed_after(connection, PATIENCE_S):
+                    await connection.execute("SELECT 1")
+            except psycopg.Error:
+                self.drop()
+
+    def drop(self) -> None:
+        """Close the connection as lost."""
+        self.ready.clear()
+        self.lost.set()
+        if self._connection is not None:
+            self._connection.pgconn.finish()
+            self._connection = None
+
+    async def close(self) -> None:
+        """Close the connection after the running transaction."""
+        async with self._turn:
+            self.ready.clear()
+            if self._connection is not None:
+                await self._connection.close()
+                self._connection = None
+
+
+async def migrate(connection: AsyncConnection[Row], name: str) -> None:
+    """Create or update the schema; each step is one transaction. Raises LocalError and psycopg's errors."""
+    version = await _version(connection)
+    if version > len(MIGRATIONS):
+        raise LocalError(f"{name} was written by another version of netctl (schema {version})")
+    if version == len(MIGRATIONS):  # then a role without the right to create tables is enough
+        return
+    lock = f"({MIGRATION_CLASS}, hashtext(current_schema()))"
+    await connection.execute(f"SET lock_timeout = '{MIGRATION_S}s'")
+    await connection.execute(f"SELECT pg_advisory_lock{lock}")
+    await _migrate(connection, await _version(connection))  # on an error the caller closes the connection
+    await connection.execute(f"SELECT pg_advisory_unlock{lock}")
+    await connection.execute("RESET lock_timeout")
+
+
+async def _version(connection: AsyncConnection[Row]) -> int:
+    there = await (await connection.execute("SELECT to_regclass('schema_version') IS NOT NULL")).fetchone()
+    if there is None or not there[0]:
+        return 0
+    found = await (await connection.execute("SELECT version FROM schema_version")).fetchone()
+    return int(found[0]) if found is not None else 0
+
+
+async def _migrate(connection: AsyncConnection[Row], version: int) -> None:
+    await connection.execute(_VERSION)
+    for number, step in enumerate(MIGRATIONS[version:], version + 1):
+        write = (
+            f"INSERT INTO schema_version (one, version) VALUES (1, {number}) "
+            f"ON CONFLICT (one) DO UPDATE SET version = {number}"
+        )
+        await connection.execute(f"BEGIN; {for_postgres(step)} {write}; COMMIT")
+
+
+def reason_of(error: BaseException) -> str:
+    """PostgreSQL's message in one line: it names hosts and users, never a password."""
+    return " ".join(str(error).split()) or type(error).__name__
