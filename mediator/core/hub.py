@@ -354,6 +354,15 @@ class Hub:
         """The bus is there, or there again."""
         self._peers.speak(now)
 
+    def leave_bus(self) -> list[Effect]:
+        """This mediator ends: the others hear of it, before its connections end."""
+        return self._across(self._peers.leave(), 0.0)
+
+    @property
+    def bus_refused(self) -> int:
+        """Messages of more mediators than there may be."""
+        return self._peers.refused
+
     def peers(self, now: float) -> list[p.PeerRow]:
         """What is known of the other mediators."""
         return self._peers.rows(now)
@@ -458,7 +467,7 @@ class Hub:
         told = w.encode(w.Punch(str(key), PUNCH_ACROSS_MS))
         return [
             Send(connection, w.Punch(str(peer), PUNCH_ACROSS_MS)),
-            self._peers.carry(run, key, peer, told),
+            *self._peers.carry(run, key, peer, told),
         ]
 
     # -- connections ----------------------------------------------------------------------------------------
@@ -554,13 +563,15 @@ class Hub:
         if state.waiting is not None:
             raise RemoteError("one login is enough", "protocol.order")
         key = self._proven(state, login)
-        if self._shared and login.newest > self._generation and not state.looked:
-            state.looked = True
-            return [LookFirst(connection, login)]
+        if state.looked:  # and counted
+            return self._enter(connection, state, key, login, now)
         if not self.pace.login(key, now):
             name = self._membership.by_key[key].name
             message = f"'{name}' logs in too often and has to wait: is its key on two machines?"
             raise RemoteError(message, "session.too-often")
+        if self._shared and login.newest > self._generation:
+            state.looked = True
+            return [LookFirst(connection, login)]
         return self._enter(connection, state, key, login, now)
 
     def login_again(self, connection: int, login: w.Login, now: float) -> list[Effect]:
@@ -606,7 +617,7 @@ class Hub:
         older = self._online.get(key)
         if older is None:
             run = None if settled else self._peers.here.get(key)
-            if run is None:
+            if run is None or not self._peers.can_answer(run):
                 return self._admit(connection, state, key, login, now)
             state.waiting = login
             previous, source = _proof(login.previous), str(state.source)
@@ -732,10 +743,10 @@ class Hub:
         run = self._peers.here.get(peer)
         if run is None:
             return []
-        both = self._introducer.across(key, peer, message.round)
-        told = w.encode(w.Introduction(str(key), message.round, message.candidates, message.nat))
-        carried = self._peers.carry(run, key, peer, told)
-        return [carried, *(self._punch_across(key, mine, peer, run) if both else [])]
+        told = w.Introduction(str(key), message.round, message.candidates, message.nat, message.relays)
+        carried = self._peers.carry(run, key, peer, w.encode(told))
+        both = bool(carried) and self._introducer.across(key, peer, message.round)
+        return [*carried, *(self._punch_across(key, mine, peer, run) if both else [])]
 
     def _relay(self, connection: int, key: WireGuardKey, asked: w.RelayRequest, unix_s: int) -> list[Effect]:
         peer = self._peer(key, asked.peer)
@@ -750,7 +761,7 @@ class Hub:
         elif is_app(self._membership.by_key[peer]):
             return []  # an app's address is known to the relay that has been told its pairs
         else:
-            apart = self._apart.grant(asked.relay, self._mediator.relay_ports[0], own, port, until)
+            apart = self._apart.grant(asked.relay, self._relay_ports()[0], own, port, until)
             if apart is None:
                 return []
             granted = apart

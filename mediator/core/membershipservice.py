@@ -51,6 +51,7 @@ from mediator.core.transactions import (
     NewInvite,
     Offer,
     Outdated,
+    Raise,
     Reading,
     Redemption,
     Restoration,
@@ -233,9 +234,26 @@ class MembershipService:
 
     def poll(self) -> Job[None]:
         """Ask the store for its state's number, and read the state if it is new. Raises LocalError."""
-        if self.shared:
-            looked = yield from commit(Look())
+        if not self.shared:
+            return
+        before = self.number
+        looked = yield from commit(Look())
+        if looked.outcome < before:
+            yield from self._went_back(before)
+        else:
             yield from self.catch_up(looked.outcome)
+
+    def _went_back(self, before: int) -> Job[None]:
+        """The store has lost states that this mediator has shown: an asynchronous standby was promoted, or a backup
+        was put back. The store's next state gets a number above all that were shown, and is read. Raises LocalError.
+        """
+        self._news.append(
+            fx.Say(
+                f"the store has lost states up to {before}: a standby that lagged, or a backup, took its place"
+            )
+        )
+        yield from commit(Raise(before + 1))
+        yield from self.look_again()
 
     def offer(self, own: Offered, now_s: int) -> Job[None]:
         """The file's document has changed: put it in force for all mediators. Raises LocalError.
@@ -280,7 +298,10 @@ class MembershipService:
             self.number = number
             return True
         with contextlib.suppress(LocalError):  # the store has gone away: the number stays until it is read
-            yield from self.catch_up(number)
+            if number > self.number:
+                yield from self.catch_up(number)
+            else:  # another reading came first, or the store has lost states
+                yield from self.poll()
         return False
 
     def _took(self, book: a.Book) -> Job[bool]:

@@ -1,20 +1,21 @@
-"""The other mediators of one store: who is logged in at which of them, by what the bus brings.
+"""The other mediators of one store, and which members are logged in at which of them, as far as the bus tells.
 
-The bus loses, doubles and reorders (`mediator.core.busmessages` has the messages). What is known of another mediator
-is held by its run id:
+The bus may lose, double and reorder messages (`mediator.core.busmessages`). What is known of another mediator is kept
+by its run id:
 
 | state   | event                                  | next                                                          |
 |---------|----------------------------------------|---------------------------------------------------------------|
-| NEW     | any message of a run not known yet     | BEHIND: it is asked for everybody                             |
+| NEW     | any message of an unknown run          | BEHIND: it is asked for its members                           |
 | BEHIND  | `Everybody`, all parts                 | CURRENT, unless later numbers are missing                     |
 | CURRENT | the next number                        | CURRENT                                                       |
-| CURRENT | a later number, or a beat that names it| BEHIND: asked after `REORDER_S`, if the gap is still there    |
-| any     | nothing for `SILENT_S`                 | SILENT: its members are "unknown, check"; what is known stays |
+| CURRENT | a later number, or a beat that names it| BEHIND: it is asked after `REORDER_S` if the gap remains      |
+| any     | no message for `SILENT_S`              | SILENT: its members are "unknown, check"; the table is kept   |
 | SILENT  | any message                            | CURRENT or BEHIND: its members are shown again                |
-| SILENT  | nothing for `FORGET_S`; a new run of the same name | forgotten                                         |
+| SILENT  | no message for `FORGET_S`; a new run of the same name | forgotten                                      |
 
-A number that was had already is dropped. An epoch is a Lamport clock: one more than the highest that this mediator has
-given or heard of; the run id decides between equal ones. Without a bus (`begin` was not called) all tables are empty.
+A message whose number was received before is dropped. An epoch is a Lamport clock: one more than the highest epoch that
+this mediator has given or received; between equal epochs the run id decides. Without a bus (`begin` was not called) all
+tables are empty.
 """
 
 from __future__ import annotations
@@ -28,31 +29,41 @@ from netctl.model.keys import WireGuardKey
 
 BEAT_S = 1.0
 SILENT_S = 3.0
-"""Three beats that did not come."""
+"""Three missing beats."""
 GATHER_S = 0.05
-"""Presence waits so long for more of it, as news for members does."""
+"""Delay of presence, to send more of it in one message; news for members has the same delay."""
 REORDER_S = 0.2
-"""A message may be overtaken by the next; so much later it is lost."""
+"""A message may arrive after a later one. After this time a missing message counts as lost."""
 ASK_AGAIN_S = 1.0
 ANSWER_EVERY_S = 0.5
-"""All others may ask at one moment (the bus is back): one answer serves them all."""
+"""All others may ask at the same time, when the bus is back: one answer is for all of them."""
 HELD_S = 2.5
-"""For the word of another mediator, which gives its older connection two seconds (`duplicates.ANSWER_S`)."""
+"""Longest wait for the answer of another mediator, which gives its older connection two seconds
+(`duplicates.ANSWER_S`).
+"""
+WORD_S = 0.5
+"""A mediator that works beats at once when it is asked, well within this. Nothing heard of it for so long after the
+question: it is gone, and the newer connection need not wait for `HELD_S`.
+"""
 HANDED_S = 2.0
-"""A connection was released for a login elsewhere. If that login does not show so long, the member is gone."""
+"""After a connection was released for a login elsewhere: if that login is not reported within this time, the member is
+offline.
+"""
 FORGET_S = 60.0
-"""A run that was silent so long has most likely ended; should it come back, it is asked for everybody."""
+"""A run that was silent for so long has most likely ended. If it comes back, it is asked for its members."""
 MAX_PEERS = 32
-"""Other mediators. More than this is a fault of the bus's users, and would only cost memory."""
+"""Most other mediators. More are a fault of somebody who uses the bus, and would only need memory."""
 MAX_AHEAD = 1_000
-"""Messages kept beyond a gap: at their full rate more than ten seconds of them. Past it everybody is asked for anew."""
+"""Most messages kept after a gap: more than ten seconds at the full rate. Above it the whole table is asked for."""
+MAX_TABLE = b.MAX_PARTS * b.MAX_ROWS
+"""Most members of one other mediator, and most members that have left it: as many as `Everybody` can name."""
 MAX_OPEN = 4_096
-"""Questions of other mediators about older connections, of 100 bytes, that are not answered yet."""
+"""Most unanswered questions of other mediators about older connections, 100 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A member came to another mediator, or is at none any more (`online` False: or nobody knows)."""
+    """A member has logged in at another mediator, or is logged in at none (`online` False; or that is unknown)."""
 
     key: WireGuardKey
     online: bool
@@ -60,14 +71,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """A member that is logged in here has logged in later elsewhere."""
+    """A member that is logged in here has logged in elsewhere since."""
 
     key: WireGuardKey
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Another mediator wants to know whether the older connection here lives: `answer` with this ticket."""
+    """Another mediator asks whether the older connection here still works: call `answer` with this ticket."""
 
     ticket: int
     key: WireGuardKey
@@ -76,7 +87,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The older connection elsewhere lives (`source`: from where), or is over: these connections may go on or not."""
+    """The answer about an older connection elsewhere: it works (`source`: its address), or has ended.
+
+    `connections`: those that waited for the answer. They are refused if the older connection works.
+    """
 
     connections: tuple[int, ...]
     lives: bool
@@ -85,7 +99,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A frame for a member that is logged in here, from the mediator `run`."""
+    """A frame from the mediator `run`, for a member that is logged in here."""
 
     run: bytes
     sender: WireGuardKey
@@ -98,17 +112,17 @@ Event = Publish | StoreMoved | Seen | Superseded | Asked | Answered | Carried
 
 @dataclass(frozen=True, slots=True)
 class PeerRow:
-    """What is known of another mediator, for people."""
+    """What is known of another mediator, for an operator."""
 
     name: str
     run: str
     alive: bool
     silent_s: float
     online: int
-    """Members there, as far as is known here."""
+    """Count of members that are logged in there, as far as is known here."""
     state: int
     current: bool
-    """Nothing of what it said is missing here."""
+    """Whether no message of it is missing here."""
 
 
 @dataclass(slots=True)
@@ -119,23 +133,25 @@ class _Peer:
     name: str = ""
     state: int = 0
     alive: bool = True
+    leaving: bool = False
+    """Whether it has said that it ends: it is asked no questions then."""
     upto: int | None = None
-    """All numbers up to this one have come. None: everybody has to be known first."""
+    """All messages up to this number were received. None: the whole table has to be received first."""
     told: int = 0
-    """The highest number that it has named."""
+    """The highest number in its messages."""
     ahead: dict[int, b.Presence | None] = field(default_factory=dict)
-    """What came beyond a gap, by number."""
+    """Messages received after a gap, by number."""
     asked: float = float("-inf")
     table: dict[WireGuardKey, int] = field(default_factory=dict)
-    """Who is logged in there, with the epoch."""
+    """Members that are logged in there, with their epochs."""
     gone: dict[WireGuardKey, int] = field(default_factory=dict)
-    """Who has gone, with the epoch, while an older message may still come."""
+    """Members that have logged out there, with their epochs, while an older message may still arrive."""
     parts: dict[int, bytes] = field(default_factory=dict)
     parts_of: tuple[int, int] = (0, 0)
-    """The number and how many parts."""
+    """The number and the count of the parts that are being collected."""
 
     def first_time(self, number: int, presence: b.Presence | None, now: float) -> bool:
-        """Note a message that counts. False: it was here before."""
+        """Note a counted message. False: it was received before."""
         self.told = max(self.told, number)
         if number in self.ahead or (self.upto is not None and number <= self.upto):
             return False
@@ -147,7 +163,7 @@ class _Peer:
         return True
 
     def settle(self, now: float) -> None:
-        """Count what follows without a gap."""
+        """Raise `upto` as far as there is no gap."""
         if self.upto is not None:
             while self.upto + 1 in self.ahead:
                 self.upto += 1
@@ -159,16 +175,17 @@ class _Peer:
             self.missing_since = now
 
     def apply(self, rows: bytes) -> list[WireGuardKey]:
-        """What it says of its members, in any order: the keys that are affected."""
+        """Apply rows about its members, in any order. Returns their keys."""
         keys = []
         for key, epoch, here in b.unpack(rows):
             keys.append(key)
             known = self.table.get(key, -1)
             if not here:
-                self.gone[key] = max(epoch, self.gone.get(key, -1))
+                if key in self.gone or len(self.gone) < MAX_TABLE:
+                    self.gone[key] = max(epoch, self.gone.get(key, -1))
                 if epoch >= known:
                     self.table.pop(key, None)
-            elif epoch > known and epoch > self.gone.get(key, -1):
+            elif epoch > max(known, self.gone.get(key, -1)) and (known >= 0 or len(self.table) < MAX_TABLE):
                 self.table[key] = epoch
         return keys
 
@@ -182,21 +199,22 @@ class _Peer:
 class _Question:
     key: WireGuardKey
     whom: bytes
+    asked: float
     due: float
     waiting: list[int]
 
 
 class Peers:
-    """One mediator's knowledge of the others. Times are monotonic seconds."""
+    """What one mediator knows of the others. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self.run = b""
         """Empty: there is no bus."""
         self.here: dict[WireGuardKey, bytes] = {}
-        """Members that are logged in at another mediator that works, and its run id."""
+        """Members that are logged in at another working mediator, with its run id."""
         self.state = 0
         self.refused = 0
-        """Messages of more mediators than there may be."""
+        """Count of messages from mediators above `MAX_PEERS`."""
         self._name = ""
         self._epoch = 0
         self._number = 0
@@ -216,14 +234,14 @@ class Peers:
         self._now = float("-inf")
 
     def begin(self, run: bytes, name: str, now: float) -> None:
-        """There is a bus. `run`: fresh random bytes; `name`: what people call this mediator."""
+        """Begin to use a bus. `run`: fresh random bytes; `name`: this mediator's name for people."""
         if len(run) != b.RUN_LEN:
             raise ValueError(f"a run id is {b.RUN_LEN} bytes")
         self.run, self._name = run, name[: b.MAX_NAME]
         self._beat_due = self._now = now
 
     def speak(self, now: float) -> None:
-        """Beat at once: somebody listens who has not heard of this mediator, or not for a while."""
+        """Beat at once: another mediator may not have heard of this one yet, or not for some time."""
         if self.run:
             self._beat_due = min(self._beat_due, now)
 
@@ -246,7 +264,7 @@ class Peers:
     # -- what happens here ----------------------------------------------------------------------------------
 
     def next_epoch(self, given: int) -> int:
-        """For a login: above all that were given (`given`: by this mediator) or heard of."""
+        """The epoch of a login: above all epochs given by this mediator (`given`) or received."""
         self._epoch = max(self._epoch, given) + 1
         return self._epoch
 
@@ -258,13 +276,13 @@ class Peers:
             self._tell(key, epoch, here=True)
 
     def went(self, key: WireGuardKey) -> None:
-        """A member is logged in here no more."""
+        """A member's connection here has ended."""
         epoch = self._local.pop(key, None)
         if epoch is not None:
             self._tell(key, epoch, here=False)
 
     def hand(self, key: WireGuardKey, now: float) -> None:
-        """The same, because it logs in elsewhere: nobody is told until that login is told."""
+        """As `went`, because the member logs in elsewhere. Others are told only if that login is not reported."""
         epoch = self._local.pop(key, None)
         if epoch is not None:
             self._handed[key] = epoch, now + HANDED_S
@@ -274,45 +292,56 @@ class Peers:
         self._gather_due = min(self._gather_due, self._now + GATHER_S)
 
     def state_is(self, number: int) -> list[Event]:
-        """The store's state that this mediator shows."""
+        """This mediator shows the store's state of this number."""
         if not self.run or number <= self.state:
             return []
         self.state = number
         return [Publish(b.Changed(self.run, self._count(), number))]
 
-    def carry(self, whom: bytes, sender: WireGuardKey, receiver: WireGuardKey, frame: bytes) -> Publish:
-        """Send a frame to a member at another mediator."""
-        return Publish(b.Carry(self.run, self._count(), whom, sender.raw, receiver.raw, frame))
+    def carry(self, whom: bytes, sender: WireGuardKey, receiver: WireGuardKey, frame: bytes) -> list[Publish]:
+        """Send a frame to a member at another mediator. One that is too long for the bus is dropped."""
+        if len(frame) > b.MAX_FRAME:
+            return []
+        return [Publish(b.Carry(self.run, self._count(), whom, sender.raw, receiver.raw, frame))]
+
+    def leave(self) -> list[Event]:
+        """This mediator ends: the others let its members in without asking it."""
+        return [*self._flush(), Publish(b.Leaving(self.run, self._number))] if self.run else []
+
+    def can_answer(self, run: bytes) -> bool:
+        """Whether it makes sense to ask the mediator `run` about an older connection."""
+        peer = self._peers.get(run)
+        return peer is not None and peer.alive and not peer.leaving
 
     def ask(
         self, key: WireGuardKey, whom: bytes, connection: int, previous: bytes, source: str, now: float
     ) -> list[Event]:
-        """A connection waits for the word of the mediator that has an older connection of its key."""
+        """Ask the mediator `whom` about its older connection of this key; `connection` waits for the answer."""
         found = self._asked.get(key)
         if found is not None:
             self._questions[found].waiting.append(connection)
             return []
         self._questioned += 1
         self._asked[key] = self._questioned
-        self._questions[self._questioned] = _Question(key, whom, now + HELD_S, [connection])
+        self._questions[self._questioned] = _Question(key, whom, now, now + HELD_S, [connection])
         asked = b.LoginAsked(self.run, self._count(), whom, self._questioned, key.raw, previous, source)
         return [Publish(asked)]
 
     def gone(self, connection: int) -> None:
-        """A connection is over: it waits for nothing."""
+        """A connection has ended, and waits for no answer."""
         for question in self._questions.values():
             if connection in question.waiting:
                 question.waiting.remove(connection)
 
     def answer(self, ticket: int, source: str, *, lives: bool) -> list[Event]:
-        """The word on an older connection here."""
+        """Answer the question of this ticket about an older connection here."""
         found = self._open.pop(ticket, None)
         if found is None:
             return []
         return [Publish(b.Held(self.run, self._count(), found.run, found.question, lives, source))]
 
     def asker(self, ticket: int) -> str:
-        """Where a login at another mediator comes from."""
+        """The address of the login at another mediator that this ticket is about."""
         found = self._open.get(ticket)
         return found.source if found is not None else ""
 
@@ -323,7 +352,7 @@ class Peers:
     # -- what the bus brings --------------------------------------------------------------------------------
 
     def received(self, message: b.Message, now: float) -> list[Event]:
-        """A message that `busmessages.decode` let through."""
+        """Take a message that `busmessages.decode` has checked."""
         if not self.run or message.run == self.run:
             return []
         self._now = max(self._now, now)
@@ -357,11 +386,15 @@ class Peers:
                 return self._moved(peer, message.state)
             case b.Presence():
                 return self._changed(peer, peer.apply(message.rows))
+            case b.Leaving():
+                peer.leaving = True
+                return self._settle_logins(now)
             case b.Ask() if mine:
                 self._answer_due = min(self._answer_due, max(now, self._answered + ANSWER_EVERY_S))
             case b.Everybody():
                 return self._everybody(peer, message, now)
             case b.LoginAsked() if mine:
+                self.speak(now)  # the asker hears at once that this mediator works
                 if len(self._open) >= MAX_OPEN:
                     del self._open[next(iter(self._open))]
                 self._tickets -= 1  # below all connections
@@ -392,11 +425,11 @@ class Peers:
         if beat.name and beat.name != peer.name:
             peer.name = beat.name
             for other in [one for one in self._peers.values() if one.name == beat.name and not one.alive]:
-                del self._peers[other.run]  # this is its next life
+                del self._peers[other.run]  # the same mediator, restarted
         return self._moved(peer, beat.state)
 
     def _moved(self, peer: _Peer, state: int) -> list[Event]:
-        """Said again with each beat, until this mediator shows it."""
+        """Another mediator shows this state. Reported again with each beat, until this mediator shows the state."""
         peer.state = max(peer.state, state)
         return [StoreMoved(state)] if state > self.state else []
 
@@ -406,18 +439,19 @@ class Peers:
             epoch = peer.table.get(key)
             if epoch is None:
                 continue
-            self._epoch = max(self._epoch, epoch)
+            if epoch <= b.MAX_NUMBER:
+                self._epoch = max(self._epoch, epoch)
             mine = self._local.get(key)
             if mine is None:
                 continue
             if (epoch, peer.run) > (mine, self.run):
                 events.append(Superseded(key))
-            else:  # it drops its own when it hears this
+            else:  # the other mediator drops its connection when it receives this
                 self._tell(key, mine, here=True)
         return events + self._place(keys)
 
     def _place(self, keys: Iterable[WireGuardKey]) -> list[Event]:
-        """Find out where these members are now."""
+        """Update where these members are logged in."""
         events: list[Event] = []
         for key in list(keys):
             best: tuple[int, bytes] | None = None
@@ -469,7 +503,7 @@ class Peers:
     # -- time -----------------------------------------------------------------------------------------------
 
     def next_timer(self) -> float | None:
-        """When something is due; None without a bus."""
+        """When `handle_timer` is due; None without a bus."""
         if not self.run:
             return None
         times = [self._gather_due, self._beat_due, self._answer_due]
@@ -477,12 +511,12 @@ class Peers:
             times.append(peer.heard + (SILENT_S if peer.alive else FORGET_S))
             if (due := peer.ask_due()) is not None:
                 times.append(due)
-        times += [question.due for question in self._questions.values()]
+        times += [self._question_due(question) for question in self._questions.values()]
         times += [due for _, due in self._handed.values()]
         return min(times)
 
     def handle_timer(self, now: float) -> list[Event]:
-        """Whatever is due by now."""
+        """Do what is due by now."""
         if not self.run:
             return []
         self._now = max(self._now, now)
@@ -501,7 +535,7 @@ class Peers:
         events: list[Event] = []
         late = now - self._beat_due
         for peer in list(self._peers.values()):
-            if late > BEAT_S:  # this process stood still: what was said meanwhile is yet to be read
+            if late > BEAT_S:  # this process stood still: messages of that time are yet to be read
                 peer.heard += late
             if peer.alive and now >= peer.heard + SILENT_S:
                 peer.alive = False
@@ -513,11 +547,17 @@ class Peers:
                 events.append(Publish(b.Ask(self.run, self._number, peer.run)))
         return events
 
+    def _question_due(self, question: _Question) -> float:
+        """When the newer connection goes on without an answer."""
+        peer = self._peers.get(question.whom)
+        if peer is None or not peer.alive or peer.leaving:
+            return question.asked
+        return question.asked + WORD_S if peer.heard <= question.asked else question.due
+
     def _settle_logins(self, now: float) -> list[Event]:
         events: list[Event] = []
         for number, question in list(self._questions.items()):
-            peer = self._peers.get(question.whom)
-            if now >= question.due or peer is None or not peer.alive:
+            if now >= self._question_due(question):
                 events += self._answer(number, "", lives=False)
         for key, (epoch, due) in list(self._handed.items()):
             if now >= due:
@@ -539,7 +579,10 @@ class Peers:
     def _tell_everybody(self, now: float) -> list[Event]:
         self._answer_due, self._answered = float("inf"), now
         events = self._flush()
-        rows = [(key, epoch, True) for key, epoch in self._local.items()]
+        # The same number must stand for the same rows in the same parts: a listener may put its table together from
+        # two answers. A member that was handed on counts until its departure is told.
+        there = {key: epoch for key, (epoch, _) in self._handed.items()} | self._local
+        rows = [(key, epoch, True) for key, epoch in sorted(there.items())]
         parts = max(1, -(-len(rows) // b.MAX_ROWS))
         for part in range(min(parts, b.MAX_PARTS)):
             chunk = b.pack(rows[part * b.MAX_ROWS : (part + 1) * b.MAX_ROWS])

@@ -165,6 +165,13 @@ class Offer(Change[int]):
 
 
 @dataclass(frozen=True, slots=True)
+class Raise(Change[None]):
+    """Give the store's state at least this number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Look(Change[int]):
     """Ask for the number of the store's state."""
 

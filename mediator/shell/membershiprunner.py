@@ -116,6 +116,8 @@ async def commit(store: MemberStore, change: c.Change[Any], unix_s: int) -> Any:
             return await store.add(leases, ports, pairs, resting, basis)
         case c.Offer(content, digest, based_on, now_s, by, detail):
             return await store.offer(content, digest, based_on, now_s, by=by, detail=detail)
+        case c.Raise(number):
+            return await store.reserve_generation(number)
         case c.Look():
             return await store.state()
         case c.Reading(_, known):

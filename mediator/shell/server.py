@@ -128,6 +128,10 @@ class Server:
         )
         self._reserved = 0
         self._polling = False
+        self._looking = asyncio.Lock()
+        self._catching_up = False
+        self._reported = 0
+        """The highest number of a state that other mediators have named since the last reading."""
         self._offered: Offered | None = None
         """The file's document, until the store has answered."""
         self._refused: set[str] = set()
@@ -303,12 +307,28 @@ class Server:
             _LOG.warning(said)
 
     def store_moved(self, number: int) -> None:
-        """Another mediator reports the number of the store's state: read the state if it is new."""
-        if number > self._service.number and self._store.shared:
-            self._tasks.start("a look at the store", self._catch_up(number))
+        """Another mediator reports the number of the store's state: read the state if it is new.
 
-    async def _catch_up(self, number: int) -> None:
-        await self._carry_on(self._service.catch_up(number))
+        One task reads, whatever comes meanwhile. While the store is away, the poll after its return finds the state.
+        """
+        self._reported = max(self._reported, number)
+        if self._catching_up or not self._store.shared or self._store.takes_nothing is not None:
+            return
+        if number > self._service.number:
+            self._catching_up = True
+            self._tasks.start("a look at the store", self._catch_up())
+
+    async def _catch_up(self) -> None:
+        """Read the store until this mediator has the reported state, or a reading brings nothing new."""
+        try:
+            before = -1
+            while before < self._service.number < self._reported:
+                before = self._service.number
+                if not await self._carry_on(self._service.catch_up(self._reported)):
+                    return
+        finally:
+            self._catching_up = False
+            self._reported = 0
 
     async def _carry_on(self, job: Job[Any]) -> bool:
         """Whether the store has answered; else the next tick asks again."""
@@ -336,8 +356,9 @@ class Server:
 
     async def _look_first(self, number: int, login: Login) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_S if self._store.takes_nothing is None else 0):
-                await self._carry_on(self._service.poll())
+            async with asyncio.timeout(LOOK_S if self._store.takes_nothing is None else 0), self._looking:
+                if self._hub.generation < login.newest:  # else the look for another login was enough
+                    await self._carry_on(self._service.poll())
         self.perform(self._hub.login_again(number, login, time.monotonic()))
 
     def _took(self, content: str, document: Document) -> None:
@@ -446,6 +467,7 @@ class Server:
         """Close everything that was opened."""
         notify("STOPPING=1")
         await self._admin.close()
+        self.perform(self._hub.leave_bus())
         if self._page is not None:
             self._page.close()
         if self._listener is not None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 BASE_S = 2.0
 """The first retry comes within this."""
+MOVE_S = 1.0
+"""The first retry at another mediator comes within this: with the other mediators' doubt about the lost one
+(`mediator.core.peers.WORD_S`) and a handshake, a member is logged in again within two seconds.
+"""
 CAP_S = 60.0
 """A mediator that is back after a long time is found within a minute."""
 
@@ -16,9 +20,11 @@ class Backoff:
         self._cap_s = cap_s
         self._failures = 0
 
-    def next_delay(self, fraction: float) -> float:
-        """Seconds to wait before the next try; counts a failure."""
+    def next_delay(self, fraction: float, *, elsewhere: bool = False) -> float:
+        """Seconds to wait before the next try; counts a failure. `elsewhere`: another mediator is tried next."""
         ceiling = min(self._cap_s, self._base_s * 2.0 ** min(self._failures, 16))
+        if elsewhere and not self._failures:
+            ceiling = min(ceiling, MOVE_S)
         self._failures += 1
         return ceiling * fraction
 

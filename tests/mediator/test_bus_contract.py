@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +25,7 @@ from mediator.shell.bus.messagebus import MAX_QUEUE, Bus, channel_of
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
 from netctl.system.guard import Guard
-from tests.mediator.loopbackkit import PATIENCE_S, Run
+from tests.mediator.loopbackkit import Run, running_on
 from tests.mediator.natskit import Nats, nats
 from tests.mediator.postgreskit import Postgres, running
 from tests.support.patience import BUSY_S
@@ -40,6 +41,7 @@ class Server(Protocol):
     def bus(self) -> Bus: ...
     def kill(self) -> None: ...
     def restart(self) -> None: ...
+    def signal(self, number: signal.Signals) -> None: ...
     def inject(self, channel: str, payload: bytes) -> None: ...
 
 
@@ -55,6 +57,9 @@ class InProcess:
 
     def restart(self) -> None:
         self.medium.up = True
+
+    def signal(self, number: signal.Signals) -> None:
+        raise NotImplementedError
 
     def inject(self, channel: str, payload: bytes) -> None:
         self.medium.inject(channel, payload)
@@ -72,6 +77,9 @@ class OverPostgres:
 
     def restart(self) -> None:
         self.server.start()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.server.signal(number)
 
     def inject(self, channel: str, payload: bytes) -> None:
         with psycopg.connect(self.dsn, autocommit=True) as one:
@@ -93,6 +101,9 @@ class OverNats:
     def restart(self) -> None:
         self.server.start()
 
+    def signal(self, number: signal.Signals) -> None:
+        self.server.signal(number)
+
     def inject(self, channel: str, payload: bytes) -> None:
         with socket.create_connection(("127.0.0.1", self.server.port)) as one:
             one.sendall(
@@ -106,19 +117,11 @@ class OverNats:
 @pytest.fixture
 def run() -> Iterator[Run]:
     """On the loop that a mediator has; one is enough here."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        unseen: list[dict[str, object]] = []
-        runner.get_loop().set_exception_handler(lambda _, context: unseen.append(context))
-
-        def until_done(main: Awaitable[None]) -> None:
-            async def limited() -> None:
-                async with asyncio.timeout(PATIENCE_S):
-                    await main
-
-            runner.run(limited())
-
+    with running_on(uvloop.new_event_loop) as until_done:
         yield until_done
-        assert unseen == []
+
+
+REAL = pytest.mark.parametrize("server", ["postgres", "nats"], indirect=True)
 
 
 @pytest.fixture(params=["process", "postgres", "nats"])
@@ -291,6 +294,81 @@ def test_a_server_that_takes_nothing_costs_a_bounded_queue(server: Server, run: 
                 one.bus.publish(changed(number))
             assert one.bus.lost == 500
             await until("the rest came", lambda: len(two.heard) == MAX_QUEUE)
+
+    run(main())
+
+
+@REAL
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_server_that_stands_still_is_missed_and_found_again(server: Server, run: Run, loaded: bool) -> None:
+    """As one whose machine is gone without a word: whoever waits for it never goes to another server."""
+    longest = b.Carry(ONE, 1, TWO, KEY.raw, KEY.raw, bytes(b.MAX_FRAME))
+
+    async def main() -> None:
+        async with ends(server, 2) as (one, two):
+            server.signal(signal.SIGSTOP)
+            try:
+                for _ in range(MAX_QUEUE if loaded else 1):
+                    one.bus.publish(longest)
+                await until("it is missed", lambda: one.bus.away is not None)
+            finally:
+                server.signal(signal.SIGCONT)
+            await until("it is found again", lambda: one.bus.away is None and two.bus.away is None)
+
+            def came() -> bool:
+                one.bus.publish(changed(7))
+                return changed(7) in two.heard
+
+            await until("messages pass again", came)
+
+    run(main())
+
+
+class Slow(Bus):
+    """Takes its time for each message, and raises what its library should not."""
+
+    def __init__(self) -> None:
+        super().__init__("slow")
+        self.sent: list[bytes] = []
+        self.away_at_start: list[str | None] = []
+        self.broken = False
+
+    async def _serve(self) -> None:
+        self.away_at_start.append(self.away)
+        self._works()
+        while True:
+            for payload in await self._batch():
+                if self.broken:
+                    self.broken = False
+                    raise RuntimeError("deliberate")
+                await asyncio.sleep(0.05)
+                self.sent.append(payload)
+
+
+def test_the_last_message_goes_out_before_the_end(run: Run) -> None:
+    async def main() -> None:
+        bus = Slow()
+        bus.start(CHANNEL, lambda message: None, Guard(print))
+        await until("it works", lambda: bus.away is None)
+        bus.publish(changed(1))
+        await bus.close()
+        assert bus.sent == [b.encode(changed(1))]
+
+    run(main())
+
+
+def test_whatever_the_library_raises_the_bus_is_away_and_tried_again(run: Run) -> None:
+    async def main() -> None:
+        said: list[str] = []
+        bus = Slow()
+        bus.broken = True
+        bus.start(CHANNEL, lambda message: None, Guard(said.append))
+        await until("it works", lambda: bus.away is None)
+        bus.publish(changed(1))
+        await until("it is tried again", lambda: len(bus.away_at_start) == 2)
+        await bus.close()
+        assert "RuntimeError" in str(bus.away_at_start[1])
+        assert any("deliberate" in line for line in said)
 
     run(main())
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mediator.core import allocations, introducer
+from mediator.core import allocations, introducer, pace
 from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core.transactions import Basis
@@ -70,6 +70,15 @@ def document(*, absent: tuple[str, ...] = (), fixed: dict[str, str] | None = Non
     return load_document(json.dumps(text)).document
 
 
+def note_sent(sent: dict[int, list[w.Message]], told: fx.Send | fx.Deliver) -> None:
+    """Write down what connections are sent."""
+    if isinstance(told, fx.Send):
+        sent.setdefault(told.connection, []).append(told.message)
+        return
+    for number in told.connections:
+        sent.setdefault(number, []).extend(map(w.decode, told.payloads))
+
+
 class Shell:
     """Performs effects in memory."""
 
@@ -89,11 +98,8 @@ class Shell:
         pending = list(effects)
         while pending:
             match pending.pop(0):
-                case fx.Send(number, message):
-                    self.sent.setdefault(number, []).append(message)
-                case fx.Deliver(numbers, payloads):
-                    for number in numbers:
-                        self.sent.setdefault(number, []).extend(w.decode(payload) for payload in payloads)
+                case fx.Send() | fx.Deliver() as told:
+                    note_sent(self.sent, told)
                 case fx.Drop(number, error):
                     self.dropped[number] = error.code
                 case fx.Store() as wanted:
@@ -481,12 +487,20 @@ def with_relays() -> Document:
     return load_document(json.dumps(text)).document
 
 
-def test_a_grant_for_a_relay_apart_is_good_there_and_for_its_own_ports() -> None:
+@pytest.mark.parametrize("several", [False, True])
+def test_a_grant_for_a_relay_apart_is_good_there_and_for_its_own_ports(several: bool) -> None:
+    """Of several mediators on one store all give out the ports of the first entry's range, whatever their own is."""
     shell = Shell(with_relays())
     shell.hub = h.Hub(
         PIN, MEDIATOR.sign, SECRET, generation=200, agree=lambda relay: agreed_secret(MEDIATOR, PIN, relay)
     )
-    shell.load(with_relays())
+    document = with_relays()
+    if several:
+        shell.hub.follow(200)
+        other = replace(document.mediators[0], relay_ports=(30_000, 30_999))
+        shell.perform(shell.hub.load(document, other, 0))
+    else:
+        shell.load(document)
     shell.login(1, "ann")
     ports = dict(shell.stores[-1].ports)
     apart = IdentityKey(APART.public_key().public_bytes_raw())
@@ -550,6 +564,20 @@ def test_a_member_that_has_seen_a_newer_state_is_answered_after_a_look_at_the_st
     gone = msgspec.structs.replace(shell.proof(3, "bob"), newest=2**40)
     shell.hub.disconnected(3)
     assert shell.hub.login_again(3, gone, 0.0) == []
+
+
+def test_a_member_that_logs_in_all_the_time_does_not_have_the_store_read_all_the_time() -> None:
+    shell = Shell()
+    shell.hub.follow(200)
+    shell.load(document())
+    asked = 0
+    for number in range(10, 10 + 2 * pace.LOGINS_BURST):
+        ahead = msgspec.structs.replace(shell.proof(number, "ann"), newest=2**40)
+        effects = shell.hub.received(number, w.encode(ahead), 0.0, 0)
+        asked += sum(isinstance(effect, fx.LookFirst) for effect in effects)
+        shell.perform(effects)
+    assert asked == pace.LOGINS_BURST
+    assert set(shell.dropped.values()) == {"session.too-often"}
 
 
 def test_a_lone_mediator_looks_for_nobody_and_counts_by_itself() -> None:

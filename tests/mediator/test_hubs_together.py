@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 
 from mediator.core import busmessages as b
@@ -27,8 +28,10 @@ from tests.mediator.test_hub import (
     document,
     identity,
     key,
+    note_sent,
     private,
 )
+from tests.support.seeds import tell
 
 SEEDS = 60
 
@@ -49,11 +52,8 @@ class Mediator:
         pending = list(effects)
         while pending:
             match pending.pop(0):
-                case fx.Send(number, message):
-                    self.sent.setdefault(number, []).append(message)
-                case fx.Deliver(numbers, payloads):
-                    for number in numbers:
-                        self.sent.setdefault(number, []).extend(map(w.decode, payloads))
+                case fx.Send() | fx.Deliver() as told:
+                    note_sent(self.sent, told)
                 case fx.Drop(number, error):
                     self.dropped[number] = error.code
                     self.world.dropped(self, number)
@@ -205,6 +205,49 @@ def test_a_pair_at_two_mediators_is_introduced_and_punches_once_and_late_enough(
         assert isinstance(told, w.Introduction)
         assert (told.peer, told.round, len(told.candidates)) == (str(key(peer)), 3, 1)
         assert mediator.kinds(1, w.Punch) == [w.Punch(str(key(peer)), introducer.PUNCH_ACROSS_MS)]
+
+
+def test_a_pair_at_two_mediators_hears_how_far_the_relays_are() -> None:
+    world, one, two = pair()
+    one.login(1, "ann")
+    two.login(1, "bob")
+    world.pass_time(0.5)
+    relays = [w.RelayTime(12, str(identity("relay")))]
+    one.give(1, msgspec.structs.replace(candidates("bob", 3), relays=relays))
+    world.pass_time(0.5)
+    (told,) = two.kinds(1, w.Introduction)
+    assert isinstance(told, w.Introduction)
+    assert told.relays == relays
+
+
+def test_candidates_that_no_bus_carries_harm_nobody_else() -> None:
+    """A host may write what it likes into an address: four bytes for each character of it."""
+    world, one, two = pair()
+    one.login(1, "ann")
+    two.login(1, "bob")
+    world.pass_time(0.5)
+    long = [w.Candidate("host", "\U0001f600" * 64)] * w.MAX_CANDIDATES
+    one.give(1, w.Candidates(str(key("bob")), 3, long))
+    world.pass_time(0.5)
+    assert two.kinds(1, w.Introduction) == []
+    assert [row.current for row in two.hub.peers(world.now)] == [True]
+    one.give(1, candidates("bob", 4))
+    world.pass_time(0.5)
+    assert len(two.kinds(1, w.Introduction)) == 1
+
+
+def test_members_of_a_mediator_that_ends_in_good_order_are_let_in_elsewhere_at_once() -> None:
+    world, one, two = pair()
+    one.login(1, "ann")
+    two.login(1, "bob")
+    world.pass_time(0.5)
+    one.perform(one.hub.leave_bus())
+    world.pass_time(0.05)
+    world.mediators.remove(one)
+    two.login(2, "ann")
+    assert two.welcomed(2)
+    world.pass_time(p.SILENT_S + 1)
+    assert False not in online(two, 1, "ann"), "nobody is told that it went"
 
 
 def test_a_frame_from_the_bus_reaches_a_member_only_if_it_may_see_its_sender_and_it_introduces() -> None:
@@ -403,9 +446,4 @@ def story(seed: int) -> None:
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 20))
 def test_after_any_loss_each_member_is_logged_in_once_and_everybody_knows(first: int) -> None:
-    for seed in range(first, first + 20):
-        try:
-            story(seed)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
+    tell(story, first, first + 20)

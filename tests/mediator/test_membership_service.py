@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -360,3 +361,49 @@ def test_a_reading_that_began_before_an_own_change_is_read_again() -> None:
     finish(reading, Kept(without(before, key(10), revoked=True)))
     desk.perform(desk.service.news())
     assert key(10) in desk.service.book.revoked
+
+
+def shared_desk(number: int) -> Desk:
+    """A service that shares its store, which has the state of this number."""
+    desk = Desk()
+    desk.service.shared = True
+    desk.service.hub.follow(number)
+    desk.service.number = number
+    return desk
+
+
+def test_a_store_that_lost_states_gets_a_number_above_all_that_were_shown_and_is_read() -> None:
+    """A standby that lagged was promoted: else two mediators would show one number with different content."""
+    desk = shared_desk(100)
+    job = desk.service.poll()
+    assert isinstance(next(job), c.Look)
+    change = job.send(c.Committed(97, 1.0, UNIX_S))
+    assert change == c.Raise(101)
+    assert isinstance(job.send(c.Committed(None, 1.0, UNIX_S)), c.Reading)
+    book = a.Book(revoked={key(7): "host7"})
+    finish(job, Kept(book, generation=101))
+    assert (desk.service.number, desk.service.book) == (101, book)
+    assert any(
+        isinstance(effect, fx.Say) and "has lost states" in effect.text for effect in desk.service.news()
+    )
+
+
+def test_a_revocation_that_makes_a_number_which_was_shown_before_takes_effect() -> None:
+    desk = shared_desk(100)
+    job = desk.service._revoke(c.Revocation(key(5), "host5", NOW, "amy"))
+    assert isinstance(next(job), c.Revocation)
+    revoked = a.Book(revoked={key(5): "host5"})
+    assert isinstance(job.send(c.Committed(replace(revoked, number=98), 1.0, UNIX_S)), c.Look)
+    assert job.send(c.Committed(98, 1.0, UNIX_S)) == c.Raise(101)
+    assert isinstance(job.send(c.Committed(None, 1.0, UNIX_S)), c.Reading)
+    finish(job, Kept(replace(revoked, number=101), generation=101))
+    assert key(5) in desk.service.book.revoked
+
+
+def test_a_number_that_another_reading_has_shown_meanwhile_is_no_loss() -> None:
+    desk = shared_desk(100)
+    job = desk.service.poll()
+    next(job)
+    desk.service.number = 105
+    finish(job, 102)
+    assert desk.service.number == 105

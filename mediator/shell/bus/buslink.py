@@ -1,4 +1,4 @@
-"""Joins the hub to the bus: messages both ways, and the timers of what is known of the other mediators."""
+"""Connects the hub with the bus: messages in both directions, and the timers of `mediator.core.peers`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from netctl.system.guard import Guard
 
 
 class BusLink:
-    """One mediator on its bus."""
+    """The bus of one mediator."""
 
     def __init__(self, bus: Bus, hub: Hub, perform: Callable[[list[Effect]], None], guard: Guard) -> None:
         self._bus, self._hub, self._perform, self._guard = bus, hub, perform, guard
@@ -25,17 +25,20 @@ class BusLink:
         self._closed = False
 
     def start(self, name: str) -> None:
-        """Before anybody logs in, when the store's name is known. `name`: what people call this mediator."""
+        """Start, before the first login, once the store's name is known. `name`: this mediator's name for people."""
         self._hub.join_bus(secrets.token_bytes(RUN_LEN), name, time.monotonic())
         self._bus.start(channel_of(self._hub.store), self._heard, self._guard, self._works)
         self.look()
 
     def publish(self, message: Message) -> None:
-        """Tell the others."""
+        """Send a message to the others."""
         self._bus.publish(message)
 
     def look(self, number: int = 0) -> None:
-        """The hub may have something due earlier than before. `number`: of the store's state that it shows."""
+        """Set the timer: the hub may have something due earlier than before.
+
+        `number`: the number of the store's state that the hub shows.
+        """
         if number:
             for told in self._hub.shows(number):
                 if isinstance(told, Publish):
@@ -52,12 +55,12 @@ class BusLink:
         self._timer = loop.call_later(wait, self._guard.over("the bus's timer", self._due))
 
     def status(self) -> dict[str, Any]:
-        """What `netctl-mediator status` shows."""
+        """The bus in `netctl-mediator status`."""
         return {
             "bus": self._bus.name,
             "bus_away": self._bus.away,
             "bus_lost": self._bus.lost,
-            "bus_dropped": self._bus.dropped,
+            "bus_dropped": self._bus.dropped + self._hub.bus_refused,
             "mediators": [
                 {
                     "name": row.name or row.run[:8],
@@ -73,18 +76,21 @@ class BusLink:
         }
 
     def gauges(self) -> dict[str, tuple[str, float]]:
-        """For `/metrics`."""
+        """The bus on `/metrics`."""
         rows = self._hub.peers(time.monotonic())
         return {
             "bus_away": ("1 while the bus carries nothing", float(self._bus.away is not None)),
             "bus_lost": ("Messages that did not go out on the bus", float(self._bus.lost)),
-            "bus_dropped": ("What came by the bus and was no message", float(self._bus.dropped)),
+            "bus_dropped": (
+                "Payloads from the bus that were no message",
+                float(self._bus.dropped + self._hub.bus_refused),
+            ),
             "other_mediators": ("Other mediators that are heard", float(sum(row.alive for row in rows))),
             "other_mediators_silent": ("Those not heard", float(sum(not row.alive for row in rows))),
         }
 
     async def close(self) -> None:
-        """What the members' going has to tell goes out first."""
+        """Close the bus; messages that wait are sent before."""
         if self._timer is not None:
             self._timer.cancel()
         self._closed = True

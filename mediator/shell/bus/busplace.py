@@ -1,4 +1,4 @@
-"""What an operator writes behind `--bus`, without a password in it, and the bus that it names."""
+"""The bus that `--bus ADDRESS` names. The address has no password in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORM = "say nats://[USER@]HOST[:PORT][,HOST…] or postgresql://USER@HOST[,HOST]
 
 
 def open_bus(text: str, password_file: Path | None) -> Bus:
-    """Raises LocalError."""
+    """The bus at this address. Raises LocalError."""
     if is_postgres(text):
         place = PostgresPlace.parse(text, password_file, what="bus")
         from mediator.shell.bus.postgresbus import PostgresBus
@@ -75,7 +75,7 @@ def _nats(text: str, password_file: Path | None) -> Bus:
 
 
 def _context(query: dict[str, list[str]]) -> ssl.SSLContext:
-    """Of the system's authorities, or of one's own."""
+    """TLS with the system's certificate authorities, or with those of `tlsca`."""
     file = query.get("tlsca", [None])[-1]
     try:
         return ssl.create_default_context(cafile=file)

@@ -1,4 +1,4 @@
-"""A bus within one process: for mediators that share it, as tests have them."""
+"""A bus within one process, for tests."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from netctl.system.tasks import awaited
 
 
 class Medium:
-    """What the mediators of one process share."""
+    """The medium that the mediators of one process share."""
 
     def __init__(self) -> None:
         self.up = True
         self.ends: set[LocalBus] = set()
 
     def stop(self) -> None:
-        """As a server that is gone, for all of them."""
+        """End all connections, as a server that is gone."""
         self.up = False
         for end in list(self.ends):
             end.ended.set()
 
     def inject(self, channel: str, payload: bytes) -> None:
-        """Bytes of anybody's, for all of them."""
+        """Send any bytes to all of them."""
         for end in list(self.ends):
             end.take(channel, payload)
 
 
 class LocalBus(Bus):
-    """One mediator's end."""
+    """The connection of one mediator."""
 
     def __init__(self, medium: Medium) -> None:
         super().__init__("in this process")
@@ -37,7 +37,7 @@ class LocalBus(Bus):
         self.ended = asyncio.Event()
 
     def take(self, channel: str, payload: bytes) -> None:
-        """A message has come."""
+        """Receive a payload."""
         if channel == self._channel:
             self._came(payload)
 

@@ -1,4 +1,7 @@
-"""The seam: messages go out to all other mediators of the store, now or never. A bus may lose, double and reorder."""
+"""The interface of a bus: it sends messages to all other mediators of the store, at once or not at all.
+
+A bus may lose, double and reorder messages.
+"""
 
 from __future__ import annotations
 
@@ -19,36 +22,37 @@ _LOG = logging.getLogger("mediator.bus")
 
 Heard = Callable[[Message], None]
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 3.0
-"""Between tries to connect, doubled each time: a server that restarts is back at once, an absent one is not flooded."""
+"""Intervals of connection attempts, doubled each time: short for a restarting server, no flood for an absent one."""
 MAX_QUEUE = 4_096
-"""Messages that wait to be sent, 24 MB at most: a server that takes none for seconds has lost them."""
+"""Most messages that wait to be sent, 24 MB. Further messages are lost."""
 BATCH = 256
-"""Messages that go out in one turn."""
+"""Most messages sent at once."""
 SEND_S = 3.0
-"""A server that takes no message for so long is as good as gone: other mediators have missed three beats."""
-
+"""A server that takes no message for so long counts as lost: other mediators have missed three beats."""
 LAST_WORD_S = 0.3
-"""At the end a server may take so long for what still waits."""
+"""Longest wait, at the end, for messages that are yet to be sent."""
 
 
 def channel_of(store: str) -> str:
-    """Mediators of one store meet there, also where a server carries the messages of several stores."""
+    """The channel of the mediators of one store. A server may carry the messages of several stores."""
     return f"netctl_{hashlib.sha256(store.encode()).hexdigest()[:24]}"
 
 
 class Bus(ABC):
-    """Reaches the other mediators, and finds its server again whenever it loses it."""
+    """A connection to the other mediators, made anew whenever it is lost."""
 
     def __init__(self, name: str) -> None:
-        """`name`: for people, without a password in it."""
+        """`name`: the server's name for people, without a password."""
         self.name = name
         self.away: str | None = f"{name} is not reached yet"
-        """Why nothing goes out or comes in; None: it works."""
+        """Why no messages pass; None: the bus works."""
         self.lost = 0
-        """Messages that were not sent: the bus was away or too slow. Nobody sends them again."""
+        """Count of messages that were not sent, and never will be, because the bus was away or too slow."""
         self.dropped = 0
-        """What came and was no message: garbage, too long, or another release's."""
+        """Count of received payloads that were no message: malformed, too long, or of another release."""
         self._queue: deque[bytes] = deque()
+        self._sending = False
+        """Whether a batch is being sent."""
         self._wake = asyncio.Event()
         self._tasks: Tasks | None = None
         self._guard: Guard | None = None
@@ -61,7 +65,7 @@ class Bus(ABC):
     ) -> None:
         """Connect, in the background, and hand each message of others to `heard`.
 
-        `works`: called whenever the bus is there, or there again.
+        `works`: called whenever a connection was made.
         """
         self._channel, self._heard, self._guard = channel, heard, guard
         self._on_works = works
@@ -69,7 +73,7 @@ class Bus(ABC):
         self._tasks.keep("the bus", self._work)
 
     def publish(self, message: Message) -> None:
-        """Tell the others. Never waits; raises ValueError for a message that is too long."""
+        """Send a message to the others, without waiting. Raises ValueError if it is too long."""
         payload = encode(message)
         if self.away is not None or len(self._queue) >= MAX_QUEUE:
             self.lost += 1
@@ -78,11 +82,11 @@ class Bus(ABC):
         self._wake.set()
 
     async def close(self) -> None:
-        """What still waits goes out, if the server takes it at once."""
+        """Close the connection. Messages that wait are sent before, if the server takes them at once."""
         if self._tasks is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORD_S):
-                    while self._queue and self.away is None:
+                    while (self._queue or self._sending) and self.away is None:
                         await asyncio.sleep(0.01)
             await self._tasks.end()
 
@@ -98,12 +102,17 @@ class Bus(ABC):
                 await self._serve()
             except (LocalError, OSError) as error:
                 reason = str(error)
+            except Exception as error:  # the library's: it must end only this connection
+                assert self._guard is not None
+                self._guard.caught("the bus's connection", error)
+                reason = type(error).__name__
             if self.away is None:
                 _LOG.warning(f"the bus {self.name} is lost: {reason}; it is tried again")
                 wait = FIRST_RETRY_S
             self.away = f"{self.name}: {reason}"
             self.lost += len(self._queue)
             self._queue.clear()
+            self._sending = False
             await asyncio.sleep(wait)
             wait = min(LAST_RETRY_S, 2 * wait)
 
@@ -114,10 +123,12 @@ class Bus(ABC):
             self._on_works()
 
     async def _batch(self) -> list[bytes]:
-        """What is to be sent, at least one."""
+        """The next messages to send, at least one; the messages of the last call were sent."""
+        self._sending = False
         while not self._queue:
             self._wake.clear()
             await self._wake.wait()
+        self._sending = True
         return [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
 
     def _came(self, payload: bytes) -> None:
@@ -132,12 +143,14 @@ class Bus(ABC):
 
     def _garbage(self) -> None:
         if self.dropped == 0:
-            _LOG.warning(f"the bus {self.name} brought what is no message of this release; such are dropped")
+            _LOG.warning(
+                f"the bus {self.name} brought what is no message of this release: dropped, as all such"
+            )
         self.dropped += 1
 
 
 async def until_one_ends(reading: asyncio.Task[None], sending: asyncio.Task[None]) -> None:
-    """Both halves of a connection: the end of one is the end of both. Raises what ended it."""
+    """Run both halves of a connection until one of them ends; end the other one too. Raises what ended it."""
     both = {reading, sending}
     try:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)

@@ -1,8 +1,9 @@
-"""The bus over NATS core, by nats-py: one subject for a store, nothing stored."""
+"""The bus over NATS core, with nats-py: one subject for each store; NATS stores no message."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,25 +17,27 @@ from netctl.model.errors import LocalError
 from netctl.system.tasks import awaited
 
 CONNECT_S = 3
+CLOSE_S = 0.3
+"""A server that works takes the rest in milliseconds."""
 PING_S = 2
-"""A server that is gone without a word is noticed within some six seconds."""
+"""Interval of pings: a server that vanishes silently is noticed within some six seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class NatsPlace:
-    """Where the servers are, and how they are entered."""
+    """The servers, and how to log in."""
 
     name: str
-    """For people: hosts alone."""
+    """The name for people: only the hosts."""
     servers: tuple[str, ...]
     tls: ssl.SSLContext | None
-    """None: in clear."""
+    """None: without TLS."""
     entry: dict[str, Any] = field(repr=False)
     """User and password, or token."""
 
 
 class _Client(Client):
-    """Says nothing, above all no password, to a server that does not offer TLS where TLS is wanted."""
+    """Sends nothing, above all no password, to a server without TLS where TLS is wanted."""
 
     wants_tls = False
 
@@ -45,7 +48,7 @@ class _Client(Client):
 
 
 class NatsBus(Bus):
-    """One mediator's connection."""
+    """The connection of one mediator."""
 
     def __init__(self, place: NatsPlace) -> None:
         super().__init__(place.name)
@@ -70,8 +73,8 @@ class NatsBus(Bus):
             await client.connect(
                 list(self._place.servers),
                 name="netctl-mediator",
-                allow_reconnect=False,  # `Bus` connects anew; nats-py would keep what nobody wants to hear later
-                max_reconnect_attempts=1,  # with 0 it would try for ever, without a word
+                allow_reconnect=False,  # `Bus` reconnects; nats-py would send old messages after a reconnect
+                max_reconnect_attempts=1,  # with 0 nats-py would try for ever without an error
                 reconnect_time_wait=0,
                 connect_timeout=CONNECT_S,
                 ping_interval=PING_S,
@@ -88,7 +91,7 @@ class NatsBus(Bus):
         except (NatsError, TimeoutError, ValueError) as error:
             raise LocalError(self._reason or str(error) or type(error).__name__) from error
         finally:
-            await client.close()
+            await _close(client)
 
     async def _message(self, message: Msg) -> None:
         self._came(message.data)
@@ -102,3 +105,14 @@ class NatsBus(Bus):
             for payload in await self._batch():
                 await client.publish(self._channel, payload)
             await client.flush(int(SEND_S))
+
+
+async def _close(client: Client) -> None:
+    """Close the connection. nats-py would wait until the server has taken what is still to be sent."""
+    with contextlib.suppress(NatsError, OSError):  # TimeoutError too
+        async with asyncio.timeout(CLOSE_S):
+            await client.close()
+            return
+    writer = getattr(client._transport, "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()

@@ -338,7 +338,7 @@ class ControlClient:
             if error.code.startswith("view."):
                 self.refused = str(error)
             since = self.state.since if self.state.state == "unreachable" else time.monotonic()
-            delay = self._backoff.next_delay(random.random())
+            delay = self._backoff.next_delay(random.random(), elsewhere=len(self._mediators) > 1)
             if error.code == DUPLICATE:
                 self.waits = True
                 delay = DUPLICATE_RETRY_S * (1 + random.random()) / 2
