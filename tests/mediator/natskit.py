@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.lifeline import Lifeline
+from tests.support.lifeline import tether
 from tests.support.patience import BUSY_S, wait_for
 
 
@@ -25,14 +25,13 @@ class Nats:
             one.bind(("127.0.0.1", 0))
             self.port: int = one.getsockname()[1]
         self.process: subprocess.Popen[bytes] | None = None
-        self._lifeline: Lifeline | None = None
 
     def start(self) -> None:
         """And wait until it answers."""
         command = ["nats-server", "-a", "127.0.0.1", "-p", str(self.port), *self._words]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        self._lifeline = Lifeline(self.process.pid)
+        tether(self.process.pid)
 
         def answers() -> bool:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as one:
@@ -47,9 +46,6 @@ class Nats:
 
     def kill(self) -> None:
         """`kill -9`."""
-        if self._lifeline is not None:
-            self._lifeline.cut()
-            self._lifeline = None
         if self.process is not None:
             self.process.kill()
             self.process.wait(BUSY_S)

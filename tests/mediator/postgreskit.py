@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mediator.shell.postgresplace import PostgresPlace
-from tests.support.lifeline import Lifeline
+from tests.support.lifeline import tether
 from tests.support.patience import wait_for
 
 _NUMBERS = itertools.count()
@@ -58,7 +58,6 @@ class Postgres:
         self._durable, self._port = durable, port
         self._root = os.geteuid() == 0
         self.process: subprocess.Popen[bytes] | None = None
-        self._lifeline: Lifeline | None = None
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o755)
         if self._root:
@@ -110,7 +109,7 @@ class Postgres:
             self.process = subprocess.Popen(
                 self._command("postgres", *words), stdout=log, stderr=log, cwd="/", start_new_session=True
             )
-        self._lifeline = Lifeline(self.process.pid, self.directory)
+        tether(self.process.pid, self.directory)
         self.wait_ready()
 
     def wait_ready(self) -> None:
@@ -134,22 +133,15 @@ class Postgres:
 
     def kill(self) -> None:
         """`kill -9`: the whole of it at once, as a machine that loses power."""
-        self._cut()
         self.signal(signal.SIGKILL)
         assert self.process is not None
         self.process.wait()
 
     def stop(self) -> None:
         """In good order, at once."""
-        self._cut()
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait(30)
-
-    def _cut(self) -> None:
-        if self._lifeline is not None:
-            self._lifeline.cut()
-            self._lifeline = None
 
     def dsn(self, database: str) -> str:
         return f"postgresql://netctl@/{database}?host={self.directory}&port={self.port}"

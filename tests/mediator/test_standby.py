@@ -29,7 +29,7 @@ from netctl.wire.invite import parse_invite
 from tests.mediator.loopbackkit import ANN, BOB, Member, Site, keys
 from tests.mediator.postgreskit import Postgres, running
 from tests.mediator.test_locked_store import admitted, open_house
-from tests.support.lifeline import Lifeline
+from tests.support.lifeline import tether
 from tests.support.patience import BUSY_S, wait_for
 
 FIRST, SECOND = "127.0.0.1", "127.0.0.2"
@@ -57,7 +57,7 @@ class Server:
         command += [*(how or ("--standby",)), "--metrics", f"{host}:{page}"]
         with log.open("ab") as out:
             self.process = subprocess.Popen(command, stderr=out)
-        self._lifeline = Lifeline(self.process.pid)
+        tether(self.process.pid)
 
     def says(self, words: str) -> None:
         wait_for(words, lambda: words in self._log.read_text() or self.process.poll() is not None)
@@ -72,7 +72,6 @@ class Server:
                 return error.code, error.read().decode()
 
     def end(self) -> int:
-        self._lifeline.cut()
         self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
         return self.process.wait(BUSY_S)
