@@ -70,6 +70,8 @@ GATHER_S = 0.02
 QUICK_TRIES = 5
 """Immediate retries after another mediator was faster and the store was read; then as after a refusal of the store."""
 FROM_STORE = "the document of the store"
+STORE_AWAY = "invite.store"
+"""The code that an enrolling host is told where the store takes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -524,4 +526,4 @@ def _offer(own: Offered, before: StoredDocument | None, now_s: int) -> Offer:
 def _remote(error: NetctlError) -> RemoteError:
     if isinstance(error, RemoteError):
         return error
-    return RemoteError(f"the mediator cannot let anybody in just now ({error})", "invite.store")
+    return RemoteError(f"the mediator cannot let anybody in just now ({error})", STORE_AWAY)

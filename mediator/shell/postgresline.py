@@ -1,4 +1,4 @@
-"""One connection of the store to PostgreSQL: its lock, its transactions, and what became of a commit without an answer."""
+"""A connection of the store to PostgreSQL: its lock, its transactions, and what became of a lost answer to a commit."""
 
 from __future__ import annotations
 

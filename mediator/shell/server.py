@@ -22,7 +22,7 @@ from mediator.core import hub as h
 from mediator.core.acceptance import other_ports
 from mediator.core.admissionlimiter import AdmissionLimiter, Ban, Offence
 from mediator.core.generations import RESERVE, first_generation
-from mediator.core.membershipservice import MembershipService, Offered
+from mediator.core.membershipservice import STORE_AWAY, MembershipService, Offered
 from mediator.core.transactions import Job
 from mediator.shell.admin import AdminServer
 from mediator.shell.bus.buslink import BusLink
@@ -703,7 +703,7 @@ class Server:
                         self._meters.dropped(error.code)
                     target = self._connections.pop(number, None)
                     if target is not None:
-                        self._offend(target, _offence(error.code))
+                        self._offend(target, offence_of(error.code))
                         self._admitted_no_more(target)
                         target.end(error)
                 case fx.LoggedIn(number, _):
@@ -743,8 +743,11 @@ class Server:
                     return
 
 
-def _offence(code: str) -> Offence | None:
+def offence_of(code: str) -> Offence | None:
+    """What a source has done that is refused with this code before its login; None: nothing."""
     if code.startswith("session"):  # the fault of one member, not of its neighbours behind the same NAT
+        return None
+    if code == STORE_AWAY:  # the mediator's own fault: a class room may try again and again
         return None
     if code.endswith("timeout"):
         return "timeout"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mediator.core import admissionlimiter as g
+from mediator.shell.server import offence_of
 from netctl.model.addresses import SocketAddress
 
 ONE = SocketAddress.of("203.0.113.7", 1)
@@ -152,3 +153,16 @@ def test_memory_is_bounded_and_bans_survive_a_flood_of_sources() -> None:
     assert len(gate._sources) <= g.MAX_SOURCES
     assert refused(gate, ONE, 50.0) == "banned"
     assert refused(gate, at(1 << 20), 50.0) is None, "a new one is let in, remembered or not"
+
+
+def test_who_is_refused_because_the_store_is_away_has_done_nothing_wrong() -> None:
+    assert offence_of("invite.store") is None
+    assert offence_of("session.too-often") is None
+    assert [
+        offence_of(code) for code in ("invite.used-up", "login.unknown-key", "login.timeout", "frame.long")
+    ] == [
+        "invite",
+        "login",
+        "timeout",
+        "garbage",
+    ]
