@@ -1,0 +1,262 @@
+"""Two mediators at work, and everything between them goes: what hosts and operators were told holds in the end.
+
+A round is a `kill -9` of a mediator, of the bus or of PostgreSQL, or one mediator that is cut off from store and bus.
+Hosts that join and an operator write down what they were told; the end state must explain it. `make test-cluster` has
+50 rounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from mediator.core.kept import Kept
+from mediator.shell.postgresplace import PostgresPlace
+from mediator.shell.postgresstore import PostgresStore
+from netctl.agent.mediators.enrolclient import enrol
+from netctl.agent.storage.keyfiles import Keys
+from netctl.model.errors import LocalError, RemoteError
+from netctl.system.tasks import awaited
+from netctl.wire import operatorrequests as r
+from netctl.wire.invite import Invite
+from netctl.wire.jsonline import Request
+from tests.mediator.cutproxy import CutProxy, proxied
+from tests.mediator.loopbackkit import ANN, BOB, Member, free_port
+from tests.mediator.natskit import Nats, nats
+from tests.mediator.postgreskit import Postgres, running
+from tests.mediator.test_standby import FIRST, SECOND, Server
+from tests.mediator.test_store_killed import History, explain
+from tests.mediator.test_two_mediators import Both, both, only
+from tests.support.patience import BUSY_S, wait_for
+
+ROUNDS = int(os.environ.get("NETCTL_STORE_ROUNDS", "4"))
+SEED = int(os.environ.get("NETCTL_STORE_SEED", "20"))
+LASTS_S = (0.2, 2.0)
+"""Of a loss, and of the time between two."""
+USES = 10_000
+PACE_S = 0.3
+"""Between two hosts that join: one source may ask four times a second."""
+
+
+@dataclass
+class Site:
+    """Two mediators' processes, each with a way of its own to store and bus."""
+
+    two: Both
+    server: Postgres
+    bus: Nats
+    ways: dict[str, tuple[CutProxy, CutProxy]]
+    database: str
+    processes: dict[str, Server] = field(default_factory=dict)
+
+    def start(self, host: str) -> None:
+        store, bus = self.ways[host]
+        log = self.two.directory / f"log{len(self.two.started)}"
+        words = ["--cluster", "--bus", f"nats://127.0.0.1:{bus.port}"]
+        dsn = f"postgresql://netctl@127.0.0.1:{store.port}/{self.database}"
+        made = Server(self.two.sites[host], host, dsn, log, self.two.page, *words)
+        self.two.started.append(made)
+        self.processes[host] = made
+
+    def cut(self, host: str, *, silently: bool) -> None:
+        for way in self.ways[host]:
+            way.cut(silently=silently)
+
+    def heal(self, host: str) -> None:
+        for way in self.ways[host]:
+            way.heal()
+
+    def kill(self, host: str) -> None:
+        process = self.processes[host].process
+        process.kill()
+        process.wait(BUSY_S)
+
+    @property
+    def dsn(self) -> str:
+        return self.server.dsn(self.database)
+
+
+@contextmanager
+def sites(directory: Path) -> Iterator[Site]:
+    port = free_port()
+    with (
+        running(durable=True, port=port) as server,
+        nats(directory / "nats.out") as bus,
+        proxied(port) as one,
+        proxied(bus.port) as two,
+        proxied(port) as three,
+        proxied(bus.port) as four,
+        both(directory, server) as files,
+    ):
+        database = PostgresPlace.parse(files.dsn).parameters["dbname"]
+        site = Site(files, server, bus, {FIRST: (one, two), SECOND: (three, four)}, database)
+        text = files.text({"ann": ANN, "bob": BOB}, "manual")
+        text["networks"]["lan"]["ipv4"] = "10.64.0.0/16"
+        for entry in text["mediators"]:
+            entry["relayPorts"] = "20000-29999"
+        for host in site.ways:
+            files.write(host, json.dumps(text))
+            site.start(host)
+            site.processes[host].says("listening")
+        yield site
+
+
+def key_pair(number: int) -> Keys:
+    seed = number.to_bytes(32, "big")
+    return Keys(X25519PrivateKey.from_private_bytes(seed), Ed25519PrivateKey.from_private_bytes(seed))
+
+
+async def until_told(
+    history: History, what: str, ask: Callable[[int], Awaitable[object]], kept_before: str = "?"
+) -> object:
+    """Ask one mediator, and then the other, until there is an answer. `kept_before`: words of an error that says so."""
+    while True:
+        history.asked[what] += 1
+        try:
+            return await ask(history.asked[what])
+        except (LocalError, RemoteError) as error:
+            if kept_before in str(error):
+                return None
+            history.unknown[what] += 1
+            await asyncio.sleep(PACE_S)
+
+
+async def hosts(site: Site, invite: Invite, history: History, first: int, over: asyncio.Event) -> None:
+    """One after the other joins at either mediator, is approved at either, and every second one is shut out."""
+    number = first
+    while not over.is_set():
+        pair, name = key_pair(number), f"h{number}"
+        who = pair.wireguard
+
+        async def joins(turn: int, pair: Keys = pair, name: str = name) -> object:
+            return (await enrol(pair, only(invite, turn), name, exact=False)).name
+
+        def asks(request: Request[Any]) -> Callable[[int], Awaitable[object]]:
+            return lambda turn: asyncio.to_thread(site.two.ask, (FIRST, SECOND)[turn % 2], request)
+
+        history.joined[who] = str(await until_told(history, "redeem", joins))
+        await until_told(history, "approve", asks(r.Approve(name)), "does not wait")
+        history.approved.add(who)
+        if number % 2:
+            history.wanted_revoked.add(who)
+            await until_told(history, "revoke", asks(r.Revoke(name)))
+            history.revoked.add(who)
+        number += 1
+        await asyncio.sleep(PACE_S)
+
+
+async def lose(site: Site, chance: random.Random) -> str:
+    """Lose something for a while, and have it back."""
+    host = chance.choice((FIRST, SECOND))
+    what = chance.choice(("mediator", "bus", "store", "way", "silent way"))
+    match what:
+        case "mediator":
+            await asyncio.to_thread(site.kill, host)
+        case "bus":
+            await asyncio.to_thread(site.bus.kill)
+        case "store":
+            await asyncio.to_thread(site.server.kill)
+        case _:
+            site.cut(host, silently=what == "silent way")
+    await asyncio.sleep(chance.uniform(*LASTS_S))
+    match what:
+        case "mediator":
+            site.start(host)
+        case "bus":
+            await asyncio.to_thread(site.bus.start)
+        case "store":
+            await asyncio.to_thread(site.server.start)
+        case _:
+            site.heal(host)
+    return what
+
+
+def whole(site: Site) -> bool:
+    """Whether both mediators are ready, hear each other, and show the same state."""
+    found = []
+    for host in site.ways:
+        try:
+            status, members = site.two.status(host), site.two.members(host)
+        except LocalError:
+            return False
+        if status.store is not None or status.bus_away is not None:
+            return False
+        if [one.alive and one.current for one in status.mediators] != [True]:
+            return False
+        rows = {name: (row.state, row.networks) for name, row in members.items()}
+        found.append((status.mediators[0].state, status.document.digest, rows))
+    return found[0] == found[1]
+
+
+def test_what_was_told_holds_whatever_is_lost(tmp_path: Path) -> None:
+    chance, history = random.Random(SEED), History()
+    lost: Counter[str] = Counter()
+
+    async def story(site: Site, invite: Invite) -> None:
+        over = asyncio.Event()
+        clients = [awaited(hosts(site, invite, history, first, over)) for first in (1_000, 200_000)]
+        for _ in range(ROUNDS):
+            await asyncio.sleep(chance.uniform(*LASTS_S))
+            lost[await lose(site, chance)] += 1
+        over.set()
+        await asyncio.gather(*clients)
+        await asyncio.to_thread(wait_for, "both are whole", lambda: whole(site))
+
+    async def end_state(site: Site) -> tuple[Kept, int]:
+        store = PostgresStore(PostgresPlace.parse(site.dsn), shared=True)
+        await store.open()
+        kept, (found,) = await store.kept(), await store.invites()
+        await store.close()
+        return kept, found.used
+
+    with sites(tmp_path) as site:
+        asyncio.run(story(site, site.two.invite(FIRST, USES)))
+        kept, used = asyncio.run(end_state(site))
+    history.numbers.append(kept.generation)
+    explain(replace(kept, book=replace(kept.book, leases={})), used, history)
+    print(
+        f"\n{ROUNDS} losses, seed {SEED}: {dict(lost)}; told {len(history.joined)} that they joined, revoked "
+    )
+    print(f"{len(history.revoked)}; asked {dict(history.asked)}, unknown {dict(history.unknown)}")
+    assert len(history.joined) > ROUNDS, "there was load"
+
+
+def test_a_mediator_that_is_cut_off_admits_nobody_and_says_so_and_heals_without_a_restart(
+    tmp_path: Path,
+) -> None:
+    async def story(site: Site) -> None:
+        invite = site.two.invite(FIRST, 10)
+        first, _ = site.two.document.mediators
+        process, page = site.processes[FIRST].process, site.processes[FIRST].page
+        site.cut(FIRST, silently=False)
+        await asyncio.to_thread(wait_for, "it says that the store is away", lambda: page("/readyz")[0] == 503)
+        with pytest.raises(RemoteError, match="cannot let anybody in just now"):
+            await enrol(key_pair(1), only(invite, 0), "new", exact=False)
+        status = await asyncio.to_thread(site.two.status, FIRST)
+        assert status.store is not None
+        await asyncio.to_thread(
+            wait_for, "it misses the bus", lambda: site.two.status(FIRST).bus_away is not None
+        )
+        async with Member(ANN, first) as ann:
+            await ann.view()
+        assert (await enrol(key_pair(2), only(invite, 1), "other", exact=False)).name == "other"
+        site.heal(FIRST)
+        await asyncio.to_thread(wait_for, "both are whole", lambda: whole(site))
+        assert "other" in await asyncio.to_thread(site.two.members, FIRST)
+        assert (await enrol(key_pair(1), only(invite, 0), "new", exact=False)).name == "new"
+        assert process.poll() is None
+
+    with sites(tmp_path) as site:
+        asyncio.run(asyncio.wait_for(story(site), 2 * BUSY_S))
