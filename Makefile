@@ -44,8 +44,8 @@ test-kernel: setup  ## the kernel's own WireGuard: Debian's cloud kernel under Q
 	@scripts/setup kernel
 	@NETCTL_KERNEL_LONG=1 $(PYTEST) tests/kernel/test_kernel_guest.py
 
-test-cluster: setup  ## PostgreSQL killed 50 times under load: nothing acknowledged is lost or doubled (NETCTL_STORE_SEED=n: another run)
-	@NETCTL_STORE_ROUNDS=50 $(PYTEST) -s tests/mediator/test_store_killed.py
+test-cluster: setup  ## mediators, bus and PostgreSQL killed and cut off 50 times: nothing acknowledged is lost or doubled (NETCTL_STORE_SEED=n: another run)
+	@NETCTL_STORE_ROUNDS=50 $(PYTEST) -s tests/mediator/test_store_killed.py tests/mediator/test_cluster_history.py
 
 test-birthday: setup  ## the birthday method twenty times, each in a lab of its own: minutes
 	@$(PYTEST) -m birthday -s tests/netns/test_hard_nats_real.py

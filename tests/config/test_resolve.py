@@ -18,7 +18,6 @@ from netctl.model.view import Lease, View, ViewMember
 from tests.support import documents
 from tests.support.documents import key
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MEDIATOR = f'mediators: [{{url: "netctl://m.example.net:8443", identity: ["ed25519:{key("m")}"]}}]'
 
 
@@ -240,12 +239,9 @@ def test_who_is_not_in_the_document_has_nothing() -> None:
             resolve(loaded, name, None)
 
 
-DOCUMENTS = [path.name for path in documents.EXAMPLES]
-
-
-@pytest.mark.parametrize("example", DOCUMENTS)
-def test_the_examples_are_valid_and_say_nothing_odd(example: str) -> None:
-    loaded = load_document((EXAMPLES / example).read_text(encoding="utf-8"), example)
+@pytest.mark.parametrize("example", documents.EXAMPLES, ids=lambda path: path.name)
+def test_the_examples_are_valid_and_say_nothing_odd(example: Path) -> None:
+    loaded = load_document(example.read_text(encoding="utf-8"), example.name)
     assert loaded.warnings == ()
     present = [m.name for m in loaded.document.members.values() if m.state is MemberState.PRESENT]
     assert len(present) >= 4

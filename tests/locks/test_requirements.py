@@ -91,3 +91,9 @@ def test_no_index_is_named() -> None:
 def test_the_roles_bring_the_locked_set(name: str) -> None:
     role = ROOT / "roles" / f"netctl_{name}" / "files" / "requirements.txt"
     assert role.read_bytes() == (ROOT / "requirements" / f"{name}.txt").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["postgres", "nats"])
+def test_the_mediators_role_brings_the_locked_set_of_store_and_bus(name: str) -> None:
+    there = ROOT / "roles/netctl_mediator/files" / f"requirements-{name}.txt"
+    assert there.read_bytes() == (ROOT / "requirements" / f"{name}.txt").read_bytes()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.mediator.postgreskit import running as running_server
 from tests.netns.fleetkit import ROLLOUT_S, VENV, Fleet, fleet_of
 from tests.support.hosts import Host, needs_namespaces
 from tests.support.patience import BUSY_S, wait_for
@@ -162,3 +163,45 @@ def test_from_nothing_to_removed(fleet: Fleet) -> None:
     assert play(fleet, "h1", "netctl_mediator", *here, "netctl_state=absent") > 0
     assert play(fleet, "h1", "netctl_mediator", *here, "netctl_state=absent") == 0
     wait_for("both have ended", lambda: not running(mediator, "netctl-mediator"))
+
+
+def test_a_mediator_is_given_store_and_bus(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Their server is reached by its socket, which all hosts of the lab see."""
+    with running_server() as server, fleet_of(tmp_path_factory.mktemp("cluster"), 1) as fleet:
+        host, database = fleet.hosts["h1"], server.database()
+        here = (f"netctl_venv={VENV}", "netctl_install=false")
+        assert play(fleet, "h1", "netctl_mediator", *here, "netctl_service=none") > 0
+        identity = re.search(r"ed25519:[A-Za-z0-9+/]{43}=", (fleet.directory / "said").read_text())
+        assert identity is not None
+        fleet.file.write_text(
+            "apiVersion: netctl/v1\n"
+            f'mediators: [{{url: "netctl://10.99.0.1:8443", identity: ["{identity.group()}"]}}]\n'
+            "members: {}\n"
+            "networks: {net: {mode: routed, ipv4: 10.77.0.0/24, members: []}}\n"
+        )
+        password = fleet.directory / "password"
+        password.write_text("not asked for here\n")
+        several = json.dumps(
+            {
+                "netctl_store": database,
+                "netctl_bus": database,
+                "netctl_cluster": True,
+                "netctl_store_password_file": str(password),
+                "netctl_bus_password_file": str(password),
+            }
+        )
+        document = f"netctl_document={fleet.file}"
+        assert play(fleet, "h1", "netctl_mediator", *here, document, several) > 0
+        asked = [f"{VENV}/bin/netctl-mediator", "status", "--state", "/var/lib/netctl-mediator", "-o", "json"]
+
+        def works() -> bool:
+            said = host.run(*asked, check=False)
+            return said.startswith("{") and json.loads(said)["bus_away"] is None
+
+        wait_for("the bus works", works)
+        assert play(fleet, "h1", "netctl_mediator", *here, document, several) == 0
+        assert host.run("stat", "-c", "%a %U", "/etc/netctl/store-password").split() == ["600", "root"]
+        (command,) = [line for line in running(host, "netctl-mediator") if " serve " in line]
+        assert "postgresql" not in command
+        assert play(fleet, "h1", "netctl_mediator", *here, "netctl_state=absent") > 0
+        wait_for("all have ended", lambda: not running(host, "netctl-mediator"))
