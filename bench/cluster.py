@@ -1,9 +1,10 @@
 """Compare the mediator's stores in one run on one disk: SQLite in a thread, and PostgreSQL (Debian's, durable).
 
-Measures leases granted per second, single and in the batches of 100 that a new document requests, and admissions by
-invite per second; the same with two mediators at work on one store in PostgreSQL; and logins per second of the
-mediators' processor time, of one with SQLite and of two that share PostgreSQL. Only the ratios matter, as all wait for
-the same disk and processors. Run: python bench/cluster.py [--members N].
+Measures leases granted per second, single (one asked after another, and by 40 askers at once) and in the batches of
+100 that a new document requests, and admissions by invite per second; the same with two mediators at work on one store
+in PostgreSQL; and logins per second of the mediators' processor time, of one with SQLite and of two that share
+PostgreSQL. Only the ratios matter, as all wait for the same disk and processors. Run: python bench/cluster.py
+[--members N].
 """
 
 from __future__ import annotations
@@ -32,11 +33,23 @@ from tests.mediator.postgreskit import Postgres, why_not
 from tests.mediator.test_admissions import LAN, NOW, document, key
 
 SINGLE, BATCHES, BATCH, JOINS = 300, 60, 100, 150
+ASKERS, EACH = 40, 25
+"""Concurrent requests for single leases, and how many each makes."""
 DOCUMENT = document("10.64.0.0/12")
 
 
 def lease(number: int) -> GrantLease:
     return GrantLease("n", key(number), IPv4Address("10.0.0.0") + number)
+
+
+async def crowd(store: MemberStore, askers: int, first: int) -> None:
+    """Many ask for a lease at a time, as hosts that enrol do."""
+
+    async def ask(number: int) -> None:
+        for lease_number in range(number, number + EACH):
+            await store.add([lease(lease_number)], [])
+
+    await asyncio.gather(*(ask(first + n * EACH) for n in range(askers)))
 
 
 async def measure(store: MemberStore) -> dict[str, float]:
@@ -47,6 +60,9 @@ async def measure(store: MemberStore) -> dict[str, float]:
     for number in range(SINGLE):
         await store.add([lease(number)], [])
     found["leases, one by one"] = SINGLE / (time.perf_counter() - began)
+    began = time.perf_counter()
+    await crowd(store, ASKERS, 1_000_000)
+    found[f"leases, {ASKERS} askers"] = ASKERS * EACH / (time.perf_counter() - began)
     began = time.perf_counter()
     for first in range(10_000, 10_000 + BATCHES * BATCH, BATCH):
         await store.add([lease(first + n) for n in range(BATCH)], [])
@@ -86,6 +102,11 @@ async def measure_two(stores: list[MemberStore]) -> dict[str, float]:
     )
     for what, count, works in (
         ("leases, one by one", SINGLE, [singles(one, 5_000 * n) for n, one in enumerate(stores)]),
+        (
+            f"leases, {ASKERS} askers",
+            ASKERS * EACH,
+            [crowd(one, ASKERS // 2, 1_000_000 * (n + 1)) for n, one in enumerate(stores)],
+        ),
         (
             f"leases, {BATCH} at once",
             BATCHES * BATCH,
