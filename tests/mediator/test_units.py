@@ -64,7 +64,7 @@ def test_no_unit_is_given_up_for_good(path: Path) -> None:
 def test_the_roles_have_the_units_of_the_packages(role: str) -> None:
     for name, source in ROLES[role].items():
         assert (ROOT / "roles" / role / "files" / name).resolve() == ROOT / "packaging" / source
-    assert not list((ROOT / "roles" / role).glob("templates/*"))
+    assert not list((ROOT / "roles" / role).glob("templates/*.service*"))
 
 
 def test_the_mediator_runs_without_a_relay_and_neither_needs_the_other() -> None:
