@@ -6,15 +6,17 @@ from pathlib import Path
 
 import netctl
 from netctl.agent.storage.documentcache import CompiledDocuments, checking_files
-from netctl.config.load.compiled import LateSource
+from netctl.config.load.loader import parse
 
 TEXT = (Path(__file__).parents[2] / "examples/lan-party.yaml").read_text()
 
 
 def compiled(text: str, path: Path) -> bool:
     """Whether a new process takes the compiled form for this text."""
-    loaded = CompiledDocuments(path).load(text, "networks.yaml")
-    return isinstance(loaded.source, LateSource)
+    documents = CompiledDocuments(path)
+    loaded = documents.load(text, "networks.yaml")
+    assert loaded.mark(("members",)) == parse(text, "networks.yaml").mark(("members",))
+    return not documents.checked
 
 
 def test_the_second_process_takes_it_and_another_text_does_not(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import os
 import stat
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import netctl
 from netctl.config import Loaded, load_document
-from netctl.config.load.compiled import compile_document, load_compiled
+from netctl.config.load.compiled import LateSource, compile_document, load_compiled
 from netctl.system.files import write_atomic
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -40,6 +41,8 @@ class CompiledDocuments:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last: Loaded | None = None
+        self.checked = 0
+        """Count of texts that were checked, because their compiled form was not there."""
 
     def load(self, text: str, file: str) -> Loaded:
         """The document of a text, as from `load_document`. Raises ConfigError."""
@@ -49,8 +52,10 @@ class CompiledDocuments:
         kept = self._kept()
         loaded = load_compiled(kept, code_stamp(), text, file) if kept is not None else None
         if loaded is None:
-            loaded = load_document(text, file)
-            self._keep(loaded)
+            checked = load_document(text, file)
+            self.checked += 1
+            self._keep(checked)
+            loaded = replace(checked, source=LateSource(file, text))
         self._last = loaded
         return loaded
 

@@ -25,11 +25,13 @@ FORMAT = 1
 
 @dataclass(slots=True)
 class LateSource:
-    """A `Source` that parses the text only when the place of a path is asked for."""
+    """A `Source` that parses the text only when its tree or the place of a path is asked for.
+
+    Of 5,000 members the tree and the places take some 10 MB, which an agent at rest does not need.
+    """
 
     file: str
     text: str
-    tree: Tree
     findings: tuple[Finding, ...] = ()
     broken: tuple[Path, ...] = ()
     _parsed: Source | None = field(default=None, repr=False)
@@ -38,6 +40,11 @@ class LateSource:
         if self._parsed is None:
             self._parsed = parse(self.text, self.file)
         return self._parsed
+
+    @property
+    def tree(self) -> Tree:
+        """The tree of the text."""
+        return self._source().tree
 
     def mark(self, path: Path) -> Mark:
         """The place of `path`, or of its nearest parent that is in the text."""
@@ -78,7 +85,7 @@ def load_compiled(data: bytes, code: str, text: str, file: str) -> Loaded | None
         compiled = msgspec.json.decode(data, type=_Compiled)
         if (compiled.format, compiled.code, compiled.text) != (FORMAT, code, fingerprint(text)):
             return None
-        source = LateSource(file, text, compiled.tree)
+        source = LateSource(file, text)
         report = Report(source)
         document = build(compiled.tree, digest(text), report)
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
