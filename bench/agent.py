@@ -31,8 +31,7 @@ from netctl.model.keys import IdentityKey
 IN_NAMESPACE = "NETCTL_BENCH_IN_NAMESPACE"
 START_S = 60.0
 SETTLE_S, SETTLE_PEER_S = 10.0, 0.01
-"""Wait after the last peer is known, while candidates are gathered and offered, and more for each peer: endpoints are
-set one by one."""
+"""Wait after the last peer is known, while candidates are gathered and offered, and more for each peer."""
 
 
 def netctl(*arguments: str) -> str:

@@ -115,7 +115,8 @@ class Host:
             return {}
 
     async def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
-        """Set the endpoints of peers, in one call of the engine; no error if a peer is gone. Raises EngineError."""
+        """Set the endpoints of peers, in one call of the engine; no error if a peer is gone. Raises
+        EngineError."""
         await self._run(lambda engine: engine.steer(endpoints))
 
     async def port(self) -> tuple[str, int]:

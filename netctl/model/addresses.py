@@ -59,8 +59,8 @@ def host_prefix(address: Address) -> Prefix:
 def prefix_of(packed: bytes, prefix_len: int) -> Prefix:
     """The prefix with these 4 or 16 bytes as its address, without host bits. Raises ValueError.
 
-    The same object for the same prefix, so that the desired and the actual state of thousands of peers are compared by
-    identity and share their memory.
+    The same object for the same prefix, so that the desired and the actual state of thousands of peers are
+    compared by identity and share their memory.
     """
     # Built from the integer: parsing would be most of the cost of reading a large device.
     whole = int.from_bytes(packed, "big")

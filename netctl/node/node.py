@@ -128,7 +128,8 @@ class Node:
     def _follows_sessions(self, ended: frozenset[WireGuardKey]) -> bool:
         """Whether the host's state depends on a change of sessions. `ended`: peers whose session is over.
 
-        Broadcast on a segment goes to peers with a session. A fixed endpoint is set again once no session uses another.
+        Broadcast on a segment goes to peers with a session. A fixed endpoint is set again once no session uses
+        another.
         """
         desired = self.context.state.desired
         peers = desired.wireguard.peers if desired.wireguard is not None else {}

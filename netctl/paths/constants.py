@@ -125,8 +125,9 @@ minute stays open."""
 LAZY_QUIET = 0.1
 """Part of that time after which a lazy pair looks for no path any more: it is folded up instead."""
 LAZY_CALM = 0.1
-"""Part of that time before the pair is folded up in which a viewer's echo requests are left out. WireGuard answers the
-last one with a keepalive after 10 s, and makes a new handshake after 15 s without an answer: each would ring."""
+"""Part of that time before the pair is folded up in which a viewer's echo requests are left out. WireGuard
+answers the last one with a keepalive after 10 s, and makes a new handshake after 15 s without an answer: each
+would ring."""
 RING_KEPT = 5.0
 RING_DATAGRAMS = 16
 """Datagrams that wait for a path at a doorbell, and how long: WireGuard makes a new handshake after 5 s

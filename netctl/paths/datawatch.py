@@ -47,11 +47,12 @@ PEER_SAYS = "the peer says that WireGuard's packets do not arrive by it"
 
 
 def is_upkeep(came: int, went: int, asked: int = 0) -> bool:
-    """Whether the bytes between two readings of the engine are no user's: keepalives, successful handshakes, echoes.
+    """Whether the bytes between two readings of the engine are no user's: keepalives, successful handshakes,
+    echoes.
 
-    `asked`: echo requests of our own viewer that may be among them. Those of the peer's are known by their replies: as
-    many messages of this length in both directions. An unanswered initiation does not count as upkeep: a user's packet
-    may be waiting for the handshake.
+    `asked`: echo requests of our own viewer that may be among them. Those of the peer's are known by their
+    replies: as many messages of this length in both directions. An unanswered initiation does not count as
+    upkeep: a user's packet may be waiting for the handshake.
     """
     return any(
         (came - received in KEEPALIVES and went - sent in KEEPALIVES)

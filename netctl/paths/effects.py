@@ -36,8 +36,8 @@ class PathStatus:
     answers: bool | None = None
     """Whether the peer answers now. None: nobody watches, so the peer is not asked, or it cannot be known."""
     opened_s: float | None = None
-    """Seconds from the engine's first packet, which opened the pair, to this path. None: no packet did, or the path is
-    a later one than the first direct path."""
+    """Seconds from the engine's first packet, which opened the pair, to this path. None: no packet did, or the
+    path is a later one than the first direct path."""
 
 
 @dataclass(frozen=True, slots=True)

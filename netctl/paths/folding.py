@@ -9,9 +9,9 @@ OPEN    no data for a tenth of it, nothing carries the pair, and a path    FOLDE
         is due to be looked for or the peer is offline
 OPEN    the mediator is gone                                               OPEN: nobody could wake the other side
 
-A folded peer has an entry in the engine and a `Folded` here. It has no state machine, no probes, no relay binding and
-no offers. Both sides count the same data, so they fold up within a second of each other. If one side still sends, its
-packets reach the other's engine by the path that was there, and the pair opens again.
+A folded peer has an entry in the engine and a `Folded` here. It has no state machine, no probes, no relay
+binding and no offers. Both sides count the same data, so they fold up within a second of each other. If one
+side still sends, its packets reach the other's engine by the path that was there, and the pair opens again.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Waiting:
 
 
 class Activity:
-    """When a pair had data last, and whether it may be folded up: never unless `lazy` is set. Times are in seconds."""
+    """When a pair had data last, and whether it may be folded up: never unless `lazy` is set. Times are in
+    seconds."""
 
     def __init__(self, *, idle_s: float = LAZY_IDLE) -> None:
         self.lazy = False

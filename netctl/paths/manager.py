@@ -69,9 +69,10 @@ class PathManager:
     ) -> None:
         """`private_key`: the X25519 key of `own_key`; `rng(n)`: n random bytes.
 
-        `epoch_s`: the Unix time at which `now` was 0, by this host's clock at the start: pings are numbered by it.
-        `idle_s`: seconds without data after which a lazy pair is folded up (`netctl.paths.folding`). `seen_as`: changes
-        an engine's status to one with the peer's own address as endpoint, or none. Called for open pairs only.
+        `epoch_s`: the Unix time at which `now` was 0, by this host's clock at the start: pings are numbered by
+        it. `idle_s`: seconds without data after which a lazy pair is folded up (`netctl.paths.folding`).
+        `seen_as`: changes an engine's status to one with the peer's own address as endpoint, or none. Called
+        for open pairs only.
         """
         self._private = private_key
         self._rng = rng

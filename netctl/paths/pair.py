@@ -113,7 +113,8 @@ class Pair:
         self._data = DataWatch()
         self._mtu = MtuProbe()
         self._echoes = (0, 0)
-        """Echo requests that were sent before the last reading of the engine, back to the one before, and since."""
+        """Echo requests that were sent before the last reading of the engine, back to the one before, and
+        since."""
         self._relayed = RelayedProbes(self.relay, self.routes)
         self._limited: int | None = None
         """The last limit reported with `LimitSize`."""
@@ -699,7 +700,8 @@ class Pair:
         return self.selected is None and not self.relay.usable
 
     def _look_again(self, now: float) -> None:
-        """Plan a round, as data flows again: the peer may have folded the pair up, or a due round was left out."""
+        """Plan a round, as data flows again: the peer may have folded the pair up, or a due round was left
+        out."""
         if self._retry_at is None:
             self._retry_at = now
         elif self.stranded:

@@ -1,4 +1,5 @@
-"""Probes of one pair that the relay carries. They measure the largest packet that passes there; they choose no path.
+"""Probes of one pair that the relay carries. They measure the largest packet that passes there; they choose no
+path.
 
 event                                 what follows
 the relay carries the pair for 3 s,   a small ping, at most `MTU_TRIES`: a relay or a peer of an older release drops it
@@ -6,8 +7,8 @@ or packets flow there
 the peer's pong to it                 padded pings (`netctl.paths.mtuprobe`)
 a ping of the peer                    a pong by the relay in use
 
-One ping measures both legs, each over UDP or TLS, because the relay sends it on in the size in which it came. Without
-I/O.
+One ping measures both legs, each over UDP or TLS, because the relay sends it on in the size in which it came.
+Without I/O.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class RelayedProbes:
         return transaction, self._relay.carry(data, whole=True)
 
     def answer(self, ping: Probe, source: SocketAddress, now: float) -> list[SendDatagram | SendFrame]:
-        """What to send for the pong to a ping of the peer, which came from `source`; empty for a replayed ping."""
+        """What to send for the pong to a ping of the peer, which came from `source`; empty for a replayed
+        ping."""
         if not self._routes.freshness.takes(ping, now, from_peer=False):
             return []
         pong = self._routes.relayed_pong(ping, source, now)

@@ -36,7 +36,8 @@ KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 3), (socket.TCP_K
 """Seconds, seconds and count: detects within 20 s that the other end of an idle connection is gone."""
 
 _BYTES_RECEIVED_AT = 128
-"""Offset of `tcpi_bytes_received`, 64 bits, in `struct tcp_info` (Linux 4.1 and newer: include/uapi/linux/tcp.h)."""
+"""Offset of `tcpi_bytes_received`, 64 bits, in `struct tcp_info` (Linux 4.1 and newer:
+include/uapi/linux/tcp.h)."""
 
 
 class LinkState(Enum):

@@ -180,7 +180,8 @@ def test_many_wishes_to_reconcile_are_one(shell: Shell) -> None:
 def test_a_change_of_sessions_reconciles_only_what_depends_on_it(
     shell: Shell, mode: str, endpoint: bool, began: bool, ended: bool
 ) -> None:
-    """Broadcast, and a fixed endpoint once the session is over: with thousands of peers a look at all is expensive."""
+    """Broadcast, and a fixed endpoint once the session is over: with thousands of peers a look at all is
+    expensive."""
     text = text_of().replace("mode: routed", f"mode: {mode}")
     if not endpoint:
         text = text.replace(', endpoints: ["192.0.2.2:1"]', "")

@@ -267,8 +267,8 @@ class World:
         """Pairs open with the first packet."""
         self.idle_s = LAZY_IDLE
         self.fold_late, self.fold_fails = 0.0, 0.0
-        """Seconds until the engine has a doorbell as endpoint, at most; and the part of attempts that fail, after which
-        the next look at the engine sets it."""
+        """Seconds until the engine has a doorbell as endpoint, at most; and the part of attempts that fail,
+        after which the next look at the engine sets it."""
         self.mediator_families = [4]
         """What the mediator's name has, the one that control connections take first."""
         self.apart: dict[str, Apart] = {}

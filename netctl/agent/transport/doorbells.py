@@ -1,8 +1,8 @@
 """Doorbells: loopback addresses that are the engine's endpoints for folded peers (`netctl.paths.folding`).
 
-One UDP socket serves all doorbells: every address of 127.128.0.0/9 is this host's, and the kernel reports to which
-address a datagram came. So a folded peer needs no descriptor of its own. The socket is bound to the loopback
-interface, and datagrams from other ports than the engine's are dropped.
+One UDP socket serves all doorbells: every address of 127.128.0.0/9 is this host's, and the kernel reports to
+which address a datagram came. So a folded peer needs no descriptor of its own. The socket is bound to the
+loopback interface, and datagrams from other ports than the engine's are dropped.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ IDLE_MIN_S, IDLE_MAX_S = 2.0, 86_400.0
 before. A pair that may be idle for a day is as good as one with `lazy: never`."""
 FIRST = int(ipaddress.IPv4Address("127.128.0.1"))
 COUNT = (1 << 23) - 2
-"""Addresses in 127.128.0.0/9, less the first and the last: more than any host has peers. The stand-ins of peers over
-TLS (`netctl.agent.transport.relaytls`) may have the same addresses, on ports of the relay. So the doorbells leave a
-port that a stand-in needs.
+"""Addresses in 127.128.0.0/9, less the first and the last: more than any host has peers. The stand-ins of peers
+over TLS (`netctl.agent.transport.relaytls`) may have the same addresses, on ports of the relay. So the
+doorbells leave a port that a stand-in needs.
 """
 DRAIN = 128
 """Most datagrams that are read before the event loop handles other sockets."""
 MAX_DATAGRAM = 65_535
 BUFFER = 1 << 20
-"""Bytes of the socket's receive buffer: a host that begins to talk to all its peers sends a thousand initiations at
-once."""
+"""Bytes of the socket's receive buffer: a host that begins to talk to all its peers sends a thousand
+initiations at once."""
 
 
 def idle_s(environment: Mapping[str, str] = os.environ) -> float:
@@ -75,7 +75,8 @@ class Doorbells:
         return self._socket is not None
 
     def _opened(self) -> socket.socket | None:
-        # Without SO_REUSEADDR: with it, any user of this host could bind an address of ours and receive in our place.
+        # Without SO_REUSEADDR: with it, any user of this host could bind an address of ours and receive in our
+        # place.
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")

@@ -125,8 +125,8 @@ class RelayTls:
     def prove(self) -> None:
         """Routes have changed: make a new connection unless the relay answers the next message within `PROOF_S`.
 
-        While bytes arrive, the wait goes on: on a slow connection the answer comes behind them. TCP itself would repeat
-        lost segments after ever longer times before it used the new route.
+        While bytes arrive, the wait goes on: on a slow connection the answer comes behind them. TCP itself
+        would repeat lost segments after ever longer times before it used the new route.
         """
         if self._link is not None:
             self._doubted = True

@@ -49,7 +49,8 @@ class DeviceState:
 class Answers:
     """Parses an engine's answers to ``get=1``.
 
-    A peer whose text is as in the answer before is the same object, and not parsed again: most of thousands are idle.
+    A peer whose text is as in the answer before is the same object, and not parsed again: most of thousands are
+    idle.
     """
 
     def __init__(self) -> None:
