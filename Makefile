@@ -23,6 +23,7 @@ demo: setup  ## the main job, on a small internet in this machine's namespaces
 
 test: setup  ## every tier of tests
 	@scripts/setup kernel || echo 'make: without QEMU and its kernel, the tests of the kernel engine are skipped' >&2
+	@scripts/setup nginx || echo 'make: without nginx, the tests of the page behind it are skipped' >&2
 	@$(PYTEST) -n $(WORKERS) --durations=10
 
 test-pure: venv  ## pure functions and state machines: about a minute on two cores
@@ -53,6 +54,7 @@ test-birthday: setup  ## the birthday method twenty times, each in a lab of its 
 test-latest:  ## every test against the newest packages that pyproject.toml admits, in an environment of its own
 	@scripts/setup newest
 	@scripts/setup kernel || echo 'make: without QEMU and its kernel, the tests of the kernel engine are skipped' >&2
+	@scripts/setup nginx || echo 'make: without nginx, the tests of the page behind it are skipped' >&2
 	@.venv-newest/bin/pytest -n $(WORKERS)
 
 lock:  ## renew requirements/: what make, CI, roles and the action install, with hashes

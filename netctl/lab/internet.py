@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from netctl.config import load_document
-from netctl.lab.namespaces import Holder, Node, environment
+from netctl.lab.namespaces import COMMAND_TIMEOUT_S, Holder, Node, environment
 from netctl.lab.topology import Topology, make_topology, parse_sidecar
 from netctl.lab.wiring import Network, build
 from netctl.model.document import Document, Mediator
-from netctl.model.errors import EngineError, LocalError
+from netctl.model.errors import EngineError, LocalError, NetctlError
+from netctl.system.lineclient import Server, ask
+from netctl.wire.agentrequests import Status
 
 DOCUMENT_PATH = "/run/lab/etc/networks.yaml"
 STATE_PATH = "/run/lab/state"
@@ -244,13 +245,14 @@ def _listens(node: Node, port: int) -> bool:
 
 
 def status_of(node: Node) -> dict[str, Any]:
-    """The output of `netctl status -o json` on a member. Raises EngineError if the agent does not answer."""
-    done = node.attempt([program("netctl"), "status", "-o", "json"])
+    """What `netctl status -o json` prints on a member. Raises EngineError if the agent does not answer."""
+    # Asked here: who waits for a state of the lab asks many times, and a `netctl` each time is most of a small
+    # machine's work.
+    server = Server(node.path(f"{RUN_PATH}/agent.sock"), "agent", "no agent runs")
     try:
-        answer = json.loads(done.stdout)
-    except ValueError as error:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise EngineError(f"netctl status on {node.name}: {said[-1] if said else 'no answer'}") from error
+        answer = ask(server, Status(), timeout_s=COMMAND_TIMEOUT_S).plain
+    except NetctlError as error:
+        raise EngineError(f"status of {node.name}: {error}") from error
     assert isinstance(answer, dict)
     return answer
 

@@ -252,6 +252,10 @@ class Node:
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         return [*self.holder.enter(), *inside, "env", *variables, *argv]
 
+    def path(self, inside: str) -> Path:
+        """The path, outside the lab, of a file that this host has at the absolute path `inside`."""
+        return Path(f"/proc/{self.holder.pid}/root/proc/{self.pid}/root{inside}")
+
     def run(self, argv: Sequence[str], stdin: str = "") -> str:
         """Run a command on this host; returns its standard output. Raises EngineError if it fails."""
         return run_checked(self.command(argv), stdin)

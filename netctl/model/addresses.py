@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ MAX_KNOWN = 1 << 15
 """Prefixes and endpoints that are remembered: of some ten thousand peers."""
 MAX_NAME = 255
 """Octets of a domain name (RFC 1035 §2.3.4)."""
+PARSED = 4096
+"""Parsed addresses to keep. A host sees the same few addresses in each packet, and parsing is slow; strangers can
+send from any address, so the number is bounded."""
 
 
 def parse_address(text: str) -> Address:
@@ -50,6 +54,11 @@ def _scope_is_plain(address: Address) -> bool:
     return scope is None or (address.is_link_local and _SCOPE.fullmatch(scope) is not None)
 
 
+@functools.lru_cache(PARSED)
+def _parsed(host: str) -> Address:
+    return ipaddress.ip_address(host)
+
+
 def host_prefix(address: Address) -> Prefix:
     """The /32 or /128 of one address."""
     return prefix_of(address.packed, address.max_prefixlen)
@@ -78,7 +87,7 @@ class SocketAddress:
     @classmethod
     def of(cls, address: Address | str, port: int) -> SocketAddress:
         """Make the canonical value: IPv4-mapped IPv6 becomes IPv4. Raises ValueError for anything but an IP address."""
-        parsed = ipaddress.ip_address(address)
+        parsed = _parsed(address) if isinstance(address, str) else address
         if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
             parsed = parsed.ipv4_mapped
         elif not _scope_is_plain(parsed):
@@ -96,7 +105,7 @@ class SocketAddress:
     @property
     def address(self) -> Address:
         """The IP address, parsed."""
-        return ipaddress.ip_address(self.host)
+        return _parsed(self.host)
 
     @property
     def is_ipv6(self) -> bool:

@@ -23,7 +23,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from ipaddress import IPv6Address
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -166,8 +165,7 @@ def _prefix(*, relayed: bool) -> bytes:
 def _pack_place(probe: Probe) -> bytes:
     if probe.number is None:
         return pack_address(probe.observed)
-    numbered = IPv6Address(NUMBER_PREFIX + probe.number.to_bytes(8, "big"))
-    return pack_address(SocketAddress.of(numbered, NUMBER_PORT))
+    return b"\6" + NUMBER_PREFIX + probe.number.to_bytes(8, "big") + NUMBER_PORT.to_bytes(2, "big")
 
 
 def _unpack_number(place: bytes) -> int | None:

@@ -72,7 +72,7 @@ PAGES = (
     "/nonsense",
 )
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx here: `scripts/setup ui` fetches it")
+pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx here: `scripts/setup nginx` fetches it")
 
 
 def locations() -> list[str]:
