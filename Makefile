@@ -2,8 +2,8 @@
 
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
-# Tests with real packets wait more than they compute: one worker more than cores.
-WORKERS := $(shell expr $$(nproc) + 1)
+# Tests with real packets wait more than they compute: two workers more than cores.
+WORKERS := $(shell expr $$(nproc) + 2)
 # Some take longer by intention than a test may take (tests/support/bound.py).
 soak test-kernel test-cluster test-birthday test-image test-machines: export NETCTL_HANG_S := 0
 

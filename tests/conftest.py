@@ -20,8 +20,24 @@ from netctl.wg import native
 from tests.support import apart, bound
 
 ROOT = Path(__file__).parents[1]
-SLOW = ("tests/kernel/", "tests/world/", "tests/netns/")
-"""Whose files begin first, in this order: a long file that begins last leaves the other cores idle at the end."""
+LONGEST = (
+    "world/test_world.py",
+    "netns/test_guards_real.py",
+    "netns/test_fleet_real.py",
+    "kernel/test_kernel_guest.py",
+    "netns/test_sync_real.py",
+    "netns/test_roaming_real.py",
+    "machines/test_machines.py",
+    "machines/test_packages.py",
+    "netns/test_commit_real.py",
+    "netns/test_idle_real.py",
+    "netns/test_apply_real.py",
+    "netns/test_roles_real.py",
+    "world/test_nat_pairs.py",
+)
+"""The files that take longest, by a measured run: more than a hundred seconds each. Only the order counts."""
+SLOW = ("tests/kernel/", "tests/machines/", "tests/release/", "tests/netns/", "tests/world/")
+"""Whose files come next, in this order: a long file that begins last leaves the other cores idle at the end."""
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -47,11 +63,21 @@ class _EachFileInOneWorker(LoadScopeScheduling):  # type: ignore[misc]  # xdist 
         file = nodeid.partition("::")[0]
         return "alone" if _measures_time(file) else file
 
+    def _reschedule(self, node: WorkerController) -> None:
+        """Give a worker its next file as late as possible: one that waits behind a long test is in no other's hands.
 
-def _turn(nodeid: str) -> tuple[bool, int]:
+        A worker begins a test only when it has the one after it, too.
+        """
+        if self.workqueue and self._pending_of(self.assigned_work[node]) > 1:
+            return
+        super()._reschedule(node)
+
+
+def _turn(nodeid: str) -> tuple[bool, int, int]:
     file = nodeid.partition("::")[0]
+    longest = (number for number, name in enumerate(LONGEST) if file == f"tests/{name}")
     slow = (number for number, folder in enumerate(SLOW) if file.startswith(folder))
-    return _measures_time(file), next(slow, len(SLOW))
+    return _measures_time(file), next(longest, len(LONGEST)), next(slow, len(SLOW))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -18,7 +18,7 @@ from netctl.lab.probes import host_name
 from tests.netns.hardnats import direct_within, kinds, pair_behind, peer_of
 from tests.support.patience import BUSY_S, wait_for
 
-pytestmark = [pytest.mark.netns, pytest.mark.lab, pytest.mark.alone]
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
 SIZE = 1_000_000
 PAIR = ("laptop", "desktop")

@@ -13,7 +13,7 @@ from tests.netns.roaming import pings
 from tests.support.lablife import PARTY, connected_lab
 from tests.support.patience import wait_for
 
-pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
 WATCHED_S = 20.0
 LOST = 0.05
 """Of a peer's pings, from the moment on that the clone starts: until its first word with the mediator it has tunnels.

@@ -12,7 +12,7 @@ from tests.netns.onehost import NETCTL, One, one_host
 from tests.support.hosts import Host, Program, join, needs_namespaces
 from tests.support.patience import BUSY_S, wait_for
 
-pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
+pytestmark = [pytest.mark.netns, needs_namespaces]
 
 BACK_WITHIN_S = 3.0
 """About one second on an idle machine: what is asserted leaves room for one that runs other tests beside this."""

@@ -17,7 +17,7 @@ from tests.netns.onehost import NETCTL
 from tests.support.hosts import Host, Program, join, needs_namespaces
 from tests.support.patience import wait_for
 
-pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
+pytestmark = [pytest.mark.netns, needs_namespaces]
 
 WITHIN_S = 1.0
 """What is promised, from nftables' word to the table in place, as the agent itself has measured it."""

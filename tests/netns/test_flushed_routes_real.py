@@ -11,7 +11,7 @@ from tests.netns.driftkit import SEGMENT, Member
 from tests.support.hosts import needs_namespaces
 from tests.support.patience import wait_for
 
-pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces]
+pytestmark = [pytest.mark.netns, needs_namespaces]
 
 WITHIN_S = 1.0
 GAP = """

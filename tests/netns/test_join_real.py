@@ -309,7 +309,6 @@ def test_a_mediator_gets_no_traffic_that_is_not_the_networks(world: World) -> No
     wait_for("the honest document is back", lambda: goes_by("10.99.0.1") == default)
 
 
-@pytest.mark.alone
 def test_absent_in_the_mediators_document_is_gone_within_five_seconds(world: World) -> None:
     key = world.members()["late"]["wireguard"]
     wait_for("late is there", lambda: world.pings("late", "home.strict.netctl"))
@@ -324,7 +323,6 @@ def test_absent_in_the_mediators_document_is_gone_within_five_seconds(world: Wor
     assert "taken out of use" in said
 
 
-@pytest.mark.alone
 def test_a_revoked_members_tunnels_are_gone_within_five_seconds(world: World) -> None:
     key = world.members()["newbie"]["wireguard"]
     wait_for("newbie is there", lambda: world.pings("home", "newbie.lan.netctl"))

@@ -18,7 +18,7 @@ from tests.netns.hardnats import kinds
 from tests.support.lablife import PARTY, Pinging, lab_holder, mediator_states
 from tests.support.patience import BUSY_S, wait_for
 
-pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
 NATS = """
 nats:

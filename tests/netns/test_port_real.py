@@ -14,7 +14,7 @@ from tests.netns.roaming import pings
 from tests.support.lablife import PARTY, connected_lab, pairs_by
 from tests.support.patience import wait_for
 
-pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
 BOTH = {("laptop", "desktop"), ("desktop", "laptop")}
 NATS = """
 nats:

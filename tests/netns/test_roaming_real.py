@@ -24,7 +24,7 @@ from tests.support.lablife import PARTY, connected_lab, pairs_by
 from tests.support.patience import wait_for
 from tests.support.processes import EVERY
 
-pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
 NATS = """
 nats:

@@ -22,7 +22,7 @@ from tests.netns.roaming import pings
 from tests.support.lablife import EXAMPLE, connected_lab, everybody_connected, mediator_states
 from tests.support.patience import wait_for
 
-pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
 NATS = """
 nats:

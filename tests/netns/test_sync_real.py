@@ -95,7 +95,6 @@ def restored(lab: Lab) -> None:
     wait_for("nobody has anything to say", lambda: not any(conditions(lab, n) for n in lab.network.members))
 
 
-@pytest.mark.alone
 def test_a_change_reaches_online_members_within_a_second(lab: Lab) -> None:
     took = []
     for absent in (True, False, True, False):

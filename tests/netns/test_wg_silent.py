@@ -13,7 +13,7 @@ from netctl.tunnel.primitives import public_key
 from tests.support.hosts import Host, join, needs_namespaces
 from tests.support.wgside import LINK, OURS, PORT, Side, text
 
-pytestmark = [pytest.mark.alone, pytest.mark.netns, needs_namespaces, pytest.mark.usefixtures("data_path")]
+pytestmark = [pytest.mark.netns, needs_namespaces, pytest.mark.usefixtures("data_path")]
 
 PEERS = 1000
 ALL_TRIED_S = 20.0
