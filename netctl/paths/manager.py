@@ -712,9 +712,9 @@ class PathManager:
     def _settle(self, pair: Pair, now: float) -> list[Effect]:
         """Perform what is due in a pair, and put the pair's next deadline into the heap."""
         effects = pair.handle_timer(now, self._control)
-        if pair.relay.alarmed:
-            pair.relay.alarmed = False
-            self._meter.measure(now)
+        if pair.relay.silent:
+            self._meter.doubt(pair.relay.silent, now)
+            pair.relay.silent.clear()
             effects += self._meter.handle_timer(now)
         if pair.selected is not None and pair.selected.address in self._orphans:
             pair.guesser.inherit(pair.selected.address, self._orphans.pop(pair.selected.address))

@@ -1,17 +1,21 @@
 """Which relay carries a pair, sans-IO: one `RelayLink` for each, of which one is in use.
 
-Both members rank the relays by the same numbers, the sum of their round trips to it, which they tell each other with
-their offers. So both come to one relay without a word about it, also while the mediator is away.
+Both members rank the relays by the same numbers: the sum of their round trips to each, which they tell each other with
+their offers. So both come to one relay without a message about it, also while the mediator is away.
 
 state   event                                           next
 NONE    the best relay brings the peer                  USED: that one
-NONE    it owes answers, or the peer is not there       NONE: the next best is asked, too
-USED    a much better one is known                      USED: it is asked, too, and taken once the peer is there
+NONE    it owes answers, or the peer is not there       NONE: the next best is asked too, three at most
+USED    a much better one is known                      USED: it is asked too, and taken once the peer is there
 USED    it owes answers                                 USED: the next best likewise
-USED    WireGuard hears the peer over another one       USED: that one, where the peer chooses
-USED    it carries no more                              NONE, or USED: another that does
+USED    WireGuard hears the peer over another one       USED: that one, if the peer chooses
+USED    it carries no more                              NONE, or USED: another one that does
 
-The relay that is left needs no word: it keeps its binding for 65 s, and what is still on its way arrives.
+A relay is much better only by present measurements of both members to both relays. A relay that answered none of the
+last series of questions is not measured: that is no reason to leave it, and none to take it. Only if it owed answers to
+a pair as well it counts as out of reach (`OUT_OF_REACH_MS`), which the peer is told.
+
+A relay that is left is told nothing: it keeps its binding for 65 s, and packets on their way arrive.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ from netctl.wire.control import RelayGrant
 
 BESIDE = ""
 """The relay beside the mediator, by its name on the wire. It is the only one that is reached over TLS."""
+OUT_OF_REACH_MS = 60_000
+"""The round trip to a relay that does not answer: the longest that the wire carries. No host is that far."""
 NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
@@ -66,8 +72,8 @@ class PairRelays:
         self.theirs: Mapping[str, int] = NOTHING
         """The peer's, as it said itself."""
         self.wanted = False
-        self.alarmed = False
-        """A relay has fallen silent: it is worth a look how far the others are. Reset by who has seen it."""
+        self.silent: set[str] = set()
+        """Relays that have just fallen silent: a reason to measure all of them. Emptied by whoever has seen them."""
         self._links: dict[str, RelayLink] = {BESIDE: RelayLink(peer, rng)}
         self._current = BESIDE
         self._current_at = float("-inf")
@@ -262,7 +268,7 @@ class PairRelays:
         for name, link in self._links.items():
             if link.quiet and now >= self._bad_until.get(name, now):
                 self._bad_until[name] = now + RELAY_TRIAL_REST
-                self.alarmed = True
+                self.silent.add(name)
         if self.usable:
             self._improve(now)
         else:
@@ -276,7 +282,12 @@ class PairRelays:
             self._take(carrying, now)
             self._improve(now)
             return
-        for name in ranked[:RELAYS_ASKED]:
+        asked = self._asked(ranked)
+        for name in self._links:
+            if name not in asked and self._links[name].wanted:
+                self._links[name].release()
+                self._asked_at.pop(name, None)
+        for name in asked:
             link = self._links[name]
             link.want(now)
             asked_at = self._asked_at.setdefault(name, now)
@@ -284,8 +295,15 @@ class PairRelays:
                 self._plan_due = asked_at + RELAY_ALONE
                 return
 
+    def _asked(self, ranked: list[str]) -> list[str]:
+        """Whom to ask while none carries. The relay beside the mediator stays if TLS is needed, which leads there."""
+        asked = ranked[:RELAYS_ASKED]
+        if self.beside.needs_tunnel and BESIDE not in asked:
+            asked[-1] = BESIDE
+        return asked
+
     def _improve(self, now: float) -> None:
-        """One carries: it stays, but for one that is much better, or where it carries no more."""
+        """One carries: it stays, unless another one is much better, or it carries no more."""
         used, ranked, total = self._used, self._ranked(now), self._sums()
         others = [name for name in ranked if name != self._current]
         self._links[others[0]].prepare(now)
@@ -293,8 +311,9 @@ class PairRelays:
         if used.quiet or self._doubts >= RELAY_DOUBTS:
             wish = others[0]
         elif (
-            ranked[0] != self._current
-            and much_better(total.get(ranked[0], math.inf), total.get(self._current, math.inf))
+            total.get(ranked[0], OUT_OF_REACH_MS) < OUT_OF_REACH_MS
+            and self._current in total
+            and much_better(total[ranked[0]], total[self._current])
             and now >= self._current_at + RELAY_MOVE_REST
         ):
             wish = ranked[0]
@@ -323,7 +342,7 @@ class PairRelays:
 
     def _ranked(self, now: float) -> list[str]:
         """The relays' names, best first: those that answer, by the sum of round trips, in the document's order."""
-        total = self._sums()
+        total = {name: rtt_ms for name, rtt_ms in self._sums().items() if rtt_ms < OUT_OF_REACH_MS}
         names = list(self._links)
         return sorted(
             names,

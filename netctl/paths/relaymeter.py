@@ -6,18 +6,15 @@ document without relays apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
 from netctl.paths.constants import METER_EVERY, METER_QUESTIONS, METER_REST, METER_WAIT
 from netctl.paths.effects import SendDatagram
-from netctl.paths.relaychoice import BESIDE, differs
+from netctl.paths.relaychoice import BESIDE, OUT_OF_REACH_MS, differs
 from netctl.wire import stun
 from netctl.wire.control import RelayTime
-
-MAX_RTT_MS = 60_000
-"""What the wire carries; nobody is that far."""
 
 
 class RelayMeter:
@@ -26,7 +23,11 @@ class RelayMeter:
     def __init__(self, rng: Callable[[int], bytes]) -> None:
         self._rng = rng
         self.rtt_ms: dict[str, int] = {}
-        """Of those that answered the last series, the shortest."""
+        """The shortest of the last series. A relay that answered nothing is not here, or `OUT_OF_REACH_MS` away if it
+        owed answers to a pair as well.
+        """
+        self._doubted: set[str] = set()
+        """Relays that owed answers to a pair since their last answer here."""
         self._apart: Mapping[str, Sequence[SocketAddress]] = {}
         self._beside: Sequence[SocketAddress] = ()
         self._found: dict[str, int] = {}
@@ -59,9 +60,15 @@ class RelayMeter:
         if self._apart and now - self._began >= METER_REST:
             self._begin(now)
 
+    def doubt(self, silent: Collection[str], now: float) -> None:
+        """These relays owe answers to a pair: measure all."""
+        self._doubted.update(silent)
+        self.measure(now)
+
     def _begin(self, now: float) -> None:
         self._asked.clear()
         self._found = {}
+        self._doubted &= {BESIDE, *self._apart}
         if not self._apart:
             self._questions, self._ends, self._next = [], None, None
             self.rtt_ms.clear()
@@ -91,8 +98,10 @@ class RelayMeter:
         if self._ends is not None and now >= self._ends:
             self._ends = None
             self._asked.clear()
+            self._doubted -= self._found.keys()
             self.rtt_ms.clear()
             self.rtt_ms.update(self._found)
+            self.rtt_ms.update(dict.fromkeys(self._doubted, OUT_OF_REACH_MS))
         return effects
 
     def handle_answer(self, data: bytes, source: SocketAddress, now: float) -> bool:
@@ -107,9 +116,10 @@ class RelayMeter:
         except RemoteError:
             return True
         name, _, at = self._asked.pop(transaction)
-        rtt_ms = min(round((now - at) * 1000), MAX_RTT_MS)
-        self._found[name] = min(self._found.get(name, MAX_RTT_MS), rtt_ms)
-        self.rtt_ms[name] = self._found[name]
+        rtt_ms = min(round((now - at) * 1000), OUT_OF_REACH_MS)
+        self._found[name] = min(self._found.get(name, OUT_OF_REACH_MS), rtt_ms)
+        # Until the series is over one late answer says nothing: a pair would move for it.
+        self.rtt_ms[name] = min(self.rtt_ms.get(name, OUT_OF_REACH_MS), rtt_ms)
         return True
 
     @property

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from netctl.model.addresses import SocketAddress
 from netctl.paths.constants import METER_EVERY, RELAY_MOVE_REST
 from netctl.paths.relaychoice import much_better, sums
 from tests.support.pathsim import MEDIATOR, Apart, Host, World
@@ -142,6 +143,32 @@ def test_a_much_better_relay_is_taken_and_packets_go_on() -> None:
     assert max(longest_gap(a, since + 1, until - 1), longest_gap(b, since + 1, until - 1)) < 1.0
     sequences = {number for when, _, number in b.heard if when > since}
     assert len(set(range(max(sequences))) - sequences) < 10
+
+
+class DeafToStun(World):
+    """The mediator's STUN ports can be silent, while its relay works."""
+
+    deaf = False
+
+    def _server(self, source: SocketAddress, port: int, data: bytes) -> None:
+        if not (self.deaf and port in (3478, 3479)):
+            super()._server(source, port, data)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_missed_series_of_questions_is_no_reason_to_move(seed: int) -> None:
+    world = DeafToStun(seed)
+    a, b = hard_pair(world)
+    world.relay_apart(EAST)
+    place(world, EAST, 0.060, 0.060)
+    world.start()
+    world.run(40)
+    assert (at(a, b), at(b, a)) == (MEDIATOR, MEDIATOR)
+    steered = len(a.steered), len(b.steered)
+    world.deaf = True
+    world.run(2 * METER_EVERY + 60)
+    assert (at(a, b), at(b, a)) == (MEDIATOR, MEDIATOR)
+    assert (len(a.steered), len(b.steered)) == steered
 
 
 def test_a_better_relay_that_the_peer_does_not_reach_is_given_up() -> None:

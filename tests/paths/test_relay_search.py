@@ -1,0 +1,98 @@
+"""One pair and an absent peer: real relays answer, and the peer comes to none of them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from mediator.core.relay_grants import grant
+from mediator.core.relay_table import RelayTable
+from netctl.model.addresses import SocketAddress
+from netctl.paths.constants import RELAY_ALONE, RELAY_TRIAL_REST, RELAYS_ASKED
+from netctl.paths.effects import SendControl, SendDatagram
+from netctl.paths.relaychoice import BESIDE, PairRelays
+from netctl.wire.control import RelayGrant, RelayRequest
+
+UNIX = 1_800_000_000
+OWN, PEER = 40000, 40001
+HERE = SocketAddress("198.51.100.1", 51820)
+APART = tuple(f"ed25519:{letter * 42}A=" for letter in "BCDEF")
+ADDRESSES = {name: f"192.0.2.{number}" for number, name in enumerate((BESIDE, *APART), 1)}
+STEP_S = 0.25
+
+
+class Alone:
+    """A pair whose peer is nowhere, and its relays."""
+
+    def __init__(self) -> None:
+        count = itertools.count()
+        self.mine = {name: 10 * number for number, name in enumerate((*APART, BESIDE), 1)}
+        self.now = 0.0
+        self.dead: set[str] = set()
+        self.most = 0
+        self.tables = {name: RelayTable(bytes(32), b"c" * 32, range(OWN, PEER + 1)) for name in ADDRESSES}
+        self.relays = PairRelays("peer", lambda size: next(count).to_bytes(size, "big"), self.mine)
+        self.relays.know(APART, self.now)
+        self.relays.told(dict(self.mine), self.now)
+        self.relays.want(self.now)
+
+    @property
+    def asked(self) -> set[str]:
+        return {name for name, link in self.relays._links.items() if link.wanted}
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            for effect in self.relays.handle_timer(self.now, online=True):
+                self._perform(effect)
+            self.most = max(self.most, len(self.asked))
+            self.now += STEP_S
+
+    def _perform(self, effect: object) -> None:
+        if isinstance(effect, SendControl) and isinstance(effect.message, RelayRequest):
+            name = effect.message.relay
+            given = grant(bytes(32), OWN, PEER, UNIX + 3600)
+            at = SocketAddress(ADDRESSES[name], PEER)
+            told = RelayGrant("peer", str(at), given.allocation, given.key, given.expires_s, name)
+            self.relays.handle_grant(told, self.now, (at,))
+        if isinstance(effect, SendDatagram):
+            name = next(name for name, address in ADDRESSES.items() if address == effect.destination.host)
+            if name not in self.dead:
+                for answer in self.tables[name].handle_control(effect.data, HERE, PEER, self.now, UNIX):
+                    self.relays.handle_datagram(answer.data, effect.destination, self.now)
+
+
+def test_three_relays_are_asked_for_an_absent_peer_and_no_more() -> None:
+    alone = Alone()
+    alone.run(3 * RELAY_ALONE + 2)
+    assert alone.asked == set(APART[:RELAYS_ASKED])
+    alone.mine.update(zip(APART, (900, 800, 700, 5, 5), strict=True))
+    alone.run(60)
+    assert alone.asked == {*APART[3:], BESIDE}
+    assert alone.most <= RELAYS_ASKED
+
+
+@pytest.mark.parametrize("dead", [1, 2, 3])
+def test_one_that_is_silent_is_replaced_and_not_added_to(dead: int) -> None:
+    alone = Alone()
+    alone.run(3 * RELAY_ALONE + 2)
+    alone.dead.update(APART[:dead])
+    alone.run(RELAY_TRIAL_REST - 10)
+    assert not alone.asked & alone.dead
+    assert len(alone.asked) == RELAYS_ASKED
+    alone.dead.clear()
+    alone.run(RELAY_TRIAL_REST + 30)
+    assert alone.asked == set(APART[:RELAYS_ASKED])
+    assert alone.most <= RELAYS_ASKED
+
+
+def test_where_all_are_silent_the_one_that_tls_leads_to_stays() -> None:
+    alone = Alone()
+    alone.dead.update(ADDRESSES)
+    alone.run(30)
+    for _ in range(20):
+        alone.run(3)
+        assert BESIDE in alone.asked
+        assert alone.relays.needs_tunnel
+        assert len(alone.asked) <= RELAYS_ASKED
