@@ -268,7 +268,7 @@ class Hub:
         self._count()
         self._hang()
         wanted = self._want(unix_s)
-        effects += [Say(text) for text in self._apart.load(document.mediators)]
+        effects += [Say(text) for text in self._apart.load(document.mediators, mediator.relay_ports)]
         effects += [Say(item.message) for item in self.exhausted]
         if self.without_port:
             effects.append(Say(f"no relay port is left for {self.without_port} pairs with stock apps"))

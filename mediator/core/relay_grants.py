@@ -63,18 +63,34 @@ class RelaysApart:
         self._agree = agree
         self._relays: dict[str, tuple[Mediator, bytes]] = {}
         """By identity, as members name it."""
+        self._said: list[str] = []
 
-    def load(self, mediators: Iterable[Mediator]) -> list[str]:
-        """The document's; what to say of those that no grant can be made for."""
+    def load(self, mediators: Iterable[Mediator], ports: tuple[int, int]) -> list[str]:
+        """Take the document's relays; returns what is new to say of those that members cannot use, or not whole.
+
+        `ports`: the first and the last of this mediator's own relay ports.
+        """
         self._relays, said = {}, []
+        wanted = ports[1] - ports[0] + 1
         for relay in mediators:
             if not relay.relay_only:
                 continue
+            where = f"the relay at {relay.host}:{relay.port}"
+            room = relay.relay_ports[1] - relay.relay_ports[0] + 1
+            if len(relay.identity) > 1:
+                said.append(f"{where} is used by the first of its identities alone, {relay.identity[0]}")
+            if room < wanted:
+                said.append(
+                    f"{where} has {room} relayPorts, and this mediator {wanted}: members whose port is beyond the "
+                    f"first {room} get no grant for it"
+                )
             try:
                 self._relays[str(relay.identity[0])] = relay, self._agree(relay.identity[0])
             except RemoteError as error:
-                said.append(f"the relay at {relay.host}:{relay.port} is left out: {error}")
-        return said
+                said.append(f"{where} is left out: {error}")
+        new = [line for line in said if line not in self._said]
+        self._said = said
+        return new
 
     def grant(self, relay: str, first: int, own: int, peer: int, expires_s: int) -> Grant | None:
         """A grant at this relay for two ports of the mediator's range, which begins at `first`; None: it has none."""

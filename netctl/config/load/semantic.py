@@ -17,7 +17,7 @@ from netctl.config.load.mtu import check_mtu
 from netctl.config.load.report import Report
 from netctl.model import derive
 from netctl.model.addresses import Prefix, parse_prefix
-from netctl.model.document import Document, Lazy, MemberState, Mode, Network, Rule
+from netctl.model.document import Document, Lazy, Mediator, MemberState, Mode, Network, Rule
 from netctl.model.keys import IdentityKey, WireGuardKey
 
 PRIVATE_SPACE = tuple(
@@ -124,9 +124,30 @@ def _check_mediators(document: Document, report: Report) -> None:
                     "NC513", (*path, "relayPorts"), f"the STUN port {port} is one of the relay ports"
                 )
         room = last - first + 1
+        if mediator.relay_only:
+            _check_relay(document, mediator, path, report)
         if room < wanted:
             message = f"{room} relay ports for {wanted} members: each needs one, so some cannot be relayed"
             report.warning("NC511", (*path, "relayPorts"), message, "widen the range")
+
+
+def _check_relay(document: Document, relay: Mediator, path: Path, report: Report) -> None:
+    """What keeps members from using a relay apart, although the document is valid."""
+    full = [mediator for mediator in document.mediators if not mediator.relay_only]
+    if not full:
+        message = "`role: relay` needs a mediator in the document: nobody else gives grants for the relay"
+        report.warning("NC518", (*path, "role"), message)
+    if len(relay.identity) > 1:
+        message = f"members use the first identity of a relay alone, {relay.identity[0]}"
+        report.warning("NC519", (*path, "identity"), message, "name the relay's present identity alone")
+    if any(pin in mediator.identity for mediator in full for pin in relay.identity):
+        message = "this identity is also a mediator's: a relay apart has one of its own, or nobody uses it"
+        report.warning("NC520", (*path, "identity"), message, "run `netctl-mediator init --relay` there")
+    room = relay.relay_ports[1] - relay.relay_ports[0] + 1
+    wanted = max((one.relay_ports[1] - one.relay_ports[0] + 1 for one in full), default=0)
+    if room < wanted:
+        message = f"{room} relay ports, and {wanted} at the mediator: members with a later port do not use this relay"
+        report.warning("NC521", (*path, "relayPorts"), message, "widen the range")
 
 
 def _check_routes(document: Document, report: Report) -> None:
