@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.core.relay_limits import Ledger, Limits, Toll
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
@@ -30,6 +31,11 @@ MAX_BINDINGS_PER_MEMBER = 1024
 """Twice the largest segment. The limit keeps one member from filling the table."""
 MAX_SECRETS = 16
 """As many mediators as a document may have. A message without a good grant costs 6 µs for each."""
+CLOCK_TOLERANCE_S = 3600
+"""How far the clock of a relay may be behind that of a mediator. A grant that ends later than this after the longest
+life of a grant is refused: without the limit, whoever has a grant of a mediator with a wrong clock could use it for
+years.
+"""
 
 
 @dataclass(slots=True)
@@ -94,8 +100,16 @@ class RelayTable:
         self._bindings: dict[tuple[int, int], Binding] = {}
         self._by_source: dict[tuple[int, SocketAddress], Binding] = {}
         self._per_member: Counter[int] = Counter()
+        self._behind: dict[bytes, float] = {}
+        """By secret: the mediator's clock is ahead of the relay's by at least this, seconds. Its accepted grants show
+        it, because no grant ends later than `GRANT_TTL_S` after it was made.
+        """
+        self.clock_behind_s = 0.0
+        """The largest such difference that any grant showed, also one that was refused."""
         self.expired = 0
         """Messages with a good grant that has expired: many of them mean that a clock is wrong."""
+        self.ahead = 0
+        """Messages with a good grant that was refused because it ends too late: a clock is wrong by over an hour."""
         self.generation = 0
         """Changes whenever `flow` may give a new answer: shells may cache answers until then."""
 
@@ -107,6 +121,7 @@ class RelayTable:
         if tuple(secrets) == self._secrets:
             return
         self._secrets = tuple(secrets[:MAX_SECRETS])
+        self._behind = {secret: behind for secret, behind in self._behind.items() if secret in self._secrets}
         for binding in [b for b in self._bindings.values() if b.secret not in self._secrets]:
             self._forget(binding)
 
@@ -124,8 +139,7 @@ class RelayTable:
         if opened is None:
             return []
         message, secret, key = opened
-        if allocation.expires_s <= unix_now:
-            self.expired += 1
+        if not self._in_time(secret, allocation.expires_s, unix_now):
             return []
         if isinstance(message, relay.Confirm) and self._cookie_is_good(message.cookie, source, at_port, now):
             return self._bind(message, secret, key, source, now)
@@ -133,6 +147,29 @@ class RelayTable:
             cookie = self._cookie(source, at_port, int(now // COOKIE_SLOT_S))
             return [Answer(at_port, source, relay.seal(relay.Cookie(message.transaction, cookie), key))]
         return []
+
+    def clock_was_set(self) -> None:
+        """The clock of `unix_now` has another reading: what grants showed about the old one is void."""
+        self._behind.clear()
+        self.clock_behind_s = 0.0
+
+    def _in_time(self, secret: bytes, expires_s: int, unix_now: float) -> bool:
+        """Whether a grant with a good MAC counts now, by this relay's clock and by what its mediator's grants showed.
+
+        Once a grant that was made at time t is accepted, no grant of this mediator that ended by t is, although the
+        relay's clock may be slow: so nobody uses a port that belongs to another member by now.
+        """
+        behind = expires_s - GRANT_TTL_S - unix_now
+        self.clock_behind_s = max(self.clock_behind_s, behind)
+        if behind > CLOCK_TOLERANCE_S:
+            self.ahead += 1
+            return False
+        known = max(behind, self._behind.get(secret, 0.0))
+        if expires_s <= unix_now + known:
+            self.expired += 1
+            return False
+        self._behind[secret] = known
+        return True
 
     def _open(
         self, data: bytes, allocation: relay.Allocation

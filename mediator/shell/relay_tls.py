@@ -19,7 +19,7 @@ import resource
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -46,8 +46,6 @@ TLS_S = 5.0
 LOGIN_S = 10.0
 IDLE_S = 90.0
 """A member refreshes its bindings every 20 s."""
-BACKLOG = 256
-ACCEPTS_PER_TURN = 32
 OFFENCES: Mapping[str, Offence] = {"tls": "tls", "frame.too-long": "garbage"}
 """Errors that count as an offence of the source; a plain close does not."""
 
@@ -110,7 +108,6 @@ class TlsListener:
         """By the limiter's ticket."""
         self._of_member: dict[int, _Link] = {}
         self._dirty: dict[int, _Link] = {}
-        self._listening: list[socket.socket] = []
         self._number = 0
         if taker is not None:
             relay.listen(taker.fileno(), self._take)
@@ -120,41 +117,14 @@ class TlsListener:
     def __len__(self) -> int:
         return len(self._links)
 
-    def listen(self, address: str, port: int) -> int:
-        """Listen for connections on a machine without a mediator; returns the port. Raises LocalError."""
-        family = socket.AF_INET6 if ":" in address and socket.has_ipv6 else socket.AF_INET
-        opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address == "::" else 1)
-            opened.bind((address, port))
-            opened.listen(BACKLOG)
-        except OSError as error:
-            opened.close()
-            raise LocalError(f"the relay cannot listen on TCP port {port}: {error.strerror}") from error
-        self._listening.append(opened)
-        self._relay.listen(opened.fileno(), lambda: self._accept(opened))
-        return int(opened.getsockname()[1])
-
     def close(self) -> None:
         """Close every connection."""
         for link in list(self._links.values()):
             self._drop(link)
-        for opened in self._listening:
-            opened.close()
         if self._taker is not None:
             self._taker.close()
 
     # -- new connections --------------------------------------------------------------------------------------
-
-    def _accept(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
-            try:
-                connection, _ = listening.accept()
-            except OSError:
-                return
-            self._relay.guard.run("a connection", self.adopt, connection)
 
     def _take(self) -> None:
         assert self._taker is not None
@@ -316,12 +286,10 @@ class TlsListener:
 
 
 @contextmanager
-def open_listeners(
-    relay: RelayServer, context: ssl.SSLContext, state: Path, address: str, ports: Sequence[int]
-) -> Iterator[TlsListener]:
-    """A listener for connections that the mediator passes on, and for connections to `ports`.
+def take_connections(relay: RelayServer, context: ssl.SSLContext, state: Path) -> Iterator[TlsListener]:
+    """Take the connections that the mediator passes on, while the block runs.
 
-    A port that cannot be opened is only logged: UDP is relayed all the same.
+    If that is impossible it is only logged: UDP is relayed all the same.
     """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one file per connection, besides the ports
@@ -331,11 +299,6 @@ def open_listeners(
     except LocalError as error:
         _LOG.warning(f"{error}: members whose UDP is blocked are not relayed")
     listener = TlsListener(relay, context, taker)
-    for port in ports:
-        try:
-            listener.listen(address, port)
-        except LocalError as error:
-            _LOG.warning(str(error))
     try:
         yield listener
     finally:

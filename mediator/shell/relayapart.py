@@ -1,7 +1,7 @@
 """A relay on another machine than its mediators: it has its own identity and the document, and nothing of theirs.
 
-The document names the mediators whose grants are good. A change of it is taken without a restart, except for the
-relay's own ports. It is read in a thread: a large one takes a second, and packets do not wait for it.
+The document names the mediators whose grants are good. A change of the document takes effect without a restart, except
+for the relay's own ports. A thread reads the document: a large one takes a second, and packets do not wait for it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
+from mediator.core.relay_table import CLOCK_TOLERANCE_S, MAX_SECRETS, RelayTable
 from mediator.shell.credentials import Identity
 from mediator.shell.relayserver import RelayServer
+from mediator.shell.relaywords import CLOCK_NOTICE_S
+from mediator.shell.stateroles import refuse_alone, refuse_mediators
+from mediator.shell.steadyclock import SteadyClock
 from mediator.shell.stunserver import StunServer
 from mediator.shell.watched import WatchedDocument
 from netctl.model.document import Document, Mediator
@@ -21,16 +26,22 @@ from netctl.model.errors import LocalError, RemoteError
 _LOG = logging.getLogger("mediator.relay")
 
 LOOK_S = 1.0
-"""Between looks at the document's file."""
-EXPIRED_S = 60.0
-"""Between lines about grants that are over by this relay's clock."""
+"""Interval of looks at the document's file."""
+CLOCK_LOOK_S = 60.0
+"""Least interval of looks at the clock, and of lines in the log about it."""
+CLOCK_STEP_S = 60.0
+"""A wall clock that differs from the reading by more was set meanwhile."""
 
 Answer = tuple[Document, Mediator] | str | None
 
 
-def trusted_secrets(identity: Identity, document: Document) -> list[bytes]:
-    """A secret for each identity of the document's mediators. Raises LocalError where there is none."""
+def trusted_secrets(identity: Identity, document: Document) -> tuple[list[bytes], list[str]]:
+    """A secret for each identity of the document's mediators, and what to say of those that have none.
+
+    Raises LocalError if there is no secret at all.
+    """
     found: dict[bytes, None] = {}
+    said = []
     for mediator in document.mediators:
         if mediator.relay_only:
             continue
@@ -38,12 +49,49 @@ def trusted_secrets(identity: Identity, document: Document) -> list[bytes]:
             try:
                 found[identity.agree_with(pin)] = None
             except RemoteError as error:
-                _LOG.warning(f"grants of {mediator.host}:{mediator.port} are refused: {error}")
+                said.append(f"grants of {mediator.host}:{mediator.port} are refused: {error}")
     if not found:
         raise LocalError(
             "the document names no mediator whose grants this relay could check: `role: relay` needs one beside it"
         )
-    return list(found)
+    if len(found) > MAX_SECRETS:
+        said.append(
+            f"the document names {len(found)} identities of mediators, and a relay checks the grants of "
+            f"{MAX_SECRETS} of them: grants of the last {len(found) - MAX_SECRETS} are refused"
+        )
+    return list(found), said
+
+
+def unusable(identity: Identity, own: Mediator, document: Document) -> list[str]:
+    """What in the relay's own entry of the document keeps members from using it, for people."""
+    said = []
+    if own.identity[0] != identity.public:
+        said.append(
+            f"the first identity of this relay's entry in the document is {own.identity[0]}, another relay's: members "
+            f"get grants for that one, so no grant is good here; put {identity.public} first"
+        )
+    room = own.relay_ports[1] - own.relay_ports[0] + 1
+    for mediator in document.mediators:
+        wanted = mediator.relay_ports[1] - mediator.relay_ports[0] + 1
+        if not mediator.relay_only and wanted > room:
+            said.append(
+                f"this relay has {room} relayPorts, and {mediator.host}:{mediator.port} has {wanted}: members whose "
+                f"port there is beyond the first {room} do not use this relay"
+            )
+    return said
+
+
+def suits(identity: Identity, state: Path) -> Callable[[Document, Mediator], None]:
+    """A check of a document before it is in force: raises LocalError if a relay with this state cannot work by it."""
+
+    def check(document: Document, own: Mediator) -> None:
+        if own.relay_only:
+            refuse_mediators(state)
+            trusted_secrets(identity, document)
+        else:
+            refuse_alone(state)
+
+    return check
 
 
 class FollowedDocument:
@@ -52,16 +100,14 @@ class FollowedDocument:
     def __init__(
         self, identity: Identity, watched: WatchedDocument, own: Mediator, relay: RelayServer
     ) -> None:
+        """`watched`: with the check of `suits`, so that it hands over good documents alone."""
         self._identity, self._watched, self._own, self._relay = identity, watched, own, relay
         self._thread = ThreadPoolExecutor(1, "document")
         self._looking: Future[Answer] | None = None
         self._look_at = 0.0
-        self._expired = 0
-        self._expired_at = float("-inf")
 
     def look(self, now: float) -> None:
-        """Beside the relay's work: take what the thread has found, and send it to look again."""
-        self._say_expired(now)
+        """Beside the relay's work: take what the thread has found, and send the thread to look again."""
         if self._looking is not None:
             if not self._looking.done():
                 return
@@ -72,7 +118,7 @@ class FollowedDocument:
             self._looking = self._thread.submit(self._read)
 
     def close(self) -> None:
-        """End the thread, after what it does."""
+        """End the thread, after the work that it does now."""
         self._thread.shutdown()
 
     def _read(self) -> Answer:
@@ -86,36 +132,86 @@ class FollowedDocument:
             _LOG.warning(found)
         elif found is not None:
             document, own = found
-            try:
-                if not own.relay_only:
-                    raise LocalError("this server is no `role: relay` there any more")
-                self._relay.table.trust(trusted_secrets(self._identity, document))
-            except LocalError as error:
-                _LOG.warning(self._watched.refuse(f" {error}"))
-                return
+            _trust(self._identity, document, own, self._relay.table)
             _LOG.info("the document has changed, and is in force")
             if _listens(own) != _listens(self._own):
                 _LOG.warning("the document gives this relay other ports: they count when it is started again")
 
-    def _say_expired(self, now: float) -> None:
-        expired = self._relay.table.expired
-        if expired != self._expired and now - self._expired_at >= EXPIRED_S:
-            self._expired, self._expired_at = expired, now
-            _LOG.warning(
-                "grants of a mediator are over by this machine's clock: is one of the two wrong by hours?"
-            )
+
+def _trust(identity: Identity, document: Document, own: Mediator, table: RelayTable) -> None:
+    secrets, said = trusted_secrets(identity, document)
+    table.trust(secrets)
+    for line in (*said, *unusable(identity, own, document)):
+        _LOG.warning(line)
 
 
 def _listens(own: Mediator) -> tuple[object, ...]:
-    return own.relay_ports, own.port, own.tls, own.stun
+    return own.relay_ports, own.stun
+
+
+class GrantClock:
+    """Watches what mediators' grants show about this machine's clock.
+
+    The relay counts time from one reading of the wall clock, so that a step of that clock ends no binding. When grants
+    show that the reading is wrong, the wall clock is read again: it may have been set meanwhile. If it agrees with the
+    reading, the operator is told.
+    """
+
+    def __init__(self, clock: SteadyClock, table: RelayTable) -> None:
+        self._clock, self._table = clock, table
+        self._expired = self._ahead = 0
+        self._look_at = float("-inf")
+        self._behind_said = False
+
+    def look(self, now: float) -> None:
+        """Beside the relay's work; `now`: monotonic seconds."""
+        table = self._table
+        expired, ahead = table.expired != self._expired, table.ahead != self._ahead
+        behind = table.clock_behind_s > CLOCK_NOTICE_S and not self._behind_said
+        if not (expired or ahead or behind) or now < self._look_at:
+            return
+        self._look_at = now + CLOCK_LOOK_S
+        self._expired, self._ahead = table.expired, table.ahead
+        behind_s = table.clock_behind_s
+        changed = self._clock.read_again()
+        if abs(changed) > CLOCK_STEP_S:
+            table.clock_was_set()
+            self._behind_said = False
+            _LOG.warning(
+                f"this machine's clock was set {_ahead_or_back(changed)}: grants are checked by the new time"
+            )
+            return
+        if ahead:
+            _LOG.warning(
+                f"grants of a mediator are refused: by them this machine's clock is at least {_span(behind_s)} "
+                f"behind, and {_span(CLOCK_TOLERANCE_S)} is the most that a relay works with; set the clock here, or "
+                "the mediator's if it is ahead"
+            )
+        elif behind:
+            _LOG.warning(
+                f"this machine's clock is at least {_span(behind_s)} behind a mediator's: set the one that is wrong"
+            )
+        elif expired:
+            _LOG.warning(
+                "grants of a mediator are over by this machine's clock: is one of the two wrong by hours?"
+            )
+        self._behind_said = behind_s > CLOCK_NOTICE_S
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"
+
+
+def _ahead_or_back(seconds: float) -> str:
+    return f"{_span(abs(seconds))} {'ahead' if seconds > 0 else 'back'}"
 
 
 @contextmanager
 def follow_document(
     identity: Identity, watched: WatchedDocument, document: Document, own: Mediator, relay: RelayServer
 ) -> Iterator[None]:
-    """Trust the document's mediators, now and as it changes. Raises LocalError."""
-    relay.table.trust(trusted_secrets(identity, document))
+    """Trust the document's mediators, now and as the document changes. Raises LocalError."""
+    _trust(identity, document, own, relay.table)
     following = FollowedDocument(identity, watched, own, relay)
     relay.watch(following.look)
     try:
@@ -128,7 +224,7 @@ def follow_document(
 def answer_stun(relay: RelayServer, address: str, ports: Sequence[int]) -> Iterator[None]:
     """Answer STUN in the relay's loop: members learn from it how far the relay is.
 
-    A port that cannot be had is one line for the operator: packets are relayed all the same.
+    A port that another program has is one line for the operator: packets are relayed all the same.
     """
     forget: Callable[[int], object] = relay.forget
     servers: list[StunServer] = []

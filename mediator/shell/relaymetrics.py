@@ -1,7 +1,8 @@
 """What a monitoring system reads of a relay: `/metrics`, `/healthz`, `/readyz` (RFC 9110), on an address of its own.
 
-The pages live in a thread with an event loop of its own, and ask the relay's loop at its status socket as
-`netctl-mediator status` does: an answer shows that the loop that moves packets goes round.
+The pages live in a thread with an event loop of its own. They ask the relay's loop at its status socket, as
+`netctl-mediator status` does: an answer shows that the loop that moves packets still runs. The loop makes one answer a
+second at most, however many requests there are.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,8 @@ from mediator.shell.relaystatus import ask_relay
 from netctl.system.pageserver import TEXT, Page, PageServer
 
 EXAMPLE_PORT = 9588
+FRESH_S = 1.0
+"""A relay that has stopped shows as such after this time, and monitoring asks every some seconds."""
 SILENT = b"the relay's loop does not answer\n"
 _DROPPED = {
     "dropped_stranger": "stranger",
@@ -72,6 +76,11 @@ class _Status(Collector):
             value=float(status["expired"]),
         )
         yield CounterMetricFamily(
+            "netctl_relay_ahead_grants",
+            "Messages with a grant that ends too late by this relay's clock",
+            value=float(status["ahead"]),
+        )
+        yield CounterMetricFamily(
             "netctl_relay_faults", "Datagrams and frames whose handling failed", value=float(status["faults"])
         )
         for name, words in {
@@ -81,6 +90,28 @@ class _Status(Collector):
             "connections": "Members whose UDP is blocked, by their connections over TLS",
         }.items():
             yield GaugeMetricFamily(f"netctl_relay_{name}", words, value=float(status[name]))
+        yield GaugeMetricFamily(
+            "netctl_relay_clock_behind_seconds",
+            "Seconds by which this relay's clock is behind a mediator's, at least",
+            value=float(status["clock_behind_s"]),
+        )
+
+
+class RecentStatus:
+    """The relay's status, at most `FRESH_S` old: the loop that moves packets goes through all bindings to make it."""
+
+    def __init__(self, ask: Callable[[], dict[str, Any] | None], clock: Callable[[], float]) -> None:
+        """`ask`: asks the relay; None: it does not answer."""
+        self._ask, self._clock = ask, clock
+        self._status: dict[str, Any] | None = None
+        self._fresh_until = float("-inf")
+
+    def __call__(self) -> dict[str, Any] | None:
+        """The status. None: the relay did not answer."""
+        if self._clock() >= self._fresh_until:
+            self._status = self._ask()
+            self._fresh_until = self._clock() + FRESH_S
+        return self._status
 
 
 class RelayPages(PageServer):
@@ -88,9 +119,10 @@ class RelayPages(PageServer):
 
     def __init__(self, address: str, state: Path) -> None:
         """`address`: HOST:PORT. Raises LocalError."""
+        recent = RecentStatus(lambda: ask_relay(state), time.monotonic)
 
         def metrics() -> tuple[int, str, bytes]:
-            status = ask_relay(state)
+            status = recent()
             if status is None:
                 return 503, TEXT, SILENT
             registry = CollectorRegistry()
@@ -98,7 +130,7 @@ class RelayPages(PageServer):
             return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
 
         def health() -> tuple[int, str, bytes]:
-            return (503, TEXT, SILENT) if ask_relay(state) is None else (200, TEXT, b"ok\n")
+            return (503, TEXT, SILENT) if recent() is None else (200, TEXT, b"ok\n")
 
         pages: dict[str, Page] = {"/metrics": metrics, "/healthz": health, "/readyz": health}
         super().__init__(address, pages, example_port=EXAMPLE_PORT)

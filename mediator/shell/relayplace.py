@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mediator.core.relay_pairs import PairMember, PairPort, PairTable
 from mediator.shell.credentials import RELAY_SECRET_FILE, SECRET_LEN, Identity, certificate, key_pem
 from mediator.shell.pairstore import PairSource
+from mediator.shell.stateroles import CERTIFICATE_FILE, refuse_apart
 from mediator.shell.watched import KEPT_FILE
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
@@ -32,7 +33,6 @@ from netctl.wire.relayframe import RELAY_SUBJECT
 
 _LOG = logging.getLogger("mediator.relay")
 
-CERTIFICATE_FILE = "relay.pem"
 PAIRS_FILE = "pairs.json"
 SHARED = 0o640
 """Mode of the files: readable by the directory's group, the relay's; others cannot enter the directory."""
@@ -102,7 +102,11 @@ class RelayPlace:
         pairs: PairSource,
         document: Callable[[], str] = lambda: "",
     ) -> None:
-        """`document`: the text in force, or ""; the relay starts with it if the document's file is refused."""
+        """`document`: the text in force, or ""; the relay starts with it if the document's file is refused.
+
+        Raises LocalError if the directory is that of a relay apart.
+        """
+        refuse_apart(directory)
         self._directory = directory
         self._identity = identity
         self._secret = secret

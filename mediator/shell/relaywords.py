@@ -17,6 +17,8 @@ MAX_LIMIT = 1e6
 """In the option's unit: a terabit or a petabyte; a larger value is a mistake of the unit."""
 BYTES_OF_MBIT = 125_000
 BYTES_OF_GB = 1_000_000_000
+CLOCK_NOTICE_S = 300.0
+"""A clock that is so far behind is wrong: machines that ask time servers are within a second."""
 BUSIEST = 5
 """Members that `status` lists; JSON has more."""
 
@@ -66,6 +68,16 @@ def say_relay(relay: dict[str, Any] | None, names: dict[int, str]) -> None:
         output.line(
             f"  {names.get(row['port'], row['port'])}: {_size(row['sent'])} sent, {_size(row['received'])} "
             f"received, {_size(row['today'])}{quota} today{refused}"
+        )
+    if relay["clock_behind_s"] > CLOCK_NOTICE_S:
+        output.warning(
+            f"this machine's clock is at least {relay['clock_behind_s'] / 60:.0f} minutes behind a mediator's: grants "
+            "of mediators show it"
+        )
+    if relay["ahead"] or relay["expired"]:
+        output.warning(
+            f"refused by this machine's clock: {relay['expired']} messages with a grant that is over, {relay['ahead']} "
+            "with one that ends too late"
         )
     heard = [side["at"] is not None for pair in relay["pairs"] for side in pair["sides"] if side["stock"]]
     if heard:

@@ -3,6 +3,9 @@
 If the wall clock stepped by a day, members' grants would expire at once or last a day too long, and relayed pairs would
 be silent until they ask for new grants. So the wall clock is read once per boot, by mediator or relay, whichever starts
 first, and continues by CLOCK_BOOTTIME. A file that both can read holds the first reading.
+
+A relay apart has another machine's clock than its mediators. It reads the wall clock again when their grants show that
+its reading is wrong (`mediator.shell.relayapart`): the machine may have booted before its clock was set.
 """
 
 from __future__ import annotations
@@ -34,21 +37,32 @@ class SteadyClock:
         boot_id: Path = BOOT_ID,
     ) -> None:
         """Use the reading in `directory`, or make it; if it cannot be written, it holds for this process only."""
-        self._boot = boot
+        self._boot, self._wall = boot, wall
+        self._path = directory / CLOCK_FILE
         try:
             this_boot = boot_id.read_text().strip()
         except OSError:
             this_boot = ""
         self._offset = wall() - boot()
-        path = directory / CLOCK_FILE
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            plain = json.loads(path.read_text())
+            plain = json.loads(self._path.read_text())
             if this_boot and plain["boot"] == this_boot:
                 self._offset = float(plain["offset"])
                 return
         with contextlib.suppress(OSError):
-            write_atomic(path, json.dumps({"boot": this_boot, "offset": self._offset}), SHARED)
+            write_atomic(self._path, json.dumps({"boot": this_boot, "offset": self._offset}), SHARED)
 
     def unix(self) -> float:
         """Seconds since 1970, by the wall clock at the first reading of this boot plus the time since."""
         return self._offset + self._boot()
+
+    def read_again(self) -> float:
+        """Take the wall clock as it is now; returns by how many seconds the time has changed.
+
+        The file goes, so that the next process reads the wall clock too. It is not written: that may take seconds on
+        a slow disk, and the caller moves packets.
+        """
+        before, self._offset = self._offset, self._wall() - self._boot()
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        return self._offset - before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,16 @@ def cannot_read(path: Path, error: OSError) -> LocalError:
 class WatchedDocument:
     """The document's file, the last good document, and why the file's present content is refused, if it is."""
 
-    def __init__(self, path: Path, identity: IdentityKey, state: Path | None = None) -> None:
-        """`state`: the directory with the copy of the last good document."""
+    def __init__(
+        self,
+        path: Path,
+        identity: IdentityKey,
+        state: Path | None = None,
+        check: Callable[[Document, Mediator], None] = lambda document, own: None,
+    ) -> None:
+        """`state`: the directory with the copy of the last good document. `check` raises LocalError for a document
+        that is valid, but that this server cannot work by: it is refused as an invalid one is.
+        """
         self.path = path
         self.good_text = ""
         """The text of the document in force."""
@@ -45,6 +54,7 @@ class WatchedDocument:
         self._kept = state / KEPT_FILE if state is not None else None
         self.refusal: str | None = None
         self._identity = identity
+        self._check = check
         self._stamp: tuple[int, int, int] | None = None
         self._text: str | None = None
         self._state = state
@@ -83,6 +93,7 @@ class WatchedDocument:
         except (OSError, UnicodeDecodeError) as error:
             raise LocalError(f"cannot read {self._kept}: {error}") from error
         found = accept(text, str(self.path), self._identity)
+        self._check(*found)
         self.good_text, self.good_origin = text, self._origin(found[0].digest)
         return found
 
@@ -196,6 +207,7 @@ class WatchedDocument:
 
     def _understood(self, text: str) -> tuple[Document, Mediator]:
         document, mediator = accept(text, str(self.path), self._identity)
+        self._check(document, mediator)
         origin = self._origin(document.digest)
         if self._shared:
             self._in_file = Offered(text, document, *brought(origin, str(self.path)))

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
 from mediator.shell.credentials import Identity
-from mediator.shell.relay_tls import TlsListener
 from mediator.shell.relayserver import RelayServer
 from netctl.agent.mediators.proxy import Proxy, proxy_for
 from netctl.agent.transport.relaytls import RelayTls
@@ -33,6 +32,7 @@ from netctl.wire.relayframe import RELAY_ALPN, frame
 from tests.support.connectproxy import ConnectProxy
 from tests.support.freeports import free_ports
 from tests.support.patience import BUSY_S
+from tests.support.relaydoor import ListeningDoor
 
 HOST = "127.0.0.1"
 SECRET = bytes(range(32))
@@ -50,12 +50,12 @@ class Site:
     identity: Identity
     port: int = 0
     server: RelayServer | None = None
-    door: TlsListener | None = None
+    door: ListeningDoor | None = None
     thread: threading.Thread | None = None
 
     def start(self) -> None:
         self.server = RelayServer(HOST, PORTS, RelayTable(SECRET, secrets.token_bytes(32), PORTS))
-        self.door = TlsListener(self.server, self.identity.server_context(RELAY_ALPN))
+        self.door = ListeningDoor(self.server, self.identity.server_context(RELAY_ALPN))
         self.port = self.door.listen(HOST, self.port)
         self.thread = threading.Thread(target=self.server.serve)
         self.thread.start()

@@ -20,6 +20,7 @@ from mediator.core.relay_grants import Grant, grant
 from mediator.shell.commands.relay import run
 from mediator.shell.credentials import RELAY_SECRET_FILE, Identity
 from mediator.shell.main import command_line, main
+from mediator.shell.stateroles import APART_FILE
 from mediator.shell.store import STORE_FILE
 from netctl.model.errors import LocalError
 from netctl.wire import relay, stun
@@ -234,7 +235,7 @@ def test_hostile_grants_get_silence(running: Place, tmp_path: Path) -> None:
     assert isinstance(answer, relay.Cookie), "a copy from elsewhere proves nothing, and binds nobody"
     assert counted(running)["netctl_relay_bindings"] == 0
     assert good.bind()
-    assert counted(running)["netctl_relay_bindings"] == 1
+    wait_for("the pages show it", lambda: counted(running)["netctl_relay_bindings"] == 1)
     assert counted(running)["netctl_relay_expired_grants_total"] == 2
     good.close()
     thief.close()
@@ -247,6 +248,11 @@ def test_it_answers_stun_where_the_document_says(running: Place) -> None:
         answer = stun.decode(asking.recv(2000))
         assert answer.mapped is not None
         assert answer.mapped.port == asking.getsockname()[1]
+
+
+def test_it_opens_no_tcp_port(running: Place) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((HOST, running.port), BUSY_S).close()
 
 
 def test_a_mediator_that_leaves_the_document_is_trusted_no_more(running: Place) -> None:
@@ -289,4 +295,4 @@ def test_its_identity_is_made_without_any_secret(tmp_path: Path, capsys: pytest.
         f'    identity: ["{Identity.load(state).public}"]',
         "    role: relay",
     ]
-    assert {path.name for path in state.iterdir()} == {"identity.key"}
+    assert {path.name for path in state.iterdir()} == {"identity.key", APART_FILE}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mediator.shell.main import main
+from mediator.shell.relaykeeper import STABLE_S, Pauses
 from mediator.shell.relaylock import RunningRelay, only_relay, running_relay
 from tests.mediator.loopbackkit import HOST, Site, free_port
 from tests.support.patience import BUSY_S, wait_for
@@ -51,7 +52,7 @@ def test_a_killed_mediators_relay_goes_on_and_the_next_one_has_it(
         )
         time.sleep(1.5)  # longer than it waits between two looks
         assert running_relay(site.state) == relay
-        assert "starting it again" not in first.read_text() + second.read_text()
+        assert "the relay ended" not in first.read_text() + second.read_text()
         assert second.read_text().count("goes on") == 1
         mediator.terminate()
         assert mediator.wait(BUSY_S) == 0
@@ -61,6 +62,13 @@ def test_a_killed_mediators_relay_goes_on_and_the_next_one_has_it(
         mediator.wait(BUSY_S)
         if relay is not None and running_relay(site.state) == relay:
             os.kill(relay.pid, signal.SIGTERM)
+
+
+def test_a_relay_that_cannot_start_is_started_ever_more_rarely() -> None:
+    pauses = Pauses()
+    assert [pauses.after(0.5) for _ in range(6)] == [1, 2, 4, 8, 10, 10]
+    assert pauses.after(STABLE_S + 1) == 1
+    assert pauses.after(0.5) == 2
 
 
 def test_a_relay_of_its_own_is_nobodys_to_end(tmp_path: Path) -> None:

@@ -17,13 +17,13 @@ from mediator.shell.credentials import RELAY_SECRET_FILE, Identity, certificate,
 from mediator.shell.main import main
 from mediator.shell.pairstore import PairReader
 from mediator.shell.relayplace import (
-    CERTIFICATE_FILE,
     PAIRS_FILE,
     Handed,
     RelayIdentity,
     RelayPlace,
     handed_over,
 )
+from mediator.shell.stateroles import CERTIFICATE_FILE
 from mediator.shell.store import STORE_FILE, Store
 from netctl.agent.mediators.pinned import certificate_key, is_relay_of
 from netctl.model.errors import LocalError

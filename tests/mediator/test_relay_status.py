@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from mediator.core.relay_limits import Limits
 from mediator.core.relay_pairs import PairMember, PairPort
 from mediator.core.relay_table import RelayTable
+from mediator.shell.main import main
 from mediator.shell.relayserver import RelayServer
 from mediator.shell.relaystatus import SOCKET_NAME, ask_relay, tell_status
 from mediator.shell.relaywords import add_limits, limits_of, say_relay
@@ -57,6 +59,23 @@ def test_it_says_who_sends_and_what_was_refused(
     assert "of 1.0 kB today, 600 B refused" in said
     assert "stock apps: 0 of 1 pairs are heard" in said
     assert (tmp_path / SOCKET_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_relay_alone_has_a_status_that_says_that_its_clock_is_off(
+    relay: RelayServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["status", "--state", str(tmp_path)]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "relay: 0 bindings" in said.out
+    assert said.err == ""
+    relay.table.clock_behind_s, relay.table.ahead = 1260.0, 3
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "this machine's clock is at least 21 minutes behind a mediator's" in said.err
+    assert "0 messages with a grant that is over, 3 with one that ends too late" in said.err
+    assert main([*words, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["relay"]["clock_behind_s"] == 1260.0
 
 
 def test_a_reader_that_never_reads_holds_up_nobody(relay: RelayServer, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from netctl.wire import relay
 from netctl.wire.relayframe import HEADER, MAX_QUEUED, RELAY_ALPN, FrameReader, frame
 from tests.support.freeports import free_ports
 from tests.support.patience import BUSY_S, wait_for
+from tests.support.relaydoor import ListeningDoor
 
 HOST = "127.0.0.1"
 SECRET = bytes(range(32))
@@ -49,7 +50,7 @@ class Relay:
 def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Relay]:
     identity = Identity.create(tmp_path)
     server = RelayServer(HOST, PORTS, RelayTable(SECRET, secrets.token_bytes(32), PORTS))
-    door = TlsListener(
+    door = ListeningDoor(
         server, identity.server_context(RELAY_ALPN), patience_s=getattr(request, "param", relay_tls.TLS_S)
     )
     port = door.listen(HOST, 0)

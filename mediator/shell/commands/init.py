@@ -8,6 +8,7 @@ from mediator.shell import output
 from mediator.shell.credentials import RELAY_SECRET_FILE, Identity, relay_secret
 from mediator.shell.options import add_port, add_state
 from mediator.shell.ports import EVERYWHERE, taken
+from mediator.shell.stateroles import mark_apart, refuse_apart, refuse_mediators
 from netctl.model.errors import LocalError
 
 
@@ -27,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Make the identity, and print its public key."""
     if arguments.relay:
         return _relay(arguments)
+    refuse_apart(arguments.state)
     secret = arguments.state / RELAY_SECRET_FILE
     had = secret.exists()
     relay_secret(arguments.state)
@@ -56,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _relay(arguments: argparse.Namespace) -> int:
     """The same for a relay apart: it shares no secret with anybody."""
+    refuse_mediators(arguments.state)
     identity = Identity.create(arguments.state)
+    mark_apart(arguments.state)
     output.line(f"  - url: netctl://{arguments.host}:{arguments.port}")
     output.line(f'    identity: ["{identity.public}"]')
     output.line("    role: relay")

@@ -8,33 +8,33 @@ import logging
 import os
 import secrets
 import signal
-import ssl
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sized
 from contextlib import AbstractContextManager
 
 from mediator.shell.credentials import IDENTITY_FILE, Identity, relay_secret, server_context
 from mediator.shell.options import add_document, add_listen, add_state
 from mediator.shell.pairstore import PairReader
-from mediator.shell.relay_tls import open_listeners
-from mediator.shell.relayapart import answer_stun, follow_document, trusted_secrets
+from mediator.shell.relay_tls import take_connections
+from mediator.shell.relayapart import GrantClock, answer_stun, follow_document, suits, trusted_secrets
 from mediator.shell.relaylock import only_relay
 from mediator.shell.relaymetrics import add_metrics, serve_pages
 from mediator.shell.relayplace import Handed, ToldPairs, handed_over
 from mediator.shell.relayserver import RelayServer, run_relay
 from mediator.shell.relaystatus import tell_status
 from mediator.shell.relaywords import add_limits, limits_of
+from mediator.shell.stateroles import is_apart
 from mediator.shell.steadyclock import SteadyClock
 from mediator.shell.store import STORE_FILE
 from mediator.shell.watched import WatchedDocument
 from netctl.model.document import Document, Mediator
+from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey
 from netctl.system import logs
 from netctl.wire.relayframe import RELAY_ALPN
 
 _LOG = logging.getLogger("mediator.relay")
 
-Beside = Callable[[RelayServer], AbstractContextManager[object]]
+Beside = Callable[[RelayServer], AbstractContextManager[Sized]]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT."""
     logs.set_up(arguments)
     if not (arguments.state / IDENTITY_FILE).exists():
+        if is_apart(arguments.state):
+            raise LocalError(
+                f"the identity of this relay is not in {arguments.state} any more: restore {IDENTITY_FILE}, or make a "
+                "new one with `netctl-mediator init --relay`, and put it into the document in place of the old one"
+            )
         _run_handed(arguments)
         return 0
     identity = Identity.load(arguments.state)
-    watched, document, own = _load(arguments, identity.public)
+    watched, document, own = _load(arguments, identity.public, suits(identity, arguments.state))
     if own.relay_only:
         _run_apart(arguments, identity, watched, document, own)
     else:
@@ -62,8 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _load(arguments: argparse.Namespace, identity: IdentityKey) -> tuple[WatchedDocument, Document, Mediator]:
-    watched = WatchedDocument(arguments.document, identity, arguments.state)
+def _load(
+    arguments: argparse.Namespace,
+    identity: IdentityKey,
+    check: Callable[[Document, Mediator], None] = lambda document, own: None,
+) -> tuple[WatchedDocument, Document, Mediator]:
+    watched = WatchedDocument(arguments.document, identity, arguments.state, check)
     document, own = watched.load()
     if watched.refusal is not None:
         _LOG.warning(watched.said_at_start())
@@ -71,7 +80,7 @@ def _load(arguments: argparse.Namespace, identity: IdentityKey) -> tuple[Watched
 
 
 def _run_handed(arguments: argparse.Namespace) -> None:
-    """Beside a mediator of another user, with what it has put into the state directory."""
+    """Beside a mediator of another user, with what the mediator has put into the state directory."""
     handed, secret = handed_over(arguments.state)
     _, _, own = _load(arguments, handed.identity)
 
@@ -80,26 +89,28 @@ def _run_handed(arguments: argparse.Namespace) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     @contextlib.contextmanager
-    def beside(relay: RelayServer) -> Iterator[None]:
+    def beside(relay: RelayServer) -> Iterator[Sized]:
         relay.watch(Handed(arguments.state, relay.pairs, start_anew).look)
-        yield
+        with take_connections(relay, server_context(handed.pem, RELAY_ALPN), arguments.state) as links:
+            yield links
 
-    context = server_context(handed.pem, RELAY_ALPN)
-    _relay(arguments, own, secret, context, SteadyClock(arguments.state).unix, beside)
+    _relay(arguments, own, secret, SteadyClock(arguments.state).unix, beside)
 
 
 def _run_beside(arguments: argparse.Namespace, identity: Identity, own: Mediator) -> None:
     """Beside its mediator, in the mediator's state directory."""
 
     @contextlib.contextmanager
-    def beside(relay: RelayServer) -> Iterator[None]:
-        with contextlib.closing(PairReader(arguments.state / STORE_FILE)) as reader:
+    def beside(relay: RelayServer) -> Iterator[Sized]:
+        with (
+            contextlib.closing(PairReader(arguments.state / STORE_FILE)) as reader,
+            take_connections(relay, identity.server_context(RELAY_ALPN), arguments.state) as links,
+        ):
             told = ToldPairs(arguments.state, relay.pairs)  # by a mediator whose store is in PostgreSQL
             relay.watch(lambda now: None if told.look(now) else reader.tell(relay.pairs, now))
-            yield
+            yield links
 
-    secret, context = relay_secret(arguments.state), identity.server_context(RELAY_ALPN)
-    _relay(arguments, own, secret, context, SteadyClock(arguments.state).unix, beside)
+    _relay(arguments, own, relay_secret(arguments.state), SteadyClock(arguments.state).unix, beside)
 
 
 def _run_apart(
@@ -109,49 +120,44 @@ def _run_apart(
     document: Document,
     own: Mediator,
 ) -> None:
-    """On a machine of its own: no mediator passes connections on, or has the same clock."""
+    """On a machine of its own: no mediator passes connections on, or has the same clock.
+
+    Members whose UDP is blocked reach the mediator's relay alone, so no TCP port is opened here.
+    """
     if (said := watched.keep()) is not None:
         _LOG.warning(said)
-    trusted = trusted_secrets(identity, document)
+    trusted, _ = trusted_secrets(identity, document)
+    clock = SteadyClock(arguments.state)
 
     @contextlib.contextmanager
-    def beside(relay: RelayServer) -> Iterator[None]:
+    def beside(relay: RelayServer) -> Iterator[Sized]:
+        relay.watch(GrantClock(clock, relay.table).look)
         with (
             follow_document(identity, watched, document, own, relay),
             answer_stun(relay, arguments.listen, own.stun),
         ):
-            _LOG.info(f"relaying for {len(trusted)} mediators' members at UDP {_range(own)}")
-            yield
+            yield ()
 
-    ports = sorted({own.port, *own.tls})
-    _relay(
-        arguments, own, trusted[0], identity.server_context(RELAY_ALPN), time.time, beside, tls_ports=ports
-    )
-
-
-def _range(own: Mediator) -> str:
-    return f"{own.relay_ports[0]}-{own.relay_ports[1]}"
+    _relay(arguments, own, trusted[0], clock.unix, beside, f" for {len(trusted)} mediators' members")
 
 
 def _relay(
     arguments: argparse.Namespace,
     own: Mediator,
     secret: bytes,
-    context: ssl.SSLContext,
     unix: Callable[[], float],
     beside: Beside,
-    *,
-    tls_ports: Sequence[int] = (),
+    whose: str = "",
 ) -> None:
-    """`tls_ports`: where it listens itself, because no mediator beside it passes connections on."""
+    """`beside`: what else the relay's loop does; gives the connections over TLS. `whose`: for the log."""
+    first, last = own.relay_ports
 
     @contextlib.contextmanager
     def also(relay: RelayServer) -> Iterator[None]:
         with (
-            open_listeners(relay, context, arguments.state, arguments.listen, tls_ports) as listener,
-            tell_status(relay, arguments.state, listener),
+            beside(relay) as links,
+            tell_status(relay, arguments.state, links),
             serve_pages(arguments.metrics, arguments.state),
-            beside(relay),
         ):
             yield
 
@@ -163,5 +169,6 @@ def _relay(
             secrets.token_bytes(32),
             limits=limits_of(arguments),
             unix=unix,
+            ready=lambda: _LOG.info(f"relaying{whose} at UDP {first}-{last}"),
             also=also,
         )

@@ -21,6 +21,7 @@ from mediator.shell.relaykeeper import keep_relay
 from mediator.shell.relaymetrics import add_metrics
 from mediator.shell.relaywords import add_limits
 from mediator.shell.server import Server
+from mediator.shell.stateroles import refuse_apart
 from mediator.shell.storeplace import NEW_STORE, begin_elsewhere, open_store
 from mediator.shell.storethread import StoreThread
 from netctl.model.errors import LocalError
@@ -82,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise LocalError(
             "--relay-metrics is for the relay that `serve` starts: give its own command --metrics"
         )
+    refuse_apart(arguments.state)
     secret = relay_secret(arguments.state)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one file per member

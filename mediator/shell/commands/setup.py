@@ -21,6 +21,7 @@ from mediator.shell.asking import ask_mediator
 from mediator.shell.credentials import Identity, relay_secret
 from mediator.shell.options import add_document, add_port, add_state
 from mediator.shell.ports import EVERYWHERE, taken
+from mediator.shell.stateroles import refuse_apart
 from netctl.config import load_document
 from netctl.config.edit.template import TRIES, Server, first_document, free_pool, installation_id
 from netctl.model.document import Document
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     life_s(arguments.expires)
     alone = arguments.port == EVERYWHERE or taken(EVERYWHERE)
     tls = () if alone else (EVERYWHERE,)
+    refuse_apart(arguments.state)
     identity = Identity.kept(arguments.state)
     relay_secret(arguments.state)
     document = _document(arguments, str(identity.public), tls)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from mediator.shell import output
-from mediator.shell.asking import ask_mediator
+from mediator.shell.asking import NoMediatorError, ask_mediator
 from mediator.shell.options import add_output, add_state
 from mediator.shell.relaystatus import ask_relay
 from mediator.shell.relaywords import say_relay
@@ -20,8 +21,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the state. Exit 1 if the server refuses its file or the store's document."""
-    answer = ask_mediator(arguments.state, r.ServerStatusRequest())
+    """Print the state, of a relay apart too. Exit 1 if the server refuses its file or the store's document."""
+    try:
+        answer = ask_mediator(arguments.state, r.ServerStatusRequest())
+    except NoMediatorError:
+        if (alone := ask_relay(arguments.state)) is None:
+            raise
+        _say_alone(alone, arguments)
+        return 0
     state, document = answer.reply, answer.reply.document
     relay = ask_relay(Path(state.relay_state))
     if arguments.output == "json":
@@ -49,6 +56,14 @@ def run(arguments: argparse.Namespace) -> int:
         output.warning(f"the file as it is now is refused, and the last good one stays:\n{document.refused}")
         return 1
     return 1 if document.store_refused else 0
+
+
+def _say_alone(relay: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Of a relay whose mediator does not run here: who has which port is the mediator's to know."""
+    if arguments.output == "json":
+        output.json({"relay": relay})
+    else:
+        say_relay(relay, {})
 
 
 def _say_bus(state: r.ServerStatus) -> None:
