@@ -89,7 +89,9 @@ class Lab:
             argv += [] if relay else ["--no-relay"]
             argv += ["--stun-also", self.stun_also] if self.stun_also else []
         self.services[name] = node.spawn(argv, LOG_PATH)
-        self._wait(name, lambda: _listens(node, place[0].port), f"listen on port {place[0].port}")
+        # A relay apart opens its STUN ports last, and no TCP port.
+        udp, port = place[0].relay_only, place[0].stun[0] if place[0].relay_only else place[0].port
+        self._wait(name, lambda: _listens(node, port, udp=udp), f"listen on port {port}")
 
     def start_agent(self, name: str) -> None:
         """Start a member's agent and wait until it accepts requests."""
@@ -236,12 +238,13 @@ def substitute(text: str, replace: Mapping[str, str]) -> str:
     return re.sub("|".join(re.escape(old) for old in olds), lambda found: replace[found.group()], text)
 
 
-def _listens(node: Node, port: int) -> bool:
-    """Whether a TCP socket listens on the port: state 0A in /proc/net/tcp or tcp6 (proc(5))."""
-    table = node.attempt(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
+def _listens(node: Node, port: int, *, udp: bool) -> bool:
+    """Whether a TCP or UDP socket takes what comes to the port: state 0A in /proc/net/tcp, 07 in udp (proc(5))."""
+    name, state = ("udp", "07") if udp else ("tcp", "0A")
+    table = node.attempt(["cat", f"/proc/net/{name}", f"/proc/net/{name}6"]).stdout
     wanted = f":{port:04X}"
     rows = (line.split() for line in table.splitlines())
-    return any(len(row) > 3 and row[1].endswith(wanted) and row[3] == "0A" for row in rows)
+    return any(len(row) > 3 and row[1].endswith(wanted) and row[3] == state for row in rows)
 
 
 def status_of(node: Node) -> dict[str, Any]:
