@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from tests.support.patience import BUSY_S, wait_for
 
 SILENCE_S = 0.3
 """An answer on loopback takes a millisecond; what is asked after a hostile question shows that the relay lives."""
+DASHBOARD = Path(__file__).parents[2] / "packaging/grafana/relay.json"
 DATA = b"\4\0\0\0".ljust(100, b"x")
 
 
@@ -197,6 +199,13 @@ def test_it_relays_for_members_of_two_mediators_and_says_what(running: Place) ->
     assert now["netctl_relay_bytes_total agent-agent"] == 2 * len(DATA)
     assert now["netctl_relay_bytes_total agent-app"] == now["netctl_relay_bytes_total app-app"] == 0
     assert now["netctl_relay_bindings"] == now["netctl_relay_members"] == 2
+    wanted = {
+        name
+        for panel in json.loads(DASHBOARD.read_text())["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"netctl_\w+", target["expr"])
+    }
+    assert wanted == {name.partition(" ")[0] for name in now if not name.endswith("_created")}
     assert [page(running.metrics, path)[0] for path in ("/healthz", "/readyz", "/other")] == [200, 200, 404]
     assert not (running.state / RELAY_SECRET_FILE).exists()
     assert not (running.state / STORE_FILE).exists()

@@ -205,3 +205,43 @@ def test_a_mediator_is_given_store_and_bus(tmp_path_factory: pytest.TempPathFact
         assert "postgresql" not in command
         assert play(fleet, "h1", "netctl_mediator", *here, "netctl_state=absent") > 0
         wait_for("all have ended", lambda: not running(host, "netctl-mediator"))
+
+
+def test_a_relay_apart(fleet: Fleet) -> None:
+    """A mediator and a relay apart, each by the role; the relay's limits and metrics are parameters."""
+    mediator, relay = fleet.hosts["h1"], fleet.hosts["h2"]
+    here = (f"netctl_venv={VENV}", "netctl_install=false")
+    apart = (*here, "netctl_mediator_role=relay", "netctl_mediator_host=10.99.0.2")
+    play(fleet, "h1", "netctl_mediator", *here, "netctl_service=none")
+    program = f"{VENV}/bin/netctl-mediator"
+    show = "from mediator.shell.credentials import Identity; from pathlib import Path; import sys; "
+    show += "print(Identity.load(Path(sys.argv[1])).public)"
+    identity = mediator.run(f"{VENV}/bin/python", "-c", show, "/var/lib/netctl-mediator").strip()
+    assert play(fleet, "h2", "netctl_mediator", *apart, "netctl_service=none") > 0
+    said = (fleet.directory / "said").read_text()
+    own = re.search(r"ed25519:[A-Za-z0-9+/]{43}=", said)
+    assert own is not None
+    assert "role: relay" in said
+    assert set(relay.run("ls", "-A", "/var/lib/netctl-relay").split()) == {"identity.key", "relay-apart"}
+    fleet.file.write_text(
+        "apiVersion: netctl/v1\nmediators:\n"
+        f'  - {{url: "netctl://10.99.0.1:8443", identity: ["{identity}"]}}\n'
+        f'  - {{url: "netctl://10.99.0.2:8443", identity: ["{own.group()}"], role: relay}}\n'
+        'networks: {net: {mode: routed, ipv4: 10.77.0.0/24, members: ["*"]}}\n'
+    )
+    given = (f"netctl_document={fleet.file}", "netctl_relay_metrics=127.0.0.1:9588", "netctl_relay_quota=50")
+    assert play(fleet, "h2", "netctl_mediator", *apart, *given) > 0
+    assert play(fleet, "h2", "netctl_mediator", *apart, *given) == 0
+    state = ("status", "--state", "/var/lib/netctl-relay", "-o", "json")
+
+    def answers() -> bool:
+        return relay.run(program, *state, check=False).startswith("{")
+
+    wait_for("the relay answers", answers)
+    assert json.loads(relay.run(program, *state))["relay"]["limits"]["quota"] == 50_000_000_000
+    (command,) = running(relay, "netctl-mediator")
+    assert "--metrics 127.0.0.1:9588" in command
+    assert play(fleet, "h2", "netctl_mediator", *apart, "netctl_state=absent") > 0
+    assert play(fleet, "h2", "netctl_mediator", *apart, "netctl_state=absent") == 0
+    wait_for("it has ended", lambda: not running(relay, "netctl-mediator"))
+    assert "identity.key" in relay.run("ls", "/var/lib/netctl-relay")
