@@ -1,4 +1,4 @@
-"""The relay's decisions, sans-IO: which member is bound to which address, and where a datagram goes (DESIGN §7.7).
+"""The relay's decisions, sans-IO: which member is bound to which address, and where a datagram goes.
 
 No state until CONFIRM returns a cookie from the real source address; then one `Binding` per (member, peer). A refused
 message gets no answer. Only the message type of a packet's payload is read.

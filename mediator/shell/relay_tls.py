@@ -1,4 +1,4 @@
-"""TLS connections of members with blocked UDP at the relay, used like sources of datagrams (DESIGN §7.8).
+"""TLS connections of members with blocked UDP at the relay, used like sources of datagrams.
 
 state            event                                        next
 HANDSHAKE        the TLS handshake is done, within 5 s        UNAUTHENTICATED

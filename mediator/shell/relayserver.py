@@ -1,4 +1,4 @@
-"""The relay's sockets around `mediator.core.relay_table` (DESIGN §7.7).
+"""The relay's sockets around `mediator.core.relay_table`.
 
 One UDP socket per member's port. Datagrams are received in batches with `UDP_GRO` and sent with `UDP_SEGMENT`, so a
 sender that batches is relayed 64 KB at a time. Single datagrams are read with recvmmsg(2) and batched here, or in C if

@@ -137,7 +137,7 @@ FIRST_STEER_REST = 0.3
 """Delay of a peer's first endpoint on the side that does not choose: a handshake fits into it."""
 
 RELAY_REFRESH = 20.0
-"""Interval of refreshes, which keep NAT and relay binding open (DESIGN §7.7)."""
+"""Interval of refreshes, which keep NAT and relay binding open."""
 RELAY_KEEP = 60.0
 """A relay binding is kept for so long after the switch to a direct path."""
 RELAY_WAIT_PEER = (0.2, 0.3, 0.5, 1.0, 2.0, 5.0)

@@ -1,15 +1,15 @@
-"""Which relay carries a pair, sans-IO: one `RelayLink` for each, of which one is in use.
+"""Chooses the relay of a pair, sans-IO. The pair has one `RelayLink` for each relay, and one of them is in use.
 
 Both members rank the relays by the same numbers: the sum of their round trips to each, which they tell each other with
 their offers. So both come to one relay without a message about it, also while the mediator is away.
 
 state   event                                           next
-NONE    the best relay brings the peer                  USED: that one
-NONE    it owes answers, or the peer is not there       NONE: the next best is asked too, three at most
-USED    a much better one is known                      USED: it is asked too, and taken once the peer is there
-USED    it owes answers                                 USED: the next best likewise
-USED    WireGuard hears the peer over another one       USED: that one, if the peer chooses
-USED    it carries no more                              NONE, or USED: another one that does
+NONE    both members are bound at the best relay        USED: that relay
+NONE    it owes answers, or the peer is not bound       NONE: the next best is asked too, three at most
+USED    a much better relay is known                    USED: it is asked too, and taken once the peer is bound
+USED    the relay in use owes answers                   USED: the same with the next best
+USED    WireGuard hears the peer over another relay     USED: that relay, if the peer chooses
+USED    the binding at the relay in use ends            NONE, or USED: another relay at which both are bound
 
 A relay is much better only by present measurements of both members to both relays. A relay that answered none of the
 last series of questions is not measured: that is no reason to leave it, and none to take it. Only if it owed answers to
@@ -47,12 +47,12 @@ NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 def sums(mine: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, int]:
-    """Milliseconds from one member over each relay to the other and back, where both know their part."""
+    """Milliseconds from one member over each relay to the other and back, for relays that both have measured."""
     return {name: rtt + theirs[name] for name, rtt in mine.items() if name in theirs}
 
 
 def much_better(new: float, old: float) -> bool:
-    """Whether a pair moves for it."""
+    """Whether a pair moves from a relay with the sum `old` to one with the sum `new`, milliseconds."""
     return new < RELAY_GAIN * old and new < old - RELAY_GAIN_MS
 
 
@@ -64,13 +64,13 @@ def differs(before: Mapping[str, int], after: Mapping[str, int]) -> bool:
 
 
 class PairRelays:
-    """All relays of one pair. To its pair they are one."""
+    """All relays of one pair, which uses them as one relay."""
 
     def __init__(self, peer: str, rng: Callable[[int], bytes], mine: Mapping[str, int] = NOTHING) -> None:
-        """`mine`: this host's round trips to relays in milliseconds, as they are at each moment."""
+        """`mine`: this host's present round trips to relays, milliseconds; the owner of the mapping changes it."""
         self._peer, self._rng, self._mine = peer, rng, mine
         self.theirs: Mapping[str, int] = NOTHING
-        """The peer's, as it said itself."""
+        """The peer's round trips, from its last offer."""
         self.wanted = False
         self.silent: set[str] = set()
         """Relays that have just fallen silent: a reason to measure all of them. Emptied by whoever has seen them."""
@@ -78,16 +78,16 @@ class PairRelays:
         self._current = BESIDE
         self._current_at = float("-inf")
         self._asked_at: dict[str, float] = {}
-        """While none carries: who was asked, and when first."""
+        """Relays that were asked while none carries, with the time of the first question."""
         self._bad_until: dict[str, float] = {}
-        """Who did not answer, or did not bring the peer, comes last for a while."""
+        """Relays that did not answer, or at which the peer was not bound: they rank last until this time."""
         self._trial: str | None = None
         self._trial_ends = 0.0
         self._doubts = 0
         """Times in a row that packets went out and none came, although the relay answers."""
         self._plan_due: float | None = None
 
-    # --- what they are, as one ---
+    # --- state ---
 
     @property
     def beside(self) -> RelayLink:
@@ -100,41 +100,41 @@ class PairRelays:
 
     @property
     def several(self) -> bool:
-        """There is a choice."""
+        """Whether there is a choice."""
         return len(self._links) > 1
 
     @property
     def name(self) -> str:
-        """The relay in use."""
+        """The identity of the relay in use; `BESIDE`: the one beside the mediator."""
         return self._current
 
     @property
     def usable(self) -> bool:
-        """Packets flow."""
+        """Whether both members are bound at the relay in use, so that packets flow."""
         return self._used.usable
 
     @property
     def address(self) -> SocketAddress | None:
-        """What the engine's endpoint is set to."""
+        """The address for the engine's endpoint of the peer."""
         return self._used.address
 
     @property
     def by_tls(self) -> bool:
-        """Frames over TLS carry this pair."""
+        """Whether frames over TLS carry this pair."""
         return self._used.by_tls
 
     @property
     def servers(self) -> tuple[SocketAddress, ...]:
-        """Every address of every relay's port for this peer."""
+        """The addresses of all relays with their port for this peer."""
         return tuple(server for link in self._links.values() for server in link.servers)
 
     @property
     def needs_tunnel(self) -> bool:
-        """The TLS connection is wanted."""
+        """Whether the TLS connection is needed."""
         return self.beside.needs_tunnel and (self.by_tls or not self.usable)
 
     def carry(self, data: bytes, *, whole: bool = False) -> list[SendDatagram | SendFrame]:
-        """What to send so that the relay in use carries this to the peer. `whole`: not in fragments, on our own leg."""
+        """The effects that send data to the peer over the relay in use. `whole`: without fragments on our own leg."""
         return self._used.carry(data, whole=whole)
 
     def describe(self) -> str | None:
@@ -147,7 +147,7 @@ class PairRelays:
     # --- events ---
 
     def know(self, relays: Sequence[str], now: float) -> None:
-        """The document's relays apart, in its order."""
+        """Set the relays apart of the document, in its order."""
         names = (BESIDE, *relays)
         if names == tuple(self._links):
             return
@@ -162,14 +162,14 @@ class PairRelays:
         self._plan(now)
 
     def want(self, now: float) -> None:
-        """Be bound, and stay so."""
+        """Bind at a relay, and keep the binding."""
         if not self.wanted:
             self.wanted = True
             self._asked_at.clear()
             self._plan(now)
 
     def release(self) -> None:
-        """Let the relays forget this pair."""
+        """End all bindings: they are not refreshed any more."""
         self.wanted = False
         self._trial = self._plan_due = None
         self._asked_at.clear()
@@ -178,42 +178,42 @@ class PairRelays:
             link.release()
 
     def refresh(self, now: float) -> None:
-        """Something is odd with this path: ask the relay in use."""
+        """The path may not work: refresh the binding at the relay in use."""
         self._used.refresh(now)
 
     def doubt(self, now: float) -> None:
-        """Packets go out and none comes."""
+        """Packets are sent and none is received."""
         self._doubts += 1
         self.refresh(now)
         self._plan(now)
 
     def heard(self) -> None:
-        """Packets come."""
+        """Packets are received."""
         self._doubts = 0
 
     def told(self, theirs: Mapping[str, int], now: float) -> None:
-        """How far the relays are from the peer."""
+        """Take the peer's round trips to the relays."""
         if theirs != self.theirs:
             self.theirs = theirs
             self._plan(now)
 
     def control_up(self, now: float) -> None:
-        """Grants can be had again."""
+        """The mediator is connected: grants can be requested."""
         for link in self._links.values():
             link.control_up(now)
 
     def try_udp(self, now: float) -> None:
-        """Something about the network has changed: UDP may work now."""
+        """The network has changed: UDP may work now."""
         self._bad_until.clear()
         self.beside.try_udp(now)
 
     def set_tunnel(self, up: bool, now: float) -> None:
-        """The TLS connection came or went."""
+        """The TLS connection is up or down."""
         self.beside.set_tunnel(up, now)
         self._plan(now)
 
     def handle_grant(self, grant: RelayGrant, now: float, servers: tuple[SocketAddress, ...] = ()) -> None:
-        """The mediator's answer, for one relay. Where a relay apart is, the document says: `servers`."""
+        """Take the grant for one relay. `servers`: the addresses of a relay apart, known from the document."""
         link = self._links.get(grant.relay)
         if link is not None and (servers or grant.relay == BESIDE):
             link.handle_grant(grant, now, servers)
@@ -235,7 +235,7 @@ class PairRelays:
         return (self.usable, self.address) != before
 
     def follow(self, endpoint: SocketAddress, now: float, *, peer_chooses: bool) -> bool:
-        """WireGuard hears the peer over another relay than the one in use; True: that one is in use from now on."""
+        """WireGuard received from the peer over another relay at `endpoint`. True: that relay is in use from now on."""
         for name, link in self._links.items():
             there = name != self._current and link.usable and link.address == endpoint
             if there and (peer_chooses or not self.usable or self._used.quiet):
@@ -249,7 +249,7 @@ class PairRelays:
         return min((at for at in times if at is not None), default=None)
 
     def handle_timer(self, now: float, online: bool) -> list[LinkEffect]:
-        """What is due."""
+        """Perform what is due."""
         self._plan(now)
         effects = [effect for link in self._links.values() for effect in link.handle_timer(now, online)]
         self._plan(now)
@@ -258,7 +258,7 @@ class PairRelays:
     # --- choosing ---
 
     def _plan(self, now: float) -> None:
-        """Ask whom it is worth to ask, take the best that carries, and let the others go."""
+        """Ask the relays that are worth a question, take the best that carries, and release the others."""
         self._plan_due = None
         if not self.wanted:
             return
@@ -275,7 +275,7 @@ class PairRelays:
             self._search(now)
 
     def _search(self, now: float) -> None:
-        """None carries: the best is asked, and more of them as time goes by."""
+        """No relay carries: ask the best, and further ones as time passes."""
         ranked = self._ranked(now)
         carrying = next((name for name in ranked if self._links[name].usable), None)
         if carrying is not None:
@@ -296,14 +296,14 @@ class PairRelays:
                 return
 
     def _asked(self, ranked: list[str]) -> list[str]:
-        """Whom to ask while none carries. The relay beside the mediator stays if TLS is needed, which leads there."""
+        """The relays to ask while none carries; the one beside the mediator is among them while TLS is needed."""
         asked = ranked[:RELAYS_ASKED]
         if self.beside.needs_tunnel and BESIDE not in asked:
             asked[-1] = BESIDE
         return asked
 
     def _improve(self, now: float) -> None:
-        """One carries: it stays, unless another one is much better, or it carries no more."""
+        """A relay carries: it stays, unless another one is much better, or its packets do not arrive."""
         used, ranked, total = self._used, self._ranked(now), self._sums()
         others = [name for name in ranked if name != self._current]
         self._links[others[0]].prepare(now)
@@ -325,7 +325,7 @@ class PairRelays:
         if wish != self._trial:
             self._trial, self._trial_ends = wish, now + RELAY_TRIAL
         elif wish is not None and now >= self._trial_ends:
-            self._bad_until[wish] = now + RELAY_TRIAL_REST  # the peer sees no reason to come there
+            self._bad_until[wish] = now + RELAY_TRIAL_REST  # the peer did not bind there
             self._trial = None
         for name, link in self._links.items():
             if name == self._trial:

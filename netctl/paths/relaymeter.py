@@ -1,7 +1,7 @@
-"""How far each relay is from this host, sans-IO: a few STUN questions to each, at the start and every few minutes.
+"""Measures the round trip to each relay, sans-IO: a few STUN questions to each, at the start and every few minutes.
 
-Asked from the WireGuard port, so by the way that relayed packets take. Nothing is asked where there is no choice: a
-document without relays apart.
+The questions leave from the WireGuard port, so they go the way of relayed packets. With a document without relays apart
+there is no choice, and nothing is asked.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class RelayMeter:
         self._found: dict[str, int] = {}
         self._asked: dict[bytes, tuple[str, SocketAddress, float]] = {}
         self._questions: list[float] = []
-        """When the rest of a series is due."""
+        """The times of the questions of this series that are not sent yet."""
         self._ends: float | None = None
         self._next: float | None = None
         self._began = float("-inf")
         self._told: dict[str, int] = {}
 
     def use(self, apart: Mapping[str, Sequence[SocketAddress]], now: float) -> None:
-        """The relays apart, each by its STUN port at every address."""
+        """Set the relays apart, each with its STUN port at all its addresses."""
         if dict(apart) == self._apart:
             return
         self._apart = dict(apart)
@@ -49,14 +49,14 @@ class RelayMeter:
         self._begin(now)
 
     def use_beside(self, servers: Sequence[SocketAddress], now: float) -> None:
-        """The mediator's STUN servers: the relay beside it is as far."""
+        """Set the mediator's STUN servers: the relay beside the mediator is as far."""
         first = {server.host: server for server in reversed(servers)}
         if tuple(first.values()) != self._beside:
             self._beside = tuple(first.values())
             self._begin(now)
 
     def measure(self, now: float) -> None:
-        """Something has changed: look soon, and not all the time."""
+        """After a change: measure now, unless a series began within `METER_REST`."""
         if self._apart and now - self._began >= METER_REST:
             self._begin(now)
 
@@ -84,7 +84,7 @@ class RelayMeter:
         return min((at for at in times if at is not None), default=None)
 
     def handle_timer(self, now: float) -> list[SendDatagram]:
-        """Ask what is due to be asked."""
+        """Send the questions that are due, and end a series."""
         if self._next is not None and now >= self._next:
             self._begin(now)
         effects: list[SendDatagram] = []
@@ -105,7 +105,7 @@ class RelayMeter:
         return effects
 
     def handle_answer(self, data: bytes, source: SocketAddress, now: float) -> bool:
-        """A STUN message; True: it answers a question of ours."""
+        """Take a STUN message. True: it answers a question of ours."""
         transaction = data[stun.HEADER_LEN - stun.TRANSACTION_LEN : stun.HEADER_LEN]
         asked = self._asked.get(transaction)
         if asked is None or asked[1] != source:
@@ -124,10 +124,10 @@ class RelayMeter:
 
     @property
     def changed(self) -> bool:
-        """What peers know is no longer so. Only once a series is over."""
+        """Whether peers should be told: by the last series another relay may be best. False during a series."""
         return self._ends is None and differs(self._told, self.rtt_ms)
 
     def told(self) -> list[RelayTime]:
-        """For peers."""
+        """The round trips for an offer to peers, which count as told."""
         self._told = dict(self.rtt_ms)
         return [RelayTime(rtt_ms, name) for name, rtt_ms in self.rtt_ms.items()] if self._apart else []

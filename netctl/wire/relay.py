@@ -1,4 +1,4 @@
-"""The relay's own messages: how a member binds its address to the port of a peer (DESIGN §7.7).
+"""The relay's own messages: how a member binds its address to the port of a peer.
 
 Every member has one relay port. Member A, with the relay port `own_port`, sends the following from its WireGuard UDP
 port to the relay port of member B:

@@ -1,4 +1,4 @@
-"""The relay over TLS (ALPN `netctl-relay/1`): datagrams as frames, and the queue of frames to send (DESIGN §7.8).
+"""The relay over TLS (ALPN `netctl-relay/1`): datagrams as frames, and the queue of frames to send.
 
 A frame is the length of the datagram (2 bytes, big-endian), a relay port (2 bytes), the datagram. In a frame to the
 relay the port is the datagram's destination port over UDP, in a frame from the relay its source port. So frames carry

@@ -1,4 +1,4 @@
-"""Where the document's relays apart are: their names as the resolver has them."""
+"""Looks up the addresses of the document's relays apart, and keeps them up to date."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from netctl.system.tasks import Tasks
 
 RETRY_BASE_S = 2.0
 RETRY_CAP_S = 60.0
-"""Between questions for names that nobody knows: the host may have no network yet."""
+"""Back-off between look-ups while a name is not found: the host may have no network yet."""
 AGAIN_S = 3600.0
-"""Between looks whether a name means another machine by now."""
+"""Interval of look-ups of names that were found: a name may belong to another machine later."""
 MAX_ADDRESSES = 4
-"""Of one name: one or two a family are what a machine has."""
+"""Most addresses of one name: a machine has one or two in each family."""
 
 Places = Mapping[str, tuple[str, ...]]
 """Addresses by the relay's identity."""
@@ -29,6 +29,7 @@ class RelayPlaces:
     """For the agent's event loop."""
 
     def __init__(self, on_change: Callable[[Places], None], guard: Guard) -> None:
+        """`on_change`: called with all known addresses after each look-up."""
         self._on_change = on_change
         self._tasks = Tasks(guard)
         self._relays: dict[str, Mediator] = {}
@@ -36,7 +37,7 @@ class RelayPlaces:
         self._task: asyncio.Task[None] | None = None
 
     def follow(self, mediators: tuple[Mediator, ...]) -> None:
-        """The document's: those that only relay are looked up from now on."""
+        """Set the document's mediators: the relays apart among them are looked up from now on."""
         relays = {str(one.identity[0]): one for one in mediators if one.relay_only}
         if relays == self._relays:
             return
@@ -47,16 +48,16 @@ class RelayPlaces:
             self._on_change({})
 
     def network_changed(self) -> None:
-        """Links, addresses or routes are others now: a name may be found, or mean something else."""
+        """After a change of links, addresses or routes: look all names up again."""
         if self._relays:
             self._begin()
 
     def relay(self, name: str) -> Mediator | None:
-        """The document's entry."""
+        """The document's entry of the relay with this identity; None: it has none."""
         return self._relays.get(name)
 
     def close(self) -> None:
-        """Ask nobody any more."""
+        """End all look-ups."""
         self._tasks.cancel()
 
     def _begin(self) -> None:
@@ -76,7 +77,7 @@ class RelayPlaces:
         try:
             addresses = await look_up(relay.host, relay.stun[0], socket.SOCK_DGRAM)
         except OSError:
-            return  # what was known stays known
+            return  # the addresses of the last look-up stay
         found = tuple(dict.fromkeys(address.host for address in addresses))[:MAX_ADDRESSES]
         if found:
             self._found[name] = found

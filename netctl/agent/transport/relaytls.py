@@ -1,4 +1,4 @@
-"""Transport for blocked UDP: one TLS connection to the relay, and a loopback address for each peer (DESIGN §7.8).
+"""Transport for blocked UDP: one TLS connection to the relay, and a loopback address for each peer.
 
 state        event                          next
 UNWANTED     wanted                         CONNECTING
