@@ -155,6 +155,7 @@ class PairRelays:
         self._links = {name: before.get(name) or RelayLink(self._peer, self._rng, name) for name in names}
         for name in before.keys() - self._links.keys():
             before[name].release()
+            self._asked_at.pop(name, None)
         if self._current not in self._links:
             self._current = BESIDE
         if self._trial not in self._links:
@@ -282,7 +283,7 @@ class PairRelays:
             self._take(carrying, now)
             self._improve(now)
             return
-        asked = self._asked(ranked)
+        asked = self._asked(ranked, now)
         for name in self._links:
             if name not in asked and self._links[name].wanted:
                 self._links[name].release()
@@ -294,13 +295,28 @@ class PairRelays:
             if not link.quiet and now < asked_at + RELAY_ALONE:
                 self._plan_due = asked_at + RELAY_ALONE
                 return
+        leave = (self._asked_at[name] + RELAY_TRIAL for name in asked)
+        self._plan_due = min((at for at in leave if at > now), default=None)
 
-    def _asked(self, ranked: list[str]) -> list[str]:
-        """The relays to ask while none carries; the one beside the mediator is among them while TLS is needed."""
-        asked = ranked[:RELAYS_ASKED]
+    def _asked(self, ranked: list[str], now: float) -> list[str]:
+        """The relays to ask while none carries, best first: `RELAYS_ASKED` at most.
+
+        One that answers keeps its place for `RELAY_TRIAL` although others rank better by now: the peer may just be
+        binding there, and the relay tells it for a minute that this host is bound. The relay beside the mediator is
+        among them while TLS is needed, which leads there.
+        """
+        for name, link in self._links.items():
+            if link.wanted and not link.quiet:
+                self._asked_at.setdefault(name, now)
+        kept = [
+            name
+            for name, at in self._asked_at.items()
+            if self._links[name].wanted and not self._links[name].quiet and now < at + RELAY_TRIAL
+        ]
+        asked = [*kept, *(name for name in ranked if name not in kept)][:RELAYS_ASKED]
         if self.beside.needs_tunnel and BESIDE not in asked:
             asked[-1] = BESIDE
-        return asked
+        return sorted(asked, key=ranked.index)
 
     def _improve(self, now: float) -> None:
         """A relay carries: it stays, unless another one is much better, or its packets do not arrive."""

@@ -21,7 +21,7 @@ def test_members_reach_each_other_over_the_relays() -> None:
         relays = {str(node.address) for _, node in lab.topology.mediators}
         assert len(relays) == 3
         peers = [peer for status in statuses_of(lab.network.members).values() for peer in status["peers"]]
-        assert len(peers) == 6
+        assert len(peers) == 12
         for peer in peers:
             assert peer["path"] == "relay-udp"
             assert str(peer["endpoint"]).rpartition(":")[0] in relays

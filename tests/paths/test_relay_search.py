@@ -9,7 +9,7 @@ import pytest
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
 from netctl.model.addresses import SocketAddress
-from netctl.paths.constants import RELAY_ALONE, RELAY_TRIAL_REST, RELAYS_ASKED
+from netctl.paths.constants import RELAY_ALONE, RELAY_TRIAL, RELAY_TRIAL_REST, RELAYS_ASKED
 from netctl.paths.effects import SendControl, SendDatagram
 from netctl.paths.relaychoice import BESIDE, PairRelays
 from netctl.wire.control import RelayGrant, RelayRequest
@@ -70,6 +70,18 @@ def test_three_relays_are_asked_for_an_absent_peer_and_no_more() -> None:
     alone.mine.update(zip(APART, (900, 800, 700, 5, 5), strict=True))
     alone.run(60)
     assert alone.asked == {*APART[3:], BESIDE}
+    assert alone.most <= RELAYS_ASKED
+
+
+def test_one_that_was_just_asked_keeps_its_place_for_a_while() -> None:
+    """The peer, which heard of other distances later, may be on its way to it."""
+    alone = Alone()
+    alone.run(1)
+    alone.mine.update(zip(APART, (900, 5, 5, 5, 5), strict=True))
+    alone.run(RELAY_TRIAL - 3)
+    assert APART[0] in alone.asked
+    alone.run(10)
+    assert alone.asked == set(APART[1:4])
     assert alone.most <= RELAYS_ASKED
 
 
