@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 from tests.mediator.postgreskit import running as running_server
 from tests.netns.fleetkit import ROLLOUT_S, VENV, Fleet, fleet_of
+from tests.support.documents import key
 from tests.support.hosts import Host, needs_namespaces
 from tests.support.patience import BUSY_S, wait_for
 
@@ -227,6 +228,7 @@ def test_a_relay_apart(fleet: Fleet) -> None:
         "apiVersion: netctl/v1\nmediators:\n"
         f'  - {{url: "netctl://10.99.0.1:8443", identity: ["{identity}"]}}\n'
         f'  - {{url: "netctl://10.99.0.2:8443", identity: ["{own.group()}"], role: relay}}\n'
+        f'members:\n  m: {{wireguard: "{key("m")}", identity: "ed25519:{key("id")}"}}\n'
         'networks: {net: {mode: routed, ipv4: 10.77.0.0/24, members: ["*"]}}\n'
     )
     given = (f"netctl_document={fleet.file}", "netctl_relay_metrics=127.0.0.1:9588", "netctl_relay_quota=50")
