@@ -17,9 +17,9 @@ EXAMPLE = ROOT / "examples/cluster"
 ROLE = ROOT / "roles/netctl_mediator"
 
 
-def variables() -> dict[str, Any]:
-    """What the example's playbook gives the role."""
-    (play,) = yaml.safe_load((EXAMPLE / "play.yml").read_text())
+def variables(hosts: str = "mediators") -> dict[str, Any]:
+    """What the example's playbook gives the role for these hosts."""
+    (play,) = [one for one in yaml.safe_load((EXAMPLE / "play.yml").read_text()) if one["hosts"] == hosts]
     (role,) = play["roles"]
     return {name: value for name, value in role.items() if name != "role"}
 
@@ -37,7 +37,10 @@ def test_the_document_is_valid_and_all_mediators_have_the_same_relay_ports() -> 
 
 def test_the_role_knows_each_variable_of_the_playbook() -> None:
     specs = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())
-    assert variables().keys() <= specs["argument_specs"]["main"]["options"].keys()
+    known = specs["argument_specs"]["main"]["options"].keys()
+    assert variables().keys() <= known
+    assert variables("relays").keys() <= known
+    assert variables("relays")["netctl_mediator_role"] == "relay"
 
 
 def test_the_role_writes_the_units_addition() -> None:
