@@ -99,8 +99,14 @@ class NodeState:
         )
 
     def brought(self, desired: HostState, told: Document | None) -> NodeState:
-        """The state after the host was brought to this desired state."""
-        return replace(self, desired=insisting(desired, frozenset()), settled=True, told=told)
+        """The state after the host was brought to this desired state.
+
+        An equal state stays the same object: whoever has looked at it keeps no second one of thousands of peers.
+        """
+        brought = insisting(desired, frozenset())
+        if brought == self.desired:
+            brought = self.desired
+        return replace(self, desired=brought, settled=True, told=told)
 
     def emptied(self) -> NodeState:
         """The state of a host without a document: nothing of ours is desired."""

@@ -193,6 +193,15 @@ def test_a_change_of_sessions_reconciles_only_what_depends_on_it(
         assert shell.node.context.live == live
 
 
+def test_a_host_that_is_brought_to_an_equal_state_keeps_the_one_it_has(shell: Shell) -> None:
+    shell.ask(1, requests.Apply(document()))
+    before = shell.node.context.state.desired
+    shell.post(on.ReconcileWanted())
+    assert shell.node.context.state.desired is before
+    shell.ask(2, requests.Apply(document(2)))
+    assert shell.node.context.state.desired != before
+
+
 def test_nothing_is_due_before_a_life_begins_and_drift_is_looked_for_after(shell: Shell) -> None:
     assert shell.node.next_timer() is None
     shell.post(on.Started())
