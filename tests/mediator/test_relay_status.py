@@ -18,6 +18,7 @@ from mediator.shell.main import main
 from mediator.shell.relayserver import RelayServer
 from mediator.shell.relaystatus import SOCKET_NAME, ask_relay, tell_status
 from mediator.shell.relaywords import add_limits, limits_of, say_relay
+from mediator.shell.stateroles import mark_apart
 from netctl.model.keys import WireGuardKey
 from tests.mediator.loopbackkit import HOST, free_port
 
@@ -61,10 +62,13 @@ def test_it_says_who_sends_and_what_was_refused(
     assert (tmp_path / SOCKET_NAME).stat().st_mode & 0o777 == 0o600
 
 
-def test_a_relay_alone_has_a_status_that_says_that_its_clock_is_off(
+def test_a_relay_apart_has_a_status_that_says_that_its_clock_is_off(
     relay: RelayServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["status", "--state", str(tmp_path)]
+    assert main(words) == 1
+    assert "no mediator runs here" in capsys.readouterr().err, "a relay beside a mediator is no answer for it"
+    mark_apart(tmp_path)
     assert main(words) == 0
     said = capsys.readouterr()
     assert "relay: 0 bindings" in said.out

@@ -11,6 +11,7 @@ from mediator.shell.asking import NoMediatorError, ask_mediator
 from mediator.shell.options import add_output, add_state
 from mediator.shell.relaystatus import ask_relay
 from mediator.shell.relaywords import say_relay
+from mediator.shell.stateroles import is_apart
 from netctl.wire import operatorrequests as r
 
 
@@ -25,7 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         answer = ask_mediator(arguments.state, r.ServerStatusRequest())
     except NoMediatorError:
-        if (alone := ask_relay(arguments.state)) is None:
+        alone = ask_relay(arguments.state) if is_apart(arguments.state) else None
+        if alone is None:  # the relay of a mediator that has ended says nothing about the mediator
             raise
         _say_alone(alone, arguments)
         return 0
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _say_alone(relay: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Of a relay whose mediator does not run here: who has which port is the mediator's to know."""
+    """The status of a relay apart, which does not know whose a port is."""
     if arguments.output == "json":
         output.json({"relay": relay})
     else:
