@@ -8,6 +8,7 @@ Hosts that join and an operator write down what they were told; the end state mu
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import random
@@ -114,7 +115,7 @@ def sites(directory: Path) -> Iterator[Site]:
 
 
 def key_pair(number: int) -> Keys:
-    seed = number.to_bytes(32, "big")
+    seed = hashlib.sha256(str(number).encode()).digest()  # X25519 leaves some bits of a number aside
     return Keys(X25519PrivateKey.from_private_bytes(seed), Ed25519PrivateKey.from_private_bytes(seed))
 
 

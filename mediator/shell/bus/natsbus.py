@@ -112,7 +112,14 @@ async def _close(client: Client) -> None:
     with contextlib.suppress(NatsError, OSError):  # TimeoutError too
         async with asyncio.timeout(CLOSE_S):
             await client.close()
-            return
     writer = getattr(client._transport, "_io_writer", None)
     if writer is not None:
         writer.transport.abort()
+    # What nats-py leaves running where its close was cut short, or is under way in one of these.
+    tasks = [client._reading_task, client._flusher_task, client._ping_interval_task]
+    tasks += [one._wait_for_msgs_task for one in client._subs.values()]
+    pending = [task for task in tasks if task is not None and not task.done()]
+    for task in pending:
+        task.cancel()
+    if pending:
+        await asyncio.wait(pending, timeout=CLOSE_S)
