@@ -53,7 +53,8 @@ class MemoryStore:
         self.generation = 0
         self.history: set[tuple[str, WireGuardKey, IPv4Address]] = set()
         """Every lease that there ever was: by network id."""
-        self._db = sqlite3.connect(":memory:", isolation_level=None)
+        # The garbage collector may close it in any thread.
+        self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         weakref.finalize(self, self._db.close)  # from Python 3.13 on an unclosed connection is a warning
         self._db.execute("PRAGMA foreign_keys=ON")
         for step in MIGRATIONS:
