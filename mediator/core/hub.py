@@ -20,23 +20,22 @@ or is slow (`store_is_slow`), the rest of a new document takes effect all the sa
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from mediator.core import busmessages as b
 from mediator.core import peers as p
 from mediator.core.allocations import Allocations
-from mediator.core.duplicates import Duplicate, Duplicates
+from mediator.core.connections import KEEPALIVE_S, Connection, Connections
+from mediator.core.duplicates import Duplicate
 from mediator.core.effects import (
     Deliver,
     Drop,
     Effect,
     Left,
     LoggedIn,
-    LookFirst,
     Publish,
     Say,
     Send,
@@ -45,6 +44,7 @@ from mediator.core.effects import (
 from mediator.core.enrollment import Challenge, Enrollment
 from mediator.core.introducer import PUNCH_ACROSS_MS, Allowance, Introducer
 from mediator.core.leasegrants import Exhausted, GrantLease
+from mediator.core.logins import Logins, key_of
 from mediator.core.membership import Membership, membership_of
 from mediator.core.pace import Pace, Questions
 from mediator.core.pairs import PairGrant, is_app
@@ -58,37 +58,8 @@ from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import View
 from netctl.session.enrol import Agree
-from netctl.session.login import Signer, check_login
+from netctl.session.login import Signer
 from netctl.wire import control as w
-
-KEEPALIVE_S = 20.0
-"""Below 60 s, after which the most impatient middleboxes drop an idle TCP flow."""
-SILENCE_S = 2.5 * KEEPALIVE_S
-"""A member silent for so long counts as gone: one ping may be lost."""
-DUPLICATE = "session.duplicate"
-REPLACED = "this member has logged in again elsewhere"
-LOGIN_TIMEOUT_S = 10.0
-"""A login is two small messages; only an attacker needs longer."""
-
-
-UNKNOWN_SOURCE = SocketAddress("0.0.0.0", 1)  # noqa: S104
-
-
-@dataclass(slots=True)
-class _Connection:
-    source: SocketAddress
-    nonce: bytes
-    since: float
-    heard: float
-    offers: Allowance
-    member: WireGuardKey | None = None
-    questions: Questions | None = None
-    """Set at login."""
-    shown: ViewClass | None = None
-    waiting: w.Login | None = None
-    """A valid login that waits for the answer of another connection with the same key."""
-    looked: bool = False
-    """Whether the store was read for this login."""
 
 
 class _Anywhere:
@@ -141,15 +112,13 @@ class Hub:
         self._enrollment = Enrollment(identity)
         self._guests: frozenset[WireGuardKey] = frozenset()
         self._mediator: Mediator | None = None
-        self._connections: dict[int, _Connection] = {}
-        self._online: dict[WireGuardKey, int] = {}
+        self._connections = Connections()
+        self._online = self._connections.online
         self._allocations = Allocations()
         self._introducer = Introducer()
-        self.pace = Pace()
-        """Limits logins per key."""
-        self._duplicates = Duplicates()
         self._peers = p.Peers()
         self._anywhere: Container[WireGuardKey] = self._online
+        self._logins = Logins(identity, self._connections, self._peers, self._admit, self._drop)
 
     @property
     def exhausted(self) -> tuple[Exhausted, ...]:
@@ -198,9 +167,14 @@ class Hub:
         """Count of members that are logged in here."""
         return len(self._online)
 
+    @property
+    def pace(self) -> Pace:
+        """Limits logins per key."""
+        return self._logins.pace
+
     def duplicates(self, now: float) -> list[Duplicate]:
         """Keys on two hosts."""
-        return self._duplicates.noted(now)
+        return self._logins.duplicates(now)
 
     def is_online(self, key: WireGuardKey) -> bool:
         """Whether the member with this key is logged in, here or at another mediator."""
@@ -258,11 +232,11 @@ class Hub:
 
         `guests`: members without a document, which get an excerpt of it in their view.
         """
-        self._membership = membership_of(document)
+        self._membership = self._logins.membership = membership_of(document)
         self._guests = guests
         self._mediator = mediator
         effects: list[Effect] = []
-        for number, connection in list(self._connections.items()):
+        for number, connection in self._connections.all():
             if connection.member is not None and connection.member not in self._membership.by_key:
                 effects += self._drop(number, "login.removed", "this host is no member any more")
         self._count()
@@ -328,7 +302,7 @@ class Hub:
 
         `port` False: the ports were read from the store since.
         """
-        self._duplicates.forget(key)
+        self._logins.forget(key)
         if port:
             self._allocations.forget(key, unix_s)
 
@@ -393,49 +367,13 @@ class Hub:
                     if key not in self._online:
                         effects += self._presence(key, online=online)
                 case p.Superseded(key):
-                    if (older := self._online.get(key)) is not None:
-                        effects += self._replace(older)
-                        self._peers.went(key)
+                    effects += self._logins.superseded(key)
                 case p.Asked():
-                    effects += self._asked(event, now)
+                    effects += self._logins.asked(event, now)
                 case p.Answered():
-                    effects += self._answered(event, now)
+                    effects += self._logins.answered(event, now)
                 case p.Carried():
                     effects += self._carried(event)
-        return effects
-
-    def _asked(self, event: p.Asked, now: float) -> list[Effect]:
-        """A member logs in at another mediator: does the connection that it has here live?"""
-        older = self._online.get(event.key)
-        if older is None:
-            return self._across(self._peers.answer(event.ticket, "", lives=False), now)
-        if event.message.previous == _proof(self._connections[older].nonce.hex()):
-            return self._hand(older, event.key, now) + self._word(event.ticket, "", now, lives=False)
-        ping = self._duplicates.ask(event.key, older, event.ticket, now)
-        return [] if ping is None else [Send(older, w.Ping(ping))]
-
-    def _word(self, ticket: int, source: str, now: float, *, lives: bool) -> list[Effect]:
-        return self._across(self._peers.answer(ticket, source, lives=lives), now)
-
-    def _hand(self, older: int, key: WireGuardKey, now: float) -> list[Effect]:
-        """The member goes to another mediator, which tells everybody that it is there."""
-        self._peers.hand(key, now)
-        return self._replace(older)
-
-    def _answered(self, event: p.Answered, now: float) -> list[Effect]:
-        """The word of the mediator that had the older connection, or none in time."""
-        effects: list[Effect] = []
-        for number in event.connections:
-            state = self._connections.get(number)
-            if state is None or state.waiting is None:
-                continue
-            if not event.lives:
-                effects += self._let_in(number, now, settled=True)
-                continue
-            holder, key = _source(event.source), _key(state.waiting.wireguard)
-            if key in self._membership.by_key and self._duplicates.note(key, holder, state.source, now):
-                effects.append(self._two_hosts(key, holder, state.source))
-            effects += self._drop(number, DUPLICATE, _waits(holder))
         return effects
 
     def _carried(self, event: p.Carried) -> list[Effect]:
@@ -474,15 +412,14 @@ class Hub:
 
     def connected(self, connection: int, source: SocketAddress, nonce: bytes, now: float) -> list[Effect]:
         """A TLS connection is up. `nonce`: 32 fresh random bytes."""
-        self._connections[connection] = _Connection(source, nonce, now, now, Allowance(now))
+        self._connections.add(connection, Connection(source, nonce, now, now, Allowance(now)))
         return [Send(connection, w.Hello(w.PROTOCOL_VERSION, nonce.hex()))]
 
     def disconnected(self, connection: int) -> list[Effect]:
         """A connection has ended: members that see its member are told it is offline."""
-        gone = self._connections.pop(connection, None)
+        gone = self._connections.pop(connection)
         self._enrollment.forget(connection)
-        self._duplicates.gone(connection)
-        self._peers.gone(connection)
+        self._logins.gone(connection)
         if gone is None or gone.member is None or self._online.get(gone.member) != connection:
             return []
         del self._online[gone.member]
@@ -504,7 +441,7 @@ class Hub:
             if isinstance(message, w.Login):
                 return self._login(connection, state, message, now)
             if isinstance(message, w.EnrolStart | w.Enrol | w.Rotate):
-                previous = _key(message.previous) if isinstance(message, w.Rotate) else None
+                previous = key_of(message.previous) if isinstance(message, w.Rotate) else None
                 known = self._membership.by_key.get(previous) if previous is not None else None
                 identity = known.identity if known is not None else None
                 asked = self._enrollment.receive(connection, message, state.nonce, identity)
@@ -529,9 +466,9 @@ class Hub:
 
     def next_timer(self) -> float | None:
         """The earliest deadline."""
-        deadlines = [self._deadline(state) for state in self._connections.values()]
-        others = (self._allocations.store_due, self._duplicates.next_timer(), self._peers.next_timer())
-        return min([*deadlines, *(due for due in others if due is not None)], default=None)
+        others = (self._allocations.store_due, self._logins.next_timer(), self._peers.next_timer())
+        due = [at for at in others if at is not None]
+        return min([*self._connections.deadlines(), *due], default=None)
 
     def handle_timer(self, now: float, unix_s: int) -> list[Effect]:
         """Drop connections without a login and silent members; ask the store again after a refusal.
@@ -539,40 +476,22 @@ class Hub:
         Admit logins that waited for an older connection which has ended.
         """
         effects: list[Effect] = self.handle_bus_timer(now)
-        for number in self._duplicates.silent(now):
-            effects += self._drop(number, "session.replaced", REPLACED)
-        for number in self._duplicates.free():
-            effects += self._let_in(number, now) if number > 0 else self._word(number, "", now, lives=False)
-        for number, state in list(self._connections.items()):
-            if now >= self._deadline(state):
+        effects += self._logins.handle_timer(now)
+        for number, state in self._connections.all():
+            if now >= state.deadline:
                 code = "login.timeout" if state.member is None else "silent"
                 effects += self._drop(number, code, "nothing was heard in time")
         if self._allocations.is_due(now, unix_s):
             effects += self._want(unix_s)
         return effects
 
-    @staticmethod
-    def _deadline(state: _Connection) -> float:
-        return state.since + LOGIN_TIMEOUT_S if state.member is None else state.heard + SILENCE_S
-
     def _drop(self, connection: int, code: str, message: str) -> list[Effect]:
         error = w.Error(code[:64], message[:512])
         return [Drop(connection, error), *self.disconnected(connection)]
 
-    def _login(self, connection: int, state: _Connection, login: w.Login, now: float) -> list[Effect]:
-        if state.waiting is not None:
-            raise RemoteError("one login is enough", "protocol.order")
-        key = self._proven(state, login)
-        if state.looked:  # and counted
-            return self._enter(connection, state, key, login, now)
-        if not self.pace.login(key, now):
-            name = self._membership.by_key[key].name
-            message = f"'{name}' logs in too often and has to wait: is its key on two machines?"
-            raise RemoteError(message, "session.too-often")
-        if self._shared and login.newest > self._generation:
-            state.looked = True
-            return [LookFirst(connection, login)]
-        return self._enter(connection, state, key, login, now)
+    def _login(self, connection: int, state: Connection, login: w.Login, now: float) -> list[Effect]:
+        behind = self._shared and login.newest > self._generation
+        return self._logins.login(connection, state, login, now, behind=behind)
 
     def login_again(self, connection: int, login: w.Login, now: float) -> list[Effect]:
         """Process a login again, after the store was read or did not answer."""
@@ -584,97 +503,12 @@ class Hub:
         except RemoteError as error:
             return self._drop(connection, error.code, str(error))
 
-    def _proven(self, state: _Connection, login: w.Login) -> WireGuardKey:
-        """The key of the member that a login proves. Raises RemoteError."""
-        member = self._membership.by_key.get(_key(login.wireguard))
-        if member is None:
-            raise RemoteError(
-                "no member of the mediator's document has this WireGuard key", "login.unknown-key"
-            )
-        if member.identity is None:
-            raise RemoteError(
-                f"the document gives '{member.name}' no identity to log in with", "login.no-identity"
-            )
-        # Only our own pin: another mediator in the same entry must not be able to relay a login to us.
-        check_login(login, state.nonce, self.identity, member.identity)
-        assert member.wireguard is not None
-        return member.wireguard  # one object for each key: thousands of look-ups then compare no bytes
-
-    def _enter(
-        self,
-        connection: int,
-        state: _Connection,
-        key: WireGuardKey,
-        login: w.Login,
-        now: float,
-        *,
-        settled: bool = False,
-    ) -> list[Effect]:
-        """A valid login: admit it, or let it wait for the answer of the connection with the same key.
-
-        `settled`: the other mediators were asked already.
-        """
-        older = self._online.get(key)
-        if older is None:
-            run = None if settled else self._peers.here.get(key)
-            if run is None or not self._peers.can_answer(run):
-                return self._admit(connection, state, key, login, now)
-            state.waiting = login
-            previous, source = _proof(login.previous), str(state.source)
-            return self._across(self._peers.ask(key, run, connection, previous, source, now), now)
-        holder = self._connections[older]
-        if login.previous == holder.nonce.hex():  # only the process of the older connection knows its nonce
-            return self._replace(older) + self._admit(connection, state, key, login, now)
-        state.waiting = login
-        ping = self._duplicates.ask(key, older, connection, now)
-        return [] if ping is None else [Send(older, w.Ping(ping))]
-
-    def _replace(self, older: int) -> list[Effect]:
-        """The same host has reconnected: drop the older connection without an offline message to others."""
-        member = self._connections[older].member
-        assert member is not None
-        del self._online[member]
-        return self._drop(older, "session.replaced", REPLACED)
-
-    def _let_in(self, connection: int, now: float, *, settled: bool = False) -> list[Effect]:
-        """The older connection has ended: process the waiting login."""
-        state = self._connections.get(connection)
-        if state is None or state.waiting is None:
-            return []
-        login, state.waiting = state.waiting, None
-        try:  # the document may have changed meanwhile, and another login may have come first
-            key = self._proven(state, login)
-            return self._enter(connection, state, key, login, now, settled=settled)
-        except RemoteError as error:
-            return self._drop(connection, error.code, str(error))
-
-    def _lives(self, connection: int, state: _Connection, newer: Iterable[int], now: float) -> list[Effect]:
-        """The older connection of a key has answered: refuse the newer ones."""
-        assert state.member is not None
-        effects: list[Effect] = []
-        for number in newer:
-            other = self._connections[number].source if number > 0 else _source(self._peers.asker(number))
-            if self._duplicates.note(state.member, state.source, other, now):
-                effects.append(self._two_hosts(state.member, state.source, other))
-            if number > 0:
-                effects += self._drop(number, DUPLICATE, _waits(state.source))
-            else:
-                effects += self._word(number, str(state.source), now, lives=True)
-            effects.append(Send(connection, w.Ping(0, other.host)))
-        return effects
-
-    def _two_hosts(self, key: WireGuardKey, holder: SocketAddress, other: SocketAddress) -> Say:
-        name = self._membership.by_key[key].name
-        return Say(f"'{name}' is two hosts with one key: {holder} stays, {other} waits")
-
-    def _admit(
-        self, connection: int, state: _Connection, key: WireGuardKey, login: w.Login, now: float
-    ) -> list[Effect]:
+    def _admit(self, connection: int, state: Connection, key: WireGuardKey, login: w.Login) -> list[Effect]:
         """Make a connection a member's."""
         assert self._mediator is not None
         effects: list[Effect] = []
         state.member = key
-        state.questions = Questions(now)
+        state.questions = Questions(state.heard)
         self._online[key] = connection
         self._epoch = self._peers.next_epoch(self._epoch)
         self._peers.came(key, self._epoch)
@@ -694,7 +528,7 @@ class Hub:
     def _from_member(
         self,
         connection: int,
-        state: _Connection,
+        state: Connection,
         key: WireGuardKey,
         message: w.Message,
         now: float,
@@ -708,7 +542,7 @@ class Hub:
             case w.Ping(id_):
                 return [Send(connection, w.Pong(id_))]
             case w.Pong(id_):
-                return self._lives(connection, state, self._duplicates.answered(connection, id_), now)
+                return self._logins.ponged(connection, state, id_, now)
             case w.Refresh():
                 state.shown = self._view_cache.of(key)
                 return [self._whole(connection, state.shown)]
@@ -725,14 +559,14 @@ class Hub:
 
     def _peer(self, key: WireGuardKey, text: str) -> WireGuardKey | None:
         """The peer that a member names, if the member may see it; else None, so that no answer reveals who exists."""
-        peer = _key(text)
+        peer = key_of(text)
         me, other = self._membership.by_key.get(key), self._membership.by_key.get(peer)
         if me is None or other is None or me is other:
             return None
         return peer if other.name in self._membership.visible.get(me.name, frozenset()) else None
 
     def _introduce(
-        self, state: _Connection, key: WireGuardKey, message: w.Candidates, now: float
+        self, state: Connection, key: WireGuardKey, message: w.Candidates, now: float
     ) -> list[Effect]:
         peer = self._peer(key, message.peer)
         if peer is None or not state.offers.take(now):
@@ -819,28 +653,3 @@ class Hub:
             sealed = self._view_cache.sealed(new, self._anywhere)
             effects.append(Deliver(tuple(connections), (*frames, sealed)))
         return effects
-
-
-def _key(text: str) -> WireGuardKey:
-    """A key from an unauthenticated connection. Raises RemoteError if it is malformed."""
-    try:
-        return WireGuardKey.parse(text)
-    except ValueError as error:
-        raise RemoteError("not a key", "message.bad") from error
-
-
-def _proof(previous: str) -> bytes:
-    """What shows another mediator that a login knows the nonce of the connection before it, and not that nonce."""
-    return hashlib.sha256(previous.encode()).digest() if previous else b""
-
-
-def _waits(holder: SocketAddress) -> str:
-    return f"another host with this key is connected, from {holder.host}: this one waits"
-
-
-def _source(text: str) -> SocketAddress:
-    """Where another mediator says that a member is connected from."""
-    try:
-        return SocketAddress.parse(text)
-    except ValueError:
-        return UNKNOWN_SOURCE

@@ -315,7 +315,7 @@ class Peers:
 
     def ask(
         self, key: WireGuardKey, whom: bytes, connection: int, previous: bytes, source: str, now: float
-    ) -> list[Event]:
+    ) -> list[Publish]:
         """Ask the mediator `whom` about its older connection of this key; `connection` waits for the answer."""
         found = self._asked.get(key)
         if found is not None:
@@ -333,7 +333,7 @@ class Peers:
             if connection in question.waiting:
                 question.waiting.remove(connection)
 
-    def answer(self, ticket: int, source: str, *, lives: bool) -> list[Event]:
+    def answer(self, ticket: int, source: str, *, lives: bool) -> list[Publish]:
         """Answer the question of this ticket about an older connection here."""
         found = self._open.pop(ticket, None)
         if found is None:

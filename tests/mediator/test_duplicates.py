@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mediator.core import duplicates as d
-from mediator.core import hub as h
+from mediator.core.logins import DUPLICATE
 from netctl.session.login import make_login
 from netctl.wire import control as w
 from tests.mediator.test_hub import NONCE, PIN, SOURCE, Shell, document, identity, key, private
@@ -39,7 +39,7 @@ def test_a_clone_waits_and_the_host_that_was_here_keeps_its_session() -> None:
         login(shell, 10 + turn, "ann", now)
         assert not welcomed(shell, 10 + turn)
         shell.give(1, w.Pong(ping(shell, 1).id), now + 0.1)
-        assert shell.dropped == {10 + n: h.DUPLICATE for n in range(turn + 1)}
+        assert shell.dropped == {10 + n: DUPLICATE for n in range(turn + 1)}
         assert ping(shell, 1).other == SOURCE.host, "the host that stays is told where the other one is"
         (note,) = shell.hub.duplicates(now + 0.1)
         assert (note.key, note.refused, note.first_s) == (key("ann"), turn + 1, 0.1)
@@ -85,7 +85,7 @@ def test_it_is_let_in_as_soon_as_the_older_connection_ends() -> None:
     assert welcomed(shell, 2)
     assert not welcomed(shell, 3), "the next one waits for the word of this one"
     shell.give(2, w.Pong(ping(shell, 2).id), 5.3)
-    assert shell.dropped == {3: h.DUPLICATE}
+    assert shell.dropped == {3: DUPLICATE}
 
 
 def test_an_answer_to_nothing_an_old_one_and_somebody_elses_prove_nothing() -> None:

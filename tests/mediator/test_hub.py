@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mediator.core import allocations, introducer, pace
 from mediator.core import effects as fx
 from mediator.core import hub as h
+from mediator.core.connections import LOGIN_TIMEOUT_S, SILENCE_S
 from mediator.core.transactions import Basis
 from netctl.config import load_document
 from netctl.model.addresses import SocketAddress
@@ -258,13 +259,13 @@ def test_time_is_up_for_those_who_never_log_in_and_those_who_fall_silent() -> No
     shell = Shell()
     shell.connect(1, 0.0)
     shell.login(2, "ann", 0.0)
-    assert shell.hub.next_timer() == h.LOGIN_TIMEOUT_S
-    shell.perform(shell.hub.handle_timer(h.LOGIN_TIMEOUT_S, 0))
+    assert shell.hub.next_timer() == LOGIN_TIMEOUT_S
+    shell.perform(shell.hub.handle_timer(LOGIN_TIMEOUT_S, 0))
     assert shell.dropped == {1: "login.timeout"}
     shell.give(2, w.Ping(1), 30.0)
-    shell.perform(shell.hub.handle_timer(h.SILENCE_S, 0))
+    shell.perform(shell.hub.handle_timer(SILENCE_S, 0))
     assert 2 not in shell.dropped
-    shell.perform(shell.hub.handle_timer(30.0 + h.SILENCE_S, 0))
+    shell.perform(shell.hub.handle_timer(30.0 + SILENCE_S, 0))
     assert shell.dropped[2] == "silent"
     assert shell.hub.next_timer() is None
 

@@ -14,6 +14,7 @@ from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core import introducer
 from mediator.core import peers as p
+from mediator.core.logins import DUPLICATE
 from netctl.model.keys import WireGuardKey
 from netctl.session.login import make_login
 from netctl.wire import control as w
@@ -301,7 +302,7 @@ def test_a_second_host_with_the_key_waits_while_the_older_one_lives_at_another_m
     world.pass_time(0.5)
     two.login(1, "ann", b"\7" * 32)
     world.pass_time(0.5)
-    assert two.dropped == {1: h.DUPLICATE}
+    assert two.dropped == {1: DUPLICATE}
     assert one.dropped == {}
     assert [item.key for item in one.hub.duplicates(world.now)] == [key("ann")]
     assert [item.key for item in two.hub.duplicates(world.now)] == [key("ann")]

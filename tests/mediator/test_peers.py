@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -45,7 +46,7 @@ class Cluster:
         self.events.setdefault(run(number), [])
         return one
 
-    def perform(self, who: bytes, events: list[p.Event]) -> None:
+    def perform(self, who: bytes, events: Sequence[p.Event]) -> None:
         for event in events:
             if isinstance(event, Publish):
                 self.bus.publish(event.message, list(self.peers), self.now)
