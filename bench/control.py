@@ -92,7 +92,7 @@ class Client(asyncio.Protocol):
                     self._pin, bytes.fromhex(nonce), ours, own, member.key, member.identity.sign
                 )
                 self.transport.write(encode_frame(w.encode(login)))  # type: ignore[attr-defined]
-            case w.ViewChunk():
+            case w.ViewChunk() | w.ViewRows():
                 self.view_bytes += len(payload)
             case w.Sealed():
                 if not self.ready.done():

@@ -35,6 +35,8 @@ class Connection:
     """The member that is logged in; None: nobody yet."""
     questions: Questions | None = None
     """Set at login."""
+    minor: int = 0
+    """The newest minor version of the protocol that the member knows; set at login."""
     shown: ViewClass | None = None
     """The view that the member has been sent."""
     waiting: Login | None = None

@@ -28,6 +28,7 @@ from types import MappingProxyType
 from mediator.core import busmessages as b
 from mediator.core import peers as p
 from mediator.core.allocations import Allocations
+from mediator.core.audience import INTEREST_ABOVE, Audience, presences, questions
 from mediator.core.connections import KEEPALIVE_S, Connection, Connections
 from mediator.core.duplicates import Duplicate
 from mediator.core.effects import (
@@ -89,11 +90,13 @@ class Hub:
         generation: int = 0,
         stun_also: str = "",
         agree: Agreement = nobody,
+        interest_above: int = INTEREST_ABOVE,
     ) -> None:
         """`generation` must be above that of any earlier run (the shell uses the clock).
 
         `stun_also`: another IPv4 address of the mediator's host, asked by members whose NAT may map by address.
-        `agree`: on a secret with a relay apart.
+        `agree`: on a secret with a relay apart. `interest_above`: members of a view above which its viewers are told
+        of those alone that they are interested in.
         """
         self._apart = RelaysApart(agree)
         self._stun_also = stun_also
@@ -118,6 +121,7 @@ class Hub:
         self._introducer = Introducer()
         self._peers = p.Peers()
         self._anywhere: Container[WireGuardKey] = self._online
+        self._audience = Audience(self._connections, self._view_cache, interest_above=interest_above)
         self._logins = Logins(identity, self._connections, self._peers, self._admit, self._drop)
 
     @property
@@ -232,7 +236,8 @@ class Hub:
 
         `guests`: members without a document, which get an excerpt of it in their view.
         """
-        self._membership = self._logins.membership = membership_of(document)
+        self._membership = membership_of(document)
+        self._logins.membership = self._audience.membership = self._membership
         self._guests = guests
         self._mediator = mediator
         effects: list[Effect] = []
@@ -420,6 +425,7 @@ class Hub:
         gone = self._connections.pop(connection)
         self._enrollment.forget(connection)
         self._logins.gone(connection)
+        self._audience.gone(connection)
         if gone is None or gone.member is None or self._online.get(gone.member) != connection:
             return []
         del self._online[gone.member]
@@ -466,7 +472,12 @@ class Hub:
 
     def next_timer(self) -> float | None:
         """The earliest deadline."""
-        others = (self._allocations.store_due, self._logins.next_timer(), self._peers.next_timer())
+        others = (
+            self._allocations.store_due,
+            self._logins.next_timer(),
+            self._peers.next_timer(),
+            self._audience.next_timer(),
+        )
         due = [at for at in others if at is not None]
         return min([*self._connections.deadlines(), *due], default=None)
 
@@ -477,6 +488,7 @@ class Hub:
         """
         effects: list[Effect] = self.handle_bus_timer(now)
         effects += self._logins.handle_timer(now)
+        self._audience.handle_timer(now)
         for number, state in self._connections.all():
             if now >= state.deadline:
                 code = "login.timeout" if state.member is None else "silent"
@@ -508,21 +520,31 @@ class Hub:
         assert self._mediator is not None
         effects: list[Effect] = []
         state.member = key
+        state.minor = min(login.minor, w.MINOR_VERSION)
         state.questions = Questions(state.heard)
         self._online[key] = connection
+        self._audience.logged_in(connection)
         self._epoch = self._peers.next_epoch(self._epoch)
         self._peers.came(key, self._epoch)
         stun = [f"0.0.0.0:{port}" for port in self._mediator.stun]
         if self._stun_also:
             stun += [f"{self._stun_also}:{port}" for port in self._mediator.stun[:1]]
-        welcome = w.Welcome(self._generation, self._epoch, str(state.source), stun, KEEPALIVE_S, self._store)
+        welcome = w.Welcome(
+            self._generation,
+            self._epoch,
+            str(state.source),
+            stun,
+            KEEPALIVE_S,
+            self._store,
+            w.MINOR_VERSION,
+        )
         name = self._membership.by_key[key].name
         effects += [LoggedIn(connection, name), Send(connection, welcome)]
         state.shown = view_class = self._view_cache.of(key)
         if login.view == view_class.digest:  # the member knows this view already
-            effects.append(Deliver((connection,), (self._view_cache.sealed(view_class, self._anywhere),)))
+            effects.append(Deliver((connection,), (self._sealed(connection, view_class),)))
         else:
-            effects.append(self._whole(connection, view_class))
+            effects.append(self._whole(connection, state, view_class))
         return effects + self._presence(key, online=True)
 
     def _from_member(
@@ -534,9 +556,9 @@ class Hub:
         now: float,
         unix_s: int,
     ) -> list[Effect]:
-        if state.questions is not None and not state.questions.take(
-            now, refresh=isinstance(message, w.Refresh)
-        ):
+        dear = isinstance(message, w.Refresh) or (isinstance(message, w.Interest) and message.all)
+        asked = questions(message)
+        if state.questions is not None and not state.questions.take(now, refresh=dear, count=asked):
             raise RemoteError("more questions than any agent has", "session.flood")
         match message:
             case w.Ping(id_):
@@ -545,7 +567,9 @@ class Hub:
                 return self._logins.ponged(connection, state, id_, now)
             case w.Refresh():
                 state.shown = self._view_cache.of(key)
-                return [self._whole(connection, state.shown)]
+                return [self._whole(connection, state, state.shown)]
+            case w.Interest():
+                return self._interest(connection, message, now)
             case w.Leave():
                 return [Left(connection, key)] if key in self._guests else []
             case w.Candidates():
@@ -615,12 +639,21 @@ class Hub:
         member = self._membership.by_key.get(key)
         effects: list[Effect] = []
         if member is not None:
-            own, audience = self._online.get(key), map(self._online.get, self._view_cache.of(key).keys)
-            connections = tuple(found for found in audience if found is not None and found != own)
+            connections = tuple(self._audience.of(key))
             if connections:
                 effects.append(Deliver(connections, (w.encode(w.Presence(str(key), online)),)))
         if not online:
             self._introducer.forget(key)
+        return effects
+
+    def _interest(self, connection: int, message: w.Interest, now: float) -> list[Effect]:
+        added = self._audience.declare(connection, message, now)
+        effects: list[Effect] = []
+        if added:
+            effects.append(Send(connection, presences(added, (key in self._anywhere for key in added))))
+        shown = self._connections[connection].shown
+        if message.all and shown is not None:
+            effects.append(Deliver((connection,), (self._view_cache.sealed(shown, self._anywhere),)))
         return effects
 
     def view(self, key: WireGuardKey) -> View:
@@ -631,9 +664,14 @@ class Hub:
         """A member's addresses in a network: fixed by the document, leased, or derived from the key."""
         return self._allocations.addresses(self._membership, network_name, name, key)
 
-    def _whole(self, connection: int, view_class: ViewClass) -> Deliver:
-        frames = (*self._view_cache.whole(view_class), self._view_cache.sealed(view_class, self._anywhere))
-        return Deliver((connection,), frames)
+    def _whole(self, connection: int, state: Connection, view_class: ViewClass) -> Deliver:
+        sealed = self._sealed(connection, view_class)
+        return Deliver((connection,), (*self._view_cache.whole(view_class, state.minor), sealed))
+
+    def _sealed(self, connection: int, view_class: ViewClass) -> bytes:
+        """The seal of a member's view, with presence if the member is told of everybody."""
+        told = self._audience.told_at_login(connection)
+        return self._view_cache.sealed(view_class, self._anywhere if told else None)
 
     def _hang(self) -> None:
         self._revision += 1
@@ -641,15 +679,16 @@ class Hub:
 
     def _show(self) -> list[Effect]:
         """After a change of membership or leases: send the difference to each member whose view has changed."""
-        changes: dict[tuple[ViewClass | None, ViewClass], list[int]] = {}
+        changes: dict[tuple[ViewClass | None, ViewClass, int], list[int]] = {}
         for key, connection in self._online.items():
             state = self._connections[connection]
             old, state.shown = state.shown, self._view_cache.of(key)
             if old is None or old.digest != state.shown.digest:
-                changes.setdefault((old, state.shown), []).append(connection)
+                changes.setdefault((old, state.shown, state.minor), []).append(connection)
         effects: list[Effect] = []
-        for (old, new), connections in changes.items():
-            frames = self._view_cache.change(old, new) if old is not None else self._view_cache.whole(new)
-            sealed = self._view_cache.sealed(new, self._anywhere)
+        for (old, new, minor), connections in changes.items():
+            cache = self._view_cache
+            frames = cache.change(old, new, minor) if old is not None else cache.whole(new, minor)
+            sealed = self._sealed(connections[0], new)  # the same for all that see the same
             effects.append(Deliver(tuple(connections), (*frames, sealed)))
         return effects

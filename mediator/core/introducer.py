@@ -39,12 +39,14 @@ class Introducer:
 
     def __init__(self) -> None:
         self._rounds: dict[tuple[WireGuardKey, WireGuardKey], int] = {}
+        self._partners: dict[WireGuardKey, set[WireGuardKey]] = {}
+        """The other members of each member's open offers."""
 
     def introduce(
         self, key: WireGuardKey, mine: int, peer: WireGuardKey, other: int, offer: w.Candidates
     ) -> list[Effect]:
         """`key` on connection `mine` offers candidates to `peer` on connection `other`."""
-        self._rounds[key, peer] = offer.round
+        self._open(key, peer, offer.round)
         effects: list[Effect] = [
             Send(other, w.Introduction(str(key), offer.round, offer.candidates, offer.nat, offer.relays))
         ]
@@ -53,19 +55,32 @@ class Introducer:
                 Send(other, w.Punch(str(key), PUNCH_AFTER_MS)),
                 Send(mine, w.Punch(str(peer), PUNCH_AFTER_MS)),
             ]
-            self._rounds.pop((peer, key), None)
-            self._rounds.pop((key, peer), None)
+            self._close(key, peer)
         return effects
 
     def across(self, key: WireGuardKey, peer: WireGuardKey, number: int) -> bool:
         """`key` offers candidates to `peer` in round `number`, one of them elsewhere: have both offered by now?"""
-        self._rounds[key, peer] = number
+        self._open(key, peer, number)
         if self._rounds.get((peer, key)) != number:
             return False
-        del self._rounds[key, peer], self._rounds[peer, key]
+        self._close(key, peer)
         return True
+
+    def _open(self, key: WireGuardKey, peer: WireGuardKey, number: int) -> None:
+        self._rounds[key, peer] = number
+        self._partners.setdefault(key, set()).add(peer)
+        self._partners.setdefault(peer, set()).add(key)
+
+    def _close(self, key: WireGuardKey, peer: WireGuardKey) -> None:
+        """Both offers of a pair are over."""
+        for one, other in ((key, peer), (peer, key)):
+            self._rounds.pop((one, other), None)
+            if (partners := self._partners.get(one)) is not None:
+                partners.discard(other)
+                if not partners:
+                    del self._partners[one]
 
     def forget(self, key: WireGuardKey) -> None:
         """A member is gone: drop its offers."""
-        for pair in [pair for pair in self._rounds if key in pair]:
-            del self._rounds[pair]
+        for peer in list(self._partners.get(key, ())):
+            self._close(key, peer)

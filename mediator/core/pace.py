@@ -76,6 +76,6 @@ class Questions:
         self._all = TokenBucket(QUESTIONS_PER_S, QUESTIONS_BURST, now)
         self._refreshes = TokenBucket(REFRESHES_PER_S, REFRESHES_BURST, now)
 
-    def take(self, now: float, *, refresh: bool) -> bool:
-        """Count one request; False: too many. `refresh`: for a whole view."""
-        return self._all.take(1, now) and (not refresh or self._refreshes.take(1, now))
+    def take(self, now: float, *, refresh: bool, count: int = 1) -> bool:
+        """Count a request as `count`; False: too many. `refresh`: for a whole view, or for everybody's presence."""
+        return self._all.take(count, now) and (not refresh or self._refreshes.take(1, now))

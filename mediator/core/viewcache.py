@@ -6,8 +6,9 @@ cost one encoding; a change costs one difference per pair of old and new view cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mediator.core.membership import Membership
 from netctl.config.edit.excerpt import excerpt
@@ -16,10 +17,31 @@ from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
 from netctl.session import views as v
 from netctl.session.login import Signer
+from netctl.session.rows import RowMember, lease_text, make_rows
 from netctl.wire import control as w
 
 AddressesOf = Callable[[str, str, WireGuardKey], tuple[Address, ...]]
 """Gives a member's addresses in a network, from network name, member name and key."""
+
+
+class _MemberRows(NamedTuple):
+    """A member, as it is needed in views."""
+
+    key: WireGuardKey
+    row: w.MemberRow
+    line: bytes
+    """In the digest."""
+
+
+class _LeaseRows(NamedTuple):
+    """A lease, as it is needed in views."""
+
+    lease: Lease
+    row: w.LeaseRow
+    line: bytes
+    """In the digest."""
+    text: str
+    """In a `Row`."""
 
 
 @dataclass(slots=True)
@@ -28,9 +50,11 @@ class _Rows:
 
     rank: dict[str, int]
     """Rank of each member by raw key, by member name."""
-    members: dict[str, tuple[WireGuardKey, w.MemberRow, bytes]]
-    leases: dict[str, dict[str, tuple[Lease, w.LeaseRow, bytes]]]
+    members: dict[str, _MemberRows]
+    leases: dict[str, dict[str, _LeaseRows]]
     """Leases by network name and member name."""
+    prefixes: dict[str, str]
+    """The IPv6 prefix of each network; empty: none."""
 
 
 @dataclass(eq=False, slots=True)
@@ -45,16 +69,32 @@ class ViewClass:
     digest: str
     rows: _Rows
     viewers: int = 0
-    frames: tuple[bytes, ...] = ()
-    """The encoded whole view; kept if more than one member needs it."""
+    attentive: tuple[WireGuardKey, ...] | None = None
+    """Those of `keys` that are told of all members in their views (`mediator.core.audience`); None: not computed yet.
+    """
+    frames: dict[bool, tuple[bytes, ...]] = field(default_factory=dict)
+    """The encoded whole view, as rows (True) or for members of minor version 0; kept if more than one member needs it.
+    """
     seals: dict[int, w.Sealed] = field(default_factory=dict)
     """The seal of the newest generation only."""
+    bare_seal: bytes = b""
+    """The same, encoded, without presence."""
 
     def member_rows(self) -> list[w.MemberRow]:
         """The rows of all members in the view."""
-        return [self.rows.members[name][1] for name in self.names]
+        return [self.rows.members[name].row for name in self.names]
 
-    def leases(self) -> Iterable[tuple[Lease, w.LeaseRow, bytes]]:
+    def row_members(self) -> Iterable[RowMember]:
+        """All members in the view with their leases."""
+        for name in self.names:
+            held = [
+                (network, self.rows.leases[network][name].text)
+                for network in self.networks
+                if name in self.rows.leases[network]
+            ]
+            yield RowMember(name, self.rows.members[name].row.key, held)
+
+    def leases(self) -> Iterable[_LeaseRows]:
         """All leases in the view, by network name, then raw key."""
         for network in self.networks:
             held = self.rows.leases[network]
@@ -62,7 +102,7 @@ class ViewClass:
 
     def lease_rows(self) -> list[w.LeaseRow]:
         """The rows of all leases in the view."""
-        return [row for _, row, _ in self.leases()]
+        return [one.row for one in self.leases()]
 
 
 class ViewCache:
@@ -74,7 +114,7 @@ class ViewCache:
         self._membership = Membership()
         self._guests: frozenset[WireGuardKey] = frozenset()
         self._generation = 0
-        self._rows = _Rows({}, {}, {})
+        self._rows = _Rows({}, {}, {}, {})
         self._classes: dict[tuple[frozenset[str], tuple[str, ...], str], ViewClass] = {}
         self._of: dict[WireGuardKey, ViewClass] = {}
         self._networks: dict[str, tuple[str, ...]] = {}
@@ -93,13 +133,16 @@ class ViewCache:
         document = membership.document
         by_key = sorted(membership.by_key.items())
         members = {
-            member.name: (key, w.MemberRow(member.name, str(key)), v.member_line(member.name, str(key)))
+            member.name: _MemberRows(
+                key, w.MemberRow(member.name, str(key)), v.member_line(member.name, str(key))
+            )
             for key, member in by_key
         }
-        leases: dict[str, dict[str, tuple[Lease, w.LeaseRow, bytes]]] = {}
+        leases: dict[str, dict[str, _LeaseRows]] = {}
         networks: dict[str, list[str]] = {}
         for network_name in sorted(document.networks):
             table = leases[network_name] = {}
+            prefix = document.networks[network_name].ipv6
             for name in document.networks[network_name].member_names:
                 if name not in members:
                     continue
@@ -108,10 +151,12 @@ class ViewCache:
                 found = addresses(network_name, name, key)
                 lease_row = w.LeaseRow(network_name, row.key, [str(address) for address in found])
                 line = v.lease_line(network_name, row.key, found)
-                table[name] = Lease(network_name, key, found), lease_row, line
+                text = lease_text(found, prefix, key)
+                table[name] = _LeaseRows(Lease(network_name, key, found), lease_row, line, text)
         self._networks = {name: tuple(found) for name, found in networks.items()}
         rank = {member.name: index for index, (_, member) in enumerate(by_key)}
-        self._rows = _Rows(rank, members, leases)
+        prefixes = {name: str(network.ipv6 or "") for name, network in document.networks.items()}
+        self._rows = _Rows(rank, members, leases, prefixes)
 
     def of(self, key: WireGuardKey) -> ViewClass:
         """The view class of the member with this key."""
@@ -132,10 +177,10 @@ class ViewCache:
     def _paint(self, seen: Collection[str], networks: tuple[str, ...], document: str) -> ViewClass:
         rows = self._rows
         names = tuple(sorted((name for name in seen if name in rows.rank), key=rows.rank.__getitem__))
-        keys = tuple(rows.members[name][0] for name in names)
+        keys = tuple(rows.members[name].key for name in names)
         view_class = ViewClass(names, keys, networks, document, "", rows)
-        lines = (rows.members[name][2] for name in names)
-        view_class.digest = v.digest_of(lines, (line for _, _, line in view_class.leases()), document)
+        lines = (rows.members[name].line for name in names)
+        view_class.digest = v.digest_of(lines, (one.line for one in view_class.leases()), document)
         return view_class
 
     def view(self, key: WireGuardKey, online: Container[WireGuardKey]) -> View:
@@ -145,32 +190,41 @@ class ViewCache:
             peer: ViewMember(name, peer, peer in online)
             for name, peer in zip(view_class.names, view_class.keys, strict=True)
         }
-        leases = {(lease.network, lease.key): lease for lease, _, _ in view_class.leases()}
+        leases = {(one.lease.network, one.lease.key): one.lease for one in view_class.leases()}
         return View(self._generation, members, leases, view_class.document)
 
-    def whole(self, view_class: ViewClass) -> tuple[bytes, ...]:
-        """The encoded whole view, without its seal."""
-        if view_class.frames:
-            return view_class.frames
-        chunks = v.make_chunks(view_class.member_rows(), view_class.lease_rows(), view_class.document)
-        frames = tuple(w.encode(chunk) for chunk in chunks)
+    def whole(self, view_class: ViewClass, minor: int) -> tuple[bytes, ...]:
+        """The encoded whole view, without its seal, for members of this minor version of the protocol."""
+        compact = minor >= 1
+        if (kept := view_class.frames.get(compact)) is not None:
+            return kept
+        document, prefixes = view_class.document, view_class.rows.prefixes
+        parts: Sequence[w.Message] = (
+            make_rows(view_class.row_members(), prefixes, document)
+            if compact
+            else v.make_chunks(view_class.member_rows(), view_class.lease_rows(), document)
+        )
+        frames = tuple(w.encode(part) for part in parts)
         if view_class.viewers > 1:
-            view_class.frames = frames
+            view_class.frames[compact] = frames
         return frames
 
-    def sealed(self, view_class: ViewClass, online: Container[WireGuardKey]) -> bytes:
-        """The seal of a view, with the present presence."""
+    def sealed(self, view_class: ViewClass, online: Container[WireGuardKey] | None) -> bytes:
+        """The seal of a view, with the present presence; None: without, the same bytes for all of the class."""
         sealed = view_class.seals.get(self._generation)
         if sealed is None:
             sealed = v.seal(self._generation, view_class.digest, "", self._identity, self._sign)
             view_class.seals.clear()
             view_class.seals[self._generation] = sealed
+            view_class.bare_seal = w.encode(sealed)
+        if online is None:
+            return view_class.bare_seal
         bits = v.online_bits(key in online for key in view_class.keys)
         return w.encode(
             w.Sealed(sealed.generation, sealed.digest, sealed.identity, sealed.signature, online=bits)
         )
 
-    def change(self, old: ViewClass, new: ViewClass) -> tuple[bytes, ...]:
+    def change(self, old: ViewClass, new: ViewClass, minor: int) -> tuple[bytes, ...]:
         """Frames that lead from one view to another, without the seal: a difference, or the whole view."""
         before, after = {row.key: row for row in old.member_rows()}, {r.key: r for r in new.member_rows()}
         had = {(row.network, row.key): row for row in old.lease_rows()}
@@ -187,4 +241,4 @@ class ViewCache:
         small = rows <= min(v.ROWS_PER_CHUNK, (len(after) + len(has)) // 2)
         if small and len(delta.document or "") <= v.TEXT_PER_CHUNK:
             return (w.encode(delta),)
-        return self.whole(new)
+        return self.whole(new, minor)

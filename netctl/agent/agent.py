@@ -57,7 +57,7 @@ from netctl.node.state import NodeState
 from netctl.node.status import status_of
 from netctl.paths.effects import PathStatus
 from netctl.plan import Binding
-from netctl.session import Effect, LoggedIn, PathMessage, PresenceChanged, ViewChanged
+from netctl.session import Effect, LoggedIn, PathMessage, PresenceChanged, PresenceKnown, ViewChanged
 from netctl.system.clock import boottime
 from netctl.system.guard import Guard
 from netctl.system.tasks import Tasks
@@ -120,9 +120,10 @@ class Agent:
             look_soon=lambda after_s: self.tunnels.look_soon(after_s),
             limit_size=self.mtus.limit,
             another_port=lambda why: self.runner.post(on.PortUnfit(why)),
+            on_open=self.client.interested,
             idle_s=idle_s(),
         )
-        self.viewers = Viewers(self.paths.watch)
+        self.viewers = Viewers(self._watched)
         self.echoes = EchoProbe(self._open_address, self.paths.echoed, self.guard)
         self.nat64 = Nat64(self.guard, self.paths.use_nat64)
         self.names = EndpointNames(keys.wireguard, self.guard, self._on_names)
@@ -263,6 +264,7 @@ class Agent:
 
     async def status(self) -> dict[str, Any]:
         """The answer to `netctl status -o json`, with present counters and handshakes."""
+        await self.client.know_all()
         await self.tunnels.refresh()
         await self.firewall.refresh()
         return status_of(self.snapshot())
@@ -320,13 +322,23 @@ class Agent:
                 self.runner.post(on.ViewReceived(view, kept))
             case PresenceChanged(key, online):
                 self.timeline.add("member", f"{self.state.name_of(key)}: {'online' if online else 'offline'}")
-                self.runner.post(on.PresenceReceived(key, online))
-                self.paths.presence(key, online)
-                self.viewers.changed()
+                self._presence({key: online})
+            case PresenceKnown(told):
+                self._presence(told)
             case PathMessage(message, servers):
                 self.paths.message(message, servers)
             case _:  # the control client has handled the others
                 pass
+
+    def _watched(self, for_s: float) -> None:
+        """There will be a viewer for so many seconds."""
+        self.paths.watch(for_s)
+        self.client.look_at_all()
+
+    def _presence(self, online: Mapping[WireGuardKey, bool | None]) -> None:
+        self.runner.post(on.PresenceReceived(online))
+        self.paths.presence(online)
+        self.viewers.changed()
 
     def _on_link(self, state: LinkState) -> None:
         self.runner.post(on.LinkChanged(state))

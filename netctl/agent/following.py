@@ -59,8 +59,7 @@ class Following:
         )
         self._paths.observe(self._tunnels.statuses)  # so paths start with endpoints that already work
         if view is not None:
-            for key, member in view.members.items():
-                self._paths.presence(key, member.online)
+            self._paths.presence({key: member.online for key, member in view.members.items()})
 
     def engine_gone(self) -> None:
         """The engine has ended: close the shared port; the next engine opens it again."""

@@ -51,7 +51,9 @@ def say_path(own: str, view: PeerView) -> None:
     if view.down:
         output.line("     this host is down: `netctl up` starts it")
         return
-    if not peer.online:
+    if not peer.online and not peer.presence_known:
+        output.line(f"     whether {name} is online is not known: the mediator has not said it yet")
+    elif not peer.online:
         asks = "is it switched on?" if peer.stock else "is its agent running, and does it reach the mediator?"
         output.line(f"     {name} is not online: {asks}")
     if peer.path not in ("none", "idle"):

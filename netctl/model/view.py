@@ -25,7 +25,8 @@ class ViewMember:
 
     name: str
     key: WireGuardKey
-    online: bool = False
+    online: bool | None = False
+    """None: not known. In a large view the mediator tells of those alone that this host is interested in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,10 +212,9 @@ class ViewReceived:
 
 @dataclass(frozen=True, slots=True)
 class PresenceReceived:
-    """A member of the view came online or went offline."""
+    """The mediator said of these members of the view whether they are online; None: not known any more."""
 
-    key: WireGuardKey
-    online: bool
+    online: Mapping[WireGuardKey, bool | None]
 
 
 @dataclass(frozen=True, slots=True)

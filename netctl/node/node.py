@@ -108,8 +108,8 @@ class Node:
                 context.wanted = True
                 self._add("keep the view", self._keep_view)
                 self._wake()
-            case on.PresenceReceived(key, online):
-                context.state = context.state.present(key, online)
+            case on.PresenceReceived(online):
+                context.state = context.state.present(online)
             case on.LinkChanged(state):
                 self._link(state)
                 self._wake()

@@ -117,9 +117,14 @@ class NodeState:
         member = self.view.members.get(key) if self.view is not None else None
         return member.name if member is not None else key.short
 
-    def present(self, key: WireGuardKey, online: bool) -> NodeState:
-        """The state after a member of the view came online or went offline."""
-        if self.view is None or key not in self.view.members:
+    def present(self, online: Mapping[WireGuardKey, bool | None]) -> NodeState:
+        """The state after members of the view came online or went offline, or are not known any more (None)."""
+        view = self.view
+        if view is None:
             return self
-        member = replace(self.view.members[key], online=online)
-        return replace(self, view=replace(self.view, members={**self.view.members, key: member}))
+        changed = {
+            key: replace(member, online=there)
+            for key, there in online.items()
+            if (member := view.members.get(key)) is not None and member.online is not there
+        }
+        return replace(self, view=replace(view, members={**view.members, **changed})) if changed else self

@@ -54,16 +54,17 @@ def _peer(
         endpoint = status.endpoint
     kind = path.kind if path is not None else "none"
     online = bool(seen.online) if seen is not None else bool(session)
+    known = seen is None or seen.online is not None
     member = document.members.get(name)
     if document.mediators and member is not None and member.stock:
-        online = (
-            kind != "none"
-        )  # a stock peer logs in nowhere: it is online if the relay or the tunnel hears it
+        # A stock peer logs in nowhere: it is online if the relay or the tunnel hears it.
+        online, known = kind != "none", True
     return {
         "name": name,
         "key": str(key),
         "stock": member is not None and member.stock,
         "online": online,
+        "presence_known": known,
         "addresses": addresses,
         "path": "direct" if not document.mediators and session else kind,
         "endpoint": str(endpoint) if endpoint is not None else None,

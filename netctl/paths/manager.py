@@ -80,6 +80,8 @@ class PathManager:
         self._local: list[Candidate] = []
         self._mapped: Candidate | None = None
         self._pairs: dict[WireGuardKey, Pair] = {}
+        self.open_change = 0
+        """Changes whenever `open_peers` does."""
         self._by_tag: dict[bytes, Pair] = {}
         self._batches = 0
         self._outside = Outside(rng, self._new_batch)
@@ -129,6 +131,7 @@ class PathManager:
         wanted = set(keys) - {self._me.key}
         for key in [k for k, pair in self._pairs.items() if k not in wanted or pair.stock != (k in stock)]:
             gone = self._pairs.pop(key)
+            self.open_change += 1
             del self._by_tag[gone.routes.keys.open_tag]
             self._scheduled.pop(key, None)
             effects += self._forget(gone)
@@ -182,12 +185,18 @@ class PathManager:
         pair.activity.seen(now)
         pair.set_mtu(self._me.mtu, now)
         self._pairs[key] = pair
+        self.open_change += 1
         self._by_tag[keys.open_tag] = pair
         if self._tunnel:
             pair.tunnel(True, now)
         return pair
 
     # --- lazy peers ---
+
+    @property
+    def open_peers(self) -> frozenset[WireGuardKey]:
+        """The peers with an agent whose pairs are open: whether they are online matters to this host."""
+        return frozenset(key for key, pair in self._pairs.items() if not pair.stock)
 
     @property
     def resting(self) -> bool:
@@ -221,6 +230,7 @@ class PathManager:
     def _fold(self, pair: Pair, now: float) -> list[Effect]:
         """Fold a pair up: nobody talks."""
         del self._pairs[pair.key]
+        self.open_change += 1
         del self._by_tag[pair.routes.keys.open_tag]
         self._scheduled.pop(pair.key, None)
         folded, ended = pair.folded(now)
@@ -460,6 +470,16 @@ class PathManager:
         if came and not pair.settled and self._control:
             self._begin_round(pair, now)
         return self._settle(pair, now)
+
+    def peers_online(self, online: Mapping[WireGuardKey, bool | None], now: float) -> list[Effect]:
+        """The mediator reports of several peers. None: it does not say any more; a folded peer may be online then."""
+        effects: list[Effect] = []
+        for key, there in online.items():
+            if there is not None:
+                effects += self.peer_online(key, there, now)
+            elif (folded := self._folded.get(key)) is not None:
+                folded.online = True
+        return effects
 
     def observe(self, key: WireGuardKey, status: PeerStatus, now: float) -> list[Effect]:
         """Take the engine's status of a peer; to be called for every peer about once a second."""

@@ -13,7 +13,7 @@ and time, and performs the effects in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -24,8 +24,10 @@ from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.printable import printable
 from netctl.model.view import View
+from netctl.session.interest import Interests
 from netctl.session.login import Signer, make_login
 from netctl.session.replica import Kept, Replica
+from netctl.session.views import known
 from netctl.wire import control as w
 
 SILENCE_FACTOR = 2.5
@@ -95,6 +97,13 @@ class PresenceChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class PresenceKnown:
+    """What this host asked about the presence of members; None: it is not told of a member any more."""
+
+    online: Mapping[WireGuardKey, bool | None]
+
+
+@dataclass(frozen=True, slots=True)
 class PathMessage:
     """A message for the path manager."""
 
@@ -110,7 +119,9 @@ class Closed:
     error: RemoteError
 
 
-Effect = SendFrame | LoggedIn | ViewChanged | PresenceChanged | PathMessage | KeyShared | Closed
+Effect = (
+    SendFrame | LoggedIn | ViewChanged | PresenceChanged | PresenceKnown | PathMessage | KeyShared | Closed
+)
 
 
 class ClientSession:
@@ -130,6 +141,7 @@ class ClientSession:
         kept: Kept | None = None,
         previous: str = "",
         check_store: Callable[[str], None] = lambda store: None,
+        interest: Collection[WireGuardKey] = (),
     ) -> None:
         """`nonce`: 32 fresh random bytes. `mediator`: its addresses, at least one: first the one that the connection
         goes to, then those of the other family, if its name has any.
@@ -137,12 +149,16 @@ class ClientSession:
         `kept`: the view that the member has; the mediator sends only what differs from it. `previous`:
         `LoggedIn.hello` of this process's last session, which this session replaces at once; no other host can do
         that. `check_store` raises RemoteError for a store that this host does not go to (`netctl.session.stores`).
+        `interest`: the members whose presence this host needs in any case (`interested`).
         """
         self.state = State.NEW
         self._identity, self._key, self._sign = identity, key, sign
         self._pin, self._pins, self._nonce = pin, tuple(pins), nonce
         self._mediator = _one_family_each(mediator)
         self._replica = Replica(self._pins, key, kept)
+        self._interests = Interests(key, interest)
+        self._sealed: int | None = None
+        """The generation of this session's last seal; None: there was none yet."""
         self._previous, self._hello = previous, ""
         self._check_store = check_store
         self._keepalive_s = 20.0
@@ -178,9 +194,22 @@ class ClientSession:
         self._ping_id += 1
         return self.send(w.Ping(self._ping_id))
 
+    def interested(self, keys: Collection[WireGuardKey], now: float) -> list[Effect]:
+        """Set the members whose presence this host needs. In a small view the mediator tells of all members."""
+        return self._ask(*self._interests.want(keys, now))
+
+    def look_at_all(self, now: float) -> list[Effect]:
+        """Somebody looks at all members: have the mediator tell of all of them for the next minute."""
+        return self._ask(self._interests.look_at_all(now), ())
+
+    def _ask(self, messages: Iterable[w.Interest], unknown: Collection[WireGuardKey]) -> list[Effect]:
+        effects = [effect for message in messages for effect in self.send(message)]
+        return [*effects, PresenceKnown(dict.fromkeys(unknown))] if unknown else effects
+
     def next_timer(self) -> float:
         """When `handle_timer` is due."""
         due = min(self._pinged + self._keepalive_s, self._heard + SILENCE_FACTOR * self._keepalive_s)
+        due = min(due, self._interests.next_timer())
         return due if self._proof_due is None else min(due, self._proof_due)
 
     def handle_timer(self, now: float) -> list[Effect]:
@@ -192,11 +221,12 @@ class ClientSession:
             return self._close(RemoteError(message, "silent"))
         if now >= self._heard + SILENCE_FACTOR * self._keepalive_s:
             return self._close(RemoteError("the mediator has gone silent", "silent"))
+        effects = self._ask(*self._interests.handle_timer(now))
         if now >= self._pinged + self._keepalive_s:
             self._pinged = now
             self._ping_id += 1
-            return self.send(w.Ping(self._ping_id))
-        return []
+            return [*effects, *self.send(w.Ping(self._ping_id))]
+        return effects
 
     def _close(self, error: RemoteError) -> list[Effect]:
         self.state = State.CLOSED
@@ -213,7 +243,11 @@ class ClientSession:
             self.state = State.LOGGING_IN
             self._hello = message.nonce
             hints = msgspec.structs.replace(
-                login, view=self._replica.digest, previous=self._previous, newest=self._replica.newest
+                login,
+                view=self._replica.digest,
+                previous=self._previous,
+                newest=self._replica.newest,
+                minor=w.MINOR_VERSION,
             )
             return [SendFrame(w.encode(hints))]
         if self.state is State.LOGGING_IN and isinstance(message, w.Welcome):
@@ -225,7 +259,7 @@ class ClientSession:
             stun = dict.fromkeys(one for text in message.stun for one in self._reached(text))
             return [LoggedIn(message, tuple(stun), self._hello)]
         if self.state is State.READY:
-            return self._ready(message)
+            return self._ready(message, now)
         raise RemoteError(f"unexpected {type(message).__name__} while {self.state.value}", "protocol.order")
 
     def _reached(self, text: str) -> list[SocketAddress]:
@@ -238,17 +272,28 @@ class ClientSession:
             return [address]
         return [replace(address, host=one.host) for one in self._mediator]
 
-    def _ready(self, message: w.Message) -> list[Effect]:
+    def _ready(self, message: w.Message, now: float) -> list[Effect]:
         match message:
-            case w.ViewChunk():
+            case w.ViewChunk() | w.ViewRows():
                 return self._refresh(self._replica.chunk(message))
             case w.ViewDelta():
                 return self._refresh(self._replica.delta(message))
             case w.Sealed():
+                changing, before = self._replica.is_changing, self._sealed
                 kept = self._replica.sealed(message)
-                return [ViewChanged(kept.view, kept)] if kept else self._refresh(self._replica.doubted())
+                if kept is None:
+                    return self._refresh(self._replica.doubted())
+                self._sealed = kept.seal.generation
+                if changing or before is None:
+                    return self._changed(kept, now)
+                return self._confirmed(kept, before)
             case w.Presence(peer, online):
-                return [PresenceChanged(WireGuardKey.parse(peer), online)]
+                key = WireGuardKey.parse(peer)
+                return [PresenceChanged(key, online)] if key in self._interests.told({key: online}) else []
+            case w.Presences(here, away):
+                told = {WireGuardKey.parse(text): True for text in here}
+                told |= {WireGuardKey.parse(text): False for text in away}
+                return [PresenceKnown(self._interests.told(told))]
             case w.RelayGrant(relay=relay) if relay:
                 return [PathMessage(message)]
             case w.RelayGrant():
@@ -265,6 +310,27 @@ class ClientSession:
             case _:
                 name = type(message).__name__
                 raise RemoteError(f"unexpected {name} from the mediator", "protocol.order")
+
+    def _changed(self, kept: Kept, now: float) -> list[Effect]:
+        """Another view, or the first one of this session."""
+        members = kept.view.members
+        if kept.seal.online or not members:
+            self._interests.small_view()
+            return [ViewChanged(kept.view, kept)]
+        asked = self._ask(self._interests.large_view(members.keys(), now), ())
+        return [ViewChanged(known(kept.view, self._interests.known(members.keys())), kept), *asked]
+
+    def _confirmed(self, kept: Kept, before: int) -> list[Effect]:
+        """The same view again: with everybody's presence, because this member has asked, or of a later generation."""
+        told: Mapping[WireGuardKey, bool | None] = {}
+        if kept.seal.online:
+            online = {key: bool(member.online) for key, member in kept.view.members.items()}
+            told = self._interests.told(online)
+        if kept.seal.generation == before:
+            return [PresenceKnown(told)] if told else []
+        if self._interests.is_large:
+            told = self._interests.known(kept.view.members.keys())
+        return [ViewChanged(known(kept.view, told) if told else kept.view, kept)]
 
     @staticmethod
     def _refresh(ask: bool) -> list[Effect]:

@@ -2,8 +2,8 @@
 
 | has        | message            | then                                                                 |
 |------------|--------------------|----------------------------------------------------------------------|
-| anything   | ViewChunk, next    | gathered; the last one makes a whole candidate                       |
-| anything   | ViewChunk, other   | doubt                                                                |
+| anything   | next part          | gathered; the last one makes a whole candidate                       |
+| anything   | another part       | doubt                                                                |
 | a view     | ViewDelta on it    | a candidate                                                          |
 | anything   | ViewDelta on other | doubt                                                                |
 | candidate  | Sealed for it      | it is the view, unless it is older than what was seen: then refused  |
@@ -11,7 +11,8 @@
 | anything   | Sealed for other   | doubt; after a whole view: refused                                   |
 
 Doubt asks for the whole view, once until it begins to come. A bad signature, a seal of an unpinned key or an older
-view is refused: it ends the connection, and the last good view stays.
+view is refused: it ends the connection, and the last good view stays. A part is a `ViewRows`, or from an older mediator
+a `ViewChunk`.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from dataclasses import dataclass, field
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import View
+from netctl.session.rows import read_rows
 from netctl.session.views import (
     check_seal,
+    read_chunks,
     read_leases,
     read_members,
     view_digest,
     with_presence,
 )
-from netctl.wire.control import Sealed, ViewChunk, ViewDelta
+from netctl.wire.control import Sealed, ViewChunk, ViewDelta, ViewRows
 
 MAX_STORES = 8
 """A host changes its store when somebody begins a new one on purpose: once in years."""
@@ -58,7 +61,7 @@ class Replica:
         self._stores = dict(kept.stores) if kept else {}
         self._store = ""
         self.digest = kept.seal.digest if kept is not None else ""
-        self._chunks: list[ViewChunk] = []
+        self._chunks: list[ViewChunk | ViewRows] = []
         self._candidate: View | None = None
         self._whole = False
         self._asked = False
@@ -81,7 +84,7 @@ class Replica:
         ask, self._asked = not self._asked, True
         return ask
 
-    def chunk(self, chunk: ViewChunk) -> bool:
+    def chunk(self, chunk: ViewChunk | ViewRows) -> bool:
         """Take a part of a view. True: ask for the whole view. Raises RemoteError."""
         if chunk.part == 0:
             self._chunks, self._candidate, self._asked = [], None, False
@@ -90,9 +93,11 @@ class Replica:
         self._chunks.append(chunk)
         if len(self._chunks) == chunk.parts:
             chunks, self._chunks = self._chunks, []
-            members = read_members(row for part in chunks for row in part.members)
-            leases = read_leases(row for part in chunks for row in part.leases)
-            self._candidate = View(0, members, leases, "".join(part.document for part in chunks))
+            rows = [part for part in chunks if isinstance(part, ViewRows)]
+            older = [part for part in chunks if isinstance(part, ViewChunk)]
+            if rows and older:
+                return self._doubt()
+            self._candidate = read_rows(rows) if rows else read_chunks(older)
             self._whole = True
         return False
 
@@ -149,6 +154,11 @@ class Replica:
             for name in list(self._stores)[:-MAX_STORES]:
                 del self._stores[name]
         return Kept(view, sealed, dict(self._newest), dict(self._stores))
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether parts or a difference have come since the last seal."""
+        return self._candidate is not None or bool(self._chunks)
 
     def doubted(self) -> bool:
         """Whether to ask for the whole view, because a seal was for another one."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -121,7 +122,7 @@ def pack_view(view: View) -> list[ViewChunk]:
 
 def sign_view(view: View, identity: IdentityKey, sign: Signer) -> Sealed:
     """The seal for a view with its presence."""
-    online = online_bits(view.members[key].online for key in sorted(view.members))
+    online = online_bits(bool(view.members[key].online) for key in sorted(view.members))
     return seal(view.generation, view_digest(view), online, identity, sign)
 
 
@@ -129,8 +130,8 @@ def read_members(rows: Iterable[MemberRow]) -> dict[WireGuardKey, ViewMember]:
     """Rows to members. Raises RemoteError."""
     found: dict[WireGuardKey, ViewMember] = {}
     for row in rows:
-        key = _key(row.key)
-        found[key] = ViewMember(_name(row.name), key)
+        key = read_key(row.key)
+        found[key] = ViewMember(read_name(row.name), key)
     return found
 
 
@@ -138,7 +139,7 @@ def read_leases(rows: Iterable[LeaseRow]) -> dict[tuple[str, WireGuardKey], Leas
     """Rows to leases. Raises RemoteError."""
     found: dict[tuple[str, WireGuardKey], Lease] = {}
     for row in rows:
-        key, network = _key(row.key), _name(row.network)
+        key, network = read_key(row.key), read_name(row.network)
         try:
             addresses = tuple(parse_address(text) for text in row.addresses)
         except ValueError as error:
@@ -147,16 +148,20 @@ def read_leases(rows: Iterable[LeaseRow]) -> dict[tuple[str, WireGuardKey], Leas
     return found
 
 
+def read_chunks(chunks: Sequence[ViewChunk]) -> View:
+    """All chunks of a view, in order, to the view, without generation and presence. Raises RemoteError."""
+    members = read_members(row for chunk in chunks for row in chunk.members)
+    leases = read_leases(row for chunk in chunks for row in chunk.leases)
+    return View(0, members, leases, "".join(chunk.document for chunk in chunks))
+
+
 def open_view(
     chunks: Sequence[ViewChunk], sealed: Sealed, pins: Sequence[IdentityKey], to: WireGuardKey
 ) -> View:
     """All chunks of one view, in order, and its seal, to the view. Raises RemoteError."""
     if [(chunk.part, chunk.parts) for chunk in chunks] != [(n, len(chunks)) for n in range(len(chunks))]:
         raise RemoteError("a view with parts missing", "view.incomplete")
-    members = read_members(row for chunk in chunks for row in chunk.members)
-    leases = read_leases(row for chunk in chunks for row in chunk.leases)
-    view = View(sealed.generation, members, leases, "".join(chunk.document for chunk in chunks))
-    return judge(view, sealed, pins, to)
+    return judge(read_chunks(chunks), sealed, pins, to)
 
 
 def judge(view: View, sealed: Sealed, pins: Sequence[IdentityKey], to: WireGuardKey) -> View:
@@ -178,14 +183,22 @@ def with_presence(view: View, sealed: Sealed) -> View:
     return View(sealed.generation, members, view.leases, view.document)
 
 
-def _key(text: str) -> WireGuardKey:
+def known(view: View, online: Mapping[WireGuardKey, bool | None]) -> View:
+    """The view with what is known of its members' presence."""
+    members = {key: replace(member, online=online.get(key)) for key, member in view.members.items()}
+    return replace(view, members=members)
+
+
+def read_key(text: str) -> WireGuardKey:
+    """A key in a view. Raises RemoteError."""
     try:
         return WireGuardKey.parse(text)
     except ValueError as error:
         raise RemoteError(f"a view with a bad key: {error}", "view.bad") from error
 
 
-def _name(text: str) -> str:
+def read_name(text: str) -> str:
+    """A name in a view. Raises RemoteError."""
     if not _NAME.match(text):
         raise RemoteError("a view with a name that is no host name", "view.bad")
     return text

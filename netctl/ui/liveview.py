@@ -16,7 +16,7 @@ from netctl.ui.peerview import cells, matches, presence, troubles
 from netctl.ui.plots import braille
 from netctl.wire.agentrequests import PeerState, StatusReply
 
-LOOK = {"online": "green", "silent": "yellow", "offline": "dim"}
+LOOK = {"online": "green", "silent": "yellow", "offline": "dim", "unknown": "dim"}
 PLOT_CELLS = 16
 """Two samples a cell: the last half a minute."""
 MAX_FILTER = 64
@@ -145,7 +145,7 @@ def _row(peer: PeerState, history: PeerHistory, now: float, *, wide: bool) -> li
     address = next((text for held in peer.addresses.values() for text in held), "")
     odd = shown.presence == "silent" or peer.path.startswith("relay")
     row = [
-        Text("●" if shown.presence == "online" else "○", style=LOOK[shown.presence]),
+        Text({"online": "●", "unknown": "?"}.get(shown.presence, "○"), style=LOOK[shown.presence]),
         Text(printable(peer.name), style="dim" if shown.presence == "offline" else ""),
         Text(printable(address)),
         Text(shown.path_text, style="yellow" if odd else ""),

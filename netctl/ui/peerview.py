@@ -17,7 +17,7 @@ PATHS = {
     "idle": "idle: opens with the first packet",
     "none": "no path",
 }
-PRESENCE = {"online": "online", "silent": "not answering", "offline": "offline"}
+PRESENCE = {"online": "online", "silent": "not answering", "offline": "offline", "unknown": "not known"}
 PORTS = {"sequential": ", ports counted", "block": ", random ports of a block", "random": ", random ports"}
 MINUTE_S = 60.0
 
@@ -27,7 +27,7 @@ class Cells:
     """A peer's row as texts, and the numbers of the newest sample for the plots."""
 
     presence: str
-    """``online``, ``silent`` or ``offline``."""
+    """``online``, ``silent``, ``offline`` or ``unknown``."""
     path: str
     path_text: str
     rtt: str
@@ -56,6 +56,8 @@ def cells(peer: PeerState, sample: Sample | None) -> Cells:
 def presence(peer: PeerState) -> str:
     """Whether a peer is there: what it answers to this host just now goes before what the mediator has of it."""
     if peer.answers is None:
+        if not peer.presence_known:
+            return "unknown"
         return "online" if peer.online else "offline"
     if peer.answers:
         return "online"
@@ -65,7 +67,7 @@ def presence(peer: PeerState) -> str:
 def edge(peer: PeerState) -> str:
     """How a peer is drawn in a picture of the paths."""
     here = presence(peer)
-    return peer.path if here == "online" else "none" if here == "offline" else here
+    return peer.path if here in ("online", "unknown") else "none" if here == "offline" else here
 
 
 def round_trip(rtt_ms: float | None) -> str:

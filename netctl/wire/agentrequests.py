@@ -82,6 +82,8 @@ class PeerState(Struct, frozen=True):
     condition: str | None = None
     answers: bool | None = None
     """Whether it answers just now; None: nobody has looked for long enough, or it cannot be known."""
+    presence_known: bool = True
+    """False: the mediator has not said whether the peer is online, and `online` says nothing."""
 
 
 class Departure(Struct, frozen=True):

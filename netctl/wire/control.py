@@ -10,6 +10,8 @@ from msgspec import Meta, Struct
 from netctl.model.errors import RemoteError
 
 PROTOCOL_VERSION = 1
+MINOR_VERSION = 1
+"""Of the messages that only a side which knows them is sent: 1 has `rows`, `interest` and `presences`."""
 MAX_CANDIDATES = 32
 """Candidates of one message: a host with more addresses sends the likeliest."""
 
@@ -32,6 +34,8 @@ Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 MAX_VIEW_PARTS = 256
 """Parts of 500 rows each: more than any document may have. Bounds the memory of a member for an unfinished view."""
 MAX_VIEW_MEMBERS = 131_072
+MAX_INTEREST = 1_024
+"""Members whose presence one connection may ask for by name. Who needs more asks for all."""
 
 
 class Candidate(Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,6 +92,8 @@ class Login(Struct, frozen=True, tag="login"):
     """The nonce of the `Hello` of this process's last login: proves that this is the same process, not another host."""
     newest: Count = 0
     """The highest generation that the member has seen: a mediator that is behind looks at its store first. A hint."""
+    minor: Count = 0
+    """The newest minor version of the protocol that the member knows (`MINOR_VERSION`). Not signed."""
 
 
 class EnrolStart(Struct, frozen=True, tag="enrol-start"):
@@ -156,6 +162,8 @@ class Welcome(Struct, frozen=True, tag="welcome"):
     keepalive_s: Annotated[float, Meta(ge=1, le=3600)] = 20.0
     store: Annotated[str, Meta(max_length=256)] = ""
     """An identifier of the mediator's store: replicas of one mediator share it."""
+    minor: Count = 0
+    """The newest minor version of the protocol that the mediator knows."""
 
 
 class MemberRow(Struct, frozen=True):
@@ -191,6 +199,35 @@ class ViewChunk(Struct, frozen=True, tag="view"):
     """For a member that joined by invite and has no document: this part of its excerpt of the mediator's document."""
 
 
+class RowNetwork(Struct, frozen=True, array_like=True):
+    """A network of the rows of one message."""
+
+    name: Label
+    prefix: Annotated[str, Meta(max_length=49)]
+    """The IPv6 prefix in which `+` stands for the address that a member's key gives; empty: none."""
+
+
+class Row(Struct, frozen=True, array_like=True):
+    """A member in a view, with its leases."""
+
+    name: Label
+    key: Key
+    leases: Annotated[str, Meta(max_length=65_536)]
+    """By commas: the network's index in the message, then the addresses, by single spaces."""
+
+
+class ViewRows(Struct, frozen=True, tag="rows"):
+    """Mediator, to members of minor version 1: part `part` of `parts` of the view. A `Sealed` follows the last part."""
+
+    part: Count
+    parts: Annotated[int, Meta(ge=1, le=MAX_VIEW_PARTS)]
+    networks: list[RowNetwork]
+    rows: list[Row]
+    """By raw key. A member with more leases than fit into a part has another row in the next part."""
+    document: str = ""
+    """As in `ViewChunk`."""
+
+
 class ViewDelta(Struct, frozen=True, tag="delta"):
     """Mediator: the changes since the view with the digest `base`. A `Sealed` follows at once."""
 
@@ -213,7 +250,9 @@ class Sealed(Struct, frozen=True, tag="sealed"):
     identity: Identity
     signature: Hex
     online: Annotated[str, Meta(pattern=r"^([0-9a-f]{2})*$", max_length=MAX_VIEW_MEMBERS // 4)] = ""
-    """Which members are logged in: one bit a member, ordered by raw key, the first the highest bit. Not signed."""
+    """Which members are logged in: one bit a member, ordered by raw key, the first the highest bit. Not signed.
+    Empty: ask for it by `Interest`.
+    """
 
 
 class Presence(Struct, frozen=True, tag="presence"):
@@ -221,6 +260,27 @@ class Presence(Struct, frozen=True, tag="presence"):
 
     peer: Key
     online: bool
+
+
+Keys = Annotated[list[Key], Meta(max_length=MAX_INTEREST)]
+
+
+class Interest(Struct, frozen=True, omit_defaults=True, tag="interest"):
+    """Member, where `Sealed` has no presence: the members whose presence it wants to hear. A login begins with none."""
+
+    add: Keys = []
+    """Answered by `Presences`, as far as the sender sees these members."""
+    drop: Keys = []
+    """Taken before `add`."""
+    all: bool = False
+    """Every member of the view, for a minute. Answered by `Sealed`."""
+
+
+class Presences(Struct, frozen=True, omit_defaults=True, tag="presences"):
+    """Mediator: which of the members that were asked for are logged in."""
+
+    online: Keys = []
+    offline: Keys = []
 
 
 class Candidates(Struct, frozen=True, omit_defaults=True, tag="candidates"):
@@ -312,9 +372,12 @@ Message = (
     | Rotated
     | Welcome
     | ViewChunk
+    | ViewRows
     | ViewDelta
     | Sealed
     | Presence
+    | Interest
+    | Presences
     | Candidates
     | Introduction
     | Punch

@@ -104,6 +104,10 @@ def test_a_relayed_path_says_why(
             "     nas is not online: is its agent running, and does it reach the mediator?",
         ),
         ({"online": False, "stock": True}, "     nas is not online: is it switched on?"),
+        (
+            {"online": False, "presence_known": False},
+            "     whether nas is online is not known: the mediator has not said it yet",
+        ),
         ({"down": True}, "     this host is down: `netctl up` starts it"),
     ],
 )

@@ -149,7 +149,7 @@ class Member:
     def _hear(self, effect: Effect) -> None:
         match effect:
             case ViewChanged(view):
-                self.present = {key: row.online for key, row in view.members.items()}
+                self.present = {key: bool(row.online) for key, row in view.members.items()}
             case PresenceChanged(key, there):
                 self.present[key] = there
         self.heard.put_nowait(effect)

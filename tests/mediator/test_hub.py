@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mediator.core import allocations, introducer, pace
 from mediator.core import effects as fx
 from mediator.core import hub as h
+from mediator.core.audience import INTEREST_ABOVE
 from mediator.core.connections import LOGIN_TIMEOUT_S, SILENCE_S
 from mediator.core.transactions import Basis
 from netctl.config import load_document
@@ -71,6 +72,9 @@ def document(*, absent: tuple[str, ...] = (), fixed: dict[str, str] | None = Non
     return load_document(json.dumps(text)).document
 
 
+NETWORKS = document().networks
+
+
 def note_sent(sent: dict[int, list[w.Message]], told: fx.Send | fx.Deliver) -> None:
     """Write down what connections are sent."""
     if isinstance(told, fx.Send):
@@ -83,8 +87,16 @@ def note_sent(sent: dict[int, list[w.Message]], told: fx.Send | fx.Deliver) -> N
 class Shell:
     """Performs effects in memory."""
 
-    def __init__(self, first: Document | None = None) -> None:
-        self.hub = h.Hub(PIN, MEDIATOR.sign, SECRET, generation=100)
+    def __init__(
+        self,
+        first: Document | None = None,
+        *,
+        minor: int = w.MINOR_VERSION,
+        interest_above: int = INTEREST_ABOVE,
+    ) -> None:
+        """`minor`: the minor version of the members."""
+        self.minor = minor
+        self.hub = h.Hub(PIN, MEDIATOR.sign, SECRET, generation=100, interest_above=interest_above)
         self.unix_s = 0
         self.sent: dict[int, list[w.Message]] = {}
         self.dropped: dict[int, str] = {}
@@ -133,7 +145,8 @@ class Shell:
 
     def proof(self, number: int, name: str, now: float = 0.0) -> w.Login:
         nonce = self.connect(number, now)
-        return make_login(PIN, nonce, NONCE, identity(name), key(name), private(name).sign)
+        login = make_login(PIN, nonce, NONCE, identity(name), key(name), private(name).sign)
+        return msgspec.structs.replace(login, minor=self.minor)
 
     def view(self, number: int, name: str) -> View:
         """As the member has it by now, from all that it was sent."""
@@ -145,7 +158,7 @@ def replayed(messages: list[w.Message], to: WireGuardKey, kept: Kept | None = No
     replica = Replica((PIN,), to, kept)
     for message in messages:
         match message:
-            case w.ViewChunk():
+            case w.ViewChunk() | w.ViewRows():
                 assert not replica.chunk(message)
             case w.ViewDelta():
                 assert not replica.delta(message)
@@ -165,7 +178,9 @@ def test_a_member_is_welcomed_and_sees_what_it_may_see() -> None:
     welcome, chunk, sealed = shell.login(1, "bob")
     assert isinstance(welcome, w.Welcome)
     assert welcome.observed == str(SOURCE)
-    assert isinstance(chunk, w.ViewChunk)
+    assert isinstance(chunk, w.ViewRows)
+    assert (welcome.minor, chunk.networks) == (1, [w.RowNetwork("lan", str(NETWORKS["lan"].ipv6))])
+    assert all(row.leases.endswith(" +") for row in chunk.rows)
     assert isinstance(sealed, w.Sealed)
     view = shell.view(1, "bob")
     assert names(view) == {"ann", "bob", "cid"}
@@ -173,6 +188,16 @@ def test_a_member_is_welcomed_and_sees_what_it_may_see() -> None:
     shell.login(2, "dan")
     assert names(shell.view(2, "dan")) == {"ann", "dan"}
     assert shell.hub.online == 2
+
+
+def test_a_member_of_the_release_before_is_sent_what_it_knows() -> None:
+    shell = Shell(minor=0)
+    _, chunk, sealed = shell.login(1, "bob")
+    assert isinstance(chunk, w.ViewChunk)
+    assert isinstance(sealed, w.Sealed)
+    newer = Shell()
+    newer.login(1, "bob")
+    assert shell.view(1, "bob") == newer.view(1, "bob")
 
 
 @pytest.mark.parametrize(
@@ -379,13 +404,12 @@ def test_whoever_comes_back_with_the_same_view_gets_its_seal_alone() -> None:
     kept = replayed(shell.login(1, "bob"), key("bob"))
     shell.load(document())  # nothing that anybody sees is different
     shell.perform(shell.hub.disconnected(1))
-    login = make_login(PIN, shell.connect(2), NONCE, identity("bob"), key("bob"), private("bob").sign)
-    came = shell.give(2, msgspec.structs.replace(login, view=kept.seal.digest))
+    came = shell.give(2, msgspec.structs.replace(shell.proof(2, "bob"), view=kept.seal.digest))
     assert kinds(came) == ["Welcome", "Sealed"]
     again = replayed(came, key("bob"), kept)
     assert again.seal.generation > kept.seal.generation
     assert replace(again.view, generation=0) == replace(kept.view, generation=0)
-    assert kinds(shell.give(2, w.Refresh())) == ["ViewChunk", "Sealed"]
+    assert kinds(shell.give(2, w.Refresh())) == ["ViewRows", "Sealed"]
 
 
 def test_all_who_see_the_same_cost_one_encoding_and_one_signature() -> None:

@@ -42,6 +42,12 @@ def test_without_a_mediator_in_reach_who_is_online_is_old_news() -> None:
     ]
 
 
+def test_a_peer_whose_presence_nobody_has_asked_for_is_not_said_to_be_away() -> None:
+    unknown = state(("nas", False, "idle"))
+    unknown["peers"][0]["presence_known"] = False
+    assert said(unknown) == [("ok", "idle, opens with the first packet: 1 peer")]
+
+
 def test_many_are_counted() -> None:
     away = [(f"m{number}", False, "none") for number in range(10)]
     assert said(state(*away)) == [("note", "not online: m0, m1, m2, m3, m4, m5, m6, m7 and 2 more")]

@@ -259,9 +259,17 @@ def test_a_member_that_has_a_view_says_so_and_needs_only_its_seal() -> None:
 def test_back_off_starts_short_grows_and_starts_again() -> None:
     backoff = Backoff()
     ceilings = [backoff.next_delay(1.0) for _ in range(8)]
-    assert ceilings == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert ceilings == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0]
     backoff.reset()
     assert backoff.next_delay(0.5) == 1.0
+
+
+def test_thousands_return_over_seconds_and_nobody_waits_longer_than_half_a_minute() -> None:
+    backoff = Backoff()
+    for members, first in ((3, 2.0), (5_000, 5.0), (10_000, 10.0), (1_000_000, 15.0)):
+        backoff.reset()
+        backoff.spread(members)
+        assert [backoff.next_delay(1.0) for _ in range(9)][::8] == [first, 30.0]
 
 
 @given(st.text(max_size=200))

@@ -279,3 +279,11 @@ def test_whatever_is_lost_or_repeated_it_has_the_newest_view_or_knows_that_it_ha
     last = give(replica, *whole(views[-1]))
     assert last is not None
     assert last.view == views[-1]
+
+
+def test_parts_of_two_kinds_make_no_view() -> None:
+    replica = Replica((PIN,), KEY, None)
+    name = w.MemberRow("m17", str(KEY))
+    assert not replica.chunk(w.ViewChunk(0, 2, [name], []))
+    assert replica.chunk(w.ViewRows(1, 2, [], [w.Row("m34", str(PEER), "")]))
+    assert replica.sealed(sealed(view(PEER))) is None

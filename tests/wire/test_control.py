@@ -26,11 +26,14 @@ EXAMPLES: list[w.Message] = [
     w.Enrolled("newbie", "lan", admitted=True),
     w.Rotate(1, KEY, IDENTITY, KEY, "00" * 32, "00" * 64, "00" * 32, "00" * 64),
     w.Rotated("newbie"),
-    w.Welcome(1, 2, "192.0.2.1:5", ["192.0.2.1:3478"], 20.0, "store"),
+    w.Welcome(1, 2, "192.0.2.1:5", ["192.0.2.1:3478"], 20.0, "store", 1),
     w.ViewChunk(0, 1, [w.MemberRow("ann", KEY)], [w.LeaseRow("lan", KEY, ["10.0.0.1"])], "text"),
+    w.ViewRows(0, 1, [w.RowNetwork("lan", "fd00::/64")], [w.Row("ann", KEY, "0 10.0.0.1 +")], "text"),
     w.ViewDelta("00" * 32, [w.MemberRow("ann", KEY)], [KEY], [], [w.LeaseName("lan", KEY)], "text"),
     w.Sealed(7, "00" * 32, IDENTITY, "00" * 64, "80"),
     w.Presence(KEY, online=True),
+    w.Interest([KEY], [KEY], all=True),
+    w.Presences([KEY], [KEY]),
     w.Candidates(KEY, 1, [CANDIDATE]),
     w.Introduction(KEY, 1, [CANDIDATE]),
     w.Punch(KEY, 50),
@@ -102,6 +105,14 @@ def test_a_message_with_any_value_in_any_field_is_refused_or_can_be_sent_on(
 def test_bounds(text: str) -> None:
     with pytest.raises(RemoteError):
         w.decode(text.encode())
+
+
+def test_more_interest_than_a_connection_may_have_is_refused() -> None:
+    most = w.Interest([KEY] * w.MAX_INTEREST)
+    assert w.decode(w.encode(most)) == most
+    for message in (w.Interest([KEY] * (w.MAX_INTEREST + 1)), w.Presences([], [KEY] * (w.MAX_INTEREST + 1))):
+        with pytest.raises(RemoteError):
+            w.decode(w.encode(message))
 
 
 def test_presence_of_more_members_than_a_view_may_have_is_refused() -> None:

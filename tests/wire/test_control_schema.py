@@ -35,7 +35,27 @@ NAMES = [[{"name": name, "key": KEY}] for name in ("", "x", "x" * 63, "x" * 64, 
 ROWS = [[{"name": "ann", "key": KEY, "x": 1}], [{"name": "ann"}], [{"network": "lan", "key": KEY}], [KEY]]
 LEASES = [[{"network": "lan", "key": KEY, "addresses": ["::1"] * count}] for count in (2, 3)]
 LEASES += [[{"network": "lan", "key": KEY, "addresses": ["1" * length]}] for length in (45, 46)]
-NEAR = [*NUMBERS, *HEX, *KEYS, *TEXTS, *SOCKETS, *CANDIDATES, *STRANGE, *NAMES, *ROWS, *LEASES]
+COMPACT = [[["lan", "x" * length]] for length in (49, 50)] + [
+    [["ann", KEY]],
+    [["Ann", KEY, ""]],
+    [["ann", KEY, "0", 1]],
+]
+COMPACT += [[["ann", KEY, "0" * length]] for length in (65_536, 65_537)]
+INTEREST = [[KEY] * count for count in (1024, 1025)]
+NEAR = [
+    *NUMBERS,
+    *HEX,
+    *KEYS,
+    *TEXTS,
+    *SOCKETS,
+    *CANDIDATES,
+    *STRANGE,
+    *NAMES,
+    *ROWS,
+    *LEASES,
+    *COMPACT,
+    *INTEREST,
+]
 """Values on both sides of every bound."""
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mediator.core.audience import INTEREST_ABOVE
 from netctl.config import Pins, load_document
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Document
@@ -27,6 +29,7 @@ from netctl.session import (
     Effect,
     Kept,
     PresenceChanged,
+    PresenceKnown,
     SendFrame,
     State,
     ViewChanged,
@@ -39,6 +42,8 @@ from tests.world.world_net import CONNECT_TIMEOUT_S, End, Internet, Site, stream
 
 LOGIN_TIMEOUT_S = 10.0
 SETTLE_S = 240.0
+INTERESTS = 5
+"""Members with which a member has open tunnels."""
 STEP_S = 10.0
 MALLORY = WireGuardKey(b"\x66" * 32)
 JUMPS_S = (-315_000_000, -3600, 3600, 315_000_000)
@@ -60,6 +65,8 @@ class CrowdMember:
         self.view: View | None = None
         self.pins: Pins = {}
         self.session: ClientSession | None = None
+        self.interest: frozenset[WireGuardKey] = frozenset()
+        """The members that it has open tunnels with, as it were."""
         self.refused = 0
         """How often the mediator's word was refused."""
         self._end: End | None = None
@@ -84,6 +91,7 @@ class CrowdMember:
             nonce=crowd.chance.randbytes(32),
             now=crowd.clock.now,
             kept=self.kept,
+            interest=self.interest,
         )
 
         def came(data: bytes) -> None:
@@ -129,6 +137,31 @@ class CrowdMember:
         if self.session is not None:
             self.lost()
 
+    def talk(self) -> None:
+        """Tunnels open and close."""
+        others = [other.key for other in self._crowd.chance.sample(self._crowd.members, INTERESTS)]
+        self.interest = frozenset(others)
+        if self.session is not None:
+            self._perform(self.session.interested(self.interest, self._crowd.clock.now))
+
+    def look(self) -> None:
+        """Somebody looks at all members."""
+        if self.session is not None:
+            self._perform(self.session.look_at_all(self._crowd.clock.now))
+
+    def knows(self, told: View, above: int) -> bool:
+        """Whether the view has the presence that the mediator says, of all members that it must know."""
+        view = self.view
+        assert view is not None
+        small = len(told.members) <= above
+        for key, member in view.members.items():
+            must = small or key in self.interest or key == self.key
+            if member.online is None and not must:
+                continue
+            if member.online is not told.members[key].online:
+                return False
+        return True
+
     def _due(self) -> None:
         if self.session is not None:
             self._perform(self.session.handle_timer(self._crowd.clock.now))
@@ -140,11 +173,13 @@ class CrowdMember:
                     self._end.write(encode_frame(payload))
                 case ViewChanged(view, kept):
                     self._backoff.reset()
+                    self._backoff.spread(len(view.members))
                     self.view, self.kept = view, kept
                     self._crowd.seen(self)
-                case PresenceChanged(key, online) if self.view is not None and key in self.view.members:
-                    now = replace(self.view.members[key], online=online)
-                    self.view = replace(self.view, members={**self.view.members, key: now})
+                case PresenceChanged(key, online):
+                    self._present({key: online})
+                case PresenceKnown(told):
+                    self._present(told)
                 case Closed(error):
                     self.refused += error.code.startswith("view.")
                     self.lost()
@@ -154,16 +189,28 @@ class CrowdMember:
         if self.session is not None:
             self._timer.set(self.session.next_timer())
 
+    def _present(self, online: Mapping[WireGuardKey, bool | None]) -> None:
+        if self.view is None:
+            return
+        members = dict(self.view.members)
+        members.update(
+            {key: replace(members[key], online=there) for key, there in online.items() if key in members}
+        )
+        self.view = replace(self.view, members=members)
+
 
 class Crowd:
     """All of them, and what happens to them."""
 
-    def __init__(self, seed: int, size: int) -> None:
+    def __init__(self, seed: int, size: int, *, interest_above: int = INTEREST_ABOVE) -> None:
         self.chance = random.Random(seed)
         self.clock = Clock()
         self.net = Internet(self.clock, self.chance)
         self.mediator = SimMediator(self.clock, self.net, self.chance.randbytes(32), lambda: None)
+        self.mediator.interest_above = interest_above
         self.members = [CrowdMember(number, self) for number in range(size)]
+        for member in self.members:
+            member.talk()
         self.faults = False
         """Whether messages are lost and repeated."""
         self.absent: set[str] = set()
@@ -284,6 +331,8 @@ class Crowd:
     def mishap(self) -> None:
         """Something goes wrong."""
         chance, soon = self.chance, self.chance.uniform(1, 8)
+        for member in chance.sample(self.members, len(self.members) // 4):
+            chance.choice([member.talk, member.look])()
         match chance.randrange(9):
             case 0:
                 self.clock.say("the mediator crashes")
@@ -382,7 +431,8 @@ class Crowd:
         for member in present:
             told, view = life.hub.view(member.key), member.view
             assert view is not None
-            assert dict(view.members) == dict(told.members), f"{member.name} does not know who has left"
+            above = self.mediator.interest_above
+            assert member.knows(told, above), f"{member.name} does not know who has left"
             assert not any(view.members[other.key].online for other in gone)
 
     def run(self, seconds: float) -> None:
@@ -405,6 +455,8 @@ class Crowd:
             view = member.view
             if view is None or member.session is None:
                 wrong.append(f"{member.name} has no view")
-            elif dict(view.members) != dict(told.members) or dict(view.leases) != dict(told.leases):
+            elif view.members.keys() != told.members.keys() or dict(view.leases) != dict(told.leases):
                 wrong.append(f"{member.name} has another view than its mediator")
+            elif not member.knows(told, self.mediator.interest_above):
+                wrong.append(f"{member.name} has another presence than its mediator")
         return wrong

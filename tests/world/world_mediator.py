@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
+from mediator.core.audience import INTEREST_ABOVE
 from mediator.core.membershipservice import Done, MembershipService
 from mediator.core.relay_table import RelayTable
 from mediator.core.transactions import Change, Committed, Job
-from mediator.core.viewcache import ViewCache
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
 from netctl.model.errors import LocalError, NetctlError
@@ -61,6 +61,8 @@ class SimMediator:
         self.document: Document | None = None
         self.crash_at_store: str | None = None
         """"before" or "after" the next commit; None: live on. "doubt": live on, and the answer is lost."""
+        self.interest_above = INTEREST_ABOVE
+        """Members of a view above which its viewers are told of those alone that they are interested in."""
         self.jobs = 0
         """How many transactions of membership were carried out."""
         self._clock, self._net, self._changed = clock, net, on_change
@@ -86,10 +88,17 @@ class SimMediator:
         self.store.generation = generation + RESERVE_GENERATIONS
         if self.lie == "rollback":
             generation = 5
-        hub = h.Hub(self.identity, self._private.sign, self._secret, generation=generation)
+        hub = h.Hub(
+            self.identity,
+            self._private.sign,
+            self._secret,
+            generation=generation,
+            interest_above=self.interest_above,
+        )
         if self.lie == "stranger":
             other = Ed25519PrivateKey.from_private_bytes(b"\x0b" * 32)
-            hub._view_cache = ViewCache(IdentityKey(other.public_key().public_bytes_raw()), other.sign)
+            hub._view_cache._identity = IdentityKey(other.public_key().public_bytes_raw())
+            hub._view_cache._sign = other.sign
         ports = range(*self.document.mediators[0].relay_ports)
         relay = RelayTable(self._secret, self._net.chance.randbytes(32), ports)
         self.life = life = _Life(hub, relay)

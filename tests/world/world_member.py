@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ from netctl.session import (
     LoggedIn,
     PathMessage,
     PresenceChanged,
+    PresenceKnown,
     SendFrame,
     State,
     ViewChanged,
@@ -85,6 +86,8 @@ class _Agent:
         """To connect, so far: the newest one counts."""
         self.live: frozenset[WireGuardKey] = frozenset()
         self.requests = 0
+        self.open_change = 0
+        """The manager's, when the session was last told of the open pairs."""
 
     @property
     def context(self) -> Context:
@@ -514,8 +517,9 @@ class SimMember:
         self._paths(manager.set_peers(link.peers if link is not None else (), now))
         for key, status in self.engine.status.items():
             self._paths(manager.observe(key, status, now))
-        for key, member in (agent.view.members if agent.view is not None else {}).items():
-            self._paths(manager.peer_online(key, member.online, now))
+        if agent.view is not None:
+            there = {key: member.online for key, member in agent.view.members.items()}
+            self._paths(manager.peers_online(there, now))
 
     def _tick(self, agent: _Agent) -> None:
         if self.agent is agent:
@@ -573,6 +577,7 @@ class SimMember:
             now=self._clock.now,
             kept=agent.kept,
             previous=agent.hello,
+            interest=agent.manager.open_peers,
         )
 
         def came(data: bytes) -> None:
@@ -639,14 +644,21 @@ class SimMember:
                     agent.kept = kept
                     self._post(on.ViewReceived(view, kept))
                 case PresenceChanged(key, online):
-                    self._post(on.PresenceReceived(key, online))
-                    self._paths(agent.manager.peer_online(key, online, now))
+                    self._presence({key: online})
+                case PresenceKnown(told):
+                    self._presence(told)
                 case PathMessage(message, servers):
                     self._paths(agent.manager.handle_message(message, now, servers))
                 case Closed(error):
                     self._lost(f"{error.code}: {error}")
         if agent is not None and agent.session is not None:
             self._session_timer.set(agent.session.next_timer())
+
+    def _presence(self, online: Mapping[WireGuardKey, bool | None]) -> None:
+        agent = self.agent
+        assert agent is not None
+        self._post(on.PresenceReceived(online))
+        self._paths(agent.manager.peers_online(online, self._clock.now))
 
     # -- paths ------------------------------------------------------------------------------------------------
 
@@ -683,5 +695,10 @@ class SimMember:
                     self.engine.steer({key: endpoint})
                 case p.PathChanged(key, status):
                     self._clock.say(f"{self.name} → {key.short}: {status.kind} {status.endpoint}")
-        if self.agent is not None:
-            self._path_timer.set(self.agent.manager.next_timer())
+        agent = self.agent
+        if agent is None:
+            return
+        self._path_timer.set(agent.manager.next_timer())
+        if agent.session is not None and agent.open_change != agent.manager.open_change:
+            agent.open_change = agent.manager.open_change
+            self._session(agent.session.interested(agent.manager.open_peers, self._clock.now))

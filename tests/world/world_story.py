@@ -31,6 +31,10 @@ HEARD_S = 40.0
 """Data that came this recently: four keepalives."""
 
 
+LARGE_EVERY = 4
+"""Of so many stories one has a mediator for which views of three members are large: presence goes by interest."""
+
+
 class World:
     """Everything there is."""
 
@@ -39,6 +43,8 @@ class World:
         self.clock = Clock()
         self.net = Internet(self.clock, self.chance)
         self.mediator = SimMediator(self.clock, self.net, self.chance.randbytes(32), self._changed)
+        if seed % LARGE_EVERY == 0:
+            self.mediator.interest_above = 2
         self.sites: list[Site] = []
         self.members: list[SimMember] = []
         self._dirty = True

@@ -21,7 +21,7 @@ from netctl.agent.storage.keyfiles import Keys
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import LocalError, RemoteError
-from netctl.model.keys import IdentityKey
+from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.node.linkstate import LinkState
 from netctl.node.sharing import SHARED_NOTE_S, Sharing
 from netctl.session import (
@@ -33,6 +33,7 @@ from netctl.session import (
     KeyShared,
     KnownStores,
     LoggedIn,
+    PresenceKnown,
     SendFrame,
     State,
     ViewChanged,
@@ -55,6 +56,8 @@ DUPLICATE_RETRY_S = 60.0
 """Retries come after half of this to all of this: the longest time to log in after the other host has gone."""
 GIVEN_UP_S = 45.0
 """A mediator ends a connection after 50 s of silence."""
+LOOK_S = 0.5
+"""Longest wait of a person for the presence of all members; a mediator on another continent answers within 0.3 s."""
 LOGIN_TIMEOUT_S = 10.0
 """The mediator's limit is the same."""
 
@@ -159,6 +162,7 @@ class _Wire(asyncio.Protocol):
             kept=self._client.kept,
             previous=self._client.hello,
             check_store=partial(self._client.stores.check, _name(self._mediator)),
+            interest=self._client.interest,
         )
 
     def data_received(self, data: bytes) -> None:
@@ -224,6 +228,10 @@ class ControlClient:
         self.sharing: Sharing | None = None
         """The last report on another host with this key."""
         self.stores = KnownStores()
+        self.interest: frozenset[WireGuardKey] = frozenset()
+        """The members whose presence this host needs."""
+        self._told = asyncio.Event()
+        """Set when the mediator has told of presence."""
         self._on_effect = on_effect
         self._on_state = on_state
         self._mediators: tuple[Mediator, ...] = ()
@@ -288,6 +296,31 @@ class ControlClient:
         if wire is not None and wire.session is not None:
             wire.perform(wire.session.send(message))
 
+    def interested(self, keys: frozenset[WireGuardKey]) -> None:
+        """Set the members whose presence this host needs."""
+        self.interest = keys
+        wire = self._wire
+        if wire is not None and wire.session is not None:
+            wire.perform(wire.session.interested(keys, time.monotonic()))
+
+    def look_at_all(self) -> bool:
+        """Somebody looks at all members. True: their presence was asked for just now."""
+        wire = self._wire
+        if wire is None or wire.session is None:
+            return False
+        asked = wire.session.look_at_all(time.monotonic())
+        if asked:
+            self._told.clear()
+            wire.perform(asked)
+        return bool(asked)
+
+    async def know_all(self) -> None:
+        """Ask for the presence of all members, and wait for the answer, at most `LOOK_S`."""
+        if self.look_at_all():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._told.wait()
+
     def deliver(self, effect: Effect) -> None:
         """Pass an effect of the session to the agent."""
         if isinstance(effect, LoggedIn):
@@ -300,10 +333,13 @@ class ControlClient:
             if self.sharing is None or now - self.sharing.at_s >= SHARED_NOTE_S:
                 warn(f"another host has this host's key: it tries to log in from {effect.other}, and waits")
             self.sharing = Sharing(effect.other, now)
+        elif isinstance(effect, PresenceKnown):
+            self._told.set()
         elif isinstance(
             effect, ViewChanged
         ):  # only after a valid view: a mediator that lies after login is not asked all the time
             self._backoff.reset()
+            self._backoff.spread(len(effect.view.members))
             self.refused = None
         self._on_effect(effect)
 

@@ -82,6 +82,7 @@ class PathRunner:
         look_soon: Callable[[float], None] = lambda _: None,
         limit_size: Callable[[LimitSize], None] = lambda _: None,
         another_port: Callable[[str], None] = lambda _: None,
+        on_open: Callable[[frozenset[WireGuardKey]], None] = lambda _: None,
         idle_s: float = LAZY_IDLE,
     ) -> None:
         """`guard` counts input with unexpected exceptions.
@@ -89,9 +90,11 @@ class PathRunner:
         `through` sends a small packet through the tunnel to a peer; `echo` sends an echo request through it, whose
         reply goes to `echoed`; `on_liveness` is called when a peer stops or starts answering; `look_soon` has `observe`
         called in some seconds; `limit_size` limits packets to a peer to so many bytes; `another_port` has the engine
-        listen on another port.
+        listen on another port; `on_open` is told the peers with an agent whose pairs are open, when they change.
         """
         self._another_port = another_port
+        self._on_open = on_open
+        self._open_change = 0
         self._limit_size = limit_size
         self._through = through
         self._echo = echo
@@ -260,6 +263,9 @@ class PathRunner:
             except Exception as error:  # the other effects are of other pairs
                 self._guard.caught(f"what a path wants ({type(effect).__name__})", error)
         self._schedule()
+        if self._open_change != self._manager.open_change:
+            self._open_change = self._manager.open_change
+            self._on_open(self._manager.open_peers)
         rested, self.resting = self.resting, self._manager.resting
         if rested and not self.resting:
             self._look_soon(0.0)
@@ -508,9 +514,9 @@ class PathRunner:
         self._tls.prove()
         self._perform(self._manager.check_relays(time.monotonic()))
 
-    def presence(self, key: WireGuardKey, online: bool) -> None:
-        """The mediator reports a member online, or offline: then its path is checked."""
-        self._perform(self._manager.peer_online(key, online, time.monotonic()))
+    def presence(self, online: Mapping[WireGuardKey, bool | None]) -> None:
+        """The mediator reports members online, or offline: then their paths are checked. None: not known any more."""
+        self._perform(self._manager.peers_online(online, time.monotonic()))
 
     def watch(self, for_s: float) -> None:
         """There will be a viewer of this host for `for_s` seconds."""

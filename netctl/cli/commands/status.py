@@ -121,7 +121,9 @@ def _peer(peer: r.PeerState) -> tuple[str, ...]:
 def _online(peer: r.PeerState) -> str:
     if peer.answers is False and peer.online:
         return "not answering"
-    return "yes" if peer.online or peer.answers else "no"
+    if peer.online or peer.answers:
+        return "yes"
+    return "no" if peer.presence_known else "?"
 
 
 def _armed(state: r.StatusReply) -> None:

@@ -35,7 +35,7 @@ def checks(state: Mapping[str, Any]) -> list[dict[str, Any]]:
         advice = "nothing: routes to it have that size, so TCP and path MTU discovery keep to it"
         text = f"the way to {peer['name']} carries packets of up to {peer['mtu']} bytes"
         found.append(_check("note", text, advice))
-    away = [peer["name"] for peer in peers if not peer["online"]]
+    away = [peer["name"] for peer in peers if not peer["online"] and peer.get("presence_known", True)]
     if away:
         known = state["mediator"]["state"] in ("connected", "none")
         text = "not online" if known else "not online when the mediator was last heard"

@@ -5,7 +5,7 @@
 const ROOT_PATH = document.documentElement.dataset.rootPath;
 const WINDOW_S = 180;
 const HIDDEN_MS = 10000;
-const WORDS = { online: "online", silent: "not answering", offline: "offline" };
+const WORDS = { online: "online", silent: "not answering", offline: "offline", unknown: "not known" };
 const past = new Map();
 
 function rowsOf(name) {
