@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import resource
 import ssl
 import statistics
@@ -21,10 +22,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from mediator.core.audience import INTEREST_ABOVE
 from mediator.shell.credentials import ALPN
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.session.login import make_login
@@ -41,6 +44,8 @@ CHURN = 0.1
 """Share of the members that leaves and returns within CHURN_S."""
 AWAY_S = 3.0
 IDLE_S = 20.0
+INTEREST = 10
+"""Others that a member talks to."""
 PING_S = 20.0
 """The interval of real members; the mediator drops a member after 50 s of silence."""
 
@@ -54,6 +59,10 @@ class Member:
     key: WireGuardKey
     protocol: Client | None = None
     heard: dict[str, tuple[bool, float]] = field(default_factory=dict)
+    interest: list[str] = field(default_factory=list)
+    """Declared after login where the mediator does not tell of everybody."""
+    view: str = ""
+    """The digest of its view, as a member keeps it."""
 
 
 class Client(asyncio.Protocol):
@@ -77,6 +86,10 @@ class Client(asyncio.Protocol):
             self.transport.write(encode_frame(w.encode(w.Ping(0))))  # type: ignore[attr-defined]
             asyncio.get_running_loop().call_later(PING_S, self._ping)
 
+    def _done(self) -> None:
+        self.ready.set_result(None)
+        asyncio.get_running_loop().call_later(PING_S, self._ping)
+
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.ready.done():
             self.ready.set_exception(exc or ConnectionResetError("the mediator hung up"))
@@ -91,13 +104,20 @@ class Client(asyncio.Protocol):
                 login = make_login(
                     self._pin, bytes.fromhex(nonce), ours, own, member.key, member.identity.sign
                 )
+                login = msgspec.structs.replace(login, minor=w.MINOR_VERSION, view=member.view)
                 self.transport.write(encode_frame(w.encode(login)))  # type: ignore[attr-defined]
             case w.ViewChunk() | w.ViewRows():
                 self.view_bytes += len(payload)
             case w.Sealed():
+                member.view = message.digest
+                if not message.online and member.interest and not self.ready.done():
+                    asked = w.encode(w.Interest(member.interest))
+                    self.transport.write(encode_frame(asked))  # type: ignore[attr-defined]
+                elif not self.ready.done():
+                    self._done()
+            case w.Presences():
                 if not self.ready.done():
-                    self.ready.set_result(None)
-                    asyncio.get_running_loop().call_later(PING_S, self._ping)
+                    self._done()
             case w.Presence(peer=peer, online=online):
                 member.heard[peer] = (online, time.monotonic())
             case w.Error(message=text):
@@ -256,6 +276,9 @@ async def churn(mediator: Mediator, members: list[Member], pin: IdentityKey) -> 
     """A tenth of the members leaves and returns within a minute; the others record when they receive the news."""
     going = members[: int(len(members) * CHURN)]
     staying = members[len(going) :]
+    watching = {
+        str(member.key): [other for other in staying if str(member.key) in other.interest] for member in going
+    }
     before, delays, missed = mediator.cpu_s(), list[float](), 0
 
     async def leave_and_return(number: int, member: Member) -> None:
@@ -268,7 +291,7 @@ async def churn(mediator: Mediator, members: list[Member], pin: IdentityKey) -> 
             else:
                 close([member])
             await asyncio.sleep(AWAY_S)
-            for other in staying:
+            for other in staying if len(members) <= INTEREST_ABOVE else watching[str(member.key)]:
                 state, heard = other.heard.get(str(member.key), (None, 0.0))
                 if state is online:
                     delays.append(heard - at)
@@ -284,52 +307,69 @@ async def churn(mediator: Mediator, members: list[Member], pin: IdentityKey) -> 
     )
 
 
-async def one_network(mediator: Mediator, count: int, pin: IdentityKey, *, restart: bool) -> None:
-    """Measure all members in one network: cost and delay of a change, churn, and a restart."""
+async def one_network(mediator: Mediator, count: int, pin: IdentityKey, *, churns: bool) -> None:
+    """Measure all members in one network: cost and delay of a change, churn, and a restart.
+
+    Above `INTEREST_ABOVE` each member is interested in `INTEREST` others, and so many in the one that changes.
+    """
     members = make_members(count)
+    leaver, told = members[-1], members[:-1]
+    if count > INTEREST_ABOVE:
+        chance = random.Random(1)
+        for member in members:
+            member.interest = [str(other.key) for other in chance.sample(members, INTEREST)]
+        told = chance.sample(told, INTEREST)
+        for member in told:
+            member.interest = [*member.interest[1:], str(leaver.key)]
     mediator.write(members, count)
     mediator.start()
     empty, before = mediator.resident_kb(), mediator.cpu_s()
     await log_in(members, pin)
     print(
-        f"{count} in one network: {count / (mediator.cpu_s() - before):.0f} logins a second of processor time"
+        f"{count} in one network: {count / (mediator.cpu_s() - before):.0f} logins a second of processor time, each "
+        "with the whole view"
     )
     await asyncio.sleep(2)
     whole = members[0].protocol.view_bytes if members[0].protocol is not None else 0
     before, delays = mediator.cpu_s(), []
-    leaver, changes = members[-1], CHANGES if count <= 1000 else CHANGES // 3
+    changes = CHANGES if count <= 1000 else CHANGES // 3
     for _ in range(changes // 2):
         assert leaver.protocol is not None
         for online in (False, True):
-            for member in members:
+            for member in told:
                 member.heard.pop(str(leaver.key), None)
             at = time.monotonic()
             if online:
                 await log_in([leaver], pin)
             else:
                 close([leaver])
-            while not all(str(leaver.key) in member.heard for member in members[:-1]):
+            while not all(str(leaver.key) in member.heard for member in told):
                 await asyncio.sleep(0.005)
                 if time.monotonic() - at > 10:
                     raise RuntimeError("a change does not reach everybody")
-            delays += [member.heard[str(leaver.key)][1] - at for member in members[:-1]]
+            delays += [member.heard[str(leaver.key)][1] - at for member in told]
     spent = (mediator.cpu_s() - before) / changes
     p99 = statistics.quantiles(delays, n=100)[98]
     print(
-        f"{count} in one network: a change costs {spent * 1e3:.1f} ms and reaches 99 % within {p99 * 1e3:.0f} ms; "
+        f"{count} in one network: a change costs {spent * 1e3:.1f} ms and reaches 99 % of {len(told)} within "
+        f"{p99 * 1e3:.0f} ms; "
         f"the whole view is {whole} bytes"
     )
     print(f"memory with {count} in one network: {(mediator.resident_kb() - empty) / count:.1f} KB a member")
-    if restart:
+    if churns:
         await churn(mediator, members, pin)
+    if count >= 1000:
         mediator.stop()
         close(members)
         at = time.monotonic()
         mediator.start()
+        before, listening = mediator.cpu_s(), time.monotonic()
         await log_in(members, pin)
+        spent = mediator.cpu_s() - before
         print(
-            f"{count} members whole again {time.monotonic() - at:.1f} s after a restart, "
-            f"{mediator.cpu_s():.1f} s of processor time with the start"
+            f"{count} members whole again {time.monotonic() - at:.1f} s after a restart "
+            f"({listening - at:.1f} s until it listened), {mediator.cpu_s():.1f} s of processor time with the start: "
+            f"{count / spent:.0f} logins a second, each with the view that it has"
         )
     close(members)
     mediator.stop()
@@ -352,7 +392,7 @@ def main() -> None:
         try:
             await crowd(mediator, count, pin)
             for size in (100, 1000) if arguments.quick else (100, 1000, 5000):
-                await one_network(mediator, size, pin, restart=size == 1000)
+                await one_network(mediator, size, pin, churns=size == 1000)
         finally:
             mediator.stop()
 

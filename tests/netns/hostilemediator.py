@@ -13,7 +13,6 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mediator.core.hub import Hub
-from mediator.core.viewcache import ViewCache
 from mediator.shell.credentials import relay_secret
 from mediator.shell.server import Server
 from netctl.model.keys import IdentityKey
@@ -25,7 +24,8 @@ def lie(hub: Hub, how: str) -> None:
         hub._generation = 5
     else:  # views signed by somebody else
         other = Ed25519PrivateKey.from_private_bytes(b"\x0b" * 32)
-        hub._view_cache = ViewCache(IdentityKey(other.public_key().public_bytes_raw()), other.sign)
+        hub._view_cache._identity = IdentityKey(other.public_key().public_bytes_raw())
+        hub._view_cache._sign = other.sign
     hub._hang()
 
 
