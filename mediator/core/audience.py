@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mediator.core.connections import Connections
+from mediator.core.controlconnections import Connections
 from mediator.core.membership import Membership
 from mediator.core.viewcache import ViewCache
 from netctl.model.errors import RemoteError

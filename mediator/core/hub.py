@@ -29,7 +29,7 @@ from mediator.core import busmessages as b
 from mediator.core import peers as p
 from mediator.core.allocations import Allocations
 from mediator.core.audience import INTEREST_ABOVE, Audience, presences, questions
-from mediator.core.connections import KEEPALIVE_S, Connection, Connections
+from mediator.core.controlconnections import KEEPALIVE_S, Connection, Connections
 from mediator.core.duplicates import Duplicate
 from mediator.core.effects import (
     Deliver,

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable
 
 from mediator.core import peers as p
-from mediator.core.connections import Connection, Connections
+from mediator.core.controlconnections import Connection, Connections
 from mediator.core.duplicates import Duplicate, Duplicates
 from mediator.core.effects import Effect, LookFirst, Say, Send
 from mediator.core.membership import Membership

@@ -15,7 +15,7 @@ from mediator.core import allocations, introducer, pace
 from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core.audience import INTEREST_ABOVE
-from mediator.core.connections import LOGIN_TIMEOUT_S, SILENCE_S
+from mediator.core.controlconnections import LOGIN_TIMEOUT_S, SILENCE_S
 from mediator.core.transactions import Basis
 from netctl.config import load_document
 from netctl.model.addresses import SocketAddress

@@ -156,7 +156,7 @@ def test_who_waits_for_a_lock_is_told_so_in_time_and_nothing_happened(
 
 
 def test_the_patience_of_a_store_ends_before_that_of_whoever_asks() -> None:
-    from mediator.core.connections import LOGIN_TIMEOUT_S
+    from mediator.core.controlconnections import LOGIN_TIMEOUT_S
     from netctl.agent.mediators.enrolclient import ANSWER_TIMEOUT_S
 
     assert min(LOGIN_TIMEOUT_S, ANSWER_TIMEOUT_S) > PATIENCE_S
