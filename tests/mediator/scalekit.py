@@ -256,7 +256,7 @@ class Host:
     real: bool = False
     session: c.ClientSession | None = None
     kept: Kept | None = None
-    presence: dict[WireGuardKey, bool] = field(default_factory=dict)
+    presence: dict[WireGuardKey, bool | None] = field(default_factory=dict)
     """Of a real member: what it was told last of each peer."""
     refused: str = ""
 
@@ -496,7 +496,9 @@ class World:
         assert host.node is not None
         nonce = hashlib.sha256(b"nonce %d" % host.number).digest()
         login = make_login(PIN, bytes.fromhex(hello.nonce), nonce, host.identity, host.key, host.private.sign)
-        hints = msgspec.structs.replace(login, view=host.digest, previous=host.hello, newest=host.newest)
+        hints = msgspec.structs.replace(
+            login, view=host.digest, previous=host.hello, newest=host.newest, minor=w.MINOR_VERSION
+        )
         host.hello = hello.nonce
         host.node.give(host, w.encode(hints))
 
@@ -512,6 +514,8 @@ class World:
                     host.presence.update({key: member.online for key, member in view.members.items()})
                 case c.PresenceChanged(key, online):
                     host.presence[key] = online
+                case c.PresenceKnown(told):
+                    host.presence.update(told)
                 case c.PathMessage(w.Introduction() as message):
                     self._answers.append((host, message))
                 case c.Closed(error):

@@ -76,7 +76,7 @@ def test_a_view_has_a_row_for_each_member_that_may_be_seen_and_no_more(world: Wo
         world.forget_view(host)
         with world.counting() as count:
             world.log_in(host, node)
-        assert count.to_members["view"] == 1
+        assert count.to_members["rows"] == 1
         assert host.kept is not None
         assert (len(host.kept.view.members), len(host.kept.view.leases)) == (rows, rows)
 
@@ -90,7 +90,7 @@ def test_another_address_costs_a_login_and_an_introduction_for_each_peer(world: 
         assert count.from_members == {"login": 1, "candidates": 2 * peers}
         assert count.to_members["introduction"] == 2 * peers
         assert presence(count) == world.audience(host, at=node), "elsewhere nobody sees a difference"
-        assert not count.to_members["view"]
+        assert not count.to_members["rows"]
         apart = sum(world.hosts[peer].node is not node for peer in host.talks_to)
         assert count.bus["carry"] >= 2 * apart
         check_told(world)
@@ -120,7 +120,7 @@ def test_after_a_restart_of_all_no_view_is_sent_again(world: World) -> None:
     with world.counting() as count:
         world.everybody(3.0)
     assert world.online() == MEMBERS
-    assert not count.to_members["view"]
+    assert not count.to_members["rows"]
     assert count.to_members["welcome"] == count.to_members["sealed"] == MEMBERS
     check_told(world)
 
@@ -143,10 +143,13 @@ def test_a_sensor_sees_three_servers_and_hears_of_them_alone_among_ten_thousand(
     other = world.hosts[9_000]
     world.log_out(other)
     world.forget_view(other)
+    assert server.session is not None
+    world._session(server, server.session.interested([other.key], world.now))
     with world.counting() as count:
         world.log_in(other, world.nodes[0])
-    assert presence(count) == 3
-    assert count.bytes_to_members["view"] < 1_500
+    assert presence(count) == 1, "of three servers one has a tunnel with it, and has declared interest"
+    assert server.presence[other.key]
+    assert count.bytes_to_members["rows"] < 1_500
 
 
 @pytest.mark.parametrize("shape", ["networks", "spokes", "groups"])
