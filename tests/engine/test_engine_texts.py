@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from netctl.engine import addresstext
 from netctl.engine.filter.ruleset import remove, render
 from netctl.engine.hosts import BEGIN, END, HostsFile, parse_block, replace_block
+from netctl.engine.nlsocket import MAX_NESTED, attributes, walk
 from netctl.engine.sysctls import Sysctls
+from netctl.engine.wireguard.kernel import KernelDriver
 from netctl.engine.wireguard.uapiclient import Answers, PeerState, format_peer, read_private_key
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import PortRange
@@ -245,3 +248,34 @@ def test_text_that_is_no_address_is_refused(text: str) -> None:
 def test_endpoints_as_engines_write_them(text: str, expected: SocketAddress | None) -> None:
     """A canonical address and a port, or nothing."""
     assert addresstext.endpoint(text) == expected
+
+
+class Requests(KernelDriver):
+    """Keeps its requests instead of sending them."""
+
+    def __init__(self) -> None:
+        self.interface = "nctl0"
+        self.sent: list[bytes] = []
+
+    def _set(self, what: str, *parts: bytes) -> None:
+        self.sent += parts
+
+
+def test_the_kernel_is_told_many_endpoints_in_few_requests() -> None:
+    """Each request holds as many peers as a nested attribute may, and changes none that is gone."""
+    keys = [WireGuardKey(number.to_bytes(32)) for number in range(3000)]
+    endpoints = {key: SocketAddress("192.0.2.7", number + 1) for number, key in enumerate(keys)}
+    driver = Requests()
+    driver.steer({})
+    assert driver.sent == []
+    driver.steer(endpoints)
+    assert 1 < len(driver.sent) < 10
+    found: dict[WireGuardKey, int] = {}
+    for request in driver.sent:
+        ((_, peers),) = walk(request)
+        assert len(peers) <= MAX_NESTED
+        for _, raw in walk(peers):
+            peer = attributes(raw)
+            assert int.from_bytes(peer[3], sys.byteorder) == 4, "WGPEER_F_UPDATE_ONLY"
+            found[WireGuardKey(peer[1])] = int.from_bytes(peer[4][2:4], "big")
+    assert found == {key: place.port for key, place in endpoints.items()}
