@@ -1,4 +1,9 @@
-"""What the agent says, asked for once for all who look, and told to each as differences."""
+"""The state of this host, asked of the agent once for all browsers, and told to each browser as what has changed.
+
+A page has two kinds of live content. Rows of peers, counts and the banner come as values in the events. All else that a
+page shows comes with the page: each event names the version of that (`LiveFeed.version`), and a browser whose page is
+of another version asks for its page again.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,12 @@ import asyncio
 import contextlib
 import json
 import time
+import zlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from netctl.config import load_document
 from netctl.config.load.pipeline import Loaded
@@ -17,8 +25,8 @@ from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.brokerwire import IsMediator, ReadDocument
 from netctl.ui.pageaccess import Caller, Sight, callers, part_of
 from netctl.ui.peerhistory import PeerHistory
-from netctl.ui.peerview import Cells, cells, troubles
-from netctl.wire.agentrequests import ArmedState, Status, StatusReply, Watch
+from netctl.ui.peerview import Cells, cells, presence, totals, troubles
+from netctl.wire.agentrequests import ArmedState, PeerState, Status, StatusReply, Watch
 
 WATCHED_S = 1.0
 """Between two looks while somebody looks and nothing changes; at what changes, as soon as the agent says so."""
@@ -32,14 +40,39 @@ KEPT_BACK = "something is wrong with this host: its operators see what"
 """For who sees only its own part: what is wrong names networks and members of others."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a page shows: of the peers in sight all, one, or none (`peers` False).
+
+    `document`: the digest of the document, or of the reader's part of it; None: there is none.
+    """
+
+    sight: Sight
+    document: str | None
+    peers: bool = True
+    only: str | None = None
+    """The name of the peer that the page is about, with all that is known of it."""
+
+    def of(self, peers: list[PeerState]) -> list[PeerState]:
+        """Those of the peers that the page shows."""
+        if not self.peers:
+            return []
+        return [one for one in self.sight.peers(peers) if self.only is None or one.name == self.only]
+
+
 @dataclass(slots=True)
 class _Turn:
-    """What one look has changed. `texts`: by what somebody may see, encoded once for all who see the same."""
+    """What one look has changed. `texts`: the event for each kind of page, encoded once for all who look at the same.
+
+    `presence`: a peer came, went, or is online otherwise than before; `version`: a page may be of an old version now.
+    """
 
     number: int = 0
     changed: frozenset[str] = frozenset()
     general: bool = False
-    texts: dict[tuple[Sight, bool], str] = field(default_factory=dict)
+    presence: bool = False
+    version: bool = False
+    texts: dict[tuple[Shown, bool], str] = field(default_factory=dict)
 
 
 class LiveFeed:
@@ -57,6 +90,8 @@ class LiveFeed:
         self._one = asyncio.Lock()
         self._looked_at = float("-inf")
         self._cells: dict[str, Cells] = {}
+        self._marks: dict[str, int] = {}
+        """By peer: a checksum of what a table of peers shows of it and its row does not tell."""
         self._of: tuple[str | None, tuple[tuple[str, ...], ...]] | None = None
         self.history = PeerHistory()
         self.status: StatusReply | None = None
@@ -99,7 +134,7 @@ class LiveFeed:
                 self._looked_at = time.monotonic()
 
     async def _look(self) -> None:
-        was, general = self._cells, self._general()
+        was, general, marks, host = self._cells, self._general(), self._marks, self._host()
         try:
             self.mediates = (await self._broker.ask("broker", IsMediator())).here
             status = await self._broker.ask("agent", Status())
@@ -111,8 +146,17 @@ class LiveFeed:
             self.status = status
             self.history.observe(status.peers, time.monotonic())
             self._cells = {peer.name: cells(peer, self.history.last(peer.name)) for peer in status.peers}
+            self._marks = {peer.name: _mark(peer.addresses, peer.stock) for peer in status.peers}
         changed = frozenset(name for name, one in self._cells.items() if was.get(name) != one)
-        self._turn = _Turn(self._turn.number + 1, changed, general != self._general())
+        come_or_gone = was.keys() != self._cells.keys()
+        otherwise = any(name in was and was[name].presence != self._cells[name].presence for name in changed)
+        self._turn = _Turn(
+            self._turn.number + 1,
+            changed,
+            general=general != self._general(),
+            presence=otherwise or come_or_gone,
+            version=marks != self._marks or host != self._host(),
+        )
         self._next.set()
         self._next = asyncio.Event()
 
@@ -141,9 +185,19 @@ class LiveFeed:
         armed = self.armed
         return self._troubles(), armed.digest if armed is not None else None
 
+    def _host(self) -> bytes:
+        """What pages show of the host itself, whoever looks."""
+        state, armed = self.status, self.armed
+        if state is None:
+            return b""
+        digest = armed.digest if armed is not None else None
+        told = state.member, state.networks, state.document, state.joined, digest, self.mediates
+        return msgspec.json.encode(told)
+
     def _troubles(self) -> list[str]:
         if self.error is not None:
-            return [self.error]
+            old = self.status is not None
+            return [f"{self.error}; what is shown of members is from before" if old else self.error]
         return troubles(self.status) if self.status is not None else []
 
     @property
@@ -174,40 +228,66 @@ class LiveFeed:
         """A peer's row."""
         return self._cells[name]
 
-    async def watch(self, sight: Sight) -> AsyncGenerator[str, None]:
-        """Events for somebody who may see this: all at first, then what has changed."""
+    def version(self, shown: Shown) -> str:
+        """Names the state of what a page shows and events do not tell: a page of another version is out of date.
+
+        Two versions are compared, and mean nothing else; they are of this process alone.
+        """
+        state = self.status
+        if state is None:
+            return ""
+        sight = shown.sight
+        networks = {name: state.networks[name] for name in sorted(sight.networks & state.networks.keys())}
+        mine = [self.armed.digest if self.armed is not None else "", self.mediates] if sight.whole else []
+        about = [state.member, shown.document, sorted(sight.networks), networks, mine]
+        peers = shown.of(state.peers)
+        if shown.only is not None:
+            held: list[Any] = [_still(one) for one in peers]
+        else:
+            held = sorted((one.name, self._marks[one.name]) for one in peers)
+        return f"{_mark(about, held):08x}"
+
+    async def watch(self, shown: Shown) -> AsyncGenerator[str, None]:
+        """Events for a page that shows this: all at first, then what has changed."""
         self._looking += 1
-        self._at_peers += bool(sight.networks)
+        self._at_peers += shown.peers
         self._wake.set()
         seen = -1
         try:
             while True:
                 coming, turn = self._next, self._turn
                 if turn.number != seen:
-                    text = self._event(sight, whole=turn.number != seen + 1 or seen < 0)
+                    text = self._event(shown, whole=turn.number != seen + 1 or seen < 0)
                     seen = turn.number
                     yield text
                 await coming.wait()
         finally:
             self._looking -= 1
-            self._at_peers -= bool(sight.networks)
+            self._at_peers -= shown.peers
 
-    def _event(self, sight: Sight, *, whole: bool) -> str:
+    def _event(self, shown: Shown, *, whole: bool) -> str:
         turn = self._turn
-        text = turn.texts.get((sight, whole))
+        text = turn.texts.get((shown, whole))
         if text is None:
-            text = turn.texts[sight, whole] = self._encoded(sight, turn, whole=whole)
+            text = turn.texts[shown, whole] = self._encoded(shown, turn, whole=whole)
         return text
 
-    def _encoded(self, sight: Sight, turn: _Turn, *, whole: bool) -> str:
+    def _encoded(self, shown: Shown, turn: _Turn, *, whole: bool) -> str:
         told: dict[str, Any] = {}
-        peers = sight.peers(self.status.peers) if self.status is not None else []
+        sight = shown.sight
+        peers = shown.of(self.status.peers) if self.status is not None else []
         told["rows"] = {
             peer.name: _row(self._cells[peer.name]) for peer in peers if whole or peer.name in turn.changed
         }
         if whole or turn.general:
             told["banner"] = self.banner(sight)
             told["armed"] = self.armed.rolls_back_in_s if self.armed is not None and sight.whole else None
+        if whole or turn.version or shown.only is not None:
+            told["version"] = self.version(shown)
+        if shown.only is not None:
+            told["totals"] = {peer.name: totals(peer) for peer in peers}
+        elif whole or turn.presence:
+            told["online"] = online(peers, sight.networks)
         if whole:
             now = time.monotonic()
             told["past"] = {
@@ -232,3 +312,24 @@ def _row(one: Cells) -> list[Any]:
         one.handshake,
         list(one.numbers),
     ]
+
+
+def online(peers: list[PeerState], networks: frozenset[str]) -> dict[str, int]:
+    """How many of the peers are online, by network."""
+    counts = dict.fromkeys(sorted(networks), 0)
+    for peer in peers:
+        if presence(peer) == "online":
+            for network in peer.addresses.keys() & counts.keys():
+                counts[network] += 1
+    return counts
+
+
+def _mark(*values: Any) -> int:
+    return zlib.crc32(msgspec.json.encode(values))
+
+
+def _still(peer: PeerState) -> PeerState:
+    """A peer without what moves all the time: its row, and ages that a browser counts on by itself."""
+    return msgspec.structs.replace(
+        peer, rtt_ms=None, since_s=None, last_handshake_s=None, rx_bytes=0, tx_bytes=0, answers=None
+    )

@@ -82,6 +82,11 @@ def rate(bytes_s: float) -> str:
     return f"{size(round(bytes_s))}/s" if bytes_s >= 1 else ""
 
 
+def totals(peer: PeerState) -> str:
+    """What has passed between this host and a peer since its tunnel was made: ``1.2 MB received, 3.4 kB sent``."""
+    return f"{size(peer.rx_bytes)} received, {size(peer.tx_bytes)} sent"
+
+
 def handshake(seconds: float | None) -> str:
     """How long ago, in minutes at least: WireGuard renews its keys every two."""
     if seconds is None:

@@ -8,9 +8,9 @@ import math
 import mimetypes
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from jinja2 import DictLoader, Environment, StrictUndefined
 from starlette.applications import Starlette
@@ -27,7 +27,7 @@ from netctl.ui import peerview
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.brokerwire import Redeem
 from netctl.ui.documentpages import DocumentPages
-from netctl.ui.livefeed import LiveFeed
+from netctl.ui.livefeed import LiveFeed, Shown, online
 from netctl.ui.mediatorpages import MediatorPages
 from netctl.ui.middleware import AccessMiddleware, Known, Receive, Refusal, Scope, Send, known_of
 from netctl.ui.pageaccess import Caller, Sight, address_of, sight
@@ -123,10 +123,20 @@ class Pages:
         part = await self.feed.part(session.member)
         return sight(self.feed.status, session, part), part
 
-    def _page(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    def _page(
+        self,
+        request: Request,
+        template: str,
+        status: int = 200,
+        *,
+        peers: bool = False,
+        only: str | None = None,
+        **values: Any,
+    ) -> HTMLResponse:
         known: Known | None = request.scope["state"].get("known")
         session = known.session if known is not None else None
         seen: Sight = request.scope["state"].get("sight", Sight(frozenset(), frozenset()))
+        shown = Shown(seen, _digest(request.scope["state"].get("loaded")), peers or only is not None, only)
         state, armed = self.feed.status, self.feed.armed
         common = {
             "session": session,
@@ -135,6 +145,8 @@ class Pages:
             "here": request.url.path,
             "root_path": request.scope["state"].get("root_path", ""),
             "banner": self.feed.banner(seen) if session is not None else [],
+            "stream": urlencode({"peer": only} if only is not None else {} if peers else {"rows": "0"}),
+            "version": self.feed.version(shown) if session is not None else "",
             "whole": seen.whole,
             "armed": armed.rolls_back_in_s if armed is not None else None,
             "mediates": self.feed.mediates and session is not None and session.operator,
@@ -183,11 +195,11 @@ class Pages:
         words, group = request.query_params.get("q", ""), request.query_params.get("group", "")
         if state is None:
             return self._page(
-                request, "networks.html", state=None, networks=[], groups=[], q=words, group=group
+                request, "networks.html", peers=True, state=None, networks=[], groups=[], q=words, group=group
             )
         seen, loaded = seen_of(request), loaded_of(request)
         peers = seen.peers(state.peers)
-        networks = []
+        counts, networks = online(peers, seen.networks), []
         for name in (name for name in state.networks if name in seen.networks):
             members = [peer for peer in peers if name in peer.addresses]
             found = [p for p in members if peerview.matches(p, words, _groups(loaded, p.name), group)]
@@ -195,7 +207,7 @@ class Pages:
                 {
                     "name": name,
                     "state": state.networks[name],
-                    "online": sum(peerview.presence(peer) == "online" for peer in members),
+                    "online": counts[name],
                     "known": len(members),
                     "rows": [self._row(loaded, peer, index) for index, peer in enumerate(found)],
                     "picture": _picture(members) if len(members) <= MAX_GRAPH else None,
@@ -203,7 +215,14 @@ class Pages:
             )
         groups = sorted({group for peer in peers for group in _groups(loaded, peer.name)})
         return self._page(
-            request, "networks.html", state=state, networks=networks, groups=groups, q=words, group=group
+            request,
+            "networks.html",
+            peers=True,
+            state=state,
+            networks=networks,
+            groups=groups,
+            q=words,
+            group=group,
         )
 
     def _row(self, loaded: Loaded | None, peer: PeerState, index: int) -> dict[str, Any]:
@@ -237,7 +256,7 @@ class Pages:
             raise HTTPException(404)
         shown = {network: held for network, held in peer.addresses.items() if network in seen.networks}
         row = self._row(loaded_of(request), peer, 0)
-        return self._page(request, "member.html", row=row, addresses=shown)
+        return self._page(request, "member.html", only=name, row=row, addresses=shown)
 
     async def _doctor(self, request: Request) -> Response:
         if not seen_of(request).whole:
@@ -269,26 +288,23 @@ class Pages:
     # -- what it needs ----------------------------------------------------------------------------------------
 
     async def _live(self, request: Request) -> Response:
-        known, began = known_of(request), seen_of(request)
+        known, asked = known_of(request), request.query_params
         address = request.client.host if request.client is not None else ""
-        # A page without rows wants to know what is wrong and what is armed, and nothing of members.
-        told = began if request.query_params.get("rows") != "0" else replace(began, networks=frozenset())
-
+        began = seen_of(request), _digest(loaded_of(request))
+        only = asked.get("peer")
+        shown = Shown(*began, peers=only is not None or asked.get("rows") != "0", only=only)
         until = time.monotonic() + PROXIED_S if known.session.user is not None else math.inf
 
         async def good() -> bool:
             if time.monotonic() >= until or not self.access.still(known, address):
                 return False
-            return (await self._sight(known.session))[0] == began
+            seen, loaded = await self._sight(known.session)
+            return (seen, _digest(loaded)) == began
 
         async def events() -> AsyncIterator[str]:
-            news = self.feed.watch(told)
+            news = self.feed.watch(shown)
             try:
-                while (
-                    time.monotonic() < until
-                    and self.access.still(known, address)
-                    and (await self._sight(known.session))[0] == began
-                ):
+                while await good():
                     try:
                         async with asyncio.timeout(KEEPALIVE_S):
                             text = await anext(news)
@@ -307,6 +323,10 @@ class Pages:
         if found is None:
             raise HTTPException(404)
         return Response(found[0], media_type=found[1], headers={"cache-control": "max-age=300"})
+
+
+def _digest(loaded: Loaded | None) -> str | None:
+    return loaded.document.digest if loaded is not None else None
 
 
 def _groups(loaded: Loaded | None, name: str) -> list[str]:

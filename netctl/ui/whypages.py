@@ -142,6 +142,7 @@ class WhyPages:
             request,
             "why.html",
             status,
+            only=peer.name if peer is not None else None,
             asked=asked,
             names=names[:MAX_NAMES],
             own=own,

@@ -10,7 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from netctl.model.forpeople import age
 from netctl.wire import agentrequests as a
+from netctl.wire import operatorrequests as m
 from tests.support.patience import wait_for
 from tests.ui.shown import DOCUMENT, PAGES, shown_host
 from tests.ui.uikit import KEYS, Host, Served, page
@@ -115,6 +117,128 @@ def test_rows_stay_where_they_are_while_numbers_change(browser: Chromium, served
     before = browser.run(where)
     assert browser.run_until_told(SHIFTS) < STILL, "what has been painted moved"
     assert browser.run(where) == before
+
+
+def with_peers(known: Host, **changed: a.PeerState | None) -> None:
+    """Let the host have other peers: by name; None: it is gone."""
+    kept = [one for one in known.status.peers if one.name not in changed]
+    more = [one for one in changed.values() if one is not None]
+    known.status = msgspec.structs.replace(known.status, peers=[*kept, *more])
+
+
+@pytest.fixture
+def still(browser: Chromium, known: Host) -> Iterator[None]:
+    """A host that moves by itself no more; afterwards it is as it was."""
+    browser.look(*SIZES["light"])
+    before, known.moving = known.status, False
+    yield
+    known.status, known.moving = before, True
+
+
+def one_of(known: Host, name: str, /, **changed: object) -> a.PeerState:
+    return msgspec.structs.replace(next(one for one in known.status.peers if one.name == name), **changed)
+
+
+@pytest.mark.usefixtures("still")
+def test_the_count_of_who_is_online_follows(browser: Chromium, served: Served, known: Host) -> None:
+    browser.go(at(served, "/"))
+    assert browser.text(".facts") is not None
+    assert "4 of 6 others online" in (browser.text(".facts") or "")
+    with_peers(known, laptop=one_of(known, "laptop", online=False, path="none"))
+    wait_for("one less", lambda: "3 of 6 others online" in (browser.text(".facts") or ""))
+    with_peers(known, laptop=one_of(known, "laptop", online=True, path="direct"))
+    wait_for("one more", lambda: "4 of 6 others online" in (browser.text(".facts") or ""))
+
+
+@pytest.mark.usefixtures("still")
+def test_who_comes_and_goes_does_so_in_the_page(browser: Chromium, served: Served, known: Host) -> None:
+    """And what somebody has typed, opened and focused stays."""
+    browser.go(at(served, "/"))
+    browser.run("document.querySelector('details.picture').open = true")
+    browser.run("document.getElementById('q').focus()")
+    browser.type("pri")
+    new = one_of(known, "desktop", name="prism", addresses={"home": ["10.147.20.99"]})
+    with_peers(known, prism=new, laptop=None)
+    rows = "return [...document.querySelectorAll('tr[data-peer]')].map((one) => one.dataset.peer)"
+    wait_for("it has come", lambda: "prism" in browser.run(rows))
+    assert "laptop" not in browser.run(rows)
+    assert "of 6 others online" in (browser.text(".facts") or "")
+    shown = (
+        "return [...document.querySelectorAll('tr[data-peer]:not([hidden])')].map((one) => one.dataset.peer)"
+    )
+    assert browser.run(shown) == ["printer", "prism"]
+    assert browser.run("return document.getElementById('q').value") == "pri"
+    browser.type("s")
+    assert browser.run(shown) == ["prism"]
+    assert browser.run("return document.querySelector('details.picture').open")
+    assert browser.run("return document.querySelectorAll('.picture line').length") == 6
+    with_peers(known, prism=msgspec.structs.replace(new, addresses={"home": ["10.147.20.98"]}))
+    wait_for("its address", lambda: "10.147.20.98" in (browser.text('tr[data-peer="prism"]') or ""))
+    assert browser.complaints() == []
+
+
+@pytest.mark.usefixtures("still")
+def test_a_members_page_follows_it(browser: Chromium, served: Served, known: Host) -> None:
+    browser.go(at(served, "/members/laptop"))
+    told = {"endpoint": "198.51.100.77:7", "hindrance": "a new reason", "rx_bytes": 5_000_000_000}
+    with_peers(known, laptop=one_of(known, "laptop", **told))
+    wait_for("its endpoint", lambda: "198.51.100.77:7" in (browser.text("#live") or ""))
+    assert "a new reason" in (browser.text("#live") or "")
+    wait_for("totals", lambda: (browser.text("[data-cell=totals]") or "").startswith("5.0 GB received"))
+    old = browser.text("[data-age]")
+    wait_for("its path grows older", lambda: browser.text("[data-age]") != old)
+    with_peers(known, laptop=None)
+    wait_for("it is gone", lambda: "what it showed is gone" in (browser.text("#lost") or ""))
+
+
+@pytest.mark.usefixtures("still")
+def test_what_happens_comes_into_the_time_line(browser: Chromium, served: Served, known: Host) -> None:
+    browser.go(at(served, "/timeline"))
+    known.happened = [a.Happening(time.time(), "path", "something new"), *known.happened]
+    wait_for("it is there", lambda: "something new" in (browser.text("#live") or ""))
+    del known.happened[0]
+    assert browser.complaints() == []
+
+
+def test_a_list_with_buttons_does_not_move_under_a_finger(
+    browser: Chromium, served: Served, known: Host
+) -> None:
+    browser.look(*SIZES["light"])
+    browser.go(at(served, "/invites"))
+    waiting = "return [...document.querySelectorAll('#in-line button')].map((one) => one.ariaLabel)"
+    before, members = browser.run(waiting), known.answers[m.ListMembers]
+    assert before
+    known.answers[m.ListMembers] = lambda asked: [
+        msgspec.structs.replace(members(asked)[0], name="another"), *members(asked),
+    ]  # fmt: skip
+    wait_for("it is said", lambda: "This list has changed" in (browser.text("[data-told]") or ""))
+    assert browser.run(waiting) == before
+    browser.click("[data-told] a")
+    wait_for("it is loaded again", lambda: len(browser.run(waiting)) > len(before))
+    known.answers[m.ListMembers] = members
+    assert browser.axe() == []
+
+
+def test_ages_are_written_as_the_host_writes_them(browser: Chromium, served: Served) -> None:
+    browser.go(at(served, "/"))
+    ages = [0.0, 59.4, 119.6, 120.0, 7199.0, 7200.0, 172_799.0, 172_800.0, 1e7]
+    assert browser.run("return arguments[0].map(age)", ages) == [age(one) for one in ages]
+
+
+def test_a_page_that_gets_no_news_says_so(known: Host) -> None:
+    """One that lets a browser in no more, and one that has ended, do not look as if all were well."""
+    with chromium() as browser:
+        with page(known) as other:
+            browser.go(other.link)
+            wait_for("it is there", lambda: browser.text("h2") == "home")
+            browser.run("return fetch('/logout', {method: 'POST', body: new URLSearchParams("
+                        "new FormData(document.querySelector('form.out')))}).then(() => null)")  # fmt: skip
+            wait_for("it is said", lambda: "lets this browser in no more" in (browser.text("#lost") or ""))
+        with page(known) as other:
+            browser.go(other.link)
+            wait_for("it is there", lambda: browser.text("h2") == "home")
+            assert browser.text("#lost") == ""
+        wait_for("it is said", lambda: "the host is not reached" in (browser.text("#lost") or ""))
 
 
 def test_what_moves_is_noticed(browser: Chromium, served: Served) -> None:
