@@ -64,7 +64,7 @@ def used_s(pids: list[int]) -> float:
 def look(browser: Browser, ends: float, got: list[int]) -> None:
     """Read a stream of events until `ends`."""
     connection = http.client.HTTPConnection("127.0.0.1", browser.port, timeout=30)
-    connection.request("GET", "/live", headers={"Cookie": browser.cookie})
+    connection.request("GET", f"{browser.root}/live", headers={"Cookie": browser.cookie})
     answer = connection.getresponse()
     while time.monotonic() < ends:
         got.append(len(answer.readline()))

@@ -38,8 +38,6 @@ WORKERS = 8
 MAX_WAITING = 64
 """Questions that may wait for a worker: twenty pages ask for one each, and the live data is asked for once."""
 MEDIATOR_MISSING = "no mediator runs on this machine"
-MAX_ADDRESS = 64
-"""Characters of an address: IPv6 with a zone has fewer."""
 PAGE_OF = 48
 """Characters of the name of whoever runs the page, for the mediator's audit log, which takes 64."""
 
@@ -149,7 +147,7 @@ class Broker:
     def _own(self, request: Request[Any], progress: Callable[[str], None], by: str) -> Any:
         match request:
             case w.Redeem():
-                return self._redeem(request.token, request.address[:MAX_ADDRESS])
+                return self._redeem(request.token)
             case w.ReadDocument():
                 return self._editing.read()
             case w.ApplyDocument():
@@ -168,10 +166,10 @@ class Broker:
                 return w.Mediates(self._rights.operators and self._rights.mediator_socket.exists())
         raise LocalError("the broker cannot do that")
 
-    def _redeem(self, token: str, address: str) -> w.Redeemed:
+    def _redeem(self, token: str) -> w.Redeemed:
         try:
             with self._token_lock:
-                self._tokens.redeem(token, time.monotonic(), address)
+                self._tokens.redeem(token, time.monotonic())
         except TokenRefusedError as error:
             raise LocalError(str(error)) from None
         return w.Redeemed(self._rights.operators)

@@ -40,10 +40,9 @@ class Redeemed(Struct, frozen=True):
 
 
 class Redeem(Request[Redeemed], frozen=True, tag="redeem"):
-    """Use a link's token up. Fails for one that is used, old or none, and when too many of an address failed."""
+    """Use a link's token up. Fails for a token that is used up, too old, or was never made."""
 
     token: str
-    address: str = ""
 
 
 class GitSource(Struct, frozen=True):

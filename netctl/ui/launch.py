@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import secrets
 import signal
@@ -29,6 +30,10 @@ from netctl.ui.proxylogin import ProxyLogin
 from netctl.wire.agentrequests import Status
 
 LOOPBACK = ("127.0.0.1", "::1")
+NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Of a host without ::1."""
+TRIES = 8
+"""Ports of the kernel's choice (port 0) that are tried: one may be free on 127.0.0.1 alone."""
 BACKLOG = 128
 GOODBYE_S = 5.0
 
@@ -123,21 +128,45 @@ def _names(wish: Wish) -> list[str]:
 
 
 def _listeners(wish: Wish) -> Iterator[socket.socket]:
-    first = _listener(ipaddress.ip_address(LOOPBACK[0]), wish.port)
-    yield first
-    port = first.getsockname()[1]
-    with contextlib.suppress(LocalError):  # a host without IPv6 has no ::1
-        yield _listener(ipaddress.ip_address(LOOPBACK[1]), port)
-    if wish.listen is not None:
-        yield _listener(wish.listen, port)
+    with contextlib.ExitStack() as opened:
+        loopback = _loopback(wish.port)
+        for one in loopback:
+            opened.callback(one.close)
+        if wish.listen is not None:
+            loopback.append(_listener(wish.listen, loopback[0].getsockname()[1]))
+        opened.pop_all()
+    yield from loopback
+
+
+def _loopback(port: int) -> list[socket.socket]:
+    """On both loopback addresses, at the same port.
+
+    Raises LocalError where somebody else holds one of them: browsers take `localhost` for ::1 first, so whoever listens
+    there would be taken for the page.
+    """
+    for left in reversed(range(TRIES if port == 0 else 1)):
+        first = _listener(ipaddress.ip_address(LOOPBACK[0]), port)
+        try:
+            return [first, _listener(ipaddress.ip_address(LOOPBACK[1]), first.getsockname()[1])]
+        except LocalError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_IPV6:
+                return [first]
+            first.close()
+            if not left:
+                raise
+    raise AssertionError
 
 
 def _listener(address: Address, port: int) -> socket.socket:
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened = socket.socket(
+            socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM
+        )
+    except OSError as error:
+        raise LocalError(f"cannot listen on {address}: {error.strerror}") from error
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
+        if address.version == 6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.bind((str(address), port))
         opened.listen(BACKLOG)

@@ -243,8 +243,10 @@ class LiveFeed:
         peers = shown.of(state.peers)
         if shown.only is not None:
             held: list[Any] = [_still(one) for one in peers]
-        else:
+        elif sight.whole:
             held = sorted((one.name, self._marks[one.name]) for one in peers)
+        else:  # the marks are of all addresses
+            held = sorted((one.name, _mark(one.addresses, one.stock)) for one in peers)
         return f"{_mark(about, held):08x}"
 
     async def watch(self, shown: Shown) -> AsyncGenerator[str, None]:

@@ -1,8 +1,16 @@
 """ASGI middleware before every page: who sends this request, and whether they may do that. No page avoids it.
 
-What each check is against: the Host header, DNS rebinding; the Origin of a change and its token, other sites (CSRF);
-SameSite=Strict and HttpOnly, cookies that are carried off; the Content Security Policy, scripts that somebody got into
-a page; the bounds, whoever sends without end.
+What each check prevents:
+
+* the Host header: that a name of somebody else's leads here (DNS rebinding);
+* the Origin of a change and its token: that another site changes something (CSRF);
+* Fetch Metadata (W3C): that another site loads anything of the page, even without seeing it;
+* `SameSite=Strict`, `HttpOnly`: that a cookie is sent for another site, or read by a script;
+* the path of the cookie: that it is sent to another port of the same host. Browsers do not keep cookies of different
+  ports apart, and any user of the machine may listen on another port. Whoever comes by a link is therefore served
+  below a path with 128 random bits, to which alone the browser sends the cookie;
+* the Content Security Policy: that a script which somebody got into a page runs;
+* the bounds: that somebody sends without end.
 """
 
 from __future__ import annotations
@@ -12,7 +20,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -30,6 +37,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "netctl"
 SAFE = frozenset({"GET", "HEAD"})
+LINK = "open the link that `netctl ui` printed; each is good once"
 MAX_FORM = 64 * 1024
 """Bytes. Our forms have a few short fields, and all of one is read before the token in it can be checked."""
 MAX_DOCUMENT = 512 * 1024
@@ -41,6 +49,8 @@ BODY_S = 30.0
 MAX_FIELDS = 64
 FREE = ("/static/", "/login")
 """What is served to whoever reaches the port: nothing of it says anything about this host."""
+HERE = frozenset({b"same-origin", b"none"})
+"""Sec-Fetch-Site of a request that no other site has caused: from this page, or by the person at the browser."""
 POLICY = (
     "default-src 'none'; script-src {0}; style-src {0}; img-src {0}; connect-src {0}; form-action {0}; "
     "frame-ancestors 'none'; base-uri 'none'"
@@ -98,6 +108,8 @@ class AccessMiddleware:
         self._caller_at = caller_at
         self._hosts = LOOPBACK_HOSTS | {name.lower() for name in hosts}
         self._proxy = proxy
+        self._linked = f"/{secrets.token_urlsafe(16)}"
+        """Below this path is served whoever came by a link."""
         self.sessions = Sessions()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,25 +117,27 @@ class AccessMiddleware:
         if scope["type"] != "http":
             return
         cookies: list[bytes] = []
-        store = not scope["path"].startswith("/static/")
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 place = (
-                    f"{self._proxy.origin}{state['root_path']}/"
-                    if self._proxy and state["root_path"]
-                    else "'self'"
+                    f"{self._proxy.origin}{state['public']}/" if self._proxy and state["public"] else "'self'"
                 )
                 policy = (b"content-security-policy", POLICY.format(place).encode())
                 more = [policy, *HEADERS, *((b"set-cookie", one) for one in cookies)]
-                message = {**message, "headers": [*message["headers"], *more, *((STORED,) if store else ())]}
+                stored = () if scope["path"].startswith("/static/") else (STORED,)
+                message = {**message, "headers": [*message["headers"], *more, *stored]}
             await send(message)
 
         state: dict[str, Any] = scope.setdefault("state", {})
         state["set_cookie"] = cookies.append
-        state["root_path"] = ""
+        state["public"] = ""
+        linked = scope["path"].startswith(f"{self._linked}/")
+        if linked:
+            scope = {**scope, "path": scope["path"].removeprefix(self._linked)}
+        state["root_path"] = self._linked if linked else ""
         try:
-            known = await self._admit(scope, receive, cookies.append)
+            known = await self._admit(scope, receive, cookies.append, linked=linked)
         except Refusal as refusal:
             await self._refused(refusal, scope, receive, with_headers)
             return
@@ -131,7 +145,7 @@ class AccessMiddleware:
         await self._app(scope, receive, with_headers)
 
     async def _admit(
-        self, scope: Scope, receive: Receive, set_cookie: Callable[[bytes], None]
+        self, scope: Scope, receive: Receive, set_cookie: Callable[[bytes], None], *, linked: bool
     ) -> Known | None:
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
@@ -143,8 +157,13 @@ class AccessMiddleware:
         if host_of(host) not in self._hosts and (proxy is None or host_of(host) != proxy.host):
             raise Refusal(421, "this page goes by another name: use the link that `netctl ui` printed")
         if proxy is not None and host_of(host) == proxy.host:
-            scope["state"]["root_path"] = proxy.root_path
+            scope["state"]["public"] = proxy.root_path
+            scope["state"]["root_path"] = proxy.root_path + scope["state"]["root_path"]
         safe = scope["method"] in SAFE
+        if headers.get(b"sec-fetch-site", b"none") not in HERE:
+            kind = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
+            if not safe or kind != (b"navigate", b"document"):
+                raise Refusal(403, "another site may lead to this page by a link, and may load nothing of it")
         if safe and scope["path"].startswith(FREE):
             return None
         try:
@@ -155,11 +174,13 @@ class AccessMiddleware:
         own = said == proxy.origin if proxy is not None and user is not None else same_origin(said, host)
         if not safe and not own:
             raise Refusal(403, "a change must come from this page itself, and this one does not")
-        cookie = _cookie(headers.get(b"cookie", b"").decode("latin-1"))
-        if proxy is not None and user is not None:
-            session, cookie = self._session_of(user, proxy, cookie, set_cookie)
+        cookies = _cookies(headers.get(b"cookie", b"").decode("latin-1"))
+        if linked:
+            session, cookie = self._session_by_link(cookies)
+        elif proxy is not None and user is not None:
+            session, cookie = self._session_of(user, proxy, cookies, set_cookie)
         else:
-            session, cookie = self._session(scope, cookie, set_cookie)
+            session, cookie = self._session_at(_address(scope), cookies, set_cookie)
         if safe:
             return Known(session, cookie, {})
         if not session.operator and scope["path"] != "/logout":
@@ -170,28 +191,36 @@ class AccessMiddleware:
             raise Refusal(403, "this form is too old: load the page again, and do it once more")
         return Known(session, cookie, form)
 
-    def _session(
-        self, scope: Scope, cookie: str | None, set_cookie: Callable[[bytes], None]
-    ) -> tuple[Session, str]:
+    def _find(self, cookies: list[str], fits: Callable[[Session], bool]) -> tuple[Session, str] | None:
         now = time.monotonic()
-        session = self.sessions.find(cookie, now)
-        known = self._caller_at(_address(scope))
-        if session is not None and cookie is not None and session.user is None:
-            if session.member is None:
-                return session, cookie
-            if known is not None and session.member == known.member:  # what it may is what it may now
-                return Session(session.csrf, known.operator, session.until, known.member), cookie
+        found = ((self.sessions.find(cookie, now), cookie) for cookie in cookies)
+        return next(((session, cookie) for session, cookie in found if session and fits(session)), None)
+
+    def _session_by_link(self, cookies: list[str]) -> tuple[Session, str]:
+        found = self._find(cookies, lambda one: one.who is None)
+        if found is None:
+            raise Refusal(401, LINK)
+        return found
+
+    def _session_at(
+        self, address: str, cookies: list[str], set_cookie: Callable[[bytes], None]
+    ) -> tuple[Session, str]:
+        known = self._caller_at(address)
         if known is None:
-            raise Refusal(401, "open the link that `netctl ui` printed; each is good once")
+            raise Refusal(401, LINK)
+        found = self._find(cookies, lambda one: one.member == known.member)
+        if found is not None:
+            session, cookie = found  # what it may do is what it may do now
+            return Session(session.csrf, known.operator, session.until, known.member), cookie
         cookie, session = self.begin(set_cookie, operator=known.operator, member=known.member)
         return session, cookie
 
     def _session_of(
-        self, user: str, proxy: ProxyLogin, cookie: str | None, set_cookie: Callable[[bytes], None]
+        self, user: str, proxy: ProxyLogin, cookies: list[str], set_cookie: Callable[[bytes], None]
     ) -> tuple[Session, str]:
-        session = self.sessions.find(cookie, time.monotonic())
-        if session is not None and cookie is not None and session.user == user:
-            return session, cookie
+        found = self._find(cookies, lambda one: one.user == user)
+        if found is not None:
+            return found
         cookie, session = self.begin(
             set_cookie,
             operator=user in proxy.operators,
@@ -200,6 +229,12 @@ class AccessMiddleware:
             root_path=proxy.root_path,
         )
         return session, cookie
+
+    def sign_in(self, scope: Scope, *, operator: bool) -> None:
+        """Begin a session for a browser that has shown a link, and have its pages lead to the path of links."""
+        state = scope["state"]
+        state["root_path"] = state["public"] + self._linked
+        self.begin(state["set_cookie"], operator=operator, root_path=state["root_path"])
 
     def begin(
         self,
@@ -236,12 +271,10 @@ def _address(scope: Scope) -> str:
     return address_of(scope["client"][0]) if scope.get("client") else ""
 
 
-def _cookie(header: str) -> str | None:
-    try:
-        found = SimpleCookie(header).get(COOKIE)
-    except CookieError:
-        return None
-    return found.value if found is not None else None
+def _cookies(header: str) -> list[str]:
+    """All values of our cookie (RFC 6265 §4.2): another port of this host may have set one of the same name."""
+    pairs = (part.strip().partition("=") for part in header.split(";"))
+    return [value for name, _, value in pairs if name == COOKIE and value]
 
 
 async def read_body(receive: Receive, limit: int, within_s: float = BODY_S) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import yaml
+from msgspec.structs import replace
 
 from netctl.config import Loaded, load_document
 from netctl.config.edit.excerpt import excerpt
@@ -99,13 +100,17 @@ class Sight:
         return self.names is None
 
     def peers(self, peers: Iterable[PeerState]) -> list[PeerState]:
-        """Those of the peers that are in sight."""
-        return [
+        """Those of the peers that are in sight, with their addresses in these networks alone."""
+        shown = [
             peer
             for peer in peers
             if (self.names is None or peer.name in self.names)
             and not peer.addresses.keys().isdisjoint(self.networks)
         ]
+        return shown if self.names is None else [replace(peer, addresses=self._part(peer)) for peer in shown]
+
+    def _part(self, peer: PeerState) -> dict[str, list[str]]:
+        return {network: held for network, held in peer.addresses.items() if network in self.networks}
 
 
 def sight(status: StatusReply | None, session: Session, part: Loaded | None) -> Sight:

@@ -30,7 +30,7 @@ from netctl.ui.documentpages import DocumentPages
 from netctl.ui.livefeed import LiveFeed, Shown, online
 from netctl.ui.mediatorpages import MediatorPages
 from netctl.ui.middleware import AccessMiddleware, Known, Receive, Refusal, Scope, Send, known_of
-from netctl.ui.pageaccess import Caller, Sight, address_of, sight
+from netctl.ui.pageaccess import Caller, Sight, sight
 from netctl.ui.pages import loaded_of, seen_of, utc
 from netctl.ui.peerhistory import WINDOW_S
 from netctl.ui.plots import Points, svg_path
@@ -176,12 +176,10 @@ class Pages:
 
     async def _login(self, request: Request) -> Response:
         try:
-            address = address_of(request.client.host) if request.client is not None else ""
-            token = request.query_params.get("token", "")
-            redeemed = await self._broker.ask("broker", Redeem(token, address))
+            redeemed = await self._broker.ask("broker", Redeem(request.query_params.get("token", "")))
         except NetctlError as error:
             return self._page(request, "refused.html", 401, text=str(error))
-        self.access.begin(request.scope["state"]["set_cookie"], operator=redeemed.operator)
+        self.access.sign_in(request.scope, operator=redeemed.operator)
         return self._page(request, "welcome.html")
 
     async def _logout(self, request: Request) -> Response:

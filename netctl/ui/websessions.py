@@ -6,13 +6,18 @@ Takes the time and the randomness as arguments.
 from __future__ import annotations
 
 import hmac
+from collections import Counter
 from dataclasses import dataclass, field
 
 SESSION_S = 12 * 3600.0
 """A working day; after that a new link."""
 MAX_SESSIONS = 256
-"""Browsers with a link, and as many of members and of a proxy's users; the oldest of its kind goes, so no member puts
-out who has a link."""
+"""Of browsers with a link; one more ends the oldest."""
+MAX_OF_ONE = 16
+"""Of one member, or of one user of a proxy; one more ends that one's oldest. A browser without a cookie begins one with
+every request, so nobody may end the sessions of others."""
+MAX_NAMED = 4096
+"""Of all members and users together; one more ends the oldest of whoever has most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +56,18 @@ class Sessions:
     ) -> Session:
         """A browser that has shown who it is."""
         self._open = {name: one for name, one in self._open.items() if one.until > now}
-        alike = [
-            name
-            for name, one in self._open.items()
-            if (one.member is None, one.user is None) == (member is None, user is None)
-        ]
-        if len(alike) >= MAX_SESSIONS:
-            del self._open[alike[0]]
+        counts = Counter(one.who for one in self._open.values())
+        who = member or user
+        if counts[who] >= (MAX_SESSIONS if who is None else MAX_OF_ONE):
+            self._end_oldest(who)
+        elif who is not None and counts.total() - counts[None] >= MAX_NAMED:
+            del counts[None]
+            self._end_oldest(counts.most_common(1)[0][0])
         session = self._open[cookie] = Session(csrf, operator, now + SESSION_S, member, user)
         return session
+
+    def _end_oldest(self, who: str | None) -> None:
+        del self._open[next(cookie for cookie, one in self._open.items() if one.who == who)]
 
     def find(self, cookie: str | None, now: float) -> Session | None:
         """The session of a cookie, unless it is over."""

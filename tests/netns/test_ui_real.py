@@ -45,20 +45,21 @@ import html, http.client, json, os, re, sys
 from urllib.parse import urlencode
 
 link, more, end = json.loads(sys.argv[1])
-cookie = ""
+cookie = root = ""
 
 def ask(method, path, **form):
     connection = http.client.HTTPConnection("127.0.0.1", 8642, timeout=200)
     headers = {"Cookie": cookie, "Origin": "http://127.0.0.1:8642"}
     headers["Content-Type"] = "application/x-www-form-urlencoded"
-    connection.request(method, path, urlencode(form) if form else None, headers)
+    connection.request(method, root + path, urlencode(form) if form else None, headers)
     answer = connection.getresponse()
     return answer.getheader("set-cookie"), answer.read().decode()
 
 def hidden(text):
     return dict(re.findall(r'name="(csrf|base|document|observed|desired)" value="([^"]*)"', text))
 
-cookie = ask("GET", link)[0].partition(";")[0]
+said = ask("GET", link)[0]
+cookie, root = said.partition(";")[0], re.search("Path=(/[^;]*)/;", said)[1]
 into = ask("GET", "/why?from=laptop&to=desktop&on=4444")[1], ask("GET", "/why?from=laptop&to=desktop&on=22")[1]
 asked = {"from": "desktop", "to": "laptop", "peer": "laptop"}
 why = ask("GET", "/why?" + urlencode(asked))[1]

@@ -82,12 +82,11 @@ class World:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         browser = stack.enter_context(chromium_inside(node.command, place))
         browser.look(1280, 900)
-        browser.go(link)
-        wait_for("the link leads to the networks", lambda: browser.url().endswith(":8642/"))
+        browser.sign_in(link)
         return browser
 
     def see(self, path: str = "/") -> None:
-        self.laptop.go(f"http://127.0.0.1:8642{path}")
+        self.laptop.see(path)
 
     def cell(self, member: str, kind: str) -> str | None:
         return self.laptop.text(f'tr[data-peer="{member}"] [data-cell={kind}]')
@@ -177,7 +176,7 @@ def test_a_change_that_cuts_off_comes_back_by_itself(world: World) -> None:
 
 def test_a_seventh_joins_is_approved_and_is_shut_out(world: World) -> None:
     page = world.mediator
-    page.go("http://127.0.0.1:8642/invites")
+    page.see("/invites")
     page.run("document.querySelector('[name=network]').value = 'party'")
     page.click(".fields button.go")
     wait_for("the invite is there", lambda: page.text(".made .address"))
@@ -185,7 +184,7 @@ def test_a_seventh_joins_is_approved_and_is_shut_out(world: World) -> None:
     guest = machine(world.lab)
     said = guest.run([NETCTL, "join", "--name", GUEST], string)
     assert "waits until the operator lets it into party" in said
-    page.go("http://127.0.0.1:8642/invites")
+    page.see("/invites")
     page.click(f'[aria-label="Let in {GUEST}"]')
     wait_for("it is in", lambda: f"{GUEST} is in" in (page.text("[role=status] .good") or ""))
     world.see()
@@ -194,7 +193,7 @@ def test_a_seventh_joins_is_approved_and_is_shut_out(world: World) -> None:
     page.click(f'[aria-label="Shut out {GUEST}"]')
     wait_for("it is out", lambda: f"{GUEST} is shut out" in (page.text("[role=status] .good") or ""))
     wait_for("packets do not", lambda: not world.pings("laptop", GUEST))
-    page.go("http://127.0.0.1:8642/mediator")
+    page.see("/mediator")
     log = page.text(".happened") or ""
     assert [word for word in ("revoked", "approved", "joined", "invited") if word not in log] == []
     assert page.axe() == []

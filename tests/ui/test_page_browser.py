@@ -50,20 +50,15 @@ def served(known: Host) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def browser(served: Served) -> Iterator[Chromium]:
     with chromium() as one:
-        one.go(served.link)
-        wait_for("the link leads to the networks", lambda: one.url() == f"http://127.0.0.1:{served.port}/")
+        one.sign_in(served.link)
         yield one
-
-
-def at(served: Served, path: str) -> str:
-    return f"http://127.0.0.1:{served.port}{path}"
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", PAGES)
-def test_every_page_is_fit_for_everybody(browser: Chromium, served: Served, name: str, size: str) -> None:
+def test_every_page_is_fit_for_everybody(browser: Chromium, name: str, size: str) -> None:
     browser.look(*SIZES[size])
-    browser.go(at(served, PAGES[name]))
+    browser.see(PAGES[name])
     assert browser.axe() == []
     assert browser.complaints() == []
     assert not browser.run("return document.documentElement.scrollWidth > window.innerWidth"), (
@@ -71,9 +66,9 @@ def test_every_page_is_fit_for_everybody(browser: Chromium, served: Served, name
     )
 
 
-def test_what_happens_is_seen_within_two_seconds(browser: Chromium, served: Served, known: Host) -> None:
+def test_what_happens_is_seen_within_two_seconds(browser: Chromium, known: Host) -> None:
     browser.look(*SIZES["light"])
-    browser.go(at(served, "/"))
+    browser.see("/")
     row = 'tr[data-peer="laptop"]'
     wait_for("it is there", lambda: browser.text(f"{row} [data-cell=online]") == "online")
     known.moving = False
@@ -95,9 +90,9 @@ def test_what_happens_is_seen_within_two_seconds(browser: Chromium, served: Serv
     assert browser.complaints() == []
 
 
-def test_a_tab_in_the_background_is_nobody_who_looks(browser: Chromium, served: Served, known: Host) -> None:
+def test_a_tab_in_the_background_is_nobody_who_looks(browser: Chromium, known: Host) -> None:
     """Peers are asked for who sees them: not for a tab that somebody has left open."""
-    browser.go(at(served, "/"))
+    browser.see("/")
     known.asked.clear()
     wait_for("it looks", lambda: any(isinstance(one, a.Watch) for one in known.asked))
     with browser.another_tab():
@@ -110,9 +105,9 @@ def test_a_tab_in_the_background_is_nobody_who_looks(browser: Chromium, served: 
     wait_for("it looks again", lambda: any(isinstance(one, a.Watch) for one in known.asked))
 
 
-def test_rows_stay_where_they_are_while_numbers_change(browser: Chromium, served: Served) -> None:
+def test_rows_stay_where_they_are_while_numbers_change(browser: Chromium) -> None:
     browser.look(*SIZES["light"])
-    browser.go(at(served, "/"))
+    browser.see("/")
     where = "return [...document.querySelectorAll('tbody tr')].map((row) => row.getBoundingClientRect().top)"
     before = browser.run(where)
     assert browser.run_until_told(SHIFTS) < STILL, "what has been painted moved"
@@ -140,8 +135,8 @@ def one_of(known: Host, name: str, /, **changed: object) -> a.PeerState:
 
 
 @pytest.mark.usefixtures("still")
-def test_the_count_of_who_is_online_follows(browser: Chromium, served: Served, known: Host) -> None:
-    browser.go(at(served, "/"))
+def test_the_count_of_who_is_online_follows(browser: Chromium, known: Host) -> None:
+    browser.see("/")
     assert browser.text(".facts") is not None
     assert "4 of 6 others online" in (browser.text(".facts") or "")
     with_peers(known, laptop=one_of(known, "laptop", online=False, path="none"))
@@ -151,9 +146,9 @@ def test_the_count_of_who_is_online_follows(browser: Chromium, served: Served, k
 
 
 @pytest.mark.usefixtures("still")
-def test_who_comes_and_goes_does_so_in_the_page(browser: Chromium, served: Served, known: Host) -> None:
+def test_who_comes_and_goes_does_so_in_the_page(browser: Chromium, known: Host) -> None:
     """And what somebody has typed, opened and focused stays."""
-    browser.go(at(served, "/"))
+    browser.see("/")
     browser.run("document.querySelector('details.picture').open = true")
     browser.run("document.getElementById('q').focus()")
     browser.type("pri")
@@ -178,8 +173,8 @@ def test_who_comes_and_goes_does_so_in_the_page(browser: Chromium, served: Serve
 
 
 @pytest.mark.usefixtures("still")
-def test_a_members_page_follows_it(browser: Chromium, served: Served, known: Host) -> None:
-    browser.go(at(served, "/members/laptop"))
+def test_a_members_page_follows_it(browser: Chromium, known: Host) -> None:
+    browser.see("/members/laptop")
     told = {"endpoint": "198.51.100.77:7", "hindrance": "a new reason", "rx_bytes": 5_000_000_000}
     with_peers(known, laptop=one_of(known, "laptop", **told))
     wait_for("its endpoint", lambda: "198.51.100.77:7" in (browser.text("#live") or ""))
@@ -192,19 +187,17 @@ def test_a_members_page_follows_it(browser: Chromium, served: Served, known: Hos
 
 
 @pytest.mark.usefixtures("still")
-def test_what_happens_comes_into_the_time_line(browser: Chromium, served: Served, known: Host) -> None:
-    browser.go(at(served, "/timeline"))
+def test_what_happens_comes_into_the_time_line(browser: Chromium, known: Host) -> None:
+    browser.see("/timeline")
     known.happened = [a.Happening(time.time(), "path", "something new"), *known.happened]
     wait_for("it is there", lambda: "something new" in (browser.text("#live") or ""))
     del known.happened[0]
     assert browser.complaints() == []
 
 
-def test_a_list_with_buttons_does_not_move_under_a_finger(
-    browser: Chromium, served: Served, known: Host
-) -> None:
+def test_a_list_with_buttons_does_not_move_under_a_finger(browser: Chromium, known: Host) -> None:
     browser.look(*SIZES["light"])
-    browser.go(at(served, "/invites"))
+    browser.see("/invites")
     waiting = "return [...document.querySelectorAll('#in-line button')].map((one) => one.ariaLabel)"
     before, members = browser.run(waiting), known.answers[m.ListMembers]
     assert before
@@ -219,8 +212,8 @@ def test_a_list_with_buttons_does_not_move_under_a_finger(
     assert browser.axe() == []
 
 
-def test_ages_are_written_as_the_host_writes_them(browser: Chromium, served: Served) -> None:
-    browser.go(at(served, "/"))
+def test_ages_are_written_as_the_host_writes_them(browser: Chromium) -> None:
+    browser.see("/")
     ages = [0.0, 59.4, 119.6, 120.0, 7199.0, 7200.0, 172_799.0, 172_800.0, 1e7]
     assert browser.run("return arguments[0].map(age)", ages) == [age(one) for one in ages]
 
@@ -241,17 +234,17 @@ def test_a_page_that_gets_no_news_says_so(known: Host) -> None:
         wait_for("it is said", lambda: "the host is not reached" in (browser.text("#lost") or ""))
 
 
-def test_what_moves_is_noticed(browser: Chromium, served: Served) -> None:
+def test_what_moves_is_noticed(browser: Chromium) -> None:
     """The measure of the test before, of a page that does jump."""
-    browser.go(at(served, "/"))
+    browser.see("/")
     time.sleep(1)
     browser.run("document.querySelector('.find').remove()")
     assert browser.run_until_told(SHIFTS) > STILL
 
 
-def test_a_search_finds_as_one_types_and_keys_reach_everything(browser: Chromium, served: Served) -> None:
+def test_a_search_finds_as_one_types_and_keys_reach_everything(browser: Chromium) -> None:
     browser.look(*SIZES["light"])
-    browser.go(at(served, "/"))
+    browser.see("/")
     browser.type("\ue004")  # Tab
     assert browser.run("return document.activeElement.className") == "skip"
     browser.run("document.getElementById('q').focus()")
@@ -264,20 +257,20 @@ def test_a_search_finds_as_one_types_and_keys_reach_everything(browser: Chromium
     assert browser.run(shown) == ["laptop"]
 
 
-def test_it_reads_without_scripts(browser: Chromium, served: Served) -> None:
+def test_it_reads_without_scripts(browser: Chromium) -> None:
     browser.look(*SIZES["light"], scripts=False)
     try:
         for path in PAGES.values():
-            browser.go(at(served, path))
-        browser.go(at(served, "/"))
+            browser.see(path)
+        browser.see("/")
         assert browser.text('tr[data-peer="nas"] [data-cell=path]') == "same LAN"
     finally:
         browser.look(*SIZES["light"])
 
 
-def test_an_invite_is_made_and_shown(browser: Chromium, served: Served) -> None:
+def test_an_invite_is_made_and_shown(browser: Chromium) -> None:
     browser.look(*SIZES["light"])
-    browser.go(at(served, "/invites"))
+    browser.see("/invites")
     browser.click(".fields button")
     wait_for("it is shown", lambda: browser.text(".made .address") is not None)
     assert browser.axe() == []
@@ -297,9 +290,9 @@ def line_of(text: str, words: str) -> int:
     return next(number for number, line in enumerate(text.splitlines(), 1) if words in line)
 
 
-def test_an_error_is_seen_at_its_line_as_one_types(browser: Chromium, served: Served) -> None:
+def test_an_error_is_seen_at_its_line_as_one_types(browser: Chromium) -> None:
     browser.look(*SIZES["light"])
-    browser.go(at(served, "/document/edit"))
+    browser.see("/document/edit")
     wait_for("it is judged first", lambda: browser.text("#verdict") == "1 warning.")
     caret_after(browser, "mode: lan")
     browser.type("d")
@@ -329,12 +322,10 @@ def test_an_error_is_seen_at_its_line_as_one_types(browser: Chromium, served: Se
         ('operators: ["group:admins"]}\n', "dr", "drift", "\ndrift: "),
     ],
 )
-def test_what_fits_is_offered(
-    browser: Chromium, served: Served, after: str, typed: str, offered: str, there: str
-) -> None:
+def test_what_fits_is_offered(browser: Chromium, after: str, typed: str, offered: str, there: str) -> None:
     browser.look(*SIZES["light"])
     browser.run("window.onbeforeunload = null")
-    browser.go(at(served, "/document/edit"))
+    browser.see("/document/edit")
     wait_for("it is judged first", lambda: browser.text("#verdict") == "1 warning.")
     caret_after(browser, after)
     browser.type(typed)
@@ -348,9 +339,9 @@ def test_what_fits_is_offered(
     assert browser.complaints() == []
 
 
-def changed(browser: Chromium, served: Served, words: str) -> None:
+def changed(browser: Chromium, words: str) -> None:
     """Edit, see the plan, and try it."""
-    browser.go(at(served, "/document/edit"))
+    browser.see("/document/edit")
     wait_for("it is judged first", lambda: browser.text("#verdict") == "1 warning.")
     caret_after(browser, "# in the cellar")
     browser.type(words)
@@ -368,12 +359,12 @@ def changed(browser: Chromium, served: Served, words: str) -> None:
 def test_a_change_is_tried_counted_down_and_kept(browser: Chromium, served: Served, known: Host) -> None:
     browser.look(*SIZES["light"])
     file = known.directory / "networks.yaml"
-    changed(browser, served, "s")
+    changed(browser, "s")
     assert browser.run("return !document.getElementById('armed').hidden")
     assert browser.axe() == []
     left = str(browser.text("#armed-left"))
     wait_for("it is counted down", lambda: browser.text("#armed-left") != left)
-    browser.go(at(served, "/"))
+    browser.see("/")
     assert browser.run("return !document.getElementById('armed').hidden"), "every page asks"
     assert file.read_text() == DOCUMENT
     browser.click("#armed button.go")
@@ -386,18 +377,18 @@ def test_a_change_is_tried_counted_down_and_kept(browser: Chromium, served: Serv
 def test_what_nobody_keeps_is_gone_by_itself(browser: Chromium, served: Served, known: Host) -> None:
     browser.look(*SIZES["light"])
     (known.directory / "networks.yaml").write_text(DOCUMENT + "apply: {confirm: 4s}\n")
-    changed(browser, served, "!")
+    changed(browser, "!")
     wait_for("it is over", lambda: browser.run("return document.getElementById('armed').hidden"))
     assert "this host went back" in (browser.text("#armed-end") or "")
     assert (known.directory / "networks.yaml").read_text() == DOCUMENT + "apply: {confirm: 4s}\n"
     (known.directory / "networks.yaml").write_text(DOCUMENT)
 
 
-def test_the_first_paint_is_quick(browser: Chromium, served: Served) -> None:
+def test_the_first_paint_is_quick(browser: Chromium) -> None:
     """The best of five: what else the machine does is not the page's."""
     paints = []
     for _ in range(5):
-        browser.go(at(served, "/"))
+        browser.see("/")
         wait_for("it is painted", lambda: browser.run("return performance.getEntriesByType('paint').length"))
         paints.append(browser.run("return performance.getEntriesByType('paint')[0].startTime"))
     print(f"first paint: {min(paints):.0f} ms at best, {max(paints):.0f} at worst")
@@ -405,19 +396,19 @@ def test_the_first_paint_is_quick(browser: Chromium, served: Served) -> None:
 
 
 @pytest.fixture(scope="module")
-def watched(browser: Chromium, served: Served) -> None:
+def watched(browser: Chromium) -> None:
     """For pictures that are kept: until the plots have something to show."""
-    browser.go(at(served, "/"))
+    browser.see("/")
     time.sleep(float(os.environ.get("NETCTL_SCREENSHOTS", "0")))
 
 
 @pytest.mark.usefixtures("watched")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", PAGES)
-def test_pictures(browser: Chromium, served: Served, name: str, size: str) -> None:
+def test_pictures(browser: Chromium, name: str, size: str) -> None:
     """`make screenshots` keeps them; here it is only looked that each can be made."""
     browser.look(*SIZES[size])
-    browser.go(at(served, PAGES[name]))
+    browser.see(PAGES[name])
     made = browser.picture()
     assert made.startswith(b"\x89PNG")
     if os.environ.get("NETCTL_SCREENSHOTS"):

@@ -12,7 +12,7 @@ from netctl.model.errors import LocalError
 from netctl.system.asker import asker
 from netctl.wire import operatorrequests as m
 from tests.support.patience import wait_for
-from tests.ui.uikit import DOCUMENT, KEYS, Browser, Host, host, page, peer
+from tests.ui.uikit import DOCUMENT, KEYS, Browser, Host, host, page, peer, words
 
 OPEN = DOCUMENT.replace("mode: routed", "mode: routed, join: {invites: true, approve: manual}").replace(
     "mediators: []", f'mediators: [{{url: "netctl://m:1", identity: ["ed25519:{KEYS[0]}"]}}]'
@@ -76,7 +76,7 @@ def changes(known: Host) -> list[Any]:
 def test_an_invite_is_made_shown_once_and_revoked(known: Host, browser: Browser) -> None:
     text = browser.get("/invites").text
     assert "<option>home</option>" in text
-    assert "1 of 2 used, open, for 2 h more" in text
+    assert "1 of 2 used, open, for 2 h more" in words(text)
     made = browser.post("/invites/new", {"network": "home", "uses": "3", "expires": "7d", "name": ""})
     assert made.status == 200
     assert f'data-copy="{STRING}"' in made.text

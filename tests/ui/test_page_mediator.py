@@ -157,7 +157,7 @@ def test_the_audit_log_is_read_from_its_newest_line(known: Host, browser: Browse
 
 def test_who_is_kept_waiting_is_let_go(known: Host, browser: Browser) -> None:
     text = browser.get("/mediator").text
-    assert "may not connect for 10 min" in text
+    assert "may not connect for 10 min" in words(text)
     assert "logs in too often: 3 refused" in text
     done = browser.post("/mediator/lift", {"source": "198.51.100.9"})
     assert "Nothing is held against 198.51.100.9 any more" in done.text

@@ -102,6 +102,7 @@ def test_a_member_sees_its_own_part_alone(served: Served) -> None:
         text = laptop.get(path).text
         # What it asked for itself stands in the fields of the form.
         said = text.replace('name="from" value="boss"', "").replace("member &#39;boss&#39;", "")
+        said = said.replace('data-from="/why?from=boss', "")
         for word in HIDDEN:
             assert word not in said, f"{path} says {word}"
     assert laptop.get("/members/boss").status == 404
@@ -142,6 +143,30 @@ def test_an_operator_sees_all(served: Served) -> None:
         assert word in seen
     assert boss.get("/doctor").status == 200
     assert set(json.loads(stream(boss, "/live"))["rows"]) == set(ADDRESSES)
+
+
+def test_a_search_finds_nothing_in_what_is_hidden(served: Served) -> None:
+    """Else whoever may look could ask, digit by digit, for addresses of networks that it does not see."""
+    laptop = of(served, "laptop")
+    row = 'tr data-peer="nas"'
+    assert row in laptop.get(f"/?q={ADDRESSES['nas']}").text
+    assert row not in laptop.get("/?q=10.8.0.3").text
+    assert row in of(served, "boss").get("/?q=10.8.0.3").text
+
+
+def test_the_stream_is_silent_about_changes_of_what_is_hidden(known: Host, served: Served) -> None:
+    laptop, before = of(served, "laptop"), known.status
+    paths = ("/live", "/live?rows=0", "/live?peer=nas", "/live?peer=boss")
+    versions = {path: json.loads(stream(laptop, path))["version"] for path in paths}
+    vault = {"home": [ADDRESSES["nas"]], "vault": ["10.8.0.33"]}
+    peers = [msgspec.structs.replace(one, addresses=vault) if one.name == "nas" else one
+             for one in before.peers if one.name != "boss"]  # fmt: skip
+    try:
+        known.status = msgspec.structs.replace(before, peers=peers, armed=a.ArmedState("d", 60.0))
+        wait_for("it is seen", lambda: "10.8.0.33" in of(served, "nas").get("/").text)
+        assert {path: json.loads(stream(laptop, path))["version"] for path in paths} == versions
+    finally:
+        known.status = before
 
 
 def test_who_becomes_a_viewer_sees_less_at_once(known: Host, served: Served) -> None:

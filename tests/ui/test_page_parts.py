@@ -8,9 +8,6 @@ import pytest
 from netctl.config import load_document
 from netctl.model.errors import ConfigError
 from netctl.ui.logintokens import (
-    FAILURES_S,
-    MAX_ADDRESSES,
-    MAX_FAILURES,
     MAX_TOKENS,
     TOKEN_S,
     TokenRefusedError,
@@ -20,7 +17,7 @@ from netctl.ui.pageaccess import Caller, Sight, address_of, callers, host_of, pa
 from netctl.ui.peerhistory import WINDOW_S, PeerHistory
 from netctl.ui.peerview import handshake, matches, rate, round_trip, troubles
 from netctl.ui.plots import braille, svg_path
-from netctl.ui.websessions import MAX_SESSIONS, SESSION_S, Session, Sessions
+from netctl.ui.websessions import MAX_NAMED, MAX_SESSIONS, SESSION_S, Session, Sessions
 from tests.ui.uikit import DOCUMENT, peer, status
 
 
@@ -33,30 +30,6 @@ def test_a_token_opens_once_and_not_late() -> None:
         tokens.redeem("a", TOKEN_S)
     with pytest.raises(TokenRefusedError, match="too old"):
         tokens.redeem("b", TOKEN_S + 1)
-
-
-def test_guessing_is_slow_and_ends() -> None:
-    tokens = Tokens()
-    for _ in range(MAX_FAILURES):
-        with pytest.raises(TokenRefusedError, match="never made"):
-            tokens.redeem("guess", 0.0)
-    tokens.issue("right", 1.0)
-    with pytest.raises(TokenRefusedError, match="wait a minute"):
-        tokens.redeem("right", 1.0)
-    tokens.redeem("right", FAILURES_S + 1)
-
-
-def test_nobody_is_kept_out_by_the_guesses_of_another() -> None:
-    tokens = Tokens()
-    tokens.issue("right", 0.0)
-    for number in range(MAX_FAILURES + MAX_ADDRESSES + 1):
-        with pytest.raises(TokenRefusedError):
-            tokens.redeem("guess", 0.0, "10.9.0.66")
-        with pytest.raises(TokenRefusedError, match="never made"):
-            tokens.redeem("guess", 0.0, f"10.9.1.{number}")
-    with pytest.raises(TokenRefusedError, match="wait a minute"):
-        tokens.redeem("right", 0.0, "10.9.0.66")
-    tokens.redeem("right", 0.0, "127.0.0.1")
 
 
 def test_links_that_nobody_uses_do_not_pile_up() -> None:
@@ -82,11 +55,23 @@ def test_a_session_ends_and_there_are_not_too_many() -> None:
 def test_members_put_out_nobody_who_has_a_link() -> None:
     sessions = Sessions()
     sessions.begin("link", "t", 0.0, operator=True)
-    for number in range(MAX_SESSIONS + 1):
-        sessions.begin(f"m{number}", "t", 1.0, operator=False, member="phone")
+    for number in range(MAX_NAMED + 1):
+        sessions.begin(f"m{number}", "t", 1.0, operator=False, member=f"phone{number}")
     assert sessions.find("link", 2.0) is not None
-    assert sessions.find("m0", 2.0) is None
+    assert sessions.find("m0", 2.0) is None, "there is a bound of all"
     assert sessions.find("m1", 2.0) is not None
+
+
+@pytest.mark.parametrize("kind", ["member", "user"])
+def test_nobody_puts_out_another(kind: str) -> None:
+    """A browser without a cookie begins a session with every request: one member can send as many as it likes."""
+    sessions = Sessions()
+    sessions.begin("other", "t", 0.0, operator=True, **{kind: "boss"})
+    for number in range(MAX_SESSIONS + 1):
+        sessions.begin(f"m{number}", "t", 1.0, operator=False, **{kind: "phone"})
+    assert sessions.find("other", 2.0) is not None
+    assert sessions.find(f"m{MAX_SESSIONS}", 2.0) is not None
+    assert sessions.find("m0", 2.0) is None
 
 
 @pytest.mark.parametrize(

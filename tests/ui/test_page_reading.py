@@ -44,7 +44,7 @@ def served(known: Host) -> Iterator[Served]:
 def events(browser: Browser, path: str = "/live") -> Generator[tuple[str, dict[str, Any]], None, None]:
     """The live stream of a page."""
     connection = http.client.HTTPConnection("127.0.0.1", browser.port, timeout=30)
-    connection.request("GET", path, headers={"Cookie": browser.cookie})
+    connection.request("GET", browser.root + path, headers={"Cookie": browser.cookie})
     answer = connection.getresponse()
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/event-stream")

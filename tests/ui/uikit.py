@@ -181,6 +181,8 @@ class Browser:
     def __init__(self, port: int, address: str = "127.0.0.1", source: str | None = None) -> None:
         self.port, self.address, self.source = port, address, source
         self.cookie = ""
+        self.root = ""
+        """The path below which this browser is signed in: it is put before each path, and taken out of what comes."""
 
     def ask(
         self, method: str, path: str, form: dict[str, str] | None = None, **headers: str | None
@@ -197,18 +199,21 @@ class Browser:
         )
         try:
             body = urlencode(form) if form is not None else ""
-            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            connection.putrequest(method, self.root + path, skip_host=True, skip_accept_encoding=True)
             for name, value in sent.items():
                 if value is not None:
                     connection.putheader(name, value)
             connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body.encode())
             got = connection.getresponse()
-            answer = Answer(got.status, got.getheaders(), got.read().decode())
+            text = got.read().decode()
+            answer = Answer(got.status, got.getheaders(), text.replace(self.root, "") if self.root else text)
         finally:
             connection.close()
         for line in answer.all("set-cookie"):
             self.cookie = line.partition(";")[0]
+            if path.startswith("/login"):
+                self.root = line.partition("Path=")[2].partition(";")[0].rstrip("/")
         return answer
 
     def get(self, path: str, **headers: str | None) -> Answer:

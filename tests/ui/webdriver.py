@@ -35,7 +35,7 @@ class Chromium:
             "goog:chromeOptions": options,
             "goog:loggingPrefs": {"browser": "ALL"},
         }
-        self._base = ""
+        self._base = self._home = ""
         made = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         self._base = f"/session/{made['sessionId']}"
 
@@ -52,6 +52,15 @@ class Chromium:
 
     def go(self, url: str) -> None:
         self._call("POST", "/url", {"url": url})
+
+    def sign_in(self, link: str) -> None:
+        """Open the link of a page, and wait for its first page: `see` leads to others below the same path."""
+        self.go(link)
+        wait_for("the link leads to the networks", lambda: self.text("nav") and "/login" not in self.url())
+        self._home = self.url().rstrip("/")
+
+    def see(self, path: str) -> None:
+        self.go(self._home + path)
 
     def url(self) -> str:
         return str(self._call("GET", "/url"))
