@@ -34,9 +34,10 @@ from netctl.wire.jsonline import Operations, Request, failure_line, progress_lin
 from netctl.wire.operatorrequests import ServerStatusRequest, signed
 
 WORKERS = 8
-"""Questions at a time: one that waits for an apply must not hold up what others look at."""
+"""Questions answered at the same time: one that waits for an apply must not delay the others."""
 MAX_WAITING = 64
-"""Questions that may wait for a worker: twenty pages ask for one each, and the live data is asked for once."""
+"""Questions that may wait for a worker. Each open page asks one at a time; one more asks for the live data of
+all."""
 MEDIATOR_MISSING = "no mediator runs on this machine"
 PAGE_OF = 48
 """Characters of the name of whoever runs the page, for the mediator's audit log, which takes 64."""
@@ -45,12 +46,13 @@ MAX_BY = 32
 """Characters of the name of whom the overlay or a reverse proxy vouches for."""
 
 Perform = Callable[[Request[Any], Callable[[str], None], str], Any]
-"""A request, who is told of its progress, and who asks."""
+"""Does what a request wants. Arguments: the request, a function that is told of progress, and who asks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """What answers the questions to one recipient: those that it knows, and what it does with one."""
+    """Answers the questions to one recipient. `operations`: the requests that are allowed; `perform`: does
+    one."""
 
     operations: Operations
     perform: Perform
@@ -78,7 +80,7 @@ class Broker:
         self._editing = Editing(rights.locations)
         self._checks = Budget()
         self._rules, self._reading_rules = HostFilter(), threading.Lock()
-        """One reads at a time: that may start programs."""
+        """One thread at a time reads the rules, because reading them may start programs."""
         self._handlers = {
             "agent": Handler(w.agent_operations(operators=rights.operators), self._agent),
             "mediator": Handler(w.mediator_operations(operators=rights.operators), self._mediator),
@@ -91,7 +93,7 @@ class Broker:
             self._tokens.issue(token, time.monotonic())
 
     def serve(self) -> None:
-        """Until the server closes its end."""
+        """Answer questions until the server closes its end of the connection."""
         decoder = msgspec.json.Decoder(w.Question)
         with ThreadPoolExecutor(WORKERS, "broker") as pool, self._connection.makefile("rb") as lines:
             while line := lines.readline(w.MAX_LINE + 1):
@@ -100,7 +102,7 @@ class Broker:
                 try:
                     question = decoder.decode(line)
                 except (msgspec.MsgspecError, RecursionError):
-                    return  # our own server speaks better than that: it is no longer ours
+                    return  # our own server never sends this, so somebody has broken into it
                 if self._waiting.acquire(blocking=False):
                     pool.submit(self._answer, question)
                 else:
@@ -204,7 +206,8 @@ class Broker:
 
 
 def signature(by: str) -> str:
-    """Who asks, for the mediator's audit log. `by`: a member or a proxy's user; empty: whoever had the link."""
+    """The name in the mediator's audit log of who asks. `by`: a member or a user of a proxy; empty: somebody with
+    a link."""
     if not by:
         return f"{asker()[:PAGE_OF]}, by the page"
     return f"{by[:MAX_BY]}, by the page of {asker()[: PAGE_OF - MAX_BY - 1]}"

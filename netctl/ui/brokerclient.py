@@ -26,7 +26,7 @@ class _Waiting:
 
 
 class BrokerClient:
-    """Asks; many questions at a time."""
+    """Asks the broker. Many questions can be open at the same time."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -36,13 +36,13 @@ class BrokerClient:
         self._writer: asyncio.StreamWriter | None = None
 
     async def connect(self) -> None:
-        """Take the connection into this loop."""
+        """Use the connection in the running event loop. Call it before `run`."""
         self._reader, self._writer = await asyncio.open_unix_connection(
             sock=self._connection, limit=w.MAX_LINE + 1
         )
 
     async def run(self) -> None:
-        """Read answers until the broker goes; whoever waits then is told."""
+        """Read answers until the broker ends; every question that is open then fails with LocalError."""
         reader = self._reader
         assert reader is not None, "connect first"
         decoder = msgspec.json.Decoder(w.Told)
@@ -50,7 +50,7 @@ class BrokerClient:
             while line := await reader.readline():
                 self._told(decoder.decode(line))
         except OSError:
-            return  # it ended with a line of ours unread
+            return  # the broker ended without reading all that we sent
         finally:
             self._writer = None
             for waiting in self._open.values():
@@ -75,7 +75,7 @@ class BrokerClient:
         *,
         by: str = "",
     ) -> Reply:
-        """The reply of `to`: agent, mediator or broker. Raises NetctlError."""
+        """The reply of `to`: ``agent``, ``mediator`` or ``broker``. `by`: see `Question`. Raises NetctlError."""
         if self._writer is None:
             raise LocalError(GONE)
         number = next(self._numbers)

@@ -1,7 +1,7 @@
-"""What the page asks of its broker, which keeps the rights that the page's server gives up.
+"""The messages between the page's server and its broker, which keeps the rights that the server gives up.
 
-One connection carries all questions, each with a number; a line an answer, and lines of progress before it. Which
-operations a broker knows depends on what it may do: one for viewers has none that changes anything.
+One connection carries all questions, each with a number. An answer is one line, after any number of lines of progress.
+The broker of a page for viewers knows no operation that changes anything.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from netctl.wire import operatorrequests as m
 from netctl.wire.jsonline import Operations, Request
 
 MAX_LINE = 20 * 1024 * 1024
-"""As at the agent's socket: a document of 20,000 members is about 4 MB; JSON may need twice that."""
+"""Bytes, as at the agent's socket: a document of 20,000 members is about 4 MB; JSON may need twice that."""
 
 
 class Question(Struct, frozen=True):
-    """A request for `to`: agent, mediator or broker. `by`: who asks, for the audit log, where the server knows it."""
+    """A request to `to`: ``agent``, ``mediator`` or ``broker``. `by`: the name of who asks, for the mediator's
+    audit log;
+    empty: somebody with a link."""
 
     id: int
     to: str
@@ -26,7 +28,7 @@ class Question(Struct, frozen=True):
 
 
 class Told(Struct, frozen=True):
-    """A line of an answer (`netctl.wire.jsonline.Line`). `final`: the last one of this question."""
+    """A line of an answer (`netctl.wire.jsonline.Line`). `final`: whether it is the last line of this answer."""
 
     id: int
     final: bool
@@ -34,7 +36,7 @@ class Told(Struct, frozen=True):
 
 
 class Redeemed(Struct, frozen=True):
-    """A link was good. `operator`: who has it may change what is there."""
+    """The link was good. `operator`: whether this browser may change things."""
 
     operator: bool
 
@@ -46,15 +48,16 @@ class Redeem(Request[Redeemed], frozen=True, tag="redeem"):
 
 
 class GitSource(Struct, frozen=True):
-    """What `netctl sync` makes of this host's document: where it comes from, and the newest commit's fate."""
+    """What `netctl sync` says of this host's document: where the document comes from, and what became of the
+    newest commit."""
 
     repository: str
     branch: str
     path: str
     in_force: str | None
-    """The commit that the host lives by."""
+    """The commit whose document is in force on this host; None: there is none yet."""
     looked_at_s: float
-    """Unix time."""
+    """Unix time of the last look at the repository."""
     problem: str = ""
     commit: str = ""
     subject: str = ""
@@ -65,35 +68,38 @@ class GitSource(Struct, frozen=True):
 
 
 class DocumentText(Struct, frozen=True):
-    """The document: the file that people edit, and the one that this host lives by (None: none)."""
+    """The document: the text of the file that people edit, and the text in force on this host (None: there is
+    none)."""
 
     file: str
     text: str | None
     accepted: str | None
     trouble: str | None = None
-    """Why `text` is None."""
+    """Why `text` is None: the file is not there or cannot be read."""
     git: GitSource | None = None
-    """There while `netctl sync` brings the document: nobody else edits it then."""
+    """Set if `netctl sync` brings the document. The page does not edit it then."""
 
 
 class ReadDocument(Request[DocumentText], frozen=True, tag="document.read"):
-    """The document of this host."""
+    """Ask for the document of this host."""
 
 
 class Mediates(Struct, frozen=True):
-    """Whether there is one."""
+    """`here`: whether there is a mediator that operators of the page may use."""
 
     here: bool
 
 
 class IsMediator(Request[Mediates], frozen=True, tag="mediator.here"):
-    """Whether a mediator is on this machine that operators of the page may use."""
+    """Ask whether a mediator runs on this machine that operators of the page may use."""
 
 
 class ApplyDocument(Request[a.ApplyReply], frozen=True, tag="document.apply"):
-    """Have the agent apply this text, armed: the host goes back unless somebody confirms. No file is changed.
+    """Make the agent apply this text for `confirm_s`: the host goes back unless somebody confirms. No file is
+    changed.
 
-    `base`: the digest of the file that was edited; refused where the file is another by now. `binding`: of the plan.
+    `base`: the digest of the file when the edit began; the request is refused if the file has changed since. `binding`:
+    of the plan that the person has seen. `force`: also if this host went back from this very text before.
     """
 
     text: str
@@ -104,18 +110,20 @@ class ApplyDocument(Request[a.ApplyReply], frozen=True, tag="document.apply"):
 
 
 class Kept(Struct, frozen=True):
-    """What was armed stays. `file`: what was written, or None; `left`: why the file was left alone, or empty."""
+    """The document on trial stays. `file`: the file that was written; None: none was, for the reason in
+    `left`."""
 
     file: str | None
     left: str = ""
 
 
 class ConfirmDocument(Request[Kept], frozen=True, tag="document.confirm"):
-    """Keep what is armed. What this page has applied goes into the file, where nobody has saved it meanwhile."""
+    """Keep the document on trial. If this page applied it, and nobody has saved the file since, it is written
+    there."""
 
 
 class PathCheck(Struct, frozen=True):
-    """What came back of echo requests to a peer (`netctl.ui.pathcheck.Checked`). `address`: the one that was asked."""
+    """The result of echo requests to a peer (`netctl.ui.pathcheck.Checked`). `address`: where they were sent."""
 
     address: str
     sent: int
@@ -126,27 +134,29 @@ class PathCheck(Struct, frozen=True):
 
 
 class CheckPath(Request[PathCheck], frozen=True, tag="path.check"):
-    """Ask a peer of this host, by name, through the tunnel. Fails where that is asked for too often."""
+    """Send echo requests to the peer with this name, through the tunnel. Fails if that is asked for too often."""
 
     member: str
 
 
 class CarriedPair(Struct, frozen=True):
-    """Two members whose packets the relay carries, or is ready to, and the bytes that have passed both ways."""
+    """Two members whose packets the relay carries, or is ready to carry. `passed`: bytes so far, both directions
+    together."""
 
     members: tuple[str, str]
     passed: int
 
 
 class Carried(Struct, frozen=True):
-    """Those with most traffic first; `in_all`: how many there are."""
+    """The pairs that the relay carries, those with most traffic first. `in_all`: how many there are; not all may
+    be listed."""
 
     pairs: list[CarriedPair]
     in_all: int
 
 
 class ListCarried(Request[Carried | None], frozen=True, tag="relay.carried"):
-    """The pairs of the relay on the mediator's machine. None: no relay answers."""
+    """Ask for the pairs of the relay on the mediator's machine. The reply is None if no relay answers."""
 
 
 class FirewallDrop(Struct, frozen=True):
@@ -157,7 +167,9 @@ class FirewallDrop(Struct, frozen=True):
 
 
 class FirewallVerdict(Struct, frozen=True):
-    """What the firewall of `host` does to a flow. `unknown`: why that is not known; else it passes without `drops`."""
+    """What the firewall of `host` does to a flow. `unknown`: why that is not known. If `unknown` and `drops` are
+    empty, the
+    firewall lets the flow pass."""
 
     host: str
     drops: list[FirewallDrop]
@@ -165,7 +177,8 @@ class FirewallVerdict(Struct, frozen=True):
 
 
 class AskFirewall(Request[FirewallVerdict], frozen=True, tag="firewall.ask"):
-    """What the firewall at the end of a flow between two members does to it: as `netctl why` tells it."""
+    """Ask what the receiver's firewall does to a flow between two members, as `netctl why` does. `port` None:
+    any."""
 
     src: str
     dst: str
@@ -183,15 +196,16 @@ MEMBERS = (m.ListMembers, m.Approve, m.Reject, m.Revoke, m.Restore)
 
 
 def agent_operations(*, operators: bool) -> Operations:
-    """What may be asked of the agent. An apply goes through `ApplyDocument` alone."""
+    """What the server may ask of the agent. It can apply only through `ApplyDocument`."""
     return Operations("page's broker", *((*AGENT, *CHANGING) if operators else AGENT))
 
 
 def broker_operations(*, operators: bool) -> Operations:
-    """What the broker does itself."""
+    """What the broker itself answers."""
     return Operations("page's broker", *((*BROKER, *ACTING) if operators else BROKER))
 
 
 def mediator_operations(*, operators: bool) -> Operations:
-    """What may be asked of the mediator: nothing where nobody may change anything, for the lists are an operator's."""
+    """What the server may ask of the mediator: nothing on a page for viewers, because its lists are for
+    operators."""
     return Operations("page's broker", *((*MEDIATOR, *INVITES, *MEMBERS) if operators else ()))

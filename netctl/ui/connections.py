@@ -1,7 +1,7 @@
-"""Connections to the page, bounded: so many of one address, and none that says nothing.
+"""Bounds the connections to the page: how many one address may have, and how long one may stay without a request.
 
-uvicorn counts all connections together and waits for ever for the first request of one, or for the rest of a next one:
-whoever opened enough of them and said nothing kept everybody else out.
+uvicorn counts only all connections together, and waits for ever for the first request of a connection or the rest of a
+later one. So whoever opens many connections and sends nothing would keep everybody else out.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from netctl.ui.pageaccess import address_of
 MAX_OF_ADDRESS = 24
 """A browser opens six to one host; a person has a few."""
 MAX_OF_LOOPBACK = 128
-"""All who come by `ssh -L` come from there; a reverse proxy has as many."""
+"""Everybody who comes by `ssh -L` comes from loopback. A reverse proxy may have as many."""
 HEAD_S = 10.0
-"""For a request to arrive whole, its body apart."""
+"""Seconds within which the head of a request must arrive."""
 
 _open: Counter[str] = Counter()
 
 
 class BoundedProtocol(H11Protocol):
-    """One connection. `shared`: addresses that many people come from."""
+    """One connection. `shared`: addresses that many people come from, such as a reverse proxy's."""
 
     shared: frozenset[str] = frozenset()
     _from = ""
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Count it; one too many is closed before it has said anything."""
+        """Count the connection, and close it at once if its address has too many."""
         super().connection_made(transport)
         self._from, most = _source(transport.get_extra_info("peername"), self.shared)
         _open[self._from] += 1
@@ -43,7 +43,7 @@ class BoundedProtocol(H11Protocol):
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Count the connection no more."""
         _open[self._from] -= 1
         if _open[self._from] <= 0:
             del _open[self._from]
@@ -52,7 +52,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what comes; what begins a request has so long to end it."""
+        """Pass the data on. A request whose head has begun must be complete within `HEAD_S`."""
         super().data_received(data)
         self._expect()
 
@@ -72,7 +72,7 @@ class BoundedProtocol(H11Protocol):
 
 
 def _source(peer: Any, shared: frozenset[str]) -> tuple[str, int]:
-    """Whose a connection is, and how many that may have."""
+    """The key under which connections of this peer are counted, and how many it may have."""
     text = str(peer[0]).partition("%")[0] if peer else ""
     try:
         loopback = ipaddress.ip_address(text).is_loopback

@@ -1,8 +1,9 @@
-"""Opens the page in the browser of whoever sits at this desktop: with that person's rights, never as root.
+"""Opens the page in the browser of the person at this desktop, with that person's rights, never as root.
 
 The link is a secret for five minutes, and every user of a machine can read the arguments of its programs (proc(5)). So
-it is handed over on stdin, and the browser is given a file that only its owner can read and that leads to the link. A
-shell does it, for this Python may lie where that person may not go.
+a shell that runs as the person gets the link on stdin, writes it into a file that only the person can read, and starts
+the browser with that file, which leads to the link. It is a shell, because this Python may lie in a directory that the
+person cannot enter.
 """
 
 from __future__ import annotations
@@ -32,13 +33,15 @@ trap 'exit 0' HUP INT TERM
 {OPENER} "file://$file" < /dev/null &
 timeout {TOKEN_S:.0f} cat > /dev/null
 """
-"""A new file (`set -C`), not in a hidden directory, for a browser in a sandbox may read none; gone when stdin ends."""
+"""Makes a new file (`set -C`), not in a hidden directory, which a browser in a sandbox could not read. Removes
+the file
+when stdin ends."""
 PAGE = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={0}"><a href="{0}">netctl</a>'
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who sits at the desktop."""
+    """The person at the desktop."""
 
     uid: int
     gid: int
@@ -47,11 +50,15 @@ class Person:
 
 
 def person_at(environ: Mapping[str, str], euid: int) -> Person | None:
-    """Whose desktop this is run from, by sudo too; None without one, over SSH, and for root itself."""
+    """The person whose desktop this process was started from, directly or by sudo; None: there is no desktop, it
+    is over
+    SSH, or the person is root."""
     display = environ.get("DISPLAY", "")
     if "SSH_CONNECTION" in environ or "SSH_TTY" in environ:
         return None
-    if not (display.startswith(":") or environ.get("WAYLAND_DISPLAY")):  # one with a host in it is elsewhere
+    if not (
+        display.startswith(":") or environ.get("WAYLAND_DISPLAY")
+    ):  # a display with a host name is on another machine
         return None
     number = environ.get("SUDO_UID", "") if euid == 0 else str(euid)
     if not (number.isascii() and number.isdigit()) or int(number) == 0:
@@ -64,7 +71,10 @@ def person_at(environ: Mapping[str, str], euid: int) -> Person | None:
 
 
 def open_browser(person: Person, link: str) -> subprocess.Popen[bytes] | None:
-    """Have a browser open this link; None where there is no way to. The file is gone once the process is ended."""
+    """Start a browser with this link. The file with the link is there as long as the returned process runs.
+
+    None: this system has no program to start a browser.
+    """
     if shutil.which(OPENER) is None:
         return None
     runtime = f"/run/user/{person.uid}"

@@ -1,4 +1,6 @@
-"""The document in the page: read, edited with errors at their lines, planned in words, applied, kept or taken back."""
+"""The pages of the document: to read it, to edit it with errors at their lines, to see the plan in words, to try
+it,
+and to keep it or go back."""
 
 from __future__ import annotations
 
@@ -25,22 +27,23 @@ from netctl.ui.reachview import lines
 from netctl.wire import agentrequests as a
 
 MAX_CHECKS = 2
-"""At a time: a large document takes a second, and the live data of all who look goes on meanwhile."""
+"""Checks at the same time: each of a large document takes a second, and all live data comes from this process
+too."""
 MAX_SHOWN = 200
-"""Changes of a plan, and findings, in the page: who has more looks at the first ones first."""
+"""Changes of a plan, and findings, that the page lists."""
 NO_END = "\\ No newline at end of file\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What is to be said about a text. `loaded` None: it is no document."""
+    """The findings in a text. `loaded` None: the text has errors and is no document."""
 
     loaded: Loaded | None
     findings: tuple[Finding, ...]
 
     @property
     def errors(self) -> int:
-        """How many of them keep it from being applied."""
+        """How many findings are errors: with any, the text cannot be applied."""
         return sum(one.severity == "error" for one in self.findings)
 
 
@@ -71,7 +74,7 @@ class DocumentPages:
                 return Judged(None, error.findings)
         return Judged(loaded, loaded.warnings)
 
-    # -- to read ----------------------------------------------------------------------------------------------
+    # -- read ----------------------------------------------------------------------------------------------
 
     async def _show(self, request: Request) -> Response:
         if not seen_of(request).whole:
@@ -79,7 +82,7 @@ class DocumentPages:
         return await self._whole(request)
 
     def _part(self, request: Request) -> Response:
-        """What a member may see, as a document; its lines are those that Reach leads to."""
+        """The part of the document that a member may see. The links of Reach lead to its lines."""
         part = loaded_of(request)
         text = part.source.text if part is not None else ""
         return self._page(request, "document.html", part=True, lines=lines(text, ()) if text else [])
@@ -108,7 +111,7 @@ class DocumentPages:
         )
 
     def _closed(self, read: DocumentText) -> str | None:
-        """Why this document is not edited here, or None."""
+        """Why the page does not edit this document; None: it does."""
         status = self._feed.status
         if read.git is not None:
             return "`netctl sync` brings it from Git: change it in the repository"
@@ -120,10 +123,10 @@ class DocumentPages:
             return f"it is larger than {MAX_DOCUMENT // 1024} kB: edit the file in an editor"
         return None
 
-    # -- to edit ----------------------------------------------------------------------------------------------
+    # -- edit ----------------------------------------------------------------------------------------------
 
     async def _open(self, request: Request) -> DocumentText:
-        """The document, for somebody who may edit it. Raises HTTPException."""
+        """The document, if the reader may edit it. Raises HTTPException otherwise."""
         if not known_of(request).session.operator:
             raise HTTPException(403, "who may look may not change anything: ask an operator")
         read = await self._broker.ask("broker", ReadDocument())
@@ -138,7 +141,7 @@ class DocumentPages:
         return await self._editor(request, read, text, digest(text))
 
     async def _back(self, request: Request) -> Response:
-        """From a plan to its text, to be edited further."""
+        """Go back from the plan to the editor, with the text of the plan."""
         read = await self._open(request)
         return await self._editor(request, read, _text(request), known_of(request).form.get("base", ""))
 
@@ -194,7 +197,7 @@ class DocumentPages:
             more=max(len(plan.changes) - MAX_SHOWN, 0),
         )
 
-    # -- to apply ---------------------------------------------------------------------------------------------
+    # -- apply ---------------------------------------------------------------------------------------------
 
     async def _apply(self, request: Request) -> Response:
         read, text, form = await self._open(request), _text(request), known_of(request).form
@@ -242,7 +245,7 @@ class DocumentPages:
 
 
 def _text(request: Request) -> str:
-    """The text that a form carries, with the ends of its lines as files have them. Raises HTTPException."""
+    """The text in a form, with ``\\n`` at the ends of its lines. Raises HTTPException if it is too large."""
     text = known_of(request).form.get("text", "").replace("\r\n", "\n").replace("\r", "\n")
     if len(text.encode(errors="surrogatepass")) > MAX_DOCUMENT:
         raise HTTPException(413, f"a document of more than {MAX_DOCUMENT // 1024} kB is edited in an editor")
@@ -250,7 +253,7 @@ def _text(request: Request) -> str:
 
 
 def patch(before: str, after: str, name: str) -> str:
-    """What `git apply` and patch(1) take: a unified diff of two texts."""
+    """A unified diff of two texts, which `git apply` and patch(1) accept."""
     ends = before.splitlines(keepends=True), after.splitlines(keepends=True)
     return "".join(_ended(difflib.unified_diff(*ends, f"a/{name}", f"b/{name}")))
 

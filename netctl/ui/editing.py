@@ -1,13 +1,15 @@
-"""The document of this host, for the half of the page that keeps its rights: read, apply, keep.
+"""Reads, applies and keeps the document of this host, in the process of the page that keeps its rights (the
+broker).
 
-Who wins, where a page, an editor and `netctl sync` meet:
+These rules decide which text wins if the page, an editor and `netctl sync` change the document at once:
 
-* An apply of the page changes no file. It is armed: unless it is confirmed, the host lives by what it lived by before.
-* Once it is confirmed, the file gets the text that is in force, whole or not at all, with its owner and mode. The
-  agent, which watches the file, finds there what it lives by already.
-* A file that somebody has saved since the edit began is never overwritten: before the apply the apply is refused, after
-  it the file stays, and the agent brings that save into force, as it does with every save. The newest save wins.
-* While `netctl sync` brings the document from Git, the page changes nothing: the repository is where to change it.
+* An apply of the page changes no file. It is a trial: unless somebody confirms it, the host goes back to the document
+  before.
+* When the trial is confirmed, its text is written into the file, completely or not at all, with the file's owner and
+  mode. The agent, which watches the file, finds there the document that is in force already.
+* The page never overwrites a file that somebody has saved since the edit began. A save before the apply: the apply is
+  refused. A save during the trial: the file stays, and the agent brings that save into force. The newest save wins.
+* While `netctl sync` brings the document from Git, the page changes nothing: people change it in the repository.
 """
 
 from __future__ import annotations
@@ -34,24 +36,26 @@ from netctl.wire import agentrequests as a
 from netctl.wire.jsonline import Request
 
 TIMEOUT_S = 120.0
-"""As for a person at a command line: an apply of a large document on a small machine."""
+"""Seconds that the commands of netctl wait as well: for an apply of a large document on a small machine."""
 AGENT_MISSING = "no agent runs on this host: start it with `netctl up`"
 FOLLOWED_S = 86_400.0
-"""A sync that a timer starts (`--once`) holds no lock between two rounds; a day is its longest interval."""
+"""Seconds since its last look after which a sync no longer counts as running: one that a timer starts (`--once`)
+holds no
+lock between two rounds, and a day is its longest interval."""
 Reply = TypeVar("Reply")
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """What the page has applied last. `base`: the digest of the file that was edited."""
+    """The text that the page applied last. `base`: the digest of the file when the edit began."""
 
     text: str
     base: str
 
 
 class Editing:
-    """One at a time, whoever edits."""
+    """Reads and changes the document. Only one change runs at a time."""
 
     def __init__(self, locations: Locations) -> None:
         self._places = locations
@@ -59,7 +63,7 @@ class Editing:
         self._turn = threading.Lock()
 
     def read(self) -> w.DocumentText:
-        """The file, what is in force, and where it comes from."""
+        """The text of the file, the text in force, and where the document comes from."""
         locations = self._places
         text = trouble = accepted = None
         try:
@@ -71,7 +75,7 @@ class Editing:
         return w.DocumentText(str(locations.config), text, accepted, trouble, self._git())
 
     def apply(self, request: w.ApplyDocument, progress: Progress) -> a.ApplyReply:
-        """Have the agent try it. Raises NetctlError, with nothing changed."""
+        """Make the agent try a text. Raises NetctlError; nothing has changed then."""
         with self._turn:
             self._must_be_ours(request.base)
             asked = a.Apply(
@@ -86,7 +90,7 @@ class Editing:
             return self._ask(asked, progress)
 
     def confirm(self, progress: Progress) -> w.Kept:
-        """Keep what is armed, and write it down. Raises LocalError."""
+        """Keep the document on trial, and write it into the file. Raises LocalError."""
         with self._turn:
             kept = self._ask(a.Confirm(), progress).digest
             tried, self._tried = self._tried, None
@@ -106,7 +110,8 @@ class Editing:
         return ask(server, request, progress, timeout_s=TIMEOUT_S).reply
 
     def _must_be_ours(self, base: str) -> None:
-        """Raises LocalError where the document is somebody else's to change, or was changed."""
+        """Raise LocalError if `netctl sync` brings the document, or if the file is no longer the one with digest
+        `base`."""
         if self._git() is not None:
             raise LocalError("`netctl sync` brings this document from Git: change it there")
         if digest(read_document(self._places.config)) != base:
@@ -124,7 +129,7 @@ class Editing:
             raise LocalError(f"{path} cannot be written: {error.strerror}") from None
 
     def _git(self) -> w.GitSource | None:
-        """None: no sync brings this host's document."""
+        """What the sync says of its document; None: no sync brings this host's document."""
         directory = self._places.sync
         state = StateFile(directory / "state.json", write_atomic).load()
         if not (is_kept(directory / "lock") or time.time() - state.looked_at_s < FOLLOWED_S):
@@ -154,5 +159,5 @@ class Editing:
 
 
 def _plain(text: str) -> str:
-    """Git's words as JSON can carry them: what is no UTF-8 in them is escaped."""
+    """A text of Git that JSON can carry: whatever is not UTF-8 in it is escaped."""
     return text.encode(errors="backslashreplace").decode()

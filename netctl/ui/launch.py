@@ -1,4 +1,4 @@
-"""Starts the page: opens its sockets, starts its server, and is the server's broker."""
+"""Starts the page: opens its sockets, starts its server, and runs the broker of that server."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ from netctl.wire.agentrequests import Status
 
 LOOPBACK = ("127.0.0.1", "::1")
 NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""Of a host without ::1."""
+"""Errors of bind(2) and socket(2) on a host without ::1."""
 TRIES = 8
-"""Ports of the kernel's choice (port 0) that are tried: one may be free on 127.0.0.1 alone."""
+"""How many ports of the kernel's choice (port 0) are tried: one may be free on 127.0.0.1 and taken on ::1."""
 BACKLOG = 128
 GOODBYE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person wants of the page.
+    """The options of a page.
 
-    `listen`: an address of this host in the overlay, beside loopback; `proxy`: a reverse proxy that is believed.
+    `listen`: this host's overlay address on which to listen too, besides loopback; None: loopback alone. `viewer`:
+    nobody can change anything. `proxy`: the trusted reverse proxy, if there is one.
     """
 
     locations: Locations
@@ -88,20 +89,20 @@ class Page:
         self.close()
 
     def link(self) -> str:
-        """A new link: good once, for `logintokens.TOKEN_S`."""
+        """Make a link, which is good once and for `logintokens.TOKEN_S` seconds."""
         token = secrets.token_urlsafe(32)
         self._broker.issue(token)
         return f"http://127.0.0.1:{self._port}/login?token={token}"
 
     def wait(self, seconds: float | None = None) -> int | None:
-        """Until the server ends: its status. None: it runs on after so many seconds."""
+        """Wait until the server ends, and return its exit status; None: it still runs after so many seconds."""
         try:
             return self._server.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def close(self) -> None:
-        """End it."""
+        """End the server and the broker."""
         if self._server.poll() is None:
             self._server.send_signal(signal.SIGTERM)
             if self.wait(GOODBYE_S) is None:
@@ -114,7 +115,8 @@ class Page:
 
 
 def _names(wish: Wish) -> list[str]:
-    """What this host is called in the overlay. Raises LocalError where the address is not its own."""
+    """The address and the names of this host in the overlay. Raises LocalError if the address is not this
+    host's."""
     status = ask(Server(wish.locations.socket, "agent", AGENT_MISSING), Status(), timeout_s=TIMEOUT_S).reply
     address = str(wish.listen)
     networks = [name for name, network in status.networks.items() if address in network.addresses]

@@ -29,15 +29,16 @@ from netctl.ui.peerview import Cells, cells, presence, totals, troubles
 from netctl.wire.agentrequests import ArmedState, PeerState, Status, StatusReply, Watch
 
 WATCHED_S = 1.0
-"""Between two looks while somebody looks and nothing changes; at what changes, as soon as the agent says so."""
+"""Seconds between two requests to the agent while a browser looks and nothing changes. The agent tells of
+changes."""
 REST_S = 0.3
-"""Between two looks however much changes."""
+"""Least seconds between two requests to the agent, however much changes."""
 ALONE_S = 5.0
-"""While nobody does: for the plots of whoever comes next."""
+"""Seconds between two requests while no browser looks: the next one finds plots."""
 MAX_PARTS = 64
-"""Members whose part of the document is kept ready: as many as look at once, and some."""
+"""Members whose part of the document is kept: more than look at the same time."""
 KEPT_BACK = "something is wrong with this host: its operators see what"
-"""For who sees only its own part: what is wrong names networks and members of others."""
+"""For readers who see only a part: what is wrong may name networks and members that they do not see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,10 @@ class Shown:
 
 @dataclass(slots=True)
 class _Turn:
-    """What one look has changed. `texts`: the event for each kind of page, encoded once for all who look at the same.
+    """What the newest state has changed. `texts`: the event for each kind of page, encoded once for all who see
+    the same.
 
-    `presence`: a peer came, went, or is online otherwise than before; `version`: a page may be of an old version now.
+    `presence`: a peer came, went, or changed between online and not; `version`: open pages may be out of date.
     """
 
     number: int = 0
@@ -76,36 +78,36 @@ class _Turn:
 
 
 class LiveFeed:
-    """The newest state of this host."""
+    """Keeps the newest state of this host, and tells browsers what changes."""
 
     def __init__(self, broker: BrokerClient) -> None:
         self._broker = broker
         self._turn = _Turn()
         self._next: asyncio.Event = asyncio.Event()
         self._looking = self._at_peers = 0
-        """Who looks, and how many of them at a page that shows peers."""
+        """How many streams are open, and how many of them are of pages that show peers."""
         self._seen = -1
-        """What the agent has told of changes."""
+        """The number of changes that the agent has told of last (`WatchReply.changes`)."""
         self._wake = asyncio.Event()
         self._one = asyncio.Lock()
         self._looked_at = float("-inf")
         self._cells: dict[str, Cells] = {}
         self._marks: dict[str, int] = {}
-        """By peer: a checksum of what a table of peers shows of it and its row does not tell."""
+        """For each peer a checksum of what a table of peers shows of it beside its row."""
         self._of: tuple[str | None, tuple[tuple[str, ...], ...]] | None = None
         self.history = PeerHistory()
         self.status: StatusReply | None = None
         self.error: str | None = "the agent has not been asked yet"
-        """Why there is no newest state."""
+        """Why `status` is missing or old; None: it is new."""
         self.loaded: Loaded | None = None
-        """The document that this host lives by."""
+        """The document in force on this host; None: there is none, or the host joined by invite."""
         self._parts: dict[str, Loaded | None] = {}
         self.callers: dict[str, Caller] = {}
         self.mediates = False
-        """Whether a mediator is on this machine, for operators."""
+        """Whether operators find a mediator on this machine."""
 
     async def run(self) -> None:
-        """Look for ever. A NetctlError is shown, and looked past."""
+        """Ask the agent again and again. A NetctlError is shown, and does not end this."""
         while True:
             await self.fresh(0.0)
             if self._looking:
@@ -117,9 +119,10 @@ class LiveFeed:
                     await self._wake.wait()
 
     async def _change(self) -> None:
-        """Until something has changed, or it is time. The agent has peers asked meanwhile whether they answer."""
+        """Wait until something has changed, or `WATCHED_S` is over. Meanwhile the agent asks peers whether they
+        answer."""
         began, before = time.monotonic(), self._seen
-        # Without an agent, and with one of before it could tell, it is time once it is.
+        # Without an agent, or with an old one that cannot tell of changes, the time alone decides.
         with contextlib.suppress(NetctlError):
             if self._at_peers:
                 self._seen = (await self._broker.ask("agent", Watch(before, WATCHED_S))).changes
@@ -127,7 +130,7 @@ class LiveFeed:
         await asyncio.sleep(max(began + rest_s - time.monotonic(), 0.0))
 
     async def fresh(self, age_s: float = WATCHED_S) -> None:
-        """Look, unless somebody has within so many seconds."""
+        """Ask the agent, unless that was done less than `age_s` seconds ago."""
         async with self._one:
             if time.monotonic() - self._looked_at >= age_s:
                 await self._look()
@@ -173,7 +176,7 @@ class LiveFeed:
             accepted = text.accepted
             loaded = await asyncio.to_thread(load_document, accepted, text.file) if accepted else None
             if loaded is not None and loaded.document.digest != status.document.digest:
-                return  # it is just being replaced: look again
+                return  # the file is being replaced: try again the next time
             self.loaded = loaded
         if digest != status.document.digest:
             self._parts.clear()
@@ -181,12 +184,12 @@ class LiveFeed:
         self._of = of
 
     def _general(self) -> tuple[list[str], str | None]:
-        """What each page shows, whichever it is."""
+        """What every page shows: the banner, and whether there is a trial."""
         armed = self.armed
         return self._troubles(), armed.digest if armed is not None else None
 
     def _host(self) -> bytes:
-        """What pages show of the host itself, whoever looks."""
+        """What pages show of the host itself, encoded."""
         state, armed = self.status, self.armed
         if state is None:
             return b""
@@ -202,16 +205,16 @@ class LiveFeed:
 
     @property
     def armed(self) -> ArmedState | None:
-        """An apply that waits for somebody to keep it."""
+        """The trial of a document that waits for somebody to keep it; None: there is none."""
         return self.status.armed if self.status is not None and self.error is None else None
 
     def banner(self, sight: Sight) -> list[str]:
-        """What is wrong, for somebody who sees this."""
+        """What is wrong with the host, for a reader who may see `sight`."""
         wrong = self._troubles()
         return wrong if sight.whole or not wrong else [KEPT_BACK]
 
     async def part(self, member: str) -> Loaded | None:
-        """What a member may see of the document."""
+        """The part of the document that a member may see; None: nothing."""
         loaded = self.loaded
         if loaded is None:
             return None
@@ -225,13 +228,14 @@ class LiveFeed:
         return self._parts[member]
 
     def cells(self, name: str) -> Cells:
-        """A peer's row."""
+        """The row of a peer. Raises KeyError for a name that is no peer's."""
         return self._cells[name]
 
     def version(self, shown: Shown) -> str:
-        """Names the state of what a page shows and events do not tell: a page of another version is out of date.
+        """The version of what a page shows beside the values in events. A page with another version is out of
+        date.
 
-        Two versions are compared, and mean nothing else; they are of this process alone.
+        Versions can only be compared, and only within this process. Empty: there is no state yet.
         """
         state = self.status
         if state is None:
@@ -245,12 +249,12 @@ class LiveFeed:
             held: list[Any] = [_still(one) for one in peers]
         elif sight.whole:
             held = sorted((one.name, self._marks[one.name]) for one in peers)
-        else:  # the marks are of all addresses
+        else:  # the marks cover addresses that this reader does not see
             held = sorted((one.name, _mark(one.addresses, one.stock)) for one in peers)
         return f"{_mark(about, held):08x}"
 
     async def watch(self, shown: Shown) -> AsyncGenerator[str, None]:
-        """Events for a page that shows this: all at first, then what has changed."""
+        """Events for a page that shows `shown`: one with everything, then one for each change."""
         self._looking += 1
         self._at_peers += shown.peers
         self._wake.set()
@@ -331,7 +335,8 @@ def _mark(*values: Any) -> int:
 
 
 def _still(peer: PeerState) -> PeerState:
-    """A peer without what moves all the time: its row, and ages that a browser counts on by itself."""
+    """A peer without what changes all the time: what is in its row, and ages, which the browser counts on by
+    itself."""
     return msgspec.structs.replace(
         peer, rtt_ms=None, since_s=None, last_handshake_s=None, rx_bytes=0, tx_bytes=0, answers=None
     )

@@ -1,4 +1,7 @@
-"""The live data of a host in a terminal: one line a peer, drawn by rich. What is shown is fit for a terminal."""
+"""The live data of a host in a terminal (`netctl top`), drawn by rich: one line for each peer.
+
+Text from others is made printable, so that it cannot control the terminal.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ from netctl.wire.agentrequests import PeerState, StatusReply
 
 LOOK = {"online": "green", "silent": "yellow", "offline": "dim", "unknown": "dim"}
 PLOT_CELLS = 16
-"""Two samples a cell: the last half a minute."""
+"""Columns of a plot, with two samples in each: the last half minute."""
 MAX_FILTER = 64
 HELP = "q leaves · s sorts by the next column · r turns round · / filters · ↑↓ moves"
 WIDE = 100
-"""Columns of a terminal from which plots and addresses have room."""
+"""Columns that a terminal needs to have room for plots."""
 
 
 def _traffic(peer: PeerState, sample: Sample | None) -> Any:
@@ -36,12 +39,16 @@ ORDERS: dict[str, Callable[[PeerState, Sample | None], Any]] = {
     "traffic": lambda peer, sample: (_traffic(peer, sample), peer.name),
     "handshake": lambda peer, _: (peer.last_handshake_s is None, peer.last_handshake_s or 0.0, peer.name),
 }
-"""By name of the column: what its rows are sorted by."""
+"""The key by which rows are sorted, for each column that can be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What somebody has chosen. `typing`: the filter is being written; `top`: the first line that is shown."""
+    """What the person has chosen.
+
+    `turned`: the order is reversed; `words`: the filter; `typing`: the person is typing the filter; `top`: the index of
+    the first line shown; `left`: the person quits.
+    """
 
     order: str = "name"
     turned: bool = False
@@ -52,7 +59,8 @@ class Choice:
 
 
 def pressed(choice: Choice, key: str) -> Choice:
-    """The choice after a key: a character, or ``up``, ``down``, ``enter``, ``escape``, ``backspace``."""
+    """The choice after a key was pressed: a character, or ``up``, ``down``, ``enter``, ``escape``,
+    ``backspace``."""
     if choice.typing:
         if key in ("enter", "escape"):
             return replace(choice, typing=False, words="" if key == "escape" else choice.words)
@@ -81,7 +89,7 @@ def pressed(choice: Choice, key: str) -> Choice:
 
 
 def listed(status: StatusReply, history: PeerHistory, choice: Choice) -> list[PeerState]:
-    """The peers that are shown, in order."""
+    """The peers that the filter lets through, sorted as chosen."""
     found = [peer for peer in status.peers if matches(peer, choice.words, (), "")]
     order = ORDERS[choice.order]
     return sorted(found, key=lambda peer: order(peer, history.last(peer.name)), reverse=choice.turned)
@@ -95,7 +103,8 @@ def picture(
     size: tuple[int, int],
     now: float,
 ) -> RenderableType:
-    """A screen of `size`: columns and lines."""
+    """What fills a screen of `size` (columns, lines) at `now` (monotonic seconds). `error`: why there is no new
+    status."""
     width, height = size
     said = [error] if error is not None else troubles(status) if status is not None else []
     head: list[RenderableType] = [_title(status)]

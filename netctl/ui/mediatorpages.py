@@ -1,4 +1,5 @@
-"""The mediator's part of the page, for operators on its machine: who comes and goes, how it is, and who did what."""
+"""The pages about the mediator, for operators on its machine: invites and members, its state, and its audit
+log."""
 
 from __future__ import annotations
 
@@ -24,14 +25,14 @@ from netctl.wire import operatorrequests as m
 from netctl.wire.jsonline import Request as Wish
 
 QUIET = 4
-"""Modules around a QR code."""
+"""Width of the quiet zone around a QR code, in modules."""
 MAX_LINES = 500
-"""Of the audit log, in the page: a search or a shorter time finds the others."""
+"""Lines of the audit log in the page; a search or a shorter time finds the others."""
 MAX_READ = 20_000
-"""Lines that one look reads, a thousand at a time: half a second. Who did more in a month asks the command."""
+"""Lines that one request reads at most, which takes half a second. `netctl-mediator audit` reads all."""
 DAY_S = 86_400
 SINCE = {"1": "a day", "7": "a week", "31": "a month"}
-"""How far back, in days."""
+"""How far back the audit log is shown: days, and words."""
 MEMBERSHIP: dict[str, tuple[Callable[[str], Wish[str]], str]] = {
     "approve": (m.Approve, "{} is in"),
     "reject": (m.Reject, "{} is rejected, and its key with it"),
@@ -129,7 +130,7 @@ class MediatorPages:
             return await self._invites_page(request, 422, failed=str(error))
         return await self._invites_page(request, said=words.format(name))
 
-    # -- how it is, and who did what --------------------------------------------------------------------------
+    # -- state and audit log --------------------------------------------------------------------------
 
     async def _mediator(self, request: Request) -> Response:
         return await self._mediator_page(request)
@@ -160,7 +161,8 @@ class MediatorPages:
         )
 
     async def _audited(self, words: str, since_s: int) -> tuple[list[m.AuditRow], bool]:
-        """The newest lines first that a search finds, and whether there are more than are read or shown."""
+        """The lines with all of `words`, the newest first, and whether there are more than were read or are
+        shown."""
         wanted = words.lower().split()
         found: deque[m.AuditRow] = deque(maxlen=MAX_LINES)
         after = read = matched = 0
@@ -185,7 +187,8 @@ class MediatorPages:
 
 
 def _code(text: str) -> dict[str, Any]:
-    """A QR code as the `d` of a path, one unit a module, with the quiet zone that readers want (ISO/IEC 18004)."""
+    """A QR code as the attribute `d` of an SVG path, one unit for each module, with a quiet zone (ISO/IEC
+    18004)."""
     if not text:
         return {"code": "", "code_size": 0}
     rows = segno.make(text, error="m", micro=False).matrix

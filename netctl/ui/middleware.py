@@ -102,7 +102,8 @@ class AccessMiddleware:
         hosts: Iterable[str] = (),
         proxy: ProxyLogin | None = None,
     ) -> None:
-        """`refused`: the page that says why not; `caller_at`: the member at an overlay address; `hosts`: our names."""
+        """`refused`: the page that says why not; `caller_at`: the member at an overlay address; `hosts`: our
+        names."""
         self._app = app
         self._refused = refused
         self._caller_at = caller_at

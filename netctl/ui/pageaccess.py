@@ -124,7 +124,8 @@ def sight(status: StatusReply | None, session: Session, part: Loaded | None) -> 
 
 
 def part_of(document: Document, member: str) -> Loaded | None:
-    """What a member may see of a document, as the mediator would tell it: its networks, whom it sees there, the rules.
+    """What a member may see of a document, as the mediator would tell it: its networks, whom it sees there, the
+    rules.
 
     None where that is nothing.
     """

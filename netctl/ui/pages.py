@@ -1,4 +1,4 @@
-"""What every page is made with: the one that makes it of a template, and what its reader may see."""
+"""What all pages use: how to render a template, and what the reader of a request may see."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from netctl.ui.pageaccess import Sight
 
 
 class Page(Protocol):
-    """Makes a page of a template."""
+    """Renders a template as a page."""
 
     def __call__(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        """With the values that the template wants beside those of every page."""
+        """Render `template` with `values`, beside the values that every page gets.
+
+        `peers` (bool) and `only` (the name of a peer): what the page shows of peers (`netctl.ui.livefeed.Shown`).
+        """
 
 
 def seen_of(request: Request) -> Sight:
-    """What its reader may see of this host."""
+    """What the reader may see of this host."""
     seen: Sight = request.scope["state"]["sight"]
     return seen
 
@@ -32,7 +35,7 @@ def loaded_of(request: Request) -> Loaded | None:
 
 
 def utc(at_s: float) -> str:
-    """A time as a browser reads it (RFC 3339); empty for one that no calendar has."""
+    """A time (Unix seconds) as a browser reads it (RFC 3339); empty if it is out of the calendar's range."""
     try:
         return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OverflowError, ValueError, OSError):

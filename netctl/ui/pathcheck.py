@@ -1,7 +1,8 @@
-"""Whether a peer answers through the tunnel just now, and how large packets may be: echo requests (RFC 792, RFC 4443).
+"""Tests whether a peer answers through the tunnel, and how large packets may be, by echo requests (RFC 792, RFC
+4443).
 
-What an operator of the page may start is bounded: one check at a time, so many a minute, each of some seconds and some
-200 packets, and only to the addresses of a peer that the agent names.
+The page bounds what its operators can start: one check at a time and a few a minute. Each takes some seconds and some
+200 packets, which go only to an address of a peer that the agent knows.
 """
 
 from __future__ import annotations
@@ -23,27 +24,32 @@ from netctl.paths.mtuprobe import LADDER
 from netctl.system import echo
 
 MAX_CHECKS = 6
-"""In CHECKS_S: a person looks, changes something and looks again; more is a flood that the page would pay for."""
+"""Checks within CHECKS_S seconds. A person who looks, changes something and looks again needs no more."""
 CHECKS_S = 60.0
 PINGS = 8
 SMALL = 84
 """Bytes of a ping, as ping(8) sends it."""
 EVERY_S = 0.25
 LAST_S = 1.0
-"""For the answer to the last ping: the way round the earth and back takes a third of it."""
+"""Seconds for the answer to the last ping: to the other side of the earth and back takes a third of it."""
 ROUNDS = 3
-"""A size has passed if one of so many was answered: one lost packet is no small MTU."""
+"""Packets of each size. A size passes if one of them is answered, so that a lost packet is not taken for a small
+MTU."""
 HEADERS = {4: 28, 6: 48}
-"""Bytes of IP and ICMP before the data."""
+"""Bytes of the IP and ICMP headers before the data, by version of IP."""
 MAX_READ = 65_536
 _SIOCGIFMTU = 0x8921
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PROBE = 10, 23, 3
-"""ip(7), ipv6(7): send whole or not at all, whatever this host knows of the way."""
+"""Socket options (ip(7), ipv6(7)): send a packet without fragments, whatever path MTU this host has learned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What came back. `rtt_ms`: the median; `mtu`: the largest packet that passed both ways, in bytes, None: none."""
+    """The result of a check.
+
+    `sent`, `received`: pings and answers; `rtt_ms`: the median round trip; `tunnel_mtu`: bytes that this host's tunnels
+    carry; `mtu`: bytes of the largest packet that passed both ways. None: no ping was answered, or no larger packet.
+    """
 
     sent: int
     received: int
@@ -53,14 +59,15 @@ class Checked:
 
 
 class Budget:
-    """How often a check may begin. Takes the time as an argument."""
+    """Decides whether a check may begin. Takes the time as an argument."""
 
     def __init__(self) -> None:
         self._began: deque[float] = deque()
         self._one = threading.Lock()
 
     def take(self, now: float) -> None:
-        """Begin one, at monotonic seconds `now`. Raises LocalError where it is one too many."""
+        """Begin a check at `now` (monotonic seconds). Raises LocalError if another one runs, or if there were too
+        many."""
         while self._began and self._began[0] <= now - CHECKS_S:
             self._began.popleft()
         if len(self._began) >= MAX_CHECKS:
@@ -70,14 +77,14 @@ class Budget:
         self._began.append(now)
 
     def give_back(self) -> None:
-        """It is over."""
+        """End the check."""
         self._one.release()
 
 
 def check(address: Address, link: str) -> Checked:
-    """Ask the host at `address`, whose packets leave by `link`. Takes some three seconds.
+    """Check the path to `address`, to which packets leave by the interface `link`. Takes some three seconds.
 
-    Raises LocalError without the right to send echo requests, and where the link is gone.
+    Raises LocalError if this process may not send echo requests, or if there is no such interface.
     """
     version = address.version
     family = socket.AF_INET if version == 4 else socket.AF_INET6
@@ -112,7 +119,7 @@ def _checked(echoes: _Echoes, full: int) -> Checked:
 
 
 class _Echoes:
-    """Echo requests of one socket to one address."""
+    """Sends echo requests from one socket to one address, and measures the answers."""
 
     def __init__(self, opened: socket.socket, address: Address) -> None:
         self._socket, self._address = opened, address
@@ -128,10 +135,11 @@ class _Echoes:
         self._sequence = 0
         self._sent: dict[int, tuple[int, float]] = {}
         self.trips: defaultdict[int, list[float]] = defaultdict(list)
-        """By size in bytes: seconds there and back, of those that were answered."""
+        """Round trips in seconds of the requests that were answered, by size of the packet in bytes."""
 
     def ask(self, sizes: list[int], wait_s: float) -> None:
-        """Send packets of these sizes in bytes, and listen for so long: also for answers to those before."""
+        """Send a packet of each of these sizes (bytes), and listen for `wait_s`, also for answers to earlier
+        packets."""
         for size in sizes:
             self._send(size)
         end = time.monotonic() + wait_s
@@ -147,7 +155,7 @@ class _Echoes:
         try:
             self._socket.sendto(packet, (str(self._address), 0))
         except OSError:
-            return  # no route, or too large for the link: an answer that does not come
+            return  # no route, or too large for the link: the same as no answer
 
     def _receive(self) -> None:
         try:
@@ -172,13 +180,13 @@ def _protocol(version: int) -> int:
 
 
 def _mtu(opened: socket.socket, link: str) -> int:
-    """Of a link, in bytes (netdevice(7))."""
+    """The MTU of an interface, in bytes (netdevice(7))."""
     asked = struct.pack("16si", link.encode(), 0)
     _, mtu = struct.unpack_from("16si", fcntl.ioctl(opened, _SIOCGIFMTU, asked))
     return int(mtu)
 
 
 def nearest(texts: list[str]) -> Address | None:
-    """Which of a peer's addresses to ask: IPv4 first, which every network has."""
+    """The address to check among those of a peer: an IPv4 one if there is any, because every network has IPv4."""
     found = [ipaddress.ip_address(text) for text in texts]
     return min(found, key=lambda one: one.version, default=None)

@@ -1,4 +1,5 @@
-"""What the last minutes of each peer were like: round trips and traffic, for plots. Pure: takes the time."""
+"""Keeps round trips and traffic of each peer for the last minutes, for plots. Pure: takes the time as an
+argument."""
 
 from __future__ import annotations
 
@@ -9,16 +10,17 @@ from dataclasses import dataclass, field
 from netctl.wire.agentrequests import PeerState
 
 WINDOW_S = 180.0
-"""What a plot shows."""
+"""Seconds that a plot shows."""
 MIN_SPAN_S = 0.5
-"""Between two samples: what changes is looked at at once, and a rate over less than that would be noise."""
+"""Least seconds between two samples: a rate over less time would be noise."""
 MAX_SAMPLES = 200
-"""One a second for the window, and some."""
+"""Samples of a peer that are kept: one a second for the window, and some more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look. Rates in bytes a second since the look before; `rtt_ms` None: not known."""
+    """A sample at `at` (monotonic seconds). Rates: bytes a second since the sample before; `rtt_ms` None: not
+    known."""
 
     at: float
     rtt_ms: float | None
@@ -35,13 +37,14 @@ class _Peer:
 
 
 class PeerHistory:
-    """Of all peers, by name."""
+    """The samples of all peers, by name."""
 
     def __init__(self) -> None:
         self._peers: dict[str, _Peer] = {}
 
     def observe(self, peers: Iterable[PeerState], now: float) -> None:
-        """Look at them, about once a second. A counter that fell belongs to a new engine."""
+        """Take samples; call this about once a second. A counter that is lower than before belongs to a new
+        engine."""
         seen = set()
         for peer in peers:
             seen.add(peer.name)
@@ -60,12 +63,12 @@ class PeerHistory:
             del self._peers[gone]
 
     def last(self, name: str) -> Sample | None:
-        """The newest look at a peer."""
+        """The newest sample of a peer; None: there is none."""
         peer = self._peers.get(name)
         return peer.samples[-1] if peer is not None else None
 
     def of(self, name: str, now: float) -> tuple[Sample, ...]:
-        """What the window holds of a peer, oldest first."""
+        """The samples of a peer within the window before `now`, oldest first."""
         peer = self._peers.get(name)
         return tuple(one for one in peer.samples if one.at >= now - WINDOW_S) if peer is not None else ()
 

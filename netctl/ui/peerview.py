@@ -1,4 +1,4 @@
-"""What is shown of a peer, in words: by the page, and by `netctl top`. Pure."""
+"""The words in which the page and `netctl top` show a peer. Pure."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Cells:
     sent: str
     handshake: str
     numbers: tuple[float | None, float, float]
-    """Round trip in milliseconds; bytes a second received and sent."""
+    """Round trip in milliseconds (None: not known), bytes a second received, and bytes a second sent."""
 
 
 def cells(peer: PeerState, sample: Sample | None) -> Cells:
-    """A peer as it is shown."""
+    """The row of a peer, with the rates of its newest sample."""
     rx, tx = (sample.rx_rate, sample.tx_rate) if sample is not None else (0.0, 0.0)
     return Cells(
         presence=(here := presence(peer)),
@@ -54,7 +54,8 @@ def cells(peer: PeerState, sample: Sample | None) -> Cells:
 
 
 def presence(peer: PeerState) -> str:
-    """Whether a peer is there: what it answers to this host just now goes before what the mediator has of it."""
+    """``online``, ``silent`` or ``offline``. Whether the peer answers this host counts more than what the
+    mediator says."""
     if peer.answers is None:
         if not peer.presence_known:
             return "unknown"
@@ -65,30 +66,32 @@ def presence(peer: PeerState) -> str:
 
 
 def edge(peer: PeerState) -> str:
-    """How a peer is drawn in a picture of the paths."""
+    """The kind of line to a peer in a picture of the paths: its path, ``silent`` or ``none``."""
     here = presence(peer)
     return peer.path if here in ("online", "unknown") else "none" if here == "offline" else here
 
 
 def round_trip(rtt_ms: float | None) -> str:
-    """``3.2 ms``, ``48 ms``; nothing where it is not known."""
+    """A round trip: ``3.2 ms``, ``48 ms``; empty if it is not known."""
     if rtt_ms is None:
         return ""
     return f"{rtt_ms:.1f} ms" if rtt_ms < 10 else f"{rtt_ms:.0f} ms"
 
 
 def rate(bytes_s: float) -> str:
-    """``1.2 MB/s``; nothing where nothing moves."""
+    """A rate: ``1.2 MB/s``; empty if it is less than a byte a second."""
     return f"{size(round(bytes_s))}/s" if bytes_s >= 1 else ""
 
 
 def totals(peer: PeerState) -> str:
-    """What has passed between this host and a peer since its tunnel was made: ``1.2 MB received, 3.4 kB sent``."""
+    """What has passed between this host and a peer since its tunnel was made: ``1.2 MB received, 3.4 kB
+    sent``."""
     return f"{size(peer.rx_bytes)} received, {size(peer.tx_bytes)} sent"
 
 
 def handshake(seconds: float | None) -> str:
-    """How long ago, in minutes at least: WireGuard renews its keys every two."""
+    """How long ago the last handshake was. Seconds are not shown, because WireGuard renews its keys every two
+    minutes."""
     if seconds is None:
         return "never"
     return "under a minute ago" if seconds < MINUTE_S else f"{age(max(seconds, 2 * MINUTE_S))} ago"
@@ -110,7 +113,7 @@ def matches(peer: PeerState, words: str, groups: Collection[str], group: str) ->
 
 
 def troubles(status: StatusReply) -> list[str]:
-    """What is wrong, for a banner."""
+    """What is wrong with this host, one line for each."""
     said = list(status.conditions)
     if status.down.everything:
         said.append("this host is down: `netctl up` brings its networks up")
@@ -131,7 +134,7 @@ def troubles(status: StatusReply) -> list[str]:
 
 
 def own_nat(doctor: DoctorReply) -> str:
-    """This host's NAT (RFC 4787's words), and how it gives out ports."""
+    """This host's NAT in the words of RFC 4787, and how it chooses ports."""
     seen = doctor.nat.ipv4
     if seen.udp == "blocked":
         return "unknown: UDP is blocked"

@@ -1,4 +1,4 @@
-"""Small plots: as a line of SVG for the page, in braille for a terminal. Pure."""
+"""Draws small plots: as a path of SVG for the page, and in braille for a terminal. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import math
 from collections.abc import Sequence
 
 Points = Sequence[tuple[float, float | None]]
-"""Time and value, oldest first; None where there is none."""
+"""Pairs of time and value, oldest first; None: the value is not known."""
 _DOTS = ((0x40, 0x04, 0x02, 0x01), (0x80, 0x20, 0x10, 0x08))
-"""Of a braille cell (Unicode: Braille Patterns, from U+2800): by column, from the bottom up."""
+"""The bits of the dots of a braille cell (Unicode: Braille Patterns), for each column from the bottom up."""
 BRAILLE = 0x2800
 
 
 def svg_path(points: Points, *, now: float, window_s: float, width: int, height: int) -> str:
-    """The `d` of a path: the window ends now at the right; a gap where a value is missing. Empty without values."""
+    """The attribute `d` of an SVG path. The right edge is `now`; a missing value leaves a gap. Empty: there are
+    no values."""
     top = max((value for _, value in points if value is not None), default=0.0)
     parts: list[str] = []
     pen = "M"
@@ -29,7 +30,7 @@ def svg_path(points: Points, *, now: float, window_s: float, width: int, height:
 
 
 def braille(values: Sequence[float | None], width: int) -> str:
-    """The last values as columns of dots, two values a cell, four heights; as wide as asked for."""
+    """The last values as columns of dots, in `width` characters. Each has two values, with four heights each."""
     newest = list(values)[-2 * width :]
     wanted: list[float | None] = [*[None] * (2 * width - len(newest)), *newest]
     top = max((value for value in wanted if value is not None), default=0.0)

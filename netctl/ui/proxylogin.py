@@ -1,7 +1,7 @@
-"""Who somebody is by the word of a reverse proxy with a login of its own. Pure.
+"""Reads from a header of a reverse proxy, which has a login of its own, who sends a request. Pure.
 
-The proxy passes the name of who has logged in as a header. It is believed from the proxy's own address alone; from any
-other the header is nothing. On loopback every user of this machine has that address, which docs/ui.md says.
+The header counts only in requests from the proxy's address. If that address is on loopback, every user of this machine
+can send such requests; docs/ui.md warns of it.
 """
 
 from __future__ import annotations
@@ -14,28 +14,31 @@ from urllib.parse import urlsplit
 import msgspec
 
 MAX_USER = 128
-"""Characters of a name: an address of e-mail has fewer."""
+"""Characters of a user's name. E-mail addresses are shorter in practice."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 """A header's name (RFC 9110 §5.6.2)."""
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-"""A path of unreserved characters (RFC 3986 §2.3): it stands in a cookie and in a Content Security Policy."""
+"""A path of unreserved characters (RFC 3986 §2.3), because it is written into a cookie and a Content Security
+Policy."""
 MAX_ROOT_PATH = 128
-"""Characters of it."""
+"""Characters of the path in the public URL."""
 OURS = frozenset(
     {"host", "origin", "cookie", "content-length", "content-type", "transfer-encoding", "connection"}
 )
-"""Headers that say something else already."""
+"""Headers that have another meaning, and cannot carry the name of the user."""
 PORTS = {"http": 80, "https": 443}
 
 
 class ProxyRefusedError(Exception):
-    """The proxy does not say who it is. The text says why, for a person."""
+    """The proxy does not say who sends the request. The text says why, for a person."""
 
 
 class ProxyLogin(msgspec.Struct, frozen=True):
-    """`address`: as the overlay writes it; `header`: in lower case; `origin`: where browsers see the page.
+    """A trusted reverse proxy.
 
-    `root_path`: the path below which they see it there, which the proxy takes away: ``/netctl``, or empty.
+    `address`: where its requests come from; `header`: the name of the header with the user, in lower case; `origin`: of
+    the URL at which browsers see the page; `operators`: users who may change things; `root_path`: the path of that URL,
+    which the proxy removes: ``/netctl``, or empty.
     """
 
     address: str
@@ -46,18 +49,18 @@ class ProxyLogin(msgspec.Struct, frozen=True):
 
     @property
     def host(self) -> str:
-        """The name by which browsers reach the proxy."""
+        """The host name at which browsers reach the proxy."""
         return urlsplit(self.origin).hostname or ""
 
     @property
     def secure(self) -> bool:
-        """Whether browsers reach it by TLS alone."""
+        """Whether browsers reach the proxy by TLS."""
         return self.origin.startswith("https:")
 
     def user(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-        """Whom a request that came from the proxy's address is of; None: of somebody of this machine itself.
+        """The user who sends a request that came from the proxy's address.
 
-        Raises ProxyRefusedError.
+        None: a request from loopback without the header, so from somebody on this machine. Raises ProxyRefusedError.
         """
         said = [value for name, value in headers if name.decode("latin-1").lower() == self.header]
         if not said and ipaddress.ip_address(self.address).is_loopback:
@@ -74,9 +77,9 @@ class ProxyLogin(msgspec.Struct, frozen=True):
 
 
 def parse_public_url(text: str) -> tuple[str, str]:
-    """Origin and path of ``https://example.org/netctl``. Raises ValueError.
+    """Split ``https://example.org/netctl`` into origin and path. Raises ValueError.
 
-    The origin as browsers write it in an Origin header (RFC 6454 §6.2), the path without a slash at its end.
+    The origin is as browsers write it into an Origin header (RFC 6454 §6.2); the path has no slash at its end.
     """
     parts = urlsplit(text.rstrip("/"))
     port = parts.port
@@ -96,7 +99,8 @@ def parse_public_url(text: str) -> tuple[str, str]:
 
 
 def parse_header(text: str) -> str:
-    """The name of a header, in lower case. Raises ValueError."""
+    """The name of a header in lower case. Raises ValueError if it is no name, or the name of a header in
+    `OURS`."""
     if not _TOKEN.fullmatch(text) or text.lower() in OURS:
         raise ValueError
     return text.lower()

@@ -1,4 +1,4 @@
-"""Who may reach whom, and the document as it is read: rows for the pages. Pure."""
+"""Makes the matrix of who may reach whom, and the lines of the document with their findings. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from netctl.model.errors import Finding
 MAX_SIDE = 40
 """Members of a matrix: 1,600 cells are a screen or two, and are judged in a fraction of a second."""
 MAX_LINES = 5000
-"""Of a document in the page; a longer one is read in an editor."""
+"""Lines of a document that the page shows; a longer one must be read in an editor."""
 _LINE = re.compile(
     r"""(?P<key>[A-Za-z0-9_.-]+(?=:(?:\s|$)))|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')|(?P<comment>(?:^|(?<=\s))\#.*)"""
 )
@@ -23,18 +23,20 @@ _LINE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Who may reach whom in a network. `names` head rows (from) and columns (to); `left_out`: how many have no room."""
+    """Who may reach whom in a network. `names`: of the rows (from) and the columns (to); `left_out`: members
+    without a row."""
 
     network: str
     names: tuple[str, ...]
     rows: tuple[tuple[Flow | None, ...], ...]
     left_out: int
     tests: tuple[tuple[str, str, str], ...]
-    """The document's own: from, ``reaches`` or ``does not reach``, to. They hold: it would be no document else."""
+    """The tests in the document: from, ``reaches`` or ``does not reach``, to. All hold, or the document would be
+    invalid."""
 
 
 def matrix(loaded: Loaded, network: Network, proto: str | None, port: int | None, words: str) -> Matrix:
-    """Of the members that a search finds."""
+    """The matrix of those members of a network whose names contain all of `words`."""
     found = [name for name in network.member_names if all(word in name for word in words.lower().split())]
     names = tuple(found[:MAX_SIDE])
     evaluator = Evaluator(loaded.document, network)
@@ -56,7 +58,7 @@ def matrix(loaded: Loaded, network: Network, proto: str | None, port: int | None
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of the document: its parts, each with its kind, and what is wrong there."""
+    """A line of the document. `parts`: kind (``key``, ``text``, ``comment`` or empty) and text of each part."""
 
     number: int
     parts: tuple[tuple[str, str], ...]
@@ -64,7 +66,7 @@ class Line:
 
 
 def lines(text: str, findings: Iterable[Finding]) -> list[Line]:
-    """The text with every finding at its line; one that has no line is at the first."""
+    """The lines of a text, each with its findings. A finding without a line is at the first line."""
     by_line: dict[int, list[Finding]] = {}
     for one in findings:
         by_line.setdefault(one.mark.line if one.mark else 1, []).append(one)

@@ -1,7 +1,8 @@
-"""Which pairs of members the relay on this machine carries: it says so to whoever connects to its socket.
+"""Asks the relay on this machine which pairs of members it carries. It tells that to whoever connects to its
+socket.
 
-That is all that this machine knows of how members reach each other. A direct path passes none of its ports, and what
-passes is encrypted.
+This machine knows no more of the paths between members: packets on a direct path do not pass it, and relayed packets
+are encrypted.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import msgspec
 from netctl.ui.brokerwire import Carried, CarriedPair
 
 SOCKET_NAME = "relay-status.sock"
-"""In the relay's state directory (`mediator.shell.relaystatus`)."""
+"""The socket in the relay's state directory (`mediator.shell.relaystatus`)."""
 TIMEOUT_S = 2.0
 MAX_LINE = 1 << 18
 MAX_PICTURE = 60
-"""Members of a picture with lines: more are a list alone."""
+"""Members in a picture. With more there is only the list."""
 
 
 class _Pair(msgspec.Struct):
@@ -46,7 +47,10 @@ class _Told(msgspec.Struct):
 
 
 def ask_relay(state: Path, names: Mapping[str, str]) -> Carried | None:
-    """The pairs, those with most traffic first; `names`: of members, by relay port. None: no relay answers."""
+    """The pairs that the relay carries, those with most traffic first; None: no relay answers.
+
+    `state`: the relay's state directory; `names`: of members, by relay port.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(TIMEOUT_S)
         try:
@@ -67,7 +71,10 @@ def ask_relay(state: Path, names: Mapping[str, str]) -> Carried | None:
 
 
 def picture(pairs: list[CarriedPair]) -> dict[str, Any] | None:
-    """Members on a circle and a line for each pair, in a square of 100; None where that is nothing, or too much."""
+    """Coordinates of the members on a circle and of a line for each pair, in a square of 100.
+
+    None: there is no member, or there are more than `MAX_PICTURE`.
+    """
     names = sorted({name for pair in pairs for name in pair.members})
     if not 0 < len(names) <= MAX_PICTURE:
         return None

@@ -1,4 +1,4 @@
-"""The pages."""
+"""The application: its routes, the pages about networks and this host, sign-in, live events and static files."""
 
 from __future__ import annotations
 
@@ -41,22 +41,24 @@ from netctl.wire.agentrequests import Doctor, PeerState, Timeline
 
 HERE = Path(__file__).parent
 MAX_GRAPH = 60
-"""Members of a picture with lines; more are a field of tiles."""
+"""Members in a picture with lines; with more it has tiles."""
 MAX_PLOTTED = 300
-"""Rows with plots in the page as it is sent: they are four fifths of a row, and the script draws them anyway."""
+"""Rows that have plots in the HTML: plots are four fifths of a row's size, and the script draws them anyway."""
 PLOT = {"width": 120, "height": 24}
 KEEPALIVE_S = 15.0
-"""A stream without news for so long is ended, and the browser opens it again."""
+"""Seconds without news after which a stream is ended; the browser opens it again."""
 PROXIED_S = 60.0
-"""A stream through a reverse proxy is ended and opened again, so that the proxy may say that somebody has left."""
+"""Seconds after which a stream through a reverse proxy is ended. The browser opens it again, and the proxy can
+refuse a
+user who has logged out."""
 MAX_HAPPENINGS = 500
-"""In the page; a search finds the others."""
+"""Entries of the time line in the page; a search finds the others."""
 KINDS = {"path": "path", "member": "member", "apply": "apply", "host": "this host"}
-"""Of what happens, as the time line calls them."""
+"""The kinds of entries of the time line, and the words for them."""
 
 
 class Pages:
-    """All pages of one server, behind the middleware that lets requests in."""
+    """All pages of one server, behind the middleware that checks requests."""
 
     def __init__(
         self, broker: BrokerClient, hosts: tuple[str, ...] = (), proxy: ProxyLogin | None = None
@@ -69,7 +71,7 @@ class Pages:
         }
         schema = json.dumps(load_schema(), separators=(",", ":")).encode()
         self._static[SCHEMA_NAME] = (schema, "application/schema+json")
-        # In memory: the server may read no file once it has given up its rights.
+        # Read now: the server can open no file once it has given up its rights.
         texts = {path.name: path.read_text(encoding="utf-8") for path in (HERE / "templates").glob("*.html")}
         self._templates = Environment(
             loader=DictLoader(texts),
@@ -80,7 +82,7 @@ class Pages:
         )
         self._templates.globals.update(age=age, size=size, view=peerview, now=time.time)
         for name in texts:
-            self._templates.get_template(name)  # compiled now, kept for later
+            self._templates.get_template(name)  # compiles it, while files can be read
         routes = [
             Route("/", self._networks),
             Route("/members/{name}", self._member),
@@ -101,7 +103,7 @@ class Pages:
             Exception: self._broke,
         }
         self._routed = Starlette(routes=routes, exception_handlers=errors)
-        # It would redirect to a URL made of what this server knows of itself, which is not where a proxy shows it.
+        # A redirect would lead to this server's own address, which is not where a proxy shows the page.
         self._routed.router.redirect_slashes = False
         self.access = AccessMiddleware(self._in_sight, self._refuse, self._caller, hosts, proxy)
 
@@ -109,7 +111,7 @@ class Pages:
         return self.feed.callers.get(address)
 
     async def _in_sight(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a page, with what its reader may see in its state: no page asks for more than that."""
+        """Serve a page. Puts what the reader may see into the request's state, which is all that pages show."""
         known: Known | None = scope["state"].get("known")
         if known is not None:
             await self.feed.fresh()
@@ -117,7 +119,7 @@ class Pages:
         await self._routed(scope, receive, send)
 
     async def _sight(self, session: Session) -> tuple[Sight, Loaded | None]:
-        """What somebody sees of this host, and of its document."""
+        """What a session may see of this host and of its document."""
         if session.member is None or session.operator:
             return sight(self.feed.status, session, None), self.feed.loaded
         part = await self.feed.part(session.member)
@@ -168,11 +170,11 @@ class Pages:
         return self._page(request, "refused.html", 502, text=str(error))
 
     async def _broke(self, request: Request, error: Exception) -> Response:
-        """Starlette raises it again, so that the server's log has it."""
+        """Show that the page failed. Starlette raises the error again, so that the server logs it."""
         text = f"the page itself failed ({type(error).__name__}); what `netctl ui` printed says where"
         return self._page(request, "refused.html", 500, text=text)
 
-    # -- who it is --------------------------------------------------------------------------------------------
+    # -- sign in and out --------------------------------------------------------------------------------------------
 
     async def _login(self, request: Request) -> Response:
         try:
@@ -186,7 +188,7 @@ class Pages:
         self.access.sessions.end(known_of(request).cookie)
         return self._page(request, "refused.html", 200, text="you are signed out")
 
-    # -- what is here -----------------------------------------------------------------------------------------
+    # -- networks and this host ---------------------------------------------------------------------------------
 
     async def _networks(self, request: Request) -> Response:
         state = self.feed.status
@@ -283,7 +285,7 @@ class Pages:
             kinds=KINDS,
         )
 
-    # -- what it needs ----------------------------------------------------------------------------------------
+    # -- live events and static files ---------------------------------------------------------------------------
 
     async def _live(self, request: Request) -> Response:
         known, asked = known_of(request), request.query_params

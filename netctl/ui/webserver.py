@@ -1,7 +1,7 @@
-"""The server of the page: a process of its own that has its sockets and its broker, and then no rights.
+"""The server of the page: a process of its own, which gives up its rights before it serves.
 
-It is started with its sockets open, loads everything, and becomes nobody in an empty directory that is deleted: from
-then on there is no file for it. What it may do is what its broker does for it (`netctl.ui.broker`).
+It is started with its sockets open and loads everything that it needs. Then it becomes the user `nobody` in an empty
+directory that is deleted, and can open no file any more. All that it can do is ask its broker (`netctl.ui.broker`).
 """
 
 from __future__ import annotations
@@ -38,19 +38,21 @@ from netctl.ui.webapp import Pages
 NOBODY = "nobody"
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 MAX_FILES = 1024
-"""Connections, and what the loop needs."""
+"""Open files: connections, and what the event loop needs."""
 MAX_CONNECTIONS = 512
-"""Loopback, a proxy and ten addresses, each with all that it may have (`connections`)."""
+"""Enough for loopback, a proxy and ten addresses with all the connections that each may have (`connections`)."""
 KEEP_ALIVE_S = 15
 GOODBYE_S = 1
 PAUSE_S = 0.01
-"""Before the browser of the warm-up goes: its answer is there by then."""
+"""Seconds after which the pretended browser of the warm-up leaves: it has its answer by then."""
 UNFIT = "apiVersion: netctl/v0\nmembers: {Ä: {wireguard: 1}}\nnetworks: {}\n"
-"""A document with errors of several kinds: explaining them loads what an error needs."""
+"""A document with errors of several kinds: to explain them, Python loads all that an explanation needs."""
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """What the other half hands over: file descriptors, and the names that this host goes by."""
+    """What the starting process hands over: file descriptors of the broker's connection and of the listening
+    sockets, and
+    the names of this host."""
 
     broker: int
     listeners: list[int]
@@ -59,10 +61,11 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 def become_nobody() -> None:
-    """Give all rights and all files up, for good. Without root there are no rights. Raises OSError."""
+    """Give up all rights and all files for good; a process that is not root has no rights to give up. Raises
+    OSError."""
     if os.geteuid() == 0:
         user = pwd.getpwnam(NOBODY)
-        with contextlib.suppress(PermissionError):  # a container may keep CAP_SYS_CHROOT from its root
+        with contextlib.suppress(PermissionError):  # root in a container may lack CAP_SYS_CHROOT
             _leave_files()
         os.setgroups([])
         os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
@@ -77,7 +80,7 @@ def become_nobody() -> None:
 
 
 def _leave_files() -> None:
-    """chroot(2) into a directory that is gone."""
+    """chroot(2) into a new directory, and delete it."""
     path = tempfile.mkdtemp(prefix="netctl-ui-")
     above = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -89,7 +92,7 @@ def _leave_files() -> None:
 
 
 async def warm_up(app: App) -> None:
-    """What Python reads from files the first time that something is used, which is not possible later."""
+    """Use what Python loads from files at its first use, because later this process cannot open files."""
 
     async def receive() -> Message:
         await asyncio.sleep(PAUSE_S)
@@ -113,7 +116,7 @@ async def warm_up(app: App) -> None:
 
 
 async def serve(setup: Setup) -> None:
-    """Until the other half goes, or says so by a signal."""
+    """Serve until the broker ends or a signal comes."""
     guard = Guard(logging.getLogger(__name__).warning)
     watch_loop(asyncio.get_running_loop(), guard)
     broker = BrokerClient(socket.socket(fileno=setup.broker))
@@ -139,13 +142,13 @@ async def serve(setup: Setup) -> None:
         access_log=False,
         server_header=False,
         date_header=False,
-        proxy_headers=False,  # who asks is who connects; what a proxy may say is `netctl.ui.proxylogin`
+        proxy_headers=False,  # the client is who connects; `netctl.ui.proxylogin` reads what a proxy says
         limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GOODBYE_S,
     )
     config.load()
-    # It has a line for each request that is none, without a bound; what fails in ours is said by the guard.
+    # It would log a line for each malformed request, without a bound. The guard logs failures of our own code.
     logging.getLogger("uvicorn.error").disabled = True
     await warm_up(pages.access)
     become_nobody()
@@ -155,7 +158,7 @@ async def serve(setup: Setup) -> None:
     async def until_gone() -> None:
         try:
             await broker.run()
-        finally:  # whatever came: a page without its broker can do nothing
+        finally:  # in every case: a server without its broker can do nothing
             server.should_exit = True
 
     tasks.start("the broker", until_gone())
@@ -167,7 +170,7 @@ async def serve(setup: Setup) -> None:
 
 
 def main() -> None:
-    """Started by `netctl.ui.launch` alone."""
+    """Run the server. Only `netctl.ui.launch` starts it."""
     logs.start(logging.INFO, prefix="page: ")
     asyncio.run(serve(msgspec.json.decode(sys.argv[1], type=Setup)))
 

@@ -14,7 +14,8 @@ SESSION_S = 12 * 3600.0
 MAX_SESSIONS = 256
 """Of browsers with a link; one more ends the oldest."""
 MAX_OF_ONE = 16
-"""Of one member, or of one user of a proxy; one more ends that one's oldest. A browser without a cookie begins one with
+"""Of one member, or of one user of a proxy; one more ends that one's oldest. A browser without a cookie begins
+one with
 every request, so nobody may end the sessions of others."""
 MAX_NAMED = 4096
 """Of all members and users together; one more ends the oldest of whoever has most."""

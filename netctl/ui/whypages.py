@@ -1,4 +1,4 @@
-"""Who may reach whom, and why two members do or do not: by the document, and by the path between them."""
+"""The pages that show who may reach whom, and why two members do or do not: the document's rule, and the path."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from netctl.ui.reachview import matrix
 from netctl.wire.agentrequests import Doctor, PeerState
 
 MAX_NAMES = 2000
-"""That a field completes; more are typed."""
+"""Names of members that a field offers; others must be typed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """From whom to whom, on what; empty where that was not said. `failed`: why there is no answer."""
+    """From whom to whom, on which port; empty: not said. `failed`: why there is no answer, or empty."""
 
     src: str
     dst: str
@@ -40,7 +40,7 @@ class Question:
 
     @classmethod
     def of(cls, said: Mapping[str, str], loaded: Loaded | None) -> Self:
-        """As a form says it."""
+        """The question in the fields of a form."""
         src, dst, on = (said.get(name, "").strip() for name in ("from", "to", "on"))
         failed, proto, port = "", None, None
         try:
@@ -57,7 +57,7 @@ class Question:
 
     @property
     def whole(self) -> bool:
-        """Whether it can be answered."""
+        """Whether the question can be answered."""
         return bool(self.src and self.dst and not self.failed)
 
 
@@ -160,7 +160,7 @@ class WhyPages:
 
 
 def _silent(loaded: Loaded | None, own: str | None, peer: PeerState | None) -> str:
-    """Why a peer may answer no ping, as far as the document tells; empty where it does not."""
+    """Why the document keeps a peer from answering pings; empty: it does not."""
     if loaded is None or own is None or peer is None:
         return ""
     answers = flows(loaded, own, peer.name, "icmp", None)
