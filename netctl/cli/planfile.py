@@ -13,6 +13,7 @@ from netctl.system.files import write_atomic
 from netctl.wire.agentrequests import BindingState
 
 FORMAT = "netctl/plan-file/v1"
+"""The format that a plan file names; one of another format is refused."""
 AGAIN = "make it anew with `netctl plan --out`"
 
 

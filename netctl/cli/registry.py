@@ -65,3 +65,4 @@ GROUPS = {
         "drill": _command("drill", "show on the live network, without harm, what a loss would do"),
     },
 }
+"""The commands by group of the help, under the group's heading."""

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 VARIABLE = "SSH_CONNECTION"
+"""Set by sshd: addresses and ports of both ends of the connection (ssh(1))."""
 MAX_PARENTS = 32
 """Processes looked at. sshd, shell, sudo, a script or two: a longer chain is something else."""
 

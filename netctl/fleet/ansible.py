@@ -51,6 +51,7 @@ class TaskResult:
 
 
 CONFIG = "ansible.cfg"
+"""Ansible's configuration file in the working directory, which Ansible reads by itself."""
 KEEP_ASKING = "-o ServerAliveInterval=4 -o ServerAliveCountMax=3"
 """Keepalives: without them, a connection that OpenSSH keeps for the next task hangs for ever if the host is gone."""
 OnResult = Callable[[TaskResult], None]

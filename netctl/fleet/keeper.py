@@ -20,6 +20,7 @@ from netctl.system.files import make_directory, open_lock, say_holder
 JITTER = 0.1
 """Share of the interval. It spreads the requests of 200 hosts that boot at the same time."""
 POKE = signal.SIGUSR1
+"""The signal that makes a running sync look at the repository at once."""
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from netctl.model.keys import WireGuardKey
 LEAST_POOL = {4: 30, 6: 64}
 """The longest prefix length of a pool, by IP version."""
 NAME_LEN = 63
+"""Characters of a member's name: it is a label of DNS (RFC 1035 §2.3.4)."""
 
 
 @dataclass(frozen=True, slots=True)

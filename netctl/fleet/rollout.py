@@ -35,10 +35,13 @@ from netctl.model.errors import ConfigError, LocalError
 from netctl.system.files import write_atomic
 
 ACCEPTED = "/var/lib/netctl/accepted.yaml"
+"""The file in which a host keeps the document in force."""
 LOOK = "Look at what the host lives by"
+"""The name of the task that reads the document in force on a host."""
 HEAL_EXTRA_S = 30.0
 """Time for the roll-back and the next SSH connection, after the deadline of an armed apply."""
 HEAL_EVERY_S = 3.0
+"""Seconds between two tries to reach a host that rolls back."""
 MAX_PLANS = 8
 """Different present documents that the plan compares, those of most hosts first; each takes up to seconds."""
 
@@ -56,6 +59,7 @@ class State(StrEnum):
 
 
 OVER = frozenset({State.DONE, State.THERE})
+"""States of a host that has the new document."""
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from netctl.fleet.syncstate import Outcome, StateFile, SyncState, Verdict
 from netctl.model.errors import ConfigError, LocalError
 
 TIP = "refs/netctl/tip"
+"""The ref under which the fetched branch is kept."""
 MAX_TAGS = 16
 """Most tags of one commit whose signatures are checked."""
 ONLY_SSH = ("gpg.format=ssh", "gpg.program=/bin/false", "gpg.x509.program=/bin/false")

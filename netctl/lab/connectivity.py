@@ -19,6 +19,7 @@ HOW = {
     Verdict.BIRTHDAY: "birthday",
     Verdict.RELAYED: "none",
 }
+"""The word in the table for each verdict of the theory."""
 ANOTHER_BLOCKED = 1.5
 """Per cent of users with blocked UDP, in the second model of the promised rates."""
 RATE_AIMS: Sequence[tuple[str, float | None, float]] = (

@@ -13,6 +13,7 @@ from netctl.model.document import Network
 from netctl.model.errors import EngineError
 
 NAME = "guest"
+"""The member's name of the machine that joins by invite."""
 ADDRESS = PUBLIC[250]
 """An address without NAT at the upper end of the public segment; the lab's own hosts are at the lower end."""
 REACH_S = 30.0

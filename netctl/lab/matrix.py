@@ -50,6 +50,7 @@ CONNECT_S = 20.0
 COUNT_S = 0.5
 """Duration of the count of packets at the end: 25 each way."""
 DOWN_S = 20.0
+"""Longest wait until the network of a pair is down, and for their counts, in seconds."""
 FEW_RELAYED = 20
 """Packets at the relay's host during the count that are not the pair's: STUN and keepalives of other agents, 19 at most
 in measurements. One direction of the pair would add 25.
@@ -59,7 +60,9 @@ MOST_STRAYS = 4
 SECOND_ADDRESS = 50
 """Host number of the mediator's second address: agents need it to recognise NATs with address-dependent mapping."""
 END_S = 5.0
+"""Seconds that the program on a host has to end."""
 READY_S = 60.0
+"""Longest wait for an agent to reach its mediator, in seconds."""
 POLL_S = 0.2
 
 

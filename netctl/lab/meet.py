@@ -26,8 +26,10 @@ from typing import Any
 PORT = 9
 """The discard port (RFC 863): nothing answers."""
 SEND_EVERY_S = 0.02
+"""Seconds between two packets to the peer."""
 POLL_S = 0.005
 AGENT_S = 60.0
+"""Longest wait for an answer of the agent, in seconds."""
 
 
 class Meeting:

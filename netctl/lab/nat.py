@@ -14,9 +14,13 @@ from ipaddress import IPv4Address
 from netctl.lab.properties import PLAIN, Properties
 
 TABLE = "lab_nat"
+"""nftables table of a NAT."""
 BESIDE_TABLE = "lab_beside"
+"""nftables table of a NAT's special properties, such as hairpinning."""
 OUT = 'oifname "wan"'
+"""Match for packets that leave by the public side."""
 TURNED_MARK = 1
+"""Conntrack mark of hairpinned flows."""
 TURNED = f'oifname "lan" ct mark {TURNED_MARK}'
 """Match for hairpinned packets that leave by `lan`: postrouting cannot match their input interface, so by a mark."""
 MAPPING_TIMEOUT_S = 120

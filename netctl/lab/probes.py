@@ -20,13 +20,17 @@ PINGS = 3
 PING_INTERVAL_S = 0.2
 """The shortest interval that ping allows ordinary users."""
 PING_WAIT_S = 2
+"""Seconds that ping waits for the last answer."""
 HEAR_S = 6.0
 """Longest wait for a broadcast, which is sent three times within a second."""
 DENIED_S = 1.5
 """Wait for the answer to a blocked knock: a thousand times the round trip inside one machine."""
 ALLOWED_S = 5.0
+"""Longest wait for the answer to a knock that must pass, in seconds."""
 SERVE_S = 30.0
+"""Seconds for which a listener waits for a knock."""
 BROADCAST_PORT = 27015
+"""UDP port of broadcasts: the one that many games use to look for servers."""
 
 _RTT = re.compile(r"= [\d.]+/([\d.]+)/")
 

@@ -15,10 +15,12 @@ import time
 from collections.abc import Sequence
 
 READY = "ready"
+"""The line by which a program says that it listens."""
 SHOUTS = 3
 """Repetitions of a broadcast, which has no acknowledgement; real discovery programs repeat theirs too."""
 SHOUT_PAUSE_S = 0.3
 KNOCK_PAUSE_S = 0.3
+"""Seconds that one try of a knock waits for its answer."""
 
 
 def say(text: str) -> None:

@@ -41,6 +41,7 @@ class Properties:
 
 
 PLAIN = Properties()
+"""A NAT without any special property."""
 KEYS: Mapping[str, str] = {
     "kind": "what it does with addresses (port-restricted unless said)",
     "members": "who is behind it",

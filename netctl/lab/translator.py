@@ -16,6 +16,7 @@ PREFIX = ipaddress.IPv6Network("2001:db8:6464::/96")
 POOL = ipaddress.IPv4Network("192.168.255.0/24")
 """IPv4 addresses that TAYGA gives the hosts behind it; the box's own NAT translates them again."""
 TAYGA = "tayga"
+"""The program that translates between IPv6 and IPv4 (NAT64)."""
 _CONFIG, _ZONE, _LOG = "/run/tayga.conf", "/run/zone.json", "/run/nat64.log"
 _UP = f"""{TAYGA} -c {_CONFIG} --mktun
 ip link set nat64 up

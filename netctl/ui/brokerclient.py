@@ -17,6 +17,7 @@ from netctl.wire.jsonline import Request, error_of, parse_line
 
 Reply = TypeVar("Reply")
 GONE = "the other half of `netctl ui` has ended: start it again"
+"""The error of every question after the broker has ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,12 +187,19 @@ class AskFirewall(Request[FirewallVerdict], frozen=True, tag="firewall.ask"):
 
 
 AGENT = (a.Status, a.Watch, a.Doctor, a.Timeline)
+"""Requests to the agent that only read."""
 CHANGING = (a.Plan, a.Rollback)
+"""Requests to the agent for operators alone: what an edit would change, and going back from a trial."""
 BROKER = (Redeem, ReadDocument, IsMediator, AskFirewall)
+"""Requests to the broker itself that only read, and the use of a link."""
 ACTING = (ApplyDocument, ConfirmDocument, CheckPath, ListCarried)
+"""Requests to the broker itself for operators alone."""
 MEDIATOR = (m.ServerStatusRequest, m.ListBans, m.ListAudit, m.LiftBan)
+"""Requests about the mediator's state, for operators alone."""
 INVITES = (m.ListInvites, m.CreateInvite, m.RevokeInvite)
+"""Requests about invites, for operators alone."""
 MEMBERS = (m.ListMembers, m.Approve, m.Reject, m.Revoke, m.Restore)
+"""Requests about members, for operators alone."""
 
 
 def agent_operations(*, operators: bool) -> Operations:

@@ -22,6 +22,7 @@ from netctl.system.ourselves import environment
 from netctl.ui.logintokens import TOKEN_S
 
 OPENER = "xdg-open"
+"""The program that starts the browser of a desktop (xdg-utils)."""
 AS_PERSON = f"""
 umask 077
 set -C
@@ -37,6 +38,7 @@ timeout {TOKEN_S:.0f} cat > /dev/null
 the file
 when stdin ends."""
 PAGE = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={0}"><a href="{0}">netctl</a>'
+"""The file that leads a browser to the link; `{0}`: the link, escaped for HTML."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ too."""
 MAX_SHOWN = 200
 """Changes of a plan, and findings, that the page lists."""
 NO_END = "\\ No newline at end of file\n"
+"""The line that `diff` and `git apply` use for a text without a line end at its end."""
 
 
 @dataclass(frozen=True, slots=True)

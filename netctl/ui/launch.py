@@ -36,6 +36,7 @@ TRIES = 8
 """How many ports of the kernel's choice (port 0) are tried: one may be free on 127.0.0.1 and taken on ::1."""
 BACKLOG = 128
 GOODBYE_S = 5.0
+"""Seconds that the server has to end by itself, before it is killed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,11 @@ from netctl.ui.plots import braille
 from netctl.wire.agentrequests import PeerState, StatusReply
 
 LOOK = {"online": "green", "silent": "yellow", "offline": "dim", "unknown": "dim"}
+"""Styles of rich by presence."""
 PLOT_CELLS = 16
 """Columns of a plot, with two samples in each: the last half minute."""
 MAX_FILTER = 64
+"""Characters of a filter."""
 HELP = "q leaves · s sorts by the next column · r turns round · / filters · ↑↓ moves"
 WIDE = 100
 """Columns that a terminal needs to have room for plots."""

@@ -39,6 +39,7 @@ MEMBERSHIP: dict[str, tuple[Callable[[str], Wish[str]], str]] = {
     "revoke": (m.Revoke, "{} is shut out: its tunnels go away everywhere now"),
     "restore": (m.Restore, "{} may come back: a member of the document at once, another with a new invite"),
 }
+"""By the name of a button: the request to the mediator, and what the page says once it is done."""
 
 
 class MediatorPages:

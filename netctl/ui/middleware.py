@@ -37,7 +37,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "netctl"
 SAFE = frozenset({"GET", "HEAD"})
+"""Methods that change nothing (RFC 9110 §9.2.1)."""
 LINK = "open the link that `netctl ui` printed; each is good once"
+"""What a request without a session is told."""
 MAX_FORM = 64 * 1024
 """Bytes. Our forms have a few short fields, and all of one is read before the token in it can be checked."""
 MAX_DOCUMENT = 512 * 1024
@@ -47,6 +49,7 @@ MAX_DOCUMENT_FORM = 3 * MAX_DOCUMENT + MAX_FORM
 BODY_S = 30.0
 """For a form to arrive whole."""
 MAX_FIELDS = 64
+"""Fields of a form."""
 FREE = ("/static/", "/login")
 """What is served to whoever reaches the port: nothing of it says anything about this host."""
 HERE = frozenset({b"same-origin", b"none"})
@@ -65,7 +68,9 @@ HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=(), usb=()"),
 )
+"""Headers of every answer, beside the Content Security Policy."""
 STORED = (b"cache-control", b"no-store")
+"""Header of every answer that is not a static file: no browser keeps it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,11 @@ from netctl.ui.websessions import Session
 from netctl.wire.agentrequests import PeerState, StatusReply
 
 PART = "networks.yaml"
+"""The name in errors and marks of a member's part of the document."""
 MAX_WIDTH = 100
 """Columns of a member's part of the document."""
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Names of this machine on itself; no other machine's browser can be led here by them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ PINGS = 8
 SMALL = 84
 """Bytes of a ping, as ping(8) sends it."""
 EVERY_S = 0.25
+"""Seconds between two pings."""
 LAST_S = 1.0
 """Seconds for the answer to the last ping: to the other side of the earth and back takes a third of it."""
 ROUNDS = 3
@@ -38,6 +39,7 @@ MTU."""
 HEADERS = {4: 28, 6: 48}
 """Bytes of the IP and ICMP headers before the data, by version of IP."""
 MAX_READ = 65_536
+"""Bytes of the largest IP packet."""
 _SIOCGIFMTU = 0x8921
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PROBE = 10, 23, 3
 """Socket options (ip(7), ipv6(7)): send a packet without fragments, whatever path MTU this host has learned."""

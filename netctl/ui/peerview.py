@@ -17,8 +17,11 @@ PATHS = {
     "idle": "idle: opens with the first packet",
     "none": "no path",
 }
+"""The words for each kind of path."""
 PRESENCE = {"online": "online", "silent": "not answering", "offline": "offline", "unknown": "not known"}
+"""The words for each presence."""
 PORTS = {"sequential": ", ports counted", "block": ", random ports of a block", "random": ", random ports"}
+"""How a NAT chooses ports, as the end of a sentence."""
 MINUTE_S = 60.0
 
 

@@ -10,6 +10,7 @@ Points = Sequence[tuple[float, float | None]]
 _DOTS = ((0x40, 0x04, 0x02, 0x01), (0x80, 0x20, 0x10, 0x08))
 """The bits of the dots of a braille cell (Unicode: Braille Patterns), for each column from the bottom up."""
 BRAILLE = 0x2800
+"""The code point of the braille cell without dots."""
 
 
 def svg_path(points: Points, *, now: float, window_s: float, width: int, height: int) -> str:

@@ -27,6 +27,7 @@ OURS = frozenset(
 )
 """Headers that have another meaning, and cannot carry the name of the user."""
 PORTS = {"http": 80, "https": 443}
+"""Ports that a URL of this scheme leaves out."""
 
 
 class ProxyRefusedError(Exception):

@@ -20,7 +20,9 @@ from netctl.ui.brokerwire import Carried, CarriedPair
 SOCKET_NAME = "relay-status.sock"
 """The socket in the relay's state directory (`mediator.shell.relaystatus`)."""
 TIMEOUT_S = 2.0
+"""Seconds for the relay's answer."""
 MAX_LINE = 1 << 18
+"""Bytes of the relay's answer: it lists a bounded number of pairs."""
 MAX_PICTURE = 60
 """Members in a picture. With more there is only the list."""
 

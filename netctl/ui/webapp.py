@@ -45,6 +45,7 @@ MAX_GRAPH = 60
 MAX_PLOTTED = 300
 """Rows that have plots in the HTML: plots are four fifths of a row's size, and the script draws them anyway."""
 PLOT = {"width": 120, "height": 24}
+"""Size of a plot, in the units of its SVG."""
 KEEPALIVE_S = 15.0
 """Seconds without news after which a stream is ended; the browser opens it again."""
 PROXIED_S = 60.0

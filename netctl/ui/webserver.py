@@ -36,13 +36,16 @@ from netctl.ui.proxylogin import ProxyLogin
 from netctl.ui.webapp import Pages
 
 NOBODY = "nobody"
+"""The user that the server becomes."""
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 MAX_FILES = 1024
 """Open files: connections, and what the event loop needs."""
 MAX_CONNECTIONS = 512
 """Enough for loopback, a proxy and ten addresses with all the connections that each may have (`connections`)."""
 KEEP_ALIVE_S = 15
+"""Seconds that a connection may rest between two requests."""
 GOODBYE_S = 1
+"""Seconds that open answers have to end when the server ends."""
 PAUSE_S = 0.01
 """Seconds after which the pretended browser of the warm-up leaves: it has its answer by then."""
 UNFIT = "apiVersion: netctl/v0\nmembers: {Ä: {wireguard: 1}}\nnetworks: {}\n"

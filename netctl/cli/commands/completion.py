@@ -10,6 +10,7 @@ from netctl.cli import output
 FILES = ("FILE", "PLAN")
 """Placeholders for files in the usage; shells complete paths there."""
 DIRECTORIES = ("DIR",)
+"""Placeholders for directories in the usage; shells complete directories there."""
 SHELLS = ("bash", "zsh", "fish")
 
 

@@ -17,7 +17,9 @@ from netctl.model.errors import LocalError
 from netctl.wire import agentrequests as r
 
 BEFORE_S = 3.0
+"""Seconds of pings with the mediator, before the drill."""
 AFTER_S = 3.0
+"""Seconds of pings with the mediator, after the drill."""
 BACK_S = 15.0
 """Longest wait for the mediator: the first attempt comes at once, the next within 2 s, login takes some round trips."""
 MAX_S = 600

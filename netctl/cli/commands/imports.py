@@ -13,6 +13,7 @@ from netctl.system.files import write_atomic
 MAX_FILES = 4096
 """A directory with more *.conf files is not a directory of wg-quick files."""
 COMMON_NAMES = ("wg", "wireguard", "wgquick")
+"""Names of wg-quick files, without digits, that name a link and not a host: the directory then names the host."""
 
 
 def _found(path: Path) -> list[Path]:

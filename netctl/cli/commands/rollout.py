@@ -35,6 +35,7 @@ from netctl.model.errors import ConfigError, LocalError
 from netctl.system.files import write_atomic
 
 SHOWN_HOSTS = 5
+"""Names of hosts in a line; of the others only the number is shown."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

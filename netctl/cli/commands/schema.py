@@ -8,6 +8,7 @@ from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 
 DRAFTS = ("2020-12", "7")
+"""Versions of JSON Schema in which the schema can be printed."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

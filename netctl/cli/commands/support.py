@@ -55,6 +55,7 @@ SECRETS = re.compile(
 )
 """Secrets that must not leave the host wherever they occur, for example in a log line or a systemd unit."""
 GONE = b"(removed)"
+"""What stands in place of a secret that was removed."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

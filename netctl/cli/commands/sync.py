@@ -31,6 +31,7 @@ REPOSITORY = "NETCTL_SYNC_REPOSITORY"
 PROOF_SHARE = 0.5
 """Share of `--confirm-within`: after it, a host that cannot reach repository or mediator rolls back at once."""
 PROOF_EVERY_S = 1.0
+"""Seconds between two tries to reach repository and mediator after an apply."""
 APPLY_TIMEOUT_S = 180.0
 ROLLED_BACK = 3
 SHOWN = 10

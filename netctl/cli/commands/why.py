@@ -24,6 +24,7 @@ from netctl.wire import agentrequests as r
 UNREACHABLE = 2
 """Exit status of `why`: the document or the firewall denies the flow, or there is no path now."""
 PINGS_S = 1.0
+"""Seconds of pings that measure the round trip."""
 NO_AGENT = "no agent runs on this host: `netctl up` starts it"
 
 
