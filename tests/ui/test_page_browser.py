@@ -121,6 +121,12 @@ def with_peers(known: Host, **changed: a.PeerState | None) -> None:
     known.status = msgspec.structs.replace(known.status, peers=[*kept, *more])
 
 
+def found(browser: Chromium, path: str) -> bool:
+    """Whether the host has noticed by now what the test before has changed back."""
+    browser.see(path)
+    return browser.text("#live") is not None
+
+
 @pytest.fixture
 def still(browser: Chromium, known: Host) -> Iterator[None]:
     """A host that moves by itself no more; afterwards it is as it was."""
@@ -128,6 +134,7 @@ def still(browser: Chromium, known: Host) -> Iterator[None]:
     before, known.moving = known.status, False
     yield
     known.status, known.moving = before, True
+    known.changes += 1
 
 
 def one_of(known: Host, name: str, /, **changed: object) -> a.PeerState:
@@ -174,7 +181,7 @@ def test_who_comes_and_goes_does_so_in_the_page(browser: Chromium, known: Host) 
 
 @pytest.mark.usefixtures("still")
 def test_a_members_page_follows_it(browser: Chromium, known: Host) -> None:
-    browser.see("/members/laptop")
+    wait_for("it is there", lambda: found(browser, "/members/laptop"))
     told = {"endpoint": "198.51.100.77:7", "hindrance": "a new reason", "rx_bytes": 5_000_000_000}
     with_peers(known, laptop=one_of(known, "laptop", **told))
     wait_for("its endpoint", lambda: "198.51.100.77:7" in (browser.text("#live") or ""))
