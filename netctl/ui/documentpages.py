@@ -117,7 +117,7 @@ class DocumentPages:
         if read.git is not None:
             return "`netctl sync` brings it from Git: change it in the repository"
         if status is not None and status.joined is not None:
-            return "this host joined by invite, and lives by what its mediator says"
+            return "this host joined by invite, and follows its mediator"
         if read.text is None:
             return "there is no file to edit yet"
         if len(read.text.encode(errors="surrogatepass")) > MAX_DOCUMENT:

@@ -98,7 +98,7 @@ def test_what_is_wrong_stands_at_its_line(known: Host, browser: Browser) -> None
             assert "error NC014" in line
         assert browser.get("/reach").status == 200, "what is in force is judged by its own text"
         file.write_text(TEXT + "# more\n")
-        assert "not what this host lives by" in browser.get("/document").text
+        assert "not in force on this host" in browser.get("/document").text
         file.unlink()
         assert "netctl init" in browser.get("/document").text
     finally:

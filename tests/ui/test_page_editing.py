@@ -305,7 +305,7 @@ def test_a_sync_of_long_ago_or_for_the_mediator_is_none_of_this_host(browser: Br
 def test_a_host_that_joined_by_invite_edits_nothing(browser: Browser, agent: Played) -> None:
     agent.host.status = msgspec.structs.replace(agent.host.status, joined="home")
     wait_for("it is closed", lambda: "Edit</a>" not in browser.get("/document").text)
-    assert "lives by what its mediator says" in browser.get("/document").text
+    assert "joined by invite, and follows its mediator" in browser.get("/document").text
     assert browser.get("/document/edit").status == 409
 
 

@@ -112,7 +112,7 @@ def test_finding_works_without_a_script(served: Served) -> None:
     browser = served.signed_in()
     assert 'data-peer="laptop"' not in browser.get("/?q=nas").text.partition("<details")[0]
     assert 'data-peer="nas"' in browser.get("/?group=servers").text
-    assert "Nobody here is called that" in browser.get("/?q=zzz").text
+    assert "Nobody here matches" in browser.get("/?q=zzz").text
 
 
 def test_what_is_wrong_stands_on_every_page(known: Host, served: Served) -> None:

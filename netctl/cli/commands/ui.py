@@ -38,33 +38,35 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen",
         metavar="ADDRESS",
-        help="serve members over the overlay too, at this address of this host: whoever `ui:` in the document names",
+        help="also listen on this overlay address of this host, for the members that `ui:` in the document names",
     )
-    parser.add_argument("--viewer", action="store_true", help="let nobody change anything, whoever it is")
+    parser.add_argument("--viewer", action="store_true", help="let nobody change anything")
     parser.add_argument(
-        "--no-browser", action="store_true", help="print the link alone; on a desktop a browser opens it else"
+        "--no-browser",
+        action="store_true",
+        help="start no browser; without this option a desktop's browser opens the page",
     )
-    proxy = parser.add_argument_group(
-        "a reverse proxy with a login of its own (docs/ui.md says what is believed)"
+    proxy = parser.add_argument_group("behind a reverse proxy with a login of its own (see docs/ui.md)")
+    proxy.add_argument(
+        "--trusted-proxy", metavar="ADDRESS", help="the address that the proxy's requests come from"
     )
-    proxy.add_argument("--trusted-proxy", metavar="ADDRESS", help="where the proxy's requests come from")
     proxy.add_argument(
         "--proxy-user-header",
         metavar="NAME",
         default=USER_HEADER,
-        help=f"the header in which it says who has logged in (default {USER_HEADER})",
+        help=f"the header in which the proxy names the user (default {USER_HEADER})",
     )
     proxy.add_argument(
         "--public-origin",
         metavar="URL",
-        help="where browsers see the page: https://netctl.example.org, or https://example.org/netctl",
+        help="the URL of the page in browsers: https://netctl.example.org, or https://example.org/netctl",
     )
     proxy.add_argument(
         "--proxy-operator",
         metavar="USER",
         action="append",
         default=[],
-        help="a user of the proxy who may change things; all others look alone",
+        help="a user of the proxy who may change things; all others can only look",
     )
     add_mediator_state(parser)
 

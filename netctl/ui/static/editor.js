@@ -1,5 +1,5 @@
-// The document as it is edited: colours, errors at their lines, and what the schema says fits here. Without it, a text
-// field and its errors below.
+// The editor of the document: it colours the text, shows errors at their lines, and offers what the schema allows.
+// Without scripts there is a plain text field, with the errors below it.
 "use strict";
 
 const CHECK_AFTER_MS = 350;
@@ -132,7 +132,7 @@ async function check() {
   }
 }
 
-// -- what fits here: the schema, walked along the lines above --------------------------------------------------
+// -- proposals: what the schema allows here, by the lines above -------------------------------------------------
 
 let schema = null;
 
@@ -362,7 +362,7 @@ function draw(at) {
 function take() {
   const one = offered[chosen];
   field.setSelectionRange(start, field.selectionStart);
-  // So that the browser's own undo takes it back.
+  // Inserted as if somebody had typed it, so that the browser's undo works.
   if (!document.execCommand("insertText", false, one.text)) field.setRangeText(one.text, start, field.selectionEnd, "end");
   close();
   paint();
