@@ -33,23 +33,23 @@ PROGRAMS = {
     "netctl-wg": ("netctl.wg.main", "netctl"),
     "netctl-mediator": ("mediator.shell.main", "netctl-mediator"),
 }
-"""Each program: its module, and the package that brings it."""
+"""For each program: the module that it runs, and the package that contains it."""
 PAGES = {
     "netctl": ("netctl.cli.main", "parser"),
     "netctl-mediator": ("mediator.shell.main", "parser"),
 }
-"""Where each program's command line is defined."""
+"""For each program with a man page: the module and the function that define its command line."""
 MEDIATORS = ("mediator", "uvloop", "uvloop-*.dist-info")
-"""What of the environment belongs to netctl-mediator."""
+"""What netctl-mediator contains of the environment; netctl contains the rest."""
 MEDIATOR_UNITS = ("netctl-mediator.service", "netctl-relay.service")
 WHEELS = "manylinux_2_34"
-"""The wheels that all these distributions can load: of the oldest C library among them, or older."""
+"""The tag of wheels that all these distributions can load: for the oldest of their C libraries, or an older one."""
 _MADE_BY_INSTALLERS = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 LEFT_OUT = (
     *("bin", "numpy/**/tests", "**/__pycache__"),
     *(f"*.dist-info/{name}" for name in _MADE_BY_INSTALLERS),
 )
-"""Not needed at run time, or different from build to build."""
+"""What is left out of packages: files that are not needed at run time, or that differ from build to build."""
 MAINTAINER = "netctl authors <authors@netctl.invalid>"
 SUMMARY = {
     "netctl": "hosts anywhere become one LAN, described in a file",
@@ -72,10 +72,10 @@ class Target:
 
     python: str
     mark: str
-    """Ends the version: a package for one distribution is not taken for another's."""
+    """The end of the version, so that a package for one distribution is not taken for one for another."""
     glibc: str
     ssl: str = ""
-    """Debian's package with libcrypto.so.3."""
+    """The Debian package that contains libcrypto.so.3."""
     zsh: str = "usr/share/zsh/vendor-completions"
 
 
@@ -97,13 +97,16 @@ LIBRARIES = {
     "libstdc++.so.6": ("libstdc++6", "libstdc++"),
     "libz.so.1": ("zlib1g", "libz.so.1()(64bit)"),
 }
-"""What the wheels and our own C load of the system: Debian's package (OpenSSL's by target), and Fedora's."""
+"""System libraries that the wheels and the C code of netctl load: the packages of Debian and Fedora that contain them.
+
+The package of OpenSSL depends on the target (`Target`).
+"""
 C_LIBRARY = re.compile(r"(libc|libm|libpthread|librt|libdl|libutil|ld-linux-[a-z0-9-]+)\.so\.\d+")
-"""Parts of glibc, which both name once."""
+"""Libraries of glibc, on which a package depends once."""
 RPM_NEEDS = ("glibc", *(fedora for _, fedora in LIBRARIES.values()), "libseccomp", "nftables")
-"""What Fedora has to install besides Python; `setup` brings /etc/protocols, whose names nft takes."""
+"""What Fedora must install besides Python. Its package `setup` contains /etc/protocols, from which nft takes names."""
 MACHINES = {"x86_64": ("amd64", "x86_64"), "aarch64": ("arm64", "aarch64")}
-"""By the kernel's name for it: Debian's and RPM's."""
+"""The names of Debian and RPM for a kind of machine, by the kernel's name for it."""
 
 
 def version() -> str:
@@ -115,12 +118,12 @@ def version() -> str:
 
 
 def packaged_version() -> str:
-    """The same, as dpkg and rpm sort it: what comes before a release is marked by `~`, not by a dot."""
+    """The version in the form that dpkg and rpm sort correctly: a version before a release has `~` instead of a dot."""
     return re.sub(r"\.dev", "~dev", version())
 
 
 def epoch() -> int:
-    """The time that goes into packages: of the commit, or as SOURCE_DATE_EPOCH says."""
+    """The time of all files in packages (Unix seconds): the commit's, or SOURCE_DATE_EPOCH."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given:
         return int(given)
@@ -131,7 +134,7 @@ def epoch() -> int:
 
 
 def wheel(work: Path) -> Path:
-    """This checkout as a wheel."""
+    """Build a wheel of this checkout."""
     directory = work / "wheel"
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "-w", str(directory), str(ROOT)], check=True)
@@ -139,13 +142,13 @@ def wheel(work: Path) -> Path:
 
 
 def environment(target: Target, package: Path, site: Path, uv: Path) -> None:
-    """The locked packages and netctl in `site`, as the target's Python loads them."""
+    """Install the locked packages and netctl into `site`, for the target's Python."""
     machine = platform.machine()
     common = [str(uv), "pip", "install", "--quiet", "--no-config", "--target", str(site)]
     common += ["--python-version", target.python, "--python-platform", f"{machine}-{WHEELS}"]
     common += ["--no-deps", "--no-compile-bytecode", "--link-mode", "copy"]
     locked = ROOT / "requirements/package.txt"
-    environ = {"UV_NATIVE_TLS": "true", **os.environ}  # whom this machine trusts, as pip does
+    environ = {"UV_NATIVE_TLS": "true", **os.environ}  # trusts the certificates of this machine, as pip does
     wanted = [["--only-binary", ":all:", "--require-hashes", "-r", str(locked)], [str(package)]]
     for one in wanted:
         subprocess.run([*common, *one], check=True, env=environ)
@@ -155,7 +158,7 @@ def environment(target: Target, package: Path, site: Path, uv: Path) -> None:
 
 
 def undeclared(site: Path) -> set[str]:
-    """Names (sonames) of libraries that something in `site` loads, and that neither it nor LIBRARIES has."""
+    """Sonames of libraries that files in `site` load, and that are neither in `site` nor in LIBRARIES."""
     objects = [path for path in site.rglob("*.so*") if path.is_file()]
     listing = ["readelf", "--dynamic", "--wide", *map(str, objects)]
     said = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
@@ -166,19 +169,19 @@ def undeclared(site: Path) -> set[str]:
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
-    """A file of the package."""
+    """Write a file of the package."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(mode)
 
 
 def unit(name: str) -> str:
-    """A unit, with the programs where a package has them."""
+    """A systemd unit, with the paths that the programs have in a package."""
     return (ROOT / "packaging/systemd" / name).read_text().replace("/usr/local/bin/", "/usr/bin/")
 
 
 def documentation(name: str, into: Path) -> None:
-    """Man pages, completions, licence and changelog of a package."""
+    """Write man pages, completions, licence and changelog of a package."""
     for program, (module, function) in PAGES.items():
         if PROGRAMS[program][1] == name:
             page(program, generated(program, module, function), into)
@@ -191,7 +194,7 @@ def documentation(name: str, into: Path) -> None:
 
 
 def generated(program: str, module: str, function: str) -> str:
-    """A man page, from the command line's own definitions."""
+    """Make a man page from the definition of the command line."""
     command = [
         str(Path(sys.executable).with_name("argparse-manpage")),
         "--module",
@@ -206,14 +209,14 @@ def generated(program: str, module: str, function: str) -> str:
 
 
 def page(program: str, text: str, into: Path) -> None:
-    """A man page of the package."""
+    """Write a man page of the package, compressed."""
     path = into / "usr/share/man/man8" / f"{program}.8.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def split(site: Path, target: Target, roots: dict[str, Path]) -> None:
-    """The environment shared out between the two packages."""
+    """Divide the environment between the two packages."""
     inside = HOME / "lib" / f"python{target.python}" / "site-packages"
     for root in roots.values():
         (root / inside).mkdir(parents=True)
@@ -239,7 +242,7 @@ def split(site: Path, target: Target, roots: dict[str, Path]) -> None:
 
 
 def stage(target: Target, work: Path, package: Path, uv: Path) -> dict[str, Path]:
-    """Both packages' files, each below a root of its own."""
+    """Make the files of both packages, each below a root of its own."""
     site = work / "site"
     environment(target, package, site, uv)
     if strange := undeclared(site):
@@ -262,7 +265,7 @@ def stage(target: Target, work: Path, package: Path, uv: Path) -> dict[str, Path
 
 
 def completions(root: Path, zsh: str) -> None:
-    """Shell completions, from the command line's own definitions. `zsh`: where that shell looks for them."""
+    """Write shell completions, made from the command line's definition. `zsh`: the directory where zsh looks."""
     places = {
         "bash": "usr/share/bash-completion/completions/netctl",
         "zsh": f"{zsh}/_netctl",
@@ -275,7 +278,7 @@ def completions(root: Path, zsh: str) -> None:
 
 
 def settle(root: Path) -> None:
-    """One time and plain modes for everything."""
+    """Give every file the same time, and a mode without special bits."""
     when = epoch()
     for path in sorted(root.rglob("*"), reverse=True):
         if not path.is_symlink():
@@ -284,13 +287,13 @@ def settle(root: Path) -> None:
 
 
 def script(name: str, part: str) -> str:
-    """A maintainer script: what both kinds of package do."""
+    """The text of a maintainer script, for packages of both kinds."""
     path = ROOT / "packaging/scripts" / f"{name}.{part}"
     return path.read_text() if path.exists() else ""
 
 
 def needs(name: str, target: Target, revision: str) -> list[str]:
-    """What Debian has to install besides."""
+    """The packages that Debian must install as well."""
     if name == "netctl-mediator":
         return [f"netctl (= {packaged_version()}-{revision}~{target.mark})"]
     major, _, minor = target.python.partition(".")
@@ -306,7 +309,7 @@ def needs(name: str, target: Target, revision: str) -> list[str]:
 
 
 def deb(name: str, root: Path, target: Target, into: Path, revision: str) -> Path:
-    """A Debian package of these files."""
+    """Build a Debian package of these files."""
     architecture = MACHINES[platform.machine()][0]
     full = f"{packaged_version()}-{revision}~{target.mark}"
     size = sum(path.lstat().st_size for path in root.rglob("*") if path.is_file()) // 1024
@@ -337,7 +340,7 @@ def deb(name: str, root: Path, target: Target, into: Path, revision: str) -> Pat
 
 
 def rpm(name: str, root: Path, target: Target, into: Path, work: Path, revision: str) -> Path:
-    """An RPM package of these files. The same scripts, called with the words that dpkg would use."""
+    """Build an RPM package of these files. Its scripts are Debian's, called with the arguments that dpkg would use."""
     architecture = MACHINES[platform.machine()][1]
     requires = (
         [f"netctl = {packaged_version()}-{revision}.{target.mark}"]
@@ -349,7 +352,7 @@ def rpm(name: str, root: Path, target: Target, into: Path, work: Path, revision:
         for path in sorted(root.rglob("*"))
         if not path.is_dir() or path.is_symlink()
     ]
-    # A directory that a package does not name stays when the package goes; those of the system are not ours to name.
+    # rpm removes a directory with the package only if the package names it. Directories of the system are not named.
     ours = (root / HOME, root / "usr/share/doc")
     own = [
         f'%dir "/{path.relative_to(root)}"'
@@ -360,7 +363,7 @@ def rpm(name: str, root: Path, target: Target, into: Path, work: Path, revision:
         and any(path.is_relative_to(one) for one in ours)
     ]
     listing = "\n".join([*own, *(f'"{file}"' for file in files)])
-    # rpm runs the new package's %post before the old one's %preun: what Python compiled of the old code goes in %pre.
+    # rpm runs the new %post before the old %preun, so %pre removes the files that Python compiled from the old code.
     parts = {
         "%post": 'if [ "$1" = 1 ]; then set -- configure; else set -- configure upgrade; fi',
         "%preun": '[ "$1" = 0 ] || exit 0; set -- remove',
@@ -411,10 +414,12 @@ cp -a {root}/. %{{buildroot}}/
 def build(
     kind: str, names: Iterable[str], into: Path, uv: Path, revisions: Iterable[str] = ("1",)
 ) -> list[Path]:
-    """Packages of one kind for these distributions."""
+    """Build the packages of one kind (deb or rpm) for these distributions."""
     into.mkdir(parents=True, exist_ok=True)
     (ROOT / "build").mkdir(exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="packages-", dir=ROOT / "build"))  # two may build at the same time
+    work = Path(
+        tempfile.mkdtemp(prefix="packages-", dir=ROOT / "build")
+    )  # two builds may run at the same time
     work.chmod(0o755)
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch())
     package = wheel(work)
@@ -436,7 +441,7 @@ def build(
 
 
 def main() -> int:
-    """`python packaging/build.py deb|rpm [DISTRIBUTION …]`."""
+    """Run `python packaging/build.py deb|rpm [DISTRIBUTION …]`."""
     parser = argparse.ArgumentParser(description="Builds packages into dist/.")
     parser.add_argument("kind", choices=["deb", "rpm"])
     parser.add_argument(

@@ -1,7 +1,7 @@
 """Builds a release into dist/VERSION/: sdist, wheel, packages, images, a bill of materials, provenance, checksums.
 
-Everything comes from one commit, and all but the images is the same, byte by byte, whoever builds it. SHA256SUMS
-names every file; with a signing key it is signed by ssh, which `ssh-keygen -Y verify` checks (docs/install.md).
+Everything is built from one commit, and whoever builds it gets the same bytes, except for the images. SHA256SUMS names
+every file. With a signing key it is signed by ssh; `ssh-keygen -Y verify` checks the signature (docs/install.md).
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ import build
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKED = ROOT / "requirements/package.txt"
-"""What every package, image and role installs: the set of the member is a part of it."""
+"""The locked set that every package, image and role installs; the set of a member is a part of it."""
 PARTS = ("python", "deb", "rpm", "image")
 IMAGES = ("netctl-member", "netctl-mediator")
 NAMESPACE = uuid.UUID("5d2b7a4e-6c0f-4e0e-9a53-3f1c8a7b9d10")
-"""Of serial numbers of bills of materials (RFC 9562 §5.5): the same content has the same number."""
+"""The namespace of serial numbers of bills of materials (RFC 9562 §5.5): the same content has the same number."""
 BUILD_TYPE = "https://slsa-framework.github.io/github-actions-buildtypes/workflow/v1"
 LOCAL_BUILD_TYPE = "netctl:packaging/release.py"
 SIGNING_NAMESPACE = "netctl-release"
-"""What a signature is for (ssh-keygen -n): one for another purpose does not verify as a release's."""
+"""The purpose of the signature (ssh-keygen -n): a signature for another purpose does not verify a release."""
 
 
 class Refused(Exception):
-    """Why no release is made of this checkout."""
+    """This checkout cannot become a release; the text says why."""
 
 
 def git(*words: str) -> str:
-    """What git says of this checkout."""
+    """The output of a git command in this checkout."""
     done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
 def check(tag: str | None) -> None:
-    """Raises Refused for a checkout that is no release: changes, another tag, nothing in the changelog."""
+    """Raise Refused if the checkout has changes, another tag than the version's, or nothing in the changelog."""
     if changed := git("status", "--porcelain"):
         raise Refused(f"there are changes that are not committed:\n{changed}")
     number = build.version()
@@ -69,7 +69,7 @@ def check(tag: str | None) -> None:
 
 
 def notes(number: str) -> str:
-    """The section of the changelog of a version; empty: there is none."""
+    """The section of a version in the changelog; empty: there is none."""
     text = (ROOT / "CHANGELOG.md").read_text()
     found = re.search(
         rf"^## {re.escape(number)} - \d{{4}}-\d\d-\d\d\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL
@@ -78,7 +78,7 @@ def notes(number: str) -> str:
 
 
 def pins(path: Path) -> list[tuple[Requirement, list[str], list[str]]]:
-    """Each line of a locked set: what is pinned, the SHA-256 of its files, and who asked for it."""
+    """The packages of a locked set: name and version, the SHA-256 of their files, and which package needs them."""
     found = []
     text = path.read_text().replace("\\\n", " ")
     for block in re.findall(r"^[A-Za-z0-9].*(?:\n[ \t]+#.*)*", text, re.MULTILINE):
@@ -113,7 +113,7 @@ def bill(path: Path, when: int) -> str:
         name = canonicalize_name(pin.name)
         locked = str(pin.specifier).removeprefix("==")
         purl = PackageURL("pypi", None, name, locked)
-        # A lock admits every file of the version, so the hashes are a set, and no one of them is the component's.
+        # A lock admits every file of the version, so none of the hashes is the one hash of the component.
         said = [Property(name="netctl:locked:sha256", value=one) for one in hashes]
         said += [Property(name="netctl:locked:when", value=str(pin.marker))] if pin.marker else []
         one = Component(name=name, version=locked, purl=purl, bom_ref=purl.to_string(), properties=said)
@@ -128,7 +128,7 @@ def bill(path: Path, when: int) -> str:
 
 
 def provenance(files: Sequence[Path], when: int) -> str:
-    """What was built from what, by what: an in-toto statement v1 with SLSA's provenance v1, as one JSON."""
+    """What was built, from what, and by what program: an in-toto statement v1 with SLSA provenance v1, as JSON."""
     server, repository = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
     hosted = bool(server and repository)
     source = f"git+{server}/{repository}" if hosted else "git+netctl"
@@ -158,18 +158,18 @@ def provenance(files: Sequence[Path], when: int) -> str:
 
 
 def locks() -> list[str]:
-    """The locked sets, which say by hash what went in."""
+    """The files of the locked sets, which name by hash what was installed."""
     return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "requirements").glob("*.txt"))]
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def python(into: Path) -> None:
-    """The sdist, and from it two wheels: one with the data path in C for this kind of machine, one for all."""
+    """Build the sdist, and from it two wheels: one with the C data path for this kind of machine, and one for all."""
     hatchling = [sys.executable, "-P", "-m", "hatchling", "build", "-d", str(into)]
     subprocess.run([*hatchling, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True)
     with tempfile.TemporaryDirectory() as place:
@@ -183,7 +183,7 @@ def python(into: Path) -> None:
 
 
 def images(into: Path) -> None:
-    """Both images, as archives that `podman load` and `docker load` take."""
+    """Build both images, as archives for `podman load` and `docker load`."""
     base = os.environ.get("BASE", "")
     subprocess.run([ROOT / "packaging/container/build", base, str(into)], check=True)
     options = os.environ.get("BUILDAH_OPTIONS", "").split()
@@ -194,13 +194,13 @@ def images(into: Path) -> None:
 
 
 def sign(sums: Path, key: str) -> None:
-    """SHA256SUMS.sig, by a key of ssh: a file, or the public half of one that the agent of ssh holds."""
+    """Make SHA256SUMS.sig with a key of ssh: a file, or the public half of a key in the ssh agent."""
     sums.with_name(f"{sums.name}.sig").unlink(missing_ok=True)
     subprocess.run(["ssh-keygen", "-Y", "sign", "-n", SIGNING_NAMESPACE, "-f", key, str(sums)], check=True)
 
 
 def release(into: Path, parts: Sequence[str], uv: Path, key: str) -> list[Path]:
-    """Everything, into an empty directory; the files."""
+    """Build everything into an empty directory, and return the files."""
     into.mkdir(parents=True)
     when = build.epoch()
     os.environ["SOURCE_DATE_EPOCH"] = str(when)
@@ -224,7 +224,7 @@ def release(into: Path, parts: Sequence[str], uv: Path, key: str) -> list[Path]:
 
 
 def main() -> int:
-    """`python packaging/release.py`."""
+    """Run `python packaging/release.py`."""
     parser = argparse.ArgumentParser(description="Builds a release into dist/VERSION/.")
     parser.add_argument(
         "--tag", metavar="vVERSION", help="the tag that is released: it has to be this version's"
