@@ -121,10 +121,10 @@ def with_peers(known: Host, **changed: a.PeerState | None) -> None:
     known.status = msgspec.structs.replace(known.status, peers=[*kept, *more])
 
 
-def found(browser: Chromium, path: str) -> bool:
+def found(browser: Chromium, path: str, part: str = "#live") -> bool:
     """Whether the host has noticed by now what the test before has changed back."""
     browser.see(path)
-    return browser.text("#live") is not None
+    return browser.text(part) is not None
 
 
 @pytest.fixture
@@ -135,6 +135,7 @@ def still(browser: Chromium, known: Host) -> Iterator[None]:
     yield
     known.status, known.moving = before, True
     known.changes += 1
+    browser.complaints()  # of pages of members that are gone
 
 
 def one_of(known: Host, name: str, /, **changed: object) -> a.PeerState:
@@ -194,6 +195,18 @@ def test_a_members_page_follows_it(browser: Chromium, known: Host) -> None:
 
 
 @pytest.mark.usefixtures("still")
+def test_why_follows_the_path_and_says_that_it_has_gone(browser: Chromium, known: Host) -> None:
+    wait_for("it is there", lambda: found(browser, "/why?from=here&to=laptop", "#by-path"))
+    with_peers(
+        known, laptop=one_of(known, "laptop", path="direct", endpoint="198.51.100.78:8", hindrance=None)
+    )
+    wait_for("its endpoint", lambda: "198.51.100.78:8" in (browser.text("#by-path") or ""))
+    assert "Not direct" not in (browser.text("#by-path") or "")
+    with_peers(known, laptop=None)
+    wait_for("it is gone", lambda: "parts of it have come or gone" in (browser.text("#lost") or ""))
+
+
+@pytest.mark.usefixtures("still")
 def test_what_happens_comes_into_the_time_line(browser: Chromium, known: Host) -> None:
     browser.see("/timeline")
     known.happened = [a.Happening(time.time(), "path", "something new"), *known.happened]
@@ -231,7 +244,7 @@ def test_a_page_that_gets_no_news_says_so(known: Host) -> None:
         with page(known) as other:
             browser.go(other.link)
             wait_for("it is there", lambda: browser.text("h2") == "home")
-            browser.run("return fetch('/logout', {method: 'POST', body: new URLSearchParams("
+            browser.run("return fetch(ROOT_PATH + '/logout', {method: 'POST', body: new URLSearchParams("
                         "new FormData(document.querySelector('form.out')))}).then(() => null)")  # fmt: skip
             wait_for("it is said", lambda: "lets this browser in no more" in (browser.text("#lost") or ""))
         with page(known) as other:

@@ -190,6 +190,10 @@ function again() {
   });
 }
 
+function parts(page) {
+  return [...page.querySelectorAll("[data-live], [data-tell]")].map((one) => one.id).join();
+}
+
 async function refresh() {
   const began = performance.now();
   const answer = await fetch(source(), { credentials: "same-origin" });
@@ -200,6 +204,10 @@ async function refresh() {
     return;
   }
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (parts(page) !== parts(document)) {
+    refused = "parts of it have come or gone";
+    lost(refused);
+  }
   let skipped = false;
   for (const part of document.querySelectorAll("[data-live], [data-tell]")) {
     const fresh = page.getElementById(part.id);
@@ -221,9 +229,9 @@ function compare() {
 }
 
 function look() {
-  const parts = [...document.querySelectorAll("[data-every]")];
-  if (parts.length === 0) return;
-  const every = Math.min(...parts.map((one) => Number(one.dataset.every)));
+  const polled = [...document.querySelectorAll("[data-every]")];
+  if (polled.length === 0) return;
+  const every = Math.min(...polled.map((one) => Number(one.dataset.every)));
   setInterval(() => { if (!document.hidden) again(); }, every * 1000);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) again(); });
 }
