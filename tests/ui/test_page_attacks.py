@@ -108,7 +108,7 @@ def test_a_browser_tells_another_port_nothing(known: Host) -> None:
             browser.run("location.reload()")
         wait_for("it was asked", lambda: len(got) > 4)
         browser.see("/")
-        assert browser.text("h2") == "home", "still signed in"
+        assert browser.text(".network h2") == "home", "still signed in"
         token = next(one for one in re.findall(r"netctl=([^;]*)", "; ".join([*got, "netctl=x"])) if one)
         assert token == "x", "its own, and no other"
         assert set(re.findall(r"netctl=([^;]*)", "; ".join(got))) <= {"x"}

@@ -243,13 +243,13 @@ def test_a_page_that_gets_no_news_says_so(known: Host) -> None:
     with chromium() as browser:
         with page(known) as other:
             browser.go(other.link)
-            wait_for("it is there", lambda: browser.text("h2") == "home")
+            wait_for("it is there", lambda: browser.text(".network h2") == "home")
             browser.run("return fetch(ROOT_PATH + '/logout', {method: 'POST', body: new URLSearchParams("
                         "new FormData(document.querySelector('form.out')))}).then(() => null)")  # fmt: skip
             wait_for("it is said", lambda: "lets this browser in no more" in (browser.text("#lost") or ""))
         with page(known) as other:
             browser.go(other.link)
-            wait_for("it is there", lambda: browser.text("h2") == "home")
+            wait_for("it is there", lambda: browser.text(".network h2") == "home")
             assert browser.text("#lost") == ""
         wait_for("it is said", lambda: "the host is not reached" in (browser.text("#lost") or ""))
 
