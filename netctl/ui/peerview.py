@@ -57,7 +57,7 @@ def cells(peer: PeerState, sample: Sample | None) -> Cells:
 
 
 def presence(peer: PeerState) -> str:
-    """``online``, ``silent`` or ``offline``. Whether the peer answers this host counts more than what the
+    """``online``, ``silent``, ``offline`` or ``unknown``. Whether the peer answers this host counts more than what the
     mediator says."""
     if peer.answers is None:
         if not peer.presence_known:
