@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv6Network
 from typing import NamedTuple
 
 from mediator.core.membership import Membership
@@ -105,6 +106,19 @@ class ViewClass:
         return [one.row for one in self.leases()]
 
 
+def _member_rows(name: str, key: WireGuardKey) -> _MemberRows:
+    text = str(key)
+    return _MemberRows(key, w.MemberRow(name, text), v.member_line(name, text))
+
+
+def _lease_rows(lease: Lease, prefix: IPv6Network | None) -> _LeaseRows:
+    """The lease in views; `prefix`: that of its network."""
+    key = str(lease.key)
+    row = w.LeaseRow(lease.network, key, [str(address) for address in lease.addresses])
+    line = v.lease_line(lease.network, key, lease.addresses)
+    return _LeaseRows(lease, row, line, lease_text(lease.addresses, prefix, lease.key))
+
+
 class ViewCache:
     """All view classes of one membership, without presence, which changes every second."""
 
@@ -126,33 +140,33 @@ class ViewCache:
         addresses: AddressesOf,
         generation: int,
     ) -> None:
-        """Start anew with a changed membership or leases."""
+        """Start anew with a changed membership or leases. Rows that are the same are kept: to make one costs more
+        than all else that a change costs for a member that it does not concern.
+        """
         self._membership, self._guests, self._generation = membership, guests, generation
         self._classes.clear()
         self._of.clear()
         document = membership.document
-        by_key = sorted(membership.by_key.items())
-        members = {
-            member.name: _MemberRows(
-                key, w.MemberRow(member.name, str(key)), v.member_line(member.name, str(key))
-            )
-            for key, member in by_key
-        }
+        before = self._rows
+        by_key = sorted(membership.by_key.items(), key=lambda item: item[0].raw)
+        members: dict[str, _MemberRows] = {}
+        for key, member in by_key:
+            row = before.members.get(member.name)
+            members[member.name] = row if row and row.key == key else _member_rows(member.name, key)
         leases: dict[str, dict[str, _LeaseRows]] = {}
         networks: dict[str, list[str]] = {}
         for network_name in sorted(document.networks):
             table = leases[network_name] = {}
             prefix = document.networks[network_name].ipv6
+            same = before.prefixes.get(network_name) == str(prefix or "")
+            had = before.leases[network_name] if same else {}
             for name in document.networks[network_name].member_names:
                 if name not in members:
                     continue
                 networks.setdefault(name, []).append(network_name)
-                key, row, _ = members[name]
-                found = addresses(network_name, name, key)
-                lease_row = w.LeaseRow(network_name, row.key, [str(address) for address in found])
-                line = v.lease_line(network_name, row.key, found)
-                text = lease_text(found, prefix, key)
-                table[name] = _LeaseRows(Lease(network_name, key, found), lease_row, line, text)
+                key = members[name].key
+                lease, held = Lease(network_name, key, addresses(network_name, name, key)), had.get(name)
+                table[name] = held if held and held.lease == lease else _lease_rows(lease, prefix)
         self._networks = {name: tuple(found) for name, found in networks.items()}
         rank = {member.name: index for index, (_, member) in enumerate(by_key)}
         prefixes = {name: str(network.ipv6 or "") for name, network in document.networks.items()}

@@ -1,0 +1,91 @@
+"""The cache of views keeps the rows that a change leaves as they are, and only those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mediator.core.membership import membership_of
+from mediator.core.viewcache import ViewCache, ViewClass
+from netctl.model.addresses import Address
+from netctl.model.derive import member_ipv6
+from netctl.model.document import Document, Member, Mode, Network
+from netctl.model.keys import WireGuardKey
+from tests.mediator.test_hub import MEDIATOR, PIN
+
+NAMES = ("ann", "bob", "cid")
+PREFIXES = (IPv6Network("fd00:0:0:1::/64"), IPv6Network("fd00:0:0:2::/64"))
+
+
+def key(number: int) -> WireGuardKey:
+    return WireGuardKey(bytes([number]) * 32)
+
+
+@dataclass(frozen=True)
+class State:
+    """What members see: keys and addresses by name, and the prefix of the network `lan`."""
+
+    keys: tuple[int, ...]
+    addresses: tuple[int, ...]
+    prefix: int | None
+    networks: tuple[str, ...]
+
+
+STATES = st.builds(
+    State,
+    st.permutations(range(1, 6)).map(lambda numbers: tuple(numbers[: len(NAMES)])),
+    st.permutations(range(1, 6)).map(lambda numbers: tuple(numbers[: len(NAMES)])),
+    st.sampled_from([None, 0, 1]),
+    st.sampled_from([("lan",), ("lan", "work"), ("work",)]),
+)
+
+
+def take(cache: ViewCache, state: State, generation: int) -> None:
+    members = {name: Member(name, key(number)) for name, number in zip(NAMES, state.keys, strict=True)}
+    prefix = PREFIXES[state.prefix] if state.prefix is not None else None
+    document = Document(
+        members,
+        {name: Network(name, "00" * 8, Mode.ROUTED, None, prefix, NAMES, NAMES) for name in state.networks},
+    )
+    numbers = dict(zip(NAMES, state.addresses, strict=True))
+
+    def addresses(network: str, name: str, key: WireGuardKey) -> tuple[Address, ...]:
+        four = IPv4Address(f"10.0.0.{numbers[name]}")
+        return (four, member_ipv6(prefix, key)) if prefix is not None else (four,)
+
+    cache.rebuild(membership_of(document), frozenset(), addresses, generation)
+
+
+def rows(cache: ViewCache, state: State) -> ViewClass:
+    return cache.of(key(state.keys[0]))
+
+
+@given(st.lists(STATES, min_size=1, max_size=5))
+def test_after_any_changes_all_rows_are_those_of_a_fresh_cache(states: list[State]) -> None:
+    cache = ViewCache(PIN, MEDIATOR.sign)
+    for generation, state in enumerate(states):
+        take(cache, state, generation)
+        fresh = ViewCache(PIN, MEDIATOR.sign)
+        take(fresh, state, generation)
+        mine, wanted = rows(cache, state), rows(fresh, state)
+        assert mine.digest == wanted.digest
+        assert mine.member_rows() == wanted.member_rows()
+        assert mine.lease_rows() == wanted.lease_rows()
+        for minor in (0, 1):
+            assert cache.whole(mine, minor) == fresh.whole(wanted, minor)
+
+
+def test_a_change_of_one_member_makes_no_row_of_another_anew() -> None:
+    cache = ViewCache(PIN, MEDIATOR.sign)
+    state = State((1, 2, 3), (1, 2, 3), 0, ("lan",))
+    take(cache, state, 1)
+    before = rows(cache, state)
+    changed = replace(state, addresses=(1, 9, 3))
+    take(cache, changed, 2)
+    after = rows(cache, changed)
+    same = [one is other for one, other in zip(before.lease_rows(), after.lease_rows(), strict=True)]
+    assert same == [True, False, True]
+    assert all(one is other for one, other in zip(before.member_rows(), after.member_rows(), strict=True))
