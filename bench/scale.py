@@ -42,10 +42,10 @@ COLUMNS = (
 )
 
 
-def shapes(members: int) -> dict[str, Shape]:
-    """The shapes, by name. With fewer members there are fewer parts; no part has more than a quarter of all."""
+def shapes(members: int, size: int) -> dict[str, Shape]:
+    """The shapes, by name. With fewer members there are fewer parts. `size`: members of a network."""
     return {
-        "networks": networks(members, min(NETWORK, members // 4)),
+        "networks": networks(members, min(size, members)),
         "spokes": hub_and_spokes(members, min(SITE, members // 4), SERVERS),
         "groups": sites(members, GROUP),
     }
@@ -192,7 +192,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--members", type=int, default=100_000)
     parser.add_argument("--mediators", type=int, default=8)
-    parser.add_argument("--shape", nargs="+", choices=list(shapes(1000)), default=list(shapes(1000)))
+    parser.add_argument(
+        "--shape", nargs="+", choices=list(shapes(1000, 100)), default=list(shapes(1000, 100))
+    )
+    parser.add_argument("--size", type=int, default=NETWORK, help="members of a network without ACLs")
     parser.add_argument("--over", type=float, default=30.0, help="seconds over which all members come back")
     parser.add_argument(
         "--chosen", type=int, default=CHOSEN, help="members with which each small event is tried"
@@ -205,7 +208,7 @@ def main() -> None:
             subprocess.run([sys.executable, str(Path(__file__)), *mine], check=True)
         return
     (name,) = arguments.shape
-    shape = shapes(arguments.members)[name]
+    shape = shapes(arguments.members, arguments.size)[name]
     print(f"\n{shape.name}, {arguments.mediators} mediators (seed {arguments.seed})", flush=True)
     before = unit_s()
     run = Run(shape, arguments.mediators, over_s=arguments.over, chosen=arguments.chosen, seed=arguments.seed)

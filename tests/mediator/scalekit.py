@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mediator.core import busmessages as b
 from mediator.core import effects as fx
+from mediator.core.audience import INTEREST_ABOVE
 from mediator.core.hub import Hub
 from netctl.model.addresses import SocketAddress
 from netctl.model.derive import network_id
@@ -253,11 +254,13 @@ class Host:
     hello: str = ""
     digest: str = ""
     newest: int = 0
+    interested: bool = False
+    """Whether it has said on this connection whose presence it wants to hear."""
     real: bool = False
     session: c.ClientSession | None = None
     kept: Kept | None = None
     presence: dict[WireGuardKey, bool | None] = field(default_factory=dict)
-    """Of a real member: what it was told last of each peer."""
+    """Of a real member: what it was told last of each peer; None: it is not told of this one."""
     refused: str = ""
 
 
@@ -275,7 +278,7 @@ class Node:
         self.due: float | None = None
         self._connections = 0
         self.state = 0
-        self.hub = Hub(PIN, SIGNING.sign, SECRET)
+        self.hub = Hub(PIN, SIGNING.sign, SECRET, interest_above=world.interest_above)
         self.hub.restore(world.leases, world.ports, generation=1, store=STORE)
         self.hub.join_bus(self.run, f"m{number}", world.now)
         self.take(world.state)
@@ -374,13 +377,21 @@ class World:
     """Members, mediators, the bus and the time."""
 
     def __init__(
-        self, shape: Shape, mediators: int, *, real: int = 0, peers: int = 3, at_once: bool = True
+        self,
+        shape: Shape,
+        mediators: int,
+        *,
+        real: int = 0,
+        peers: int = 3,
+        at_once: bool = True,
+        interest_above: int = INTEREST_ABOVE,
     ) -> None:
         """`real`: one member in so many is a whole `ClientSession` (0: none). `peers`: with whom each talks.
 
         `at_once` False: `start` starts the mediators.
         """
         self.shape, self.now, self.runs, self.state = shape, 100.0, 0, 1
+        self.interest_above = interest_above
         self.count = Count()
         self.leases: dict[tuple[str, WireGuardKey], IPv4Address] = {}
         self.ports: dict[WireGuardKey, int] = {}
@@ -482,6 +493,8 @@ class World:
                 sealed = w.decode(payload)
                 assert isinstance(sealed, w.Sealed)
                 host.digest, host.newest = sealed.digest, sealed.generation
+                if not sealed.online and not host.interested:
+                    self._declare(host)
             case "introduction":
                 message = w.decode(payload)
                 assert isinstance(message, w.Introduction)
@@ -502,6 +515,14 @@ class World:
         host.hello = hello.nonce
         host.node.give(host, w.encode(hints))
 
+    def _declare(self, host: Host) -> None:
+        """The seal does not say who is online: the member asks about the peers that it has tunnels with."""
+        assert host.node is not None
+        host.interested = True
+        peers = [str(self.hosts[number].key) for number in host.talks_to]
+        wanted = w.Interest(peers) if len(peers) <= w.MAX_INTEREST else w.Interest(all=True)
+        host.node.give(host, w.encode(wanted))
+
     def _session(self, host: Host, effects: list[c.Effect]) -> None:
         for effect in effects:
             match effect:
@@ -514,8 +535,8 @@ class World:
                     host.presence.update({key: member.online for key, member in view.members.items()})
                 case c.PresenceChanged(key, online):
                     host.presence[key] = online
-                case c.PresenceKnown(told):
-                    host.presence.update(told)
+                case c.PresenceKnown(known):
+                    host.presence.update(known)
                 case c.PathMessage(w.Introduction() as message):
                     self._answers.append((host, message))
                 case c.Closed(error):
@@ -532,7 +553,7 @@ class World:
 
     def log_in(self, host: Host, node: Node) -> None:
         """A member comes."""
-        host.refused = ""
+        host.refused, host.interested = "", False
         if host.real:
             host.session = c.ClientSession(
                 identity=host.identity,
@@ -545,6 +566,7 @@ class World:
                 now=self.now,
                 kept=host.kept,
                 previous=host.hello,
+                interest=[self.hosts[peer].key for peer in host.talks_to],
             )
         node.connect(host)
 
@@ -612,10 +634,19 @@ class World:
 
     # -- the formulae of docs/thousands.md
 
+    def is_large(self, host: Host) -> bool:
+        """Whether the member is told of those alone that it is interested in."""
+        return len(self.shape.peers(host.number)) + 1 > self.interest_above
+
     def audience(self, host: Host, *, at: Node | None = None) -> int:
         """How many members are told that this one came or went; `at`: those that are logged in there."""
         viewers = (self.hosts[number] for number in self.shape.peers(host.number))
-        return sum(1 for viewer in viewers if viewer.node is not None and at in (None, viewer.node))
+        return sum(
+            1
+            for viewer in viewers
+            if viewer.node is not None and at in (None, viewer.node)
+            if not self.is_large(viewer) or host.number in viewer.talks_to
+        )
 
 
 def _key(document: Document, number: int) -> WireGuardKey:
