@@ -36,12 +36,12 @@ def why_not() -> str | None:
     """Why there is no PostgreSQL to test with; None: there is."""
     if programs() is None:
         return "no PostgreSQL here: scripts/setup installs it"
-    if os.geteuid() == 0 and not _user():
+    if os.geteuid() == 0 and not owner():
         return "root cannot run PostgreSQL, and there is no user 'postgres' or 'nobody'"
     return None
 
 
-def _user() -> str:
+def owner() -> str:
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name).pw_name
@@ -61,7 +61,7 @@ class Postgres:
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o755)
         if self._root:
-            shutil.chown(directory, _user())
+            shutil.chown(directory, owner())
         if of is not None:
             words = ["-h", str(of.directory), "-p", str(of.port), "-U", "netctl", "-D", str(self.data), "-N"]
             self._run("pg_basebackup", *words, "--write-recovery-conf", "--checkpoint=fast")
@@ -84,8 +84,8 @@ class Postgres:
         assert there is not None
         before = [
             "setpriv",
-            f"--reuid={_user()}",
-            f"--regid={pwd.getpwnam(_user()).pw_gid}",
+            f"--reuid={owner()}",
+            f"--regid={pwd.getpwnam(owner()).pw_gid}",
             "--clear-groups",
         ]
         return [*(before if self._root else []), str(there / program), *words]

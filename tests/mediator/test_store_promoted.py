@@ -12,6 +12,7 @@ from mediator.shell.postgresplace import PostgresPlace
 from mediator.shell.postgresstore import PostgresStore
 from netctl.system.tasks import awaited
 from tests.mediator.loopbackkit import free_port
+from tests.mediator.patronikit import Pair, under_patroni
 from tests.mediator.postgreskit import Postgres, running
 from tests.mediator.test_admissions import LAN, NOW
 from tests.mediator.test_store_killed import USES, History, explain, generations, grants, joins
@@ -33,6 +34,14 @@ def replicated(ports: list[int]) -> Iterator[tuple[Postgres, Postgres]]:
         yield primary, standby
 
 
+async def until_more(history: History, count: int) -> None:
+    """So many more leases and members were acknowledged."""
+    async with asyncio.timeout(BUSY_S):
+        before = len(history.leases), len(history.joined)
+        while len(history.leases) < before[0] + count or len(history.joined) < before[1] + count:
+            await asyncio.sleep(0.01)
+
+
 async def load(primary: Postgres, standby: Postgres, place: PostgresPlace) -> History:
     store, history, over = PostgresStore(place), History(), asyncio.Event()
     await store.open()
@@ -45,13 +54,7 @@ async def load(primary: Postgres, standby: Postgres, place: PostgresPlace) -> Hi
         awaited(generations(store, history, over)),
     ]
 
-    async def until_more(count: int) -> None:
-        async with asyncio.timeout(BUSY_S):
-            before = len(history.leases), len(history.joined)
-            while len(history.leases) < before[0] + count or len(history.joined) < before[1] + count:
-                await asyncio.sleep(0.01)
-
-    await until_more(10)
+    await until_more(history, 10)
     # The standby hears nothing any more: were it not synchronous, the primary would go on and take all that along.
     with psycopg.connect(primary.dsn("postgres"), autocommit=True) as admin:
         (primary.directory / f".s.PGSQL.{primary.port}").unlink()  # clients come by TCP, the standby by this
@@ -63,7 +66,7 @@ async def load(primary: Postgres, standby: Postgres, place: PostgresPlace) -> Hi
     await asyncio.to_thread(primary.kill)
     with psycopg.connect(standby.dsn("postgres"), autocommit=True) as admin:
         admin.execute("SELECT pg_promote()")
-    await until_more(10)
+    await until_more(history, 10)
     over.set()
     await asyncio.gather(*clients)
     kept, (invite,) = await store.kept(), await store.invites()
@@ -80,6 +83,39 @@ def test_nothing_acknowledged_is_lost_with_the_primary() -> None:
         hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
         place = PostgresPlace.parse(f"postgresql://netctl@{hosts}/{name}")
         history = asyncio.run(load(primary, standby, place))
+    print(
+        f"\ntold {len(history.leases)} leases, {len(history.joined)} members; {dict(history.unknown)} unknown"
+    )
+
+
+async def under_load(pair: Pair, place: PostgresPlace) -> History:
+    """Patroni promotes the standby by itself, after the primary's machine has lost its power."""
+    store, history, over = PostgresStore(place), History(), asyncio.Event()
+    await store.open()
+    _, token = await store.invite(
+        LAN, called="lan", uses=USES, made_s=NOW, expires_s=NOW + 10**9, name="", by="amy"
+    )
+    clients = [
+        awaited(grants(store, history, 1_000, over)),
+        awaited(joins(store, history, 100_000, token, over)),
+        awaited(generations(store, history, over)),
+    ]
+    await until_more(history, 10)
+    lost = pair.primary
+    await asyncio.to_thread(lost.kill)
+    await until_more(history, 10)
+    assert pair.primary is not lost
+    over.set()
+    await asyncio.gather(*clients)
+    kept, (invite,) = await store.kept(), await store.invites()
+    await store.close()
+    explain(kept, invite.used, history)
+    return history
+
+
+def test_nothing_acknowledged_is_lost_where_patroni_promotes_the_standby() -> None:
+    with under_patroni() as pair:
+        history = asyncio.run(under_load(pair, PostgresPlace.parse(pair.database())))
     print(
         f"\ntold {len(history.leases)} leases, {len(history.joined)} members; {dict(history.unknown)} unknown"
     )
