@@ -139,7 +139,8 @@ class CrowdMember:
 
     def talk(self) -> None:
         """Tunnels open and close."""
-        others = [other.key for other in self._crowd.chance.sample(self._crowd.members, INTERESTS)]
+        members = self._crowd.members
+        others = [other.key for other in self._crowd.chance.sample(members, min(INTERESTS, len(members)))]
         self.interest = frozenset(others)
         if self.session is not None:
             self._perform(self.session.interested(self.interest, self._crowd.clock.now))
