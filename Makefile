@@ -41,9 +41,9 @@ test-pythons:  ## run the pure tests and a slice of the world on each installed 
 soak: setup  ## run for long under load: keys are renewed, and memory and files must not grow (minutes)
 	@$(PYTEST) -o addopts="-ra --import-mode=importlib" tests/soak
 
-test-kernel: setup  ## test with the kernel's own WireGuard: Debian's cloud kernel under QEMU
+test-kernel: setup  ## test with the kernel's own WireGuard, and a host that is suspended: Debian's cloud kernel under QEMU
 	@scripts/setup kernel
-	@NETCTL_KERNEL_LONG=1 $(PYTEST) tests/kernel/test_kernel_guest.py
+	@NETCTL_KERNEL_LONG=1 $(PYTEST) tests/kernel/test_kernel_guest.py tests/kernel/test_suspend_guest.py
 
 # Two workers more than cores: tests with real packets wait more than they compute.
 WORKERS := $(shell expr $$(nproc) + 2)

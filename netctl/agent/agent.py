@@ -349,6 +349,7 @@ class Agent:
         say(f"this host stood still for {slept_s:.0f} s: every path is tried anew")
         self.client.woke(slept_s)
         self.paths.woke()
+        self.runner.post(on.TimePassed())  # its deadlines count in suspend, and asyncio's timers do not
 
     def _on_path(self, key: WireGuardKey, status: PathStatus) -> None:
         if self.tunnels.meter is not None:

@@ -128,6 +128,13 @@ class SendThrough:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenTunnel:
+    """Send a packet through the tunnel to this peer, behind the endpoints that were set before."""
+
+    key: WireGuardKey
+
+
+@dataclass(frozen=True, slots=True)
 class SendEcho:
     """Send an ICMP echo request through the tunnel to this peer, if its session is up.
 
@@ -197,6 +204,7 @@ Effect = (
     SendDatagram
     | SendFrame
     | SendThrough
+    | OpenTunnel
     | SendEcho
     | LivenessChanged
     | LookSoon

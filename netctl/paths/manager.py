@@ -301,7 +301,12 @@ class PathManager:
         return effects
 
     def woke(self, now: float) -> list[Effect]:
-        """This host was suspended: NATs have forgotten its flows, and peers use other paths. Start new rounds."""
+        """This host was suspended: NATs have forgotten its flows, and peers use other paths. Start new rounds.
+
+        WireGuard may have lost its sessions, which only this side knows: each pair's tunnel is opened anew.
+        """
+        for pair in self._pairs.values():
+            pair.woke(now)
         self._discovery.gather(now)
         self._meter.measure(now)
         return self._moved(now) + self._discover(now)

@@ -24,6 +24,7 @@ from netctl.paths.effects import (
     LimitSize,
     LivenessChanged,
     LookSoon,
+    OpenTunnel,
     PathChanged,
     PathKind,
     PathStatus,
@@ -137,6 +138,8 @@ class Pair:
         """The round that began because the engine rang."""
         self._rang_at: float | None = None
         """When the engine rang; None: it did not, or the pair has been direct since."""
+        self._reopen_since: float | None = None
+        """This host was suspended then, and the tunnel has not been opened since."""
         self._woke_peer = False
         """The peer offers in that round: it did not ring by itself, so no handshake of its own is on its way."""
 
@@ -302,6 +305,25 @@ class Pair:
         if self.state is not PairState.DIRECT:
             self.guesser.punch(at)
         self._give_up_at = self._punches[-1] + c.PUNCH_SETTLE
+
+    def woke(self, now: float) -> None:
+        """This host was suspended: open the tunnel as soon as an answer proves a path.
+
+        Not before: a handshake that is lost on a dead path keeps WireGuard from the next one for five seconds.
+        """
+        self._reopen_since = now
+
+    def _reopen(self) -> list[Effect]:
+        """Open the tunnel, if that is due and a path has answered since."""
+        since = self._reopen_since
+        if since is None:
+            return []
+        route = self.selected
+        answered_at = self.relay.answered_at if route is None else route.last_pong_at
+        if answered_at is None or answered_at < since or (route is None and not self.relay.usable):
+            return []
+        self._reopen_since = None
+        return [OpenTunnel(self.key)]
 
     def check(self, now: float) -> None:
         """Ping the path and refresh the relay now, after an event that may have broken the path."""
@@ -796,7 +818,7 @@ class Pair:
             self.relay.release()  # the peer will not bind
         elif self.online and self.state not in (PairState.DIRECT, PairState.IDLE):
             self.relay.want(now)
-        return effects + self._carry(now)
+        return effects + self._carry(now) + self._reopen()
 
     def round_due(self, now: float) -> bool:
         """Whether the back-off is over: the manager then begins a round, or without a mediator calls `punch_alone`."""

@@ -114,6 +114,11 @@ class PairRelays:
         return self._used.usable
 
     @property
+    def answered_at(self) -> float:
+        """When it last answered."""
+        return self._used.answered_at
+
+    @property
     def address(self) -> SocketAddress | None:
         """The address for the engine's endpoint of the peer."""
         return self._used.address

@@ -94,6 +94,8 @@ class RelayLink:
         self._changed = False
         """Whether the last answer changed `usable`."""
         self.peer_bound = False
+        self.answered_at = float("-inf")
+        """When the relay last answered."""
         self._allocation: relay.Allocation | None = None
         self._key = b""
         self._cookie = b""
@@ -290,6 +292,7 @@ class RelayLink:
                 )
             case _:
                 return False
+        self.answered_at = now
         self._changed = self.usable != before
         return True
 

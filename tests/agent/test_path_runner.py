@@ -17,7 +17,7 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
-from netctl.paths.effects import Fold, PathChanged, PathStatus, SetEndpoint, StandIn
+from netctl.paths.effects import Fold, OpenTunnel, PathChanged, PathStatus, SetEndpoint, StandIn
 from netctl.paths.relaylink import stand_in
 from netctl.system.guard import Guard
 from netctl.wire.relay import Allocation
@@ -36,6 +36,8 @@ class Runner:
         self.steered: asyncio.Queue[Endpoints] = asyncio.Queue()
         self.looks: list[float] = []
         self._fails, self._error = fails, error or TimeoutError("the engine does not answer")
+        self.opened: list[tuple[WireGuardKey, int]] = []
+        """Whose tunnel was opened, and how many calls of the engine were made by then."""
         self.lines: list[str] = []
         self.guard = Guard(self.lines.append)
         keys = Keys(X25519PrivateKey.generate(), Ed25519PrivateKey.generate())
@@ -46,8 +48,12 @@ class Runner:
             self.changed,
             Rewrites(state / "rewrites.json"),
             self.guard,
+            through=self.through,
             look_soon=self.looks.append,
         )
+
+    def through(self, key: WireGuardKey) -> None:
+        self.opened.append((key, self.steered.qsize()))
 
     async def steer(self, endpoints: Endpoints) -> None:
         if self._fails:
@@ -160,5 +166,16 @@ def test_an_engine_that_starts_anew_is_told_all_endpoints_again(tmp_path: Path) 
         runner.paths.peers(frozenset({OTHER}))
         runner.paths.engine_gone()
         assert await runner.steered.get() == {OTHER: PLACE}, "who is no peer any more is not told of"
+
+    run(lambda: Runner(tmp_path), story)
+
+
+def test_a_tunnel_is_opened_to_the_endpoint_that_was_set_before(tmp_path: Path) -> None:
+    async def story(runner: Runner) -> None:
+        runner.paths._perform([SetEndpoint(ONE, PLACE), OpenTunnel(ONE)])
+        assert await runner.steered.get() == {ONE: PLACE}
+        runner.paths._perform([OpenTunnel(OTHER), SetEndpoint(OTHER, PLACE)])
+        assert await runner.steered.get() == {OTHER: PLACE}
+        assert runner.opened == [(ONE, 1), (OTHER, 1)]
 
     run(lambda: Runner(tmp_path), story)

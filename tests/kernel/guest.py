@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -86,14 +86,14 @@ def why_not() -> str | None:
     return None
 
 
-def _kernel() -> tuple[str, Path]:
+def kernel() -> tuple[str, Path]:
     """Its version and its image."""
     image = next(SYSTEM.glob("boot/vmlinuz-*"))
     return image.name.removeprefix("vmlinuz-"), image
 
 
-def _modules(version: str) -> list[Path]:
-    """The first modules and what they stand on, in loading order."""
+def modules_of(version: str, names: Iterable[str]) -> list[Path]:
+    """These modules and what they stand on, in loading order; those built into the kernel are left out."""
     folder = SYSTEM / "lib/modules" / version
     needs: dict[str, list[str]] = {}
     for line in (folder / "modules.dep").read_text().splitlines():
@@ -108,25 +108,25 @@ def _modules(version: str) -> list[Path]:
         if path not in found:
             found.append(path)
 
-    for name in FIRST_MODULES:
+    for name in names:
         if name in by_name:  # else it is built into this kernel
             add(by_name[name])
     return [folder / path for path in found]
 
 
-def _entry(name: str, mode: int, content: bytes, number: int) -> bytes:
+def entry(name: str, mode: int, content: bytes, number: int, modified: int = 0) -> bytes:
     """One file of a cpio archive in the "newc" form (kernel: Documentation/driver-api/early-userspace)."""
     path = name.encode() + b"\0"
-    fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(path), 0)
+    fields = (number, mode, 0, 0, 1, modified, len(content), 0, 0, 0, 0, len(path), 0)
     header = b"070701" + b"".join(b"%08X" % field for field in fields)
-    entry = header + path
-    entry += bytes(-len(entry) % 4) + content
-    return entry + bytes(-len(entry) % 4)
+    whole = header + path
+    whole += bytes(-len(whole) % 4) + content
+    return whole + bytes(-len(whole) % 4)
 
 
 def initramfs(command: str) -> bytes:
     """The initramfs that runs this shell text with this machine's files as its root."""
-    version, _ = _kernel()
+    version, _ = kernel()
     device = Path("/").stat().st_dev
     needed = (CHECKOUT, Path(sys.prefix), Path(sys.base_prefix))
     # An overlay shows nothing of other file systems mounted below: those that are needed are bound, read-only.
@@ -137,7 +137,7 @@ def initramfs(command: str) -> bytes:
             f"$b mount --bind {shlex.quote(f'/lower{p}')} {shlex.quote(f'/root{p}')}" for p in binds
         ),
     )
-    modules = _modules(version)
+    modules = modules_of(version, FIRST_MODULES)
     directories = ("bin", "dev", "proc", "lower", "upper", "root", "modules")
     files: list[tuple[str, int, bytes]] = [(name, 0o040755, b"") for name in directories]
     files.append(("init", 0o100755, init.encode()))
@@ -146,7 +146,7 @@ def initramfs(command: str) -> bytes:
     files.append(("modules/order", 0o100644, "".join(f"{path.name}\n" for path in modules).encode()))
     files += [(f"modules/{path.name}", 0o100644, path.read_bytes()) for path in modules]
     files.append(("TRAILER!!!", 0, b""))
-    archive = b"".join(_entry(*file, number) for number, file in enumerate(files, 1))
+    archive = b"".join(entry(*file, number) for number, file in enumerate(files, 1))
     return gzip.compress(archive, 1)
 
 
@@ -214,7 +214,7 @@ def run(command: Sequence[str], timeout_s: float, say: Callable[[str], None]) ->
     `say` gets each line of the console. A guest that ends without the command's exit code (a panic) raises.
     """
     text = COMMAND.format(directory=shlex.quote(str(CHECKOUT)), command=shlex.join(command), exit=EXIT)
-    _, image = _kernel()
+    _, image = kernel()
     with tempfile.TemporaryDirectory(prefix="netctl-guest-") as name:
         directory = Path(name)
         archive = directory / "initramfs"

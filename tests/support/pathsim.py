@@ -31,6 +31,7 @@ from netctl.paths.effects import (
     LivenessChanged,
     LookSoon,
     OpenBatch,
+    OpenTunnel,
     PathChanged,
     Rewrite,
     SendControl,
@@ -197,6 +198,8 @@ class Host:
     """Local ports of its batches of sockets."""
     rewrites: dict[SocketAddress, int] = field(default_factory=dict)
     next_port: int = 33000
+    opened_to: list[tuple[float, WireGuardKey]] = field(default_factory=list)
+    """When a tunnel was opened anew because this host had been suspended, and to whom."""
     limits: dict[WireGuardKey, int | None] = field(default_factory=dict)
     """The size of packets to a peer that it was told last."""
     limits_told: list[int | None] = field(default_factory=list)
@@ -422,6 +425,8 @@ class World:
                     other = next(one for one in self.hosts if one.key == key)
                     for _ in range(count):
                         self.data(host, other, THROUGH)
+                case OpenTunnel(key):
+                    host.opened_to.append((self.now, key))
                 case SendEcho(key, transaction):
                     host.asked.append((key, transaction))
                     other = next(one for one in self.hosts if one.key == key)

@@ -36,6 +36,7 @@ from netctl.paths.effects import (
     LivenessChanged,
     LookSoon,
     OpenBatch,
+    OpenTunnel,
     PathChanged,
     PathStatus,
     Rewrite,
@@ -121,6 +122,8 @@ class PathRunner:
         self._to_steer: dict[WireGuardKey, SocketAddress] = {}
         """Endpoints that the engine is told next, all in one call."""
         self._to_steer_grew = asyncio.Event()
+        self._to_open: set[WireGuardKey] = set()
+        """Tunnels to open once the engine has been told these endpoints."""
         self._steered: dict[WireGuardKey, SocketAddress] = {}
         """The last endpoint wanted for each peer; a restarted engine must be told again."""
         self._mapper = PortMapRunner(private, self._mapped, self._guard)
@@ -202,13 +205,17 @@ class PathRunner:
             await self._to_steer_grew.wait()
             self._to_steer_grew.clear()
             endpoints, self._to_steer = self._to_steer, {}
+            to_open, self._to_open = self._to_open, set()
             try:
-                await self._steer(endpoints)
+                if endpoints:
+                    await self._steer(endpoints)
             except EngineError:
                 self._look_soon(AGAIN_S)
             except Exception as error:
                 self._guard.caught("endpoints", error)
                 self._look_soon(AGAIN_S)
+            for key in to_open:
+                self._guard.run("a tunnel to open", self._through, key)
 
     def _steer_again(self, statuses: Mapping[WireGuardKey, PeerStatus]) -> None:
         """Tell the engine again which endpoints it does not have: a call failed, or a peer was removed and added.
@@ -287,6 +294,9 @@ class PathRunner:
             case SendThrough(key, count):
                 for _ in range(count):
                     self._through(key)
+            case OpenTunnel(key):
+                self._to_open.add(key)
+                self._to_steer_grew.set()
             case SendEcho(key, transaction):
                 self._echo(key, transaction)
             case LivenessChanged():
@@ -506,8 +516,9 @@ class PathRunner:
         return tuple(SocketAddress(host, port) for host in self._relays.get(grant.relay, ()))
 
     def woke(self) -> None:
-        """After suspend: try every path again, and ask for the external address again."""
+        """After suspend: try every path again, and ask for the external address and the mapped port again."""
         self._perform(self._manager.woke(time.monotonic()))
+        self._mapper.check()  # its lease went on
 
     def routes_changed(self) -> None:
         """Routes have changed, perhaps without a change of addresses: check the relay's paths now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from netctl.agent.host import Host, knock
 from netctl.agent.log import warn
@@ -14,18 +14,18 @@ from netctl.agent.transport.addressmonitor import LOOK_AROUND_S, AddressMonitor
 from netctl.agent.transport.endpointnames import EndpointNames
 from netctl.agent.transport.meter import Meter
 from netctl.agent.transport.pathrunner import PathRunner
+from netctl.agent.transport.standstill import Standstill
 from netctl.model.addresses import Address
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus, is_session
 from netctl.model.keys import WireGuardKey
 from netctl.node import events as on
 from netctl.node.context import reason_of
 from netctl.system.clock import boottime
+from netctl.system.clockalarm import ClockAlarm
 
 OBSERVE_S = 1.0
 RESTING_S = 10.0
 """The same while all peers are folded up. What goes out rings at the agent; what comes in has its way already."""
-SLEPT_S = 5.0
-"""Excess over OBSERVE_S after which the machine counts as having slept (or been unable to run)."""
 FRESH_S = 0.3
 """Highest age of data in `status` while a pair is open; more frequent requests do not reach the engine."""
 FAULTS_EVERY_S = 30.0
@@ -65,12 +65,19 @@ class Tunnels:
 
     async def run(self) -> None:
         """Observe until cancelled."""
+        with self._woken_by_jumps():
+            await self._observe_for_ever()
+
+    async def _observe_for_ever(self) -> None:
         looked = -LOOK_AROUND_S
+        standstill = Standstill(boottime(), time.monotonic())
         while True:
-            before, rest_s = boottime(), RESTING_S if self._paths.resting else OBSERVE_S
+            rest_s = RESTING_S if self._paths.resting else OBSERVE_S
+            standstill.rests(boottime())
             await self._rest(rest_s)
-            if (slept := boottime() - before - rest_s) >= SLEPT_S:
-                self._on_wake(slept)
+            if slept_s := standstill.rested(boottime(), time.monotonic(), rest_s):
+                self._on_wake(slept_s)
+                self._reopen(time.monotonic())
             if self._context.state.desired.wireguard is None:
                 continue
             try:
@@ -90,6 +97,38 @@ class Tunnels:
             async with asyncio.timeout(rest_s):
                 await self._wake.wait()
         self._wake.clear()
+
+    @contextlib.contextmanager
+    def _woken_by_jumps(self) -> Iterator[None]:
+        """Meanwhile an observation is due as soon as this host resumes. Without such a clock it is not early."""
+        try:
+            alarm = ClockAlarm()
+        except OSError:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        loop.add_reader(alarm.fileno(), self._jumped, alarm)
+        try:
+            yield
+        finally:
+            loop.remove_reader(alarm.fileno())
+            alarm.close()
+
+    def _jumped(self, alarm: ClockAlarm) -> None:
+        if alarm.acknowledge():
+            self._wake.set()
+
+    def _reopen(self, now: float) -> None:
+        """After suspend: open the tunnels that have no path to be proven first; the path manager opens the others.
+
+        A knock that is lost, because its path is dead, would keep WireGuard from trying again for KNOCK_S.
+        """
+        link = self._context.state.desired.wireguard
+        paths = self._paths.status()
+        for key, peer in link.peers.items() if link is not None else ():
+            self._knocked[key] = now
+            if key not in paths and not peer.lazy:
+                self.knock_at(key)
 
     def look_soon(self, after_s: float) -> None:
         """Observe again after `after_s` seconds at the latest."""

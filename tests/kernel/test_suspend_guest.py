@@ -1,0 +1,161 @@
+"""A host that really sleeps: the laptop of a lab is a guest under QEMU, suspended to memory and woken.
+
+Pings tell how soon its tunnel carries data again, both ways: an answered ping has passed the tunnel each way. Either
+the other member pings, and only the guest's agent opens the tunnel; or the guest does, and asks WireGuard at once.
+`NETCTL_KERNEL_LONG=1` adds netctl-wg, and 200 s of sleep, after which the session, the NAT's mapping and the control
+connection are over.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, RUN_PATH, STATE_PATH, Lab, status_of
+from netctl.lab.namespaces import Node
+from netctl.lab.probes import host_name
+from netctl.model.hoststate import WIREGUARD_LINK
+from tests.kernel import inmemory
+from tests.netns.roaming import pings
+from tests.support.lablife import PARTY, connected_lab
+from tests.support.patience import wait_for
+
+pytestmark = [pytest.mark.alone, pytest.mark.kernel, pytest.mark.lab]
+
+NATS = """
+nats:
+  home: {kind: port-restricted, members: [laptop]}
+  work: {kind: port-restricted, members: [desktop]}
+"""
+LONG = "NETCTL_KERNEL_LONG" in os.environ
+AWAKE_S = {10.0: 1.0, 200.0: 5.0} if LONG else {10.0: 1.0}
+"""By the seconds of sleep: those from the wake to the first ping that is answered. After the short one the path still
+works, and the tunnel is opened by a round trip and a handshake; after the long one the member logs in first."""
+ENGINES = ("kernel", "netctl-wg") if LONG else ("kernel",)
+BRIDGE = """
+link add bridge type bridge
+addr flush dev eth0
+tuntap add {tap} mode tap
+link set eth0 master bridge
+link set {tap} master bridge
+link set {tap} up
+link set bridge up
+"""
+TAP = "tap0"
+AGENT = "python3 -P -m netctl.cli.main agent"
+PINGED = "/run/pinged"
+_ANSWER = re.compile(r"^\[(\d+\.\d+)\] .*icmp_seq=\d+ ttl=", re.MULTILINE)
+
+
+def kept_files(lab: Lab, name: str) -> dict[str, tuple[int, bytes]]:
+    """The files of a member: mode and content by place."""
+    node = lab.node(name)
+    places = node.run(["find", "/run/lab/etc", STATE_PATH, "-type", "f"]).split()
+    coded = {place: node.run(["base64", place]) for place in [*places, "/etc/hosts"]}
+    return {place: (0o600, base64.b64decode(text)) for place, text in coded.items()}
+
+
+@contextmanager
+def instead_of(lab: Lab, name: str, engine: str) -> Iterator[inmemory.Guest]:
+    """A guest in the place of a member: with its files, at its address, on its link."""
+    node = lab.node(name)
+    box = next(found for found in lab.topology.boxes if any(place.name == name for place in found.members))
+    address = next(place.address for place in box.members if place.name == name)
+    lab.stop(name)
+    node.attempt(["ip", "link", "del", WIREGUARD_LINK])
+    variables = {"NETCTL_CONFIG": DOCUMENT_PATH, "NETCTL_STATE": STATE_PATH, "NETCTL_RUN": RUN_PATH}
+    with tempfile.TemporaryDirectory(prefix="netctl-guest-") as directory:
+        archive = Path(directory, "initramfs")
+        inmemory.initramfs(archive, name, variables, kept_files(lab, name))
+        node.run(["ip", "-batch", "-"], BRIDGE.format(tap=TAP))
+        process = node.popen(
+            ["sh", "-c", 'echo $$; exec "$@"', "sh", *inmemory.qemu(Path(directory), archive, TAP)]
+        )
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        guest = None
+        try:
+            guest = inmemory.Guest(process, Path(directory, "control"), Path(directory, "console"))
+            guest.run(f"ip address add {address}/{box.lan.prefixlen} dev eth0 && ip link set eth0 up")
+            guest.run(f"ip route add default via {box.gateway}")
+            guest.run(f"mkdir -p {RUN_PATH}; {AGENT} --engine {engine} > {LOG_PATH} 2>&1 &")
+            yield guest
+        finally:
+            node.kill(pid)
+            process.wait()
+            if guest is not None:
+                guest.close()
+
+
+@contextmanager
+def unplugged(node: Node) -> Iterator[None]:
+    """A sleeping host's card takes nothing in; QEMU would keep hundreds of packets, handshakes too, for the wake."""
+    node.run(["ip", "link", "set", TAP, "nomaster"])
+    yield
+    node.run(["ip", "link", "set", TAP, "master", "bridge"])
+
+
+def is_direct(lab: Lab) -> bool:
+    [peer] = status_of(lab.node("desktop"))["peers"]
+    return bool(peer["path"] == "direct")
+
+
+def asleep(lab: Lab, guest: inmemory.Guest, seconds: float) -> inmemory.Woken:
+    time.sleep(2)
+    woken = guest.sleep(seconds, unplugged(lab.node("laptop")))
+    wait_for("the guest is direct again", lambda: is_direct(lab))
+    time.sleep(5)
+    return woken
+
+
+def the_other_pings(lab: Lab, guest: inmemory.Guest, seconds: float) -> tuple[inmemory.Woken, float]:
+    """The wake, and the seconds from it to the first answered ping of the other member."""
+    with pings(lab, "desktop", host_name("laptop", "party")) as heard:
+        woken = asleep(lab, guest, seconds)
+    return woken, min(at for at in heard.answers if at > woken.at) - woken.at
+
+
+def the_guest_pings(lab: Lab, guest: inmemory.Guest, seconds: float) -> tuple[inmemory.Woken, float]:
+    """The same with pings of the guest itself, by its own clock."""
+    guest.run(
+        f"{shutil.which('ping')} -n -D -i 0.05 {host_name('desktop', 'party')} > {PINGED} 2>&1 & echo $! > {PINGED}.pid"
+    )
+    woken = asleep(lab, guest, seconds)
+    guest.run(f"kill -INT $(cat {PINGED}.pid)")
+    ahead = guest.ahead_s()
+    answers = [float(at) - ahead for at in _ANSWER.findall(guest.run(f"cat {PINGED}"))]
+    return woken, min(at for at in answers if at > woken.at) - woken.at
+
+
+@pytest.mark.skipif(inmemory.why_not() is not None, reason=str(inmemory.why_not()))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_host_that_slept(tmp_path: Path, engine: str) -> None:
+    document = tmp_path / "party.yaml"
+    document.write_text(PARTY)
+    document.with_name("party.lab.yaml").write_text(NATS)
+    late = []
+    with connected_lab(document) as lab, instead_of(lab, "laptop", engine) as guest:
+        for seconds, within_s in AWAKE_S.items():
+            for who, sleep_and_wake in {"other": the_other_pings, "guest": the_guest_pings}.items():
+                wait_for("the guest is direct", lambda: is_direct(lab))
+                time.sleep(5)
+                woken, answered_s = sleep_and_wake(lab, guest, seconds)
+                ran_s = woken.running_at - woken.at
+                told = (
+                    f"{engine}, asleep for {woken.slept_s:.0f} s, the {who} pings: programs run {ran_s:.2f} s after"
+                    f" the wake, a ping is answered {answered_s:.2f} s after it"
+                )
+                print(told)
+                if answered_s > within_s:
+                    late.append(told)
+        print(guest.run(f"cat {LOG_PATH}"))
+    assert not late, "\n".join(late)
