@@ -312,6 +312,9 @@ class Pair:
         Not before: a handshake that is lost on a dead path keeps WireGuard from the next one for five seconds.
         """
         self._reopen_since = now
+        if self.selected is not None:
+            self.relay.want(now)
+            self._relay_until = now + c.RELAY_KEEP
 
     def _reopen(self) -> list[Effect]:
         """Open the tunnel, if that is due and a path has answered since."""
@@ -864,7 +867,7 @@ class Pair:
             return []
         effects: list[Effect] = []
         silent = route.silent_for(now)
-        if silent >= c.DEAD_AFTER:
+        if silent >= (c.DEAD_AFTER if self._reopen_since is None else c.WOKEN_DEAD_AFTER):
             return self._lose(now)
         if silent >= c.RESCUE_AFTER and not self._rescued:
             self._rescued = True
