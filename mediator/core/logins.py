@@ -142,12 +142,12 @@ class Logins:
             return [*self._peers.ask(key, run, connection, previous, source, now)]
         holder = self._connections[older]
         if login.previous == holder.nonce.hex():  # only the process of the older connection knows its nonce
-            return self.replace(older) + self._admit(connection, state, key, login)
+            return self.evict(older) + self._admit(connection, state, key, login)
         state.waiting = login
         ping = self._duplicates.ask(key, older, connection, now)
         return [] if ping is None else [Send(older, w.Ping(ping))]
 
-    def replace(self, older: int) -> list[Effect]:
+    def evict(self, older: int) -> list[Effect]:
         """The same host has reconnected: drop the older connection without an offline message to others."""
         member = self._connections[older].member
         assert member is not None
@@ -192,7 +192,7 @@ class Logins:
         older = self._connections.online.get(key)
         if older is None:
             return []
-        effects = self.replace(older)
+        effects = self.evict(older)
         self._peers.went(key)
         return effects
 
@@ -203,7 +203,7 @@ class Logins:
             return self._word(event.ticket, "", lives=False)
         if event.message.previous == _proof(self._connections[older].nonce.hex()):
             self._peers.hand(event.key, now)  # the other mediator tells everybody that the member is there
-            return self.replace(older) + self._word(event.ticket, "", lives=False)
+            return self.evict(older) + self._word(event.ticket, "", lives=False)
         ping = self._duplicates.ask(event.key, older, event.ticket, now)
         return [] if ping is None else [Send(older, w.Ping(ping))]
 
