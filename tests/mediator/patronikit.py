@@ -192,6 +192,12 @@ class Pair:
             node.start(self._where)
 
         def whole() -> bool:
+            ended = [
+                node.name
+                for node in (*self.nodes, self.vote)
+                if node.process and node.process.poll() is not None
+            ]
+            assert not ended, f"Patroni has ended: {ended}"
             states = [node.state() for node in self.nodes]
             primary = next((one for one in states if one.get("role") in ("master", "primary")), {})
             return any(copy.get("sync_state") == "sync" for copy in primary.get("replication", ()))
@@ -229,7 +235,11 @@ def under_patroni() -> Iterator[Pair]:
     with tempfile.TemporaryDirectory(prefix="netctl-pg-", dir=memory) as name:
         directory = Path(name)
         directory.chmod(0o755)
-        pair = Pair(directory, where)
+        readable = (
+            directory / "python"
+        )  # PostgreSQL's user may not look into whoever's home the checkout is in
+        shutil.copytree(where, readable)
+        pair = Pair(directory, readable)
         try:
             pair.start()
             yield pair

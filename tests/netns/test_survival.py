@@ -38,8 +38,8 @@ def lab() -> Iterator[Lab]:
 
 
 def test_every_pair_answers_by_name(lab: Lab) -> None:
-    lost = [pair for pair, rtt in ping_all(lab).items() if rtt is None]
-    assert lost == []
+    # Connected is not yet direct: on a busy machine a pair may change its path under the first ping.
+    wait_for("every pair answers by name", lambda: all(rtt is not None for rtt in ping_all(lab).values()))
 
 
 def test_a_mediator_that_stops_and_comes_back_is_not_noticed(lab: Lab) -> None:
