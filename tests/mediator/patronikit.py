@@ -149,11 +149,11 @@ class Node:
             )
         tether(self.process.pid, self._directory.parent)
 
-    def state(self) -> dict[str, Any]:
-        """What Patroni says of this node; empty: nothing."""
+    def state(self, of: str = "patroni") -> dict[str, Any]:
+        """What Patroni says of this node, or of the `cluster`; empty: nothing."""
         with contextlib.suppress(OSError, ValueError):
             try:
-                with urllib.request.urlopen(f"http://{HOST}:{self.rest}/patroni", timeout=BUSY_S) as answer:
+                with urllib.request.urlopen(f"http://{HOST}:{self.rest}/{of}", timeout=BUSY_S) as answer:
                     found: dict[str, Any] = json.load(answer)
                     return found
             except urllib.error.HTTPError as error:
@@ -198,9 +198,18 @@ class Pair:
                 if node.process and node.process.poll() is not None
             ]
             assert not ended, f"Patroni has ended: {ended}"
+            # PostgreSQL names a synchronous standby up to a second before Patroni has written down whom it may promote.
+            promotable = [
+                any(
+                    member.get("role") == "sync_standby"
+                    for member in node.state("cluster").get("members", ())
+                )
+                for node in self.nodes
+            ]
             states = [node.state() for node in self.nodes]
             primary = next((one for one in states if one.get("role") in ("master", "primary")), {})
-            return any(copy.get("sync_state") == "sync" for copy in primary.get("replication", ()))
+            copies = primary.get("replication", ())
+            return all(promotable) and any(copy.get("sync_state") == "sync" for copy in copies)
 
         try:
             wait_for("a primary has a synchronous standby", whole)
