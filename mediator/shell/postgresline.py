@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -43,10 +44,16 @@ MAX_BATCH = 64
 """Most writes in one transaction: with more, the first would wait longer for the last than for the disk."""
 HASTE_S = 0.5
 """A write with less time left has a transaction of its own, as its limit would be that of all."""
+BATCH_S = 0.25
+"""After this time a transaction takes up no further write. Less than HASTE_S: each begins with time left."""
+SEVER_S = 0.5
+"""How much later than PostgreSQL's own limit the connection is cut."""
 MARK_LEN = 8
 """Bytes of a transaction's random mark: unique during a mediator's life."""
 MIGRATION_S = 10
 """Longest wait for that lock: mediators that start at once update the tables one by one, in milliseconds."""
+STOPPED = frozenset({"55P03", "57014"})
+"""SQLSTATEs of a statement that reached its limit in time."""
 TAKEN = frozenset({"23505", "P0001"})
 """SQLSTATEs of a conflict with an existing row: a constraint's, and our triggers'."""
 
@@ -90,10 +97,20 @@ def _is_lost(connection: AsyncConnection[Row], error: psycopg.Error) -> bool:
 class PostgresSession:
     """A `Session` of PostgreSQL."""
 
-    def __init__(self, connection: AsyncConnection[Row], *, shared: bool = False) -> None:
-        self._connection = connection
+    def __init__(
+        self, connection: AsyncConnection[Row], *, shared: bool = False, until: float = math.inf
+    ) -> None:
+        """`until`: the time (of `time.monotonic`) after which statements fail, as if by PostgreSQL's own limit."""
+        self._open = connection
+        self._until = until
         self.shared = shared
         """Of `Session`."""
+
+    @property
+    def _connection(self) -> AsyncConnection[Row]:
+        if time.monotonic() > self._until:
+            raise psycopg.errors.QueryCanceled("there is no time left for it")
+        return self._open
 
     async def rows(self, sql: str, *values: Any) -> list[Row]:
         """Of `Session`."""
@@ -109,6 +126,16 @@ class PostgresSession:
         if rows:
             async with self._connection.cursor() as cursor:
                 await cursor.executemany(_sql(sql), rows)
+
+
+def _milliseconds(seconds: float) -> int:
+    """At least 1, as 0 is no limit for PostgreSQL."""
+    return max(1, int(seconds * 1000))
+
+
+def _limits(milliseconds: int) -> str:
+    """Statements that limit all others of the transaction."""
+    return f"SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds}"
 
 
 def _sql(text: str) -> Any:
@@ -250,25 +277,28 @@ class StoreLine:
             raise
         try:
             if not wish.over:
-                await self._carry_out(self._batch(wish))
+                await self._carry_out(wish)
         finally:
             self._turn.release()
         return wish.result()
 
-    def _batch(self, first: _Wish[Any]) -> list[_Wish[Any]]:
-        """Whose turn it is: of reads, one. Of writes, all that wait and have the time to."""
-        self._waiting.remove(first)
+    def _others(self, first: _Wish[Any]) -> list[_Wish[Any]]:
+        """Who may share the transaction: no reads; of writes, all that wait and have the time to."""
         soon = time.monotonic() + HASTE_S
         if not self._writes or first.deadline <= soon:
-            return [first]
-        batch = [first, *(wish for wish in self._waiting if wish.deadline > soon)][:MAX_BATCH]
-        self._waiting = [wish for wish in self._waiting if wish not in batch]
-        return batch
+            return []
+        return [wish for wish in self._waiting if wish.deadline > soon][: MAX_BATCH - 1]
 
-    async def _carry_out(self, batch: list[_Wish[Any]]) -> None:
-        """Carry out wishes in one transaction, and note what became of each. An error of one undoes that one alone."""
+    async def _carry_out(self, first: _Wish[Any]) -> None:
+        """Carry out the wish whose turn it is, and others that wait, in one transaction.
+
+        Notes what became of each. An error of one undoes that one alone. Whoever the transaction has no time for goes
+        on waiting for its own turn.
+        """
+        self._waiting.remove(first)
+        batch = [first]
         try:
-            await self._attempt(batch)
+            await self._attempt(batch, self._others(first))
         except Lost as lost:
             for (
                 wish
@@ -285,25 +315,43 @@ class StoreLine:
             for wish in batch:
                 wish.over = True
 
-    async def _attempt(self, batch: list[_Wish[Any]]) -> None:
-        """Raises Lost, or what a commit raises."""
+    async def _attempt(self, batch: list[_Wish[Any]], others: list[_Wish[Any]]) -> None:
+        """Carry out the batch's only wish, and add to the batch those of the others that are carried out with it.
+
+        Raises Lost, or what a commit raises.
+        """
         loop = asyncio.get_running_loop()
         connection = self._connection
         if connection is None or connection.closed:
             self.drop()
             raise Lost("there is no connection")
-        left = min(wish.deadline for wish in batch) - time.monotonic()
+        first = batch[0]
+        began = time.monotonic()
+        left = first.deadline - began
         if left <= 0:
             raise LocalError("the store is busy with what it was asked before")
-        limit = loop.call_later(left + 0.5, sever, connection)
+        limit = loop.call_later(left + SEVER_S, sever, connection)
         sent: Commit | None = None
         try:
-            milliseconds = max(1, int(left * 1000))
-            mark = await self._begin(connection, milliseconds)
+            mark = await self._begin(connection, _milliseconds(left))
             if self._writes:
                 refuse_other(mark, self._place.name)
-            for wish in batch:
-                await self._one_of(connection, wish, alone=len(batch) == 1)
+            await self._one_of(connection, first, alone=not others)
+            for wish in others:
+                if time.monotonic() - began > BATCH_S:
+                    break
+                if wish not in self._waiting:
+                    continue
+                self._waiting.remove(wish)
+                batch.append(wish)
+                # Those before it wait for its end, so it has no more time than they have.
+                until = min(one.deadline for one in batch)
+                limit.cancel()
+                limit = loop.call_later(until - time.monotonic() + SEVER_S, sever, connection)
+                if not await self._one_of(connection, wish, until=until):
+                    batch.remove(wish)
+                    self._waiting.insert(0, wish)
+                    break
             if all(wish.error is not None for wish in batch):
                 await self._roll_back(connection)
                 return
@@ -325,19 +373,31 @@ class StoreLine:
                 self.drop()
                 raise Lost(reason_of(error), sent) from error
             await self._roll_back(connection)
-            raise LocalError(f"the store refused {batch[0].what}: {reason_of(error)}") from error
+            raise LocalError(f"the store refused {first.what}: {reason_of(error)}") from error
         except BaseException:
             await self._roll_back(connection)
             raise
         finally:
             limit.cancel()
 
-    async def _one_of(self, connection: AsyncConnection[Row], wish: _Wish[Any], *, alone: bool) -> None:
-        """Run a wish's body within the transaction. Raises psycopg's error of a lost connection."""
+    async def _one_of(
+        self,
+        connection: AsyncConnection[Row],
+        wish: _Wish[Any],
+        *,
+        until: float = math.inf,
+        alone: bool = False,
+    ) -> bool:
+        """Run a wish's body within the transaction. Raises psycopg's error of a lost connection.
+
+        `until`: when the first of those in the transaction has no time left. False: the wish needed longer and has
+        more time itself; it is undone.
+        """
         if not alone:
-            await connection.execute("SAVEPOINT wish")
+            limit = _milliseconds(min(until, wish.deadline) - time.monotonic())
+            await connection.execute(f"SAVEPOINT wish; {_limits(limit)}")
         try:
-            wish.value = await wish.body(PostgresSession(connection, shared=self._shared))
+            wish.value = await wish.body(PostgresSession(connection, shared=self._shared, until=until))
         except Exception as error:
             refused: Exception = error
             if isinstance(error, psycopg.Error):
@@ -350,15 +410,18 @@ class StoreLine:
                 refused.__cause__ = error
             if not alone:
                 await connection.execute("ROLLBACK TO SAVEPOINT wish")
+            if isinstance(error, psycopg.Error) and error.sqlstate in STOPPED and until < wish.deadline:
+                return False
             wish.error = refused
-            return
+            return True
         if not alone:
             await connection.execute("RELEASE SAVEPOINT wish")
+        return True
 
     async def _begin(self, connection: AsyncConnection[Row], milliseconds: int) -> Mark:
         kind = "" if self._writes else " ISOLATION LEVEL REPEATABLE READ READ ONLY"
         cursor = await connection.execute(
-            f"BEGIN{kind}; SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds}; "
+            f"BEGIN{kind}; {_limits(milliseconds)}; "
             f"SELECT state, move, other FROM place{'' if not self._writes else ' FOR UPDATE'}"
         )
         while cursor.nextset():

@@ -27,12 +27,13 @@ from mediator.core.transactions import Outdated
 from mediator.shell.asking import ask_mediator
 from mediator.shell.main import main as mediator_main
 from mediator.shell.memberstore import PATIENCE_S
+from mediator.shell.postgresline import StoreLine
 from mediator.shell.postgresplace import PostgresPlace
 from mediator.shell.postgresstore import PostgresStore
 from mediator.shell.sqlsession import Session
 from mediator.shell.store import STORE_FILE
 from mediator.shell.storeschema import MIGRATIONS, for_postgres
-from mediator.shell.storesql import add
+from mediator.shell.storesql import Body, add
 from netctl.model.errors import LocalError
 from netctl.system.tasks import awaited
 from netctl.wire import operatorrequests as r
@@ -250,6 +251,72 @@ def test_writes_that_wait_together_share_a_transaction_and_one_that_is_refused_h
 
         found = await asyncio.gather(*(store.within("a number", transaction) for _ in range(count)))
         assert len(set(found)) < count / 4, "each could have had one of its own"
+        await store.close()
+
+    asyncio.run(main())
+
+
+async def in_line(place: PostgresPlace, bodies: list[tuple[Body[object], float]]) -> None:
+    """Have writes (each with its time in seconds) wait together. All are carried out, and no connection is lost."""
+    line = StoreLine(place, "slow writes", writes=True, shared=False)
+    await line.connect()
+
+    async def numbered(db: Session) -> int:
+        return int((await db.rows("SELECT pg_backend_pid() FROM pg_sleep(0.2)"))[0][0])
+
+    begun = time.monotonic()
+    number = awaited(line.transaction("the one before", numbered, begun + BUSY_S))
+    await asyncio.sleep(0.05)
+    await asyncio.gather(*(line.transaction("a write", body, begun + left) for body, left in bodies))
+    assert await line.transaction("the one after", numbered, begun + 2 * BUSY_S) == await number
+    await line.close()
+
+
+def test_slow_writes_that_wait_together_each_have_the_time_of_their_own(postgres: Postgres) -> None:
+    """All of them take much longer than the first one has."""
+    place, count = postgres.place(), 64
+
+    def slow(n: int) -> Body[object]:
+        async def body(db: Session) -> None:
+            await db.rows("SELECT pg_sleep(0.15)")
+            await add(db, [GrantLease("n", key(n), IPv4Address("10.0.0.0") + n)], [])
+
+        return body
+
+    async def main() -> None:
+        await in_line(place, [(slow(n), SHORT_S * 3 if n == 0 else BUSY_S) for n in range(count)])
+        store = PostgresStore(place)
+        await store.open()
+        assert len((await store.kept()).leases) == count
+        await store.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("statements", [1, 40])
+def test_a_long_write_neither_fails_nor_delays_one_with_little_time(
+    postgres: Postgres, statements: int
+) -> None:
+    place = postgres.place()
+
+    async def main() -> None:
+        tried = 0
+
+        async def short(db: Session) -> None:
+            await add(db, [GrantLease("n", key(1), IPv4Address("10.0.0.1"))], [])
+
+        async def long(db: Session) -> None:
+            nonlocal tried
+            tried += 1
+            await add(db, [GrantLease("n", key(2), IPv4Address("10.0.0.2"))], [])
+            for _ in range(statements):
+                await db.rows(f"SELECT pg_sleep({4 * SHORT_S / statements})")
+
+        await in_line(place, [(short, 2 * SHORT_S), (long, BUSY_S), (short, BUSY_S)])
+        assert tried == 2, "undone, and carried out by itself"
+        store = PostgresStore(place)
+        await store.open()
+        assert len((await store.kept()).leases) == 2
         await store.close()
 
     asyncio.run(main())
