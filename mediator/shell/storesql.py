@@ -34,6 +34,8 @@ ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 ID_LEN = 6
 """Characters of an invite's id for the operator: no secret, and easy to read aloud."""
 MAX_INVITES = 10_000
+FEW = 100
+"""Most keys that a query names; for more, it reads the whole table."""
 MAX_DOCUMENTS = 20
 """Documents kept in a store that several mediators use. Only the newest is in force; the others are for people."""
 _INVITE = "id, network, uses, used, made_s, expires_s, revoked, name"
@@ -51,15 +53,24 @@ _REVOKE = (
 # -- reading ------------------------------------------------------------------------------------------------
 
 
-async def leases(db: Session) -> dict[LeaseKey, IPv4Address]:
-    """Every lease ever granted and not moved since, by network id and key."""
-    rows = await db.rows("SELECT network, member, address FROM lease")
+async def _of(db: Session, sql: str, column: str, keys: Iterable[WireGuardKey] | None) -> list[Row]:
+    """The rows of a query; with `keys`, at least those of these members."""
+    raw = sorted({key.raw for key in keys}) if keys is not None else []
+    if keys is None or len(raw) > FEW:
+        return await db.rows(sql)
+    return await db.rows(f"{sql} WHERE {column} IN ({','.join('?' * len(raw))})", *raw) if raw else []
+
+
+async def leases(db: Session, of: Iterable[WireGuardKey] | None = None) -> dict[LeaseKey, IPv4Address]:
+    """Every lease ever granted and not moved since, by network id and key; with `of`, at least those of these keys."""
+    rows = await _of(db, "SELECT network, member, address FROM lease", "member", of)
     return {(network, WireGuardKey(member)): IPv4Address(address) for network, member, address in rows}
 
 
-async def relay_ports(db: Session) -> dict[WireGuardKey, int]:
-    """Relay ports by key."""
-    return {WireGuardKey(key): port for key, port in await db.rows("SELECT member, port FROM relay_port")}
+async def relay_ports(db: Session, of: Iterable[WireGuardKey] | None = None) -> dict[WireGuardKey, int]:
+    """Relay ports by key; with `of`, at least those of these keys."""
+    rows = await _of(db, "SELECT member, port FROM relay_port", "member", of)
+    return {WireGuardKey(key): port for key, port in rows}
 
 
 async def resting_ports(db: Session) -> dict[int, int]:
@@ -67,9 +78,13 @@ async def resting_ports(db: Session) -> dict[int, int]:
     return dict(await db.rows("SELECT port, until_s FROM resting_port"))
 
 
-async def pairs(db: Session) -> list[PairGrant]:
-    """Every pair with a stock app that has a relay port, wanted now or not."""
-    rows = await db.rows("SELECT low, high, port, apps FROM relay_pair ORDER BY port")
+async def pairs(db: Session, of: Iterable[WireGuardKey] | None = None) -> list[PairGrant]:
+    """Every pair with a stock app that has a relay port, wanted now or not, by port.
+
+    `of`: at least those whose lower key is one of these.
+    """
+    rows = await _of(db, "SELECT low, high, port, apps FROM relay_pair", "low", of)
+    rows.sort(key=lambda row: row[2])
     return [PairGrant((WireGuardKey(low), WireGuardKey(high)), port, apps) for low, high, port, apps in rows]
 
 
@@ -221,13 +236,13 @@ async def _moved_on(
         return False
     if any(one.taken_from for one in granted) or any(one.taken_from for one in of_pairs):
         return True
-    held = await leases(db)
+    held = await leases(db, [one.key for one in granted])
     if any(held.get((one.network, one.key), one.address) != one.address for one in granted):
         return True
-    there = await relay_ports(db)
+    there = await relay_ports(db, [key for key, _ in ports])
     if any(there.get(key, port) != port for key, port in ports):
         return True
-    known = {grant.pair: grant.port for grant in await pairs(db)}
+    known = {grant.pair: grant.port for grant in await pairs(db, [grant.pair[0] for grant in of_pairs])}
     return any(known.get(grant.pair, grant.port) != grant.port for grant in of_pairs)
 
 

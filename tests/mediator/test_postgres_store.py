@@ -23,14 +23,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mediator.core.leasegrants import GrantLease
-from mediator.core.transactions import Outdated
+from mediator.core.pairs import PairGrant, pair_of
+from mediator.core.transactions import Basis, Outdated
 from mediator.shell.asking import ask_mediator
 from mediator.shell.main import main as mediator_main
 from mediator.shell.memberstore import PATIENCE_S
 from mediator.shell.postgresline import StoreLine
 from mediator.shell.postgresplace import PostgresPlace
 from mediator.shell.postgresstore import PostgresStore
-from mediator.shell.sqlsession import Session
+from mediator.shell.sqlsession import Row, Session
 from mediator.shell.store import STORE_FILE
 from mediator.shell.storeschema import MIGRATIONS, for_postgres
 from mediator.shell.storesql import Body, add
@@ -251,6 +252,56 @@ def test_writes_that_wait_together_share_a_transaction_and_one_that_is_refused_h
 
         found = await asyncio.gather(*(store.within("a number", transaction) for _ in range(count)))
         assert len(set(found)) < count / 4, "each could have had one of its own"
+        await store.close()
+
+    asyncio.run(main())
+
+
+class CountedRows:
+    """A session that counts the rows it has read."""
+
+    def __init__(self, db: Session) -> None:
+        self._db = db
+        self.change, self.change_many = db.change, db.change_many
+        self.shared = db.shared
+        self.read = 0
+
+    async def rows(self, sql: str, *values: object) -> list[Row]:
+        found = await self._db.rows(sql, *values)
+        self.read += len(found)
+        return found
+
+
+def test_grants_chosen_from_an_older_state_read_the_rows_of_their_members_alone(postgres: Postgres) -> None:
+    """A transaction of several grants makes a newer state with each, and holds up every mediator."""
+    place, count = postgres.place(), 500
+
+    async def main() -> None:
+        store = PostgresStore(place, shared=True)
+        await store.open()
+        address = IPv4Address("10.0.0.0")
+        granted = [GrantLease("n", key(n), address + n) for n in range(count)]
+        of_pairs = [PairGrant(pair_of(key(n), key(n + 1)), 9_000 + n, 1) for n in range(count)]
+        await store.add(granted, [(key(n), 1_000 + n) for n in range(count)], of_pairs)
+        older = Basis(0, "")
+
+        async def chosen(db: Session) -> int:
+            counted = CountedRows(db)
+            ports = [(key(count), 1_000 + count)]
+            await add(counted, [GrantLease("n", key(count), address + count)], ports, basis=older)
+            await add(counted, granted[:2], [(key(1), 1_001)], of_pairs[:1], basis=older)
+            lease = GrantLease("n", key(7), address + 9_999)
+            pair = PairGrant(of_pairs[7].pair, 8_999, 1)
+            for refused in (
+                add(counted, [lease], [], basis=older),
+                add(counted, [], [(key(7), 8_999)], basis=older),
+                add(counted, [], [], [pair], basis=older),
+            ):
+                with pytest.raises(Outdated):
+                    await refused
+            return counted.read
+
+        assert await store.within("grants", chosen) < 30
         await store.close()
 
     asyncio.run(main())
