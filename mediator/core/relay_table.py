@@ -36,6 +36,9 @@ CLOCK_TOLERANCE_S = 3600
 life of a grant is refused: without the limit, whoever has a grant of a mediator with a wrong clock could use it for
 years.
 """
+LATELY_S = 3600.0
+"""Members renew their grants once an hour. While any grant of a mediator was accepted within so long, one that has
+expired is that of a member that slept, and no sign of a wrong clock."""
 
 
 @dataclass(slots=True)
@@ -105,13 +108,25 @@ class RelayTable:
         it, because no grant ends later than `GRANT_TTL_S` after it was made.
         """
         self.clock_behind_s = 0.0
-        """The largest such difference that any grant showed, also one that was refused."""
+        """The largest such difference that any grant showed lately (6 to 12 hours), also one that was refused."""
+        self._shown, self._shown_from = 0.0, 0.0
+        """The same in the present period of `GRANT_TTL_S`, and when that began, by `unix_now`."""
+        self._accepted_at: dict[bytes, float] = {}
+        """By secret: when a grant was accepted last, by `unix_now`."""
+        self._overdue: Counter[bytes] = Counter()
+        """By secret: grants that had expired since one was accepted, without those within `LATELY_S` after that."""
         self.expired = 0
-        """Messages with a good grant that has expired: many of them mean that a clock is wrong."""
+        """Messages with a good grant that has expired. A member that slept for hours sends some before it has a new
+        one."""
         self.ahead = 0
         """Messages with a good grant that was refused because it ends too late: a clock is wrong by over an hour."""
         self.generation = 0
         """Changes whenever `flow` may give a new answer: shells may cache answers until then."""
+
+    @property
+    def overdue(self) -> int:
+        """Messages with an expired grant of mediators that have had none accepted lately: a clock is wrong."""
+        return self._overdue.total()
 
     def __len__(self) -> int:
         return len(self._bindings)
@@ -122,6 +137,8 @@ class RelayTable:
             return
         self._secrets = tuple(secrets[:MAX_SECRETS])
         self._behind = {secret: behind for secret, behind in self._behind.items() if secret in self._secrets}
+        self._accepted_at = {who: at for who, at in self._accepted_at.items() if who in self._secrets}
+        self._overdue = Counter({who: count for who, count in self._overdue.items() if who in self._secrets})
         for binding in [b for b in self._bindings.values() if b.secret not in self._secrets]:
             self._forget(binding)
 
@@ -151,7 +168,9 @@ class RelayTable:
     def clock_was_set(self) -> None:
         """The clock of `unix_now` has another reading: what grants showed about the old one is void."""
         self._behind.clear()
-        self.clock_behind_s = 0.0
+        self._accepted_at.clear()
+        self._overdue.clear()
+        self.clock_behind_s = self._shown = self._shown_from = 0.0
 
     def _in_time(self, secret: bytes, expires_s: int, unix_now: float) -> bool:
         """Whether a grant with a good MAC counts now, by this relay's clock and by what its mediator's grants showed.
@@ -160,6 +179,9 @@ class RelayTable:
         relay's clock may be slow: so nobody uses a port that belongs to another member by now.
         """
         behind = expires_s - GRANT_TTL_S - unix_now
+        if unix_now - self._shown_from >= GRANT_TTL_S:
+            self.clock_behind_s, self._shown, self._shown_from = self._shown, 0.0, unix_now
+        self._shown = max(self._shown, behind)
         self.clock_behind_s = max(self.clock_behind_s, behind)
         if behind > CLOCK_TOLERANCE_S:
             self.ahead += 1
@@ -167,8 +189,12 @@ class RelayTable:
         known = max(behind, self._behind.get(secret, 0.0))
         if expires_s <= unix_now + known:
             self.expired += 1
+            if unix_now - self._accepted_at.get(secret, float("-inf")) > LATELY_S:
+                self._overdue[secret] += 1
             return False
         self._behind[secret] = known
+        self._accepted_at[secret] = unix_now
+        self._overdue.pop(secret, None)
         return True
 
     def _open(

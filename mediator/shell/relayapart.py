@@ -167,6 +167,8 @@ class GrantClock:
         """Beside the relay's work; `now`: monotonic seconds."""
         table = self._table
         expired, ahead = table.expired != self._expired, table.ahead != self._ahead
+        if table.clock_behind_s <= CLOCK_NOTICE_S:
+            self._behind_said = False
         behind = table.clock_behind_s > CLOCK_NOTICE_S and not self._behind_said
         if not (expired or ahead or behind) or now < self._look_at:
             return
@@ -191,7 +193,7 @@ class GrantClock:
             _LOG.warning(
                 f"this machine's clock is at least {_span(behind_s)} behind a mediator's: set the one that is wrong"
             )
-        elif expired:
+        elif expired and table.overdue:
             _LOG.warning(
                 "grants of a mediator are over by this machine's clock: is one of the two wrong by hours?"
             )

@@ -44,6 +44,7 @@ def describe(relay: RelayServer, now: float, links: Sized = ()) -> dict[str, Any
         "bindings": len(relay.table),
         "connections": len(links),
         "expired": relay.table.expired,
+        "overdue": relay.table.overdue,
         "ahead": relay.table.ahead,
         "clock_behind_s": round(max(relay.table.clock_behind_s, 0.0), 1),
         "passed": {kind.value: total.passed for kind, total in ledger.totals.items()},

@@ -74,9 +74,9 @@ def say_relay(relay: dict[str, Any] | None, names: dict[int, str]) -> None:
             f"this machine's clock is at least {relay['clock_behind_s'] / 60:.0f} minutes behind a mediator's: grants "
             "of mediators show it"
         )
-    if relay["ahead"] or relay["expired"]:
+    if relay["ahead"] or relay["overdue"]:
         output.warning(
-            f"refused by this machine's clock: {relay['expired']} messages with a grant that is over, {relay['ahead']} "
+            f"refused by this machine's clock: {relay['overdue']} messages with a grant that is over, {relay['ahead']} "
             "with one that ends too late"
         )
     heard = [side["at"] is not None for pair in relay["pairs"] for side in pair["sides"] if side["stock"]]

@@ -345,10 +345,10 @@ class Agent:
         if state.state == "unreachable":
             self.paths.mediator_gone()
 
-    def _on_wake(self, slept_s: float) -> None:
-        say(f"this host stood still for {slept_s:.0f} s: every path is tried anew")
-        self.client.woke(slept_s)
-        self.paths.woke()
+    def _on_wake(self, stood_s: float, suspended_s: float) -> None:
+        say(f"this host stood still for {stood_s:.0f} s: every path is tried anew")
+        self.client.woke(stood_s)
+        self.paths.woke(suspended_s)
         self.runner.post(on.TimePassed())  # its deadlines count in suspend, and asyncio's timers do not
 
     def _on_path(self, key: WireGuardKey, status: PathStatus) -> None:

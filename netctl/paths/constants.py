@@ -52,9 +52,11 @@ RESCUE_AFTER = 1.0
 """Silence of a path after which the relay is prepared and all other candidates are pinged."""
 DEAD_AFTER = 2.8
 """Silence after which a path is dead. With PING_ACTIVE, packets are back on the relay within 5 s."""
+SUSPENDED_LONG = 30.0
+"""Suspend after which a NAT may have forgotten the flow of a path: the strictest keep one for 30 s."""
 WOKEN_DEAD_AFTER = 1.0
-"""The same for a path that has not answered since this host was suspended: NATs forget a flow within minutes, so many
-such paths are dead, and after so long two pings are unanswered."""
+"""DEAD_AFTER for a path that has not answered since such a suspend, and while the relay does answer, so the network is
+ready: after so long two pings are unanswered."""
 DATA_SILENT = 0.9
 """A path is in doubt when the engine sends but receives nothing for so long, over two readings. A round trip is far
 shorter."""

@@ -300,13 +300,14 @@ class PathManager:
                 effects += self._settle(pair, now)
         return effects
 
-    def woke(self, now: float) -> list[Effect]:
-        """This host was suspended: NATs have forgotten its flows, and peers use other paths. Start new rounds.
+    def woke(self, now: float, suspended_s: float) -> list[Effect]:
+        """This host stood still: NATs have forgotten its flows, and peers use other paths. Start new rounds.
 
         WireGuard may have lost its sessions, which only this side knows: each pair's tunnel is opened anew.
+        `suspended_s`: for how long `now` stood still, because the host was suspended.
         """
         for pair in self._pairs.values():
-            pair.woke(now)
+            pair.woke(now, suspended_s)
         self._discovery.gather(now)
         self._meter.measure(now)
         return self._moved(now) + self._discover(now)

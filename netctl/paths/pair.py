@@ -139,7 +139,11 @@ class Pair:
         self._rang_at: float | None = None
         """When the engine rang; None: it did not, or the pair has been direct since."""
         self._reopen_since: float | None = None
-        """This host was suspended then, and the tunnel has not been opened since."""
+        """This host stood still until then, and the tunnel has not been opened since."""
+        self._slept_long = False
+        """It was suspended for so long that NATs may have forgotten the path's flow."""
+        self._answers_by: float | None = None
+        """When a path that has not answered since then is dead: a relay answers, so this host's network is ready."""
         self._woke_peer = False
         """The peer offers in that round: it did not ring by itself, so no handshake of its own is on its way."""
 
@@ -306,15 +310,32 @@ class Pair:
             self.guesser.punch(at)
         self._give_up_at = self._punches[-1] + c.PUNCH_SETTLE
 
-    def woke(self, now: float) -> None:
-        """This host was suspended: open the tunnel as soon as an answer proves a path.
+    def woke(self, now: float, suspended_s: float) -> None:
+        """This host stood still, `suspended_s` of it by suspend: open the tunnel as soon as an answer proves a path.
 
         Not before: a handshake that is lost on a dead path keeps WireGuard from the next one for five seconds.
         """
-        self._reopen_since = now
+        self._reopen_since, self._answers_by = now, None
+        self._slept_long = suspended_s >= c.SUSPENDED_LONG
+        self.relay.woke(now, suspended_s)
         if self.selected is not None:
+            self.selected.forget_pings()
             self.relay.want(now)
             self._relay_until = now + c.RELAY_KEEP
+
+    def _dead(self, route: Route, now: float) -> bool:
+        """Whether the path in use has been silent for too long."""
+        silent = route.silent_for(now)
+        over = self._answers_by is not None and now >= self._answers_by
+        return silent >= (c.WOKEN_DEAD_AFTER if over else c.DEAD_AFTER)
+
+    def _relay_heard(self, now: float) -> None:
+        since = self._reopen_since
+        if not self._slept_long or since is None or self._answers_by is not None:
+            return
+        if self.relay.heard_since(since):
+            self._answers_by = now + c.WOKEN_DEAD_AFTER
+            self._ping_due = None if self._ping_due is None else min(self._ping_due, self._answers_by)
 
     def _reopen(self) -> list[Effect]:
         """Open the tunnel, if that is due and a path has answered since."""
@@ -325,7 +346,7 @@ class Pair:
         answered_at = self.relay.answered_at if route is None else route.last_pong_at
         if answered_at is None or answered_at < since or (route is None and not self.relay.usable):
             return []
-        self._reopen_since = None
+        self._reopen_since = self._answers_by = None
         return [OpenTunnel(self.key)]
 
     def check(self, now: float) -> None:
@@ -658,11 +679,15 @@ class Pair:
 
     def handle_relay(self, data: bytes, source: SocketAddress, now: float) -> list[Effect]:
         """Take a relay message from this pair's relay address."""
-        return self._follow_relay(now) if self.relay.handle_datagram(data, source, now) else []
+        changed = self.relay.handle_datagram(data, source, now)
+        self._relay_heard(now)
+        return self._follow_relay(now) if changed else []
 
     def handle_frame(self, data: bytes, now: float) -> list[Effect]:
         """Take a relay message for this pair that came over TLS."""
-        return self._follow_relay(now) if self.relay.handle_frame(data, now) else []
+        changed = self.relay.handle_frame(data, now)
+        self._relay_heard(now)
+        return self._follow_relay(now) if changed else []
 
     def tunnel(self, up: bool, now: float) -> list[Effect]:
         """The TLS connection to the relay is up or down."""
@@ -858,6 +883,8 @@ class Pair:
             self._ping_due = now + (c.PING_ACTIVE if now < self._active_until else c.PING_IDLE)
         if route is not None and self._ping_due is not None and not route.suspect(now):
             self._ping_due = min(self._ping_due, route.suspect_at)
+        if self._ping_due is not None and self._answers_by is not None and now < self._answers_by:
+            self._ping_due = min(self._ping_due, self._answers_by)
 
     def _watch(self, now: float) -> list[Effect]:
         """Ping the path in use, and detect that it is suspect or dead."""
@@ -866,9 +893,9 @@ class Pair:
             self._ping_due = None
             return []
         effects: list[Effect] = []
-        silent = route.silent_for(now)
-        if silent >= (c.DEAD_AFTER if self._reopen_since is None else c.WOKEN_DEAD_AFTER):
+        if self._dead(route, now):
             return self._lose(now)
+        silent = route.silent_for(now)
         if silent >= c.RESCUE_AFTER and not self._rescued:
             self._rescued = True
             self.relay.want(now)

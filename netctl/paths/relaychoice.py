@@ -138,6 +138,10 @@ class PairRelays:
         """Whether the TLS connection is needed."""
         return self.beside.needs_tunnel and (self.by_tls or not self.usable)
 
+    def heard_since(self, since: float) -> bool:
+        """Whether any relay has answered since then."""
+        return any(link.answered_at >= since for link in self._links.values())
+
     def carry(self, data: bytes, *, whole: bool = False) -> list[SendDatagram | SendFrame]:
         """The effects that send data to the peer over the relay in use. `whole`: without fragments on our own leg."""
         return self._used.carry(data, whole=whole)
@@ -207,6 +211,11 @@ class PairRelays:
         """The mediator is connected: grants can be requested."""
         for link in self._links.values():
             link.control_up(now)
+
+    def woke(self, now: float, suspended_s: float) -> None:
+        """This host stood still, `suspended_s` of it by suspend, in which grants have aged."""
+        for link in self._links.values():
+            link.woke(now, suspended_s)
 
     def try_udp(self, now: float) -> None:
         """The network has changed: UDP may work now."""

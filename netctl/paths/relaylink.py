@@ -105,6 +105,9 @@ class RelayLink:
         self._grant_attempts = 0
         self._grant_due: float | None = None
         self._granted_at = 0.0
+        """When the grant came; suspend since then is taken off."""
+        self._grant_missed = False
+        """A request for a grant was due while there was no control connection."""
 
     @property
     def address(self) -> SocketAddress | None:
@@ -204,9 +207,18 @@ class RelayLink:
     def control_up(self, now: float) -> None:
         """The mediator is connected: a grant can be requested again."""
         self._grant_attempts = 0
-        if self.state is not RelayState.UNGRANTED:
+        if self._grant_missed:
+            self._grant_due = now
+        elif self.state is not RelayState.UNGRANTED:
             self._grant_due = max(now, self._granted_at + GRANT_RENEW)
         elif self.wanted:
+            self._grant_due = now
+
+    def woke(self, now: float, suspended_s: float) -> None:
+        """The host was suspended for so long, and `now` stood still: request a new grant now if that is due."""
+        self._granted_at -= suspended_s
+        if self.state is not RelayState.UNGRANTED and now >= self._granted_at + GRANT_RENEW:
+            self._grant_attempts = 0
             self._grant_due = now
 
     def handle_grant(self, grant: RelayGrant, now: float, servers: tuple[SocketAddress, ...] = ()) -> None:
@@ -226,6 +238,7 @@ class RelayLink:
         self.servers, self._allocation, self._key = servers, allocation, key
         self.server = self.server if same else servers[0]
         self._grant_attempts = 0
+        self._grant_missed = False
         self._granted_at = now
         self._grant_due = now + GRANT_RENEW
         if self._trial is not None:
@@ -314,6 +327,7 @@ class RelayLink:
         if self._grant_due is not None and now >= self._grant_due:
             self._grant_due = now + _step(GRANT_RETRY, self._grant_attempts) if online else None
             self._grant_attempts += 1
+            self._grant_missed = not online
             if online:
                 effects.append(SendControl(RelayRequest(self._peer, self._name)))
         self._consider_tls(now)

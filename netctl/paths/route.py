@@ -125,6 +125,12 @@ class Route:
         self.unanswered_since = min(later, default=None)
         return True
 
+    def forget_pings(self) -> None:
+        """Forget the pings that have no answer yet: they tell nothing about the route as it is now."""
+        self.unanswered_since = None
+        self.outstanding.clear()
+        self.asks.clear()
+
     def fresh(self, now: float) -> bool:
         """Whether the last answer is recent enough for the route to be chosen."""
         return self.answered_within(TRUST_FRESH, now)
@@ -151,9 +157,7 @@ class Route:
     def forget_trust(self) -> None:
         """Forget all answers, after the path has died."""
         self.last_pong_at = None
-        self.unanswered_since = None
-        self.outstanding.clear()
-        self.asks.clear()
+        self.forget_pings()
         self.peer_confirmed = self.peer_using = False
         self.pings_sent = 0
 

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from netctl.agent.agent import Agent
 from netctl.agent.controlserver import ControlServer
 from netctl.agent.host import Host
@@ -22,6 +24,7 @@ from netctl.model.errors import EngineError
 from netctl.model.hoststate import HostState, PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.node import requests
+from netctl.node.events import TimePassed
 
 OTHER = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
 
@@ -188,6 +191,29 @@ def test_drift_is_healed_but_nothing_is_removed_before_a_view_is_known(tmp_path:
         await reborn.runner.ask(requests.CheckDrift())
         assert engine.state == whole
         reborn.paths.close()
+        await host.close()
+
+    asyncio.run(main())
+
+
+def test_a_deadline_that_passed_in_suspend_is_acted_on_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio's timers stand still meanwhile, and a revert is due by CLOCK_BOOTTIME."""
+    where, engine = locations(tmp_path), FakeEngine()
+    keys, _ = make_keys(where)
+
+    async def main() -> None:
+        host = Host(lambda: engine)
+        agent = Agent(keys, StateStore(where), host)
+        posted: list[object] = []
+        monkeypatch.setattr(agent.runner, "post", posted.append)
+        told: list[float] = []
+        monkeypatch.setattr(agent.paths, "woke", told.append)
+        agent._on_wake(7200.0, 7190.0)
+        assert posted == [TimePassed()]
+        assert told == [7190.0], "grants of the relay have aged by the suspend alone"
+        agent.paths.close()
         await host.close()
 
     asyncio.run(main())

@@ -18,6 +18,8 @@ from netctl.model.errors import EngineError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths.effects import Fold, OpenTunnel, PathChanged, PathStatus, SetEndpoint, StandIn
+from netctl.paths.mapping import PortEffect
+from netctl.paths.portmap import PortMapper
 from netctl.paths.relaylink import stand_in
 from netctl.system.guard import Guard
 from netctl.wire.relay import Allocation
@@ -177,5 +179,24 @@ def test_a_tunnel_is_opened_to_the_endpoint_that_was_set_before(tmp_path: Path) 
         runner.paths._perform([OpenTunnel(OTHER), SetEndpoint(OTHER, PLACE)])
         assert await runner.steered.get() == {OTHER: PLACE}
         assert runner.opened == [(ONE, 1), (OTHER, 1)]
+
+    run(lambda: Runner(tmp_path), story)
+
+
+def test_after_suspend_the_port_that_the_router_mapped_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease went on while this host slept."""
+
+    async def story(runner: Runner) -> None:
+        checked: list[float] = []
+
+        def check(_: PortMapper, now: float) -> list[PortEffect]:
+            checked.append(now)
+            return []
+
+        monkeypatch.setattr(PortMapper, "check", check)
+        runner.paths.woke(7200.0)
+        assert len(checked) == 1
 
     run(lambda: Runner(tmp_path), story)

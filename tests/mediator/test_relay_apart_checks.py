@@ -298,9 +298,54 @@ def test_a_clock_that_is_off_is_said_with_how_far(tmp_path: Path, caplog: pytest
         "grants of a mediator are refused: by them this machine's clock is at least 3.3 hours" in caplog.text
     )
     caplog.clear()
+    clock.true += 2 * HOUR_S
     clock.takes(clock.true - 2 * GRANT_TTL_S)
     clock.watch.look(3 * CLOCK_LOOK_S + 4)
     assert "grants of a mediator are over by this machine's clock" in caplog.text
+
+
+def test_the_old_grants_of_members_that_slept_tell_nothing_about_the_clock(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock(tmp_path)
+    assert clock.takes(clock.true)
+    clock.true += 600
+    assert not clock.takes(clock.true - 7 * HOUR_S)
+    clock.watch.look(1.0)
+    assert (clock.table.expired, clock.table.overdue) == (1, 0)
+    assert caplog.text == ""
+    clock.true += 2 * HOUR_S
+    assert not clock.takes(clock.true - 7 * HOUR_S), "and nobody has had a good one for long"
+    clock.watch.look(CLOCK_LOOK_S + 1)
+    assert clock.table.overdue == 1
+    assert "is one of the two wrong by hours?" in caplog.text
+    assert not clock.takes(clock.true - 7 * HOUR_S, OTHER)
+    assert clock.table.overdue == 2, "each mediator's grants count for themselves"
+    assert clock.takes(clock.true)
+    assert clock.takes(clock.true, OTHER)
+    assert (clock.table.expired, clock.table.overdue) == (3, 0)
+
+
+def test_a_clock_that_was_behind_hours_ago_is_forgotten(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mediator's clock was ahead, and has been set since."""
+    clock = Clock(tmp_path)
+    for hours in range(5):
+        assert clock.takes(clock.true + 20 * 60)
+        clock.watch.look(hours * 2 * CLOCK_LOOK_S)
+        assert clock.table.clock_behind_s == pytest.approx(1200, abs=1)
+        clock.true += 2 * HOUR_S
+    assert caplog.text.count("behind a mediator's") == 1, "it is said once while it lasts"
+    clock.true += GRANT_TTL_S
+    for _ in range(2):
+        assert clock.takes(clock.true)
+        clock.watch.look(20 * CLOCK_LOOK_S)
+        clock.true += GRANT_TTL_S
+    assert clock.table.clock_behind_s < 1
+    assert clock.takes(clock.true + 20 * 60)
+    clock.watch.look(30 * CLOCK_LOOK_S)
+    assert caplog.text.count("behind a mediator's") == 2
 
 
 def test_a_clock_that_was_set_after_the_start_counts_as_soon_as_grants_are_refused(

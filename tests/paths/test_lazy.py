@@ -245,7 +245,7 @@ def test_the_path_says_how_soon_it_came_after_the_first_packet() -> None:
     assert [kind for kind, _ in told] == ["relay-udp", "direct"]
     assert b.manager.status()[a.key].opened_s is None, "its engine did not ring"
     for host in (a, b):
-        world.perform(host, host.manager.woke(world.now))
+        world.perform(host, host.manager.woke(world.now, 200.0))
     world.cut.add(frozenset(("203.0.113.1", "203.0.113.2")))
     world.stream(a, b, every=0.5, until=world.now + 10)
     world.run(10)

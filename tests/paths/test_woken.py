@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.pathsim import WAN_DELAY, World
+from mediator.core.relay_table import RelayTable
+from netctl.paths.constants import DEAD_AFTER
+from tests.support.pathsim import RELAY_PORTS, WAN_DELAY, World
 
 HOME, OFFICE = "203.0.113.1", "192.0.2.1"
+SLEPT_S = 200.0
+"""After so long a NAT has forgotten a flow, and a grant of the relay is still good."""
+NIGHT_S = 7 * 3600.0
+"""All grants are over after it."""
 
 
 def pair(*, relayed: bool = False) -> World:
@@ -26,7 +32,7 @@ def test_a_tunnel_is_opened_once_its_path_has_answered(relayed: bool) -> None:
     world = pair(relayed=relayed)
     a, b = world.hosts
     woke = world.now
-    world.perform(a, a.manager.woke(woke))
+    world.perform(a, a.manager.woke(woke, SLEPT_S))
     assert a.opened_to == []
     world.run(30)
     assert [key for _, key in a.opened_to] == [b.key]
@@ -42,7 +48,7 @@ def test_a_tunnel_is_not_opened_by_a_dead_path_but_by_the_next() -> None:
     a, b = world.hosts
     world.cut.add(frozenset((HOME, OFFICE)))
     woke = world.now
-    world.perform(a, a.manager.woke(woke))
+    world.perform(a, a.manager.woke(woke, SLEPT_S))
     world.run(30)
     assert a.changes[-1][1] == "relay-udp"
     [(opened, key)] = a.opened_to
@@ -57,6 +63,95 @@ def test_who_is_suspended_again_opens_it_again() -> None:
     world = pair()
     a, b = world.hosts
     for _ in range(3):
-        world.perform(a, a.manager.woke(world.now))
+        world.perform(a, a.manager.woke(world.now, SLEPT_S))
         world.run(5)
     assert [key for _, key in a.opened_to] == [b.key] * 3
+
+
+def lost_at(world: World, suspended_s: float) -> float:
+    """Seconds from the wake until the path, which is dead now, is left."""
+    a, _ = world.hosts
+    world.cut.add(frozenset((HOME, OFFICE)))
+    woke = world.now
+    world.perform(a, a.manager.woke(woke, suspended_s))
+    world.run(10)
+    return next(at for at, kind in a.changes if at > woke and kind != "direct") - woke
+
+
+@pytest.mark.parametrize("suspended_s", [0.0, 10.0])
+def test_a_path_has_its_time_after_a_standstill_in_which_nats_forget_nothing(suspended_s: float) -> None:
+    assert lost_at(pair(), suspended_s) >= DEAD_AFTER
+
+
+def test_a_path_has_its_time_while_nothing_tells_that_the_network_is_ready() -> None:
+    """A wireless network comes back seconds after the wake: no ping can be answered before."""
+    world = pair()
+    world.beside_up = False
+    assert lost_at(world, SLEPT_S) >= DEAD_AFTER
+
+
+def test_the_time_of_a_path_begins_when_the_network_is_ready() -> None:
+    world = pair()
+    a, b = world.hosts
+    a.on = False
+    woke = world.now
+    world.perform(a, a.manager.woke(woke, SLEPT_S))
+    world.run(1.5)
+    a.on = True
+    world.run(30)
+    assert {kind for at, kind in a.changes if at > woke} <= {"direct"}, "the path works, and stays"
+    assert [key for _, key in a.opened_to] == [b.key]
+
+
+@pytest.mark.parametrize("suspended_s", [0.0, SLEPT_S])
+def test_a_ping_from_before_the_sleep_does_not_count_against_the_path(suspended_s: float) -> None:
+    world = pair()
+    a, b = world.hosts
+    a.on = False
+    world.perform(a, a.manager.control_down(world.now))  # it pings the path, in vain
+    world.run(0.3)
+    a.on = True
+    world.now += DEAD_AFTER  # nothing ran meanwhile
+    woke = world.now
+    world.perform(a, a.manager.woke(woke, suspended_s))
+    world.run(30)
+    assert {kind for at, kind in a.changes if at >= woke} <= {"direct"}
+    assert [key for _, key in a.opened_to] == [b.key]
+
+
+@pytest.mark.parametrize("login_s", [0.5, 3.0, 5.0])
+@pytest.mark.parametrize("relayed", [False, True])
+def test_a_new_grant_is_asked_for_as_soon_as_the_mediator_is_back(relayed: bool, login_s: float) -> None:
+    """All grants are over after the night, and the relay answers nothing to them."""
+    world = pair(relayed=relayed)
+    a, b = world.hosts
+    world.cut.add(frozenset((HOME, OFFICE)))
+    world.secret = bytes(32)
+    world.relay = RelayTable(world.secret, b"d" * 32, RELAY_PORTS)
+    world.perform(b, b.manager.woke(world.now, NIGHT_S))  # the other end has new grants
+    world.run(0.1)
+    a.control = False
+    world.perform(a, a.manager.control_down(world.now))
+    woke = world.now
+    world.perform(a, a.manager.woke(woke, NIGHT_S))
+    world.run(login_s)
+    a.control = True
+    world.perform(a, a.manager.control_up(world.now))
+    world.run(60)
+    opened = next(at for at, key in a.opened_to if at > woke)
+    assert opened - woke < max(login_s, DEAD_AFTER) + 1.0
+
+
+def test_a_request_that_was_due_without_the_mediator_is_made_when_it_is_back() -> None:
+    """It has started anew, and the relay's secret is another."""
+    world = pair(relayed=True)
+    world.tls_up = False
+    a, b = world.hosts
+    world.lose_mediator()
+    world.secret = bytes(32)
+    world.relay = RelayTable(world.secret, b"d" * 32, RELAY_PORTS)
+    world.run(45)
+    assert a.manager.status()[b.key].kind == "none"
+    world.restore_mediator()
+    world.run(2)
+    assert a.manager.status()[b.key].kind == "relay-udp"

@@ -515,9 +515,11 @@ class PathRunner:
         port = SocketAddress.parse(grant.address).port
         return tuple(SocketAddress(host, port) for host in self._relays.get(grant.relay, ()))
 
-    def woke(self) -> None:
-        """After suspend: try every path again, and ask for the external address and the mapped port again."""
-        self._perform(self._manager.woke(time.monotonic()))
+    def woke(self, suspended_s: float) -> None:
+        """The host stood still, `suspended_s` of that time by suspend: try every path again, and ask for the external
+        address and the mapped port again.
+        """
+        self._perform(self._manager.woke(time.monotonic(), suspended_s))
         self._mapper.check()  # its lease went on
 
     def routes_changed(self) -> None:

@@ -68,16 +68,17 @@ class RelayPlaces:
     async def _run(self) -> None:
         backoff = Backoff(RETRY_BASE_S, RETRY_CAP_S)
         while True:
-            await asyncio.gather(*(self._look_up(name, relay) for name, relay in self._relays.items()))
+            looked_up = await asyncio.gather(*(self._look_up(*one) for one in self._relays.items()))
             self._on_change({name: self._found[name] for name in self._relays if name in self._found})
-            whole = len(self._found) == len(self._relays)
-            await asyncio.sleep(AGAIN_S if whole else backoff.next_delay(random.random()))
+            await asyncio.sleep(AGAIN_S if all(looked_up) else backoff.next_delay(random.random()))
 
-    async def _look_up(self, name: str, relay: Mediator) -> None:
+    async def _look_up(self, name: str, relay: Mediator) -> bool:
+        """Look up one relay; False: its name was not found, and the addresses of the last look-up stay."""
         try:
             addresses = await look_up(relay.host, relay.stun[0], socket.SOCK_DGRAM)
         except OSError:
-            return  # the addresses of the last look-up stay
+            return False
         found = tuple(dict.fromkeys(address.host for address in addresses))[:MAX_ADDRESSES]
         if found:
             self._found[name] = found
+        return bool(found)

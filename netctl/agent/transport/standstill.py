@@ -14,6 +14,8 @@ class Standstill:
 
     def __init__(self, boot_s: float, monotonic_s: float) -> None:
         self._boot_s, self._ahead_s = boot_s, boot_s - monotonic_s
+        self.suspended_s = 0.0
+        """For how long the host was suspended between the last two looks, in seconds."""
 
     def rests(self, boot_s: float) -> None:
         """A rest begins."""
@@ -22,8 +24,8 @@ class Standstill:
     def rested(self, boot_s: float, monotonic_s: float, rest_s: float) -> float:
         """For how long the host stood still, in seconds, after a rest of `rest_s` at most; 0: it did not."""
         ahead_s = boot_s - monotonic_s
-        suspended_s, self._ahead_s = ahead_s - self._ahead_s, ahead_s
-        if suspended_s >= SUSPENDED_S:
-            return suspended_s
+        self.suspended_s, self._ahead_s = max(0.0, ahead_s - self._ahead_s), ahead_s
+        if self.suspended_s >= SUSPENDED_S:
+            return self.suspended_s
         late_s = boot_s - self._boot_s - rest_s
         return late_s if late_s >= STOPPED_S else 0.0

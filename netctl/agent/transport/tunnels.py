@@ -44,9 +44,11 @@ class Tunnels:
         paths: PathRunner,
         addresses: AddressMonitor,
         names: EndpointNames,
-        on_wake: Callable[[float], None] = lambda _: None,
+        on_wake: Callable[[float, float], None] = lambda _, __: None,
     ) -> None:
-        """`on_wake` receives the seconds that the host slept, before any other work."""
+        """`on_wake` receives for how long the host stood still, and how much of that it was suspended, in seconds,
+        before any other work.
+        """
         self._on_wake = on_wake
         self._names = names
         self._runner, self._host, self._paths, self._addresses = runner, host, paths, addresses
@@ -75,8 +77,8 @@ class Tunnels:
             rest_s = RESTING_S if self._paths.resting else OBSERVE_S
             standstill.rests(boottime())
             await self._rest(rest_s)
-            if slept_s := standstill.rested(boottime(), time.monotonic(), rest_s):
-                self._on_wake(slept_s)
+            if stood_s := standstill.rested(boottime(), time.monotonic(), rest_s):
+                self._on_wake(stood_s, standstill.suspended_s)
                 self._reopen(time.monotonic())
             if self._context.state.desired.wireguard is None:
                 continue
