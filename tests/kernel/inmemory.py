@@ -52,6 +52,10 @@ _LEFT_OUT = re.compile(r"^config-|\.opt-[12]\.pyc$")
 """The static library of Python, and what `python -O` would run."""
 BUSYBOX = "/busybox"
 DONE = "<<done>>"
+AGAIN = "<<again>>"
+"""The serial line lost characters of a command, as it does for a moment after a wake."""
+LINE_ENDS_S = 10.0
+"""How often an empty line is sent while the guest says nothing: it ends a command whose own end was lost."""
 
 INIT = """#!/busybox sh
 /busybox mkdir -p /proc /sys /dev /run /tmp /applets /bin
@@ -74,7 +78,12 @@ ip link set lo up
 stty -F /dev/ttyS1 raw -echo
 exec < /dev/ttyS1 > /dev/ttyS1 2>&1
 echo "{done} 0"
-while read -r line; do
+while read -r length line; do
+  [ -n "$length" ] || continue
+  if [ "$length" != "${{#line}}" ]; then
+    echo "{again}"
+    continue
+  fi
   eval "$line"
   echo "{done} $?"
 done
@@ -210,6 +219,7 @@ def initramfs(
         path=Path(sys.executable).parent,
         name=name,
         done=DONE,
+        again=AGAIN,
         variables=" ".join(f"{key}={shlex.quote(value)}" for key, value in variables.items()),
     )
     archive.put("/init", init.encode())
@@ -221,6 +231,7 @@ class Guest:
 
     def __init__(self, process: subprocess.Popen[str], control: Path, console: Path) -> None:
         self._process, self._console = process, console
+        self._command = ""
         self._heard_at = 0.0
         """When the last line of output came."""
         self._lines: queue.Queue[tuple[float, str] | None] = queue.Queue()
@@ -258,10 +269,13 @@ class Guest:
         self._lines.put(None)
 
     def _next_line(self) -> tuple[float, str]:
-        try:
-            found = self._lines.get(timeout=BUSY_S)
-        except queue.Empty:
-            found = None
+        found: tuple[float, str] | None = None
+        for _ in range(round(BUSY_S / LINE_ENDS_S)):
+            try:
+                found = self._lines.get(timeout=LINE_ENDS_S)
+                break
+            except queue.Empty:
+                self._send("\n")
         assert found is not None, f"the guest says nothing more:\n{self.console()}"
         return found
 
@@ -270,6 +284,9 @@ class Guest:
         said: list[str] = []
         while True:
             at, line = self._next_line()
+            if line == AGAIN:
+                self._type(self._command)
+                continue
             if line.startswith(DONE):
                 return said, int(line.removeprefix(DONE)), at
             said.append(line)
@@ -297,8 +314,12 @@ class Guest:
         return self._console.read_text(errors="replace")[-3000:]
 
     def _type(self, command: str) -> None:
+        self._command = command
+        self._send(f"{len(command)} {command}\n")
+
+    def _send(self, text: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(command + "\n")
+        self._process.stdin.write(text)
         self._process.stdin.flush()
 
     def _ask(self, command: str) -> None:
